@@ -1,0 +1,95 @@
+"""The port through which a message's outcome reaches its source."""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from broadway_py.message import Acknowledgement, Message
+
+__all__ = ["Acknowledger", "CallerAcknowledger", "Configures", "NoopAcknowledger", "Releases"]
+
+
+class Acknowledger(abc.ABC):
+    """Settles messages at their source.
+
+    One call is made per (acknowledger, ref) and round. The pipeline has already taken the claim on every message it
+    passes: an acknowledger never sees a message twice. It may also offer, as methods of the same class:
+
+    * ``configure(ref, data, options) -> data`` for ``message.configure_ack(...)`` (see :class:`Configures`);
+    * ``async release(ref, messages)``: give back without a decision, costing no attempt where the broker can
+      (see :class:`Releases`). Without it, what a stopping pipeline has not started is finished instead.
+    """
+
+    @abc.abstractmethod
+    async def ack(self, ref: Hashable, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]) -> None:
+        """Tell the source. Both lists must be attempted, also when the first raises.
+
+        Raises:
+            SettleError: a part could not be settled; the others were.
+            Exception: the outcome of all of them is unknown. Nothing is tried again by the pipeline.
+        """
+
+
+@runtime_checkable
+class Configures(Protocol):
+    """An acknowledger whose messages take ``configure_ack(...)``."""
+
+    def configure(self, ref: Hashable, data: Any, options: Mapping[str, Any]) -> Any:
+        """The new acknowledgement data. Raises ValueError for an unknown option or value."""
+
+
+@runtime_checkable
+class Releases(Protocol):
+    """An acknowledger that can give messages back without a decision."""
+
+    async def release(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
+        """Give *messages* back to the source, for anybody to take. Raises as ``ack`` does."""
+
+
+class NoopAcknowledger(Acknowledger):
+    """Settles nothing: for sources that need no answer."""
+
+    async def ack(self, ref: Hashable, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]) -> None:
+        """Nothing is told to anybody."""
+
+
+class CallerAcknowledger(Acknowledger):
+    """Hands the settled messages to whoever waits in :meth:`settled`. Used by ``submit`` and by tests.
+
+    Args:
+        expected: how many messages carry this acknowledger.
+    """
+
+    def __init__(self, expected: int) -> None:
+        self.expected = expected
+        self.successful: list[Message[Any]] = []
+        self.failed: list[Message[Any]] = []
+        #: The ``configure_ack`` calls, as they came.
+        self.configured: list[Mapping[str, Any]] = []
+        self._done = asyncio.Event()
+        if expected == 0:
+            self._done.set()
+
+    def acknowledgement(self, data: Any = None) -> Acknowledgement:
+        """What each of the expected messages carries."""
+        return Acknowledgement(self, id(self), data)
+
+    async def ack(self, ref: Hashable, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]) -> None:
+        """Keep the messages for the caller, in the order they were settled."""
+        self.successful.extend(successful)
+        self.failed.extend(failed)
+        if len(self.successful) + len(self.failed) >= self.expected:
+            self._done.set()
+
+    def configure(self, ref: Hashable, data: Any, options: Mapping[str, Any]) -> Any:
+        """Note the options; the data stays as it is."""
+        self.configured.append(dict(options))
+        return data
+
+    async def settled(self) -> tuple[list[Message[Any]], list[Message[Any]]]:
+        """Wait until every expected message was settled; the successful and the failed ones."""
+        await self._done.wait()
+        return self.successful, self.failed

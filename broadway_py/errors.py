@@ -1,0 +1,123 @@
+"""What can go wrong, by what the reader can do about it.
+
+::
+
+    BroadwayError
+    ├── OptionsError              fix the setting named by its path
+    ├── DefinitionError           fix the pipeline class
+    ├── ProducerError             the source is away: the pipeline tries again by itself
+    │   └── SourceRefused         … but refused us (credentials): it waits longer
+    ├── SettleError               an acknowledger could not settle a part
+    ├── MessageFailed             submit(): the message ended as failed
+    ├── BatchFailed               submit_batch().raise_for_failed(): some messages failed
+    ├── PipelineCrashed           a stage crashed more often than max_restarts allows
+    ├── PipelineNotRunning        the pipeline has not started, or is stopping
+    └── CalledInsideCallback      a call that would wait for its own caller
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+__all__ = [
+    "BatchFailed",
+    "BroadwayError",
+    "CalledInsideCallback",
+    "DefinitionError",
+    "MessageFailed",
+    "OptionsError",
+    "PipelineCrashed",
+    "PipelineNotRunning",
+    "ProducerError",
+    "SettleError",
+    "SourceRefused",
+    "did_you_mean",
+]
+
+
+class BroadwayError(Exception):
+    """Root of every error that broadway_py raises on purpose."""
+
+
+class OptionsError(BroadwayError, ValueError):
+    """A setting is wrong. *path* says where, the text what was expected and what came."""
+
+    def __init__(self, path: Sequence[str], problem: str) -> None:
+        self.path = tuple(path)
+        self.problem = problem
+        super().__init__(f"{'.'.join(self.path)}: {problem}" if self.path else problem)
+
+    def under(self, *prefix: str) -> OptionsError:
+        """The same error, seen from further out: *prefix* comes before its path."""
+        return OptionsError((*prefix, *self.path), self.problem)
+
+
+class DefinitionError(BroadwayError, TypeError):
+    """A pipeline class cannot work as it is written: a callback is missing or misspelt."""
+
+
+class ProducerError(BroadwayError):
+    """The source of messages is away. Raised by producers; the pipeline opens it again with back-off.
+
+    The text is shown in ``/readyz``, so it must hold no credentials.
+    """
+
+
+class SourceRefused(ProducerError):
+    """The source answered and refused us (login, permission): tried again, but after a longer wait."""
+
+
+class SettleError(BroadwayError):
+    """An acknowledger settled only a part. *unsettled* are the messages whose outcome nobody knows."""
+
+    def __init__(self, reason: str, *, unsettled: Sequence[Any]) -> None:
+        self.unsettled = list(unsettled)
+        super().__init__(reason)
+
+
+class MessageFailed(BroadwayError):
+    """``submit()``: the message was settled as failed; ``message.status`` says why."""
+
+    def __init__(self, message: Any) -> None:
+        self.message = message
+        super().__init__(f"the submitted message failed: {message.status}")
+
+
+class BatchFailed(BroadwayError):
+    """``Settled.raise_for_failed()``: at least one submitted message failed."""
+
+    def __init__(self, failed: Sequence[Any], total: int) -> None:
+        self.failed = list(failed)
+        super().__init__(
+            f"{len(self.failed)} of {total} submitted messages failed; the first one: {self.failed[0].status}"
+        )
+
+
+class PipelineCrashed(BroadwayError):
+    """A stage crashed more often than ``max_restarts`` in ``max_seconds`` allows; the cause is chained."""
+
+
+class PipelineNotRunning(BroadwayError):
+    """The call needs a running pipeline; this one has not started, is stopping, or has stopped."""
+
+
+class CalledInsideCallback(BroadwayError):
+    """The call would wait for the stage that made it, for ever.
+
+    From inside a callback use ``pipeline.request_stop()`` to end the pipeline.
+    """
+
+    def __init__(self, call: str) -> None:
+        self.call = call
+        super().__init__(
+            f"{call}() was awaited inside a callback of the same pipeline, which would wait for itself; "
+            "use pipeline.request_stop() to end the pipeline, or hand the work to a task of your own"
+        )
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"`` when one of *known* is close to *name*, else an empty string."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
+    return f"; did you mean {close[0]!r}?" if close else ""

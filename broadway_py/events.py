@@ -1,0 +1,41 @@
+"""Every telemetry event, by name.
+
+``start`` events measure ``system_time`` (wall clock, seconds) and ``monotonic_time`` (seconds); ``stop`` and
+``exception`` events measure ``duration`` and ``monotonic_time`` (seconds). Their metadata always names the
+``pipeline``; an ``exception`` adds ``exception``.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["EVENTS"]
+
+EVENTS: Final[frozenset[str]] = frozenset(
+    {
+        # A pipeline's stages stand: topology, system_time.
+        "broadway.topology.init",
+        # One chunk in a processor: name, index, messages; stop adds successful_to_ack, successful_to_forward, failed.
+        "broadway.processor.start",
+        "broadway.processor.stop",
+        "broadway.processor.exception",
+        # One message in handle_message: name, index, message. A message that failed by raising ends in "exception".
+        "broadway.processor.message.start",
+        "broadway.processor.message.stop",
+        "broadway.processor.message.exception",
+        # One list of messages put into open batches: batcher, messages.
+        "broadway.batcher.start",
+        "broadway.batcher.stop",
+        # One batch in handle_batch: name, index, messages, batch_info; stop adds successful, failed.
+        "broadway.batch_processor.start",
+        "broadway.batch_processor.stop",
+        "broadway.batch_processor.exception",
+        # Failed messages in handle_failed: stage, index, messages.
+        "broadway.handle_failed.start",
+        "broadway.handle_failed.stop",
+        "broadway.handle_failed.exception",
+        # A producer's connection: producer, index; lost adds reason.
+        "broadway.producer.connected",
+        "broadway.producer.lost",
+    }
+)

@@ -1,0 +1,234 @@
+"""The value that travels through a pipeline, and the words said about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
+
+__all__ = [
+    "NOOP",
+    "Acknowledgement",
+    "BatchInfo",
+    "BatchMode",
+    "BatchTrigger",
+    "Cause",
+    "Failed",
+    "Message",
+    "Outcome",
+]
+
+T = TypeVar("T")
+
+BatchMode = Literal["bulk", "flush"]
+BatchTrigger = Literal["size", "bytes", "timeout", "flush"]
+
+#: Why a message failed. A closed set: it is a metric label.
+Cause = Literal[
+    "raised",  # a callback raised
+    "failed",  # the handler said so: message.fail(reason)
+    "timeout",  # the handler took longer than its time-out
+    "invalid",  # the payload does not fit the schema
+    "not_returned",  # a callback returned a list without it
+    "unknown_batcher",  # message.batcher names no batcher of this pipeline
+    "cancelled",  # the callback was cancelled, and not by us
+    "late",  # its window has closed
+    "future_event_time",  # its time stamp lies too far ahead
+    "crashed",  # the stage that held it crashed
+    "stopped",  # still unfinished at the end of the drain
+    "worker_died",  # it killed the process that handled it
+]
+
+#: How a delivery ended. Each ends in exactly one.
+Outcome = Literal["acked", "retried", "dead_lettered", "rejected", "dropped", "returned", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Why a message failed: a cause out of a closed set, a sentence, and the exception if there was one."""
+
+    cause: Cause
+    reason: str = ""
+    exception: BaseException | None = None
+
+    def __repr__(self) -> str:
+        # The reason and the exception's text may quote the payload, so neither is shown.
+        raised = f", {type(self.exception).__name__}" if self.exception is not None else ""
+        return f"Failed({self.cause}{raised})"
+
+    __str__ = __repr__
+
+
+class Acknowledgement(NamedTuple):
+    """Who settles a message, and as what: messages with equal *acknowledger* and *ref* are settled in one call.
+
+    *data* belongs to the acknowledger; it takes no part in grouping. An acknowledger of ``None`` settles nothing.
+    """
+
+    acknowledger: Any
+    ref: Hashable = None
+    data: Any = None
+
+
+NOOP: Final = Acknowledgement(None)
+
+# Stations of the settlement: the claim is taken without waiting, and only its holder settles.
+OPEN: Final = 0
+CLAIMED: Final = 1
+SETTLED: Final = 2
+
+
+class Message(Generic[T]):
+    """One delivery: its data, what is known about it, and how to settle it.
+
+    A message is owned by one stage at a time, which may change it in place; it is not safe to share between threads.
+
+    Args:
+        data: the payload; replaced by the parsed object when the pipeline has a ``schema``.
+        metadata: what the source says about it (a dict of its own; empty when left out).
+        acknowledgement: who settles it; :data:`NOOP` when nobody needs to know.
+    """
+
+    __slots__ = (
+        "_acknowledgement",
+        "_batch_mode",
+        "_receipt",
+        "_settlement",
+        "_status",
+        "attempt",
+        "batch_key",
+        "batcher",
+        "data",
+        "metadata",
+        "raw",
+        "size",
+    )
+
+    data: T
+    raw: Any
+    metadata: dict[str, Any]
+    #: Size of the payload in bytes; 0 for objects that are not bytes or str.
+    size: int
+    #: Which delivery of this message it is (1, 2, …), or None where the source cannot tell.
+    attempt: int | None
+    #: The batcher it goes to after ``handle_message``; None settles it without a batch.
+    batcher: str | None
+    #: Messages of one batch share this key.
+    batch_key: Hashable
+
+    def __init__(
+        self,
+        data: T,
+        metadata: dict[str, Any] | None = None,
+        acknowledgement: Acknowledgement = NOOP,
+    ) -> None:
+        self.data = data
+        self.raw = data
+        self.metadata = {} if metadata is None else metadata
+        self.attempt = None
+        self.batcher = "default"
+        self.batch_key = "default"
+        self._batch_mode: BatchMode = "bulk"
+        self._status: Failed | None = None
+        self._acknowledgement = acknowledgement
+        self._settlement = OPEN
+        self._receipt: Any = None
+        kind = data.__class__
+        if kind is bytes:
+            self.size = len(data)  # type: ignore[arg-type]  # kind is bytes
+        elif kind is str:
+            self.size = len(data.encode(errors="surrogatepass"))  # type: ignore[attr-defined]  # kind is str
+        elif kind is bytearray or kind is memoryview:
+            self.size = memoryview(data).nbytes  # type: ignore[arg-type]  # a buffer
+        else:
+            self.size = 0
+
+    @property
+    def batch_mode(self) -> BatchMode:
+        """``"bulk"``: the batch leaves by size, bytes or time; ``"flush"``: right after this message's run."""
+        return self._batch_mode
+
+    @batch_mode.setter
+    def batch_mode(self, mode: BatchMode) -> None:
+        if mode not in ("bulk", "flush"):
+            raise ValueError(f"batch_mode takes 'bulk' or 'flush', got {mode!r}")
+        self._batch_mode = mode
+
+    @property
+    def status(self) -> Failed | None:
+        """None while the message is ok, else why it failed."""
+        return self._status
+
+    @status.setter
+    def status(self, status: Failed | None) -> None:
+        if status is not None and not isinstance(status, Failed):
+            raise TypeError(
+                f"message.status takes None or a Failed, got {type(status).__name__}; use message.fail(reason)"
+            )
+        self._status = status
+
+    @property
+    def ok(self) -> bool:
+        """True while nothing has failed it."""
+        return self._status is None
+
+    @property
+    def settled(self) -> bool:
+        """True once the acknowledger has been told (or the message was given back)."""
+        return self._settlement == SETTLED
+
+    @property
+    def producer(self) -> str | None:
+        """Name of the producer it came from; None before a pipeline took it in."""
+        return None if self._receipt is None else str(self._receipt.producer)
+
+    @property
+    def acknowledgement(self) -> Acknowledgement:
+        """Who settles this message, and as what."""
+        return self._acknowledgement
+
+    @property
+    def id(self) -> str | None:
+        """What its source calls it (``metadata["message_id"]``), for logs; None when it has no name."""
+        found = self.metadata.get("message_id")
+        return None if found is None else str(found)
+
+    def fail(self, reason: str) -> None:
+        """Mark the message as failed. It goes to ``handle_failed`` and is settled as failed; nothing is raised."""
+        self._status = Failed("failed", str(reason))
+
+    def configure_ack(self, **options: Any) -> None:
+        """Change how this one message will be settled, in the words of its acknowledger.
+
+        Raises:
+            TypeError: its acknowledger takes no options.
+            ValueError: the acknowledger does not know the option or the value.
+        """
+        acknowledger, ref, data = self._acknowledgement
+        configure: Callable[[Any, Any, Mapping[str, Any]], Any] | None = getattr(acknowledger, "configure", None)
+        if configure is None:
+            name = "the no-op acknowledger" if acknowledger is None else type(acknowledger).__name__
+            raise TypeError(
+                f"configure_ack({', '.join(options)}): {name} takes no options; "
+                "remove the call, or use a producer whose acknowledger has configure()"
+            )
+        self._acknowledgement = Acknowledgement(acknowledger, ref, configure(ref, data, options))
+
+    def __repr__(self) -> str:
+        # Never the data: a repr ends up in logs.
+        state = "ok" if self._status is None else repr(self._status)
+        return f"<Message id={self.id!r} producer={self.producer!r} size={self.size} {state}>"
+
+
+@dataclass(frozen=True, slots=True)
+class BatchInfo:
+    """What ``handle_batch`` is told about its batch."""
+
+    batcher: str
+    batch_key: Hashable
+    #: Index of the partition, or None when the batcher has no ``partition_by``.
+    partition: int | None
+    #: Number of messages in the batch.
+    size: int
+    #: What closed the batch.
+    trigger: BatchTrigger

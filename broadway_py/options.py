@@ -1,0 +1,241 @@
+"""Settings of a pipeline: checked once, whole, with the path of what is wrong; frozen afterwards."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from broadway_py.errors import OptionsError, did_you_mean
+
+__all__ = [
+    "INHERIT",
+    "Batcher",
+    "Duration",
+    "Options",
+    "Processors",
+    "RateLimit",
+    "ShutdownOptions",
+    "load",
+]
+
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
+_DURATION: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|)\s*")
+
+
+def _seconds(value: object) -> object:
+    """``"500ms"``, ``"2s"``, ``"1m"``, ``"1h"`` and plain numbers, in seconds."""
+    if isinstance(value, bool):
+        raise ValueError("expected a duration in seconds, or text such as '500ms', '2s', '1m'")  # noqa: TRY004  # pydantic wants ValueError
+    if isinstance(value, int | float):
+        if not math.isfinite(value):
+            raise ValueError("expected a finite duration in seconds")
+        return float(value)
+    if isinstance(value, str) and (found := _DURATION.fullmatch(value)):
+        return float(found[1]) * _UNITS[found[2]]
+    raise ValueError("expected a duration in seconds, or text such as '500ms', '2s', '1m'")
+
+
+#: Seconds, as a float; config files also take "500ms", "2s", "1m", "1h".
+Duration = Annotated[float, BeforeValidator(_seconds)]
+PositiveDuration = Annotated[Duration, Field(gt=0)]
+PositiveInt = Annotated[int, Field(ge=1, strict=True)]
+
+
+class _Inherit:
+    """Stands for "what the pipeline says"."""
+
+    def __repr__(self) -> str:
+        return "INHERIT"
+
+
+INHERIT: Final = _Inherit()
+
+#: ``fn(message) -> key``; a message with key None may go anywhere.
+PartitionBy = Callable[[Any], Any]
+
+
+class Options(BaseModel):
+    """A section of settings. A wrong or unknown one raises :class:`OptionsError` with its path."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", arbitrary_types_allowed=True, validate_default=False, hide_input_in_errors=True
+    )
+
+    def __init__(self, **settings: Any) -> None:
+        try:
+            super().__init__(**settings)
+        except ValidationError as invalid:
+            raise explain(type(self), invalid) from None
+
+
+O = TypeVar("O", bound=Options)  # noqa: E741  # the usual name would hide what it is
+
+
+def load(model: type[O], raw: object, path: Sequence[str] = ()) -> O:
+    """Build *model* from text settings such as a config file's section at *path*.
+
+    Raises:
+        OptionsError: the first setting that is wrong, with its whole path.
+    """
+    if not isinstance(raw, Mapping):
+        raise OptionsError(path, f"expected a section of settings, got {type(raw).__name__} {_shown(raw)}")
+    try:
+        return model(**{str(key): value for key, value in raw.items()})
+    except OptionsError as wrong:
+        raise wrong.under(*path) from None
+
+
+def explain(model: type[BaseModel], invalid: ValidationError) -> OptionsError:
+    """One sentence for the first complaint of pydantic, without showing what might be a secret."""
+    first = min(invalid.errors(include_url=False), key=lambda error: error["type"] != "extra_forbidden")
+    path = tuple(str(part) for part in first["loc"])
+    return OptionsError(path, _sentence(model, first))
+
+
+def _sentence(model: type[BaseModel], error: ErrorDetails) -> str:
+    kind, place = error["type"], error["loc"]
+    if kind == "extra_forbidden":
+        owner = _owner(model, place[:-1])
+        known = sorted(owner.model_fields) if owner is not None else []
+        return f"unknown setting; known here: {', '.join(known)}{did_you_mean(str(place[-1]), known)}"
+    if kind == "missing":
+        return "required, but missing"
+    text = error["msg"]
+    for lead in ("Value error, ", "Assertion failed, ", "Input should be "):
+        if text.startswith(lead):
+            text = text[len(lead) :]
+            if lead == "Input should be ":
+                text = f"expected {text}"
+    # Only a setting that is plainly no secret is shown back; the names below may hold credentials.
+    if not place or re.search(r"url|password|secret|token|key|user", str(place[-1])):
+        return text
+    return f"{text}, got {_shown(error['input'])}"
+
+
+def _owner(model: type[BaseModel], place: Sequence[int | str]) -> type[BaseModel] | None:
+    for part in place:
+        field = model.model_fields.get(str(part))
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            return None
+        model = field.annotation
+    return model
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _callable_or_none(value: object) -> object:
+    if value is INHERIT or value is None or callable(value):
+        return value
+    raise ValueError("expected a function of one message that returns its key, or None")
+
+
+class Processors(Options):
+    """How messages reach ``handle_message``."""
+
+    #: How many messages are handled side by side.
+    concurrency: PositiveInt = Field(default_factory=lambda: 2 * (os.cpu_count() or 1))
+    #: The most messages a processor holds that it has not finished.
+    max_demand: PositiveInt = 10
+    #: A processor asks for more when it holds this many or fewer. None: half of max_demand.
+    min_demand: Annotated[int, Field(ge=0, strict=True)] | None = None
+    #: Messages with one key go to one processor, in order. Default: what the pipeline says.
+    partition_by: Annotated[Any, BeforeValidator(_callable_or_none)] = INHERIT
+
+    @model_validator(mode="after")
+    def _demand_fits(self) -> Self:
+        if self.min_demand is not None and self.min_demand >= self.max_demand:
+            raise ValueError(
+                f"min_demand must be less than max_demand ({self.max_demand}), got {self.min_demand}: "
+                "a processor that may never ask again would stop for ever"
+            )
+        return self
+
+    @property
+    def refill_at(self) -> int:
+        """``min_demand``, or half of ``max_demand``."""
+        return self.max_demand // 2 if self.min_demand is None else self.min_demand
+
+
+#: ``fn(message, accumulator) -> ("emit" | "cont", accumulator)``
+SplitFunction = Callable[[Any, Any], tuple[Literal["emit", "cont"], Any]]
+
+
+def _batch_size(value: object) -> object:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return value
+    if isinstance(value, list | tuple) and len(value) == 2 and callable(value[1]):
+        return tuple(value)
+    raise ValueError(
+        "expected a positive whole number or (initial, fn), with fn(message, acc) -> ('emit' | 'cont', acc)"
+    )
+
+
+class Batcher(Options):
+    """How messages are gathered for ``handle_batch``."""
+
+    #: Messages in a full batch; or ``(initial, fn)``, where fn decides after each message.
+    batch_size: Annotated[Any, BeforeValidator(_batch_size)] = 100
+    #: A batch leaves this long after its first message, full or not.
+    batch_timeout: PositiveDuration = 1.0
+    #: A batch is closed before it would grow past this many payload bytes. None: no limit.
+    max_batch_bytes: PositiveInt | None = None
+    #: How many batches are handled side by side.
+    concurrency: PositiveInt = 1
+    #: The most messages asked from each processor in advance. None: batch_size.
+    max_demand: PositiveInt | None = None
+    #: Messages with one key go to one batch processor, in order. Default: what the pipeline says.
+    partition_by: Annotated[Any, BeforeValidator(_callable_or_none)] = INHERIT
+
+    @model_validator(mode="after")
+    def _demand_known(self) -> Self:
+        if not isinstance(self.batch_size, int) and self.max_demand is None:
+            raise ValueError("max_demand is required when batch_size is a function")
+        return self
+
+    @property
+    def demand(self) -> int:
+        """``max_demand``, or ``batch_size``."""
+        return int(self.batch_size) if self.max_demand is None else self.max_demand
+
+
+class RateLimit(Options):
+    """At most *allowed_messages* start in each *interval*."""
+
+    allowed_messages: PositiveInt
+    #: Seconds.
+    interval: PositiveDuration
+    #: ``"pipeline"``: shared by all workers; ``"worker"``: each worker has it whole.
+    scope: Literal["pipeline", "worker"] = "pipeline"
+
+    def divided(self, index: int, workers: int) -> RateLimit:
+        """The part of worker *index* (from 0) among *workers*; the parts add up to the whole."""
+        if workers == 1:
+            return self
+        share, rest = divmod(self.allowed_messages, workers)
+        if share == 0:
+            # Fewer messages than workers: each may start one, in an interval as much longer.
+            interval = self.interval * workers / self.allowed_messages
+            return RateLimit(allowed_messages=1, interval=interval, scope=self.scope)
+        return RateLimit(allowed_messages=share + (index < rest), interval=self.interval, scope=self.scope)
+
+
+class ShutdownOptions(Options):
+    """How a pipeline ends, and what it survives."""
+
+    #: Seconds for a whole drain.
+    shutdown_timeout: PositiveDuration = 25.0
+    #: Crashes of stages within *max_seconds* that are mended.
+    max_restarts: Annotated[int, Field(ge=0, strict=True)] = 3
+    #: Seconds.
+    max_seconds: PositiveDuration = 5.0
+    #: The first connect of each producer must succeed.
+    fail_fast: Annotated[bool, Field(strict=True)] = False
