@@ -1,0 +1,203 @@
+"""Open batches of one batcher: what to gather, when to close."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from broadway_py.message import BatchInfo, BatchTrigger, Message
+
+__all__ = ["Batch", "OpenBatches", "RefusedMessage"]
+
+#: How many keys' accumulators are kept between batches of a function batch_size.
+_CARRIED_KEYS = 10_000
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """Closed: the messages that belong together, and why now."""
+
+    messages: list[Message[Any]]
+    info: BatchInfo
+
+
+@dataclass(slots=True, eq=False)
+class _Open:
+    deadline: float
+    accumulator: Any
+    messages: list[Message[Any]] = field(default_factory=list)
+    size_bytes: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class RefusedMessage:
+    """A function of the user raised for this message, so it is in no batch."""
+
+    message: Message[Any]
+    error: Exception
+
+
+class OpenBatches:
+    """Every message given to :meth:`add` comes back exactly once: in a batch from ``add``, ``expire`` or ``flush``,
+    or in :attr:`refused`.
+
+    Args:
+        batcher: its name.
+        batch_size: messages in a full batch, or ``(initial, fn)``.
+        timeout_s: a batch leaves this long after its first message.
+        max_bytes: a batch closes before it would grow past this; a larger message travels alone.
+        partition_of: message -> partition index, or None when the batcher is not partitioned.
+    """
+
+    def __init__(
+        self,
+        batcher: str,
+        batch_size: int | tuple[Any, Callable[[Any, Any], tuple[str, Any]]],
+        timeout_s: float,
+        max_bytes: int | None = None,
+        partition_of: Callable[[Message[Any]], int | None] | None = None,
+    ) -> None:
+        self.batcher = batcher
+        self.refused: list[RefusedMessage] = []
+        #: Messages in open batches.
+        self.count = 0
+        self._limit = batch_size if isinstance(batch_size, int) else None
+        self._initial: Any = None
+        self._split: Callable[[Any, Any], tuple[str, Any]] | None = None
+        if not isinstance(batch_size, int):
+            self._initial, self._split = batch_size
+        self._timeout_s = timeout_s
+        self._max_bytes = max_bytes
+        self._partition_of = partition_of
+        # By (key, partition), in the order of their deadlines, because all wait equally long.
+        self._open: dict[tuple[Hashable, int | None], _Open] = {}
+        self._carried: OrderedDict[tuple[Hashable, int | None], Any] = OrderedDict()
+
+    def next_deadline(self) -> float | None:
+        """When the next batch leaves by time; None when none is open."""
+        first = next(iter(self._open.values()), None)
+        return None if first is None else first.deadline
+
+    def add(self, messages: Sequence[Message[Any]], now: float) -> list[Batch]:
+        """Put *messages* in their batches; the batches that this closed.
+
+        A message in flush mode closes its batch at the end of the run of messages of one key that it is part of.
+        """
+        closed: list[Batch] = []
+        for place, run in self._runs(messages):
+            self._add_run(place, run, now, closed)
+            if any(message._batch_mode == "flush" for message in run) and place in self._open:
+                closed.append(self._close(place, "flush"))
+        return closed
+
+    def expire(self, now: float) -> list[Batch]:
+        """The batches whose time is up."""
+        due = []
+        for place, batch in self._open.items():
+            if batch.deadline > now:
+                break
+            due.append(place)
+        return [self._close(place, "timeout") for place in due]
+
+    def flush(self) -> list[Batch]:
+        """All of them, now."""
+        return [self._close(place, "flush") for place in list(self._open)]
+
+    def take_all(self) -> list[Message[Any]]:
+        """Every message in an open batch, taken out of it without a batch being made."""
+        messages = [message for batch in self._open.values() for message in batch.messages]
+        self._open.clear()
+        self.count = 0
+        return messages
+
+    def _runs(self, messages: Sequence[Message[Any]]) -> list[tuple[tuple[Hashable, int | None], list[Message[Any]]]]:
+        """Neighbours of one key and partition, together."""
+        runs: list[tuple[tuple[Hashable, int | None], list[Message[Any]]]] = []
+        last: tuple[Hashable, int | None] | None = None
+        run: list[Message[Any]] = []
+        partition_of = self._partition_of
+        for message in messages:
+            try:
+                place = (message.batch_key, None if partition_of is None else partition_of(message))
+                same = place == last
+                if not same:
+                    hash(place)
+                if same:
+                    run.append(message)
+                else:
+                    last, run = place, [message]
+                    runs.append((place, run))
+            except Exception as error:  # noqa: BLE001  # code of the user: its error belongs to this message alone
+                self.refused.append(RefusedMessage(message, error))
+        return runs
+
+    def _add_run(
+        self, place: tuple[Hashable, int | None], run: list[Message[Any]], now: float, closed: list[Batch]
+    ) -> None:
+        if self._limit is not None and self._max_bytes is None:
+            self._add_counted(place, run, now, closed)
+            return
+        for message in run:
+            self._add_one(place, message, now, closed)
+
+    def _add_counted(
+        self, place: tuple[Hashable, int | None], run: list[Message[Any]], now: float, closed: list[Batch]
+    ) -> None:
+        limit = self._limit or 0
+        start = 0
+        while start < len(run):
+            batch = self._opened(place, now)
+            part = run[start : start + limit - len(batch.messages)]
+            batch.messages += part
+            self.count += len(part)
+            start += len(part)
+            if len(batch.messages) == limit:
+                closed.append(self._close(place, "size"))
+
+    def _add_one(
+        self, place: tuple[Hashable, int | None], message: Message[Any], now: float, closed: list[Batch]
+    ) -> None:
+        if self._max_bytes is not None:
+            batch = self._open.get(place)
+            if batch is not None and batch.size_bytes + message.size > self._max_bytes:
+                closed.append(self._close(place, "bytes"))
+        batch = self._opened(place, now)
+        verdict = "cont"
+        if self._split is not None:
+            try:
+                verdict, accumulator = self._split(message, batch.accumulator)
+                if verdict not in ("emit", "cont"):
+                    raise ValueError(f"the batch_size function returned {verdict!r}; expected 'emit' or 'cont'")
+            except Exception as error:  # noqa: BLE001  # code of the user: its error belongs to this message alone
+                self.refused.append(RefusedMessage(message, error))
+                if not batch.messages:
+                    del self._open[place]
+                return
+            batch.accumulator = accumulator
+        batch.messages.append(message)
+        batch.size_bytes += message.size
+        self.count += 1
+        if verdict == "emit" or len(batch.messages) == self._limit:
+            closed.append(self._close(place, "size"))
+        elif self._max_bytes is not None and batch.size_bytes >= self._max_bytes:
+            closed.append(self._close(place, "bytes"))
+
+    def _opened(self, place: tuple[Hashable, int | None], now: float) -> _Open:
+        batch = self._open.get(place)
+        if batch is None:
+            accumulator = self._carried.pop(place, self._initial)
+            batch = self._open[place] = _Open(now + self._timeout_s, accumulator)
+        return batch
+
+    def _close(self, place: tuple[Hashable, int | None], trigger: BatchTrigger) -> Batch:
+        batch = self._open.pop(place)
+        self.count -= len(batch.messages)
+        if self._split is not None and trigger == "size":
+            # What the function returned with "emit" is where its next batch of this key begins.
+            self._carried[place] = batch.accumulator
+            if len(self._carried) > _CARRIED_KEYS:
+                self._carried.popitem(last=False)
+        key, partition = place
+        return Batch(batch.messages, BatchInfo(self.batcher, key, partition, len(batch.messages), trigger))
