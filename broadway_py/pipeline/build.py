@@ -1,0 +1,174 @@
+"""From a pipeline's options to its connected stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from broadway_py._core.batching import Batch
+from broadway_py._core.dispatch import DemandDispatcher, Dispatcher, PartitionDispatcher
+from broadway_py._core.ledger import Ledger
+from broadway_py._core.partition import partition_in_process
+from broadway_py._core.rate import Rate
+from broadway_py.errors import OptionsError
+from broadway_py.message import Message
+from broadway_py.options import INHERIT, Batcher, Processors, RateLimit
+from broadway_py.pipeline.batch_processor import BatchProcessor
+from broadway_py.pipeline.batcher import BatcherStage
+from broadway_py.pipeline.processor import Processor
+from broadway_py.pipeline.runtime import Stages
+from broadway_py.pipeline.source import Gate, Source
+from broadway_py.pipeline.worker import Meter, Shared, failure_from
+from broadway_py.producer import Producer
+from broadway_py.stage import Edge, Outlet
+
+__all__ = ["Submissions", "build", "named_producers"]
+
+KeyOf = Callable[[Message[Any]], Any]
+
+
+class Submissions(Producer):
+    """Where ``submit`` and ``push_messages`` come in: a producer like any other, fed by its owner."""
+
+    name = "push"
+
+
+def named_producers(producers: Producer | Sequence[Producer]) -> dict[str, Producer]:
+    """Producers by name; one without a name is called after its class.
+
+    Raises:
+        OptionsError: two of one name, or something that is no producer.
+    """
+    given: object = [producers] if isinstance(producers, Producer) else producers
+    if not isinstance(given, list | tuple) or not given:
+        raise OptionsError(("producer",), f"expected a Producer or a list of them, got {type(producers).__name__}")
+    named: dict[str, Producer] = {}
+    for each in given:
+        if not isinstance(each, Producer):
+            raise OptionsError(("producer",), f"expected a Producer or a list of them, got {type(each).__name__}")
+        name = each.name or type(each).__name__.removesuffix("Producer").lower() or "producer"
+        if name in named:
+            raise OptionsError(("producer",), f"two producers are called {name!r}; give each a name= of its own")
+        if name == Submissions.name:
+            raise OptionsError(("producer",), f"the name {name!r} is taken by the pipeline itself; choose another")
+        named[name] = each
+    return named
+
+
+def build(
+    shared: Shared,
+    producers: Mapping[str, Producer],
+    processors: Processors,
+    batchers: Mapping[str, Batcher],
+    *,
+    rate_limit: RateLimit | None,
+    partition_by: KeyOf | None,
+    fail_fast: bool,
+    meters: Mapping[str, Meter],
+) -> tuple[Stages, Gate]:
+    """Make every stage and subscribe it to the one before."""
+    gate = Gate(None if rate_limit is None else Rate(rate_limit.allowed_messages, rate_limit.interval))
+    capacity = _capacity(processors, batchers)
+    sources: list[Source] = []
+    ledgers: list[Ledger] = []
+    transformer = shared.callbacks.transformer
+    for name, description in producers.items():
+        ledger = Ledger(name, shared.settler)
+        ledgers.append(ledger)
+        share = -(-capacity // description.concurrency)
+        for index in range(description.concurrency):
+            source = Source(
+                shared,
+                description,
+                ledger,
+                gate,
+                index=index,
+                capacity=share,
+                fail_fast=fail_fast,
+                transformer=transformer,
+            )
+            sources.append(source)
+    ledgers.append(Ledger(Submissions.name, shared.settler))
+    submissions = Source(
+        shared, Submissions(), ledgers[-1], gate, index=0, capacity=capacity, fail_fast=False, transformer=None
+    )
+    stages = Stages(sources, submissions, [], [], [], ledgers)
+    names = {name: name for name in batchers}
+    if len(names) == 1:
+        names.setdefault("default", next(iter(names)))
+    stages.processors = [
+        Processor(shared, index, meters["processors"], names) for index in range(processors.concurrency)
+    ]
+    key_of = partition_by if processors.partition_by is INHERIT else processors.partition_by
+    for source in [*sources, submissions]:
+        _connect_processors(source, stages.processors, processors, key_of)
+    for name, options in batchers.items():
+        own = partition_by if options.partition_by is INHERIT else options.partition_by
+        _add_batcher(
+            stages, BatcherStage(shared, name, options, meters[f"batcher:{name}"], _partition(own, options)), meters
+        )
+    _connect_batchers(stages, batchers)
+    return stages, gate
+
+
+def _capacity(processors: Processors, batchers: Mapping[str, Batcher]) -> int:
+    """How many messages a pipeline holds when every processor and every batch is full."""
+    gathered = sum(options.demand * (options.concurrency + 1) for options in batchers.values())
+    return processors.concurrency * processors.max_demand + gathered
+
+
+def _connect_processors(
+    source: Source, processors: Sequence[Processor], options: Processors, key_of: KeyOf | None
+) -> None:
+    dispatcher: Dispatcher[Edge[Message[Any]], Message[Any]]
+    if key_of is None:
+        dispatcher = DemandDispatcher()
+    else:
+        dispatcher = PartitionDispatcher(range(len(processors)), _guarded(key_of, len(processors)))
+    source.outlet = Outlet(dispatcher, source.wake)
+    for processor in processors:
+        source.outlet.subscribe(processor.inlet, options.max_demand, options.refill_at, processor.index)
+
+
+def _guarded(key_of: KeyOf, partitions: int) -> Callable[[Message[Any]], int | None]:
+    """A raise in ``partition_by`` fails that message, which then may go anywhere."""
+    partition = partition_in_process(key_of, partitions)
+
+    def guarded(message: Message[Any]) -> int | None:
+        try:
+            return partition(message)
+        except Exception as error:  # noqa: BLE001  # code of the user: it fails this message alone
+            message.status = failure_from(error)
+            return None
+
+    return guarded
+
+
+def _partition(key_of: KeyOf | None, options: Batcher) -> Callable[[Message[Any]], int | None] | None:
+    return None if key_of is None else partition_in_process(key_of, options.concurrency)
+
+
+def _add_batcher(stages: Stages, batcher: BatcherStage, meters: Mapping[str, Meter]) -> None:
+    dispatcher: Dispatcher[Edge[Batch], Batch]
+    concurrency = batcher.options.concurrency
+    if batcher.is_partitioned:
+        dispatcher = PartitionDispatcher(range(concurrency), lambda batch: batch.info.partition)
+    else:
+        dispatcher = DemandDispatcher()
+    batcher.outlet = Outlet(dispatcher, batcher.wake)
+    layer = f"batch_processors:{batcher.key}"
+    for index in range(concurrency):
+        processor = BatchProcessor(batcher.shared, batcher.key, index, meters[layer])
+        batcher.outlet.subscribe(processor.inlet, 1, 0, index)
+        stages.batch_processors.append(processor)
+    stages.batchers.append(batcher)
+
+
+def _connect_batchers(stages: Stages, batchers: Mapping[str, Batcher]) -> None:
+    if not batchers:
+        return
+    for processor in stages.processors:
+        processor.outlet = Outlet(PartitionDispatcher(list(batchers), lambda message: message.batcher), processor.wake)
+        for batcher in stages.batchers:
+            demand = batchers[batcher.key].demand
+            processor.outlet.subscribe(batcher.inlet, demand, demand // 2, batcher.key)

@@ -1,0 +1,109 @@
+"""What a pipeline class says: its callbacks and options, checked when the class is made and when it is built."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic import TypeAdapter
+
+from broadway_py.errors import DefinitionError
+
+__all__ = ["CALLBACKS", "Callbacks", "check_class", "resolve_callbacks"]
+
+#: Callback -> the parameters it is called with.
+CALLBACKS: Final[Mapping[str, tuple[str, ...]]] = {
+    "setup": (),
+    "teardown": (),
+    "prepare_messages": ("messages",),
+    "handle_message": ("message",),
+    "handle_batch": ("messages", "info"),
+    "handle_failed": ("messages",),
+    "partition_by": ("message",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Callbacks:
+    """The callbacks of one pipeline object, bound; None where it has none."""
+
+    handle_message: Callable[..., Any]
+    prepare_messages: Callable[..., Any] | None
+    handle_batch: Callable[..., Any] | None
+    handle_failed: Callable[..., Any] | None
+    schema: TypeAdapter[Any] | None
+    transformer: Callable[..., Any] | None
+    #: Which of them are ``async def``; the others run in threads.
+    is_async: Mapping[str, bool]
+
+
+def check_class(cls: type, base: type, options: frozenset[str]) -> None:
+    """Refuse a class that misspells a callback or an option.
+
+    Raises:
+        DefinitionError: naming the attribute and what it was probably meant to be.
+    """
+    known = {*CALLBACKS, *options}
+    for name, value in vars(cls).items():
+        if name.startswith("_") or name in known or hasattr(base, name):
+            continue
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+        if close:
+            kind = "callback" if callable(value) else "option"
+            raise DefinitionError(
+                f"{cls.__module__}.{cls.__qualname__} defines {name!r}, which is no {kind} of a pipeline; "
+                f"did you mean {close[0]!r}?"
+            )
+    for name, parameters in CALLBACKS.items():
+        if name in vars(cls):
+            _check_signature(cls, name, parameters)
+
+
+def _check_signature(cls: type, name: str, parameters: tuple[str, ...]) -> None:
+    callback = inspect.getattr_static(cls, name)
+    if callback is None:
+        return
+    if not callable(callback) and not isinstance(callback, staticmethod | classmethod):
+        raise DefinitionError(
+            f"{cls.__module__}.{cls.__qualname__}.{name} must be a method, got {type(callback).__name__}"
+        )
+    if not inspect.isfunction(callback):
+        return
+    try:
+        inspect.signature(callback).bind(None, *parameters)
+    except TypeError:
+        expected = ", ".join(("self", *parameters))
+        raise DefinitionError(
+            f"{cls.__module__}.{cls.__qualname__}.{name}{inspect.signature(callback)} cannot be called; "
+            f"expected {name}({expected})"
+        ) from None
+
+
+def resolve_callbacks(
+    pipeline: Any, schema: Any, transformer: Callable[..., Any] | None, *, has_batchers: bool
+) -> Callbacks:
+    """The callbacks of *pipeline*, bound to it.
+
+    Raises:
+        DefinitionError: one that is needed is missing.
+    """
+    name = f"{type(pipeline).__module__}.{type(pipeline).__qualname__}"
+    bound = {callback: getattr(pipeline, callback, None) for callback in CALLBACKS}
+    if bound["handle_message"] is None:
+        raise DefinitionError(f"{name} has no handle_message; define `async def handle_message(self, message)`")
+    if has_batchers and bound["handle_batch"] is None:
+        raise DefinitionError(
+            f"{name} has batchers but no handle_batch; define `async def handle_batch(self, messages, info)`"
+        )
+    return Callbacks(
+        handle_message=bound["handle_message"],
+        prepare_messages=bound["prepare_messages"],
+        handle_batch=bound["handle_batch"],
+        handle_failed=bound["handle_failed"],
+        schema=None if schema is None else TypeAdapter(schema),
+        transformer=transformer,
+        is_async={key: inspect.iscoroutinefunction(value) for key, value in bound.items()},
+    )

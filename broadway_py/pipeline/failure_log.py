@@ -1,0 +1,123 @@
+"""Failures in the log: the first few of a kind whole, the rest of the minute as a number, and never the payload."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Sequence
+from typing import Any, Final
+
+from broadway_py.clock import Clock
+from broadway_py.log import logger
+from broadway_py.message import Failed, Message
+
+__all__ = ["FailureLog", "masked", "place_of"]
+
+log = logger("broadway_py.pipeline")
+
+#: How many failures of one kind are logged one by one in each minute.
+SHOWN_PER_MINUTE: Final = 5
+MINUTE_S: Final = 60.0
+#: Kinds are (stage, cause, exception type); user code could make types without end.
+_MOST_KINDS: Final = 200
+#: How much of a payload is searched for words to mask.
+_MASK_CHARS: Final = 65_536
+_WORD: Final = re.compile(r"[^\s'\"(),:;=<>\[\]{}]{3,}")
+
+_Kind = tuple[str, str, str]
+
+
+class FailureLog:
+    """Writes what failed in one pipeline.
+
+    Args:
+        pipeline: its name, on every line.
+        clock: whose minutes count.
+    """
+
+    def __init__(self, pipeline: str, clock: Clock) -> None:
+        self._log = log.bind(pipeline=pipeline)
+        self._clock = clock
+        # Failures of each kind in the running minute, and since when it runs.
+        self._minutes: dict[_Kind, tuple[float, int]] = {}
+
+    def note(self, stage: str, messages: Sequence[Message[Any]]) -> None:
+        """*messages* failed in *stage*."""
+        now = self._clock.monotonic()
+        for message in messages:
+            status = message.status
+            if status is None:
+                continue
+            kind = (stage, status.cause, type(status.exception).__name__ if status.exception else "")
+            if kind not in self._minutes and len(self._minutes) >= _MOST_KINDS:
+                kind = (stage, status.cause, "other")
+            since, count = self._minutes.get(kind, (now, 0))
+            if now - since >= MINUTE_S:
+                self._sum_up(kind, count)
+                since, count = now, 0
+            self._minutes[kind] = (since, count + 1)
+            if count < SHOWN_PER_MINUTE:
+                self._show(stage, message, status)
+            elif count == SHOWN_PER_MINUTE:
+                self._clock.call_at(since + MINUTE_S, lambda kind=kind: self._minute_over(kind))  # type: ignore[misc]  # the default binds the kind
+
+    def callback_failed(self, callback: str, stage: str, error: BaseException) -> None:
+        """*callback* itself raised, where that changes no message."""
+        self._log.error(
+            f"{callback} raised; the messages are settled as they were",
+            stage=stage,
+            exception=type(error).__name__,
+            at=place_of(error),
+        )
+
+    def close(self) -> None:
+        """Sum up what was not shown."""
+        for kind, (_, count) in self._minutes.items():
+            self._sum_up(kind, count)
+        self._minutes.clear()
+
+    def _minute_over(self, kind: _Kind) -> None:
+        since, count = self._minutes.get(kind, (0.0, 0))
+        if count and self._clock.monotonic() - since >= MINUTE_S:
+            self._sum_up(kind, count)
+            del self._minutes[kind]
+
+    def _sum_up(self, kind: _Kind, count: int) -> None:
+        if count > SHOWN_PER_MINUTE:
+            stage, cause, exception = kind
+            self._log.warning(
+                "more messages failed in the same way",
+                stage=stage,
+                cause=cause,
+                exception=exception or None,
+                not_shown=count - SHOWN_PER_MINUTE,
+            )
+
+    def _show(self, stage: str, message: Message[Any], status: Failed) -> None:
+        fields: dict[str, Any] = {"stage": stage, "message_id": message.id, "cause": status.cause}
+        fields["reason"] = masked(status.reason, message)
+        if status.exception is not None:
+            fields["exception"] = type(status.exception).__name__
+            fields["at"] = place_of(status.exception)
+        if message.attempt is not None:
+            fields["attempt"] = message.attempt
+        self._log.warning("a message failed", **fields)
+
+
+def masked(text: str, message: Message[Any]) -> str:
+    """*text* with every word that also stands in the message's payload replaced by ``***``.
+
+    The text of an exception often quotes what it stumbled over: ``int("4711")`` raises a sentence with 4711 in it.
+    """
+    raw = message.raw
+    if isinstance(raw, bytes | bytearray | memoryview):
+        payload = bytes(raw[:_MASK_CHARS]).decode(errors="replace")
+    else:
+        payload = (raw if isinstance(raw, str) else repr(raw))[:_MASK_CHARS]
+    return _WORD.sub(lambda word: "***" if word[0] in payload or word[0].strip(".") in payload else word[0], text)
+
+
+def place_of(error: BaseException) -> str:
+    """The innermost places of *error*'s traceback, outermost first: file, line, function; no source, no values."""
+    frames = traceback.extract_tb(error.__traceback__)[-4:]
+    return " > ".join(f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno} {frame.name}" for frame in frames)

@@ -1,0 +1,294 @@
+"""Processors: ``prepare_messages`` once per chunk, ``handle_message`` for each, then to a batcher or settled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from broadway_py import telemetry
+from broadway_py._core.settlement import not_returned, returned_list_problem, returned_one_problem
+from broadway_py.message import Failed, Message
+from broadway_py.pipeline.settler import can_give_back
+from broadway_py.pipeline.worker import Meter, Shared, Span, Worker, failure_from
+from broadway_py.stage import Inlet, Outlet
+
+__all__ = ["Processor"]
+
+Chunk = Sequence[Message[Any]]
+
+
+class Processor(Worker):
+    """One of the pool.
+
+    Args:
+        shared: of the pipeline.
+        index: position in the pool.
+        meter: of the pool.
+        batchers: the batchers' names, each as the name messages may use for it.
+    """
+
+    inlet: Inlet[Message[Any]]
+
+    def __init__(self, shared: Shared, index: int, meter: Meter, batchers: Mapping[str, str]) -> None:
+        super().__init__(shared, "processors", index, meter)
+        self.inlet = Inlet(self.wake)
+        #: Towards the batchers; None when there are none.
+        self.outlet: Outlet[Message[Any]] | None = None
+        self._batchers = batchers
+        self._is_async = shared.callbacks.is_async["handle_message"]
+        # What the drain keeps from being started, or cuts off.
+        self._unfinished: list[Message[Any]] = []
+
+    async def run(self) -> None:
+        """Work until every producer of this stage has ended, or until cut off."""
+        inlet, outlet = self.inlet, self.outlet
+        while not self.cut:
+            if outlet is not None and outlet.backlog:
+                await self._wait_for_room()
+            elif inlet:
+                edge, chunk, ask = inlet.take()
+                await self._process(chunk)
+                if ask:
+                    edge.ask(ask)
+            elif inlet.finished:
+                break
+            else:
+                await self.wake.wait()
+        if outlet is not None and not self.cut:
+            outlet.close()
+
+    async def _wait_for_room(self) -> None:
+        clock = self.shared.clock
+        since = clock.monotonic()
+        await self.wake.wait()
+        self.meter.backpressure_seconds += clock.monotonic() - since
+
+    def leftovers(self) -> list[Message[Any]]:
+        """Take out everything that waits in this stage."""
+        waiting = self.inlet.remove(lambda _: True)
+        return waiting if self.outlet is None else [*self.outlet.take_backlog(), *waiting]
+
+    async def _process(self, chunk: Chunk) -> None:
+        monotonic = self.shared.clock.monotonic
+        started = self.busy_since = monotonic()
+        self.held = chunk
+        callbacks = self.shared.callbacks
+        span = self.span("broadway.processor", name=self.name, messages=list(chunk))
+        if callbacks.schema is not None:
+            self._validate(chunk)
+        if callbacks.prepare_messages is not None:
+            await self._prepare(chunk)
+        if self._is_async:
+            await self._handle(chunk)
+        else:
+            await self._handle_in_thread(chunk)
+        if self._unfinished:
+            chunk = await self._hand_back(chunk)
+        settle, forward, failed = self._sort(chunk)
+        if settle or failed:
+            await self.conclude(settle, failed)
+        if forward and self.outlet is not None:
+            self.outlet.dispatch(forward)
+        self.held = ()
+        self.busy_since = None
+        took = monotonic() - started
+        self.meter.busy_seconds += took
+        self.meter.duration.observe(took)
+        if span is not None:
+            span.stop(successful_to_ack=settle, successful_to_forward=forward, failed=failed)
+
+    def _validate(self, chunk: Chunk) -> None:
+        schema = self.shared.callbacks.schema
+        for message in chunk:
+            if message._status is not None or schema is None:
+                continue
+            data = message.data
+            try:
+                if isinstance(data, str | bytes | bytearray):
+                    message.data = schema.validate_json(data)
+                else:
+                    message.data = schema.validate_python(data)
+            except ValidationError as invalid:
+                message._status = Failed("invalid", _without_input(invalid))
+            except Exception as error:  # noqa: BLE001  # a validator of the user may raise anything
+                message._status = Failed("invalid", f"the schema raised {type(error).__name__}", error)
+
+    async def _prepare(self, chunk: Chunk) -> None:
+        given = [message for message in chunk if message._status is None]
+        if not given:
+            return
+        try:
+            returned = await self.call("prepare_messages", list(given))
+        except Exception as error:  # noqa: BLE001  # code of the user: it fails what it was given
+            _fail(given, failure_from(error))
+        except asyncio.CancelledError as cancelled:
+            if self.was_cut(cancelled):
+                self._unfinished.extend(given)
+            else:
+                _fail(given, failure_from(cancelled))
+        else:
+            if returned is not None:
+                problem, missing = returned_list_problem("prepare_messages", given, returned)
+                _fail(given if problem else missing, _refused(problem) if problem else not_returned("prepare_messages"))
+
+    async def _handle(self, chunk: Chunk) -> None:
+        shared, handle = self.shared, self.shared.callbacks.handle_message
+        spans = _message_listeners()
+        unfinished = self._unfinished
+        self._in_callback = True
+        for message in chunk:
+            if message._status is not None:
+                continue
+            if shared.draining or unfinished:
+                if any(message is other for other in unfinished):
+                    continue
+                if self.cut or can_give_back(message):
+                    unfinished.append(message)
+                    continue
+            span = self.span("broadway.processor.message", name=self.name, message=message) if spans else None
+            try:
+                returned = await handle(message)
+            except Exception as error:  # noqa: BLE001  # code of the user: it fails this message alone
+                message._status = failure_from(error)
+            except asyncio.CancelledError as cancelled:
+                if self.was_cut(cancelled):
+                    unfinished.append(message)
+                else:
+                    message._status = failure_from(cancelled)
+            else:
+                if returned is not None and returned is not message:
+                    message._status = _refused(returned_one_problem("handle_message", returned))
+            if span is not None:
+                _end_message_span(span, message, message._status)
+        self._in_callback = False
+
+    async def _handle_in_thread(self, chunk: Chunk) -> None:
+        """One hop for the whole chunk."""
+        given = [m for m in chunk if m._status is None and not any(m is other for other in self._unfinished)]
+        if not given:
+            return
+        run = _ThreadedChunk(self, given)
+        try:
+            self._in_callback = True
+            await self.shared.threads.run(run)
+        except asyncio.CancelledError as cancelled:
+            run.abandoned = True
+            if not self.was_cut(cancelled):
+                _fail(given[run.finished :], failure_from(cancelled))
+                return
+        finally:
+            self._in_callback = False
+        for message, failure in zip(given[: run.finished], run.failures, strict=False):
+            if failure is not None:
+                message._status = failure
+        self._unfinished.extend(given[run.finished :])
+
+    async def _hand_back(self, chunk: Chunk) -> list[Message[Any]]:
+        """Give back what was not finished; the rest of *chunk*."""
+        unfinished, self._unfinished = self._unfinished, []
+        gone = {id(message) for message in unfinished}
+        await self.shared.settler.give_back(unfinished)
+        return [message for message in chunk if id(message) not in gone]
+
+    def _sort(self, chunk: Chunk) -> tuple[Chunk, Chunk, Chunk]:
+        """What to settle as successful, what goes to batchers, what failed."""
+        if self.outlet is None:
+            for message in chunk:
+                if message._status is not None:
+                    return (
+                        [m for m in chunk if m._status is None],
+                        (),
+                        [m for m in chunk if m._status is not None],
+                    )
+            return chunk, (), ()
+        settle: list[Message[Any]] = []
+        forward: list[Message[Any]] = []
+        failed: list[Message[Any]] = []
+        batchers = self._batchers
+        for message in chunk:
+            if message._status is not None:
+                failed.append(message)
+            elif message.batcher is None:
+                settle.append(message)
+            elif (name := _look_up(batchers, message.batcher)) is not None:
+                message.batcher = name
+                forward.append(message)
+            else:
+                known = ", ".join(sorted(set(batchers.values())))
+                message._status = Failed(
+                    "unknown_batcher",
+                    f"handle_message chose batcher {message.batcher!r}; this pipeline has {known}",
+                )
+                failed.append(message)
+        return settle, forward, failed
+
+
+class _ThreadedChunk:
+    """``handle_message`` for each message of a chunk, in one thread.
+
+    The thread writes :attr:`finished` and then reads :attr:`abandoned`, the event loop writes and reads them the other
+    way round: so a message that the loop gives back is at most the one being handled, never one handled later.
+    """
+
+    def __init__(self, processor: Processor, messages: list[Message[Any]]) -> None:
+        self.finished = 0
+        self.abandoned = False
+        self.failures: list[Failed | None] = []
+        self._messages = messages
+        self._processor = processor
+
+    def __call__(self) -> None:
+        shared = self._processor.shared
+        handle = shared.callbacks.handle_message
+        spans = _message_listeners()
+        for message in self._messages:
+            if self.abandoned or (shared.draining and can_give_back(message)):
+                return
+            span = self._processor.span("broadway.processor.message", message=message) if spans else None
+            failure: Failed | None = None
+            try:
+                returned = handle(message)
+                if returned is not None and returned is not message:
+                    failure = _refused(returned_one_problem("handle_message", returned))
+            except BaseException as error:  # noqa: BLE001  # code of the user, in a thread of its own: it fails this message
+                failure = failure_from(error)
+            if span is not None and not self.abandoned:
+                _end_message_span(span, message, failure)
+            self.failures.append(failure)
+            self.finished += 1
+
+
+def _message_listeners() -> bool:
+    return any(telemetry.listening(f"broadway.processor.message.{kind}") for kind in ("start", "stop", "exception"))
+
+
+def _end_message_span(span: Span, message: Message[Any], failure: Failed | None) -> None:
+    if failure is not None and failure.exception is not None:
+        span.exception(failure.exception)
+    else:
+        span.stop(message=message)
+
+
+def _fail(messages: Chunk, status: Failed) -> None:
+    for message in messages:
+        message._status = status
+
+
+def _refused(sentence: str) -> Failed:
+    return Failed("raised", sentence, TypeError(sentence))
+
+
+def _look_up(batchers: Mapping[str, str], name: object) -> str | None:
+    return batchers.get(name) if isinstance(name, str) else None
+
+
+def _without_input(invalid: ValidationError) -> str:
+    """Place and type of each complaint; never the input, which is somebody's data."""
+    complaints = [
+        f"{'.'.join(str(part) for part in error['loc']) or 'the whole'}: {error['type']}"
+        for error in invalid.errors(include_url=False, include_context=False, include_input=False)
+    ]
+    return "does not fit the schema: " + "; ".join(complaints[:5]) + ("; …" if len(complaints) > 5 else "")

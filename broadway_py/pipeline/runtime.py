@@ -1,0 +1,261 @@
+"""A pipeline at work: its stages, their tasks, and the drain that ends them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from broadway_py import telemetry
+from broadway_py._core.backoff import Backoff
+from broadway_py._core.ledger import Ledger
+from broadway_py._core.restarts import Restarts
+from broadway_py.clock import Clock
+from broadway_py.errors import PipelineCrashed
+from broadway_py.log import logger
+from broadway_py.message import Failed, Message, Outcome
+from broadway_py.pipeline.batch_processor import BatchProcessor
+from broadway_py.pipeline.batcher import BatcherStage
+from broadway_py.pipeline.processor import Processor
+from broadway_py.pipeline.settler import can_give_back
+from broadway_py.pipeline.source import Source
+from broadway_py.pipeline.worker import Shared, Worker
+
+__all__ = ["DrainReport", "Runtime", "Stages", "announce"]
+
+log = logger("broadway_py.pipeline")
+
+#: Of the drain's time, this much is kept to give back what user code did not finish, and to close.
+_RESERVE_S = 5.0
+_RESERVE_SHARE = 0.2
+#: What is left of the time after :meth:`Runtime.give_up`.
+_GIVEN_UP_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class DrainReport:
+    """How a pipeline ended."""
+
+    #: How many deliveries of the pipeline's life ended in each outcome.
+    outcomes: Mapping[Outcome, int]
+    #: False when something had to be cut off at the deadline.
+    in_time: bool
+
+
+@dataclass(slots=True)
+class Stages:
+    """Everything that runs, layer by layer."""
+
+    sources: list[Source]
+    #: The source of submitted messages; it lives as long as any other.
+    submissions: Source
+    processors: list[Processor]
+    batchers: list[BatcherStage]
+    batch_processors: list[BatchProcessor]
+    ledgers: list[Ledger]
+
+    def all(self) -> list[Worker]:
+        """From the first layer to the last."""
+        return [*self.sources, self.submissions, *self.processors, *self.batchers, *self.batch_processors]
+
+
+class Runtime:
+    """Runs *stages* until they end by themselves, are stopped, or crash too often.
+
+    Args:
+        shared: of the pipeline.
+        stages: built and connected, not running.
+        restarts: how often what crashed may be started again.
+        shutdown_timeout_s: for a stop that names no time of its own.
+    """
+
+    def __init__(self, shared: Shared, stages: Stages, restarts: Restarts, shutdown_timeout_s: float) -> None:
+        self.shared = shared
+        self.stages = stages
+        self.restarts = restarts
+        self.draining = False
+        self.in_time = True
+        #: Why the pipeline crashed.
+        self.crash: PipelineCrashed | None = None
+        self._shutdown_timeout_s = shutdown_timeout_s
+        self._stop_wanted = asyncio.Event()
+        self._give_up = asyncio.Event()
+        self._deadline: float | None = None
+        self._tasks: dict[asyncio.Task[None], Worker] = {}
+        self._log = log.bind(pipeline=shared.name)
+
+    @property
+    def clock(self) -> Clock:
+        """The pipeline's."""
+        return self.shared.clock
+
+    def owns(self, task: asyncio.Task[Any] | None) -> bool:
+        """True for the task of one of the stages, in which callbacks run."""
+        return task in self._tasks
+
+    def request_stop(self, timeout_s: float | None = None) -> None:
+        """Begin to drain, within *timeout_s* from now; a later call joins the first, with its deadline."""
+        limit = self._shutdown_timeout_s if timeout_s is None else timeout_s
+        deadline = self.clock.monotonic() + limit
+        if self._deadline is None:
+            self._deadline = deadline
+            self._shutdown_timeout_s = limit
+        self._stop_wanted.set()
+
+    def give_up(self) -> None:
+        """Do the last steps of the drain at once."""
+        self.request_stop()
+        self._deadline = min(self._deadline or 0.0, self.clock.monotonic() + _GIVEN_UP_S)
+        self._give_up.set()
+
+    def report(self) -> DrainReport:
+        """The outcomes so far."""
+        total: Counter[Outcome] = Counter()
+        for ledger in self.stages.ledgers:
+            total.update(ledger.outcomes)
+        return DrainReport(dict(total), self.in_time)
+
+    async def run(self) -> None:
+        """Work, then drain. Returns when every stage has ended and every message has an outcome."""
+        for worker in self.stages.all():
+            task = asyncio.get_running_loop().create_task(self._supervise(worker), name=worker.name)
+            worker.task = task
+            self._tasks[task] = worker
+        try:
+            await self._until_stop()
+            if self.crash is None and self._pending():
+                await self._drain()
+        finally:
+            await self._end()
+
+    def _pending(self) -> set[asyncio.Task[None]]:
+        return {task for task in self._tasks if not task.done()}
+
+    async def _supervise(self, worker: Worker) -> None:
+        """Run *worker*; after a crash, what it had in hand fails and it is started again."""
+        backoff = Backoff(first_s=0.1, most_s=5.0)
+        while True:
+            try:
+                await worker.run()
+            except PipelineCrashed:
+                raise
+            except Exception as error:
+                lost = list(worker.held)
+                self._log.exception("a stage crashed", stage=worker.layer, index=worker.index, messages=len(lost))
+                for message in lost:
+                    message.status = Failed("crashed", f"{worker.layer} crashed: {type(error).__name__}", error)
+                await self.shared.settler.settle((), lost)
+                worker.held = ()
+                if not self.restarts.crashed(self.clock.monotonic()):
+                    raise PipelineCrashed(
+                        f"pipeline {self.shared.name!r}: {worker.layer} crashed once too often "
+                        f"({type(error).__name__}: see the log); raise max_restarts if this is expected"
+                    ) from error
+                if not self._stop_wanted.is_set():
+                    await self.clock.sleep(backoff.failed())
+            else:
+                return
+
+    async def _until_stop(self) -> None:
+        """Until a stop is wanted, every stage has ended by itself, or the pipeline has crashed."""
+        stop = asyncio.ensure_future(self._stop_wanted.wait())
+        try:
+            while pending := self._pending():
+                await asyncio.wait({*pending, stop}, return_when=asyncio.FIRST_COMPLETED)
+                self._look_for_crash()
+                if stop.done() or self.crash is not None:
+                    return
+                if self.stages.sources and all(source.ended for source in self.stages.sources):
+                    self.draining = True
+                    self.stages.submissions.stop()
+        finally:
+            stop.cancel()
+
+    def _look_for_crash(self) -> None:
+        for task in self._tasks:
+            if task.done() and not task.cancelled() and (error := task.exception()) is not None and self.crash is None:
+                self.crash = (
+                    error
+                    if isinstance(error, PipelineCrashed)
+                    else PipelineCrashed(f"pipeline {self.shared.name!r}: {type(error).__name__} in a stage")
+                )
+                if self.crash is not error:
+                    self.crash.__cause__ = error
+
+    async def _drain(self) -> None:
+        """Stop fetching, give back what was not started, let the rest finish: until the reserve begins."""
+        self.draining = self.shared.draining = True
+        for source in [*self.stages.sources, self.stages.submissions]:
+            source.stop()
+        unstarted = [m for processor in self.stages.processors for m in processor.inlet.remove(can_give_back)]
+        giving_back = asyncio.ensure_future(self.shared.settler.give_back(unstarted))
+        reserve_s = min(_RESERVE_S, self._shutdown_timeout_s * _RESERVE_SHARE)
+        until = (self._deadline or 0.0) - reserve_s
+        await self._wait({giving_back, *self._pending()}, until, or_given_up=True)
+        if not giving_back.done():
+            self._tasks[giving_back] = self.stages.submissions
+        self._look_for_crash()
+
+    async def _wait(self, tasks: Iterable[asyncio.Task[None]], until: float, *, or_given_up: bool = False) -> None:
+        """Until *tasks* are done, the clock shows *until*, or (when asked) it is time to give up."""
+        pending = {task for task in tasks if not task.done()}
+        if not pending:
+            return
+        over = asyncio.Event()
+        ends = {asyncio.ensure_future(over.wait())}
+        if or_given_up:
+            ends.add(asyncio.ensure_future(self._give_up.wait()))
+        timer = self.clock.call_at(until, over.set)
+        try:
+            while pending and not any(end.done() for end in ends):
+                await asyncio.wait({*pending, *ends}, return_when=asyncio.FIRST_COMPLETED)
+                pending = {task for task in pending if not task.done()}
+        finally:
+            timer.cancel()
+            for end in ends:
+                end.cancel()
+
+    async def _end(self) -> None:
+        """Cut off what still runs, give everything back that has no outcome, close the sources."""
+        self.draining = self.shared.draining = True
+        workers = self.stages.all()
+        if self._pending():
+            self.in_time = self.in_time and self.crash is not None
+            names = sorted({worker.layer for task, worker in self._tasks.items() if not task.done()})
+            self._log.warning("the drain ran out of time; cutting off what still runs", stages=names)
+            for worker in workers:
+                worker.cut_off()
+            for source in [*self.stages.sources, self.stages.submissions]:
+                source.stop()
+        deadline = max(self._deadline or 0.0, self.clock.monotonic() + 0.1)
+        now = self.clock.monotonic()
+        await self._wait(self._pending(), now + (deadline - now) * 0.5)
+        left = [message for worker in workers for message in [*worker.held, *worker.leftovers()]]
+        ending = asyncio.ensure_future(self._give_back_and_close(left, workers))
+        await self._wait({ending, *self._pending()}, deadline)
+        ending.cancel()
+        for task in self._pending():
+            self._log.error("a callback ignored its cancellation and was left behind", stage=self._tasks[task].layer)
+            task.cancel()
+        await asyncio.wait({ending, *self._tasks}, timeout=0.1)
+        self.shared.failures.close()
+        self.shared.threads.close()
+
+    async def _give_back_and_close(self, left: Sequence[Message[Any]], workers: Sequence[Worker]) -> None:
+        await self.shared.settler.give_back(left)
+        await self.shared.settler.finish()
+        async with asyncio.TaskGroup() as group:
+            for worker in workers:
+                if isinstance(worker, Source):
+                    group.create_task(worker.close())
+
+
+def announce(shared: Shared, topology: Mapping[str, Any]) -> None:
+    """Tell telemetry that the stages stand."""
+    telemetry.execute(
+        "broadway.topology.init",
+        {"system_time": shared.clock.wall(), "monotonic_time": shared.clock.monotonic()},
+        {"pipeline": shared.name, "context": shared.context, "topology": topology},
+    )

@@ -1,0 +1,131 @@
+"""The options of a pipeline: class attribute, settings of a file, constructor argument, and which of them counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from broadway_py.errors import OptionsError, did_you_mean
+from broadway_py.options import Batcher, Options, Processors, RateLimit, ShutdownOptions, load
+
+__all__ = ["OPTION_NAMES", "merged_options", "resolve_options"]
+
+#: Everything a constructor takes.
+OPTION_NAMES: Final = frozenset(
+    {
+        "batchers",
+        "context",
+        "fail_fast",
+        "max_restarts",
+        "max_seconds",
+        "name",
+        "partition_by",
+        "processors",
+        "producer",
+        "rate_limit",
+        "schema",
+        "shutdown_timeout",
+        "transformer",
+    }
+)
+#: What a settings file may say of them; the others are code.
+_IN_FILES: Final = OPTION_NAMES - {"partition_by", "producer", "schema", "transformer"}
+_PLAIN: Final = frozenset(ShutdownOptions.model_fields)
+
+
+def resolve_options(pipeline: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Every option of *pipeline*: the constructor's where given, else the class attribute; all checked.
+
+    Raises:
+        OptionsError: naming the option, what was expected and what came.
+    """
+    for name in given:
+        if name not in OPTION_NAMES:
+            raise OptionsError((name,), f"unknown option; known: {', '.join(sorted(OPTION_NAMES))}{_hint(name)}")
+    options = {name: given[name] if name in given else getattr(pipeline, name, None) for name in OPTION_NAMES}
+    options["name"] = options["name"] or type(pipeline).__name__
+    if not isinstance(options["name"], str):
+        raise OptionsError(("name",), f"expected text, got {type(options['name']).__name__}")
+    if options["producer"] is None:
+        raise OptionsError(("producer",), "required, but missing; give producer=… or a class attribute `producer`")
+    options["processors"] = _checked(options["processors"], Processors, ("processors",))
+    options["batchers"] = _checked_batchers(options["batchers"])
+    if options["rate_limit"] is not None:
+        options["rate_limit"] = _checked(options["rate_limit"], RateLimit, ("rate_limit",))
+    for name in ("partition_by", "transformer"):
+        _check_function(name, options[name])
+    options.update(ShutdownOptions(**{name: options[name] for name in _PLAIN}).model_dump())
+    return options
+
+
+def merged_options(cls: type, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Constructor arguments from a file's section, merged field by field over the class attributes of *cls*.
+
+    A ``null`` removes: a batcher of that name, or the rate limit.
+
+    Raises:
+        OptionsError: an unknown setting or a wrong value, with its path.
+    """
+    merged: dict[str, Any] = {}
+    for name, value in settings.items():
+        if name not in _IN_FILES:
+            known = sorted({*_IN_FILES, "class", "producer"})
+            raise OptionsError((name,), f"unknown setting; known here: {', '.join(known)}{did_you_mean(name, known)}")
+        base = getattr(cls, name, None)
+        if name == "processors":
+            merged[name] = _over(base, Processors, value, (name,))
+        elif name == "rate_limit":
+            merged[name] = None if value is None else _over(base, RateLimit, value, (name,))
+        elif name == "batchers":
+            merged[name] = _over_batchers(base, value)
+        else:
+            merged[name] = value
+    return merged
+
+
+def _over(base: object, model: type[Options], raw: object, path: tuple[str, ...]) -> Options:
+    known = {}
+    if isinstance(base, BaseModel):
+        known = {field: getattr(base, field) for field in base.model_fields_set}
+    if isinstance(raw, Mapping):
+        raw = {**known, **raw}
+    return load(model, raw, path)
+
+
+def _over_batchers(base: object, raw: object) -> dict[str, Batcher]:
+    if not isinstance(raw, Mapping):
+        raise OptionsError(("batchers",), f"expected a section with one entry for each batcher, got {raw!r}")
+    merged: dict[str, Any] = dict(base) if isinstance(base, Mapping) else {}
+    for key, value in raw.items():
+        if value is None:
+            merged.pop(str(key), None)
+        else:
+            merged[str(key)] = _over(merged.get(str(key)), Batcher, value, ("batchers", str(key)))
+    return merged
+
+
+def _checked(value: object, model: type[Options], path: tuple[str, ...]) -> Any:
+    if isinstance(value, model):
+        return value
+    raise OptionsError(path, f"expected {model.__name__}(…), got {type(value).__name__}")
+
+
+def _checked_batchers(value: object) -> dict[str, Batcher]:
+    if not isinstance(value, Mapping):
+        raise OptionsError(("batchers",), f"expected a dict of name -> Batcher(…), got {type(value).__name__}")
+    for name, batcher in value.items():
+        if not isinstance(name, str) or not name:
+            raise OptionsError(("batchers",), f"expected names as text, got {name!r}")
+        _checked(batcher, Batcher, ("batchers", name))
+    return dict(value)
+
+
+def _check_function(name: str, value: Callable[..., Any] | None) -> None:
+    if value is not None and not callable(value):
+        raise OptionsError((name,), f"expected a function of one message, got {type(value).__name__}")
+
+
+def _hint(name: str) -> str:
+    return did_you_mean(name, OPTION_NAMES)

@@ -1,0 +1,160 @@
+"""Carries out settlements: the one place that calls acknowledgers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any
+
+from broadway_py._core.settlement import Round, claim, record
+from broadway_py.clock import Clock
+from broadway_py.errors import SettleError
+from broadway_py.log import logger
+from broadway_py.message import Failed, Message, Outcome
+from broadway_py.pipeline.failure_log import place_of
+
+__all__ = ["Settler", "ack_immediately", "can_give_back"]
+
+log = logger("broadway_py.pipeline")
+
+
+def can_give_back(message: Message[Any]) -> bool:
+    """True when the message's acknowledger offers ``release``."""
+    return getattr(message._acknowledgement[0], "release", None) is not None
+
+
+class Settler:
+    """Settles the messages of one pipeline. Acknowledgers are isolated: one that raises or hangs holds up no other.
+
+    Args:
+        pipeline: its name, for the log.
+        clock: for the books.
+    """
+
+    def __init__(self, pipeline: str, clock: Clock) -> None:
+        self._log = log.bind(pipeline=pipeline)
+        self._clock = clock
+        self._immediate: set[asyncio.Task[list[BaseException]]] = set()
+
+    async def settle(self, successful: Iterable[Message[Any]], failed: Iterable[Message[Any]] = ()) -> None:
+        """Tell the acknowledgers, and write the outcomes into the books. Never raises for an acknowledger's error."""
+        rounds = claim(successful, failed)
+        if rounds:
+            await self._carry_out(rounds, self._ack)
+
+    async def give_back(self, messages: Iterable[Message[Any]]) -> None:
+        """Give *messages* back without a decision; those whose source takes none back fail with cause ``stopped``."""
+        rounds = claim(messages, ())
+        if rounds:
+            await self._carry_out(rounds, self._release)
+
+    def settle_now(self, messages: Sequence[Message[Any]]) -> asyncio.Task[list[BaseException]]:
+        """Settle *messages* by their status, whatever happens to the caller; the acknowledgers' errors."""
+        rounds = claim([m for m in messages if m.ok], [m for m in messages if not m.ok])
+        task = asyncio.get_running_loop().create_task(self._carry_out(rounds, self._ack), name="ack_immediately")
+        self._immediate.add(task)
+        task.add_done_callback(self._immediate.discard)
+        return task
+
+    async def finish(self) -> None:
+        """Wait for what :meth:`settle_now` began."""
+        if self._immediate:
+            await asyncio.wait(self._immediate)
+
+    async def _carry_out(self, rounds: list[Round], act: Callable[[Round], Awaitable[None]]) -> list[BaseException]:
+        if len(rounds) == 1:
+            error = await self._attempt(rounds[0], act)
+            return [] if error is None else [error]
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._attempt(each, act)) for each in rounds]
+        return [error for task in tasks if (error := task.result()) is not None]
+
+    async def _attempt(self, each: Round, act: Callable[[Round], Awaitable[None]]) -> BaseException | None:
+        """Act on one round; whatever happens, each of its messages has an outcome afterwards."""
+        if each.acknowledger is None and act == self._ack:
+            self._record(each.successful, "acked")
+            self._record(each.failed, "rejected")
+            return None
+        settled = False
+        try:
+            await act(each)
+            settled = True
+        except SettleError as partial:
+            self._record_partial(each, partial)
+            settled = True
+            self._complain(each, len(partial.unsettled), partial)
+            return partial
+        except Exception as error:  # noqa: BLE001  # the acknowledger's code: its outcome is unknown, ours goes on
+            self._complain(each, len(each.successful) + len(each.failed), error)
+            return error
+        except asyncio.CancelledError as cancelled:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # Client libraries cancel what waits on a connection that dies; nobody asked us to stop.
+            self._complain(each, len(each.successful) + len(each.failed), cancelled)
+            return cancelled
+        finally:
+            if not settled:
+                self._record(each.successful, "unknown")
+                self._record(each.failed, "unknown")
+        return None
+
+    async def _ack(self, each: Round) -> None:
+        await each.acknowledger.ack(each.ref, each.successful, each.failed)
+        self._record(each.successful, "acked")
+        self._record(each.failed, "rejected")
+
+    async def _release(self, each: Round) -> None:
+        release = getattr(each.acknowledger, "release", None)
+        if release is not None:
+            await release(each.ref, each.successful)
+            self._record(each.successful, "returned")
+            return
+        for message in each.successful:
+            if message.ok:
+                message.status = Failed("stopped", "the pipeline stopped before this message was finished")
+        if each.acknowledger is not None:
+            await each.acknowledger.ack(each.ref, [], each.successful)
+        self._record(each.successful, "rejected")
+
+    def _record(self, messages: Sequence[Message[Any]], outcome: Outcome) -> None:
+        if messages:
+            record(messages, outcome, self._clock.monotonic())
+
+    def _record_partial(self, each: Round, partial: SettleError) -> None:
+        unsettled = {id(message) for message in partial.unsettled}
+        for messages, outcome in ((each.successful, "acked"), (each.failed, "rejected")):
+            self._record([m for m in messages if id(m) not in unsettled], outcome)  # type: ignore[arg-type]  # literals of the line above
+            self._record([m for m in messages if id(m) in unsettled], "unknown")
+
+    def _complain(self, each: Round, unknown: int, error: BaseException) -> None:
+        self._log.error(
+            "an acknowledger failed; the outcome of its messages is unknown and left to the source",
+            acknowledger=type(each.acknowledger).__name__,
+            messages=unknown,
+            exception=type(error).__name__,
+            reason=str(error) if isinstance(error, SettleError) else None,
+            at=place_of(error),
+        )
+
+
+async def ack_immediately(messages: Message[Any] | Sequence[Message[Any]]) -> None:
+    """Settle now, by each message's status, and only once: what happens to it later reaches ``handle_failed`` and the
+    log, but never the acknowledger. The message travels on. A time-out of the handler does not interrupt it.
+
+    Raises:
+        Exception: what the acknowledger raised; the outcome of those messages is unknown.
+        ValueError: a message that no pipeline has taken in.
+    """
+    given = [messages] if isinstance(messages, Message) else list(messages)
+    settlers: dict[int, tuple[Any, list[Message[Any]]]] = {}
+    for message in given:
+        if message._receipt is None:
+            raise ValueError(f"ack_immediately: {message!r} is not in a pipeline; nothing can be settled")
+        settler = message._receipt.ledger.settler
+        settlers.setdefault(id(settler), (settler, []))[1].append(message)
+    for settler, own in settlers.values():
+        errors = await asyncio.shield(settler.settle_now(own))
+        if errors:
+            raise errors[0]

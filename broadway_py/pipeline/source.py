@@ -1,0 +1,361 @@
+"""One copy of a producer at work: opened, asked, lost, opened again, drained."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from broadway_py import telemetry
+from broadway_py._core.backoff import Backoff
+from broadway_py._core.ledger import Ledger
+from broadway_py._core.rate import Rate
+from broadway_py.errors import PipelineCrashed, ProducerError, SourceRefused
+from broadway_py.log import logger
+from broadway_py.message import Message
+from broadway_py.pipeline.settler import can_give_back
+from broadway_py.pipeline.worker import Meter, Shared, Worker, failure_from
+from broadway_py.producer import Producer
+from broadway_py.stage import Outlet
+
+__all__ = ["Gate", "Source"]
+
+log = logger("broadway_py.pipeline")
+
+#: A source that refused us is asked again no sooner than this: repeated wrong passwords lock accounts.
+_REFUSED_WAIT_S = 10.0
+#: How long a broken copy may take to close before the next one is opened.
+_CLOSE_S = 5.0
+
+
+def _is_fresh(thing: object) -> bool:
+    return isinstance(thing, Message) and thing._receipt is None
+
+
+class Gate:
+    """The rate limit and the pause of one pipeline, shared by its sources."""
+
+    def __init__(self, rate: Rate | None) -> None:
+        self.rate = rate
+        self.paused = False
+        #: Seconds that sources spent waiting for the rate limit.
+        self.waited_seconds = 0.0
+
+
+class Source(Worker):
+    """Runs one copy of *description* after the other.
+
+    Args:
+        shared: of the pipeline.
+        description: the user's producer object.
+        ledger: the producer's books, shared by its copies.
+        gate: rate limit and pause.
+        index: position among the copies.
+        capacity: how many messages this copy's share of the pipeline holds.
+        fail_fast: raise when the very first attempt to open fails.
+        transformer: called on every message that comes in.
+    """
+
+    def __init__(
+        self,
+        shared: Shared,
+        description: Producer,
+        ledger: Ledger,
+        gate: Gate,
+        *,
+        index: int,
+        capacity: int,
+        fail_fast: bool,
+        transformer: Callable[[Message[Any]], object] | None,
+    ) -> None:
+        super().__init__(shared, f"producer:{ledger.producer}", index, Meter())
+        self.ledger = ledger
+        self.outlet: Outlet[Message[Any]]
+        #: Set once the first copy is open.
+        self.opened = asyncio.Event()
+        self.connected = False
+        self.trouble: str | None = "not connected yet"
+        self.connections_lost = 0
+        #: The source said that there is no more.
+        self.ended = False
+        self._description = description
+        self._capacity = capacity
+        self._gate = gate
+        self._fail_fast = fail_fast
+        self._transformer = transformer
+        self._copy: Producer | None = None
+        self._lost: ProducerError | None = None
+        self._stop = asyncio.Event()
+        self._preparing: asyncio.Task[None] | None = None
+        # Taken in, but not let through by the rate limit.
+        self._rest: list[Message[Any]] = []
+        self._log = log.bind(pipeline=shared.name, producer=ledger.producer, index=index)
+
+    @property
+    def copy(self) -> Producer | None:
+        """The copy at work, also while it connects."""
+        return self._copy
+
+    async def run(self) -> None:
+        """Fetch until the source ends or a stop was asked for. The last copy stays open: see :meth:`close`."""
+        backoff = Backoff()
+        while not self._stop.is_set() and not self.cut:
+            opened_at: float | None = None
+            try:
+                copy = await self._open()
+                if copy is None:
+                    break
+                opened_at = self.shared.clock.monotonic()
+                await self._pump(copy)
+            except ProducerError as error:
+                lasted = 0.0 if opened_at is None else self.shared.clock.monotonic() - opened_at
+                await self._fail_over(error, backoff, lasted)
+            except Exception:
+                await self._close_broken()
+                raise
+            else:
+                break
+        await self._finish()
+
+    async def _open(self) -> Producer | None:
+        """Open a fresh copy; None when a stop came first."""
+        copy = self._copy = self._description.copy(
+            index=self.index, capacity=self._capacity, pipeline=self.shared.name, lost=self._report_lost
+        )
+        self._lost = None
+        self._preparing = None
+        if not await self._unless_stopped(copy.open()):
+            return None
+        self.connected, self.trouble = True, None
+        self.opened.set()
+        telemetry.execute("broadway.producer.connected", {}, self._about())
+        if self._gate.paused:
+            await copy.pause()
+        return None if self._stop.is_set() else copy
+
+    def _report_lost(self, error: ProducerError) -> None:
+        self._lost = error
+        self.wake.set()
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Do *work*; False when a stop came first, and *work* was called off."""
+        doing = asyncio.ensure_future(work)
+        stopping = asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not doing.done():
+                return False
+            doing.result()
+            return True
+        finally:
+            for task in (doing, stopping):
+                task.cancel()
+            await asyncio.wait({doing, stopping}, timeout=_CLOSE_S)
+
+    async def _fail_over(self, error: ProducerError, backoff: Backoff, lasted_s: float) -> None:
+        """Close what is broken, say so, wait."""
+        if self._fail_fast and not self.opened.is_set():
+            await self._close_broken()
+            raise PipelineCrashed(
+                f"producer {self.ledger.producer!r} could not connect at the start: {error}"
+            ) from error
+        if self.connected:
+            self.connections_lost += 1
+        self.connected, self.trouble = False, str(error)
+        telemetry.execute("broadway.producer.lost", {}, {**self._about(), "reason": str(error)})
+        wait_s = backoff.failed(lasted_s, _REFUSED_WAIT_S if isinstance(error, SourceRefused) else 0.0)
+        self._log.warning("the source is away; trying again", reason=str(error), wait_seconds=round(wait_s, 2))
+        await self._close_broken()
+        until = self.shared.clock.monotonic() + wait_s
+        while not self._stop.is_set() and not self.cut and self.shared.clock.monotonic() < until:
+            await self.wake.wait_until(until, self.shared.clock)
+
+    async def _pump(self, copy: Producer) -> None:
+        outlet, gate = self.outlet, self._gate
+        while not self._stop.is_set() and not self.cut:
+            if self._lost is not None:
+                raise self._lost
+            if self._rest:
+                await self._wait_for_rate()
+            elif gate.paused or outlet.demand <= 0:
+                await self.wake.wait()
+            else:
+                messages = await self._fetch(copy, outlet.demand)
+                if messages is None:
+                    self.ended = True
+                    return
+                if messages:
+                    await self._take_in(messages)
+
+    async def _fetch(self, copy: Producer, demand: int) -> Sequence[Message[Any]] | None:
+        self._in_callback = True
+        try:
+            return await copy.handle_demand(demand)
+        except asyncio.CancelledError as cancelled:
+            if self.was_cut(cancelled):
+                return []
+            raise ProducerError("the client library cancelled the fetch, as it does when a connection dies") from None
+        finally:
+            self._in_callback = False
+
+    async def _take_in(self, messages: Sequence[Message[Any]]) -> None:
+        """Enter *messages* into the books and send them on, as far as stop, pause and rate limit let them."""
+        fresh = self._enter(messages)
+        if (self._stop.is_set() and self.shared.draining) or self._gate.paused:
+            back = [message for message in fresh if can_give_back(message)]
+            if back:
+                self.held = back
+                await self.shared.settler.give_back(back)
+                self.held = ()
+                fresh = [message for message in fresh if not message.settled]
+        rate = self._gate.rate
+        if rate is not None:
+            granted = rate.take(len(fresh), self.shared.clock.monotonic())
+            fresh, self._rest = fresh[:granted], fresh[granted:]
+        if fresh:
+            self.outlet.dispatch(fresh)
+
+    def _enter(self, messages: Sequence[Message[Any]]) -> list[Message[Any]]:
+        fresh: list[Message[Any]] = []
+        size = redelivered = 0
+        for message in messages:
+            if not _is_fresh(message):
+                self._refuse(message)
+                continue
+            size += message.size
+            if message.metadata and message.metadata.get("redelivered"):
+                redelivered += 1
+            fresh.append(message)
+        if fresh:
+            receipt = self.ledger.receive(len(fresh), size, self.shared.clock.monotonic(), redelivered)
+            for message in fresh:
+                message._receipt = receipt
+            if self._transformer is not None:
+                self._transform(fresh, self._transformer)
+        return fresh
+
+    def _refuse(self, thing: object) -> None:
+        if isinstance(thing, Message):
+            self._log.error(
+                "the producer returned a message that is in a pipeline already; it was left out",
+                message_id=thing.id,
+            )
+        else:
+            self._log.error(
+                "the producer returned something that is no Message; it was left out",
+                expected="broadway_py.Message",
+                got=type(thing).__name__,
+            )
+
+    def _transform(self, messages: list[Message[Any]], transformer: Callable[[Message[Any]], object]) -> None:
+        for message in messages:
+            try:
+                returned = transformer(message)
+                if returned is not None and returned is not message:
+                    raise TypeError(
+                        f"transformer returned {type(returned).__name__}; expected None or the message it was given: "
+                        "change the message in place"
+                    )
+            except Exception as error:  # noqa: BLE001  # code of the user: it fails this message alone
+                message.status = failure_from(error)
+
+    async def _wait_for_rate(self) -> None:
+        rate, clock = self._gate.rate, self.shared.clock
+        now = clock.monotonic()
+        granted = len(self._rest) if rate is None else rate.take(len(self._rest), now)
+        if granted:
+            ready, self._rest = self._rest[:granted], self._rest[granted:]
+            self.outlet.dispatch(ready)
+        elif rate is not None:
+            await self.wake.wait_until(rate.opens_at(now), clock)
+            self._gate.waited_seconds += clock.monotonic() - now
+
+    def stop(self) -> None:
+        """Ask for the end: nothing more is fetched."""
+        self._stop.set()
+        if self._copy is not None and self.connected:
+            self._prepare_for_draining(self._copy)
+        self.wake.set()
+
+    def _prepare_for_draining(self, copy: Producer) -> asyncio.Task[None]:
+        """Begin once; a ``handle_demand`` that is waiting may need it to return."""
+        if self._preparing is None:
+            copy.begin_draining()
+            self._preparing = asyncio.ensure_future(self._prepare(copy))
+        return self._preparing
+
+    async def _prepare(self, copy: Producer) -> None:
+        try:
+            await copy.prepare_for_draining()
+        except Exception as error:  # noqa: BLE001  # a broken source must not keep us from draining
+            self._log.warning("the producer could not prepare for draining", exception=type(error).__name__)
+
+    async def _end_copy(self, copy: Producer) -> None:
+        """Let the copy stop fetching and give back what it holds, and take in what it handed over meanwhile."""
+        preparing = self._prepare_for_draining(copy)
+        self._in_callback = True
+        try:
+            await preparing
+        except asyncio.CancelledError as cancelled:
+            preparing.cancel()
+            self.was_cut(cancelled)
+        finally:
+            self._in_callback = False
+        late = copy.end_draining()
+        if late:
+            await self._take_in(late)
+
+    async def _finish(self) -> None:
+        """Send on, or give back, what is still here; then tell the processors that no more will come."""
+        if self._copy is not None and self.connected and not self.ended:
+            await self._end_copy(self._copy)
+        while not self.cut:
+            if self._rest and self.shared.draining:
+                back = [message for message in self._rest if can_give_back(message)]
+                self._rest = [message for message in self._rest if not can_give_back(message)]
+                await self.shared.settler.give_back(back)
+            if self._rest:
+                await self._wait_for_rate()
+            elif self.outlet.backlog:
+                await self.wake.wait()
+            else:
+                break
+        self.wake.close()
+        if not self.cut:
+            self.outlet.close()
+
+    async def _close_broken(self) -> None:
+        copy, self._copy = self._copy, None
+        self.connected = False
+        if copy is None:
+            return
+        late = copy.end_draining()
+        if late:
+            await self._take_in(late)
+        try:
+            async with self.shared.clock.timeout(_CLOSE_S):
+                await copy.close()
+        except Exception as error:  # noqa: BLE001  # it is broken: what matters is the next copy
+            self._log.debug("closing a broken producer raised", exception=type(error).__name__)
+
+    async def close(self) -> None:
+        """Release the last copy; called when every message was settled."""
+        await self._close_broken()
+
+    async def set_paused(self, *, paused: bool) -> None:
+        """Tell the copy; the gate is set already."""
+        self.wake.set()
+        if self._copy is not None and self.connected:
+            try:
+                await (self._copy.pause() if paused else self._copy.resume())
+            except ProducerError as error:
+                self._report_lost(error)
+
+    def leftovers(self) -> list[Message[Any]]:
+        """Take out everything that waits in this stage."""
+        self.wake.close()
+        rest, self._rest = self._rest, []
+        return [*rest, *self.outlet.take_backlog()]
+
+    def _about(self) -> dict[str, Any]:
+        return {"pipeline": self.shared.name, "producer": self.ledger.producer, "index": self.index}

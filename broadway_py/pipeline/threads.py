@@ -1,0 +1,80 @@
+"""Threads for plain ``def`` callbacks: our own and daemonic, so that a handler that blocks cannot keep a process alive.
+
+(The standard executor's threads are joined at interpreter exit.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any
+
+__all__ = ["CallbackThreads"]
+
+_Job = tuple[Callable[[], Any], contextvars.Context, asyncio.AbstractEventLoop, "asyncio.Future[Any]"]
+
+
+class CallbackThreads:
+    """As many threads as callbacks run at one time; each stage runs one, so there are never more than stages.
+
+    The queue is bounded by that too. Everything but the threads' own loop runs in the event loop.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._started = 0
+        self._idle = 0
+        #: Threads whose caller has stopped waiting for them.
+        self.stuck = 0
+
+    async def run(self, job: Callable[[], Any]) -> Any:
+        """Run *job* in a thread; its result, or what it raised.
+
+        When the caller is cancelled, the thread goes on alone and what it returns is dropped.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        if self._idle == 0:
+            self._started += 1
+            threading.Thread(target=self._work, name=f"{self._name}.callback.{self._started}", daemon=True).start()
+        else:
+            self._idle -= 1
+        self._jobs.put((job, contextvars.copy_context(), loop, future))
+        try:
+            raised, value = await future
+        except asyncio.CancelledError:
+            self.stuck += 1
+            raise
+        if raised:
+            raise value
+        return value
+
+    def _work(self) -> None:
+        while (item := self._jobs.get()) is not None:
+            job, context, loop, future = item
+            try:
+                outcome = (False, context.run(job))
+            except BaseException as error:  # noqa: BLE001  # it is raised again where the caller waits
+                outcome = (True, error)
+            del job, context, item
+            try:
+                loop.call_soon_threadsafe(self._finish, future, outcome)
+            except RuntimeError:
+                return  # the loop has closed: nobody is left to tell
+            del future, outcome
+
+    def _finish(self, future: asyncio.Future[Any], outcome: tuple[bool, Any]) -> None:
+        self._idle += 1
+        if future.done():
+            self.stuck -= 1
+        else:
+            future.set_result(outcome)
+
+    def close(self) -> None:
+        """Let the threads end; one that is stuck ends with the process."""
+        for _ in range(self._started):
+            self._jobs.put(None)

@@ -1,0 +1,34 @@
+"""The shape of a pipeline, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from broadway_py.options import Batcher, Processors
+from broadway_py.producer import Producer
+
+__all__ = ["topology_of"]
+
+
+def topology_of(
+    name: str, producers: Mapping[str, Producer], processors: Processors, batchers: Mapping[str, Batcher]
+) -> dict[str, Any]:
+    """Producers, processors and batchers in order; each task is called ``<name>.<index>``, counted from 0."""
+    return {
+        "name": name,
+        "producers": [
+            {"name": f"{name}.producer:{key}", "producer": key, "concurrency": producer.concurrency}
+            for key, producer in producers.items()
+        ],
+        "processors": [{"name": f"{name}.processors", "concurrency": processors.concurrency}],
+        "batchers": [
+            {
+                "batcher": key,
+                "name": f"{name}.batcher:{key}",
+                "batch_processors": f"{name}.batch_processors:{key}",
+                "concurrency": options.concurrency,
+            }
+            for key, options in batchers.items()
+        ],
+    }

@@ -1,0 +1,28 @@
+"""Where messages come from. Connector libraries are imported only when a producer of theirs is made."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from broadway_py.producer import Producer
+
+if TYPE_CHECKING:
+    from broadway_py.producers.memory import DummyProducer, MemoryProducer
+    from broadway_py.producers.queue import QueueProducer
+    from broadway_py.producers.rabbitmq import RabbitMQProducer
+
+__all__ = ["DummyProducer", "MemoryProducer", "Producer", "QueueProducer", "RabbitMQProducer"]
+
+_HOMES = {
+    "DummyProducer": "memory",
+    "MemoryProducer": "memory",
+    "QueueProducer": "queue",
+    "RabbitMQProducer": "rabbitmq",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

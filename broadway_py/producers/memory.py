@@ -1,0 +1,96 @@
+"""Messages from an iterable of this process, and a producer that never makes any."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+from broadway_py.message import Message
+from broadway_py.producer import Producer
+
+__all__ = ["DummyProducer", "MemoryProducer"]
+
+
+class DummyProducer(Producer):
+    """Never makes a message and never ends: for pipelines that are fed with ``submit`` and ``push_messages``."""
+
+    async def handle_demand(self, demand: int) -> list[Message[Any]]:
+        """Wait until the pipeline stops."""
+        await self.draining.wait()
+        return []
+
+
+class _Position:
+    """How far the iterable was read: shared by the copies, so that a restart goes on and nothing is read twice."""
+
+    def __init__(self, items: Iterable[Any] | AsyncIterable[Any]) -> None:
+        self.items = items
+        self.sync: Iterator[Any] | None = None
+        self.waiting: AsyncIterator[Any] | None = None
+
+
+class MemoryProducer(Producer):
+    """Reads an iterable or async iterable; the source ends when it does.
+
+    A :class:`Message` passes as it is, anything else is wrapped in one. Nothing can be given back to an iterable: what
+    was read is handled before a stopping pipeline ends. A plain iterable is read in the event loop and must not block.
+
+    Args:
+        items: what to read. An iterator is read from where it stands.
+        name: the producer's name; default ``memory``.
+    """
+
+    def __init__(self, items: Iterable[Any] | AsyncIterable[Any], *, name: str | None = None) -> None:
+        if not isinstance(items, Iterable | AsyncIterable):
+            raise TypeError(f"MemoryProducer: expected an iterable or async iterable, got {type(items).__name__}")
+        self.name = name
+        self._position = _Position(items)
+
+    async def open(self) -> None:
+        """Begin at the start, or go on where the last copy stopped."""
+        position = self._position
+        if position.sync is None and position.waiting is None:
+            if isinstance(position.items, AsyncIterable):
+                position.waiting = aiter(position.items)
+            else:
+                position.sync = iter(position.items)
+        self._reading: asyncio.Task[list[Message[Any]] | None] | None = None
+
+    async def handle_demand(self, demand: int) -> Sequence[Message[Any]] | None:
+        """The next *demand* items of an iterable; of an async one, the next."""
+        if self._position.waiting is not None:
+            return await self._next_of_async(self._position.waiting)
+        items = list(islice(self._position.sync or (), demand))
+        if not items:
+            return None
+        return [item if isinstance(item, Message) else Message(item) for item in items]
+
+    async def _next_of_async(self, items: AsyncIterator[Any]) -> list[Message[Any]] | None:
+        reading = self._reading
+        if reading is None:
+            reading = self._reading = asyncio.ensure_future(self._read(items))
+        draining = asyncio.ensure_future(self.draining.wait())
+        try:
+            await asyncio.wait({reading, draining}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            draining.cancel()
+        if not reading.done():
+            return []
+        self._reading = None
+        return reading.result()
+
+    @staticmethod
+    async def _read(items: AsyncIterator[Any]) -> list[Message[Any]] | None:
+        try:
+            item = await anext(items)
+        except StopAsyncIteration:
+            return None
+        return [item if isinstance(item, Message) else Message(item)]
+
+    async def close(self) -> None:
+        """Call off a read that is still waiting."""
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.wait({self._reading})
