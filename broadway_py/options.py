@@ -95,6 +95,9 @@ def explain(model: type[BaseModel], invalid: ValidationError) -> OptionsError:
     """One sentence for the first complaint of pydantic, without showing what might be a secret."""
     first = min(invalid.errors(include_url=False), key=lambda error: error["type"] != "extra_forbidden")
     path = tuple(str(part) for part in first["loc"])
+    further_in = first.get("ctx", {}).get("error")
+    if isinstance(further_in, OptionsError):
+        return further_in.under(*path)
     return OptionsError(path, _sentence(model, first))
 
 

@@ -210,31 +210,52 @@ class Pipeline(Generic[T]):
         self._is_set_up = self._loop.create_future()
         # The one task without a group around it: stop() and __aexit__ wait for it.
         self._root = self._loop.create_task(self._main(self._is_set_up), name=f"{self.name}.pipeline")
-        await asyncio.shield(self._is_set_up)
+        try:
+            await asyncio.shield(self._is_set_up)
+        except asyncio.CancelledError:
+            self._root.cancel()
+            await asyncio.wait({self._root})
+            raise
 
     async def _main(self, is_set_up: asyncio.Future[None]) -> None:
         shared = Shared(self.name, self._callbacks, self.clock, self.context)
         try:
+            runtime = await self._set_up(shared, is_set_up)
+            if runtime is None:
+                return
+            _running.add(self)
+            try:
+                await runtime.run()
+            finally:
+                _running.discard(self)
+                self._state = "stopped" if runtime.crash is None else "crashed"
+                await self._own_callback(shared, "teardown")
+        finally:
+            shared.threads.close()
+
+    async def _set_up(self, shared: Shared, is_set_up: asyncio.Future[None]) -> Runtime | None:
+        """Run ``setup`` and build the stages; None when that failed, which the caller of ``start`` is told."""
+        try:
             await self._own_callback(shared, "setup")
             self._runtime = self._build(shared)
         except BaseException as error:
-            await self._own_callback(shared, "teardown")
             self._state = "stopped"
-            is_set_up.set_exception(error)
-            if isinstance(error, Exception):
-                return
+            stopped = isinstance(error, asyncio.CancelledError)
+            try:
+                await self._own_callback(shared, "teardown")
+            finally:
+                is_set_up.set_exception(
+                    PipelineNotRunning(f"pipeline {self.name!r} was stopped during its setup") if stopped else error
+                )
+                # Whoever called start() may be gone.
+                is_set_up.exception()
+            if isinstance(error, Exception) or stopped:
+                return None
             raise
-        _running.add(self)
-        if self._state == "starting":
-            self._state = "running"
+        self._state = "running"
         announce(shared, self.topology())
         is_set_up.set_result(None)
-        try:
-            await self._runtime.run()
-        finally:
-            _running.discard(self)
-            self._state = "stopped" if self._runtime.crash is None else "crashed"
-            await self._own_callback(shared, "teardown")
+        return self._runtime
 
     def _build(self, shared: Shared) -> Runtime:
         stages, self._gate = build(
@@ -285,24 +306,30 @@ class Pipeline(Generic[T]):
             timeout: seconds for all of it; default ``shutdown_timeout``. A second call joins the first.
         """
         self._refuse_inside("stop")
-        if self._root is None or self._runtime is None:
-            if self._root is not None:
-                await asyncio.wait({self._root})
+        if self._root is None:
             self._state = "stopped"
-            return DrainReport({}, in_time=True)
-        self._runtime.request_stop(timeout)
+        self._stop_wanted(timeout)
         await self._ended()
-        return self._runtime.report()
+        return DrainReport({}, in_time=True) if self._runtime is None else self._runtime.report()
 
     def request_stop(self) -> None:
         """Begin to drain and return at once. For callbacks, other threads and signal handlers."""
-        if self._loop is not None and self._runtime is not None:
-            self._loop.call_soon_threadsafe(self._runtime.request_stop)
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._stop_wanted)
+
+    def _stop_wanted(self, timeout: float | None = None) -> None:
+        if self._runtime is not None:
+            self._runtime.request_stop(timeout)
+        elif self._root is not None:
+            # Still in setup(), which may wait for something that never comes.
+            self._root.cancel()
 
     def give_up(self) -> None:
         """Do the last steps of the drain now: cut off what runs, give it back, close."""
         if self._runtime is not None:
             self._runtime.give_up()
+        elif self._root is not None:
+            self._root.cancel()
 
     async def wait(self) -> None:
         """Wait until all sources have ended and everything is settled, or until the pipeline was stopped.

@@ -18,6 +18,7 @@ from broadway_py.log import logger
 from broadway_py.message import Failed, Message, Outcome
 from broadway_py.pipeline.batch_processor import BatchProcessor
 from broadway_py.pipeline.batcher import BatcherStage
+from broadway_py.pipeline.failure_log import place_of
 from broadway_py.pipeline.processor import Processor
 from broadway_py.pipeline.settler import can_give_back
 from broadway_py.pipeline.source import Source
@@ -32,6 +33,8 @@ _RESERVE_S = 5.0
 _RESERVE_SHARE = 0.2
 #: What is left of the time after :meth:`Runtime.give_up`.
 _GIVEN_UP_S = 1.0
+#: However late it is, giving back and closing get this long.
+_LEAST_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +133,10 @@ class Runtime:
         finally:
             await self._end()
 
+    @property
+    def _reserve_s(self) -> float:
+        return min(_RESERVE_S, self._shutdown_timeout_s * _RESERVE_SHARE)
+
     def _pending(self) -> set[asyncio.Task[None]]:
         return {task for task in self._tasks if not task.done()}
 
@@ -143,12 +150,22 @@ class Runtime:
                 raise
             except Exception as error:
                 lost = list(worker.held)
-                self._log.exception("a stage crashed", stage=worker.layer, index=worker.index, messages=len(lost))
+                # Not the text of the error: it may quote a payload or a password.
+                self._log.error(
+                    "a stage crashed",
+                    stage=worker.layer,
+                    index=worker.index,
+                    messages=len(lost),
+                    exception=type(error).__name__,
+                    at=place_of(error),
+                )
                 for message in lost:
                     message.status = Failed("crashed", f"{worker.layer} crashed: {type(error).__name__}", error)
                 await self.shared.settler.settle((), lost)
                 worker.held = ()
                 if not self.restarts.crashed(self.clock.monotonic()):
+                    # A drain under way must not wait for a stage that is gone.
+                    self._give_up.set()
                     raise PipelineCrashed(
                         f"pipeline {self.shared.name!r}: {worker.layer} crashed once too often "
                         f"({type(error).__name__}: see the log); raise max_restarts if this is expected"
@@ -191,8 +208,7 @@ class Runtime:
             source.stop()
         unstarted = [m for processor in self.stages.processors for m in processor.inlet.remove(can_give_back)]
         giving_back = asyncio.ensure_future(self.shared.settler.give_back(unstarted))
-        reserve_s = min(_RESERVE_S, self._shutdown_timeout_s * _RESERVE_SHARE)
-        until = (self._deadline or 0.0) - reserve_s
+        until = (self._deadline or 0.0) - self._reserve_s
         await self._wait({giving_back, *self._pending()}, until, or_given_up=True)
         if not giving_back.done():
             self._tasks[giving_back] = self.stages.submissions
@@ -229,19 +245,19 @@ class Runtime:
                 worker.cut_off()
             for source in [*self.stages.sources, self.stages.submissions]:
                 source.stop()
-        deadline = max(self._deadline or 0.0, self.clock.monotonic() + 0.1)
         now = self.clock.monotonic()
+        deadline = max(now + self._reserve_s if self._deadline is None else self._deadline, now + _LEAST_S)
         await self._wait(self._pending(), now + (deadline - now) * 0.5)
         left = [message for worker in workers for message in [*worker.held, *worker.leftovers()]]
         ending = asyncio.ensure_future(self._give_back_and_close(left, workers))
         await self._wait({ending, *self._pending()}, deadline)
         ending.cancel()
         for task in self._pending():
-            self._log.error("a callback ignored its cancellation and was left behind", stage=self._tasks[task].layer)
             task.cancel()
-        await asyncio.wait({ending, *self._tasks}, timeout=0.1)
+        await asyncio.wait({ending, *self._tasks}, timeout=_LEAST_S)
+        for task in self._pending():
+            self._log.error("a callback ignored its cancellation and was left behind", stage=self._tasks[task].layer)
         self.shared.failures.close()
-        self.shared.threads.close()
 
     async def _give_back_and_close(self, left: Sequence[Message[Any]], workers: Sequence[Worker]) -> None:
         await self.shared.settler.give_back(left)

@@ -120,7 +120,10 @@ class Source(Worker):
     async def _open(self) -> Producer | None:
         """Open a fresh copy; None when a stop came first."""
         copy = self._copy = self._description.copy(
-            index=self.index, capacity=self._capacity, pipeline=self.shared.name, lost=self._report_lost
+            index=self.index,
+            capacity=self._capacity,
+            pipeline=self.shared.name,
+            lost=lambda error: self._report_lost(copy, error),
         )
         self._lost = None
         self._preparing = None
@@ -133,9 +136,11 @@ class Source(Worker):
             await copy.pause()
         return None if self._stop.is_set() else copy
 
-    def _report_lost(self, error: ProducerError) -> None:
-        self._lost = error
-        self.wake.set()
+    def _report_lost(self, copy: Producer, error: ProducerError) -> None:
+        # A copy that was closed may still hear of its connection's end; the next one is not concerned.
+        if copy is self._copy:
+            self._lost = error
+            self.wake.set()
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
         """Do *work*; False when a stop came first, and *work* was called off."""
@@ -345,11 +350,12 @@ class Source(Worker):
     async def set_paused(self, *, paused: bool) -> None:
         """Tell the copy; the gate is set already."""
         self.wake.set()
-        if self._copy is not None and self.connected:
+        copy = self._copy
+        if copy is not None and self.connected:
             try:
-                await (self._copy.pause() if paused else self._copy.resume())
+                await (copy.pause() if paused else copy.resume())
             except ProducerError as error:
-                self._report_lost(error)
+                self._report_lost(copy, error)
 
     def leftovers(self) -> list[Message[Any]]:
         """Take out everything that waits in this stage."""
