@@ -1,0 +1,68 @@
+# Every target sets up what it needs: Python 3.11 or newer and make are all that must be there.
+# ARGS goes to the program behind the target: make run ARGS="--workers 2", make test ARGS="-k drain".
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.complete
+ARGS ?=
+FLAKE_RUNS ?= 20
+SOAK_MINUTES ?= 2
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint types format conformance bench bars soak flake broker clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo '  Settings: ARGS="…" for the program behind run, test, bench and bars; PYTHON=…; FLAKE_RUNS=20; SOAK_MINUTES=2'
+
+run: $(STAMP)  ## the shipments example on the embedded queue; page and metrics on http://127.0.0.1:8080
+	@exec $(BIN)/broadway run config/quickstart.yaml $(ARGS)
+
+test: $(STAMP) broker  ## the whole suite, against a real RabbitMQ
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP)  ## style and formatting, without changing anything
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(STAMP)  ## mypy --strict over the package and its tests
+	@$(BIN)/mypy
+
+format: $(STAMP)  ## format and mend what can be mended
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+conformance: $(STAMP)  ## write docs/conformance.md from the last complete `make test`
+	@$(BIN)/python -m tests.support.conformance $(ARGS)
+
+bench: $(STAMP) broker  ## measure; prints the table, limits and peers beside ours
+	@$(BIN)/python -m benchmarks.run $(ARGS)
+
+bars: $(STAMP) broker  ## measure and compare with the bars; writes benchmarks/bars.json, exits 1 if one is missed
+	@$(BIN)/python -m benchmarks.bars $(ARGS)
+
+soak: $(STAMP) broker  ## the soak tests again and again, for SOAK_MINUTES
+	@end=$$(($$(date +%s) + 60 * $(SOAK_MINUTES))); rounds=0; \
+	while [ $$rounds -eq 0 ] || [ "$$(date +%s)" -lt $$end ]; do \
+		$(BIN)/python -m pytest -q -m soak $(ARGS) || exit 1; rounds=$$((rounds + 1)); \
+	done; echo "soak: $$rounds rounds passed"
+
+flake: $(STAMP) broker  ## the fault and integration tests, FLAKE_RUNS times; stops at the first failure
+	@for round in $$(seq $(FLAKE_RUNS)); do \
+		echo "flake: round $$round of $(FLAKE_RUNS)"; \
+		$(BIN)/python -m pytest -q -m '(faults or integration) and not soak' $(ARGS) || exit 1; \
+	done
+
+clean:  ## remove the environment and every cache; queue files in var/ stay
+	@rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	@find broadway_py tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+broker:
+	@sh tests/support/get_rabbitmq.sh
+
+$(STAMP): pyproject.toml constraints.txt
+	@sh tests/support/make_venv.sh $(VENV) "$(PYTHON)"
+	@touch $@

@@ -1,0 +1,26 @@
+"""Holds for every test: the conformance record, and that CI skips no integration test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+
+import pytest
+
+pytest_plugins = ["pytester", "tests.support.broker_fixtures", "tests.support.conformance"]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Under CI=true a skipped integration test is a failure: a missing broker must not look like a green run."""
+    report = yield
+    if (
+        report.skipped
+        and not hasattr(report, "wasxfail")
+        and os.environ.get("CI") == "true"
+        and item.get_closest_marker("integration") is not None
+    ):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"an integration test may not be skipped under CI=true: {reason}"
+    return report

@@ -1,0 +1,220 @@
+"""The house stands on its floors: a module imports only from below, and only the outermost ones print or exit."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+PACKAGE: Final = "broadway_py"
+ROOT: Final = Path(__file__).resolve().parents[1] / PACKAGE
+
+#: Room (a module or package right under broadway_py) -> floor. A room imports from lower floors and from itself.
+FLOORS: Final[dict[str, float]] = {
+    "errors": 0,
+    "message": 0,
+    "events": 0,
+    "log": 0,
+    "acknowledger": 1,
+    "producer": 1,
+    "clock": 1,
+    "telemetry": 1,
+    "options": 2,
+    "_core": 3,
+    "stage": 4,
+    "storage": 4,
+    "state": 5,
+    "pipeline": 6,
+    "flow": 6,
+    "producers": 7,
+    "metrics": 7,
+    "testing": 7,
+    "queue": 7.5,  # a door too: the embedded queue for users, on top of its producer
+    "examples": 8,
+    "daemon": 8,
+    "cli": 9,
+}
+
+#: The front door re-exports everything up to floor 7: who imports it stands above all of that.
+FRONT_DOOR: Final = 7.5
+
+#: Producers are a wing of their own: they see the floors below this one only, never a pipeline.
+WING, WING_SEES_BELOW = "producers", 5
+
+#: What reaches the terminal or ends the process, and the rooms that may.
+PRINTS: Final = {"cli"}
+EXITS: Final = {"cli", "daemon", "__main__"}
+LEAVES: Final = {"daemon"}
+
+#: Libraries of extras: only the parts that need them import them.
+OPTIONAL: Final = (
+    "aio_pika",
+    "aiobotocore",
+    "aiohttp",
+    "aiormq",
+    "prometheus_client",
+    "pydantic_settings",
+    "typer",
+    "uvloop",
+)
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    """Every module of the package, by its dotted name."""
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = (PACKAGE, *path.relative_to(ROOT).with_suffix("").parts)
+        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+def is_module(dotted: str) -> bool:
+    path = ROOT.parent.joinpath(*dotted.split("."))
+    return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
+
+
+def room(dotted: str) -> str:
+    """``broadway_py.pipeline.batcher`` is in the room ``pipeline``; the front door's room is ``""``."""
+    return dotted.split(".")[1] if "." in dotted else ""
+
+
+def imports(dotted: str, tree: ast.AST, *, is_package: bool) -> Iterator[tuple[int, str]]:
+    """Line and target of every import of ours: at the top, inside functions, under TYPE_CHECKING, by import_module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, name.name) for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                inside = dotted.split(".")[: len(dotted.split(".")) - node.level + is_package]
+                base = ".".join([*inside, *([node.module] if node.module else [])])
+            for name in node.names:
+                inner = f"{base}.{name.name}"
+                yield node.lineno, inner if base.startswith(PACKAGE) and is_module(inner) else base
+        elif isinstance(node, ast.Call) and called(node) in {"import_module", "importlib.import_module", "__import__"}:
+            target = node.args[0] if node.args else None
+            if isinstance(target, ast.Constant) and isinstance(target.value, str):
+                yield node.lineno, target.value
+
+
+def called(node: ast.Call) -> str:
+    return ast.unparse(node.func)
+
+
+def complaints(dotted: str, source: str, *, is_package: bool = False) -> list[str]:
+    """What the module's source does that its floor does not allow."""
+    tree = ast.parse(source)
+    own = room(dotted)
+    found = []
+    if own not in {"", "__main__"}:
+        for line, target in imports(dotted, tree, is_package=is_package):
+            if target.split(".")[0] == PACKAGE and (reason := refused(own, room(target))) is not None:
+                found.append(f"{dotted}:{line} imports {target}: {reason}")
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        name = called(call)
+        if name == "print" and own not in PRINTS:
+            found.append(f"{dotted}:{call.lineno} prints: only {', '.join(sorted(PRINTS))} may")
+        elif name in {"sys.exit", "exit", "quit", "SystemExit"} and own not in EXITS:
+            found.append(f"{dotted}:{call.lineno} exits: only {', '.join(sorted(EXITS))} may")
+        elif name == "os._exit" and own not in LEAVES:
+            found.append(f"{dotted}:{call.lineno} leaves the process: only {', '.join(sorted(LEAVES))} may")
+    return found
+
+
+def refused(own: str, target: str) -> str | None:
+    if own not in FLOORS:
+        return f"{own} has no floor: give it one in FLOORS"
+    if target == own:
+        return None
+    above = FRONT_DOOR if target == "" else FLOORS.get(target)
+    if above is None:
+        return f"{target} has no floor"
+    if own == WING and above >= WING_SEES_BELOW:
+        return f"{WING} sees the floors below {WING_SEES_BELOW} only"
+    if above >= FLOORS[own]:
+        return f"floor {above:g} is not below floor {FLOORS[own]:g}"
+    return None
+
+
+def test_a_module_imports_only_from_lower_floors() -> None:
+    assert [
+        complaint
+        for dotted, path in modules()
+        for complaint in complaints(dotted, path.read_text(), is_package=path.name == "__init__.py")
+    ] == []
+
+
+def test_every_room_of_the_package_has_a_floor() -> None:
+    rooms = {room(dotted) for dotted, _ in modules()} - {"", "__main__"}
+
+    assert rooms - set(FLOORS) == set()
+
+
+@pytest.mark.parametrize(
+    ("dotted", "source", "complaint"),
+    [
+        ("broadway_py.message", "import broadway_py.errors", "floor 0 is not below floor 0"),
+        ("broadway_py._core.rate", "from broadway_py.stage import Link", "floor 4 is not below floor 3"),
+        ("broadway_py.stage.link", "from broadway_py import daemon", "floor 8 is not below floor 4"),
+        ("broadway_py.stage.link", "from broadway_py import Pipeline", "floor 7.5 is not below floor 4"),
+        ("broadway_py.pipeline.drain", "def late():\n    import broadway_py.daemon", "floor 8 is not below floor 6"),
+        (
+            "broadway_py.pipeline.drain",
+            "if TYPE_CHECKING:\n    from broadway_py.cli import main",
+            "floor 9 is not below floor 6",
+        ),
+        ("broadway_py.pipeline.drain", "import_module('broadway_py.metrics')", "floor 7 is not below floor 6"),
+        ("broadway_py.stage.link", "from ..pipeline import drain", "floor 6 is not below floor 4"),
+        (
+            "broadway_py.producers.memory",
+            "from broadway_py.pipeline import x",
+            "producers sees the floors below 5 only",
+        ),
+        ("broadway_py.producers.memory", "from broadway_py.state import x", "producers sees the floors below 5 only"),
+        ("broadway_py.utils", "import broadway_py.errors", "utils has no floor: give it one in FLOORS"),
+        ("broadway_py.stage.link", "print('x')", "prints: only cli may"),
+        ("broadway_py.metrics", "import sys\nsys.exit(1)", "exits: only __main__, cli, daemon may"),
+        ("broadway_py.pipeline.drain", "raise SystemExit(1)", "exits: only __main__, cli, daemon may"),
+        ("broadway_py.cli", "os._exit(1)", "leaves the process: only daemon may"),
+    ],
+)
+def test_what_a_floor_does_not_allow_is_found(dotted: str, source: str, complaint: str) -> None:
+    (found,) = complaints(dotted, source)
+
+    assert found.endswith(complaint)
+
+
+@pytest.mark.parametrize(
+    ("dotted", "source"),
+    [
+        ("broadway_py.producers.memory", "from broadway_py.producer import Producer"),
+        ("broadway_py.producers.rabbitmq.consumer", "from broadway_py.producers.rabbitmq.link import Link"),
+        ("broadway_py.examples.shipments", "from broadway_py import Pipeline"),
+        ("broadway_py.daemon.http", "import aiohttp\nfrom broadway_py.metrics import collect"),
+        ("broadway_py", "from broadway_py.pipeline import Pipeline"),
+        ("broadway_py.daemon.watchdog", "os._exit(75)"),
+        ("broadway_py.cli", "print('x')\nsys.exit(2)"),
+    ],
+)
+def test_what_a_floor_allows_is_let_through(dotted: str, source: str) -> None:
+    assert complaints(dotted, source) == []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import broadway_py",
+        "import broadway_py; [getattr(broadway_py, name) for name in broadway_py.__all__ if name != 'run']",
+        "from broadway_py.producers import DummyProducer, MemoryProducer, QueueProducer",
+        "import broadway_py.testing",
+    ],
+)
+def test_the_front_door_imports_no_library_of_an_extra(statement: str) -> None:
+    program = f"import sys; {statement}; print([name for name in {OPTIONAL!r} if name in sys.modules])"
+
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+
+    assert (ran.stdout, ran.stderr) == ("[]\n", "")
