@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from broadway_py.message import Acknowledgement, Message
+from broadway_py.message import Acknowledgement, Message, Outcome
 
 __all__ = ["Acknowledger", "CallerAcknowledger", "Configures", "NoopAcknowledger", "Releases"]
 
@@ -31,6 +31,10 @@ class Acknowledger(abc.ABC):
             SettleError: a part could not be settled; the others were.
             Exception: the outcome of all of them is unknown. Nothing is tried again by the pipeline.
         """
+
+    def outcome_of_failed(self, data: Any) -> Outcome:
+        """What :meth:`ack` does with a failed message whose acknowledgement data is *data*: for the books."""
+        return "rejected"
 
 
 @runtime_checkable

@@ -105,6 +105,11 @@ class OpenBatches:
         """All of them, now."""
         return [self._close(place, "flush") for place in list(self._open)]
 
+    def flush_oldest(self) -> list[Batch]:
+        """The one that has waited longest, now."""
+        oldest = next(iter(self._open), None)
+        return [] if oldest is None else [self._close(oldest, "flush")]
+
     def take_all(self) -> list[Message[Any]]:
         """Every message in an open batch, taken out of it without a batch being made."""
         messages = [message for batch in self._open.values() for message in batch.messages]

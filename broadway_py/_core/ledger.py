@@ -38,17 +38,19 @@ class Ledger:
         oldest = next(iter(self._open), None)
         return 0.0 if oldest is None else max(0.0, now - oldest.received_at)
 
-    def receive(self, count: int, size: int, now: float, redelivered: int = 0) -> Receipt:
-        """*count* messages of *size* bytes came in together."""
-        receipt = Receipt(self, count, now)
+    def receive(self, receipt: Receipt, count: int, size: int, redelivered: int = 0) -> None:
+        """*count* messages of *size* bytes came in together, under *receipt*."""
+        receipt.open += count
         self.received += count
         self.redelivered += redelivered
         self.bytes_in_flight += size
-        self._open[receipt] = None
-        return receipt
+        if receipt.open:
+            self._open[receipt] = None
 
     def settle(self, receipt: Receipt, outcome: Outcome, count: int, size: int, now: float) -> None:
         """*count* messages of *receipt*, of *size* bytes together, ended in *outcome*."""
+        if receipt not in self._open:
+            return  # closed meanwhile: see close()
         self.outcomes[outcome] += count
         self.bytes_in_flight -= size
         self.latency.observe(now - receipt.received_at, count)
@@ -56,14 +58,23 @@ class Ledger:
         if receipt.open == 0:
             del self._open[receipt]
 
+    def close(self) -> int:
+        """Nobody settles any more: whatever has no outcome is ``unknown``, for good. How many those were."""
+        left = self.in_flight
+        self.outcomes["unknown"] += left
+        self.bytes_in_flight = 0
+        self._open.clear()
+        return left
+
 
 class Receipt:
     """Messages that came in together; each of them points here until the end of its days."""
 
     __slots__ = ("ledger", "open", "producer", "received_at")
 
-    def __init__(self, ledger: Ledger, count: int, received_at: float) -> None:
+    def __init__(self, ledger: Ledger, received_at: float) -> None:
         self.ledger = ledger
         self.producer = ledger.producer
-        self.open = count
+        #: How many of them have no outcome.
+        self.open = 0
         self.received_at = received_at

@@ -37,13 +37,21 @@ def claim(successful: Iterable[Message[Any]], failed: Iterable[Message[Any]]) ->
             acknowledgement = message._acknowledgement
             if last is None or acknowledgement[0] is not last[0] or acknowledgement[1] != last[1]:
                 last = acknowledgement
-                key = (id(acknowledgement[0]), acknowledgement[1])
+                key = (id(acknowledgement[0]), _hashable(acknowledgement[1]))
                 found = rounds.get(key)
                 if found is None:
                     found = rounds[key] = Round(acknowledgement[0], acknowledgement[1])
                 target = found.successful if is_success else found.failed
             target.append(message)
     return list(rounds.values())
+
+
+def _hashable(ref: Any) -> Any:
+    try:
+        hash(ref)
+    except TypeError:
+        return id(ref)
+    return ref
 
 
 def record(messages: Sequence[Message[Any]], outcome: Outcome, now: float) -> None:

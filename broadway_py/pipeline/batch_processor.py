@@ -33,10 +33,12 @@ class BatchProcessor(Worker):
         while not self.cut:
             if self.inlet:
                 edge, batches, ask = self.inlet.take()
-                for batch in batches:
-                    await self._process(batch)
-                if ask:
-                    edge.ask(ask)
+                try:
+                    for batch in batches:
+                        await self._process(batch)
+                finally:
+                    if ask:
+                        edge.ask(ask)
             elif self.inlet.finished:
                 break
             else:
@@ -47,30 +49,23 @@ class BatchProcessor(Worker):
         return [message for batch in self.inlet.remove(lambda _: True) for message in batch.messages]
 
     async def _process(self, batch: Batch) -> None:
+        self.held = batch.messages
         monotonic = self.shared.clock.monotonic
         started = self.busy_since = monotonic()
-        self.held = batch.messages
         span = self.span(
             "broadway.batch_processor", name=self.name, messages=list(batch.messages), batch_info=batch.info
         )
         cut = False
         try:
             returned = await self.call("handle_batch", list(batch.messages), batch.info)
+            if returned is not None:
+                self._reconcile(batch, returned)
         except Exception as error:  # noqa: BLE001  # code of the user: it fails what it was given
             _fail(batch.messages, failure_from(error))
-            if span is not None:
-                span.exception(error)
         except asyncio.CancelledError as cancelled:
-            cut = self.was_cut(cancelled)
+            cut = self.was_cut()
             if not cut:
                 _fail(batch.messages, failure_from(cancelled))
-        else:
-            if returned is not None:
-                problem, missing = returned_list_problem("handle_batch", batch.messages, returned)
-                if problem:
-                    _fail(batch.messages, Failed("raised", problem, TypeError(problem)))
-                else:
-                    _fail([m for m in missing if m.ok], not_returned("handle_batch"))
         await self._finish(batch, cut=cut)
         self.held = ()
         self.busy_since = None
@@ -80,6 +75,14 @@ class BatchProcessor(Worker):
         if span is not None:
             successful = [m for m in batch.messages if m.ok]
             span.stop(successful=successful, failed=[m for m in batch.messages if not m.ok])
+
+    @staticmethod
+    def _reconcile(batch: Batch, returned: object) -> None:
+        problem, missing = returned_list_problem("handle_batch", batch.messages, returned)
+        if problem:
+            _fail(batch.messages, Failed("raised", problem, TypeError(problem)))
+        else:
+            _fail([message for message in missing if message.ok], not_returned("handle_batch"))
 
     async def _finish(self, batch: Batch, *, cut: bool) -> None:
         if cut:

@@ -13,7 +13,7 @@ from broadway_py.stage import Inlet, Outlet
 
 __all__ = ["BatcherStage"]
 
-#: Open batches hold at most this many times a full batch before the batcher takes no more in.
+#: Open batches hold at most this many times a full batch; then the oldest leaves, whatever it holds.
 _OPEN_BATCHES = 100
 
 
@@ -42,7 +42,8 @@ class BatcherStage(Worker):
         self.is_partitioned = partition_of is not None
         self.inlet: Inlet[Message[Any]] = Inlet(self.wake)
         self.outlet: Outlet[Batch]
-        self._most_open = _OPEN_BATCHES * options.demand
+        full = options.batch_size if isinstance(options.batch_size, int) else options.demand
+        self._most_open = _OPEN_BATCHES * full
         self._batches = OpenBatches(
             key, options.batch_size, options.batch_timeout, options.max_batch_bytes, partition_of
         )
@@ -59,15 +60,19 @@ class BatcherStage(Worker):
             deadline = batches.next_deadline()
             if deadline is not None and deadline <= clock.monotonic():
                 self._send(batches.expire(clock.monotonic()))
-            elif outlet.backlog or batches.count >= self._most_open:
+            elif outlet.backlog:
                 since = clock.monotonic()
                 await self.wake.wait_until(deadline, clock)
                 self.meter.backpressure_seconds += clock.monotonic() - since
+            elif batches.count >= self._most_open:
+                self._send(batches.flush_oldest())
             elif inlet:
                 edge, messages, ask = inlet.take()
-                await self._gather(messages)
-                if ask:
-                    edge.ask(ask)
+                try:
+                    await self._gather(messages)
+                finally:
+                    if ask:
+                        edge.ask(ask)
             elif inlet.finished:
                 if deadline is None:
                     break
@@ -102,10 +107,10 @@ class BatcherStage(Worker):
         self.held = ()
 
     def _send(self, batches: list[Batch]) -> None:
+        self.outlet.dispatch(batches)
         for batch in batches:
             self.meter.batches[batch.info.trigger] += 1
             self.meter.batch_sizes.observe(batch.info.size)
-        self.outlet.dispatch(batches)
 
     def leftovers(self) -> list[Message[Any]]:
         """Take out everything that waits in this stage."""

@@ -22,7 +22,8 @@ MINUTE_S: Final = 60.0
 _MOST_KINDS: Final = 200
 #: How much of a payload is searched for words to mask.
 _MASK_CHARS: Final = 65_536
-_WORD: Final = re.compile(r"[^\s'\"(),:;=<>\[\]{}]{3,}")
+_WORD: Final = re.compile(r"[^\s'\"(),:;=<>\[\]{}]+")
+_ESCAPE: Final = re.compile(r"\\u([0-9a-fA-F]{4})")
 
 _Kind = tuple[str, str, str]
 
@@ -94,7 +95,7 @@ class FailureLog:
             )
 
     def _show(self, stage: str, message: Message[Any], status: Failed) -> None:
-        fields: dict[str, Any] = {"stage": stage, "message_id": message.id, "cause": status.cause}
+        fields: dict[str, Any] = {"stage": stage, "message_id": _id_of(message), "cause": status.cause}
         fields["reason"] = masked(status.reason, message)
         if status.exception is not None:
             fields["exception"] = type(status.exception).__name__
@@ -108,13 +109,43 @@ def masked(text: str, message: Message[Any]) -> str:
     """*text* with every word that also stands in the message's payload replaced by ``***``.
 
     The text of an exception often quotes what it stumbled over: ``int("4711")`` raises a sentence with 4711 in it.
+    What was computed from the payload (a checksum, a part decoded from base64) is not recognised.
     """
+    payload = _payload_text(message)
+
+    def hide(word: re.Match[str]) -> str:
+        bare = word[0].strip(".!?").casefold()
+        shown = not bare or (bare not in payload if len(bare) > 2 or any(map(str.isdigit, bare)) else True)
+        return word[0] if shown else "***"
+
+    return _WORD.sub(hide, text)
+
+
+def _id_of(message: Message[Any]) -> str | None:
+    try:
+        return message.id
+    except Exception:  # noqa: BLE001  # the handler may have put anything in place of the metadata
+        return None
+
+
+def _payload_text(message: Message[Any]) -> str:
+    """The payload as text, in each of the ways in which an error may quote it."""
     raw = message.raw
+    texts = [_shown(raw), _shown(message.data)]
     if isinstance(raw, bytes | bytearray | memoryview):
-        payload = bytes(raw[:_MASK_CHARS]).decode(errors="replace")
-    else:
-        payload = (raw if isinstance(raw, str) else repr(raw))[:_MASK_CHARS]
-    return _WORD.sub(lambda word: "***" if word[0] in payload or word[0].strip(".") in payload else word[0], text)
+        texts.append(bytes(raw[:_MASK_CHARS]).decode(errors="replace"))
+    elif isinstance(raw, str):
+        texts.append(raw[:_MASK_CHARS])
+    # JSON may write ü as \\u00fc.
+    texts += [_ESCAPE.sub(lambda code: chr(int(code[1], 16)), text) for text in texts]
+    return "\n".join(texts).casefold()
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)[:_MASK_CHARS]
+    except Exception:  # noqa: BLE001  # an object of the user that cannot be shown
+        return ""
 
 
 def place_of(error: BaseException) -> str:

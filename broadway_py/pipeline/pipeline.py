@@ -476,6 +476,8 @@ class Pipeline(Generic[T]):
         self._gate.paused = True
         await self._tell_sources(runtime)
         unstarted = [m for p in runtime.stages.processors for m in p.inlet.remove(can_give_back)]
+        for source in [*runtime.stages.sources, runtime.stages.submissions]:
+            unstarted += source.take_unstarted()
         await runtime.shared.settler.give_back(unstarted)
 
     async def resume(self) -> None:
@@ -496,7 +498,8 @@ class Pipeline(Generic[T]):
         return self._runtime
 
     def _refuse_inside(self, call: str) -> None:
-        if self._runtime is not None and self._runtime.owns(asyncio.current_task()):
+        task = asyncio.current_task()
+        if task is not None and (task is self._root or (self._runtime is not None and self._runtime.owns(task))):
             raise CalledInsideCallback(call)
 
     def __repr__(self) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -50,9 +51,12 @@ class Processor(Worker):
                 await self._wait_for_room()
             elif inlet:
                 edge, chunk, ask = inlet.take()
-                await self._process(chunk)
-                if ask:
-                    edge.ask(ask)
+                try:
+                    await self._process(chunk)
+                finally:
+                    # Also after a crash: what was counted as asked must be asked, or this stage starves.
+                    if ask:
+                        edge.ask(ask)
             elif inlet.finished:
                 break
             else:
@@ -72,11 +76,27 @@ class Processor(Worker):
         return waiting if self.outlet is None else [*self.outlet.take_backlog(), *waiting]
 
     async def _process(self, chunk: Chunk) -> None:
+        self.held = chunk
         monotonic = self.shared.clock.monotonic
         started = self.busy_since = monotonic()
-        self.held = chunk
-        callbacks = self.shared.callbacks
         span = self.span("broadway.processor", name=self.name, messages=list(chunk))
+        try:
+            settle, forward, failed = await self._work(chunk)
+        except Exception as error:
+            if span is not None:
+                span.exception(error)
+            raise
+        self.held = ()
+        self.busy_since = None
+        took = monotonic() - started
+        self.meter.busy_seconds += took
+        self.meter.duration.observe(took)
+        if span is not None:
+            span.stop(successful_to_ack=settle, successful_to_forward=forward, failed=failed)
+
+    async def _work(self, chunk: Chunk) -> tuple[Chunk, Chunk, Chunk]:
+        """What was settled as successful, what went to batchers, what failed."""
+        callbacks = self.shared.callbacks
         if callbacks.schema is not None:
             self._validate(chunk)
         if callbacks.prepare_messages is not None:
@@ -92,13 +112,7 @@ class Processor(Worker):
             await self.conclude(settle, failed)
         if forward and self.outlet is not None:
             self.outlet.dispatch(forward)
-        self.held = ()
-        self.busy_since = None
-        took = monotonic() - started
-        self.meter.busy_seconds += took
-        self.meter.duration.observe(took)
-        if span is not None:
-            span.stop(successful_to_ack=settle, successful_to_forward=forward, failed=failed)
+        return settle, forward, failed
 
     def _validate(self, chunk: Chunk) -> None:
         schema = self.shared.callbacks.schema
@@ -122,17 +136,19 @@ class Processor(Worker):
             return
         try:
             returned = await self.call("prepare_messages", list(given))
+            if returned is not None:
+                problem, missing = returned_list_problem("prepare_messages", given, returned)
+                if problem:
+                    _fail(given, _refused(problem))
+                else:
+                    _fail([message for message in missing if message.ok], not_returned("prepare_messages"))
         except Exception as error:  # noqa: BLE001  # code of the user: it fails what it was given
             _fail(given, failure_from(error))
         except asyncio.CancelledError as cancelled:
-            if self.was_cut(cancelled):
+            if self.was_cut():
                 self._unfinished.extend(given)
             else:
                 _fail(given, failure_from(cancelled))
-        else:
-            if returned is not None:
-                problem, missing = returned_list_problem("prepare_messages", given, returned)
-                _fail(given if problem else missing, _refused(problem) if problem else not_returned("prepare_messages"))
 
     async def _handle(self, chunk: Chunk) -> None:
         shared, handle = self.shared, self.shared.callbacks.handle_message
@@ -143,7 +159,7 @@ class Processor(Worker):
             if message._status is not None:
                 continue
             if shared.draining or unfinished:
-                if any(message is other for other in unfinished):
+                if _contains(unfinished, message):
                     continue
                 if self.cut or can_give_back(message):
                     unfinished.append(message)
@@ -154,7 +170,7 @@ class Processor(Worker):
             except Exception as error:  # noqa: BLE001  # code of the user: it fails this message alone
                 message._status = failure_from(error)
             except asyncio.CancelledError as cancelled:
-                if self.was_cut(cancelled):
+                if self.was_cut():
                     unfinished.append(message)
                 else:
                     message._status = failure_from(cancelled)
@@ -167,7 +183,7 @@ class Processor(Worker):
 
     async def _handle_in_thread(self, chunk: Chunk) -> None:
         """One hop for the whole chunk."""
-        given = [m for m in chunk if m._status is None and not any(m is other for other in self._unfinished)]
+        given = [m for m in chunk if m._status is None and not _contains(self._unfinished, m)]
         if not given:
             return
         run = _ThreadedChunk(self, given)
@@ -176,15 +192,36 @@ class Processor(Worker):
             await self.shared.threads.run(run)
         except asyncio.CancelledError as cancelled:
             run.abandoned = True
-            if not self.was_cut(cancelled):
+            if not self.was_cut():
                 _fail(given[run.finished :], failure_from(cancelled))
-                return
+                given = given[: run.finished]
         finally:
             self._in_callback = False
-        for message, failure in zip(given[: run.finished], run.failures, strict=False):
-            if failure is not None:
-                message._status = failure
         self._unfinished.extend(given[run.finished :])
+        for message, result in zip(given[: run.finished], run.results, strict=False):
+            if isinstance(result, Failed):
+                message._status = result
+            elif result is _GIVE_BACK:
+                self._unfinished.append(message)
+            elif result is not None:
+                await self._await_result(message, result)
+
+    async def _await_result(self, message: Message[Any], awaitable: Any) -> None:
+        """A plain function that returned an awaitable is an async one in disguise (a decorator's wrapper, often)."""
+        self._in_callback = True
+        try:
+            returned = await awaitable
+            if returned is not None and returned is not message:
+                message._status = _refused(returned_one_problem("handle_message", returned))
+        except Exception as error:  # noqa: BLE001  # code of the user: it fails this message alone
+            message._status = failure_from(error)
+        except asyncio.CancelledError as cancelled:
+            if self.was_cut():
+                self._unfinished.append(message)
+            else:
+                message._status = failure_from(cancelled)
+        finally:
+            self._in_callback = False
 
     async def _hand_back(self, chunk: Chunk) -> list[Message[Any]]:
         """Give back what was not finished; the rest of *chunk*."""
@@ -226,6 +263,9 @@ class Processor(Worker):
         return settle, forward, failed
 
 
+_GIVE_BACK: Final = object()
+
+
 class _ThreadedChunk:
     """``handle_message`` for each message of a chunk, in one thread.
 
@@ -236,29 +276,42 @@ class _ThreadedChunk:
     def __init__(self, processor: Processor, messages: list[Message[Any]]) -> None:
         self.finished = 0
         self.abandoned = False
-        self.failures: list[Failed | None] = []
+        #: For each finished message: None, why it failed, an awaitable to wait for, or that it is to be given back.
+        self.results: list[Any] = []
         self._messages = messages
         self._processor = processor
 
     def __call__(self) -> None:
         shared = self._processor.shared
-        handle = shared.callbacks.handle_message
         spans = _message_listeners()
         for message in self._messages:
-            if self.abandoned or (shared.draining and can_give_back(message)):
+            if self.abandoned:
                 return
-            span = self._processor.span("broadway.processor.message", message=message) if spans else None
-            failure: Failed | None = None
-            try:
-                returned = handle(message)
-                if returned is not None and returned is not message:
-                    failure = _refused(returned_one_problem("handle_message", returned))
-            except BaseException as error:  # noqa: BLE001  # code of the user, in a thread of its own: it fails this message
-                failure = failure_from(error)
-            if span is not None and not self.abandoned:
-                _end_message_span(span, message, failure)
-            self.failures.append(failure)
+            if shared.draining and can_give_back(message):
+                self.results.append(_GIVE_BACK)
+            else:
+                self.results.append(self._handle(message, spans=spans))
             self.finished += 1
+
+    def _handle(self, message: Message[Any], *, spans: bool) -> Any:
+        processor = self._processor
+        result: Any = None
+        span = processor.span("broadway.processor.message", name=processor.name, message=message) if spans else None
+        try:
+            returned = processor.shared.callbacks.handle_message(message)
+            if inspect.isawaitable(returned):
+                result = returned
+            elif returned is not None and returned is not message:
+                result = _refused(returned_one_problem("handle_message", returned))
+        except BaseException as error:  # noqa: BLE001  # code of the user, in a thread of its own: it fails this message
+            result = failure_from(error)
+        if span is not None and not self.abandoned:
+            _end_message_span(span, message, result if isinstance(result, Failed) else message._status)
+        return result
+
+
+def _contains(messages: Sequence[Message[Any]], wanted: Message[Any]) -> bool:
+    return any(message is wanted for message in messages)
 
 
 def _message_listeners() -> bool:

@@ -148,7 +148,9 @@ class Runtime:
                 await worker.run()
             except PipelineCrashed:
                 raise
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
+                if isinstance(error, asyncio.CancelledError) and (worker.cut or _is_being_cancelled()):
+                    raise
                 lost = list(worker.held)
                 # Not the text of the error: it may quote a payload or a password.
                 self._log.error(
@@ -161,8 +163,9 @@ class Runtime:
                 )
                 for message in lost:
                     message.status = Failed("crashed", f"{worker.layer} crashed: {type(error).__name__}", error)
+                worker.meter.failed["crashed"] += len(lost)
                 await self.shared.settler.settle((), lost)
-                worker.held = ()
+                worker.forget()
                 if not self.restarts.crashed(self.clock.monotonic()):
                     # A drain under way must not wait for a stage that is gone.
                     self._give_up.set()
@@ -170,10 +173,17 @@ class Runtime:
                         f"pipeline {self.shared.name!r}: {worker.layer} crashed once too often "
                         f"({type(error).__name__}: see the log); raise max_restarts if this is expected"
                     ) from error
-                if not self._stop_wanted.is_set():
-                    await self.clock.sleep(backoff.failed())
+                await self._sleep_unless_stopped(backoff.failed())
             else:
                 return
+
+    async def _sleep_unless_stopped(self, seconds: float) -> None:
+        ends = {asyncio.ensure_future(self._stop_wanted.wait()), asyncio.ensure_future(self.clock.sleep(seconds))}
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for end in ends:
+                end.cancel()
 
     async def _until_stop(self) -> None:
         """Until a stop is wanted, every stage has ended by itself, or the pipeline has crashed."""
@@ -257,6 +267,14 @@ class Runtime:
         await asyncio.wait({ending, *self._tasks}, timeout=_LEAST_S)
         for task in self._pending():
             self._log.error("a callback ignored its cancellation and was left behind", stage=self._tasks[task].layer)
+        for ledger in self.stages.ledgers:
+            unknown = ledger.close()
+            if unknown:
+                self._log.error(
+                    "some messages could not be settled by the deadline; their outcome is unknown",
+                    producer=ledger.producer,
+                    messages=unknown,
+                )
         self.shared.failures.close()
 
     async def _give_back_and_close(self, left: Sequence[Message[Any]], workers: Sequence[Worker]) -> None:
@@ -266,6 +284,11 @@ class Runtime:
             for worker in workers:
                 if isinstance(worker, Source):
                     group.create_task(worker.close())
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def announce(shared: Shared, topology: Mapping[str, Any]) -> None:

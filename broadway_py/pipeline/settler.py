@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from broadway_py._core.settlement import Round, claim, record
+from broadway_py.acknowledger import Acknowledger
 from broadway_py.clock import Clock
 from broadway_py.errors import SettleError
 from broadway_py.log import logger
@@ -57,9 +58,14 @@ class Settler:
         return task
 
     async def finish(self) -> None:
-        """Wait for what :meth:`settle_now` began."""
-        if self._immediate:
+        """Wait for what :meth:`settle_now` began; call it off when our own wait is."""
+        if not self._immediate:
+            return
+        try:
             await asyncio.wait(self._immediate)
+        finally:
+            for task in self._immediate:
+                task.cancel()
 
     async def _carry_out(self, rounds: list[Round], act: Callable[[Round], Awaitable[None]]) -> list[BaseException]:
         if len(rounds) == 1:
@@ -103,7 +109,7 @@ class Settler:
     async def _ack(self, each: Round) -> None:
         await each.acknowledger.ack(each.ref, each.successful, each.failed)
         self._record(each.successful, "acked")
-        self._record(each.failed, "rejected")
+        self._record_failed(each, each.failed)
 
     async def _release(self, each: Round) -> None:
         release = getattr(each.acknowledger, "release", None)
@@ -116,17 +122,29 @@ class Settler:
                 message.status = Failed("stopped", "the pipeline stopped before this message was finished")
         if each.acknowledger is not None:
             await each.acknowledger.ack(each.ref, [], each.successful)
-        self._record(each.successful, "rejected")
+        self._record_failed(each, each.successful)
 
     def _record(self, messages: Sequence[Message[Any]], outcome: Outcome) -> None:
         if messages:
             record(messages, outcome, self._clock.monotonic())
 
+    def _record_failed(self, each: Round, failed: Sequence[Message[Any]]) -> None:
+        """What became of them is the acknowledger's to say: rejected, put back, dead-lettered, dropped."""
+        if isinstance(each.acknowledger, Acknowledger):
+            outcomes: dict[Outcome, list[Message[Any]]] = {}
+            for message in failed:
+                outcome = each.acknowledger.outcome_of_failed(message._acknowledgement[2])
+                outcomes.setdefault(outcome, []).append(message)
+            for outcome, messages in outcomes.items():
+                self._record(messages, outcome)
+        else:
+            self._record(failed, "rejected")
+
     def _record_partial(self, each: Round, partial: SettleError) -> None:
         unsettled = {id(message) for message in partial.unsettled}
-        for messages, outcome in ((each.successful, "acked"), (each.failed, "rejected")):
-            self._record([m for m in messages if id(m) not in unsettled], outcome)  # type: ignore[arg-type]  # literals of the line above
-            self._record([m for m in messages if id(m) in unsettled], "unknown")
+        self._record([m for m in [*each.successful, *each.failed] if id(m) in unsettled], "unknown")
+        self._record([m for m in each.successful if id(m) not in unsettled], "acked")
+        self._record_failed(each, [m for m in each.failed if id(m) not in unsettled])
 
     def _complain(self, each: Round, unknown: int, error: BaseException) -> None:
         self._log.error(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from broadway_py import telemetry
 from broadway_py._core.backoff import Backoff
-from broadway_py._core.ledger import Ledger
+from broadway_py._core.ledger import Ledger, Receipt
 from broadway_py._core.rate import Rate
 from broadway_py.errors import PipelineCrashed, ProducerError, SourceRefused
 from broadway_py.log import logger
@@ -26,6 +26,18 @@ log = logger("broadway_py.pipeline")
 _REFUSED_WAIT_S = 10.0
 #: How long a broken copy may take to close before the next one is opened.
 _CLOSE_S = 5.0
+_CANCELLED_BY_LIBRARY = "the client library cancelled the call, as it does when a connection dies"
+
+
+async def passing_cancellation(work: Awaitable[None]) -> None:
+    """Await a producer's *work*; a cancellation that nobody asked for becomes a :class:`ProducerError`."""
+    try:
+        await work
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise ProducerError(_CANCELLED_BY_LIBRARY) from None
 
 
 def _is_fresh(thing: object) -> bool:
@@ -133,7 +145,7 @@ class Source(Worker):
         self.opened.set()
         telemetry.execute("broadway.producer.connected", {}, self._about())
         if self._gate.paused:
-            await copy.pause()
+            await passing_cancellation(copy.pause())
         return None if self._stop.is_set() else copy
 
     def _report_lost(self, copy: Producer, error: ProducerError) -> None:
@@ -150,6 +162,8 @@ class Source(Worker):
             await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if not doing.done():
                 return False
+            if doing.cancelled():
+                raise ProducerError(_CANCELLED_BY_LIBRARY)
             doing.result()
             return True
         finally:
@@ -191,15 +205,18 @@ class Source(Worker):
                     return
                 if messages:
                     await self._take_in(messages)
+                else:
+                    # A producer that has nothing should wait; one that does not must not stop everybody else.
+                    await asyncio.sleep(0)
 
     async def _fetch(self, copy: Producer, demand: int) -> Sequence[Message[Any]] | None:
         self._in_callback = True
         try:
             return await copy.handle_demand(demand)
-        except asyncio.CancelledError as cancelled:
-            if self.was_cut(cancelled):
+        except asyncio.CancelledError:
+            if self.was_cut():
                 return []
-            raise ProducerError("the client library cancelled the fetch, as it does when a connection dies") from None
+            raise ProducerError(_CANCELLED_BY_LIBRARY) from None
         finally:
             self._in_callback = False
 
@@ -207,14 +224,16 @@ class Source(Worker):
         """Enter *messages* into the books and send them on, as far as stop, pause and rate limit let them."""
         fresh = self._enter(messages)
         if (self._stop.is_set() and self.shared.draining) or self._gate.paused:
-            back = [message for message in fresh if can_give_back(message)]
-            if back:
-                self.held = back
-                await self.shared.settler.give_back(back)
-                self.held = ()
-                fresh = [message for message in fresh if not message.settled]
+            # All of it is held, so that a cut in here finds the part that stays, too.
+            self.held = fresh
+            await self.shared.settler.give_back([message for message in fresh if can_give_back(message)])
+            fresh = [message for message in fresh if not can_give_back(message)]
+            self.held = ()
         rate = self._gate.rate
-        if rate is not None:
+        if self._rest:
+            self._rest += fresh
+            fresh = []
+        elif rate is not None:
             granted = rate.take(len(fresh), self.shared.clock.monotonic())
             fresh, self._rest = fresh[:granted], fresh[granted:]
         if fresh:
@@ -223,18 +242,18 @@ class Source(Worker):
     def _enter(self, messages: Sequence[Message[Any]]) -> list[Message[Any]]:
         fresh: list[Message[Any]] = []
         size = redelivered = 0
+        receipt = Receipt(self.ledger, self.shared.clock.monotonic())
         for message in messages:
             if not _is_fresh(message):
                 self._refuse(message)
                 continue
+            message._receipt = receipt
             size += message.size
             if message.metadata and message.metadata.get("redelivered"):
                 redelivered += 1
             fresh.append(message)
         if fresh:
-            receipt = self.ledger.receive(len(fresh), size, self.shared.clock.monotonic(), redelivered)
-            for message in fresh:
-                message._receipt = receipt
+            self.ledger.receive(receipt, len(fresh), size, redelivered)
             if self._transformer is not None:
                 self._transform(fresh, self._transformer)
         return fresh
@@ -291,7 +310,7 @@ class Source(Worker):
 
     async def _prepare(self, copy: Producer) -> None:
         try:
-            await copy.prepare_for_draining()
+            await passing_cancellation(copy.prepare_for_draining())
         except Exception as error:  # noqa: BLE001  # a broken source must not keep us from draining
             self._log.warning("the producer could not prepare for draining", exception=type(error).__name__)
 
@@ -301,9 +320,9 @@ class Source(Worker):
         self._in_callback = True
         try:
             await preparing
-        except asyncio.CancelledError as cancelled:
+        except asyncio.CancelledError:
             preparing.cancel()
-            self.was_cut(cancelled)
+            self.was_cut()
         finally:
             self._in_callback = False
         late = copy.end_draining()
@@ -315,10 +334,8 @@ class Source(Worker):
         if self._copy is not None and self.connected and not self.ended:
             await self._end_copy(self._copy)
         while not self.cut:
-            if self._rest and self.shared.draining:
-                back = [message for message in self._rest if can_give_back(message)]
-                self._rest = [message for message in self._rest if not can_give_back(message)]
-                await self.shared.settler.give_back(back)
+            if self.shared.draining:
+                await self.shared.settler.give_back(self.take_unstarted())
             if self._rest:
                 await self._wait_for_rate()
             elif self.outlet.backlog:
@@ -339,7 +356,7 @@ class Source(Worker):
             await self._take_in(late)
         try:
             async with self.shared.clock.timeout(_CLOSE_S):
-                await copy.close()
+                await passing_cancellation(copy.close())
         except Exception as error:  # noqa: BLE001  # it is broken: what matters is the next copy
             self._log.debug("closing a broken producer raised", exception=type(error).__name__)
 
@@ -353,9 +370,19 @@ class Source(Worker):
         copy = self._copy
         if copy is not None and self.connected:
             try:
-                await (copy.pause() if paused else copy.resume())
+                await passing_cancellation(copy.pause() if paused else copy.resume())
             except ProducerError as error:
                 self._report_lost(copy, error)
+
+    def take_unstarted(self) -> list[Message[Any]]:
+        """Take out what waits for the rate limit or for demand, and can be given back."""
+        waiting = self.outlet.take_backlog()
+        stay = [message for message in waiting if not can_give_back(message)]
+        if stay:
+            self.outlet.redispatch(stay)
+        unstarted = [message for message in [*waiting, *self._rest] if can_give_back(message)]
+        self._rest = [message for message in self._rest if not can_give_back(message)]
+        return unstarted
 
     def leftovers(self) -> list[Message[Any]]:
         """Take out everything that waits in this stage."""

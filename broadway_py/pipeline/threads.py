@@ -47,7 +47,8 @@ class CallbackThreads:
         try:
             raised, value = await future
         except asyncio.CancelledError:
-            self.stuck += 1
+            if future.cancelled():
+                self.stuck += 1
             raise
         if raised:
             raise value

@@ -87,6 +87,12 @@ class Worker:
         """Take out everything that waits in this stage."""
         raise NotImplementedError
 
+    def forget(self) -> None:
+        """After a crash: nothing is in hand any more."""
+        self.held = ()
+        self.busy_since = None
+        self._in_callback = False
+
     def cut_off(self) -> None:
         """Stop what user code is running here; a settlement under way is left alone."""
         self.cut = True
@@ -94,18 +100,16 @@ class Worker:
         if self._in_callback and self.task is not None:
             self.task.cancel()
 
-    def was_cut(self, cancelled: asyncio.CancelledError) -> bool:
-        """True when *cancelled* is the end that :meth:`cut_off` asked for; re-raises when somebody else cancelled us.
+    def was_cut(self) -> bool:
+        """True when a cancellation that a callback let out is the end that :meth:`cut_off` asked for.
 
-        False: nobody asked for it, so it belongs to the callback that let it out.
+        False: nobody asked for it (a client library, or the callback itself), so it belongs to the callback.
         """
         task = asyncio.current_task()
-        if task is None or not task.cancelling():
-            return False
-        if not self.cut:
-            raise cancelled
-        task.uncancel()
-        return True
+        asked = task is not None and task.cancelling() > 0
+        if asked and task is not None:
+            task.uncancel()
+        return asked and self.cut
 
     def span(self, event: str, **metadata: Any) -> Span | None:
         """Begin a pair of telemetry events; None when nobody is attached to any, so that nobody pays."""
@@ -144,7 +148,9 @@ class Worker:
                 span.exception(error)
             self._log_handle_failed(error)
         except asyncio.CancelledError as cancelled:
-            self.was_cut(cancelled)
+            self.was_cut()
+            if span is not None:
+                span.exception(cancelled)
             self._log_handle_failed(cancelled)
         else:
             if span is not None:
@@ -190,4 +196,8 @@ def failure_from(error: BaseException) -> Failed:
     """The status of a message whose callback let *error* out."""
     if isinstance(error, asyncio.CancelledError):
         return Failed("cancelled", "the callback was cancelled, and not by the pipeline", error)
-    return Failed("raised", f"{type(error).__name__}: {error}", error)
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001  # an error that cannot say what it is
+        text = "(its text cannot be shown)"
+    return Failed("raised", f"{type(error).__name__}: {text}", error)

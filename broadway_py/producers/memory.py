@@ -29,6 +29,7 @@ class _Position:
         self.items = items
         self.sync: Iterator[Any] | None = None
         self.waiting: AsyncIterator[Any] | None = None
+        self.error: Exception | None = None
 
 
 class MemoryProducer(Producer):
@@ -62,8 +63,17 @@ class MemoryProducer(Producer):
         """The next *demand* items of an iterable; of an async one, the next."""
         if self._position.waiting is not None:
             return await self._next_of_async(self._position.waiting)
-        items = list(islice(self._position.sync or (), demand))
+        items: list[Any] = []
+        if self._position.error is None:
+            try:
+                # extend() keeps what came before an error.
+                items.extend(islice(self._position.sync or (), demand))
+            except Exception as error:  # noqa: BLE001  # raised again once what came before it was handed over
+                self._position.error = error
         if not items:
+            failure, self._position.error = self._position.error, None
+            if failure is not None:
+                raise failure
             return None
         return [item if isinstance(item, Message) else Message(item) for item in items]
 
@@ -89,8 +99,24 @@ class MemoryProducer(Producer):
             return None
         return [item if isinstance(item, Message) else Message(item)]
 
+    async def prepare_for_draining(self) -> None:
+        """Call off a read that is still waiting; hand over what it had read."""
+        reading = await self._stop_reading()
+        if (
+            reading is not None
+            and not reading.cancelled()
+            and reading.exception() is None
+            and (read := reading.result())
+        ):
+            await self.push(read)
+
     async def close(self) -> None:
         """Call off a read that is still waiting."""
-        if self._reading is not None:
-            self._reading.cancel()
-            await asyncio.wait({self._reading})
+        await self._stop_reading()
+
+    async def _stop_reading(self) -> asyncio.Task[list[Message[Any]] | None] | None:
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            reading.cancel()
+            await asyncio.wait({reading})
+        return reading

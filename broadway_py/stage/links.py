@@ -135,7 +135,12 @@ class Outlet(Generic[T]):
 
     def dispatch(self, events: Sequence[T]) -> None:
         """Send *events* on; what nobody has demand for stays here as :attr:`backlog`."""
-        self.demand = max(0, self.demand - len(events))
+        # Below zero when a producer gave more than it was asked for: the next asks are for what is here already.
+        self.demand -= len(events)
+        self._carry_out(self._dispatcher.dispatch(events))
+
+    def redispatch(self, events: Sequence[T]) -> None:
+        """Put back what :meth:`take_backlog` gave up."""
         self._carry_out(self._dispatcher.dispatch(events))
 
     def _carry_out(self, deliveries: list[Delivery[Edge[T], T]]) -> None:
@@ -143,7 +148,7 @@ class Outlet(Generic[T]):
             edge.inlet.arrived(edge, events)
 
     def take_backlog(self) -> list[T]:
-        """Give up what waits here."""
+        """Give up what waits here. Its demand stays counted as met until it is put back or settled elsewhere."""
         return self._dispatcher.take_queued()
 
     def close(self) -> None:
