@@ -1,0 +1,274 @@
+"""The embedded queue as a source: a durable queue in an SQLite file, which needs no broker."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Annotated, Any, Final, Literal, NamedTuple, get_args
+
+from pydantic import Field
+
+from broadway_py.acknowledger import Acknowledger
+from broadway_py.clock import SYSTEM_CLOCK, Clock
+from broadway_py.errors import ProducerError, SettleError
+from broadway_py.log import logger
+from broadway_py.message import Acknowledgement, Message, Outcome
+from broadway_py.options import Duration, PositiveInt
+from broadway_py.producer import Producer
+from broadway_py.stage.wake import Wake
+from broadway_py.storage.errors import StorageError
+from broadway_py.storage.queue_consumer import ConsumerLost, QueueConsumer, Taken
+from broadway_py.storage.queue_file import QueueFile
+from broadway_py.storage.queue_options import QueuePlace
+from broadway_py.storage.queue_rows import Buried, Held, Row
+
+__all__ = ["QueueAcknowledger", "QueueOptions", "QueueProducer"]
+
+log = logger("broadway_py.producers.queue")
+
+#: The most that one transaction takes; more would make the others in it wait.
+_MOST_AT_ONCE: Final = 500
+
+#: What happens to a failed message: kept among the dead letters of the file, or removed.
+OnFailure = Literal["dead_letter", "drop"]
+
+
+class QueueOptions(QueuePlace):
+    """The settings of a :class:`QueueProducer`."""
+
+    #: How long a reader may stand still before others get what it holds, in seconds. It is no limit for a handler:
+    #: a reader that is alive keeps its messages. What a dead one held is given back at once.
+    visibility: Annotated[Duration, Field(gt=0)] = 30.0
+    #: What happens to a failed message, where ``configure_ack(on_failure=…)`` says nothing else.
+    on_failure: OnFailure = "dead_letter"
+    #: The producer's name in metrics and logs.
+    name: str | None = None
+    #: How many readers the pipeline opens in each process.
+    concurrency: PositiveInt = 1
+
+
+class QueueProducer(Producer):
+    """Takes messages from a queue of the embedded kind (see :class:`broadway_py.queue.Queue`, which puts them there).
+
+    Any number of processes may read and write one file at the same time. A message is removed when it was handled,
+    in a durable transaction; what a process held when it died comes again, to whoever asks next.
+
+    ``message.data`` is bytes. ``message.metadata`` holds what was put with it, and ``message_id``, ``queue``,
+    ``enqueued_at`` (seconds since 1970) and ``redelivered``; ``message.attempt`` counts the times it was taken.
+
+    Args:
+        path: the file; made if it is missing.
+        queue: the queue in the file; made if it is new.
+        visibility: how long a reader may stand still before others get what it holds, in seconds.
+        on_failure: ``"dead_letter"`` keeps failed messages in the file, ``"drop"`` removes them. For one message:
+            ``message.configure_ack(on_failure="drop")``.
+        name: the producer's name in metrics and logs.
+        concurrency: how many readers the pipeline opens in each process.
+
+    Raises:
+        OptionsError: a setting is wrong.
+    """
+
+    #: What tells the time; a test puts a fake here.
+    clock: Clock = SYSTEM_CLOCK
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        queue: str,
+        visibility: float | str = 30.0,
+        *,
+        on_failure: OnFailure = "dead_letter",
+        name: str | None = None,
+        concurrency: int = 1,
+    ) -> None:
+        self.options = QueueOptions(
+            path=path, queue=queue, visibility=visibility, on_failure=on_failure, name=name, concurrency=concurrency
+        )
+        self.name = self.options.name
+        self.concurrency = self.options.concurrency
+        self._file: QueueFile | None = None
+        self._consumer: QueueConsumer | None = None
+
+    async def open(self) -> None:
+        """Open the file, and give back what readers that died have left in it."""
+        options = self.options
+        self._wake = Wake()
+        self._is_paused = False
+        self._gone: ProducerError | None = None
+        try:
+            self._file = await QueueFile.open(options.path, options.queue, self.clock)
+            self._consumer = await QueueConsumer.open(self._file, options.visibility)
+        except StorageError as error:
+            raise ProducerError(str(error)) from error
+        self._acknowledger = QueueAcknowledger(self._consumer, options.path, self.pipeline)
+        self._upkeep = asyncio.create_task(self._keep_up(self._consumer), name=f"queue-upkeep:{options.queue}")
+
+    async def handle_demand(self, demand: int) -> Sequence[Message[Any]]:
+        """At most *demand* messages, the oldest first; waits, without looking again and again, while there is none."""
+        consumer = self._consumer
+        if consumer is None:
+            raise ProducerError(f"queue file {self.options.path}: it is closed: open() comes before handle_demand()")
+        with consumer.listening(self._wake.set):
+            while not self.draining.is_set():
+                self._check()
+                if self._is_paused:
+                    await self._wake.wait()
+                    continue
+                taken = await self._take(consumer, min(demand, _MOST_AT_ONCE))
+                if taken.rows and self._paused_meanwhile():
+                    await self._give_back(consumer, taken.rows)
+                elif taken.rows:
+                    return [self._message(row) for row in taken.rows]
+                else:
+                    await self._wake.wait_until(taken.next_due, self.clock)
+        return []
+
+    def _paused_meanwhile(self) -> bool:
+        return self._is_paused and not self.draining.is_set()
+
+    def _check(self) -> None:
+        if self._gone is not None:
+            raise self._gone
+
+    async def _take(self, consumer: QueueConsumer, limit: int) -> Taken:
+        try:
+            return await consumer.take(limit)
+        except StorageError as error:
+            raise ProducerError(str(error)) from error
+
+    async def _give_back(self, consumer: QueueConsumer, rows: Sequence[Row]) -> None:
+        try:
+            await consumer.release([Held(row.id, row.lease) for row in rows])
+        except StorageError as error:
+            raise ProducerError(str(error)) from error
+
+    def _message(self, row: Row) -> Message[bytes]:
+        metadata: dict[str, Any] = {"message_id": str(row.id)}
+        if row.metadata is not None:
+            metadata.update(json.loads(row.metadata))
+        metadata["queue"] = self.options.queue
+        metadata["enqueued_at"] = row.enqueued_at
+        metadata["redelivered"] = row.attempts > 1
+        receipt = Receipt(Held(row.id, row.lease), self.options.on_failure)
+        message = Message(row.payload, metadata, Acknowledgement(self._acknowledger, None, receipt))
+        message.attempt = row.attempts
+        return message
+
+    async def _keep_up(self, consumer: QueueConsumer) -> None:
+        trouble = ""
+        while True:
+            await self.clock.sleep(consumer.round)
+            try:
+                await consumer.upkeep()
+            except ConsumerLost as error:
+                self._gone = ProducerError(str(error))
+                self._wake.set()
+                self.lost(self._gone)
+                return
+            except StorageError as error:
+                # Takes and settlements meet the same trouble and say so; here it is enough to go on trying.
+                if trouble != str(error):
+                    trouble = str(error)
+                    log.warning("the upkeep of a queue's leases failed; trying again", reason=trouble)
+            else:
+                trouble = ""
+
+    async def pause(self) -> None:
+        """Take nothing more. Nothing is fetched in advance, so there is nothing to give back."""
+        self._is_paused = True
+
+    async def resume(self) -> None:
+        """Take again."""
+        self._is_paused = False
+        self._wake.set()
+
+    async def prepare_for_draining(self) -> None:
+        """End a ``handle_demand`` that waits."""
+        self._wake.set()
+
+    async def close(self) -> None:
+        """Give back what is still held, and close the file if nobody else in this process uses it."""
+        consumer, self._consumer = self._consumer, None
+        file, self._file = self._file, None
+        if consumer is not None:
+            self._upkeep.cancel()
+            await asyncio.wait([self._upkeep])
+            if not self._upkeep.cancelled() and (error := self._upkeep.exception()) is not None:
+                log.error("the upkeep of a queue's leases has crashed", exc_info=error)
+            await consumer.close()
+        if file is not None:
+            await file.close()
+
+
+class Receipt(NamedTuple):
+    """What settles one message."""
+
+    held: Held
+    on_failure: OnFailure
+
+
+class QueueAcknowledger(Acknowledger):
+    """Settles what one reader has taken; once the reader is closed it settles nothing."""
+
+    def __init__(self, consumer: QueueConsumer, path: str, pipeline: str) -> None:
+        self._consumer = consumer
+        self._path = path
+        self._pipeline = pipeline
+
+    async def ack(self, ref: Hashable, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]) -> None:
+        """Remove the successful, move the failed to the dead letters: one transaction, durable on return.
+
+        Raises:
+            SettleError: those whose lease has gone to somebody else, or all of them when the file refuses.
+        """
+        done = [message.acknowledgement.data.held for message in successful]
+        dead: list[Buried] = []
+        for message in failed:
+            receipt: Receipt = message.acknowledgement.data
+            if receipt.on_failure == "drop":
+                done.append(receipt.held)
+            else:
+                dead.append(_buried(receipt.held, message))
+        await self._settle(self._consumer.settle(done, dead, self._pipeline), [*successful, *failed])
+
+    async def release(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
+        """Give back without a decision; the attempt does not count. Raises as :meth:`ack` does."""
+        await self._settle(self._consumer.release([m.acknowledgement.data.held for m in messages]), messages)
+
+    def outcome_of_failed(self, data: Any) -> Outcome:
+        """Dead-lettered or dropped, as ``on_failure`` says."""
+        return "dropped" if data.on_failure == "drop" else "dead_lettered"
+
+    def configure(self, ref: Hashable, data: Any, options: Mapping[str, Any]) -> Receipt:
+        """``on_failure="dead_letter"`` or ``"drop"``, for one message."""
+        receipt: Receipt = data
+        for option, value in options.items():
+            if option != "on_failure":
+                raise ValueError(f"configure_ack({option}=…): the embedded queue knows on_failure only")
+            if value not in get_args(OnFailure):
+                raise ValueError(f"configure_ack(on_failure=…) takes 'dead_letter' or 'drop', got {value!r}")
+            receipt = receipt._replace(on_failure=value)
+        return receipt
+
+    async def _settle(self, settling: Any, messages: Sequence[Message[Any]]) -> None:
+        try:
+            gone: set[Held] = await settling
+        except StorageError as error:
+            raise SettleError(str(error), unsettled=messages) from error
+        if gone:
+            raise SettleError(
+                f"queue file {self._path}: {len(gone)} of {len(messages)} messages were no longer held by this reader "
+                "and were left alone: it was closed, or stood still for longer than its visibility, "
+                "and others may have taken them",
+                unsettled=[message for message in messages if message.acknowledgement.data.held in gone],
+            )
+
+
+def _buried(held: Held, message: Message[Any]) -> Buried:
+    status = message.status
+    if status is None:
+        return Buried(held, "failed", None)
+    return Buried(held, status.cause, None if status.exception is None else type(status.exception).__name__)

@@ -1,0 +1,90 @@
+"""How a file is opened, and how a transaction begins and ends."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import sqlite3
+import time
+from typing import Final
+
+from broadway_py.storage.errors import explain, refuse_hopeless
+from broadway_py.storage.schema import Schema
+
+__all__ = ["begin", "commit", "connect", "undo"]
+
+#: How long a transaction waits for those of other processes, in seconds, before its callers get an error.
+PATIENCE: Final = 10.0
+#: Pages in the write-ahead log before they are moved into the file: 8 MB.
+_CHECKPOINT_PAGES: Final = 2_000
+#: A log that had to grow is cut back to this many bytes.
+_LOG_BYTES: Final = 32 * 1024 * 1024
+
+
+def connect(path: str, schema: Schema) -> sqlite3.Connection:
+    """Open *path*, made if it is missing, with the tables of *schema*; for use in the calling thread alone.
+
+    What is committed survives a loss of power (``synchronous=FULL``).
+
+    Raises:
+        StorageError: why not, and what to do.
+    """
+    refuse_hopeless(schema.what, path)
+    connection: sqlite3.Connection | None = None
+    try:
+        connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
+        connection.execute("PRAGMA synchronous = FULL")
+        # The kind of file is looked at first: another program's database keeps its journal mode.
+        begin(connection)
+        schema.prepare(connection, path)
+        commit(connection)
+        _patiently(connection, "PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+        connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
+    except BaseException as error:
+        if connection is not None:
+            connection.close()
+        if isinstance(error, sqlite3.Error):
+            raise explain(schema.what, path, error) from error
+        raise
+    return connection
+
+
+def begin(connection: sqlite3.Connection) -> None:
+    """Begin to write; waits for the transactions of other processes."""
+    _patiently(connection, "BEGIN IMMEDIATE")
+
+
+def _patiently(connection: sqlite3.Connection, statement: str) -> None:
+    """Execute *statement*, again while others have the file locked.
+
+    SQLite's own waiting sleeps up to 100 ms at a time, and a busy neighbour always gets in between: one process was
+    seen to do a thousand transactions for each of its neighbour's. Short, uneven sleeps give everybody a turn. For
+    a change of the journal mode SQLite does not wait at all.
+    """
+    deadline = time.monotonic() + PATIENCE
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        while True:
+            try:
+                connection.execute(statement)
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                    raise
+            time.sleep(random.uniform(0.0001, 0.001))
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {int(PATIENCE * 1000)}")
+
+
+def commit(connection: sqlite3.Connection) -> None:
+    """End the transaction; returns once it is on the disk."""
+    connection.execute("COMMIT")
+
+
+def undo(connection: sqlite3.Connection) -> None:
+    """Take the transaction back, if there still is one; a disk that is full may have taken it back already."""
+    if connection.in_transaction:
+        # When even this fails the connection is beyond help, and the next BEGIN says why.
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")

@@ -1,0 +1,61 @@
+"""What a file on disk can refuse, said in one sentence: where, what happened, what to do."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+from broadway_py.errors import BroadwayError
+
+__all__ = ["StorageError", "explain", "refuse_hopeless"]
+
+# The low byte is the primary result code; the rest says more than anybody can act on.
+_PRIMARY: Final = 0xFF
+
+_SENTENCES: Final = {
+    sqlite3.SQLITE_FULL: "the disk is full; nothing of this call was stored: free some space and try again",
+    sqlite3.SQLITE_IOERR: "the disk reports an error; nothing of this call was stored: look at the disk and try again",
+    sqlite3.SQLITE_CORRUPT: "the file is damaged: stop everything that uses it and restore it from a backup",
+    sqlite3.SQLITE_NOTADB: "the file is not a SQLite database: choose another path",
+    sqlite3.SQLITE_READONLY: (
+        "the file cannot be written: give this user write permission to the file and its directory, "
+        "or choose another path"
+    ),
+    sqlite3.SQLITE_CANTOPEN: (
+        "the file cannot be opened or made: give this user write permission to the file and its directory, "
+        "or choose another path"
+    ),
+    sqlite3.SQLITE_BUSY: (
+        "another program has kept the file locked for too long; nothing of this call was stored: "
+        "end what holds it (an open transaction in a database tool, say) and try again"
+    ),
+}
+
+
+class StorageError(BroadwayError):
+    """A file that keeps things is away or refuses. Nothing of the call that got this was stored."""
+
+
+def explain(what: str, path: str, error: sqlite3.Error) -> StorageError:
+    """*error* of SQLite about *path*, in one sentence; *what* is "queue file", for example."""
+    code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY
+    return StorageError(f"{what} {path}: {_SENTENCES.get(code, f'SQLite says: {error}')}")
+
+
+def refuse_hopeless(what: str, path: str) -> None:
+    """Say plainly what SQLite would only call "unable to open database file".
+
+    Raises:
+        StorageError: the directory is missing, or *path* is something else than a file.
+    """
+    place = Path(path)
+    parent = place.parent
+    if not parent.is_dir():
+        problem = "is not a directory" if parent.exists() else "does not exist"
+        raise StorageError(f"{what} {path}: its directory {parent} {problem}: create it, or choose another path")
+    if place.is_dir():
+        raise StorageError(f"{what} {path}: this is a directory: choose the path of a file")
+    if place.exists() and not os.access(place, os.W_OK):
+        raise StorageError(f"{what} {path}: {_SENTENCES[sqlite3.SQLITE_READONLY]}")

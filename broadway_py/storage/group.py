@@ -1,0 +1,161 @@
+"""Group commit: many requests in one durable transaction, each of them on its own when it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, Generic, Literal, TypeVar
+
+from broadway_py.storage.connection import begin, commit, undo
+from broadway_py.storage.errors import StorageError, explain
+from broadway_py.storage.schema import Schema
+
+__all__ = ["GROUP_ROWS", "GROUP_SECONDS", "Request", "execute", "gather"]
+
+R = TypeVar("R")
+
+#: A transaction takes in requests up to this many rows …
+GROUP_ROWS: Final = 500
+#: … and for this long, in seconds; what came later waits for the next one.
+GROUP_SECONDS: Final = 0.020
+
+
+class Request(Generic[R]):
+    """One piece of work on the connection, and who waits for it. Made in the caller's event loop."""
+
+    __slots__ = ("error", "future", "kind", "loop", "result", "rows", "unclaimed", "wakes", "work")
+
+    def __init__(
+        self,
+        work: Callable[[sqlite3.Connection], R],
+        kind: Literal["read", "write"],
+        *,
+        rows: int = 0,
+        wakes: bool = False,
+        unclaimed: Callable[[R], object] | None = None,
+    ) -> None:
+        self.work = work
+        self.kind = kind
+        self.rows = rows
+        self.wakes = wakes
+        self.unclaimed = unclaimed
+        self.loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[R] = self.loop.create_future()
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def deliver(self) -> None:
+        """In the loop: hand the outcome to whoever waits."""
+        if self.future.done():  # cancelled meanwhile
+            if self.error is None and self.unclaimed is not None:
+                self.unclaimed(self.result)
+        elif self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.result)
+
+
+def gather(todo: deque[Request[Any]]) -> list[Request[Any]]:
+    """Take from the front of *todo* what belongs into one transaction: at least one request."""
+    group = [todo.popleft()]
+    rows = group[0].rows
+    while todo and rows + todo[0].rows <= GROUP_ROWS:
+        rows += todo[0].rows
+        group.append(todo.popleft())
+    return group
+
+
+def execute(
+    connection: sqlite3.Connection, schema: Schema, path: str, group: list[Request[Any]]
+) -> tuple[list[Request[Any]], list[Request[Any]]]:
+    """Run *group*: those that only read at once, the others in one transaction.
+
+    Returns:
+        Those that are finished, with their result or error, and those that must wait for the next transaction
+        because this one took too long or was lost before their turn.
+    """
+    # A caller that was cancelled before its turn wants nothing any more.
+    wanted = [request for request in group if not request.future.cancelled()]
+    writes = [request for request in wanted if request.kind == "write"]
+    finished = [request for request in wanted if request.kind == "read"]
+    for request in finished:
+        _attempt(connection, schema, path, request)
+    if not writes:
+        return finished, []
+    transaction = _Transaction(connection, schema, path)
+    left = transaction.run(writes)
+    return finished + transaction.members, left
+
+
+class _Transaction:
+    def __init__(self, connection: sqlite3.Connection, schema: Schema, path: str) -> None:
+        self.connection = connection
+        self.schema = schema
+        self.path = path
+        #: Those whose work was tried.
+        self.members: list[Request[Any]] = []
+
+    def run(self, writes: list[Request[Any]]) -> list[Request[Any]]:
+        """Try *writes* and commit; those left over, for another transaction."""
+        try:
+            begin(self.connection)
+        except sqlite3.Error as error:
+            self.members = writes
+            self._lose(explain(self.schema.what, self.path, error))
+            return []
+        until = time.monotonic() + GROUP_SECONDS
+        for index, request in enumerate(writes):
+            if index and time.monotonic() > until:
+                break
+            self.members.append(request)
+            # The only one needs no savepoint: when it fails, the transaction is undone as a whole.
+            self._try(request, guarded=len(writes) > 1)
+            if not self.connection.in_transaction:
+                # SQLite has undone everything (a full disk does that), and with it the neighbours' work.
+                self._lose(request.error)
+                return writes[len(self.members) :]
+        try:
+            commit(self.connection)
+        except sqlite3.Error as error:
+            undo(self.connection)
+            self._lose(explain(self.schema.what, self.path, error))
+        return writes[len(self.members) :]
+
+    def _try(self, request: Request[Any], *, guarded: bool) -> None:
+        connection = self.connection
+        try:
+            if guarded:
+                connection.execute("SAVEPOINT request")
+            _attempt(connection, self.schema, self.path, request)
+            if request.error is None:
+                if guarded:
+                    connection.execute("RELEASE request")
+            elif connection.in_transaction:
+                connection.execute("ROLLBACK TO request" if guarded else "ROLLBACK")
+        except sqlite3.Error as error:
+            # Not even back to the savepoint: nothing of this transaction can be kept.
+            request.error = request.error or explain(self.schema.what, self.path, error)
+            undo(connection)
+
+    def _lose(self, error: BaseException | None) -> None:
+        for request in self.members:
+            if request.error is None:
+                sentence = str(error) if isinstance(error, StorageError) else _LOST.format(self.schema.what, self.path)
+                # One exception each: they are raised in different tasks, and each gets a traceback of its own.
+                request.error = StorageError(sentence)
+
+
+_LOST: Final = "{} {}: the transaction was lost; nothing of this call was stored: try again"
+
+
+def _attempt(connection: sqlite3.Connection, schema: Schema, path: str, request: Request[Any]) -> None:
+    try:
+        request.result = request.work(connection)
+    except sqlite3.Error as error:
+        request.error = explain(schema.what, path, error)
+        request.error.__cause__ = error
+    except BaseException as error:  # noqa: BLE001  # whatever it is, it belongs to the caller
+        request.error = error

@@ -1,0 +1,57 @@
+"""Which tables a file has: versions that only move forward, and files that are not ours."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+
+from broadway_py.storage.errors import StorageError
+
+__all__ = ["Schema"]
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """The tables of one kind of file.
+
+    The file remembers its kind (``PRAGMA application_id``) and how many migrations it has seen (``user_version``).
+    """
+
+    #: "queue file", for example: how error messages call it.
+    what: str
+    #: A number of its own for this kind of file.
+    application_id: int
+    #: What makes version 1 out of an empty file, version 2 out of version 1, and so on; each a list of statements.
+    migrations: tuple[tuple[str, ...], ...]
+
+    @property
+    def version(self) -> int:
+        """The version that this program writes."""
+        return len(self.migrations)
+
+    def prepare(self, connection: sqlite3.Connection, path: str) -> None:
+        """Bring the file to :attr:`version`, inside the transaction that the caller has begun.
+
+        Raises:
+            StorageError: the file belongs to another program, or to a newer version of this one.
+        """
+        (kind,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if kind != self.application_id and (kind or version or tables):
+            raise StorageError(
+                f"{self.what} {path}: this is a SQLite database of another program; nothing was changed: "
+                "choose another path"
+            )
+        if version > self.version:
+            raise StorageError(
+                f"{self.what} {path}: the file has version {version}, this program knows versions up to "
+                f"{self.version}; nothing was changed: use the newer broadway-py that made it, or another file"
+            )
+        if version == self.version:
+            return
+        for statements in self.migrations[version:]:
+            for statement in statements:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {self.application_id}")
+        connection.execute(f"PRAGMA user_version = {self.version}")

@@ -1,0 +1,260 @@
+"""The one thread of this process that touches a file."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import queue
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future as ThreadFuture
+from typing import Any, Final, TypeVar
+
+from broadway_py.log import logger
+from broadway_py.storage.connection import connect
+from broadway_py.storage.errors import StorageError
+from broadway_py.storage.group import Request, execute, gather
+from broadway_py.storage.schema import Schema
+
+__all__ = ["Writer"]
+
+R = TypeVar("R")
+
+log = logger("broadway_py.storage")
+
+#: How many requests may wait for the thread; whoever brings one more waits to hand it in.
+MAX_WAITING: Final = 4_096
+#: While somebody listens, other processes' commits are looked for this often, in seconds: soon after something has
+#: happened, and more and more seldom while nothing does (docs/decisions/0013-queue-wakeup.md).
+LOOK_FIRST: Final = 0.005
+LOOK_LAST: Final = 0.100
+_LOOK_GROWTH: Final = 1.5
+
+_Call = tuple[asyncio.AbstractEventLoop, Callable[[], object]]
+
+
+class Writer:
+    """Runs functions of the connection in a thread of its own, in groups that share one durable transaction.
+
+    Made, shared and stopped by :mod:`broadway_py.storage.sharing`. Any number of event loops may use one.
+
+    Args:
+        path: the file; made if it is missing.
+        schema: its tables.
+    """
+
+    def __init__(self, path: str, schema: Schema) -> None:
+        self.path = path
+        self.schema = schema
+        #: Done when the file is open; holds the StorageError if it is not.
+        self.opened: ThreadFuture[None] = ThreadFuture()
+        #: Done when the thread has closed the file.
+        self.ended: ThreadFuture[None] = ThreadFuture()
+        for outcome in (self.opened, self.ended):
+            outcome.set_running_or_notify_cancel()  # one cancelled waiter must not cancel it for all
+        self._inbox: queue.SimpleQueue[Request[Any] | None] = queue.SimpleQueue()
+        self._todo: deque[Request[Any]] = deque()
+        self._lock = threading.Lock()
+        self._waiting = 0
+        self._parked: deque[_Call] = deque()
+        self._listeners: set[_Call] = set()
+        self._is_stopping = False
+        self._last_seen: int | None = None
+
+    def start(self) -> None:
+        """Start the thread. It is daemonic: a process may end at any moment, and what was confirmed is on the disk."""
+        threading.Thread(target=self._live, name=f"broadway-storage:{self.path}", daemon=True).start()
+
+    def stop(self) -> None:
+        """Finish what was asked for, close the file, end the thread; refuse what comes later. See :attr:`ended`."""
+        with self._lock:
+            if not self._is_stopping:
+                self._is_stopping = True
+                self._inbox.put(None)
+
+    async def write(
+        self,
+        work: Callable[[sqlite3.Connection], R],
+        *,
+        rows: int = 1,
+        wakes: bool = False,
+        unclaimed: Callable[[R], object] | None = None,
+    ) -> R:
+        """Run *work* inside a transaction, together with others' work; return its result once that is on the disk.
+
+        What *work* raises comes out here, undoes what it did, and touches nobody else's work.
+
+        Args:
+            work: called with the connection, in the writer's thread; must neither commit nor keep it.
+            rows: about how many rows it touches, so that a transaction stays short.
+            wakes: whether those who listen (see :meth:`listening`) have reason to look again.
+            unclaimed: called in the loop with the result, when it was stored but the caller was cancelled meanwhile.
+
+        Raises:
+            StorageError: SQLite refused; nothing of this call was stored.
+        """
+        return await self._ask(Request(work, "write", rows=rows, wakes=wakes, unclaimed=unclaimed))
+
+    async def read(self, work: Callable[[sqlite3.Connection], R]) -> R:
+        """Run *work*, which only reads, outside of any transaction; it sees all writes that have returned.
+
+        Raises:
+            StorageError: SQLite refused.
+        """
+        return await self._ask(Request(work, "read"))
+
+    @contextlib.contextmanager
+    def listening(self, callback: Callable[[], object]) -> Iterator[None]:
+        """While inside, *callback* is called in the running loop whenever there may be something new in the file.
+
+        What is committed after the entry is never missed; a call for nothing is possible.
+        """
+        listener = (asyncio.get_running_loop(), callback)
+        with self._lock:
+            self._listeners.add(listener)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._listeners.discard(listener)
+
+    async def _ask(self, request: Request[R]) -> R:
+        room = asyncio.Event()
+        while not self._admit(request, room):
+            try:
+                await room.wait()
+            except BaseException:
+                self._call_parked()  # it may have been this one's turn, which is the next one's now
+                raise
+            room.clear()
+        return await request.future
+
+    def _call_parked(self) -> None:
+        with self._lock:
+            room = max(0, MAX_WAITING - self._waiting)
+            called = [self._parked.popleft() for _ in range(min(room, len(self._parked)))]
+        for loop, callback in called:
+            _call_in(loop, callback)
+
+    def _admit(self, request: Request[Any], room: asyncio.Event) -> bool:
+        with self._lock:
+            if self._is_stopping:
+                raise StorageError(f"{self.schema.what} {self.path}: it is closed: open it before this call")
+            if self._waiting >= MAX_WAITING:
+                self._parked.append((request.loop, room.set))
+                return False
+            self._waiting += 1
+            self._inbox.put(request)
+            return True
+
+    # --- from here on: in the thread --------------------------------------------------------------------------------
+
+    def _live(self) -> None:
+        try:
+            connection = connect(self.path, self.schema)
+        except BaseException as error:  # noqa: BLE001  # whatever it is, it belongs to those who opened
+            self.opened.set_exception(error)
+            self.ended.set_result(None)
+            return
+        self.opened.set_result(None)
+        try:
+            self._serve(connection)
+        except BaseException as error:
+            log.exception("the storage thread has crashed", path=self.path)
+            self._refuse_all(error)
+        finally:
+            with contextlib.suppress(sqlite3.Error):  # what was confirmed is in the log of the file already
+                connection.close()
+            self.ended.set_result(None)
+
+    def _serve(self, connection: sqlite3.Connection) -> None:
+        is_open = True
+        while is_open or self._todo:
+            if not self._todo:
+                is_open = self._receive(self._wait(connection))
+            while not self._inbox.empty():
+                is_open = self._receive(self._inbox.get()) and is_open
+            if self._todo:
+                self._run_group(connection)
+
+    def _receive(self, request: Request[Any] | None) -> bool:
+        if request is None:
+            return False
+        self._todo.append(request)
+        return True
+
+    def _wait(self, connection: sqlite3.Connection) -> Request[Any] | None:
+        pause = LOOK_FIRST
+        while True:
+            try:
+                return self._inbox.get(timeout=pause if self._listeners else None)
+            except queue.Empty:
+                if self._others_committed(connection):
+                    self._call_listeners()
+                    pause = LOOK_FIRST
+                else:
+                    pause = min(LOOK_LAST, pause * _LOOK_GROWTH)
+
+    def _others_committed(self, connection: sqlite3.Connection) -> bool:
+        try:
+            (seen,) = connection.execute("PRAGMA data_version").fetchone()
+        except sqlite3.Error:
+            return True  # those who are called will run into the same trouble, and can tell it to somebody
+        before, self._last_seen = self._last_seen, int(seen)
+        return before != self._last_seen
+
+    def _run_group(self, connection: sqlite3.Connection) -> None:
+        group = gather(self._todo)
+        try:
+            finished, left = execute(connection, self.schema, self.path, group)
+        except BaseException:
+            self._todo.extendleft(group)  # for _refuse_all, which tells everybody
+            raise
+        self._todo.extendleft(reversed(left))
+        with self._lock:
+            self._waiting -= len(group) - len(left)
+        self._call_parked()
+        self._deliver(finished)
+        if any(request.wakes and request.error is None for request in finished):
+            self._call_listeners()
+
+    def _deliver(self, finished: Iterable[Request[Any]]) -> None:
+        by_loop: dict[asyncio.AbstractEventLoop, list[Request[Any]]] = {}
+        for request in finished:
+            by_loop.setdefault(request.loop, []).append(request)
+        for loop, requests in by_loop.items():
+            _call_in(loop, functools.partial(_hand_over, requests))
+
+    def _call_listeners(self) -> None:
+        with self._lock:
+            listeners = list(self._listeners)
+        for loop, callback in listeners:
+            _call_in(loop, callback)
+
+    def _refuse_all(self, error: BaseException) -> None:
+        with self._lock:
+            self._is_stopping = True
+            self._waiting = 0
+        while not self._inbox.empty():
+            self._receive(self._inbox.get())
+        for request in self._todo:
+            request.error = StorageError(
+                f"{self.schema.what} {self.path}: its thread has crashed ({type(error).__name__}); "
+                "nothing of this call was stored: open it again"
+            )
+        self._deliver(self._todo)
+        self._call_parked()
+
+
+def _hand_over(requests: Iterable[Request[Any]]) -> None:
+    for request in requests:
+        request.deliver()
+
+
+def _call_in(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:
+    # A loop that has been closed has nobody left who could wait.
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(callback)

@@ -1,0 +1,81 @@
+"""Programs of their own that use one queue file; the tests start, count and kill them.
+
+``python -m tests.producers.queue_programs put FILE COUNT`` prints each number once it is confirmed;
+``… work FILE IDS`` handles until its input ends, and appends each payload to IDS before it settles it;
+``… hold FILE COUNT`` takes, says so, and never settles.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+from broadway_py.errors import ProducerError
+from broadway_py.producer import Producer
+from broadway_py.producers.queue import QueueProducer
+from broadway_py.queue import Queue
+from tests.contract.producer_contract import settle
+
+NAME = "q"
+
+
+def _lost(error: ProducerError) -> None:
+    raise error
+
+
+def _reader(path: str) -> Producer:
+    return QueueProducer(path, NAME).copy(index=0, capacity=100, pipeline="program", lost=_lost)
+
+
+async def put(path: str, count: int) -> None:
+    async with Queue(path, NAME) as queue, asyncio.TaskGroup() as tasks:
+
+        async def confirmed(number: int) -> None:
+            await queue.put(str(number))
+            print(number, flush=True)
+
+        for number in range(count):
+            tasks.create_task(confirmed(number))
+
+
+async def work(path: str, ids: str) -> None:
+    reader = _reader(path)
+    await reader.open()
+    print("open", flush=True)
+    ended = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
+    draining = asyncio.create_task(_drain_after(ended, reader))
+    with Path(ids).open("a", encoding="ascii") as file:
+        while messages := await reader.handle_demand(20):
+            file.writelines(f"{message.data.decode()}\n" for message in messages)
+            file.flush()
+            await settle(messages)
+    await draining
+    await reader.close()
+
+
+async def _drain_after(ended: asyncio.Task[str], reader: Producer) -> None:
+    await ended
+    reader.begin_draining()
+    await reader.prepare_for_draining()
+
+
+async def hold(path: str, count: int) -> None:
+    reader = _reader(path)
+    await reader.open()
+    taken = 0
+    while taken < count:
+        taken += len(await reader.handle_demand(count - taken) or ())
+    print("held", flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+
+
+if __name__ == "__main__":
+    program, file, argument = sys.argv[1:]
+    match program:
+        case "put":
+            asyncio.run(put(file, int(argument)))
+        case "work":
+            asyncio.run(work(file, argument))
+        case "hold":
+            asyncio.run(hold(file, int(argument)))

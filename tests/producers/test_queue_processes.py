@@ -1,0 +1,152 @@
+"""One queue file, several processes: nothing lost, nothing doubled, whoever dies when."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from broadway_py.producers.queue import QueueProducer
+from broadway_py.queue import Counts, Queue
+from tests.contract.producer_contract import data, opened, settle, take
+from tests.support.eventually import eventually
+
+DEADLINE = 60.0
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "q.db"
+
+
+@asynccontextmanager
+async def program(*arguments: object) -> AsyncIterator[Process]:
+    """A running program of queue_programs.py; killed at the end if it has not ended."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.producers.queue_programs", *map(str, arguments), stdin=PIPE, stdout=PIPE
+    )
+    try:
+        async with asyncio.timeout(DEADLINE):
+            yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
+        # The transport of the pipe is closed with its last byte.
+        if process.stdout is not None:
+            await process.stdout.read()
+
+
+async def line(process: Process) -> str:
+    assert process.stdout is not None
+    return (await process.stdout.readline()).decode().strip()
+
+
+async def end(process: Process) -> None:
+    """Let a worker drain, and see that it leaves cleanly."""
+    assert process.stdin is not None
+    process.stdin.close()
+    assert await process.wait() == 0
+
+
+def handled(*files: Path) -> Counter[int]:
+    return Counter(int(text) for file in files for text in file.read_text(encoding="ascii").split())
+
+
+async def test_two_workers_and_a_writer_handle_each_message_once(path: Path, tmp_path: Path) -> None:
+    files = [tmp_path / "ids-0", tmp_path / "ids-1"]
+    async with program("work", path, files[0]) as one, program("work", path, files[1]) as two:
+        assert [await line(one), await line(two)] == ["open", "open"]
+        async with program("put", path, 3_000) as writer:
+            confirmed = [int(await line(writer)) for _ in range(3_000)]
+            assert await writer.wait() == 0
+        async with Queue(path, "q") as queue:
+            await eventually(lambda: _is_empty(queue), timeout=DEADLINE, what="the queue is empty")
+        await end(one)
+        await end(two)
+
+    assert sorted(confirmed) == list(range(3_000))
+    assert handled(*files) == Counter(range(3_000))
+    assert all(handled(file) for file in files), "one worker got nothing"
+
+
+async def _is_empty(queue: Queue) -> bool:
+    return await queue.counts() == Counts(0, 0, 0, 0)
+
+
+@pytest.mark.faults
+async def test_a_writer_that_is_killed_has_stored_all_that_it_confirmed(path: Path) -> None:
+    async with program("put", path, 20_000) as writer:
+        confirmed = {int(await line(writer)) for _ in range(700)}
+        writer.kill()
+        assert writer.stdout is not None
+        rest = (await writer.stdout.read()).split(b"\n")
+        confirmed |= {int(text) for text in rest[:-1]}
+        await writer.wait()
+
+    stored: list[int] = []
+    async with Queue(path, "q") as queue, opened(QueueProducer(path, "q")) as copy:
+        ready = (await queue.counts()).ready
+        while len(stored) < ready:
+            messages = await take(copy, min(500, ready - len(stored)))
+            stored += [int(message.data) for message in messages]
+            await settle(messages)
+
+    assert len(confirmed) >= 700
+    assert confirmed <= set(stored)
+    assert len(stored) == len(set(stored))
+
+
+@pytest.mark.faults
+async def test_what_a_killed_worker_held_comes_again_at_once(path: Path, tmp_path: Path) -> None:
+    async with Queue(path, "q") as queue, opened(QueueProducer(path, "q")) as alive:
+        await queue.put_many([b"a", b"b", b"c"])
+        async with program("hold", path, 3) as worker:
+            assert await line(worker) == "held"
+            waiting = asyncio.create_task(take(alive, 3))
+            worker.kill()
+            await worker.wait()
+            async with asyncio.timeout(10):  # its visibility of 30 s is not waited for
+                messages = await waiting
+        assert sorted(data(messages)) == [b"a", b"b", b"c"]
+        assert {message.attempt for message in messages} == {2}
+        await settle(messages)
+        assert await queue.counts() == Counts(0, 0, 0, 0)
+    assert not list(tmp_path.glob("*-consumer-*"))
+
+
+@pytest.mark.faults
+async def test_killing_workers_at_any_moment_loses_nothing(path: Path, tmp_path: Path) -> None:
+    async with Queue(path, "q") as queue:
+        await queue.put_many([str(number) for number in range(4_000)])
+        files = []
+        for life in range(3):
+            files.append(tmp_path / f"ids-{life}")
+            before = (await queue.counts()).ready
+            async with program("work", path, files[-1]) as worker:
+                assert await line(worker) == "open"
+                await eventually(partial(_shrank, queue, before), what="the worker handles")
+                worker.kill()
+        files.append(tmp_path / "ids-last")
+        async with program("work", path, files[-1]) as worker:
+            assert await line(worker) == "open"
+            await eventually(lambda: _is_empty(queue), timeout=DEADLINE, what="the queue is empty")
+            await end(worker)
+
+    seen = handled(*files)
+    assert set(seen) == set(range(4_000))
+    # At most what one life held when it died is handled a second time.
+    assert sum(seen.values()) - 4_000 <= 3 * 20
+
+
+async def _shrank(queue: Queue, before: int) -> bool:
+    return (await queue.counts()).ready < before

@@ -1,0 +1,331 @@
+"""``QueueProducer``: what the contract suite does not ask, because only this source has it."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broadway_py.errors import OptionsError, ProducerError, SettleError
+from broadway_py.message import Failed
+from broadway_py.producer import Producer
+from broadway_py.producers.queue import QueueProducer
+from broadway_py.queue import Counts, Queue
+from broadway_py.testing import FakeClock
+from tests.contract.producer_contract import ask, data, give_back, opened, settle, take
+from tests.support.eventually import eventually
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "q.db"
+
+
+@pytest.fixture
+async def queue(path: Path) -> AsyncIterator[Queue]:
+    async with Queue(path, "q") as made:
+        yield made
+
+
+def with_clock(path: Path, clock: FakeClock) -> tuple[Queue, Producer]:
+    queue, producer = Queue(path, "q"), QueueProducer(path, "q")
+    queue.clock = producer.clock = clock
+    return queue, producer
+
+
+async def test_metadata_says_what_the_queue_knows(path: Path) -> None:
+    clock = FakeClock()
+    queue, producer = with_clock(path, clock)
+    async with queue:
+        await queue.put(b"one", {"place": "here"})
+        await queue.put(b"two", {"message_id": "mine", "queue": "no", "enqueued_at": "no", "redelivered": "no"})
+        async with opened(producer) as copy:
+            one, two = await take(copy, 2)
+            assert one.metadata == {
+                "message_id": "1",
+                "place": "here",
+                "queue": "q",
+                "enqueued_at": clock.wall(),
+                "redelivered": False,
+            }
+            assert two.metadata == {
+                "message_id": "mine",
+                "queue": "q",
+                "enqueued_at": clock.wall(),
+                "redelivered": False,
+            }
+            assert (one.id, two.id, one.attempt) == ("1", "mine", 1)
+            await settle([one, two])
+
+
+async def test_one_demand_takes_at_most_five_hundred(path: Path, queue: Queue) -> None:
+    await queue.put_many([b""] * 600)
+    async with opened(QueueProducer(path, "q")) as copy:
+        messages = await copy.handle_demand(10_000)
+        assert messages is not None
+        assert len(messages) == 500
+        await settle(messages)
+
+
+async def test_a_failed_message_is_kept_among_the_dead_letters_with_its_cause(path: Path, queue: Queue) -> None:
+    await queue.put(b"bad")
+    async with opened(QueueProducer(path, "q")) as copy:
+        (message,) = await take(copy, 1)
+        message.status = Failed("raised", "it says bad", KeyError("bad"))
+        await settle(failed=[message])
+    (letter,) = await queue.dead_letters()
+    assert (letter.data, letter.cause, letter.exception) == (b"bad", "raised", "KeyError")
+
+
+async def test_on_failure_drop_keeps_no_dead_letter(path: Path, queue: Queue) -> None:
+    await queue.put(b"bad")
+    async with opened(QueueProducer(path, "q", on_failure="drop")) as copy:
+        await settle(failed=await take(copy, 1))
+    assert await queue.counts() == Counts(0, 0, 0, 0)
+
+
+async def test_a_message_may_choose_its_own_on_failure(path: Path, queue: Queue) -> None:
+    await queue.put_many([b"drop", b"keep"])
+    async with opened(QueueProducer(path, "q")) as copy:
+        drop, keep = await take(copy, 2)
+        drop.configure_ack(on_failure="drop")
+        await settle(failed=[drop, keep])
+    assert [letter.data for letter in await queue.dead_letters()] == [b"keep"]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"on_succes": "ack"}, "configure_ack(on_succes=…): the embedded queue knows on_failure only"),
+        ({"on_failure": "retry"}, "configure_ack(on_failure=…) takes 'dead_letter' or 'drop', got 'retry'"),
+    ],
+)
+async def test_an_unknown_ack_option_is_refused(
+    path: Path, queue: Queue, options: dict[str, str], sentence: str
+) -> None:
+    await queue.put(b"")
+    async with opened(QueueProducer(path, "q")) as copy:
+        (message,) = await take(copy, 1)
+        with pytest.raises(ValueError, match="configure_ack") as refused:
+            message.configure_ack(**options)
+        assert str(refused.value) == sentence
+        await settle([message])
+
+
+async def test_a_delayed_message_comes_when_its_delay_ends(path: Path) -> None:
+    clock = FakeClock()
+    queue, producer = with_clock(path, clock)
+    async with queue, opened(producer) as copy:
+        await queue.put(b"later", delay=60)
+        waiting = await ask(copy, 1)
+        # The producer has looked, found nothing, and set its timer.
+        await eventually(lambda: any(when >= 1_060 for when, *_ in clock._timers), what="a timer for the delay is set")
+        clock.step_wall(-3_600)
+        await clock.advance(59)
+        assert not waiting.done()
+        await clock.advance(1)
+        messages = await waiting
+        assert messages is not None
+        assert data(messages) == [b"later"]
+        await settle(messages)
+
+
+async def test_a_message_put_by_another_program_wakes_a_waiting_demand(path: Path, queue: Queue) -> None:
+    other = sqlite3.connect(path, isolation_level=None)
+    async with opened(QueueProducer(path, "q")) as copy:
+        waiting = await ask(copy, 1)
+        await queue.size()  # the demand has been heard: the thread took both in order
+        other.execute("INSERT INTO messages (queue, enqueued_at, payload) VALUES (1, 0, x'41')")
+        async with asyncio.timeout(10):
+            messages = await waiting
+        assert messages is not None
+        assert data(messages) == [b"A"]
+        await settle(messages)
+    other.close()
+
+
+async def test_what_was_taken_while_the_pause_came_goes_back(path: Path, queue: Queue) -> None:
+    async with opened(QueueProducer(path, "q")) as copy:
+        waiting = await ask(copy, 5)
+        putting = asyncio.create_task(queue.put_many([b"a", b"b"]))
+        await copy.pause()
+        await putting
+        await eventually(lambda: _is_ready(queue, 2), what="both messages are ready")
+        assert not waiting.done()
+        await copy.resume()
+        messages = await waiting
+        assert messages is not None
+        assert [(m.data, m.attempt) for m in messages] == [(b"a", 1), (b"b", 1)]
+        await settle(messages)
+
+
+async def _is_ready(queue: Queue, count: int) -> bool:
+    return await queue.counts() == Counts(count, 0, 0, 0)
+
+
+async def test_released_messages_wake_another_reader_at_once(path: Path, queue: Queue) -> None:
+    await queue.put(b"a")
+    description = QueueProducer(path, "q")
+    async with opened(description, index=0) as one, opened(description, index=1) as other:
+        held = await take(one, 1)
+        waiting = asyncio.create_task(take(other, 1))
+        await give_back(held)
+        (message,) = await waiting
+        assert message.attempt == 1
+        await settle([message])
+
+
+async def test_a_lease_that_was_lost_is_an_unknown_outcome(path: Path, queue: Queue) -> None:
+    await queue.put_many([b"a", b"b", b"c"])
+    async with opened(QueueProducer(path, "q")) as copy:
+        one, two, three = await take(copy, 3)
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("UPDATE messages SET lease = NULL WHERE id < 3")
+        other.close()
+        with pytest.raises(SettleError) as lost:
+            await settle([one], [two, three])
+        assert lost.value.unsettled == [one, two]
+        assert str(lost.value) == (
+            f"queue file {path}: 2 of 3 messages were no longer held by this reader and were left alone: it was "
+            "closed, or stood still for longer than its visibility, and others may have taken them"
+        )
+    assert await queue.counts() == Counts(2, 0, 0, 1)
+
+
+async def test_a_file_that_refuses_makes_outcomes_unknown_and_the_messages_come_again(path: Path, queue: Queue) -> None:
+    await queue.put_many([b"a", b"b"])
+    clock = FakeClock()
+    producer = QueueProducer(path, "q")
+    producer.clock = clock
+    async with opened(producer) as copy:
+        messages = await take(copy, 2)
+        await _query_only(queue, "ON")
+        with pytest.raises(SettleError) as refused:
+            await settle(messages)
+        assert refused.value.unsettled == messages
+        assert str(refused.value) == (
+            f"queue file {path}: the file cannot be written: give this user write permission to the file and its "
+            "directory, or choose another path"
+        )
+        await _query_only(queue, "OFF")
+        await clock.advance(1)
+        again = await take(copy, 2)
+        assert [message.attempt for message in again] == [2, 2]
+        await settle(again)
+
+
+async def _query_only(queue: Queue, value: str) -> None:
+    assert queue._file is not None
+    await queue._file.writer.read(lambda at: at.execute(f"PRAGMA query_only = {value}"))
+
+
+async def test_a_file_that_refuses_takes_is_a_lost_source(path: Path, queue: Queue) -> None:
+    await queue.put(b"a")
+    async with opened(QueueProducer(path, "q")) as copy:
+        await _query_only(queue, "ON")
+        with pytest.raises(ProducerError) as lost:
+            await copy.handle_demand(1)
+        await _query_only(queue, "OFF")
+        assert str(lost.value) == (
+            f"queue file {path}: the file cannot be written: give this user write permission to the file and its "
+            "directory, or choose another path"
+        )
+
+
+async def test_a_reader_that_was_declared_dead_reports_the_loss_and_ends_its_demand(path: Path, queue: Queue) -> None:
+    clock = FakeClock()
+    producer = QueueProducer(path, "q")
+    producer.clock = clock
+    losses: list[ProducerError] = []
+    await queue.put(b"a")
+    async with opened(producer, losses=losses) as copy:
+        (held,) = await take(copy, 1)
+        waiting = await ask(copy, 1)
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("DELETE FROM consumers")
+        other.close()
+
+        async def lost() -> bool:
+            await clock.advance(1)
+            return bool(losses)
+
+        await eventually(lost, what="the loss is reported")
+        with pytest.raises(ProducerError) as ended:
+            await waiting
+        assert ended.value is losses[0]
+        assert str(ended.value) == (
+            f"queue file {path}: this consumer was declared dead, for its lock file {path}-consumer-1 was gone; "
+            "what it held was given back: leave lock files alone"
+        )
+        await settle([held])
+
+
+async def test_trouble_with_the_upkeep_is_logged_once_and_tried_again(
+    path: Path, queue: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = FakeClock()
+    producer = QueueProducer(path, "q", visibility=3)
+    producer.clock = clock
+    await queue.put(b"a")
+
+    async def troubled() -> bool:
+        await clock.advance(1)
+        return bool(caplog.records)
+
+    async with opened(producer) as copy:
+        messages = await take(copy, 1)
+        await _query_only(queue, "ON")
+        await eventually(troubled, what="the trouble is logged")
+        for _ in range(3):
+            await queue.size()
+            await clock.advance(1)
+        await queue.size()
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
+        await _query_only(queue, "OFF")
+        await settle(messages)
+
+
+async def test_opening_a_file_that_cannot_be_used_is_a_source_that_is_away(tmp_path: Path) -> None:
+    path = tmp_path / "no" / "q.db"
+    copy = QueueProducer(path, "q").copy(index=0, capacity=1, pipeline="p", lost=lambda _: None)
+    with pytest.raises(ProducerError) as away:
+        await copy.open()
+    assert str(away.value) == (
+        f"queue file {path}: its directory {path.parent} does not exist: create it, or choose another path"
+    )
+    await copy.close()
+
+
+async def test_a_demand_before_opening_is_refused(path: Path) -> None:
+    copy = QueueProducer(path, "q").copy(index=0, capacity=1, pipeline="p", lost=lambda _: None)
+    with pytest.raises(ProducerError) as refused:
+        await copy.handle_demand(1)
+    assert str(refused.value) == f"queue file {path}: it is closed: open() comes before handle_demand()"
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"visibility": 0}, "visibility: expected greater than 0, got 0"),
+        (
+            {"visibility": "soon"},
+            "visibility: expected a duration in seconds, or text such as '500ms', '2s', '1m', got 'soon'",
+        ),
+        ({"on_failure": "reject"}, "on_failure: expected 'dead_letter' or 'drop', got 'reject'"),
+        ({"concurrency": 0}, "concurrency: expected greater than or equal to 1, got 0"),
+    ],
+)
+def test_a_wrong_setting_is_refused_with_its_name(settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(OptionsError) as refused:
+        QueueProducer("q.db", "q", **settings)
+    assert str(refused.value) == sentence
+
+
+def test_settings_may_be_text_and_become_the_producers() -> None:
+    producer = QueueProducer("q.db", "q", "1m", name="orders", concurrency=2)
+    assert (producer.options.visibility, producer.name, producer.concurrency) == (60.0, "orders", 2)
+    assert repr(producer) == "<QueueProducer name='orders'>"
