@@ -1,0 +1,13 @@
+"""Messages from a RabbitMQ queue. Needs aio-pika: ``pip install 'broadway-py[rabbitmq]'``."""
+
+from __future__ import annotations
+
+try:
+    import aio_pika as _aio_pika  # noqa: F401  # only to say what to install when it is missing
+except ImportError as missing:
+    raise ImportError("the rabbitmq producer needs aio-pika: pip install 'broadway-py[rabbitmq]'") from missing
+
+from broadway_py.producers.rabbitmq.options import Binding, ConsumeOptions, DeclareOptions, RabbitMQOptions
+from broadway_py.producers.rabbitmq.producer import RabbitMQProducer
+
+__all__ = ["Binding", "ConsumeOptions", "DeclareOptions", "RabbitMQOptions", "RabbitMQProducer"]

@@ -1,0 +1,86 @@
+"""Which deliveries of a channel are open, and how settled ones are told to the broker in the fewest words."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+__all__ = ["Settlement", "TagLedger"]
+
+
+class Settlement(NamedTuple):
+    """One method to be sent."""
+
+    method: Literal["ack", "reject", "nack"]
+    tag: int
+    #: Of an ack: all open deliveries up to *tag*.
+    multiple: bool = False
+    #: Of a reject or a nack.
+    requeue: bool = False
+
+
+class TagLedger:
+    """Bookkeeping for one channel, which numbers its deliveries from 1 upwards.
+
+    A delivery is open from :meth:`delivered` until its settlement is taken with :meth:`take`. An ``ack`` for several
+    never reaches past an open one, nor past a number that was not seen (somebody else fetched on this channel).
+    """
+
+    def __init__(self) -> None:
+        # As a dict it is ordered by tag, for the broker counts upwards. Bounded by the prefetch.
+        self._open: dict[int, None] = {}
+        self._last = 0
+        self._acks: list[int] = []
+        self._others: list[Settlement] = []
+
+    @property
+    def open(self) -> int:
+        """How many deliveries are open."""
+        return len(self._open)
+
+    def delivered(self, tag: int) -> None:
+        """The broker handed out *tag*."""
+        for unseen in range(self._last + 1, tag):
+            self._open[unseen] = None
+        self._open[tag] = None
+        self._last = tag
+
+    def ack(self, tag: int) -> bool:
+        """*tag* was handled. False: it is not open."""
+        if not self._close(tag):
+            return False
+        self._acks.append(tag)
+        return True
+
+    def reject(self, tag: int, *, requeue: bool) -> bool:
+        """*tag* failed. False: it is not open."""
+        if not self._close(tag):
+            return False
+        self._others.append(Settlement("reject", tag, requeue=requeue))
+        return True
+
+    def release(self, tag: int) -> bool:
+        """*tag* goes back without a decision. False: it is not open."""
+        if not self._close(tag):
+            return False
+        self._others.append(Settlement("nack", tag, requeue=True))
+        return True
+
+    def take(self) -> list[Settlement]:
+        """What is to be sent now, in this order."""
+        # What is not acked goes first: an ack for several may then pass over it.
+        found, self._others = self._others, []
+        acks, self._acks = sorted(self._acks), []
+        barrier = next(iter(self._open), None)
+        run = len(acks) if barrier is None else sum(1 for tag in acks if tag < barrier)
+        if run > 1:
+            found.append(Settlement("ack", acks[run - 1], multiple=True))
+        else:
+            run = 0
+        found.extend(Settlement("ack", tag) for tag in acks[run:])
+        return found
+
+    def _close(self, tag: int) -> bool:
+        if tag not in self._open:
+            return False
+        del self._open[tag]
+        return True

@@ -1,0 +1,43 @@
+"""The independent counter is itself proven: on the real broker, and on files with known faults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.counter import Counted, HandledIds, message_id, publish_confirmed
+from tests.support.rabbitmq import Counts, RabbitMQ
+
+
+@pytest.mark.integration
+async def test_the_publisher_writes_down_exactly_what_the_broker_confirmed(rabbitmq: RabbitMQ, tmp_path: Path) -> None:
+    await rabbitmq.declare()
+    ids = tmp_path / "published.ids"
+    await publish_confirmed(rabbitmq.url, "work", 12_000, ids, start=500)
+    assert await rabbitmq.counts() == Counts(ready=12_000, unacked=0)
+
+    queue = await rabbitmq.channel.get_queue("work")
+    first = await queue.get(no_ack=True)
+    assert first is not None
+    assert message_id(first.body) == first.message_id == "000000000500"
+    assert len(first.body) == 256
+    assert len(Counted.of(ids).published) == 12_000
+
+
+def test_what_was_lost_doubled_or_never_sent_is_told_apart(tmp_path: Path) -> None:
+    published, one, other = (tmp_path / name for name in ("published", "one", "other"))
+    for path, ids in ((published, "abcd"), (one, "ab"), (other, "bx")):
+        handled = HandledIds(path)
+        handled.add(ids)
+        handled.close()
+    counted = Counted.of(published, one, other, tmp_path / "never-written")
+    assert counted.missing == ["c", "d"]
+    assert counted.duplicates == {"b": 2}
+    assert counted.strangers == ["x"]
+
+
+def test_a_line_cut_off_by_a_crash_does_not_count(tmp_path: Path) -> None:
+    cut = tmp_path / "cut.ids"
+    cut.write_text("a\nb\nc-was-cut-o")
+    assert Counted.of(cut).published == {"a", "b"}

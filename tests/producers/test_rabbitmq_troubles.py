@@ -1,0 +1,97 @@
+"""Sentences for what a broker on this machine does not do on demand; the others are tested on a real one."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+
+import pytest
+from aiormq.exceptions import (
+    AMQPConnectionError,
+    AuthenticationError,
+    ChannelClosed,
+    ConnectionClosed,
+    ConnectionResourceError,
+)
+
+from broadway_py.errors import ProducerError, SourceRefused
+from broadway_py.producers.rabbitmq.options import RabbitMQOptions
+from broadway_py.producers.rabbitmq.troubles import of_loss, of_open
+
+OPTIONS = RabbitMQOptions(queue="work", url="amqps://user:canary@mq/shop")
+WHERE = "amqps://***@mq:5671/shop"
+
+
+def caused(cause: Exception) -> AMQPConnectionError:
+    """As the library wraps what the operating system raised."""
+    error = AMQPConnectionError(*cause.args)
+    error.__cause__ = cause
+    return error
+
+
+def certificate_error() -> ssl.SSLCertVerificationError:
+    error = ssl.SSLCertVerificationError(1, "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed")
+    error.verify_message = "self-signed certificate"
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (
+            caused(certificate_error()),
+            (
+                f"cannot reach {WHERE}: its certificate is not accepted: self-signed certificate; "
+                "check host and port, and whether the broker runs"
+            ),
+        ),
+        (
+            caused(ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number")),
+            f"cannot reach {WHERE}: it does not speak TLS as we do; check host and port, and whether the broker runs",
+        ),
+        (
+            caused(OSError("Multiple exceptions: [Errno 111] Connect call failed, [Errno 111] Connect call failed")),
+            (
+                f"cannot reach {WHERE}: none of its addresses takes the connection; "
+                "check host and port, and whether the broker runs"
+            ),
+        ),
+        (
+            ConnectionResourceError("RESOURCE_ERROR - too many"),
+            f"RabbitMQ at {WHERE} ended the connection while it was set up: RESOURCE_ERROR - too many",
+        ),
+        (
+            ChannelClosed(540, "NOT_IMPLEMENTED - no such thing"),
+            (
+                f"RabbitMQ closed the channel for queue 'work' on {WHERE} while it was set up: "
+                "NOT_IMPLEMENTED - no such thing"
+            ),
+        ),
+        (asyncio.CancelledError(), f"the connection to {WHERE} broke while it was set up (CancelledError)"),
+    ],
+)
+def test_why_connecting_failed(error: BaseException, sentence: str) -> None:
+    trouble = of_open(error, OPTIONS)
+    assert type(trouble) is ProducerError
+    assert str(trouble) == sentence
+
+
+def test_a_broker_without_our_way_to_log_in_is_a_refusal() -> None:
+    trouble = of_open(AuthenticationError("EXTERNAL", ["PLAIN"]), OPTIONS)
+    assert type(trouble) is SourceRefused
+    assert str(trouble) == f"RabbitMQ at {WHERE} offers none of our ways to log in; check auth= in the url"
+
+
+@pytest.mark.parametrize(
+    ("error", "silent", "sentence"),
+    [
+        # The library ends its reader by a cancellation when its writer met the broken connection first.
+        (asyncio.CancelledError(), False, f"the connection to {WHERE} was cut"),
+        (asyncio.CancelledError(), True, f"no sign of life from {WHERE} for 48 s"),
+        (None, False, f"the connection to {WHERE} was cut"),
+        (ConnectionClosed(320, "FORCED - bye"), True, f"RabbitMQ at {WHERE} closed the connection: FORCED - bye"),
+        (ChannelClosed(None, None), False, f"RabbitMQ at {WHERE} closed the channel: no reason given"),
+    ],
+)
+def test_why_a_working_connection_went(error: BaseException | None, silent: bool, sentence: str) -> None:
+    assert str(of_loss(error, OPTIONS, silent=silent)) == sentence

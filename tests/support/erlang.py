@@ -1,0 +1,88 @@
+"""A conversation with a RabbitMQ node over Erlang's own wire: exact, at once, and a millisecond per question.
+
+``rabbitmqctl`` needs a second per call, and the management API shows numbers that are seconds old.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+__all__ = ["ErlangShell", "NodeRefusedError", "binary"]
+
+# Reads one line with an expression, has the *broker's* node evaluate it, answers one line. When its input ends, the
+# tests were killed: then nobody else would end the node and its epmd.
+_LOOP: Final = """
+Node = list_to_atom(os:getenv("ASKED_NODE")),
+Loop = fun Loop() ->
+  case io:get_line("") of
+    eof ->
+      rpc:call(Node, erlang, halt, [], 5000),
+      os:cmd("epmd -kill"),
+      halt();
+    Line ->
+      {ok, Tokens, _} = erl_scan:string(Line),
+      {ok, Exprs} = erl_parse:parse_exprs(Tokens),
+      case rpc:call(Node, erl_eval, exprs, [Exprs, erl_eval:new_bindings()]) of
+        {value, Value, _} -> io:format("ok ~0tp~n", [Value]);
+        Other -> io:format("no ~0tp~n", [Other])
+      end,
+      Loop()
+  end
+end,
+Loop().
+"""
+
+
+class NodeRefusedError(Exception):
+    """The node is not running, or the expression failed in it."""
+
+
+def binary(text: str) -> str:
+    """*text* as an Erlang binary."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'<<"{escaped}">>'
+
+
+class ErlangShell:
+    """A small Erlang process of our own beside the node; close it with :meth:`close`."""
+
+    def __init__(self, node: str, environment: Mapping[str, str], log: Path) -> None:
+        self._lock = threading.Lock()
+        with log.open("ab") as errors:
+            self._process = subprocess.Popen(
+                ["erl", "-noshell", "-sname", f"asks_{os.getpid()}@localhost", "-eval", " ".join(_LOOP.split())],
+                env={**environment, "ASKED_NODE": node},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                start_new_session=True,  # Ctrl-C is for the tests, which then end it in order
+            )
+
+    def ask(self, expression: str) -> str:
+        """What the node made of *expression*, as Erlang prints it.
+
+        Raises:
+            NodeRefusedError: no node there, or the expression failed.
+        """
+        talk_in, talk_out = self._process.stdin, self._process.stdout
+        assert talk_in is not None
+        assert talk_out is not None
+        with self._lock:
+            talk_in.write(" ".join(expression.split()).rstrip(".") + ".\n")
+            talk_in.flush()
+            answer = talk_out.readline()
+        verdict, _, value = answer.rstrip("\n").partition(" ")
+        if verdict != "ok":
+            raise NodeRefusedError(f"asked for {expression!r}, the node answered {value or 'nothing'}")
+        return value
+
+    def close(self) -> None:
+        """End the process."""
+        with self._process:
+            self._process.kill()

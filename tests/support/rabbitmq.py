@@ -1,0 +1,212 @@
+"""A real RabbitMQ for tests: a node of our own, or one that the environment names."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import aio_pika
+import pytest
+from aio_pika.abc import AbstractChannel
+
+from tests.support.erlang import binary
+from tests.support.eventually import eventually
+from tests.support.rabbitmq_node import PASSWORD, USER, Node
+
+__all__ = ["Counts", "RabbitMQ", "given_url"]
+
+
+def given_url() -> str | None:
+    """The broker that the user runs, from ``BROADWAY_TEST_AMQP_URL``."""
+    return os.environ.get("BROADWAY_TEST_AMQP_URL") or None
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Messages of one queue, from the broker's mouth."""
+
+    ready: int
+    unacked: int
+
+
+@dataclass
+class RabbitMQ:
+    """What one test sees of the broker: a virtual host of its own, or that of the given URL."""
+
+    url: str
+    vhost: str
+    #: None: the broker is the user's, and what needs to look inside it is skipped.
+    node: Node | None
+    _declared: list[str] = field(default_factory=list, repr=False)
+    _connection: aio_pika.abc.AbstractConnection | None = field(default=None, repr=False)
+    _channel: AbstractChannel | None = field(default=None, repr=False)
+
+    @classmethod
+    def on_node(cls, node: Node) -> RabbitMQ:
+        """A new virtual host on *node*."""
+        vhost = f"test-{uuid.uuid4().hex[:12]}"
+        allowed = ", ".join([binary(".*")] * 3)
+        node.ask(
+            f"ok = rabbit_vhost:add({binary(vhost)}, {binary(USER)}), rabbit_auth_backend_internal:set_permissions"
+            f"({binary(USER)}, {binary(vhost)}, {allowed}, {binary(USER)})"
+        )
+        return cls(f"amqp://{USER}:{PASSWORD}@127.0.0.1:{node.port}/{quote(vhost, safe='')}", vhost, node)
+
+    def remove(self) -> None:
+        """Delete the virtual host, with all that is in it."""
+        if self.node is not None:
+            self.node.ask(f"rabbit_vhost:delete({binary(self.vhost)}, {binary(USER)})")
+
+    def through(self, port: int) -> str:
+        """The URL, by way of a proxy on *port*."""
+        parts = urlsplit(self.url)
+        user, _, _ = parts.netloc.rpartition("@")
+        return urlunsplit(parts._replace(netloc=f"{user}@127.0.0.1:{port}"))
+
+    @property
+    def where(self) -> str:
+        """The URL as errors show it."""
+        host, port = self.address
+        return f"amqp://***@{host}:{port}/{self.vhost}"
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port."""
+        parts = urlsplit(self.url)
+        return parts.hostname or "127.0.0.1", parts.port or 5672
+
+    # --- as a user of the broker ----------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[RabbitMQ]:
+        """A connection of the test's own, apart from that of what is tested."""
+        async with await aio_pika.connect(self.url) as self._connection:
+            self._channel = await self._connection.channel()
+            try:
+                yield self
+            finally:
+                if self.node is None:
+                    # The virtual host stays, so what we made in it must go.
+                    self._channel = await self._connection.channel()
+                    for queue in self._declared:
+                        await self._channel.queue_delete(queue)
+                self._channel = None
+
+    @property
+    def channel(self) -> AbstractChannel:
+        """The test's own channel, with publisher confirms; inside :meth:`client`."""
+        assert self._channel is not None, "use it inside `async with rabbitmq.client():`"
+        return self._channel
+
+    async def declare(self, queue: str = "work", **arguments: Any) -> str:
+        """Declare a durable queue; its name."""
+        declared = await self.channel.declare_queue(queue, durable=True, arguments=arguments or None)
+        self._declared.append(declared.name)
+        return declared.name
+
+    async def declare_with_dead_letters(self, queue: str = "work") -> str:
+        """A queue whose rejected messages go to ``<queue>.dead``."""
+        dead = await self.declare(f"{queue}.dead")
+        arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead}
+        return await self.declare(queue, **arguments)
+
+    async def publish(
+        self,
+        bodies: Sequence[bytes],
+        *,
+        queue: str = "work",
+        headers: Mapping[str, Any] | None = None,
+        **properties: Any,
+    ) -> None:
+        """Put *bodies* on *queue*, in order; returns when the broker has confirmed them all."""
+        exchange = self.channel.default_exchange
+        for body in bodies:
+            message = aio_pika.Message(body, headers=dict(headers or {}), delivery_mode=2, **properties)
+            await exchange.publish(message, routing_key=queue)
+
+    # --- from inside the broker -----------------------------------------------------------------------------------
+
+    async def counts(self, queue: str = "work") -> Counts:
+        """Ready and unacknowledged messages of *queue*, exact at this moment."""
+        ready, unacked = json.loads(await self._ask(self._info(queue, "messages_ready, messages_unacknowledged")))
+        return Counts(ready, unacked)
+
+    async def until(self, queue: str = "work", *, ready: int, unacked: int) -> None:
+        """Wait until *queue* counts so many messages."""
+        wanted = Counts(ready, unacked)
+
+        async def seen() -> bool:
+            return await self.counts(queue) == wanted
+
+        await eventually(seen, what=f"{queue} holds {wanted}")
+
+    async def until_alone(self) -> None:
+        """Wait until the test's own connection and channel are all that is left in this virtual host."""
+
+        async def alone() -> bool:
+            return (await self.connections(), await self.channels()) == (1, 1)
+
+        await eventually(alone, what="every connection and channel but the test's own is gone")
+
+    async def consumers(self, queue: str = "work") -> int:
+        """How many consumers *queue* has."""
+        (count,) = json.loads(await self._ask(self._info(queue, "consumers")))
+        return int(count)
+
+    async def connections(self) -> int:
+        """Connections to this virtual host, the test's own included."""
+        return int(await self._ask(f"length({self._pids()})"))
+
+    async def connection_names(self) -> list[str]:
+        """The names that the connections to this virtual host gave themselves."""
+        named = (
+            f"[N || P <- {self._pids()},"
+            " [{_, Fields}] <- [rabbit_networking:connection_info(P, [client_properties])],"
+            ' {<<"connection_name">>, _, N} <- Fields]'
+        )
+        return re.findall(r'<<"([^"]*)">>', await self._ask(named))
+
+    async def allow(self, *, configure: str = ".*", write: str = ".*", read: str = ".*") -> None:
+        """Permissions of the tests' user in this virtual host, as patterns of names."""
+        patterns = ", ".join(binary(pattern) for pattern in (configure, write, read))
+        await self._ask(
+            f"rabbit_auth_backend_internal:set_permissions"
+            f"({binary(USER)}, {binary(self.vhost)}, {patterns}, {binary(USER)})"
+        )
+
+    async def channels(self) -> int:
+        """Channels in this virtual host, the test's own included."""
+        mine = f"(catch rabbit_channel:info(P, [vhost])) == [{{vhost, {binary(self.vhost)}}}]"
+        return int(await self._ask(f"length([P || P <- rabbit_channel:list(), {mine}])"))
+
+    async def close_connections(self, why: str) -> None:
+        """Have the broker close every connection to this virtual host, as an operator would."""
+        await self._ask(f'[rabbit_networking:close_connection(P, "{why}") || P <- {self._pids()}], ok')
+
+    async def delete_queue(self, queue: str = "work") -> None:
+        """Delete *queue*, also under a consumer, as an operator would."""
+        name = f"rabbit_misc:r({binary(self.vhost)}, queue, {binary(queue)})"
+        await self._ask(
+            f"{{ok, Q}} = rabbit_amqqueue:lookup({name}), rabbit_amqqueue:delete(Q, false, false, {binary(USER)}), ok"
+        )
+
+    def _pids(self) -> str:
+        mine = f"(catch rabbit_networking:connection_info(P, [vhost])) == [{{vhost, {binary(self.vhost)}}}]"
+        return f"[P || P <- rabbit_networking:connections(), {mine}]"
+
+    def _info(self, queue: str, items: str) -> str:
+        name = f"rabbit_misc:r({binary(self.vhost)}, queue, {binary(queue)})"
+        return f"{{ok, Q}} = rabbit_amqqueue:lookup({name}), [V || {{_, V}} <- rabbit_amqqueue:info(Q, [{items}])]"
+
+    async def _ask(self, expression: str) -> str:
+        if self.node is None:
+            pytest.skip("this test looks inside the broker: unset BROADWAY_TEST_AMQP_URL, so that we start our own")
+        return await asyncio.to_thread(self.node.ask, expression)
