@@ -6,6 +6,11 @@ import os
 from collections.abc import Generator
 
 import pytest
+from hypothesis import settings
+
+# No deadline per example: on a busy machine it says nothing about the code. `--hypothesis-profile` chooses another.
+settings.register_profile("broadway", deadline=None, max_examples=100, stateful_step_count=30)
+settings.load_profile("broadway")
 
 pytest_plugins = ["pytester", "tests.support.broker_fixtures", "tests.support.conformance"]
 

@@ -88,8 +88,11 @@ class OpenBatches:
         closed: list[Batch] = []
         for place, run in self._runs(messages):
             self._add_run(place, run, now, closed)
-            if any(message._batch_mode == "flush" for message in run) and place in self._open:
-                closed.append(self._close(place, "flush"))
+            for message in run:
+                if message._batch_mode != "bulk":
+                    if place in self._open:
+                        closed.append(self._close(place, "flush"))
+                    break
         return closed
 
     def expire(self, now: float) -> list[Batch]:
@@ -123,7 +126,11 @@ class OpenBatches:
         last: tuple[Hashable, int | None] | None = None
         run: list[Message[Any]] = []
         partition_of = self._partition_of
+        key: Hashable = None
         for message in messages:
+            if partition_of is None and last is not None and message.batch_key is key:
+                run.append(message)
+                continue
             try:
                 place = (message.batch_key, None if partition_of is None else partition_of(message))
                 same = place == last
@@ -132,7 +139,7 @@ class OpenBatches:
                 if same:
                     run.append(message)
                 else:
-                    last, run = place, [message]
+                    last, run, key = place, [message], message.batch_key
                     runs.append((place, run))
             except Exception as error:  # noqa: BLE001  # code of the user: its error belongs to this message alone
                 self.refused.append(RefusedMessage(message, error))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from broadway_py.message import CLAIMED, OPEN, SETTLED, Acknowledgement, Failed, Message, Outcome
@@ -11,14 +10,17 @@ from broadway_py.message import CLAIMED, OPEN, SETTLED, Acknowledgement, Failed,
 __all__ = ["Round", "claim", "not_returned", "record", "returned_list_problem", "returned_one_problem"]
 
 
-@dataclass(slots=True, eq=False)
 class Round:
     """One call of an acknowledger: what it is told about."""
 
-    acknowledger: Any
-    ref: Any
-    successful: list[Message[Any]] = field(default_factory=list)
-    failed: list[Message[Any]] = field(default_factory=list)
+    # By hand: one is made per chunk, and a dataclass with two default factories costs twice as much.
+    __slots__ = ("acknowledger", "failed", "ref", "successful")
+
+    def __init__(self, acknowledger: Any, ref: Any) -> None:
+        self.acknowledger = acknowledger
+        self.ref = ref
+        self.successful: list[Message[Any]] = []
+        self.failed: list[Message[Any]] = []
 
 
 def claim(successful: Iterable[Message[Any]], failed: Iterable[Message[Any]]) -> list[Round]:
@@ -35,6 +37,9 @@ def claim(successful: Iterable[Message[Any]], failed: Iterable[Message[Any]]) ->
                 continue
             message._settlement = CLAIMED
             acknowledgement = message._acknowledgement
+            if acknowledgement is last:
+                target.append(message)
+                continue
             if last is None or acknowledgement[0] is not last[0] or acknowledgement[1] != last[1]:
                 last = acknowledgement
                 key = (id(acknowledgement[0]), _hashable(acknowledgement[1]))

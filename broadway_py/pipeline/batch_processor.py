@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from broadway_py import telemetry
 from broadway_py._core.batching import Batch
 from broadway_py._core.settlement import not_returned, returned_list_problem
 from broadway_py.message import Failed, Message
@@ -52,9 +53,11 @@ class BatchProcessor(Worker):
         self.held = batch.messages
         monotonic = self.shared.clock.monotonic
         started = self.busy_since = monotonic()
-        span = self.span(
-            "broadway.batch_processor", name=self.name, messages=list(batch.messages), batch_info=batch.info
-        )
+        span = None
+        if telemetry.active():
+            span = self.span(
+                "broadway.batch_processor", name=self.name, messages=list(batch.messages), batch_info=batch.info
+            )
         cut = False
         try:
             returned = await self.call("handle_batch", list(batch.messages), batch.info)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from broadway_py import telemetry
 from broadway_py._core.batching import Batch, OpenBatches
 from broadway_py.message import Message
 from broadway_py.options import Batcher
@@ -87,7 +88,7 @@ class BatcherStage(Worker):
         monotonic = self.shared.clock.monotonic
         started = monotonic()
         self.held = messages
-        span = self.span("broadway.batcher", batcher=self.key, messages=list(messages))
+        span = self.span("broadway.batcher", batcher=self.key, messages=list(messages)) if telemetry.active() else None
         closed = self._batches.add(messages, started)
         if closed:
             self._send(closed)

@@ -168,7 +168,12 @@ def _connect_batchers(stages: Stages, batchers: Mapping[str, Batcher]) -> None:
     if not batchers:
         return
     for processor in stages.processors:
-        processor.outlet = Outlet(PartitionDispatcher(list(batchers), lambda message: message.batcher), processor.wake)
+        processor.outlet = Outlet(
+            DemandDispatcher()
+            if len(batchers) == 1
+            else PartitionDispatcher(list(batchers), lambda message: message.batcher),
+            processor.wake,
+        )
         for batcher in stages.batchers:
             demand = batchers[batcher.key].demand
             processor.outlet.subscribe(batcher.inlet, demand, demand // 2, batcher.key)

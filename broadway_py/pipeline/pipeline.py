@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -315,7 +316,9 @@ class Pipeline(Generic[T]):
     def request_stop(self) -> None:
         """Begin to drain and return at once. For callbacks, other threads and signal handlers."""
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._stop_wanted)
+            # A loop that has closed has nothing left to stop.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._stop_wanted)
 
     def _stop_wanted(self, timeout: float | None = None) -> None:
         if self._runtime is not None:
@@ -472,7 +475,7 @@ class Pipeline(Generic[T]):
 
     async def pause(self) -> None:
         """Stop reading the sources, and give back what was not started where the source takes it back."""
-        runtime = self._needs_runtime("pause")
+        runtime = self._needs_running("pause")
         self._gate.paused = True
         await self._tell_sources(runtime)
         unstarted = [m for p in runtime.stages.processors for m in p.inlet.remove(can_give_back)]
@@ -482,7 +485,7 @@ class Pipeline(Generic[T]):
 
     async def resume(self) -> None:
         """Read the sources again."""
-        runtime = self._needs_runtime("resume")
+        runtime = self._needs_running("resume")
         self._gate.paused = False
         await self._tell_sources(runtime)
 
@@ -496,6 +499,12 @@ class Pipeline(Generic[T]):
         if self._runtime is None:
             raise PipelineNotRunning(f"{call}(): pipeline {self.name!r} is {self.state}; start it first")
         return self._runtime
+
+    def _needs_running(self, call: str) -> Runtime:
+        runtime = self._needs_runtime(call)
+        if not self.is_running:
+            raise PipelineNotRunning(f"{call}(): pipeline {self.name!r} is {self.state}")
+        return runtime
 
     def _refuse_inside(self, call: str) -> None:
         task = asyncio.current_task()

@@ -79,7 +79,7 @@ class Processor(Worker):
         self.held = chunk
         monotonic = self.shared.clock.monotonic
         started = self.busy_since = monotonic()
-        span = self.span("broadway.processor", name=self.name, messages=list(chunk))
+        span = self.span("broadway.processor", name=self.name, messages=list(chunk)) if telemetry.active() else None
         try:
             settle, forward, failed = await self._work(chunk)
         except Exception as error:
@@ -108,8 +108,10 @@ class Processor(Worker):
         if self._unfinished:
             chunk = await self._hand_back(chunk)
         settle, forward, failed = self._sort(chunk)
-        if settle or failed:
+        if failed:
             await self.conclude(settle, failed)
+        elif settle:
+            await self.shared.settler.settle(settle)
         if forward and self.outlet is not None:
             self.outlet.dispatch(forward)
         return settle, forward, failed
@@ -245,12 +247,19 @@ class Processor(Worker):
         forward: list[Message[Any]] = []
         failed: list[Message[Any]] = []
         batchers = self._batchers
+        # Neighbours mostly go to one batcher: looked up once. None is no name here, it is handled before.
+        last: str | None = None
+        last_name = ""
         for message in chunk:
             if message._status is not None:
                 failed.append(message)
             elif message.batcher is None:
                 settle.append(message)
+            elif message.batcher is last:
+                message.batcher = last_name
+                forward.append(message)
             elif (name := _look_up(batchers, message.batcher)) is not None:
+                last, last_name = message.batcher, name
                 message.batcher = name
                 forward.append(message)
             else:
@@ -315,7 +324,9 @@ def _contains(messages: Sequence[Message[Any]], wanted: Message[Any]) -> bool:
 
 
 def _message_listeners() -> bool:
-    return any(telemetry.listening(f"broadway.processor.message.{kind}") for kind in ("start", "stop", "exception"))
+    return telemetry.active() and any(
+        telemetry.listening(f"broadway.processor.message.{kind}") for kind in ("start", "stop", "exception")
+    )
 
 
 def _end_message_span(span: Span, message: Message[Any], failure: Failed | None) -> None:

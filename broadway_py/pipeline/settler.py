@@ -40,7 +40,10 @@ class Settler:
     async def settle(self, successful: Iterable[Message[Any]], failed: Iterable[Message[Any]] = ()) -> None:
         """Tell the acknowledgers, and write the outcomes into the books. Never raises for an acknowledger's error."""
         rounds = claim(successful, failed)
-        if rounds:
+        if len(rounds) == 1 and rounds[0].acknowledger is None:
+            self._record(rounds[0].successful, "acked")
+            self._record(rounds[0].failed, "rejected")
+        elif rounds:
             await self._carry_out(rounds, self._ack)
 
     async def give_back(self, messages: Iterable[Message[Any]]) -> None:

@@ -40,10 +40,6 @@ async def passing_cancellation(work: Awaitable[None]) -> None:
         raise ProducerError(_CANCELLED_BY_LIBRARY) from None
 
 
-def _is_fresh(thing: object) -> bool:
-    return isinstance(thing, Message) and thing._receipt is None
-
-
 class Gate:
     """The rate limit and the pause of one pipeline, shared by its sources."""
 
@@ -239,17 +235,18 @@ class Source(Worker):
         if fresh:
             self.outlet.dispatch(fresh)
 
-    def _enter(self, messages: Sequence[Message[Any]]) -> list[Message[Any]]:
+    def _enter(self, messages: Sequence[Any]) -> list[Message[Any]]:
         fresh: list[Message[Any]] = []
         size = redelivered = 0
         receipt = Receipt(self.ledger, self.shared.clock.monotonic())
         for message in messages:
-            if not _is_fresh(message):
+            if not isinstance(message, Message) or message._receipt is not None:
                 self._refuse(message)
                 continue
             message._receipt = receipt
             size += message.size
-            if message.metadata and message.metadata.get("redelivered"):
+            metadata = message.metadata
+            if metadata and metadata.get("redelivered"):
                 redelivered += 1
             fresh.append(message)
         if fresh:

@@ -15,10 +15,11 @@ class Wake:
     Cheaper than ``asyncio.Event``: no list of waiters, and setting it again costs a comparison.
     """
 
-    __slots__ = ("_future", "_is_set", "_timer", "_timer_at")
+    __slots__ = ("_future", "_is_set", "_loop", "_timer", "_timer_at")
 
     def __init__(self) -> None:
         self._is_set = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._future: asyncio.Future[None] | None = None
         self._timer: Timer | None = None
         self._timer_at = 0.0
@@ -36,7 +37,9 @@ class Wake:
         if self._is_set:
             self._is_set = False
             return
-        self._future = asyncio.get_running_loop().create_future()
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        self._future = self._loop.create_future()
         try:
             await self._future
         finally:

@@ -1,0 +1,25 @@
+"""Ours: a full RabbitMQ queue drained by the pipeline of ``benchmarks/config/rabbitmq.yaml``."""
+
+from __future__ import annotations
+
+from benchmarks.measure import Ids, Meter, arguments, run_async
+from benchmarks.ours import PACKAGES, all_acked, scraped, settings_of
+from broadway_py.daemon.loader import build_pipelines
+
+
+async def measure(url: str, queue: str, messages: int, *, gate: bool) -> None:
+    """Drain the queue once, from connecting to the last acknowledgement and the closed connection, and print it."""
+    settings = settings_of("rabbitmq.yaml", {"BENCHMARK_AMQP_URL": url, "BENCHMARK_QUEUE": queue})
+    (pipeline,) = build_pipelines(settings)
+    ids = pipeline.ids = Ids(messages)  # type: ignore[attr-defined]  # the pipeline in that file has it
+    meter = Meter(gate=gate)
+    async with pipeline, scraped(pipeline):
+        await pipeline.wait()
+    ids.check()
+    all_acked(pipeline, messages)
+    meter.report("rabbitmq_drain", messages, *PACKAGES, "aio-pika", "aiormq")
+
+
+if __name__ == "__main__":
+    asked = arguments(__doc__ or "", broker=True).parse_args()
+    run_async(measure(asked.url, asked.queue, asked.messages, gate=asked.gate))

@@ -1,0 +1,166 @@
+"""Runs the programs of a row in turn (A B A B), each in a fresh interpreter, and collects what they print."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.broker import NoBrokerError, running_broker
+from benchmarks.peers import PeerAbsentError, interpreter
+from benchmarks.rabbitmq_queue import fill, left
+from benchmarks.rows import GROWTH_STEPS, Program, Row
+
+__all__ = ["Results", "Run", "take_turns"]
+
+_ROOT: Final = Path(__file__).parent.parent
+_QUEUE: Final = "benchmark"
+#: A run that takes longer than this hangs.
+_RUN_S: Final = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of one program: what each of its processes printed."""
+
+    measurements: tuple[dict[str, Any], ...]
+
+    @property
+    def rate(self) -> float:
+        """Messages a second, the rates of all processes added."""
+        return sum(float(one["messages"]) / float(one["seconds"]) for one in self.measurements)
+
+    @property
+    def cpu_us(self) -> float:
+        """Microseconds of processor time per message."""
+        messages = sum(int(one["messages"]) for one in self.measurements)
+        return sum(float(one["cpu_seconds"]) for one in self.measurements) * 1e6 / messages
+
+
+@dataclass(slots=True)
+class Results:
+    """What came out of one row: the runs of each program, without the first, and who could not take part."""
+
+    row: Row
+    runs: dict[str, list[Run]] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+    #: By how many times the work.
+    growth: dict[int, list[Run]] = field(default_factory=dict)
+
+
+def take_turns(row: Row, *, rounds: int, scale: float, growth: bool) -> Results:
+    """Run every program of *row* *rounds* times, in turn; the first round is thrown away.
+
+    Args:
+        row: what to measure.
+        rounds: at least two.
+        scale: times the row's number of messages.
+        growth: also measure at several times the work.
+    """
+    results = Results(row)
+    with ExitStack() as stack:
+        url = ""
+        if row.needs_broker:
+            try:
+                url = stack.enter_context(running_broker())
+            except NoBrokerError as none:
+                results.absent = {program.name: str(none) for program in row.programs}
+                return results
+        present = _present(row.programs, results)
+        messages = max(1, round(row.messages * scale))
+        for number in range(rounds):
+            for program in present:
+                run = _run(program, messages, url)
+                if number > 0:
+                    results.runs.setdefault(program.name, []).append(run)
+                _say(f"{row.name} {number + 1}/{rounds} {program.name}: {run.rate:,.0f}/s")
+    if growth and row.growth is not None:
+        _grow(row, row.growth, results, rounds, max(1, messages // GROWTH_STEPS[1]))
+    return results
+
+
+def _grow(row: Row, program: Program, results: Results, rounds: int, smallest: int) -> None:
+    for number in range(rounds):
+        for step in GROWTH_STEPS:
+            run = _run(program, smallest * step, "")
+            if number > 0:
+                results.growth.setdefault(step, []).append(run)
+            _say(f"{row.name} {number + 1}/{rounds} {step} x the work: {run.rate:,.0f}/s")
+
+
+def _present(programs: Iterable[Program], results: Results) -> list[Program]:
+    present = []
+    for program in programs:
+        try:
+            interpreter(program.environment)
+        except PeerAbsentError as why:
+            results.absent[program.name] = str(why)
+        else:
+            present.append(program)
+    return present
+
+
+def _run(program: Program, messages: int, url: str) -> Run:
+    if not url:
+        return Run(_measurements(program, messages, ()))
+    fill(url, _QUEUE, messages)
+    measured = _measurements(program, messages, ("--url", url, "--queue", _QUEUE))
+    remaining = left(url, _QUEUE)
+    if remaining:
+        raise RuntimeError(f"{program.name}: expected an empty queue on the broker, {remaining} messages are left")
+    return Run(measured)
+
+
+def _measurements(program: Program, messages: int, more: Sequence[str]) -> tuple[dict[str, Any], ...]:
+    command = [
+        interpreter(program.environment),
+        "-m",
+        program.module,
+        *program.arguments,
+        f"--messages={messages}",
+        "--gate",
+        *more,
+    ]
+    with ExitStack() as stack:
+        processes = []
+        for _ in range(program.copies):
+            process = subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            processes.append(stack.enter_context(process))
+            # Called before the wait for its end, and nothing to a process that has ended: none outlives a failed run.
+            stack.callback(process.kill)
+        # Everybody has loaded what it needs before anybody begins.
+        for process in processes:
+            _line(process, program, expected="ready")
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        measured = []
+        for process in processes:
+            printed, _ = process.communicate(timeout=_RUN_S)
+            if process.returncode != 0:
+                raise RuntimeError(f"{program.name} ({program.module}) ended with exit code {process.returncode}")
+            measured.append(_checked(json.loads(printed), messages))
+        return tuple(measured)
+
+
+def _line(process: subprocess.Popen[str], program: Program, *, expected: str) -> None:
+    assert process.stdout is not None
+    came = process.stdout.readline().strip()
+    if came != expected:
+        raise RuntimeError(f"{program.name} ({program.module}): expected {expected!r} first, got {came!r}")
+
+
+def _checked(measurement: dict[str, Any], messages: int) -> dict[str, Any]:
+    if measurement["messages"] != messages:
+        raise RuntimeError(f"expected {messages} messages, {measurement['program']} counted {measurement['messages']}")
+    return measurement
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
