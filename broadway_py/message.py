@@ -78,6 +78,15 @@ CLAIMED: Final = 1
 SETTLED: Final = 2
 
 
+_SIZED: Final = (bytes, str, bytearray, memoryview)
+
+
+def _size_of(payload: bytes | str | bytearray | memoryview) -> int:
+    if isinstance(payload, str):
+        return len(payload.encode(errors="surrogatepass"))
+    return payload.nbytes if isinstance(payload, memoryview) else len(payload)
+
+
 class Message(Generic[T]):
     """One delivery: its data, what is known about it, and how to settle it.
 
@@ -133,15 +142,8 @@ class Message(Generic[T]):
         self._acknowledgement = acknowledgement
         self._settlement = OPEN
         self._receipt: Any = None
-        kind = data.__class__
-        if kind is bytes:
-            self.size = len(data)  # type: ignore[arg-type]  # kind is bytes
-        elif kind is str:
-            self.size = len(data.encode(errors="surrogatepass"))  # type: ignore[attr-defined]  # kind is str
-        elif kind is bytearray or kind is memoryview:
-            self.size = memoryview(data).nbytes  # type: ignore[arg-type]  # a buffer
-        else:
-            self.size = 0
+        # One look for what has no size: most objects that come from memory.
+        self.size = _size_of(data) if isinstance(data, _SIZED) else 0
 
     @property
     def batch_mode(self) -> BatchMode:

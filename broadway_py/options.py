@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 import re
@@ -25,6 +26,7 @@ __all__ = [
 ]
 
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
+_SECRET: Final = re.compile(r"url|uri|pass|secret|token|key|user|credential|auth|header", re.IGNORECASE)
 _DURATION: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|)\s*")
 
 
@@ -67,7 +69,7 @@ class Options(BaseModel):
         frozen=True, extra="forbid", arbitrary_types_allowed=True, validate_default=False, hide_input_in_errors=True
     )
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, /, **settings: Any) -> None:
         try:
             super().__init__(**settings)
         except ValidationError as invalid:
@@ -84,7 +86,7 @@ def load(model: type[O], raw: object, path: Sequence[str] = ()) -> O:
         OptionsError: the first setting that is wrong, with its whole path.
     """
     if not isinstance(raw, Mapping):
-        raise OptionsError(path, f"expected a section of settings, got {type(raw).__name__} {_shown(raw)}")
+        raise OptionsError(path, f"expected a section of settings, got {type(raw).__name__}")
     try:
         return model(**{str(key): value for key, value in raw.items()})
     except OptionsError as wrong:
@@ -116,7 +118,7 @@ def _sentence(model: type[BaseModel], error: ErrorDetails) -> str:
             if lead == "Input should be ":
                 text = f"expected {text}"
     # Only a setting that is plainly no secret is shown back; the names below may hold credentials.
-    if not place or re.search(r"url|password|secret|token|key|user", str(place[-1])):
+    if not place or any(_SECRET.search(str(part)) for part in place):
         return text
     return f"{text}, got {_shown(error['input'])}"
 
@@ -172,10 +174,20 @@ class Processors(Options):
 SplitFunction = Callable[[Any, Any], tuple[Literal["emit", "cont"], Any]]
 
 
+def _takes_two(function: Callable[..., object]) -> bool:
+    try:
+        inspect.signature(function).bind(None, None)
+    except TypeError:
+        return False
+    except ValueError:
+        return True  # built in, and says nothing of its parameters
+    return True
+
+
 def _batch_size(value: object) -> object:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
         return value
-    if isinstance(value, list | tuple) and len(value) == 2 and callable(value[1]):
+    if isinstance(value, list | tuple) and len(value) == 2 and callable(value[1]) and _takes_two(value[1]):
         return tuple(value)
     raise ValueError(
         "expected a positive whole number or (initial, fn), with fn(message, acc) -> ('emit' | 'cont', acc)"

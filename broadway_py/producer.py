@@ -53,19 +53,13 @@ class _HandOver:
         if not messages:
             return
         done = asyncio.get_running_loop().create_future()
-        entry = (list(messages), done)
-        self._putting.append(entry)
+        self._putting.append((list(messages), done))
         self._move()
-        try:
-            await done
-        except asyncio.CancelledError:
-            # What was not picked up stays with the caller, who knows that this call did not return.
-            if entry in self._putting:
-                self._putting.remove(entry)
-            raise
+        await done
 
     async def wait_for_demand(self) -> int:
-        await self._asked.wait()
+        while self.demand <= 0:
+            await self._asked.wait()
         return self.demand
 
     async def take(self, demand: int) -> list[Message[Any]]:
@@ -151,7 +145,11 @@ class Producer:
         return await self._handover.wait_for_demand()
 
     async def push(self, messages: Sequence[Message[Any]]) -> None:
-        """Hand *messages* over, in order; waits while the pipeline is full and never drops one."""
+        """Hand *messages* over, in order; waits while the pipeline is full and never drops one.
+
+        They are the pipeline's from the moment of the call: when the wait is cancelled, they go in all the same, so
+        nothing need (or may) be handed over again.
+        """
         await self._handover.put(messages)
 
     def lost(self, error: ProducerError) -> None:

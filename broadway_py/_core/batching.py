@@ -186,6 +186,7 @@ class OpenBatches:
                 self.refused.append(RefusedMessage(message, error))
                 if not batch.messages:
                     del self._open[place]
+                    self._carry(place, batch.accumulator)
                 return
             batch.accumulator = accumulator
         batch.messages.append(message)
@@ -203,13 +204,16 @@ class OpenBatches:
             batch = self._open[place] = _Open(now + self._timeout_s, accumulator)
         return batch
 
+    def _carry(self, place: tuple[Hashable, int | None], accumulator: Any) -> None:
+        self._carried[place] = accumulator
+        if len(self._carried) > _CARRIED_KEYS:
+            self._carried.popitem(last=False)
+
     def _close(self, place: tuple[Hashable, int | None], trigger: BatchTrigger) -> Batch:
         batch = self._open.pop(place)
         self.count -= len(batch.messages)
         if self._split is not None and trigger == "size":
             # What the function returned with "emit" is where its next batch of this key begins.
-            self._carried[place] = batch.accumulator
-            if len(self._carried) > _CARRIED_KEYS:
-                self._carried.popitem(last=False)
+            self._carry(place, batch.accumulator)
         key, partition = place
         return Batch(batch.messages, BatchInfo(self.batcher, key, partition, len(batch.messages), trigger))

@@ -35,16 +35,19 @@ class Credit(Generic[T]):
 
         More events than were outstanding are all delivered, but only what was outstanding counts.
         """
-        size = self.chunk
+        size, expected = self.chunk, self.outstanding
         if len(events) <= size:
-            return [(events, self._ask_after(len(events)))]
-        return [
-            (part, self._ask_after(len(part)))
-            for part in (events[start : start + size] for start in range(0, len(events), size))
-        ]
+            return [(events, self._ask_after(min(len(events), expected)))]
+        chunks: list[tuple[Sequence[T], int]] = []
+        for start in range(0, len(events), size):
+            part = events[start : start + size]
+            counted = min(len(part), expected)
+            expected -= counted
+            chunks.append((part, self._ask_after(counted) if counted else 0))
+        return chunks
 
     def _ask_after(self, count: int) -> int:
-        left = max(0, self.outstanding - count)
+        left = self.outstanding - count
         if left <= self.min_demand:
             self.outstanding = self.max_demand
             return self.max_demand - left

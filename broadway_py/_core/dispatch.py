@@ -158,8 +158,8 @@ class PartitionDispatcher(Generic[C, E]):
             if partition is None:
                 partition = max(self._spare, key=lambda name: self._spare[name] - len(queues[name]))
             queues[partition].append(event)
+            self._queued += 1
             touched[partition] = None
-        self._queued += len(events)
         return [delivery for partition in touched for delivery in self._serve(partition)]
 
     def _serve(self, partition: Any) -> list[Delivery[C, E]]:

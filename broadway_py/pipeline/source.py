@@ -376,7 +376,7 @@ class Source(Worker):
         waiting = self.outlet.take_backlog()
         stay = [message for message in waiting if not can_give_back(message)]
         if stay:
-            self.outlet.redispatch(stay)
+            self.outlet.dispatch(stay)
         unstarted = [message for message in [*waiting, *self._rest] if can_give_back(message)]
         self._rest = [message for message in self._rest if not can_give_back(message)]
         return unstarted

@@ -139,17 +139,15 @@ class Outlet(Generic[T]):
         self.demand -= len(events)
         self._carry_out(self._dispatcher.dispatch(events))
 
-    def redispatch(self, events: Sequence[T]) -> None:
-        """Put back what :meth:`take_backlog` gave up."""
-        self._carry_out(self._dispatcher.dispatch(events))
-
     def _carry_out(self, deliveries: list[Delivery[Edge[T], T]]) -> None:
         for edge, events in deliveries:
             edge.inlet.arrived(edge, events)
 
     def take_backlog(self) -> list[T]:
-        """Give up what waits here. Its demand stays counted as met until it is put back or settled elsewhere."""
-        return self._dispatcher.take_queued()
+        """Give up what waits here; the demand that it was for is open again."""
+        taken = self._dispatcher.take_queued()
+        self.demand += len(taken)
+        return taken
 
     def close(self) -> None:
         """Nothing more will come; call it with an empty backlog."""

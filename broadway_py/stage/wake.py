@@ -40,8 +40,13 @@ class Wake:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
         self._future = self._loop.create_future()
+        future = self._future
         try:
-            await self._future
+            await future
+        except asyncio.CancelledError:
+            # Set and cancelled at once: the next wait must not miss it.
+            self._is_set = future.done() and not future.cancelled()
+            raise
         finally:
             self._future = None
         self._is_set = False

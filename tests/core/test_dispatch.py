@@ -1,0 +1,342 @@
+"""Who gets which events: tables of deliveries, and machines that subscribe, ask, dispatch and leave at random."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from broadway_py._core.dispatch import Delivery, DemandDispatcher, PartitionDispatcher
+from tests.support.conformance import conforms
+
+
+def hungry(**demand: int) -> DemandDispatcher[str, int]:
+    dispatcher = DemandDispatcher[str, int]()
+    for consumer, count in demand.items():
+        dispatcher.subscribe(consumer)
+        assert dispatcher.ask(consumer, count) == (count, [])
+    return dispatcher
+
+
+# --- to whoever is hungry -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("demand", "events", "deliveries"),
+    [
+        ({"a": 10}, 3, [("a", [0, 1, 2])]),
+        ({"a": 10, "b": 10}, 4, [("a", [0, 1]), ("b", [2, 3])]),
+        ({"a": 10, "b": 10, "c": 10}, 10, [("a", [0, 1, 2, 3]), ("b", [4, 5, 6]), ("c", [7, 8, 9])]),
+        ({"a": 10, "b": 10, "c": 10}, 2, [("a", [0]), ("b", [1])]),
+        ({"a": 3, "b": 2}, 5, [("a", [0, 1, 2]), ("b", [3, 4])]),
+        ({"a": 1, "b": 10}, 6, [("b", [0, 1, 2]), ("a", [3]), ("b", [4, 5])]),
+        ({"a": 10, "b": 0}, 2, [("a", [0, 1])]),
+        ({}, 2, []),
+        ({"a": 10}, 0, []),
+    ],
+)
+def test_a_list_is_cut_into_one_slice_for_each_hungry_consumer(
+    demand: dict[str, int], events: int, deliveries: list[Delivery[str, int]]
+) -> None:
+    assert hungry(**demand).dispatch(range(events)) == deliveries
+
+
+@conforms("G-129")
+@pytest.mark.parametrize(
+    ("further", "order"),
+    [([], ["a", "c", "b"]), ([("c", 2)], ["c", "a", "b"]), ([("c", 2), ("b", 4)], ["b", "c", "a"])],
+)
+def test_who_wants_most_is_served_first(further: list[tuple[str, int]], order: list[str]) -> None:
+    dispatcher = hungry(a=4, b=2, c=3)
+    for consumer, count in further:
+        assert dispatcher.ask(consumer, count) == (count, [])
+
+    assert [consumer for consumer, _ in dispatcher.dispatch([0, 1, 2])] == order
+
+
+def test_asking_again_puts_a_consumer_behind_its_equals() -> None:
+    dispatcher = hungry(a=1, b=2)
+    dispatcher.ask("a", 1)
+
+    assert [consumer for consumer, _ in dispatcher.dispatch([0, 1])] == ["b", "a"]
+
+
+@conforms("G-128")
+def test_what_nobody_wants_waits_and_is_served_to_the_next_who_asks() -> None:
+    dispatcher = hungry(a=3)
+
+    assert dispatcher.dispatch([1]) == [("a", [1])]
+    assert dispatcher.ask("a", 3) == (3, [])
+    assert dispatcher.dispatch([2, 3, 4, 5, 6, 7, 8]) == [("a", [2, 3, 4, 5, 6])]
+    assert dispatcher.dispatch([9, 10]) == []
+    assert dispatcher.queued == 4
+    assert dispatcher.ask("a", 3) == (3, [("a", [7, 8, 9])])
+    assert dispatcher.take_queued() == [10]
+    assert dispatcher.queued == 0
+
+
+def test_the_demand_of_a_consumer_that_left_is_not_asked_for_twice() -> None:
+    dispatcher = hungry(a=10, b=1)
+    dispatcher.cancel("a")
+
+    assert dispatcher.ask("b", 4) == (0, [])
+    assert dispatcher.ask("b", 7) == (1, [])
+    assert dispatcher.dispatch(range(12)) == [("b", list(range(12)))]
+
+
+@conforms("G-127")
+def test_a_consumer_that_left_gets_nothing_more() -> None:
+    dispatcher = hungry(a=3, b=3)
+    dispatcher.cancel("a")
+
+    assert dispatcher.dispatch([0, 1, 2, 3, 4]) == [("b", [0, 1, 2])]
+    assert dispatcher.queued == 2
+    # The six that were asked for upstream cover these three: two wait here, one is still to come.
+    assert dispatcher.ask("b", 3) == (0, [("b", [3, 4])])
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=6), st.integers(0, 30))
+def test_slices_are_contiguous_even_and_as_many_as_can_be(demand: list[int], size: int) -> None:
+    dispatcher = hungry(**{f"c{place}": wanted for place, wanted in enumerate(demand)})
+
+    deliveries = dispatcher.dispatch(range(size))
+
+    assert [event for _, events in deliveries for event in events] == list(range(min(size, sum(demand))))
+    assert len({consumer for consumer, _ in deliveries}) == min(len(demand), size)
+    if size <= len(demand) * min(demand):  # nobody's demand cuts an even share short
+        sizes = [len(events) for _, events in deliveries]
+        assert len(sizes) == min(len(demand), size)
+        assert not sizes or max(sizes) - min(sizes) <= 1
+
+
+class DemandMachine(RuleBasedStateMachine):
+    """Any order of subscriptions, asks, dispatches and departures, against plain books."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dispatcher = DemandDispatcher[int, int]()
+        self.wanted: dict[int, int] = {}
+        self.orphaned = 0
+        self.arrivals = 0
+        self.sent = 0
+        self.waiting: list[int] = []
+
+    def carry_out(self, deliveries: list[Delivery[int, int]]) -> None:
+        for consumer, events in deliveries:
+            assert events
+            assert len(events) <= self.wanted[consumer]
+            # First come, first served over all consumers: so each one gets its own in order, none twice, none lost.
+            assert events == self.waiting[: len(events)]
+            del self.waiting[: len(events)]
+            self.wanted[consumer] -= len(events)
+
+    @rule()
+    def subscribe(self) -> None:
+        self.arrivals += 1
+        self.dispatcher.subscribe(self.arrivals)
+        self.wanted[self.arrivals] = 0
+
+    @precondition(lambda self: self.wanted)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        consumer = data.draw(st.sampled_from(sorted(self.wanted)))
+        self.dispatcher.cancel(consumer)
+        self.orphaned += self.wanted.pop(consumer)
+
+    @precondition(lambda self: self.wanted)
+    @rule(data=st.data(), count=st.integers(1, 12))
+    def ask(self, data: st.DataObject, count: int) -> None:
+        consumer = data.draw(st.sampled_from(sorted(self.wanted)))
+        new, deliveries = self.dispatcher.ask(consumer, count)
+        known = min(self.orphaned, count)
+        self.orphaned -= known
+        assert new == count - known
+        self.wanted[consumer] += count
+        self.carry_out(deliveries)
+
+    @rule(count=st.integers(0, 20))
+    def dispatch(self, count: int) -> None:
+        events = list(range(self.sent, self.sent + count))
+        self.sent += count
+        self.waiting += events
+        self.carry_out(self.dispatcher.dispatch(events))
+
+    @rule()
+    def take_queued(self) -> None:
+        assert self.dispatcher.take_queued() == self.waiting
+        self.waiting.clear()
+
+    @invariant()
+    def events_wait_only_while_nobody_is_hungry(self) -> None:
+        assert self.dispatcher.queued == len(self.waiting)
+        assert not self.waiting or not any(self.wanted.values())
+
+
+TestDemandMachine = DemandMachine.TestCase
+
+
+# --- to the consumer of a partition ---------------------------------------------------------------------------------
+
+PARTITIONS = ("even", "odd")
+
+
+def parity(event: int) -> str | None:
+    return None if event < 0 else PARTITIONS[event % 2]
+
+
+def partitioned(**demand: int) -> PartitionDispatcher[str, int]:
+    """Consumers are called as their partitions, in capitals."""
+    dispatcher = PartitionDispatcher[str, int](PARTITIONS, parity)
+    for partition, count in demand.items():
+        dispatcher.subscribe(partition.upper(), partition)
+        assert dispatcher.ask(partition.upper(), count) == (count, [])
+    return dispatcher
+
+
+def test_each_event_goes_to_the_consumer_of_its_partition_in_order() -> None:
+    dispatcher = partitioned(even=5, odd=5)
+
+    assert dispatcher.dispatch([4, 1, 2, 3, 0]) == [("EVEN", [4, 2, 0]), ("ODD", [1, 3])]
+    assert dispatcher.queued == 0
+
+
+def test_what_a_partition_has_no_demand_for_waits_for_it_alone() -> None:
+    dispatcher = partitioned(even=2, odd=3)
+
+    assert dispatcher.dispatch([0, 2, 4, 1]) == [("EVEN", [0, 2]), ("ODD", [1])]
+    assert dispatcher.dispatch([6, 3]) == [("ODD", [3])]
+    assert dispatcher.queued == 2
+    assert dispatcher.ask("ODD", 5) == (5, [])
+    assert dispatcher.ask("EVEN", 5) == (5, [("EVEN", [4, 6])])
+    assert dispatcher.queued == 0
+
+
+@pytest.mark.parametrize(
+    ("demand", "chosen"),
+    [({"even": 5, "odd": 2}, "EVEN"), ({"even": 2, "odd": 5}, "ODD"), ({"even": 2, "odd": 2}, "EVEN")],
+)
+def test_an_event_of_no_partition_goes_where_there_is_most_demand(demand: dict[str, int], chosen: str) -> None:
+    assert partitioned(**demand).dispatch([-1]) == [(chosen, [-1])]
+
+
+def test_events_of_no_partition_spread_as_the_queues_fill() -> None:
+    dispatcher = partitioned(even=2, odd=2)
+
+    assert dispatcher.dispatch([-1, -2, -3, -4]) == [("EVEN", [-1, -3]), ("ODD", [-2, -4])]
+
+
+def test_the_queue_of_a_partition_waits_for_its_next_consumer() -> None:
+    dispatcher = partitioned(even=1, odd=1)
+    dispatcher.dispatch([0, 2, 4])
+    dispatcher.cancel("EVEN")
+
+    assert dispatcher.dispatch([6]) == []
+    dispatcher.subscribe("successor", "even")
+    assert dispatcher.queued == 3
+    assert dispatcher.ask("successor", 10) == (10, [("successor", [2, 4, 6])])
+
+
+def test_the_demand_of_a_partitions_consumer_that_left_is_not_asked_for_twice() -> None:
+    dispatcher = partitioned(even=4, odd=1)
+    dispatcher.cancel("EVEN")
+
+    assert dispatcher.ask("ODD", 3) == (0, [])
+    assert dispatcher.ask("ODD", 3) == (2, [])
+    # It has asked for nothing, so nothing reaches it.
+    dispatcher.subscribe("successor", "even")
+    assert dispatcher.dispatch([0]) == []
+
+
+def test_what_is_given_up_comes_partition_by_partition() -> None:
+    dispatcher = partitioned(even=0, odd=0)
+    dispatcher.dispatch([1, 0, 3, 2])
+
+    assert dispatcher.take_queued() == [0, 2, 1, 3]
+    assert (dispatcher.queued, dispatcher.take_queued()) == (0, [])
+
+
+class PartitionMachine(RuleBasedStateMachine):
+    """Events are (number, partition or None); consumers are (partition, number), one per partition at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dispatcher = PartitionDispatcher[tuple[str, int], tuple[int, str | None]]("abc", lambda event: event[1])
+        self.consumers: dict[str, tuple[str, int]] = {}
+        self.wanted = dict.fromkeys("abc", 0)
+        self.orphaned = 0
+        self.arrivals = 0
+        self.sent = 0
+        self.last = dict.fromkeys("abc", -1)
+        self.waiting: set[tuple[int, str | None]] = set()
+
+    def carry_out(self, deliveries: list[Delivery[tuple[str, int], tuple[int, str | None]]]) -> None:
+        for consumer, events in deliveries:
+            partition = consumer[0]
+            assert self.consumers[partition] == consumer
+            assert 0 < len(events) <= self.wanted[partition]
+            self.wanted[partition] -= len(events)
+            for event in events:
+                self.waiting.remove(event)  # raises for what was never sent, or comes twice
+                assert event[1] in {None, partition}
+                assert event[0] > self.last[partition], "the order of arrival, within a partition"
+                self.last[partition] = event[0]
+
+    @precondition(lambda self: len(self.consumers) < 3)
+    @rule(data=st.data())
+    def subscribe(self, data: st.DataObject) -> None:
+        partition = data.draw(st.sampled_from(sorted(set("abc") - set(self.consumers))))
+        self.arrivals += 1
+        self.consumers[partition] = (partition, self.arrivals)
+        self.dispatcher.subscribe(self.consumers[partition], partition)
+
+    @precondition(lambda self: self.consumers)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        partition = data.draw(st.sampled_from(sorted(self.consumers)))
+        self.dispatcher.cancel(self.consumers.pop(partition))
+        self.orphaned += self.wanted[partition]
+        self.wanted[partition] = 0
+
+    @precondition(lambda self: self.consumers)
+    @rule(data=st.data(), count=st.integers(1, 8))
+    def ask(self, data: st.DataObject, count: int) -> None:
+        partition = data.draw(st.sampled_from(sorted(self.consumers)))
+        self.wanted[partition] += count
+        known = min(self.orphaned, count)
+        self.orphaned -= known
+        new, deliveries = self.dispatcher.ask(self.consumers[partition], count)
+        assert new == count - known
+        self.carry_out(deliveries)
+
+    @rule(partitions=st.lists(st.sampled_from(["a", "b", "c", None]), max_size=12))
+    def dispatch(self, partitions: list[str | None]) -> None:
+        events = [(self.sent + place, partition) for place, partition in enumerate(partitions)]
+        self.sent += len(events)
+        self.waiting.update(events)
+        self.carry_out(self.dispatcher.dispatch(events))
+
+    @rule()
+    def take_queued(self) -> None:
+        taken = self.dispatcher.take_queued()
+        assert len(taken) == len(self.waiting)
+        assert set(taken) == self.waiting
+        self.waiting.clear()
+
+    @invariant()
+    def what_waits_has_no_hungry_consumer(self) -> None:
+        assert self.dispatcher.queued == len(self.waiting)
+        for _, partition in self.waiting:
+            assert partition is None or self.wanted[partition] == 0
+
+
+TestPartitionMachine = PartitionMachine.TestCase
+
+
+def test_an_unknown_partition_leaves_the_books_in_order() -> None:
+    dispatcher = PartitionDispatcher[str, int]([0, 1], lambda event: event)
+
+    with pytest.raises(KeyError):
+        dispatcher.dispatch([0, 7])
+
+    assert dispatcher.queued == len(dispatcher.take_queued()) == 1

@@ -1,0 +1,111 @@
+"""Errors say what was expected, what came, where, and what to do; without data of users."""
+
+from __future__ import annotations
+
+import pytest
+
+from broadway_py.errors import (
+    BatchFailed,
+    BroadwayError,
+    CalledInsideCallback,
+    DefinitionError,
+    MessageFailed,
+    OptionsError,
+    ProducerError,
+    SettleError,
+    SourceRefused,
+    did_you_mean,
+)
+from broadway_py.message import Failed, Message
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ([], "expected 1, got 0"),
+        (["concurrency"], "concurrency: expected 1, got 0"),
+        (["processors", "concurrency"], "processors.concurrency: expected 1, got 0"),
+    ],
+)
+def test_a_wrong_setting_is_named_by_its_path(path: list[str], text: str) -> None:
+    error = OptionsError(path, "expected 1, got 0")
+
+    assert str(error) == text
+    assert (error.path, error.problem) == (tuple(path), "expected 1, got 0")
+
+
+def test_the_path_grows_as_the_error_comes_further_out() -> None:
+    inner = OptionsError(["batch_size"], "expected 1, got 0")
+
+    outer = inner.under("pipelines", "orders").under("cluster")
+
+    assert str(outer) == "cluster.pipelines.orders.batch_size: expected 1, got 0"
+    assert str(inner.under()) == str(inner) == "batch_size: expected 1, got 0"
+    assert str(OptionsError([], "empty").under("http")) == "http: empty"
+
+
+@pytest.mark.parametrize(
+    ("error", "builtin"),
+    [(OptionsError([], ""), ValueError), (DefinitionError(), TypeError), (SourceRefused(), ProducerError)],
+)
+def test_errors_are_also_what_python_users_expect(error: BroadwayError, builtin: type[Exception]) -> None:
+    assert isinstance(error, builtin)
+
+
+def test_a_settle_error_keeps_the_messages_whose_outcome_nobody_knows() -> None:
+    messages = (Message(1), Message(2))
+
+    error = SettleError("the channel closed", unsettled=messages)
+
+    assert (str(error), error.unsettled) == ("the channel closed", list(messages))
+
+
+def failed(cause: str) -> Message[str]:
+    message = Message("geheim")
+    message.status = Failed(cause, "geheim", ValueError("geheim"))  # type: ignore[arg-type]  # any cause will do
+    return message
+
+
+def test_a_failed_submission_carries_the_message_and_does_not_quote_it() -> None:
+    message = failed("raised")
+
+    error = MessageFailed(message)
+
+    assert str(error) == "the submitted message failed: Failed(raised, ValueError)"
+    assert error.message is message
+
+
+def test_a_failed_batch_counts_and_shows_the_first_without_quoting_it() -> None:
+    messages = (failed("timeout"), failed("raised"))
+
+    error = BatchFailed(messages, 5)
+
+    assert str(error) == "2 of 5 submitted messages failed; the first one: Failed(timeout, ValueError)"
+    assert error.failed == list(messages)
+
+
+def test_a_call_from_inside_a_callback_is_told_what_to_use_instead() -> None:
+    error = CalledInsideCallback("stop")
+
+    assert error.call == "stop"
+    assert str(error) == (
+        "stop() was awaited inside a callback of the same pipeline, which would wait for itself; "
+        "use pipeline.request_stop() to end the pipeline, or hand the work to a task of your own"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("concurency", "; did you mean 'concurrency'?"),
+        ("max-demand", "; did you mean 'max_demand'?"),
+        ("xyzzy", ""),
+        ("", ""),
+    ],
+)
+def test_a_close_name_is_suggested(name: str, hint: str) -> None:
+    assert did_you_mean(name, ["concurrency", "max_demand"]) == hint
+
+
+def test_nothing_is_suggested_out_of_nothing() -> None:
+    assert did_you_mean("concurrency", []) == ""

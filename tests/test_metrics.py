@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+
+from broadway_py.metrics import SERIES_LIMIT, PipelineCollector, pipeline_metrics, process_metrics
+from broadway_py.pipeline.stats import PipelineStats
+from tests.daemon.snapshots import pipeline, producer
+
+
+def scrape(*stats: PipelineStats) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
+    registry = CollectorRegistry()
+    registry.register(PipelineCollector(lambda: stats))
+    found: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
+    for family in text_string_to_metric_families(generate_latest(registry).decode()):
+        for sample in family.samples:
+            found.setdefault(sample.name, {})[tuple(sorted(sample.labels.items()))] = sample.value
+    return found
+
+
+ORIGIN = (("pipeline", "orders"), ("producer", "queue"))
+
+
+def test_received_is_the_sum_of_outcomes_and_what_is_in_flight_in_each_scrape() -> None:
+    found = scrape(pipeline())
+    received = found["broadway_messages_received_total"][ORIGIN]
+    in_flight = found["broadway_messages_in_flight"][ORIGIN]
+    assert received == sum(found["broadway_messages_settled_total"].values()) + in_flight == 10
+
+
+def test_every_outcome_is_there_from_the_start() -> None:
+    fresh = pipeline(producers=(producer(received=0, in_flight=0, outcomes={}),))
+    outcomes = {
+        dict(labels)["outcome"]: value for labels, value in scrape(fresh)["broadway_messages_settled_total"].items()
+    }
+    assert outcomes == dict.fromkeys(
+        ("acked", "retried", "dead_lettered", "rejected", "dropped", "returned", "unknown"), 0.0
+    )
+
+
+def test_every_metric_of_a_pipeline_has_the_promised_name_and_labels() -> None:
+    found = {name: [key for key, _ in next(iter(series))] for name, series in scrape(pipeline()).items()}
+    of_producer, of_stage, of_batcher = ["pipeline", "producer"], ["pipeline", "stage"], ["batcher", "pipeline"]
+    expected = {
+        "broadway_messages_received_total": of_producer,
+        "broadway_messages_redelivered_total": of_producer,
+        "broadway_messages_settled_total": ["outcome", *of_producer],
+        "broadway_messages_failed_total": ["cause", *of_stage],
+        "broadway_messages_in_flight": of_producer,
+        "broadway_bytes_in_flight": of_producer,
+        "broadway_oldest_in_flight_seconds": of_producer,
+        "broadway_processor_duration_seconds_count": ["pipeline"],
+        "broadway_batch_duration_seconds_count": of_batcher,
+        "broadway_end_to_end_latency_seconds_count": ["pipeline"],
+        "broadway_batch_size_messages_count": of_batcher,
+        "broadway_batches_total": [*of_batcher, "trigger"],
+        "broadway_stage_busy_seconds_total": of_stage,
+        "broadway_backpressure_seconds_total": of_stage,
+        "broadway_stage_queue_messages": of_stage,
+        "broadway_stage_concurrency": of_stage,
+        "broadway_connection_up": of_producer,
+        "broadway_connections_lost_total": of_producer,
+        "broadway_rate_limit_wait_seconds_total": ["pipeline"],
+        "broadway_stuck_handlers": ["pipeline"],
+    }
+    assert {name: found.get(name) for name in expected} == expected
+
+
+def test_a_histogram_counts_upwards_and_ends_with_everything() -> None:
+    buckets = scrape(pipeline())["broadway_end_to_end_latency_seconds_bucket"]
+    assert {dict(labels)["le"]: value for labels, value in buckets.items()} == {"0.1": 4, "1.0": 6, "+Inf": 7}
+
+
+def test_a_connection_that_is_not_up_reads_0_and_a_source_that_has_ended_is_not_missed() -> None:
+    down = pipeline(producers=(producer(connected=0), producer("done", connected=0, ended=True)))
+    up = {dict(labels)["producer"]: value for labels, value in scrape(down)["broadway_connection_up"].items()}
+    assert up == {"queue": 0.0, "done": 1.0}
+
+
+def test_series_past_the_limit_are_added_up_under_other() -> None:
+    many = pipeline(producers=tuple(producer(f"p{index}") for index in range(SERIES_LIMIT + 500)))
+    found = scrape(many)
+    for name, series in found.items():
+        if not name.endswith("_bucket"):
+            assert len(series) <= SERIES_LIMIT, name
+    assert sum(found["broadway_messages_received_total"].values()) == 10 * (SERIES_LIMIT + 500)
+    other = (("outcome", "acked"), ("pipeline", "other"), ("producer", "other"))
+    assert found["broadway_messages_settled_total"][other] > 6
+
+
+def test_openmetrics_can_be_written_too() -> None:
+    registry = CollectorRegistry()
+    registry.register(PipelineCollector(lambda: [pipeline()]))
+    text = generate_openmetrics(registry).decode()  # type: ignore[no-untyped-call]  # theirs
+    assert "# TYPE broadway_messages_settled counter" in text
+    assert text.endswith("# EOF\n")
+
+
+def test_a_process_says_its_lag_its_restarts_and_what_was_built() -> None:
+    found = {family.name: family for family in process_metrics({"0": 0.25}, 3)}
+    assert found["broadway_event_loop_lag_seconds"].samples[0].labels == {"worker": "0"}
+    assert found["broadway_event_loop_lag_seconds"].samples[0].value == 0.25
+    assert found["broadway_worker_restarts"].samples[0].value == 3
+    assert set(found["broadway_build_info"].samples[0].labels) == {"version", "python"}
+
+
+def test_no_pipeline_gives_metrics_without_series() -> None:
+    assert all(not family.samples for family in pipeline_metrics([]))

@@ -1,0 +1,303 @@
+"""The port for producers that fetch by themselves: handing over waits while the pipeline is full, and loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broadway_py.errors import ProducerError
+from broadway_py.message import Message
+from broadway_py.producer import Producer
+from broadway_py.testing import FakeClock
+
+
+class Fetching(Producer):
+    """Fetches by itself: the tests call its ``push``."""
+
+    def __init__(self, url: str = "") -> None:
+        self.url = url
+
+
+def opened() -> Fetching:
+    return Fetching().copy(index=0, capacity=100, pipeline="orders", lost=lambda _: None)
+
+
+def messages(*data: int) -> list[Message[int]]:
+    return [Message(one) for one in data]
+
+
+def told(came: Sequence[Message[Any]] | None) -> list[Any]:
+    assert came is not None
+    return [message.data for message in came]
+
+
+async def others_have_run() -> None:
+    """Every task has gone as far as it can."""
+    await FakeClock().advance(0)
+
+
+# --- demand and handing over ----------------------------------------------------------------------------------------
+
+
+async def test_what_is_pushed_is_what_the_next_demand_gets() -> None:
+    producer = opened()
+    asked = asyncio.ensure_future(producer.handle_demand(10))
+    assert await producer.wait_for_demand() == 10
+
+    await producer.push(messages(1, 2, 3))
+
+    assert told(await asked) == [1, 2, 3]
+    assert producer.demand == 0
+
+
+async def test_a_demand_takes_everything_that_was_pushed_before_it_woke() -> None:
+    producer = opened()
+    asked = asyncio.ensure_future(producer.handle_demand(10))
+    await producer.wait_for_demand()
+
+    await producer.push(messages(1))
+    assert producer.demand == 9
+    await producer.push(messages(2))
+
+    assert told(await asked) == [1, 2]
+
+
+async def test_a_push_waits_while_the_pipeline_is_full_and_nothing_is_dropped() -> None:
+    producer = opened()
+    pushing = asyncio.ensure_future(producer.push(messages(1, 2, 3, 4, 5)))
+    await others_have_run()
+    assert not pushing.done()
+
+    assert told(await producer.handle_demand(2)) == [1, 2]
+    await others_have_run()
+    assert not pushing.done()
+    assert told(await producer.handle_demand(2)) == [3, 4]
+    assert told(await producer.handle_demand(2)) == [5]
+    await pushing
+
+
+async def test_those_who_push_are_served_first_come_first_served() -> None:
+    producer = opened()
+    first = asyncio.ensure_future(producer.push(messages(1, 2, 3)))
+    second = asyncio.ensure_future(producer.push(messages(4, 5)))
+    await others_have_run()
+
+    assert told(await producer.handle_demand(2)) == [1, 2]
+    assert told(await producer.handle_demand(2)) == [3, 4]
+    await first
+    assert not second.done()
+    assert told(await producer.handle_demand(2)) == [5]
+    await second
+
+
+async def test_pushing_nothing_does_not_wait() -> None:
+    await opened().push([])
+
+
+async def test_the_list_that_was_pushed_stays_the_callers_own() -> None:
+    producer = opened()
+    mine = messages(1, 2)
+    pushing = asyncio.ensure_future(producer.push(mine))
+    await others_have_run()
+    mine.clear()
+
+    assert told(await producer.handle_demand(5)) == [1, 2]
+    await pushing
+
+
+async def test_a_demand_that_was_called_off_loses_nothing() -> None:
+    producer = opened()
+    asked = asyncio.ensure_future(producer.handle_demand(2))
+    await producer.wait_for_demand()
+    await producer.push(messages(1))
+
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+
+    # Its place among what is asked for stays taken: one more is let in, not two.
+    pushing = asyncio.ensure_future(producer.push(messages(2, 3, 4)))
+    await others_have_run()
+    assert told(await producer.handle_demand(2)) == [1, 2]
+    assert not pushing.done()
+    assert told(await producer.handle_demand(2)) == [3, 4]
+    await pushing
+
+
+# --- a push that is called off --------------------------------------------------------------------------------------
+
+
+async def test_what_was_pushed_goes_in_even_when_the_wait_is_called_off() -> None:
+    producer = opened()
+    pushing = asyncio.ensure_future(producer.push(messages(1, 2, 3)))
+    await others_have_run()
+    assert told(await producer.handle_demand(1)) == [1]
+
+    pushing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await pushing
+    later = asyncio.ensure_future(producer.push(messages(4)))
+    await others_have_run()
+
+    assert told(await producer.handle_demand(5)) == [2, 3, 4]
+    await later
+
+
+async def test_waiting_for_demand_never_ends_with_none() -> None:
+    producer = opened()
+    waiting = asyncio.ensure_future(producer.wait_for_demand())
+    await others_have_run()
+    asked = asyncio.ensure_future(producer.handle_demand(2))
+    await asyncio.sleep(0)  # the demand is there, and whoever waits for it is about to wake
+
+    await producer.push(messages(1, 2))
+    await others_have_run()
+
+    assert told(await asked) == [1, 2]
+    assert not waiting.done()
+    waiting.cancel()
+
+
+# --- draining -------------------------------------------------------------------------------------------------------
+
+
+async def test_draining_lets_whoever_waits_through_in_order() -> None:
+    producer = opened()
+    pushing = [asyncio.ensure_future(producer.push(messages(place, place + 10))) for place in (1, 2)]
+    await others_have_run()
+    assert not producer.draining.is_set()
+
+    producer.begin_draining()
+
+    assert producer.draining.is_set()
+    await asyncio.gather(*pushing)
+    assert told(await producer.handle_demand(3)) == [1, 11, 2]
+    assert told(await producer.handle_demand(3)) == [12]
+    assert told(await producer.handle_demand(3)) == []
+
+
+async def test_a_demand_that_waits_returns_when_draining_begins() -> None:
+    producer = opened()
+    asked = asyncio.ensure_future(producer.handle_demand(3))
+    await producer.wait_for_demand()
+
+    producer.begin_draining()
+
+    assert told(await asked) == []
+
+
+async def test_what_is_pushed_while_draining_does_not_wait_and_is_handed_back_at_the_end() -> None:
+    producer = opened()
+    producer.begin_draining()
+
+    await producer.push(messages(1, 2))
+
+    assert told(producer.end_draining()) == [1, 2]
+    assert producer.end_draining() == []
+
+
+async def test_the_end_of_draining_hands_back_what_still_waits() -> None:
+    producer = opened()
+    pushing = asyncio.ensure_future(producer.push(messages(1, 2)))
+    await others_have_run()
+
+    assert told(producer.end_draining()) == [1, 2]
+    await pushing
+
+
+@pytest.mark.parametrize("late", [[], messages(1)], ids=["nothing", "a message"])
+async def test_after_draining_nothing_more_is_taken(late: list[Message[int]]) -> None:
+    producer = opened()
+    producer.begin_draining()
+    producer.end_draining()
+
+    with pytest.raises(ProducerError) as refused:
+        await producer.push(late)
+
+    assert str(refused.value) == "the pipeline has stopped taking messages; hand nothing over after draining"
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("push"), st.integers(1, 6)),
+        st.tuples(st.just("take"), st.integers(1, 6)),
+        st.tuples(st.just("drain"), st.just(0)),
+    ),
+    max_size=15,
+)
+
+
+@given(steps)
+async def test_whatever_is_pushed_comes_out_once_and_in_order(steps: list[tuple[str, int]]) -> None:
+    producer = opened()
+    pushing: list[asyncio.Task[None]] = []
+    came: list[Any] = []
+    sent = 0
+    asked: asyncio.Task[Sequence[Message[Any]] | None] | None = None
+
+    for step, count in steps:
+        if step == "push":
+            pushing.append(asyncio.create_task(producer.push(messages(*range(sent, sent + count)))))
+            sent += count
+        elif step == "drain":
+            producer.begin_draining()
+        elif asked is None:
+            asked = asyncio.create_task(producer.handle_demand(count))
+            wanted = count
+        await others_have_run()
+        if asked is not None and asked.done():
+            taken = told(asked.result())
+            assert len(taken) <= wanted
+            came += taken
+            asked = None
+        # Bounded: nothing is held but what was asked for (and, while draining, what was on its way).
+        assert producer.draining.is_set() or len(producer._handover.ready) + producer.demand <= 6
+
+    producer.begin_draining()
+    if asked is not None:
+        came += told(await asked)
+    came += told(producer.end_draining())
+    await asyncio.gather(*pushing)
+    assert came == list(range(sent))
+
+
+# --- copies ---------------------------------------------------------------------------------------------------------
+
+
+async def test_copies_share_what_was_made_in_init_and_have_run_state_of_their_own() -> None:
+    description = Fetching("amqp://guest:geheim@host/")
+    lost: list[ProducerError] = []
+
+    copies = [description.copy(index=index, capacity=30, pipeline="orders", lost=lost.append) for index in range(2)]
+
+    assert [(copy.index, copy.capacity, copy.pipeline, copy.url) for copy in copies] == [
+        (0, 30, "orders", description.url),
+        (1, 30, "orders", description.url),
+    ]
+    copies[0].begin_draining()
+    assert not copies[1].draining.is_set()
+    assert not hasattr(description, "draining")
+    error = ProducerError("gone")
+    copies[1].lost(error)
+    assert lost == [error]
+
+
+async def test_a_producer_that_needs_nothing_else_opens_pauses_and_closes() -> None:
+    producer = opened()
+
+    await producer.open()
+    await producer.pause()
+    await producer.resume()
+    await producer.prepare_for_draining()
+    await producer.close()
+
+    assert (producer.name, producer.concurrency) == (None, 1)
+
+
+def test_no_text_about_a_producer_shows_what_it_was_made_with() -> None:
+    assert repr(Fetching("amqp://guest:geheim@host/")) == "<Fetching name=None>"
