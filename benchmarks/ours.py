@@ -11,6 +11,7 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry, generate_latest
 
 from broadway_py import Pipeline
+from broadway_py.daemon.service import quieten_collector
 from broadway_py.daemon.settings import Settings, read_settings
 from broadway_py.metrics import PipelineCollector
 
@@ -30,6 +31,7 @@ def settings_of(file: str, environ: Mapping[str, str]) -> Settings:
 @asynccontextmanager
 async def scraped(pipeline: Pipeline[Any]) -> AsyncIterator[None]:
     """Run the block while Prometheus, so to speak, asks for the metrics of *pipeline* each second."""
+    quieten_collector()
     registry = CollectorRegistry()
     registry.register(PipelineCollector(lambda: [pipeline.stats()]))
     scraping = asyncio.create_task(_scrape(registry), name="scrape")

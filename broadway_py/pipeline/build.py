@@ -90,7 +90,15 @@ def build(
             sources.append(source)
     ledgers.append(Ledger(Submissions.name, shared.settler))
     submissions = Source(
-        shared, Submissions(), ledgers[-1], gate, index=0, capacity=capacity, fail_fast=False, transformer=None
+        shared,
+        Submissions(),
+        ledgers[-1],
+        gate,
+        index=0,
+        capacity=capacity,
+        fail_fast=False,
+        transformer=None,
+        internal=True,
     )
     stages = Stages(sources, submissions, [], [], [], ledgers)
     names = {name: name for name in batchers}

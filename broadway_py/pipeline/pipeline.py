@@ -289,6 +289,8 @@ class Pipeline(Generic[T]):
             PipelineNotRunning: it has stopped, or not started.
         """
         runtime = self._needs_runtime("ready")
+        if not self.is_running:
+            raise runtime.crash or PipelineNotRunning(f"ready(): pipeline {self.name!r} is {self.state}")
         opened = asyncio.ensure_future(_all_opened(runtime))
         ended = asyncio.ensure_future(self._ended())
         try:

@@ -62,6 +62,7 @@ class Source(Worker):
         capacity: how many messages this copy's share of the pipeline holds.
         fail_fast: raise when the very first attempt to open fails.
         transformer: called on every message that comes in.
+        internal: True for the pipeline's own source of submitted messages, which telemetry does not hear of.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Source(Worker):
         capacity: int,
         fail_fast: bool,
         transformer: Callable[[Message[Any]], object] | None,
+        internal: bool = False,
     ) -> None:
         super().__init__(shared, f"producer:{ledger.producer}", index, Meter())
         self.ledger = ledger
@@ -91,6 +93,7 @@ class Source(Worker):
         self._gate = gate
         self._fail_fast = fail_fast
         self._transformer = transformer
+        self._internal = internal
         self._copy: Producer | None = None
         self._lost: ProducerError | None = None
         self._stop = asyncio.Event()
@@ -139,7 +142,8 @@ class Source(Worker):
             return None
         self.connected, self.trouble = True, None
         self.opened.set()
-        telemetry.execute("broadway.producer.connected", {}, self._about())
+        if not self._internal:
+            telemetry.execute("broadway.producer.connected", {}, self._about())
         if self._gate.paused:
             await passing_cancellation(copy.pause())
         return None if self._stop.is_set() else copy

@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,19 +36,20 @@ class Daemon:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "broadway_py", *arguments],
             cwd=folder,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             env={**os.environ, "PYTHONPATH": str(ROOT), **(environ or {})},
             start_new_session=True,
         )
+        #: All that it has printed, to standard output and standard error.
         self.lines: list[str] = []
         self._grown = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
             with self._grown:
                 self.lines.append(line.decode().rstrip("\n"))
                 self._grown.notify_all()
@@ -78,17 +79,17 @@ class Daemon:
     def get(self, path: str) -> tuple[int, str]:
         """Status and body of a page."""
         try:
-            with urllib.request.urlopen(self.url + path, timeout=10) as answer:
+            with urllib.request.urlopen(self.url + path, timeout=10) as answer:  # noqa: S310  # our own http URL
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as refused:
             return refused.code, refused.read().decode()
 
     def post(self, path: str) -> int:
         """Send ``{}``; the status."""
-        request = urllib.request.Request(
+        request = urllib.request.Request(  # noqa: S310  # our own http URL
             self.url + path, data=b"{}", headers={"Content-Type": "application/json"}, method="POST"
         )
-        with urllib.request.urlopen(request, timeout=15) as answer:
+        with urllib.request.urlopen(request, timeout=15) as answer:  # noqa: S310  # our own http URL
             return int(answer.status)
 
     def until_ready(self, timeout: float = 60.0) -> None:
@@ -142,13 +143,11 @@ def daemon(
         yield running
     finally:
         # The whole session: workers whose supervisor was killed belong to it too.
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(running.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         running.exit_code()
-        assert running.process.stderr is not None
-        running.process.stderr.close()
+        assert running.process.stdout is not None
+        running.process.stdout.close()
 
 
 class Rows:

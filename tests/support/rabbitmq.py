@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
 import uuid
@@ -136,8 +135,7 @@ class RabbitMQ:
 
     async def counts(self, queue: str = "work") -> Counts:
         """Ready and unacknowledged messages of *queue*, exact at this moment."""
-        ready, unacked = json.loads(await self._ask(self._info(queue, "messages_ready, messages_unacknowledged")))
-        return Counts(ready, unacked)
+        return Counts(*await self._numbers(queue, "messages_ready, messages_unacknowledged"))
 
     async def until(self, queue: str = "work", *, ready: int, unacked: int) -> None:
         """Wait until *queue* counts so many messages."""
@@ -158,8 +156,8 @@ class RabbitMQ:
 
     async def consumers(self, queue: str = "work") -> int:
         """How many consumers *queue* has."""
-        (count,) = json.loads(await self._ask(self._info(queue, "consumers")))
-        return int(count)
+        (count,) = await self._numbers(queue, "consumers")
+        return count
 
     async def connections(self) -> int:
         """Connections to this virtual host, the test's own included."""
@@ -202,9 +200,14 @@ class RabbitMQ:
         mine = f"(catch rabbit_networking:connection_info(P, [vhost])) == [{{vhost, {binary(self.vhost)}}}]"
         return f"[P || P <- rabbit_networking:connections(), {mine}]"
 
-    def _info(self, queue: str, items: str) -> str:
+    async def _numbers(self, queue: str, items: str) -> list[int]:
         name = f"rabbit_misc:r({binary(self.vhost)}, queue, {binary(queue)})"
-        return f"{{ok, Q}} = rabbit_amqqueue:lookup({name}), [V || {{_, V}} <- rabbit_amqqueue:info(Q, [{items}])]"
+        # As a tuple: Erlang prints a list of small numbers as if it were text.
+        found = await self._ask(
+            f"{{ok, Q}} = rabbit_amqqueue:lookup({name}),"
+            f" list_to_tuple([V || {{_, V}} <- rabbit_amqqueue:info(Q, [{items}])])"
+        )
+        return [int(number) for number in found.strip("{}").split(",")]
 
     async def _ask(self, expression: str) -> str:
         if self.node is None:

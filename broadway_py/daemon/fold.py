@@ -1,0 +1,167 @@
+"""Snapshots of several processes made into one: what each metric means decides how it is added up."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import reduce
+from typing import Final, TypeVar
+
+from prometheus_client.core import Metric
+from prometheus_client.samples import Sample
+
+from broadway_py.message import Outcome
+from broadway_py.metrics import add_distributions
+from broadway_py.pipeline.stats import Distribution, PipelineState, PipelineStats, ProducerStats, StageStats
+
+__all__ = ["depart", "depart_metrics", "fold_metrics", "fold_stats", "label_worker", "speaks_of_process"]
+
+K = TypeVar("K")
+
+# The state of the whole is the first of these that any worker is in.
+_STATES: Final[tuple[PipelineState, ...]] = ("crashed", "draining", "starting", "new", "paused", "running", "stopped")
+
+_LASTING: Final = frozenset({"counter", "histogram", "summary"})
+
+
+def fold_stats(live: Sequence[PipelineStats], gone: Sequence[PipelineStats]) -> PipelineStats:
+    """One pipeline's snapshots from *live* workers, and what is kept of those that are *gone*, as one.
+
+    The state is that of the live ones, if there are any.
+
+    ``received == sum(outcomes) + in_flight`` holds for the sum because it holds for each.
+    """
+    every = [*live, *gone]
+    states = {one.state for one in (live or every)}
+    return PipelineStats(
+        name=every[0].name,
+        state=next(state for state in _STATES if state in states),
+        producers=_by_name([one.producers for one in every], _add_producers),
+        stages=_by_name([one.stages for one in every], _add_stages),
+        rate_limit_wait_seconds=sum(one.rate_limit_wait_seconds for one in every),
+        restarts=sum(one.restarts for one in every),
+        stuck_handlers=sum(one.stuck_handlers for one in every),
+    )
+
+
+def depart(last: PipelineStats, *, state: PipelineState) -> PipelineStats:
+    """What is kept of a worker that is gone: its counters. What it had in flight ends as ``unknown``."""
+    return replace(
+        last,
+        state=state,
+        producers=tuple(_depart_producer(one) for one in last.producers),
+        stages=tuple(replace(one, concurrency=0, queued=0) for one in last.stages),
+        stuck_handlers=0,
+    )
+
+
+def _depart_producer(last: ProducerStats) -> ProducerStats:
+    outcomes: dict[Outcome, int] = {**last.outcomes, "unknown": last.outcomes.get("unknown", 0) + last.in_flight}
+    return replace(
+        last,
+        outcomes=outcomes,
+        in_flight=0,
+        bytes_in_flight=0,
+        oldest_in_flight_seconds=0.0,
+        connected=0,
+        copies=0,
+        trouble=None,
+    )
+
+
+Named = TypeVar("Named", ProducerStats, StageStats)
+
+
+def _by_name(groups: Iterable[Sequence[Named]], add: Callable[[Named, Named], Named]) -> tuple[Named, ...]:
+    found: dict[str, list[Named]] = defaultdict(list)
+    for group in groups:
+        for one in group:
+            found[one.name].append(one)
+    return tuple(reduce(add, same) for same in found.values())
+
+
+def _add_producers(a: ProducerStats, b: ProducerStats) -> ProducerStats:
+    return ProducerStats(
+        name=a.name,
+        received=a.received + b.received,
+        redelivered=a.redelivered + b.redelivered,
+        outcomes=_add_counts(a.outcomes, b.outcomes),
+        in_flight=a.in_flight + b.in_flight,
+        bytes_in_flight=a.bytes_in_flight + b.bytes_in_flight,
+        oldest_in_flight_seconds=max(a.oldest_in_flight_seconds, b.oldest_in_flight_seconds),
+        latency=add_distributions(a.latency, b.latency),
+        connected=a.connected + b.connected,
+        copies=a.copies + b.copies,
+        connections_lost=a.connections_lost + b.connections_lost,
+        trouble=a.trouble or b.trouble,
+        ended=a.ended and b.ended,
+    )
+
+
+def _add_stages(a: StageStats, b: StageStats) -> StageStats:
+    return StageStats(
+        name=a.name,
+        concurrency=a.concurrency + b.concurrency,
+        busy_seconds=a.busy_seconds + b.busy_seconds,
+        backpressure_seconds=a.backpressure_seconds + b.backpressure_seconds,
+        queued=a.queued + b.queued,
+        failed=_add_counts(a.failed, b.failed),
+        duration=_add_optional(a.duration, b.duration),
+        batcher=a.batcher,
+        batches=_add_counts(a.batches, b.batches),
+        batch_sizes=_add_optional(a.batch_sizes, b.batch_sizes),
+    )
+
+
+def _add_counts(a: Mapping[K, int], b: Mapping[K, int]) -> dict[K, int]:
+    return {key: a.get(key, 0) + b.get(key, 0) for key in {**a, **b}}
+
+
+def _add_optional(a: Distribution | None, b: Distribution | None) -> Distribution | None:
+    if a is None or b is None:
+        return a or b
+    return add_distributions(a, b)
+
+
+def fold_metrics(groups: Iterable[Iterable[Metric]]) -> list[Metric]:
+    """Metrics of users, from several processes: samples with equal labels are added up.
+
+    Gauges are added too (a pool's size, a number of open files); a process that needs its own labels its own.
+    """
+    families: dict[tuple[str, str], Metric] = {}
+    sums: dict[tuple[str, str], dict[tuple[str, tuple[tuple[str, str], ...]], float]] = defaultdict(dict)
+    for family in (family for group in groups for family in group):
+        key = (family.name, family.type)
+        if key not in families:
+            families[key] = Metric(family.name, family.documentation, family.type, family.unit)
+        for sample in family.samples:
+            if sample.name.endswith("_created"):
+                continue  # the time of one process says nothing about a sum
+            series = (sample.name, tuple(sorted(sample.labels.items())))
+            before = sums[key].get(series, 0.0)
+            sums[key][series] = sample.value if family.type in ("info", "stateset") else before + sample.value
+    for key, series_of in sums.items():
+        families[key].samples = [Sample(name, dict(labels), value) for (name, labels), value in series_of.items()]
+    return list(families.values())
+
+
+def depart_metrics(last: Iterable[Metric]) -> list[Metric]:
+    """What is kept of the metrics of a process that is gone: all that only grows."""
+    return [family for family in last if family.type in _LASTING and not speaks_of_process(family)]
+
+
+def label_worker(family: Metric, worker: str) -> Metric:
+    """*family* as it is, or with the label ``worker`` if it speaks about one process (memory, open files, …)."""
+    if not speaks_of_process(family):
+        return family
+    labelled = Metric(family.name, family.documentation, family.type, family.unit)
+    labelled.samples = [
+        Sample(sample.name, {**sample.labels, "worker": worker}, sample.value) for sample in family.samples
+    ]
+    return labelled
+
+
+def speaks_of_process(family: Metric) -> bool:
+    """True for memory, open files, garbage collection and the like: sums over processes would mislead."""
+    return family.name.startswith(("process_", "python_"))

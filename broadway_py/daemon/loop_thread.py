@@ -1,0 +1,133 @@
+"""The event loop in a thread of its own, so that no handler can keep the main thread from ending the process."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, Protocol, TypeVar
+
+from broadway_py.daemon.logs import describe_exception
+from broadway_py.errors import OptionsError
+from broadway_py.log import logger
+
+__all__ = ["Body", "LoopThread", "new_event_loop"]
+
+log = logger("broadway_py.daemon")
+
+T = TypeVar("T")
+
+# Seconds that tasks which nobody awaits may take to end.
+_CLEANUP: Final = 1.0
+
+
+class Body(Protocol):
+    """What runs in the loop. All methods but :attr:`shutdown_timeout` are called in it."""
+
+    @property
+    def shutdown_timeout(self) -> float:
+        """Seconds that a drain may take."""
+
+    async def run(self) -> int:
+        """Run until there is nothing left to do, or :meth:`stop` has ended; the exit code.
+
+        Raises:
+            OptionsError: a setting turned out to be wrong.
+        """
+
+    def stop(self) -> None:
+        """Drain."""
+
+    def give_up(self) -> None:
+        """Cut the drain short: cancel, give back, close."""
+
+    def log_state(self) -> None:
+        """Write what is going on to the log."""
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's when it is installed, else the standard library's."""
+    try:
+        import uvloop  # noqa: PLC0415  # an optional package
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+class LoopThread:
+    """Runs one :class:`Body` in a daemonic thread.
+
+    Args:
+        body: what to run.
+        finished: called in that thread with the exit code, or with the OptionsError that ended it.
+    """
+
+    def __init__(self, body: Body, finished: Callable[[int | OptionsError], None]) -> None:
+        self._body = body
+        self._finished = finished
+        self._loop = new_event_loop()
+        self._loop.set_exception_handler(_log_unhandled)
+        self._thread = threading.Thread(target=self._run, name="broadway-loop", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def call(self, callback: Callable[[], object]) -> None:
+        """Run *callback* in the loop, as soon as that gets to it; nothing happens once it has ended."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(callback)
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        """Run *work* in the loop; its future is cancelled at once when that has ended."""
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._loop)
+        except RuntimeError:
+            work.close()
+            ended: concurrent.futures.Future[T] = concurrent.futures.Future()
+            ended.cancel()
+            return ended
+
+    def join(self, timeout: float) -> None:
+        """Wait for the thread to end."""
+        self._thread.join(timeout)
+
+    def stack(self) -> str:
+        """Where the loop's thread is right now, as text without values."""
+        frame = sys._current_frames().get(self._thread.ident or 0)
+        return "".join(traceback.format_stack(frame)) if frame is not None else "the thread has ended"
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        outcome: int | OptionsError = 1
+        try:
+            outcome = self._loop.run_until_complete(self._body.run())
+        except OptionsError as wrong:
+            outcome = wrong
+        except BaseException:
+            log.exception("the daemon crashed")
+        finally:
+            self._finished(outcome)
+            self._clean_up()
+
+    def _clean_up(self) -> None:
+        # The default executor is not waited for: a thread that hangs in it must not keep the process.
+        left = asyncio.all_tasks(self._loop)
+        for task in left:
+            task.cancel()
+        with contextlib.suppress(Exception):
+            if left:
+                self._loop.run_until_complete(asyncio.wait(left, timeout=_CLEANUP))
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.close()
+
+
+def _log_unhandled(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    # asyncio's own handler prints the reprs of tasks and futures, results and error texts included.
+    error = context.get("exception")
+    stack = describe_exception(error, with_text=False) if isinstance(error, BaseException) else None
+    log.error("an error that no task waited for", reason=context.get("message"), stack=stack)

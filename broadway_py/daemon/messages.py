@@ -1,0 +1,73 @@
+"""What a supervisor and its workers say to each other, over two pipes per worker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from prometheus_client.core import Metric
+
+from broadway_py.daemon.settings import Settings
+from broadway_py.pipeline.stats import PipelineStats
+
+__all__ = ["Answer", "Assignment", "Command", "Final", "FromWorker", "Refused", "Report"]
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """The first thing a worker is told."""
+
+    settings: Settings
+    index: int
+    workers: int
+    #: Pipelines that somebody has paused.
+    paused: frozenset[str]
+    #: The supervisor's module search path.
+    search_path: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Supervisor to worker. *number* is repeated in the answer."""
+
+    act: Literal["stop", "now", "dump", "report", "pause", "resume"]
+    number: int = 0
+    pipeline: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Worker to supervisor, each second and when asked for: one moment of its pipelines."""
+
+    pipelines: Mapping[str, PipelineStats]
+    #: Everything in the worker's default registry: the user's own metrics, and those of the process.
+    metrics: tuple[Metric, ...]
+    lag_seconds: float
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Worker to supervisor: the command of this number is done."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """Worker to supervisor: the last report; *ended*: by itself, not because somebody asked."""
+
+    report: Report
+    ended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Worker to supervisor: the settings do not work here either; the sentence for the user."""
+
+    sentence: str
+
+
+#: Anything that a worker sends.
+FromWorker = Report | Answer | Final | Refused

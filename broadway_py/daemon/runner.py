@@ -1,0 +1,71 @@
+"""Run pipelines until they have ended or a signal says so; blocking."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from broadway_py.daemon import logs
+from broadway_py.daemon.lag import LagMeter
+from broadway_py.daemon.service import Service
+from broadway_py.daemon.settings import Http, Log, Settings
+from broadway_py.daemon.watch import Watch
+from broadway_py.pipeline import Pipeline
+
+__all__ = ["run", "run_settings"]
+
+
+def run(*pipelines: Pipeline[Any], port: int | None = None, host: str = "127.0.0.1") -> int:
+    """Run *pipelines* until their sources have ended, or SIGTERM or SIGINT has drained them; the exit code.
+
+    Call it from the main thread, as ``sys.exit(run(Orders(...)))``. A second signal cuts the drain short. The event
+    loop runs in a thread of its own, so a handler that blocks it delays the return by at most two seconds past
+    ``shutdown_timeout``. If nobody has set up logging, it is set up as ``broadway run`` does.
+
+    Args:
+        pipelines: at least one; their names differ.
+        port: serve the live page, metrics and health checks there (needs the extra ``daemon``); 0 takes a free one.
+        host: the address to serve them on.
+
+    Returns:
+        0: clean; 1: a pipeline crashed; 75: the drain ran out of time.
+
+    Raises:
+        OptionsError: a setting is wrong, *port* included.
+    """
+    if not pipelines:
+        raise TypeError("run() takes at least one pipeline, got none")
+    if not logging.getLogger().handlers:
+        logs.configure(Log())
+    http = None if port is None else Http(host=host, port=port)
+    return Watch(_service(list(pipelines), http)).run()
+
+
+def run_settings(settings: Settings) -> int:
+    """The same for what *settings* describe, in this process or in workers.
+
+    Raises:
+        OptionsError: a setting is wrong; nothing runs any more.
+    """
+    from broadway_py.daemon.loader import build_pipelines  # noqa: PLC0415  # run() must not need what kinds need
+
+    pipelines = build_pipelines(settings, share=(0, settings.workers))
+    if settings.workers == 1:
+        return Watch(_service(pipelines, settings.http)).run()
+    from broadway_py.daemon import supervisor  # noqa: PLC0415  # prometheus_client and aiohttp: an extra
+
+    return Watch(supervisor.Supervisor(settings, pipelines), grace=supervisor.GRACE).run()
+
+
+def _service(pipelines: list[Pipeline[Any]], http: Http | None) -> Service:
+    lag = LagMeter()
+    if http is None:
+        return Service(pipelines, lag)
+    try:
+        from broadway_py.daemon.http import serve  # noqa: PLC0415  # aiohttp: an extra
+        from broadway_py.daemon.view import LocalView  # noqa: PLC0415  # prometheus_client: an extra
+    except ImportError as missing:
+        raise ImportError(
+            f"serving HTTP needs {missing.name}, which is not installed: pip install 'broadway-py[daemon]'"
+        ) from missing
+    return Service(pipelines, lag, listening=serve(http, LocalView(pipelines, lag)))

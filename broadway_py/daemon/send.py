@@ -1,0 +1,148 @@
+"""Put lines on a queue: for trying things out, and for loading what lies in a file."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from itertools import islice
+from typing import Any, BinaryIO, Final
+
+from broadway_py.daemon.logs import mask_credentials
+from broadway_py.daemon.settings import Settings
+from broadway_py.errors import OptionsError, ProducerError, did_you_mean
+from broadway_py.producers.kinds import arguments
+
+__all__ = ["Target", "lines_of", "queue_file", "send_lines", "target_of"]
+
+# Lines that are on their way to the broker at once.
+_CHUNK: Final = 500
+
+Put = Callable[[Sequence[bytes]], Awaitable[None]]
+#: An open way to a queue: ``await put(lines)`` returns once the queue holds them for certain.
+Target = Callable[[], AbstractAsyncContextManager[Put]]
+
+
+def lines_of(stream: BinaryIO) -> Iterator[bytes]:
+    """The lines of *stream* without their ends; empty ones are left out."""
+    for line in stream:
+        text = line.rstrip(b"\r\n")
+        if text:
+            yield text
+
+
+async def send_lines(lines: Iterable[bytes], target: Target, progress: Callable[[int], object]) -> int:
+    """Put *lines* on *target*, calling *progress* with the count so far; how many were put.
+
+    Raises:
+        ProducerError: the queue is away or refuses; what *progress* has been told is on it.
+    """
+    sent = 0
+    source = iter(lines)
+    async with target() as put:
+        while chunk := list(islice(source, _CHUNK)):
+            await put(chunk)
+            sent += len(chunk)
+            progress(sent)
+    return sent
+
+
+def queue_file(reference: str) -> Target:
+    """The embedded queue that ``FILE.db:NAME`` names.
+
+    Raises:
+        OptionsError: it is not of this form.
+    """
+    path, colon, name = reference.rpartition(":")
+    if not colon or not path or not name:
+        raise OptionsError((), f"--queue {reference}: expected FILE:NAME, such as var/queue.db:orders")
+    return _embedded(path, name)
+
+
+def target_of(settings: Settings, pipeline: str | None) -> Target:
+    """The queue that *pipeline* of *settings* reads from; it may be left out if there is only one.
+
+    Raises:
+        OptionsError: there is no such pipeline, or its source is none that lines can be put on.
+    """
+    names = list(settings.pipelines)
+    if pipeline is None:
+        if len(names) > 1:
+            raise OptionsError((), f"--pipeline is needed: the settings have several, {', '.join(names)}")
+        pipeline = names[0]
+    if pipeline not in names:
+        raise OptionsError(
+            (),
+            f"--pipeline {pipeline}: no such pipeline; known here: {', '.join(names)}{did_you_mean(pipeline, names)}",
+        )
+    path = ("pipelines", pipeline, "producer")
+    section = settings.pipelines[pipeline].get("producer")
+    if not isinstance(section, Mapping):
+        raise OptionsError(path, "expected one producer section in the settings to send to; or use --queue FILE:NAME")
+    kind, fields = arguments(section, path)
+    make = _TARGETS.get(kind)
+    if make is None:
+        raise OptionsError((*path, "kind"), f"cannot send to the kind {kind!r}; it works for {', '.join(_TARGETS)}")
+    for field in _NEEDED[kind]:
+        if not isinstance(fields.get(field), str):
+            raise OptionsError((*path, field), "required, but missing")
+    return make(*(fields[field] for field in _NEEDED[kind]))
+
+
+def _embedded(path: str, name: str) -> Target:
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[Put]:
+        from broadway_py.queue import Queue  # noqa: PLC0415  # opened only when sent to
+
+        async with Queue(path, name) as queue:
+
+            async def put(lines: Sequence[bytes]) -> None:
+                await queue.put_many(lines)
+
+            yield put
+
+    return opened
+
+
+def _rabbitmq(url: str, name: str) -> Target:
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[Put]:
+        import asyncio  # noqa: PLC0415  # with aio_pika, which is an extra
+
+        import aio_pika  # noqa: PLC0415  # an extra
+        from aio_pika.exceptions import AMQPError  # noqa: PLC0415  # an extra
+
+        try:
+            async with await aio_pika.connect(url, timeout=10) as connection:
+                channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+                await channel.get_queue(name, ensure=True)
+
+                async def put(lines: Sequence[bytes]) -> None:
+                    # TaskGroup: if one is refused, none goes on after the error is reported.
+                    async with asyncio.TaskGroup() as tasks:
+                        for line in lines:
+                            message = aio_pika.Message(line, delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
+                            tasks.create_task(
+                                _published(channel.default_exchange.publish(message, routing_key=name, mandatory=True))
+                            )
+
+                yield put
+        except* (AMQPError, OSError, TimeoutError) as failed:
+            reason = mask_credentials(str(_first(failed)) or type(_first(failed)).__name__)
+            raise ProducerError(f"RabbitMQ, queue {name!r}: {reason}") from None
+
+    return opened
+
+
+async def _published(publishing: Awaitable[Any]) -> None:
+    await publishing
+
+
+def _first(failed: BaseExceptionGroup[Any]) -> BaseException:
+    inner: BaseException = failed
+    while isinstance(inner, BaseExceptionGroup):
+        inner = inner.exceptions[0]
+    return inner
+
+
+_TARGETS: Final[Mapping[str, Callable[[str, str], Target]]] = {"queue": _embedded, "rabbitmq": _rabbitmq}
+_NEEDED: Final[Mapping[str, tuple[str, str]]] = {"queue": ("path", "queue"), "rabbitmq": ("url", "queue")}

@@ -1,0 +1,184 @@
+"""The main thread: it waits for signals and deadlines, and ends the process when the event loop cannot."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final, TypeVar
+
+from broadway_py.daemon.loop_thread import Body, LoopThread
+from broadway_py.daemon.mailbox import Mailbox
+from broadway_py.errors import OptionsError
+from broadway_py.log import logger
+
+__all__ = ["SIGNALS", "ExitCode", "Request", "Watch", "bounded", "leave"]
+
+log = logger("broadway_py.daemon")
+
+# Seconds that logging may take before the process leaves without it: the reader of our output may hang.
+_LOGGING: Final = 0.3
+
+
+class ExitCode:
+    """What the process says as it leaves."""
+
+    CLEAN: Final = 0
+    CRASH: Final = 1
+    USAGE: Final = 2
+    #: The drain ran out of time; what was left has been given back, or is left to the broker.
+    LATE: Final = 75
+
+
+class Request(Enum):
+    """What the outside asks of a running process."""
+
+    #: Drain; the second time, do the last steps at once.
+    STOP = "stop"
+    #: Drain; asked twice it means no more than once.
+    DRAIN = "drain"
+    #: Do the last steps at once.
+    NOW = "now"
+    DUMP = "dump"
+    RELOAD = "reload"
+
+
+#: What a daemon's signals ask for.
+SIGNALS: Final[Mapping[int, Request]] = {
+    signal.SIGTERM: Request.STOP,
+    signal.SIGINT: Request.STOP,
+    signal.SIGHUP: Request.RELOAD,
+    signal.SIGUSR1: Request.DUMP,
+}
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Finished:
+    outcome: int | OptionsError
+
+
+class Watch:
+    """Runs a :class:`Body` in a thread and guards its end.
+
+    Args:
+        body: what to run.
+        grace: seconds after the drain's deadline, or after the second signal, at which the process is left.
+        signals: what each signal asks for. Outside the main thread none can be taken.
+    """
+
+    def __init__(self, body: Body, *, grace: float = 1.5, signals: Mapping[int, Request] = SIGNALS) -> None:
+        self._body = body
+        self._grace = grace
+        self._signals = signals if threading.current_thread() is threading.main_thread() else {}
+        self._events: Mailbox[Request | _Finished] = Mailbox()
+        self._thread = LoopThread(body, lambda outcome: self._events.put(_Finished(outcome)))
+        self._leave_at: float | None = None
+        self._stopping = False
+
+    def request(self, what: Request) -> None:
+        """Ask for *what*, from any thread."""
+        self._events.put(what)
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        """Run *work* in the loop, from any thread; cancelled when the loop has ended."""
+        return self._thread.submit(work)
+
+    def run(self, *, started: Callable[[], object] = lambda: None) -> int:
+        """Block until the body has ended or its time is up; the exit code.
+
+        *started* is called once the signals are taken.
+
+        Raises:
+            OptionsError: the body found a setting that is wrong.
+        """
+        try:
+            with self._events.signals(self._signals):
+                self._thread.start()
+                started()
+                return self._until_finished()
+        finally:
+            self._events.close()
+
+    def _until_finished(self) -> int:
+        while True:
+            event = self._events.take(self._leave_at)
+            if event is None:
+                self._log_blocked()
+                return ExitCode.LATE
+            if isinstance(event, _Finished):
+                self._thread.join(self._grace)
+                if isinstance(event.outcome, OptionsError):
+                    raise event.outcome
+                return event.outcome
+            self._handle(event)
+
+    def _handle(self, event: Request) -> None:
+        if event is Request.DUMP:
+            log.warning("state: threads", stacks=_stacks())
+            self._thread.call(self._body.log_state)
+        elif event is Request.RELOAD:
+            log.warning("SIGHUP: the settings cannot be reloaded in place; restart the process")
+        elif not self._stopping:
+            self._begin(self._body.shutdown_timeout)
+            if event is Request.NOW:
+                self._hurry()
+        elif event is not Request.DRAIN:
+            self._hurry()
+
+    def _begin(self, timeout: float) -> None:
+        self._stopping = True
+        self._leave_at = time.monotonic() + timeout + self._grace
+        log.info("stopping", shutdown_timeout=timeout)
+        self._thread.call(self._body.stop)
+
+    def _hurry(self) -> None:
+        at_once = time.monotonic() + self._grace
+        self._leave_at = at_once if self._leave_at is None else min(self._leave_at, at_once)
+        log.warning("stopping at once")
+        self._thread.call(self._body.give_up)
+
+    def _log_blocked(self) -> None:
+        bounded(
+            lambda: log.error(
+                "the drain ran out of time and the event loop does not answer; leaving without it",
+                stack=self._thread.stack(),
+            )
+        )
+
+
+def _stacks() -> str:
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    return "\n".join(
+        f"thread {names.get(ident, ident)}:\n{''.join(traceback.format_stack(frame))}"
+        for ident, frame in sys._current_frames().items()
+    )
+
+
+def bounded(action: Callable[[], object], seconds: float = _LOGGING) -> None:
+    """Do *action*, but do not wait for it longer than *seconds*."""
+    speaker = threading.Thread(target=action, name="broadway-last-words", daemon=True)
+    speaker.start()
+    speaker.join(seconds)
+
+
+def leave(code: int) -> None:
+    """End this process with *code*, within a second, whatever threads still run.
+
+    Clean-up that others have registered with ``atexit`` runs unless it, too, hangs.
+    """
+    if code == ExitCode.LATE:
+        bounded(lambda: (sys.stdout.flush(), sys.stderr.flush()))
+        os._exit(code)
+    guard = threading.Timer(1.0, os._exit, (code,))
+    guard.daemon = True
+    guard.start()
+    sys.exit(code)

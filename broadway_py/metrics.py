@@ -1,0 +1,253 @@
+"""Prometheus metrics, made from snapshots: each scrape shows one moment, so that its numbers add up.
+
+To serve them from an application of your own::
+
+    from prometheus_client import REGISTRY
+    from broadway_py.metrics import PipelineCollector
+
+    REGISTRY.register(PipelineCollector(lambda: [pipeline.stats()]))
+
+Labels come from names in the settings and from closed sets; past 1,000 series a metric's further ones are added up
+under the name ``other``.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from itertools import accumulate
+from typing import Final, Literal, get_args
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from broadway_py.message import BatchTrigger, Cause, Outcome
+from broadway_py.pipeline.stats import Distribution, PipelineStats, ProducerStats, StageStats
+
+__all__ = ["SERIES_LIMIT", "PipelineCollector", "pipeline_metrics", "process_metrics"]
+
+#: The most series of one metric.
+SERIES_LIMIT: Final = 1000
+
+# Label values out of closed sets; they stay as they are when the others become "other".
+_CLOSED: Final = frozenset({"outcome", "cause", "trigger"})
+_OTHER: Final = "other"
+
+_OUTCOMES: Final[tuple[Outcome, ...]] = get_args(Outcome)
+_TRIGGERS: Final[tuple[BatchTrigger, ...]] = get_args(BatchTrigger)
+# What only windows know is shown once it happens.
+_CAUSES: Final[tuple[Cause, ...]] = tuple(
+    cause for cause in get_args(Cause) if cause not in ("late", "future_event_time")
+)
+
+_Fold = Literal["sum", "max", "min"]
+
+
+class _Series:
+    """The samples of one metric, by their labels; bounded."""
+
+    def __init__(self, name: str, text: str, labels: tuple[str, ...], fold: _Fold = "sum") -> None:
+        self.name = name
+        self.text = text
+        self.labels = labels
+        self._fold = fold
+        self._values: dict[tuple[str, ...], float] = {}
+        # Room for "other" with every combination of the closed labels.
+        self._room = SERIES_LIMIT - len(_CAUSES) - 2
+
+    def add(self, values: tuple[str, ...], number: float) -> None:
+        if values not in self._values and len(self._values) >= self._room:
+            values = tuple(
+                value if label in _CLOSED else _OTHER for label, value in zip(self.labels, values, strict=True)
+            )
+        before = self._values.get(values)
+        self._values[values] = number if before is None else _FOLDS[self._fold](before, number)
+
+    def counter(self) -> Metric:
+        family = CounterMetricFamily(self.name, self.text, labels=self.labels)
+        for values, number in self._values.items():
+            family.add_metric(values, number)
+        return family
+
+    def gauge(self) -> Metric:
+        family = GaugeMetricFamily(self.name, self.text, labels=self.labels)
+        for values, number in self._values.items():
+            family.add_metric(values, number)
+        return family
+
+
+_FOLDS: Final[Mapping[_Fold, Callable[[float, float], float]]] = {
+    "sum": lambda a, b: a + b,
+    "max": max,
+    "min": min,
+}
+
+
+class _Histograms:
+    """Distributions of one metric, by their labels; bounded."""
+
+    def __init__(self, name: str, text: str, labels: tuple[str, ...]) -> None:
+        self.name = name
+        self.text = text
+        self.labels = labels
+        self._values: dict[tuple[str, ...], Distribution] = {}
+
+    def add(self, values: tuple[str, ...], distribution: Distribution | None) -> None:
+        if distribution is None:
+            return
+        if values not in self._values and len(self._values) >= SERIES_LIMIT - 1:
+            values = (_OTHER,) * len(values)
+        before = self._values.get(values)
+        self._values[values] = distribution if before is None else add_distributions(before, distribution)
+
+    def histogram(self) -> Metric:
+        family = HistogramMetricFamily(self.name, self.text, labels=self.labels)
+        for values, distribution in self._values.items():
+            bounds = [*(_bound(bound) for bound in distribution.bounds), "+Inf"]
+            buckets = list(zip(bounds, map(float, accumulate(distribution.counts)), strict=True))
+            family.add_metric(values, buckets, distribution.total)
+        return family
+
+
+def _bound(bound: float) -> str:
+    return str(float(bound))
+
+
+def add_distributions(a: Distribution, b: Distribution) -> Distribution:
+    """Both together; they have the same bounds, as all of one metric have."""
+    counts = tuple(x + y for x, y in zip(a.counts, b.counts, strict=True))
+    return Distribution(a.bounds, counts, a.total + b.total)
+
+
+class PipelineCollector(Collector):
+    """The metrics of pipelines, for a registry of ``prometheus_client``.
+
+    Args:
+        stats: called once per scrape, in the thread that scrapes; the snapshots to show.
+    """
+
+    def __init__(self, stats: Callable[[], Iterable[PipelineStats]]) -> None:
+        self._stats = stats
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: registering must not ask the pipelines, which may not run yet."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """One snapshot of each pipeline, as metrics."""
+        return pipeline_metrics(self._stats())
+
+
+def pipeline_metrics(stats: Iterable[PipelineStats]) -> Iterator[Metric]:
+    """The metrics of *stats*."""
+    snapshots = list(stats)
+    yield from _producer_metrics([(one.name, producer) for one in snapshots for producer in one.producers])
+    yield from _stage_metrics([(one.name, stage) for one in snapshots for stage in one.stages])
+    waited = _Series("broadway_rate_limit_wait_seconds", "Time that messages waited for the rate limit.", ("pipeline",))
+    stuck = _Series(
+        "broadway_stuck_handlers", "Threads that still run a handler whose message was given up.", ("pipeline",)
+    )
+    for one in snapshots:
+        waited.add((one.name,), one.rate_limit_wait_seconds)
+        stuck.add((one.name,), one.stuck_handlers)
+    yield waited.counter()
+    yield stuck.gauge()
+
+
+def _producer_metrics(producers: list[tuple[str, ProducerStats]]) -> Iterator[Metric]:
+    labels = ("pipeline", "producer")
+    received = _Series("broadway_messages_received", "Deliveries taken in.", labels)
+    redelivered = _Series("broadway_messages_redelivered", "Deliveries that the source had made before.", labels)
+    settled = _Series("broadway_messages_settled", "Deliveries by how they ended.", (*labels, "outcome"))
+    in_flight = _Series("broadway_messages_in_flight", "Deliveries that are not settled yet.", labels)
+    in_bytes = _Series("broadway_bytes_in_flight", "Payload bytes of the deliveries in flight.", labels)
+    oldest = _Series("broadway_oldest_in_flight_seconds", "Age of the oldest delivery in flight.", labels, "max")
+    up = _Series("broadway_connection_up", "1 while every connection of the producer stands.", labels, "min")
+    lost = _Series("broadway_connections_lost", "Connections that were lost.", labels)
+    latency = _Histograms(
+        "broadway_end_to_end_latency_seconds", "From receiving a message to settling it.", ("pipeline",)
+    )
+    for pipeline, one in producers:
+        key = (pipeline, one.name)
+        received.add(key, one.received)
+        redelivered.add(key, one.redelivered)
+        for outcome in _OUTCOMES:
+            settled.add((*key, outcome), one.outcomes.get(outcome, 0))
+        in_flight.add(key, one.in_flight)
+        in_bytes.add(key, one.bytes_in_flight)
+        oldest.add(key, one.oldest_in_flight_seconds)
+        up.add(key, float(one.ended or one.connected >= one.copies))
+        lost.add(key, one.connections_lost)
+        latency.add((pipeline,), one.latency)
+    for counter in (received, redelivered, settled, lost):
+        yield counter.counter()
+    for gauge in (in_flight, in_bytes, oldest, up):
+        yield gauge.gauge()
+    yield latency.histogram()
+
+
+def _stage_metrics(stages: list[tuple[str, StageStats]]) -> Iterator[Metric]:
+    labels = ("pipeline", "stage")
+    failed = _Series("broadway_messages_failed", "Messages that failed, by stage and cause.", (*labels, "cause"))
+    busy = _Series("broadway_stage_busy_seconds", "Time spent in callbacks, over all of the stage.", labels)
+    waiting = _Series("broadway_backpressure_seconds", "Time spent waiting for the next stage to take more.", labels)
+    queued = _Series("broadway_stage_queue_messages", "Messages that wait in front of the stage.", labels)
+    concurrency = _Series("broadway_stage_concurrency", "How many run side by side.", labels)
+    batches = _Series("broadway_batches", "Batches by what closed them.", ("pipeline", "batcher", "trigger"))
+    handling = _Histograms("broadway_processor_duration_seconds", "Handling of one chunk of messages.", ("pipeline",))
+    of_batch = ("pipeline", "batcher")
+    batch_time = _Histograms("broadway_batch_duration_seconds", "Handling of one batch.", of_batch)
+    sizes = _Histograms("broadway_batch_size_messages", "Messages in a batch.", of_batch)
+    for pipeline, one in stages:
+        key = (pipeline, one.name)
+        for cause in (*_CAUSES, *(cause for cause in one.failed if cause not in _CAUSES)):
+            failed.add((*key, cause), one.failed.get(cause, 0))
+        busy.add(key, one.busy_seconds)
+        waiting.add(key, one.backpressure_seconds)
+        queued.add(key, one.queued)
+        concurrency.add(key, one.concurrency)
+        if one.batch_sizes is not None or one.batches:
+            for trigger in _TRIGGERS:
+                batches.add((pipeline, one.batcher or "", trigger), one.batches.get(trigger, 0))
+        sizes.add((pipeline, one.batcher or ""), one.batch_sizes)
+        if one.batcher is None:
+            handling.add((pipeline,), one.duration)
+        else:
+            batch_time.add((pipeline, one.batcher), one.duration)
+    for counter in (failed, busy, waiting, batches):
+        yield counter.counter()
+    for gauge in (queued, concurrency):
+        yield gauge.gauge()
+    for histogram in (handling, batch_time, sizes):
+        yield histogram.histogram()
+
+
+def process_metrics(lags: Mapping[str, float], restarts: int) -> Iterator[Metric]:
+    """What is said of processes: event loop lag by worker, restarts of workers, and what was built."""
+    lag = GaugeMetricFamily(
+        "broadway_event_loop_lag_seconds", "How late the event loop ran its last timer.", labels=("worker",)
+    )
+    for worker, seconds in lags.items():
+        lag.add_metric((worker,), seconds)
+    yield lag
+    restarted = CounterMetricFamily("broadway_worker_restarts", "Workers started again after they died.")
+    restarted.add_metric((), restarts)
+    yield restarted
+    # A gauge, not an "info": the text format of Prometheus would name it so as well, but typed differently.
+    built = GaugeMetricFamily("broadway_build_info", "Always 1.", labels=("version", "python"))
+    built.add_metric((package_version(), platform.python_version()), 1)
+    yield built
+
+
+def package_version() -> str:
+    """The installed version of broadway-py; "unknown" in a tree that was never installed."""
+    try:
+        return version("broadway-py")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,214 @@
+"""Producers by ``kind``: how a settings file names what the pipeline reads from."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, Final
+
+from broadway_py.errors import OptionsError, did_you_mean
+from broadway_py.log import logger
+from broadway_py.producer import Producer
+
+__all__ = ["ENTRY_POINT_GROUP", "arguments", "build", "build_all", "kinds", "producer_class"]
+
+log = logger("broadway_py.producers")
+
+#: Plug-ins register their producer classes here; the entry point's name is the ``kind``.
+ENTRY_POINT_GROUP: Final = "broadway_py.producers"
+
+# kind -> module, class, what it needs, the extra that installs it
+_BUILT_IN: Final[Mapping[str, tuple[str, str, str]]] = {
+    "queue": ("broadway_py.producers.queue", "QueueProducer", ""),
+    "rabbitmq": ("broadway_py.producers.rabbitmq", "RabbitMQProducer", "rabbitmq"),
+}
+
+
+def kinds() -> list[str]:
+    """Every kind that a settings file may name, plug-ins included; nothing is imported."""
+    return sorted({*_BUILT_IN, *_plug_ins()})
+
+
+def producer_class(kind: str) -> type[Producer]:
+    """The class behind *kind*; its connector library is imported here.
+
+    Raises:
+        OptionsError: there is no such kind, or what it needs is not installed; without a path.
+    """
+    if kind in _BUILT_IN:
+        module, name, extra = _BUILT_IN[kind]
+        try:
+            return _checked(kind, getattr(import_module(module), name))
+        except ImportError as missing:
+            raise OptionsError(
+                (),
+                f"the kind {kind!r} needs {_distribution(missing)}, which is not installed: "
+                f"pip install 'broadway-py[{extra}]'",
+            ) from missing
+    plug_in = _plug_ins().get(kind)
+    if plug_in is None:
+        known = kinds()
+        raise OptionsError((), f"unknown kind {kind!r}; known here: {', '.join(known)}{did_you_mean(kind, known)}")
+    try:
+        return _checked(kind, plug_in.load())
+    except (ImportError, AttributeError) as broken:
+        raise OptionsError(
+            (), f"the plug-in for the kind {kind!r} ({plug_in.value}) cannot be loaded: {broken}"
+        ) from broken
+
+
+def build_all(section: object, path: Sequence[str]) -> Producer | list[Producer]:
+    """The producer, or the list of producers, that a settings section at *path* describes.
+
+    Raises:
+        OptionsError: the first thing that is wrong, with its whole path.
+    """
+    if isinstance(section, list):
+        if not section:
+            raise OptionsError(path, "expected one producer or a list of them, got an empty list")
+        return [build(one, (*path, str(index))) for index, one in enumerate(section)]
+    return build(section, path)
+
+
+def build(section: object, path: Sequence[str]) -> Producer:
+    """One producer out of ``{kind: …, …}``: the other fields are the arguments of its class.
+
+    Where the class takes ``url``, say, ``url_file`` is taken too: the name of a file that holds the value.
+
+    Raises:
+        OptionsError: the first thing that is wrong, with its whole path.
+    """
+    made, settings, secrets = _read(section, path)
+
+    def make() -> Producer:
+        return _construct(made, {**settings, **_contents(secrets, path)}, path)
+
+    return _FromFiles(make) if secrets else make()
+
+
+def arguments(section: object, path: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """The kind and the arguments that :func:`build` would use, secrets read from their files.
+
+    Raises:
+        OptionsError: as :func:`build` does, except for what the class itself would refuse.
+    """
+    _, settings, secrets = _read(section, path)
+    return str(section["kind"]), {**settings, **_contents(secrets, path)}  # type: ignore[index]  # _read has seen one
+
+
+class _FromFiles(Producer):
+    """A description whose copies, a fresh one at each connect, are made with the secrets of that moment."""
+
+    def __init__(self, make: Callable[[], Producer]) -> None:
+        self._make = make
+        self._last = make()
+        self.name = self._last.name or type(self._last).__name__.removesuffix("Producer").lower()
+        self.concurrency = self._last.concurrency
+
+    def copy(self, **place: Any) -> Any:
+        """A copy of the producer that the settings describe now."""
+        try:
+            self._last = self._make()
+        except OptionsError as wrong:
+            # A mount that is being replaced: what was read last may still do, and the broker will say if not.
+            log.warning("a secret cannot be read again; using the last one", reason=str(wrong))
+        return self._last.copy(**place)
+
+
+def _read(section: object, path: Sequence[str]) -> tuple[type[Producer], dict[str, Any], dict[str, str]]:
+    """The class, its arguments, and by argument the names of files that hold further ones."""
+    if not isinstance(section, Mapping):
+        raise OptionsError(path, f"expected a section of settings with a kind, got {type(section).__name__}")
+    settings = {str(key): value for key, value in section.items()}
+    kind = settings.pop("kind", None)
+    if not isinstance(kind, str):
+        raise OptionsError((*path, "kind"), f"required: the kind of source; known here: {', '.join(kinds())}")
+    try:
+        made = producer_class(kind)
+    except OptionsError as wrong:
+        raise wrong.under(*path, "kind") from wrong.__cause__
+    secrets = _secrets(made, settings, path)
+    for name in secrets:
+        del settings[f"{name}_file"]
+    return made, settings, secrets
+
+
+def _construct(made: Callable[..., Producer], settings: Mapping[str, Any], path: Sequence[str]) -> Producer:
+    try:
+        inspect.signature(made).bind(**settings)
+    except TypeError:
+        _explain_arguments(made, settings, path)
+        raise
+    try:
+        return made(**settings)
+    except OptionsError as wrong:
+        raise wrong.under(*path) from None
+    except (TypeError, ValueError) as wrong:
+        raise OptionsError(path, str(wrong)) from wrong
+
+
+def _explain_arguments(made: Callable[..., Producer], settings: Mapping[str, Any], path: Sequence[str]) -> None:
+    known = _known(made)
+    open_ended = any(one.kind is one.VAR_KEYWORD for one in inspect.signature(made).parameters.values())
+    for name in settings:
+        if name not in known and not open_ended:
+            raise OptionsError(
+                (*path, name),
+                f"unknown setting; known here: {', '.join(sorted(known))}{did_you_mean(name, known)}",
+            )
+    for name, parameter in known.items():
+        if parameter.default is parameter.empty and name not in settings:
+            raise OptionsError((*path, name), "required, but missing")
+
+
+def _known(made: Callable[..., Producer]) -> dict[str, inspect.Parameter]:
+    kinds_of_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = inspect.signature(made).parameters
+    return {name: parameter for name, parameter in parameters.items() if parameter.kind in kinds_of_name}
+
+
+def _secrets(made: Callable[..., Producer], settings: Mapping[str, Any], path: Sequence[str]) -> dict[str, str]:
+    known = _known(made)
+    found: dict[str, str] = {}
+    for name, file in settings.items():
+        field = name.removesuffix("_file")
+        if name in known or field == name or field not in known:
+            continue
+        if field in settings:
+            raise OptionsError((*path, name), f"give {field} or {name}, not both")
+        if not isinstance(file, str):
+            raise OptionsError((*path, name), f"expected the name of a file, got {type(file).__name__}")
+        found[field] = file
+    return found
+
+
+def _contents(secrets: Mapping[str, str], path: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for field, file in secrets.items():
+        place = (*path, f"{field}_file")
+        try:
+            found[field] = Path(file).read_text(encoding="utf-8").rstrip("\r\n")
+        except OSError as failed:
+            raise OptionsError(place, f"the file {file!r} cannot be read: {failed.strerror}") from None
+        except UnicodeDecodeError:
+            raise OptionsError(place, f"the file {file!r} is not UTF-8 text") from None
+    return found
+
+
+def _checked(kind: str, found: object) -> type[Producer]:
+    if isinstance(found, type) and issubclass(found, Producer):
+        return found
+    raise OptionsError((), f"the kind {kind!r} leads to {found!r}, which is no subclass of broadway_py's Producer")
+
+
+def _plug_ins() -> dict[str, EntryPoint]:
+    return {found.name: found for found in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def _distribution(missing: ImportError) -> str:
+    return {"aio_pika": "aio-pika", "aiormq": "aio-pika", "aiobotocore": "aiobotocore"}.get(
+        (missing.name or "").partition(".")[0], missing.name or str(missing)
+    )

@@ -1,0 +1,106 @@
+"""Pipelines that the daemon's tests name in their settings."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from broadway_py import Batcher, BatchInfo, Message, OptionsError, Pipeline
+from broadway_py.examples.shipments import Shipment, Shipments
+from broadway_py.producers import MemoryProducer
+
+
+class Plain(Pipeline[Any]):
+    """Takes what its source has; one batcher, "slow", beside the default."""
+
+    batchers = {"default": Batcher(batch_size=10), "slow": Batcher(batch_size=2)}  # noqa: RUF012  # an option
+
+    async def handle_message(self, message: Message[Any]) -> None:
+        pass
+
+    async def handle_batch(self, messages: Sequence[Message[Any]], info: BatchInfo) -> None:
+        pass
+
+
+class Finite(Pipeline[Any]):
+    """Ends by itself after ten messages."""
+
+    producer = MemoryProducer(range(10))
+
+    async def handle_message(self, message: Message[Any]) -> None:
+        message.batcher = None
+
+
+class Recorder(Pipeline[bytes]):
+    """Appends every payload that it has handled to the file ``context["file"]``."""
+
+    async def handle_message(self, message: Message[bytes]) -> None:
+        with Path(self.context["file"]).open("ab") as file:
+            file.write(message.data + b"\n")
+
+
+class RecordedShipments(Shipments):
+    """Appends the ids of what it has handled to a file of this process, in the folder ``context["folder"]``."""
+
+    async def handle_batch(self, messages: Sequence[Message[Shipment]], info: BatchInfo) -> None:
+        await super().handle_batch(messages, info)
+        with (Path(self.context["folder"]) / f"handled-{os.getpid()}").open("a") as file:
+            file.writelines(f"{message.id}\n" for message in messages)
+
+
+class RefusedInWorkers(Finite):
+    """Its settings are wrong, but only a worker notices."""
+
+    def __init__(self, **options: Any) -> None:
+        if "broadway_py.daemon.worker" in sys.argv[0] or sys.argv[0].endswith("worker.py"):
+            raise OptionsError(("context",), "this machine has no licence")
+        super().__init__(**options)
+
+
+class Raiser(Pipeline[bytes]):
+    """Raises with the payload in the text, as careless code does."""
+
+    async def handle_message(self, message: Message[bytes]) -> None:
+        raise RuntimeError(f"cannot handle {message.data!r}")
+
+
+class _Noted(Pipeline[bytes]):
+    def note(self) -> None:
+        with Path(self.context["file"]).open("a") as file:
+            file.write("started\n")
+
+
+class SleepsInThread(_Noted):
+    def handle_message(self, message: Message[bytes]) -> None:
+        self.note()
+        time.sleep(1e6)
+
+
+class SpinsInThread(_Noted):
+    def handle_message(self, message: Message[bytes]) -> None:
+        self.note()
+        while True:
+            pass
+
+
+class BlocksTheLoop(_Noted):
+    async def handle_message(self, message: Message[bytes]) -> None:
+        self.note()
+        time.sleep(1e6)
+
+
+class RaisesInSetup(Recorder):
+    async def setup(self) -> None:
+        raise RuntimeError("no licence")
+
+
+class NotAPipeline:
+    """Something else."""
+
+
+def a_function() -> None:
+    """Something else again."""

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import socket
+import sqlite3
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from broadway_py.cli import app
+from broadway_py.daemon.reference import reference_text
+from broadway_py.daemon.settings import read_settings
+
+ROOT = Path(__file__).parents[2]
+
+
+def broadway(*arguments: object, stdin: bytes | None = None) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
+
+
+def settings_file(folder: Path, text: str) -> Path:
+    path = folder / "a.yaml"
+    path.write_text(text)
+    return path
+
+
+def waiting(path: Path) -> list[bytes]:
+    """The payloads in a queue file, in order, read without our own code."""
+    with sqlite3.connect(path) as database:
+        return [payload for (payload,) in database.execute("SELECT payload FROM messages ORDER BY id")]
+
+
+def test_every_command_teaches_with_examples() -> None:
+    assert broadway("--help").exit_code == 0
+    for command in ("run", "check", "send", "topology"):
+        shown = broadway(command, "--help")
+        assert shown.exit_code == 0
+        assert f"broadway {command} " in shown.stdout
+        assert "Examples" in shown.stdout
+
+
+def test_the_version_is_shown() -> None:
+    shown = broadway("--version")
+    assert shown.exit_code == 0
+    assert shown.stdout.startswith("broadway ")
+
+
+@pytest.mark.parametrize("name", ["quickstart.yaml", "rabbitmq.yaml", "reference.yaml"])
+def test_the_settings_that_ship_are_right(name: str) -> None:
+    shown = broadway("check", ROOT / "config" / name)
+    assert (shown.exit_code, shown.stderr) == (0, "")
+    assert shown.stdout.startswith("ok: ")
+
+
+def test_the_reference_is_made_from_the_code() -> None:
+    assert (ROOT / "config" / "reference.yaml").read_text() == reference_text(), (
+        "run: python -m broadway_py.daemon.reference config/reference.yaml"
+    )
+
+
+def test_the_reference_shows_defaults() -> None:
+    settings = read_settings([ROOT / "config" / "reference.yaml"], environ={})
+    assert settings.http is not None
+    assert (settings.http.port, settings.workers, settings.log.level) == (8080, 1, "info")
+
+
+def test_check_says_every_wrong_pipeline_and_exits_with_2(tmp_path: Path) -> None:
+    path = settings_file(
+        tmp_path, "pipelines:\n  a: {class: 'x'}\n  b:\n    class: tests.daemon.pipelines:Plain\n    producer: {}\n"
+    )
+    shown = broadway("check", path)
+    assert (shown.exit_code, shown.stdout) == (2, "")
+    assert shown.stderr.splitlines() == [
+        f"broadway: {path}:2: pipelines.a.class: expected 'module:Class', such as 'orders:Orders', got 'x'",
+        f"broadway: {path}:5: pipelines.b.producer.kind: required: the kind of source; known here: queue, rabbitmq",
+    ]
+
+
+def test_a_missing_file_is_a_usage_error() -> None:
+    shown = broadway("run", "no.yaml")
+    assert (shown.exit_code, shown.stderr) == (2, "broadway: no.yaml: cannot be read: No such file or directory\n")
+
+
+def test_run_refuses_wrong_settings_in_one_sentence(tmp_path: Path) -> None:
+    path = settings_file(tmp_path, "pipelines: {a: {class: 'tests.daemon.pipelines:Finite', shutdown_timeout: soon}}\n")
+    shown = broadway("run", path)
+    assert (shown.exit_code, shown.stderr) == (
+        2,
+        (
+            f"broadway: {path}:1: pipelines.a.shutdown_timeout: expected a duration in seconds, or text such as "
+            "'500ms', '2s', '1m', got 'soon'\n"
+        ),
+    )
+
+
+def test_run_says_which_setting_names_a_port_in_use(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        path = settings_file(tmp_path, "pipelines: {a: {class: 'tests.daemon.pipelines:Finite'}}\n")
+        shown = broadway("run", path, "--set", f"http.port={port}", "--set", "log.level=error")
+    assert (shown.exit_code, shown.stderr) == (
+        2,
+        (
+            f"broadway: --set http.port: http.port: 127.0.0.1:{port} is in use by another program; "
+            "choose another port, or 0 for a free one\n"
+        ),
+    )
+
+
+def test_topology_draws_the_stages(tmp_path: Path) -> None:
+    path = settings_file(
+        tmp_path,
+        "pipelines:\n  orders:\n    class: tests.daemon.pipelines:Plain\n    processors: {concurrency: 3}\n"
+        "    producer: {kind: queue, path: q.db, queue: orders}\n",
+    )
+    assert broadway("topology", path).stdout.splitlines() == [
+        "orders",
+        "  producer queue  x1",
+        "  └─ processors  x3",
+        "       └─ batcher default  →  batch processors  x1",
+        "       └─ batcher slow  →  batch processors  x1",
+    ]
+    assert '"concurrency": 3' in broadway("topology", "--json", path).stdout
+
+
+def test_send_puts_the_lines_of_a_file_on_an_embedded_queue(tmp_path: Path) -> None:
+    lines = tmp_path / "lines.txt"
+    lines.write_bytes(b"one\r\ntwo\n\nthree")
+    shown = broadway("send", "--queue", f"{tmp_path}/q.db:orders", lines)
+    assert (shown.exit_code, shown.stdout) == (0, "3 lines were put on the queue\n")
+    assert waiting(tmp_path / "q.db") == [b"one", b"two", b"three"]
+
+
+def test_send_reads_standard_input_and_finds_the_queue_of_a_pipeline(tmp_path: Path) -> None:
+    path = settings_file(
+        tmp_path,
+        "pipelines:\n  a: {class: 'x:Y', producer: {kind: queue, path: " + f"{tmp_path}/q.db" + ", queue: a}}\n"
+        "  b: {class: 'x:Y'}\n",
+    )
+    shown = broadway("send", path, "--pipeline", "a", stdin=b"one\n")
+    assert (shown.exit_code, shown.stdout) == (0, "1 line was put on the queue\n")
+    assert waiting(tmp_path / "q.db") == [b"one"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((), "send: name a settings file, or a queue with --queue FILE:NAME"),
+        (("--queue", "q.db"), "--queue q.db: expected FILE:NAME, such as var/queue.db:orders"),
+        (("--queue", "q.db:x", "no.txt"), "no.txt: cannot be read: No such file or directory"),
+        (("--queue", "q.db:x", "a", "b"), "send: one input at a time, got a, b"),
+        (("{path}",), "--pipeline is needed: the settings have several, aa, b"),
+        (("{path}", "--pipeline", "a"), "--pipeline a: no such pipeline; known here: aa, b"),
+        (
+            ("{path}", "--pipeline", "b"),
+            (
+                "{path}:3: pipelines.b.producer: expected one producer section in the settings to send to; "
+                "or use --queue FILE:NAME"
+            ),
+        ),
+        (("{path}", "--pipeline", "aa"), "{path}:2: pipelines.aa.producer.path: required, but missing"),
+    ],
+)
+def test_send_says_what_is_wrong(tmp_path: Path, arguments: tuple[str, ...], sentence: str) -> None:
+    path = settings_file(
+        tmp_path,
+        "pipelines:\n  aa: {class: 'x:Y', producer: {kind: queue, queue: a}}\n  b: {class: 'x:Y', producer: []}\n",
+    )
+    shown = broadway("send", *(argument.format(path=path) for argument in arguments))
+    assert (shown.exit_code, shown.stderr) == (2, f"broadway: {sentence.format(path=path)}\n")
+
+
+def test_send_to_a_broker_that_is_away_says_how_many_were_put(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    path = settings_file(
+        tmp_path,
+        "pipelines: {a: {class: 'x:Y', producer: {kind: rabbitmq, queue: a, "
+        f"url: 'amqp://guest:canary@127.0.0.1:{port}/'}}}}}}\n",
+    )
+    shown = broadway("send", path, stdin=b"one\n")
+    assert shown.exit_code == 1
+    assert shown.stderr.startswith("broadway: RabbitMQ, queue 'a': ")
+    assert shown.stderr.endswith("; 0 lines were put before that\n")
+    assert "canary" not in shown.stderr
+
+
+@pytest.mark.parametrize("stdin", [b"", b"\n\n"])
+def test_send_of_nothing_puts_nothing(tmp_path: Path, stdin: bytes) -> None:
+    shown = broadway("send", "--queue", f"{tmp_path}/q.db:orders", "-", stdin=stdin)
+    assert (shown.exit_code, shown.stdout) == (0, "0 lines were put on the queue\n")

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from broadway_py.daemon import logs
+from broadway_py.daemon.settings import Log
+from broadway_py.daemon.watch import Request, Watch
+from broadway_py.errors import OptionsError
+
+
+class Body:
+    """Ends when told to; notes what it was told."""
+
+    def __init__(self, shutdown_timeout: float = 30.0, *, obeys: bool = True) -> None:
+        self.shutdown_timeout = shutdown_timeout
+        self.told: list[str] = []
+        self.running = threading.Event()
+        self.released = threading.Event()
+        self._obeys = obeys
+        self._ended = asyncio.Event()
+
+    async def run(self) -> int:
+        self.running.set()
+        await self._ended.wait()
+        return 0
+
+    def stop(self) -> None:
+        self.told.append("stop")
+        if self._obeys:
+            self._ended.set()
+
+    def give_up(self) -> None:
+        self.told.append("give up")
+        self._ended.set()
+
+    def log_state(self) -> None:
+        self.told.append("log state")
+
+
+class Blocked(Body):
+    """A handler that blocks the loop, until the test lets it go."""
+
+    async def run(self) -> int:
+        self.running.set()
+        self.released.wait()
+        return 0
+
+
+@contextlib.contextmanager
+def watched(body: Body, **options: float) -> Iterator[tuple[Watch, list[object], threading.Thread]]:
+    watch = Watch(body, signals={}, **options)
+    codes: list[object] = []
+
+    def run() -> None:
+        try:
+            codes.append(watch.run())
+        except OptionsError as wrong:
+            codes.append(wrong)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    body.running.wait(10)
+    try:
+        yield watch, codes, thread
+    finally:
+        body.released.set()
+        thread.join(10)
+
+
+def test_a_stop_drains_and_ends_with_the_bodys_code() -> None:
+    body = Body()
+    with watched(body) as (watch, codes, thread):
+        watch.request(Request.STOP)
+        thread.join(10)
+    assert (codes, body.told) == ([0], ["stop"])
+
+
+def test_a_second_stop_cuts_the_drain_short() -> None:
+    body = Body(obeys=False)
+    with watched(body) as (watch, codes, thread):
+        watch.request(Request.STOP)
+        watch.request(Request.STOP)
+        thread.join(10)
+    assert (codes, body.told) == ([0], ["stop", "give up"])
+
+
+def test_two_drains_are_one() -> None:
+    body = Body(obeys=False)
+    with watched(body) as (watch, codes, thread):
+        watch.request(Request.DRAIN)
+        watch.request(Request.DRAIN)
+        watch.request(Request.DUMP)
+        watch.request(Request.NOW)
+        thread.join(10)
+    assert (codes, body.told) == ([0], ["stop", "log state", "give up"])
+
+
+def test_a_blocked_loop_is_left_at_the_deadline_with_its_stack_in_the_log() -> None:
+    stream = io.StringIO()
+    logs.configure(Log(), stream=stream)
+    body = Blocked(shutdown_timeout=0.2)
+    with watched(body, grace=0.1) as (watch, codes, thread):
+        began = time.monotonic()
+        watch.request(Request.STOP)
+        thread.join(10)
+        assert 0.25 < time.monotonic() - began < 2.2
+    assert codes == [75]
+    last = json.loads(stream.getvalue().splitlines()[-1])
+    assert last["event"] == "the drain ran out of time and the event loop does not answer; leaving without it"
+    assert "self.released.wait()" in last["stack"]
+
+
+def test_a_second_signal_leaves_a_blocked_loop_soon() -> None:
+    body = Blocked(shutdown_timeout=1000.0)
+    with watched(body, grace=0.2) as (watch, codes, thread):
+        watch.request(Request.STOP)
+        watch.request(Request.STOP)
+        began = time.monotonic()
+        thread.join(10)
+        assert time.monotonic() - began < 2.0
+    assert codes == [75]
+
+
+def test_reloading_is_answered_in_the_log() -> None:
+    stream = io.StringIO()
+    logs.configure(Log(), stream=stream)
+    body = Body()
+    with watched(body) as (watch, _, thread):
+        watch.request(Request.RELOAD)
+        watch.request(Request.STOP)
+        thread.join(10)
+    assert json.loads(stream.getvalue().splitlines()[0])["event"] == (
+        "SIGHUP: the settings cannot be reloaded in place; restart the process"
+    )
+
+
+def test_a_wrong_setting_found_while_running_is_raised() -> None:
+    class Wrong(Body):
+        async def run(self) -> int:
+            self.running.set()
+            raise OptionsError(("http", "port"), "is in use")
+
+    with watched(Wrong()) as (_, codes, thread):
+        thread.join(10)
+    (wrong,) = codes
+    assert str(wrong) == "http.port: is in use"
+
+
+def test_a_crash_of_the_body_is_code_1() -> None:
+    class Crashing(Body):
+        async def run(self) -> int:
+            self.running.set()
+            raise RuntimeError
+
+    with watched(Crashing()) as (_, codes, thread):
+        thread.join(10)
+    assert codes == [1]
+
+
+@pytest.mark.parametrize("told", ["task", "generator"])
+def test_what_is_left_in_the_loop_is_cleaned_up(told: str) -> None:
+    cleaned = threading.Event()
+
+    class Leaving(Body):
+        async def run(self) -> int:
+            self.running.set()
+            if told == "task":
+                self.task = asyncio.create_task(self._wait())
+                await asyncio.sleep(0)
+            else:
+                self.generator = self._generate()
+                await anext(self.generator)
+            return 0
+
+        async def _wait(self) -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                cleaned.set()
+
+        async def _generate(self) -> AsyncIterator[int]:
+            try:
+                yield 1
+            finally:
+                cleaned.set()
+
+    with watched(Leaving()) as (_, codes, thread):
+        thread.join(10)
+    assert codes == [0]
+    assert cleaned.is_set()

@@ -1,0 +1,110 @@
+"""``broadway_py.run``: the same machinery for a script of one's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from tests.support.daemon import ROOT
+
+pytestmark = pytest.mark.integration
+
+HEAD = """\
+import asyncio, sys, time
+from broadway_py import Pipeline, run
+from broadway_py.producers import DummyProducer, MemoryProducer, Producer
+
+class Orders(Pipeline):
+    async def handle_message(self, message):
+        message.batcher = None
+"""
+
+
+def script(folder: Path, body: str) -> subprocess.Popen[str]:
+    path = folder / "script.py"
+    path.write_text(HEAD + textwrap.dedent(body))
+    return subprocess.Popen(
+        [sys.executable, str(path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+def test_it_returns_0_when_the_sources_have_ended(tmp_path: Path) -> None:
+    process = script(tmp_path, "print('code', run(Orders(producer=MemoryProducer(range(5)))))")
+    out, _ = process.communicate(timeout=30)
+    assert (out, process.returncode) == ("code 0\n", 0)
+
+
+def test_a_signal_drains_it_and_signals_are_as_before_afterwards(tmp_path: Path) -> None:
+    process = script(
+        tmp_path,
+        """
+        import signal
+        before = signal.getsignal(signal.SIGINT)
+        class Started(Orders):
+            async def setup(self):
+                print("started", flush=True)
+        code = run(Started(producer=DummyProducer()), port=0)
+        print("code", code, signal.getsignal(signal.SIGINT) is before)
+        """,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "started\n"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert (out, process.returncode) == ("code 0 True\n", 0)
+    assert json.loads(err.splitlines()[0])["event"] == "listening"
+
+
+def test_a_pipeline_that_crashes_for_good_returns_1_after_the_others_have_drained(tmp_path: Path) -> None:
+    process = script(
+        tmp_path,
+        """
+        class Broken(Producer):
+            async def handle_demand(self, demand):
+                raise RuntimeError("-".join(["canary", "66aa"]))
+        pipelines = [Orders(name="a", producer=Broken()), Orders(name="b", producer=DummyProducer())]
+        sys.exit(run(*pipelines))
+        """,
+    )
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    events = [json.loads(line) for line in err.splitlines()]
+    assert "the pipeline crashed for good; stopping the others" in [event["event"] for event in events]
+    assert {event["pipeline"] for event in events if event["event"] == "drained"} == {"a", "b"}
+    assert "canary-66aa" not in err
+
+
+def test_a_blocked_loop_makes_it_return_75(tmp_path: Path) -> None:
+    process = script(
+        tmp_path,
+        """
+        class Blocked(Orders):
+            async def handle_message(self, message):
+                print("blocked", flush=True)
+                time.sleep(1e6)
+        sys.exit(run(Blocked(producer=MemoryProducer([1]), shutdown_timeout=0.5)))
+        """,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "blocked\n"
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=3)
+    assert process.returncode == 75
+
+
+def test_it_needs_a_pipeline(tmp_path: Path) -> None:
+    process = script(tmp_path, "run()")
+    _, err = process.communicate(timeout=30)
+    assert err.splitlines()[-1] == "TypeError: run() takes at least one pipeline, got none"
