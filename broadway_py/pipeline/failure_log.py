@@ -22,6 +22,8 @@ MINUTE_S: Final = 60.0
 _MOST_KINDS: Final = 200
 #: How much of a payload is searched for words to mask.
 _MASK_CHARS: Final = 65_536
+#: A word of at least this length is also hidden where it is part of a longer one.
+_PART_CHARS: Final = 5
 _WORD: Final = re.compile(r"[^\s'\"(),:;=<>\[\]{}]+")
 _ESCAPE: Final = re.compile(r"\\u([0-9a-fA-F]{4})")
 
@@ -112,11 +114,12 @@ def masked(text: str, message: Message[Any]) -> str:
     What was computed from the payload (a checksum, a part decoded from base64) is not recognised.
     """
     payload = _payload_text(message)
+    words = {word.strip(".!?") for word in _WORD.findall(payload)}
 
     def hide(word: re.Match[str]) -> str:
         bare = word[0].strip(".!?").casefold()
-        shown = not bare or (bare not in payload if len(bare) > 2 or any(map(str.isdigit, bare)) else True)
-        return word[0] if shown else "***"
+        # A short word counts only as a whole, or "the" would be hidden because of the Netherlands.
+        return "***" if bare and (bare in payload if len(bare) >= _PART_CHARS else bare in words) else word[0]
 
     return _WORD.sub(hide, text)
 
