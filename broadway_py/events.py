@@ -34,7 +34,7 @@ EVENTS: Final[frozenset[str]] = frozenset(
         "broadway.handle_failed.start",
         "broadway.handle_failed.stop",
         "broadway.handle_failed.exception",
-        # A producer's connection: producer, index; lost adds reason.
+        # A producer's connection, measured as a start is: producer, index; lost adds reason.
         "broadway.producer.connected",
         "broadway.producer.lost",
     }

@@ -14,11 +14,13 @@ class Round:
     """One call of an acknowledger: what it is told about."""
 
     # By hand: one is made per chunk, and a dataclass with two default factories costs twice as much.
-    __slots__ = ("acknowledger", "failed", "ref", "successful")
+    __slots__ = ("acknowledger", "failed", "given", "ref", "successful")
 
     def __init__(self, acknowledger: Any, ref: Any) -> None:
         self.acknowledger = acknowledger
         self.ref = ref
+        #: What the successful ones end in.
+        self.given: Outcome = "acked"
         self.successful: list[Message[Any]] = []
         self.failed: list[Message[Any]] = []
 

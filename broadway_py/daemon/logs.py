@@ -23,7 +23,7 @@ __all__ = ["configure", "describe_exception", "mask_credentials"]
 #: stack are shown. The user's own loggers are not cut: what they log is their decision.
 _QUIET: Final = ("broadway_py", "asyncio", "aio_pika", "aiormq", "aiohttp", "concurrent", "multiprocessing")
 
-_CREDENTIALS: Final = re.compile(r"(?<=://)[^/\s@]*:[^/\s]*@")
+_CREDENTIALS: Final = re.compile(r"(?<=://)(?!user:password@)[^/\s@]*:[^/\s]*@")
 
 _EventDict = MutableMapping[str, Any]
 

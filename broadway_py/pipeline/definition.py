@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pydantic import TypeAdapter
+from pydantic import PydanticInvalidForJsonSchema, TypeAdapter
 
 from broadway_py.errors import DefinitionError
 
@@ -35,6 +35,8 @@ class Callbacks:
     handle_batch: Callable[..., Any] | None
     handle_failed: Callable[..., Any] | None
     schema: TypeAdapter[Any] | None
+    #: Names of fields in the schema: they may be shown, where a key of somebody's dict may not.
+    schema_names: frozenset[str]
     transformer: Callable[..., Any] | None
     #: Which of them are ``async def``; the others run in threads.
     is_async: Mapping[str, bool]
@@ -98,12 +100,30 @@ def resolve_callbacks(
         raise DefinitionError(
             f"{name} has batchers but no handle_batch; define `async def handle_batch(self, messages, info)`"
         )
+    adapter: TypeAdapter[Any] | None = None if schema is None else TypeAdapter(schema)
     return Callbacks(
         handle_message=bound["handle_message"],
         prepare_messages=bound["prepare_messages"],
         handle_batch=bound["handle_batch"],
         handle_failed=bound["handle_failed"],
-        schema=None if schema is None else TypeAdapter(schema),
+        schema=adapter,
+        schema_names=frozenset() if adapter is None else frozenset(_field_names(adapter)),
         transformer=transformer,
         is_async={key: inspect.iscoroutinefunction(value) for key, value in bound.items()},
     )
+
+
+def _field_names(adapter: TypeAdapter[Any]) -> Iterator[str]:
+    """The properties of *adapter*'s JSON schema, at any depth, by name and alias; none where it has no JSON schema."""
+    for by_alias in (True, False):
+        try:
+            pending: list[Any] = [adapter.json_schema(by_alias=by_alias)]
+        except PydanticInvalidForJsonSchema:
+            return
+        while pending:
+            part = pending.pop()
+            if isinstance(part, dict):
+                yield from (name for name in part.get("properties", ()) if isinstance(name, str))
+                pending.extend(part.values())
+            elif isinstance(part, list):
+                pending.extend(part)

@@ -98,7 +98,8 @@ class FailureLog:
 
     def _show(self, stage: str, message: Message[Any], status: Failed) -> None:
         fields: dict[str, Any] = {"stage": stage, "message_id": _id_of(message), "cause": status.cause}
-        fields["reason"] = masked(status.reason, message)
+        # What does not fit a schema is told without the input in the first place.
+        fields["reason"] = status.reason if status.cause == "invalid" else masked(status.reason, message)
         if status.exception is not None:
             fields["exception"] = type(status.exception).__name__
             fields["at"] = place_of(status.exception)

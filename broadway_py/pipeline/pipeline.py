@@ -26,7 +26,6 @@ from broadway_py.pipeline.build import build, named_producers
 from broadway_py.pipeline.definition import check_class, resolve_callbacks
 from broadway_py.pipeline.runtime import DrainReport, Runtime, announce
 from broadway_py.pipeline.settings import OPTION_NAMES, merged_options, resolve_options
-from broadway_py.pipeline.settler import can_give_back
 from broadway_py.pipeline.snapshot import take_snapshot
 from broadway_py.pipeline.source import Gate
 from broadway_py.pipeline.stats import PipelineState, PipelineStats
@@ -480,7 +479,7 @@ class Pipeline(Generic[T]):
         runtime = self._needs_running("pause")
         self._gate.paused = True
         await self._tell_sources(runtime)
-        unstarted = [m for p in runtime.stages.processors for m in p.inlet.remove(can_give_back)]
+        unstarted = [m for processor in runtime.stages.processors for m in processor.take_unstarted()]
         for source in [*runtime.stages.sources, runtime.stages.submissions]:
             unstarted += source.take_unstarted()
         await runtime.shared.settler.give_back(unstarted)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -40,8 +40,12 @@ class Processor(Worker):
         self.outlet: Outlet[Message[Any]] | None = None
         self._batchers = batchers
         self._is_async = shared.callbacks.is_async["handle_message"]
-        # What the drain keeps from being started, or cuts off.
+        # What the drain cut off.
         self._unfinished: list[Message[Any]] = []
+        # Of the chunk in hand: what a drain or a pause took back before it was started, by identity.
+        self._taken: set[int] = set()
+        self._current: Message[Any] | None = None
+        self._running: _ThreadedChunk | None = None
 
     async def run(self) -> None:
         """Work until every producer of this stage has ended, or until cut off."""
@@ -105,8 +109,8 @@ class Processor(Worker):
             await self._handle(chunk)
         else:
             await self._handle_in_thread(chunk)
-        if self._unfinished:
-            chunk = await self._hand_back(chunk)
+        if self._unfinished or self._taken:
+            chunk = await self._without_unfinished(chunk)
         settle, forward, failed = self._sort(chunk)
         if failed:
             await self.conclude(settle, failed)
@@ -128,7 +132,7 @@ class Processor(Worker):
                 else:
                     message.data = schema.validate_python(data)
             except ValidationError as invalid:
-                message._status = Failed("invalid", _without_input(invalid))
+                message._status = Failed("invalid", _without_input(invalid, self.shared.callbacks.schema_names))
             except Exception as error:  # noqa: BLE001  # a validator of the user may raise anything
                 message._status = Failed("invalid", f"the schema raised {type(error).__name__}", error)
 
@@ -153,19 +157,17 @@ class Processor(Worker):
                 _fail(given, failure_from(cancelled))
 
     async def _handle(self, chunk: Chunk) -> None:
-        shared, handle = self.shared, self.shared.callbacks.handle_message
+        handle, unfinished, taken = self.shared.callbacks.handle_message, self._unfinished, self._taken
         spans = _message_listeners()
-        unfinished = self._unfinished
         self._in_callback = True
         for message in chunk:
-            if message._status is not None:
+            if message._status is not None or (taken and id(message) in taken):
                 continue
-            if shared.draining or unfinished:
-                if _contains(unfinished, message):
-                    continue
-                if self.cut or can_give_back(message):
+            if self.cut:
+                if not _contains(unfinished, message):
                     unfinished.append(message)
-                    continue
+                continue
+            self._current = message
             span = self.span("broadway.processor.message", name=self.name, message=message) if spans else None
             try:
                 returned = await handle(message)
@@ -181,6 +183,7 @@ class Processor(Worker):
                     message._status = _refused(returned_one_problem("handle_message", returned))
             if span is not None:
                 _end_message_span(span, message, message._status)
+        self._current = None
         self._in_callback = False
 
     async def _handle_in_thread(self, chunk: Chunk) -> None:
@@ -188,7 +191,7 @@ class Processor(Worker):
         given = [m for m in chunk if m._status is None and not _contains(self._unfinished, m)]
         if not given:
             return
-        run = _ThreadedChunk(self, given)
+        run = self._running = _ThreadedChunk(self, given)
         try:
             self._in_callback = True
             await self.shared.threads.run(run)
@@ -199,12 +202,11 @@ class Processor(Worker):
                 given = given[: run.finished]
         finally:
             self._in_callback = False
-        self._unfinished.extend(given[run.finished :])
+            self._running = None
+        self._unfinished.extend(m for m in given[run.finished :] if id(m) not in self._taken)
         for message, result in zip(given[: run.finished], run.results, strict=False):
             if isinstance(result, Failed):
                 message._status = result
-            elif result is _GIVE_BACK:
-                self._unfinished.append(message)
             elif result is not None:
                 await self._await_result(message, result)
 
@@ -225,11 +227,34 @@ class Processor(Worker):
         finally:
             self._in_callback = False
 
-    async def _hand_back(self, chunk: Chunk) -> list[Message[Any]]:
-        """Give back what was not finished; the rest of *chunk*."""
+    def take_unstarted(self) -> list[Message[Any]]:
+        """Take out what no callback has seen and can be given back: it will not be started here any more."""
+        return [*self._take_rest_of_chunk(), *self.inlet.remove(can_give_back)]
+
+    def _take_rest_of_chunk(self) -> list[Message[Any]]:
+        if self._running is not None:
+            rest = self._running.unstarted()
+        elif self._current is not None:
+            rest = list(self.held)
+            rest = rest[next(place for place, m in enumerate(rest) if m is self._current) + 1 :]
+        else:
+            return []
+        taken = [m for m in rest if m._status is None and id(m) not in self._taken and can_give_back(m)]
+        # The callback's loop looks at this before each message; a thread does so after it has said where it is.
+        self._taken.update(id(message) for message in taken)
+        if self._running is None:
+            return taken
+        late = {id(message) for message in rest} - {id(message) for message in self._running.unstarted()}
+        self._taken -= late
+        return [message for message in taken if id(message) not in late]
+
+    async def _without_unfinished(self, chunk: Chunk) -> list[Message[Any]]:
+        """Give back what was cut off; the rest of *chunk*, without what :meth:`take_unstarted` took."""
         unfinished, self._unfinished = self._unfinished, []
-        gone = {id(message) for message in unfinished}
-        await self.shared.settler.give_back(unfinished)
+        gone = self._taken | {id(message) for message in unfinished}
+        self._taken.clear()
+        if unfinished:
+            await self.shared.settler.give_back(unfinished)
         return [message for message in chunk if id(message) not in gone]
 
     def _sort(self, chunk: Chunk) -> tuple[Chunk, Chunk, Chunk]:
@@ -272,34 +297,33 @@ class Processor(Worker):
         return settle, forward, failed
 
 
-_GIVE_BACK: Final = object()
-
-
 class _ThreadedChunk:
     """``handle_message`` for each message of a chunk, in one thread.
 
-    The thread writes :attr:`finished` and then reads :attr:`abandoned`, the event loop writes and reads them the other
-    way round: so a message that the loop gives back is at most the one being handled, never one handled later.
+    The thread says which message it is at and then looks whether that one was taken back or all was abandoned; the
+    event loop takes back (or abandons) and then looks where the thread is. So whichever comes second knows.
     """
 
     def __init__(self, processor: Processor, messages: list[Message[Any]]) -> None:
         self.finished = 0
         self.abandoned = False
-        #: For each finished message: None, why it failed, an awaitable to wait for, or that it is to be given back.
+        #: For each finished message: None, why it failed, or an awaitable to wait for.
         self.results: list[Any] = []
+        self._at = -1
         self._messages = messages
         self._processor = processor
 
+    def unstarted(self) -> list[Message[Any]]:
+        """The messages that the thread has not come to."""
+        return self._messages[self._at + 1 :]
+
     def __call__(self) -> None:
-        shared = self._processor.shared
-        spans = _message_listeners()
-        for message in self._messages:
+        taken, spans = self._processor._taken, _message_listeners()
+        for place, message in enumerate(self._messages):
+            self._at = place
             if self.abandoned:
                 return
-            if shared.draining and can_give_back(message):
-                self.results.append(_GIVE_BACK)
-            else:
-                self.results.append(self._handle(message, spans=spans))
+            self.results.append(None if id(message) in taken else self._handle(message, spans=spans))
             self.finished += 1
 
     def _handle(self, message: Message[Any], *, spans: bool) -> Any:
@@ -349,10 +373,14 @@ def _look_up(batchers: Mapping[str, str], name: object) -> str | None:
     return batchers.get(name) if isinstance(name, str) else None
 
 
-def _without_input(invalid: ValidationError) -> str:
-    """Place and type of each complaint; never the input, which is somebody's data."""
+def _without_input(invalid: ValidationError, names: frozenset[str]) -> str:
+    """Place and type of each complaint; never the input, which is somebody's data, nor the keys of a dict in it."""
     complaints = [
-        f"{'.'.join(str(part) for part in error['loc']) or 'the whole'}: {error['type']}"
+        f"{'.'.join(_part(part, names) for part in error['loc']) or 'the whole'}: {error['type']}"
         for error in invalid.errors(include_url=False, include_context=False, include_input=False)
     ]
     return "does not fit the schema: " + "; ".join(complaints[:5]) + ("; …" if len(complaints) > 5 else "")
+
+
+def _part(part: int | str, names: frozenset[str]) -> str:
+    return str(part) if isinstance(part, int) or part in names else "***"

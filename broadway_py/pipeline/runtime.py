@@ -20,7 +20,6 @@ from broadway_py.pipeline.batch_processor import BatchProcessor
 from broadway_py.pipeline.batcher import BatcherStage
 from broadway_py.pipeline.failure_log import place_of
 from broadway_py.pipeline.processor import Processor
-from broadway_py.pipeline.settler import can_give_back
 from broadway_py.pipeline.source import Source
 from broadway_py.pipeline.worker import Shared, Worker
 
@@ -201,22 +200,28 @@ class Runtime:
             stop.cancel()
 
     def _look_for_crash(self) -> None:
-        for task in self._tasks:
-            if task.done() and not task.cancelled() and (error := task.exception()) is not None and self.crash is None:
-                self.crash = (
-                    error
-                    if isinstance(error, PipelineCrashed)
-                    else PipelineCrashed(f"pipeline {self.shared.name!r}: {type(error).__name__} in a stage")
-                )
-                if self.crash is not error:
-                    self.crash.__cause__ = error
+        for task, worker in self._tasks.items():
+            if self.crash is None and task.done():
+                self.crash = self._crash_of(task, worker)
+
+    def _crash_of(self, task: asyncio.Task[None], worker: Worker) -> PipelineCrashed | None:
+        if task.cancelled():
+            if worker.cut:
+                return None
+            return PipelineCrashed(f"pipeline {self.shared.name!r}: {worker.layer} was cancelled from outside")
+        error = task.exception()
+        if error is None or isinstance(error, PipelineCrashed):
+            return error
+        crash = PipelineCrashed(f"pipeline {self.shared.name!r}: {type(error).__name__} in {worker.layer}")
+        crash.__cause__ = error
+        return crash
 
     async def _drain(self) -> None:
         """Stop fetching, give back what was not started, let the rest finish: until the reserve begins."""
         self.draining = self.shared.draining = True
         for source in [*self.stages.sources, self.stages.submissions]:
             source.stop()
-        unstarted = [m for processor in self.stages.processors for m in processor.inlet.remove(can_give_back)]
+        unstarted = [m for processor in self.stages.processors for m in processor.take_unstarted()]
         giving_back = asyncio.ensure_future(self.shared.settler.give_back(unstarted))
         until = (self._deadline or 0.0) - self._reserve_s
         await self._wait({giving_back, *self._pending()}, until, or_given_up=True)

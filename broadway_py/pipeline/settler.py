@@ -117,15 +117,17 @@ class Settler:
     async def _release(self, each: Round) -> None:
         release = getattr(each.acknowledger, "release", None)
         if release is not None:
+            each.given = "returned"
             await release(each.ref, each.successful)
             self._record(each.successful, "returned")
             return
-        for message in each.successful:
+        each.successful, each.failed = [], each.successful
+        for message in each.failed:
             if message.ok:
                 message.status = Failed("stopped", "the pipeline stopped before this message was finished")
         if each.acknowledger is not None:
-            await each.acknowledger.ack(each.ref, [], each.successful)
-        self._record_failed(each, each.successful)
+            await each.acknowledger.ack(each.ref, [], each.failed)
+        self._record_failed(each, each.failed)
 
     def _record(self, messages: Sequence[Message[Any]], outcome: Outcome) -> None:
         if messages:
@@ -146,7 +148,7 @@ class Settler:
     def _record_partial(self, each: Round, partial: SettleError) -> None:
         unsettled = {id(message) for message in partial.unsettled}
         self._record([m for m in [*each.successful, *each.failed] if id(m) in unsettled], "unknown")
-        self._record([m for m in each.successful if id(m) not in unsettled], "acked")
+        self._record([m for m in each.successful if id(m) not in unsettled], each.given)
         self._record_failed(each, [m for m in each.failed if id(m) not in unsettled])
 
     def _complain(self, each: Round, unknown: int, error: BaseException) -> None:

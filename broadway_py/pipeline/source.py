@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
@@ -143,7 +144,7 @@ class Source(Worker):
         self.connected, self.trouble = True, None
         self.opened.set()
         if not self._internal:
-            telemetry.execute("broadway.producer.connected", {}, self._about())
+            telemetry.execute("broadway.producer.connected", self._now(), self._about())
         if self._gate.paused:
             await passing_cancellation(copy.pause())
         return None if self._stop.is_set() else copy
@@ -181,13 +182,17 @@ class Source(Worker):
         if self.connected:
             self.connections_lost += 1
         self.connected, self.trouble = False, str(error)
-        telemetry.execute("broadway.producer.lost", {}, {**self._about(), "reason": str(error)})
+        telemetry.execute("broadway.producer.lost", self._now(), {**self._about(), "reason": str(error)})
         wait_s = backoff.failed(lasted_s, _REFUSED_WAIT_S if isinstance(error, SourceRefused) else 0.0)
         self._log.warning("the source is away; trying again", reason=str(error), wait_seconds=round(wait_s, 2))
         await self._close_broken()
         until = self.shared.clock.monotonic() + wait_s
         while not self._stop.is_set() and not self.cut and self.shared.clock.monotonic() < until:
-            await self.wake.wait_until(until, self.shared.clock)
+            if self._rest:
+                # Messages of the lost copy: the broker has them again, but whoever cannot redeliver has not.
+                await self._wait_for_rate(until)
+            else:
+                await self.wake.wait_until(until, self.shared.clock)
 
     async def _pump(self, copy: Producer) -> None:
         outlet, gate = self.outlet, self._gate
@@ -236,8 +241,13 @@ class Source(Worker):
         elif rate is not None:
             granted = rate.take(len(fresh), self.shared.clock.monotonic())
             fresh, self._rest = fresh[:granted], fresh[granted:]
-        if fresh:
-            self.outlet.dispatch(fresh)
+        self._dispatch(fresh)
+
+    def _dispatch(self, messages: list[Message[Any]]) -> None:
+        if messages:
+            self.held = messages
+            self.outlet.dispatch(messages)
+            self.held = ()
 
     def _enter(self, messages: Sequence[Any]) -> list[Message[Any]]:
         fresh: list[Message[Any]] = []
@@ -284,15 +294,16 @@ class Source(Worker):
             except Exception as error:  # noqa: BLE001  # code of the user: it fails this message alone
                 message.status = failure_from(error)
 
-    async def _wait_for_rate(self) -> None:
+    async def _wait_for_rate(self, until: float = math.inf) -> None:
+        """Let through what the rate allows; if that is nothing, wait for it, or for *until*."""
         rate, clock = self._gate.rate, self.shared.clock
         now = clock.monotonic()
         granted = len(self._rest) if rate is None else rate.take(len(self._rest), now)
         if granted:
             ready, self._rest = self._rest[:granted], self._rest[granted:]
-            self.outlet.dispatch(ready)
+            self._dispatch(ready)
         elif rate is not None:
-            await self.wake.wait_until(rate.opens_at(now), clock)
+            await self.wake.wait_until(min(until, rate.opens_at(now)), clock)
             self._gate.waited_seconds += clock.monotonic() - now
 
     def stop(self) -> None:
@@ -390,6 +401,10 @@ class Source(Worker):
         self.wake.close()
         rest, self._rest = self._rest, []
         return [*rest, *self.outlet.take_backlog()]
+
+    def _now(self) -> dict[str, float]:
+        clock = self.shared.clock
+        return {"system_time": clock.wall(), "monotonic_time": clock.monotonic()}
 
     def _about(self) -> dict[str, Any]:
         return {"pipeline": self.shared.name, "producer": self.ledger.producer, "index": self.index}

@@ -25,6 +25,8 @@ class DummyProducer(Producer):
 class _Position:
     """How far the iterable was read: shared by the copies, so that a restart goes on and nothing is read twice."""
 
+    _reading: asyncio.Task[list[Message[Any]] | None] | None = None
+
     def __init__(self, items: Iterable[Any] | AsyncIterable[Any]) -> None:
         self.items = items
         self.sync: Iterator[Any] | None = None
@@ -43,6 +45,8 @@ class MemoryProducer(Producer):
         name: the producer's name; default ``memory``.
     """
 
+    _reading: asyncio.Task[list[Message[Any]] | None] | None = None
+
     def __init__(self, items: Iterable[Any] | AsyncIterable[Any], *, name: str | None = None) -> None:
         if not isinstance(items, Iterable | AsyncIterable):
             raise TypeError(f"MemoryProducer: expected an iterable or async iterable, got {type(items).__name__}")
@@ -57,7 +61,6 @@ class MemoryProducer(Producer):
                 position.waiting = aiter(position.items)
             else:
                 position.sync = iter(position.items)
-        self._reading: asyncio.Task[list[Message[Any]] | None] | None = None
 
     async def handle_demand(self, demand: int) -> Sequence[Message[Any]] | None:
         """The next *demand* items of an iterable; of an async one, the next."""
@@ -86,7 +89,7 @@ class MemoryProducer(Producer):
             await asyncio.wait({reading, draining}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             draining.cancel()
-        if not reading.done():
+        if not reading.done() or reading.cancelled():
             return []
         self._reading = None
         return reading.result()

@@ -135,9 +135,10 @@ class Outlet(Generic[T]):
 
     def dispatch(self, events: Sequence[T]) -> None:
         """Send *events* on; what nobody has demand for stays here as :attr:`backlog`."""
+        deliveries = self._dispatcher.dispatch(events)
         # Below zero when a producer gave more than it was asked for: the next asks are for what is here already.
         self.demand -= len(events)
-        self._carry_out(self._dispatcher.dispatch(events))
+        self._carry_out(deliveries)
 
     def _carry_out(self, deliveries: list[Delivery[Edge[T], T]]) -> None:
         for edge, events in deliveries:
