@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from broadway_py._core.settlement import Round, claim, record
@@ -111,8 +111,9 @@ class Settler:
 
     async def _ack(self, each: Round) -> None:
         await each.acknowledger.ack(each.ref, each.successful, each.failed)
+        failed = _by_outcome(each, each.failed)
         self._record(each.successful, "acked")
-        self._record_failed(each, each.failed)
+        self._record_all(failed)
 
     async def _release(self, each: Round) -> None:
         release = getattr(each.acknowledger, "release", None)
@@ -127,29 +128,22 @@ class Settler:
                 message.status = Failed("stopped", "the pipeline stopped before this message was finished")
         if each.acknowledger is not None:
             await each.acknowledger.ack(each.ref, [], each.failed)
-        self._record_failed(each, each.failed)
+        self._record_all(_by_outcome(each, each.failed))
 
     def _record(self, messages: Sequence[Message[Any]], outcome: Outcome) -> None:
         if messages:
             record(messages, outcome, self._clock.monotonic())
 
-    def _record_failed(self, each: Round, failed: Sequence[Message[Any]]) -> None:
-        """What became of them is the acknowledger's to say: rejected, put back, dead-lettered, dropped."""
-        if isinstance(each.acknowledger, Acknowledger):
-            outcomes: dict[Outcome, list[Message[Any]]] = {}
-            for message in failed:
-                outcome = each.acknowledger.outcome_of_failed(message._acknowledgement[2])
-                outcomes.setdefault(outcome, []).append(message)
-            for outcome, messages in outcomes.items():
-                self._record(messages, outcome)
-        else:
-            self._record(failed, "rejected")
+    def _record_all(self, outcomes: Mapping[Outcome, Sequence[Message[Any]]]) -> None:
+        for outcome, messages in outcomes.items():
+            self._record(messages, outcome)
 
     def _record_partial(self, each: Round, partial: SettleError) -> None:
         unsettled = {id(message) for message in partial.unsettled}
+        failed = _by_outcome(each, [m for m in each.failed if id(m) not in unsettled])
         self._record([m for m in [*each.successful, *each.failed] if id(m) in unsettled], "unknown")
         self._record([m for m in each.successful if id(m) not in unsettled], each.given)
-        self._record_failed(each, [m for m in each.failed if id(m) not in unsettled])
+        self._record_all(failed)
 
     def _complain(self, each: Round, unknown: int, error: BaseException) -> None:
         self._log.error(
@@ -160,6 +154,22 @@ class Settler:
             reason=str(error) if isinstance(error, SettleError) else None,
             at=place_of(error),
         )
+
+
+def _by_outcome(each: Round, failed: Sequence[Message[Any]]) -> dict[Outcome, list[Message[Any]]]:
+    """What became of the failed ones is the acknowledger's to say: rejected, put back, dead-lettered, dropped."""
+    if not isinstance(each.acknowledger, Acknowledger):
+        return {"rejected": list(failed)}
+    outcomes: dict[Outcome, list[Message[Any]]] = {}
+    for message in failed:
+        outcome: Outcome
+        try:
+            outcome = each.acknowledger.outcome_of_failed(message._acknowledgement[2])
+        except Exception as error:  # noqa: BLE001  # the acknowledger's code: it was told, but cannot say what it did
+            log.warning("an acknowledger cannot say what became of a message", exception=type(error).__name__)
+            outcome = "unknown"
+        outcomes.setdefault(outcome, []).append(message)
+    return outcomes
 
 
 async def ack_immediately(messages: Message[Any] | Sequence[Message[Any]]) -> None:
