@@ -15,11 +15,14 @@ from broadway_py.errors import (
     PipelineCrashed,
     PipelineNotRunning,
     ProducerError,
+    Reject,
+    RetryLater,
     SettleError,
     SourceRefused,
+    Unavailable,
 )
 from broadway_py.message import Acknowledgement, BatchInfo, Failed, Message
-from broadway_py.options import Batcher, Processors, RateLimit
+from broadway_py.options import Batcher, Breaker, FailurePolicy, Processors, RateLimit
 from broadway_py.pipeline import DrainReport, Pipeline, PipelineStats, Settled, ack_immediately, all_running
 
 if TYPE_CHECKING:
@@ -31,12 +34,14 @@ __all__ = [
     "BatchFailed",
     "BatchInfo",
     "Batcher",
+    "Breaker",
     "BroadwayError",
     "CalledInsideCallback",
     "CallerAcknowledger",
     "DefinitionError",
     "DrainReport",
     "Failed",
+    "FailurePolicy",
     "Message",
     "MessageFailed",
     "NoopAcknowledger",
@@ -48,9 +53,12 @@ __all__ = [
     "Processors",
     "ProducerError",
     "RateLimit",
+    "Reject",
+    "RetryLater",
     "SettleError",
     "Settled",
     "SourceRefused",
+    "Unavailable",
     "ack_immediately",
     "all_running",
     "run",

@@ -9,7 +9,15 @@ from typing import Any, Protocol, runtime_checkable
 
 from broadway_py.message import Acknowledgement, Message, Outcome
 
-__all__ = ["Acknowledger", "CallerAcknowledger", "Configures", "NoopAcknowledger", "Releases"]
+__all__ = [
+    "Acknowledger",
+    "CallerAcknowledger",
+    "Configures",
+    "DeadLetters",
+    "NoopAcknowledger",
+    "Releases",
+    "Retries",
+]
 
 
 class Acknowledger(abc.ABC):
@@ -20,7 +28,9 @@ class Acknowledger(abc.ABC):
 
     * ``configure(ref, data, options) -> data`` for ``message.configure_ack(...)`` (see :class:`Configures`);
     * ``async release(ref, messages)``: give back without a decision, costing no attempt where the broker can
-      (see :class:`Releases`). Without it, what a stopping pipeline has not started is finished instead.
+      (see :class:`Releases`). Without it, what a stopping pipeline has not started is finished instead;
+    * ``async retry(ref, messages_and_delays)``: deliver again after so many seconds (see :class:`Retries`);
+    * ``async dead_letter(ref, messages)``: keep safe elsewhere, then take off the source (see :class:`DeadLetters`).
     """
 
     @abc.abstractmethod
@@ -51,6 +61,22 @@ class Releases(Protocol):
 
     async def release(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
         """Give *messages* back to the source, for anybody to take. Raises as ``ack`` does."""
+
+
+@runtime_checkable
+class Retries(Protocol):
+    """An acknowledger that can have a message delivered again later."""
+
+    async def retry(self, ref: Hashable, messages_and_delays: Sequence[tuple[Message[Any], float]]) -> None:
+        """Deliver each message again, once its delay (in seconds) has passed, as the next attempt."""
+
+
+@runtime_checkable
+class DeadLetters(Protocol):
+    """An acknowledger with a place for messages that have failed for good."""
+
+    async def dead_letter(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
+        """Keep *messages* safe elsewhere *before* they are taken off the source. ``message.status`` says why."""
 
 
 class NoopAcknowledger(Acknowledger):

@@ -8,6 +8,10 @@
     ├── ProducerError             the source is away: the pipeline tries again by itself
     │   └── SourceRefused         … but refused us (credentials): it waits longer
     ├── SettleError               an acknowledger could not settle a part
+    ├── HandlerVerdict            raised by handlers, to say what is to become of the message
+    │   ├── RetryLater            … deliver it again
+    │   ├── Reject                … it will never succeed
+    │   └── Unavailable           … it is not the message's fault: what we need is away
     ├── MessageFailed             submit(): the message ended as failed
     ├── BatchFailed               submit_batch().raise_for_failed(): some messages failed
     ├── PipelineCrashed           a stage crashed more often than max_restarts allows
@@ -26,13 +30,17 @@ __all__ = [
     "BroadwayError",
     "CalledInsideCallback",
     "DefinitionError",
+    "HandlerVerdict",
     "MessageFailed",
     "OptionsError",
     "PipelineCrashed",
     "PipelineNotRunning",
     "ProducerError",
+    "Reject",
+    "RetryLater",
     "SettleError",
     "SourceRefused",
+    "Unavailable",
     "did_you_mean",
 ]
 
@@ -75,6 +83,36 @@ class SettleError(BroadwayError):
     def __init__(self, reason: str, *, unsettled: Sequence[Any]) -> None:
         self.unsettled = list(unsettled)
         super().__init__(reason)
+
+
+class HandlerVerdict(BroadwayError):
+    """What a handler raises to say what is to become of its message; see the leaves."""
+
+    def __init__(self, reason: str = "") -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+class RetryLater(HandlerVerdict):
+    """Deliver the message again, *after* seconds (None: as the failure policy's back-off says).
+
+    It counts as an attempt; after the last one the policy's ``final`` action follows.
+    """
+
+    def __init__(self, after: float | None = None, reason: str = "asked to be retried later") -> None:
+        self.after = after
+        super().__init__(reason)
+
+
+class Reject(HandlerVerdict):
+    """The message will never succeed: no retry, straight to the policy's ``final`` action."""
+
+
+class Unavailable(HandlerVerdict):
+    """Something that every message needs is away (a database, an API): not the message's fault.
+
+    The breaker opens at once, and the message is delivered again without counting as an attempt where the source can.
+    """
 
 
 class MessageFailed(BroadwayError):

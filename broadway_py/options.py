@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import math
 import os
@@ -17,7 +18,9 @@ from broadway_py.errors import OptionsError, did_you_mean
 __all__ = [
     "INHERIT",
     "Batcher",
+    "Breaker",
     "Duration",
+    "FailurePolicy",
     "Options",
     "Processors",
     "RateLimit",
@@ -154,6 +157,10 @@ class Processors(Options):
     min_demand: Annotated[int, Field(ge=0, strict=True)] | None = None
     #: Messages with one key go to one processor, in order. Default: what the pipeline says.
     partition_by: Annotated[Any, BeforeValidator(_callable_or_none)] = INHERIT
+    #: Seconds that ``handle_message`` may take for one message. None: as long as it likes.
+    timeout: PositiveDuration | None = None
+    #: Where a plain ``def handle_message`` runs: ``auto`` and ``thread`` in a thread, ``process`` in a worker process.
+    executor: Literal["auto", "thread", "process"] = "auto"
 
     @model_validator(mode="after")
     def _demand_fits(self) -> Self:
@@ -209,6 +216,10 @@ class Batcher(Options):
     max_demand: PositiveInt | None = None
     #: Messages with one key go to one batch processor, in order. Default: what the pipeline says.
     partition_by: Annotated[Any, BeforeValidator(_callable_or_none)] = INHERIT
+    #: Seconds that ``handle_batch`` may take for one batch. None: as long as it likes.
+    timeout: PositiveDuration | None = None
+    #: Where a plain ``def handle_batch`` runs: ``auto`` and ``thread`` in a thread, ``process`` in a worker process.
+    executor: Literal["auto", "thread", "process"] = "auto"
 
     @model_validator(mode="after")
     def _demand_known(self) -> Self:
@@ -220,6 +231,55 @@ class Batcher(Options):
     def demand(self) -> int:
         """``max_demand``, or ``batch_size``."""
         return int(self.batch_size) if self.max_demand is None else self.max_demand
+
+
+def _exception_type(value: object) -> object:
+    """``"package.module:Name"`` or the name of a builtin exception, as config files say it."""
+    if isinstance(value, str):
+        module, _, name = value.rpartition(":")
+        try:
+            value = getattr(importlib.import_module(module or "builtins"), name)
+        except (ImportError, AttributeError):
+            raise ValueError("expected an exception type, or its place as text 'package.module:Name'") from None
+    if isinstance(value, type) and issubclass(value, BaseException):
+        return value
+    raise ValueError("expected an exception type, or its place as text 'package.module:Name'")
+
+
+class Breaker(Options):
+    """Stops fetching when so much fails that what the handlers need must be away, and probes until it is back."""
+
+    #: It opens when more than this part of the last *over* messages failed.
+    ratio: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    #: How many messages are looked at.
+    over: PositiveInt = 100
+
+
+class FailurePolicy(Options):
+    """What becomes of failed messages.
+
+    Carried out through the acknowledger's optional ``retry`` and ``dead_letter``; where it has neither, a failure goes
+    to its ``ack(…, failed)``, which does what the connector's own ``on_failure`` says.
+    """
+
+    #: Deliveries that a message gets, the first one included.
+    attempts: PositiveInt = 5
+    #: Seconds: what the delay before the second attempt is drawn from, and what it grows to, doubling each time.
+    backoff: tuple[PositiveDuration, PositiveDuration] = (1.0, 300.0)
+    #: What follows the last attempt.
+    final: Literal["dead_letter", "drop", "reject", "stop"] = "dead_letter"
+    #: Exception type -> what to do at once; the closest base class counts.
+    classify: dict[
+        Annotated[Any, BeforeValidator(_exception_type)], Literal["retry", "dead_letter", "drop", "reject", "stop"]
+    ] = Field(default_factory=dict)
+    #: None: never stop fetching because of failures.
+    breaker: Breaker | None = Breaker()
+
+    @model_validator(mode="after")
+    def _backoff_grows(self) -> Self:
+        if self.backoff[0] > self.backoff[1]:
+            raise ValueError(f"backoff must be (first, most) with first <= most, got {self.backoff}")
+        return self
 
 
 class RateLimit(Options):

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
+from broadway_py.clock import SYSTEM_CLOCK, Clock
 from broadway_py.errors import ProducerError
 from broadway_py.message import Message
 
@@ -108,6 +109,11 @@ class Producer:
     index: int = 0
     #: How many messages processors and batchers can hold: what a prefetch should cover. Set before ``open``.
     capacity: int = 0
+    #: True: a message may be delivered again by this producer itself. ``None`` from ``handle_demand`` is then asked for
+    #: a second time, and open batches leave in between; the source has ended when ``None`` comes again.
+    redelivers: bool = False
+    #: Where time comes from. Set by the pipeline before ``open``.
+    clock: Clock = SYSTEM_CLOCK
     #: Name of the pipeline. Set before ``open``.
     pipeline: str = ""
     #: Set when the pipeline stops: return soon from ``handle_demand``, start nothing new. It is not cancelled

@@ -2,30 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Literal
 
 from broadway_py.message import CLAIMED, OPEN, SETTLED, Acknowledgement, Failed, Message, Outcome
 
-__all__ = ["Round", "claim", "not_returned", "record", "returned_list_problem", "returned_one_problem"]
+__all__ = ["Round", "RoundKind", "claim", "not_returned", "record", "returned_list_problem", "returned_one_problem"]
+
+
+#: ``drop`` is an ack of failed messages: a policy said so by name.
+RoundKind = Literal["ack", "release", "retry", "dead_letter", "drop"]
+
+_GIVEN: Final[Mapping[RoundKind, Outcome]] = {
+    "ack": "acked",
+    "release": "returned",
+    "retry": "retried",
+    "dead_letter": "dead_lettered",
+    "drop": "dropped",
+}
 
 
 class Round:
     """One call of an acknowledger: what it is told about."""
 
     # By hand: one is made per chunk, and a dataclass with two default factories costs twice as much.
-    __slots__ = ("acknowledger", "failed", "given", "ref", "successful")
+    __slots__ = ("acknowledger", "failed", "given", "kind", "ref", "successful")
 
-    def __init__(self, acknowledger: Any, ref: Any) -> None:
+    def __init__(self, acknowledger: Any, ref: Any, kind: RoundKind = "ack") -> None:
         self.acknowledger = acknowledger
         self.ref = ref
-        #: What the successful ones end in.
-        self.given: Outcome = "acked"
+        #: Which of its methods is called.
+        self.kind = kind
+        #: What those in :attr:`successful` end in; a round of another kind than ``ack`` has only those.
+        self.given: Outcome = _GIVEN[kind]
         self.successful: list[Message[Any]] = []
         self.failed: list[Message[Any]] = []
 
 
-def claim(successful: Iterable[Message[Any]], failed: Iterable[Message[Any]]) -> list[Round]:
+def claim(
+    successful: Iterable[Message[Any]], failed: Iterable[Message[Any]] = (), kind: RoundKind = "ack"
+) -> list[Round]:
     """Take the claim on every message that nobody has claimed, grouped by (acknowledger, ref).
 
     The claim is taken here, without waiting, and only its holder may settle: a message is in one round at most, ever.
@@ -47,7 +63,7 @@ def claim(successful: Iterable[Message[Any]], failed: Iterable[Message[Any]]) ->
                 key = (id(acknowledgement[0]), _hashable(acknowledgement[1]))
                 found = rounds.get(key)
                 if found is None:
-                    found = rounds[key] = Round(acknowledgement[0], acknowledgement[1])
+                    found = rounds[key] = Round(acknowledgement[0], acknowledgement[1], kind)
                 target = found.successful if is_success else found.failed
             target.append(message)
     return list(rounds.values())

@@ -78,6 +78,9 @@ class BatcherStage(Worker):
                 if deadline is None:
                     break
                 self._send(batches.flush())
+            elif inlet.flush_wanted:
+                inlet.flush_wanted = False
+                self._send(batches.flush())
             else:
                 await self.wake.wait_until(deadline, clock)
         self.wake.close()

@@ -21,10 +21,12 @@ from broadway_py.errors import (
     PipelineNotRunning,
 )
 from broadway_py.message import BatchMode, Message
-from broadway_py.options import Batcher, Processors, RateLimit
+from broadway_py.options import Batcher, FailurePolicy, Processors, RateLimit
+from broadway_py.pipeline.breaker import BreakerGuard
 from broadway_py.pipeline.build import build, named_producers
 from broadway_py.pipeline.definition import check_class, resolve_callbacks
-from broadway_py.pipeline.runtime import DrainReport, Runtime, announce
+from broadway_py.pipeline.failure_desk import FailureDesk
+from broadway_py.pipeline.runtime import DrainReport, Runtime, Stages, announce
 from broadway_py.pipeline.settings import OPTION_NAMES, merged_options, resolve_options
 from broadway_py.pipeline.snapshot import take_snapshot
 from broadway_py.pipeline.source import Gate
@@ -32,6 +34,7 @@ from broadway_py.pipeline.stats import PipelineState, PipelineStats
 from broadway_py.pipeline.topology import topology_of
 from broadway_py.pipeline.worker import Meter, Shared
 from broadway_py.producer import Producer
+from broadway_py.stage import Wake
 
 __all__ = ["DrainReport", "Pipeline", "Settled", "all_running"]
 
@@ -86,6 +89,8 @@ class Pipeline(Generic[T]):
         batchers: name -> :class:`Batcher`; none by default.
         context: anything; the callbacks read it as ``self.context``.
         rate_limit: see :class:`RateLimit`; none by default.
+        failure: what becomes of failed messages; see :class:`FailurePolicy`. None: what the connector's own
+            ``on_failure`` says.
         partition_by: ``fn(message) -> key``, when it is not written as a method. Messages with equal keys are handled
             one after the other, in order; None: anywhere.
         transformer: ``fn(message)``, called on every message a producer makes; changes it in place.
@@ -109,6 +114,7 @@ class Pipeline(Generic[T]):
     batchers: Mapping[str, Batcher] = {}  # never changed; a subclass replaces it
     context: Any = None
     rate_limit: Any = None
+    failure: FailurePolicy | None = FailurePolicy()
     partition_by: Any = None
     transformer: Any = None
     schema: Any = None
@@ -142,6 +148,7 @@ class Pipeline(Generic[T]):
         self._state: PipelineState = "new"
         self._runtime: Runtime | None = None
         self._gate = Gate(None)
+        self._breaker_moved = Wake()
         self._root: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_set_up: asyncio.Future[None] | None = None
@@ -218,7 +225,7 @@ class Pipeline(Generic[T]):
             raise
 
     async def _main(self, is_set_up: asyncio.Future[None]) -> None:
-        shared = Shared(self.name, self._callbacks, self.clock, self.context)
+        shared = Shared(self.name, self._callbacks, self.clock, self.context, self._failure_desk())
         try:
             runtime = await self._set_up(shared, is_set_up)
             if runtime is None:
@@ -257,6 +264,13 @@ class Pipeline(Generic[T]):
         is_set_up.set_result(None)
         return self._runtime
 
+    def _failure_desk(self) -> FailureDesk | None:
+        if self.failure is None:
+            return None
+        return FailureDesk(
+            self.failure, self.clock, breaker_moved=self._breaker_moved.set, request_stop=self._stop_wanted
+        )
+
     def _build(self, shared: Shared) -> Runtime:
         stages, self._gate = build(
             shared,
@@ -269,7 +283,21 @@ class Pipeline(Generic[T]):
             meters=self._meters,
         )
         restarts = Restarts(self.max_restarts, self.max_seconds)
-        return Runtime(shared, stages, restarts, self.shutdown_timeout)
+        return Runtime(shared, stages, restarts, self.shutdown_timeout, self._guard(shared, stages))
+
+    def _guard(self, shared: Shared, stages: Stages) -> BreakerGuard | None:
+        if shared.desk is None or shared.desk.breaker is None:
+            return None
+        return BreakerGuard(
+            self.name,
+            shared.desk.breaker,
+            [*stages.sources, stages.submissions],
+            take_unstarted=stages.take_unstarted,
+            gate=self._gate,
+            settler=shared.settler,
+            clock=self.clock,
+            wake=self._breaker_moved,
+        )
 
     async def _own_callback(self, shared: Shared, name: str) -> None:
         callback = getattr(self, name)
@@ -479,10 +507,7 @@ class Pipeline(Generic[T]):
         runtime = self._needs_running("pause")
         self._gate.paused = True
         await self._tell_sources(runtime)
-        unstarted = [m for processor in runtime.stages.processors for m in processor.take_unstarted()]
-        for source in [*runtime.stages.sources, runtime.stages.submissions]:
-            unstarted += source.take_unstarted()
-        await runtime.shared.settler.give_back(unstarted)
+        await runtime.shared.settler.give_back(runtime.stages.take_unstarted())
 
     async def resume(self) -> None:
         """Read the sources again."""
@@ -493,7 +518,7 @@ class Pipeline(Generic[T]):
     async def _tell_sources(self, runtime: Runtime) -> None:
         async with asyncio.TaskGroup() as group:
             for source in runtime.stages.sources:
-                group.create_task(source.set_paused(paused=self._gate.paused))
+                group.create_task(source.set_paused(paused=self._gate.closed))
         runtime.stages.submissions.wake.set()
 
     def _needs_runtime(self, call: str) -> Runtime:

@@ -63,6 +63,10 @@ class Processor(Worker):
                         edge.ask(ask)
             elif inlet.finished:
                 break
+            elif inlet.flush_wanted:
+                inlet.flush_wanted = False
+                if outlet is not None:
+                    outlet.flush()
             else:
                 await self.wake.wait()
         if outlet is not None and not self.cut:

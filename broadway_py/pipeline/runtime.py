@@ -18,6 +18,7 @@ from broadway_py.log import logger
 from broadway_py.message import Failed, Message, Outcome
 from broadway_py.pipeline.batch_processor import BatchProcessor
 from broadway_py.pipeline.batcher import BatcherStage
+from broadway_py.pipeline.breaker import BreakerGuard
 from broadway_py.pipeline.failure_log import place_of
 from broadway_py.pipeline.processor import Processor
 from broadway_py.pipeline.source import Source
@@ -58,6 +59,11 @@ class Stages:
     batch_processors: list[BatchProcessor]
     ledgers: list[Ledger]
 
+    def take_unstarted(self) -> list[Message[Any]]:
+        """Take out what no callback has seen and can be given back."""
+        waiting = [message for source in [*self.sources, self.submissions] for message in source.take_unstarted()]
+        return [*waiting, *(message for processor in self.processors for message in processor.take_unstarted())]
+
     def all(self) -> list[Worker]:
         """From the first layer to the last."""
         return [*self.sources, self.submissions, *self.processors, *self.batchers, *self.batch_processors]
@@ -71,9 +77,17 @@ class Runtime:
         stages: built and connected, not running.
         restarts: how often what crashed may be started again.
         shutdown_timeout_s: for a stop that names no time of its own.
+        guard: of the breaker; None when there is none.
     """
 
-    def __init__(self, shared: Shared, stages: Stages, restarts: Restarts, shutdown_timeout_s: float) -> None:
+    def __init__(
+        self,
+        shared: Shared,
+        stages: Stages,
+        restarts: Restarts,
+        shutdown_timeout_s: float,
+        guard: BreakerGuard | None,
+    ) -> None:
         self.shared = shared
         self.stages = stages
         self.restarts = restarts
@@ -82,6 +96,7 @@ class Runtime:
         #: Why the pipeline crashed.
         self.crash: PipelineCrashed | None = None
         self._shutdown_timeout_s = shutdown_timeout_s
+        self._guard = guard
         self._stop_wanted = asyncio.Event()
         self._give_up = asyncio.Event()
         self._deadline: float | None = None
@@ -125,11 +140,14 @@ class Runtime:
             task = asyncio.get_running_loop().create_task(self._supervise(worker), name=worker.name)
             worker.task = task
             self._tasks[task] = worker
+        guarding = None if self._guard is None else asyncio.ensure_future(self._guard.run())
         try:
             await self._until_stop()
             if self.crash is None and self._pending():
                 await self._drain()
         finally:
+            if guarding is not None:
+                guarding.cancel()
             await self._end()
 
     @property

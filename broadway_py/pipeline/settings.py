@@ -8,7 +8,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from broadway_py.errors import OptionsError, did_you_mean
-from broadway_py.options import Batcher, Options, Processors, RateLimit, ShutdownOptions, load
+from broadway_py.options import Batcher, FailurePolicy, Options, Processors, RateLimit, ShutdownOptions, load
 
 __all__ = ["OPTION_NAMES", "merged_options", "resolve_options"]
 
@@ -18,6 +18,7 @@ OPTION_NAMES: Final = frozenset(
         "batchers",
         "context",
         "fail_fast",
+        "failure",
         "max_restarts",
         "max_seconds",
         "name",
@@ -32,6 +33,8 @@ OPTION_NAMES: Final = frozenset(
 )
 #: What a settings file may say of them; the others are code.
 _IN_FILES: Final = OPTION_NAMES - {"partition_by", "producer", "schema", "transformer"}
+#: Sections that ``null`` removes.
+_REMOVABLE: Final[Mapping[str, type[Options]]] = {"failure": FailurePolicy, "rate_limit": RateLimit}
 _PLAIN: Final = frozenset(ShutdownOptions.model_fields)
 
 
@@ -54,6 +57,8 @@ def resolve_options(pipeline: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     options["batchers"] = _checked_batchers(options["batchers"])
     if options["rate_limit"] is not None:
         options["rate_limit"] = _checked(options["rate_limit"], RateLimit, ("rate_limit",))
+    if options["failure"] is not None:
+        options["failure"] = _checked(options["failure"], FailurePolicy, ("failure",))
     for name in ("partition_by", "transformer"):
         _check_function(name, options[name])
     options.update(ShutdownOptions(**{name: options[name] for name in _PLAIN}).model_dump())
@@ -76,8 +81,8 @@ def merged_options(cls: type, settings: Mapping[str, Any]) -> dict[str, Any]:
         base = getattr(cls, name, None)
         if name == "processors":
             merged[name] = _over(base, Processors, value, (name,))
-        elif name == "rate_limit":
-            merged[name] = None if value is None else _over(base, RateLimit, value, (name,))
+        elif name in _REMOVABLE:
+            merged[name] = None if value is None else _over(base, _REMOVABLE[name], value, (name,))
         elif name == "batchers":
             merged[name] = _over_batchers(base, value)
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from broadway_py._core.settlement import Round, claim, record
@@ -12,6 +12,7 @@ from broadway_py.clock import Clock
 from broadway_py.errors import SettleError
 from broadway_py.log import logger
 from broadway_py.message import Failed, Message, Outcome
+from broadway_py.pipeline.failure_desk import FailureDesk
 from broadway_py.pipeline.failure_log import place_of
 
 __all__ = ["Settler", "ack_immediately", "can_give_back"]
@@ -30,32 +31,48 @@ class Settler:
     Args:
         pipeline: its name, for the log.
         clock: for the books.
+        failures: what becomes of failed messages; None leaves them to their acknowledgers.
     """
 
-    def __init__(self, pipeline: str, clock: Clock) -> None:
+    def __init__(self, pipeline: str, clock: Clock, failures: FailureDesk | None) -> None:
         self._log = log.bind(pipeline=pipeline)
         self._clock = clock
+        self._failures = failures
         self._immediate: set[asyncio.Task[list[BaseException]]] = set()
 
-    async def settle(self, successful: Iterable[Message[Any]], failed: Iterable[Message[Any]] = ()) -> None:
+    async def settle(self, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]] = ()) -> None:
         """Tell the acknowledgers, and write the outcomes into the books. Never raises for an acknowledger's error."""
-        rounds = claim(successful, failed)
-        if len(rounds) == 1 and rounds[0].acknowledger is None:
+        rounds, delays = self._claim(successful, failed)
+        if len(rounds) == 1 and rounds[0].acknowledger is None and rounds[0].kind == "ack":
             self._record(rounds[0].successful, "acked")
             self._record(rounds[0].failed, "rejected")
         elif rounds:
-            await self._carry_out(rounds, self._ack)
+            await self._carry_out(rounds, delays)
+
+    def _claim(
+        self, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]
+    ) -> tuple[list[Round], Mapping[int, float]]:
+        if self._failures is None:
+            return claim(successful, failed), {}
+        if not failed:
+            self._failures.note(len(successful), 0)
+            return claim(successful), {}
+        decided = self._failures.decide(failed, len(successful))
+        rounds = claim(successful, decided.by_kind.pop("ack", ()))
+        for kind, messages in decided.by_kind.items():
+            rounds += claim(messages, (), kind)
+        return rounds, decided.delays_s
 
     async def give_back(self, messages: Iterable[Message[Any]]) -> None:
         """Give *messages* back without a decision; those whose source takes none back fail with cause ``stopped``."""
-        rounds = claim(messages, ())
+        rounds = claim(messages, (), "release")
         if rounds:
-            await self._carry_out(rounds, self._release)
+            await self._carry_out(rounds, {})
 
     def settle_now(self, messages: Sequence[Message[Any]]) -> asyncio.Task[list[BaseException]]:
         """Settle *messages* by their status, whatever happens to the caller; the acknowledgers' errors."""
-        rounds = claim([m for m in messages if m.ok], [m for m in messages if not m.ok])
-        task = asyncio.get_running_loop().create_task(self._carry_out(rounds, self._ack), name="ack_immediately")
+        rounds, delays = self._claim([m for m in messages if m.ok], [m for m in messages if not m.ok])
+        task = asyncio.get_running_loop().create_task(self._carry_out(rounds, delays), name="ack_immediately")
         self._immediate.add(task)
         task.add_done_callback(self._immediate.discard)
         return task
@@ -70,23 +87,19 @@ class Settler:
             for task in self._immediate:
                 task.cancel()
 
-    async def _carry_out(self, rounds: list[Round], act: Callable[[Round], Awaitable[None]]) -> list[BaseException]:
+    async def _carry_out(self, rounds: list[Round], delays_s: Mapping[int, float]) -> list[BaseException]:
         if len(rounds) == 1:
-            error = await self._attempt(rounds[0], act)
+            error = await self._attempt(rounds[0], delays_s)
             return [] if error is None else [error]
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._attempt(each, act)) for each in rounds]
+            tasks = [group.create_task(self._attempt(each, delays_s)) for each in rounds]
         return [error for task in tasks if (error := task.result()) is not None]
 
-    async def _attempt(self, each: Round, act: Callable[[Round], Awaitable[None]]) -> BaseException | None:
+    async def _attempt(self, each: Round, delays_s: Mapping[int, float]) -> BaseException | None:
         """Act on one round; whatever happens, each of its messages has an outcome afterwards."""
-        if each.acknowledger is None and act == self._ack:
-            self._record(each.successful, "acked")
-            self._record(each.failed, "rejected")
-            return None
         settled = False
         try:
-            await act(each)
+            await self._act(each, delays_s)
             settled = True
         except SettleError as partial:
             self._record_partial(each, partial)
@@ -109,26 +122,24 @@ class Settler:
                 self._record(each.failed, "unknown")
         return None
 
-    async def _ack(self, each: Round) -> None:
-        await each.acknowledger.ack(each.ref, each.successful, each.failed)
+    async def _act(self, each: Round, delays_s: Mapping[int, float]) -> None:
+        to = each.acknowledger
+        if each.kind == "release" and getattr(to, "release", None) is None:
+            _stop(each)
+        if to is not None:
+            if each.kind == "ack":
+                await to.ack(each.ref, each.successful, each.failed)
+            elif each.kind == "release":
+                await to.release(each.ref, each.successful)
+            elif each.kind == "retry":
+                await to.retry(each.ref, [(message, delays_s[id(message)]) for message in each.successful])
+            elif each.kind == "dead_letter":
+                await to.dead_letter(each.ref, each.successful)
+            else:
+                await to.ack(each.ref, each.successful, [])
         failed = _by_outcome(each, each.failed)
-        self._record(each.successful, "acked")
+        self._record(each.successful, each.given)
         self._record_all(failed)
-
-    async def _release(self, each: Round) -> None:
-        release = getattr(each.acknowledger, "release", None)
-        if release is not None:
-            each.given = "returned"
-            await release(each.ref, each.successful)
-            self._record(each.successful, "returned")
-            return
-        each.successful, each.failed = [], each.successful
-        for message in each.failed:
-            if message.ok:
-                message.status = Failed("stopped", "the pipeline stopped before this message was finished")
-        if each.acknowledger is not None:
-            await each.acknowledger.ack(each.ref, [], each.failed)
-        self._record_all(_by_outcome(each, each.failed))
 
     def _record(self, messages: Sequence[Message[Any]], outcome: Outcome) -> None:
         if messages:
@@ -170,6 +181,15 @@ def _by_outcome(each: Round, failed: Sequence[Message[Any]]) -> dict[Outcome, li
             outcome = "unknown"
         outcomes.setdefault(outcome, []).append(message)
     return outcomes
+
+
+def _stop(each: Round) -> None:
+    """Turn a release into a failure: this source takes nothing back."""
+    each.kind = "ack"
+    each.successful, each.failed = [], each.successful
+    for message in each.failed:
+        if message.ok:
+            message.status = Failed("stopped", "the pipeline stopped before this message was finished")
 
 
 async def ack_immediately(messages: Message[Any] | Sequence[Message[Any]]) -> None:

@@ -38,6 +38,7 @@ def take_snapshot(
         rate_limit_wait_seconds=gate.waited_seconds,
         restarts=runtime.restarts.count,
         stuck_handlers=runtime.shared.threads.stuck,
+        breaker_open=gate.broken,
     )
 
 

@@ -42,13 +42,20 @@ async def passing_cancellation(work: Awaitable[None]) -> None:
 
 
 class Gate:
-    """The rate limit and the pause of one pipeline, shared by its sources."""
+    """The rate limit, the pause and the breaker of one pipeline, as its sources see them."""
 
     def __init__(self, rate: Rate | None) -> None:
         self.rate = rate
         self.paused = False
+        #: The breaker is not closed: only probes go through.
+        self.broken = False
         #: Seconds that sources spent waiting for the rate limit.
         self.waited_seconds = 0.0
+
+    @property
+    def closed(self) -> bool:
+        """True when nothing may be fetched."""
+        return self.paused or self.broken
 
 
 class Source(Worker):
@@ -99,6 +106,7 @@ class Source(Worker):
         self._lost: ProducerError | None = None
         self._stop = asyncio.Event()
         self._preparing: asyncio.Task[None] | None = None
+        self._probing = False
         # Taken in, but not let through by the rate limit.
         self._rest: list[Message[Any]] = []
         self._log = log.bind(pipeline=shared.name, producer=ledger.producer, index=index)
@@ -137,6 +145,7 @@ class Source(Worker):
             pipeline=self.shared.name,
             lost=lambda error: self._report_lost(copy, error),
         )
+        copy.clock = self.shared.clock
         self._lost = None
         self._preparing = None
         if not await self._unless_stopped(copy.open()):
@@ -145,7 +154,7 @@ class Source(Worker):
         self.opened.set()
         if not self._internal:
             telemetry.execute("broadway.producer.connected", self._now(), self._about())
-        if self._gate.paused:
+        if self._gate.closed:
             await passing_cancellation(copy.pause())
         return None if self._stop.is_set() else copy
 
@@ -196,18 +205,25 @@ class Source(Worker):
 
     async def _pump(self, copy: Producer) -> None:
         outlet, gate = self.outlet, self._gate
+        flushed = False
         while not self._stop.is_set() and not self.cut:
             if self._lost is not None:
                 raise self._lost
             if self._rest:
                 await self._wait_for_rate()
-            elif gate.paused or outlet.demand <= 0:
+            elif gate.paused or (gate.broken and not self._probing) or outlet.demand <= 0:
                 await self.wake.wait()
             else:
-                messages = await self._fetch(copy, outlet.demand)
+                messages = await self._fetch(copy, 1 if gate.broken else outlet.demand)
                 if messages is None:
-                    self.ended = True
-                    return
+                    if flushed or not copy.redelivers:
+                        self.ended = True
+                        return
+                    # What waits in open batches may fail and come again; it must not wait for its time now.
+                    flushed = True
+                    outlet.flush()
+                    continue
+                flushed = False
                 if messages:
                     await self._take_in(messages)
                 else:
@@ -217,7 +233,12 @@ class Source(Worker):
     async def _fetch(self, copy: Producer, demand: int) -> Sequence[Message[Any]] | None:
         self._in_callback = True
         try:
-            return await copy.handle_demand(demand)
+            if not self._probing:
+                return await copy.handle_demand(demand)
+            await copy.resume()
+            messages = await copy.handle_demand(demand)
+            await copy.pause()
+            return messages
         except asyncio.CancelledError:
             if self.was_cut():
                 return []
@@ -228,7 +249,8 @@ class Source(Worker):
     async def _take_in(self, messages: Sequence[Message[Any]]) -> None:
         """Enter *messages* into the books and send them on, as far as stop, pause and rate limit let them."""
         fresh = self._enter(messages)
-        if (self._stop.is_set() and self.shared.draining) or self._gate.paused:
+        probe, self._probing = self._probing, False
+        if (self._stop.is_set() and self.shared.draining) or (self._gate.closed and not probe):
             # All of it is held, so that a cut in here finds the part that stays, too.
             self.held = fresh
             await self.shared.settler.give_back([message for message in fresh if can_give_back(message)])
@@ -385,6 +407,11 @@ class Source(Worker):
                 await passing_cancellation(copy.pause() if paused else copy.resume())
             except ProducerError as error:
                 self._report_lost(copy, error)
+
+    def probe(self) -> None:
+        """Let one message through although the breaker is open."""
+        self._probing = True
+        self.wake.set()
 
     def take_unstarted(self) -> list[Message[Any]]:
         """Take out what waits for the rate limit or for demand, and can be given back."""

@@ -82,12 +82,16 @@ class PipelineStats:
     restarts: int
     #: Threads that still run a handler whose message was given up.
     stuck_handlers: int
+    #: Fetching has stopped because too much failed.
+    breaker_open: bool = False
 
     @property
     def trouble(self) -> str | None:
         """Why the pipeline is not ready, or None when it is: connected, consuming, neither paused nor draining."""
         if self.state != "running":
             return self.state
+        if self.breaker_open:
+            return "degraded: too many messages failed; fetching has stopped until a probe succeeds"
         for producer in self.producers:
             if producer.trouble is not None:
                 return f"{producer.name}: {producer.trouble}"

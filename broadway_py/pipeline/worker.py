@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from broadway_py import telemetry
 from broadway_py._core.histogram import BATCH_SIZE_BOUNDS, SECONDS_BOUNDS, Histogram
 from broadway_py.clock import Clock
 from broadway_py.message import BatchTrigger, Cause, Failed, Message
+from broadway_py.pipeline.failure_desk import FailureDesk
 from broadway_py.pipeline.failure_log import FailureLog
 from broadway_py.pipeline.settler import Settler
 from broadway_py.pipeline.threads import CallbackThreads
@@ -26,12 +27,15 @@ __all__ = ["Meter", "Shared", "Worker", "failure_from"]
 class Shared:
     """What all stages of one running pipeline use."""
 
-    def __init__(self, name: str, callbacks: Callbacks, clock: Clock, context: object) -> None:
+    def __init__(
+        self, name: str, callbacks: Callbacks, clock: Clock, context: object, desk: FailureDesk | None
+    ) -> None:
         self.name = name
         self.callbacks = callbacks
         self.clock = clock
         self.context = context
-        self.settler = Settler(name, clock)
+        self.desk = desk
+        self.settler = Settler(name, clock, desk)
         self.failures = FailureLog(name, clock)
         self.threads = CallbackThreads(name)
         #: True once a stop was asked for: what was not started and can be given back is not started any more.
@@ -128,7 +132,7 @@ class Worker:
         finally:
             self._in_callback = False
 
-    async def conclude(self, successful: Iterable[Message[Any]], failed: Sequence[Message[Any]]) -> None:
+    async def conclude(self, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]) -> None:
         """The end of a round: ``handle_failed`` for the failed ones, then the settlement of both."""
         if failed:
             for message in failed:

@@ -238,6 +238,16 @@ class QueueAcknowledger(Acknowledger):
         """Give back without a decision; the attempt does not count. Raises as :meth:`ack` does."""
         await self._settle(self._consumer.release([m.acknowledgement.data.held for m in messages]), messages)
 
+    async def retry(self, ref: Hashable, messages_and_delays: Sequence[tuple[Message[Any], float]]) -> None:
+        """Deliver each again once its delay (in seconds) has passed; the attempt counts. Raises as :meth:`ack` does."""
+        held = [(message.acknowledgement.data.held, delay_s) for message, delay_s in messages_and_delays]
+        await self._settle(self._consumer.retry(held), [message for message, _ in messages_and_delays])
+
+    async def dead_letter(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
+        """Move to the dead letters: one transaction, so a message is in one place at any time. Raises as :meth:`ack`."""
+        buried = [_buried(message.acknowledgement.data.held, message) for message in messages]
+        await self._settle(self._consumer.settle((), buried, self._pipeline), messages)
+
     def outcome_of_failed(self, data: Any) -> Outcome:
         """Dead-lettered or dropped, as ``on_failure`` says."""
         return "dropped" if data.on_failure == "drop" else "dead_lettered"

@@ -37,12 +37,14 @@ class Inlet(Generic[T]):
         wake: set when something arrived or a producer ended.
     """
 
-    __slots__ = ("_items", "_wake", "edges")
+    __slots__ = ("_items", "_wake", "edges", "flush_wanted")
 
     def __init__(self, wake: Wake) -> None:
         self._wake = wake
         self._items: deque[tuple[Edge[T], Sequence[T], int]] = deque()
         self.edges: set[Edge[T]] = set()
+        #: A producer said that nothing more may come for now: pass it on once everything waiting was handled.
+        self.flush_wanted = False
 
     def __bool__(self) -> bool:
         """True when a chunk is waiting."""
@@ -58,6 +60,11 @@ class Inlet(Generic[T]):
         items = self._items
         for chunk, ask_after in edge.credit.arrived(events):
             items.append((edge, chunk, ask_after))
+        self._wake.set()
+
+    def flush(self) -> None:
+        """The producer has nothing more for now."""
+        self.flush_wanted = True
         self._wake.set()
 
     def ended(self, edge: Edge[T]) -> None:
@@ -149,6 +156,11 @@ class Outlet(Generic[T]):
         taken = self._dispatcher.take_queued()
         self.demand += len(taken)
         return taken
+
+    def flush(self) -> None:
+        """Nothing more may come for now: whoever gathers should not wait for it."""
+        for edge in self._edges:
+            edge.inlet.flush()
 
     def close(self) -> None:
         """Nothing more will come; call it with an empty backlog."""

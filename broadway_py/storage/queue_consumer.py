@@ -174,6 +174,19 @@ class QueueConsumer:
         """
         return await self._let_go(lambda at: rows.release(at, held), held, wakes=True)
 
+    async def retry(self, held: Sequence[tuple[Held, float]]) -> set[Held]:
+        """Give back, each to be taken again after so many seconds; those whose lease was gone.
+
+        Raises:
+            StorageError: none was given back yet; they will be, at once.
+        """
+
+        def change(at: sqlite3.Connection) -> set[Held]:
+            now = self._file.time()
+            return rows.postpone(at, [(one, now + delay_s) for one, delay_s in held])
+
+        return await self._let_go(change, [one for one, _ in held], wakes=True)
+
     async def _let_go(
         self, change: Callable[[sqlite3.Connection], set[Held]], held: Sequence[Held], *, wakes: bool
     ) -> set[Held]:

@@ -170,6 +170,18 @@ def release(connection: sqlite3.Connection, held: Iterable[Held]) -> set[Held]:
     return _change(connection, _RELEASE, held)
 
 
+def postpone(connection: sqlite3.Connection, held: Iterable[tuple[Held, float]]) -> set[Held]:
+    """Give back each row, to be taken again from its time on (the file's); returns those whose lease was gone."""
+    gone: set[Held] = set()
+    for one, due in held:
+        moved = connection.execute(
+            "UPDATE messages SET lease = NULL, due = ? WHERE id = ? AND lease = ?", (due, *one)
+        ).rowcount
+        if not moved:
+            gone.add(one)
+    return gone
+
+
 def free(connection: sqlite3.Connection, held: Iterable[Held]) -> set[Held]:
     """Give back what nobody will settle any more; the attempt counts. Returns those whose lease was gone."""
     return _change(connection, _FREE, held)

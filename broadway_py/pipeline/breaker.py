@@ -1,0 +1,91 @@
+"""Carries out what the circuit breaker decides: stop fetching, give back what was not started, probe, go on."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from broadway_py._core.breaker import CircuitBreaker
+from broadway_py.clock import Clock
+from broadway_py.log import logger
+from broadway_py.message import Message
+from broadway_py.pipeline.settler import Settler
+from broadway_py.pipeline.source import Gate, Source
+from broadway_py.stage import Wake
+
+__all__ = ["BreakerGuard"]
+
+log = logger("broadway_py.pipeline")
+
+
+class BreakerGuard:
+    """Watches one pipeline's breaker.
+
+    Args:
+        pipeline: its name, for the log.
+        breaker: who decides.
+        sources: who fetch; each probe comes from the next of them.
+        take_unstarted: takes out what no callback has seen and can be given back.
+        gate: what the sources look at.
+        settler: for giving back.
+        clock: for the waits.
+        wake: set when the breaker has moved.
+    """
+
+    def __init__(
+        self,
+        pipeline: str,
+        breaker: CircuitBreaker,
+        sources: Sequence[Source],
+        *,
+        take_unstarted: Callable[[], list[Message[Any]]],
+        gate: Gate,
+        settler: Settler,
+        clock: Clock,
+        wake: Wake,
+    ) -> None:
+        self._log = log.bind(pipeline=pipeline)
+        self._breaker = breaker
+        self._sources = sources
+        self._turn = itertools.cycle(sources)
+        self._take_unstarted = take_unstarted
+        self._gate = gate
+        self._settler = settler
+        self._clock = clock
+        self._wake = wake
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        breaker, gate = self._breaker, self._gate
+        try:
+            while True:
+                if breaker.state == "closed":
+                    if gate.broken:
+                        await self._go_on()
+                    await self._wake.wait()
+                    continue
+                if not gate.broken:
+                    await self._stop_fetching()
+                if breaker.may_probe(self._clock.monotonic()):
+                    next(self._turn).probe()
+                await self._wake.wait_until(breaker.probe_at, self._clock)
+        finally:
+            self._wake.close()
+
+    async def _stop_fetching(self) -> None:
+        self._log.error("the breaker opened: too much fails; fetching stops until a probe succeeds")
+        self._gate.broken = True
+        await self._tell_sources()
+        await self._settler.give_back(self._take_unstarted())
+
+    async def _go_on(self) -> None:
+        self._log.warning("the breaker closed: a probe succeeded; fetching goes on")
+        self._gate.broken = False
+        await self._tell_sources()
+
+    async def _tell_sources(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for source in self._sources:
+                group.create_task(source.set_paused(paused=self._gate.closed))
