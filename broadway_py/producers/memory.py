@@ -25,8 +25,6 @@ class DummyProducer(Producer):
 class _Position:
     """How far the iterable was read: shared by the copies, so that a restart goes on and nothing is read twice."""
 
-    _reading: asyncio.Task[list[Message[Any]] | None] | None = None
-
     def __init__(self, items: Iterable[Any] | AsyncIterable[Any]) -> None:
         self.items = items
         self.sync: Iterator[Any] | None = None
