@@ -273,6 +273,7 @@ async def test_who_submitted_while_giving_back_hangs_is_told_at_the_end() -> Non
     pipeline = Quiet()
     clock = clock_of(pipeline)
     await soon(pipeline.start())
+    await clock.advance(0.0)
     await soon(pipeline.pause())
     await soon(pipeline.push_messages(recorder.messages([1])))
     submitting = asyncio.ensure_future(pipeline.submit(2))
