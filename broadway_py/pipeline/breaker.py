@@ -78,7 +78,7 @@ class BreakerGuard:
         self._log.error("the breaker opened: too much fails; fetching stops until a probe succeeds")
         self._gate.broken = True
         await self._tell_sources()
-        await self._settler.give_back(self._take_unstarted())
+        await self._settler.give_back_aside(self._take_unstarted())
 
     async def _go_on(self) -> None:
         self._log.warning("the breaker closed: a probe succeeded; fetching goes on")

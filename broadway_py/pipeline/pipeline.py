@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, ClassVar, Generic, Self, TypeVar
@@ -39,6 +39,9 @@ from broadway_py.stage import Wake
 __all__ = ["DrainReport", "Pipeline", "Settled", "all_running"]
 
 T = TypeVar("T")
+R = TypeVar("R")
+
+_LAST_WORD_S = 0.1
 
 _running: weakref.WeakSet[Pipeline[Any]] = weakref.WeakSet()
 
@@ -400,8 +403,9 @@ class Pipeline(Generic[T]):
             TimeoutError: not settled within *timeout* seconds (it travels on).
             PipelineNotRunning: the pipeline does not run, or is draining.
         """
+        self._refuse_inside("submit")
         async with self.clock.timeout(timeout):
-            settled = await self._submit("submit", [data], metadata, batch_mode)
+            settled = await self._unless_ended("submit", self._submit("submit", [data], metadata, batch_mode))
         if settled.failed:
             raise MessageFailed(settled.failed[0])
         return settled.successful[0]
@@ -410,12 +414,28 @@ class Pipeline(Generic[T]):
         self, items: Sequence[Any], metadata: dict[str, Any] | None = None, batch_mode: BatchMode = "bulk"
     ) -> Settled:
         """Send *items* through the pipeline, together, and wait until all were settled."""
-        return await self._submit("submit_batch", items, metadata, batch_mode)
+        self._refuse_inside("submit_batch")
+        return await self._unless_ended("submit_batch", self._submit("submit_batch", items, metadata, batch_mode))
+
+    async def _unless_ended(self, call: str, work: Coroutine[Any, Any, R]) -> R:
+        """Do *work*; a pipeline that ends without an answer must not leave its caller waiting."""
+        doing = asyncio.ensure_future(work)
+        ended = asyncio.ensure_future(self._ended())
+        try:
+            await asyncio.wait({doing, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if not doing.done():
+                # What the end settled last is being told in this very turn.
+                await asyncio.wait({doing}, timeout=_LAST_WORD_S)
+            if doing.done():
+                return doing.result()
+            raise PipelineNotRunning(f"{call}(): pipeline {self.name!r} ended before the outcome was known")
+        finally:
+            for task in (doing, ended):
+                task.cancel()
 
     async def _submit(
         self, call: str, items: Sequence[Any], metadata: dict[str, Any] | None, batch_mode: BatchMode
     ) -> Settled:
-        self._refuse_inside(call)
         caller = CallerAcknowledger(len(items))
         messages: list[Message[Any]] = []
         for item in items:
@@ -438,7 +458,7 @@ class Pipeline(Generic[T]):
                 raise TypeError(f"push_messages: expected Message objects, got {type(message).__name__}")
             if message._receipt is not None:
                 raise ValueError(f"push_messages: {message!r} is in a pipeline already")
-        await self._push("push_messages", messages)
+        await self._unless_ended("push_messages", self._push("push_messages", messages))
 
     async def _push(self, call: str, messages: Sequence[Message[Any]]) -> None:
         runtime = self._needs_runtime(call)
@@ -507,7 +527,7 @@ class Pipeline(Generic[T]):
         runtime = self._needs_running("pause")
         self._gate.paused = True
         await self._tell_sources(runtime)
-        await runtime.shared.settler.give_back(runtime.stages.take_unstarted())
+        await runtime.shared.settler.give_back_aside(runtime.stages.take_unstarted())
 
     async def resume(self) -> None:
         """Read the sources again."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 from broadway_py._core.settlement import Round, claim, record
@@ -69,16 +69,26 @@ class Settler:
         if rounds:
             await self._carry_out(rounds, {})
 
-    def settle_now(self, messages: Sequence[Message[Any]]) -> asyncio.Task[list[BaseException]]:
-        """Settle *messages* by their status, whatever happens to the caller; the acknowledgers' errors."""
-        rounds, delays = self._claim([m for m in messages if m.ok], [m for m in messages if not m.ok])
-        task = asyncio.get_running_loop().create_task(self._carry_out(rounds, delays), name="ack_immediately")
+    async def give_back_aside(self, messages: Iterable[Message[Any]]) -> None:
+        """As :meth:`give_back`, for callers that are no stage: ends with the pipeline at the latest."""
+        rounds = claim(messages, (), "release")
+        if rounds:
+            await asyncio.wait({self._aside(self._carry_out(rounds, {}), "give_back")})
+
+    def _aside(self, work: Coroutine[Any, Any, list[BaseException]], name: str) -> asyncio.Task[list[BaseException]]:
+        """Do *work* whatever happens to the caller; :meth:`finish` waits for it."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
         self._immediate.add(task)
         task.add_done_callback(self._immediate.discard)
         return task
 
+    def settle_now(self, messages: Sequence[Message[Any]]) -> asyncio.Task[list[BaseException]]:
+        """Settle *messages* by their status, whatever happens to the caller; the acknowledgers' errors."""
+        rounds, delays = self._claim([m for m in messages if m.ok], [m for m in messages if not m.ok])
+        return self._aside(self._carry_out(rounds, delays), "ack_immediately")
+
     async def finish(self) -> None:
-        """Wait for what :meth:`settle_now` began; call it off when our own wait is."""
+        """Wait for what was begun aside; call it off when our own wait is."""
         if not self._immediate:
             return
         try:

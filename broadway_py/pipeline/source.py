@@ -107,6 +107,8 @@ class Source(Worker):
         self._stop = asyncio.Event()
         self._preparing: asyncio.Task[None] | None = None
         self._probing = False
+        # No stage is left that would take anything.
+        self._ended = False
         # Taken in, but not let through by the rate limit.
         self._rest: list[Message[Any]] = []
         self._log = log.bind(pipeline=shared.name, producer=ledger.producer, index=index)
@@ -386,7 +388,10 @@ class Source(Worker):
         if copy is None:
             return
         late = copy.end_draining()
-        if late:
+        if late and self._ended:
+            # The processors are gone: given back, or failed as stopped where that cannot be.
+            await self.shared.settler.give_back(self._enter(late))
+        elif late:
             await self._take_in(late)
         try:
             async with self.shared.clock.timeout(_CLOSE_S):
@@ -396,6 +401,7 @@ class Source(Worker):
 
     async def close(self) -> None:
         """Release the last copy; called when every message was settled."""
+        self._ended = True
         await self._close_broken()
 
     async def set_paused(self, *, paused: bool) -> None:

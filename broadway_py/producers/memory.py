@@ -43,7 +43,7 @@ class _Position:
         self.exhausted = False
         # Wrapped items without an outcome; a retry is one.
         self.in_flight = 0
-        # (due, order, item, metadata, attempt)
+        # A heap of what is due when, in which order, which item, its metadata, and the number of the attempt.
         self.again: list[tuple[float, int, Any, dict[str, Any], int]] = []
         self.order = itertools.count()
         self.dead_letters: deque[Message[Any]] = deque(maxlen=_DEAD_LETTERS_KEPT)

@@ -244,7 +244,7 @@ class QueueAcknowledger(Acknowledger):
         await self._settle(self._consumer.retry(held), [message for message, _ in messages_and_delays])
 
     async def dead_letter(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
-        """Move to the dead letters: one transaction, so a message is in one place at any time. Raises as :meth:`ack`."""
+        """Move to the dead letters, in one transaction. Raises as :meth:`ack` does."""
         buried = [_buried(message.acknowledgement.data.held, message) for message in messages]
         await self._settle(self._consumer.settle((), buried, self._pipeline), messages)
 
