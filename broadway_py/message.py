@@ -101,6 +101,7 @@ class Message(Generic[T]):
     __slots__ = (
         "_acknowledgement",
         "_batch_mode",
+        "_children",
         "_receipt",
         "_settlement",
         "_status",
@@ -142,6 +143,7 @@ class Message(Generic[T]):
         self._acknowledgement = acknowledgement
         self._settlement = OPEN
         self._receipt: Any = None
+        self._children: list[Message[Any]] | None = None
         # One look for what has no size: most objects that come from memory.
         self.size = _size_of(data) if isinstance(data, _SIZED) else 0
 
@@ -194,6 +196,33 @@ class Message(Generic[T]):
         """What its source calls it (``metadata["message_id"]``), for logs; None when it has no name."""
         found = self.metadata.get("message_id")
         return None if found is None else str(found)
+
+    def spawn(self, data: Any, metadata: dict[str, Any] | None = None, batcher: str | None = None) -> Message[Any]:
+        """Make another message out of this one, in ``prepare_messages`` or ``handle_message``.
+
+        It goes straight to *batcher* (None: this message's own), past rate limit and ``handle_message``. This message
+        itself goes no further: it is acked when all its children are, and fails when any of them failed. When it
+        fails before that, its children are not sent.
+        """
+        child: Message[Any] = Message(data, metadata)
+        child.batcher = self.batcher if batcher is None else batcher
+        child.attempt = self.attempt
+        if self._children is None:
+            self._children = []
+        self._children.append(child)
+        return child
+
+    def detached(self) -> Message[T]:
+        """The same delivery as a new object; this one is out of the pipeline's hands.
+
+        For a handler that cannot be stopped: whatever it still writes to its message has no effect.
+        """
+        other: Message[T] = Message(self.data, dict(self.metadata), self._acknowledgement)
+        other.raw, other.size, other.attempt = self.raw, self.size, self.attempt
+        other.batcher, other.batch_key, other._batch_mode = self.batcher, self.batch_key, self._batch_mode
+        other._status, other._receipt = self._status, self._receipt
+        other._settlement, self._settlement = self._settlement, SETTLED
+        return other
 
     def fail(self, reason: str) -> None:
         """Mark the message as failed. It goes to ``handle_failed`` and is settled as failed; nothing is raised."""

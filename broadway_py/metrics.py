@@ -153,11 +153,16 @@ def pipeline_metrics(stats: Iterable[PipelineStats]) -> Iterator[Metric]:
     stuck = _Series(
         "broadway_stuck_handlers", "Threads that still run a handler whose message was given up.", ("pipeline",)
     )
+    broken = _Series(
+        "broadway_breaker_open", "1 while fetching has stopped because too much fails.", ("pipeline",), "max"
+    )
     for one in snapshots:
         waited.add((one.name,), one.rate_limit_wait_seconds)
         stuck.add((one.name,), one.stuck_handlers)
+        broken.add((one.name,), float(one.breaker_open))
     yield waited.counter()
     yield stuck.gauge()
+    yield broken.gauge()
 
 
 def _producer_metrics(producers: list[tuple[str, ProducerStats]]) -> Iterator[Metric]:

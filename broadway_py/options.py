@@ -22,9 +22,9 @@ __all__ = [
     "Duration",
     "FailurePolicy",
     "Options",
+    "PlainOptions",
     "Processors",
     "RateLimit",
-    "ShutdownOptions",
     "load",
 ]
 
@@ -99,7 +99,7 @@ def load(model: type[O], raw: object, path: Sequence[str] = ()) -> O:
 def explain(model: type[BaseModel], invalid: ValidationError) -> OptionsError:
     """One sentence for the first complaint of pydantic, without showing what might be a secret."""
     first = min(invalid.errors(include_url=False), key=lambda error: error["type"] != "extra_forbidden")
-    path = tuple(str(part) for part in first["loc"])
+    path = tuple(str(part) for part in _place(first))
     further_in = first.get("ctx", {}).get("error")
     if isinstance(further_in, OptionsError):
         return further_in.under(*path)
@@ -107,7 +107,7 @@ def explain(model: type[BaseModel], invalid: ValidationError) -> OptionsError:
 
 
 def _sentence(model: type[BaseModel], error: ErrorDetails) -> str:
-    kind, place = error["type"], error["loc"]
+    kind, place = error["type"], _place(error)
     if kind == "extra_forbidden":
         owner = _owner(model, place[:-1])
         known = sorted(owner.model_fields) if owner is not None else []
@@ -124,6 +124,11 @@ def _sentence(model: type[BaseModel], error: ErrorDetails) -> str:
     if not place or any(_SECRET.search(str(part)) for part in place):
         return text
     return f"{text}, got {_shown(error['input'])}"
+
+
+def _place(error: ErrorDetails) -> tuple[int | str, ...]:
+    # pydantic appends "[key]" where the name of an entry is what is wrong.
+    return tuple(part for part in error["loc"] if part != "[key]")
 
 
 def _owner(model: type[BaseModel], place: Sequence[int | str]) -> type[BaseModel] | None:
@@ -303,8 +308,8 @@ class RateLimit(Options):
         return RateLimit(allowed_messages=share + (index < rest), interval=self.interval, scope=self.scope)
 
 
-class ShutdownOptions(Options):
-    """How a pipeline ends, and what it survives."""
+class PlainOptions(Options):
+    """The options of a pipeline that are single values: how it ends, what it survives, what it holds at most."""
 
     #: Seconds for a whole drain.
     shutdown_timeout: PositiveDuration = 25.0
@@ -312,5 +317,9 @@ class ShutdownOptions(Options):
     max_restarts: Annotated[int, Field(ge=0, strict=True)] = 3
     #: Seconds.
     max_seconds: PositiveDuration = 5.0
+    #: A message that fails is tried again in place, before later ones of its key; needs ``partition_by``.
+    ordered: Annotated[bool, Field(strict=True)] = False
+    #: Payload bytes in flight at which fetching pauses. None: no cap.
+    max_in_flight_bytes: PositiveInt | None = None
     #: The first connect of each producer must succeed.
     fail_fast: Annotated[bool, Field(strict=True)] = False

@@ -16,10 +16,10 @@ from broadway_py.options import (
     Batcher,
     Duration,
     Options,
+    PlainOptions,
     PositiveDuration,
     Processors,
     RateLimit,
-    ShutdownOptions,
     load,
 )
 from tests.support.conformance import conforms
@@ -66,7 +66,7 @@ def test_a_batcher_asks_for_a_full_batch_unless_said_otherwise() -> None:
 
 
 def test_the_defaults_of_the_rest() -> None:
-    shutdown = ShutdownOptions()
+    shutdown = PlainOptions()
 
     assert RateLimit(allowed_messages=3, interval=1).scope == "pipeline"
     assert (shutdown.shutdown_timeout, shutdown.max_restarts, shutdown.max_seconds) == (25.0, 3, 5.0)
@@ -135,7 +135,7 @@ def test_a_duration_ends(written: float) -> None:
         (Batcher, "concurrency", 1),
         (Batcher, "max_demand", 1),
         (RateLimit, "allowed_messages", 1),
-        (ShutdownOptions, "max_restarts", 0),
+        (PlainOptions, "max_restarts", 0),
     ],
 )
 def test_a_whole_number_is_not_too_small_and_not_text(model: type[Options], name: str, least: int) -> None:
@@ -154,8 +154,8 @@ def test_a_whole_number_is_not_too_small_and_not_text(model: type[Options], name
     [
         (Batcher, "batch_timeout"),
         (RateLimit, "interval"),
-        (ShutdownOptions, "shutdown_timeout"),
-        (ShutdownOptions, "max_seconds"),
+        (PlainOptions, "shutdown_timeout"),
+        (PlainOptions, "max_seconds"),
     ],
 )
 def test_a_duration_that_something_waits_for_is_longer_than_nothing(model: type[Options], name: str) -> None:
@@ -214,7 +214,7 @@ def test_a_scope_is_one_of_those_there_are() -> None:
 
 @pytest.mark.parametrize("wrong", [1, "yes", None])
 def test_a_switch_is_on_or_off(wrong: Any) -> None:
-    assert sentence(ShutdownOptions, {"fail_fast": wrong}) == f"fail_fast: expected a valid boolean, got {wrong!r}"
+    assert sentence(PlainOptions, {"fail_fast": wrong}) == f"fail_fast: expected a valid boolean, got {wrong!r}"
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,8 @@ def test_what_is_required_is_asked_for(given: dict[str, Any], missing: str) -> N
 )
 def test_an_unknown_setting_is_refused_with_those_there_are(name: str, hint: str) -> None:
     assert sentence(Processors, {name: 3}) == (
-        f"{name}: unknown setting; known here: concurrency, max_demand, min_demand, partition_by{hint}"
+        f"{name}: unknown setting; known here: concurrency, executor, max_demand, min_demand, partition_by, "
+        f"timeout{hint}"
     )
 
 
@@ -283,7 +284,7 @@ def test_an_unknown_setting_of_a_named_batcher_has_its_whole_path_and_those_ther
 
     assert str(refused.value) == (
         "pipelines.orders.batchers.s3.batch_sise: unknown setting; known here: batch_size, batch_timeout, concurrency, "
-        "max_batch_bytes, max_demand, partition_by; did you mean 'batch_size'?"
+        "executor, max_batch_bytes, max_demand, partition_by, timeout; did you mean 'batch_size'?"
     )
 
 

@@ -85,6 +85,12 @@ class CircuitBreaker:
             count, failed = self._rounds.popleft()
             self._total -= count
             self._failures -= failed
+        count, failed = self._rounds[0]
+        if not failed:
+            # The quiet time before the first failure is one round: only its end still counts.
+            excess = max(0, self._total - self._over)
+            self._rounds[0] = (count - excess, 0)
+            self._total -= excess
         if not self._failures:
             self._rounds.clear()
             self._total = min(self._over, self._total)

@@ -47,17 +47,20 @@ class FailureRules:
         self._classify = dict(classify)
         self._uniform = uniform
 
-    def decide(self, status: Failed, attempt: int) -> Verdict:
-        """What becomes of a message that failed with *status* on its *attempt* (1 is the first)."""
+    def decide(self, status: Failed, attempt: int, *, is_sink_away: bool = False) -> Verdict:
+        """What becomes of a message that failed with *status* on its *attempt* (1 is the first).
+
+        While what the handlers need is away, no attempt is the last.
+        """
         error = status.exception
         if isinstance(error, Unavailable):
             return Verdict("retry", self._delay(attempt))
-        if status.cause == "invalid" or isinstance(error, Reject):
+        if status.cause in ("invalid", "worker_died") or isinstance(error, Reject):
             return Verdict(self._final)
         action = self._classified(error)
         if action is not None and action != "retry":
             return Verdict(action)
-        if attempt >= self._attempts:
+        if attempt >= self._attempts and not is_sink_away:
             return Verdict(self._final)
         if isinstance(error, RetryLater) and error.after is not None:
             return Verdict("retry", max(0.0, error.after))

@@ -42,6 +42,7 @@ def fold_stats(live: Sequence[PipelineStats], gone: Sequence[PipelineStats]) -> 
         rate_limit_wait_seconds=sum(one.rate_limit_wait_seconds for one in every),
         restarts=sum(one.restarts for one in every),
         stuck_handlers=sum(one.stuck_handlers for one in every),
+        breaker_open=any(one.breaker_open for one in live),
     )
 
 
@@ -53,6 +54,7 @@ def depart(last: PipelineStats, *, state: PipelineState) -> PipelineStats:
         producers=tuple(_depart_producer(one) for one in last.producers),
         stages=tuple(replace(one, concurrency=0, queued=0) for one in last.stages),
         stuck_handlers=0,
+        breaker_open=False,
     )
 
 

@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from broadway_py.daemon.settings import Http, Log, Top
-from broadway_py.options import Batcher, Processors, RateLimit, ShutdownOptions
+from broadway_py.options import Batcher, PlainOptions, Processors, RateLimit
 from broadway_py.producers.queue import QueueOptions
 from broadway_py.producers.rabbitmq.options import RabbitMQOptions
 
@@ -77,7 +77,7 @@ def _pipelines() -> Iterator[str]:
     yield from _section("default", Batcher, 6)
     yield "    # Default: null, no limit."
     yield from _section("rate_limit", RateLimit, 4)
-    yield from _model(ShutdownOptions, 4)
+    yield from _model(PlainOptions, 4)
     yield "    # Anything; the callbacks read it as self.context."
     yield "    context: null"
     yield ""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 from broadway_py import telemetry
 from broadway_py._core.batching import Batch
 from broadway_py._core.settlement import not_returned, returned_list_problem
-from broadway_py.message import Failed, Message
+from broadway_py.message import BatchInfo, Failed, Message
+from broadway_py.pipeline.processes import BatchRun
 from broadway_py.pipeline.worker import Meter, Shared, Worker, failure_from
 from broadway_py.stage import Inlet
 
@@ -23,16 +25,20 @@ class BatchProcessor(Worker):
         key: the batcher's name.
         index: position among its batch processors.
         meter: of the batcher's batch processors.
+        timeout_s: for one batch; None: as long as it likes.
     """
 
-    def __init__(self, shared: Shared, key: str, index: int, meter: Meter) -> None:
-        super().__init__(shared, f"batch_processors:{key}", index, meter)
+    def __init__(self, shared: Shared, key: str, index: int, meter: Meter, timeout_s: float | None = None) -> None:
+        super().__init__(shared, f"batch_processors:{key}", index, meter, timeout_s)
         self.inlet: Inlet[Batch] = Inlet(self.wake)
 
     async def run(self) -> None:
         """Work until the batcher has ended, or until cut off."""
         while not self.cut:
-            if self.inlet:
+            if self.stuck:
+                if not await self.wait_for_slot() and await self._turn_away():
+                    break
+            elif self.inlet:
                 edge, batches, ask = self.inlet.take()
                 try:
                     for batch in batches:
@@ -44,6 +50,16 @@ class BatchProcessor(Worker):
                 break
             else:
                 await self.wake.wait()
+
+    async def _turn_away(self) -> bool:
+        """The drain does not wait for the thread: what waits here goes back, or fails; True when no more can come."""
+        while self.inlet:
+            edge, batches, ask = self.inlet.take()
+            for batch in batches:
+                await self.shared.settler.give_back(batch.messages)
+            if ask:
+                edge.ask(ask)
+        return await self.nothing_comes(self.inlet)
 
     def leftovers(self) -> list[Message[Any]]:
         """Take out everything that waits in this stage."""
@@ -58,18 +74,11 @@ class BatchProcessor(Worker):
             span = self.span(
                 "broadway.batch_processor", name=self.name, messages=list(batch.messages), batch_info=batch.info
             )
-        cut = False
-        try:
-            returned = await self.call("handle_batch", list(batch.messages), batch.info)
-            if returned is not None:
-                self._reconcile(batch, returned)
-        except Exception as error:  # noqa: BLE001  # code of the user: it fails what it was given
-            _fail(batch.messages, failure_from(error))
-        except asyncio.CancelledError as cancelled:
-            cut = self.was_cut()
-            if not cut:
-                _fail(batch.messages, failure_from(cancelled))
-        await self._finish(batch, cut=cut)
+        unfinished = await self._call_back(batch, batch.messages)
+        while not unfinished and (again := await self.retry_in_place([m for m in batch.messages if not m.ok])):
+            unfinished = await self._call_back(batch, again)
+        _refuse_children(batch.messages)
+        await self._finish(batch, unfinished or self.called_off([m for m in batch.messages if not m.ok]))
         self.held = ()
         self.busy_since = None
         took = monotonic() - started
@@ -79,23 +88,70 @@ class BatchProcessor(Worker):
             successful = [m for m in batch.messages if m.ok]
             span.stop(successful=successful, failed=[m for m in batch.messages if not m.ok])
 
-    @staticmethod
-    def _reconcile(batch: Batch, returned: object) -> None:
-        problem, missing = returned_list_problem("handle_batch", batch.messages, returned)
-        if problem:
-            _fail(batch.messages, Failed("raised", problem, TypeError(problem)))
-        else:
-            _fail([message for message in missing if message.ok], not_returned("handle_batch"))
+    async def _call_back(self, batch: Batch, messages: list[Message[Any]]) -> list[Message[Any]]:
+        """``handle_batch`` for *messages* of *batch*; those that it did not finish because the drain cut it off."""
+        cut = False
+        info = batch.info if messages is batch.messages else replace(batch.info, size=len(messages))
+        try:
+            returned = await self._call(messages, info)
+            if returned is not None:
+                _reconcile(messages, returned)
+        except Exception as error:  # noqa: BLE001  # code of the user: it fails what it was given
+            _fail(messages, failure_from(error))
+        except asyncio.CancelledError as cancelled:
+            cut = self.was_cut()
+            if not cut:
+                _fail(messages, failure_from(cancelled))
+        if self.end_call() and not cut:
+            self._fail_late(batch, messages)
+        return messages if cut else []
 
-    async def _finish(self, batch: Batch, *, cut: bool) -> None:
-        if cut:
-            await self.shared.settler.give_back(batch.messages)
-            return
-        failed = [message for message in batch.messages if message._status is not None]
+    async def _call(self, messages: list[Message[Any]], info: BatchInfo) -> object:
+        if self.process is None:
+            self.begin_call()
+            return await self.call("handle_batch", list(messages), info)
+        try:
+            self._in_callback = True
+            await self.process.run(BatchRun(messages, info))
+        finally:
+            self._in_callback = False
+        return None
+
+    def _fail_late(self, batch: Batch, late: list[Message[Any]]) -> None:
+        if not self.shared.callbacks.is_async["handle_batch"]:
+            # The thread goes on: what it still writes must reach nothing of ours.
+            self.leave_thread()
+            mine = {id(message): message.detached() for message in late}
+            batch.messages = self.held = [mine.get(id(message), message) for message in batch.messages]
+            late = list(mine.values())
+        _fail(late, self.timeout_failure())
+
+    async def _finish(self, batch: Batch, unfinished: list[Message[Any]]) -> None:
+        """Give back *unfinished*, and settle the others."""
+        if unfinished:
+            await self.shared.settler.give_back(unfinished)
+        gone = {id(message) for message in unfinished}
+        rest = [message for message in batch.messages if id(message) not in gone]
+        failed = [message for message in rest if message._status is not None]
         if failed:
-            await self.conclude([m for m in batch.messages if m._status is None], failed)
-        else:
-            await self.shared.settler.settle(batch.messages)
+            await self.conclude([m for m in rest if m._status is None], failed)
+        elif rest:
+            await self.shared.settler.settle(rest)
+
+
+def _reconcile(messages: list[Message[Any]], returned: object) -> None:
+    problem, missing = returned_list_problem("handle_batch", messages, returned)
+    if problem:
+        _fail(messages, Failed("raised", problem, TypeError(problem)))
+    else:
+        _fail([message for message in missing if message.ok], not_returned("handle_batch"))
+
+
+def _refuse_children(messages: list[Message[Any]]) -> None:
+    for message in messages:
+        if message._children is not None and message._status is None:
+            sentence = "spawn() was called in handle_batch, behind every batcher; spawn in handle_message instead"
+            message._status = Failed("raised", sentence, TypeError(sentence))
 
 
 def _fail(messages: list[Message[Any]], status: Failed) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,7 +25,8 @@ class BreakerGuard:
     Args:
         pipeline: its name, for the log.
         breaker: who decides.
-        sources: who fetch; each probe comes from the next of them.
+        sources: who fetch, the one of submitted messages last; each probe comes from the next of the others, and from
+            what is submitted meanwhile.
         take_unstarted: takes out what no callback has seen and can be given back.
         gate: what the sources look at.
         settler: for giving back.
@@ -49,7 +49,9 @@ class BreakerGuard:
         self._log = log.bind(pipeline=pipeline)
         self._breaker = breaker
         self._sources = sources
-        self._turn = itertools.cycle(sources)
+        self._fetching = list(sources[:-1])
+        self._submissions = sources[-1]
+        self._is_probing = False
         self._take_unstarted = take_unstarted
         self._gate = gate
         self._settler = settler
@@ -68,8 +70,11 @@ class BreakerGuard:
                     continue
                 if not gate.broken:
                     await self._stop_fetching()
+                if breaker.state == "open" and self._is_probing:
+                    self._is_probing = False
+                    await self._tell_sources()
                 if breaker.may_probe(self._clock.monotonic()):
-                    next(self._turn).probe()
+                    await self._probe()
                 await self._wake.wait_until(breaker.probe_at, self._clock)
         finally:
             self._wake.close()
@@ -80,9 +85,22 @@ class BreakerGuard:
         await self._tell_sources()
         await self._settler.give_back_aside(self._take_unstarted())
 
+    async def _probe(self) -> None:
+        self._is_probing = True
+        chosen = [self._submissions]
+        able = next((source for source in self._fetching if source.connected and not source.ended), None)
+        if able is not None:
+            chosen.append(able)
+            self._fetching.remove(able)
+            self._fetching.append(able)
+        for source in chosen:
+            source.probe()
+            # It may be waiting inside its producer since before the breaker opened.
+            await source.set_paused(paused=self._gate.paused)
+
     async def _go_on(self) -> None:
         self._log.warning("the breaker closed: a probe succeeded; fetching goes on")
-        self._gate.broken = False
+        self._gate.broken = self._is_probing = False
         await self._tell_sources()
 
     async def _tell_sources(self) -> None:

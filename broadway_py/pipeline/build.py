@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from broadway_py._core.batching import Batch
@@ -18,11 +18,11 @@ from broadway_py.pipeline.batcher import BatcherStage
 from broadway_py.pipeline.processor import Processor
 from broadway_py.pipeline.runtime import Stages
 from broadway_py.pipeline.source import Gate, Source
-from broadway_py.pipeline.worker import Meter, Shared, failure_from
+from broadway_py.pipeline.worker import SUBMITTED, Meter, Shared, failure_from
 from broadway_py.producer import Producer
 from broadway_py.stage import Edge, Outlet
 
-__all__ = ["Submissions", "build", "named_producers"]
+__all__ = ["Submissions", "batcher_names", "build", "named_producers", "resize"]
 
 KeyOf = Callable[[Message[Any]], Any]
 
@@ -30,7 +30,7 @@ KeyOf = Callable[[Message[Any]], Any]
 class Submissions(Producer):
     """Where ``submit`` and ``push_messages`` come in: a producer like any other, fed by its owner."""
 
-    name = "push"
+    name = SUBMITTED
 
 
 def named_producers(producers: Producer | Sequence[Producer]) -> dict[str, Producer]:
@@ -65,6 +65,7 @@ def build(
     partition_by: KeyOf | None,
     fail_fast: bool,
     meters: Mapping[str, Meter],
+    max_in_flight_bytes: int | None = None,
 ) -> tuple[Stages, Gate]:
     """Make every stage and subscribe it to the one before."""
     gate = Gate(None if rate_limit is None else Rate(rate_limit.allowed_messages, rate_limit.interval))
@@ -101,11 +102,10 @@ def build(
         internal=True,
     )
     stages = Stages(sources, submissions, [], [], [], ledgers)
-    names = {name: name for name in batchers}
-    if len(names) == 1:
-        names.setdefault("default", next(iter(names)))
+    names = batcher_names(batchers)
     stages.processors = [
-        Processor(shared, index, meters["processors"], names) for index in range(processors.concurrency)
+        Processor(shared, index, meters["processors"], names, processors.timeout)
+        for index in range(processors.concurrency)
     ]
     key_of = partition_by if processors.partition_by is INHERIT else processors.partition_by
     for source in [*sources, submissions]:
@@ -115,8 +115,19 @@ def build(
         _add_batcher(
             stages, BatcherStage(shared, name, options, meters[f"batcher:{name}"], _partition(own, options)), meters
         )
-    _connect_batchers(stages, batchers)
+    _connect_to_batchers(stages, stages.processors)
+    if max_in_flight_bytes is not None:
+        gate.cap_bytes(max_in_flight_bytes, ledgers, [source.wake for source in [*sources, submissions]])
+        shared.settler.settled = gate.look_at_bytes
     return stages, gate
+
+
+def batcher_names(batchers: Iterable[str]) -> dict[str, str]:
+    """What messages may call the batchers: a single one is the default, whatever its name."""
+    names = {name: name for name in batchers}
+    if len(names) == 1:
+        names.setdefault("default", next(iter(names)))
+    return names
 
 
 def _capacity(processors: Processors, batchers: Mapping[str, Batcher]) -> int:
@@ -166,16 +177,38 @@ def _add_batcher(stages: Stages, batcher: BatcherStage, meters: Mapping[str, Met
     batcher.outlet = Outlet(dispatcher, batcher.wake)
     layer = f"batch_processors:{batcher.key}"
     for index in range(concurrency):
-        processor = BatchProcessor(batcher.shared, batcher.key, index, meters[layer])
+        processor = BatchProcessor(batcher.shared, batcher.key, index, meters[layer], batcher.options.timeout)
         batcher.outlet.subscribe(processor.inlet, 1, 0, index)
         stages.batch_processors.append(processor)
     stages.batchers.append(batcher)
 
 
-def _connect_batchers(stages: Stages, batchers: Mapping[str, Batcher]) -> None:
+def resize(stages: Stages, make: Callable[[int], Processor], options: Processors) -> list[Processor]:
+    """Bring the pool to *options*' concurrency: the last ones retire, or new ones are made and connected; those.
+
+    Only for pools without ``partition_by``: a key's owner is found by the number of processors.
+    """
+    wanted, have = options.concurrency, len(stages.processors)
+    for processor in stages.processors[wanted:]:
+        processor.retire()
+        stages.retired.append(processor)
+    del stages.processors[wanted:]
+    stages.retired = [processor for processor in stages.retired if processor.task and not processor.task.done()]
+    fresh = [make(index) for index in range(have, wanted)]
+    _connect_to_batchers(stages, fresh)
+    for source in [*stages.sources, stages.submissions]:
+        if not source.outlet.closed:
+            for processor in fresh:
+                source.outlet.subscribe(processor.inlet, options.max_demand, options.refill_at, processor.index)
+    stages.processors += fresh
+    return fresh
+
+
+def _connect_to_batchers(stages: Stages, processors: Sequence[Processor]) -> None:
+    batchers = {batcher.key: batcher.options for batcher in stages.batchers}
     if not batchers:
         return
-    for processor in stages.processors:
+    for processor in processors:
         processor.outlet = Outlet(
             DemandDispatcher()
             if len(batchers) == 1

@@ -17,6 +17,7 @@ __all__ = ["CALLBACKS", "Callbacks", "check_class", "resolve_callbacks"]
 #: Callback -> the parameters it is called with.
 CALLBACKS: Final[Mapping[str, tuple[str, ...]]] = {
     "setup": (),
+    "setup_worker": (),
     "teardown": (),
     "prepare_messages": ("messages",),
     "handle_message": ("message",),

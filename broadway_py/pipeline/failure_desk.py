@@ -10,7 +10,7 @@ from broadway_py._core.breaker import CircuitBreaker
 from broadway_py._core.failure import FailureRules, Verdict
 from broadway_py._core.settlement import RoundKind
 from broadway_py.clock import Clock
-from broadway_py.errors import Reject, Unavailable
+from broadway_py.errors import Reject, RetryLater, Unavailable
 from broadway_py.message import Failed, Message
 from broadway_py.options import FailurePolicy
 
@@ -36,6 +36,7 @@ class FailureDesk:
         clock: for the breaker.
         breaker_moved: called when the breaker opened, closed or began to probe.
         request_stop: for policies that stop the pipeline.
+        ordered: retries happen in place, see :meth:`in_place`.
     """
 
     def __init__(
@@ -45,9 +46,11 @@ class FailureDesk:
         *,
         breaker_moved: Callable[[], None],
         request_stop: Callable[[], None],
+        ordered: bool = False,
     ) -> None:
         self._rules = FailureRules(policy.attempts, policy.backoff, policy.final, policy.classify)
         self.breaker = None if policy.breaker is None else CircuitBreaker(policy.breaker.ratio, policy.breaker.over)
+        self.ordered = ordered
         self._clock = clock
         self._breaker_moved = breaker_moved
         self._request_stop = request_stop
@@ -61,13 +64,24 @@ class FailureDesk:
             if breaker.state != before:
                 self._breaker_moved()
 
+    def in_place(self, message: Message[Any]) -> float | None:
+        """Seconds after which a failed *message* is tried again where it is; None: its failure is to be settled."""
+        verdict = self._rules.decide(message.status or Failed("failed"), message.attempt or 1)
+        return verdict.delay_s if self.ordered and verdict.action == "retry" else None
+
     def decide(self, failed: Sequence[Message[Any]], successes: int) -> Decided:
         """Where each of *failed* goes; *successes* were handled well beside them."""
+        was_probing = self.breaker is not None and self.breaker.state == "half_open"
         self._tell_breaker(failed, successes)
+        is_away = self.breaker is not None and self.breaker.state != "closed"
         decided = Decided()
         for message in failed:
-            verdict = self._rules.decide(message.status or Failed("failed"), message.attempt or 1)
-            kind = self._kind_of(message, verdict)
+            status = message.status or Failed("failed")
+            is_blameless = is_away and _is_suspect(status)
+            verdict = self._rules.decide(status, message.attempt or 1, is_sink_away=is_blameless)
+            # A probe comes again after a delay: given back, it could be the next one, again and again, and one message
+            # with a fault of its own would keep the breaker open for ever.
+            kind = _kind_of(message, verdict, gives_back=is_blameless and not was_probing)
             decided.by_kind.setdefault(kind, []).append(message)
             decided.delays_s[id(message)] = verdict.delay_s
             if verdict.action == "stop":
@@ -82,26 +96,26 @@ class FailureDesk:
             if self.breaker.state != before:
                 self._breaker_moved()
             return
-        suspects = sum(status.cause in _SUSPECT and not isinstance(status.exception, Reject) for status in statuses)
-        self.note(successes, suspects)
+        self.note(successes, sum(map(_is_suspect, statuses)))
 
-    def _kind_of(self, message: Message[Any], verdict: Verdict) -> RoundKind:
-        """The call that carries out *verdict*, as far as the message's acknowledger offers it."""
-        acknowledger = message.acknowledgement.acknowledger
-        if verdict.action == "drop":
-            return "drop"
-        if verdict.action == "dead_letter":
-            return "dead_letter" if hasattr(acknowledger, "dead_letter") else "ack"
-        if verdict.action == "retry":
-            if self._is_not_its_fault(message) and hasattr(acknowledger, "release"):
-                return "release"
-            return "retry" if hasattr(acknowledger, "retry") else "ack"
-        if verdict.action == "stop":
-            return "release" if hasattr(acknowledger, "release") else "ack"
-        return "ack"
 
-    def _is_not_its_fault(self, message: Message[Any]) -> bool:
-        if self.breaker is None:
-            return False
-        unavailable = message.status is not None and isinstance(message.status.exception, Unavailable)
-        return unavailable or self.breaker.state != "closed"
+def _is_suspect(status: Failed) -> bool:
+    """True when the failure may be the fault of what the handlers need; a handler that says what is to become of its
+    message speaks of the message."""
+    return status.cause in _SUSPECT and not isinstance(status.exception, Reject | RetryLater)
+
+
+def _kind_of(message: Message[Any], verdict: Verdict, *, gives_back: bool) -> RoundKind:
+    """The call that carries out *verdict*, as far as the message's acknowledger offers it."""
+    acknowledger = message.acknowledgement.acknowledger
+    if verdict.action == "drop":
+        return "drop"
+    if verdict.action == "dead_letter":
+        return "dead_letter" if hasattr(acknowledger, "dead_letter") else "ack"
+    if verdict.action == "retry":
+        if gives_back and hasattr(acknowledger, "release"):
+            return "release"
+        return "retry" if hasattr(acknowledger, "retry") else "ack"
+    if verdict.action == "stop":
+        return "release" if hasattr(acknowledger, "release") else "ack"
+    return "ack"

@@ -11,10 +11,12 @@ from broadway_py.clock import Clock
 from broadway_py.log import logger
 from broadway_py.message import Failed, Message
 
-__all__ = ["FailureLog", "masked", "place_of"]
+__all__ = ["PLACE", "FailureLog", "masked", "place_of"]
 
 log = logger("broadway_py.pipeline")
 
+#: Attribute of an exception that came from another process without its traceback: where it was raised there.
+PLACE: Final = "_broadway_place"
 #: How many failures of one kind are logged one by one in each minute.
 SHOWN_PER_MINUTE: Final = 5
 MINUTE_S: Final = 60.0
@@ -154,5 +156,7 @@ def _shown(value: object) -> str:
 
 def place_of(error: BaseException) -> str:
     """The innermost places of *error*'s traceback, outermost first: file, line, function; no source, no values."""
+    if (place := getattr(error, PLACE, None)) is not None:
+        return str(place)
     frames = traceback.extract_tb(error.__traceback__)[-4:]
     return " > ".join(f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno} {frame.name}" for frame in frames)

@@ -21,11 +21,13 @@ from broadway_py.errors import (
     PipelineNotRunning,
 )
 from broadway_py.message import BatchMode, Message
-from broadway_py.options import Batcher, FailurePolicy, Processors, RateLimit
+from broadway_py.options import INHERIT, Batcher, FailurePolicy, Processors, RateLimit, load
 from broadway_py.pipeline.breaker import BreakerGuard
-from broadway_py.pipeline.build import build, named_producers
+from broadway_py.pipeline.build import batcher_names, build, named_producers, resize
 from broadway_py.pipeline.definition import check_class, resolve_callbacks
 from broadway_py.pipeline.failure_desk import FailureDesk
+from broadway_py.pipeline.processes import CallbackProcesses, layers_in_processes
+from broadway_py.pipeline.processor import Processor
 from broadway_py.pipeline.runtime import DrainReport, Runtime, Stages, announce
 from broadway_py.pipeline.settings import OPTION_NAMES, merged_options, resolve_options
 from broadway_py.pipeline.snapshot import take_snapshot
@@ -64,6 +66,10 @@ class Settled:
             raise BatchFailed(self.failed, len(self.successful) + len(self.failed))
 
 
+def _set_fields(options: Processors) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in options.model_fields_set}
+
+
 async def _all_opened(runtime: Runtime) -> None:
     for source in runtime.stages.sources:
         await source.opened.wait()
@@ -76,6 +82,7 @@ class Pipeline(Generic[T]):
     ``def`` (plain ones run in threads and never block the event loop)::
 
         async def setup(self): ...                        # once per process, before the first message
+        def setup_worker(self): ...                       # instead, in each worker process (executor="process")
         async def teardown(self): ...                     # once, after the last settlement, also if setup failed
         def partition_by(self, message): ...              # messages of one key are handled in order
         async def prepare_messages(self, messages): ...   # once per chunk, before handle_message
@@ -90,17 +97,22 @@ class Pipeline(Generic[T]):
         name: for logs, metrics and the daemon; default: the class's name.
         processors: how messages are handled; see :class:`Processors`.
         batchers: name -> :class:`Batcher`; none by default.
+        batch_defaults: a :class:`Batcher` whose settings count for every batcher that does not say otherwise.
         context: anything; the callbacks read it as ``self.context``.
         rate_limit: see :class:`RateLimit`; none by default.
         failure: what becomes of failed messages; see :class:`FailurePolicy`. None: what the connector's own
             ``on_failure`` says.
         partition_by: ``fn(message) -> key``, when it is not written as a method. Messages with equal keys are handled
             one after the other, in order; None: anywhere.
+        ordered: True: a failed message is tried again in place, and later ones of its key wait for it. Needs
+            ``partition_by``, and a single process.
         transformer: ``fn(message)``, called on every message a producer makes; changes it in place.
         schema: anything pydantic's TypeAdapter takes; ``message.data`` is validated before ``prepare_messages``.
         shutdown_timeout: seconds that a stop may take in all; default 25.
         max_restarts: how many crashes of stages in *max_seconds* are mended; default 3 in 5 seconds.
         max_seconds: see *max_restarts*.
+        max_in_flight_bytes: payload bytes in flight at which fetching pauses; none by default. Soft: what a source has
+            prefetched, and one list more, may come on top.
         fail_fast: True: the first connect of each producer must succeed; default False, which goes on trying.
 
     Raises:
@@ -122,12 +134,16 @@ class Pipeline(Generic[T]):
     transformer: Any = None
     schema: Any = None
     shutdown_timeout: float = 25.0
+    ordered: bool = False
+    batch_defaults: Batcher | None = None
+    max_in_flight_bytes: int | None = None
     max_restarts: int = 3
     max_seconds: float = 5.0
     fail_fast: bool = False
 
     # Callbacks: a subclass defines them.
     setup: ClassVar[Any] = None
+    setup_worker: ClassVar[Any] = None
     teardown: ClassVar[Any] = None
     prepare_messages: ClassVar[Any] = None
     handle_message: ClassVar[Any] = None
@@ -145,9 +161,12 @@ class Pipeline(Generic[T]):
         resolved = resolve_options(self, options)
         for option, value in resolved.items():
             setattr(self, option, value)
+        if self.ordered and self.partition_by is None:
+            raise OptionsError(("ordered",), "needs partition_by, which says what must stay in order; got none")
         self._limit: RateLimit | None = resolved["rate_limit"]
         self._producers = named_producers(resolved["producer"])
         self._callbacks = resolve_callbacks(self, self.schema, self.transformer, has_batchers=bool(self.batchers))
+        self._in_processes = layers_in_processes(self, self.processors, self.batchers)
         self._state: PipelineState = "new"
         self._runtime: Runtime | None = None
         self._gate = Gate(None)
@@ -187,6 +206,12 @@ class Pipeline(Generic[T]):
         options.setdefault("name", name)
         if producer is not None:
             options["producer"] = producer
+        if share[1] > 1 and options.get("ordered", cls.ordered):
+            raise OptionsError(
+                (*path, "ordered"),
+                f"a key must have one owner, but {share[1]} workers read the same source; set workers: 1, or leave "
+                "ordered off",
+            )
         limit = options.get("rate_limit", cls.rate_limit)
         if isinstance(limit, RateLimit) and limit.scope == "pipeline":
             options["rate_limit"] = limit.divided(*share)
@@ -271,10 +296,16 @@ class Pipeline(Generic[T]):
         if self.failure is None:
             return None
         return FailureDesk(
-            self.failure, self.clock, breaker_moved=self._breaker_moved.set, request_stop=self._stop_wanted
+            self.failure,
+            self.clock,
+            breaker_moved=self._breaker_moved.set,
+            request_stop=self._stop_wanted,
+            ordered=self.ordered,
         )
 
     def _build(self, shared: Shared) -> Runtime:
+        if self._in_processes:
+            shared.processes = CallbackProcesses(self, self._in_processes, self._stop_wanted)
         stages, self._gate = build(
             shared,
             self._producers,
@@ -284,6 +315,7 @@ class Pipeline(Generic[T]):
             partition_by=self.partition_by,
             fail_fast=self.fail_fast,
             meters=self._meters,
+            max_in_flight_bytes=self.max_in_flight_bytes,
         )
         restarts = Restarts(self.max_restarts, self.max_seconds)
         return Runtime(shared, stages, restarts, self.shutdown_timeout, self._guard(shared, stages))
@@ -516,6 +548,34 @@ class Pipeline(Generic[T]):
         if self._runtime is not None:
             for source in [*self._runtime.stages.sources, self._runtime.stages.submissions]:
                 source.wake.set()
+
+    def set_concurrency(self, *, processors: int) -> None:
+        """Change the number of processors while the pipeline runs. Those taken away finish what they have.
+
+        Raises:
+            OptionsError: not a positive number, or the processors are partitioned: a key's owner must not change.
+            PipelineNotRunning: the pipeline does not run, or is draining.
+        """
+        runtime = self._needs_running("set_concurrency")
+        if runtime.draining:
+            raise PipelineNotRunning(f"set_concurrency(): pipeline {self.name!r} is draining")
+        options = load(Processors, {**_set_fields(self.processors), "concurrency": processors}, ("processors",))
+        key_of = self.partition_by if options.partition_by is INHERIT else options.partition_by
+        if key_of is not None:
+            raise OptionsError(
+                ("processors", "concurrency"),
+                "cannot change while the pipeline runs, because partition_by gives each key to one processor by their "
+                "number; stop the pipeline and start it with the new one",
+            )
+        self.processors = options
+        names, meter = batcher_names(self.batchers), self._meters["processors"]
+        fresh = resize(
+            runtime.stages,
+            lambda index: Processor(runtime.shared, index, meter, names, options.timeout),
+            options,
+        )
+        for processor in fresh:
+            runtime.start_worker(processor)
 
     @property
     def is_paused(self) -> bool:

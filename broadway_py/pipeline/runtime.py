@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from broadway_py import telemetry
@@ -58,15 +58,21 @@ class Stages:
     batchers: list[BatcherStage]
     batch_processors: list[BatchProcessor]
     ledgers: list[Ledger]
+    #: Taken out by set_concurrency, and finishing what they have.
+    retired: list[Processor] = field(default_factory=list)
 
     def take_unstarted(self) -> list[Message[Any]]:
         """Take out what no callback has seen and can be given back."""
         waiting = [message for source in [*self.sources, self.submissions] for message in source.take_unstarted()]
-        return [*waiting, *(message for processor in self.processors for message in processor.take_unstarted())]
+        return [*waiting, *(message for processor in self.handling() for message in processor.take_unstarted())]
+
+    def handling(self) -> list[Processor]:
+        """The processors, with those that were taken out and have not finished."""
+        return [*self.processors, *self.retired]
 
     def all(self) -> list[Worker]:
         """From the first layer to the last."""
-        return [*self.sources, self.submissions, *self.processors, *self.batchers, *self.batch_processors]
+        return [*self.sources, self.submissions, *self.handling(), *self.batchers, *self.batch_processors]
 
 
 class Runtime:
@@ -99,6 +105,8 @@ class Runtime:
         self._guard = guard
         self._stop_wanted = asyncio.Event()
         self._give_up = asyncio.Event()
+        # Set when a stage has joined: whoever waits for the stages must wait for it, too.
+        self._joined = asyncio.Event()
         self._deadline: float | None = None
         self._tasks: dict[asyncio.Task[None], Worker] = {}
         self._log = log.bind(pipeline=shared.name)
@@ -137,9 +145,7 @@ class Runtime:
     async def run(self) -> None:
         """Work, then drain. Returns when every stage has ended and every message has an outcome."""
         for worker in self.stages.all():
-            task = asyncio.get_running_loop().create_task(self._supervise(worker), name=worker.name)
-            worker.task = task
-            self._tasks[task] = worker
+            self.start_worker(worker)
         guarding = None if self._guard is None else asyncio.ensure_future(self._guard.run())
         try:
             await self._until_stop()
@@ -149,6 +155,17 @@ class Runtime:
             if guarding is not None:
                 guarding.cancel()
             await self._end()
+
+    def start_worker(self, worker: Worker) -> None:
+        """Give *worker* its task; for stages that join while the others run, too."""
+        task = asyncio.get_running_loop().create_task(self._supervise(worker), name=worker.name)
+        worker.task = task
+        # Those that were taken out and have ended well are forgotten: there may be many, over the months.
+        ended = [known for known, of in self._tasks.items() if known.done() and self._crash_of(known, of) is None]
+        for known in ended:
+            del self._tasks[known]
+        self._tasks[task] = worker
+        self._joined.set()
 
     @property
     def _reserve_s(self) -> float:
@@ -192,6 +209,8 @@ class Runtime:
                     ) from error
                 await self._sleep_unless_stopped(backoff.failed())
             else:
+                if worker.process is not None:
+                    await worker.process.close()
                 return
 
     async def _sleep_unless_stopped(self, seconds: float) -> None:
@@ -207,7 +226,10 @@ class Runtime:
         stop = asyncio.ensure_future(self._stop_wanted.wait())
         try:
             while pending := self._pending():
-                await asyncio.wait({*pending, stop}, return_when=asyncio.FIRST_COMPLETED)
+                self._joined.clear()
+                joined = asyncio.ensure_future(self._joined.wait())
+                await asyncio.wait({*pending, stop, joined}, return_when=asyncio.FIRST_COMPLETED)
+                joined.cancel()
                 self._look_for_crash()
                 if stop.done() or self.crash is not None:
                     return
@@ -239,7 +261,9 @@ class Runtime:
         self.draining = self.shared.draining = True
         for source in [*self.stages.sources, self.stages.submissions]:
             source.stop()
-        unstarted = [m for processor in self.stages.processors for m in processor.take_unstarted()]
+        for worker in self.stages.all():
+            worker.wake.set()  # one that waits for a thread to return waits no longer
+        unstarted = [m for processor in self.stages.handling() for m in processor.take_unstarted()]
         giving_back = asyncio.ensure_future(self.shared.settler.give_back(unstarted))
         until = (self._deadline or 0.0) - self._reserve_s
         await self._wait({giving_back, *self._pending()}, until, or_given_up=True)
@@ -288,6 +312,9 @@ class Runtime:
         for task in self._pending():
             task.cancel()
         await asyncio.wait({ending, *self._tasks}, timeout=_LEAST_S)
+        for worker in workers:
+            if worker.process is not None:
+                worker.process.kill()
         for task in self._pending():
             self._log.error("a callback ignored its cancellation and was left behind", stage=self._tasks[task].layer)
         for ledger in self.stages.ledgers:
@@ -307,6 +334,8 @@ class Runtime:
             for worker in workers:
                 if isinstance(worker, Source):
                     group.create_task(worker.close())
+                elif worker.process is not None:
+                    group.create_task(worker.process.close())
 
 
 def _is_being_cancelled() -> bool:

@@ -8,20 +8,23 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from broadway_py.errors import OptionsError, did_you_mean
-from broadway_py.options import Batcher, FailurePolicy, Options, Processors, RateLimit, ShutdownOptions, load
+from broadway_py.options import Batcher, FailurePolicy, Options, PlainOptions, Processors, RateLimit, load
 
 __all__ = ["OPTION_NAMES", "merged_options", "resolve_options"]
 
 #: Everything a constructor takes.
 OPTION_NAMES: Final = frozenset(
     {
+        "batch_defaults",
         "batchers",
         "context",
         "fail_fast",
         "failure",
+        "max_in_flight_bytes",
         "max_restarts",
         "max_seconds",
         "name",
+        "ordered",
         "partition_by",
         "processors",
         "producer",
@@ -34,8 +37,12 @@ OPTION_NAMES: Final = frozenset(
 #: What a settings file may say of them; the others are code.
 _IN_FILES: Final = OPTION_NAMES - {"partition_by", "producer", "schema", "transformer"}
 #: Sections that ``null`` removes.
-_REMOVABLE: Final[Mapping[str, type[Options]]] = {"failure": FailurePolicy, "rate_limit": RateLimit}
-_PLAIN: Final = frozenset(ShutdownOptions.model_fields)
+_REMOVABLE: Final[Mapping[str, type[Options]]] = {
+    "batch_defaults": Batcher,
+    "failure": FailurePolicy,
+    "rate_limit": RateLimit,
+}
+_PLAIN: Final = frozenset(PlainOptions.model_fields)
 
 
 def resolve_options(pipeline: Any, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,14 +61,16 @@ def resolve_options(pipeline: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     if options["producer"] is None:
         raise OptionsError(("producer",), "required, but missing; give producer=… or a class attribute `producer`")
     options["processors"] = _checked(options["processors"], Processors, ("processors",))
-    options["batchers"] = _checked_batchers(options["batchers"])
+    if options["batch_defaults"] is not None:
+        options["batch_defaults"] = _checked(options["batch_defaults"], Batcher, ("batch_defaults",))
+    options["batchers"] = _with_defaults(_checked_batchers(options["batchers"]), options["batch_defaults"])
     if options["rate_limit"] is not None:
         options["rate_limit"] = _checked(options["rate_limit"], RateLimit, ("rate_limit",))
     if options["failure"] is not None:
         options["failure"] = _checked(options["failure"], FailurePolicy, ("failure",))
     for name in ("partition_by", "transformer"):
         _check_function(name, options[name])
-    options.update(ShutdownOptions(**{name: options[name] for name in _PLAIN}).model_dump())
+    options.update(PlainOptions(**{name: options[name] for name in _PLAIN}).model_dump())
     return options
 
 
@@ -125,6 +134,17 @@ def _checked_batchers(value: object) -> dict[str, Batcher]:
             raise OptionsError(("batchers",), f"expected names as text, got {name!r}")
         _checked(batcher, Batcher, ("batchers", name))
     return dict(value)
+
+
+def _with_defaults(batchers: dict[str, Batcher], defaults: Batcher | None) -> dict[str, Batcher]:
+    """What a batcher does not say itself, *defaults* say."""
+    if defaults is None:
+        return batchers
+    common = {name: getattr(defaults, name) for name in defaults.model_fields_set}
+    return {
+        key: Batcher(**{**common, **{name: getattr(own, name) for name in own.model_fields_set}})
+        for key, own in batchers.items()
+    }
 
 
 def _check_function(name: str, value: Callable[..., Any] | None) -> None:

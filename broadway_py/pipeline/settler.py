@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 from broadway_py._core.settlement import Round, claim, record
@@ -38,6 +38,8 @@ class Settler:
         self._log = log.bind(pipeline=pipeline)
         self._clock = clock
         self._failures = failures
+        #: Called after each entry into the books, for whoever waits for room; None when nobody does.
+        self.settled: Callable[[], None] | None = None
         self._immediate: set[asyncio.Task[list[BaseException]]] = set()
 
     async def settle(self, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]] = ()) -> None:
@@ -81,6 +83,10 @@ class Settler:
         self._immediate.add(task)
         task.add_done_callback(self._immediate.discard)
         return task
+
+    def give_back_soon(self, messages: Iterable[Message[Any]]) -> None:
+        """As :meth:`give_back`, without waiting for it: :meth:`finish` does."""
+        self._aside(self._carry_out(claim(messages, (), "release"), {}), "give_back")
 
     def settle_now(self, messages: Sequence[Message[Any]]) -> asyncio.Task[list[BaseException]]:
         """Settle *messages* by their status, whatever happens to the caller; the acknowledgers' errors."""
@@ -154,6 +160,8 @@ class Settler:
     def _record(self, messages: Sequence[Message[Any]], outcome: Outcome) -> None:
         if messages:
             record(messages, outcome, self._clock.monotonic())
+            if self.settled is not None:
+                self.settled()
 
     def _record_all(self, outcomes: Mapping[Outcome, Sequence[Message[Any]]]) -> None:
         for outcome, messages in outcomes.items():

@@ -15,9 +15,9 @@ from broadway_py.errors import PipelineCrashed, ProducerError, SourceRefused
 from broadway_py.log import logger
 from broadway_py.message import Message
 from broadway_py.pipeline.settler import can_give_back
-from broadway_py.pipeline.worker import Meter, Shared, Worker, failure_from
+from broadway_py.pipeline.worker import Meter, Shared, Worker, transform
 from broadway_py.producer import Producer
-from broadway_py.stage import Outlet
+from broadway_py.stage import Outlet, Wake
 
 __all__ = ["Gate", "Source"]
 
@@ -49,8 +49,30 @@ class Gate:
         self.paused = False
         #: The breaker is not closed: only probes go through.
         self.broken = False
+        self._most_bytes: int | None = None
+        self._ledgers: Sequence[Ledger] = ()
+        self._wakes: Sequence[Wake] = ()
+        self._was_full = False
         #: Seconds that sources spent waiting for the rate limit.
         self.waited_seconds = 0.0
+
+    def cap_bytes(self, most: int, ledgers: Sequence[Ledger], wakes: Sequence[Wake]) -> None:
+        """Let nothing be fetched while *ledgers* hold *most* bytes or more; *wakes* are set when they no longer do."""
+        self._most_bytes, self._ledgers, self._wakes = most, ledgers, wakes
+
+    @property
+    def full(self) -> bool:
+        """True while as many bytes are in flight as may be."""
+        if self._most_bytes is None:
+            return False
+        self._was_full = sum(ledger.bytes_in_flight for ledger in self._ledgers) >= self._most_bytes
+        return self._was_full
+
+    def look_at_bytes(self) -> None:
+        """Something was settled: the sources that waited for room may go on."""
+        if self._was_full and not self.full:
+            for wake in self._wakes:
+                wake.set()
 
     @property
     def closed(self) -> bool:
@@ -213,7 +235,7 @@ class Source(Worker):
                 raise self._lost
             if self._rest:
                 await self._wait_for_rate()
-            elif gate.paused or (gate.broken and not self._probing) or outlet.demand <= 0:
+            elif gate.paused or (gate.broken and not self._probing) or outlet.demand <= 0 or gate.full:
                 await self.wake.wait()
             else:
                 messages = await self._fetch(copy, 1 if gate.broken else outlet.demand)
@@ -290,7 +312,7 @@ class Source(Worker):
         if fresh:
             self.ledger.receive(receipt, len(fresh), size, redelivered)
             if self._transformer is not None:
-                self._transform(fresh, self._transformer)
+                transform(fresh, self._transformer)
         return fresh
 
     def _refuse(self, thing: object) -> None:
@@ -305,18 +327,6 @@ class Source(Worker):
                 expected="broadway_py.Message",
                 got=type(thing).__name__,
             )
-
-    def _transform(self, messages: list[Message[Any]], transformer: Callable[[Message[Any]], object]) -> None:
-        for message in messages:
-            try:
-                returned = transformer(message)
-                if returned is not None and returned is not message:
-                    raise TypeError(
-                        f"transformer returned {type(returned).__name__}; expected None or the message it was given: "
-                        "change the message in place"
-                    )
-            except Exception as error:  # noqa: BLE001  # code of the user: it fails this message alone
-                message.status = failure_from(error)
 
     async def _wait_for_rate(self, until: float = math.inf) -> None:
         """Let through what the rate allows; if that is nothing, wait for it, or for *until*."""

@@ -30,11 +30,14 @@ class CallbackThreads:
         self._idle = 0
         #: Threads whose caller has stopped waiting for them.
         self.stuck = 0
+        # Who waits for a thread whose caller has stopped waiting for its result.
+        self._awaited: dict[asyncio.Future[Any], Callable[[], None]] = {}
 
-    async def run(self, job: Callable[[], Any]) -> Any:
+    async def run(self, job: Callable[[], Any], came_back: Callable[[], None] | None = None) -> Any:
         """Run *job* in a thread; its result, or what it raised.
 
-        When the caller is cancelled, the thread goes on alone and what it returns is dropped.
+        When the caller is cancelled, the thread goes on alone and what it returns is dropped; *came_back* is called
+        then.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
@@ -49,6 +52,10 @@ class CallbackThreads:
         except asyncio.CancelledError:
             if future.cancelled():
                 self.stuck += 1
+                if came_back is not None:
+                    self._awaited[future] = came_back
+            elif came_back is not None:
+                came_back()
             raise
         if raised:
             raise value
@@ -72,8 +79,15 @@ class CallbackThreads:
         self._idle += 1
         if future.done():
             self.stuck -= 1
+            came_back = self._awaited.pop(future, None)
+            if came_back is not None:
+                came_back()
         else:
             future.set_result(outcome)
+
+    def is_out(self, came_back: Callable[[], None]) -> bool:
+        """True while a thread runs whose caller has stopped waiting, and of which *came_back* will be told."""
+        return came_back in self._awaited.values()
 
     def close(self) -> None:
         """Let the threads end; one that is stuck ends with the process."""

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from broadway_py import telemetry
 from broadway_py._core.histogram import BATCH_SIZE_BOUNDS, SECONDS_BOUNDS, Histogram
-from broadway_py.clock import Clock
+from broadway_py._core.ledger import Ledger
+from broadway_py.clock import Clock, Timer
 from broadway_py.message import BatchTrigger, Cause, Failed, Message
 from broadway_py.pipeline.failure_desk import FailureDesk
 from broadway_py.pipeline.failure_log import FailureLog
-from broadway_py.pipeline.settler import Settler
+from broadway_py.pipeline.settler import Settler, can_give_back
 from broadway_py.pipeline.threads import CallbackThreads
-from broadway_py.stage import Wake
+from broadway_py.stage import Inlet, Wake
 
 if TYPE_CHECKING:
     from broadway_py.pipeline.definition import Callbacks
+    from broadway_py.pipeline.processes import CallbackProcesses
 
-__all__ = ["Meter", "Shared", "Worker", "failure_from"]
+__all__ = ["SUBMITTED", "Meter", "Shared", "Worker", "failure_from", "transform"]
+
+#: Name of the producer of submitted messages.
+SUBMITTED: Final = "push"
 
 
 class Shared:
@@ -36,8 +42,12 @@ class Shared:
         self.context = context
         self.desk = desk
         self.settler = Settler(name, clock, desk)
+        #: Of spawned messages, which are no deliveries of any producer.
+        self.children = Ledger("", self.settler)
         self.failures = FailureLog(name, clock)
         self.threads = CallbackThreads(name)
+        #: None when no callback runs in a worker process.
+        self.processes: CallbackProcesses | None = None
         #: True once a stop was asked for: what was not started and can be given back is not started any more.
         self.draining = False
 
@@ -62,9 +72,10 @@ class Worker:
         layer: name of the layer it belongs to, for logs and metrics.
         index: position within the layer.
         meter: of the layer.
+        timeout_s: how long one call of the layer's callback may take; None: as long as it likes.
     """
 
-    def __init__(self, shared: Shared, layer: str, index: int, meter: Meter) -> None:
+    def __init__(self, shared: Shared, layer: str, index: int, meter: Meter, timeout_s: float | None = None) -> None:
         self.shared = shared
         self.layer = layer
         self.index = index
@@ -77,6 +88,15 @@ class Worker:
         #: True once the drain has run out of time: finish nothing more.
         self.cut = False
         self._in_callback = False
+        self.timeout_s = timeout_s
+        #: Where the layer's callback runs with ``executor="process"``; None: in this process.
+        self.process = None if shared.processes is None else shared.processes.make(layer, self.name, timeout_s)
+        # One deadline for the worker, moved along from call to call, and at most one timer behind it.
+        self._deadline = math.inf
+        self._timer: Timer | None = None
+        self._timed_out = False
+        #: A thread of ours is past its deadline and has not returned.
+        self.stuck = False
 
     @property
     def name(self) -> str:
@@ -104,6 +124,65 @@ class Worker:
         if self._in_callback and self.task is not None:
             self.task.cancel()
 
+    def begin_call(self) -> None:
+        """The callback is called: its time begins, if it has a limit."""
+        if self.timeout_s is not None:
+            self._deadline = self.shared.clock.monotonic() + self.timeout_s
+            if self._timer is None:
+                self._timer = self.shared.clock.call_at(self._deadline, self._look_at_deadline)
+
+    def end_call(self) -> bool:
+        """The callback has ended; True when that was too late."""
+        self._deadline = math.inf
+        late, self._timed_out = self._timed_out, False
+        if late:
+            # One that caught its cancellation and went on has left the request behind: the next one must not see it.
+            self.was_cut()
+        return late
+
+    def current_deadline(self) -> float:
+        """When the call that is running must have ended."""
+        return self._deadline
+
+    def _look_at_deadline(self) -> None:
+        self._timer = None
+        if self._deadline == math.inf:
+            return  # no call is running
+        deadline = self.current_deadline()
+        if self.shared.clock.monotonic() < deadline:
+            self._timer = self.shared.clock.call_at(deadline, self._look_at_deadline)
+            return
+        self._timed_out = True
+        self._deadline = math.inf
+        if self.task is not None:
+            self.task.cancel()
+
+    def leave_thread(self) -> None:
+        """A thread is past its deadline: it cannot be stopped, and this worker's slot is taken until it returns."""
+        # It may have returned at the very moment of its deadline.
+        self.stuck = self.shared.threads.is_out(self.came_back)
+
+    def came_back(self) -> None:
+        """The thread has returned: the slot is free."""
+        self.stuck = False
+        self.wake.set()
+
+    async def wait_for_slot(self) -> bool:
+        """Wait until the slot is free; False when the drain does not wait for that."""
+        while self.stuck and not self.cut and not self.shared.draining:
+            await self.wake.wait()
+        return not self.stuck
+
+    async def nothing_comes(self, inlet: Inlet[Any]) -> bool:
+        """True when *inlet* is finished; else wait until something has changed."""
+        if not inlet.finished:
+            await self.wake.wait()
+        return inlet.finished
+
+    def timeout_failure(self) -> Failed:
+        """The status of a message whose callback took too long."""
+        return Failed("timeout", f"not finished within its time-out of {self.timeout_s:g} s")
+
     def was_cut(self) -> bool:
         """True when a cancellation that a callback let out is the end that :meth:`cut_off` asked for.
 
@@ -111,7 +190,7 @@ class Worker:
         """
         task = asyncio.current_task()
         asked = task is not None and task.cancelling() > 0
-        if asked and task is not None:
+        while task is not None and task.cancelling():
             task.uncancel()
         return asked and self.cut
 
@@ -127,10 +206,43 @@ class Worker:
         try:
             if callbacks.is_async[name]:
                 return await callback(*arguments)
-            result = await self.shared.threads.run(lambda: callback(*arguments))
+            result = await self.shared.threads.run(lambda: callback(*arguments), self.came_back)
             return await result if inspect.isawaitable(result) else result
         finally:
             self._in_callback = False
+
+    async def retry_in_place(self, failed: Sequence[Message[Any]]) -> list[Message[Any]]:
+        """Where order counts: wait, and make those of *failed* fresh that are to be tried again here; those.
+
+        Nothing is tried again once the drain has begun: what can be given back is, the rest fails.
+        """
+        desk = self.shared.desk
+        if desk is None or not desk.ordered or self.shared.draining:
+            return []
+        delays = {id(message): desk.in_place(message) for message in failed}
+        again = [message for message in failed if delays[id(message)] is not None]
+        if not again:
+            return []
+        self.shared.failures.note(self.layer, again)
+        until = self.shared.clock.monotonic() + max(delays[id(message)] or 0.0 for message in again)
+        while self.shared.clock.monotonic() < until:
+            if self.cut or self.shared.draining:
+                return []
+            await self.wake.wait_until(until, self.shared.clock)
+        if not await self.wait_for_slot():
+            return []
+        for message in again:
+            message.attempt = (message.attempt or 1) + 1
+            message._status = None
+            message._children = None
+        return again
+
+    def called_off(self, failed: Sequence[Message[Any]]) -> list[Message[Any]]:
+        """Where order counts: those of *failed* that the drain keeps from being tried again, and can be given back."""
+        desk = self.shared.desk
+        if desk is None or not desk.ordered or not (self.cut or self.shared.draining):
+            return []
+        return [message for message in failed if can_give_back(message) and desk.in_place(message) is not None]
 
     async def conclude(self, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]) -> None:
         """The end of a round: ``handle_failed`` for the failed ones, then the settlement of both."""
@@ -205,3 +317,17 @@ def failure_from(error: BaseException) -> Failed:
     except Exception:  # noqa: BLE001  # an error that cannot say what it is
         text = "(its text cannot be shown)"
     return Failed("raised", f"{type(error).__name__}: {text}", error)
+
+
+def transform(messages: Sequence[Message[Any]], transformer: Callable[[Message[Any]], object]) -> None:
+    """Call *transformer* on each of *messages*; one for which it raises fails."""
+    for message in messages:
+        try:
+            returned = transformer(message)
+            if returned is not None and returned is not message:
+                raise TypeError(
+                    f"transformer returned {type(returned).__name__}; expected None or the message it was given: "
+                    "change the message in place"
+                )
+        except Exception as error:  # noqa: BLE001  # code of the user: it fails this message alone
+            message.status = failure_from(error)

@@ -127,7 +127,7 @@ class MemoryProducer(Producer):
         if position.exhausted:
             return await self._after_the_end(demand)
         if position.waiting is not None:
-            return await self._next_of_async(position.waiting)
+            return await self._next_of_async(position.waiting, demand)
         items: list[Any] = []
         if position.error is None:
             try:
@@ -181,23 +181,31 @@ class MemoryProducer(Producer):
             await position.moved.wait_until(position.again[0][0] if position.again else None, self.clock)
         return None
 
-    async def _next_of_async(self, items: AsyncIterator[Any]) -> list[Message[Any]] | None:
+    async def _next_of_async(self, items: AsyncIterator[Any], demand: int) -> list[Message[Any]] | None:
         reading = self._reading
         if reading is None:
             reading = self._reading = asyncio.ensure_future(self._read(items))
-        draining = asyncio.ensure_future(self.draining.wait())
+        ends = [asyncio.ensure_future(self.draining.wait()), asyncio.ensure_future(self._until_due())]
         try:
-            await asyncio.wait({reading, draining}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({reading, *ends}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            draining.cancel()
-        if not reading.done() or reading.cancelled():
-            return []
+            for end in ends:
+                end.cancel()
+        if not self.draining.is_set() and (due := self._due(demand)):
+            return due
+        if self._reading is not reading or not reading.done() or reading.cancelled():
+            return []  # still waiting, or the drain has taken it over
         self._reading = None
         read = reading.result()
         if read is None:
             self._position.exhausted = True
             return await self._after_the_end(1)
         return self._wrapped(read)
+
+    async def _until_due(self) -> None:
+        position = self._position
+        while not position.again or position.again[0][0] > self.clock.monotonic():
+            await position.moved.wait_until(position.again[0][0] if position.again else None, self.clock)
 
     @staticmethod
     async def _read(items: AsyncIterator[Any]) -> list[Any] | None:

@@ -18,16 +18,19 @@ T = TypeVar("T")
 class Edge(Generic[T]):
     """One consumer's subscription to one producer."""
 
-    __slots__ = ("credit", "inlet", "outlet")
+    __slots__ = ("active", "credit", "inlet", "outlet")
 
     def __init__(self, outlet: Outlet[T], inlet: Inlet[T], credit: Credit[T]) -> None:
         self.outlet = outlet
         self.inlet = inlet
         self.credit = credit
+        #: False once the consumer has unsubscribed.
+        self.active = True
 
     def ask(self, count: int) -> None:
-        """Ask the producer for *count* more."""
-        self.outlet.ask(self, count)
+        """Ask the producer for *count* more; nothing happens once unsubscribed."""
+        if self.active:
+            self.outlet.ask(self, count)
 
 
 class Inlet(Generic[T]):
@@ -116,6 +119,13 @@ class Outlet(Generic[T]):
         #: What consumers have asked for and was not sent yet.
         self.demand = 0
         self.closed = False
+
+    def unsubscribe(self, edge: Edge[T]) -> None:
+        """A consumer leaves: it gets nothing more, and what it had asked for is kept for the next who asks."""
+        edge.active = False
+        self._edges.remove(edge)
+        self._dispatcher.cancel(edge)
+        edge.inlet.ended(edge)
 
     @property
     def backlog(self) -> int:

@@ -49,6 +49,19 @@ class QueueFile:
             raise
         return cls(writer, name, clock, queue, file_origin)
 
+    @staticmethod
+    async def names(path: str | os.PathLike[str]) -> list[str]:
+        """The queues in the file, which is made if it is missing.
+
+        Raises:
+            StorageError: why not, and what to do.
+        """
+        writer = await sharing.acquire(os.fspath(path), QUEUE_SCHEMA)
+        try:
+            return await writer.read(rows.queue_names)
+        finally:
+            await sharing.release(writer)
+
     async def close(self) -> None:
         """No longer use the file; the last one in this process closes it."""
         await sharing.release(self.writer)
@@ -74,6 +87,14 @@ class QueueFile:
     async def dead_rows(self, limit: int | None) -> list[rows.DeadRow]:
         """The dead letters, the oldest message first."""
         return await self._read(partial(rows.dead_rows, limit=limit))
+
+    async def dead_heads(self) -> list[rows.DeadHead]:
+        """The dead letters without their payloads, the oldest message first."""
+        return await self._read(rows.dead_heads)
+
+    async def dead_payload(self, dead: int) -> bytes | None:
+        """The payload of one dead letter; None when there is none of this number."""
+        return await self._read(partial(rows.dead_payload, dead=dead))
 
     async def replay(self, ids: Collection[int] | None) -> int:
         """Put dead letters (None: all) back into the queue; how many."""

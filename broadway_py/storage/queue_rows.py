@@ -10,12 +10,15 @@ from typing import Any, Final, NamedTuple
 __all__ = [
     "Buried",
     "Counts",
+    "DeadHead",
     "DeadRow",
     "Held",
     "NewRow",
     "Row",
     "bury",
     "count",
+    "dead_heads",
+    "dead_payload",
     "dead_rows",
     "delete",
     "discard_dead",
@@ -24,6 +27,7 @@ __all__ = [
     "insert",
     "next_due",
     "queue_id",
+    "queue_names",
     "release",
     "replay",
     "take",
@@ -84,6 +88,21 @@ class DeadRow(NamedTuple):
     payload: bytes
 
 
+class DeadHead(NamedTuple):
+    """A message among the dead letters, without its payload."""
+
+    id: int
+    attempts: int
+    enqueued_at: float
+    dead_at: float
+    cause: str
+    exception: str | None
+    pipeline: str
+    metadata: str | None
+    #: Bytes of the payload.
+    size: int
+
+
 class Counts(NamedTuple):
     """How many messages a queue has, by where they stand."""
 
@@ -102,6 +121,11 @@ def queue_id(connection: sqlite3.Connection, name: str) -> int:
     connection.execute("INSERT INTO queues (name) VALUES (?) ON CONFLICT DO NOTHING", (name,))
     (found,) = connection.execute("SELECT id FROM queues WHERE name = ?", (name,)).fetchone()
     return int(found)
+
+
+def queue_names(connection: sqlite3.Connection) -> list[str]:
+    """The queues of the file, the oldest first."""
+    return [name for (name,) in connection.execute("SELECT name FROM queues ORDER BY id")]
 
 
 def insert(connection: sqlite3.Connection, queue: int, rows: Sequence[NewRow], now: float) -> list[int]:
@@ -265,6 +289,22 @@ def dead_rows(connection: sqlite3.Connection, queue: int, limit: int | None) -> 
         (queue, -1 if limit is None else limit),
     )
     return [DeadRow._make(row) for row in rows]
+
+
+def dead_heads(connection: sqlite3.Connection, queue: int) -> list[DeadHead]:
+    """The dead letters of a queue without their payloads, the oldest message first."""
+    rows = connection.execute(
+        "SELECT id, attempts, enqueued_at, dead_at, cause, exception, pipeline, metadata, length(payload) "
+        "FROM dead_letters WHERE queue = ? ORDER BY id",
+        (queue,),
+    )
+    return [DeadHead._make(row) for row in rows]
+
+
+def dead_payload(connection: sqlite3.Connection, queue: int, dead: int) -> bytes | None:
+    """The payload of one dead letter; None when there is none of this number."""
+    found = connection.execute("SELECT payload FROM dead_letters WHERE queue = ? AND id = ?", (queue, dead)).fetchone()
+    return None if found is None else bytes(found[0])
 
 
 def replay(connection: sqlite3.Connection, queue: int, ids: Iterable[int] | None) -> int:

@@ -96,6 +96,24 @@ def test_a_consumer_that_left_gets_nothing_more() -> None:
     assert dispatcher.ask("b", 3) == (0, [("b", [3, 4])])
 
 
+def test_what_the_last_consumer_had_asked_for_waits_for_its_successor() -> None:
+    dispatcher = hungry(a=3)
+    dispatcher.cancel("a")
+
+    assert dispatcher.dispatch([0, 1, 2]) == []
+    dispatcher.subscribe("b")
+    assert dispatcher.ask("b", 5) == (2, [("b", [0, 1, 2])])
+
+
+def test_a_consumer_that_came_back_starts_with_nothing() -> None:
+    dispatcher = hungry(a=3, b=1)
+    dispatcher.cancel("a")
+    dispatcher.subscribe("a")
+
+    assert dispatcher.dispatch([0, 1]) == [("b", [0])]
+    assert dispatcher.ask("a", 1) == (0, [("a", [1])])
+
+
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=6), st.integers(0, 30))
 def test_slices_are_contiguous_even_and_as_many_as_can_be(demand: list[int], size: int) -> None:
     dispatcher = hungry(**{f"c{place}": wanted for place, wanted in enumerate(demand)})

@@ -59,6 +59,12 @@ def test_a_connection_is_up_only_if_it_is_up_in_every_worker() -> None:
     assert (one.connected, one.copies, one.trouble) == (1, 2, "refused")
 
 
+def test_a_breaker_that_is_open_in_any_living_worker_is_open() -> None:
+    broken = pipeline(breaker_open=True)
+    assert fold_stats([pipeline(), broken], []).breaker_open
+    assert not fold_stats([pipeline()], [depart(broken, state="starting")]).breaker_open
+
+
 def registry(amount: float) -> list[Metric]:
     made = CollectorRegistry()
     Counter("orders", "Orders.", ["country"], registry=made).labels("dk").inc(amount)

@@ -122,14 +122,16 @@ def test_an_unknown_setting_of_a_pipeline_is_refused_with_its_whole_path(tmp_pat
     text = section("tests.daemon.pipelines:Plain", "    batchers:\n      slow:\n        batch_sizy: 5\n")
     assert refusal(tmp_path, text) == (
         "0.yaml:7: pipelines.orders.batchers.slow.batch_sizy: unknown setting; known here: batch_size, "
-        "batch_timeout, concurrency, max_batch_bytes, max_demand, partition_by; did you mean 'batch_size'?"
+        "batch_timeout, concurrency, executor, max_batch_bytes, max_demand, partition_by, timeout; "
+        "did you mean 'batch_size'?"
     )
 
 
 def test_an_unknown_option_of_a_pipeline_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path, section("tests.daemon.pipelines:Plain", "    procesors: {}\n")) == (
-        "0.yaml:5: pipelines.orders.procesors: unknown setting; known here: batchers, class, context, fail_fast, "
-        "max_restarts, max_seconds, name, processors, producer, rate_limit, shutdown_timeout; "
+        "0.yaml:5: pipelines.orders.procesors: unknown setting; known here: batch_defaults, batchers, class, "
+        "context, fail_fast, failure, max_in_flight_bytes, max_restarts, max_seconds, name, ordered, processors, "
+        "producer, rate_limit, shutdown_timeout; "
         "did you mean 'processors'?"
     )
 

@@ -64,7 +64,7 @@ async def test_good_lines_are_added_up_by_customer_and_broken_ones_fail() -> Non
         assert pipeline.totals == expected
     broken = sum(b", many, " in line for line in made)
     source = pipeline.stats().producers[0]
-    assert (source.outcomes["acked"], source.outcomes["rejected"]) == (len(made) - broken, broken)
+    assert (source.outcomes["acked"], source.outcomes["dead_lettered"]) == (len(made) - broken, broken)
     assert pipeline.stats().stages[0].failed == {"invalid": broken}
 
 

@@ -136,9 +136,9 @@ def test_batchers_without_handle_batch_are_refused() -> None:
 
 def test_an_unknown_option_is_refused_with_the_known_ones() -> None:
     assert refused(lambda: Quiet(procesors=Processors())) == (
-        "procesors: unknown option; known: batchers, context, fail_fast, max_restarts, max_seconds, name, "
-        "partition_by, processors, producer, rate_limit, schema, shutdown_timeout, transformer"
-        "; did you mean 'processors'?"
+        "procesors: unknown option; known: batch_defaults, batchers, context, fail_fast, failure, "
+        "max_in_flight_bytes, max_restarts, max_seconds, name, ordered, partition_by, processors, producer, "
+        "rate_limit, schema, shutdown_timeout, transformer; did you mean 'processors'?"
     )
 
 
@@ -175,7 +175,7 @@ def test_a_wrong_option_is_refused_with_its_path(options: dict[str, Any], senten
 
 @conforms("B-004")
 def test_an_unknown_setting_of_a_batcher_is_refused_with_path_and_known_ones() -> None:
-    known = "batch_size, batch_timeout, concurrency, max_batch_bytes, max_demand, partition_by"
+    known = "batch_size, batch_timeout, concurrency, executor, max_batch_bytes, max_demand, partition_by, timeout"
     misspelt: dict[str, Any] = {"batch_sizes": 3}
     assert refused(lambda: Batcher(**misspelt)) == (
         f"batch_sizes: unknown setting; known here: {known}; did you mean 'batch_size'?"
@@ -305,8 +305,9 @@ def test_settings_of_a_file_are_merged_field_by_field_over_the_class() -> None:
         (
             {"procesors": {}},
             (
-                "pipelines.p.procesors: unknown setting; known here: batchers, class, context, fail_fast, "
-                "max_restarts, max_seconds, name, processors, producer, rate_limit, shutdown_timeout; "
+                "pipelines.p.procesors: unknown setting; known here: batch_defaults, batchers, class, "
+                "context, fail_fast, failure, max_in_flight_bytes, max_restarts, max_seconds, name, ordered, "
+                "processors, producer, rate_limit, shutdown_timeout; "
                 "did you mean 'processors'?"
             ),
         ),

@@ -242,7 +242,7 @@ async def test_failures_leave_the_order_and_the_partition_carries_on() -> None:
             if message.data % 10 < 2:
                 raise ValueError("every tenth")
 
-    pipeline = Fragile(producer=MemoryProducer(range(100)), partition_by=parity)
+    pipeline = Fragile(producer=MemoryProducer(range(100)), partition_by=parity, failure=None)
 
     assert await finish(pipeline) == {"acked": 80, "rejected": 20}
     assert_each_in_order(pipeline.handled)

@@ -105,7 +105,7 @@ async def test_failures_in_handle_message_are_settled_before_their_neighbours_ba
 
 
 async def test_messages_without_an_acknowledger_are_counted_all_the_same() -> None:
-    pipeline = Batched(producer=MemoryProducer([1, "bad", 2]))
+    pipeline = Batched(producer=MemoryProducer([Message(1), Message("bad"), Message(2)]))
 
     assert await finish(pipeline) == {"acked": 2, "rejected": 1}
 

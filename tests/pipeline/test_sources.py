@@ -685,7 +685,7 @@ async def test_the_books_are_kept_for_each_producer() -> None:
             if message.producer == "two":
                 message.fail("no")
 
-    pipeline = Fails(producer=[MemoryProducer([1] * 3, name="one"), MemoryProducer([2] * 4, name="two")])
+    pipeline = Fails(producer=[MemoryProducer([1] * 3, name="one"), MemoryProducer([2] * 4, name="two")], failure=None)
     await finish(pipeline)
 
     figures = {each.name: each for each in pipeline.stats().producers}

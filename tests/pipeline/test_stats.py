@@ -136,7 +136,7 @@ async def test_failures_are_counted_by_stage_and_cause() -> None:
         async def handle_batch(self, messages: list[Message[Any]], info: BatchInfo) -> list[Message[Any]]:
             return messages[1:]
 
-    pipeline = Fails(producer=MemoryProducer(range(1, 6)))
+    pipeline = Fails(producer=MemoryProducer(range(1, 6)), failure=None)
     await finish(pipeline)
 
     failed = {stage.name: {cause: n for cause, n in stage.failed.items() if n} for stage in pipeline.stats().stages}

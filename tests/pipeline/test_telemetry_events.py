@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from broadway_py import Batcher, BatchInfo, Message, Pipeline, telemetry
+from broadway_py import Batcher, BatchInfo, FailurePolicy, Message, Pipeline, telemetry
 from broadway_py.events import EVENTS
 from broadway_py.producers import MemoryProducer
 from tests.pipeline.support import ONE, Breaking, ManualProducer, Quiet, finish, logged, running, telemetry_events
@@ -22,6 +22,7 @@ class Mixed(Pipeline[Any]):
     processors = ONE
     batchers = {"default": Batcher(batch_size=2)}  # noqa: RUF012  # never changed
     context = "the context"
+    failure: FailurePolicy | None = None  # what fails must not come again
 
     async def handle_message(self, message: Message[Any]) -> None:
         if message.data == "fail":

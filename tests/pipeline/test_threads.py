@@ -158,7 +158,7 @@ async def test_every_callback_may_be_a_plain_function() -> None:
         def teardown(self) -> None:
             note("teardown")
 
-    assert await finish(AllPlain(producer=MemoryProducer([1, 2]))) == {"acked": 1, "rejected": 1}
+    assert await finish(AllPlain(producer=MemoryProducer([1, 2]), failure=None)) == {"acked": 1, "rejected": 1}
     assert set(threads) == {
         "setup", "prepare_messages", "handle_message", "handle_batch", "handle_failed", "teardown",
     }  # fmt: skip

@@ -2,7 +2,8 @@
 
 ``python -m tests.producers.queue_programs put FILE COUNT`` prints each number once it is confirmed;
 ``… work FILE IDS`` handles until its input ends, and appends each payload to IDS before it settles it;
-``… hold FILE COUNT`` takes, says so, and never settles.
+``… hold FILE COUNT`` takes, says so, and never settles;
+``… fail FILE -`` runs a pipeline in which all fail for good, and says so of each before it is dead-lettered.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
+from typing import Any
 
+from broadway_py import Message, Pipeline, Processors, Reject
 from broadway_py.errors import ProducerError
 from broadway_py.producer import Producer
 from broadway_py.producers.queue import QueueProducer
@@ -70,6 +73,22 @@ async def hold(path: str, count: int) -> None:
     await asyncio.to_thread(sys.stdin.read)
 
 
+class _Failing(Pipeline[bytes]):
+    processors = Processors(concurrency=2, max_demand=20)
+
+    async def handle_message(self, message: Message[bytes]) -> None:
+        raise Reject("never any good")
+
+    async def handle_failed(self, messages: list[Message[Any]]) -> None:
+        for message in messages:
+            print(message.data.decode(), flush=True)
+
+
+async def fail(path: str) -> None:
+    async with _Failing(producer=QueueProducer(path, NAME)) as pipeline:
+        await pipeline.wait()
+
+
 if __name__ == "__main__":
     program, file, argument = sys.argv[1:]
     match program:
@@ -79,3 +98,5 @@ if __name__ == "__main__":
             asyncio.run(work(file, argument))
         case "hold":
             asyncio.run(hold(file, int(argument)))
+        case "fail":
+            asyncio.run(fail(file))

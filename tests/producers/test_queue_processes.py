@@ -150,3 +150,23 @@ async def test_killing_workers_at_any_moment_loses_nothing(path: Path, tmp_path:
 
 async def _shrank(queue: Queue, before: int) -> bool:
     return (await queue.counts()).ready < before
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("told", [1, 250, 600])
+async def test_a_pipeline_that_is_killed_among_dead_letters_loses_and_doubles_none(path: Path, told: int) -> None:
+    async with Queue(path, "q") as queue:
+        await queue.put_many([str(number) for number in range(2_000)])
+    async with program("fail", path, "-") as failing:
+        for _ in range(told):
+            await line(failing)
+        failing.kill()
+        await failing.wait()
+
+    async with Queue(path, "q") as queue, opened(QueueProducer(path, "q")) as copy:
+        dead = [int(letter.data) for letter in await queue.dead_letters()]
+        waiting = [int(message.data) for message in await take(copy, 2_000 - len(dead))]
+        assert await queue.counts() == Counts(0, 0, len(waiting), len(dead))
+
+    assert waiting, "it was killed after the last one"
+    assert Counter(dead + waiting) == Counter(range(2_000))

@@ -153,6 +153,84 @@ async def test_arrivals_the_end_and_new_demand_wake_their_stages() -> None:
         await below.wait()
 
 
+# --- a consumer that leaves -------------------------------------------------------------------------------------------
+
+
+def test_who_has_unsubscribed_gets_nothing_more_and_keeps_what_arrived() -> None:
+    source, leaver, stayer = outlet(), Inlet[int](Wake()), Inlet[int](Wake())
+    edge = source.subscribe(leaver, 4, 2)
+    source.dispatch([0, 1])
+    source.subscribe(stayer, 4, 2)
+
+    source.unsubscribe(edge)
+    source.dispatch([2, 3, 4])
+
+    assert (edge.active, leaver.edges, leaver.finished) == (False, set(), False)
+    assert (take_all(leaver), leaver.finished) == ([[0, 1]], True)
+    assert [event for chunk in take_all(stayer) for event in chunk] == [2, 3, 4]
+
+
+def test_what_a_leaver_had_asked_for_is_not_asked_for_twice() -> None:
+    source, leaver, stayer = outlet(), Inlet[int](Wake()), Inlet[int](Wake())
+    edge = source.subscribe(leaver, 4, 2)
+    source.subscribe(stayer, 2, 0)
+
+    source.unsubscribe(edge)
+    source.dispatch(range(6))
+
+    # All six had been asked for: two arrive, four wait for the next who asks, upstream hears of nothing new.
+    assert (source.demand, source.backlog) == (0, 4)
+    assert take_all(stayer) == [[0, 1], [2, 3], [4, 5]]
+    assert (source.demand, source.backlog) == (2, 0)
+
+
+def test_asking_after_the_unsubscription_does_nothing() -> None:
+    source, inlet = outlet(), Inlet[int](Wake())
+    edge = source.subscribe(inlet, 4, 2)
+    source.dispatch(range(4))
+    source.unsubscribe(edge)
+
+    assert take_all(inlet) == [[0, 1], [2, 3]]
+    assert inlet.remove(lambda _: True) == []
+    edge.ask(3)
+    assert source.demand == 0
+
+
+def test_a_successor_gets_what_nobody_was_left_for() -> None:
+    source, inlet, successor = outlet(), Inlet[int](Wake()), Inlet[int](Wake())
+    source.unsubscribe(source.subscribe(inlet, 3, 1))
+    source.dispatch(range(3))
+    assert source.backlog == 3
+
+    source.subscribe(successor, 5, 2)
+
+    assert [event for chunk in take_all(successor) for event in chunk] == [0, 1, 2]
+    assert source.backlog == 0
+
+
+async def test_an_unsubscription_wakes_the_stage_that_left() -> None:
+    below = Wake()
+    source, inlet = outlet(), Inlet[int](below)
+    edge = source.subscribe(inlet, 2, 0)
+
+    source.unsubscribe(edge)
+
+    async with asyncio.timeout(10):
+        await below.wait()
+    assert inlet.finished
+
+
+def test_who_has_unsubscribed_hears_of_no_flush_and_no_end() -> None:
+    source, inlet = outlet(), Inlet[int](Wake())
+    edge = source.subscribe(inlet, 2, 0)
+    source.unsubscribe(edge)
+
+    source.flush()
+    source.close()
+
+    assert (inlet.flush_wanted, inlet.finished) == (False, True)
+
+
 # --- taking out what waits ------------------------------------------------------------------------------------------
 
 
@@ -282,6 +360,57 @@ class LinkMachine(RuleBasedStateMachine):
 
 
 TestLinkMachine = LinkMachine.TestCase
+
+
+class LeavingMachine(RuleBasedStateMachine):
+    """Consumers come and go under load, as when a pipeline is resized."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.source = outlet()
+        self.here: list[Edge[int]] = []
+        self.left: list[Edge[int]] = []
+        self.sent = 0
+        self.gone: list[int] = []
+
+    @rule(most=st.integers(1, 8))
+    def join(self, most: int) -> None:
+        self.here.append(self.source.subscribe(Inlet[int](Wake()), most, most // 2))
+
+    @precondition(lambda self: self.here)
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        edge = data.draw(st.sampled_from(self.here))
+        self.here.remove(edge)
+        self.left.append(edge)
+        self.source.unsubscribe(edge)
+
+    @rule(data=st.data())
+    def dispatch(self, data: st.DataObject) -> None:
+        count = data.draw(st.integers(0, max(0, self.source.demand)))
+        waiting = [len(list(edge.inlet.waiting())) for edge in self.left]
+        self.source.dispatch(range(self.sent, self.sent + count))
+        self.sent += count
+        assert [len(list(edge.inlet.waiting())) for edge in self.left] == waiting
+
+    @precondition(lambda self: any(edge.inlet for edge in [*self.here, *self.left]))
+    @rule(data=st.data())
+    def handle(self, data: st.DataObject) -> None:
+        busy = [edge for edge in [*self.here, *self.left] if edge.inlet]
+        self.gone += take(data.draw(st.sampled_from(busy)).inlet)
+
+    @invariant()
+    def nothing_is_lost_or_doubled_and_who_stays_is_served(self) -> None:
+        waiting = [event for edge in [*self.here, *self.left] for event in edge.inlet.waiting()]
+        assert len({*waiting, *self.gone}) == len(waiting) + len(self.gone) == self.sent - self.source.backlog
+        for edge in self.here:
+            assert len(list(edge.inlet.waiting())) <= edge.credit.max_demand
+        if self.here and not any(edge.inlet for edge in self.here):
+            # All of them are idle, so all of them have asked: more may be sent, or what waits is on its way.
+            assert self.source.demand > 0
+
+
+TestLeavingMachine = LeavingMachine.TestCase
 
 
 def test_what_was_taken_out_of_the_backlog_is_asked_for_anew() -> None:

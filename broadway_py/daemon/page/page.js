@@ -225,11 +225,12 @@ function card(pipeline, then, elapsed) {
   const mayAct = paused || pipeline.state === "running";
   const button = node("button", { type: "button", disabled: mayAct ? null : "" }, paused ? "Resume" : "Pause");
   button.addEventListener("click", () => act(pipeline.name, paused ? "resume" : "pause", button));
-  const state = ready || pipeline.state !== "running" ? pipeline.state : "not ready";
+  const trouble = pipeline.breaker_open ? "degraded" : "not ready";
+  const state = ready || pipeline.state !== "running" ? pipeline.state : trouble;
   const shown = Object.entries(outcomes).filter(([outcome, count]) => count || outcome === "acked");
   return node("section", { class: "pipeline", "data-pipeline": pipeline.name },
     node("div", { class: "title" }, node("h2", {}, pipeline.name),
-      node("span", { class: `badge ${state === "not ready" ? "bad" : TONE[state] || ""}` }, state), button),
+      node("span", { class: `badge ${state === trouble ? "bad" : TONE[state] || ""}` }, state), button),
     ready || paused ? "" : node("ul", { class: "troubles" }, ...pipeline.reasons.map((why) => node("li", {}, why))),
     node("dl", { class: "numbers" },
       bigNumber("settled", rate(settledRate), "msg/s"),

@@ -8,13 +8,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Final, NoReturn
+from typing import Annotated, Any, BinaryIO, NoReturn
 
 try:
     import typer
 except ImportError:
     sys.exit("broadway: the command needs typer, which is not installed: pip install 'broadway-py[daemon]'")
 
+from broadway_py.cli import dlq
+from broadway_py.cli.endings import INTERRUPTED, fail, sentences
 from broadway_py.daemon import logs
 from broadway_py.daemon.settings import read_settings
 from broadway_py.daemon.watch import ExitCode, leave
@@ -41,8 +43,7 @@ Assignments = Annotated[
     ),
 ]
 
-# What a shell shows for a program that Ctrl-C ended.
-_INTERRUPTED: Final = 130
+app.add_typer(dlq.commands, name="dlq")
 
 
 def main() -> NoReturn:
@@ -50,22 +51,8 @@ def main() -> NoReturn:
     try:
         app()
     except KeyboardInterrupt:
-        sys.exit(_INTERRUPTED)
+        sys.exit(INTERRUPTED)
     raise AssertionError("typer always exits")
-
-
-@contextmanager
-def _sentences() -> Iterator[None]:
-    """What is wrong with the settings, as one sentence and exit code 2."""
-    try:
-        yield
-    except OptionsError as wrong:
-        _fail(wrong, ExitCode.USAGE)
-
-
-def _fail(error: BroadwayError | str, code: int) -> NoReturn:
-    typer.echo(f"broadway: {logs.mask_credentials(str(error))}", err=True)
-    raise typer.Exit(code)
 
 
 def _version(wanted: bool) -> None:
@@ -97,6 +84,10 @@ def _broadway(
       # put the lines of a file on the queue that a pipeline reads
 
       broadway send orders.yaml lines.txt
+
+      # what has failed for good, and once more with it
+
+      broadway dlq ls --queue var/queue.db:orders
 
     Exit codes: 0 clean, 1 crash, 2 usage or settings,
     75 the drain ran out of time.
@@ -130,7 +121,7 @@ def run(
     from broadway_py.daemon.runner import run_settings  # noqa: PLC0415  # keeps --help fast
 
     more = [] if workers is None else [f"workers={workers}"]
-    with _sentences():
+    with sentences():
         settings = read_settings(files, assignments=[*(assignments or []), *more])
         logs.configure(settings.log)
         try:
@@ -154,7 +145,7 @@ def check(files: Files, assignments: Assignments = None) -> None:
     """
     from broadway_py.daemon.loader import check_pipelines  # noqa: PLC0415  # keeps --help fast
 
-    with _sentences():
+    with sentences():
         settings = read_settings(files, assignments=assignments or [])
     wrong = check_pipelines(settings)
     for one in wrong:
@@ -181,7 +172,7 @@ def topology(
     """
     from broadway_py.daemon.loader import build_pipelines  # noqa: PLC0415  # keeps --help fast
 
-    with _sentences():
+    with sentences():
         settings = read_settings(files, assignments=assignments or [])
         shapes = [pipeline.topology() for pipeline in build_pipelines(settings)]
     if as_json:
@@ -235,7 +226,7 @@ def send(
     from broadway_py.daemon.send import queue_file, target_of  # noqa: PLC0415  # keeps --help fast
 
     given = list(arguments or [])
-    with _sentences():
+    with sentences():
         if queue is not None:
             target = queue_file(queue)
         elif given:
@@ -247,7 +238,7 @@ def send(
         else:
             raise OptionsError((), "send: name a settings file, or a queue with --queue FILE:NAME")
     if len(given) > 1:
-        _fail(f"send: one input at a time, got {', '.join(given)}", ExitCode.USAGE)
+        fail(f"send: one input at a time, got {', '.join(given)}", ExitCode.USAGE)
     with _input(given[0] if given else "-") as stream:
         _send(stream, target)
 
@@ -268,8 +259,8 @@ def _send(stream: BinaryIO, target: Any) -> None:
     except (BroadwayError, KeyboardInterrupt) as ended:
         _end_line()
         reason = "interrupted" if isinstance(ended, KeyboardInterrupt) else ended
-        code = _INTERRUPTED if isinstance(ended, KeyboardInterrupt) else ExitCode.CRASH
-        _fail(f"{reason}; {sent:,} lines were put before that", code)
+        code = INTERRUPTED if isinstance(ended, KeyboardInterrupt) else ExitCode.CRASH
+        fail(f"{reason}; {sent:,} lines were put before that", code)
     _end_line()
     typer.echo(f"{sent:,} {'line was' if sent == 1 else 'lines were'} put on the queue")
 
@@ -287,6 +278,6 @@ def _input(name: str) -> Iterator[BinaryIO]:
     try:
         stream = Path(name).open("rb")  # noqa: SIM115  # closed below, outside the except
     except OSError as failed:
-        _fail(f"{name}: cannot be read: {failed.strerror}", ExitCode.USAGE)
+        fail(f"{name}: cannot be read: {failed.strerror}", ExitCode.USAGE)
     with stream:
         yield stream

@@ -1,0 +1,172 @@
+"""``broadway dlq``: looking after dead letters."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Annotated, TypeVar
+
+import typer
+
+from broadway_py.cli.endings import INTERRUPTED, fail, sentences
+from broadway_py.daemon import dlq as letters
+from broadway_py.daemon.watch import ExitCode
+from broadway_py.errors import BroadwayError, OptionsError
+from broadway_py.storage.queue_file import QueueFile
+from broadway_py.storage.queue_rows import DeadHead
+
+__all__ = ["commands"]
+
+R = TypeVar("R")
+
+commands = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Look after the dead letters of a queue.")
+
+QueuePlace = Annotated[
+    str, typer.Option("--queue", metavar="FILE:NAME", help="The embedded queue whose dead letters are meant.")
+]
+Ids = Annotated[list[int] | None, typer.Argument(metavar="[ID]...", help="As `broadway dlq ls` shows them.")]
+Cause = Annotated[str | None, typer.Option(metavar="CAUSE", help="Only those that failed for this cause.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+
+
+@commands.command("ls")
+def ls(queue: QueuePlace, cause: Cause = None) -> None:
+    """List the dead letters: when and why each failed; no payloads.
+
+    [bold]Examples[/]
+
+      broadway dlq ls --queue var/queue.db:orders
+
+      broadway dlq ls --queue var/queue.db:orders --cause timeout
+    """
+    with sentences():
+        heads = _with_queue(queue, lambda file: letters.select(file, (), cause))
+    if not heads:
+        typer.echo("no dead letters")
+        return
+    typer.echo("\n".join(letters.drawn(heads)))
+
+
+@commands.command("show")
+def show(
+    number: Annotated[int, typer.Argument(metavar="ID", help="As `broadway dlq ls` shows it.")],
+    queue: QueuePlace,
+    payload: Annotated[bool, typer.Option("--payload", help="Print the payload as it is, and nothing else.")] = False,
+) -> None:
+    """Show all that is known about one dead letter; its payload only when asked for.
+
+    [bold]Examples[/]
+
+      broadway dlq show 17 --queue var/queue.db:orders
+
+      broadway dlq show 17 --queue var/queue.db:orders --payload > letter.json
+    """
+
+    async def found(file: QueueFile) -> tuple[DeadHead, bytes]:
+        (head,) = await letters.select(file, (number,), None)
+        return head, (await file.dead_payload(number) or b"") if payload else b""
+
+    with sentences():
+        head, raw = _with_queue(queue, found)
+    if payload:
+        typer.echo(raw, nl=False)
+        return
+    typer.echo("\n".join(letters.shown(head)))
+
+
+@commands.command("replay")
+def replay(
+    queue: QueuePlace,
+    ids: Ids = None,
+    cause: Cause = None,
+    rate: Annotated[
+        str | None, typer.Option(metavar="N/s", help="At most so many in a second (/s), minute (/m) or hour (/h).")
+    ] = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Put dead letters back into their queue, as if new; without ID and --cause, all of them.
+
+    [bold]Examples[/]
+
+      broadway dlq replay 17 18 --queue var/queue.db:orders
+
+      broadway dlq replay --queue var/queue.db:orders --cause timeout --rate 50/s
+
+      broadway dlq replay --queue var/queue.db:orders --dry-run
+    """
+    moved = 0
+
+    def progress(count: int) -> None:
+        nonlocal moved
+        moved = count
+
+    async def back(file: QueueFile) -> int:
+        chosen = [head.id for head in await letters.select(file, ids or (), cause)]
+        return len(chosen) if dry_run else await letters.replay(file, chosen, per_second, progress)
+
+    with sentences():
+        per_second = None if rate is None else letters.rate_of(rate)
+        count = _with_queue(queue, back, lambda: f"; {_letters(moved)} put back before that")
+    typer.echo(f"{_letters(count)} {'would be ' if dry_run else ''}put back into the queue")
+
+
+@commands.command("purge")
+def purge(
+    queue: QueuePlace,
+    ids: Ids = None,
+    cause: Cause = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Remove dead letters for good; without ID and --cause, all of them. Asks before it does.
+
+    [bold]Examples[/]
+
+      broadway dlq purge 17 --queue var/queue.db:orders
+
+      broadway dlq purge --queue var/queue.db:orders --cause invalid --yes
+    """
+
+    async def gone(file: QueueFile) -> int:
+        chosen = [head.id for head in await letters.select(file, ids or (), cause)]
+        if dry_run or not chosen:
+            return len(chosen)
+        if not yes and not _agreed(f"Remove {_letters(len(chosen))} for good?"):
+            return 0
+        return await file.discard_dead(chosen)
+
+    with sentences():
+        count = _with_queue(queue, gone)
+    typer.echo(f"{_letters(count)} {'would be ' if dry_run else ''}removed")
+
+
+def _letters(count: int) -> str:
+    return f"{count:,} dead letter{'' if count == 1 else 's'}"
+
+
+def _agreed(question: str) -> bool:
+    if not _is_terminal():
+        raise OptionsError((), "dlq purge: nobody can be asked here, for this is no terminal: say --yes, or --dry-run")
+    return typer.confirm(question)
+
+
+def _is_terminal() -> bool:
+    return sys.stdin.isatty()
+
+
+def _with_queue(queue: str, work: Callable[[QueueFile], Awaitable[R]], so_far: Callable[[], str] = str) -> R:
+    """Do *work* with the queue open; what goes wrong ends the command, with what *so_far* says."""
+
+    async def run() -> R:
+        async with letters.opened(letters.place_of(queue)) as file:
+            return await work(file)
+
+    try:
+        return asyncio.run(run())
+    except OptionsError:
+        raise
+    except BroadwayError as failed:
+        fail(f"{failed}{so_far()}", ExitCode.CRASH)
+    except KeyboardInterrupt:
+        fail(f"interrupted{so_far()}", INTERRUPTED)

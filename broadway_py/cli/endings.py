@@ -1,0 +1,33 @@
+"""How commands end: one sentence and an exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final, NoReturn
+
+import typer
+
+from broadway_py.daemon import logs
+from broadway_py.daemon.watch import ExitCode
+from broadway_py.errors import BroadwayError, OptionsError
+
+__all__ = ["INTERRUPTED", "fail", "sentences"]
+
+#: What a shell shows for a program that Ctrl-C ended.
+INTERRUPTED: Final = 130
+
+
+@contextmanager
+def sentences() -> Iterator[None]:
+    """What is wrong with the settings, as one sentence and exit code 2."""
+    try:
+        yield
+    except OptionsError as wrong:
+        fail(wrong, ExitCode.USAGE)
+
+
+def fail(error: BroadwayError | str, code: int) -> NoReturn:
+    """Say *error*, without credentials, and leave with *code*."""
+    typer.echo(f"broadway: {logs.mask_credentials(str(error))}", err=True)
+    raise typer.Exit(code)

@@ -1,0 +1,76 @@
+"""One message into many: a parent is settled when all the messages spawned from it are."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from typing import Any
+
+from broadway_py._core.ledger import Ledger, Receipt
+from broadway_py.acknowledger import Acknowledger
+from broadway_py.message import Acknowledgement, Failed, Message
+
+__all__ = ["Family", "found_family"]
+
+Conclude = Callable[[Sequence[Message[Any]], Sequence[Message[Any]]], Awaitable[None]]
+GiveBack = Callable[[Sequence[Message[Any]]], Awaitable[None]]
+
+
+class Family(Acknowledger):
+    """Acknowledges the children of one parent, and the parent after the last of them.
+
+    The parent is given back when a child was, fails when a child failed (with its cause), and is acked otherwise.
+
+    Args:
+        parent: whose settlement waits.
+        children: how many there are.
+        conclude: settles the parent, as successful or as failed.
+        give_back: gives the parent back.
+    """
+
+    def __init__(self, parent: Message[Any], children: int, conclude: Conclude, give_back: GiveBack) -> None:
+        self._parent = parent
+        self._children = children
+        self._open = children
+        self._failed: list[Message[Any]] = []
+        self._returned = False
+        self._conclude = conclude
+        self._give_back = give_back
+
+    async def ack(self, ref: Hashable, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]) -> None:
+        """Count; settle the parent after the last child."""
+        self._failed.extend(failed)
+        await self._leave(len(successful) + len(failed))
+
+    async def release(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
+        """Count; the parent goes back after the last child, to be spawned from anew."""
+        self._returned = True
+        await self._leave(len(messages))
+
+    async def _leave(self, count: int) -> None:
+        self._open -= count
+        if self._open:
+            return
+        parent = self._parent
+        if self._returned:
+            await self._give_back([parent])
+        elif self._failed:
+            first = self._failed[0].status or Failed("failed")
+            reason = (
+                f"{len(self._failed)} of {self._children} messages spawned from it failed; the first: {first.cause}"
+            )
+            parent.status = Failed(first.cause, reason, first.exception)
+            await self._conclude((), [parent])
+        else:
+            await self._conclude([parent], ())
+
+
+def found_family(parent: Message[Any], books: Ledger, now: float, conclude: Conclude, give_back: GiveBack) -> None:
+    """Make *parent* wait for its children, which are entered into *books* of their own: they are no deliveries."""
+    children = parent._children or []
+    family = Family(parent, len(children), conclude, give_back)
+    receipt = Receipt(books, now)
+    receipt.producer = parent.producer or ""
+    for child in children:
+        child._acknowledgement = Acknowledgement(family)
+        child._receipt = receipt
+    books.receive(receipt, len(children), sum(child.size for child in children))

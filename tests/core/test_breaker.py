@@ -1,0 +1,179 @@
+"""When so much fails that the sink must be at fault."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broadway_py._core.breaker import CircuitBreaker
+
+
+def state_of(breaker: CircuitBreaker) -> str:
+    """Read anew: the type checker takes it for what the last comparison said."""
+    return breaker.state
+
+
+def opened(first_wait_s: float = 1.0, most_wait_s: float = 30.0) -> CircuitBreaker:
+    """One that has opened at the time 0."""
+    breaker = CircuitBreaker(0.5, 10, first_wait_s, most_wait_s)
+    breaker.note(0, 10, 0.0)
+    assert state_of(breaker) == "open"
+    return breaker
+
+
+@pytest.mark.parametrize(
+    ("rounds", "state"),
+    [
+        ([(0, 9)], "closed"),  # too few to judge
+        ([(0, 10)], "open"),
+        ([(5, 5)], "closed"),  # not more than the ratio
+        ([(4, 6)], "open"),
+        ([(10, 0), (0, 5)], "closed"),
+        ([(10, 0), (0, 5), (0, 1)], "open"),  # the oldest leave as new ones come
+        ([(1_000_000, 0), (0, 10)], "open"),  # a long good life does not hide that all of it fails now
+        ([(1, 0)] * 10 + [(0, 1)] * 5, "closed"),
+        ([(1, 0)] * 10 + [(0, 1)] * 6, "open"),
+        ([(0, 1), (1, 0)] * 100, "closed"),
+        ([(0, 5), (20, 0), (0, 5)], "closed"),  # failures that were long ago do not count
+        ([], "closed"),
+        ([(0, 0)] * 100, "closed"),
+    ],
+)
+def test_it_opens_when_more_than_the_ratio_of_the_last_ones_failed(rounds: list[tuple[int, int]], state: str) -> None:
+    breaker = CircuitBreaker(0.5, 10)
+    for successes, failures in rounds:
+        breaker.note(successes, failures, 0.0)
+
+    assert state_of(breaker) == state
+
+
+def test_it_lets_nothing_through_before_the_wait_is_over_and_one_after_it() -> None:
+    breaker = opened(first_wait_s=2.0)
+
+    assert breaker.probe_at == 2.0
+    assert not breaker.may_probe(1.999)
+    assert state_of(breaker) == "open"
+    assert breaker.may_probe(2.0)
+    assert state_of(breaker) == "half_open"
+    assert not breaker.may_probe(2.0)
+
+
+def test_a_closed_one_needs_no_probe() -> None:
+    assert not CircuitBreaker(0.5, 10).may_probe(1e9)
+
+
+def test_a_good_probe_closes_it_and_the_past_is_forgotten() -> None:
+    breaker = opened()
+    assert breaker.may_probe(1.0)
+    breaker.note(1, 0, 1.5)
+    assert state_of(breaker) == "closed"
+
+    breaker.note(0, 9, 2.0)
+    assert state_of(breaker) == "closed"
+    breaker.note(0, 1, 2.0)
+    assert state_of(breaker) == "open"
+    assert breaker.probe_at == 3.0
+
+
+def test_the_waits_between_bad_probes_double_up_to_the_most() -> None:
+    breaker = opened(first_wait_s=1.0, most_wait_s=6.0)
+    waits = [breaker.probe_at]
+    for _ in range(5):
+        now = breaker.probe_at
+        assert breaker.may_probe(now)
+        breaker.note(0, 1, now)
+        assert state_of(breaker) == "open"
+        waits.append(breaker.probe_at - now)
+
+    assert waits == [1.0, 2.0, 4.0, 6.0, 6.0, 6.0]
+
+
+def test_after_a_good_probe_the_waits_begin_anew() -> None:
+    breaker = opened()
+    for _ in range(4):
+        assert breaker.may_probe(breaker.probe_at)
+        breaker.note(0, 1, breaker.probe_at)
+    assert breaker.may_probe(breaker.probe_at)
+    breaker.note(1, 0, breaker.probe_at)
+
+    breaker.unavailable(1000.0)
+    assert breaker.probe_at == 1001.0
+
+
+def test_a_probe_without_an_outcome_is_followed_by_another_after_the_same_wait() -> None:
+    breaker = opened()
+    assert breaker.may_probe(1.0)
+    breaker.note(0, 0, 1.5)
+
+    assert state_of(breaker) == "half_open"
+    assert not breaker.may_probe(1.9)
+    assert breaker.may_probe(2.0)
+
+
+def test_what_was_under_way_when_it_opened_changes_nothing() -> None:
+    breaker = opened(first_wait_s=5.0)
+    breaker.note(100, 0, 1.0)
+    breaker.note(0, 100, 2.0)
+    breaker.unavailable(3.0)
+
+    assert (breaker.state, breaker.probe_at) == ("open", 5.0)
+
+
+def test_one_that_is_unavailable_opens_it_at_once() -> None:
+    breaker = CircuitBreaker(0.5, 10)
+    breaker.note(1_000, 0, 0.0)
+    breaker.unavailable(7.0)
+
+    assert (breaker.state, breaker.probe_at) == ("open", 8.0)
+
+
+def test_a_probe_that_finds_it_unavailable_waits_longer() -> None:
+    breaker = opened()
+    assert breaker.may_probe(1.0)
+    breaker.unavailable(1.0)
+
+    assert (breaker.state, breaker.probe_at) == ("open", 3.0)
+
+
+@given(
+    st.sampled_from([0.1, 0.25, 0.5, 0.75, 0.9]),
+    st.integers(1, 20),
+    st.lists(st.booleans(), max_size=300),
+)
+def test_of_single_messages_it_looks_at_exactly_the_last(ratio: float, over: int, fails: list[bool]) -> None:
+    breaker = CircuitBreaker(ratio, over)
+    for number, failed in enumerate(fails, 1):
+        breaker.note(int(not failed), int(failed), 0.0)
+        last = fails[max(0, number - over) : number]
+        should_open = len(last) == over and sum(last) > ratio * over
+        assert (breaker.state == "open") == should_open
+        if should_open:
+            return
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), max_size=200))
+def test_it_never_opens_while_at_most_the_ratio_of_every_round_fails(rounds: list[tuple[int, int]]) -> None:
+    breaker = CircuitBreaker(0.5, 20)
+    for a, b in rounds:
+        breaker.note(max(a, b), min(a, b), 0.0)
+        assert state_of(breaker) == "closed"
+
+
+@given(st.lists(st.sampled_from(["good", "bad", "away", "lost"]), max_size=60))
+def test_it_is_open_or_probing_until_a_probe_succeeds(probes: list[str]) -> None:
+    breaker, now = opened(), 0.0
+    for outcome in probes:
+        assert breaker.probe_at > now
+        assert breaker.probe_at - now <= 30.0
+        now = breaker.probe_at
+        assert breaker.may_probe(now)
+        if outcome == "good":
+            breaker.note(1, 0, now)
+            assert state_of(breaker) == "closed"
+            return
+        if outcome == "bad":
+            breaker.note(0, 1, now)
+        elif outcome == "away":
+            breaker.unavailable(now)
+        assert state_of(breaker) == ("half_open" if outcome == "lost" else "open")
