@@ -10,7 +10,7 @@ from pathlib import Path
 
 import broadway_py
 
-#: What needs an extra: the daemon and its metrics, the command, the RabbitMQ connector, the example with its own metric.
+#: What needs an extra: the daemon and its metrics, the command, the RabbitMQ connector, an example with its own metric.
 OF_EXTRAS = (
     "broadway_py.__main__",
     "broadway_py.cli",
