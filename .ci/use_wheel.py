@@ -10,11 +10,12 @@ from pathlib import Path
 
 import broadway_py
 
-#: What needs an extra: the daemon and its metrics, the command, the RabbitMQ connector.
+#: What needs an extra: the daemon and its metrics, the command, the RabbitMQ connector, an example with its own metric.
 OF_EXTRAS = (
     "broadway_py.__main__",
     "broadway_py.cli",
     "broadway_py.daemon",
+    "broadway_py.examples.shipments",
     "broadway_py.metrics",
     "broadway_py.producers.rabbitmq",
 )

@@ -1,0 +1,108 @@
+"""Mutation testing of the three modules on which everything rests, with mutmut: ``make mutation``.
+
+mutmut makes small changes, one at a time, and runs ``tests/core``: a change that no test notices has survived. It runs
+in a copy of the tree and in an environment of its own (``.cache/mutation``), so the project does not depend on it. The
+exit status is 1 when in one of the modules fewer than :data:`LEAST_KILLED` of the changes were noticed.
+
+Each of mutmut's changes must be noticed in one run of the tests by one process; a test whose parameters are used up by
+its first run (a generator, say) does not work there.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import venv
+from collections import Counter
+from pathlib import Path
+from typing import Final
+
+from tests.sabotage.tree import copy_tree
+
+__all__ = ["LEAST_KILLED", "main"]
+
+_ROOT: Final = Path(__file__).resolve().parents[2]
+_ENVIRONMENT: Final = _ROOT / ".cache" / "mutation"
+_MUTMUT: Final = "mutmut==3.8.1"
+_MODULES: Final = ("settlement", "demand", "batching")
+
+#: Of a module's mutants, this part must be noticed.
+LEAST_KILLED: Final = 0.9
+
+_MUTATED: Final = "\n    ".join(f"broadway_py/_core/{module}.py" for module in _MODULES)
+_SETTINGS: Final = f"""\
+[mutmut]
+source_paths = broadway_py
+only_mutate =
+    {_MUTATED}
+pytest_add_cli_args_test_selection = tests/core
+pytest_add_cli_args = --hypothesis-seed=0
+"""
+#: A mutant that loops for ever is noticed by its time-out.
+_NOTICED: Final = ("killed", "timeout")
+
+
+def main() -> int:
+    """Run mutmut, print what survived and a table; 0 when enough was noticed."""
+    program = _mutmut()
+    with tempfile.TemporaryDirectory(prefix="mutation-") as scratch:
+        tree = Path(scratch) / "tree"
+        copy_tree(_ROOT, tree)
+        (tree / "setup.cfg").write_text(_SETTINGS)
+        environment = {**os.environ, "PYTHONPATH": ""}
+        run = subprocess.run(
+            [str(program), "run", "--max-children", "2"], cwd=tree, env=environment, check=False, capture_output=True
+        )
+        if run.returncode:
+            print(run.stdout.decode(errors="replace")[-5000:], run.stderr.decode(errors="replace")[-2000:])
+            print(f"mutmut failed with status {run.returncode}: the tests must pass without a mutation first")
+            return 1
+        results = _output(program, tree, "results", "--all", "true")
+        statuses = dict(line.strip().split(": ", 1) for line in results.splitlines() if ": " in line)
+        for mutant, status in sorted(statuses.items()):
+            if status not in _NOTICED:
+                print(_output(program, tree, "show", mutant))
+    return _judged(statuses)
+
+
+def _mutmut() -> Path:
+    """The program, installed if need be. It sees the packages of the environment that runs us."""
+    program = _ENVIRONMENT / "bin" / "mutmut"
+    stamp = _ENVIRONMENT / _MUTMUT
+    if not stamp.exists():
+        print(f"installing {_MUTMUT} into {_ENVIRONMENT.relative_to(_ROOT)}", flush=True)
+        venv.create(_ENVIRONMENT, clear=True, with_pip=True)
+        python = str(_ENVIRONMENT / "bin" / "python")
+        pins = str(_ROOT / "constraints.txt")
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "-c", pins, _MUTMUT], check=True)
+        own = sysconfig.get_path("purelib", vars={"base": str(_ENVIRONMENT)})
+        Path(own, "project.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        stamp.touch()
+    return program
+
+
+def _output(program: Path, tree: Path, *arguments: str) -> str:
+    return subprocess.run([str(program), *arguments], cwd=tree, check=True, capture_output=True, text=True).stdout
+
+
+def _judged(statuses: dict[str, str]) -> int:
+    total: Counter[str] = Counter()
+    noticed: Counter[str] = Counter()
+    for mutant, status in statuses.items():
+        module = mutant.split(".")[2]
+        total[module] += 1
+        noticed[module] += status in _NOTICED
+    good = True
+    for module in _MODULES:
+        part = noticed[module] / total[module] if total[module] else 0.0
+        good = good and part >= LEAST_KILLED
+        print(f"_core/{module + '.py':<16} {noticed[module]:>4} of {total[module]:>4} mutants noticed, {part:.1%}")
+    print(f"{sum(noticed.values())} of {sum(total.values())}; at least {LEAST_KILLED:.0%} in each file is wanted")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
