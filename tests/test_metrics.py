@@ -63,6 +63,7 @@ def test_every_metric_of_a_pipeline_has_the_promised_name_and_labels() -> None:
         "broadway_connections_lost_total": of_producer,
         "broadway_rate_limit_wait_seconds_total": ["pipeline"],
         "broadway_stuck_handlers": ["pipeline"],
+        "broadway_breaker_open": ["pipeline"],
     }
     assert {name: found.get(name) for name in expected} == expected
 

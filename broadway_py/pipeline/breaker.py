@@ -96,7 +96,7 @@ class BreakerGuard:
         for source in chosen:
             source.probe()
             # It may be waiting inside its producer since before the breaker opened.
-            await source.set_paused(paused=self._gate.paused)
+            await self._tell(source, paused=self._gate.paused)
 
     async def _go_on(self) -> None:
         self._log.warning("the breaker closed: a probe succeeded; fetching goes on")
@@ -106,4 +106,12 @@ class BreakerGuard:
     async def _tell_sources(self) -> None:
         async with asyncio.TaskGroup() as group:
             for source in self._sources:
-                group.create_task(source.set_paused(paused=self._gate.closed))
+                group.create_task(self._tell(source, paused=self._gate.closed))
+
+    async def _tell(self, source: Source, *, paused: bool) -> None:
+        try:
+            await source.set_paused(paused=paused)
+        except Exception as error:  # noqa: BLE001  # the producer's code: without the guard, nothing would ever go on
+            self._log.error(
+                "a producer could not be paused or resumed", producer=source.layer, exception=type(error).__name__
+            )

@@ -66,8 +66,14 @@ class FailureDesk:
 
     def in_place(self, message: Message[Any]) -> float | None:
         """Seconds after which a failed *message* is tried again where it is; None: its failure is to be settled."""
-        verdict = self._rules.decide(message.status or Failed("failed"), message.attempt or 1)
+        status = message.status or Failed("failed")
+        is_away = self.breaker is not None and self.breaker.state != "closed"
+        verdict = self._rules.decide(status, message.attempt or 1, is_sink_away=is_away and _is_suspect(status))
         return verdict.delay_s if self.ordered and verdict.action == "retry" else None
+
+    def failed_in_place(self, failed: Sequence[Message[Any]]) -> None:
+        """Count *failed*, which will be tried again where they are, for the breaker."""
+        self._tell_breaker(failed, 0)
 
     def decide(self, failed: Sequence[Message[Any]], successes: int) -> Decided:
         """Where each of *failed* goes; *successes* were handled well beside them."""
@@ -100,8 +106,10 @@ class FailureDesk:
 
 
 def _is_suspect(status: Failed) -> bool:
-    """True when the failure may be the fault of what the handlers need; a handler that says what is to become of its
-    message speaks of the message."""
+    """True when the failure may be the fault of what the handlers need.
+
+    It is not when the handler says what is to become of its message: that speaks of the message.
+    """
     return status.cause in _SUSPECT and not isinstance(status.exception, Reject | RetryLater)
 
 

@@ -358,6 +358,7 @@ class Processor(Worker):
     async def _await_result(self, message: Message[Any], awaitable: Any) -> None:
         """A plain function that returned an awaitable is an async one in disguise (a decorator's wrapper, often)."""
         self._in_callback = True
+        self.begin_call()
         try:
             returned = await awaitable
             if returned is not None and returned is not message:
@@ -368,6 +369,8 @@ class Processor(Worker):
             self._note_cancelled(message, cancelled)
         finally:
             self._in_callback = False
+            if self.end_call() and not self.cut:
+                message._status = self.timeout_failure()
 
     async def _send_children(self, chunk: Chunk) -> list[Message[Any]]:
         """Let the parents in *chunk* wait for their children, and send those on; the others."""

@@ -261,7 +261,11 @@ class Source(Worker):
                 return await copy.handle_demand(demand)
             await copy.resume()
             messages = await copy.handle_demand(demand)
-            await copy.pause()
+            try:
+                await copy.pause()
+            except ProducerError as error:
+                # What it gave is ours all the same.
+                self._report_lost(copy, error)
             return messages
         except asyncio.CancelledError:
             if self.was_cut():

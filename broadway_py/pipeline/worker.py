@@ -224,6 +224,7 @@ class Worker:
         if not again:
             return []
         self.shared.failures.note(self.layer, again)
+        desk.failed_in_place(again)
         until = self.shared.clock.monotonic() + max(delays[id(message)] or 0.0 for message in again)
         while self.shared.clock.monotonic() < until:
             if self.cut or self.shared.draining:

@@ -87,13 +87,19 @@ class Inlet(Generic[T]):
         """Take out the waiting events for which *unwanted* is true, and ask for others in their place."""
         removed: list[T] = []
         kept: deque[tuple[Edge[T], Sequence[T], int]] = deque()
+        last: dict[Edge[T], int] = {}
         asks: list[tuple[Edge[T], int]] = []
         for edge, chunk, ask_after in self._items:
             stay = [event for event in chunk if not unwanted(event)]
             if len(stay) != len(chunk):
                 removed.extend(event for event in chunk if unwanted(event))
             if stay:
+                last[edge] = len(kept)
                 kept.append((edge, stay, ask_after))
+            elif ask_after and edge in last:
+                # It was to be asked after the chunks before it; asking now would bring more than may wait here.
+                _, before, ask = kept[last[edge]]
+                kept[last[edge]] = (edge, before, ask + ask_after)
             elif ask_after:
                 asks.append((edge, ask_after))
         self._items = kept

@@ -610,6 +610,31 @@ async def test_a_source_that_has_nothing_does_not_keep_the_others_from_probing()
         assert sorted(broker.acked) == [0, 1, 2]
 
 
+async def test_a_producer_that_cannot_be_paused_does_not_keep_the_breaker_from_closing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    refusals = [OSError("no")]
+
+    class Stubborn(BrokerProducer):
+        async def pause(self) -> None:
+            if refusals:
+                raise refusals.pop()
+            await super().pause()
+
+    clock, sink = FakeClock(), Sink(Unavailable("the database"))
+    broker = Broker(clock, range(20))
+    pipeline = Calls(sink.use, producer=Stubborn(broker, "stubborn"))
+    pipeline.clock = clock
+    async with running(pipeline):
+        await clock.advance(0.5)
+        assert "a producer could not be paused or resumed" in events_logged(caplog)
+        sink.is_away = False
+        await clock.advance(60.0)
+        assert pipeline.stats().trouble is None
+
+    assert sorted(broker.acked) == list(range(20))
+
+
 async def test_a_submitted_message_probes_too() -> None:
     sink = Sink(Unavailable("the database"))
     pipeline = Calls(sink.use, producer=ManualProducer())

@@ -316,6 +316,27 @@ async def test_in_a_thread_the_message_fails_at_the_deadline_and_later_writes_to
     recorder.check_once()
 
 
+async def test_in_a_thread_too_each_message_of_the_chunk_has_the_whole_time_for_itself() -> None:
+    recorder = Recorder()
+    with blocking(1) as slow, blocking(2) as slower:
+        pipeline = LimitedThread(
+            lambda message: (slow if message.data == 1 else slower)(message),
+            producer=ManualProducer(*recorder.messages([1, 2])),
+        )
+        async with running(pipeline) as clock:
+            await slow.until_blocked()
+            await clock.advance(1.5)
+            slow.go.set()
+            await slower.until_blocked()
+            await clock.advance(1.9)
+            assert recorder.count == 0
+            await clock.advance(0.2)
+            assert recorder.failed == [2]
+
+    assert len(recorder.successful) == 1
+    recorder.check_once()
+
+
 async def test_the_slot_stays_taken_until_the_thread_returns_and_those_that_cannot_go_back_wait() -> None:
     recorder = Recorder()
     with blocking(2) as handler:
@@ -424,6 +445,23 @@ async def test_the_drain_does_not_wait_for_what_is_queued_before_a_stuck_thread(
     assert in_flight(pipeline) == 0
 
 
+async def test_an_async_handler_in_disguise_has_a_time_limit_too() -> None:
+    class Disguised(LimitedThread):
+        def handle_message(self, message: Message[Any]) -> Any:
+            return asyncio.Event().wait() if message.data == 1 else None
+
+    recorder = Recorder()
+    pipeline = Disguised(lambda _: None, producer=ManualProducer(*recorder.messages([1, 2])))
+    clock = clock_of(pipeline)
+    await pipeline.start()
+    await eventually(lambda: _advanced(clock, recorder, 2), timeout=DEADLINE, what="the time-out")
+    await soon(pipeline.stop())
+
+    assert (recorder.successful, recorder.failed) == ([2], [1])
+    assert recorder.statuses[1].cause == "timeout"
+    recorder.check_once()
+
+
 # --- batches --------------------------------------------------------------------------------------------------------
 
 
@@ -512,13 +550,13 @@ async def test_a_thread_that_returns_at_the_very_deadline_does_not_take_its_slot
         timeout=DEADLINE,
         what="the batches",
     )
-    await eventually(lambda: _advanced(clock, recorder), timeout=DEADLINE, what="the second batch")
+    await eventually(lambda: _advanced(clock, recorder, 4), timeout=DEADLINE, what="the second batch")
     await soon(pipeline.stop())
 
     assert (recorder.successful, recorder.failed) == ([3, 4], [1, 2])
     recorder.check_once()
 
 
-async def _advanced(clock: FakeClock, recorder: Recorder) -> bool:
+async def _advanced(clock: FakeClock, recorder: Recorder, count: int) -> bool:
     await clock.advance(1.0)
-    return recorder.count == 4
+    return recorder.count == count

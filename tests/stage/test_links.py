@@ -248,6 +248,19 @@ def test_what_is_taken_out_is_asked_for_anew_once_its_chunk_is_empty() -> None:
     assert source.demand == 4
 
 
+def test_what_is_taken_out_behind_a_chunk_that_stays_is_asked_for_after_that_chunk() -> None:
+    source, inlet = outlet(), Inlet[int](Wake())
+    source.subscribe(inlet, 3, 1)
+    source.dispatch([1])
+    source.dispatch([2])  # the second chunk is the one that asks for two
+
+    assert inlet.remove(lambda event: event == 2) == [2]
+    # One waits and one is to come: two more now would make four of at most three.
+    assert source.demand == 1
+    assert take_all(inlet) == [[1]]
+    assert source.demand == 3
+
+
 def test_taking_out_makes_room_for_what_waits_at_the_outlet() -> None:
     source, inlet = outlet(), Inlet[int](Wake())
     source.subscribe(inlet, 2, 1)
