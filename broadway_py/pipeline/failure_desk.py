@@ -101,7 +101,8 @@ class FailureDesk:
 
 def _is_suspect(status: Failed) -> bool:
     """True when the failure may be the fault of what the handlers need; a handler that says what is to become of its
-    message speaks of the message."""
+    message speaks of the message.
+    """
     return status.cause in _SUSPECT and not isinstance(status.exception, Reject | RetryLater)
 
 
