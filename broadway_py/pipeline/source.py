@@ -255,7 +255,7 @@ class Source(Worker):
                     await asyncio.sleep(0)
 
     async def _fetch(self, copy: Producer, demand: int) -> Sequence[Message[Any]] | None:
-        self._in_callback = True
+        self.in_callback = True
         try:
             if not self._probing:
                 return await copy.handle_demand(demand)
@@ -272,7 +272,7 @@ class Source(Worker):
                 return []
             raise ProducerError(_CANCELLED_BY_LIBRARY) from None
         finally:
-            self._in_callback = False
+            self.in_callback = False
 
     async def _take_in(self, messages: Sequence[Message[Any]]) -> None:
         """Enter *messages* into the books and send them on, as far as stop, pause and rate limit let them."""
@@ -367,14 +367,14 @@ class Source(Worker):
     async def _end_copy(self, copy: Producer) -> None:
         """Let the copy stop fetching and give back what it holds, and take in what it handed over meanwhile."""
         preparing = self._prepare_for_draining(copy)
-        self._in_callback = True
+        self.in_callback = True
         try:
             await preparing
         except asyncio.CancelledError:
             preparing.cancel()
             self.was_cut()
         finally:
-            self._in_callback = False
+            self.in_callback = False
         late = copy.end_draining()
         if late:
             await self._take_in(late)
