@@ -26,12 +26,12 @@ from broadway_py.pipeline.breaker import BreakerGuard
 from broadway_py.pipeline.build import batcher_names, build, named_producers, resize
 from broadway_py.pipeline.definition import check_class, resolve_callbacks
 from broadway_py.pipeline.failure_desk import FailureDesk
+from broadway_py.pipeline.gate import Gate
 from broadway_py.pipeline.processes import CallbackProcesses, layers_in_processes
 from broadway_py.pipeline.processor import Processor
 from broadway_py.pipeline.runtime import DrainReport, Runtime, Stages, announce
 from broadway_py.pipeline.settings import OPTION_NAMES, merged_options, resolve_options
 from broadway_py.pipeline.snapshot import take_snapshot
-from broadway_py.pipeline.source import Gate
 from broadway_py.pipeline.stats import PipelineState, PipelineStats
 from broadway_py.pipeline.topology import topology_of
 from broadway_py.pipeline.worker import Meter, Shared
