@@ -113,6 +113,11 @@ class Processor(Worker):
                 edge.ask(ask)
         return await self.nothing_comes(self.inlet)
 
+    def forget(self) -> None:
+        """After a crash: nothing is in hand any more, and what was taken out of it concerns no later message."""
+        super().forget()
+        self._runner.forget()
+
     def retire(self) -> None:
         """Take nothing more; finish what is here, then end."""
         for edge in list(self.inlet.edges):

@@ -114,10 +114,12 @@ class Worker:
         raise NotImplementedError
 
     def forget(self) -> None:
-        """After a crash: nothing is in hand any more."""
+        """After a crash: nothing is in hand any more, and no call is running."""
         self.held = ()
         self.busy_since = None
         self.in_callback = False
+        self._deadline = math.inf
+        self._timed_out = False
 
     def cut_off(self) -> None:
         """Stop what user code is running here; a settlement under way is left alone."""
