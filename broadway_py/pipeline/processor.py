@@ -33,6 +33,7 @@ class Processor(Worker):
         meter: of the pool.
         batchers: the batchers' names, each as the name messages may use for it.
         timeout_s: for one message; None: as long as it likes.
+        keyed: messages of a key come to this one and no other.
     """
 
     inlet: Inlet[Message[Any]]
@@ -44,12 +45,15 @@ class Processor(Worker):
         meter: Meter,
         batchers: Mapping[str, str],
         timeout_s: float | None = None,
+        *,
+        keyed: bool = False,
     ) -> None:
         super().__init__(shared, "processors", index, meter, timeout_s)
         self.inlet = Inlet(self.wake)
         #: Towards the batchers; None when there are none.
         self.outlet: Outlet[Message[Any]] | None = None
         self._batchers = batchers
+        self._keyed = keyed
         self._ordered = shared.desk is not None and shared.desk.ordered
         self._runner = self._choose_runner()
         # Settles parents after their children: in whichever task the last child ends, so never in the name of ours.
@@ -66,10 +70,12 @@ class Processor(Worker):
         """Work until every producer of this stage has ended, or until cut off."""
         inlet, outlet = self.inlet, self.outlet
         while not self.cut:
-            if outlet is not None and outlet.backlog:
+            if self.stuck and not self.shared.draining:
+                await self._wait_for_slot()
+            elif outlet is not None and outlet.backlog:
                 await self._wait_for_room()
             elif self.stuck:
-                if not await self.wait_for_slot() and await self._turn_away():
+                if await self._turn_away():
                     break
             elif self._later:
                 later, self._later = self._later, []
@@ -101,6 +107,15 @@ class Processor(Worker):
         since = clock.monotonic()
         await self.wake.wait()
         self.meter.backpressure_seconds += clock.monotonic() - since
+
+    async def _wait_for_slot(self) -> None:
+        if self._keyed:
+            # What is here belongs to this processor, whoever else is free.
+            await self.wait_for_slot()
+        else:
+            later, self._later = self._later, []
+            self._later = list(self.inlet.step_aside(later))
+            await self.wait_aside(self.inlet)
 
     async def _turn_away(self) -> bool:
         """The drain does not wait for the thread: what waits here goes back, or fails; True when no more can come."""
@@ -253,6 +268,7 @@ class Processor(Worker):
 
     def postpone(self, messages: Chunk) -> None:
         """Handle *messages*, of the chunk in hand, before anything that waits: once the slot is free."""
+        self._make_fresh(messages)
         self._later = [*messages, *self._later]
 
     def _sort(self, chunk: Chunk) -> tuple[Chunk, Chunk, Chunk]:

@@ -177,6 +177,18 @@ class Worker:
             await self.wake.wait()
         return not self.stuck
 
+    async def wait_aside(self, inlet: Inlet[Any]) -> None:
+        """Wait for the slot after *inlet* has stepped aside, and join again.
+
+        The drain does not wait for the thread. Then this worker joins only where nobody else is left, so that what
+        still comes is turned away rather than kept.
+        """
+        is_free = False
+        try:
+            is_free = await self.wait_for_slot()
+        finally:
+            inlet.rejoin(where_needed=not is_free)
+
     async def nothing_comes(self, inlet: Inlet[Any]) -> bool:
         """True when *inlet* is finished; else wait until something has changed."""
         if not inlet.finished:
