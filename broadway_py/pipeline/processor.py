@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from broadway_py import telemetry
@@ -246,13 +247,14 @@ class Processor(Worker):
         """Let the parents in *chunk* wait for their children, and send those on; the others."""
         others: list[Message[Any]] = []
         shared = self.shared
+        conclude = partial(self._parents.conclude, of_children=True)
         for message in chunk:
             children = message._children
             if children is None or message._status is not None:
                 others.append(message)
                 continue
             give_back = shared.settler.give_back
-            found_family(message, shared.children, shared.clock.monotonic(), self._parents.conclude, give_back)
+            found_family(message, shared.children, shared.clock.monotonic(), conclude, give_back)
             settle, forward, failed = self._sort(children)
             if settle or failed:
                 await self.conclude(settle, failed)

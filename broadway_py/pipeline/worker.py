@@ -227,15 +227,20 @@ class Worker:
         finally:
             self.in_callback = False
 
-    async def conclude(self, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]) -> None:
-        """The end of a round: ``handle_failed`` for the failed ones, then the settlement of both."""
+    async def conclude(
+        self, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]], *, of_children: bool = False
+    ) -> None:
+        """The end of a round: ``handle_failed`` for the failed ones, then the settlement of both.
+
+        With *of_children* they are parents, whose outcome is that of their children.
+        """
         if failed:
             for message in failed:
                 self.meter.failed[message.status.cause] += 1  # type: ignore[union-attr]  # failed messages have a status
             self.shared.failures.note(self.layer, failed)
             if self.shared.callbacks.handle_failed is not None:
                 await self._handle_failed(failed)
-        await self.shared.settler.settle(successful, failed)
+        await self.shared.settler.settle(successful, failed, of_children=of_children)
 
     async def _handle_failed(self, failed: Sequence[Message[Any]]) -> None:
         statuses = [message.status for message in failed]
