@@ -35,7 +35,6 @@ class FailureDesk:
     Args:
         policy: the user's.
         clock: for the breaker.
-        breaker_moved: called when the breaker opened, closed or began to probe.
         request_stop: for policies that stop the pipeline.
         ordered: retries happen in place, see :meth:`in_place`.
     """
@@ -45,7 +44,6 @@ class FailureDesk:
         policy: FailurePolicy,
         clock: Clock,
         *,
-        breaker_moved: Callable[[], None],
         request_stop: Callable[[], None],
         ordered: bool = False,
     ) -> None:
@@ -53,7 +51,8 @@ class FailureDesk:
         self.breaker = None if policy.breaker is None else CircuitBreaker(policy.breaker.ratio, policy.breaker.over)
         self.ordered = ordered
         self._clock = clock
-        self._breaker_moved = breaker_moved
+        #: Called when the breaker opened or closed; set by whoever carries that out.
+        self.breaker_moved: Callable[[], None] = _nobody
         self._request_stop = request_stop
 
     def note_successes(self, count: int) -> None:
@@ -65,7 +64,7 @@ class FailureDesk:
         before = breaker.state
         breaker.note(successes, failed, self._clock.monotonic())
         if breaker.state != before:
-            self._breaker_moved()
+            self.breaker_moved()
 
     def in_place(self, message: Message[Any]) -> float | None:
         """Seconds after which a failed *message* is tried again where it is; None: its failure is to be settled."""
@@ -117,10 +116,14 @@ class FailureDesk:
             before = breaker.state
             breaker.unavailable(self._clock.monotonic())
             if breaker.state != before:
-                self._breaker_moved()
+                self.breaker_moved()
             return
         suspects = [message for message in failed if message.status is not None and _is_suspect(message.status)]
         self._note(breaker, successes, [_name_of(message) for message in suspects])
+
+
+def _nobody() -> None:
+    """There is no breaker, or no stage is running yet."""
 
 
 def _is_suspect(status: Failed) -> bool:

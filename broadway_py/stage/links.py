@@ -83,14 +83,22 @@ class Inlet(Generic[T]):
         """The events that were not taken yet."""
         return (event for _, chunk, _ in self._items for event in chunk)
 
-    def remove(self, unwanted: Callable[[T], bool]) -> list[T]:
-        """Take out the waiting events for which *unwanted* is true, and ask for others in their place."""
+    def remove(self, unwanted: Callable[[T], bool], outlet: Outlet[T] | None = None) -> list[T]:
+        """Take out the waiting events for which *unwanted* is true, and ask for others in their place.
+
+        Args:
+            unwanted: says which.
+            outlet: only those that came from there; None: from anywhere.
+        """
         removed: list[T] = []
         kept: deque[tuple[Edge[T], Sequence[T], int]] = deque()
         last: dict[Edge[T], int] = {}
         asks: list[tuple[Edge[T], int]] = []
         for edge, chunk, ask_after in self._items:
-            stay = [event for event in chunk if not unwanted(event)]
+            if outlet is not None and edge.outlet is not outlet:
+                stay = list(chunk)
+            else:
+                stay = [event for event in chunk if not unwanted(event)]
             if len(stay) != len(chunk):
                 removed.extend(event for event in chunk if unwanted(event))
             if stay:

@@ -395,6 +395,8 @@ async def test_while_a_slot_is_stuck_the_other_processors_do_all_the_work() -> N
         pipeline = LimitedThread(handler, producer=producer, processors=processors)
         async with running(pipeline) as clock:
             await handler.until_blocked()
+            # The other one has nothing to do when the time is up.
+            await recorder.until(34)
             await clock.advance(2.0)
             # Also what had come to the stuck one already, and the rest of the chunk that it had in hand.
             await recorder.until(40)
@@ -488,10 +490,13 @@ async def test_while_a_batch_processor_is_stuck_the_other_one_takes_the_batches(
 
     batchers = {"default": Batcher(batch_size=1, concurrency=2, timeout=2.0)}
     try:
-        pipeline = Batched(producer=ManualProducer(*recorder.messages(range(20))), batchers=batchers)
+        producer = ManualProducer(*recorder.messages(range(10)))
+        pipeline = Batched(producer=producer, batchers=batchers)
         async with running(pipeline) as clock:
             assert await asyncio.to_thread(blocked.wait, DEADLINE)
+            await recorder.until(9)
             await clock.advance(2.0)
+            producer.feed.put(*recorder.messages(range(10, 20)))
             await recorder.until(20)
             check_books(pipeline)
             assert (sorted(recorder.successful), recorder.failed) == (list(range(1, 20)), [0])
