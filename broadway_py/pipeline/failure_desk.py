@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from broadway_py.clock import Clock
 from broadway_py.errors import Reject, RetryLater, Unavailable
 from broadway_py.message import Failed, Message
 from broadway_py.options import FailurePolicy
+from broadway_py.pipeline.failure_log import id_of
 
 __all__ = ["Decided", "FailureDesk"]
 
@@ -34,7 +35,6 @@ class FailureDesk:
     Args:
         policy: the user's.
         clock: for the breaker.
-        breaker_moved: called when the breaker opened, closed or began to probe.
         request_stop: for policies that stop the pipeline.
         ordered: retries happen in place, see :meth:`in_place`.
     """
@@ -44,7 +44,6 @@ class FailureDesk:
         policy: FailurePolicy,
         clock: Clock,
         *,
-        breaker_moved: Callable[[], None],
         request_stop: Callable[[], None],
         ordered: bool = False,
     ) -> None:
@@ -52,17 +51,20 @@ class FailureDesk:
         self.breaker = None if policy.breaker is None else CircuitBreaker(policy.breaker.ratio, policy.breaker.over)
         self.ordered = ordered
         self._clock = clock
-        self._breaker_moved = breaker_moved
+        #: Called when the breaker opened or closed; set by whoever carries that out.
+        self.breaker_moved: Callable[[], None] = _nobody
         self._request_stop = request_stop
 
-    def note(self, successes: int, suspects: int) -> None:
+    def note_successes(self, count: int) -> None:
         """Count for the breaker."""
-        breaker = self.breaker
-        if breaker is not None:
-            before = breaker.state
-            breaker.note(successes, suspects, self._clock.monotonic())
-            if breaker.state != before:
-                self._breaker_moved()
+        if self.breaker is not None:
+            self._note(self.breaker, count, ())
+
+    def _note(self, breaker: CircuitBreaker, successes: int, failed: Collection[Hashable]) -> None:
+        before = breaker.state
+        breaker.note(successes, failed, self._clock.monotonic())
+        if breaker.state != before:
+            self.breaker_moved()
 
     def in_place(self, message: Message[Any]) -> float | None:
         """Seconds after which a failed *message* is tried again where it is; None: its failure is to be settled."""
@@ -75,19 +77,30 @@ class FailureDesk:
         """Count *failed*, which will be tried again where they are, for the breaker."""
         self._tell_breaker(failed, 0)
 
-    def decide(self, failed: Sequence[Message[Any]], successes: int) -> Decided:
-        """Where each of *failed* goes; *successes* were handled well beside them."""
+    def decide(self, failed: Sequence[Message[Any]], successes: int, *, of_children: bool = False) -> Decided:
+        """Where each of *failed* goes; *successes* were handled well beside them.
+
+        With *of_children* they are parents that failed because a child did: that was counted with the child, and tried
+        again with it where order counts.
+        """
         was_probing = self.breaker is not None and self.breaker.state == "half_open"
-        self._tell_breaker(failed, successes)
+        if not of_children:
+            self._tell_breaker(failed, successes)
         is_away = self.breaker is not None and self.breaker.state != "closed"
         decided = Decided()
         for message in failed:
             status = message.status or Failed("failed")
             is_blameless = is_away and _is_suspect(status)
             verdict = self._rules.decide(status, message.attempt or 1, is_sink_away=is_blameless)
+            if of_children and self.ordered and verdict.action == "retry" and not is_blameless:
+                verdict = self._rules.last_word()
             # A probe comes again after a delay: given back, it could be the next one, again and again, and one message
             # with a fault of its own would keep the breaker open for ever.
             kind = _kind_of(message, verdict, gives_back=is_blameless and not was_probing)
+            if kind == "retry" and is_blameless:
+                # It was not its fault: what comes again is this attempt, or a sink that is back for a moment only
+                # would find messages whose attempts are used up.
+                message.attempt = (message.attempt or 1) - 1
             decided.by_kind.setdefault(kind, []).append(message)
             decided.delays_s[id(message)] = verdict.delay_s
             if verdict.action == "stop":
@@ -95,14 +108,22 @@ class FailureDesk:
         return decided
 
     def _tell_breaker(self, failed: Sequence[Message[Any]], successes: int) -> None:
-        statuses = [message.status for message in failed if message.status is not None]
-        if self.breaker is not None and any(isinstance(status.exception, Unavailable) for status in statuses):
-            before = self.breaker.state
-            self.breaker.unavailable(self._clock.monotonic())
-            if self.breaker.state != before:
-                self._breaker_moved()
+        breaker = self.breaker
+        if breaker is None:
             return
-        self.note(successes, sum(map(_is_suspect, statuses)))
+        statuses = [message.status for message in failed if message.status is not None]
+        if any(isinstance(status.exception, Unavailable) for status in statuses):
+            before = breaker.state
+            breaker.unavailable(self._clock.monotonic())
+            if breaker.state != before:
+                self.breaker_moved()
+            return
+        suspects = [message for message in failed if message.status is not None and _is_suspect(message.status)]
+        self._note(breaker, successes, [_name_of(message) for message in suspects])
+
+
+def _nobody() -> None:
+    """There is no breaker, or no stage is running yet."""
 
 
 def _is_suspect(status: Failed) -> bool:
@@ -111,6 +132,17 @@ def _is_suspect(status: Failed) -> bool:
     It is not when the handler says what is to become of its message: that speaks of the message.
     """
     return status.cause in _SUSPECT and not isinstance(status.exception, Reject | RetryLater)
+
+
+def _name_of(message: Message[Any]) -> Hashable:
+    """The same for each delivery of one message, as far as can be seen: what its source calls it, or its payload."""
+    name = id_of(message)
+    if name is not None:
+        return name
+    try:
+        return hash(message.raw)
+    except TypeError:
+        return id(message.raw)
 
 
 def _kind_of(message: Message[Any], verdict: Verdict, *, gives_back: bool) -> RoundKind:
