@@ -20,12 +20,13 @@ from broadway_py.errors import (
     OptionsError,
     PipelineNotRunning,
 )
+from broadway_py.log import logger
 from broadway_py.message import BatchMode, Message
 from broadway_py.options import INHERIT, Batcher, FailurePolicy, Processors, RateLimit, load
 from broadway_py.pipeline.breaker import BreakerGuard
 from broadway_py.pipeline.build import batcher_names, build, named_producers, resize, share_capacity
 from broadway_py.pipeline.definition import check_class, resolve_callbacks
-from broadway_py.pipeline.failure_desk import FailureDesk
+from broadway_py.pipeline.failure_desk import FailureDesk, plan_of
 from broadway_py.pipeline.processes import CallbackProcesses, layers_in_processes
 from broadway_py.pipeline.processor import Processor
 from broadway_py.pipeline.runtime import DrainReport, Runtime, Stages, announce
@@ -46,6 +47,8 @@ R = TypeVar("R")
 _LAST_WORD_S = 0.1
 
 _running: weakref.WeakSet[Pipeline[Any]] = weakref.WeakSet()
+
+log = logger("broadway_py.pipeline")
 
 
 def all_running() -> list[str]:
@@ -165,6 +168,7 @@ class Pipeline(Generic[T]):
             raise OptionsError(("ordered",), "needs partition_by, which says what must stay in order; got none")
         self._limit: RateLimit | None = resolved["rate_limit"]
         self._producers = named_producers(resolved["producer"])
+        self._check_failure()
         self._callbacks = resolve_callbacks(self, self.schema, self.transformer, has_batchers=bool(self.batchers))
         self._in_processes = layers_in_processes(self, self.processors, self.batchers)
         self._state: PipelineState = "new"
@@ -295,13 +299,27 @@ class Pipeline(Generic[T]):
     def _failure_desk(self) -> FailureDesk | None:
         if self.failure is None:
             return None
+        for name, producer in self._producers.items():
+            if self._failure_is_given and producer.says_what_failing_means:
+                log.info("failure= goes before the producer's on_failure=", pipeline=self.name, producer=name)
         return FailureDesk(
             self.failure,
             self.clock,
             breaker_moved=self._breaker_moved.set,
             request_stop=self._stop_wanted,
             ordered=self.ordered,
+            is_given=self._failure_is_given,
         )
+
+    @property
+    def _failure_is_given(self) -> bool:
+        # The default is one object, so whatever the user wrote is another one.
+        return self.failure is not Pipeline.failure
+
+    def _check_failure(self) -> None:
+        plan = None if self.failure is None else plan_of(self.failure, is_given=self._failure_is_given)
+        for producer in self._producers.values():
+            producer.check_failure(plan)
 
     def _build(self, shared: Shared) -> Runtime:
         if self._in_processes:

@@ -170,6 +170,7 @@ class Source(Worker):
             lost=lambda error: self._report_lost(copy, error),
         )
         copy.clock = self.shared.clock
+        copy.failure = None if self.shared.desk is None else self.shared.desk.plan
         self._lost = None
         self._preparing = None
         if not await self._unless_stopped(copy.open()):

@@ -62,6 +62,17 @@ class Connection(aio_pika.Connection):
             self.transport is not None and cast("aiormq.Connection", self.transport.connection).is_connection_was_stuck
         )
 
+    async def is_blocked(self) -> bool:
+        """Whether the broker has said that it takes no messages for now: its memory or disk is full."""
+        if self.transport is None:
+            return False
+        try:
+            async with asyncio.timeout(0):
+                await self.transport.connection.ready()
+        except TimeoutError:
+            return True
+        return False
+
     async def end(self) -> None:
         """Say goodbye, or drop the connection if that takes too long. Never raises for what the broker does."""
         try:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import socket
 import ssl
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from aio_pika.exceptions import CONNECTION_EXCEPTIONS
@@ -24,7 +27,7 @@ from aiormq.exceptions import (
 from broadway_py.errors import ProducerError, SourceRefused
 from broadway_py.producers.rabbitmq.options import RabbitMQOptions
 
-__all__ = ["LIBRARY_ERRORS", "of_after_connect", "of_loss", "of_open"]
+__all__ = ["LIBRARY_ERRORS", "of_after_connect", "of_loss", "of_open", "of_own_queue", "translated"]
 
 #: Everything that aio-pika and aiormq raise for what happens at the broker or on the way to it.
 LIBRARY_ERRORS: Final = CONNECTION_EXCEPTIONS
@@ -81,7 +84,7 @@ def _of_channel(error: ChannelClosed, options: RabbitMQOptions, where: str) -> P
         case ChannelNotFoundEntity() if "no exchange" in said:
             return ProducerError(f"a binding of {queue} cannot be made: {said}; create the exchange")
         case ChannelNotFoundEntity():
-            return ProducerError(f"{queue} does not exist; create it or set declare: active")
+            return ProducerError(f"queue {named!r} does not exist on {where}; create it or set declare: active")
         case ChannelLockedResource():
             return ProducerError(f"{queue} belongs to another connection: {said}")
         case ChannelPreconditionFailed():
@@ -90,6 +93,44 @@ def _of_channel(error: ChannelClosed, options: RabbitMQOptions, where: str) -> P
                 "make declare_options and consume_options fit the queue, or set declare: passive"
             )
     return ProducerError(f"RabbitMQ closed the channel for {queue} while it was set up: {said}")
+
+
+def of_own_queue(error: ChannelClosed, queue: str, where: str) -> ProducerError:
+    """Why a queue that we need beside the consumed one, for retries or dead letters, cannot be had."""
+    named, said = f"queue {queue!r} on {where}, which holds failed messages,", _said(error)
+    match error:
+        case ChannelAccessRefused():
+            return SourceRefused(
+                f"{named} may not be declared by this user: {said}; give the user the permission, "
+                "or let somebody else declare it and set dead_letter_declare: passive"
+            )
+        case ChannelPreconditionFailed():
+            return ProducerError(
+                f"{named} exists, but with other arguments: {said}; delete or rename it, or say its arguments in "
+                "dead_letter_arguments or retry_arguments"
+            )
+        case ChannelNotFoundEntity():
+            return ProducerError(f"{named} does not exist; create it or set dead_letter_declare: active")
+    return ProducerError(f"{named} cannot be declared: {said}")
+
+
+@contextlib.contextmanager
+def translated(sentence: Callable[[BaseException], ProducerError]) -> Iterator[None]:
+    """Let what the library raises out as what *sentence* makes of it; a TimeoutError passes.
+
+    A connection that dies cancels whatever waits on it: a CancelledError that nobody asked for is one of them.
+    """
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise sentence(error) from None
+    except TimeoutError:
+        raise
+    except LIBRARY_ERRORS as error:
+        raise sentence(error) from error
 
 
 def of_loss(
