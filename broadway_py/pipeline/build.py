@@ -16,9 +16,10 @@ from broadway_py.message import Message
 from broadway_py.options import INHERIT, Batcher, Processors, RateLimit
 from broadway_py.pipeline.batch_processor import BatchProcessor
 from broadway_py.pipeline.batcher import BatcherStage
+from broadway_py.pipeline.gate import Gate
 from broadway_py.pipeline.processor import Processor
 from broadway_py.pipeline.runtime import Stages
-from broadway_py.pipeline.source import Gate, Source
+from broadway_py.pipeline.source import Source
 from broadway_py.pipeline.worker import SUBMITTED, Meter, Shared, failure_from
 from broadway_py.producer import Producer
 from broadway_py.stage import Edge, Outlet

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -12,11 +12,14 @@ from broadway_py._core.settlement import RoundKind
 from broadway_py.acknowledger import Acknowledger
 from broadway_py.clock import Clock
 from broadway_py.errors import Reject, RetryLater, Unavailable
+from broadway_py.log import logger
 from broadway_py.message import Failed, Message
 from broadway_py.options import FailurePolicy
-from broadway_py.producer import FailurePlan
+from broadway_py.producer import FailurePlan, Producer
 
-__all__ = ["Decided", "FailureDesk", "plan_of"]
+__all__ = ["Decided", "FailureDesk", "check_sources", "plan_of", "tell_of_two_wills"]
+
+log = logger("broadway_py.pipeline")
 
 #: Causes that may be the fault of what the handlers need, rather than of the message.
 _SUSPECT: Final = frozenset({"raised", "failed", "timeout"})
@@ -129,6 +132,24 @@ class FailureDesk:
                 self._breaker_moved()
             return
         self.note(successes, sum(map(_is_suspect, statuses)))
+
+
+def check_sources(producers: Iterable[Producer], policy: FailurePolicy | None, *, is_given: bool) -> None:
+    """See that every one of *producers* can carry out *policy*.
+
+    Raises:
+        OptionsError: one of them cannot.
+    """
+    plan = None if policy is None else plan_of(policy, is_given=is_given)
+    for producer in producers:
+        producer.check_failure(plan)
+
+
+def tell_of_two_wills(pipeline: str, producers: Mapping[str, Producer], *, is_given: bool) -> None:
+    """Log which one counts, where both the pipeline and a producer were told what failing means."""
+    for name, producer in producers.items():
+        if is_given and producer.says_what_failing_means:
+            log.info("failure= goes before the producer's on_failure=", pipeline=pipeline, producer=name)
 
 
 def plan_of(policy: FailurePolicy, *, is_given: bool) -> FailurePlan:
