@@ -45,6 +45,10 @@ class Receipt(NamedTuple):
     #: Who said what a failure comes to: nobody, the settings of the producer, or ``configure_ack`` of this message.
     said_by: Literal["source", "message"] | None = None
 
+    def __repr__(self) -> str:
+        # Without the delivery, which holds the payload.
+        return f"<Receipt tag={self.tag} queue={self.queue!r} redelivered={self.redelivered}>"
+
 
 def _property(name: str) -> Callable[[Basic.Deliver, Basic.Properties], object]:
     return lambda _, properties: getattr(properties, name)

@@ -121,8 +121,8 @@ class RabbitMQProducer(Producer):
                 "dead_letter: broker; else choose dead_letter or drop",
             )
 
-    def backoff(self) -> Delays:
-        """The waits between two connects, as the settings say."""
+    def backoff(self) -> Delays | None:
+        """The waits between two connects, where the settings say something of them."""
         return self.options.make_backoff()
 
     async def open(self) -> None:
