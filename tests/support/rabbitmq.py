@@ -178,6 +178,11 @@ class RabbitMQ:
         )
         return re.findall(r'<<"([^"]*)">>', await self._ask(named))
 
+    async def certificate_subjects(self) -> list[str]:
+        """Whom the certificates are made out to that clients of this virtual host have shown."""
+        subject = "[{_, S}] <- [rabbit_networking:connection_info(P, [peer_cert_subject])]"
+        return re.findall(r"CN=\w+", await self._ask(f"[S || P <- {self._others()}, {subject}]"))
+
     async def allow(self, *, configure: str = ".*", write: str = ".*", read: str = ".*") -> None:
         """Permissions of the tests' user in this virtual host, as patterns of names."""
         patterns = ", ".join(binary(pattern) for pattern in (configure, write, read))
