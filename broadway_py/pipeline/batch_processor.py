@@ -78,7 +78,7 @@ class BatchProcessor(Worker):
         while self.inlet:
             edge, batches, ask = self.inlet.take()
             for batch in batches:
-                await self.shared.settler.give_back(batch.messages)
+                await self.give_back(batch.messages)
             if ask:
                 edge.ask(ask)
         return await self.nothing_comes(self.inlet)
@@ -151,7 +151,7 @@ class BatchProcessor(Worker):
     async def _finish(self, batch: Batch, unfinished: list[Message[Any]]) -> None:
         """Give back *unfinished*, and settle the others."""
         if unfinished:
-            await self.shared.settler.give_back(unfinished)
+            await self.give_back(unfinished)
         gone = {id(message) for message in unfinished}
         rest = [message for message in batch.messages if id(message) not in gone]
         failed = [message for message in rest if message._status is not None]

@@ -68,7 +68,7 @@ class ChunkRunner:
         gone = self.taken | {id(message) for message in unfinished}
         self.taken.clear()
         if unfinished:
-            await self.processor.shared.settler.give_back(unfinished)
+            await self.processor.give_back(unfinished)
         return [message for message in chunk if id(message) not in gone]
 
     def unhandled(self, chunk: Chunk) -> list[Message[Any]]:

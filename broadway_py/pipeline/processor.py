@@ -121,10 +121,10 @@ class Processor(Worker):
     async def _turn_away(self) -> bool:
         """The drain does not wait for the thread: what waits here goes back, or fails; True when no more can come."""
         later, self._later = self._later, []
-        await self.shared.settler.give_back(later)
+        await self.give_back(later)
         while self.inlet:
             edge, chunk, ask = self.inlet.take()
-            await self.shared.settler.give_back(chunk)
+            await self.give_back(chunk)
             if ask:
                 edge.ask(ask)
         return await self.nothing_comes(self.inlet)
@@ -204,7 +204,7 @@ class Processor(Worker):
             left = await self._call_back(again)
         returned = called_off(self, [message for message in left if message._status is not None])
         if returned:
-            await self.shared.settler.give_back(returned)
+            await self.give_back(returned)
             left = [message for message in left if not contains(returned, message)]
         return left
 
@@ -253,8 +253,7 @@ class Processor(Worker):
             if children is None or message._status is not None:
                 others.append(message)
                 continue
-            give_back = shared.settler.give_back
-            found_family(message, shared.children, shared.clock.monotonic(), conclude, give_back)
+            found_family(message, shared.children, shared.clock.monotonic(), conclude, self._parents.give_back)
             settle, forward, failed = self._sort(children)
             if settle or failed:
                 await self.conclude(settle, failed)

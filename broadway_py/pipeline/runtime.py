@@ -21,6 +21,7 @@ from broadway_py.pipeline.batcher import BatcherStage
 from broadway_py.pipeline.breaker import BreakerGuard
 from broadway_py.pipeline.failure_log import place_of
 from broadway_py.pipeline.processor import Processor
+from broadway_py.pipeline.settler import will_be_stopped
 from broadway_py.pipeline.source import Source
 from broadway_py.pipeline.worker import Shared, Worker
 
@@ -310,7 +311,7 @@ class Runtime:
         now = self.clock.monotonic()
         deadline = max(now + self._reserve_s if self._deadline is None else self._deadline, now + _LEAST_S)
         await self._wait(self._pending(), now + (deadline - now) * 0.5)
-        left = [message for worker in workers for message in [*worker.held, *worker.leftovers()]]
+        left = [(message, worker) for worker in workers for message in [*worker.held, *worker.leftovers()]]
         ending = asyncio.ensure_future(self._give_back_and_close(left, workers))
         await self._wait({ending, *self._pending()}, deadline)
         ending.cancel()
@@ -332,8 +333,11 @@ class Runtime:
                 )
         self.shared.failures.close()
 
-    async def _give_back_and_close(self, left: Sequence[Message[Any]], workers: Sequence[Worker]) -> None:
-        await self.shared.settler.give_back(left)
+    async def _give_back_and_close(
+        self, left: Sequence[tuple[Message[Any], Worker]], workers: Sequence[Worker]
+    ) -> None:
+        stopped = [(message, worker) for message, worker in left if will_be_stopped(message)]
+        await self.shared.settler.give_back([message for message, _ in left])
         await self.shared.settler.finish()
         async with asyncio.TaskGroup() as group:
             for worker in workers:
@@ -341,6 +345,8 @@ class Runtime:
                     group.create_task(worker.close())
                 elif worker.process is not None:
                     group.create_task(worker.process.close())
+        for message, worker in stopped:
+            worker.note_stopped(message)
 
 
 def _is_being_cancelled() -> bool:
