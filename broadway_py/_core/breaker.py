@@ -71,7 +71,7 @@ class CircuitBreaker:
         self._most_seen = max(_MOST_SEEN, _MOST_SEEN_SHARE * over)
 
     def note(self, successes: int, failed: Collection[Hashable], now: float) -> None:
-        """So many were handled well, and together with them those *failed*, each by a name that it keeps for its life."""
+        """So many were handled well, and with them those *failed*, each by the name that it keeps for its life."""
         if self.state == "closed":
             failures = self._not_seen(failed) if failed else 0
             self._count(successes, failures)
