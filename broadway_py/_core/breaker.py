@@ -84,6 +84,13 @@ class CircuitBreaker:
             elif successes:
                 self._close()
 
+    def all_is_well(self, successes: int) -> bool:
+        """So many were handled well, as before: noted. False when it has to be noted in full."""
+        if self._failures or self._rounds_in_a_row or self.state != "closed":
+            return False
+        self._total = min(self._over, self._total + successes)
+        return True
+
     def unavailable(self, now: float) -> None:
         """A handler said that what it needs is away."""
         if self.state == "half_open":
@@ -131,7 +138,7 @@ class CircuitBreaker:
 
     def _count(self, successes: int, failures: int) -> None:
         if not failures and not self._failures:
-            # The quiet case, once per chunk of a healthy pipeline: nothing to remember but how many there were.
+            # Nothing to remember but how many there were.
             self._total = min(self._over, self._total + successes)
             return
         rounds = self._rounds

@@ -57,8 +57,10 @@ class FailureDesk:
 
     def note_successes(self, count: int) -> None:
         """Count for the breaker."""
-        if self.breaker is not None:
-            self._note(self.breaker, count, ())
+        breaker = self.breaker
+        if breaker is None or breaker.all_is_well(count):
+            return
+        self._note(breaker, count, ())
 
     def _note(self, breaker: CircuitBreaker, successes: int, failed: Collection[Message[Any]]) -> None:
         before = breaker.state

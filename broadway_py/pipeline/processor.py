@@ -10,7 +10,7 @@ from typing import Any
 from broadway_py import telemetry
 from broadway_py._core.settlement import not_returned, returned_list_problem
 from broadway_py.message import Message
-from broadway_py.pipeline.chunk import Chunk, ChunkRunner, contains, fail, refused
+from broadway_py.pipeline.chunk import Chunk, ChunkRunner, contains, fail, is_plain, refused
 from broadway_py.pipeline.chunk_in_loop import LoopRunner
 from broadway_py.pipeline.chunk_in_process import ProcessRunner
 from broadway_py.pipeline.chunk_in_thread import ThreadRunner
@@ -167,9 +167,11 @@ class Processor(Worker):
     async def _work(self, chunk: Chunk) -> tuple[Chunk, Chunk, Chunk]:
         """What was settled as successful, what went to batchers, what failed."""
         chunk = await (self._call_back_until_done(chunk) if self._ordered else self._call_back(chunk))
-        if any(message._children is not None for message in chunk):
+        if is_plain(chunk):
+            settle, forward, failed = (chunk, (), ()) if self.outlet is None else route(chunk, self._batchers)
+        else:
             chunk = await self._send_children(chunk)
-        settle, forward, failed = self._sort(chunk)
+            settle, forward, failed = self._sort(chunk)
         if failed:
             await self.conclude(settle, failed)
         elif settle:

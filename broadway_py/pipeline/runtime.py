@@ -310,14 +310,25 @@ class Runtime:
             self._stop_sources()
         now = self.clock.monotonic()
         deadline = max(now + self._reserve_s if self._deadline is None else self._deadline, now + _LEAST_S)
-        await self._wait(self._pending(), now + (deadline - now) * 0.5)
-        left = [(message, worker) for worker in workers for message in [*worker.held, *worker.leftovers()]]
-        ending = asyncio.ensure_future(self._give_back_and_close(left, workers))
-        await self._wait({ending, *self._pending()}, deadline)
-        ending.cancel()
-        for task in self._pending():
-            task.cancel()
-        await asyncio.wait({ending, *self._tasks}, timeout=_LEAST_S)
+        ending: asyncio.Future[None] | None = None
+        try:
+            await self._wait(self._pending(), now + (deadline - now) * 0.5)
+            left = [(message, worker) for worker in workers for message in [*worker.held, *worker.leftovers()]]
+            ending = asyncio.ensure_future(self._give_back_and_close(left, workers))
+            await self._wait({ending, *self._pending()}, deadline)
+        finally:
+            # Also when somebody cancels us in here: the books must be closed, and no task of ours left running.
+            last = {*self._pending(), *(() if ending is None else (ending,))}
+            for task in last:
+                task.cancel()
+            try:
+                if last:
+                    await asyncio.wait(last, timeout=_LEAST_S)
+            finally:
+                self._close_books(workers)
+
+    def _close_books(self, workers: Sequence[Worker]) -> None:
+        """Nobody settles any more: what has no outcome is unknown."""
         for worker in workers:
             if worker.process is not None:
                 worker.process.kill()

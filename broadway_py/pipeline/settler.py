@@ -58,6 +58,8 @@ class Settler:
         if len(rounds) == 1 and rounds[0].acknowledger is None and rounds[0].kind == "ack":
             self._record(rounds[0].successful, "acked")
             self._record(rounds[0].failed, "rejected")
+        elif len(rounds) == 1:
+            await self._attempt(rounds[0], delays)
         elif rounds:
             await self._carry_out(rounds, delays)
 
@@ -166,9 +168,10 @@ class Settler:
                 await to.dead_letter(each.ref, each.successful)
             else:
                 await to.ack(each.ref, each.successful, [])
-        failed = _by_outcome(each, each.failed)
+        failed = _by_outcome(each, each.failed) if each.failed else {}
         self._record(each.successful, each.given)
-        self._record_all(failed)
+        if failed:
+            self._record_all(failed)
 
     def _record(self, messages: Sequence[Message[Any]], outcome: Outcome) -> None:
         if messages:

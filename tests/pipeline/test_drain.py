@@ -884,6 +884,31 @@ async def test_cancelling_the_start_ends_the_pipeline_and_runs_teardown() -> Non
     assert not pipeline.is_running
 
 
+async def test_a_cancellation_in_the_last_steps_closes_the_books_all_the_same() -> None:
+    """As when asyncio.run() ends: everything is cancelled once more, also what was giving back."""
+
+    async def hang(call: Call) -> None:
+        await asyncio.Event().wait()
+
+    recorder = Recorder(hang)
+    pipeline = Quiet(producer=ManualProducer(*recorder.messages([1, 2])))
+    clock = clock_of(pipeline)
+    await soon(pipeline.start())
+    await clock.advance(0.1)
+    stopping = asyncio.ensure_future(pipeline.stop(timeout=10.0))
+    # Past the cut, before the deadline.
+    await clock.advance(9.5)
+    assert not stopping.done()
+    root = pipeline._life._root
+    assert root is not None
+    root.cancel()
+    await soon(asyncio.wait({root}))
+
+    await soon(stopping)
+    check_books(pipeline)
+    assert (in_flight(pipeline), outcomes(pipeline)) == (0, {"unknown": 2})
+
+
 async def test_cancelling_everything_gives_back_what_is_in_hand() -> None:
     recorder = ReturningRecorder()
     pipeline = Gated(producer=ManualProducer(*recorder.messages([1, 2])))
