@@ -206,6 +206,16 @@ class Producer:
         """The waits between two connects, made afresh for each copy's place. None: the pipeline's own."""
         return None
 
+    def most_in_flight(self, capacity: int) -> int | None:
+        """How many unsettled messages the source lets one copy hold at most (a prefetch); None: it sets no limit.
+
+        Asked of the description, before anything is opened. The pipeline warns when its batches can never fill.
+
+        Args:
+            capacity: as :attr:`capacity`, for each copy.
+        """
+        return None
+
     async def prepare_for_draining(self) -> None:
         """The pipeline stops: stop fetching, give back what was not handed over. ``draining`` is set already.
 

@@ -10,6 +10,7 @@ from broadway_py import telemetry
 from broadway_py._core.batching import Batch
 from broadway_py._core.settlement import not_returned, returned_list_problem
 from broadway_py.message import BatchInfo, Failed, Message
+from broadway_py.pipeline.chunk import is_plain
 from broadway_py.pipeline.in_place import called_off, retry_in_place
 from broadway_py.pipeline.processes import BatchRun
 from broadway_py.pipeline.worker import Meter, Shared, Worker, failure_from
@@ -78,7 +79,7 @@ class BatchProcessor(Worker):
         while self.inlet:
             edge, batches, ask = self.inlet.take()
             for batch in batches:
-                await self.shared.settler.give_back(batch.messages)
+                await self.give_back(batch.messages)
             if ask:
                 edge.ask(ask)
         return await self.nothing_comes(self.inlet)
@@ -97,10 +98,13 @@ class BatchProcessor(Worker):
                 "broadway.batch_processor", name=self.name, messages=list(batch.messages), batch_info=batch.info
             )
         unfinished = await self._call_back(batch, batch.messages)
-        while not unfinished and (again := await retry_in_place(self, [m for m in batch.messages if not m.ok])):
-            unfinished = await self._call_back(batch, again)
-        _refuse_children(batch.messages)
-        await self._finish(batch, unfinished or called_off(self, [m for m in batch.messages if not m.ok]))
+        if not unfinished and is_plain(batch.messages):
+            await self.shared.settler.settle(batch.messages)
+        else:
+            while not unfinished and (again := await retry_in_place(self, _failed_of(batch))):
+                unfinished = await self._call_back(batch, again)
+            _refuse_children(batch.messages)
+            await self._finish(batch, unfinished or called_off(self, _failed_of(batch)))
         self.held = ()
         self.busy_since = None
         took = monotonic() - started
@@ -108,7 +112,7 @@ class BatchProcessor(Worker):
         self.meter.duration.observe(took)
         if span is not None:
             successful = [m for m in batch.messages if m.ok]
-            span.stop(successful=successful, failed=[m for m in batch.messages if not m.ok])
+            span.stop(successful=successful, failed=_failed_of(batch))
 
     async def _call_back(self, batch: Batch, messages: list[Message[Any]]) -> list[Message[Any]]:
         """``handle_batch`` for *messages* of *batch*; those that it did not finish because the drain cut it off."""
@@ -151,7 +155,7 @@ class BatchProcessor(Worker):
     async def _finish(self, batch: Batch, unfinished: list[Message[Any]]) -> None:
         """Give back *unfinished*, and settle the others."""
         if unfinished:
-            await self.shared.settler.give_back(unfinished)
+            await self.give_back(unfinished)
         gone = {id(message) for message in unfinished}
         rest = [message for message in batch.messages if id(message) not in gone]
         failed = [message for message in rest if message._status is not None]
@@ -159,6 +163,10 @@ class BatchProcessor(Worker):
             await self.conclude([m for m in rest if m._status is None], failed)
         elif rest:
             await self.shared.settler.settle(rest)
+
+
+def _failed_of(batch: Batch) -> list[Message[Any]]:
+    return [message for message in batch.messages if message._status is not None]
 
 
 def _reconcile(messages: list[Message[Any]], returned: object) -> None:

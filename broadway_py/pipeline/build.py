@@ -16,6 +16,7 @@ from broadway_py.message import Message
 from broadway_py.options import INHERIT, Batcher, Processors, RateLimit
 from broadway_py.pipeline.batch_processor import BatchProcessor
 from broadway_py.pipeline.batcher import BatcherStage
+from broadway_py.pipeline.fill import warn_of_batches_that_never_fill
 from broadway_py.pipeline.gate import Gate
 from broadway_py.pipeline.processor import Processor
 from broadway_py.pipeline.runtime import Stages
@@ -72,6 +73,7 @@ def build(
     """Make every stage and subscribe it to the one before."""
     gate = Gate(None if rate_limit is None else Rate(rate_limit.allowed_messages, rate_limit.interval))
     capacity = _capacity(processors, batchers)
+    warn_of_batches_that_never_fill(shared.name, list(producers.values()), batchers, capacity)
     sources: list[Source] = []
     ledgers: list[Ledger] = []
     transformer = shared.callbacks.transformer
@@ -85,6 +87,7 @@ def build(
                 description,
                 ledger,
                 gate,
+                meters["processors"],
                 index=index,
                 capacity=share,
                 fail_fast=fail_fast,
@@ -97,6 +100,7 @@ def build(
         Submissions(),
         ledgers[-1],
         gate,
+        meters["processors"],
         index=0,
         capacity=capacity,
         fail_fast=False,

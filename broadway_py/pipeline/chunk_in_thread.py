@@ -75,7 +75,7 @@ class ThreadRunner(ChunkRunner):
         mine = overdue.detached()
         mine._status = processor.timeout_failure()
         processor.postpone([message for message in rest if not can_give_back(message)])
-        await processor.shared.settler.give_back([message for message in rest if can_give_back(message)])
+        await processor.give_back([message for message in rest if can_give_back(message)])
         gone = {id(message) for message in rest}
         kept = [mine if message is overdue else message for message in chunk if id(message) not in gone]
         processor.held = kept

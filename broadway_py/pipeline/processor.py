@@ -10,7 +10,7 @@ from typing import Any
 from broadway_py import telemetry
 from broadway_py._core.settlement import not_returned, returned_list_problem
 from broadway_py.message import Message
-from broadway_py.pipeline.chunk import Chunk, ChunkRunner, contains, fail, refused
+from broadway_py.pipeline.chunk import Chunk, ChunkRunner, contains, fail, is_plain, refused
 from broadway_py.pipeline.chunk_in_loop import LoopRunner
 from broadway_py.pipeline.chunk_in_process import ProcessRunner
 from broadway_py.pipeline.chunk_in_thread import ThreadRunner
@@ -121,10 +121,10 @@ class Processor(Worker):
     async def _turn_away(self) -> bool:
         """The drain does not wait for the thread: what waits here goes back, or fails; True when no more can come."""
         later, self._later = self._later, []
-        await self.shared.settler.give_back(later)
+        await self.give_back(later)
         while self.inlet:
             edge, chunk, ask = self.inlet.take()
-            await self.shared.settler.give_back(chunk)
+            await self.give_back(chunk)
             if ask:
                 edge.ask(ask)
         return await self.nothing_comes(self.inlet)
@@ -167,9 +167,11 @@ class Processor(Worker):
     async def _work(self, chunk: Chunk) -> tuple[Chunk, Chunk, Chunk]:
         """What was settled as successful, what went to batchers, what failed."""
         chunk = await (self._call_back_until_done(chunk) if self._ordered else self._call_back(chunk))
-        if any(message._children is not None for message in chunk):
+        if is_plain(chunk):
+            settle, forward, failed = (chunk, (), ()) if self.outlet is None else route(chunk, self._batchers)
+        else:
             chunk = await self._send_children(chunk)
-        settle, forward, failed = self._sort(chunk)
+            settle, forward, failed = self._sort(chunk)
         if failed:
             await self.conclude(settle, failed)
         elif settle:
@@ -204,7 +206,7 @@ class Processor(Worker):
             left = await self._call_back(again)
         returned = called_off(self, [message for message in left if message._status is not None])
         if returned:
-            await self.shared.settler.give_back(returned)
+            await self.give_back(returned)
             left = [message for message in left if not contains(returned, message)]
         return left
 
@@ -253,8 +255,7 @@ class Processor(Worker):
             if children is None or message._status is not None:
                 others.append(message)
                 continue
-            give_back = shared.settler.give_back
-            found_family(message, shared.children, shared.clock.monotonic(), conclude, give_back)
+            found_family(message, shared.children, shared.clock.monotonic(), conclude, self._parents.give_back)
             settle, forward, failed = self._sort(children)
             if settle or failed:
                 await self.conclude(settle, failed)

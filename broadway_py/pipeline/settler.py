@@ -11,11 +11,11 @@ from broadway_py.acknowledger import Acknowledger
 from broadway_py.clock import Clock
 from broadway_py.errors import SettleError
 from broadway_py.log import logger
-from broadway_py.message import Failed, Message, Outcome
+from broadway_py.message import OPEN, Failed, Message, Outcome
 from broadway_py.pipeline.failure_desk import FailureDesk
 from broadway_py.pipeline.failure_log import place_of
 
-__all__ = ["Settler", "ack_immediately", "can_give_back"]
+__all__ = ["Settler", "ack_immediately", "can_give_back", "will_be_stopped"]
 
 log = logger("broadway_py.pipeline")
 
@@ -23,6 +23,11 @@ log = logger("broadway_py.pipeline")
 def can_give_back(message: Message[Any]) -> bool:
     """True when the message's acknowledger offers ``release``."""
     return getattr(message._acknowledgement[0], "release", None) is not None
+
+
+def will_be_stopped(message: Message[Any]) -> bool:
+    """True when giving *message* back makes it fail: its source takes nothing back, and nobody has settled it."""
+    return message._settlement == OPEN and not can_give_back(message)
 
 
 class Settler:
@@ -53,6 +58,8 @@ class Settler:
         if len(rounds) == 1 and rounds[0].acknowledger is None and rounds[0].kind == "ack":
             self._record(rounds[0].successful, "acked")
             self._record(rounds[0].failed, "rejected")
+        elif len(rounds) == 1:
+            await self._attempt(rounds[0], delays)
         elif rounds:
             await self._carry_out(rounds, delays)
 
@@ -78,7 +85,9 @@ class Settler:
             await self._carry_out(rounds, {})
 
     async def give_back_aside(self, messages: Iterable[Message[Any]]) -> None:
-        """As :meth:`give_back`, for callers that are no stage: ends with the pipeline at the latest."""
+        """As :meth:`give_back`, of what can be given back, for callers that are no stage: ends with the pipeline at the
+        latest.
+        """
         rounds = claim(messages, (), "release")
         if rounds:
             await asyncio.wait({self._aside(self._carry_out(rounds, {}), "give_back")})
@@ -91,7 +100,7 @@ class Settler:
         return task
 
     def give_back_soon(self, messages: Iterable[Message[Any]]) -> None:
-        """As :meth:`give_back`, without waiting for it: :meth:`finish` does."""
+        """As :meth:`give_back`, of what can be given back, without waiting for it: :meth:`finish` does."""
         self._aside(self._carry_out(claim(messages, (), "release"), {}), "give_back")
 
     def settle_now(self, messages: Sequence[Message[Any]]) -> asyncio.Task[list[BaseException]]:
@@ -159,9 +168,10 @@ class Settler:
                 await to.dead_letter(each.ref, each.successful)
             else:
                 await to.ack(each.ref, each.successful, [])
-        failed = _by_outcome(each, each.failed)
+        failed = _by_outcome(each, each.failed) if each.failed else {}
         self._record(each.successful, each.given)
-        self._record_all(failed)
+        if failed:
+            self._record_all(failed)
 
     def _record(self, messages: Sequence[Message[Any]], outcome: Outcome) -> None:
         if messages:

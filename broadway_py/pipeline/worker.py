@@ -16,7 +16,7 @@ from broadway_py.clock import Clock, Timer
 from broadway_py.message import BatchTrigger, Cause, Failed, Message
 from broadway_py.pipeline.failure_desk import FailureDesk
 from broadway_py.pipeline.failure_log import FailureLog
-from broadway_py.pipeline.settler import Settler
+from broadway_py.pipeline.settler import Settler, will_be_stopped
 from broadway_py.pipeline.spans import Span
 from broadway_py.pipeline.threads import CallbackThreads
 from broadway_py.stage import Inlet, Wake
@@ -226,6 +226,16 @@ class Worker:
             return await result if inspect.isawaitable(result) else result
         finally:
             self.in_callback = False
+
+    def note_stopped(self, message: Message[Any]) -> None:
+        """Count a message that fails because it cannot be given back."""
+        self.meter.failed["stopped" if message.status is None else message.status.cause] += 1
+
+    async def give_back(self, messages: Sequence[Message[Any]]) -> None:
+        """Give *messages* back without a decision; those that cannot be given back fail here, as stopped."""
+        for message in filter(will_be_stopped, messages):
+            self.note_stopped(message)
+        await self.shared.settler.give_back(messages)
 
     async def conclude(
         self, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]], *, of_children: bool = False

@@ -322,6 +322,39 @@ async def test_what_cannot_be_given_back_fails_as_stopped() -> None:
     status = recorder.statuses[1]
     assert (status.cause, status.reason) == ("stopped", "the pipeline stopped before this message was finished")
     assert outcomes(pipeline) == {"rejected": 1}
+    assert stopped_at(pipeline) == {"processors": 1}
+
+
+@pytest.mark.parametrize("batched", [False, True])
+async def test_what_fails_as_stopped_is_counted_where_it_was(batched: bool) -> None:
+    class Hangs(Quiet):
+        async def handle_message(self, message: Message[Any]) -> None:
+            if not batched:
+                await asyncio.Event().wait()
+
+        async def handle_batch(self, messages: list[Message[Any]], info: BatchInfo) -> None:
+            await asyncio.Event().wait()
+
+    recorder = Recorder()
+    pipeline = Hangs(
+        producer=ManualProducer(*recorder.messages(range(7))),
+        processors=Processors(concurrency=1, max_demand=10, min_demand=8),
+        batchers={"default": Batcher(batch_size=2)} if batched else {},
+    )
+    await soon(clock_and_start(pipeline))
+    await clock_of(pipeline).advance(0.1)
+
+    await stop_out_of_time(pipeline)
+
+    counted = stopped_at(pipeline)
+    assert sum(counted.values()) == len(recorder.failed) == 7
+    assert {status.cause for status in recorder.statuses.values()} == {"stopped"}
+    assert (counted.get("batch_processors:default", 0) >= 2) == batched
+
+
+def stopped_at(pipeline: Pipeline[Any]) -> dict[str, int]:
+    """How many failed as stopped, by layer."""
+    return {stage.name: stage.failed["stopped"] for stage in pipeline.stats().stages if stage.failed.get("stopped")}
 
 
 async def test_what_was_finished_of_a_chunk_that_is_cut_off_stands() -> None:
@@ -849,6 +882,31 @@ async def test_cancelling_the_start_ends_the_pipeline_and_runs_teardown() -> Non
 
     await soon(torn_down.wait())
     assert not pipeline.is_running
+
+
+async def test_a_cancellation_in_the_last_steps_closes_the_books_all_the_same() -> None:
+    """As when asyncio.run() ends: everything is cancelled once more, also what was giving back."""
+
+    async def hang(call: Call) -> None:
+        await asyncio.Event().wait()
+
+    recorder = Recorder(hang)
+    pipeline = Quiet(producer=ManualProducer(*recorder.messages([1, 2])))
+    clock = clock_of(pipeline)
+    await soon(pipeline.start())
+    await clock.advance(0.1)
+    stopping = asyncio.ensure_future(pipeline.stop(timeout=10.0))
+    # Past the cut, before the deadline.
+    await clock.advance(9.5)
+    assert not stopping.done()
+    root = pipeline._life._root
+    assert root is not None
+    root.cancel()
+    await soon(asyncio.wait({root}))
+
+    await soon(stopping)
+    check_books(pipeline)
+    assert (in_flight(pipeline), outcomes(pipeline)) == (0, {"unknown": 2})
 
 
 async def test_cancelling_everything_gives_back_what_is_in_hand() -> None:
