@@ -61,6 +61,23 @@ async def test_a_message_gets_its_attempts_with_growing_gaps_and_then_goes_to_th
     }
 
 
+async def test_retries_may_wait_in_quorum_queues_that_lose_nothing_on_the_way_back(rabbitmq: RabbitMQ) -> None:
+    await rabbitmq.declare("work", **{"x-queue-type": "quorum"})
+    await rabbitmq.publish([b"one"])
+    arguments = {
+        "x-queue-type": "quorum",
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    }
+    producer = source(rabbitmq, retry_arguments=arguments, dead_letter_arguments={"x-queue-type": "quorum"})
+    pipeline = Failing(
+        producer=producer, context=raising(ValueError()), failure=FailurePolicy(attempts=2, backoff=(0.2, 1.0))
+    )
+    async with at_work(pipeline, rabbitmq):
+        await until_there(rabbitmq, "work.dead")
+    assert pipeline.attempts[b"one"] == [1, 2]
+
+
 async def test_a_short_delay_does_not_wait_behind_a_long_one(rabbitmq: RabbitMQ) -> None:
     await rabbitmq.declare()
 
