@@ -37,6 +37,12 @@ class Storm:
     hands: Hands
     pipeline: Pipeline[Any]
     caplog: pytest.LogCaptureFixture
+    _known: int = 0
+
+    def forget(self) -> None:
+        """What has been told and lost so far does not count any more."""
+        self.caplog.clear()
+        self._known = self.pipeline.stats().producers[0].connections_lost
 
     @property
     def node(self) -> Node:
@@ -45,12 +51,12 @@ class Storm:
 
     @property
     def lost(self) -> int:
-        """How many connections the pipeline has lost."""
-        return self.pipeline.stats().producers[0].connections_lost
+        """How many connections the pipeline has lost, since :meth:`forget`."""
+        return self.pipeline.stats().producers[0].connections_lost - self._known
 
-    async def until_lost(self, more: int = 1, *, than: int = 0) -> None:
+    async def until_lost(self, count: int = 1) -> None:
         """Wait until the pipeline has noticed."""
-        await eventually(lambda: self.lost >= than + more, timeout=30, what="the loss is noticed")
+        await eventually(lambda: self.lost >= count, timeout=30, what="the loss is noticed")
 
     async def until_back(self) -> None:
         """Wait until it is connected again."""
@@ -160,7 +166,7 @@ async def memory_alarm(storm: Storm) -> None:
     with storm.node.memory_alarm():
         publishing = asyncio.create_task(storm.job.publish(100))
         # Whoever publishes stands still; whoever consumes does not.
-        await storm.job.until_noted(COUNT)
+        await storm.until_handled(300)
         assert not publishing.done()
     await publishing
 
