@@ -10,6 +10,7 @@ from broadway_py import telemetry
 from broadway_py._core.batching import Batch
 from broadway_py._core.settlement import not_returned, returned_list_problem
 from broadway_py.message import BatchInfo, Failed, Message
+from broadway_py.pipeline.in_place import called_off, retry_in_place
 from broadway_py.pipeline.processes import BatchRun
 from broadway_py.pipeline.worker import Meter, Shared, Worker, failure_from
 from broadway_py.stage import Inlet
@@ -75,10 +76,10 @@ class BatchProcessor(Worker):
                 "broadway.batch_processor", name=self.name, messages=list(batch.messages), batch_info=batch.info
             )
         unfinished = await self._call_back(batch, batch.messages)
-        while not unfinished and (again := await self.retry_in_place([m for m in batch.messages if not m.ok])):
+        while not unfinished and (again := await retry_in_place(self, [m for m in batch.messages if not m.ok])):
             unfinished = await self._call_back(batch, again)
         _refuse_children(batch.messages)
-        await self._finish(batch, unfinished or self.called_off([m for m in batch.messages if not m.ok]))
+        await self._finish(batch, unfinished or called_off(self, [m for m in batch.messages if not m.ok]))
         self.held = ()
         self.busy_since = None
         took = monotonic() - started
@@ -111,10 +112,10 @@ class BatchProcessor(Worker):
             self.begin_call()
             return await self.call("handle_batch", list(messages), info)
         try:
-            self._in_callback = True
+            self.in_callback = True
             await self.process.run(BatchRun(messages, info))
         finally:
-            self._in_callback = False
+            self.in_callback = False
         return None
 
     def _fail_late(self, batch: Batch, late: list[Message[Any]]) -> None:

@@ -10,8 +10,9 @@ from broadway_py._core.breaker import CircuitBreaker
 from broadway_py.clock import Clock
 from broadway_py.log import logger
 from broadway_py.message import Message
+from broadway_py.pipeline.gate import Gate
 from broadway_py.pipeline.settler import Settler
-from broadway_py.pipeline.source import Gate, Source
+from broadway_py.pipeline.source import Source
 from broadway_py.stage import Wake
 
 __all__ = ["BreakerGuard"]

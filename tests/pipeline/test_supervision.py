@@ -78,7 +78,7 @@ class BreaksOnce(DemandDispatcher[Any, Any]):
 
 def break_outlet(pipeline: Pipeline[Any], stage: str) -> None:
     """Let the first *stage* crash when it sends something on; it must have sent nothing yet."""
-    runtime = pipeline._runtime
+    runtime = pipeline._life.runtime
     assert runtime is not None
     workers: dict[str, Any] = {
         "source": runtime.stages.sources[0],
