@@ -27,17 +27,30 @@ class BatchProcessor(Worker):
         index: position among its batch processors.
         meter: of the batcher's batch processors.
         timeout_s: for one batch; None: as long as it likes.
+        keyed: batches of a partition come to this one and no other.
     """
 
-    def __init__(self, shared: Shared, key: str, index: int, meter: Meter, timeout_s: float | None = None) -> None:
+    def __init__(
+        self,
+        shared: Shared,
+        key: str,
+        index: int,
+        meter: Meter,
+        timeout_s: float | None = None,
+        *,
+        keyed: bool = False,
+    ) -> None:
         super().__init__(shared, f"batch_processors:{key}", index, meter, timeout_s)
         self.inlet: Inlet[Batch] = Inlet(self.wake)
+        self._keyed = keyed
 
     async def run(self) -> None:
         """Work until the batcher has ended, or until cut off."""
         while not self.cut:
-            if self.stuck:
-                if not await self.wait_for_slot() and await self._turn_away():
+            if self.stuck and not self.shared.draining:
+                await self._wait_for_slot()
+            elif self.stuck:
+                if await self._turn_away():
                     break
             elif self.inlet:
                 edge, batches, ask = self.inlet.take()
@@ -51,6 +64,14 @@ class BatchProcessor(Worker):
                 break
             else:
                 await self.wake.wait()
+
+    async def _wait_for_slot(self) -> None:
+        if self._keyed:
+            # What is here belongs to this one, whoever else is free.
+            await self.wait_for_slot()
+        else:
+            self.inlet.step_aside()
+            await self.wait_aside(self.inlet)
 
     async def _turn_away(self) -> bool:
         """The drain does not wait for the thread: what waits here goes back, or fails; True when no more can come."""

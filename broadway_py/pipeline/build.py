@@ -105,11 +105,11 @@ def build(
     )
     stages = Stages(sources, submissions, [], [], [], ledgers)
     names = batcher_names(batchers)
+    key_of = partition_by if processors.partition_by is INHERIT else processors.partition_by
     stages.processors = [
-        Processor(shared, index, meters["processors"], names, processors.timeout)
+        Processor(shared, index, meters["processors"], names, processors.timeout, keyed=key_of is not None)
         for index in range(processors.concurrency)
     ]
-    key_of = partition_by if processors.partition_by is INHERIT else processors.partition_by
     for source in [*sources, submissions]:
         _connect_processors(source, stages.processors, processors, key_of)
     for name, options in batchers.items():
@@ -191,7 +191,14 @@ def _add_batcher(stages: Stages, batcher: BatcherStage, meters: Mapping[str, Met
     batcher.outlet = Outlet(dispatcher, batcher.wake)
     layer = f"batch_processors:{batcher.key}"
     for index in range(concurrency):
-        processor = BatchProcessor(batcher.shared, batcher.key, index, meters[layer], batcher.options.timeout)
+        processor = BatchProcessor(
+            batcher.shared,
+            batcher.key,
+            index,
+            meters[layer],
+            batcher.options.timeout,
+            keyed=batcher.is_partitioned,
+        )
         batcher.outlet.subscribe(processor.inlet, 1, 0, index)
         stages.batch_processors.append(processor)
     stages.batchers.append(batcher)

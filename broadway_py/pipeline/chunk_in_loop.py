@@ -60,6 +60,11 @@ class LoopRunner(ChunkRunner):
         processor.in_callback = False
         return chunk
 
+    def forget(self) -> None:
+        """The processor crashed: there is no chunk in hand."""
+        super().forget()
+        self._current = None
+
     def take_rest(self) -> list[Message[Any]]:
         """Take out what comes after the message that is handled now."""
         if self._current is None:

@@ -99,6 +99,11 @@ class ThreadRunner(ChunkRunner):
             if processor.end_call() and not processor.cut:
                 message._status = processor.timeout_failure()
 
+    def forget(self) -> None:
+        """The processor crashed: there is no chunk in hand, and no thread is waited for."""
+        super().forget()
+        self._running = None
+
     def take_rest(self) -> list[Message[Any]]:
         """Take out what the thread has not come to."""
         running = self._running

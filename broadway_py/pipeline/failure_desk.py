@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from broadway_py.errors import Reject, RetryLater, Unavailable
 from broadway_py.log import logger
 from broadway_py.message import Failed, Message
 from broadway_py.options import FailurePolicy
+from broadway_py.pipeline.failure_log import id_of
 from broadway_py.producer import FailurePlan, Producer
 
 __all__ = ["Decided", "FailureDesk", "check_sources", "plan_of", "tell_of_two_wills"]
@@ -39,7 +40,6 @@ class FailureDesk:
     Args:
         policy: the user's.
         clock: for the breaker.
-        breaker_moved: called when the breaker opened, closed or began to probe.
         request_stop: for policies that stop the pipeline.
         ordered: retries happen in place, see :meth:`in_place`.
         is_given: the user has chosen the policy; else what a source was told goes before it.
@@ -50,7 +50,6 @@ class FailureDesk:
         policy: FailurePolicy,
         clock: Clock,
         *,
-        breaker_moved: Callable[[], None],
         request_stop: Callable[[], None],
         ordered: bool = False,
         is_given: bool = True,
@@ -61,17 +60,20 @@ class FailureDesk:
         #: The same, as sources have to know it.
         self.plan = plan_of(policy, is_given=is_given)
         self._clock = clock
-        self._breaker_moved = breaker_moved
+        #: Called when the breaker opened or closed; set by whoever carries that out.
+        self.breaker_moved: Callable[[], None] = _nobody
         self._request_stop = request_stop
 
-    def note(self, successes: int, suspects: int) -> None:
+    def note_successes(self, count: int) -> None:
         """Count for the breaker."""
-        breaker = self.breaker
-        if breaker is not None:
-            before = breaker.state
-            breaker.note(successes, suspects, self._clock.monotonic())
-            if breaker.state != before:
-                self._breaker_moved()
+        if self.breaker is not None:
+            self._note(self.breaker, count, ())
+
+    def _note(self, breaker: CircuitBreaker, successes: int, failed: Collection[Hashable]) -> None:
+        before = breaker.state
+        breaker.note(successes, failed, self._clock.monotonic())
+        if breaker.state != before:
+            self.breaker_moved()
 
     def in_place(self, message: Message[Any]) -> float | None:
         """Seconds after which a failed *message* is tried again where it is; None: its failure is to be settled."""
@@ -86,22 +88,33 @@ class FailureDesk:
         """Count *failed*, which will be tried again where they are, for the breaker."""
         self._tell_breaker(failed, 0)
 
-    def decide(self, failed: Sequence[Message[Any]], successes: int) -> Decided:
-        """Where each of *failed* goes; *successes* were handled well beside them."""
+    def decide(self, failed: Sequence[Message[Any]], successes: int, *, of_children: bool = False) -> Decided:
+        """Where each of *failed* goes; *successes* were handled well beside them.
+
+        With *of_children* they are parents that failed because a child did: that was counted with the child, and tried
+        again with it where order counts.
+        """
         was_probing = self.breaker is not None and self.breaker.state == "half_open"
-        self._tell_breaker(failed, successes)
+        if not of_children:
+            self._tell_breaker(failed, successes)
         is_away = self.breaker is not None and self.breaker.state != "closed"
         decided = Decided()
         for message in failed:
             status = message.status or Failed("failed")
             is_blameless = is_away and _is_suspect(status)
             verdict = self._rules.decide(status, message.attempt or 1, is_sink_away=is_blameless)
+            if of_children and self.ordered and verdict.action == "retry" and not is_blameless:
+                verdict = self._rules.last_word()
             # A probe comes again after a delay: given back, it could be the next one, again and again, and one message
             # with a fault of its own would keep the breaker open for ever.
             if self._is_said(message, verdict, is_blameless=is_blameless):
                 kind: RoundKind = "ack"
             else:
                 kind = _kind_of(message, verdict, gives_back=is_blameless and not was_probing)
+            if kind == "retry" and is_blameless:
+                # It was not its fault: what comes again is this attempt, or a sink that is back for a moment only
+                # would find messages whose attempts are used up.
+                message.attempt = (message.attempt or 1) - 1
             decided.by_kind.setdefault(kind, []).append(message)
             decided.delays_s[id(message)] = verdict.delay_s
             if verdict.action == "stop":
@@ -124,14 +137,22 @@ class FailureDesk:
         return not (verdict.action == "retry" and (is_blameless or is_asked))
 
     def _tell_breaker(self, failed: Sequence[Message[Any]], successes: int) -> None:
-        statuses = [message.status for message in failed if message.status is not None]
-        if self.breaker is not None and any(isinstance(status.exception, Unavailable) for status in statuses):
-            before = self.breaker.state
-            self.breaker.unavailable(self._clock.monotonic())
-            if self.breaker.state != before:
-                self._breaker_moved()
+        breaker = self.breaker
+        if breaker is None:
             return
-        self.note(successes, sum(map(_is_suspect, statuses)))
+        statuses = [message.status for message in failed if message.status is not None]
+        if any(isinstance(status.exception, Unavailable) for status in statuses):
+            before = breaker.state
+            breaker.unavailable(self._clock.monotonic())
+            if breaker.state != before:
+                self.breaker_moved()
+            return
+        suspects = [message for message in failed if message.status is not None and _is_suspect(message.status)]
+        self._note(breaker, successes, [_name_of(message) for message in suspects])
+
+
+def _nobody() -> None:
+    """There is no breaker, or no stage is running yet."""
 
 
 def check_sources(producers: Iterable[Producer], policy: FailurePolicy | None, *, is_given: bool) -> None:
@@ -166,6 +187,17 @@ def _is_suspect(status: Failed) -> bool:
     It is not when the handler says what is to become of its message: that speaks of the message.
     """
     return status.cause in _SUSPECT and not isinstance(status.exception, Reject | RetryLater)
+
+
+def _name_of(message: Message[Any]) -> Hashable:
+    """The same for each delivery of one message, as far as can be seen: what its source calls it, or its payload."""
+    name = id_of(message)
+    if name is not None:
+        return name
+    try:
+        return hash(message.raw)
+    except TypeError:
+        return id(message.raw)
 
 
 def _kind_of(message: Message[Any], verdict: Verdict, *, gives_back: bool) -> RoundKind:

@@ -31,7 +31,6 @@ from broadway_py.pipeline.submissions import Settled, Submitter
 from broadway_py.pipeline.topology import topology_of
 from broadway_py.pipeline.worker import Meter, Shared
 from broadway_py.producer import Producer
-from broadway_py.stage import Wake
 
 __all__ = ["DrainReport", "Pipeline", "Settled", "all_running"]
 
@@ -137,7 +136,6 @@ class Pipeline(Generic[T]):
         self._life = LifeCycle(self, self._build)
         self._submitter = Submitter(self._life)
         self._gate = Gate(None)
-        self._breaker_moved = Wake()
         layers = ["processors", *(f"{kind}:{key}" for key in self.batchers for kind in ("batcher", "batch_processors"))]
         self._meters = {layer: Meter() for layer in layers}
 
@@ -213,7 +211,6 @@ class Pipeline(Generic[T]):
         return FailureDesk(
             self.failure,
             self.clock,
-            breaker_moved=self._breaker_moved.set,
             request_stop=self._life.stop_wanted,
             ordered=self.ordered,
             is_given=self._failure_is_given,
@@ -239,16 +236,16 @@ class Pipeline(Generic[T]):
     def _guard(self, shared: Shared, stages: Stages) -> BreakerGuard | None:
         if shared.desk is None or shared.desk.breaker is None:
             return None
-        return BreakerGuard(
+        guard = BreakerGuard(
             self.name,
             shared.desk.breaker,
-            [*stages.sources, stages.submissions],
-            take_unstarted=stages.take_unstarted,
+            stages,
             gate=self._gate,
             settler=shared.settler,
             clock=self.clock,
-            wake=self._breaker_moved,
         )
+        shared.desk.breaker_moved = guard.moved
+        return guard
 
     async def ready(self, timeout: float | None = None) -> None:
         """Wait until every producer is connected.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from broadway_py import telemetry
@@ -33,6 +34,7 @@ class Processor(Worker):
         meter: of the pool.
         batchers: the batchers' names, each as the name messages may use for it.
         timeout_s: for one message; None: as long as it likes.
+        keyed: messages of a key come to this one and no other.
     """
 
     inlet: Inlet[Message[Any]]
@@ -44,12 +46,15 @@ class Processor(Worker):
         meter: Meter,
         batchers: Mapping[str, str],
         timeout_s: float | None = None,
+        *,
+        keyed: bool = False,
     ) -> None:
         super().__init__(shared, "processors", index, meter, timeout_s)
         self.inlet = Inlet(self.wake)
         #: Towards the batchers; None when there are none.
         self.outlet: Outlet[Message[Any]] | None = None
         self._batchers = batchers
+        self._keyed = keyed
         self._ordered = shared.desk is not None and shared.desk.ordered
         self._runner = self._choose_runner()
         # Settles parents after their children: in whichever task the last child ends, so never in the name of ours.
@@ -66,10 +71,12 @@ class Processor(Worker):
         """Work until every producer of this stage has ended, or until cut off."""
         inlet, outlet = self.inlet, self.outlet
         while not self.cut:
-            if outlet is not None and outlet.backlog:
+            if self.stuck and not self.shared.draining:
+                await self._wait_for_slot()
+            elif outlet is not None and outlet.backlog:
                 await self._wait_for_room()
             elif self.stuck:
-                if not await self.wait_for_slot() and await self._turn_away():
+                if await self._turn_away():
                     break
             elif self._later:
                 later, self._later = self._later, []
@@ -102,6 +109,15 @@ class Processor(Worker):
         await self.wake.wait()
         self.meter.backpressure_seconds += clock.monotonic() - since
 
+    async def _wait_for_slot(self) -> None:
+        if self._keyed:
+            # What is here belongs to this processor, whoever else is free.
+            await self.wait_for_slot()
+        else:
+            later, self._later = self._later, []
+            self._later = list(self.inlet.step_aside(later))
+            await self.wait_aside(self.inlet)
+
     async def _turn_away(self) -> bool:
         """The drain does not wait for the thread: what waits here goes back, or fails; True when no more can come."""
         later, self._later = self._later, []
@@ -112,6 +128,11 @@ class Processor(Worker):
             if ask:
                 edge.ask(ask)
         return await self.nothing_comes(self.inlet)
+
+    def forget(self) -> None:
+        """After a crash: nothing is in hand any more, and what was taken out of it concerns no later message."""
+        super().forget()
+        self._runner.forget()
 
     def retire(self) -> None:
         """Take nothing more; finish what is here, then end."""
@@ -226,13 +247,14 @@ class Processor(Worker):
         """Let the parents in *chunk* wait for their children, and send those on; the others."""
         others: list[Message[Any]] = []
         shared = self.shared
+        conclude = partial(self._parents.conclude, of_children=True)
         for message in chunk:
             children = message._children
             if children is None or message._status is not None:
                 others.append(message)
                 continue
             give_back = shared.settler.give_back
-            found_family(message, shared.children, shared.clock.monotonic(), self._parents.conclude, give_back)
+            found_family(message, shared.children, shared.clock.monotonic(), conclude, give_back)
             settle, forward, failed = self._sort(children)
             if settle or failed:
                 await self.conclude(settle, failed)
@@ -248,6 +270,7 @@ class Processor(Worker):
 
     def postpone(self, messages: Chunk) -> None:
         """Handle *messages*, of the chunk in hand, before anything that waits: once the slot is free."""
+        self._make_fresh(messages)
         self._later = [*messages, *self._later]
 
     def _sort(self, chunk: Chunk) -> tuple[Chunk, Chunk, Chunk]:

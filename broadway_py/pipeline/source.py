@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from broadway_py import telemetry
@@ -19,7 +19,7 @@ from broadway_py.pipeline.producer_calls import CANCELLED_BY_LIBRARY, CLOSE_S, d
 from broadway_py.pipeline.settler import can_give_back
 from broadway_py.pipeline.worker import Meter, Shared, Worker
 from broadway_py.producer import Delays, Producer
-from broadway_py.stage import Outlet
+from broadway_py.stage import Inlet, Outlet
 
 __all__ = ["Source"]
 
@@ -159,7 +159,7 @@ class Source(Worker):
         await self._close_broken()
         until = self.shared.clock.monotonic() + wait_s
         while not self._stop.is_set() and not self.cut and self.shared.clock.monotonic() < until:
-            if self._rest:
+            if self._rest and self._may_start:
                 # Messages of the lost copy: the broker has them again, but whoever cannot redeliver has not.
                 await self._wait_for_rate(until)
             else:
@@ -171,7 +171,7 @@ class Source(Worker):
         while not self._stop.is_set() and not self.cut:
             if self._lost is not None:
                 raise self._lost
-            if self._rest:
+            if self._rest and self._may_start:
                 await self._wait_for_rate()
             elif gate.paused or (gate.broken and not self._probing) or outlet.demand <= 0 or gate.full:
                 await self.wake.wait()
@@ -216,12 +216,8 @@ class Source(Worker):
         """Enter *messages* into the books and send them on, as far as stop, pause and rate limit let them."""
         fresh = self._intake.enter(messages)
         probe, self._probing = self._probing, False
-        if (self._stop.is_set() and self.shared.draining) or (self._gate.closed and not probe):
-            # All of it is held, so that a cut in here finds the part that stays, too.
-            self.held = fresh
-            await self.shared.settler.give_back([message for message in fresh if can_give_back(message)])
-            fresh = [message for message in fresh if not can_give_back(message)]
-            self.held = ()
+        if (self._stop.is_set() and self.shared.draining) or self._gate.closed:
+            fresh = await self._keep_back(fresh, probes=probe)
         rate = self._gate.rate
         if self._rest:
             self._rest += fresh
@@ -230,6 +226,34 @@ class Source(Worker):
             granted = rate.take(len(fresh), self.shared.clock.monotonic())
             fresh, self._rest = fresh[:granted], fresh[granted:]
         self._dispatch(fresh)
+
+    async def _keep_back(self, fresh: list[Message[Any]], *, probes: bool) -> list[Message[Any]]:
+        """Give back what must not start now; what is left to start. With *probes*, the first one may."""
+        gate = self._gate
+        first = 1 if probes and gate.broken else 0
+        go, stay = fresh[:first], fresh[first:]
+        # All of it is held, so that a cut in here finds the part that stays, too.
+        self.held = fresh
+        await self.shared.settler.give_back([message for message in stay if can_give_back(message)])
+        kept = [message for message in stay if not can_give_back(message)]
+        if gate.broken and not self.shared.draining:
+            self._rest += kept
+        else:
+            go += kept
+        self.held = ()
+        return go
+
+    @property
+    def _may_start(self) -> bool:
+        """True when what is here may be sent on: all of it, or, while the breaker is not closed, one that probes."""
+        gate = self._gate
+        return not gate.broken or (self._probing and not gate.paused)
+
+    def hold_back(self, inlets: Iterable[Inlet[Message[Any]]]) -> None:
+        """The breaker has opened: what waits in *inlets* and came from here waits here, in the same order."""
+        if not self.outlet.closed:
+            waiting = [message for inlet in inlets for message in inlet.remove(lambda _: True, self.outlet)]
+            self._rest = [*waiting, *self.outlet.take_backlog(), *self._rest]
 
     def _dispatch(self, messages: list[Message[Any]]) -> None:
         if messages:
@@ -241,8 +265,10 @@ class Source(Worker):
         """Let through what the rate allows; if that is nothing, wait for it, or for *until*."""
         rate, clock = self._gate.rate, self.shared.clock
         now = clock.monotonic()
-        granted = len(self._rest) if rate is None else rate.take(len(self._rest), now)
+        most = 1 if self._gate.broken and not self.shared.draining else len(self._rest)
+        granted = most if rate is None else rate.take(most, now)
         if granted:
+            self._probing = False
             ready, self._rest = self._rest[:granted], self._rest[granted:]
             self._dispatch(ready)
         elif rate is not None:

@@ -114,10 +114,12 @@ class Worker:
         raise NotImplementedError
 
     def forget(self) -> None:
-        """After a crash: nothing is in hand any more."""
+        """After a crash: nothing is in hand any more, and no call is running."""
         self.held = ()
         self.busy_since = None
         self.in_callback = False
+        self._deadline = math.inf
+        self._timed_out = False
 
     def cut_off(self) -> None:
         """Stop what user code is running here; a settlement under way is left alone."""
@@ -175,6 +177,18 @@ class Worker:
             await self.wake.wait()
         return not self.stuck
 
+    async def wait_aside(self, inlet: Inlet[Any]) -> None:
+        """Wait for the slot after *inlet* has stepped aside, and join again.
+
+        The drain does not wait for the thread. Then this worker joins only where nobody else is left, so that what
+        still comes is turned away rather than kept.
+        """
+        is_free = False
+        try:
+            is_free = await self.wait_for_slot()
+        finally:
+            inlet.rejoin(where_needed=not is_free)
+
     async def nothing_comes(self, inlet: Inlet[Any]) -> bool:
         """True when *inlet* is finished; else wait until something has changed."""
         if not inlet.finished:
@@ -213,15 +227,20 @@ class Worker:
         finally:
             self.in_callback = False
 
-    async def conclude(self, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]) -> None:
-        """The end of a round: ``handle_failed`` for the failed ones, then the settlement of both."""
+    async def conclude(
+        self, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]], *, of_children: bool = False
+    ) -> None:
+        """The end of a round: ``handle_failed`` for the failed ones, then the settlement of both.
+
+        With *of_children* they are parents, whose outcome is that of their children.
+        """
         if failed:
             for message in failed:
                 self.meter.failed[message.status.cause] += 1  # type: ignore[union-attr]  # failed messages have a status
             self.shared.failures.note(self.layer, failed)
             if self.shared.callbacks.handle_failed is not None:
                 await self._handle_failed(failed)
-        await self.shared.settler.settle(successful, failed)
+        await self.shared.settler.settle(successful, failed, of_children=of_children)
 
     async def _handle_failed(self, failed: Sequence[Message[Any]]) -> None:
         statuses = [message.status for message in failed]
