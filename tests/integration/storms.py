@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -22,7 +22,17 @@ from tests.support.proxy import FaultProxy
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.rabbitmq_node import Node
 
-__all__ = ["COUNT", "FAULTS", "MISSING_QUEUE", "Fault", "Storm", "broker_away", "own_node", "weather"]
+__all__ = [
+    "CANCEL_ON_CRASH",
+    "COUNT",
+    "FAULTS",
+    "MISSING_QUEUE",
+    "Fault",
+    "Storm",
+    "broker_away",
+    "own_node",
+    "weather",
+]
 
 #: Messages that wait when the fault comes; the rate limit lets 1,000 through in a second.
 COUNT: Final = 1_500
@@ -142,6 +152,8 @@ async def queue_recreated(storm: Storm) -> None:
 
 
 async def queue_crashed(storm: Storm) -> None:
+    # Without `x-cancel-on-ha-failover` the broker consumes anew on the same channel, mixes up what was acked before and
+    # after, and some messages stay unacknowledged for it until the channel ends (seen on 3.10.8, once in ten times).
     await storm.job.broker.crash_queue()
     await storm.until_handled(300)
 
@@ -180,6 +192,10 @@ CONSUMER_TIMEOUT: Final = (
 )
 
 
+#: Has the broker cancel the consumer when the queue's process crashes.
+CANCEL_ON_CRASH: Final[Mapping[str, Any]] = {"consume_options": {"arguments": {"x-cancel-on-ha-failover": True}}}
+
+
 @dataclass(frozen=True)
 class Fault:
     """A fault and what is said of it."""
@@ -188,7 +204,7 @@ class Fault:
     #: What the log and ``stats().trouble`` say of it, as a pattern; None: the pipeline need not notice.
     tells: str | None
     #: Of the producer.
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
     #: The broker crashes, and may not remember the latest acks.
     forgets_acks: bool = False
 
@@ -210,11 +226,10 @@ FAULTS: Final = {
         queue_recreated,
         r"RabbitMQ at \S+ cancelled the consumer of queue 'work': the queue was deleted, or has moved",
     ),
-    "queue-crashed": Fault(queue_crashed, None, forgets_acks=True),
     "consumer-cancelled": Fault(
         queue_crashed,
         r"RabbitMQ at \S+ cancelled the consumer of queue 'work': the queue was deleted, or has moved",
-        {"consume_options": {"arguments": {"x-cancel-on-ha-failover": True}}},
+        CANCEL_ON_CRASH,
         forgets_acks=True,
     ),
     "channel-error": Fault(

@@ -23,7 +23,7 @@ import pytest
 from broadway_py import Batcher, Processors, RateLimit
 from tests.integration.aftermath import unharmed
 from tests.integration.gated_pipelines import Hands, WorkInBatches, source
-from tests.integration.storms import FAULTS, Storm
+from tests.integration.storms import CANCEL_ON_CRASH, FAULTS, Storm
 from tests.pipeline.support import check_books
 from tests.support.daemon import ROOT
 from tests.support.main_job import Job
@@ -71,7 +71,7 @@ async def test_random_faults_cost_no_message(
     done: Counter[str] = Counter()
     print(f"soak: seed {seed}, {minutes:g} min")
     pipeline = WorkInBatches(
-        producer=source(job, proxy, heartbeat=1),
+        producer=source(job, proxy, heartbeat=1, **CANCEL_ON_CRASH),
         context=hands,
         processors=Processors(concurrency=4),
         rate_limit=RateLimit(allowed_messages=500, interval=0.1),
