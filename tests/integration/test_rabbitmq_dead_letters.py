@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from aiormq import Channel
 
-from broadway_py import FailurePolicy, Message, Pipeline, Reject
-from broadway_py.errors import OptionsError
+from broadway_py import FailurePolicy, Message, Pipeline, Reject, ack_immediately
+from broadway_py.errors import OptionsError, SettleError
 from broadway_py.producers import RabbitMQProducer
 from tests.integration.failing_pipelines import Failing, dead_letters, raising, source, until_there
 from tests.integration.gated_pipelines import at_work
-from tests.pipeline.support import logged, outcomes
+from tests.pipeline.support import events_logged, logged, outcomes
+from tests.support.conformance import conforms
 from tests.support.eventually import eventually
 from tests.support.rabbitmq import Counts, RabbitMQ
 
@@ -316,3 +317,31 @@ async def test_killed_between_confirm_and_ack_it_loses_nothing(rabbitmq: RabbitM
     # The copy is safe, and the original has come back.
     await rabbitmq.until("work.dead", ready=1, unacked=0)
     await rabbitmq.until(ready=1, unacked=0)
+
+
+@conforms("R-065", "R-066")
+async def test_settling_on_a_channel_that_is_gone_is_told_to_whoever_settles(
+    rabbitmq: RabbitMQ, caplog: pytest.LogCaptureFixture
+) -> None:
+    await rabbitmq.declare()
+    errors: list[SettleError] = []
+
+    class Impatient(Failing):
+        async def handle_message(self, message: Message[bytes]) -> None:
+            if not errors:
+                await rabbitmq.close_connections("test")
+                await eventually(lambda: self.stats().trouble is not None, what="the loss is known")
+                with pytest.raises(SettleError) as raised:
+                    await ack_immediately(message)
+                errors.append(raised.value)
+
+    await rabbitmq.publish([b"one"])
+    async with Impatient(producer=source(rabbitmq, **SOON)) as pipeline:
+        await eventually(lambda: outcomes(pipeline).get("acked") == 1, what="it was delivered again, and acked")
+        assert outcomes(pipeline) == {"unknown": 1, "acked": 1}
+    (error,) = errors
+    assert str(error).startswith("cannot settle 1 message: ")
+    assert len(error.unsettled) == 1
+    assert "an acknowledger failed; the outcome of its messages is unknown and left to the source" in events_logged(
+        caplog
+    )

@@ -49,6 +49,7 @@ async def test_a_message_gets_its_attempts_with_growing_gaps_and_then_goes_to_th
         when = datetime.strptime(str(ours.pop(f"x-broadway-{name}")), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
         assert abs((datetime.now(UTC) - when).total_seconds()) < 60
     assert ours.pop("x-broadway-worker")
+    assert ours.pop("x-broadway-id")
     assert ours == {
         "x-broadway-attempts": 4,
         "x-broadway-cause": "raised",

@@ -137,7 +137,7 @@ def attempt_of(headers: Mapping[str, object], *, redelivered: bool) -> int | Non
     attempt, so that is asked last (from its documentation; unproven on 4.x).
     """
     first = headers.get(ATTEMPT_HEADER)
-    if not _is_count(first):
+    if not _is_count(first) or first == 0:
         first = None
     earlier = next((headers[name] for name in _COUNTERS if _is_count(headers.get(name))), None)
     if earlier is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
@@ -68,6 +69,7 @@ def bury(
     """*delivery*, which failed for good in *queue*, for the queue of dead letters *to*. Says why, and shows no data."""
     headers = _headers(delivery, _BROKERS_COUNTERS | _COPIES | {ATTEMPT_HEADER})
     _note_origin(headers, delivery, now_s)
+    headers["x-broadway-id"] = uuid.uuid4().hex[:12]
     headers["x-broadway-queue"] = queue
     if attempts is not None:
         headers["x-broadway-attempts"] = attempts

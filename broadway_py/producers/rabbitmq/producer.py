@@ -121,6 +121,12 @@ class RabbitMQProducer(Producer):
                 "dead_letter: broker; else choose dead_letter or drop",
             )
 
+    def most_in_flight(self, capacity: int) -> int | None:
+        """The prefetch, for each queue."""
+        if self.options.consume_options.no_ack:
+            return None
+        return self.options.prefetch(capacity) * len(self.options.queues)
+
     def backoff(self) -> Delays | None:
         """The waits between two connects, where the settings say something of them."""
         return self.options.make_backoff()

@@ -278,22 +278,23 @@ class Session(Acknowledger):
             # A loss in here is reported by the callbacks above, and the broker takes everything back by itself.
             with contextlib.suppress(ProducerError, SettleError), self._translated(troubles.of_loss):
                 await self._cancel(set(self._consumers))
-                await self._give_back_beyond(0)
+                await self._give_back(list(self._buffer))
 
     async def _cancel(self, tags: set[str]) -> None:
         self._consumers -= tags
         for tag in tags:
             await self._the_channel().basic_cancel(tag)
 
-    async def _give_back_beyond(self, most: int) -> None:
-        """Keep the oldest *most* of the buffered messages."""
-        surplus = len(self._buffer) - most
-        if surplus > 0:
-            for _ in range(surplus):
-                delivery = self._buffer.pop()
-                self._buffered_bytes -= len(delivery.body)
-                self._ledger.release(tag_of(delivery))
-            await self._told()
+    async def _give_back(self, deliveries: Sequence[DeliveredMessage]) -> None:
+        """Requeue these of the buffered messages, and wait until that is written."""
+        if not deliveries:
+            return
+        gone = {tag_of(delivery) for delivery in deliveries}
+        self._buffer = deque(one for one in self._buffer if tag_of(one) not in gone)
+        self._buffered_bytes -= sum(len(delivery.body) for delivery in deliveries)
+        for delivery in deliveries:
+            self._ledger.release(tag_of(delivery))
+        await self._told()
 
     async def consume_again(self) -> None:
         """The way back from :meth:`stop_consuming`. Does nothing on a connection that is gone."""
@@ -304,16 +305,16 @@ class Session(Acknowledger):
                     await self._consume()
 
     def change_prefetch(self, prefetch: int) -> None:
-        """Have at most *prefetch* messages of each queue in advance from now on, and give back what is more.
+        """Have *prefetch* messages of each queue in advance from now on; when that is less, give back the surplus.
 
         The broker fixes a consumer's prefetch when it begins: so one with the new prefetch begins before the old one
         is cancelled, so that the queue never is without. Where the old one allows no other beside it (it is exclusive,
         or has a name of its own), the new prefetch counts from the next consume on.
         """
-        self._prefetch = prefetch
-        self._aside(self._change_prefetch(prefetch), "change of prefetch")
+        before, self._prefetch = self._prefetch, prefetch
+        self._aside(self._change_prefetch(before, prefetch), "change of prefetch")
 
-    async def _change_prefetch(self, prefetch: int) -> None:
+    async def _change_prefetch(self, before: int, prefetch: int) -> None:
         wanted = self._options.consume_options
         async with self._consuming:
             if self.trouble is not None or prefetch != self._prefetch:
@@ -325,7 +326,9 @@ class Session(Acknowledger):
                 old = set(self._consumers)
                 await self._consume()
                 await self._cancel(old)
-                await self._give_back_beyond(prefetch * len(self._queues))
+                if prefetch < before:
+                    # The new consumer has a whole prefetch of its own besides.
+                    await self._give_back([one for one in self._buffer if one.consumer_tag in old])
 
     async def _bounded(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Do *work*, which may hang on a silent network, and wait for it a few seconds; :meth:`close` ends it."""
