@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.integration.main_job_pipelines import InBatches, OneByOne
+from tests.integration.main_job_pipelines import InBatches, OneByOne, RaisesOnEveryTenth, is_tenth
 from tests.integration.storms import MISSING_QUEUE, own_node
 from tests.support.daemon import Daemon, daemon
 from tests.support.eventually import eventually
@@ -257,3 +257,27 @@ async def test_sigterm_ends_it_in_time_and_leaves_nothing_unacknowledged_while(
     # Whatever was not handled waits on the queue; whatever was is not there any more.
     assert await job.broker.counts() == Counts(ready=COUNT - handled, unacked=0)
     assert await job.broker.counts("work.dead") == Counts(0, 0)
+
+
+async def test_sigterm_while_failed_messages_cannot_be_put_away_ends_it_at_the_deadline(
+    tmp_path: Path, job: Job
+) -> None:
+    count, timeout = 50, 2.0
+    node = own_node(job.broker)
+    await job.publish(count)
+    settings = job.settings(RaisesOnEveryTenth, shutdown_timeout=timeout, failure={"attempts": 1})
+    with node.memory_alarm(), daemon(tmp_path, settings) as running:
+        await job.until_noted(count // 3)
+        code, seconds = await aside(running.terminated)
+        # Whoever publishes is blocked, so the failed ones cannot be made safe, and it says that it left them.
+        assert (code, seconds < timeout + FAST) == (75, True), "\n".join(running.lines)
+        await job.broker.until_connected(0)
+        assert await job.broker.counts() == Counts(ready=count - job.notes, unacked=0)
+    with daemon(tmp_path, settings) as running:
+        await job.until_empty()
+        await job.stopped_cleanly(running)
+    assert sorted(job.counted.handled) == sorted(one for one in job.counted.published if not is_tenth(one))
+    assert job.counted.duplicates == {}
+    dead = await job.broker.counts("work.dead")
+    # One whose confirm was lost with the process may be there twice.
+    assert count // 10 <= dead.ready <= 2 * count // 10

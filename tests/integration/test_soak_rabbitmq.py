@@ -83,16 +83,14 @@ async def test_random_faults_cost_no_message(
         while (passed := time.monotonic() - begin) < 60 * minutes:
             if not early and passed > 15 * minutes:
                 early = resident()
-            await job.publish(ROUND)
             published += ROUND
-            name = chance.choice(sorted(acts))
-            # Some faults want messages to go on with.
-            await job.until_noted(job.notes + chance.randrange(1, ROUND // 2), timeout=120)
-            storm.forget()
-            await acts[name](storm)
-            done[name] += 1
-            await job.until_empty(timeout=120)
-            check_books(pipeline)
+            try:
+                await one_round(storm, acts, chance, done)
+            except BaseException:
+                # What there is to know, for whoever finds the run broken in the morning.
+                print(f"soak: broken after {published} messages, {dict(done)}; {await job.broker.counts()}")
+                print(f"soak: {job.notes} handled, {pipeline.stats()}")
+                raise
         late = resident()
     repeated = len(job.counted.duplicates)
     print(f"soak: {published} messages, {dict(sorted(done.items()))}, {repeated} handled more than once, none lost")
@@ -101,6 +99,25 @@ async def test_random_faults_cost_no_message(
         note, job, minutes=minutes, seed=seed, published=published, faults=done.total(), repeated=repeated, grown=grown
     )
     assert grown < GROWTH, f"the process has grown by {grown / 1e6:.0f} MB"
+
+
+async def one_round(
+    storm: Storm,
+    acts: Mapping[str, Callable[[Storm], Awaitable[None]]],
+    chance: random.Random,
+    done: Counter[str],
+) -> None:
+    """Publish, let something happen in the middle, and wait until all is handled."""
+    job = storm.job
+    await job.publish(ROUND)
+    name = chance.choice(sorted(acts))
+    done[name] += 1
+    # Some faults want messages to go on with.
+    await job.until_noted(job.notes + chance.randrange(1, ROUND // 2), timeout=120)
+    storm.forget()
+    await acts[name](storm)
+    await job.until_empty(timeout=120)
+    check_books(storm.pipeline)
 
 
 def resident() -> int:
