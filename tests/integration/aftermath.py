@@ -59,7 +59,8 @@ async def unharmed(
     assert await job.broker.counts() == Counts(0, 0)
     await job.broker.until_connected(0)
     await eventually(lambda: asyncio.all_tasks() <= tasks, what="the pipeline's tasks have ended")
-    assert _alive() <= objects, "objects of connections that have ended, or their messages, are kept"
+    kept = _alive() - objects
+    assert not kept, f"objects of connections that have ended, or their messages, are kept: {dict(kept)}"
 
 
 def _alive() -> Counter[str]:
