@@ -13,8 +13,8 @@ from broadway_py.cli.endings import INTERRUPTED, fail, sentences
 from broadway_py.daemon import dlq as letters
 from broadway_py.daemon.watch import ExitCode
 from broadway_py.errors import BroadwayError, OptionsError
+from broadway_py.storage.queue_dead import DeadHead
 from broadway_py.storage.queue_file import QueueFile
-from broadway_py.storage.queue_rows import DeadHead
 
 __all__ = ["commands"]
 

@@ -14,8 +14,8 @@ from typing import Final, get_args
 from broadway_py.clock import SYSTEM_CLOCK, Clock
 from broadway_py.errors import BroadwayError, OptionsError, did_you_mean
 from broadway_py.message import Cause
+from broadway_py.storage.queue_dead import DeadHead
 from broadway_py.storage.queue_file import QueueFile
-from broadway_py.storage.queue_rows import DeadHead
 
 __all__ = ["Place", "drawn", "opened", "place_of", "rate_of", "replay", "select", "shown"]
 

@@ -23,7 +23,7 @@ from broadway_py.errors import (
 from broadway_py.message import BatchMode, Message
 from broadway_py.options import INHERIT, Batcher, FailurePolicy, Processors, RateLimit, load
 from broadway_py.pipeline.breaker import BreakerGuard
-from broadway_py.pipeline.build import batcher_names, build, named_producers, resize
+from broadway_py.pipeline.build import batcher_names, build, named_producers, refuse_shared_keys, resize
 from broadway_py.pipeline.definition import check_class, resolve_callbacks
 from broadway_py.pipeline.failure_desk import FailureDesk
 from broadway_py.pipeline.processes import CallbackProcesses, layers_in_processes
@@ -165,6 +165,8 @@ class Pipeline(Generic[T]):
             raise OptionsError(("ordered",), "needs partition_by, which says what must stay in order; got none")
         self._limit: RateLimit | None = resolved["rate_limit"]
         self._producers = named_producers(resolved["producer"])
+        if self.ordered:
+            self._producers = {name: producer.for_order() for name, producer in self._producers.items()}
         self._callbacks = resolve_callbacks(self, self.schema, self.transformer, has_batchers=bool(self.batchers))
         self._in_processes = layers_in_processes(self, self.processors, self.batchers)
         self._state: PipelineState = "new"
@@ -207,11 +209,7 @@ class Pipeline(Generic[T]):
         if producer is not None:
             options["producer"] = producer
         if share[1] > 1 and options.get("ordered", cls.ordered):
-            raise OptionsError(
-                (*path, "ordered"),
-                f"a key must have one owner, but {share[1]} workers read the same source; set workers: 1, or leave "
-                "ordered off",
-            )
+            refuse_shared_keys(options.get("producer", cls.producer), share[1], (*path, "ordered"))
         limit = options.get("rate_limit", cls.rate_limit)
         if isinstance(limit, RateLimit) and limit.scope == "pipeline":
             options["rate_limit"] = limit.divided(*share)

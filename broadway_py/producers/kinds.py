@@ -107,6 +107,7 @@ class _FromFiles(Producer):
         self._last = make()
         self.name = self._last.name or type(self._last).__name__.removesuffix("Producer").lower()
         self.concurrency = self._last.concurrency
+        self.keeps_keys_apart = self._last.keeps_keys_apart
 
     def copy(self, **place: Any) -> Any:
         """A copy of the producer that the settings describe now."""
