@@ -130,6 +130,9 @@ class Producer:
     #: True: a message may be delivered again by this producer itself. ``None`` from ``handle_demand`` is then asked for
     #: a second time, and open batches leave in between; the source has ended when ``None`` comes again.
     redelivers: bool = False
+    #: True: whatever copies and processes read the source, each key is in the hands of one of them at a time. Only
+    #: then may an ``ordered`` pipeline have several workers.
+    keeps_keys_apart: bool = False
     #: Where time comes from. Set by the pipeline before ``open``.
     clock: Clock = SYSTEM_CLOCK
     #: Name of the pipeline. Set before ``open``.
@@ -145,6 +148,13 @@ class Producer:
 
     _handover: _HandOver
     _report_lost: Callable[[ProducerError], None]
+
+    def for_order(self) -> Self:
+        """The description that an ``ordered`` pipeline uses instead of this one; called once, when it is built.
+
+        A source that can refuse other readers returns one that does; by default this one is returned.
+        """
+        return self
 
     async def open(self) -> None:
         """Connect. Called once per copy, before anything else.

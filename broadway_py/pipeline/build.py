@@ -25,7 +25,7 @@ from broadway_py.pipeline.worker import SUBMITTED, Meter, Shared, failure_from
 from broadway_py.producer import Producer
 from broadway_py.stage import Edge, Outlet
 
-__all__ = ["Submissions", "batcher_names", "build", "named_producers", "resize", "share_capacity"]
+__all__ = ["Submissions", "batcher_names", "build", "named_producers", "refuse_shared_keys", "resize", "share_capacity"]
 
 KeyOf = Callable[[Message[Any]], Any]
 
@@ -56,6 +56,21 @@ def named_producers(producers: Producer | Sequence[Producer]) -> dict[str, Produ
             raise OptionsError(("producer",), f"the name {name!r} is taken by the pipeline itself; choose another")
         named[name] = each
     return named
+
+
+def refuse_shared_keys(producers: Any, workers: int, path: Sequence[str]) -> None:
+    """Refuse ``ordered`` where several workers could have messages of one key at the same time.
+
+    Raises:
+        OptionsError: at *path*; there is a source that does not keep keys apart.
+    """
+    given = producers if isinstance(producers, list | tuple) else [producers]
+    if not all(isinstance(each, Producer) and each.keeps_keys_apart for each in given):
+        raise OptionsError(
+            path,
+            f"a key must have one owner, but {workers} workers read the same source; set workers: 1, leave ordered "
+            "off, or use an embedded queue with partitioned: true, whose messages are put with a key",
+        )
 
 
 def build(
