@@ -122,7 +122,7 @@ class _FromFiles(Producer):
         """As the producer says."""
         return self._last.most_in_flight(capacity)
 
-    def for_order(self) -> Producer:
+    def for_order(self) -> Any:
         """One whose copies are what the producer makes of itself for order."""
         return _FromFiles(lambda: self._make().for_order())
 
