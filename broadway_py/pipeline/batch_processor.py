@@ -97,14 +97,12 @@ class BatchProcessor(Worker):
             span = self.span(
                 "broadway.batch_processor", name=self.name, messages=list(batch.messages), batch_info=batch.info
             )
-        unfinished = await self._call_back(batch, batch.messages)
-        if not unfinished and is_plain(batch.messages):
-            await self.shared.settler.settle(batch.messages)
-        else:
-            while not unfinished and (again := await retry_in_place(self, _failed_of(batch))):
-                unfinished = await self._call_back(batch, again)
-            _refuse_children(batch.messages)
-            await self._finish(batch, unfinished or called_off(self, _failed_of(batch)))
+        try:
+            await self._work(batch)
+        except Exception as error:
+            if span is not None:
+                span.exception(error)
+            raise
         self.held = ()
         self.busy_since = None
         took = monotonic() - started
@@ -113,6 +111,16 @@ class BatchProcessor(Worker):
         if span is not None:
             successful = [m for m in batch.messages if m.ok]
             span.stop(successful=successful, failed=_failed_of(batch))
+
+    async def _work(self, batch: Batch) -> None:
+        unfinished = await self._call_back(batch, batch.messages)
+        if not unfinished and is_plain(batch.messages):
+            await self.shared.settler.settle(batch.messages)
+            return
+        while not unfinished and (again := await retry_in_place(self, _failed_of(batch))):
+            unfinished = await self._call_back(batch, again)
+        _refuse_children(batch.messages)
+        await self._finish(batch, unfinished or called_off(self, _failed_of(batch)))
 
     async def _call_back(self, batch: Batch, messages: list[Message[Any]]) -> list[Message[Any]]:
         """``handle_batch`` for *messages* of *batch*; those that it did not finish because the drain cut it off."""

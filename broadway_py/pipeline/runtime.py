@@ -319,7 +319,9 @@ class Runtime:
             await self._wait({ending, *self._pending()}, deadline)
         finally:
             # Also when somebody cancels us in here: the books must be closed, and no task of ours left running.
-            last = {*self._pending(), *(() if ending is None else (ending,))}
+            last: set[asyncio.Future[Any]] = {*self._pending(), *self.shared.settler.aside}
+            if ending is not None:
+                last.add(ending)
             for task in last:
                 task.cancel()
             try:

@@ -45,7 +45,8 @@ class Settler:
         self._failures = failures
         #: Called after each entry into the books, for whoever waits for room; None when nobody does.
         self.settled: Callable[[], None] | None = None
-        self._immediate: set[asyncio.Task[list[BaseException]]] = set()
+        #: What was begun aside and goes on: to be called off by whoever ends the pipeline.
+        self.aside: set[asyncio.Task[list[BaseException]]] = set()
 
     async def settle(
         self, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]] = (), *, of_children: bool = False
@@ -95,8 +96,8 @@ class Settler:
     def _aside(self, work: Coroutine[Any, Any, list[BaseException]], name: str) -> asyncio.Task[list[BaseException]]:
         """Do *work* whatever happens to the caller; :meth:`finish` waits for it."""
         task = asyncio.get_running_loop().create_task(work, name=name)
-        self._immediate.add(task)
-        task.add_done_callback(self._immediate.discard)
+        self.aside.add(task)
+        task.add_done_callback(self.aside.discard)
         return task
 
     def give_back_soon(self, messages: Iterable[Message[Any]]) -> None:
@@ -110,12 +111,12 @@ class Settler:
 
     async def finish(self) -> None:
         """Wait for what was begun aside; call it off when our own wait is."""
-        if not self._immediate:
+        if not self.aside:
             return
         try:
-            await asyncio.wait(self._immediate)
+            await asyncio.wait(self.aside)
         finally:
-            for task in self._immediate:
+            for task in self.aside:
                 task.cancel()
 
     async def _carry_out(self, rounds: list[Round], delays_s: Mapping[int, float]) -> list[BaseException]:

@@ -19,6 +19,7 @@ from broadway_py import (
     Processors,
     ProducerError,
     RateLimit,
+    ack_immediately,
 )
 from broadway_py.producers import MemoryProducer
 from tests.pipeline.support import (
@@ -882,6 +883,33 @@ async def test_cancelling_the_start_ends_the_pipeline_and_runs_teardown() -> Non
 
     await soon(torn_down.wait())
     assert not pipeline.is_running
+
+
+async def test_an_early_settlement_that_hangs_ends_with_the_pipeline_whatever_else_hangs() -> None:
+    tasks: list[asyncio.Task[Any] | None] = []
+
+    async def hang(call: Call) -> None:
+        tasks.append(asyncio.current_task())
+        await asyncio.Event().wait()
+
+    class Early(Quiet):
+        async def handle_message(self, message: Message[Any]) -> None:
+            await ack_immediately(message)
+
+    recorder = Recorder(hang)
+    processors = Processors(concurrency=1, max_demand=3)
+    pipeline = Early(producer=ManualProducer(*recorder.messages([1, 2, 3])), processors=processors)
+    clock = clock_of(pipeline)
+    await soon(pipeline.start())
+    await clock.advance(0.1)
+    # One is being settled early; those that wait behind it cannot be settled either.
+    stopping = asyncio.ensure_future(pipeline.stop(timeout=1.0))
+    await clock.advance(2.0)
+    await soon(stopping)
+
+    assert len(tasks) == 3
+    assert all(task is not None and task.done() for task in tasks)
+    assert outcomes(pipeline) == {"unknown": 3}
 
 
 async def test_a_cancellation_in_the_last_steps_closes_the_books_all_the_same() -> None:
