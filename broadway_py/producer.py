@@ -6,13 +6,20 @@ import asyncio
 import copy
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from broadway_py.clock import SYSTEM_CLOCK, Clock
 from broadway_py.errors import ProducerError
 from broadway_py.message import Message
 
-__all__ = ["Producer"]
+__all__ = ["Delays", "Producer"]
+
+
+class Delays(Protocol):
+    """How long to wait between two tries."""
+
+    def failed(self, lasted_s: float = 0.0, at_least_s: float = 0.0) -> float:
+        """Seconds to wait after a success that lasted *lasted_s* (0: there was none); ``math.inf``: try no more."""
 
 
 class _HandOver:
@@ -171,6 +178,17 @@ class Producer:
 
     async def resume(self) -> None:
         """Fetch again."""
+
+    def resize(self, capacity: int) -> None:
+        """The pipeline can hold *capacity* messages from now on: a prefetch that covers them may follow.
+
+        Called on a running copy; returns at once.
+        """
+        self.capacity = capacity
+
+    def backoff(self) -> Delays | None:
+        """The waits between two connects, made afresh for each copy's place. None: the pipeline's own."""
+        return None
 
     async def prepare_for_draining(self) -> None:
         """The pipeline stops: stop fetching, give back what was not handed over. ``draining`` is set already.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ from broadway_py.pipeline.worker import SUBMITTED, Meter, Shared, failure_from
 from broadway_py.producer import Producer
 from broadway_py.stage import Edge, Outlet
 
-__all__ = ["Submissions", "batcher_names", "build", "named_producers", "resize"]
+__all__ = ["Submissions", "batcher_names", "build", "named_producers", "resize", "share_capacity"]
 
 KeyOf = Callable[[Message[Any]], Any]
 
@@ -76,7 +77,7 @@ def build(
     for name, description in producers.items():
         ledger = Ledger(name, shared.settler)
         ledgers.append(ledger)
-        share = -(-capacity // description.concurrency)
+        share = _share(capacity, description.concurrency)
         for index in range(description.concurrency):
             source = Source(
                 shared,
@@ -128,6 +129,18 @@ def batcher_names(batchers: Iterable[str]) -> dict[str, str]:
     if len(names) == 1:
         names.setdefault("default", next(iter(names)))
     return names
+
+
+def _share(capacity: int, copies: int) -> int:
+    return -(-capacity // copies)
+
+
+def share_capacity(sources: Sequence[Source], processors: Processors, batchers: Mapping[str, Batcher]) -> None:
+    """Tell every source how many messages the pipeline can hold now."""
+    capacity = _capacity(processors, batchers)
+    copies = Counter(source.ledger.producer for source in sources)
+    for source in sources:
+        source.resize(_share(capacity, copies[source.ledger.producer]))
 
 
 def _capacity(processors: Processors, batchers: Mapping[str, Batcher]) -> int:

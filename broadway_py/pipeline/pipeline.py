@@ -23,7 +23,7 @@ from broadway_py.errors import (
 from broadway_py.message import BatchMode, Message
 from broadway_py.options import INHERIT, Batcher, FailurePolicy, Processors, RateLimit, load
 from broadway_py.pipeline.breaker import BreakerGuard
-from broadway_py.pipeline.build import batcher_names, build, named_producers, resize
+from broadway_py.pipeline.build import batcher_names, build, named_producers, resize, share_capacity
 from broadway_py.pipeline.definition import check_class, resolve_callbacks
 from broadway_py.pipeline.failure_desk import FailureDesk
 from broadway_py.pipeline.processes import CallbackProcesses, layers_in_processes
@@ -576,6 +576,7 @@ class Pipeline(Generic[T]):
         )
         for processor in fresh:
             runtime.start_worker(processor)
+        share_capacity(runtime.stages.sources, options, self.batchers)
 
     @property
     def is_paused(self) -> bool:

@@ -16,7 +16,7 @@ from broadway_py.log import logger
 from broadway_py.message import Message
 from broadway_py.pipeline.settler import can_give_back
 from broadway_py.pipeline.worker import Meter, Shared, Worker, transform
-from broadway_py.producer import Producer
+from broadway_py.producer import Delays, Producer
 from broadway_py.stage import Outlet, Wake
 
 __all__ = ["Gate", "Source"]
@@ -142,7 +142,7 @@ class Source(Worker):
 
     async def run(self) -> None:
         """Fetch until the source ends or a stop was asked for. The last copy stays open: see :meth:`close`."""
-        backoff = Backoff()
+        backoff = self._description.backoff() or Backoff()
         while not self._stop.is_set() and not self.cut:
             opened_at: float | None = None
             try:
@@ -205,7 +205,7 @@ class Source(Worker):
                 task.cancel()
             await asyncio.wait({doing, stopping}, timeout=_CLOSE_S)
 
-    async def _fail_over(self, error: ProducerError, backoff: Backoff, lasted_s: float) -> None:
+    async def _fail_over(self, error: ProducerError, backoff: Delays, lasted_s: float) -> None:
         """Close what is broken, say so, wait."""
         if self._fail_fast and not self.opened.is_set():
             await self._close_broken()
@@ -217,6 +217,11 @@ class Source(Worker):
         self.connected, self.trouble = False, str(error)
         telemetry.execute("broadway.producer.lost", self._now(), {**self._about(), "reason": str(error)})
         wait_s = backoff.failed(lasted_s, _REFUSED_WAIT_S if isinstance(error, SourceRefused) else 0.0)
+        if wait_s == math.inf:
+            await self._close_broken()
+            raise PipelineCrashed(
+                f"producer {self.ledger.producer!r} was lost, and its back-off says to stop: {error}"
+            ) from error
         self._log.warning("the source is away; trying again", reason=str(error), wait_seconds=round(wait_s, 2))
         await self._close_broken()
         until = self.shared.clock.monotonic() + wait_s
@@ -427,6 +432,12 @@ class Source(Worker):
                 await passing_cancellation(copy.pause() if paused else copy.resume())
             except ProducerError as error:
                 self._report_lost(copy, error)
+
+    def resize(self, capacity: int) -> None:
+        """The pipeline can hold *capacity* messages of this copy from now on."""
+        self._capacity = capacity
+        if self._copy is not None and self.connected:
+            self._copy.resize(capacity)
 
     def probe(self) -> None:
         """Let one message through although the breaker is open."""

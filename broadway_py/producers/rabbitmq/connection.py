@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from typing import Any, Final, cast
 
 import aio_pika
@@ -11,11 +12,13 @@ import aiormq
 from aiormq.connection import TCPTransportFactory, TLSTransportFactory
 from yarl import URL
 
+from broadway_py.errors import ProducerError, SourceRefused
 from broadway_py.log import logger
+from broadway_py.producers.rabbitmq import troubles
+from broadway_py.producers.rabbitmq.address import Target
 from broadway_py.producers.rabbitmq.options import RabbitMQOptions
-from broadway_py.producers.rabbitmq.troubles import LIBRARY_ERRORS
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "connect"]
 
 log = logger("broadway_py.producers.rabbitmq")
 
@@ -43,13 +46,14 @@ class _Transport(aiormq.TransportFactory):
 class Connection(aio_pika.Connection):
     """aio-pika's plain connection (it does not reconnect: the pipeline does), plus a bounded :meth:`end`."""
 
-    def __init__(self, options: RabbitMQOptions, name: str) -> None:
-        heartbeat = options.heartbeat_seconds
-        super().__init__(
-            URL(options.url).update_query({"heartbeat": str(heartbeat)}), client_properties={"connection_name": name}
-        )
+    def __init__(self, target: Target, context: ssl.SSLContext | None, heartbeat: int, name: str) -> None:
+        super().__init__(target.url, ssl_context=context, client_properties={"connection_name": name})
+        #: The address as it may be shown.
+        self.where = target.where
         self._factory = _Transport(heartbeat)
         self.kwargs["transport_factory"] = self._factory
+        if context is not None and target.tls.server_name is not None:
+            self.kwargs["server_hostname"] = target.tls.server_name
 
     @property
     def is_silent(self) -> bool:
@@ -63,8 +67,56 @@ class Connection(aio_pika.Connection):
         try:
             async with asyncio.timeout(_CLOSE_TIMEOUT):
                 await self.close()
-        except (TimeoutError, *LIBRARY_ERRORS) as error:
+        except (TimeoutError, *troubles.LIBRARY_ERRORS) as error:
             log.debug("connection dropped without a farewell", error=type(error).__name__)
         finally:
-            if self._factory.writer is not None:
-                self._factory.writer.transport.abort()
+            self.abort()
+
+    def abort(self) -> None:
+        """Drop the connection without a farewell."""
+        if self._factory.writer is not None:
+            self._factory.writer.transport.abort()
+
+
+async def connect(options: RabbitMQOptions, name: str) -> Connection:
+    """Connect as *name* to the first of the addresses, in random order, that takes us.
+
+    Raises:
+        SourceRefused: one of them refused the login or the virtual host; the others would, too, and count the tries.
+        ProducerError: none of them is there; for several, what each said.
+    """
+    absences: list[ProducerError] = []
+    for target in options.targets():
+        try:
+            return await _connect_to(target, options, name)
+        except SourceRefused:
+            raise
+        except ProducerError as away:
+            absences.append(away)
+    if len(absences) == 1:
+        raise absences[0]
+    raise ProducerError("; ".join(map(str, absences))) from absences[-1]
+
+
+async def _connect_to(target: Target, options: RabbitMQOptions, name: str) -> Connection:
+    context = await asyncio.to_thread(target.tls.context) if target.is_tls else None
+    if context is not None and not target.tls.verify:
+        log.warning("the broker's certificate is NOT checked: tls.verify is false", broker=target.where)
+    connection = Connection(target, context, options.heartbeat_seconds, name)
+    try:
+        async with asyncio.timeout(options.connect_timeout):
+            await connection.connect()
+    except asyncio.CancelledError as error:
+        connection.abort()
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        # A connection that dies cancels what waits on it.
+        raise troubles.of_open(error, options, target.where) from None
+    except (TimeoutError, *troubles.LIBRARY_ERRORS) as error:
+        connection.abort()
+        raise troubles.of_open(error, options, target.where) from error
+    except BaseException:
+        connection.abort()
+        raise
+    return connection

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import uuid
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Iterator, Mapping, Sequence
 from typing import Any, Final, cast
 
 from aiormq import Channel
@@ -16,13 +17,15 @@ from broadway_py.acknowledger import Acknowledger
 from broadway_py.errors import ProducerError, SettleError
 from broadway_py.message import Message, Outcome
 from broadway_py.producers.rabbitmq import troubles
-from broadway_py.producers.rabbitmq.connection import Connection
+from broadway_py.producers.rabbitmq.connection import Connection, connect
 from broadway_py.producers.rabbitmq.delivery import Receipt, configured, tag_of, to_message
 from broadway_py.producers.rabbitmq.ledger import Settlement, TagLedger
-from broadway_py.producers.rabbitmq.options import RabbitMQOptions, Verdict
+from broadway_py.producers.rabbitmq.options import AUTO_BYTES, RabbitMQOptions, Verdict
 
 __all__ = ["Session"]
 
+#: Seconds to wait for what the broker answers at once; on a silent network it does not.
+_ANSWER_TIMEOUT: Final = 3.0
 #: Seconds for the last settlements to get onto a connection that may be dead.
 _FLUSH_TIMEOUT: Final = 3.0
 
@@ -41,24 +44,39 @@ class Session(Acknowledger):
 
     Args:
         options: the producer's settings.
-        prefetch: how many unsettled messages the broker may hand out.
+        prefetch: how many unsettled messages of each queue the broker may hand out.
         lost: called once, when delivering ends and nobody asked for it.
+        overrun: called with the average size of the buffered bodies while there are too many bytes of them.
     """
 
-    def __init__(self, options: RabbitMQOptions, *, prefetch: int, lost: Callable[[ProducerError], None]) -> None:
+    def __init__(
+        self,
+        options: RabbitMQOptions,
+        *,
+        prefetch: int,
+        lost: Callable[[ProducerError], None],
+        overrun: Callable[[float], None],
+    ) -> None:
         self._options = options
         self._prefetch = prefetch
         self._lost = lost
+        self._overrun = overrun
         #: Why no more messages come; None while they do.
         self.trouble: ProducerError | None = None
         #: Set whenever a look at the buffer may be worth it.
         self.changed = asyncio.Event()
         self._buffer: deque[DeliveredMessage] = deque()
+        self._buffered_bytes = 0
         self._ledger = TagLedger()
         self._connection: Connection | None = None
         self._channel: Channel | None = None
-        self._queue = options.queue
-        self._consumer_tag: str | None = None
+        self._where = options.where
+        # As the broker calls them: it names the nameless.
+        self._queues = list(options.queues)
+        # Consumer tag -> queue: of every consumer whose deliveries may still be in the buffer; and those at work.
+        self._origins: dict[str, str] = {}
+        self._consumers: set[str] = set()
+        self._asides: set[asyncio.Task[None]] = set()
         # Pausing and draining both cancel the consumer, and may come at once.
         self._consuming = asyncio.Lock()
         # A loss is reported only of a connection that had been there and was not closed by us.
@@ -76,22 +94,22 @@ class Session(Acknowledger):
         Raises:
             ProducerError: as the port says; call :meth:`close` then, too.
         """
+        self._connection = await connect(self._options, name)
+        self._where = self._connection.where
         try:
             async with asyncio.timeout(self._options.connect_timeout):
                 with self._translated(troubles.of_open):
-                    await self._connect(name)
-                    await self._prepare_queue()
+                    await self._open_channel(name)
+                    await self._prepare_queues()
                     await self._consume()
         except TimeoutError as error:
-            raise troubles.of_open(error, self._options) from None
+            raise troubles.of_open(error, self._options, self._where) from None
         if self.trouble is not None:
             raise self.trouble
         self._reporting = True
 
-    async def _connect(self, name: str) -> None:
-        self._connection = Connection(self._options, name)
-        await self._connection.connect()
-        channel = await self._connection.channel(publisher_confirms=False)
+    async def _open_channel(self, name: str) -> None:
+        channel = await cast("Connection", self._connection).channel(publisher_confirms=False)
         self._channel = cast("Channel", await channel.get_underlay_channel())
         self._channel.on_consumer_cancel_callbacks.add(self._on_consumer_cancelled)
         for end in (self._channel.connection.closing, self._channel.closing):
@@ -101,44 +119,54 @@ class Session(Acknowledger):
             try:
                 await self._options.after_connect(channel)
             except Exception as error:  # whatever the user's function raises is weather
-                raise troubles.of_after_connect(error, self._options) from error
+                raise troubles.of_after_connect(error, self._where) from error
 
-    async def _prepare_queue(self) -> None:
-        channel, options = self._open_channel(), self._options
+    async def _prepare_queues(self) -> None:
+        channel, options = self._the_channel(), self._options
         await channel.basic_qos(prefetch_count=self._prefetch)
-        if options.declare == "active":
-            wanted = options.declare_options
-            declared = await channel.queue_declare(
-                options.queue,
-                durable=wanted.durable,
-                auto_delete=wanted.auto_delete,
-                exclusive=wanted.exclusive,
-                arguments=wanted.arguments,
-            )
-            self._queue = declared.queue or options.queue
-        elif options.declare == "passive":
-            await channel.queue_declare(options.queue, passive=True)
-        for binding in options.bindings:
-            await channel.queue_bind(self._queue, binding.exchange, binding.routing_key, arguments=binding.arguments)
+        for position, queue in enumerate(options.queues):
+            if options.declare == "active":
+                wanted = options.declare_options
+                declared = await channel.queue_declare(
+                    queue,
+                    durable=wanted.durable,
+                    auto_delete=wanted.auto_delete,
+                    exclusive=wanted.exclusive,
+                    arguments=wanted.arguments,
+                )
+                self._queues[position] = declared.queue or queue
+            elif options.declare == "passive":
+                await channel.queue_declare(queue, passive=True)
+            for bound in options.bindings:
+                if bound.queue in (None, queue):
+                    await channel.queue_bind(
+                        self._queues[position], bound.exchange, bound.routing_key, arguments=bound.arguments
+                    )
 
     async def _consume(self) -> None:
         wanted = self._options.consume_options
-        consuming = await self._open_channel().basic_consume(
-            self._queue,
-            self._on_delivery,
-            exclusive=wanted.exclusive,
-            arguments=wanted.arguments,
-            consumer_tag=wanted.consumer_tag,
-        )
-        self._consumer_tag = consuming.consumer_tag
+        still = {delivery.consumer_tag for delivery in self._buffer}
+        self._origins = {tag: queue for tag, queue in self._origins.items() if tag in still or tag in self._consumers}
+        for queue in self._queues:
+            # Named by us, for the first delivery may be here before the answer is.
+            tag = wanted.consumer_tag or f"broadway.{uuid.uuid4().hex}"
+            self._origins[tag] = queue
+            self._consumers.add(tag)
+            await self._the_channel().basic_consume(
+                queue,
+                self._on_delivery,
+                exclusive=wanted.exclusive,
+                arguments=wanted.all_arguments(),
+                consumer_tag=tag,
+            )
 
-    def _open_channel(self) -> Channel:
+    def _the_channel(self) -> Channel:
         if self._channel is None:
-            raise ProducerError(f"there is no channel to {self._options.where}")
+            raise ProducerError(f"there is no channel to {self._where}")
         return self._channel
 
     @contextlib.contextmanager
-    def _translated(self, sentence: Callable[[BaseException, RabbitMQOptions], ProducerError]) -> Iterator[None]:
+    def _translated(self, sentence: Callable[[BaseException, RabbitMQOptions, str], ProducerError]) -> Iterator[None]:
         """Library errors become a ProducerError, and so does a cancellation that nobody asked for.
 
         When a connection dies, aiormq cancels its own tasks, and whoever awaits one of them sees a CancelledError.
@@ -149,11 +177,11 @@ class Session(Acknowledger):
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            raise sentence(error, self._options) from None
+            raise sentence(error, self._options, self._where) from None
         except TimeoutError:
             raise
         except troubles.LIBRARY_ERRORS as error:
-            raise sentence(error, self._options) from error
+            raise sentence(error, self._options, self._where) from error
 
     # --- what the client library tells us; called from its tasks, so they only take note ---------------------------
 
@@ -161,20 +189,25 @@ class Session(Acknowledger):
         self._ledger.delivered(tag_of(delivery))
         if self.trouble is None:
             self._buffer.append(delivery)
+            self._buffered_bytes += len(delivery.body)
+            if self._buffered_bytes > AUTO_BYTES:
+                self._overrun(self._buffered_bytes / len(self._buffer))
             self.changed.set()
 
     def _on_consumer_cancelled(self, frame: Basic.Cancel) -> None:
-        self._stop_delivering(
-            ProducerError(
-                f"RabbitMQ at {self._options.where} cancelled the consumer of queue {self._queue!r}: "
-                "the queue was deleted, or has moved"
+        if frame.consumer_tag in self._consumers:
+            queue = self._origins[frame.consumer_tag]
+            self._stop_delivering(
+                ProducerError(
+                    f"RabbitMQ at {self._where} cancelled the consumer of queue {queue!r}: "
+                    "the queue was deleted, or has moved"
+                )
             )
-        )
 
     def _on_closed(self, closing: asyncio.Future[Any]) -> None:
         error = None if closing.cancelled() else closing.exception()
         loss = troubles.of_loss(
-            error, self._options, silent=self._connection is not None and self._connection.is_silent
+            error, self._options, self._where, silent=self._connection is not None and self._connection.is_silent
         )
         self._stop_settling(loss)
         self._stop_delivering(loss)
@@ -185,7 +218,8 @@ class Session(Acknowledger):
         self.trouble = reason
         # The broker has them still, and hands them out again.
         self._buffer.clear()
-        self._consumer_tag = None
+        self._buffered_bytes = 0
+        self._consumers.clear()
         self.changed.set()
         if self._reporting:
             self._lost(reason)
@@ -202,29 +236,85 @@ class Session(Acknowledger):
 
     def take(self, demand: int) -> list[Message[bytes]]:
         """Up to *demand* of the buffered messages, oldest first; without waiting."""
-        return [to_message(self._buffer.popleft(), self, self._options) for _ in range(min(demand, len(self._buffer)))]
+        taken = [self._buffer.popleft() for _ in range(min(demand, len(self._buffer)))]
+        self._buffered_bytes = self._buffered_bytes - sum(len(one.body) for one in taken) if self._buffer else 0
+        if self._options.consume_options.no_ack and taken:
+            for delivery in taken:
+                self._ledger.ack(tag_of(delivery))
+            self._tell_soon()
+        origins, options = self._origins, self._options
+        return [to_message(one, self, options, origins[cast("str", one.consumer_tag)]) for one in taken]
 
     async def stop_consuming(self) -> None:
-        """Cancel the consumer, and give back what was not taken. Does nothing on a connection that is gone."""
+        """Cancel the consumers, and give back what was not taken. Does nothing on a connection that is gone.
+
+        Waits for the broker a few seconds at most: on a silent network it goes on by itself until :meth:`close`.
+        """
+        await self._bounded(self._stop_consuming(), "stop consuming")
+
+    async def _stop_consuming(self) -> None:
         async with self._consuming:
             # A loss in here is reported by the callbacks above, and the broker takes everything back by itself.
             with contextlib.suppress(ProducerError, SettleError), self._translated(troubles.of_loss):
-                if self._consumer_tag is not None:
-                    tag, self._consumer_tag = self._consumer_tag, None
-                    await self._open_channel().basic_cancel(tag)
-                for delivery in self._buffer:
-                    self._ledger.release(tag_of(delivery))
-                if self._buffer:
-                    self._buffer.clear()
-                    await self._told()
+                await self._cancel(set(self._consumers))
+                await self._give_back_beyond(0)
+
+    async def _cancel(self, tags: set[str]) -> None:
+        self._consumers -= tags
+        for tag in tags:
+            await self._the_channel().basic_cancel(tag)
+
+    async def _give_back_beyond(self, most: int) -> None:
+        """Keep the oldest *most* of the buffered messages."""
+        surplus = len(self._buffer) - most
+        if surplus > 0:
+            for _ in range(surplus):
+                delivery = self._buffer.pop()
+                self._buffered_bytes -= len(delivery.body)
+                self._ledger.release(tag_of(delivery))
+            await self._told()
 
     async def consume_again(self) -> None:
         """The way back from :meth:`stop_consuming`. Does nothing on a connection that is gone."""
         async with self._consuming:
-            if self._consumer_tag is None and self.trouble is None:
+            if not self._consumers and self.trouble is None:
                 # A refusal closes the channel, and is reported by the callbacks above.
                 with contextlib.suppress(ProducerError), self._translated(troubles.of_loss):
                     await self._consume()
+
+    def change_prefetch(self, prefetch: int) -> None:
+        """Have at most *prefetch* messages of each queue in advance from now on, and give back what is more.
+
+        The broker fixes a consumer's prefetch when it begins: so one with the new prefetch begins before the old one
+        is cancelled, so that the queue never is without. Where the old one allows no other beside it (it is exclusive,
+        or has a name of its own), the new prefetch counts from the next consume on.
+        """
+        self._prefetch = prefetch
+        self._aside(self._change_prefetch(prefetch), "change of prefetch")
+
+    async def _change_prefetch(self, prefetch: int) -> None:
+        wanted = self._options.consume_options
+        async with self._consuming:
+            if self.trouble is not None or prefetch != self._prefetch:
+                return  # the next change is waiting behind this one
+            with contextlib.suppress(ProducerError, SettleError), self._translated(troubles.of_loss):
+                await self._the_channel().basic_qos(prefetch_count=prefetch)
+                if not self._consumers or wanted.exclusive or wanted.consumer_tag is not None:
+                    return
+                old = set(self._consumers)
+                await self._consume()
+                await self._cancel(old)
+                await self._give_back_beyond(prefetch * len(self._queues))
+
+    async def _bounded(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Do *work*, which may hang on a silent network, and wait for it a few seconds; :meth:`close` ends it."""
+        await asyncio.wait({self._aside(work, name)}, timeout=_ANSWER_TIMEOUT)
+
+    def _aside(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=name)
+        self._asides.add(task)
+        task.add_done_callback(self._asides.discard)
+        return task
 
     # --- settling -------------------------------------------------------------------------------------------------
 
@@ -271,12 +361,18 @@ class Session(Acknowledger):
     async def _told(self) -> None:
         """Wait until everything noted so far has been written."""
         if self._channel is None:
-            raise self.trouble or ProducerError(f"the connection to {self._options.where} was closed")
+            raise self.trouble or ProducerError(f"the connection to {self._where} was closed")
+        # Others wait for the same turn, so our own cancellation must not reach it.
+        await asyncio.shield(self._tell_soon())
+
+    def _tell_soon(self) -> asyncio.Future[None]:
+        """Have everything noted so far written; done when it has been."""
         if self._turn is None:
             self._turn = asyncio.get_running_loop().create_future()
+            # Perhaps nobody waits for it.
+            self._turn.add_done_callback(_retrieve)
             self._unwritten.set()
-        # Others wait for the same turn, so our own cancellation must not reach it.
-        await asyncio.shield(self._turn)
+        return self._turn
 
     async def _write_settlements(self) -> None:
         """The one that writes: what is settled while a write is under way goes into the next one."""
@@ -294,7 +390,7 @@ class Session(Acknowledger):
                 turn.set_result(None)
 
     async def _write(self, frames: Sequence[Basic.Ack | Basic.Nack | Basic.Reject]) -> None:
-        channel = self._open_channel()
+        channel = self._the_channel()
         written: asyncio.Future[None] = channel.create_future()
         await channel.write_queue.put(ChannelFrame.marshall(channel.number, frames, drain_future=written))
         await written
@@ -307,13 +403,22 @@ class Session(Acknowledger):
         unwritten = [turn for turn in (self._writing, self._turn) if turn is not None and not turn.done()]
         if unwritten:
             await asyncio.wait(unwritten, timeout=_FLUSH_TIMEOUT)
-        reason = ProducerError(f"the connection to {self._options.where} was closed")
+        reason = ProducerError(f"the connection to {self._where} was closed")
         self._stop_settling(reason)
         self._stop_delivering(reason)
+        for aside in self._asides:
+            aside.cancel()
+        if self._asides:
+            await asyncio.wait(self._asides, timeout=_FLUSH_TIMEOUT)
         if self._writer is not None:
             await asyncio.wait([self._writer])
         if self._connection is not None:
             await self._connection.end()
+
+
+def _retrieve(turn: asyncio.Future[None]) -> None:
+    if not turn.cancelled():
+        turn.exception()
 
 
 def _receipts(messages: Sequence[Message[Any]]) -> list[Receipt]:

@@ -30,15 +30,15 @@ __all__ = ["LIBRARY_ERRORS", "of_after_connect", "of_loss", "of_open"]
 LIBRARY_ERRORS: Final = CONNECTION_EXCEPTIONS
 
 
-def of_open(error: BaseException, options: RabbitMQOptions) -> ProducerError:
-    """Why connecting failed."""
-    where = options.where
+def of_open(error: BaseException, options: RabbitMQOptions, where: str | None = None) -> ProducerError:
+    """Why connecting failed; *where* is the address that was tried, if there are several."""
+    where = where or options.where
     if isinstance(error, TimeoutError):
         return ProducerError(
             f"no answer from {where} within {options.connect_timeout:g} s; check host and port, and the network"
         )
     if isinstance(error, ChannelClosed):
-        return _of_channel(error, options)
+        return _of_channel(error, options, where)
     if (refusal := _refusal(error)) is not None:
         return SourceRefused(f"RabbitMQ at {where} {refusal}")
     if (reason := _os_reason(error)) is not None:
@@ -48,11 +48,11 @@ def of_open(error: BaseException, options: RabbitMQOptions) -> ProducerError:
     return ProducerError(f"the connection to {where} broke while it was set up ({type(error).__name__})")
 
 
-def of_after_connect(error: Exception, options: RabbitMQOptions) -> ProducerError:
+def of_after_connect(error: Exception, where: str) -> ProducerError:
     """Why the user's ``after_connect`` did not work out."""
     # An error of the user's own is not quoted: nobody knows what it holds. It is chained.
     said = f": {_said(error)}" if isinstance(error, ChannelClosed | ConnectionClosed) else ""
-    return ProducerError(f"after_connect on {options.where} raised {type(error).__name__}{said}")
+    return ProducerError(f"after_connect on {where} raised {type(error).__name__}{said}")
 
 
 def _refusal(error: BaseException) -> str | None:
@@ -66,8 +66,11 @@ def _refusal(error: BaseException) -> str | None:
     return None
 
 
-def _of_channel(error: ChannelClosed, options: RabbitMQOptions) -> ProducerError:
-    queue, said = f"queue {options.queue!r} on {options.where}", _said(error)
+def _of_channel(error: ChannelClosed, options: RabbitMQOptions, where: str) -> ProducerError:
+    said = _said(error)
+    # Of several queues the broker's own words name the one.
+    named = next((one for one in options.queues if f"queue '{one}'" in said), options.queues[0])
+    queue = f"queue {named!r} on {where}"
     match error:
         case ChannelAccessRefused() if "in exclusive use" in said:
             return ProducerError(f"{queue} has an exclusive consumer; waiting until it has gone")
@@ -78,9 +81,7 @@ def _of_channel(error: ChannelClosed, options: RabbitMQOptions) -> ProducerError
         case ChannelNotFoundEntity() if "no exchange" in said:
             return ProducerError(f"a binding of {queue} cannot be made: {said}; create the exchange")
         case ChannelNotFoundEntity():
-            return ProducerError(
-                f"queue {options.queue!r} does not exist on {options.where}; create it or set declare: active"
-            )
+            return ProducerError(f"{queue} does not exist; create it or set declare: active")
         case ChannelLockedResource():
             return ProducerError(f"{queue} belongs to another connection: {said}")
         case ChannelPreconditionFailed():
@@ -91,9 +92,11 @@ def _of_channel(error: ChannelClosed, options: RabbitMQOptions) -> ProducerError
     return ProducerError(f"RabbitMQ closed the channel for {queue} while it was set up: {said}")
 
 
-def of_loss(error: BaseException | None, options: RabbitMQOptions, *, silent: bool = False) -> ProducerError:
+def of_loss(
+    error: BaseException | None, options: RabbitMQOptions, where: str | None = None, *, silent: bool = False
+) -> ProducerError:
     """Why a connection that worked is gone; *silent* when nothing was heard for three heartbeats."""
-    where = options.where
+    where = where or options.where
     match error:
         case ConnectionClosed():
             return ProducerError(f"RabbitMQ at {where} closed the connection: {_said(error)}")
