@@ -14,12 +14,13 @@ from pamqp.body import ContentBody
 from pamqp.exceptions import PAMQPException
 from pamqp.header import ContentHeader
 
-from broadway_py.producers.rabbitmq.cutter import CorruptFrameError, Cutter, Ended, Sink
+from broadway_py.producers.rabbitmq.cutter import CorruptFrameError, Cutter, Ended
 from broadway_py.producers.rabbitmq.envelope import decode
 from tests.producers.amqp_bytes import HEARTBEAT, OPENED, TUNED, content, delivery, method
 
-#: Channels 1 and 2 have a sink for "ours"; 3 has none.
+#: Channels 1 and 2 have a sink for two consumers; 3 has none.
 OURS = (1, 2)
+CONSUMERS = ("ours", "ours too")
 
 tags = st.integers(0, 2**63 - 1)
 names = st.text(max_size=40)
@@ -75,7 +76,8 @@ def methods(channel: int) -> st.SearchStrategy[list[bytes]]:
 
 def groups(channel: int) -> st.SearchStrategy[list[bytes]]:
     ours = deliveries(channel, "ours")
-    return st.one_of(ours, ours, ours, deliveries(channel, "other"), things_with_content(channel), methods(channel))
+    too = deliveries(channel, "ours too")
+    return st.one_of(ours, ours, too, deliveries(channel, "other"), things_with_content(channel), methods(channel))
 
 
 @st.composite
@@ -109,7 +111,8 @@ class Model:
 
     forward: bytes = b""
     found: list[tuple[int, dict[str, Any], dict[str, Any], bytes]] = field(default_factory=list)
-    ended: dict[int, Ended] = field(default_factory=dict)
+    ended: list[tuple[int, Ended]] = field(default_factory=list)
+    consumers: dict[int, set[str]] = field(default_factory=lambda: {channel: set(CONSUMERS) for channel in OURS})
     #: Of complete deliveries.
     body_frames: int = 0
     #: Bytes of deliveries that did not become complete.
@@ -121,12 +124,12 @@ class Model:
 
     def hear(self, one: bytes) -> None:
         _, channel, read = frame.unmarshal(one)
-        watched = channel in OURS and channel not in self.ended
+        watched = self.consumers.get(channel, set())
         match read:
-            case commands.Basic.Deliver() if watched and read.consumer_tag == "ours":
+            case commands.Basic.Deliver() if read.consumer_tag in watched:
                 self._under_way[channel] = [read]
                 self._bytes[channel] = len(one)
-            case ContentHeader() | ContentBody() if watched and channel in self._under_way:
+            case ContentHeader() | ContentBody() if channel in self._under_way:
                 self._under_way[channel].append(read)
                 self._bytes[channel] += len(one)
             case _:
@@ -143,24 +146,21 @@ class Model:
             del self._under_way[channel], self._bytes[channel]
 
     def _end(self, channel: int, read: object) -> None:
+        watched = self.consumers.get(channel)
         match read:
             case commands.Connection.Close():
-                for each in OURS:
-                    self.ended.setdefault(each, Ended("connection", read.reply_text or ""))
+                self.ended += [(each, Ended("connection", read.reply_text or "")) for each in self.consumers]
                 self.dropped += sum(self._bytes.values())
+                self.consumers.clear()
                 self._under_way.clear()
                 self._bytes.clear()
-                return
-            case commands.Channel.Close():
-                ended = Ended("channel", read.reply_text or "")
-            case commands.Channel.CloseOk():
-                ended = Ended("channel")
-            case commands.Basic.Cancel() if read.consumer_tag == "ours":
-                ended = Ended("consumer")
-            case _:
-                return
-        if channel in OURS:
-            self.ended.setdefault(channel, ended)
+            case commands.Channel.Close() | commands.Channel.CloseOk() if watched is not None:
+                self.ended.append((channel, Ended("channel", getattr(read, "reply_text", ""))))
+                del self.consumers[channel]
+            case commands.Basic.Cancel() | commands.Basic.CancelOk() if watched and read.consumer_tag in watched:
+                watched.remove(read.consumer_tag)
+                if isinstance(read, commands.Basic.Cancel):
+                    self.ended.append((channel, Ended("consumer", read.consumer_tag)))
 
 
 @dataclass
@@ -171,27 +171,31 @@ class Heard:
     #: All that was cut out, but for the marks around the frames of bodies.
     cut: int = 0
     found: list[tuple[int, dict[str, Any], dict[str, Any], bytes]] = field(default_factory=list)
-    ended: dict[int, Ended] = field(default_factory=dict)
+    ended: list[tuple[int, Ended]] = field(default_factory=list)
+
+
+def watched(cutter: Cutter, channel: int) -> None:
+    sink = cutter.sink(channel)
+    for consumer_tag in CONSUMERS:
+        sink.add(consumer_tag)
 
 
 def cut_all(pieces: Sequence[bytes]) -> Heard:
     cutter, heard = Cutter(), Heard()
     cutter.feed(TUNED + OPENED)
-    sinks: list[Sink] = [cutter.add(channel, "ours") for channel in OURS]
+    for channel in OURS:
+        watched(cutter, channel)
     for piece in pieces:
         cut = cutter.feed(piece)
         heard.forward += cut.forward
         for sink, found in cut.lists.items():
-            for tag, redelivered, envelope, body in found:
-                deliver, read = decode("ours", tag, envelope, redelivered=bool(redelivered))
-                heard.cut += 7 + len(sink.prefix) + 9 + len(envelope) + len(body)
+            for tag, redelivered, envelope, body, consumer_tag in found:
+                deliver, read = decode(consumer_tag, tag, envelope, redelivered=bool(redelivered))
+                heard.cut += 7 + 4 + 1 + len(consumer_tag) + 9 + len(envelope) + len(body)
                 heard.found.append((sink.channel, dict(deliver), dict(read), body))
-        for sink in cut.ended:
-            assert sink.ended is not None
-            heard.ended[sink.channel] = sink.ended
+        heard.ended += [(sink.channel, why) for sink, why in cut.ended]
         assert_whole_frames(cut.forward)
         assert cutter.kept <= 4096
-    assert heard.ended == {sink.channel: sink.ended for sink in sinks if sink.ended is not None}
     return heard
 
 
@@ -232,7 +236,7 @@ def test_damaged_bytes_never_do_anything_but_be_refused(data: st.DataObject) -> 
     cutter = Cutter()
     cutter.feed(TUNED + OPENED)
     for channel in OURS:
-        cutter.add(channel, "ours")
+        watched(cutter, channel)
     came = passed_on = 0
     with contextlib.suppress(CorruptFrameError):
         for piece in split(data, bytes(stream)):

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import struct
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
-from pamqp import commands, frame
+from pamqp import frame
 from pamqp.exceptions import PAMQPException
 
 __all__ = ["CorruptFrameError", "Cut", "Cutter", "Delivery", "Ended", "Sink"]
 
-#: Delivery tag, whether it was redelivered (0 or 1), the envelope, the body. The envelope is what stands between the
-#: two: the rest of the method frame from the exchange's name on, and the header frame, both with their end marks.
-#: A plain tuple, because one is made per message.
-Delivery = tuple[int, int, bytes, bytes]
+#: Delivery tag, whether it was redelivered (0 or 1), the envelope, the body, the consumer's tag. The envelope is what
+#: stands between the flag and the body: the rest of the method frame from the exchange's name on, and the header frame,
+#: both with their end marks. A plain tuple, because one is made per message.
+Delivery = tuple[int, int, bytes, bytes, str]
 
 _METHOD: Final = 1
 _HEADER: Final = 2
@@ -35,6 +35,7 @@ _tune = struct.Struct(">HI")  # channel_max, frame_max
 
 _DELIVER: Final = b"\x00\x3c\x00\x3c"
 _CANCEL: Final = b"\x00\x3c\x00\x1e"
+_CONSUMER_ENDS: Final = (_CANCEL, b"\x00\x3c\x00\x1f")  # cancel, cancel-ok
 _CHANNEL_ENDS: Final = (b"\x00\x14\x00\x28", b"\x00\x14\x00\x29")  # close, close-ok
 _CONNECTION_ENDS: Final = (b"\x00\x0a\x00\x32", b"\x00\x0a\x00\x33")  # close, close-ok
 _TUNE: Final = b"\x00\x0a\x00\x1e"
@@ -51,27 +52,61 @@ class CorruptFrameError(Exception):
 
 
 class Ended(NamedTuple):
-    """From this byte on a sink gets nothing. *text* is the broker's reason, "" where it gave none."""
+    """From this byte on no more comes, of one consumer or of all. *text* is the broker's reason, "" for none."""
 
     what: Literal["consumer", "channel", "connection"]
+    #: Of a consumer: its tag.
     text: str = ""
 
 
-class Sink:
-    """Where the deliveries of one consumer on one channel go."""
+class _Consumer:
+    __slots__ = ("prefix", "tag")
 
-    __slots__ = ("channel", "consumer_tag", "ended", "prefix", "unfinished")
-
-    def __init__(self, channel: int, consumer_tag: str) -> None:
-        self.channel = channel
-        self.consumer_tag = consumer_tag
-        #: Set at the byte that ends it.
-        self.ended: Ended | None = None
-        name = consumer_tag.encode()
+    def __init__(self, tag: str) -> None:
+        self.tag = tag
+        name = tag.encode()
         #: How every basic.deliver of this consumer begins, behind the head of its frame.
         self.prefix = b"%b%c%b" % (_DELIVER, len(name), name)
+
+
+class Sink:
+    """Where the deliveries of our consumers on one channel go."""
+
+    __slots__ = ("_consumers", "_latest", "channel", "ended", "unfinished")
+
+    def __init__(self, channel: int) -> None:
+        self.channel = channel
+        #: Set at the byte that ends it.
+        self.ended: Ended | None = None
         #: The delivery whose frames have not all come.
         self.unfinished: _Unfinished | None = None
+        self._consumers: dict[bytes, _Consumer] = {}
+        # Neighbours mostly are of one consumer.
+        self._latest: _Consumer | None = None
+
+    def add(self, consumer_tag: str) -> None:
+        """Cut out the deliveries of this consumer, too. Say so before the broker is asked for them."""
+        self._consumers[consumer_tag.encode()] = _Consumer(consumer_tag)
+
+    def remove(self, consumer_tag: str) -> bool:
+        """The consumer is gone, as the broker has said; False when it was none of ours."""
+        gone = self._consumers.pop(consumer_tag.encode(), None)
+        if gone is self._latest:
+            self._latest = None
+        return gone is not None
+
+    def consumer_of(self, data: bytes, at: int) -> _Consumer | None:
+        """Ours, if the method whose arguments begin at *at* is a delivery to one of our consumers."""
+        latest = self._latest
+        if latest is not None and data.startswith(latest.prefix, at):
+            return latest
+        if not data.startswith(_DELIVER, at):
+            return None
+        name = at + len(_DELIVER) + 1
+        found = self._consumers.get(data[name : name + data[name - 1]])
+        if found is not None:
+            self._latest = found
+        return found
 
 
 class Cut(NamedTuple):
@@ -81,8 +116,8 @@ class Cut(NamedTuple):
     forward: bytes
     #: For each sink that got something, all of it.
     lists: dict[Sink, list[Delivery]]
-    #: Sinks that ended, after the last of their deliveries in :attr:`lists`.
-    ended: list[Sink]
+    #: What ended, each after the last of its deliveries in :attr:`lists`. Without its consumer a sink goes on.
+    ended: list[tuple[Sink, Ended]]
 
 
 class Cutter:
@@ -105,9 +140,9 @@ class Cutter:
         #: How many bytes of an incomplete frame wait for the rest.
         self.kept = 0
 
-    def add(self, channel: int, consumer_tag: str) -> Sink:
-        """Cut out the deliveries of *consumer_tag* on *channel* from now on. A channel has one sink: the newest."""
-        sink = self._sinks[channel] = Sink(channel, consumer_tag)
+    def sink(self, channel: int) -> Sink:
+        """A new sink for our consumers on *channel*, in place of an earlier one."""
+        sink = self._sinks[channel] = Sink(channel)
         return sink
 
     def feed(self, data: bytes) -> Cut:
@@ -167,7 +202,7 @@ class Cutter:
     def _cut(self, data: bytes, at: int) -> Cut:
         forward: list[bytes] = []
         lists: dict[Sink, list[Delivery]] = {}
-        ended: list[Sink] = []
+        ended: list[tuple[Sink, Ended]] = []
         end, most = len(data), self._most
         # Where those frames begin that go to the client library and are not in `forward` yet.
         begin = at
@@ -183,49 +218,51 @@ class Cutter:
             if data[after - 1] != _FRAME_END:
                 raise CorruptFrameError(f"a frame of type {kind} ends with {data[after - 1]:#04x} instead of 0xce")
             sink = self._sinks.get(channel)
-            if sink is None or (kind == _METHOD and not data.startswith(sink.prefix, at + _HEAD)):
+            consumer = None if sink is None or kind != _METHOD else sink.consumer_of(data, at + _HEAD)
+            if sink is None or (consumer is None and (kind == _METHOD or sink.unfinished is None)):
+                # Also the content of something else on this channel: basic.return, basic.get-ok, others' deliveries.
                 if kind == _METHOD:
                     ended += self._ended_by(sink, data[at:after])
                 at = after
                 continue
-            if kind != _METHOD and sink.unfinished is None:
-                # The content of something else on this channel: basic.return, basic.get-ok, another consumer.
-                at = after
-                continue
-            # From here on: a part of a delivery.
             if begin < at:
                 forward.append(data[begin:at])
             deliveries = lists.setdefault(sink, [])
-            past = _whole_deliveries(data, at, sink, most, deliveries) if sink.unfinished is None else at
-            begin = at = past if past > at else _part_of_delivery(data, at, after, sink, deliveries)
+            past = at
+            if consumer is not None and sink.unfinished is None:
+                past = _whole_deliveries(data, at, channel, consumer, most, deliveries)
+            begin = at = past if past > at else _part_of_delivery(data, at, after, sink, consumer, deliveries)
         if begin < at:
             forward.append(data[begin:at])
         self._keep(data, at)
         return Cut(b"".join(forward), {sink: found for sink, found in lists.items() if found}, ended)
 
-    def _ended_by(self, sink: Sink | None, method: bytes) -> list[Sink]:
-        """The sinks that *method*, a frame on the channel of *sink*, ends: no longer in our sight."""
+    def _ended_by(self, sink: Sink | None, method: bytes) -> list[tuple[Sink, Ended]]:
+        """What *method*, a frame on the channel of *sink*, puts an end to. A sink that ends leaves our sight."""
         name = method[_HEAD : _HEAD + 4]
         if name in _CONNECTION_ENDS and method[1:3] == b"\0\0":
-            gone, why = list(self._sinks.values()), Ended("connection", _reason(method))
+            gone, why = list(self._sinks.values()), Ended("connection", _text(method, "reply_text"))
         elif sink is not None and name in _CHANNEL_ENDS:
-            gone, why = [sink], Ended("channel", _reason(method))
-        elif sink is not None and name == _CANCEL and _consumer_tag(method) == sink.consumer_tag:
-            gone, why = [sink], Ended("consumer")
+            gone, why = [sink], Ended("channel", _text(method, "reply_text"))
+        elif sink is not None and name in _CONSUMER_ENDS:
+            tag = _text(method, "consumer_tag")
+            # Only when the broker does it by itself it is news; the answer to our own cancel is none.
+            return [(sink, Ended("consumer", tag))] if sink.remove(tag) and name == _CANCEL else []
         else:
             return []
         for each in gone:
             each.ended, each.unfinished = why, None
             del self._sinks[each.channel]
-        return gone
+        return [(each, why) for each in gone]
 
 
 class _Unfinished:
     """A delivery of which not every frame has come."""
 
-    __slots__ = ("_body", "_envelope", "_missing", "_redelivered", "_tag")
+    __slots__ = ("_body", "_consumer_tag", "_envelope", "_missing", "_redelivered", "_tag")
 
-    def __init__(self, tag: int, redelivered: int, rest_of_method: bytes) -> None:
+    def __init__(self, consumer_tag: str, tag: int, redelivered: int, rest_of_method: bytes) -> None:
+        self._consumer_tag = consumer_tag
         self._tag = tag
         self._redelivered = redelivered
         self._envelope = rest_of_method
@@ -252,15 +289,17 @@ class _Unfinished:
             self._missing -= size
         if self._missing:
             return None
-        return self._tag, self._redelivered, self._envelope, b"".join(self._body)
+        return self._tag, self._redelivered, self._envelope, b"".join(self._body), self._consumer_tag
 
 
-def _whole_deliveries(data: bytes, at: int, sink: Sink, most: int, found: list[Delivery]) -> int:
-    """Take the complete deliveries of *sink*, one after the other, with a body in one frame: nearly all are like that.
+def _whole_deliveries(
+    data: bytes, at: int, channel: int, consumer: _Consumer, most: int, found: list[Delivery]
+) -> int:
+    """Take the complete deliveries to *consumer*, one after the other, with a body in one frame: nearly all are so.
 
     Returns where the first thing begins that is anything else, right or wrong. This loop is what a message costs.
     """
-    end, channel, prefix = len(data), sink.channel, sink.prefix
+    end, prefix, consumer_tag = len(data), consumer.prefix, consumer.tag
     envelope_from = _HEAD + len(prefix) + _tag.size
     frame_at, tag_at, header_at = _frame.unpack_from, _tag.unpack_from, _header.unpack_from
     while end - at >= _HEAD:
@@ -294,40 +333,33 @@ def _whole_deliveries(data: bytes, at: int, sink: Sink, most: int, found: list[D
         ):
             break
         tag, redelivered = tag_at(data, envelope - _tag.size)
-        found.append((tag, redelivered & 1, data[envelope:body], data[first:last]))
+        found.append((tag, redelivered & 1, data[envelope:body], data[first:last], consumer_tag))
         at = last + 1
     return at
 
 
-def _part_of_delivery(data: bytes, at: int, after: int, sink: Sink, found: list[Delivery]) -> int:
-    """Take one frame of a delivery to *sink*; where it ends."""
-    kind, unfinished = data[at], sink.unfinished
-    if kind != _METHOD and unfinished is not None:
-        delivery = unfinished.add(kind, data, at, after)
+def _part_of_delivery(
+    data: bytes, at: int, after: int, sink: Sink, consumer: _Consumer | None, found: list[Delivery]
+) -> int:
+    """Take one frame of a delivery to *sink*, with *consumer* its first one; where it ends."""
+    unfinished = sink.unfinished
+    if consumer is None and unfinished is not None:
+        delivery = unfinished.add(data[at], data, at, after)
         if delivery is not None:
             sink.unfinished = None
             found.append(delivery)
         return after
-    envelope = at + _HEAD + len(sink.prefix) + _tag.size
-    if envelope + 3 > after or unfinished is not None:
+    envelope = at + _HEAD + (0 if consumer is None else len(consumer.prefix)) + _tag.size
+    if consumer is None or unfinished is not None or envelope + 3 > after:
         raise CorruptFrameError("a basic.deliver is too short, or comes in the middle of another delivery")
     tag, redelivered = _tag.unpack_from(data, envelope - _tag.size)
-    sink.unfinished = _Unfinished(tag, redelivered & 1, data[envelope:after])
+    sink.unfinished = _Unfinished(consumer.tag, tag, redelivered & 1, data[envelope:after])
     return after
 
 
-def _decoded(method: bytes) -> Any:
-    """The frame as pamqp knows it; None when it does not (the client library will say so, too)."""
+def _text(method: bytes, field: str) -> str:
+    """A text out of a method frame; "" when there is none, or when it does not decode (the library will say so, too)."""
     try:
-        return frame.unmarshal(method)[2]
+        return str(getattr(frame.unmarshal(method)[2], field, None) or "")
     except PAMQPException:
-        return None
-
-
-def _reason(method: bytes) -> str:
-    return str(getattr(_decoded(method), "reply_text", None) or "")
-
-
-def _consumer_tag(method: bytes) -> str | None:
-    cancel = _decoded(method)
-    return cancel.consumer_tag if isinstance(cancel, commands.Basic.Cancel) else None
+        return ""
