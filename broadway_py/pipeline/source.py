@@ -16,7 +16,7 @@ from broadway_py.log import logger
 from broadway_py.message import Message
 from broadway_py.pipeline.settler import can_give_back
 from broadway_py.pipeline.worker import Meter, Shared, Worker, transform
-from broadway_py.producer import Delays, Producer
+from broadway_py.producer import Delays, Deliveries, Producer
 from broadway_py.stage import Outlet, Wake
 
 __all__ = ["Gate", "Source"]
@@ -308,16 +308,21 @@ class Source(Worker):
         fresh: list[Message[Any]] = []
         size = redelivered = 0
         receipt = Receipt(self.ledger, self.shared.clock.monotonic())
+        known = isinstance(messages, Deliveries)
         for message in messages:
             if not isinstance(message, Message) or message._receipt is not None:
                 self._refuse(message)
                 continue
             message._receipt = receipt
             size += message.size
+            fresh.append(message)
+            if known:
+                continue
             metadata = message.metadata
             if metadata and metadata.get("redelivered"):
                 redelivered += 1
-            fresh.append(message)
+        if isinstance(messages, Deliveries):
+            redelivered = messages.redelivered
         if fresh:
             self.ledger.receive(receipt, len(fresh), size, redelivered)
             if self._transformer is not None:

@@ -60,9 +60,10 @@ class Ended(NamedTuple):
 
 
 class _Consumer:
-    __slots__ = ("prefix", "tag")
+    __slots__ = ("channel", "prefix", "tag")
 
-    def __init__(self, tag: str) -> None:
+    def __init__(self, channel: int, tag: str) -> None:
+        self.channel = channel
         self.tag = tag
         name = tag.encode()
         #: How every basic.deliver of this consumer begins, behind the head of its frame.
@@ -86,7 +87,7 @@ class Sink:
 
     def add(self, consumer_tag: str) -> None:
         """Cut out the deliveries of this consumer, too. Say so before the broker is asked for them."""
-        self._consumers[consumer_tag.encode()] = _Consumer(consumer_tag)
+        self._consumers[consumer_tag.encode()] = _Consumer(self.channel, consumer_tag)
 
     def remove(self, consumer_tag: str) -> bool:
         """The consumer is gone, as the broker has said; False when it was none of ours."""
@@ -230,8 +231,12 @@ class Cutter:
             deliveries = lists.setdefault(sink, [])
             past = at
             if consumer is not None and sink.unfinished is None:
-                past = _whole_deliveries(data, at, channel, consumer, most, deliveries)
-            begin = at = past if past > at else _part_of_delivery(data, at, after, sink, consumer, deliveries)
+                past = _whole_deliveries(data, at, consumer, most, deliveries)
+            if past == at:
+                past = after
+                if (delivery := _part_of_delivery(data, at, after, sink, consumer)) is not None:
+                    deliveries.append(delivery)
+            begin = at = past
         if begin < at:
             forward.append(data[begin:at])
         self._keep(data, at)
@@ -292,14 +297,12 @@ class _Unfinished:
         return self._tag, self._redelivered, self._envelope, b"".join(self._body), self._consumer_tag
 
 
-def _whole_deliveries(
-    data: bytes, at: int, channel: int, consumer: _Consumer, most: int, found: list[Delivery]
-) -> int:
+def _whole_deliveries(data: bytes, at: int, consumer: _Consumer, most: int, found: list[Delivery]) -> int:
     """Take the complete deliveries to *consumer*, one after the other, with a body in one frame: nearly all are so.
 
     Returns where the first thing begins that is anything else, right or wrong. This loop is what a message costs.
     """
-    end, prefix, consumer_tag = len(data), consumer.prefix, consumer.tag
+    end, channel, prefix, consumer_tag = len(data), consumer.channel, consumer.prefix, consumer.tag
     envelope_from = _HEAD + len(prefix) + _tag.size
     frame_at, tag_at, header_at = _frame.unpack_from, _tag.unpack_from, _header.unpack_from
     while end - at >= _HEAD:
@@ -338,27 +341,24 @@ def _whole_deliveries(
     return at
 
 
-def _part_of_delivery(
-    data: bytes, at: int, after: int, sink: Sink, consumer: _Consumer | None, found: list[Delivery]
-) -> int:
-    """Take one frame of a delivery to *sink*, with *consumer* its first one; where it ends."""
+def _part_of_delivery(data: bytes, at: int, after: int, sink: Sink, consumer: _Consumer | None) -> Delivery | None:
+    """Take one frame of a delivery to *sink*, its first one with *consumer*; the whole delivery with the last one."""
     unfinished = sink.unfinished
     if consumer is None and unfinished is not None:
         delivery = unfinished.add(data[at], data, at, after)
         if delivery is not None:
             sink.unfinished = None
-            found.append(delivery)
-        return after
+        return delivery
     envelope = at + _HEAD + (0 if consumer is None else len(consumer.prefix)) + _tag.size
     if consumer is None or unfinished is not None or envelope + 3 > after:
         raise CorruptFrameError("a basic.deliver is too short, or comes in the middle of another delivery")
     tag, redelivered = _tag.unpack_from(data, envelope - _tag.size)
     sink.unfinished = _Unfinished(consumer.tag, tag, redelivered & 1, data[envelope:after])
-    return after
+    return None
 
 
 def _text(method: bytes, field: str) -> str:
-    """A text out of a method frame; "" when there is none, or when it does not decode (the library will say so, too)."""
+    """A text out of a method frame; "" when there is none, or it does not decode (the library will say so, too)."""
     try:
         return str(getattr(frame.unmarshal(method)[2], field, None) or "")
     except PAMQPException:
