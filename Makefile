@@ -65,6 +65,7 @@ clean:  ## remove the environment and every cache; queue files in var/ stay
 
 broker:
 	@sh tests/support/get_rabbitmq.sh
+	@sh tests/support/get_prometheus.sh
 
 $(STAMP): pyproject.toml constraints.txt
 	@sh tests/support/make_venv.sh $(VENV) "$(PYTHON)"

@@ -6,13 +6,13 @@ import asyncio
 import copy
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 from broadway_py.clock import SYSTEM_CLOCK, Clock
-from broadway_py.errors import ProducerError
+from broadway_py.errors import OptionsError, ProducerError
 from broadway_py.message import Message
 
-__all__ = ["Delays", "Deliveries", "Producer"]
+__all__ = ["Delays", "Deliveries", "FailurePlan", "Producer"]
 
 
 class Delays(Protocol):
@@ -34,6 +34,17 @@ class Deliveries(list[Message[Any]]):
         super().__init__()
         #: How many of them were delivered before.
         self.redelivered = 0
+
+
+class FailurePlan(NamedTuple):
+    """What a pipeline does with failed messages, as far as its sources have to know it."""
+
+    #: What may become of one: retry, dead_letter, drop, reject, stop.
+    actions: frozenset[str]
+    #: Where dead letters go, in the words of the source. None: where the source keeps them by itself.
+    dead_letter: str | None
+    #: The user has chosen it; else it is the default, which gives way to what a source was told.
+    is_given: bool
 
 
 class _HandOver:
@@ -141,6 +152,11 @@ class Producer:
     #: before the deadline. Made by the pipeline before ``open``.
     draining: asyncio.Event
 
+    #: What the pipeline does with failed messages. None: nothing, the acknowledger's ``ack`` does. Set before ``open``.
+    failure: FailurePlan | None = None
+    #: The settings of this source say what is to become of a failed message.
+    says_what_failing_means: bool = False
+
     _handover: _HandOver
     _report_lost: Callable[[ProducerError], None]
 
@@ -212,6 +228,18 @@ class Producer:
 
     async def close(self) -> None:
         """Release everything. Called once per copy, after its last message was settled; must not raise."""
+
+    def check_failure(self, plan: FailurePlan | None) -> None:
+        """Look, when a pipeline is built with this description, whether *plan* can be carried out.
+
+        Raises:
+            OptionsError: it cannot; the path begins with ``failure`` or with a setting of this producer.
+        """
+        if plan is not None and plan.dead_letter is not None:
+            raise OptionsError(
+                ("failure", "dead_letter"),
+                f"{type(self).__name__} has a place of its own for dead letters; leave dead_letter out",
+            )
 
     def copy(self, *, index: int, capacity: int, pipeline: str, lost: Callable[[ProducerError], None]) -> Self:
         """A copy for the pipeline to run; for pipelines and test kits, not for authors of producers."""

@@ -16,9 +16,10 @@ from broadway_py.message import Message
 from broadway_py.options import INHERIT, Batcher, Processors, RateLimit
 from broadway_py.pipeline.batch_processor import BatchProcessor
 from broadway_py.pipeline.batcher import BatcherStage
+from broadway_py.pipeline.gate import Gate
 from broadway_py.pipeline.processor import Processor
 from broadway_py.pipeline.runtime import Stages
-from broadway_py.pipeline.source import Gate, Source
+from broadway_py.pipeline.source import Source
 from broadway_py.pipeline.worker import SUBMITTED, Meter, Shared, failure_from
 from broadway_py.producer import Producer
 from broadway_py.stage import Edge, Outlet
@@ -104,11 +105,11 @@ def build(
     )
     stages = Stages(sources, submissions, [], [], [], ledgers)
     names = batcher_names(batchers)
+    key_of = partition_by if processors.partition_by is INHERIT else processors.partition_by
     stages.processors = [
-        Processor(shared, index, meters["processors"], names, processors.timeout)
+        Processor(shared, index, meters["processors"], names, processors.timeout, keyed=key_of is not None)
         for index in range(processors.concurrency)
     ]
-    key_of = partition_by if processors.partition_by is INHERIT else processors.partition_by
     for source in [*sources, submissions]:
         _connect_processors(source, stages.processors, processors, key_of)
     for name, options in batchers.items():
@@ -190,7 +191,14 @@ def _add_batcher(stages: Stages, batcher: BatcherStage, meters: Mapping[str, Met
     batcher.outlet = Outlet(dispatcher, batcher.wake)
     layer = f"batch_processors:{batcher.key}"
     for index in range(concurrency):
-        processor = BatchProcessor(batcher.shared, batcher.key, index, meters[layer], batcher.options.timeout)
+        processor = BatchProcessor(
+            batcher.shared,
+            batcher.key,
+            index,
+            meters[layer],
+            batcher.options.timeout,
+            keyed=batcher.is_partitioned,
+        )
         batcher.outlet.subscribe(processor.inlet, 1, 0, index)
         stages.batch_processors.append(processor)
     stages.batchers.append(batcher)

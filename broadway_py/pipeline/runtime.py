@@ -128,6 +128,14 @@ class Runtime:
             self._deadline = deadline
             self._shutdown_timeout_s = limit
         self._stop_wanted.set()
+        # At once, not when our own task hears of it: a message that is given back because a policy says stop must not
+        # be fetched once more in between.
+        self._stop_sources()
+
+    def _stop_sources(self) -> None:
+        self.draining = self.shared.draining = True
+        for source in [*self.stages.sources, self.stages.submissions]:
+            source.stop()
 
     def give_up(self) -> None:
         """Do the last steps of the drain at once."""
@@ -258,9 +266,7 @@ class Runtime:
 
     async def _drain(self) -> None:
         """Stop fetching, give back what was not started, let the rest finish: until the reserve begins."""
-        self.draining = self.shared.draining = True
-        for source in [*self.stages.sources, self.stages.submissions]:
-            source.stop()
+        self._stop_sources()
         for worker in self.stages.all():
             worker.wake.set()  # one that waits for a thread to return waits no longer
         unstarted = [m for processor in self.stages.handling() for m in processor.take_unstarted()]
@@ -300,8 +306,7 @@ class Runtime:
             self._log.warning("the drain ran out of time; cutting off what still runs", stages=names)
             for worker in workers:
                 worker.cut_off()
-            for source in [*self.stages.sources, self.stages.submissions]:
-                source.stop()
+            self._stop_sources()
         now = self.clock.monotonic()
         deadline = max(now + self._reserve_s if self._deadline is None else self._deadline, now + _LEAST_S)
         await self._wait(self._pending(), now + (deadline - now) * 0.5)

@@ -42,9 +42,14 @@ class Settler:
         self.settled: Callable[[], None] | None = None
         self._immediate: set[asyncio.Task[list[BaseException]]] = set()
 
-    async def settle(self, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]] = ()) -> None:
-        """Tell the acknowledgers, and write the outcomes into the books. Never raises for an acknowledger's error."""
-        rounds, delays = self._claim(successful, failed)
+    async def settle(
+        self, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]] = (), *, of_children: bool = False
+    ) -> None:
+        """Tell the acknowledgers, and write the outcomes into the books. Never raises for an acknowledger's error.
+
+        With *of_children* they are parents, whose outcome is that of their children.
+        """
+        rounds, delays = self._claim(successful, failed, of_children=of_children)
         if len(rounds) == 1 and rounds[0].acknowledger is None and rounds[0].kind == "ack":
             self._record(rounds[0].successful, "acked")
             self._record(rounds[0].failed, "rejected")
@@ -52,14 +57,15 @@ class Settler:
             await self._carry_out(rounds, delays)
 
     def _claim(
-        self, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]
+        self, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]], *, of_children: bool = False
     ) -> tuple[list[Round], Mapping[int, float]]:
         if self._failures is None:
             return claim(successful, failed), {}
         if not failed:
-            self._failures.note(len(successful), 0)
+            if not of_children:
+                self._failures.note_successes(len(successful))
             return claim(successful), {}
-        decided = self._failures.decide(failed, len(successful))
+        decided = self._failures.decide(failed, len(successful), of_children=of_children)
         rounds = claim(successful, decided.by_kind.pop("ack", ()))
         for kind, messages in decided.by_kind.items():
             rounds += claim(messages, (), kind)

@@ -4,80 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from broadway_py import telemetry
 from broadway_py._core.backoff import Backoff
-from broadway_py._core.ledger import Ledger, Receipt
-from broadway_py._core.rate import Rate
+from broadway_py._core.ledger import Ledger
 from broadway_py.errors import PipelineCrashed, ProducerError, SourceRefused
 from broadway_py.log import logger
 from broadway_py.message import Message
+from broadway_py.pipeline.gate import Gate
+from broadway_py.pipeline.intake import Intake
+from broadway_py.pipeline.producer_calls import CANCELLED_BY_LIBRARY, CLOSE_S, done_unless_stopped, passing_cancellation
 from broadway_py.pipeline.settler import can_give_back
-from broadway_py.pipeline.worker import Meter, Shared, Worker, transform
-from broadway_py.producer import Delays, Deliveries, Producer
-from broadway_py.stage import Outlet, Wake
+from broadway_py.pipeline.worker import Meter, Shared, Worker
+from broadway_py.producer import Delays, Producer
+from broadway_py.stage import Inlet, Outlet
 
-__all__ = ["Gate", "Source"]
+__all__ = ["Source"]
 
 log = logger("broadway_py.pipeline")
 
 #: A source that refused us is asked again no sooner than this: repeated wrong passwords lock accounts.
 _REFUSED_WAIT_S = 10.0
-#: How long a broken copy may take to close before the next one is opened.
-_CLOSE_S = 5.0
-_CANCELLED_BY_LIBRARY = "the client library cancelled the call, as it does when a connection dies"
-
-
-async def passing_cancellation(work: Awaitable[None]) -> None:
-    """Await a producer's *work*; a cancellation that nobody asked for becomes a :class:`ProducerError`."""
-    try:
-        await work
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        raise ProducerError(_CANCELLED_BY_LIBRARY) from None
-
-
-class Gate:
-    """The rate limit, the pause and the breaker of one pipeline, as its sources see them."""
-
-    def __init__(self, rate: Rate | None) -> None:
-        self.rate = rate
-        self.paused = False
-        #: The breaker is not closed: only probes go through.
-        self.broken = False
-        self._most_bytes: int | None = None
-        self._ledgers: Sequence[Ledger] = ()
-        self._wakes: Sequence[Wake] = ()
-        self._was_full = False
-        #: Seconds that sources spent waiting for the rate limit.
-        self.waited_seconds = 0.0
-
-    def cap_bytes(self, most: int, ledgers: Sequence[Ledger], wakes: Sequence[Wake]) -> None:
-        """Let nothing be fetched while *ledgers* hold *most* bytes or more; *wakes* are set when they no longer do."""
-        self._most_bytes, self._ledgers, self._wakes = most, ledgers, wakes
-
-    @property
-    def full(self) -> bool:
-        """True while as many bytes are in flight as may be."""
-        if self._most_bytes is None:
-            return False
-        self._was_full = sum(ledger.bytes_in_flight for ledger in self._ledgers) >= self._most_bytes
-        return self._was_full
-
-    def look_at_bytes(self) -> None:
-        """Something was settled: the sources that waited for room may go on."""
-        if self._was_full and not self.full:
-            for wake in self._wakes:
-                wake.set()
-
-    @property
-    def closed(self) -> bool:
-        """True when nothing may be fetched."""
-        return self.paused or self.broken
 
 
 class Source(Worker):
@@ -122,7 +71,7 @@ class Source(Worker):
         self._capacity = capacity
         self._gate = gate
         self._fail_fast = fail_fast
-        self._transformer = transformer
+        self._intake = Intake(shared.name, index, ledger, shared.clock, transformer)
         self._internal = internal
         self._copy: Producer | None = None
         self._lost: ProducerError | None = None
@@ -170,9 +119,10 @@ class Source(Worker):
             lost=lambda error: self._report_lost(copy, error),
         )
         copy.clock = self.shared.clock
+        copy.failure = None if self.shared.desk is None else self.shared.desk.plan
         self._lost = None
         self._preparing = None
-        if not await self._unless_stopped(copy.open()):
+        if not await done_unless_stopped(copy.open(), self._stop):
             return None
         self.connected, self.trouble = True, None
         self.opened.set()
@@ -187,23 +137,6 @@ class Source(Worker):
         if copy is self._copy:
             self._lost = error
             self.wake.set()
-
-    async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
-        """Do *work*; False when a stop came first, and *work* was called off."""
-        doing = asyncio.ensure_future(work)
-        stopping = asyncio.ensure_future(self._stop.wait())
-        try:
-            await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if not doing.done():
-                return False
-            if doing.cancelled():
-                raise ProducerError(_CANCELLED_BY_LIBRARY)
-            doing.result()
-            return True
-        finally:
-            for task in (doing, stopping):
-                task.cancel()
-            await asyncio.wait({doing, stopping}, timeout=_CLOSE_S)
 
     async def _fail_over(self, error: ProducerError, backoff: Delays, lasted_s: float) -> None:
         """Close what is broken, say so, wait."""
@@ -226,7 +159,7 @@ class Source(Worker):
         await self._close_broken()
         until = self.shared.clock.monotonic() + wait_s
         while not self._stop.is_set() and not self.cut and self.shared.clock.monotonic() < until:
-            if self._rest:
+            if self._rest and self._may_start:
                 # Messages of the lost copy: the broker has them again, but whoever cannot redeliver has not.
                 await self._wait_for_rate(until)
             else:
@@ -238,7 +171,7 @@ class Source(Worker):
         while not self._stop.is_set() and not self.cut:
             if self._lost is not None:
                 raise self._lost
-            if self._rest:
+            if self._rest and self._may_start:
                 await self._wait_for_rate()
             elif gate.paused or (gate.broken and not self._probing) or outlet.demand <= 0 or gate.full:
                 await self.wake.wait()
@@ -260,7 +193,7 @@ class Source(Worker):
                     await asyncio.sleep(0)
 
     async def _fetch(self, copy: Producer, demand: int) -> Sequence[Message[Any]] | None:
-        self._in_callback = True
+        self.in_callback = True
         try:
             if not self._probing:
                 return await copy.handle_demand(demand)
@@ -275,20 +208,16 @@ class Source(Worker):
         except asyncio.CancelledError:
             if self.was_cut():
                 return []
-            raise ProducerError(_CANCELLED_BY_LIBRARY) from None
+            raise ProducerError(CANCELLED_BY_LIBRARY) from None
         finally:
-            self._in_callback = False
+            self.in_callback = False
 
     async def _take_in(self, messages: Sequence[Message[Any]]) -> None:
         """Enter *messages* into the books and send them on, as far as stop, pause and rate limit let them."""
-        fresh = self._enter(messages)
+        fresh = self._intake.enter(messages)
         probe, self._probing = self._probing, False
-        if (self._stop.is_set() and self.shared.draining) or (self._gate.closed and not probe):
-            # All of it is held, so that a cut in here finds the part that stays, too.
-            self.held = fresh
-            await self.shared.settler.give_back([message for message in fresh if can_give_back(message)])
-            fresh = [message for message in fresh if not can_give_back(message)]
-            self.held = ()
+        if (self._stop.is_set() and self.shared.draining) or self._gate.closed:
+            fresh = await self._keep_back(fresh, probes=probe)
         rate = self._gate.rate
         if self._rest:
             self._rest += fresh
@@ -298,56 +227,48 @@ class Source(Worker):
             fresh, self._rest = fresh[:granted], fresh[granted:]
         self._dispatch(fresh)
 
+    async def _keep_back(self, fresh: list[Message[Any]], *, probes: bool) -> list[Message[Any]]:
+        """Give back what must not start now; what is left to start. With *probes*, the first one may."""
+        gate = self._gate
+        first = 1 if probes and gate.broken else 0
+        go, stay = fresh[:first], fresh[first:]
+        # All of it is held, so that a cut in here finds the part that stays, too.
+        self.held = fresh
+        await self.shared.settler.give_back([message for message in stay if can_give_back(message)])
+        kept = [message for message in stay if not can_give_back(message)]
+        if gate.broken and not self.shared.draining:
+            self._rest += kept
+        else:
+            go += kept
+        self.held = ()
+        return go
+
+    @property
+    def _may_start(self) -> bool:
+        """True when what is here may be sent on: all of it, or, while the breaker is not closed, one that probes."""
+        gate = self._gate
+        return not gate.broken or (self._probing and not gate.paused)
+
+    def hold_back(self, inlets: Iterable[Inlet[Message[Any]]]) -> None:
+        """The breaker has opened: what waits in *inlets* and came from here waits here, in the same order."""
+        if not self.outlet.closed:
+            waiting = [message for inlet in inlets for message in inlet.remove(lambda _: True, self.outlet)]
+            self._rest = [*waiting, *self.outlet.take_backlog(), *self._rest]
+
     def _dispatch(self, messages: list[Message[Any]]) -> None:
         if messages:
             self.held = messages
             self.outlet.dispatch(messages)
             self.held = ()
 
-    def _enter(self, messages: Sequence[Any]) -> list[Message[Any]]:
-        fresh: list[Message[Any]] = []
-        size = redelivered = 0
-        receipt = Receipt(self.ledger, self.shared.clock.monotonic())
-        known = isinstance(messages, Deliveries)
-        for message in messages:
-            if not isinstance(message, Message) or message._receipt is not None:
-                self._refuse(message)
-                continue
-            message._receipt = receipt
-            size += message.size
-            fresh.append(message)
-            if known:
-                continue
-            metadata = message.metadata
-            if metadata and metadata.get("redelivered"):
-                redelivered += 1
-        if isinstance(messages, Deliveries):
-            redelivered = messages.redelivered
-        if fresh:
-            self.ledger.receive(receipt, len(fresh), size, redelivered)
-            if self._transformer is not None:
-                transform(fresh, self._transformer)
-        return fresh
-
-    def _refuse(self, thing: object) -> None:
-        if isinstance(thing, Message):
-            self._log.error(
-                "the producer returned a message that is in a pipeline already; it was left out",
-                message_id=thing.id,
-            )
-        else:
-            self._log.error(
-                "the producer returned something that is no Message; it was left out",
-                expected="broadway_py.Message",
-                got=type(thing).__name__,
-            )
-
     async def _wait_for_rate(self, until: float = math.inf) -> None:
         """Let through what the rate allows; if that is nothing, wait for it, or for *until*."""
         rate, clock = self._gate.rate, self.shared.clock
         now = clock.monotonic()
-        granted = len(self._rest) if rate is None else rate.take(len(self._rest), now)
+        most = 1 if self._gate.broken and not self.shared.draining else len(self._rest)
+        granted = most if rate is None else rate.take(most, now)
         if granted:
+            self._probing = False
             ready, self._rest = self._rest[:granted], self._rest[granted:]
             self._dispatch(ready)
         elif rate is not None:
@@ -377,14 +298,14 @@ class Source(Worker):
     async def _end_copy(self, copy: Producer) -> None:
         """Let the copy stop fetching and give back what it holds, and take in what it handed over meanwhile."""
         preparing = self._prepare_for_draining(copy)
-        self._in_callback = True
+        self.in_callback = True
         try:
             await preparing
         except asyncio.CancelledError:
             preparing.cancel()
             self.was_cut()
         finally:
-            self._in_callback = False
+            self.in_callback = False
         late = copy.end_draining()
         if late:
             await self._take_in(late)
@@ -414,11 +335,11 @@ class Source(Worker):
         late = copy.end_draining()
         if late and self._ended:
             # The processors are gone: given back, or failed as stopped where that cannot be.
-            await self.shared.settler.give_back(self._enter(late))
+            await self.shared.settler.give_back(self._intake.enter(late))
         elif late:
             await self._take_in(late)
         try:
-            async with self.shared.clock.timeout(_CLOSE_S):
+            async with self.shared.clock.timeout(CLOSE_S):
                 await passing_cancellation(copy.close())
         except Exception as error:  # noqa: BLE001  # it is broken: what matters is the next copy
             self._log.debug("closing a broken producer raised", exception=type(error).__name__)

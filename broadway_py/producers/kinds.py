@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from broadway_py.errors import OptionsError, did_you_mean
 from broadway_py.log import logger
-from broadway_py.producer import Delays, Producer
+from broadway_py.producer import Delays, FailurePlan, Producer
 
 __all__ = ["ENTRY_POINT_GROUP", "arguments", "build", "build_all", "kinds", "producer_class"]
 
@@ -107,10 +107,15 @@ class _FromFiles(Producer):
         self._last = make()
         self.name = self._last.name or type(self._last).__name__.removesuffix("Producer").lower()
         self.concurrency = self._last.concurrency
+        self.says_what_failing_means = self._last.says_what_failing_means
 
     def backoff(self) -> Delays | None:
         """As the producer says."""
         return self._last.backoff()
+
+    def check_failure(self, plan: FailurePlan | None) -> None:
+        """As the producer says."""
+        self._last.check_failure(plan)
 
     def copy(self, **place: Any) -> Any:
         """A copy of the producer that the settings describe now."""

@@ -66,8 +66,10 @@ class _MemoryAcknowledger(Acknowledger):
         """Deliver the original item again; after a stop it is delivered by whoever runs this producer next."""
         position, now = self._position, self.clock.monotonic()
         for message, delay_s in messages_and_delays:
-            entry = (now + delay_s, next(position.order), message.raw, message.metadata, (message.attempt or 1) + 1)
-            heapq.heappush(position.again, entry)
+            attempt = 1 if message.attempt is None else message.attempt
+            heapq.heappush(
+                position.again, (now + delay_s, next(position.order), message.raw, message.metadata, attempt + 1)
+            )
         self._leave(len(messages_and_delays))
 
     async def dead_letter(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:

@@ -20,12 +20,13 @@ pytestmark = pytest.mark.integration
 
 def settings(folder: Path, broker: RabbitMQ, handler: str, more: str = "") -> Path:
     path = folder / "a.yaml"
+    more_of_producer = "".join(f", {name}: {value}" for name, value in broker.settings.items())
     path.write_text(
         f"""\
 pipelines:
   orders:
     class: tests.daemon.pipelines:{handler}
-    producer: {{kind: rabbitmq, queue: work, url: "{broker.url}"}}
+    producer: {{kind: rabbitmq, queue: work, url: "{broker.url}"{more_of_producer}}}
     context: {{file: {folder}/handled}}
 {more}"""
     )

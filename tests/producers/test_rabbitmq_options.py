@@ -8,6 +8,7 @@ import pytest
 
 from broadway_py.errors import OptionsError
 from broadway_py.producers.rabbitmq import RabbitMQOptions, RabbitMQProducer
+from tests.pipeline.support import events_logged
 from tests.support.conformance import conforms
 
 KNOWN_METADATA = (
@@ -23,6 +24,7 @@ def complaint(**settings: Any) -> str:
     return str(wrong.value)
 
 
+@conforms("R-001")
 def test_the_defaults_are_those_of_the_documentation() -> None:
     options = RabbitMQProducer("orders").options
     assert options.url == "amqp://guest:guest@127.0.0.1/"
@@ -50,14 +52,14 @@ def test_a_url_that_is_not_amqp_is_refused_without_showing_it(url: str) -> None:
     )
 
 
-@conforms("R-008")
+@conforms("R-008", "R-031")
 def test_an_unknown_setting_is_refused_with_the_known_ones() -> None:
     assert complaint(queue="q", prefetch_coutn=5) == (
         "prefetch_coutn: unknown setting; known here: after_connect, auth, backoff_max, backoff_min, backoff_type, "
         "bindings, concurrency, connect_timeout, connection_name, consume_options, dead_letter_arguments, "
-        "dead_letter_declare, declare, declare_options, heartbeat, host, merge_options, metadata, name, on_failure, "
-        "on_success, password, password_file, port, prefetch_count, publish_timeout, queue, retry_arguments, tls, url, "
-        "username, virtual_host; did you mean 'prefetch_count'?"
+        "dead_letter_declare, declare, declare_options, delivery_path, heartbeat, host, merge_options, metadata, name, "
+        "on_failure, on_success, password, password_file, port, prefetch_count, publish_timeout, queue, "
+        "retry_arguments, tls, url, username, virtual_host; did you mean 'prefetch_count'?"
     )
 
 
@@ -165,6 +167,18 @@ def test_no_repr_shows_the_url() -> None:
 async def test_a_description_cannot_be_run() -> None:
     with pytest.raises(RuntimeError, match="is a description: the pipeline opens a copy of it"):
         await RabbitMQProducer("q").handle_demand(1)
+
+
+@conforms("R-033")
+def test_failures_that_would_be_deleted_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    RabbitMQProducer("q", on_failure="reject").check_failure(None)
+    assert events_logged(caplog) == []
+    RabbitMQProducer("q").check_failure(None)
+    (warning,) = events_logged(caplog)
+    assert warning == (
+        "failed messages are rejected, which deletes them unless the queue has a dead-letter exchange: "
+        "say on_failure=, or leave failure= as it is"
+    )
 
 
 # --- several queues, consumers, copies, waits -----------------------------------------------------------------------

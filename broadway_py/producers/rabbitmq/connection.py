@@ -55,6 +55,17 @@ class Connection(aio_pika.Connection):
         """The way out, past the library; once it is connected."""
         return self._factory.writer
 
+    async def is_blocked(self) -> bool:
+        """Whether the broker has said that it takes no messages for now: its memory or disk is full."""
+        if self.transport is None:
+            return False
+        try:
+            async with asyncio.timeout(0):
+                await self.transport.connection.ready()
+        except TimeoutError:
+            return True
+        return False
+
     async def end(self) -> None:
         """Say goodbye, or drop the connection if that takes too long. Never raises for what the broker does."""
         try:

@@ -208,16 +208,9 @@ class Cutter:
         # Where those frames begin that go to the client library and are not in `forward` yet.
         begin = at
         while end - at >= _HEAD:
-            kind, channel, size = _frame.unpack_from(data, at)
-            if size > most:
-                raise CorruptFrameError(f"a frame of {size} bytes came, where at most {most} were agreed")
-            after = at + size + _AROUND
+            kind, channel, after = _checked(data, at, most)
             if after > end:
                 break
-            if kind not in _KINDS:
-                raise CorruptFrameError(f"a frame of the unknown type {kind} came")
-            if data[after - 1] != _FRAME_END:
-                raise CorruptFrameError(f"a frame of type {kind} ends with {data[after - 1]:#04x} instead of 0xce")
             sink = self._sinks.get(channel)
             consumer = None if sink is None or kind != _METHOD else sink.consumer_of(data, at + _HEAD)
             if sink is None or (consumer is None and (kind == _METHOD or sink.unfinished is None)):
@@ -295,6 +288,24 @@ class _Unfinished:
         if self._missing:
             return None
         return self._tag, self._redelivered, self._envelope, b"".join(self._body), self._consumer_tag
+
+
+def _checked(data: bytes, at: int, most: int) -> tuple[int, int, int]:
+    """Type and channel of the frame that begins at *at*, and where it ends: past the end of *data* when it lacks some.
+
+    Raises:
+        CorruptFrameError: it is none.
+    """
+    kind, channel, size = _frame.unpack_from(data, at)
+    if size > most:
+        raise CorruptFrameError(f"a frame of {size} bytes came, where at most {most} were agreed")
+    after = at + size + _AROUND
+    if after <= len(data):
+        if kind not in _KINDS:
+            raise CorruptFrameError(f"a frame of the unknown type {kind} came")
+        if data[after - 1] != _FRAME_END:
+            raise CorruptFrameError(f"a frame of type {kind} ends with {data[after - 1]:#04x} instead of 0xce")
+    return kind, channel, after
 
 
 def _whole_deliveries(data: bytes, at: int, consumer: _Consumer, most: int, found: list[Delivery]) -> int:

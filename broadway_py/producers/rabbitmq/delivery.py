@@ -48,6 +48,10 @@ class Receipt(NamedTuple):
     #: Who said what a failure comes to: nobody, the settings of the producer, or ``configure_ack`` of this message.
     said_by: Literal["source", "message"] | None = None
 
+    def __repr__(self) -> str:
+        # Without the delivery, which holds the payload.
+        return f"<Receipt tag={self.tag} queue={self.queue!r} redelivered={self.redelivered}>"
+
 
 def _property(name: str) -> Callable[[Basic.Deliver, Basic.Properties], object]:
     return lambda _, properties: getattr(properties, name)
@@ -147,7 +151,7 @@ def attempt_of(headers: Mapping[str, object], *, redelivered: bool) -> int | Non
     attempt, so that is asked last (from its documentation; unproven on 4.x).
     """
     first = headers.get(ATTEMPT_HEADER)
-    if not _is_count(first):
+    if not _is_count(first) or first == 0:
         first = None
     earlier = next((headers[name] for name in _COUNTERS if _is_count(headers.get(name))), None)
     if earlier is not None:

@@ -119,11 +119,11 @@ def messages_of(
     return made
 
 
-def delivery_of(receipt: Receipt) -> DeliveredMessage | None:
+def delivery_of(receipt: Receipt) -> DeliveredMessage:
     """The delivery as the client library has it, whichever way it came; properties that do not decode are left out."""
     delivery = receipt.delivery
     if not isinstance(delivery, tuple):
-        return delivery
+        return cast("DeliveredMessage", delivery)
     try:
         deliver, properties = _decode(delivery)
     except MalformedMessage:

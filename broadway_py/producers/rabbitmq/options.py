@@ -361,8 +361,10 @@ class RabbitMQOptions(Options):
             low = 1.0 if most is None else min(1.0, most)
         return low, max(low, 30.0) if most is None else most
 
-    def make_backoff(self) -> Backoff:
-        """Fresh waits for one copy."""
+    def make_backoff(self) -> Backoff | None:
+        """Fresh waits for one copy; None when nothing was said of them."""
+        if not self.model_fields_set & {"backoff_type", "backoff_min", "backoff_max"}:
+            return None
         return Backoff(*self.backoff, kind=self.backoff_type)
 
     def targets(self) -> Iterator[Target]:

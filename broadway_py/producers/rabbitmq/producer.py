@@ -9,9 +9,11 @@ from typing import Any
 from broadway_py.errors import OptionsError, ProducerError
 from broadway_py.log import logger
 from broadway_py.message import Message
-from broadway_py.producer import Delays, Producer
+from broadway_py.producer import Delays, FailurePlan, Producer
+from broadway_py.producers.rabbitmq.forwarder import BY_THE_BROKER, Forwarder, Troubled
 from broadway_py.producers.rabbitmq.options import RabbitMQOptions
 from broadway_py.producers.rabbitmq.prefetch import PrefetchGauge
+from broadway_py.producers.rabbitmq.publisher import Publisher
 from broadway_py.producers.rabbitmq.quiet import hush
 from broadway_py.producers.rabbitmq.session import Session
 
@@ -59,6 +61,9 @@ class RabbitMQProducer(Producer):
         for index in range(self.concurrency):
             self._merged(index)
         self._session: Session | None = None
+        self._publisher: Publisher | None = None
+        self._troubled = Troubled()
+        self.says_what_failing_means = "on_failure" in self.options.model_fields_set
         self._gauge: PrefetchGauge | None = None
         self._paused = False
         # What the copies have learned of the size of bodies.
@@ -89,8 +94,41 @@ class RabbitMQProducer(Producer):
         except OptionsError as wrong:
             raise wrong.under("merge_options") from None
 
-    def backoff(self) -> Delays:
-        """The waits between two connects, as the settings say."""
+    def check_failure(self, plan: FailurePlan | None) -> None:
+        """Refuse a *plan* by which failed messages would be lost.
+
+        Raises:
+            OptionsError: dead letters would come back to the queue itself, or ``reject`` would delete messages.
+        """
+        rejects = self.options.on_failure in ("reject", "reject_and_requeue_once")
+        if plan is None:
+            if not self.says_what_failing_means:
+                log.warning(
+                    "failed messages are rejected, which deletes them unless the queue has a dead-letter exchange: "
+                    "say on_failure=, or leave failure= as it is",
+                    queue=self.options.queue,
+                )
+            return
+        if plan.dead_letter in self.options.queues:
+            raise OptionsError(
+                ("failure", "dead_letter"),
+                f"{plan.dead_letter!r} is consumed here, so its dead letters would come back; name another queue",
+            )
+        if "reject" in plan.actions and rejects and plan.dead_letter != BY_THE_BROKER:
+            raise OptionsError(
+                ("failure",),
+                "reject deletes messages for good, unless the queue has a dead-letter exchange: if it has one, say "
+                "dead_letter: broker; else choose dead_letter or drop",
+            )
+
+    def most_in_flight(self, capacity: int) -> int | None:
+        """The prefetch, for each queue."""
+        if self.options.consume_options.no_ack:
+            return None
+        return self.options.prefetch(capacity) * len(self.options.queues)
+
+    def backoff(self) -> Delays | None:
+        """The waits between two connects, where the settings say something of them."""
         return self.options.make_backoff()
 
     async def open(self) -> None:
@@ -109,7 +147,21 @@ class RabbitMQProducer(Producer):
         self._gauge = None
         if options.prefetch_count == "auto":
             self._gauge = PrefetchGauge(options, self.capacity, self._seen.mean_bytes)
-        self._session = Session(options, prefetch=prefetch, lost=self.lost, overrun=self._overrun)
+        self._publisher = Publisher(options, f"{self._connection_name()}.publisher", self.clock)
+        self._session = Session(
+            options,
+            prefetch=prefetch,
+            lost=self.lost,
+            overrun=self._overrun,
+            forwarder=Forwarder(
+                options,
+                self.failure,
+                self._publisher,
+                pipeline=self.pipeline,
+                clock=self.clock,
+                troubled=self._troubled,
+            ),
+        )
         await self._session.open(self._connection_name())
 
     def _connection_name(self) -> str:
@@ -176,7 +228,9 @@ class RabbitMQProducer(Producer):
         self._session.change_prefetch(count)
 
     async def close(self) -> None:
-        """Write the last settlements and close the connection, in a few seconds at most."""
+        """Write the last settlements and close the connections, in a few seconds at most."""
+        if self._publisher is not None:
+            await self._publisher.close()
         if self._session is not None:
             await self._session.close()
 

@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import uuid
 from collections import deque
-from collections.abc import Callable, Coroutine, Hashable, Iterator, Mapping, Sequence
-from typing import Any, Final, cast
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterator, Mapping, Sequence
+from typing import Any, Final, Literal, TypeVar, cast
 
 from aiormq import Channel
 from aiormq.abc import DeliveredMessage
+from aiormq.exceptions import ChannelClosed
 from pamqp.commands import Basic
 
 from broadway_py.acknowledger import Acknowledger
@@ -20,6 +21,7 @@ from broadway_py.producers.rabbitmq import troubles
 from broadway_py.producers.rabbitmq.connection import Connection, connect
 from broadway_py.producers.rabbitmq.cutter import Ended, Sink
 from broadway_py.producers.rabbitmq.delivery import Receipt, configured, tag_of, to_message
+from broadway_py.producers.rabbitmq.forwarder import Forwarder
 from broadway_py.producers.rabbitmq.lazy import messages_of
 from broadway_py.producers.rabbitmq.ledger import TagLedger
 from broadway_py.producers.rabbitmq.options import AUTO_BYTES, RabbitMQOptions, Verdict
@@ -27,6 +29,8 @@ from broadway_py.producers.rabbitmq.path import is_fast
 from broadway_py.producers.rabbitmq.settlements import DirectSettlements, QueuedSettlements, Settlements
 
 __all__ = ["Session"]
+
+T = TypeVar("T")
 
 #: Seconds to wait for what the broker answers at once; on a silent network it does not.
 _ANSWER_TIMEOUT: Final = 3.0
@@ -48,6 +52,7 @@ class Session(Acknowledger):
         prefetch: how many unsettled messages of each queue the broker may hand out.
         lost: called once, when delivering ends and nobody asked for it.
         overrun: called with the average size of the buffered bodies while there are too many bytes of them.
+        forwarder: puts failed messages away, for a while or for good.
     """
 
     def __init__(
@@ -57,11 +62,13 @@ class Session(Acknowledger):
         prefetch: int,
         lost: Callable[[ProducerError], None],
         overrun: Callable[[float], None],
+        forwarder: Forwarder,
     ) -> None:
         self._options = options
         self._prefetch = prefetch
         self._lost = lost
         self._overrun = overrun
+        self._forwarder = forwarder
         #: Why no more messages come; None while they do.
         self.trouble: ProducerError | None = None
         #: Set whenever a look at the buffer may be worth it.
@@ -150,6 +157,20 @@ class Session(Acknowledger):
                     await channel.queue_bind(
                         self._queues[position], bound.exchange, bound.routing_key, arguments=bound.arguments
                     )
+
+        await self._forwarder.prepare(self._queues, self._declare_own, self._look_at_own)
+
+    async def _declare_own(self, queue: str, arguments: Mapping[str, Any]) -> None:
+        try:
+            await self._the_channel().queue_declare(queue, durable=True, arguments=dict(arguments))
+        except ChannelClosed as refused:
+            raise troubles.of_own_queue(refused, queue, self._where) from refused
+
+    async def _look_at_own(self, queue: str) -> None:
+        try:
+            await self._the_channel().queue_declare(queue, passive=True)
+        except ChannelClosed as refused:
+            raise troubles.of_own_queue(refused, queue, self._where) from refused
 
     async def _consume(self) -> None:
         wanted = self._options.consume_options
@@ -308,22 +329,23 @@ class Session(Acknowledger):
             # A loss in here is reported by the callbacks above, and the broker takes everything back by itself.
             with contextlib.suppress(ProducerError, SettleError), self._translated(troubles.of_loss):
                 await self._cancel(set(self._consumers))
-                await self._give_back_beyond(0)
+                await self._give_back(list(self._buffer))
 
     async def _cancel(self, tags: set[str]) -> None:
         self._consumers -= tags
         for tag in tags:
             await self._the_channel().basic_cancel(tag)
 
-    async def _give_back_beyond(self, most: int) -> None:
-        """Keep the oldest *most* of the buffered messages."""
-        surplus = len(self._buffer) - most
-        if surplus > 0:
-            for _ in range(surplus):
-                tag, _, _, body, _ = self._buffer.pop()
-                self._buffered_bytes -= len(body)
-                self._ledger.release(tag)
-            await self._told()
+    async def _give_back(self, waiting: Sequence[_Waiting]) -> None:
+        """Requeue these of the buffered messages, and wait until that is written."""
+        if not waiting:
+            return
+        gone = {tag for tag, *_ in waiting}
+        self._buffer = deque(one for one in self._buffer if one[0] not in gone)
+        self._buffered_bytes -= _bytes_of(waiting)
+        for tag in gone:
+            self._ledger.release(tag)
+        await self._told()
 
     async def consume_again(self) -> None:
         """The way back from :meth:`stop_consuming`. Does nothing on a connection that is gone."""
@@ -334,16 +356,16 @@ class Session(Acknowledger):
                     await self._consume()
 
     def change_prefetch(self, prefetch: int) -> None:
-        """Have at most *prefetch* messages of each queue in advance from now on, and give back what is more.
+        """Have *prefetch* messages of each queue in advance from now on; when that is less, give back the surplus.
 
         The broker fixes a consumer's prefetch when it begins: so one with the new prefetch begins before the old one
         is cancelled, so that the queue never is without. Where the old one allows no other beside it (it is exclusive,
         or has a name of its own), the new prefetch counts from the next consume on.
         """
-        self._prefetch = prefetch
-        self._aside(self._change_prefetch(prefetch), "change of prefetch")
+        before, self._prefetch = self._prefetch, prefetch
+        self._aside(self._change_prefetch(before, prefetch), "change of prefetch")
 
-    async def _change_prefetch(self, prefetch: int) -> None:
+    async def _change_prefetch(self, before: int, prefetch: int) -> None:
         wanted = self._options.consume_options
         async with self._consuming:
             if self.trouble is not None or prefetch != self._prefetch:
@@ -355,7 +377,9 @@ class Session(Acknowledger):
                 old = set(self._consumers)
                 await self._consume()
                 await self._cancel(old)
-                await self._give_back_beyond(prefetch * len(self._queues))
+                if prefetch < before:
+                    # The new consumer has a whole prefetch of its own besides.
+                    await self._give_back([one for one in self._buffer if one[4] in old])
 
     async def _bounded(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Do *work*, which may hang on a silent network, and wait for it a few seconds; :meth:`close` ends it."""
@@ -378,6 +402,55 @@ class Session(Acknowledger):
     async def release(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
         """Requeue *messages* by basic.nack, which costs no attempt on recent brokers."""
         await self._finish(messages, [self._ledger.release(receipt.tag) for receipt in _receipts(messages)])
+
+    async def retry(self, ref: Hashable, messages_and_delays: Sequence[tuple[Message[Any], float]]) -> None:
+        """Have each delivered again to its queue after its delay, as the next attempt.
+
+        Published with confirm to a queue that holds it so long, and only then acked here.
+
+        Raises:
+            SettleError: for some of them that is not sure: they stay with the broker, which delivers them again.
+        """
+        messages = [message for message, _ in messages_and_delays]
+        await self._put_away(messages, self._forwarder.retry, messages_and_delays)
+
+    async def dead_letter(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
+        """Keep each among the dead letters: published with confirm, and only then acked. Raises as :meth:`retry`."""
+        if self._forwarder.leaves_burying_to_the_broker:
+            settled = [self._ledger.reject(receipt.tag, requeue=False) for receipt in _receipts(messages)]
+            await self._finish(messages, settled)
+        else:
+            await self._put_away(messages, self._forwarder.bury, messages)
+
+    async def _put_away(
+        self,
+        messages: Sequence[Message[Any]],
+        put: Callable[[Sequence[T]], Awaitable[list[ProducerError | None]]],
+        what: Sequence[T],
+    ) -> None:
+        if self._channel is None:
+            # The broker has them again: to publish them, too, would double them.
+            await self._finish(messages, [])
+        reasons = await put(what)
+        safe = [message for message, reason in zip(messages, reasons, strict=True) if reason is None]
+        if safe:
+            await self._finish(safe, [self._ledger.ack(receipt.tag) for receipt in _receipts(safe)])
+        reason = next((reason for reason in reasons if reason is not None), None)
+        if reason is not None:
+            # Given back at once it would fail and come here again at once: so the next try is a matter of the back-off
+            # of the whole connection, whose end gives everything back.
+            self._stop_delivering(reason)
+            unsafe = [message for message, why in zip(messages, reasons, strict=True) if why is not None]
+            raise SettleError(
+                f"{len(unsafe)} of {len(messages)} failed messages were not put away, and stay with the broker: "
+                f"{reason}",
+                unsettled=unsafe,
+            )
+
+    def failure_said_by(self, data: Any) -> Literal["source", "message"] | None:
+        """``on_failure`` of the producer, when it was given, or ``configure_ack(on_failure=…)``."""
+        receipt: Receipt = data
+        return receipt.said_by
 
     def outcome_of_failed(self, data: Any) -> Outcome:
         """As ``on_failure`` says: a requeued message is delivered again, an acked one is gone."""
