@@ -7,8 +7,9 @@ from typing import Any
 
 from broadway_py._core.ledger import Ledger, Receipt
 from broadway_py.clock import Clock
+from broadway_py.errors import MalformedMessage
 from broadway_py.log import logger
-from broadway_py.message import Message
+from broadway_py.message import Failed, Message
 from broadway_py.pipeline.worker import transform
 from broadway_py.producer import Deliveries
 
@@ -56,7 +57,11 @@ class Intake:
             size += message.size
             fresh.append(message)
             if known is None:
-                metadata = message.metadata
+                try:
+                    metadata = message.metadata
+                except MalformedMessage as error:
+                    message.status = Failed("invalid", str(error), error)
+                    continue
                 if metadata and metadata.get("redelivered"):
                     redelivered += 1
         if known is not None:
