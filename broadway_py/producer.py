@@ -12,7 +12,7 @@ from broadway_py.clock import SYSTEM_CLOCK, Clock
 from broadway_py.errors import OptionsError, ProducerError
 from broadway_py.message import Message
 
-__all__ = ["Delays", "FailurePlan", "Producer"]
+__all__ = ["Delays", "Deliveries", "FailurePlan", "Producer"]
 
 
 class Delays(Protocol):
@@ -20,6 +20,20 @@ class Delays(Protocol):
 
     def failed(self, lasted_s: float = 0.0, at_least_s: float = 0.0) -> float:
         """Seconds to wait after a success that lasted *lasted_s* (0: there was none); ``math.inf``: try no more."""
+
+
+class Deliveries(list[Message[Any]]):
+    """What a producer may return from ``handle_demand`` when it knows how many were redelivered.
+
+    The pipeline then does not look into the metadata of each, which may cost a producer much that decodes on demand.
+    """
+
+    __slots__ = ("redelivered",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: How many of them were delivered before.
+        self.redelivered = 0
 
 
 class FailurePlan(NamedTuple):

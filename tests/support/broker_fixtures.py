@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from broadway_py.producers.rabbitmq import RabbitMQOptions, RabbitMQProducer
+from broadway_py.producers.rabbitmq import RabbitMQProducer
 from tests.support.rabbitmq import RabbitMQ, given_url
 from tests.support.rabbitmq_node import Node, server_program
 
@@ -27,7 +27,7 @@ def _choice() -> str:
 
 
 #: The ways by which the producer can take deliveries off its socket; a test on the broker runs on each of them.
-_PATHS: Final = ("plain", "fast") if "delivery_path" in RabbitMQOptions.model_fields else ("plain",)
+_PATHS: Final = ("plain", "fast")
 
 
 def pytest_report_header() -> list[str]:
@@ -35,18 +35,16 @@ def pytest_report_header() -> list[str]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run what uses the broker on each delivery path, as long as there are several."""
+    """Run what uses the broker on each delivery path."""
     only = metafunc.definition.get_closest_marker("delivery_path")
     paths = _PATHS if only is None else [path for path in _PATHS if path in only.args]
-    if "rabbitmq" in metafunc.fixturenames and len(_PATHS) > 1:
+    if "rabbitmq" in metafunc.fixturenames:
         metafunc.parametrize("delivery_path", paths, indirect=True)
 
 
 @pytest.fixture
 def delivery_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The setting for the path that the test runs on; each producer made in it has it unless it says otherwise."""
-    if len(_PATHS) == 1:
-        return {}
     setting = {"delivery_path": request.param}
     plain_init = RabbitMQProducer.__init__
 

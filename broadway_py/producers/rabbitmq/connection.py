@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import aio_pika
 import aiormq
-from aiormq.connection import TCPTransportFactory, TLSTransportFactory
-from yarl import URL
 
 from broadway_py.errors import ProducerError, SourceRefused
 from broadway_py.log import logger
 from broadway_py.producers.rabbitmq import troubles
 from broadway_py.producers.rabbitmq.address import Target
 from broadway_py.producers.rabbitmq.options import RabbitMQOptions
+from broadway_py.producers.rabbitmq.transport import CuttingReader, Transport
 
 __all__ = ["Connection", "connect"]
 
@@ -26,31 +24,16 @@ log = logger("broadway_py.producers.rabbitmq")
 _CLOSE_TIMEOUT: Final = 3.0
 
 
-class _Transport(aiormq.TransportFactory):
-    """Opens the socket as the library does, and keeps hold of it."""
-
-    def __init__(self, heartbeat: int) -> None:
-        self._heartbeat = heartbeat
-        self.writer: asyncio.StreamWriter | None = None
-
-    async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        library: aiormq.TransportFactory = TLSTransportFactory() if url.scheme == "amqps" else TCPTransportFactory()
-        reader, self.writer = await library.create(url, **kwargs)
-        sock: socket.socket | None = self.writer.get_extra_info("socket")
-        if sock is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
-            # What we sent was not even received: no need to wait for three missing heartbeats.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 2000 * self._heartbeat)
-        return reader, self.writer
-
-
 class Connection(aio_pika.Connection):
     """aio-pika's plain connection (it does not reconnect: the pipeline does), plus a bounded :meth:`end`."""
 
-    def __init__(self, target: Target, context: ssl.SSLContext | None, heartbeat: int, name: str) -> None:
+    def __init__(
+        self, target: Target, context: ssl.SSLContext | None, heartbeat: int, name: str, *, cutting: bool = False
+    ) -> None:
         super().__init__(target.url, ssl_context=context, client_properties={"connection_name": name})
         #: The address as it may be shown.
         self.where = target.where
-        self._factory = _Transport(heartbeat)
+        self._factory = Transport(heartbeat, cutting=cutting)
         self.kwargs["transport_factory"] = self._factory
         if context is not None and target.tls.server_name is not None:
             self.kwargs["server_hostname"] = target.tls.server_name
@@ -61,6 +44,16 @@ class Connection(aio_pika.Connection):
         return (
             self.transport is not None and cast("aiormq.Connection", self.transport.connection).is_connection_was_stuck
         )
+
+    @property
+    def reader(self) -> CuttingReader | None:
+        """What cuts deliveries out, where it was asked for; once it is connected."""
+        return self._factory.reader
+
+    @property
+    def writer(self) -> asyncio.StreamWriter | None:
+        """The way out, past the library; once it is connected."""
+        return self._factory.writer
 
     async def is_blocked(self) -> bool:
         """Whether the broker has said that it takes no messages for now: its memory or disk is full."""
@@ -89,8 +82,10 @@ class Connection(aio_pika.Connection):
             self._factory.writer.transport.abort()
 
 
-async def connect(options: RabbitMQOptions, name: str) -> Connection:
+async def connect(options: RabbitMQOptions, name: str, *, cutting: bool = False) -> Connection:
     """Connect as *name* to the first of the addresses, in random order, that takes us.
+
+    With *cutting* its :attr:`~Connection.reader` can take deliveries past the client library.
 
     Raises:
         SourceRefused: one of them refused the login or the virtual host; the others would, too, and count the tries.
@@ -99,7 +94,7 @@ async def connect(options: RabbitMQOptions, name: str) -> Connection:
     absences: list[ProducerError] = []
     for target in options.targets():
         try:
-            return await _connect_to(target, options, name)
+            return await _connect_to(target, options, name, cutting=cutting)
         except SourceRefused:
             raise
         except ProducerError as away:
@@ -109,11 +104,11 @@ async def connect(options: RabbitMQOptions, name: str) -> Connection:
     raise ProducerError("; ".join(map(str, absences))) from absences[-1]
 
 
-async def _connect_to(target: Target, options: RabbitMQOptions, name: str) -> Connection:
+async def _connect_to(target: Target, options: RabbitMQOptions, name: str, *, cutting: bool) -> Connection:
     context = await asyncio.to_thread(target.tls.context) if target.is_tls else None
     if context is not None and not target.tls.verify:
         log.warning("the broker's certificate is NOT checked: tls.verify is false", broker=target.where)
-    connection = Connection(target, context, options.heartbeat_seconds, name)
+    connection = Connection(target, context, options.heartbeat_seconds, name, cutting=cutting)
     connected = False
     try:
         async with asyncio.timeout(options.connect_timeout):

@@ -11,6 +11,7 @@ from pamqp.commands import Basic
 from broadway_py.acknowledger import Acknowledger
 from broadway_py.errors import did_you_mean
 from broadway_py.message import NOOP, Acknowledgement, Message
+from broadway_py.producers.rabbitmq.cutter import Delivery
 from broadway_py.producers.rabbitmq.options import RabbitMQOptions, Verdict
 
 __all__ = [
@@ -20,6 +21,8 @@ __all__ = [
     "Receipt",
     "attempt_of",
     "configured",
+    "metadata_of",
+    "said_by",
     "tag_of",
     "to_message",
 ]
@@ -40,8 +43,8 @@ class Receipt(NamedTuple):
     on_failure: Verdict
     #: The queue it came from.
     queue: str = ""
-    #: The delivery itself, for whoever has to put the message somewhere else as it came.
-    delivery: DeliveredMessage | None = None
+    #: The delivery itself, for whoever has to put the message somewhere else as it came; see ``lazy.delivery_of``.
+    delivery: DeliveredMessage | Delivery | None = None
     #: Who said what a failure comes to: nobody, the settings of the producer, or ``configure_ack`` of this message.
     said_by: Literal["source", "message"] | None = None
 
@@ -97,28 +100,39 @@ def to_message(
     """The message that goes into the pipeline, to be settled by *session*; *queue* is where it came from."""
     deliver = cast("Basic.Deliver", delivery.delivery)
     properties = delivery.header.properties
-    headers = properties.headers or {}
     queue = options.queues[0] if queue is None else queue
     redelivered = bool(deliver.redelivered)
-    metadata: dict[str, Any] = {"redelivered": redelivered}
-    for name in ("message_id", *options.metadata):
+    if options.consume_options.no_ack:
+        acknowledgement = NOOP
+    else:
+        receipt = Receipt(
+            tag_of(delivery), redelivered, options.on_success, options.on_failure, queue, delivery, said_by(options)
+        )
+        acknowledgement = Acknowledgement(session, None, receipt)
+    message = Message(delivery.body, metadata_of(deliver, properties, options.metadata, queue), acknowledgement)
+    message.attempt = attempt_of(properties.headers or {}, redelivered=redelivered)
+    return message
+
+
+def said_by(options: RabbitMQOptions) -> Literal["source"] | None:
+    """Who says what a failure comes to, as long as no message does."""
+    return "source" if "on_failure" in options.model_fields_set else None
+
+
+def metadata_of(
+    deliver: Basic.Deliver, properties: Basic.Properties, wanted: Sequence[str], queue: str
+) -> dict[str, Any]:
+    """What the handler finds in ``message.metadata``: the *wanted* ones, as far as they were set."""
+    headers = properties.headers or {}
+    metadata: dict[str, Any] = {"redelivered": bool(deliver.redelivered)}
+    for name in ("message_id", *wanted):
         value = queue if name == "queue" else _READERS[name](deliver, properties)
         # What the publisher did not set is absent; the library gives "" for an unset cluster_id.
         if value is not None and (value != "" or name == "exchange"):
             metadata[name] = value
     if ATTEMPT_HEADER in headers:
         _restore_origin(metadata, headers)
-    if options.consume_options.no_ack:
-        acknowledgement = NOOP
-    else:
-        said_by: Literal["source"] | None = "source" if "on_failure" in options.model_fields_set else None
-        receipt = Receipt(
-            tag_of(delivery), redelivered, options.on_success, options.on_failure, queue, delivery, said_by
-        )
-        acknowledgement = Acknowledgement(session, None, receipt)
-    message = Message(delivery.body, metadata, acknowledgement)
-    message.attempt = attempt_of(headers, redelivered=redelivered)
-    return message
+    return metadata
 
 
 def _restore_origin(metadata: dict[str, Any], headers: Mapping[str, object]) -> None:

@@ -6,9 +6,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, cast
-
-from aiormq.abc import DeliveredMessage
+from typing import Any, Final, NamedTuple
 
 from broadway_py.clock import Clock
 from broadway_py.errors import ProducerError
@@ -16,6 +14,7 @@ from broadway_py.message import Message
 from broadway_py.producer import FailurePlan
 from broadway_py.producers.rabbitmq.delays import delay_queue
 from broadway_py.producers.rabbitmq.delivery import Receipt
+from broadway_py.producers.rabbitmq.lazy import delivery_of
 from broadway_py.producers.rabbitmq.letters import Letter, Origin, bury, retry
 from broadway_py.producers.rabbitmq.options import RabbitMQOptions
 from broadway_py.producers.rabbitmq.publisher import Away, NoQueue, Publisher
@@ -114,7 +113,7 @@ class Forwarder:
         now_s = self._clock.wall()
         for message, delay_s in failed:
             receipt: Receipt = message.acknowledgement.data
-            delivery, attempt = cast("DeliveredMessage", receipt.delivery), (message.attempt or 1) + 1
+            delivery, attempt = delivery_of(receipt), (message.attempt or 1) + 1
             if delay_s <= 0.0:
                 puts.append(_Put(retry(delivery, receipt.queue, attempt, now_s), None))
             else:
@@ -130,7 +129,7 @@ class Forwarder:
         for message in failed:
             receipt: Receipt = message.acknowledgement.data
             letter = bury(
-                cast("DeliveredMessage", receipt.delivery),
+                delivery_of(receipt),
                 self.dead_letters_of(receipt.queue),
                 queue=receipt.queue,
                 attempts=message.attempt,

@@ -260,6 +260,9 @@ class RabbitMQOptions(Options):
     backoff_min: Annotated[Duration, Field(ge=0)] | None = None
     #: Seconds: what the waits grow to. None: 30, or backoff_min if that is more.
     backoff_max: Annotated[Duration, Field(ge=0)] | None = None
+    #: ``fast``: deliveries go past the client library, several times as fast; ``plain``: through it. ``auto``: fast,
+    #: unless a rehearsal at the first connect says that it cannot work here; then plain, with one warning.
+    delivery_path: Literal["auto", "fast", "plain"] = "auto"
     #: The connection's name at the broker. None: pipeline, producer and copy.
     connection_name: str | None = None
 

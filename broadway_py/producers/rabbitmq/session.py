@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterator, 
 from typing import Any, Final, Literal, TypeVar, cast
 
 from aiormq import Channel
-from aiormq.abc import ChannelFrame, DeliveredMessage
+from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import ChannelClosed
 from pamqp.commands import Basic
 
@@ -20,10 +20,14 @@ from broadway_py.log import logger
 from broadway_py.message import Message, Outcome
 from broadway_py.producers.rabbitmq import troubles
 from broadway_py.producers.rabbitmq.connection import Connection, connect
+from broadway_py.producers.rabbitmq.cutter import Ended, Sink
 from broadway_py.producers.rabbitmq.delivery import Receipt, configured, tag_of, to_message
 from broadway_py.producers.rabbitmq.forwarder import Forwarder
-from broadway_py.producers.rabbitmq.ledger import Settlement, TagLedger
+from broadway_py.producers.rabbitmq.lazy import messages_of
+from broadway_py.producers.rabbitmq.ledger import TagLedger
 from broadway_py.producers.rabbitmq.options import AUTO_BYTES, RabbitMQOptions, Verdict
+from broadway_py.producers.rabbitmq.path import is_fast
+from broadway_py.producers.rabbitmq.settlements import DirectSettlements, QueuedSettlements, Settlements
 
 __all__ = ["Session"]
 
@@ -36,11 +40,8 @@ _ANSWER_TIMEOUT: Final = 3.0
 #: Seconds for the last settlements to get onto a connection that may be dead.
 _FLUSH_TIMEOUT: Final = 3.0
 
-_FRAMES: Final[Mapping[str, Callable[[Settlement], Basic.Ack | Basic.Nack | Basic.Reject]]] = {
-    "ack": lambda said: Basic.Ack(said.tag, said.multiple),
-    "reject": lambda said: Basic.Reject(said.tag, said.requeue),
-    "nack": lambda said: Basic.Nack(said.tag, requeue=said.requeue),
-}
+#: What waits to be taken: tag, redelivered, envelope (from the library: all of the delivery), body, consumer tag.
+_Waiting = tuple[int, int, Any, bytes, str]
 
 
 class Session(Acknowledger):
@@ -75,7 +76,7 @@ class Session(Acknowledger):
         self.trouble: ProducerError | None = None
         #: Set whenever a look at the buffer may be worth it.
         self.changed = asyncio.Event()
-        self._buffer: deque[DeliveredMessage] = deque()
+        self._buffer: deque[_Waiting] = deque()
         self._buffered_bytes = 0
         self._ledger = TagLedger()
         self._connection: Connection | None = None
@@ -91,10 +92,10 @@ class Session(Acknowledger):
         self._consuming = asyncio.Lock()
         # A loss is reported only of a connection that had been there and was not closed by us.
         self._reporting = False
-        self._unwritten = asyncio.Event()
-        self._turn: asyncio.Future[None] | None = None
-        self._writing: asyncio.Future[None] | None = None
-        self._writer: asyncio.Task[None] | None = None
+        self._settlements: Settlements | None = None
+        # Where deliveries go past the library; None: they come by way of it.
+        self._is_fast = False
+        self._sink: Sink | None = None
 
     # --- connecting -----------------------------------------------------------------------------------------------
 
@@ -104,7 +105,8 @@ class Session(Acknowledger):
         Raises:
             ProducerError: as the port says; call :meth:`close` then, too.
         """
-        self._connection = await connect(self._options, name)
+        self._is_fast = is_fast(self._options.delivery_path)
+        self._connection = await connect(self._options, name, cutting=self._is_fast)
         self._where = self._connection.where
         try:
             async with asyncio.timeout(self._options.connect_timeout):
@@ -124,12 +126,18 @@ class Session(Acknowledger):
         self._channel.on_consumer_cancel_callbacks.add(self._on_consumer_cancelled)
         for end in (self._channel.connection.closing, self._channel.closing):
             end.add_done_callback(self._on_closed)
-        self._writer = asyncio.create_task(self._write_settlements(), name=f"settlements of {name}")
+        self._settlements = self._make_settlements(self._channel, name)
         if self._options.after_connect is not None:
             try:
                 await self._options.after_connect(channel)
             except Exception as error:  # whatever the user's function raises is weather
                 raise troubles.of_after_connect(error, self._where) from error
+
+    def _make_settlements(self, channel: Channel, name: str) -> Settlements:
+        writer = cast("Connection", self._connection).writer
+        if self._is_fast and writer is not None:
+            return DirectSettlements(channel.number, self._ledger, writer, self._where)
+        return QueuedSettlements(channel, self._ledger, name)
 
     async def _prepare_queues(self) -> None:
         channel, options = self._the_channel(), self._options
@@ -169,20 +177,30 @@ class Session(Acknowledger):
 
     async def _consume(self) -> None:
         wanted = self._options.consume_options
-        still = {delivery.consumer_tag for delivery in self._buffer}
+        still = {waiting[4] for waiting in self._buffer}
+        on_delivery = self._on_stray if self._watch(self._the_channel().number) else self._on_delivery
         self._origins = {tag: queue for tag, queue in self._origins.items() if tag in still or tag in self._consumers}
         for queue in self._queues:
             # Named by us, for the first delivery may be here before the answer is.
             tag = wanted.consumer_tag or f"broadway.{uuid.uuid4().hex}"
             self._origins[tag] = queue
             self._consumers.add(tag)
+            if self._sink is not None:
+                self._sink.add(tag)
             await self._the_channel().basic_consume(
                 queue,
-                self._on_delivery,
+                on_delivery,
                 exclusive=wanted.exclusive,
                 arguments=wanted.all_arguments(),
                 consumer_tag=tag,
             )
+
+    def _watch(self, channel: int) -> bool:
+        """Have deliveries on *channel* go past the library, if they do; before any consumer there is asked for."""
+        reader = cast("Connection", self._connection).reader
+        if self._is_fast and self._sink is None and reader is not None:
+            self._sink = reader.sink(channel, self)
+        return self._sink is not None
 
     def _the_channel(self) -> Channel:
         if self._channel is None:
@@ -210,31 +228,65 @@ class Session(Acknowledger):
     # --- what the client library tells us; called from its tasks, so they only take note ---------------------------
 
     async def _on_delivery(self, delivery: DeliveredMessage) -> None:
-        self._ledger.delivered(tag_of(delivery))
+        tag, consumer_tag = tag_of(delivery), cast("str", delivery.consumer_tag)
+        self.came([(tag, bool(delivery.redelivered), delivery, delivery.body, consumer_tag)])
+
+    async def _on_stray(self, _: DeliveredMessage) -> None:
+        # Nobody would ever settle it here.
+        self._stop_delivering(ProducerError(f"a delivery from {self._where} came another way than expected"))
+
+    def _on_consumer_cancelled(self, frame: Basic.Cancel) -> None:
+        self.ended(Ended("consumer", frame.consumer_tag or ""))
+
+    # --- what came, whichever way; see transport.Receiver ----------------------------------------------------------
+
+    def came(self, deliveries: Sequence[_Waiting]) -> None:
+        """Deliveries of our consumers, in the order of their tags."""
+        first, last = deliveries[0][0], deliveries[-1][0]
+        if last - first + 1 == len(deliveries):
+            self._ledger.delivered_run(first, last)
+        else:
+            for waiting in deliveries:
+                self._ledger.delivered(waiting[0])
         if self.trouble is None:
-            self._buffer.append(delivery)
-            self._buffered_bytes += len(delivery.body)
+            self._buffer.extend(deliveries)
+            self._buffered_bytes += _bytes_of(deliveries)
             if self._buffered_bytes > AUTO_BYTES:
                 self._overrun(self._buffered_bytes / len(self._buffer))
             self.changed.set()
 
-    def _on_consumer_cancelled(self, frame: Basic.Cancel) -> None:
-        if frame.consumer_tag in self._consumers:
-            queue = self._origins[frame.consumer_tag]
-            self._stop_delivering(
-                ProducerError(
-                    f"RabbitMQ at {self._where} cancelled the consumer of queue {queue!r}: "
-                    "the queue was deleted, or has moved"
+    def ended(self, why: Ended) -> None:
+        """The broker took back a consumer, or closed the channel or the connection."""
+        if why.what == "consumer":
+            if why.text in self._consumers:
+                queue = self._origins[why.text]
+                self._stop_delivering(
+                    ProducerError(
+                        f"RabbitMQ at {self._where} cancelled the consumer of queue {queue!r}: "
+                        "the queue was deleted, or has moved"
+                    )
                 )
-            )
+            return
+        self._stop(ProducerError(f"RabbitMQ at {self._where} closed the {why.what}: {why.text or 'no reason given'}"))
+
+    def cut_off(self, problem: str | None) -> None:
+        """The connection is gone without a word."""
+        if problem is None:
+            self._stop(troubles.of_loss(None, self._options, self._where, silent=self._is_silent))
+        else:
+            self._stop(ProducerError(f"{self._where} sent what is no AMQP: {problem}"))
 
     def _on_closed(self, closing: asyncio.Future[Any]) -> None:
         error = None if closing.cancelled() else closing.exception()
-        loss = troubles.of_loss(
-            error, self._options, self._where, silent=self._connection is not None and self._connection.is_silent
-        )
-        self._stop_settling(loss)
-        self._stop_delivering(loss)
+        self._stop(troubles.of_loss(error, self._options, self._where, silent=self._is_silent))
+
+    @property
+    def _is_silent(self) -> bool:
+        return self._connection is not None and self._connection.is_silent
+
+    def _stop(self, reason: ProducerError) -> None:
+        self._stop_settling(reason)
+        self._stop_delivering(reason)
 
     def _stop_delivering(self, reason: ProducerError) -> None:
         if self.trouble is not None:
@@ -250,24 +302,23 @@ class Session(Acknowledger):
 
     def _stop_settling(self, reason: ProducerError) -> None:
         self._channel = None
-        if self._writer is not None:
-            self._writer.cancel()
-        for turn in (self._turn, self._writing):
-            if turn is not None and not turn.done():
-                turn.set_exception(reason)
+        if self._settlements is not None:
+            self._settlements.stop(reason)
 
     # --- handing over ---------------------------------------------------------------------------------------------
 
     def take(self, demand: int) -> list[Message[bytes]]:
         """Up to *demand* of the buffered messages, oldest first; without waiting."""
-        taken = [self._buffer.popleft() for _ in range(min(demand, len(self._buffer)))]
-        self._buffered_bytes = self._buffered_bytes - sum(len(one.body) for one in taken) if self._buffer else 0
-        if self._options.consume_options.no_ack and taken:
-            for delivery in taken:
-                self._ledger.ack(tag_of(delivery))
-            self._tell_soon()
+        buffer = self._buffer
+        taken = [buffer.popleft() for _ in range(min(demand, len(buffer)))]
+        self._buffered_bytes = self._buffered_bytes - _bytes_of(taken) if buffer else 0
+        if self._options.consume_options.no_ack and taken and self._settlements is not None:
+            self._ledger.ack_all([waiting[0] for waiting in taken])
+            self._settlements.tell_soon()
         origins, options = self._origins, self._options
-        return [to_message(one, self, options, origins[cast("str", one.consumer_tag)]) for one in taken]
+        if self._sink is not None:
+            return messages_of(taken, self, options, origins)
+        return [to_message(delivery, self, options, origins[consumer]) for _, _, delivery, _, consumer in taken]
 
     async def stop_consuming(self) -> None:
         """Cancel the consumers, and give back what was not taken. Does nothing on a connection that is gone.
@@ -288,15 +339,15 @@ class Session(Acknowledger):
         for tag in tags:
             await self._the_channel().basic_cancel(tag)
 
-    async def _give_back(self, deliveries: Sequence[DeliveredMessage]) -> None:
+    async def _give_back(self, waiting: Sequence[_Waiting]) -> None:
         """Requeue these of the buffered messages, and wait until that is written."""
-        if not deliveries:
+        if not waiting:
             return
-        gone = {tag_of(delivery) for delivery in deliveries}
-        self._buffer = deque(one for one in self._buffer if tag_of(one) not in gone)
-        self._buffered_bytes -= sum(len(delivery.body) for delivery in deliveries)
-        for delivery in deliveries:
-            self._ledger.release(tag_of(delivery))
+        gone = {tag for tag, *_ in waiting}
+        self._buffer = deque(one for one in self._buffer if one[0] not in gone)
+        self._buffered_bytes -= _bytes_of(waiting)
+        for tag in gone:
+            self._ledger.release(tag)
         await self._told()
 
     async def consume_again(self) -> None:
@@ -331,7 +382,7 @@ class Session(Acknowledger):
                 await self._cancel(old)
                 if prefetch < before:
                     # The new consumer has a whole prefetch of its own besides.
-                    await self._give_back([one for one in self._buffer if one.consumer_tag in old])
+                    await self._give_back([one for one in self._buffer if one[4] in old])
 
     async def _bounded(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Do *work*, which may hang on a silent network, and wait for it a few seconds; :meth:`close` ends it."""
@@ -349,7 +400,7 @@ class Session(Acknowledger):
 
     async def ack(self, ref: Hashable, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]) -> None:
         """Tell the broker; returns when the words are on their way."""
-        settled = [self._note(receipt, receipt.on_success) for receipt in _receipts(successful)]
+        settled = self._note_successes(_receipts(successful))
         settled += [self._note(receipt, receipt.on_failure) for receipt in _receipts(failed)]
         await self._finish([*successful, *failed], settled)
 
@@ -418,6 +469,12 @@ class Session(Acknowledger):
         """``configure_ack(on_success=…, on_failure=…)``."""
         return configured(data, options)
 
+    def _note_successes(self, receipts: Sequence[Receipt]) -> list[bool]:
+        tags = [receipt.tag for receipt in receipts if receipt.on_success == "ack"]
+        if len(tags) == len(receipts):
+            return self._ledger.ack_all(tags)
+        return [self._note(receipt, receipt.on_success) for receipt in receipts]
+
     def _note(self, receipt: Receipt, verdict: Verdict) -> bool:
         if verdict == "ack":
             return self._ledger.ack(receipt.tag)
@@ -438,66 +495,31 @@ class Session(Acknowledger):
 
     async def _told(self) -> None:
         """Wait until everything noted so far has been written."""
-        if self._channel is None:
+        if self._channel is None or self._settlements is None:
             raise self.trouble or ProducerError(f"the connection to {self._where} was closed")
-        # Others wait for the same turn, so our own cancellation must not reach it.
-        await asyncio.shield(self._tell_soon())
-
-    def _tell_soon(self) -> asyncio.Future[None]:
-        """Have everything noted so far written; done when it has been."""
-        if self._turn is None:
-            self._turn = asyncio.get_running_loop().create_future()
-            # Perhaps nobody waits for it.
-            self._turn.add_done_callback(_retrieve)
-            self._unwritten.set()
-        return self._turn
-
-    async def _write_settlements(self) -> None:
-        """The one that writes: what is settled while a write is under way goes into the next one."""
-        while True:
-            await self._unwritten.wait()
-            self._unwritten.clear()
-            self._writing, self._turn = self._turn, None
-            settlements = self._ledger.take()
-            try:
-                await self._write([_FRAMES[said.method](said) for said in settlements])
-            except troubles.LIBRARY_ERRORS:
-                return  # the channel's end is reported by _on_closed, which also ends the turns
-            turn = cast("asyncio.Future[None]", self._writing)
-            if not turn.done():
-                turn.set_result(None)
-
-    async def _write(self, frames: Sequence[Basic.Ack | Basic.Nack | Basic.Reject]) -> None:
-        channel = self._the_channel()
-        written: asyncio.Future[None] = channel.create_future()
-        await channel.write_queue.put(ChannelFrame.marshall(channel.number, frames, drain_future=written))
-        await written
+        await self._settlements.told()
 
     # --- ending ---------------------------------------------------------------------------------------------------
 
     async def close(self) -> None:
         """Write what is settled, then close. Takes a few seconds at most, and raises nothing."""
         self._reporting = False
-        unwritten = [turn for turn in (self._writing, self._turn) if turn is not None and not turn.done()]
-        if unwritten:
-            await asyncio.wait(unwritten, timeout=_FLUSH_TIMEOUT)
-        reason = ProducerError(f"the connection to {self._where} was closed")
-        self._stop_settling(reason)
-        self._stop_delivering(reason)
+        if self._settlements is not None:
+            await self._settlements.finish(_FLUSH_TIMEOUT)
+        self._stop(ProducerError(f"the connection to {self._where} was closed"))
         for aside in self._asides:
             aside.cancel()
         if self._asides:
             await asyncio.wait(self._asides, timeout=_FLUSH_TIMEOUT)
-        if self._writer is not None:
-            await asyncio.wait([self._writer])
+        if self._settlements is not None:
+            await self._settlements.ended()
         if self._connection is not None:
             await self._connection.end()
 
 
-def _retrieve(turn: asyncio.Future[None]) -> None:
-    if not turn.cancelled():
-        turn.exception()
+def _bytes_of(deliveries: Sequence[_Waiting]) -> int:
+    return sum([len(waiting[3]) for waiting in deliveries])
 
 
 def _receipts(messages: Sequence[Message[Any]]) -> list[Receipt]:
-    return [message.acknowledgement.data for message in messages]
+    return [message._acknowledgement.data for message in messages]
