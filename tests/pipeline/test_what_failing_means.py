@@ -49,9 +49,7 @@ GIVEN = FailurePolicy(attempts=1, breaker=None)
     ("handler", "on_failure", "policy", "expected"),
     [
         pytest.param(fail, "drop", {}, {"dropped": 1}, id="the source goes before the default policy"),
-        pytest.param(
-            fail, "drop", {"failure": GIVEN}, {"dead_lettered": 1}, id="a given policy goes before it"
-        ),
+        pytest.param(fail, "drop", {"failure": GIVEN}, {"dead_lettered": 1}, id="a given policy goes before it"),
         pytest.param(fail, "drop", {"failure": None}, {"dropped": 1}, id="without a policy the source decides"),
         pytest.param(fail, None, {"failure": GIVEN}, {"dead_lettered": 1}, id="nobody else said anything"),
         pytest.param(drop_me, None, {}, {"dropped": 1}, id="the message goes before the default policy"),
