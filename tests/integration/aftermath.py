@@ -70,7 +70,9 @@ def _alive() -> Counter[str]:
     for one in gc.get_objects():
         kind = type(one)
         module = str(getattr(kind, "__module__", ""))
-        if kind is Message or (module.startswith("broadway_py.producers.rabbitmq.") and "options" not in module):
+        if issubclass(kind, Message) or (
+            module.startswith("broadway_py.producers.rabbitmq.") and "options" not in module
+        ):
             found[kind.__qualname__] += 1
     # The description is the pipeline's for good.
     del found[RabbitMQProducer.__qualname__]

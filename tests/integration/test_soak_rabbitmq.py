@@ -22,7 +22,7 @@ import pytest
 
 from broadway_py import Batcher, Processors, RateLimit
 from tests.integration.aftermath import unharmed
-from tests.integration.gated_pipelines import Hands, WorkInBatches, source
+from tests.integration.gated_pipelines import Hands, WorkInBatches, assert_none_lost, source
 from tests.integration.storms import CANCEL_ON_CRASH, FAULTS, Storm
 from tests.pipeline.support import check_books
 from tests.support.daemon import ROOT
@@ -109,14 +109,16 @@ async def one_round(
 ) -> None:
     """Publish, let something happen in the middle, and wait until all is handled."""
     job = storm.job
+    before = job.notes
     await job.publish(ROUND)
     name = chance.choice(sorted(acts))
     done[name] += 1
     # Some faults want messages to go on with.
-    await job.until_noted(job.notes + chance.randrange(1, ROUND // 2), timeout=120)
+    await job.until_noted(before + chance.randrange(1, ROUND // 2), timeout=120)
     storm.forget()
     await acts[name](storm)
     await job.until_empty(timeout=120)
+    assert_none_lost(job)
     check_books(storm.pipeline)
 
 
