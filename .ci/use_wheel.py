@@ -11,7 +11,7 @@ from pathlib import Path
 
 import broadway_py
 
-#: What needs an extra: the daemon and its metrics, the command, the connectors of RabbitMQ and SQS, an example with its own metric.
+#: What needs an extra: the daemon and its metrics, the command, the connectors of brokers, an example with its metric.
 OF_EXTRAS = (
     "broadway_py.__main__",
     "broadway_py.cli",

@@ -18,7 +18,7 @@ E = TypeVar("E")
 #: What SQS takes in one batch.
 MOST_ENTRIES: Final = 10
 #: How long the first entry of a batch waits for others, in seconds.
-LINGER_S: Final = 0.02
+LINGER_S: Final = 0.04
 #: Ceilings of the delay before an entry is tried again, in seconds.
 _FIRST_DELAY_S: Final = 0.2
 _MOST_DELAY_S: Final = 5.0
@@ -32,8 +32,8 @@ class Batches(Generic[E]):
 
     def __init__(self, linger_s: float = LINGER_S) -> None:
         self._linger_s = linger_s
-        self._waiting: deque[E] = deque()
-        self._leave_at = 0.0
+        # Each with the moment at which it leaves at the latest; the oldest first.
+        self._waiting: deque[tuple[float, E]] = deque()
         self._later: list[tuple[float, int, E]] = []
         self._order = itertools.count()
 
@@ -42,9 +42,7 @@ class Batches(Generic[E]):
 
     def add(self, entry: E, now: float) -> None:
         """Take in one more."""
-        if not self._waiting:
-            self._leave_at = now + self._linger_s
-        self._waiting.append(entry)
+        self._waiting.append((now + self._linger_s, entry))
 
     def again(self, entry: E, when: float) -> None:
         """Take in one that is to be tried again, not before *when*."""
@@ -54,19 +52,17 @@ class Batches(Generic[E]):
         """The batches that leave now; with *flush* also those that could wait for company."""
         while self._later and self._later[0][0] <= now:
             # It has waited already: whatever is there leaves with it.
-            self._leave_at = now
-            self._waiting.append(heapq.heappop(self._later)[2])
+            when, _, entry = heapq.heappop(self._later)
+            self._waiting.appendleft((when, entry))
+        waiting = self._waiting
         leaving = []
-        while len(self._waiting) >= MOST_ENTRIES or (self._waiting and (flush or now >= self._leave_at)):
-            leaving.append([self._waiting.popleft() for _ in range(min(MOST_ENTRIES, len(self._waiting)))])
-            if len(self._waiting) < MOST_ENTRIES and now < self._leave_at and leaving:
-                # The rest came after the first ten; it may wait for company of its own.
-                self._leave_at = now + self._linger_s
+        while len(waiting) >= MOST_ENTRIES or (waiting and (flush or now >= waiting[0][0])):
+            leaving.append([waiting.popleft()[1] for _ in range(min(MOST_ENTRIES, len(waiting)))])
         return leaving
 
     def next_due(self) -> float | None:
         """When :meth:`due` has something again, if nothing is added."""
-        moments = ([self._leave_at] if self._waiting else []) + ([self._later[0][0]] if self._later else [])
+        moments = ([self._waiting[0][0]] if self._waiting else []) + ([self._later[0][0]] if self._later else [])
         return min(moments, default=None)
 
 

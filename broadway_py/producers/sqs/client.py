@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+import aiobotocore
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 from botocore.exceptions import BotoCoreError
@@ -30,8 +32,9 @@ _ANSWER_S: Final = 10.0
 _SETTLEMENTS: Final = 10
 #: Seconds between two attempts to read the credentials anew.
 _RENEW_S: Final = 5.0
-#: The visibility timeout of a queue whose attributes we may not read is not known; this is SQS's own default.
+#: A receipt handle that no message has.
 _PROBE: Final = "permission-probe"
+_USER_AGENT: Final = f"broadway-py aiobotocore/{aiobotocore.__version__}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +147,14 @@ class Client:
             connect_timeout=_CONNECT_S,
             read_timeout=answer_s,
             warm_up_loader_caches=True,  # in a thread: reading the service's description blocks the loop otherwise
+            # A fifth of the processor time of a request: its parameters are ours, and so is the name it goes by.
+            parameter_validation=False,
+            user_agent=_USER_AGENT,
         )
         options = self._options
-        return session.create_client(
-            "sqs", region_name=options.region_name, endpoint_url=options.endpoint, config=config
-        )
+        # Machines of AWS set AWS_REGION; this client library knows the other name alone.
+        region = options.region_name or session.get_config_variable("region") or os.environ.get("AWS_REGION")
+        return session.create_client("sqs", region_name=region, endpoint_url=options.endpoint, config=config)
 
     # --- requests -------------------------------------------------------------------------------------------------
 

@@ -77,6 +77,9 @@ class Desk(Acknowledger):
         self._held: dict[Receipt, None] = {}
         # Handed over, and no settlement asked for.
         self._at_work = 0
+        # Calls that wait for a settlement; and whether, the last time that one waited for company, nobody came.
+        self._callers = 0
+        self._is_alone = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: Timer | None = None
         self._timer_at = math.inf
@@ -147,6 +150,15 @@ class Desk(Acknowledger):
         return outcomes.get(data.on_failure.action, "retried")
 
     async def _settle(self, said: Sequence[tuple[Message[Any], Verdict]]) -> None:
+        self._callers += 1
+        if self._callers > 1:
+            self._is_alone = False
+        try:
+            await self._settle_now(said)
+        finally:
+            self._callers -= 1
+
+    async def _settle_now(self, said: Sequence[tuple[Message[Any], Verdict]]) -> None:
         ticket = Ticket()
         letters: list[Message[Any]] = []
         for message, verdict in said:
@@ -281,13 +293,17 @@ class Desk(Acknowledger):
     def _ring(self) -> None:
         self._timer = None
         self._timer_at = math.inf
+        due = self._deletes.next_due()
+        if due is not None and due <= self._clock.monotonic():
+            # A lone processor cannot come with more before it was answered: it need not wait the next time.
+            self._is_alone = self._callers == 1
         self._tick()
 
     def _tick(self) -> None:
         """Send what is due, and see when something will be."""
         now = self._clock.monotonic()
         # When nothing else is at work, nobody can come to fill the batch.
-        flush = self._at_work <= 0 or self._closed
+        flush = self._at_work <= 0 or self._is_alone or self._closed
         for batch in (*self._deletes.due(now, flush=flush), *self._changes.due(now, flush=flush)):
             self._begin(self._send(batch), "sqs-settle")
         self._extend(now)

@@ -93,7 +93,7 @@ def _message_attribute_names(value: object) -> object:
         return value
     for name in _listed(value, "expected 'all' or a list of names"):
         if not isinstance(name, str) or not name:
-            raise ValueError(f"expected names that are non-empty text, got {name!r}")
+            raise ValueError("expected names that are non-empty text")
     return value
 
 

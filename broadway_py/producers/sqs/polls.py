@@ -90,7 +90,7 @@ class PollPlan:
         elif count >= asked or now - started_at <= _AT_ONCE_S:
             # Also a small answer at once: SQS often gives 1 to 3 messages of a queue that has many.
             self._allowed = min(self._most, self._allowed * 2)
-            self._not_before = now
+            self._not_before = 0.0
 
     def failed(self, asked: int, started_at: float, now: float) -> bool:
         """It failed; True when so many have failed that the source counts as away."""
