@@ -9,10 +9,6 @@ from broadway_py.producers.sqs.tickets import Fate
 from tests.support.conformance import conforms
 
 
-def high(low: float, high: float) -> float:
-    return high
-
-
 @conforms("S-038")
 def test_ten_leave_at_once_and_the_rest_waits() -> None:
     batches: Batches[int] = Batches(linger_s=0.04)
@@ -76,16 +72,16 @@ def test_every_entry_comes_back_exactly_once_in_tens_at_most(steps: list[tuple[s
 
 
 def test_what_sqs_could_not_do_is_tried_again_after_growing_delays_until_it_is_too_late() -> None:
-    delays = [retry_delay("busy", tries, 0.0, 100.0, high) for tries in range(1, 8)]
+    delays = [retry_delay("busy", tries, 0.0, 100.0, 1.0) for tries in range(1, 8)]
 
     assert delays == [0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
-    assert retry_delay("away", 1, 99.9, 100.0, high) is None
+    assert retry_delay("away", 1, 99.9, 100.0, 1.0) is None
 
 
 def test_what_sqs_refuses_or_does_not_know_is_not_tried_again() -> None:
     never: list[Fate] = ["refused", "gone", "stale", "wrong", "closed", "unsent"]
 
-    assert [retry_delay(kind, 1, 0.0, 100.0) for kind in never] == [None] * 6
+    assert [retry_delay(kind, 1, 0.0, 100.0, 1.0) for kind in never] == [None] * 6
 
 
 def test_one_of_a_group_starts_and_the_others_follow_in_order() -> None:

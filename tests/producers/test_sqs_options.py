@@ -43,7 +43,9 @@ def test_a_queue_is_named_by_its_url_or_by_its_name() -> None:
     )
 
 
-@pytest.mark.parametrize("queue", ["or ders", "https://", "ftp://host/queue", "https://user:secret@host/1/q", "a" * 81])
+@pytest.mark.parametrize(
+    "queue", ["", "or ders", "https://", "ftp://host/queue", "https://user:secret@host/1/q", "a" * 81]
+)
 def test_what_is_neither_url_nor_name_is_refused_and_not_shown(queue: str) -> None:
     assert complaint(queue_url=queue) == (
         "queue_url: expected the URL of a queue, such as "
@@ -91,7 +93,7 @@ def test_the_attributes_of_sqs_are_named_in_our_words() -> None:
         "did you mean 'message_group_id'?, got ['sender_id', 'message_grup_id']"
     )
     assert complaint(attribute_names="some") == (
-        f"attribute_names: expected 'all' or a list of names out of {', '.join(names)}"
+        f"attribute_names: expected 'all' or a list of names out of {', '.join(names)}, got 'some'"
     )
 
 
@@ -103,7 +105,9 @@ def test_the_senders_attributes_are_named_by_text() -> None:
     assert complaint(message_attribute_names=["a", 7]) == (
         "message_attribute_names: expected names that are non-empty text, got ['a', 7]"
     )
-    assert complaint(message_attribute_names="some") == "message_attribute_names: expected 'all' or a list of names"
+    assert complaint(message_attribute_names="some") == (
+        "message_attribute_names: expected 'all' or a list of names, got 'some'"
+    )
 
 
 @conforms("S-026")
@@ -148,7 +152,9 @@ def test_visibility_is_0_to_43200_whole_seconds_or_what_the_queue_says() -> None
         43_200,
     ]
     assert complaint(visibility_timeout=-1) == "visibility_timeout: expected greater than or equal to 0, got -1"
-    assert complaint(visibility_timeout=142_857) == "visibility_timeout: expected less than or equal to 43200, got 142857"
+    assert (
+        complaint(visibility_timeout=142_857) == "visibility_timeout: expected less than or equal to 43200, got 142857"
+    )
 
 
 @pytest.mark.parametrize(

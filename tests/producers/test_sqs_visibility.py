@@ -46,7 +46,11 @@ def test_what_is_settled_or_given_up_is_not_extended() -> None:
 
 def test_those_that_are_due_soon_go_along() -> None:
     guard = Guard(40.0)
-    first, second, third = receipts(1, at=0.0, life=40.0), receipts(1, at=5.0, life=40.0), receipts(1, at=6.0, life=40.0)
+    first, second, third = (
+        receipts(1, at=0.0, life=40.0),
+        receipts(1, at=5.0, life=40.0),
+        receipts(1, at=6.0, life=40.0),
+    )
     for lot in (first, second, third):
         guard.hold(lot)
 

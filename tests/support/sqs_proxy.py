@@ -87,6 +87,7 @@ class SQSProxy:
         self._upstream = upstream
         self._rules: list[_Rule] = []
         self._shape = _Shape()
+        self._redirects: dict[str, str] = {}
         self._runner: web.AppRunner | None = None
         self._site: web.TCPSite | None = None
         self._session: aiohttp.ClientSession | None = None
@@ -198,6 +199,10 @@ class SQSProxy:
         """The next receives that bring messages end in a broken connection: the messages are in flight, unseen."""
         self._shape.lose = times
 
+    def redirect(self, url: str, to: str) -> None:
+        """Whoever names the queue at *url* means the one at *to*."""
+        self._redirects[url] = to
+
     def heal(self) -> None:
         """Let everything pass again."""
         self._rules.clear()
@@ -301,6 +306,8 @@ class SQSProxy:
             "Authorization": f"AWS4-HMAC-SHA256 Credential={asked.key}/20260101/eu-central-1/sqs/aws4_request, "
             "SignedHeaders=host, Signature=0",
         }
+        if body.get("QueueUrl") in self._redirects:
+            body = {**body, "QueueUrl": self._redirects[body["QueueUrl"]]}
         data = json.dumps(body)
         async with self._session.post(self._upstream, data=data, headers=headers) as answer:
             return answer.status, await answer.read()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import random
 from collections import deque
-from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
 from broadway_py.producers.sqs.tickets import Fate
@@ -66,13 +64,7 @@ class Batches(Generic[E]):
         return min(moments, default=None)
 
 
-def retry_delay(
-    kind: Fate,
-    tries: int,
-    now: float,
-    give_up_at: float,
-    uniform: Callable[[float, float], float] = random.uniform,
-) -> float | None:
+def retry_delay(kind: Fate, tries: int, now: float, give_up_at: float, spread: float) -> float | None:
     """Seconds until an entry that failed for the *tries*-th time is tried again; None: its outcome is unknown.
 
     Args:
@@ -80,10 +72,10 @@ def retry_delay(
         tries: how often it was tried.
         now: the time.
         give_up_at: when it is too late, because others may have the message.
-        uniform: source of chance.
+        spread: the jitter, from 0 to 1.
     """
     if kind not in ("away", "busy", "expired"):
         return None
     ceiling = min(_MOST_DELAY_S, _FIRST_DELAY_S * 2.0 ** min(tries - 1, 60))
-    delay = uniform(ceiling / 2.0, ceiling)
+    delay = ceiling * (1.0 + spread) / 2.0
     return delay if now + delay < give_up_at else None

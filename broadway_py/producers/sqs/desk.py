@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -270,7 +271,8 @@ class Desk(Acknowledger):
                         self._say(message.acknowledgement.data, Verdict("ack"), ticket)
                 self._tick()
                 left = [left[position] for position in sorted(failed)]
-                delays = [retry_delay(kind, tries, self._clock.monotonic(), until) for kind in failed.values()]
+                now = self._clock.monotonic()
+                delays = [retry_delay(kind, tries, now, until, random.random()) for kind in failed.values()]
                 if None in delays:
                     break
                 if left:
@@ -342,8 +344,9 @@ class Desk(Acknowledger):
             failed = dict.fromkeys(range(len(batch)), caught.kind)
         finally:
             # Also when this task is cancelled: whoever waits must hear of it.
+            spread = random.random()
             for position, entry in enumerate(batch):
-                self._conclude(entry, failed.get(position))
+                self._conclude(entry, failed.get(position), spread)
             self._arm()
         if "refused" in failed.values():
             self._report_refusal(trouble)
@@ -356,12 +359,13 @@ class Desk(Acknowledger):
             url, [(entry.receipt.handle, entry.timeout or 0) for entry in batch]
         )
 
-    def _conclude(self, entry: Entry, why: Fate | None) -> None:
+    def _conclude(self, entry: Entry, why: Fate | None, spread: float) -> None:
+        """*spread*, 0 to 1, is the jitter of the whole batch: what failed together is tried again together."""
         receipt = entry.receipt
         if why is not None and not self._closed:
             entry.tries += 1
             now = self._clock.monotonic()
-            delay = retry_delay(why, entry.tries, now, entry.give_up_at)
+            delay = retry_delay(why, entry.tries, now, entry.give_up_at, spread)
             if delay is not None:
                 (self._deletes if entry.timeout is None else self._changes).again(entry, now + delay)
                 return

@@ -115,7 +115,7 @@ class SQSOptions(Options):
     """
 
     #: The queue's URL, or its name in the account that the credentials belong to.
-    queue_url: Annotated[str, Field(strict=True, min_length=1)]
+    queue_url: Annotated[str, Field(strict=True)]
     #: Such as eu-central-1. None: out of the queue's URL, else as AWS programs find it (AWS_REGION, profile).
     region: str | None = None
     #: Where SQS answers, if not at AWS: LocalStack, a VPC endpoint. None: AWS, or the host in a URL that is not of AWS.
@@ -155,7 +155,7 @@ class SQSOptions(Options):
     on_failure: OnSettled = NOOP
     #: URL or name of the queue that dead letters are sent to before they are deleted here. None: failed messages stay,
     #: and the redrive policy of the queue (if it has one) moves them after so many receives.
-    dead_letter_queue: Annotated[str, Field(strict=True, min_length=1)] | None = None
+    dead_letter_queue: Annotated[str, Field(strict=True)] | None = None
 
     @field_validator("queue_url", "dead_letter_queue")
     @classmethod

@@ -268,11 +268,14 @@ class Session:
         while self._polls and not (self._desk is not None and self._desk.at_work):
             await asyncio.wait(self._polls)
 
-    async def close(self, polls_s: float = _LAST_POLLS_S) -> None:
-        """Give back what is left, in the seconds that the pipeline allows; what runs then is cut off."""
+    async def close(self, polls_s: float | None = None) -> None:
+        """Give back what is left, in the seconds that the pipeline allows; what runs then is cut off.
+
+        *polls_s*: how long receives under way may take; None: what the pipeline allows.
+        """
         self.stop()
         if self._polls:
-            await asyncio.wait(self._polls, timeout=polls_s)
+            await asyncio.wait(self._polls, timeout=_LAST_POLLS_S if polls_s is None else polls_s)
         await self._end_polls()
         if self._desk is not None:
             await self._desk.close(_LAST_SETTLEMENTS_S)
