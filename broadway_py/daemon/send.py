@@ -79,9 +79,13 @@ def target_of(settings: Settings, pipeline: str | None) -> Target:
     if not isinstance(section, Mapping):
         raise OptionsError(path, "expected one producer section in the settings to send to; or use --queue FILE:NAME")
     kind, fields = arguments(section, path)
+    if kind == "sqs":
+        return _sqs(fields, path)
     make = _TARGETS.get(kind)
     if make is None:
-        raise OptionsError((*path, "kind"), f"cannot send to the kind {kind!r}; it works for {', '.join(_TARGETS)}")
+        raise OptionsError(
+            (*path, "kind"), f"cannot send to the kind {kind!r}; it works for {', '.join(_TARGETS)}, sqs"
+        )
     for field in _NEEDED[kind]:
         if not isinstance(fields.get(field), str):
             raise OptionsError((*path, field), "required, but missing")
@@ -129,6 +133,22 @@ def _rabbitmq(url: str, name: str) -> Target:
         except* (AMQPError, OSError, TimeoutError) as failed:
             reason = mask_credentials(str(_first(failed)) or type(_first(failed)).__name__)
             raise ProducerError(f"RabbitMQ, queue {name!r}: {reason}") from None
+
+    return opened
+
+
+def _sqs(fields: Mapping[str, Any], path: Sequence[str]) -> Target:
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[Put]:
+        from broadway_py.producers.sqs.options import SQSOptions  # noqa: PLC0415  # an extra
+        from broadway_py.producers.sqs.sending import sending  # noqa: PLC0415  # an extra
+
+        try:
+            options = SQSOptions(**fields)
+        except OptionsError as wrong:
+            raise wrong.under(*path) from None
+        async with sending(options) as put:
+            yield put
 
     return opened
 

@@ -85,8 +85,7 @@ class Client:
     async def open(self) -> Facts:
         """Make the clients and look at the queue: does it exist, and may we delete from it?"""
         options = self._options
-        self._generation = await self._new_generation()
-        url = await self._url_of(options.queue_url)
+        url = await self.connect()
         dead_letter_url = None if options.dead_letter_queue is None else await self._url_of(options.dead_letter_queue)
         facts = await self._facts(url, dead_letter_url)
         self._receive = {"QueueUrl": url, "WaitTimeSeconds": int(options.wait_time_seconds)}
@@ -99,6 +98,11 @@ class Client:
             # Nothing has this handle. What is asked is whether we would be allowed to: better now than after the work.
             await self.delete(url, [_PROBE])
         return facts
+
+    async def connect(self) -> str:
+        """Make the clients alone; the queue's URL."""
+        self._generation = await self._new_generation()
+        return await self._url_of(self._options.queue_url)
 
     async def _url_of(self, queue: str) -> str:
         if is_url(queue):

@@ -20,7 +20,16 @@ from pydantic import (
 from broadway_py.errors import did_you_mean
 from broadway_py.options import Duration, Options, PositiveInt
 
-__all__ = ["ACK", "NOOP", "AttributeName", "SQSOptions", "Verdict", "is_url", "read_verdict", "wire_name"]
+__all__ = [
+    "MOST_VISIBILITY",
+    "OUR_NAMES",
+    "AttributeName",
+    "SQSOptions",
+    "Verdict",
+    "is_url",
+    "read_verdict",
+    "wire_name",
+]
 
 #: Seconds after which SQS takes a message back, whatever was asked for: 12 hours from its receipt.
 MOST_VISIBILITY: Final = 43_200
@@ -47,10 +56,6 @@ class Verdict(NamedTuple):
 
     action: Literal["ack", "noop", "nack", "dead_letter"]
     delay: int = 0
-
-
-ACK: Final = Verdict("ack")
-NOOP: Final = Verdict("noop")
 
 
 def read_verdict(value: object) -> Verdict:
@@ -149,10 +154,10 @@ class SQSOptions(Options):
     ] = None
     #: What becomes of a message that was handled: ack (deleted), noop (it comes again when its visibility ends), nack
     #: (it comes again at once; [nack, seconds]: after so long). ``message.configure_ack(on_success=…)`` changes it.
-    on_success: OnSettled = ACK
+    on_success: OnSettled = Field("ack", validate_default=True)
     #: What becomes of a message that failed, where the failure policy does not decide: as on_success, or dead_letter.
     #: ``message.configure_ack(on_failure=…)`` changes it for one.
-    on_failure: OnSettled = NOOP
+    on_failure: OnSettled = Field("noop", validate_default=True)
     #: URL or name of the queue that dead letters are sent to before they are deleted here. None: failed messages stay,
     #: and the redrive policy of the queue (if it has one) moves them after so many receives.
     dead_letter_queue: Annotated[str, Field(strict=True)] | None = None
