@@ -40,6 +40,10 @@ def lines_in(folder: Path) -> list[str]:
     return file.read_text().splitlines() if file.exists() else []
 
 
+async def until_handled(folder: Path, count: int) -> None:
+    await eventually(lambda: len(lines_in(folder)) >= count, timeout=60, what=f"{count} messages are handled")
+
+
 async def send(file: Path, lines: list[str]) -> subprocess.CompletedProcess[str]:
     return await asyncio.to_thread(
         subprocess.run,
@@ -106,7 +110,7 @@ async def test_ten_thousand_messages_with_kills_at_random_moments_are_each_handl
         seen = len(lines_in(tmp_path))
         goal = seen + chance.randrange(300, 2_000)
         with daemon(tmp_path, file) as running:
-            await eventually(lambda goal=goal: len(lines_in(tmp_path)) >= goal, timeout=60, what="some are handled")
+            await until_handled(tmp_path, goal)
             running.signal(signal.SIGKILL)
     await sending
     with daemon(tmp_path, file) as running:

@@ -64,8 +64,8 @@ async def next_of(copy: Producer) -> Message[Any]:
 class InOrder(Pipeline[bytes]):
     """Notes what it does; each name in ``context["fail"]`` fails once."""
 
-    def __init__(self, **options: object) -> None:
-        super().__init__(**options)  # type: ignore[arg-type]  # a pipeline's options
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
         self.begun: dict[bytes, list[bytes]] = defaultdict(list)
         self.at_work: set[bytes] = set()
         self.fail = {b"a1", b"b0"}

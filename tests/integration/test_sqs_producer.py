@@ -81,7 +81,7 @@ async def test_the_queue_may_be_named_by_its_name(faults: SQSProxy, work: Queue)
 # --- what comes -------------------------------------------------------------------------------------------------------
 
 
-@conforms("S-001", "S-002")
+@conforms("S-001", "S-002", "S-034")
 async def test_a_message_carries_its_body_its_receipt_and_what_names_it(faults: SQSProxy, work: Queue) -> None:
     (sent,) = await work.send(["héllo"])
     async with opened(through(faults, work)) as copy:
@@ -149,7 +149,6 @@ async def test_senders_attributes_come_whole(faults: SQSProxy, work: Queue) -> N
         await settle([message])
 
 
-@conforms("S-034")
 async def test_a_body_that_was_broken_on_its_way_is_left_to_come_again(
     faults: SQSProxy, work: Queue, caplog: pytest.LogCaptureFixture
 ) -> None:

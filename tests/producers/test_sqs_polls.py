@@ -11,7 +11,7 @@ def plan(*, most: int = 8, spare: bool = False, interval: float = 1.0) -> PollPl
         most=most,
         interval_s=interval,
         may_spare=spare,
-        backoff=lambda: Backoff(1.0, 8.0, uniform=lambda low, high: high),
+        backoff=lambda: Backoff(1.0, 8.0, uniform=max),
     )
 
 

