@@ -88,13 +88,17 @@ async def test_sending_to_a_queue_that_is_not_there_says_so(tmp_path: Path, sqs:
 async def test_the_example_runs_from_its_settings_file(
     tmp_path: Path, sqs: SQS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    queue = await sqs.queue()
+    queue, dead = await sqs.queue(), await sqs.queue("dead")
     monkeypatch.setenv("SQS_QUEUE_URL", queue.url)
+    monkeypatch.setenv("SQS_DEAD_LETTER_QUEUE", dead.url)
     with daemon(tmp_path, ROOT / "config" / "sqs.yaml") as running:
         await queue.send([f'{{"not": "a shipment {index}"}}' for index in range(3)])
         await asyncio.to_thread(running.until_ready)
-        code, _ = await asyncio.to_thread(running.terminated, 30)
-    assert code == 0
+        await dead.until(ready=3, held=0, timeout=30)
+        # On an idle queue the open receive of 20 s is waited for; the deadline is that of the settings.
+        code, seconds = await asyncio.to_thread(running.terminated, 40)
+    assert (code, seconds < 26) == (0, True)
+    await queue.until(ready=0, held=0)
 
 
 @pytest.mark.faults

@@ -1,7 +1,7 @@
 """Fixtures that give a test a real SQS; loaded as a pytest plugin.
 
-It is the endpoint in ``BROADWAY_TEST_SQS_URL``, else a LocalStack of our own, started with the first test that asks for it
-and ended with the run, else none: then the test is skipped with the reason.
+It is the endpoint in ``BROADWAY_TEST_SQS_URL``, else a LocalStack of our own, started with the first test that asks for
+it and ended with the run, else none: then the test is skipped with the reason.
 """
 
 from __future__ import annotations
