@@ -38,5 +38,9 @@ EVENTS: Final[frozenset[str]] = frozenset(
         # A producer's connection, measured as a start is: producer, index; lost adds reason.
         "broadway.producer.connected",
         "broadway.producer.lost",
+        # One receive of an SQS producer: producer, demand; stop adds messages.
+        "broadway.sqs.receive_messages.start",
+        "broadway.sqs.receive_messages.stop",
+        "broadway.sqs.receive_messages.exception",
     }
 )

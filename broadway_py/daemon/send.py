@@ -138,4 +138,22 @@ def _rabbitmq(fields: Mapping[str, Any]) -> Target:
     return opened
 
 
-_TARGETS: Final[Mapping[str, Callable[[Mapping[str, Any]], Target]]] = {"queue": _file, "rabbitmq": _rabbitmq}
+def _sqs(fields: Mapping[str, Any]) -> Target:
+    from broadway_py.producers.sqs.options import SQSOptions  # noqa: PLC0415  # an extra
+    from broadway_py.producers.sqs.sending import sending  # noqa: PLC0415  # an extra
+
+    options = SQSOptions(**fields)
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[Put]:
+        async with sending(options) as put:
+            yield put
+
+    return opened
+
+
+_TARGETS: Final[Mapping[str, Callable[[Mapping[str, Any]], Target]]] = {
+    "queue": _file,
+    "rabbitmq": _rabbitmq,
+    "sqs": _sqs,
+}

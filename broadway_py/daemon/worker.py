@@ -17,6 +17,7 @@ from typing import Final
 
 from prometheus_client import REGISTRY
 
+from broadway_py._core.costs import all_costs
 from broadway_py.daemon import logs
 from broadway_py.daemon.lag import LagMeter
 from broadway_py.daemon.loader import build_pipelines
@@ -27,6 +28,7 @@ from broadway_py.daemon.view import LocalView
 from broadway_py.daemon.watch import ExitCode, Request, Watch, bounded, leave
 from broadway_py.errors import BroadwayError, OptionsError
 from broadway_py.log import logger
+from broadway_py.metrics import request_metrics
 
 __all__ = ["GRACE", "main"]
 
@@ -108,7 +110,7 @@ async def _carry_out(view: LocalView, command: Command) -> FromWorker:
 def _snapshot(view: LocalView, number: int = 0) -> Report:
     return Report(
         pipelines={one.name: one for one in view.stats()},
-        metrics=tuple(REGISTRY.collect()),
+        metrics=(*request_metrics(all_costs()), *REGISTRY.collect()),
         lag_seconds=view.lag_seconds,
         number=number,
     )

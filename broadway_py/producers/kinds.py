@@ -24,6 +24,7 @@ ENTRY_POINT_GROUP: Final = "broadway_py.producers"
 _BUILT_IN: Final[Mapping[str, tuple[str, str, str]]] = {
     "queue": ("broadway_py.producers.queue", "QueueProducer", ""),
     "rabbitmq": ("broadway_py.producers.rabbitmq", "RabbitMQProducer", "rabbitmq"),
+    "sqs": ("broadway_py.producers.sqs", "SQSProducer", "sqs"),
 }
 
 
@@ -227,6 +228,6 @@ def _plug_ins() -> dict[str, EntryPoint]:
 
 
 def _distribution(missing: ImportError) -> str:
-    return {"aio_pika": "aio-pika", "aiormq": "aio-pika", "aiobotocore": "aiobotocore"}.get(
+    return {"aio_pika": "aio-pika", "aiormq": "aio-pika", "aiobotocore": "aiobotocore", "botocore": "aiobotocore"}.get(
         (missing.name or "").partition(".")[0], missing.name or str(missing)
     )

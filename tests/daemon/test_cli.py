@@ -72,7 +72,10 @@ def test_check_says_every_wrong_pipeline_and_exits_with_2(tmp_path: Path) -> Non
     assert (shown.exit_code, shown.stdout) == (2, "")
     assert shown.stderr.splitlines() == [
         f"broadway: {path}:2: pipelines.a.class: expected 'module:Class', such as 'orders:Orders', got 'x'",
-        f"broadway: {path}:5: pipelines.b.producer.kind: required: the kind of source; known here: queue, rabbitmq",
+        (
+            f"broadway: {path}:5: pipelines.b.producer.kind: required: the kind of source; "
+            "known here: queue, rabbitmq, sqs"
+        ),
     ]
 
 

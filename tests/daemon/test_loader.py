@@ -157,9 +157,9 @@ def test_one_name_in_two_files_is_one_pipeline(tmp_path: Path) -> None:
     [
         (
             "{kind: rabitmq}",
-            "producer.kind: unknown kind 'rabitmq'; known here: queue, rabbitmq; did you mean 'rabbitmq'?",
+            "producer.kind: unknown kind 'rabitmq'; known here: queue, rabbitmq, sqs; did you mean 'rabbitmq'?",
         ),
-        ("{queue: x}", "producer.kind: required: the kind of source; known here: queue, rabbitmq"),
+        ("{queue: x}", "producer.kind: required: the kind of source; known here: queue, rabbitmq, sqs"),
         ("{kind: queue, queue: x}", "producer.path: required, but missing"),
         (
             "{kind: queue, queue: x, path: y, visibilty: 3}",
