@@ -28,7 +28,7 @@ class LoopRunner(ChunkRunner):
     async def run(self, chunk: Chunk) -> Chunk:
         """Handle every message of *chunk* that is ok; all of it stays here."""
         processor = self.processor
-        handle, unfinished, taken = processor.shared.callbacks.handle_message, self.unfinished, self.taken
+        handle, unfinished, taken = processor.handle_message, self.unfinished, self.taken
         spans, limited = message_listeners(), processor.timeout_s is not None
         processor.in_callback = True
         for message in chunk:

@@ -86,6 +86,8 @@ class ThreadRunner(ChunkRunner):
         processor = self.processor
         processor.in_callback = True
         processor.begin_call()
+        if processor.witness is not None:
+            processor.witness.at_work([message])
         try:
             returned = await awaitable
             if returned is not None and returned is not message:
@@ -159,7 +161,7 @@ class _ThreadedChunk:
         result: Any = None
         span = self._runner.begin_span(message) if spans else None
         try:
-            returned = self._shared.callbacks.handle_message(message)
+            returned = self._runner.processor.handle_message(message)
             if inspect.isawaitable(returned):
                 result = returned
             elif returned is not None and returned is not message:

@@ -16,6 +16,7 @@ from broadway_py.clock import Clock, Timer
 from broadway_py.message import BatchTrigger, Cause, Failed, Message
 from broadway_py.pipeline.failure_desk import FailureDesk
 from broadway_py.pipeline.failure_log import FailureLog
+from broadway_py.pipeline.probation import Probation, Witness
 from broadway_py.pipeline.settler import Settler
 from broadway_py.pipeline.spans import Span
 from broadway_py.pipeline.threads import CallbackThreads
@@ -35,7 +36,14 @@ class Shared:
     """What all stages of one running pipeline use."""
 
     def __init__(
-        self, name: str, callbacks: Callbacks, clock: Clock, context: object, desk: FailureDesk | None
+        self,
+        name: str,
+        callbacks: Callbacks,
+        clock: Clock,
+        context: object,
+        desk: FailureDesk | None,
+        *,
+        probation: Probation | None = None,
     ) -> None:
         self.name = name
         self.callbacks = callbacks
@@ -51,6 +59,8 @@ class Shared:
         self.processes: CallbackProcesses | None = None
         #: True once a stop was asked for: what was not started and can be given back is not started any more.
         self.draining = False
+        #: Of the daemon's worker; None in a process that nobody watches.
+        self.probation = probation
 
 
 class Meter:
@@ -99,6 +109,8 @@ class Worker:
         self._timed_out = False
         #: A thread of ours is past its deadline and has not returned.
         self.stuck = False
+        #: Keeps the journal of what is at work here; None: there is none.
+        self.witness = None if shared.probation is None else Witness(shared.probation, self)
 
     @property
     def name(self) -> str:
@@ -215,10 +227,15 @@ class Worker:
         return Span(self, event, metadata) if telemetry.active() else None
 
     async def call(self, name: str, *arguments: Any) -> Any:
-        """Run the user's callback *name*: in this task, or in a thread when it is a plain function."""
+        """Run the user's callback *name* on a list of messages.
+
+        In this task, or in a thread when it is a plain function.
+        """
         callbacks = self.shared.callbacks
         callback: Callable[..., Any] = getattr(callbacks, name)
         self.in_callback = True
+        if self.witness is not None:
+            self.witness.at_work(arguments[0])
         try:
             if callbacks.is_async[name]:
                 return await callback(*arguments)
@@ -226,6 +243,8 @@ class Worker:
             return await result if inspect.isawaitable(result) else result
         finally:
             self.in_callback = False
+            if self.witness is not None:
+                self.witness.nothing_at_work()
 
     async def conclude(
         self, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]], *, of_children: bool = False
@@ -239,7 +258,9 @@ class Worker:
                 self.meter.failed[message.status.cause] += 1  # type: ignore[union-attr]  # failed messages have a status
             self.shared.failures.note(self.layer, failed)
             if self.shared.callbacks.handle_failed is not None:
-                await self._handle_failed(failed)
+                told = failed if self.witness is None else self.witness.may_be_told(failed)
+                if told:
+                    await self._handle_failed(told)
         await self.shared.settler.settle(successful, failed, of_children=of_children)
 
     async def _handle_failed(self, failed: Sequence[Message[Any]]) -> None:
