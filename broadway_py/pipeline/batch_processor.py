@@ -16,7 +16,7 @@ from broadway_py.message import BatchInfo, Failed, Message
 from broadway_py.pipeline.in_place import called_off, retry_in_place
 from broadway_py.pipeline.probation import Witness
 from broadway_py.pipeline.processes import BatchRun
-from broadway_py.pipeline.worker import Meter, Shared, Worker, failure_from
+from broadway_py.pipeline.worker import Meter, Shared, Worker, failure_from, raised_by_callback
 from broadway_py.stage import Inlet
 
 __all__ = ["BatchProcessor"]
@@ -157,7 +157,7 @@ class BatchProcessor(Worker):
             returned = await self._call(messages, info)
             if returned is not None:
                 _reconcile(messages, returned)
-        except Exception as error:  # noqa: BLE001  # code of the user: it fails what it was given
+        except raised_by_callback() as error:
             _fail(messages, failure_from(error))
         except asyncio.CancelledError as cancelled:
             cut = self.was_cut()

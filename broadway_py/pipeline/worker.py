@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from broadway_py.pipeline.definition import Callbacks
     from broadway_py.pipeline.processes import CallbackProcesses
 
-__all__ = ["SUBMITTED", "Meter", "Shared", "Worker", "failure_from", "transform"]
+__all__ = ["SUBMITTED", "Meter", "Shared", "Worker", "failure_from", "raised_by_callback", "transform"]
 
 #: Name of the producer of submitted messages.
 SUBMITTED: Final = "push"
@@ -268,7 +269,8 @@ class Worker:
         span = self.span("broadway.handle_failed", stage=self.layer, messages=list(failed))
         try:
             await self.call("handle_failed", list(failed))
-        except Exception as error:  # noqa: BLE001  # code of the user: the messages are settled all the same
+        except raised_by_callback() as error:
+            # The messages are settled all the same.
             if span is not None:
                 span.exception(error)
             self._log_handle_failed(error)
@@ -287,6 +289,17 @@ class Worker:
 
     def _log_handle_failed(self, error: BaseException) -> None:
         self.shared.failures.callback_failed("handle_failed", self.layer, error)
+
+
+def raised_by_callback() -> tuple[type[BaseException], ...]:
+    """What fails the messages that a callback was called with, when it lets it out.
+
+    An exit too: in a thread it ends nothing but its message, and here it must not end everything. Ctrl-C is somebody's
+    wish and passes through, but it comes to the main thread alone: anywhere else the callback has raised it itself.
+    """
+    if threading.current_thread() is threading.main_thread():
+        return (Exception, SystemExit)
+    return (Exception, SystemExit, KeyboardInterrupt)
 
 
 def failure_from(error: BaseException) -> Failed:
