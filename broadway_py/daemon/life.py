@@ -98,14 +98,22 @@ class Life:
             self._in_loop(self._take, message)
 
     def _wait(self, reading: threading.Thread) -> None:
-        # Whoever reaps it is told of its memory. Until then nobody else gets its number, so the lock is for that alone.
-        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
-        with self._reaping:
-            _, status, usage = os.wait4(self.pid, 0)
-            code = self._process.returncode = os.waitstatus_to_exitcode(status)
-        self.peak_kib = to_kib(usage.ru_maxrss)
+        # Until it is reaped nobody else gets its number, so that kill() cannot hit another.
+        if hasattr(os, "waitid"):  # not on macOS before Python 3.13
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+            with self._reaping:
+                code = self._reap()
+        else:
+            code = self._reap()
         reading.join(_LAST_WORDS)
         self._in_loop(self._end, code)
+
+    def _reap(self) -> int:
+        # Not by Popen, which does not tell how much memory it has had.
+        _, status, usage = os.wait4(self.pid, 0)
+        self.peak_kib = to_kib(usage.ru_maxrss)
+        self._process.returncode = os.waitstatus_to_exitcode(status)
+        return self._process.returncode
 
     def _in_loop(self, callback: Callable[..., None], *args: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended, and with it all interest

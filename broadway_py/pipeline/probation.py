@@ -81,10 +81,11 @@ class Probation:
 
     def must_be_alone(self, identity: bytes, message: Message[Any]) -> bool:
         """True for a suspect, and for what a worker was at when it died although the supervisor has not looked yet."""
-        entry = self.entry(identity)
-        if entry is not None and entry.state in (SUSPECTED, CONVICTED, REPEATED):
+        # In this order: the supervisor writes the table before it empties the region of the dead.
+        if _comes_again(message) and self.journal.is_at_work_elsewhere(identity, self._index):
             return True
-        return _comes_again(message) and self.journal.is_at_work_elsewhere(identity, self._index)
+        entry = self.entry(identity)
+        return entry is not None and entry.state in (SUSPECTED, CONVICTED, REPEATED)
 
     def wake_waiting(self) -> None:
         """Somebody has left: let all look again."""

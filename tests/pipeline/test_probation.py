@@ -369,6 +369,29 @@ async def test_one_that_comes_again_before_the_supervisor_has_seen_the_death_run
     assert pipeline.alone() == ["m0"], "what never came before cannot have been at work"
 
 
+async def test_one_that_comes_again_while_the_supervisor_looks_runs_alone(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = Recorder()
+    again = recorder.message("m0", redelivered=True)
+    producer = ManualProducer(again, recorder.message("m1"))
+    producer.feed.end()
+    pipeline = Watched(journal, producer=producer)
+    journal.region(1).page().set([pipeline.identity("m0")])
+    look = journal.is_at_work_elsewhere
+
+    def supervisor_is_quicker(identity: bytes, index: int) -> bool:
+        pipeline.put("m0", SUSPECTED)
+        journal.region(1).reset()
+        return look(identity, index)
+
+    monkeypatch.setattr(journal, "is_at_work_elsewhere", supervisor_is_quicker)
+
+    await finish(pipeline)
+
+    assert pipeline.alone() == ["m0"]
+
+
 # --- patience
 
 
