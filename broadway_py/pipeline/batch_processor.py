@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from broadway_py import telemetry
@@ -12,8 +15,9 @@ from broadway_py._core.settlement import not_returned, returned_list_problem
 from broadway_py.message import BatchInfo, Failed, Message
 from broadway_py.pipeline.chunk import is_plain
 from broadway_py.pipeline.in_place import called_off, retry_in_place
+from broadway_py.pipeline.probation import Witness
 from broadway_py.pipeline.processes import BatchRun
-from broadway_py.pipeline.worker import Meter, Shared, Worker, failure_from
+from broadway_py.pipeline.worker import Meter, Shared, Worker, failure_from, raised_by_callback
 from broadway_py.stage import Inlet
 
 __all__ = ["BatchProcessor"]
@@ -44,6 +48,12 @@ class BatchProcessor(Worker):
         super().__init__(shared, f"batch_processors:{key}", index, meter, timeout_s)
         self.inlet: Inlet[Batch] = Inlet(self.wake)
         self._keyed = keyed
+        # Parts of a batch, to be handled as batches of their own.
+        self._later: deque[Batch] = deque()
+        # What is done with a batch that was taken.
+        self._begin: Callable[[Batch], Coroutine[Any, Any, None]] = self._process
+        if self.witness is not None:
+            self._begin = partial(self._process_in_parts, self.witness)
 
     async def run(self) -> None:
         """Work until the batcher has ended, or until cut off."""
@@ -53,11 +63,13 @@ class BatchProcessor(Worker):
             elif self.stuck:
                 if await self._turn_away():
                     break
+            elif self._later:
+                await self._begin(self._later.popleft())
             elif self.inlet:
                 edge, batches, ask = self.inlet.take()
                 try:
                     for batch in batches:
-                        await self._process(batch)
+                        await self._begin(batch)
                 finally:
                     if ask:
                         edge.ask(ask)
@@ -71,11 +83,14 @@ class BatchProcessor(Worker):
             # What is here belongs to this one, whoever else is free.
             await self.wait_for_slot()
         else:
-            self.inlet.step_aside()
+            later, self._later = self._later, deque()
+            self._later.extend(self.inlet.step_aside(list(later)))
             await self.wait_aside(self.inlet)
 
     async def _turn_away(self) -> bool:
         """The drain does not wait for the thread: what waits here goes back, or fails; True when no more can come."""
+        while self._later:
+            await self.shared.settler.give_back(self._later.popleft().messages)
         while self.inlet:
             edge, batches, ask = self.inlet.take()
             for batch in batches:
@@ -86,7 +101,31 @@ class BatchProcessor(Worker):
 
     def leftovers(self) -> list[Message[Any]]:
         """Take out everything that waits in this stage."""
-        return [message for batch in self.inlet.remove(lambda _: True) for message in batch.messages]
+        waiting = [*self._later, *self.inlet.remove(lambda _: True)]
+        self._later.clear()
+        return [message for batch in waiting for message in batch.messages]
+
+    async def _process_in_parts(self, witness: Witness, batch: Batch) -> None:
+        """The first part of *batch*, when its turn has come; the rest comes after it."""
+        part = witness.first_part(batch.messages)
+        if part.rest:
+            self._later.appendleft(_part_of(batch, part.rest))
+            batch = _part_of(batch, part.now)
+        self.held = batch.messages
+        if not witness.may_come_in(alone=part.alone) and not await witness.come_in(alone=part.alone):
+            self.held = ()
+            self._later.appendleft(batch)
+            return
+        try:
+            witness.begin(part)
+            if batch.messages[0].ok:
+                await self._process(batch)
+            else:
+                # Convicted while it was waiting here.
+                await self.conclude((), batch.messages)
+                self.held = ()
+        finally:
+            witness.leave(part)
 
     async def _process(self, batch: Batch) -> None:
         self.held = batch.messages
@@ -130,7 +169,7 @@ class BatchProcessor(Worker):
             returned = await self._call(messages, info)
             if returned is not None:
                 _reconcile(messages, returned)
-        except Exception as error:  # noqa: BLE001  # code of the user: it fails what it was given
+        except raised_by_callback() as error:
             _fail(messages, failure_from(error))
         except asyncio.CancelledError as cancelled:
             cut = self.was_cut()
@@ -175,6 +214,10 @@ class BatchProcessor(Worker):
 
 def _failed_of(batch: Batch) -> list[Message[Any]]:
     return [message for message in batch.messages if message._status is not None]
+
+
+def _part_of(batch: Batch, messages: list[Message[Any]]) -> Batch:
+    return Batch(messages, replace(batch.info, size=len(messages)))
 
 
 def _reconcile(messages: list[Message[Any]], returned: object) -> None:

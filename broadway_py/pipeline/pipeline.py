@@ -22,6 +22,7 @@ from broadway_py.pipeline.definition import check_class, resolve_callbacks
 from broadway_py.pipeline.failure_desk import FailureDesk, check_sources, tell_of_two_wills
 from broadway_py.pipeline.gate import Gate
 from broadway_py.pipeline.lifecycle import LifeCycle, all_running
+from broadway_py.pipeline.probation import Probation
 from broadway_py.pipeline.processes import CallbackProcesses, layers_in_processes
 from broadway_py.pipeline.runtime import DrainReport, Runtime, Stages
 from broadway_py.pipeline.settings import OPTION_NAMES, merged_options, resolve_options
@@ -115,6 +116,8 @@ class Pipeline(Generic[T]):
 
     #: Where time comes from; tests put a ``broadway_py.testing.FakeClock`` here before the start.
     clock: Clock = SYSTEM_CLOCK
+    # What is known of messages that end processes; a daemon's worker puts it here before the start.
+    _probation: Probation | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -199,7 +202,14 @@ class Pipeline(Generic[T]):
             PipelineNotRunning: it was started before; a pipeline runs once.
         """
         await self._life.start(
-            lambda: Shared(self.name, self._callbacks, self.clock, self.context, self._failure_desk())
+            lambda: Shared(
+                self.name,
+                self._callbacks,
+                self.clock,
+                self.context,
+                self._failure_desk(),
+                probation=self._probation,
+            )
         )
 
     def _failure_desk(self) -> FailureDesk | None:
