@@ -12,7 +12,11 @@ __all__ = ["PeerAbsentError", "interpreter"]
 
 _CACHE: Final = Path(__file__).parent.parent / ".cache"
 #: What each environment holds. uvloop as for everybody else.
-_NEEDS: Final = {"faststream": ("faststream[rabbit]==0.7.8", "uvloop")}
+_NEEDS: Final = {
+    "faststream": ("faststream[rabbit]==0.7.8", "uvloop"),
+    "persist-queue": ("persist-queue==1.1.0",),
+    "litequeue": ("litequeue==0.9",),
+}
 
 
 class PeerAbsentError(Exception):

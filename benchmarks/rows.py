@@ -21,6 +21,8 @@ class Program:
     copies: int = 1
     #: The environment it runs in: ours, or that of a peer (see ``benchmarks.peers``).
     environment: str = "ours"
+    #: Does one of so many messages, where all of them would take minutes; a rate is a rate.
+    one_in: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,8 @@ def _memory(name: str, title: str, limit: str, messages: int) -> Row:
     )
 
 
+_QUEUE: Final = Program("ours", "benchmarks.queue_drain")
+
 ROWS: Final = (
     _memory("memory", "in memory, no-op handle_message, chunks of 50", "memory_loop", _MILLION),
     _memory("memory_batch", "the same with a batcher of 100", "memory_batch_loop", _MILLION),
@@ -67,6 +71,18 @@ ROWS: Final = (
             Program("ours", "benchmarks.rabbitmq_drain"),
         ),
         needs_broker=True,
+    ),
+    Row(
+        "queue",
+        "embedded queue, drain a full file, 256 B, every take and settlement durable",
+        200_000,
+        (
+            Program("limit", "benchmarks.limits.queue_sqlite"),
+            Program("persist-queue", "benchmarks.limits.queue_persist_queue", environment="persist-queue", one_in=40),
+            Program("litequeue", "benchmarks.limits.queue_litequeue", environment="litequeue", one_in=40),
+            _QUEUE,
+        ),
+        growth=_QUEUE,
     ),
 )
 
@@ -101,6 +117,8 @@ BARS: Final = (
     Bar("memory_default", 0.4 * _MILLION, when="aim"),
     Bar("rabbitmq", 0.8, over="limit", when="later"),
     Bar("rabbitmq", 4.0, over="aio-pika", when="later"),
+    Bar("queue", 20_000),
+    Bar("queue", 50_000, when="aim"),
 )
 
 #: The rate at sixteen times the work over the rate at the smallest: 1 but for noise when a message's cost stays.

@@ -75,7 +75,7 @@ def take_turns(row: Row, *, rounds: int, scale: float, growth: bool) -> Results:
         messages = max(1, round(row.messages * scale))
         for number in range(rounds):
             for program in present:
-                run = _run(program, messages, url)
+                run = _run(program, max(1, messages // program.one_in), url)
                 if number > 0:
                     results.runs.setdefault(program.name, []).append(run)
                 _say(f"{row.name} {number + 1}/{rounds} {program.name}: {run.rate:,.0f}/s")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ from broadway_py.pipeline.worker import SUBMITTED, Meter, Shared, failure_from
 from broadway_py.producer import Producer
 from broadway_py.stage import Edge, Outlet
 
-__all__ = ["Submissions", "batcher_names", "build", "named_producers", "resize"]
+__all__ = ["Submissions", "batcher_names", "build", "named_producers", "refuse_shared_keys", "resize", "share_capacity"]
 
 KeyOf = Callable[[Message[Any]], Any]
 
@@ -57,6 +58,21 @@ def named_producers(producers: Producer | Sequence[Producer]) -> dict[str, Produ
     return named
 
 
+def refuse_shared_keys(producers: Any, workers: int, path: Sequence[str]) -> None:
+    """Refuse ``ordered`` where several workers could have messages of one key at the same time.
+
+    Raises:
+        OptionsError: at *path*; there is a source that does not keep keys apart.
+    """
+    given = producers if isinstance(producers, list | tuple) else [producers]
+    if not all(isinstance(each, Producer) and each.keeps_keys_apart for each in given):
+        raise OptionsError(
+            path,
+            f"a key must have one owner, but {workers} workers read the same source; set workers: 1, leave ordered "
+            "off, or use an embedded queue with partitioned: true, whose messages are put with a key",
+        )
+
+
 def build(
     shared: Shared,
     producers: Mapping[str, Producer],
@@ -79,7 +95,7 @@ def build(
     for name, description in producers.items():
         ledger = Ledger(name, shared.settler)
         ledgers.append(ledger)
-        share = -(-capacity // description.concurrency)
+        share = _share(capacity, description.concurrency)
         for index in range(description.concurrency):
             source = Source(
                 shared,
@@ -133,6 +149,18 @@ def batcher_names(batchers: Iterable[str]) -> dict[str, str]:
     if len(names) == 1:
         names.setdefault("default", next(iter(names)))
     return names
+
+
+def _share(capacity: int, copies: int) -> int:
+    return -(-capacity // copies)
+
+
+def share_capacity(sources: Sequence[Source], processors: Processors, batchers: Mapping[str, Batcher]) -> None:
+    """Tell every source how many messages the pipeline can hold now."""
+    capacity = _capacity(processors, batchers)
+    copies = Counter(source.ledger.producer for source in sources)
+    for source in sources:
+        source.resize(_share(capacity, copies[source.ledger.producer]))
 
 
 def _capacity(processors: Processors, batchers: Mapping[str, Batcher]) -> int:

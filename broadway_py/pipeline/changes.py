@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 from broadway_py.errors import OptionsError
-from broadway_py.options import INHERIT, Processors, RateLimit, load
-from broadway_py.pipeline.build import KeyOf, batcher_names, resize
+from broadway_py.options import INHERIT, Batcher, Processors, RateLimit, load
+from broadway_py.pipeline.build import KeyOf, batcher_names, resize, share_capacity
 from broadway_py.pipeline.gate import Gate
 from broadway_py.pipeline.processor import Processor
 from broadway_py.pipeline.runtime import Runtime
@@ -40,7 +40,7 @@ def resized(processors: Processors, concurrency: int, partition_by: KeyOf | None
     return options
 
 
-def resize_pool(runtime: Runtime, options: Processors, batchers: Iterable[str], meter: Meter) -> None:
+def resize_pool(runtime: Runtime, options: Processors, batchers: Mapping[str, Batcher], meter: Meter) -> None:
     """Let new processors join, or the last ones retire, until there are as many as *options* say."""
     names = batcher_names(batchers)
     fresh = resize(
@@ -50,6 +50,7 @@ def resize_pool(runtime: Runtime, options: Processors, batchers: Iterable[str], 
     )
     for processor in fresh:
         runtime.start_worker(processor)
+    share_capacity(runtime.stages.sources, options, batchers)
 
 
 async def set_paused(runtime: Runtime, gate: Gate, *, paused: bool) -> None:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from broadway_py._core.breaker import CircuitBreaker
 from broadway_py._core.failure import FailureRules, Verdict
 from broadway_py._core.settlement import RoundKind
+from broadway_py.acknowledger import Acknowledger
 from broadway_py.clock import Clock
 from broadway_py.errors import Reject, RetryLater, Unavailable
+from broadway_py.log import logger
 from broadway_py.message import Failed, Message
 from broadway_py.options import FailurePolicy
 from broadway_py.pipeline.failure_log import id_of
+from broadway_py.producer import FailurePlan, Producer
 
-__all__ = ["Decided", "FailureDesk"]
+__all__ = ["Decided", "FailureDesk", "check_sources", "plan_of", "tell_of_two_wills"]
+
+log = logger("broadway_py.pipeline")
 
 #: Causes that may be the fault of what the handlers need, rather than of the message.
 _SUSPECT: Final = frozenset({"raised", "failed", "timeout"})
@@ -37,6 +42,7 @@ class FailureDesk:
         clock: for the breaker.
         request_stop: for policies that stop the pipeline.
         ordered: retries happen in place, see :meth:`in_place`.
+        is_given: the user has chosen the policy; else what a source was told goes before it.
     """
 
     def __init__(
@@ -46,10 +52,13 @@ class FailureDesk:
         *,
         request_stop: Callable[[], None],
         ordered: bool = False,
+        is_given: bool = True,
     ) -> None:
         self._rules = FailureRules(policy.attempts, policy.backoff, policy.final, policy.classify)
         self.breaker = None if policy.breaker is None else CircuitBreaker(policy.breaker.ratio, policy.breaker.over)
         self.ordered = ordered
+        #: The same, as sources have to know it.
+        self.plan = plan_of(policy, is_given=is_given)
         self._clock = clock
         #: Called when the breaker opened or closed; set by whoever carries that out.
         self.breaker_moved: Callable[[], None] = _nobody
@@ -73,7 +82,9 @@ class FailureDesk:
         status = message.status or Failed("failed")
         is_away = self.breaker is not None and self.breaker.state != "closed"
         verdict = self._rules.decide(status, message.attempt or 1, is_sink_away=is_away and _is_suspect(status))
-        return verdict.delay_s if self.ordered and verdict.action == "retry" else None
+        if not self.ordered or verdict.action != "retry" or self._is_said(message, verdict, is_blameless=False):
+            return None
+        return verdict.delay_s
 
     def failed_in_place(self, failed: Sequence[Message[Any]]) -> None:
         """Count *failed*, which will be tried again where they are, for the breaker."""
@@ -98,7 +109,10 @@ class FailureDesk:
                 verdict = self._rules.last_word()
             # A probe comes again after a delay: given back, it could be the next one, again and again, and one message
             # with a fault of its own would keep the breaker open for ever.
-            kind = _kind_of(message, verdict, gives_back=is_blameless and not was_probing)
+            if self._is_said(message, verdict, is_blameless=is_blameless):
+                kind: RoundKind = "ack"
+            else:
+                kind = _kind_of(message, verdict, gives_back=is_blameless and not was_probing)
             if kind == "retry" and is_blameless:
                 # It was not its fault: what comes again is this attempt, or a sink that is back for a moment only
                 # would find messages whose attempts are used up.
@@ -108,6 +122,21 @@ class FailureDesk:
             if verdict.action == "stop":
                 self._request_stop()
         return decided
+
+    def _is_said(self, message: Message[Any], verdict: Verdict, *, is_blameless: bool) -> bool:
+        """True when the user has said for this message, or for its source, what failing means: then that is done.
+
+        Not while what the handlers need is away, nor when the handler itself asks for another delivery.
+        """
+        acknowledger = message.acknowledgement.acknowledger
+        if not isinstance(acknowledger, Acknowledger):
+            return False
+        said_by = acknowledger.failure_said_by(message.acknowledgement.data)
+        if said_by is None or (said_by == "source" and self.plan.is_given):
+            return False
+        status = message.status
+        is_asked = status is not None and isinstance(status.exception, RetryLater | Unavailable)
+        return not (verdict.action == "retry" and (is_blameless or is_asked))
 
     def _tell_breaker(self, failed: Sequence[Message[Any]], successes: int) -> None:
         breaker = self.breaker
@@ -126,6 +155,32 @@ class FailureDesk:
 
 def _nobody() -> None:
     """There is no breaker, or no stage is running yet."""
+
+
+def check_sources(producers: Iterable[Producer], policy: FailurePolicy | None, *, is_given: bool) -> None:
+    """See that every one of *producers* can carry out *policy*.
+
+    Raises:
+        OptionsError: one of them cannot.
+    """
+    plan = None if policy is None else plan_of(policy, is_given=is_given)
+    for producer in producers:
+        producer.check_failure(plan)
+
+
+def tell_of_two_wills(pipeline: str, producers: Mapping[str, Producer], *, is_given: bool) -> None:
+    """Log which one counts, where both the pipeline and a producer were told what failing means."""
+    for name, producer in producers.items():
+        if is_given and producer.says_what_failing_means:
+            log.info("failure= goes before the producer's on_failure=", pipeline=pipeline, producer=name)
+
+
+def plan_of(policy: FailurePolicy, *, is_given: bool) -> FailurePlan:
+    """What sources have to know of *policy*."""
+    actions: set[str] = {policy.final, *policy.classify.values()}
+    if policy.attempts > 1:
+        actions.add("retry")
+    return FailurePlan(frozenset(actions), policy.dead_letter, is_given)
 
 
 def _is_suspect(status: Failed) -> bool:

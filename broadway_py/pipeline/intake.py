@@ -7,9 +7,11 @@ from typing import Any
 
 from broadway_py._core.ledger import Ledger, Receipt
 from broadway_py.clock import Clock
+from broadway_py.errors import MalformedMessage
 from broadway_py.log import logger
-from broadway_py.message import Message
+from broadway_py.message import Failed, Message
 from broadway_py.pipeline.worker import transform
+from broadway_py.producer import Deliveries
 
 __all__ = ["Intake"]
 
@@ -45,16 +47,25 @@ class Intake:
         fresh: list[Message[Any]] = []
         size = redelivered = 0
         receipt = Receipt(self._ledger, self._clock.monotonic())
+        # Of these it is known without a look into the metadata.
+        known = messages if isinstance(messages, Deliveries) else None
         for message in messages:
             if not isinstance(message, Message) or message._receipt is not None:
                 self._refuse(message)
                 continue
             message._receipt = receipt
             size += message.size
-            metadata = message.metadata
-            if metadata and metadata.get("redelivered"):
-                redelivered += 1
             fresh.append(message)
+            if known is None:
+                try:
+                    metadata = message.metadata
+                except MalformedMessage as error:
+                    message.status = Failed("invalid", str(error), error)
+                    continue
+                if metadata and metadata.get("redelivered"):
+                    redelivered += 1
+        if known is not None:
+            redelivered = known.redelivered
         if fresh:
             self._ledger.receive(receipt, len(fresh), size, redelivered)
             if self._transformer is not None:

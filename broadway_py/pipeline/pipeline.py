@@ -16,10 +16,10 @@ from broadway_py.errors import (
 from broadway_py.message import BatchMode, Message
 from broadway_py.options import Batcher, FailurePolicy, Processors, RateLimit
 from broadway_py.pipeline.breaker import BreakerGuard
-from broadway_py.pipeline.build import build, named_producers
+from broadway_py.pipeline.build import build, named_producers, refuse_shared_keys
 from broadway_py.pipeline.changes import changed_limit, resize_pool, resized, set_paused
 from broadway_py.pipeline.definition import check_class, resolve_callbacks
-from broadway_py.pipeline.failure_desk import FailureDesk
+from broadway_py.pipeline.failure_desk import FailureDesk, check_sources, tell_of_two_wills
 from broadway_py.pipeline.gate import Gate
 from broadway_py.pipeline.lifecycle import LifeCycle, all_running
 from broadway_py.pipeline.processes import CallbackProcesses, layers_in_processes
@@ -128,6 +128,11 @@ class Pipeline(Generic[T]):
             raise OptionsError(("ordered",), "needs partition_by, which says what must stay in order; got none")
         self._limit: RateLimit | None = resolved["rate_limit"]
         self._producers = named_producers(resolved["producer"])
+        # The default is one object, so whatever the user wrote is another one.
+        self._failure_is_given = self.failure is not Pipeline.failure
+        check_sources(self._producers.values(), self.failure, is_given=self._failure_is_given)
+        if self.ordered:
+            self._producers = {name: producer.for_order() for name, producer in self._producers.items()}
         self._callbacks = resolve_callbacks(self, self.schema, self.transformer, has_batchers=bool(self.batchers))
         self._in_processes = layers_in_processes(self, self.processors, self.batchers)
         self._life = LifeCycle(self, self._build)
@@ -166,11 +171,7 @@ class Pipeline(Generic[T]):
         if producer is not None:
             options["producer"] = producer
         if share[1] > 1 and options.get("ordered", cls.ordered):
-            raise OptionsError(
-                (*path, "ordered"),
-                f"a key must have one owner, but {share[1]} workers read the same source; set workers: 1, or leave "
-                "ordered off",
-            )
+            refuse_shared_keys(options.get("producer", cls.producer), share[1], (*path, "ordered"))
         limit = options.get("rate_limit", cls.rate_limit)
         if isinstance(limit, RateLimit) and limit.scope == "pipeline":
             options["rate_limit"] = limit.divided(*share)
@@ -204,11 +205,13 @@ class Pipeline(Generic[T]):
     def _failure_desk(self) -> FailureDesk | None:
         if self.failure is None:
             return None
+        tell_of_two_wills(self.name, self._producers, is_given=self._failure_is_given)
         return FailureDesk(
             self.failure,
             self.clock,
             request_stop=self._life.stop_wanted,
             ordered=self.ordered,
+            is_given=self._failure_is_given,
         )
 
     def _build(self, shared: Shared) -> Runtime:

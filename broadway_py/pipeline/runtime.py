@@ -270,7 +270,8 @@ class Runtime:
         self._stop_sources()
         for worker in self.stages.all():
             worker.wake.set()  # one that waits for a thread to return waits no longer
-        unstarted = [m for processor in self.stages.handling() for m in processor.take_unstarted()]
+        # What waits at the sources first: a processor that gives something back asks for more, and would begin with it.
+        unstarted = self.stages.take_unstarted()
         giving_back = asyncio.ensure_future(self.shared.settler.give_back(unstarted))
         until = (self._deadline or 0.0) - self._reserve_s
         await self._wait({giving_back, *self._pending()}, until, or_given_up=True)

@@ -18,7 +18,7 @@ from broadway_py.pipeline.intake import Intake
 from broadway_py.pipeline.producer_calls import CANCELLED_BY_LIBRARY, CLOSE_S, done_unless_stopped, passing_cancellation
 from broadway_py.pipeline.settler import can_give_back
 from broadway_py.pipeline.worker import Meter, Shared, Worker
-from broadway_py.producer import Producer
+from broadway_py.producer import Delays, Producer
 from broadway_py.stage import Inlet, Outlet
 
 __all__ = ["Source"]
@@ -93,7 +93,7 @@ class Source(Worker):
 
     async def run(self) -> None:
         """Fetch until the source ends or a stop was asked for. The last copy stays open: see :meth:`close`."""
-        backoff = Backoff()
+        backoff = self._description.backoff() or Backoff()
         while not self._stop.is_set() and not self.cut:
             opened_at: float | None = None
             try:
@@ -121,6 +121,7 @@ class Source(Worker):
             lost=lambda error: self._report_lost(copy, error),
         )
         copy.clock = self.shared.clock
+        copy.failure = None if self.shared.desk is None else self.shared.desk.plan
         self._lost = None
         self._preparing = None
         if not await done_unless_stopped(copy.open(), self._stop):
@@ -139,7 +140,7 @@ class Source(Worker):
             self._lost = error
             self.wake.set()
 
-    async def _fail_over(self, error: ProducerError, backoff: Backoff, lasted_s: float) -> None:
+    async def _fail_over(self, error: ProducerError, backoff: Delays, lasted_s: float) -> None:
         """Close what is broken, say so, wait."""
         if self._fail_fast and not self.opened.is_set():
             await self._close_broken()
@@ -151,6 +152,11 @@ class Source(Worker):
         self.connected, self.trouble = False, str(error)
         telemetry.execute("broadway.producer.lost", self._now(), {**self._about(), "reason": str(error)})
         wait_s = backoff.failed(lasted_s, _REFUSED_WAIT_S if isinstance(error, SourceRefused) else 0.0)
+        if wait_s == math.inf:
+            await self._close_broken()
+            raise PipelineCrashed(
+                f"producer {self.ledger.producer!r} was lost, and its back-off says to stop: {error}"
+            ) from error
         self._log.warning("the source is away; trying again", reason=str(error), wait_seconds=round(wait_s, 2))
         await self._close_broken()
         until = self.shared.clock.monotonic() + wait_s
@@ -353,6 +359,12 @@ class Source(Worker):
                 await passing_cancellation(copy.pause() if paused else copy.resume())
             except ProducerError as error:
                 self._report_lost(copy, error)
+
+    def resize(self, capacity: int) -> None:
+        """The pipeline can hold *capacity* messages of this copy from now on."""
+        self._capacity = capacity
+        if self._copy is not None and self.connected:
+            self._copy.resize(capacity)
 
     def probe(self) -> None:
         """Let one message through although the breaker is open."""

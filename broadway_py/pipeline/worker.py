@@ -13,6 +13,7 @@ from broadway_py import telemetry
 from broadway_py._core.histogram import BATCH_SIZE_BOUNDS, SECONDS_BOUNDS, Histogram
 from broadway_py._core.ledger import Ledger
 from broadway_py.clock import Clock, Timer
+from broadway_py.errors import MalformedMessage
 from broadway_py.message import BatchTrigger, Cause, Failed, Message
 from broadway_py.pipeline.failure_desk import FailureDesk
 from broadway_py.pipeline.failure_log import FailureLog
@@ -282,6 +283,8 @@ def failure_from(error: BaseException) -> Failed:
     """The status of a message whose callback let *error* out."""
     if isinstance(error, asyncio.CancelledError):
         return Failed("cancelled", "the callback was cancelled, and not by the pipeline", error)
+    if isinstance(error, MalformedMessage):
+        return Failed("invalid", str(error), error)
     try:
         text = str(error)
     except Exception:  # noqa: BLE001  # an error that cannot say what it is

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import os
+import uuid
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Annotated, Any, Final, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Final, Literal, NamedTuple, Self, get_args
 
 from pydantic import Field
 
@@ -20,9 +22,12 @@ from broadway_py.producer import Producer
 from broadway_py.stage.wake import Wake
 from broadway_py.storage.errors import StorageError
 from broadway_py.storage.queue_consumer import ConsumerLost, QueueConsumer, Taken
+from broadway_py.storage.queue_dead import Buried
 from broadway_py.storage.queue_file import QueueFile
+from broadway_py.storage.queue_members import Sharing
 from broadway_py.storage.queue_options import QueuePlace
-from broadway_py.storage.queue_rows import Buried, Held, Row
+from broadway_py.storage.queue_rows import Held
+from broadway_py.storage.queue_take import Row
 
 __all__ = ["QueueAcknowledger", "QueueOptions", "QueueProducer"]
 
@@ -43,6 +48,9 @@ class QueueOptions(QueuePlace):
     visibility: Annotated[Duration, Field(gt=0)] = 30.0
     #: What happens to a failed message, where ``configure_ack(on_failure=…)`` says nothing else.
     on_failure: OnFailure = "dead_letter"
+    #: Each key is in the hands of one reader at a time, of whatever process: what ``ordered`` needs with several
+    #: workers. Messages are put with a key, and every reader of the queue says the same here.
+    partitioned: Annotated[bool, Field(strict=True)] = False
     #: The producer's name in metrics and logs.
     name: str | None = None
     #: How many readers the pipeline opens in each process.
@@ -62,8 +70,12 @@ class QueueProducer(Producer):
         path: the file; made if it is missing.
         queue: the queue in the file; made if it is new.
         visibility: how long a reader may stand still before others get what it holds, in seconds.
-        on_failure: ``"dead_letter"`` keeps failed messages in the file, ``"drop"`` removes them. For one message:
+        on_failure: ``"dead_letter"`` (None) keeps failed messages in the file, ``"drop"`` removes them. When it is
+            given it goes before the default failure policy. For one message:
             ``message.configure_ack(on_failure="drop")``.
+        partitioned: True: each key (see :meth:`broadway_py.queue.Queue.put`) is in the hands of one reader at a time.
+            When readers come and go, keys move between them, each once its last message is settled. Every reader of
+            the queue must say the same. A message without a key may go to any reader.
         name: the producer's name in metrics and logs.
         concurrency: how many readers the pipeline opens in each process.
 
@@ -80,17 +92,41 @@ class QueueProducer(Producer):
         queue: str,
         visibility: float | str = 30.0,
         *,
-        on_failure: OnFailure = "dead_letter",
+        on_failure: OnFailure | None = None,
+        partitioned: bool = False,
         name: str | None = None,
         concurrency: int = 1,
     ) -> None:
+        said = {} if on_failure is None else {"on_failure": on_failure}
         self.options = QueueOptions(
-            path=path, queue=queue, visibility=visibility, on_failure=on_failure, name=name, concurrency=concurrency
+            path=path,
+            queue=queue,
+            visibility=visibility,
+            partitioned=partitioned,
+            name=name,
+            concurrency=concurrency,
+            **said,
         )
+        self.says_what_failing_means = on_failure is not None
         self.name = self.options.name
         self.concurrency = self.options.concurrency
+        self.keeps_keys_apart = self.options.partitioned
+        self._sharing: Sharing = "partitioned" if self.options.partitioned else "shared"
+        self._holder = ""
         self._file: QueueFile | None = None
         self._consumer: QueueConsumer | None = None
+
+    def for_order(self) -> Self:
+        """One that reads the queue alone, copies of its own included, unless each key has one reader anyway.
+
+        While another one reads it, ``open`` raises; the pipeline tries again, and so stands by.
+        """
+        if self.options.partitioned:
+            return self
+        made = copy.copy(self)
+        made._sharing = "alone"
+        made._holder = uuid.uuid4().hex
+        return made
 
     async def open(self) -> None:
         """Open the file, and give back what readers that died have left in it."""
@@ -100,7 +136,9 @@ class QueueProducer(Producer):
         self._gone: ProducerError | None = None
         try:
             self._file = await QueueFile.open(options.path, options.queue, self.clock)
-            self._consumer = await QueueConsumer.open(self._file, options.visibility)
+            self._consumer = await QueueConsumer.open(
+                self._file, options.visibility, sharing=self._sharing, holder=self._holder
+            )
         except StorageError as error:
             raise ProducerError(str(error)) from error
         self._acknowledger = QueueAcknowledger(self._consumer, options.path, self.pipeline)
@@ -152,7 +190,8 @@ class QueueProducer(Producer):
         metadata["queue"] = self.options.queue
         metadata["enqueued_at"] = row.enqueued_at
         metadata["redelivered"] = row.attempts > 1
-        receipt = Receipt(Held(row.id, row.lease), self.options.on_failure)
+        said_by: Literal["source"] | None = "source" if self.says_what_failing_means else None
+        receipt = Receipt(Held(row.id, row.lease), self.options.on_failure, said_by)
         message = Message(row.payload, metadata, Acknowledgement(self._acknowledger, None, receipt))
         message.attempt = row.attempts
         return message
@@ -208,6 +247,8 @@ class Receipt(NamedTuple):
 
     held: Held
     on_failure: OnFailure
+    #: Who said so: nobody, the settings of the producer, or ``configure_ack`` of this message.
+    said_by: Literal["source", "message"] | None = None
 
 
 class QueueAcknowledger(Acknowledger):
@@ -248,6 +289,11 @@ class QueueAcknowledger(Acknowledger):
         buried = [_buried(message.acknowledgement.data.held, message) for message in messages]
         await self._settle(self._consumer.settle((), buried, self._pipeline), messages)
 
+    def failure_said_by(self, data: Any) -> Literal["source", "message"] | None:
+        """``on_failure`` of the producer, when it was given, or ``configure_ack(on_failure=…)``."""
+        receipt: Receipt = data
+        return receipt.said_by
+
     def outcome_of_failed(self, data: Any) -> Outcome:
         """Dead-lettered or dropped, as ``on_failure`` says."""
         return "dropped" if data.on_failure == "drop" else "dead_lettered"
@@ -260,7 +306,7 @@ class QueueAcknowledger(Acknowledger):
                 raise ValueError(f"configure_ack({option}=…): the embedded queue knows on_failure only")
             if value not in get_args(OnFailure):
                 raise ValueError(f"configure_ack(on_failure=…) takes 'dead_letter' or 'drop', got {value!r}")
-            receipt = receipt._replace(on_failure=value)
+            receipt = receipt._replace(on_failure=value, said_by="message")
         return receipt
 
     async def _settle(self, settling: Any, messages: Sequence[Message[Any]]) -> None:

@@ -15,11 +15,13 @@ from typer.testing import CliRunner, Result
 from broadway_py.cli import app
 from broadway_py.clock import SYSTEM_CLOCK
 from broadway_py.daemon.dlq import rate_of, replay
+from broadway_py.daemon.dlq_queue import EmbeddedLetters
 from broadway_py.errors import OptionsError
 from broadway_py.queue import Queue
 from broadway_py.storage.queue_consumer import QueueConsumer
+from broadway_py.storage.queue_dead import Buried
 from broadway_py.storage.queue_file import QueueFile
-from broadway_py.storage.queue_rows import Buried, Held
+from broadway_py.storage.queue_rows import Held
 from broadway_py.testing import FakeClock
 
 #: What each of the letters says: cause, exception.
@@ -140,7 +142,9 @@ async def test_replay_keeps_to_its_rate(tmp_path: Path) -> None:
         counts.append(count)
         moved.set()
 
-    replaying = asyncio.ensure_future(replay(file, list(range(1, 51)), 100.0, progress, clock))
+    replaying = asyncio.ensure_future(
+        replay(EmbeddedLetters(file), [str(one) for one in range(1, 51)], 100.0, progress, clock)
+    )
     for _ in range(5):
         async with asyncio.timeout(10):
             await moved.wait()
@@ -199,10 +203,7 @@ def test_purge_asks_first_when_there_is_somebody_to_ask(path: Path, monkeypatch:
         (
             ("ls", "--queue", "amqp://guest:canary@host/orders"),
             2,
-            (
-                "--queue: dlq works for the embedded queue, FILE:NAME, and not for brokers yet; "
-                "look after a broker's dead letters with its own tools"
-            ),
+            "--queue: a broker is named by --url, or by --config; --queue names a queue there",
         ),
         (("show", "9", "--queue", "{path}:orders"), 1, "no dead letter 9 in queue 'orders': see broadway dlq ls"),
         (

@@ -1031,3 +1031,24 @@ async def clock_and_start(pipeline: Pipeline[Any]) -> None:
     """Start on a fake clock."""
     clock_of(pipeline)
     await pipeline.start()
+
+
+async def test_a_drain_handles_nothing_that_comes_after_what_it_gives_back() -> None:
+    acks = ReturningRecorder()
+    producer = ManualProducer(*acks.messages(range(8)))
+    # All for one of two processors: the other one's demand lets half of them wait at the source.
+    pipeline = Gated(
+        producer=producer,
+        processors=Processors(concurrency=2, max_demand=4, min_demand=2),
+        partition_by=lambda _message: 0,
+    )
+    clock_of(pipeline)
+    await soon(pipeline.start())
+    await soon(pipeline.inside.wait())
+    stopping = asyncio.create_task(pipeline.stop())
+    await producer.feed.until("drain")
+    pipeline.gate.set()
+    await soon(stopping)
+
+    assert pipeline.started == [0]
+    assert sorted(acks.returned) == list(range(1, 8))

@@ -862,7 +862,7 @@ def test_null_removes_the_policy_or_its_breaker() -> None:
             {"atempts": 3},
             (
                 "pipelines.p.failure.atempts: unknown setting; known here: attempts, backoff, breaker, classify, "
-                "final; did you mean 'attempts'?"
+                "dead_letter, final; did you mean 'attempts'?"
             ),
         ),
         ({"attempts": 0}, "pipelines.p.failure.attempts: expected greater than or equal to 1, got 0"),

@@ -95,8 +95,8 @@ def test_ordered_with_two_workers_is_refused() -> None:
         return InOrder.from_settings({}, name="orders", path=("pipelines", "orders"), share=(0, 2))
 
     assert refused(make) == (
-        "pipelines.orders.ordered: a key must have one owner, but 2 workers read the same source; set workers: 1, or "
-        "leave ordered off"
+        "pipelines.orders.ordered: a key must have one owner, but 2 workers read the same source; set workers: 1, "
+        "leave ordered off, or use an embedded queue with partitioned: true, whose messages are put with a key"
     )
 
 
