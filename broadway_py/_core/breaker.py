@@ -19,8 +19,10 @@ _MOST_SEEN: Final = 1_000
 _MOST_SEEN_SHARE: Final = 10
 #: One call of a callback may fail many messages because of one of them: so many rounds must speak against the sink …
 _FAILED_ROUNDS: Final = 3
-#: … and so many are looked at, however large they are.
-_ROUNDS: Final = 5
+#: … and for the ratio, where rounds between them went well, as many as a message's default attempts: one with a fault
+#: of its own spoils no more batches than that. Twice as many less one are looked at, however large they are.
+_MIXED_FAILED_ROUNDS: Final = 5
+_ROUNDS: Final = 2 * _MIXED_FAILED_ROUNDS - 1
 
 
 class CircuitBreaker:
@@ -35,7 +37,7 @@ class CircuitBreaker:
     A message that fails counts once, however often it comes again: one with a fault of its own opens nothing, nor do
     the few of them that are left when the source has nothing new.
 
-    Neither counts before three rounds held failures.
+    The first does not count before five rounds held failures, the second not before three.
 
     *open*: nothing goes through, until a wait has passed; the wait doubles while probes fail. *half-open*: one probe
     is under way; its outcome closes or opens. A probe without an outcome (it was given back, or had a fault of its
@@ -53,6 +55,7 @@ class CircuitBreaker:
         self._over = over
         self._streak = min(over, max(_STREAK, over // _STREAK_SHARE))
         self._failed_rounds = min(over, _FAILED_ROUNDS)
+        self._mixed_failed_rounds = min(over, _MIXED_FAILED_ROUNDS)
         self._least_rounds = min(over, _ROUNDS)
         self._first_wait_s = first_wait_s
         self._most_wait_s = most_wait_s
@@ -133,7 +136,7 @@ class CircuitBreaker:
         return (
             self._failures > self._ratio * self._total
             and self._total >= self._over
-            and sum(failures > 0 for _, failures in self._rounds) >= self._failed_rounds
+            and sum(failures > 0 for _, failures in self._rounds) >= self._mixed_failed_rounds
         )
 
     def _count(self, successes: int, failures: int) -> None:
