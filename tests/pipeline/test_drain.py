@@ -954,7 +954,7 @@ async def test_a_drain_handles_nothing_that_comes_after_what_it_gives_back() -> 
     pipeline = Gated(
         producer=producer,
         processors=Processors(concurrency=2, max_demand=4, min_demand=2),
-        partition_by=lambda message: 0,
+        partition_by=lambda _: 0,
     )
     clock_of(pipeline)
     await soon(pipeline.start())
