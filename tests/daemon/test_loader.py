@@ -164,8 +164,8 @@ def test_one_name_in_two_files_is_one_pipeline(tmp_path: Path) -> None:
         (
             "{kind: queue, queue: x, path: y, visibilty: 3}",
             (
-                "producer.visibilty: unknown setting; known here: concurrency, name, on_failure, path, queue, "
-                "visibility; did you mean 'visibility'?"
+                "producer.visibilty: unknown setting; known here: concurrency, name, on_failure, partitioned, path, "
+                "queue, visibility; did you mean 'visibility'?"
             ),
         ),
         (
