@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import asyncio
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from broadway_py.message import Acknowledgement, Message, Outcome
 
@@ -45,6 +45,14 @@ class Acknowledger(abc.ABC):
     def outcome_of_failed(self, data: Any) -> Outcome:
         """What :meth:`ack` does with a failed message whose acknowledgement data is *data*: for the books."""
         return "rejected"
+
+    def failure_said_by(self, data: Any) -> Literal["source", "message"] | None:
+        """Who has said what :meth:`ack` is to do with a failed message whose acknowledgement data is *data*.
+
+        ``"source"``: the settings of its source, which go before the default failure policy; ``"message"``:
+        ``configure_ack`` of this very message, which goes before any; None: nobody.
+        """
+        return None
 
 
 @runtime_checkable

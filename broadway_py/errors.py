@@ -8,6 +8,7 @@
     ├── ProducerError             the source is away: the pipeline tries again by itself
     │   └── SourceRefused         … but refused us (credentials): it waits longer
     ├── SettleError               an acknowledger could not settle a part
+    ├── MalformedMessage          what came with a message does not decode: that message fails as invalid
     ├── HandlerVerdict            raised by handlers, to say what is to become of the message
     │   ├── RetryLater            … deliver it again
     │   ├── Reject                … it will never succeed
@@ -31,6 +32,7 @@ __all__ = [
     "CalledInsideCallback",
     "DefinitionError",
     "HandlerVerdict",
+    "MalformedMessage",
     "MessageFailed",
     "OptionsError",
     "PipelineCrashed",
@@ -83,6 +85,13 @@ class SettleError(BroadwayError):
     def __init__(self, reason: str, *, unsettled: Sequence[Any]) -> None:
         self.unsettled = list(unsettled)
         super().__init__(reason)
+
+
+class MalformedMessage(BroadwayError, ValueError):
+    """What came with a message (its properties, not its payload) does not decode. It fails with cause ``invalid``.
+
+    Raised where it is noticed: when the handler looks at ``message.metadata`` of a producer that decodes on demand.
+    """
 
 
 class HandlerVerdict(BroadwayError):

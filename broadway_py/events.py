@@ -26,7 +26,8 @@ EVENTS: Final[frozenset[str]] = frozenset(
         # One list of messages put into open batches: batcher, messages.
         "broadway.batcher.start",
         "broadway.batcher.stop",
-        # One batch in handle_batch: name, index, messages, batch_info; stop adds successful, failed.
+        # One batch in handle_batch: name, index, messages, batch_info; stop adds successful, failed. A batch whose
+        # handler raised is one that failed: "exception", here as for a chunk, is a stage that broke.
         "broadway.batch_processor.start",
         "broadway.batch_processor.stop",
         "broadway.batch_processor.exception",

@@ -8,7 +8,7 @@ To serve them from an application of your own::
     REGISTRY.register(PipelineCollector(lambda: [pipeline.stats()]))
 
 Labels come from names in the settings and from closed sets; past 1,000 series a metric's further ones are added up
-under the name ``other``.
+under the name ``other``. A histogram has its buckets for each of them.
 """
 
 from __future__ import annotations
@@ -235,12 +235,10 @@ def _stage_metrics(stages: list[tuple[str, StageStats]]) -> Iterator[Metric]:
 
 def process_metrics(lags: Mapping[str, float], restarts: int) -> Iterator[Metric]:
     """What is said of processes: event loop lag by worker, restarts of workers, and what was built."""
-    lag = GaugeMetricFamily(
-        "broadway_event_loop_lag_seconds", "How late the event loop ran its last timer.", labels=("worker",)
-    )
+    lag = _Series("broadway_event_loop_lag_seconds", "How late the event loop ran its last timer.", ("worker",), "max")
     for worker, seconds in lags.items():
-        lag.add_metric((worker,), seconds)
-    yield lag
+        lag.add((worker,), seconds)
+    yield lag.gauge()
     restarted = CounterMetricFamily("broadway_worker_restarts", "Workers started again after they died.")
     restarted.add_metric((), restarts)
     yield restarted

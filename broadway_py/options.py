@@ -273,6 +273,9 @@ class FailurePolicy(Options):
     backoff: tuple[PositiveDuration, PositiveDuration] = (1.0, 300.0)
     #: What follows the last attempt.
     final: Literal["dead_letter", "drop", "reject", "stop"] = "dead_letter"
+    #: Where dead letters go. None: where the source keeps them (RabbitMQ: the queue ``<queue>.dead``). For RabbitMQ the
+    #: name of another queue, or "broker": rejected, and kept by the queue's own dead-letter exchange.
+    dead_letter: Annotated[str, Field(min_length=1, strict=True)] | None = None
     #: Exception type -> what to do at once; the closest base class counts.
     classify: dict[
         Annotated[Any, BeforeValidator(_exception_type)], Literal["retry", "dead_letter", "drop", "reject", "stop"]

@@ -6,13 +6,45 @@ import asyncio
 import copy
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 from broadway_py.clock import SYSTEM_CLOCK, Clock
-from broadway_py.errors import ProducerError
+from broadway_py.errors import OptionsError, ProducerError
 from broadway_py.message import Message
 
-__all__ = ["Producer"]
+__all__ = ["Delays", "Deliveries", "FailurePlan", "Producer"]
+
+
+class Delays(Protocol):
+    """How long to wait between two tries."""
+
+    def failed(self, lasted_s: float = 0.0, at_least_s: float = 0.0) -> float:
+        """Seconds to wait after a success that lasted *lasted_s* (0: there was none); ``math.inf``: try no more."""
+
+
+class Deliveries(list[Message[Any]]):
+    """What a producer may return from ``handle_demand`` when it knows how many were redelivered.
+
+    The pipeline then does not look into the metadata of each, which may cost a producer much that decodes on demand.
+    """
+
+    __slots__ = ("redelivered",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: How many of them were delivered before.
+        self.redelivered = 0
+
+
+class FailurePlan(NamedTuple):
+    """What a pipeline does with failed messages, as far as its sources have to know it."""
+
+    #: What may become of one: retry, dead_letter, drop, reject, stop.
+    actions: frozenset[str]
+    #: Where dead letters go, in the words of the source. None: where the source keeps them by itself.
+    dead_letter: str | None
+    #: The user has chosen it; else it is the default, which gives way to what a source was told.
+    is_given: bool
 
 
 class _HandOver:
@@ -123,6 +155,11 @@ class Producer:
     #: before the deadline. Made by the pipeline before ``open``.
     draining: asyncio.Event
 
+    #: What the pipeline does with failed messages. None: nothing, the acknowledger's ``ack`` does. Set before ``open``.
+    failure: FailurePlan | None = None
+    #: The settings of this source say what is to become of a failed message.
+    says_what_failing_means: bool = False
+
     _handover: _HandOver
     _report_lost: Callable[[ProducerError], None]
 
@@ -182,6 +219,27 @@ class Producer:
     async def resume(self) -> None:
         """Fetch again."""
 
+    def resize(self, capacity: int) -> None:
+        """The pipeline can hold *capacity* messages from now on: a prefetch that covers them may follow.
+
+        Called on a running copy; returns at once.
+        """
+        self.capacity = capacity
+
+    def backoff(self) -> Delays | None:
+        """The waits between two connects, made afresh for each copy's place. None: the pipeline's own."""
+        return None
+
+    def most_in_flight(self, capacity: int) -> int | None:
+        """How many unsettled messages the source lets one copy hold at most (a prefetch); None: it sets no limit.
+
+        Asked of the description, before anything is opened. The pipeline warns when its batches can never fill.
+
+        Args:
+            capacity: as :attr:`capacity`, for each copy.
+        """
+        return None
+
     async def prepare_for_draining(self) -> None:
         """The pipeline stops: stop fetching, give back what was not handed over. ``draining`` is set already.
 
@@ -190,6 +248,18 @@ class Producer:
 
     async def close(self) -> None:
         """Release everything. Called once per copy, after its last message was settled; must not raise."""
+
+    def check_failure(self, plan: FailurePlan | None) -> None:
+        """Look, when a pipeline is built with this description, whether *plan* can be carried out.
+
+        Raises:
+            OptionsError: it cannot; the path begins with ``failure`` or with a setting of this producer.
+        """
+        if plan is not None and plan.dead_letter is not None:
+            raise OptionsError(
+                ("failure", "dead_letter"),
+                f"{type(self).__name__} has a place of its own for dead letters; leave dead_letter out",
+            )
 
     def copy(self, *, index: int, capacity: int, pipeline: str, lost: Callable[[ProducerError], None]) -> Self:
         """A copy for the pipeline to run; for pipelines and test kits, not for authors of producers."""

@@ -26,6 +26,7 @@ NAMES = [
     "Failed",
     "FailurePolicy",
     "HandlerVerdict",
+    "MalformedMessage",
     "Message",
     "MessageFailed",
     "NoopAcknowledger",

@@ -66,6 +66,10 @@ class FailureRules:
             return Verdict("retry", max(0.0, error.after))
         return Verdict("retry", self._delay(attempt))
 
+    def last_word(self) -> Verdict:
+        """What becomes of a message that is not tried again."""
+        return Verdict(self._final)
+
     def _classified(self, error: BaseException | None) -> Action | None:
         if error is None:
             return None

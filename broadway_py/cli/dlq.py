@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
 
 from broadway_py.cli.endings import INTERRUPTED, fail, sentences
 from broadway_py.daemon import dlq as letters
+from broadway_py.daemon.dlq import Head, Letters
+from broadway_py.daemon.dlq_places import Place, of_queue, of_settings, of_url
+from broadway_py.daemon.settings import read_settings
 from broadway_py.daemon.watch import ExitCode
 from broadway_py.errors import BroadwayError, OptionsError
-from broadway_py.storage.queue_dead import DeadHead
-from broadway_py.storage.queue_file import QueueFile
 
 __all__ = ["commands"]
 
@@ -22,16 +24,35 @@ R = TypeVar("R")
 
 commands = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Look after the dead letters of a queue.")
 
-QueuePlace = Annotated[
-    str, typer.Option("--queue", metavar="FILE:NAME", help="The embedded queue whose dead letters are meant.")
+Queue = Annotated[
+    str | None,
+    typer.Option(
+        "--queue", metavar="FILE:NAME", help="The embedded queue whose dead letters are meant; NAME with --url."
+    ),
 ]
-Ids = Annotated[list[int] | None, typer.Argument(metavar="[ID]...", help="As `broadway dlq ls` shows them.")]
+Url = Annotated[
+    str | None, typer.Option("--url", metavar="amqp://…", help="The RabbitMQ whose queue NAME is meant (NAME.dead).")
+]
+Config = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="The settings of a pipeline, in place of a queue.")
+]
+PipelineName = Annotated[
+    str | None, typer.Option("--pipeline", metavar="NAME", help="Which pipeline of the settings, if there are several.")
+]
+Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="As `broadway dlq ls` shows them.")]
 Cause = Annotated[str | None, typer.Option(metavar="CAUSE", help="Only those that failed for this cause.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 
 
 @commands.command("ls")
-def ls(queue: QueuePlace, cause: Cause = None) -> None:
+def ls(
+    *,
+    queue: Queue = None,
+    cause: Cause = None,
+    url: Url = None,
+    config: Config = None,
+    pipeline: PipelineName = None,
+) -> None:
     """List the dead letters: when and why each failed; no payloads.
 
     [bold]Examples[/]
@@ -39,9 +60,13 @@ def ls(queue: QueuePlace, cause: Cause = None) -> None:
       broadway dlq ls --queue var/queue.db:orders
 
       broadway dlq ls --queue var/queue.db:orders --cause timeout
+
+      broadway dlq ls --config orders.yaml --pipeline orders
+
+      broadway dlq ls --url amqp://user@broker/ --queue orders
     """
     with sentences():
-        heads = _with_queue(queue, lambda file: letters.select(file, (), cause))
+        heads = _with_queue(_place(queue, url, config, pipeline), lambda file: letters.select(file, (), cause))
     if not heads:
         typer.echo("no dead letters")
         return
@@ -50,9 +75,13 @@ def ls(queue: QueuePlace, cause: Cause = None) -> None:
 
 @commands.command("show")
 def show(
-    number: Annotated[int, typer.Argument(metavar="ID", help="As `broadway dlq ls` shows it.")],
-    queue: QueuePlace,
+    *,
+    letter: Annotated[str, typer.Argument(metavar="ID", help="As `broadway dlq ls` shows it.")],
+    queue: Queue = None,
     payload: Annotated[bool, typer.Option("--payload", help="Print the payload as it is, and nothing else.")] = False,
+    url: Url = None,
+    config: Config = None,
+    pipeline: PipelineName = None,
 ) -> None:
     """Show all that is known about one dead letter; its payload only when asked for.
 
@@ -63,12 +92,12 @@ def show(
       broadway dlq show 17 --queue var/queue.db:orders --payload > letter.json
     """
 
-    async def found(file: QueueFile) -> tuple[DeadHead, bytes]:
-        (head,) = await letters.select(file, (number,), None)
-        return head, (await file.dead_payload(number) or b"") if payload else b""
+    async def found(file: Letters) -> tuple[Head, bytes]:
+        (head,) = await letters.select(file, (letter,), None)
+        return head, await file.payload(letter) if payload else b""
 
     with sentences():
-        head, raw = _with_queue(queue, found)
+        head, raw = _with_queue(_place(queue, url, config, pipeline), found)
     if payload:
         typer.echo(raw, nl=False)
         return
@@ -77,13 +106,17 @@ def show(
 
 @commands.command("replay")
 def replay(
-    queue: QueuePlace,
+    *,
+    queue: Queue = None,
     ids: Ids = None,
     cause: Cause = None,
     rate: Annotated[
         str | None, typer.Option(metavar="N/s", help="At most so many in a second (/s), minute (/m) or hour (/h).")
     ] = None,
     dry_run: DryRun = False,
+    url: Url = None,
+    config: Config = None,
+    pipeline: PipelineName = None,
 ) -> None:
     """Put dead letters back into their queue, as if new; without ID and --cause, all of them.
 
@@ -101,23 +134,29 @@ def replay(
         nonlocal moved
         moved = count
 
-    async def back(file: QueueFile) -> int:
+    async def back(file: Letters) -> int:
         chosen = [head.id for head in await letters.select(file, ids or (), cause)]
         return len(chosen) if dry_run else await letters.replay(file, chosen, per_second, progress)
 
     with sentences():
         per_second = None if rate is None else letters.rate_of(rate)
-        count = _with_queue(queue, back, lambda: f"; {_letters(moved)} put back before that")
+        count = _with_queue(
+            _place(queue, url, config, pipeline), back, lambda: f"; {_letters(moved)} put back before that"
+        )
     typer.echo(f"{_letters(count)} {'would be ' if dry_run else ''}put back into the queue")
 
 
 @commands.command("purge")
 def purge(
-    queue: QueuePlace,
+    *,
+    queue: Queue = None,
     ids: Ids = None,
     cause: Cause = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     dry_run: DryRun = False,
+    url: Url = None,
+    config: Config = None,
+    pipeline: PipelineName = None,
 ) -> None:
     """Remove dead letters for good; without ID and --cause, all of them. Asks before it does.
 
@@ -128,16 +167,16 @@ def purge(
       broadway dlq purge --queue var/queue.db:orders --cause invalid --yes
     """
 
-    async def gone(file: QueueFile) -> int:
+    async def gone(file: Letters) -> int:
         chosen = [head.id for head in await letters.select(file, ids or (), cause)]
         if dry_run or not chosen:
             return len(chosen)
         if not yes and not _agreed(f"Remove {_letters(len(chosen))} for good?"):
             return 0
-        return await file.discard_dead(chosen)
+        return await file.discard(chosen)
 
     with sentences():
-        count = _with_queue(queue, gone)
+        count = _with_queue(_place(queue, url, config, pipeline), gone)
     typer.echo(f"{_letters(count)} {'would be ' if dry_run else ''}removed")
 
 
@@ -155,11 +194,25 @@ def _is_terminal() -> bool:
     return sys.stdin.isatty()
 
 
-def _with_queue(queue: str, work: Callable[[QueueFile], Awaitable[R]], so_far: Callable[[], str] = str) -> R:
+def _place(queue: str | None, url: str | None, config: Path | None, pipeline: str | None) -> Place:
+    if url is not None and config is not None:
+        raise OptionsError((), "dlq: give --url or --config, not both")
+    if config is not None:
+        settings = read_settings([config])
+        try:
+            return of_settings(settings, pipeline, queue)
+        except OptionsError as wrong:
+            raise settings.located(wrong) from None
+    if queue is None:
+        raise OptionsError((), "dlq: name the queue with --queue FILE:NAME, or a pipeline with --config FILE")
+    return of_queue(queue) if url is None else of_url(url, queue)
+
+
+def _with_queue(place: Place, work: Callable[[Letters], Awaitable[R]], so_far: Callable[[], str] = str) -> R:
     """Do *work* with the queue open; what goes wrong ends the command, with what *so_far* says."""
 
     async def run() -> R:
-        async with letters.opened(letters.place_of(queue)) as file:
+        async with place() as file:
             return await work(file)
 
     try:

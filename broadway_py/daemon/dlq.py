@@ -1,26 +1,18 @@
-"""Look after the dead letters of an embedded queue."""
+"""Look after dead letters, wherever they are kept."""
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Final, get_args
+from typing import Final, NamedTuple, Protocol, get_args
 
 from broadway_py.clock import SYSTEM_CLOCK, Clock
 from broadway_py.errors import BroadwayError, OptionsError, did_you_mean
 from broadway_py.message import Cause
-from broadway_py.storage.queue_dead import DeadHead
-from broadway_py.storage.queue_file import QueueFile
 
-__all__ = ["Place", "drawn", "opened", "place_of", "rate_of", "replay", "select", "shown"]
-
-# A path and the name of a queue in that file.
-Place = tuple[str, str]
+__all__ = ["Head", "Letters", "drawn", "rate_of", "replay", "select", "shown", "size_of", "time_of"]
 
 _RATE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(?:/\s*(s|m|h))?")
 _SECONDS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
@@ -28,24 +20,6 @@ _SECONDS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
 _STEP_S: Final = 0.1
 # Without a rate: other users of the file get their turn between two portions.
 _PORTION: Final = 500
-
-
-def place_of(reference: str) -> Place:
-    """The embedded queue that ``FILE.db:NAME`` names.
-
-    Raises:
-        OptionsError: it is not of this form, or names the queue of a broker.
-    """
-    if "://" in reference:
-        raise OptionsError(
-            (),
-            "--queue: dlq works for the embedded queue, FILE:NAME, and not for brokers yet; "
-            "look after a broker's dead letters with its own tools",
-        )
-    path, colon, name = reference.rpartition(":")
-    if not colon or not path or not name:
-        raise OptionsError((), f"--queue {reference}: expected FILE:NAME, such as var/queue.db:orders")
-    return path, name
 
 
 def rate_of(text: str) -> float:
@@ -61,33 +35,42 @@ def rate_of(text: str) -> float:
     return rate
 
 
-@asynccontextmanager
-async def opened(place: Place) -> AsyncIterator[QueueFile]:
-    """The queue at *place*, which must be there already: nothing is made by looking.
+class Head(NamedTuple):
+    """One dead letter, without its payload."""
 
-    Raises:
-        OptionsError: there is no such file or queue.
-        StorageError: the file cannot be used.
-    """
-    path, name = place
-    _refuse_missing(path)
-    names = await QueueFile.names(path)
-    if name not in names:
-        known = f"; known here: {', '.join(names)}{did_you_mean(name, names)}" if names else ""
-        raise OptionsError((), f"--queue: {path}: there is no queue {name!r} in this file{known}")
-    file = await QueueFile.open(path, name, SYSTEM_CLOCK)
-    try:
-        yield file
-    finally:
-        await file.close()
+    id: str
+    #: When it failed for good, in seconds since 1970; None: nobody noted it.
+    died_s: float | None
+    #: None: nobody counted.
+    attempts: int | None
+    cause: str
+    exception: str | None
+    #: Bytes of the payload.
+    size: int
+    #: All that is known about it, by name, in the order in which it is shown.
+    facts: Sequence[tuple[str, str]]
 
 
-def _refuse_missing(path: str) -> None:
-    if not Path(path).exists():
-        raise OptionsError((), f"--queue: {path}: no such file")
+class Letters(Protocol):
+    """The dead letters of one queue, open."""
+
+    #: Of the queue.
+    name: str
+
+    async def heads(self) -> list[Head]:
+        """All of them, the oldest first."""
+
+    async def payload(self, letter: str) -> bytes:
+        """That of one of them."""
+
+    async def replay(self, letters: Sequence[str]) -> int:
+        """Put these back into the queue they failed in, as if new; how many."""
+
+    async def discard(self, letters: Sequence[str]) -> int:
+        """Remove these for good; how many."""
 
 
-async def select(file: QueueFile, ids: Collection[int], cause: str | None) -> list[DeadHead]:
+async def select(letters: Letters, ids: Collection[str], cause: str | None) -> list[Head]:
     """The dead letters that are meant, the oldest first; without *ids* and *cause* all.
 
     Raises:
@@ -99,18 +82,16 @@ async def select(file: QueueFile, ids: Collection[int], cause: str | None) -> li
         raise OptionsError(
             (), f"--cause {cause}: no such cause; known: {', '.join(causes)}{did_you_mean(cause, causes)}"
         )
-    heads = await file.dead_heads()
-    missing = sorted(set(ids) - {head.id for head in heads})
+    heads = await letters.heads()
+    missing = sorted(set(ids) - {head.id for head in heads}, key=lambda one: (len(one), one))
     if missing:
-        raise BroadwayError(
-            f"no dead letter {', '.join(map(str, missing))} in queue {file.name!r}: see broadway dlq ls"
-        )
+        raise BroadwayError(f"no dead letter {', '.join(missing)} in queue {letters.name!r}: see broadway dlq ls")
     return [head for head in heads if (not ids or head.id in ids) and (cause is None or head.cause == cause)]
 
 
 async def replay(
-    file: QueueFile,
-    ids: Sequence[int],
+    letters: Letters,
+    ids: Sequence[str],
     rate: float | None,
     progress: Callable[[int], object],
     clock: Clock = SYSTEM_CLOCK,
@@ -124,16 +105,23 @@ async def replay(
     for start in range(0, len(ids), portion):
         if start and rate is not None:
             await clock.sleep(portion / rate)
-        moved += await file.replay(ids[start : start + portion])
+        moved += await letters.replay(ids[start : start + portion])
         progress(moved)
     return moved
 
 
-def drawn(heads: Sequence[DeadHead]) -> Iterator[str]:
+def drawn(heads: Sequence[Head]) -> Iterator[str]:
     """A table of *heads*, line by line."""
     rows = [("id", "died", "attempts", "cause", "exception", "size")]
     rows += [
-        (str(one.id), _time(one.dead_at), str(one.attempts), one.cause, one.exception or "-", _size(one.size))
+        (
+            one.id,
+            "-" if one.died_s is None else time_of(one.died_s),
+            "-" if one.attempts is None else str(one.attempts),
+            one.cause,
+            one.exception or "-",
+            size_of(one.size),
+        )
         for one in heads
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -141,23 +129,18 @@ def drawn(heads: Sequence[DeadHead]) -> Iterator[str]:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
-def shown(head: DeadHead) -> Iterator[str]:
+def shown(head: Head) -> Iterator[str]:
     """All that is known about *head*, but for its payload, line by line."""
-    metadata = {} if head.metadata is None else json.loads(head.metadata)
-    yield f"id:         {head.id}"
-    yield f"cause:      {head.cause}"
-    yield f"exception:  {head.exception or '-'}"
-    yield f"attempts:   {head.attempts}"
-    yield f"put:        {_time(head.enqueued_at)}"
-    yield f"died:       {_time(head.dead_at)}"
-    yield f"pipeline:   {head.pipeline}"
-    yield f"size:       {_size(head.size)}"
-    yield f"metadata:   {json.dumps(metadata)}"
+    width = max(len(name) for name, _ in head.facts) + 2
+    for name, value in head.facts:
+        yield f"{name}:".ljust(width) + value
 
 
-def _time(wall: float) -> str:
-    return datetime.fromtimestamp(wall, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def time_of(wall_s: float) -> str:
+    """A time as it is shown."""
+    return datetime.fromtimestamp(wall_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _size(count: int) -> str:
+def size_of(count: int) -> str:
+    """A number of bytes as it is shown."""
     return f"{count:,} B"

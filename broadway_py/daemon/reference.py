@@ -10,7 +10,8 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from types import UnionType
+from typing import Any, Final, get_args
 
 import yaml
 from pydantic import BaseModel
@@ -18,7 +19,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from broadway_py.daemon.settings import Http, Log, Top
-from broadway_py.options import Batcher, PlainOptions, Processors, RateLimit
+from broadway_py.options import Batcher, FailurePolicy, PlainOptions, Processors, RateLimit
 from broadway_py.producers.queue import QueueOptions
 from broadway_py.producers.rabbitmq.options import RabbitMQOptions
 
@@ -34,7 +35,7 @@ _HEAD: Final = """\
 """
 
 # What a file cannot say, because it is code.
-_CODE: Final = frozenset({"partition_by", "after_connect"})
+_CODE: Final = frozenset({"partition_by", "after_connect", "merge_options"})
 
 # Shown instead of the default, where the default means nothing by itself or forbids another setting.
 _SHOWN: Final[Mapping[str, Any]] = {
@@ -77,6 +78,7 @@ def _pipelines() -> Iterator[str]:
     yield from _section("default", Batcher, 6)
     yield "    # Default: null, no limit."
     yield from _section("rate_limit", RateLimit, 4)
+    yield from _section("failure", FailurePolicy, 4)
     yield from _model(PlainOptions, 4)
     yield "    # Anything; the callbacks read it as self.context."
     yield "    context: null"
@@ -102,14 +104,25 @@ def _model(model: type[BaseModel], indent: int) -> Iterator[str]:
             continue
         for line in _described(name, field, comments.get(name, [])):
             yield f"{pad}# {line}"
-        nested = field.annotation
-        if isinstance(nested, type) and issubclass(nested, BaseModel):
+        nested = _section_of(field)
+        if nested is not None and _default(field) is None:
+            # Left out, it means something else than a section full of defaults.
+            yield f"{pad}# {name}:"
+            yield from (f"{pad}#{line.removeprefix(pad)}" for line in _model(nested, indent + 3))
+        elif nested is not None:
             yield f"{pad}{name}:"
             yield from _model(nested, indent + 2)
         elif field.default_factory is not None and _default(field) is PydanticUndefined:
             yield f"{pad}# {name}: …"
         else:
             yield f"{pad}{name}: {_value(_SHOWN.get(name, _default(field)))}"
+
+
+def _section_of(field: FieldInfo) -> type[BaseModel] | None:
+    """The model of a field that is a section, or a section or null."""
+    annotation: Any = field.annotation
+    kinds = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
 def _described(name: str, field: FieldInfo, comment: list[str]) -> Iterator[str]:

@@ -10,6 +10,8 @@ from broadway_py import telemetry
 from broadway_py._core.batching import Batch
 from broadway_py._core.settlement import not_returned, returned_list_problem
 from broadway_py.message import BatchInfo, Failed, Message
+from broadway_py.pipeline.chunk import is_plain
+from broadway_py.pipeline.in_place import called_off, retry_in_place
 from broadway_py.pipeline.processes import BatchRun
 from broadway_py.pipeline.worker import Meter, Shared, Worker, failure_from
 from broadway_py.stage import Inlet
@@ -26,17 +28,30 @@ class BatchProcessor(Worker):
         index: position among its batch processors.
         meter: of the batcher's batch processors.
         timeout_s: for one batch; None: as long as it likes.
+        keyed: batches of a partition come to this one and no other.
     """
 
-    def __init__(self, shared: Shared, key: str, index: int, meter: Meter, timeout_s: float | None = None) -> None:
+    def __init__(
+        self,
+        shared: Shared,
+        key: str,
+        index: int,
+        meter: Meter,
+        timeout_s: float | None = None,
+        *,
+        keyed: bool = False,
+    ) -> None:
         super().__init__(shared, f"batch_processors:{key}", index, meter, timeout_s)
         self.inlet: Inlet[Batch] = Inlet(self.wake)
+        self._keyed = keyed
 
     async def run(self) -> None:
         """Work until the batcher has ended, or until cut off."""
         while not self.cut:
-            if self.stuck:
-                if not await self.wait_for_slot() and await self._turn_away():
+            if self.stuck and not self.shared.draining:
+                await self._wait_for_slot()
+            elif self.stuck:
+                if await self._turn_away():
                     break
             elif self.inlet:
                 edge, batches, ask = self.inlet.take()
@@ -51,12 +66,20 @@ class BatchProcessor(Worker):
             else:
                 await self.wake.wait()
 
+    async def _wait_for_slot(self) -> None:
+        if self._keyed:
+            # What is here belongs to this one, whoever else is free.
+            await self.wait_for_slot()
+        else:
+            self.inlet.step_aside()
+            await self.wait_aside(self.inlet)
+
     async def _turn_away(self) -> bool:
         """The drain does not wait for the thread: what waits here goes back, or fails; True when no more can come."""
         while self.inlet:
             edge, batches, ask = self.inlet.take()
             for batch in batches:
-                await self.shared.settler.give_back(batch.messages)
+                await self.give_back(batch.messages)
             if ask:
                 edge.ask(ask)
         return await self.nothing_comes(self.inlet)
@@ -74,11 +97,12 @@ class BatchProcessor(Worker):
             span = self.span(
                 "broadway.batch_processor", name=self.name, messages=list(batch.messages), batch_info=batch.info
             )
-        unfinished = await self._call_back(batch, batch.messages)
-        while not unfinished and (again := await self.retry_in_place([m for m in batch.messages if not m.ok])):
-            unfinished = await self._call_back(batch, again)
-        _refuse_children(batch.messages)
-        await self._finish(batch, unfinished or self.called_off([m for m in batch.messages if not m.ok]))
+        try:
+            await self._work(batch)
+        except Exception as error:
+            if span is not None:
+                span.exception(error)
+            raise
         self.held = ()
         self.busy_since = None
         took = monotonic() - started
@@ -86,7 +110,17 @@ class BatchProcessor(Worker):
         self.meter.duration.observe(took)
         if span is not None:
             successful = [m for m in batch.messages if m.ok]
-            span.stop(successful=successful, failed=[m for m in batch.messages if not m.ok])
+            span.stop(successful=successful, failed=_failed_of(batch))
+
+    async def _work(self, batch: Batch) -> None:
+        unfinished = await self._call_back(batch, batch.messages)
+        if not unfinished and is_plain(batch.messages):
+            await self.shared.settler.settle(batch.messages)
+            return
+        while not unfinished and (again := await retry_in_place(self, _failed_of(batch))):
+            unfinished = await self._call_back(batch, again)
+        _refuse_children(batch.messages)
+        await self._finish(batch, unfinished or called_off(self, _failed_of(batch)))
 
     async def _call_back(self, batch: Batch, messages: list[Message[Any]]) -> list[Message[Any]]:
         """``handle_batch`` for *messages* of *batch*; those that it did not finish because the drain cut it off."""
@@ -111,10 +145,10 @@ class BatchProcessor(Worker):
             self.begin_call()
             return await self.call("handle_batch", list(messages), info)
         try:
-            self._in_callback = True
+            self.in_callback = True
             await self.process.run(BatchRun(messages, info))
         finally:
-            self._in_callback = False
+            self.in_callback = False
         return None
 
     def _fail_late(self, batch: Batch, late: list[Message[Any]]) -> None:
@@ -129,7 +163,7 @@ class BatchProcessor(Worker):
     async def _finish(self, batch: Batch, unfinished: list[Message[Any]]) -> None:
         """Give back *unfinished*, and settle the others."""
         if unfinished:
-            await self.shared.settler.give_back(unfinished)
+            await self.give_back(unfinished)
         gone = {id(message) for message in unfinished}
         rest = [message for message in batch.messages if id(message) not in gone]
         failed = [message for message in rest if message._status is not None]
@@ -137,6 +171,10 @@ class BatchProcessor(Worker):
             await self.conclude([m for m in rest if m._status is None], failed)
         elif rest:
             await self.shared.settler.settle(rest)
+
+
+def _failed_of(batch: Batch) -> list[Message[Any]]:
+    return [message for message in batch.messages if message._status is not None]
 
 
 def _reconcile(messages: list[Message[Any]], returned: object) -> None:

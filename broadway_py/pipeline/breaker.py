@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from broadway_py._core.breaker import CircuitBreaker
 from broadway_py.clock import Clock
 from broadway_py.log import logger
 from broadway_py.message import Message
+from broadway_py.pipeline.gate import Gate
 from broadway_py.pipeline.settler import Settler
-from broadway_py.pipeline.source import Gate, Source
+from broadway_py.pipeline.source import Source
 from broadway_py.stage import Wake
+
+if TYPE_CHECKING:
+    from broadway_py.pipeline.runtime import Stages
 
 __all__ = ["BreakerGuard"]
 
@@ -25,50 +28,57 @@ class BreakerGuard:
     Args:
         pipeline: its name, for the log.
         breaker: who decides.
-        sources: who fetch, the one of submitted messages last; each probe comes from the next of the others, and from
-            what is submitted meanwhile.
-        take_unstarted: takes out what no callback has seen and can be given back.
+        stages: whose sources fetch; each probe comes from the next of them, and from what is submitted meanwhile.
         gate: what the sources look at.
         settler: for giving back.
         clock: for the waits.
-        wake: set when the breaker has moved.
     """
 
     def __init__(
         self,
         pipeline: str,
         breaker: CircuitBreaker,
-        sources: Sequence[Source],
+        stages: Stages,
         *,
-        take_unstarted: Callable[[], list[Message[Any]]],
         gate: Gate,
         settler: Settler,
         clock: Clock,
-        wake: Wake,
     ) -> None:
         self._log = log.bind(pipeline=pipeline)
         self._breaker = breaker
-        self._sources = sources
-        self._fetching = list(sources[:-1])
-        self._submissions = sources[-1]
-        self._is_probing = False
-        self._take_unstarted = take_unstarted
+        self._stages = stages
+        self._sources = [*stages.sources, stages.submissions]
+        self._fetching = list(stages.sources)
+        self._submissions = stages.submissions
+        self._has_stopped = self._is_probing = False
+        # Taken out when it opened, to be given back.
+        self._unstarted: list[Message[Any]] = []
         self._gate = gate
         self._settler = settler
         self._clock = clock
-        self._wake = wake
+        self._wake = Wake()
+
+    def moved(self) -> None:
+        """The breaker has opened, closed or begun to probe: nothing more is fetched from this moment on."""
+        if self._breaker.state != "closed" and not self._gate.broken:
+            self._gate.broken = True
+            # Not only when our own task gets its turn: until then a processor might begin with all that it has.
+            self._unstarted = self._stages.take_unstarted()
+            for source in self._sources:
+                source.hold_back([processor.inlet for processor in self._stages.handling()])
+        self._wake.set()
 
     async def run(self) -> None:
         """Until cancelled."""
-        breaker, gate = self._breaker, self._gate
+        breaker = self._breaker
         try:
             while True:
                 if breaker.state == "closed":
-                    if gate.broken:
+                    if self._has_stopped:
                         await self._go_on()
                     await self._wake.wait()
                     continue
-                if not gate.broken:
+                if not self._has_stopped:
                     await self._stop_fetching()
                 if breaker.state == "open" and self._is_probing:
                     self._is_probing = False
@@ -81,9 +91,10 @@ class BreakerGuard:
 
     async def _stop_fetching(self) -> None:
         self._log.error("the breaker opened: too much fails; fetching stops until a probe succeeds")
-        self._gate.broken = True
+        self._has_stopped = True
+        unstarted, self._unstarted = self._unstarted, []
+        await self._settler.give_back_aside(unstarted)
         await self._tell_sources()
-        await self._settler.give_back_aside(self._take_unstarted())
 
     async def _probe(self) -> None:
         self._is_probing = True
@@ -100,7 +111,7 @@ class BreakerGuard:
 
     async def _go_on(self) -> None:
         self._log.warning("the breaker closed: a probe succeeded; fetching goes on")
-        self._gate.broken = self._is_probing = False
+        self._gate.broken = self._has_stopped = self._is_probing = False
         await self._tell_sources()
 
     async def _tell_sources(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,14 +16,16 @@ from broadway_py.message import Message
 from broadway_py.options import INHERIT, Batcher, Processors, RateLimit
 from broadway_py.pipeline.batch_processor import BatchProcessor
 from broadway_py.pipeline.batcher import BatcherStage
+from broadway_py.pipeline.fill import warn_of_batches_that_never_fill
+from broadway_py.pipeline.gate import Gate
 from broadway_py.pipeline.processor import Processor
 from broadway_py.pipeline.runtime import Stages
-from broadway_py.pipeline.source import Gate, Source
+from broadway_py.pipeline.source import Source
 from broadway_py.pipeline.worker import SUBMITTED, Meter, Shared, failure_from
 from broadway_py.producer import Producer
 from broadway_py.stage import Edge, Outlet
 
-__all__ = ["Submissions", "batcher_names", "build", "named_producers", "refuse_shared_keys", "resize"]
+__all__ = ["Submissions", "batcher_names", "build", "named_producers", "refuse_shared_keys", "resize", "share_capacity"]
 
 KeyOf = Callable[[Message[Any]], Any]
 
@@ -85,19 +88,21 @@ def build(
     """Make every stage and subscribe it to the one before."""
     gate = Gate(None if rate_limit is None else Rate(rate_limit.allowed_messages, rate_limit.interval))
     capacity = _capacity(processors, batchers)
+    warn_of_batches_that_never_fill(shared.name, list(producers.values()), batchers, capacity)
     sources: list[Source] = []
     ledgers: list[Ledger] = []
     transformer = shared.callbacks.transformer
     for name, description in producers.items():
         ledger = Ledger(name, shared.settler)
         ledgers.append(ledger)
-        share = -(-capacity // description.concurrency)
+        share = _share(capacity, description.concurrency)
         for index in range(description.concurrency):
             source = Source(
                 shared,
                 description,
                 ledger,
                 gate,
+                meters["processors"],
                 index=index,
                 capacity=share,
                 fail_fast=fail_fast,
@@ -110,6 +115,7 @@ def build(
         Submissions(),
         ledgers[-1],
         gate,
+        meters["processors"],
         index=0,
         capacity=capacity,
         fail_fast=False,
@@ -118,11 +124,11 @@ def build(
     )
     stages = Stages(sources, submissions, [], [], [], ledgers)
     names = batcher_names(batchers)
+    key_of = partition_by if processors.partition_by is INHERIT else processors.partition_by
     stages.processors = [
-        Processor(shared, index, meters["processors"], names, processors.timeout)
+        Processor(shared, index, meters["processors"], names, processors.timeout, keyed=key_of is not None)
         for index in range(processors.concurrency)
     ]
-    key_of = partition_by if processors.partition_by is INHERIT else processors.partition_by
     for source in [*sources, submissions]:
         _connect_processors(source, stages.processors, processors, key_of)
     for name, options in batchers.items():
@@ -143,6 +149,18 @@ def batcher_names(batchers: Iterable[str]) -> dict[str, str]:
     if len(names) == 1:
         names.setdefault("default", next(iter(names)))
     return names
+
+
+def _share(capacity: int, copies: int) -> int:
+    return -(-capacity // copies)
+
+
+def share_capacity(sources: Sequence[Source], processors: Processors, batchers: Mapping[str, Batcher]) -> None:
+    """Tell every source how many messages the pipeline can hold now."""
+    capacity = _capacity(processors, batchers)
+    copies = Counter(source.ledger.producer for source in sources)
+    for source in sources:
+        source.resize(_share(capacity, copies[source.ledger.producer]))
 
 
 def _capacity(processors: Processors, batchers: Mapping[str, Batcher]) -> int:
@@ -192,7 +210,14 @@ def _add_batcher(stages: Stages, batcher: BatcherStage, meters: Mapping[str, Met
     batcher.outlet = Outlet(dispatcher, batcher.wake)
     layer = f"batch_processors:{batcher.key}"
     for index in range(concurrency):
-        processor = BatchProcessor(batcher.shared, batcher.key, index, meters[layer], batcher.options.timeout)
+        processor = BatchProcessor(
+            batcher.shared,
+            batcher.key,
+            index,
+            meters[layer],
+            batcher.options.timeout,
+            keyed=batcher.is_partitioned,
+        )
         batcher.outlet.subscribe(processor.inlet, 1, 0, index)
         stages.batch_processors.append(processor)
     stages.batchers.append(batcher)

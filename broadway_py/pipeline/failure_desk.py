@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from broadway_py._core.breaker import CircuitBreaker
 from broadway_py._core.failure import FailureRules, Verdict
 from broadway_py._core.settlement import RoundKind
+from broadway_py.acknowledger import Acknowledger
 from broadway_py.clock import Clock
 from broadway_py.errors import Reject, RetryLater, Unavailable
+from broadway_py.log import logger
 from broadway_py.message import Failed, Message
 from broadway_py.options import FailurePolicy
+from broadway_py.pipeline.failure_log import id_of
+from broadway_py.producer import FailurePlan, Producer
 
-__all__ = ["Decided", "FailureDesk"]
+__all__ = ["Decided", "FailureDesk", "check_sources", "plan_of", "tell_of_two_wills"]
+
+log = logger("broadway_py.pipeline")
 
 #: Causes that may be the fault of what the handlers need, rather than of the message.
 _SUSPECT: Final = frozenset({"raised", "failed", "timeout"})
@@ -34,9 +40,9 @@ class FailureDesk:
     Args:
         policy: the user's.
         clock: for the breaker.
-        breaker_moved: called when the breaker opened, closed or began to probe.
         request_stop: for policies that stop the pipeline.
         ordered: retries happen in place, see :meth:`in_place`.
+        is_given: the user has chosen the policy; else what a source was told goes before it.
     """
 
     def __init__(
@@ -44,65 +50,137 @@ class FailureDesk:
         policy: FailurePolicy,
         clock: Clock,
         *,
-        breaker_moved: Callable[[], None],
         request_stop: Callable[[], None],
         ordered: bool = False,
+        is_given: bool = True,
     ) -> None:
         self._rules = FailureRules(policy.attempts, policy.backoff, policy.final, policy.classify)
         self.breaker = None if policy.breaker is None else CircuitBreaker(policy.breaker.ratio, policy.breaker.over)
         self.ordered = ordered
+        #: The same, as sources have to know it.
+        self.plan = plan_of(policy, is_given=is_given)
         self._clock = clock
-        self._breaker_moved = breaker_moved
+        #: Called when the breaker opened or closed; set by whoever carries that out.
+        self.breaker_moved: Callable[[], None] = _nobody
         self._request_stop = request_stop
 
-    def note(self, successes: int, suspects: int) -> None:
+    def note_successes(self, count: int) -> None:
         """Count for the breaker."""
         breaker = self.breaker
-        if breaker is not None:
-            before = breaker.state
-            breaker.note(successes, suspects, self._clock.monotonic())
-            if breaker.state != before:
-                self._breaker_moved()
+        if breaker is None or breaker.all_is_well(count):
+            return
+        self._note(breaker, count, ())
+
+    def _note(self, breaker: CircuitBreaker, successes: int, failed: Collection[Message[Any]]) -> None:
+        before = breaker.state
+        breaker.note(successes, [_name_of(message) for message in failed], self._clock.monotonic())
+        if breaker.state != before:
+            self.breaker_moved()
 
     def in_place(self, message: Message[Any]) -> float | None:
         """Seconds after which a failed *message* is tried again where it is; None: its failure is to be settled."""
         status = message.status or Failed("failed")
         is_away = self.breaker is not None and self.breaker.state != "closed"
         verdict = self._rules.decide(status, message.attempt or 1, is_sink_away=is_away and _is_suspect(status))
-        return verdict.delay_s if self.ordered and verdict.action == "retry" else None
+        if not self.ordered or verdict.action != "retry" or self._is_said(message, verdict, is_blameless=False):
+            return None
+        return verdict.delay_s
 
     def failed_in_place(self, failed: Sequence[Message[Any]]) -> None:
         """Count *failed*, which will be tried again where they are, for the breaker."""
         self._tell_breaker(failed, 0)
 
-    def decide(self, failed: Sequence[Message[Any]], successes: int) -> Decided:
-        """Where each of *failed* goes; *successes* were handled well beside them."""
+    def decide(self, failed: Sequence[Message[Any]], successes: int, *, of_children: bool = False) -> Decided:
+        """Where each of *failed* goes; *successes* were handled well beside them.
+
+        With *of_children* they are parents that failed because a child did: that was counted with the child, and tried
+        again with it where order counts.
+        """
         was_probing = self.breaker is not None and self.breaker.state == "half_open"
-        self._tell_breaker(failed, successes)
+        if not of_children:
+            self._tell_breaker(failed, successes)
         is_away = self.breaker is not None and self.breaker.state != "closed"
         decided = Decided()
         for message in failed:
             status = message.status or Failed("failed")
             is_blameless = is_away and _is_suspect(status)
             verdict = self._rules.decide(status, message.attempt or 1, is_sink_away=is_blameless)
+            if of_children and self.ordered and verdict.action == "retry" and not is_blameless:
+                verdict = self._rules.last_word()
             # A probe comes again after a delay: given back, it could be the next one, again and again, and one message
             # with a fault of its own would keep the breaker open for ever.
-            kind = _kind_of(message, verdict, gives_back=is_blameless and not was_probing)
+            if self._is_said(message, verdict, is_blameless=is_blameless):
+                kind: RoundKind = "ack"
+            else:
+                kind = _kind_of(message, verdict, gives_back=is_blameless and not was_probing)
+            if kind == "retry" and is_blameless:
+                # It was not its fault: what comes again is this attempt, or a sink that is back for a moment only
+                # would find messages whose attempts are used up.
+                message.attempt = (message.attempt or 1) - 1
             decided.by_kind.setdefault(kind, []).append(message)
             decided.delays_s[id(message)] = verdict.delay_s
             if verdict.action == "stop":
                 self._request_stop()
         return decided
 
+    def _is_said(self, message: Message[Any], verdict: Verdict, *, is_blameless: bool) -> bool:
+        """True when the user has said for this message, or for its source, what failing means: then that is done.
+
+        Not while what the handlers need is away, nor when the handler itself asks for another delivery.
+        """
+        acknowledger = message.acknowledgement.acknowledger
+        if not isinstance(acknowledger, Acknowledger):
+            return False
+        said_by = acknowledger.failure_said_by(message.acknowledgement.data)
+        if said_by is None or (said_by == "source" and self.plan.is_given):
+            return False
+        status = message.status
+        is_asked = status is not None and isinstance(status.exception, RetryLater | Unavailable)
+        return not (verdict.action == "retry" and (is_blameless or is_asked))
+
     def _tell_breaker(self, failed: Sequence[Message[Any]], successes: int) -> None:
-        statuses = [message.status for message in failed if message.status is not None]
-        if self.breaker is not None and any(isinstance(status.exception, Unavailable) for status in statuses):
-            before = self.breaker.state
-            self.breaker.unavailable(self._clock.monotonic())
-            if self.breaker.state != before:
-                self._breaker_moved()
+        breaker = self.breaker
+        if breaker is None:
             return
-        self.note(successes, sum(map(_is_suspect, statuses)))
+        statuses = [message.status for message in failed if message.status is not None]
+        if any(isinstance(status.exception, Unavailable) for status in statuses):
+            before = breaker.state
+            breaker.unavailable(self._clock.monotonic())
+            if breaker.state != before:
+                self.breaker_moved()
+            return
+        suspects = [message for message in failed if message.status is not None and _is_suspect(message.status)]
+        self._note(breaker, successes, suspects)
+
+
+def _nobody() -> None:
+    """There is no breaker, or no stage is running yet."""
+
+
+def check_sources(producers: Iterable[Producer], policy: FailurePolicy | None, *, is_given: bool) -> None:
+    """See that every one of *producers* can carry out *policy*.
+
+    Raises:
+        OptionsError: one of them cannot.
+    """
+    plan = None if policy is None else plan_of(policy, is_given=is_given)
+    for producer in producers:
+        producer.check_failure(plan)
+
+
+def tell_of_two_wills(pipeline: str, producers: Mapping[str, Producer], *, is_given: bool) -> None:
+    """Log which one counts, where both the pipeline and a producer were told what failing means."""
+    for name, producer in producers.items():
+        if is_given and producer.says_what_failing_means:
+            log.info("failure= goes before the producer's on_failure=", pipeline=pipeline, producer=name)
+
+
+def plan_of(policy: FailurePolicy, *, is_given: bool) -> FailurePlan:
+    """What sources have to know of *policy*."""
+    actions: set[str] = {policy.final, *policy.classify.values()}
+    if policy.attempts > 1:
+        actions.add("retry")
+    return FailurePlan(frozenset(actions), policy.dead_letter, is_given)
 
 
 def _is_suspect(status: Failed) -> bool:
@@ -111,6 +189,17 @@ def _is_suspect(status: Failed) -> bool:
     It is not when the handler says what is to become of its message: that speaks of the message.
     """
     return status.cause in _SUSPECT and not isinstance(status.exception, Reject | RetryLater)
+
+
+def _name_of(message: Message[Any]) -> Hashable:
+    """The same for each delivery of one message, as far as can be seen: what its source calls it, or its payload."""
+    name = id_of(message)
+    if name is not None:
+        return name
+    try:
+        return hash(message.raw)
+    except TypeError:
+        return id(message.raw)
 
 
 def _kind_of(message: Message[Any], verdict: Verdict, *, gives_back: bool) -> RoundKind:

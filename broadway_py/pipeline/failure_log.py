@@ -11,7 +11,7 @@ from broadway_py.clock import Clock
 from broadway_py.log import logger
 from broadway_py.message import Failed, Message
 
-__all__ = ["PLACE", "FailureLog", "masked", "place_of"]
+__all__ = ["PLACE", "FailureLog", "id_of", "masked", "place_of"]
 
 log = logger("broadway_py.pipeline")
 
@@ -99,7 +99,7 @@ class FailureLog:
             )
 
     def _show(self, stage: str, message: Message[Any], status: Failed) -> None:
-        fields: dict[str, Any] = {"stage": stage, "message_id": _id_of(message), "cause": status.cause}
+        fields: dict[str, Any] = {"stage": stage, "message_id": id_of(message), "cause": status.cause}
         # What does not fit a schema is told without the input in the first place.
         fields["reason"] = status.reason if status.cause == "invalid" else masked(status.reason, message)
         if status.exception is not None:
@@ -127,10 +127,11 @@ def masked(text: str, message: Message[Any]) -> str:
     return _WORD.sub(hide, text)
 
 
-def _id_of(message: Message[Any]) -> str | None:
+def id_of(message: Message[Any]) -> str | None:
+    """What its source calls it; None also where a handler has put something else in place of the metadata."""
     try:
         return message.id
-    except Exception:  # noqa: BLE001  # the handler may have put anything in place of the metadata
+    except Exception:  # noqa: BLE001  # the handler may have put anything there
         return None
 
 

@@ -2,77 +2,40 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import weakref
-from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from broadway_py._core.restarts import Restarts
-from broadway_py.acknowledger import CallerAcknowledger
 from broadway_py.clock import SYSTEM_CLOCK, Clock
 from broadway_py.errors import (
-    BatchFailed,
-    CalledInsideCallback,
     MessageFailed,
     OptionsError,
     PipelineNotRunning,
 )
 from broadway_py.message import BatchMode, Message
-from broadway_py.options import INHERIT, Batcher, FailurePolicy, Processors, RateLimit, load
+from broadway_py.options import Batcher, FailurePolicy, Processors, RateLimit
 from broadway_py.pipeline.breaker import BreakerGuard
-from broadway_py.pipeline.build import batcher_names, build, named_producers, refuse_shared_keys, resize
+from broadway_py.pipeline.build import build, named_producers, refuse_shared_keys
+from broadway_py.pipeline.changes import changed_limit, resize_pool, resized, set_paused
 from broadway_py.pipeline.definition import check_class, resolve_callbacks
-from broadway_py.pipeline.failure_desk import FailureDesk
+from broadway_py.pipeline.failure_desk import FailureDesk, check_sources, tell_of_two_wills
+from broadway_py.pipeline.gate import Gate
+from broadway_py.pipeline.lifecycle import LifeCycle, all_running
 from broadway_py.pipeline.processes import CallbackProcesses, layers_in_processes
-from broadway_py.pipeline.processor import Processor
-from broadway_py.pipeline.runtime import DrainReport, Runtime, Stages, announce
+from broadway_py.pipeline.runtime import DrainReport, Runtime, Stages
 from broadway_py.pipeline.settings import OPTION_NAMES, merged_options, resolve_options
 from broadway_py.pipeline.snapshot import take_snapshot
-from broadway_py.pipeline.source import Gate
 from broadway_py.pipeline.stats import PipelineState, PipelineStats
+from broadway_py.pipeline.submissions import Settled, Submitter
 from broadway_py.pipeline.topology import topology_of
 from broadway_py.pipeline.worker import Meter, Shared
 from broadway_py.producer import Producer
-from broadway_py.stage import Wake
 
 __all__ = ["DrainReport", "Pipeline", "Settled", "all_running"]
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-_LAST_WORD_S = 0.1
-
-_running: weakref.WeakSet[Pipeline[Any]] = weakref.WeakSet()
-
-
-def all_running() -> list[str]:
-    """Names of the pipelines that run in this process."""
-    return sorted(pipeline.name for pipeline in list(_running) if pipeline.is_running)
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """What became of a submitted batch, in the order of settlement."""
-
-    successful: list[Message[Any]]
-    failed: list[Message[Any]]
-
-    def raise_for_failed(self) -> None:
-        """Raise :class:`BatchFailed` if any failed."""
-        if self.failed:
-            raise BatchFailed(self.failed, len(self.successful) + len(self.failed))
-
-
-def _set_fields(options: Processors) -> dict[str, Any]:
-    return {name: getattr(options, name) for name in options.model_fields_set}
-
-
-async def _all_opened(runtime: Runtime) -> None:
-    for source in runtime.stages.sources:
-        await source.opened.wait()
 
 
 class Pipeline(Generic[T]):
@@ -165,17 +128,16 @@ class Pipeline(Generic[T]):
             raise OptionsError(("ordered",), "needs partition_by, which says what must stay in order; got none")
         self._limit: RateLimit | None = resolved["rate_limit"]
         self._producers = named_producers(resolved["producer"])
+        # The default is one object, so whatever the user wrote is another one.
+        self._failure_is_given = self.failure is not Pipeline.failure
+        check_sources(self._producers.values(), self.failure, is_given=self._failure_is_given)
         if self.ordered:
             self._producers = {name: producer.for_order() for name, producer in self._producers.items()}
         self._callbacks = resolve_callbacks(self, self.schema, self.transformer, has_batchers=bool(self.batchers))
         self._in_processes = layers_in_processes(self, self.processors, self.batchers)
-        self._state: PipelineState = "new"
-        self._runtime: Runtime | None = None
+        self._life = LifeCycle(self, self._build)
+        self._submitter = Submitter(self._life)
         self._gate = Gate(None)
-        self._breaker_moved = Wake()
-        self._root: asyncio.Task[None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._is_set_up: asyncio.Future[None] | None = None
         layers = ["processors", *(f"{kind}:{key}" for key in self.batchers for kind in ("batcher", "batch_processors"))]
         self._meters = {layer: Meter() for layer in layers}
 
@@ -236,74 +198,25 @@ class Pipeline(Generic[T]):
             Exception: what ``setup`` raised (``teardown`` has run).
             PipelineNotRunning: it was started before; a pipeline runs once.
         """
-        if self._state != "new":
-            raise PipelineNotRunning(f"pipeline {self.name!r} was started before; a pipeline runs once, make a new one")
-        self._state = "starting"
-        self._loop = asyncio.get_running_loop()
-        self._is_set_up = self._loop.create_future()
-        # The one task without a group around it: stop() and __aexit__ wait for it.
-        self._root = self._loop.create_task(self._main(self._is_set_up), name=f"{self.name}.pipeline")
-        try:
-            await asyncio.shield(self._is_set_up)
-        except asyncio.CancelledError:
-            self._root.cancel()
-            await asyncio.wait({self._root})
-            raise
-
-    async def _main(self, is_set_up: asyncio.Future[None]) -> None:
-        shared = Shared(self.name, self._callbacks, self.clock, self.context, self._failure_desk())
-        try:
-            runtime = await self._set_up(shared, is_set_up)
-            if runtime is None:
-                return
-            _running.add(self)
-            try:
-                await runtime.run()
-            finally:
-                _running.discard(self)
-                self._state = "stopped" if runtime.crash is None else "crashed"
-                await self._own_callback(shared, "teardown")
-        finally:
-            shared.threads.close()
-
-    async def _set_up(self, shared: Shared, is_set_up: asyncio.Future[None]) -> Runtime | None:
-        """Run ``setup`` and build the stages; None when that failed, which the caller of ``start`` is told."""
-        try:
-            await self._own_callback(shared, "setup")
-            self._runtime = self._build(shared)
-        except BaseException as error:
-            self._state = "stopped"
-            stopped = isinstance(error, asyncio.CancelledError)
-            try:
-                await self._own_callback(shared, "teardown")
-            finally:
-                is_set_up.set_exception(
-                    PipelineNotRunning(f"pipeline {self.name!r} was stopped during its setup") if stopped else error
-                )
-                # Whoever called start() may be gone.
-                is_set_up.exception()
-            if isinstance(error, Exception) or stopped:
-                return None
-            raise
-        self._state = "running"
-        announce(shared, self.topology())
-        is_set_up.set_result(None)
-        return self._runtime
+        await self._life.start(
+            lambda: Shared(self.name, self._callbacks, self.clock, self.context, self._failure_desk())
+        )
 
     def _failure_desk(self) -> FailureDesk | None:
         if self.failure is None:
             return None
+        tell_of_two_wills(self.name, self._producers, is_given=self._failure_is_given)
         return FailureDesk(
             self.failure,
             self.clock,
-            breaker_moved=self._breaker_moved.set,
-            request_stop=self._stop_wanted,
+            request_stop=self._life.stop_wanted,
             ordered=self.ordered,
+            is_given=self._failure_is_given,
         )
 
     def _build(self, shared: Shared) -> Runtime:
         if self._in_processes:
-            shared.processes = CallbackProcesses(self, self._in_processes, self._stop_wanted)
+            shared.processes = CallbackProcesses(self, self._in_processes, self._life.stop_wanted)
         stages, self._gate = build(
             shared,
             self._producers,
@@ -321,25 +234,16 @@ class Pipeline(Generic[T]):
     def _guard(self, shared: Shared, stages: Stages) -> BreakerGuard | None:
         if shared.desk is None or shared.desk.breaker is None:
             return None
-        return BreakerGuard(
+        guard = BreakerGuard(
             self.name,
             shared.desk.breaker,
-            [*stages.sources, stages.submissions],
-            take_unstarted=stages.take_unstarted,
+            stages,
             gate=self._gate,
             settler=shared.settler,
             clock=self.clock,
-            wake=self._breaker_moved,
         )
-
-    async def _own_callback(self, shared: Shared, name: str) -> None:
-        callback = getattr(self, name)
-        if callback is None:
-            return
-        if self._callbacks.is_async[name]:
-            await callback()
-        else:
-            await shared.threads.run(callback)
+        shared.desk.breaker_moved = guard.moved
+        return guard
 
     async def ready(self, timeout: float | None = None) -> None:
         """Wait until every producer is connected.
@@ -348,19 +252,7 @@ class Pipeline(Generic[T]):
             TimeoutError: not within *timeout* seconds.
             PipelineNotRunning: it has stopped, or not started.
         """
-        runtime = self._needs_runtime("ready")
-        if not self.is_running:
-            raise runtime.crash or PipelineNotRunning(f"ready(): pipeline {self.name!r} is {self.state}")
-        opened = asyncio.ensure_future(_all_opened(runtime))
-        ended = asyncio.ensure_future(self._ended())
-        try:
-            async with self.clock.timeout(timeout):
-                await asyncio.wait({opened, ended}, return_when=asyncio.FIRST_COMPLETED)
-            if not opened.done():
-                raise runtime.crash or PipelineNotRunning(f"pipeline {self.name!r} stopped before it was ready")
-        finally:
-            opened.cancel()
-            ended.cancel()
+        await self._life.ready(timeout)
 
     async def stop(self, timeout: float | None = None) -> DrainReport:
         """Drain: stop fetching, give back what was not started, finish what was, flush, settle, close.
@@ -368,33 +260,16 @@ class Pipeline(Generic[T]):
         Args:
             timeout: seconds for all of it; default ``shutdown_timeout``. A second call joins the first.
         """
-        self._refuse_inside("stop")
-        if self._root is None:
-            self._state = "stopped"
-        self._stop_wanted(timeout)
-        await self._ended()
-        return DrainReport({}, in_time=True) if self._runtime is None else self._runtime.report()
+        self._life.refuse_inside("stop")
+        return await self._life.stop(timeout)
 
     def request_stop(self) -> None:
         """Begin to drain and return at once. For callbacks, other threads and signal handlers."""
-        if self._loop is not None:
-            # A loop that has closed has nothing left to stop.
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._stop_wanted)
-
-    def _stop_wanted(self, timeout: float | None = None) -> None:
-        if self._runtime is not None:
-            self._runtime.request_stop(timeout)
-        elif self._root is not None:
-            # Still in setup(), which may wait for something that never comes.
-            self._root.cancel()
+        self._life.request_stop()
 
     def give_up(self) -> None:
         """Do the last steps of the drain now: cut off what runs, give it back, close."""
-        if self._runtime is not None:
-            self._runtime.give_up()
-        elif self._root is not None:
-            self._root.cancel()
+        self._life.give_up()
 
     async def wait(self) -> None:
         """Wait until all sources have ended and everything is settled, or until the pipeline was stopped.
@@ -402,17 +277,8 @@ class Pipeline(Generic[T]):
         Raises:
             PipelineCrashed: a stage crashed more often than ``max_restarts`` allows.
         """
-        self._refuse_inside("wait")
-        runtime = self._needs_runtime("wait")
-        await self._ended()
-        if runtime.crash is not None:
-            raise runtime.crash
-
-    async def _ended(self) -> None:
-        if self._root is not None:
-            await asyncio.wait({self._root})
-            if not self._root.cancelled() and (error := self._root.exception()) is not None:
-                raise error
+        self._life.refuse_inside("wait")
+        await self._life.wait()
 
     # --- feeding
 
@@ -433,9 +299,8 @@ class Pipeline(Generic[T]):
             TimeoutError: not settled within *timeout* seconds (it travels on).
             PipelineNotRunning: the pipeline does not run, or is draining.
         """
-        self._refuse_inside("submit")
         async with self.clock.timeout(timeout):
-            settled = await self._unless_ended("submit", self._submit("submit", [data], metadata, batch_mode))
+            settled = await self._submitter.submit("submit", [data], metadata, batch_mode)
         if settled.failed:
             raise MessageFailed(settled.failed[0])
         return settled.successful[0]
@@ -444,36 +309,7 @@ class Pipeline(Generic[T]):
         self, items: Sequence[Any], metadata: dict[str, Any] | None = None, batch_mode: BatchMode = "bulk"
     ) -> Settled:
         """Send *items* through the pipeline, together, and wait until all were settled."""
-        self._refuse_inside("submit_batch")
-        return await self._unless_ended("submit_batch", self._submit("submit_batch", items, metadata, batch_mode))
-
-    async def _unless_ended(self, call: str, work: Coroutine[Any, Any, R]) -> R:
-        """Do *work*; a pipeline that ends without an answer must not leave its caller waiting."""
-        doing = asyncio.ensure_future(work)
-        ended = asyncio.ensure_future(self._ended())
-        try:
-            await asyncio.wait({doing, ended}, return_when=asyncio.FIRST_COMPLETED)
-            if not doing.done():
-                # What the end settled last is being told in this very turn.
-                await asyncio.wait({doing}, timeout=_LAST_WORD_S)
-            if doing.done():
-                return doing.result()
-            raise PipelineNotRunning(f"{call}(): pipeline {self.name!r} ended before the outcome was known")
-        finally:
-            for task in (doing, ended):
-                task.cancel()
-
-    async def _submit(
-        self, call: str, items: Sequence[Any], metadata: dict[str, Any] | None, batch_mode: BatchMode
-    ) -> Settled:
-        caller = CallerAcknowledger(len(items))
-        messages: list[Message[Any]] = []
-        for item in items:
-            message = Message(item, dict(metadata or {}), caller.acknowledgement())
-            message.batch_mode = batch_mode
-            messages.append(message)
-        await self._push(call, messages)
-        return Settled(*await caller.settled())
+        return await self._submitter.submit("submit_batch", items, metadata, batch_mode)
 
     async def push_messages(self, messages: Sequence[Message[Any]]) -> None:
         """Hand messages in, through rate limit and back-pressure; returns when all are in, not when they are settled.
@@ -482,39 +318,25 @@ class Pipeline(Generic[T]):
             PipelineNotRunning: the pipeline does not run, or is draining.
             ValueError: one of them is in a pipeline already.
         """
-        self._refuse_inside("push_messages")
-        for message in messages:
-            if not isinstance(message, Message):
-                raise TypeError(f"push_messages: expected Message objects, got {type(message).__name__}")
-            if message._receipt is not None:
-                raise ValueError(f"push_messages: {message!r} is in a pipeline already")
-        await self._unless_ended("push_messages", self._push("push_messages", messages))
-
-    async def _push(self, call: str, messages: Sequence[Message[Any]]) -> None:
-        runtime = self._needs_runtime(call)
-        source = runtime.stages.submissions
-        await source.opened.wait()
-        if runtime.draining or source.copy is None:
-            raise PipelineNotRunning(f"{call}(): pipeline {self.name!r} is {self.state} and takes nothing in")
-        await source.copy.push(messages)
+        await self._submitter.push(messages)
 
     # --- inspecting and changing
 
     @property
     def state(self) -> PipelineState:
         """Where it is in its life."""
-        runtime = self._runtime
-        if self._state == "running" and runtime is not None:
-            if runtime.draining:
+        life = self._life
+        if life.state == "running" and life.runtime is not None:
+            if life.runtime.draining:
                 return "draining"
             if self._gate.paused:
                 return "paused"
-        return self._state
+        return life.state
 
     @property
     def is_running(self) -> bool:
         """True between :meth:`start` and the end, draining included."""
-        return self._state == "running"
+        return self._life.state == "running"
 
     def topology(self) -> dict[str, Any]:
         """Producers, processors and batchers, with their names and concurrency, as a plain dict."""
@@ -522,9 +344,10 @@ class Pipeline(Generic[T]):
 
     def stats(self) -> PipelineStats:
         """Every figure of this moment."""
-        if self._runtime is None:
+        runtime = self._life.runtime
+        if runtime is None:
             return PipelineStats(self.name, self.state, (), (), 0.0, 0, 0)
-        return take_snapshot(self.name, self.state, self._runtime, self._gate, self._meters)
+        return take_snapshot(self.name, self.state, runtime, self._gate, self._meters)
 
     def update_rate_limit(
         self, *, allowed_messages: int | None = None, interval: float | None = None, reset: bool = False
@@ -536,15 +359,13 @@ class Pipeline(Generic[T]):
         """
         if self._limit is None:
             raise OptionsError(("rate_limit",), f"pipeline {self.name!r} was built without one; nothing to update")
-        changes = {"allowed_messages": allowed_messages, "interval": interval}
-        self._limit = RateLimit(
-            **{**self._limit.model_dump(), **{key: value for key, value in changes.items() if value is not None}}
-        )
+        self._limit = changed_limit(self._limit, allowed_messages=allowed_messages, interval=interval)
         self.rate_limit = self._limit
         if self._gate.rate is not None:
             self._gate.rate.update(self._limit.allowed_messages, self._limit.interval, reset=reset)
-        if self._runtime is not None:
-            for source in [*self._runtime.stages.sources, self._runtime.stages.submissions]:
+        runtime = self._life.runtime
+        if runtime is not None:
+            for source in [*runtime.stages.sources, runtime.stages.submissions]:
                 source.wake.set()
 
     def set_concurrency(self, *, processors: int) -> None:
@@ -554,26 +375,11 @@ class Pipeline(Generic[T]):
             OptionsError: not a positive number, or the processors are partitioned: a key's owner must not change.
             PipelineNotRunning: the pipeline does not run, or is draining.
         """
-        runtime = self._needs_running("set_concurrency")
+        runtime = self._life.needs_running("set_concurrency")
         if runtime.draining:
             raise PipelineNotRunning(f"set_concurrency(): pipeline {self.name!r} is draining")
-        options = load(Processors, {**_set_fields(self.processors), "concurrency": processors}, ("processors",))
-        key_of = self.partition_by if options.partition_by is INHERIT else options.partition_by
-        if key_of is not None:
-            raise OptionsError(
-                ("processors", "concurrency"),
-                "cannot change while the pipeline runs, because partition_by gives each key to one processor by their "
-                "number; stop the pipeline and start it with the new one",
-            )
-        self.processors = options
-        names, meter = batcher_names(self.batchers), self._meters["processors"]
-        fresh = resize(
-            runtime.stages,
-            lambda index: Processor(runtime.shared, index, meter, names, options.timeout),
-            options,
-        )
-        for processor in fresh:
-            runtime.start_worker(processor)
+        self.processors = resized(self.processors, processors, self.partition_by)
+        resize_pool(runtime, self.processors, self.batchers, self._meters["processors"])
 
     @property
     def is_paused(self) -> bool:
@@ -582,38 +388,11 @@ class Pipeline(Generic[T]):
 
     async def pause(self) -> None:
         """Stop reading the sources, and give back what was not started where the source takes it back."""
-        runtime = self._needs_running("pause")
-        self._gate.paused = True
-        await self._tell_sources(runtime)
-        await runtime.shared.settler.give_back_aside(runtime.stages.take_unstarted())
+        await set_paused(self._life.needs_running("pause"), self._gate, paused=True)
 
     async def resume(self) -> None:
         """Read the sources again."""
-        runtime = self._needs_running("resume")
-        self._gate.paused = False
-        await self._tell_sources(runtime)
-
-    async def _tell_sources(self, runtime: Runtime) -> None:
-        async with asyncio.TaskGroup() as group:
-            for source in runtime.stages.sources:
-                group.create_task(source.set_paused(paused=self._gate.closed))
-        runtime.stages.submissions.wake.set()
-
-    def _needs_runtime(self, call: str) -> Runtime:
-        if self._runtime is None:
-            raise PipelineNotRunning(f"{call}(): pipeline {self.name!r} is {self.state}; start it first")
-        return self._runtime
-
-    def _needs_running(self, call: str) -> Runtime:
-        runtime = self._needs_runtime(call)
-        if not self.is_running:
-            raise PipelineNotRunning(f"{call}(): pipeline {self.name!r} is {self.state}")
-        return runtime
-
-    def _refuse_inside(self, call: str) -> None:
-        task = asyncio.current_task()
-        if task is not None and (task is self._root or (self._runtime is not None and self._runtime.owns(task))):
-            raise CalledInsideCallback(call)
+        await set_paused(self._life.needs_running("resume"), self._gate, paused=False)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self.name!r} {self.state}>"

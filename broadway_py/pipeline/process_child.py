@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from queue import SimpleQueue
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any, Final
 
 from broadway_py._core.settlement import not_returned, returned_list_problem, returned_one_problem
@@ -121,8 +121,7 @@ def _make(recipe: Recipe, link: _Link) -> Any:
             name=recipe.name,
             context=context,
             request_stop=lambda: link.send(Kind.STOP),
-            _state="running",
-            _runtime=None,
+            _life=SimpleNamespace(state="running", runtime=None),  # what its properties and its repr look at
         )
         if pipeline.setup_worker is not None:
             pipeline.setup_worker()

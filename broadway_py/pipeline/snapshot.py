@@ -7,8 +7,9 @@ from typing import Any
 
 from broadway_py._core.histogram import Histogram
 from broadway_py._core.ledger import Ledger
+from broadway_py.pipeline.gate import Gate
 from broadway_py.pipeline.runtime import Runtime
-from broadway_py.pipeline.source import Gate, Source
+from broadway_py.pipeline.source import Source
 from broadway_py.pipeline.stats import Distribution, PipelineState, PipelineStats, ProducerStats, StageStats
 from broadway_py.pipeline.worker import Meter, Worker
 

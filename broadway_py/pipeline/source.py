@@ -4,80 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from broadway_py import telemetry
 from broadway_py._core.backoff import Backoff
-from broadway_py._core.ledger import Ledger, Receipt
-from broadway_py._core.rate import Rate
+from broadway_py._core.ledger import Ledger
 from broadway_py.errors import PipelineCrashed, ProducerError, SourceRefused
 from broadway_py.log import logger
 from broadway_py.message import Message
+from broadway_py.pipeline.gate import Gate
+from broadway_py.pipeline.intake import Intake
+from broadway_py.pipeline.producer_calls import CANCELLED_BY_LIBRARY, CLOSE_S, done_unless_stopped, passing_cancellation
 from broadway_py.pipeline.settler import can_give_back
-from broadway_py.pipeline.worker import Meter, Shared, Worker, transform
-from broadway_py.producer import Producer
-from broadway_py.stage import Outlet, Wake
+from broadway_py.pipeline.worker import Meter, Shared, Worker
+from broadway_py.producer import Delays, Producer
+from broadway_py.stage import Inlet, Outlet
 
-__all__ = ["Gate", "Source"]
+__all__ = ["Source"]
 
 log = logger("broadway_py.pipeline")
 
 #: A source that refused us is asked again no sooner than this: repeated wrong passwords lock accounts.
 _REFUSED_WAIT_S = 10.0
-#: How long a broken copy may take to close before the next one is opened.
-_CLOSE_S = 5.0
-_CANCELLED_BY_LIBRARY = "the client library cancelled the call, as it does when a connection dies"
-
-
-async def passing_cancellation(work: Awaitable[None]) -> None:
-    """Await a producer's *work*; a cancellation that nobody asked for becomes a :class:`ProducerError`."""
-    try:
-        await work
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        raise ProducerError(_CANCELLED_BY_LIBRARY) from None
-
-
-class Gate:
-    """The rate limit, the pause and the breaker of one pipeline, as its sources see them."""
-
-    def __init__(self, rate: Rate | None) -> None:
-        self.rate = rate
-        self.paused = False
-        #: The breaker is not closed: only probes go through.
-        self.broken = False
-        self._most_bytes: int | None = None
-        self._ledgers: Sequence[Ledger] = ()
-        self._wakes: Sequence[Wake] = ()
-        self._was_full = False
-        #: Seconds that sources spent waiting for the rate limit.
-        self.waited_seconds = 0.0
-
-    def cap_bytes(self, most: int, ledgers: Sequence[Ledger], wakes: Sequence[Wake]) -> None:
-        """Let nothing be fetched while *ledgers* hold *most* bytes or more; *wakes* are set when they no longer do."""
-        self._most_bytes, self._ledgers, self._wakes = most, ledgers, wakes
-
-    @property
-    def full(self) -> bool:
-        """True while as many bytes are in flight as may be."""
-        if self._most_bytes is None:
-            return False
-        self._was_full = sum(ledger.bytes_in_flight for ledger in self._ledgers) >= self._most_bytes
-        return self._was_full
-
-    def look_at_bytes(self) -> None:
-        """Something was settled: the sources that waited for room may go on."""
-        if self._was_full and not self.full:
-            for wake in self._wakes:
-                wake.set()
-
-    @property
-    def closed(self) -> bool:
-        """True when nothing may be fetched."""
-        return self.paused or self.broken
 
 
 class Source(Worker):
@@ -88,6 +37,7 @@ class Source(Worker):
         description: the user's producer object.
         ledger: the producer's books, shared by its copies.
         gate: rate limit and pause.
+        meter: of the processors, in front of whom a message has failed that never reached them.
         index: position among the copies.
         capacity: how many messages this copy's share of the pipeline holds.
         fail_fast: raise when the very first attempt to open fails.
@@ -101,6 +51,7 @@ class Source(Worker):
         description: Producer,
         ledger: Ledger,
         gate: Gate,
+        meter: Meter,
         *,
         index: int,
         capacity: int,
@@ -108,7 +59,7 @@ class Source(Worker):
         transformer: Callable[[Message[Any]], object] | None,
         internal: bool = False,
     ) -> None:
-        super().__init__(shared, f"producer:{ledger.producer}", index, Meter())
+        super().__init__(shared, f"producer:{ledger.producer}", index, meter)
         self.ledger = ledger
         self.outlet: Outlet[Message[Any]]
         #: Set once the first copy is open.
@@ -122,7 +73,7 @@ class Source(Worker):
         self._capacity = capacity
         self._gate = gate
         self._fail_fast = fail_fast
-        self._transformer = transformer
+        self._intake = Intake(shared.name, index, ledger, shared.clock, transformer)
         self._internal = internal
         self._copy: Producer | None = None
         self._lost: ProducerError | None = None
@@ -142,7 +93,7 @@ class Source(Worker):
 
     async def run(self) -> None:
         """Fetch until the source ends or a stop was asked for. The last copy stays open: see :meth:`close`."""
-        backoff = Backoff()
+        backoff = self._description.backoff() or Backoff()
         while not self._stop.is_set() and not self.cut:
             opened_at: float | None = None
             try:
@@ -170,9 +121,10 @@ class Source(Worker):
             lost=lambda error: self._report_lost(copy, error),
         )
         copy.clock = self.shared.clock
+        copy.failure = None if self.shared.desk is None else self.shared.desk.plan
         self._lost = None
         self._preparing = None
-        if not await self._unless_stopped(copy.open()):
+        if not await done_unless_stopped(copy.open(), self._stop):
             return None
         self.connected, self.trouble = True, None
         self.opened.set()
@@ -188,24 +140,7 @@ class Source(Worker):
             self._lost = error
             self.wake.set()
 
-    async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
-        """Do *work*; False when a stop came first, and *work* was called off."""
-        doing = asyncio.ensure_future(work)
-        stopping = asyncio.ensure_future(self._stop.wait())
-        try:
-            await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if not doing.done():
-                return False
-            if doing.cancelled():
-                raise ProducerError(_CANCELLED_BY_LIBRARY)
-            doing.result()
-            return True
-        finally:
-            for task in (doing, stopping):
-                task.cancel()
-            await asyncio.wait({doing, stopping}, timeout=_CLOSE_S)
-
-    async def _fail_over(self, error: ProducerError, backoff: Backoff, lasted_s: float) -> None:
+    async def _fail_over(self, error: ProducerError, backoff: Delays, lasted_s: float) -> None:
         """Close what is broken, say so, wait."""
         if self._fail_fast and not self.opened.is_set():
             await self._close_broken()
@@ -217,11 +152,16 @@ class Source(Worker):
         self.connected, self.trouble = False, str(error)
         telemetry.execute("broadway.producer.lost", self._now(), {**self._about(), "reason": str(error)})
         wait_s = backoff.failed(lasted_s, _REFUSED_WAIT_S if isinstance(error, SourceRefused) else 0.0)
+        if wait_s == math.inf:
+            await self._close_broken()
+            raise PipelineCrashed(
+                f"producer {self.ledger.producer!r} was lost, and its back-off says to stop: {error}"
+            ) from error
         self._log.warning("the source is away; trying again", reason=str(error), wait_seconds=round(wait_s, 2))
         await self._close_broken()
         until = self.shared.clock.monotonic() + wait_s
         while not self._stop.is_set() and not self.cut and self.shared.clock.monotonic() < until:
-            if self._rest:
+            if self._rest and self._may_start:
                 # Messages of the lost copy: the broker has them again, but whoever cannot redeliver has not.
                 await self._wait_for_rate(until)
             else:
@@ -233,7 +173,7 @@ class Source(Worker):
         while not self._stop.is_set() and not self.cut:
             if self._lost is not None:
                 raise self._lost
-            if self._rest:
+            if self._rest and self._may_start:
                 await self._wait_for_rate()
             elif gate.paused or (gate.broken and not self._probing) or outlet.demand <= 0 or gate.full:
                 await self.wake.wait()
@@ -255,7 +195,7 @@ class Source(Worker):
                     await asyncio.sleep(0)
 
     async def _fetch(self, copy: Producer, demand: int) -> Sequence[Message[Any]] | None:
-        self._in_callback = True
+        self.in_callback = True
         try:
             if not self._probing:
                 return await copy.handle_demand(demand)
@@ -270,20 +210,15 @@ class Source(Worker):
         except asyncio.CancelledError:
             if self.was_cut():
                 return []
-            raise ProducerError(_CANCELLED_BY_LIBRARY) from None
+            raise ProducerError(CANCELLED_BY_LIBRARY) from None
         finally:
-            self._in_callback = False
+            self.in_callback = False
 
     async def _take_in(self, messages: Sequence[Message[Any]]) -> None:
         """Enter *messages* into the books and send them on, as far as stop, pause and rate limit let them."""
-        fresh = self._enter(messages)
-        probe, self._probing = self._probing, False
-        if (self._stop.is_set() and self.shared.draining) or (self._gate.closed and not probe):
-            # All of it is held, so that a cut in here finds the part that stays, too.
-            self.held = fresh
-            await self.shared.settler.give_back([message for message in fresh if can_give_back(message)])
-            fresh = [message for message in fresh if not can_give_back(message)]
-            self.held = ()
+        fresh = self._intake.enter(messages)
+        if (self._stop.is_set() and self.shared.draining) or self._gate.closed:
+            fresh = await self._keep_back(fresh)
         rate = self._gate.rate
         if self._rest:
             self._rest += fresh
@@ -293,51 +228,48 @@ class Source(Worker):
             fresh, self._rest = fresh[:granted], fresh[granted:]
         self._dispatch(fresh)
 
+    async def _keep_back(self, fresh: list[Message[Any]]) -> list[Message[Any]]:
+        """Give back what must not start now; what is left to start at once. What has to wait waits here."""
+        is_broken = self._gate.broken and not self.shared.draining
+        first = 1 if is_broken and self._probing and not self._rest else 0
+        # All of it is held, so that a cut in here finds the part that stays, too.
+        self.held = fresh
+        await self.give_back([message for message in fresh[first:] if can_give_back(message)])
+        stay = [*fresh[:first], *(message for message in fresh[first:] if not can_give_back(message))]
+        self.held = ()
+        if is_broken:
+            self._rest += stay
+            return []
+        return stay
+
+    @property
+    def _may_start(self) -> bool:
+        """True when what is here may be sent on: all of it, or, while the breaker is not closed, one that probes."""
+        gate = self._gate
+        return not gate.broken or (self._probing and not gate.paused)
+
+    def hold_back(self, inlets: Iterable[Inlet[Message[Any]]]) -> None:
+        """The breaker has opened: what waits in *inlets* and came from here waits here, in the same order."""
+        if not self.outlet.closed:
+            # First, or it would fill the places that get free.
+            backlog = self.outlet.take_backlog()
+            waiting = [message for inlet in inlets for message in inlet.remove(lambda _: True, self.outlet)]
+            self._rest = [*waiting, *backlog, *self._rest]
+
     def _dispatch(self, messages: list[Message[Any]]) -> None:
         if messages:
             self.held = messages
             self.outlet.dispatch(messages)
             self.held = ()
 
-    def _enter(self, messages: Sequence[Any]) -> list[Message[Any]]:
-        fresh: list[Message[Any]] = []
-        size = redelivered = 0
-        receipt = Receipt(self.ledger, self.shared.clock.monotonic())
-        for message in messages:
-            if not isinstance(message, Message) or message._receipt is not None:
-                self._refuse(message)
-                continue
-            message._receipt = receipt
-            size += message.size
-            metadata = message.metadata
-            if metadata and metadata.get("redelivered"):
-                redelivered += 1
-            fresh.append(message)
-        if fresh:
-            self.ledger.receive(receipt, len(fresh), size, redelivered)
-            if self._transformer is not None:
-                transform(fresh, self._transformer)
-        return fresh
-
-    def _refuse(self, thing: object) -> None:
-        if isinstance(thing, Message):
-            self._log.error(
-                "the producer returned a message that is in a pipeline already; it was left out",
-                message_id=thing.id,
-            )
-        else:
-            self._log.error(
-                "the producer returned something that is no Message; it was left out",
-                expected="broadway_py.Message",
-                got=type(thing).__name__,
-            )
-
     async def _wait_for_rate(self, until: float = math.inf) -> None:
         """Let through what the rate allows; if that is nothing, wait for it, or for *until*."""
         rate, clock = self._gate.rate, self.shared.clock
         now = clock.monotonic()
-        granted = len(self._rest) if rate is None else rate.take(len(self._rest), now)
+        most = 1 if self._gate.broken and not self.shared.draining else len(self._rest)
+        granted = most if rate is None else rate.take(most, now)
         if granted:
+            self._probing = False
             ready, self._rest = self._rest[:granted], self._rest[granted:]
             self._dispatch(ready)
         elif rate is not None:
@@ -367,14 +299,14 @@ class Source(Worker):
     async def _end_copy(self, copy: Producer) -> None:
         """Let the copy stop fetching and give back what it holds, and take in what it handed over meanwhile."""
         preparing = self._prepare_for_draining(copy)
-        self._in_callback = True
+        self.in_callback = True
         try:
             await preparing
         except asyncio.CancelledError:
             preparing.cancel()
             self.was_cut()
         finally:
-            self._in_callback = False
+            self.in_callback = False
         late = copy.end_draining()
         if late:
             await self._take_in(late)
@@ -385,7 +317,7 @@ class Source(Worker):
             await self._end_copy(self._copy)
         while not self.cut:
             if self.shared.draining:
-                await self.shared.settler.give_back(self.take_unstarted())
+                await self.give_back(self.take_unstarted())
             if self._rest:
                 await self._wait_for_rate()
             elif self.outlet.backlog:
@@ -404,11 +336,11 @@ class Source(Worker):
         late = copy.end_draining()
         if late and self._ended:
             # The processors are gone: given back, or failed as stopped where that cannot be.
-            await self.shared.settler.give_back(self._enter(late))
+            await self.give_back(self._intake.enter(late))
         elif late:
             await self._take_in(late)
         try:
-            async with self.shared.clock.timeout(_CLOSE_S):
+            async with self.shared.clock.timeout(CLOSE_S):
                 await passing_cancellation(copy.close())
         except Exception as error:  # noqa: BLE001  # it is broken: what matters is the next copy
             self._log.debug("closing a broken producer raised", exception=type(error).__name__)
@@ -427,6 +359,12 @@ class Source(Worker):
                 await passing_cancellation(copy.pause() if paused else copy.resume())
             except ProducerError as error:
                 self._report_lost(copy, error)
+
+    def resize(self, capacity: int) -> None:
+        """The pipeline can hold *capacity* messages of this copy from now on."""
+        self._capacity = capacity
+        if self._copy is not None and self.connected:
+            self._copy.resize(capacity)
 
     def probe(self) -> None:
         """Let one message through although the breaker is open."""

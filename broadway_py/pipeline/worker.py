@@ -13,10 +13,12 @@ from broadway_py import telemetry
 from broadway_py._core.histogram import BATCH_SIZE_BOUNDS, SECONDS_BOUNDS, Histogram
 from broadway_py._core.ledger import Ledger
 from broadway_py.clock import Clock, Timer
+from broadway_py.errors import MalformedMessage
 from broadway_py.message import BatchTrigger, Cause, Failed, Message
 from broadway_py.pipeline.failure_desk import FailureDesk
 from broadway_py.pipeline.failure_log import FailureLog
-from broadway_py.pipeline.settler import Settler, can_give_back
+from broadway_py.pipeline.settler import Settler, will_be_stopped
+from broadway_py.pipeline.spans import Span
 from broadway_py.pipeline.threads import CallbackThreads
 from broadway_py.stage import Inlet, Wake
 
@@ -87,7 +89,8 @@ class Worker:
         self.busy_since: float | None = None
         #: True once the drain has run out of time: finish nothing more.
         self.cut = False
-        self._in_callback = False
+        #: Code of the user runs in our task: what cuts it off must cancel.
+        self.in_callback = False
         self.timeout_s = timeout_s
         #: Where the layer's callback runs with ``executor="process"``; None: in this process.
         self.process = None if shared.processes is None else shared.processes.make(layer, self.name, timeout_s)
@@ -112,16 +115,18 @@ class Worker:
         raise NotImplementedError
 
     def forget(self) -> None:
-        """After a crash: nothing is in hand any more."""
+        """After a crash: nothing is in hand any more, and no call is running."""
         self.held = ()
         self.busy_since = None
-        self._in_callback = False
+        self.in_callback = False
+        self._deadline = math.inf
+        self._timed_out = False
 
     def cut_off(self) -> None:
         """Stop what user code is running here; a settlement under way is left alone."""
         self.cut = True
         self.wake.set()
-        if self._in_callback and self.task is not None:
+        if self.in_callback and self.task is not None:
             self.task.cancel()
 
     def begin_call(self) -> None:
@@ -173,6 +178,18 @@ class Worker:
             await self.wake.wait()
         return not self.stuck
 
+    async def wait_aside(self, inlet: Inlet[Any]) -> None:
+        """Wait for the slot after *inlet* has stepped aside, and join again.
+
+        The drain does not wait for the thread. Then this worker joins only where nobody else is left, so that what
+        still comes is turned away rather than kept.
+        """
+        is_free = False
+        try:
+            is_free = await self.wait_for_slot()
+        finally:
+            inlet.rejoin(where_needed=not is_free)
+
     async def nothing_comes(self, inlet: Inlet[Any]) -> bool:
         """True when *inlet* is finished; else wait until something has changed."""
         if not inlet.finished:
@@ -202,58 +219,39 @@ class Worker:
         """Run the user's callback *name*: in this task, or in a thread when it is a plain function."""
         callbacks = self.shared.callbacks
         callback: Callable[..., Any] = getattr(callbacks, name)
-        self._in_callback = True
+        self.in_callback = True
         try:
             if callbacks.is_async[name]:
                 return await callback(*arguments)
             result = await self.shared.threads.run(lambda: callback(*arguments), self.came_back)
             return await result if inspect.isawaitable(result) else result
         finally:
-            self._in_callback = False
+            self.in_callback = False
 
-    async def retry_in_place(self, failed: Sequence[Message[Any]]) -> list[Message[Any]]:
-        """Where order counts: wait, and make those of *failed* fresh that are to be tried again here; those.
+    def note_stopped(self, message: Message[Any]) -> None:
+        """Count a message that fails because it cannot be given back."""
+        self.meter.failed["stopped" if message.status is None else message.status.cause] += 1
 
-        Nothing is tried again once the drain has begun: what can be given back is, the rest fails.
+    async def give_back(self, messages: Sequence[Message[Any]]) -> None:
+        """Give *messages* back without a decision; those that cannot be given back fail here, as stopped."""
+        for message in filter(will_be_stopped, messages):
+            self.note_stopped(message)
+        await self.shared.settler.give_back(messages)
+
+    async def conclude(
+        self, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]], *, of_children: bool = False
+    ) -> None:
+        """The end of a round: ``handle_failed`` for the failed ones, then the settlement of both.
+
+        With *of_children* they are parents, whose outcome is that of their children.
         """
-        desk = self.shared.desk
-        if desk is None or not desk.ordered or self.shared.draining:
-            return []
-        delays = {id(message): desk.in_place(message) for message in failed}
-        again = [message for message in failed if delays[id(message)] is not None]
-        if not again:
-            return []
-        self.shared.failures.note(self.layer, again)
-        desk.failed_in_place(again)
-        until = self.shared.clock.monotonic() + max(delays[id(message)] or 0.0 for message in again)
-        while self.shared.clock.monotonic() < until:
-            if self.cut or self.shared.draining:
-                return []
-            await self.wake.wait_until(until, self.shared.clock)
-        if not await self.wait_for_slot():
-            return []
-        for message in again:
-            message.attempt = (message.attempt or 1) + 1
-            message._status = None
-            message._children = None
-        return again
-
-    def called_off(self, failed: Sequence[Message[Any]]) -> list[Message[Any]]:
-        """Where order counts: those of *failed* that the drain keeps from being tried again, and can be given back."""
-        desk = self.shared.desk
-        if desk is None or not desk.ordered or not (self.cut or self.shared.draining):
-            return []
-        return [message for message in failed if can_give_back(message) and desk.in_place(message) is not None]
-
-    async def conclude(self, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]) -> None:
-        """The end of a round: ``handle_failed`` for the failed ones, then the settlement of both."""
         if failed:
             for message in failed:
                 self.meter.failed[message.status.cause] += 1  # type: ignore[union-attr]  # failed messages have a status
             self.shared.failures.note(self.layer, failed)
             if self.shared.callbacks.handle_failed is not None:
                 await self._handle_failed(failed)
-        await self.shared.settler.settle(successful, failed)
+        await self.shared.settler.settle(successful, failed, of_children=of_children)
 
     async def _handle_failed(self, failed: Sequence[Message[Any]]) -> None:
         statuses = [message.status for message in failed]
@@ -281,38 +279,12 @@ class Worker:
         self.shared.failures.callback_failed("handle_failed", self.layer, error)
 
 
-class Span:
-    """A pair of telemetry events around a piece of work."""
-
-    __slots__ = ("_event", "_metadata", "_shared", "_started")
-
-    def __init__(self, worker: Worker, event: str, metadata: dict[str, Any]) -> None:
-        shared = self._shared = worker.shared
-        self._event = event
-        self._started = shared.clock.monotonic()
-        self._metadata = {"pipeline": shared.name, "index": worker.index, "context": shared.context, **metadata}
-        telemetry.execute(
-            f"{event}.start", {"system_time": shared.clock.wall(), "monotonic_time": self._started}, self._metadata
-        )
-
-    def stop(self, **results: Any) -> None:
-        """The work ended."""
-        self._end("stop", results)
-
-    def exception(self, error: BaseException) -> None:
-        """The work raised."""
-        self._end("exception", {"exception": error})
-
-    def _end(self, kind: str, more: dict[str, Any]) -> None:
-        now = self._shared.clock.monotonic()
-        measured = {"duration": now - self._started, "monotonic_time": now}
-        telemetry.execute(f"{self._event}.{kind}", measured, {**self._metadata, **more})
-
-
 def failure_from(error: BaseException) -> Failed:
     """The status of a message whose callback let *error* out."""
     if isinstance(error, asyncio.CancelledError):
         return Failed("cancelled", "the callback was cancelled, and not by the pipeline", error)
+    if isinstance(error, MalformedMessage):
+        return Failed("invalid", str(error), error)
     try:
         text = str(error)
     except Exception:  # noqa: BLE001  # an error that cannot say what it is

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from broadway_py.errors import OptionsError, did_you_mean
 from broadway_py.log import logger
-from broadway_py.producer import Producer
+from broadway_py.producer import Delays, FailurePlan, Producer
 
 __all__ = ["ENTRY_POINT_GROUP", "arguments", "build", "build_all", "kinds", "producer_class"]
 
@@ -108,6 +108,23 @@ class _FromFiles(Producer):
         self.name = self._last.name or type(self._last).__name__.removesuffix("Producer").lower()
         self.concurrency = self._last.concurrency
         self.keeps_keys_apart = self._last.keeps_keys_apart
+        self.says_what_failing_means = self._last.says_what_failing_means
+
+    def backoff(self) -> Delays | None:
+        """As the producer says."""
+        return self._last.backoff()
+
+    def check_failure(self, plan: FailurePlan | None) -> None:
+        """As the producer says."""
+        self._last.check_failure(plan)
+
+    def most_in_flight(self, capacity: int) -> int | None:
+        """As the producer says."""
+        return self._last.most_in_flight(capacity)
+
+    def for_order(self) -> Any:
+        """One whose copies are what the producer makes of itself for order."""
+        return _FromFiles(lambda: self._make().for_order())
 
     def copy(self, **place: Any) -> Any:
         """A copy of the producer that the settings describe now."""

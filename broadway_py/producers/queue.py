@@ -70,7 +70,8 @@ class QueueProducer(Producer):
         path: the file; made if it is missing.
         queue: the queue in the file; made if it is new.
         visibility: how long a reader may stand still before others get what it holds, in seconds.
-        on_failure: ``"dead_letter"`` keeps failed messages in the file, ``"drop"`` removes them. For one message:
+        on_failure: ``"dead_letter"`` (None) keeps failed messages in the file, ``"drop"`` removes them. When it is
+            given it goes before the default failure policy. For one message:
             ``message.configure_ack(on_failure="drop")``.
         partitioned: True: each key (see :meth:`broadway_py.queue.Queue.put`) is in the hands of one reader at a time.
             When readers come and go, keys move between them, each once its last message is settled. Every reader of
@@ -91,20 +92,22 @@ class QueueProducer(Producer):
         queue: str,
         visibility: float | str = 30.0,
         *,
-        on_failure: OnFailure = "dead_letter",
+        on_failure: OnFailure | None = None,
         partitioned: bool = False,
         name: str | None = None,
         concurrency: int = 1,
     ) -> None:
+        said = {} if on_failure is None else {"on_failure": on_failure}
         self.options = QueueOptions(
             path=path,
             queue=queue,
             visibility=visibility,
-            on_failure=on_failure,
             partitioned=partitioned,
             name=name,
             concurrency=concurrency,
+            **said,
         )
+        self.says_what_failing_means = on_failure is not None
         self.name = self.options.name
         self.concurrency = self.options.concurrency
         self.keeps_keys_apart = self.options.partitioned
@@ -187,7 +190,8 @@ class QueueProducer(Producer):
         metadata["queue"] = self.options.queue
         metadata["enqueued_at"] = row.enqueued_at
         metadata["redelivered"] = row.attempts > 1
-        receipt = Receipt(Held(row.id, row.lease), self.options.on_failure)
+        said_by: Literal["source"] | None = "source" if self.says_what_failing_means else None
+        receipt = Receipt(Held(row.id, row.lease), self.options.on_failure, said_by)
         message = Message(row.payload, metadata, Acknowledgement(self._acknowledger, None, receipt))
         message.attempt = row.attempts
         return message
@@ -243,6 +247,8 @@ class Receipt(NamedTuple):
 
     held: Held
     on_failure: OnFailure
+    #: Who said so: nobody, the settings of the producer, or ``configure_ack`` of this message.
+    said_by: Literal["source", "message"] | None = None
 
 
 class QueueAcknowledger(Acknowledger):
@@ -283,6 +289,11 @@ class QueueAcknowledger(Acknowledger):
         buried = [_buried(message.acknowledgement.data.held, message) for message in messages]
         await self._settle(self._consumer.settle((), buried, self._pipeline), messages)
 
+    def failure_said_by(self, data: Any) -> Literal["source", "message"] | None:
+        """``on_failure`` of the producer, when it was given, or ``configure_ack(on_failure=…)``."""
+        receipt: Receipt = data
+        return receipt.said_by
+
     def outcome_of_failed(self, data: Any) -> Outcome:
         """Dead-lettered or dropped, as ``on_failure`` says."""
         return "dropped" if data.on_failure == "drop" else "dead_lettered"
@@ -295,7 +306,7 @@ class QueueAcknowledger(Acknowledger):
                 raise ValueError(f"configure_ack({option}=…): the embedded queue knows on_failure only")
             if value not in get_args(OnFailure):
                 raise ValueError(f"configure_ack(on_failure=…) takes 'dead_letter' or 'drop', got {value!r}")
-            receipt = receipt._replace(on_failure=value)
+            receipt = receipt._replace(on_failure=value, said_by="message")
         return receipt
 
     async def _settle(self, settling: Any, messages: Sequence[Message[Any]]) -> None:

@@ -24,11 +24,11 @@ class Edge(Generic[T]):
         self.outlet = outlet
         self.inlet = inlet
         self.credit = credit
-        #: False once the consumer has unsubscribed.
+        #: False while the consumer has stepped aside, and once it has unsubscribed.
         self.active = True
 
     def ask(self, count: int) -> None:
-        """Ask the producer for *count* more; nothing happens once unsubscribed."""
+        """Ask the producer for *count* more; nothing happens while this is not active."""
         if self.active:
             self.outlet.ask(self, count)
 
@@ -83,14 +83,22 @@ class Inlet(Generic[T]):
         """The events that were not taken yet."""
         return (event for _, chunk, _ in self._items for event in chunk)
 
-    def remove(self, unwanted: Callable[[T], bool]) -> list[T]:
-        """Take out the waiting events for which *unwanted* is true, and ask for others in their place."""
+    def remove(self, unwanted: Callable[[T], bool], outlet: Outlet[T] | None = None) -> list[T]:
+        """Take out the waiting events for which *unwanted* is true, and ask for others in their place.
+
+        Args:
+            unwanted: says which.
+            outlet: only those that came from there; None: from anywhere.
+        """
         removed: list[T] = []
         kept: deque[tuple[Edge[T], Sequence[T], int]] = deque()
         last: dict[Edge[T], int] = {}
         asks: list[tuple[Edge[T], int]] = []
         for edge, chunk, ask_after in self._items:
-            stay = [event for event in chunk if not unwanted(event)]
+            if outlet is not None and edge.outlet is not outlet:
+                stay = list(chunk)
+            else:
+                stay = [event for event in chunk if not unwanted(event)]
             if len(stay) != len(chunk):
                 removed.extend(event for event in chunk if unwanted(event))
             if stay:
@@ -106,6 +114,34 @@ class Inlet(Generic[T]):
         for edge, count in asks:
             edge.ask(count)
         return removed
+
+    def step_aside(self, more: Sequence[T] = ()) -> Sequence[T]:
+        """Want nothing until :meth:`rejoin`: what waits here, and *more*, goes to the other consumers.
+
+        What came from a producer that has ended stays here; so does *more* when all have: it is given back.
+        """
+        for edge in self.edges:
+            edge.outlet.suspend(edge)
+        stay: deque[tuple[Edge[T], Sequence[T], int]] = deque()
+        leave: dict[Edge[T], list[T]] = {}
+        for edge, chunk, ask_after in self._items:
+            if edge in self.edges:
+                leave.setdefault(edge, []).extend(chunk)
+            else:
+                stay.append((edge, chunk, ask_after))
+        self._items = stay
+        if more and self.edges:
+            leave.setdefault(next(iter(self.edges)), [])[:0] = more
+            more = ()
+        for edge, events in leave.items():
+            edge.outlet.dispatch(events)
+        return more
+
+    def rejoin(self, *, where_needed: bool = False) -> None:
+        """Want as much as at the start again; with *where_needed*, only of producers that nobody else asks."""
+        for edge in self.edges:
+            if not edge.active and not (where_needed and edge.outlet.is_served):
+                edge.outlet.resume(edge)
 
 
 class Outlet(Generic[T]):
@@ -128,10 +164,27 @@ class Outlet(Generic[T]):
 
     def unsubscribe(self, edge: Edge[T]) -> None:
         """A consumer leaves: it gets nothing more, and what it had asked for is kept for the next who asks."""
-        edge.active = False
+        if edge.active:
+            self.suspend(edge)
         self._edges.remove(edge)
-        self._dispatcher.cancel(edge)
         edge.inlet.ended(edge)
+
+    def suspend(self, edge: Edge[T]) -> None:
+        """A consumer wants nothing for now; what it had asked for is kept for the next who asks."""
+        edge.active = False
+        self._dispatcher.cancel(edge)
+
+    def resume(self, edge: Edge[T]) -> None:
+        """A consumer that was suspended asks as it did at first."""
+        edge.active = True
+        edge.credit.outstanding = edge.credit.max_demand
+        self._dispatcher.subscribe(edge)
+        self.ask(edge, edge.credit.max_demand)
+
+    @property
+    def is_served(self) -> bool:
+        """True while a consumer takes what is sent."""
+        return any(edge.active for edge in self._edges)
 
     @property
     def backlog(self) -> int:

@@ -168,7 +168,7 @@ class ProducerContract:
         await harness.publish(bodies(30))
         async with opened(harness.producer()) as copy:
             messages = await take(copy, 30)
-            assert all(type(message) is Message for message in messages)
+            assert all(isinstance(message, Message) for message in messages)
             assert data(messages) == bodies(30)
             await settle(messages)
 

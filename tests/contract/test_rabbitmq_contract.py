@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 
 import pytest
 
 from broadway_py.producer import Producer
 from broadway_py.producers.rabbitmq import RabbitMQProducer
 from tests.contract.producer_contract import Harness, ProducerContract
+from tests.support.certificates import Authority
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.rabbitmq_node import PASSWORD
 
 
 class RabbitMQHarness(Harness):
-    """One queue in a virtual host of the test's own; what is rejected goes to ``work.dead``."""
+    """One queue in a virtual host of the test's own; what is rejected goes to ``work.dead``.
+
+    Args:
+        broker: where it is.
+        url: how the producer gets there; None: without TLS.
+    """
 
     secret = PASSWORD
 
-    def __init__(self, broker: RabbitMQ) -> None:
+    def __init__(self, broker: RabbitMQ, url: str | None = None) -> None:
         self.broker = broker
+        self.url = url or broker.url
 
     async def publish(self, bodies: Sequence[bytes]) -> None:
         await self.broker.publish(bodies)
 
     def producer(self) -> Producer:
-        return RabbitMQProducer("work", self.broker.url)
+        return RabbitMQProducer("work", self.url)
 
     async def ready_count(self) -> int:
         return (await self.broker.counts()).ready
@@ -45,3 +53,19 @@ class TestRabbitMQProducer(ProducerContract):
     async def harness(self, rabbitmq: RabbitMQ) -> Harness:
         await rabbitmq.declare_with_dead_letters()
         return RabbitMQHarness(rabbitmq)
+
+
+@pytest.mark.integration
+class TestRabbitMQProducerOverTLS(ProducerContract):
+    """The same, over a connection that nobody can listen to."""
+
+    @pytest.fixture
+    async def harness(self, rabbitmq: RabbitMQ, tmp_path: Path) -> AsyncIterator[Harness]:
+        await rabbitmq.declare_with_dead_letters()
+        authority = Authority(tmp_path)
+        broker = authority.issue("broker")
+        if rabbitmq.node is None:
+            pytest.skip("this test makes a port for TLS: unset BROADWAY_TEST_AMQP_URL, so that we start our own broker")
+        with rabbitmq.node.tls_listener(broker.certificate, broker.key) as port:
+            url = rabbitmq.through(port).replace("amqp:", "amqps:")
+            yield RabbitMQHarness(rabbitmq, f"{url}?cafile={authority.file}")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broadway_py._core.backoff import Backoff
+from broadway_py._core.backoff import Backoff, BackoffKind
 from broadway_py._core.restarts import Restarts
+from tests.support.conformance import conforms
 
 
 def ceiling(low: float, high: float) -> float:
@@ -93,3 +97,71 @@ def test_a_restart_is_allowed_when_the_window_holds_no_more_than_the_most(most: 
         recent = sum(now - at <= 5 for at in crashes)
 
         assert restarts.crashed(float(now)) == (recent <= most)
+
+
+# --- the other kinds -------------------------------------------------------------------------------------------------
+
+
+@conforms("R-079", "R-080")
+def test_exp_doubles_from_the_first_to_the_most() -> None:
+    backoff = Backoff(0.01, 0.1, kind="exp")
+
+    assert [backoff.failed() for _ in range(6)] == [0.01, 0.02, 0.04, 0.08, 0.1, 0.1]
+
+
+@conforms("R-081")
+def test_exp_begins_anew_after_a_success_that_lasted() -> None:
+    backoff = Backoff(1.0, 30.0, kind="exp")
+    for _ in range(4):
+        backoff.failed()
+
+    assert [backoff.failed(30.0), backoff.failed()] == [1.0, 2.0]
+
+
+def test_exp_from_zero_stays_there() -> None:
+    backoff = Backoff(0.0, 30.0, kind="exp")
+
+    assert [backoff.failed() for _ in range(3)] == [0.0, 0.0, 0.0]
+
+
+@conforms("R-082", "R-083", "R-085")
+def test_rand_is_anything_between_the_two_and_never_grows() -> None:
+    backoff = Backoff(2.0, 8.0, kind="rand", uniform=random.Random(7).uniform)
+    delays = [backoff.failed(30.0 if number % 2 else 0.0) for number in range(200)]
+
+    assert all(2.0 <= delay <= 8.0 for delay in delays)
+    assert len(set(delays)) == 200
+
+
+@conforms("R-086", "R-089")
+@given(st.integers(0, 1000), st.floats(0.1, 5.0), st.floats(5.0, 100.0))
+def test_rand_exp_stays_between_the_two_and_begins_low(seed: int, first: float, most: float) -> None:
+    backoff = Backoff(first, most, kind="rand_exp", uniform=random.Random(seed).uniform)
+    delays = [backoff.failed() for _ in range(30)]
+
+    assert first <= delays[0] <= 3 * first
+    assert all(first <= delay <= most for delay in delays)
+    assert first <= backoff.failed(30.0) <= 3 * first
+
+
+@conforms("R-087")
+def test_rand_exp_never_falls_until_a_third_of_the_most() -> None:
+    for seed in range(50):
+        backoff = Backoff(1.0, 30.0, kind="rand_exp", uniform=random.Random(seed).uniform)
+        previous = 1.0
+        for _ in range(20):
+            delay = backoff.failed()
+            assert delay >= min(previous, 10.0)
+            previous = delay
+
+
+@conforms("R-084", "R-088")
+@pytest.mark.parametrize("kind", ["rand", "rand_exp"])
+def test_the_same_chance_gives_the_same_delays(kind: BackoffKind) -> None:
+    one, other = (Backoff(1.0, 30.0, kind=kind, uniform=random.Random(3).uniform) for _ in range(2))
+
+    assert [one.failed() for _ in range(10)] == [other.failed() for _ in range(10)]
+
+
+def test_stop_waits_for_ever() -> None:
+    assert Backoff(kind="stop").failed() == math.inf

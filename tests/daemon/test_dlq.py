@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 from broadway_py.cli import app
 from broadway_py.clock import SYSTEM_CLOCK
 from broadway_py.daemon.dlq import rate_of, replay
+from broadway_py.daemon.dlq_queue import EmbeddedLetters
 from broadway_py.errors import OptionsError
 from broadway_py.queue import Queue
 from broadway_py.storage.queue_consumer import QueueConsumer
@@ -141,7 +142,9 @@ async def test_replay_keeps_to_its_rate(tmp_path: Path) -> None:
         counts.append(count)
         moved.set()
 
-    replaying = asyncio.ensure_future(replay(file, list(range(1, 51)), 100.0, progress, clock))
+    replaying = asyncio.ensure_future(
+        replay(EmbeddedLetters(file), [str(one) for one in range(1, 51)], 100.0, progress, clock)
+    )
     for _ in range(5):
         async with asyncio.timeout(10):
             await moved.wait()
@@ -200,10 +203,7 @@ def test_purge_asks_first_when_there_is_somebody_to_ask(path: Path, monkeypatch:
         (
             ("ls", "--queue", "amqp://guest:canary@host/orders"),
             2,
-            (
-                "--queue: dlq works for the embedded queue, FILE:NAME, and not for brokers yet; "
-                "look after a broker's dead letters with its own tools"
-            ),
+            "--queue: a broker is named by --url, or by --config; --queue names a queue there",
         ),
         (("show", "9", "--queue", "{path}:orders"), 1, "no dead letter 9 in queue 'orders': see broadway dlq ls"),
         (

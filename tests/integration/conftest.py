@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,12 @@ async def hands(job: Job) -> AsyncIterator[Hands]:
 async def proxy(rabbitmq: RabbitMQ) -> AsyncIterator[FaultProxy]:
     async with FaultProxy(*rabbitmq.address) as proxy:
         yield proxy
+
+
+@pytest.fixture(autouse=True)
+def the_client_library_logs_no_objects() -> Iterator[None]:
+    """The records that pytest keeps would keep its channels alive, and what hangs on them."""
+    chatty = logging.getLogger("aiormq.channel")
+    chatty.setLevel(logging.ERROR)
+    yield
+    chatty.setLevel(logging.NOTSET)

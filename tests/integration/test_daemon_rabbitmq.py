@@ -20,12 +20,13 @@ pytestmark = pytest.mark.integration
 
 def settings(folder: Path, broker: RabbitMQ, handler: str, more: str = "") -> Path:
     path = folder / "a.yaml"
+    more_of_producer = "".join(f", {name}: {value}" for name, value in broker.settings.items())
     path.write_text(
         f"""\
 pipelines:
   orders:
     class: tests.daemon.pipelines:{handler}
-    producer: {{kind: rabbitmq, queue: work, url: "{broker.url}"}}
+    producer: {{kind: rabbitmq, queue: work, url: "{broker.url}"{more_of_producer}}}
     context: {{file: {folder}/handled}}
 {more}"""
     )
@@ -64,7 +65,7 @@ async def test_lines_that_were_sent_are_each_handled_once(tmp_path: Path, rabbit
 async def test_sending_to_a_queue_that_is_not_there_says_so(tmp_path: Path, rabbitmq: RabbitMQ) -> None:
     sent = await send(settings(tmp_path, rabbitmq, "Recorder"), ["a"])
     assert (sent.returncode, sent.stdout) == (1, "")
-    assert sent.stderr.startswith("broadway: RabbitMQ, queue 'work': NOT_FOUND - no queue 'work' in vhost")
+    assert sent.stderr.startswith(f"broadway: there is no queue 'work' on {rabbitmq.where}")
     assert sent.stderr.endswith("; 0 lines were put before that\n")
 
 

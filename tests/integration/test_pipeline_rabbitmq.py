@@ -315,6 +315,8 @@ async def test_a_wrong_way_to_settle_fails_the_message_and_is_logged(
     job: Job, hands: Hands, caplog: pytest.LogCaptureFixture, options: dict[str, str], sentence: str
 ) -> None:
     class Misconfigured(Work):
+        failure = None
+
         async def handle_message(self, message: Message[bytes]) -> None:
             message.configure_ack(**options)
 

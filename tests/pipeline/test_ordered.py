@@ -290,6 +290,23 @@ async def test_those_of_a_batch_that_failed_are_tried_again_in_place_without_the
     recorder.check_once()
 
 
+async def test_a_batch_that_raises_is_tried_again_whole_and_in_order_before_the_next_one() -> None:
+    class Raising(BatchesInOrder):
+        async def handle_batch(self, messages: list[Message[Any]], info: BatchInfo) -> None:
+            self.attempts += [(self.clock.monotonic(), message.data, message.attempt) for message in messages]
+            if any([self.fails(message) for message in messages]):  # noqa: C419  # each is to be asked
+                raise ValueError("the whole batch")
+
+    recorder = Recorder()
+    pipeline = Raising(first(2, "a1"), producer=ManualProducer(*recorder.messages(["a1", "a2", "a3", "a4"])))
+    async with running(pipeline) as clock:
+        await clock.advance(5.0)
+
+    assert pipeline.handled("a") == ["a1", "a2", "a1", "a2", "a1", "a2", "a3", "a4"]
+    assert recorder.successful == ["a1", "a2", "a3", "a4"]
+    recorder.check_once()
+
+
 async def test_a_stop_gives_back_what_waits_in_place_in_a_batch_and_settles_the_others() -> None:
     recorder = ReturningRecorder()
     pipeline = BatchesInOrder(first(9, "a1"), producer=ManualProducer(*recorder.messages(["a1", "a2"])))

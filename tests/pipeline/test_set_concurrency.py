@@ -127,7 +127,7 @@ async def test_those_that_are_gone_are_forgotten() -> None:
             await clock.advance(0.1)
             pipeline.set_concurrency(processors=1)
             await clock.advance(0.1)
-        runtime = pipeline._runtime
+        runtime = pipeline._life.runtime
         assert runtime is not None
         assert len(runtime.stages.retired) <= 4
         assert len(runtime._tasks) <= 10

@@ -78,7 +78,7 @@ class BreaksOnce(DemandDispatcher[Any, Any]):
 
 def break_outlet(pipeline: Pipeline[Any], stage: str) -> None:
     """Let the first *stage* crash when it sends something on; it must have sent nothing yet."""
-    runtime = pipeline._runtime
+    runtime = pipeline._life.runtime
     assert runtime is not None
     workers: dict[str, Any] = {
         "source": runtime.stages.sources[0],
@@ -187,6 +187,47 @@ async def test_a_processor_that_crashes_fails_what_it_had_in_hand_and_handles_wh
     assert {status.cause for status in recorder.statuses.values()} == {"crashed"}
     assert recorder.statuses[1].reason == "processors crashed: OSError"
     recorder.check_once()
+
+
+class Nameless(type):
+    """Of a value whose type cannot even say its name: crashes whoever wants to complain of it."""
+
+    @property
+    def __name__(cls) -> str:  # type: ignore[override]  # that it raises is the point
+        raise OSError("no name")
+
+
+async def test_a_crash_between_two_messages_of_a_chunk_leaves_nothing_behind_for_later_ones() -> None:
+    waiting, go_on = asyncio.Event(), asyncio.Event()
+
+    class Odd(Fragile):
+        async def handle_message(self, message: Message[Any]) -> Any:
+            if message.data == "wait":
+                waiting.set()
+                await go_on.wait()
+            return Nameless("Odd", (), {})() if message.data == "odd" else None
+
+    takes_back, stays = ReturningRecorder(), Recorder()
+    producer = ManualProducer()
+    pipeline = Odd(producer=producer, processors=Processors(concurrency=1, max_demand=10, min_demand=0))
+    async with running(pipeline) as clock:
+        producer.feed.put(takes_back.message("wait"), takes_back.message("back"), stays.message("odd"))
+        await soon(waiting.wait())
+        await soon(pipeline.pause())
+        go_on.set()
+        await clock.advance(1.0)
+        assert takes_back.returned == ["back"]
+        assert stays.failed == ["odd"]
+        # Whoever takes back what was not started must not look for a message that is long gone.
+        await soon(pipeline.pause())
+        runtime = pipeline._life.runtime
+        assert runtime is not None
+        # An identity may come again with another message, which would be left out.
+        assert runtime.stages.processors[0]._runner.taken == set()
+        await soon(pipeline.resume())
+        producer.feed.put(takes_back.message("later"))
+        await clock.advance(1.0)
+        assert takes_back.successful == ["later"]
 
 
 @conforms("B-075")

@@ -387,6 +387,125 @@ async def test_there_are_never_more_live_threads_than_processors() -> None:
     recorder.check_once()
 
 
+async def test_while_a_slot_is_stuck_the_other_processors_do_all_the_work() -> None:
+    recorder = Recorder()
+    processors = Processors(concurrency=2, max_demand=6, min_demand=4, timeout=2.0)
+    with blocking(0, 60, 61) as handler:
+        producer = ManualProducer(*recorder.messages(range(40)))
+        pipeline = LimitedThread(handler, producer=producer, processors=processors)
+        async with running(pipeline) as clock:
+            await handler.until_blocked()
+            # The other one has nothing to do when the time is up.
+            await recorder.until(34)
+            await clock.advance(2.0)
+            # Also what had come to the stuck one already, and the rest of the chunk that it had in hand.
+            await recorder.until(40)
+            assert (sorted(recorder.successful), recorder.failed) == (list(range(1, 40)), [0])
+            assert in_flight(pipeline) == 0
+            producer.feed.put(*recorder.messages(range(40, 60)))
+            await recorder.until(60)
+            check_books(pipeline)
+            assert stuck(pipeline) == 1
+
+            handler.go.set()
+            await returned(pipeline)
+            handler.go.clear()
+            producer.feed.put(*recorder.messages([60, 61]))
+            # Both work again.
+            await handler.until_blocked()
+            await handler.until_blocked()
+            handler.go.set()
+            await recorder.until(62)
+
+    recorder.check_once()
+    assert handler.most == 2
+
+
+async def test_what_has_been_prepared_for_a_stuck_slot_is_prepared_anew_from_the_payload() -> None:
+    class Prepared(LimitedThread):
+        schema = int
+
+        async def prepare_messages(self, messages: list[Message[Any]]) -> None:
+            for message in messages:
+                message.data = f"{message.data + 1}"
+
+    recorder = Recorder()
+    seen: list[Any] = []
+    with blocking("1") as handler:
+
+        def handle(message: Message[Any]) -> None:
+            seen.append(message.data)
+            handler(message)
+
+        producer = MemoryProducer(recorder.messages([b"0", b"10", b"20"]))
+        pipeline = Prepared(handle, producer=producer, processors=Processors(concurrency=1, max_demand=3, timeout=2.0))
+        async with running(pipeline) as clock:
+            await handler.until_blocked()
+            await clock.advance(2.0)
+            handler.go.set()
+            await recorder.until(3)
+
+    assert sorted(seen) == ["1", "11", "21"]
+    assert len(recorder.failed) == 1
+
+
+async def test_the_keys_of_a_stuck_slot_wait_for_it_and_the_others_go_on() -> None:
+    recorder = Recorder()
+    processors = Processors(concurrency=2, max_demand=4, min_demand=0, timeout=2.0)
+    with blocking(0) as handler:
+        pipeline = LimitedThread(
+            handler,
+            producer=ManualProducer(*recorder.messages(range(8))),
+            processors=processors,
+            partition_by=lambda message: message.data % 2,
+        )
+        async with running(pipeline) as clock:
+            await handler.until_blocked()
+            await recorder.until(4)
+            await clock.advance(10.0)
+            assert sorted(recorder.successful) == [1, 3, 5, 7]
+            assert recorder.failed == [0]
+            handler.go.set()
+            await recorder.until(8)
+
+    recorder.check_once()
+    assert [data for data in handler.started if data % 2 == 0] == [0, 2, 4, 6]
+
+
+async def test_while_a_batch_processor_is_stuck_the_other_one_takes_the_batches() -> None:
+    recorder = Recorder()
+    go = threading.Event()
+    blocked = threading.Event()
+
+    class Batched(Pipeline[Any]):
+        processors = Processors(concurrency=1, max_demand=10)
+
+        async def handle_message(self, message: Message[Any]) -> None:
+            pass
+
+        def handle_batch(self, messages: list[Message[Any]], info: BatchInfo) -> None:
+            if messages[0].data == 0:
+                blocked.set()
+                go.wait(DEADLINE)
+
+    batchers = {"default": Batcher(batch_size=1, concurrency=2, timeout=2.0)}
+    try:
+        producer = ManualProducer(*recorder.messages(range(10)))
+        pipeline = Batched(producer=producer, batchers=batchers)
+        async with running(pipeline) as clock:
+            assert await asyncio.to_thread(blocked.wait, DEADLINE)
+            await recorder.until(9)
+            await clock.advance(2.0)
+            producer.feed.put(*recorder.messages(range(10, 20)))
+            await recorder.until(20)
+            check_books(pipeline)
+            assert (sorted(recorder.successful), recorder.failed) == (list(range(1, 20)), [0])
+            assert stuck(pipeline) == 1
+    finally:
+        go.set()
+    recorder.check_once()
+
+
 async def test_the_drain_does_not_wait_for_a_thread_that_is_past_its_deadline() -> None:
     recorder = Recorder()
     with blocking(1) as handler:

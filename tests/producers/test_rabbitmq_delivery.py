@@ -109,7 +109,7 @@ def test_the_attempt_comes_from_the_brokers_count_and_never_from_the_flag_alone(
 def test_configure_ack_changes_one_message() -> None:
     receipt = Receipt(7, redelivered=False, on_success="ack", on_failure="reject")
     assert configured(receipt, {"on_failure": "reject_and_requeue_once"}) == receipt._replace(
-        on_failure="reject_and_requeue_once"
+        on_failure="reject_and_requeue_once", said_by="message"
     )
 
 

@@ -114,3 +114,16 @@ def test_the_broker_hears_of_each_tag_once_and_what_was_meant(steps: list[tuple[
             assert settle(ledger, step, tag)
     take()
     assert ledger.open == len(open_tags)
+
+
+def test_a_run_of_deliveries_and_acks_is_as_one_by_one() -> None:
+    ledger = TagLedger()
+    ledger.delivered_run(2, 5)  # 1 went to somebody else on this channel
+    ledger.delivered_run(6, 6)
+    assert ledger.open == 6
+    assert ledger.ack_all([3, 2, 3, 9]) == [True, True, False, False]
+    assert ledger.take() == [Settlement("ack", 2), Settlement("ack", 3)]
+    ledger = ledger_of(0)
+    ledger.delivered_run(1, 4)
+    assert ledger.ack_all([1, 2, 4]) == [True, True, True]
+    assert ledger.take() == [Settlement("ack", 2, multiple=True), Settlement("ack", 4)]

@@ -8,12 +8,13 @@ import pytest
 
 from broadway_py.errors import OptionsError
 from broadway_py.producers.rabbitmq import RabbitMQOptions, RabbitMQProducer
+from tests.pipeline.support import events_logged
 from tests.support.conformance import conforms
 
 KNOWN_METADATA = (
     "app_id, cluster_id, consumer_tag, content_encoding, content_type, correlation_id, delivery_tag, exchange, "
-    "expiration, headers, message_id, persistent, priority, redelivered, reply_to, routing_key, timestamp, type, "
-    "user_id"
+    "expiration, headers, message_id, persistent, priority, queue, redelivered, reply_to, routing_key, timestamp, "
+    "type, user_id"
 )
 
 
@@ -23,6 +24,7 @@ def complaint(**settings: Any) -> str:
     return str(wrong.value)
 
 
+@conforms("R-001")
 def test_the_defaults_are_those_of_the_documentation() -> None:
     options = RabbitMQProducer("orders").options
     assert options.url == "amqp://guest:guest@127.0.0.1/"
@@ -50,12 +52,14 @@ def test_a_url_that_is_not_amqp_is_refused_without_showing_it(url: str) -> None:
     )
 
 
-@conforms("R-008")
+@conforms("R-008", "R-031")
 def test_an_unknown_setting_is_refused_with_the_known_ones() -> None:
     assert complaint(queue="q", prefetch_coutn=5) == (
-        "prefetch_coutn: unknown setting; known here: after_connect, bindings, concurrency, connect_timeout, "
-        "connection_name, consume_options, declare, declare_options, heartbeat, metadata, name, on_failure, "
-        "on_success, prefetch_count, queue, url; did you mean 'prefetch_count'?"
+        "prefetch_coutn: unknown setting; known here: after_connect, auth, backoff_max, backoff_min, backoff_type, "
+        "bindings, concurrency, connect_timeout, connection_name, consume_options, dead_letter_arguments, "
+        "dead_letter_declare, declare, declare_options, delivery_path, heartbeat, host, merge_options, metadata, name, "
+        "on_failure, on_success, password, password_file, port, prefetch_count, publish_timeout, queue, "
+        "retry_arguments, tls, url, username, virtual_host; did you mean 'prefetch_count'?"
     )
 
 
@@ -73,7 +77,7 @@ def test_unknown_settings_further_in_are_refused_with_their_path() -> None:
 @conforms("R-012", "R-013")
 def test_the_queue_is_required_and_a_string() -> None:
     assert complaint() == "queue: required, but missing"
-    assert complaint(queue=7) == "queue: expected a valid string, got 7"
+    assert complaint(queue=7) == "queue: expected a text or a list of texts, got 7"
 
 
 @conforms("R-014")
@@ -107,6 +111,7 @@ def test_a_binding_without_an_exchange_is_refused_with_its_position() -> None:
     )
 
 
+@conforms("R-036")
 @pytest.mark.parametrize("count", [0, -1, "lots", True, 2.5, 65_536])
 def test_a_prefetch_without_a_limit_is_refused(count: object) -> None:
     assert complaint(queue="q", prefetch_count=count) == (
@@ -145,7 +150,7 @@ def test_the_heartbeat_is_never_off(settings: dict[str, Any], seconds: int) -> N
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
-        ("amqp://user:canary@mq/vh?x=canary", "amqp://***@mq:5672/vh"),
+        ("amqp://user:canary@mq/vh?heartbeat=7", "amqp://***@mq:5672/vh"),
         ("amqps://user:canary@mq/", "amqps://***@mq:5671/"),
         ("amqp://[::1]:99/", "amqp://[::1]:99/"),
     ],
@@ -163,3 +168,149 @@ def test_no_repr_shows_the_url() -> None:
 async def test_a_description_cannot_be_run() -> None:
     with pytest.raises(RuntimeError, match="is a description: the pipeline opens a copy of it"):
         await RabbitMQProducer("q").handle_demand(1)
+
+
+@conforms("R-033")
+def test_failures_that_would_be_deleted_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    RabbitMQProducer("q", on_failure="reject").check_failure(None)
+    assert events_logged(caplog) == []
+    RabbitMQProducer("q").check_failure(None)
+    (warning,) = events_logged(caplog)
+    assert warning == (
+        "failed messages are rejected, which deletes them unless the queue has a dead-letter exchange: "
+        "say on_failure=, or leave failure= as it is"
+    )
+
+
+# --- several queues, consumers, copies, waits -----------------------------------------------------------------------
+
+
+def test_several_queues_are_named_in_a_list() -> None:
+    assert RabbitMQProducer(["a", "b"]).options.queues == ("a", "b")
+    assert complaint(queue=[]) == "queue: expected the name of a queue or a list of them, got an empty list, got []"
+    assert complaint(queue=["a", "b", "a"]) == "queue: queue 'a' is named twice, got ['a', 'b', 'a']"
+    assert complaint(queue=["a", 7]) == "queue: expected a text or a list of texts, got ['a', 7]"
+
+
+def test_a_binding_of_a_queue_that_is_not_consumed_is_refused() -> None:
+    assert complaint(queue=["orders", "bills"], bindings=[{"exchange": "e", "queue": "order"}]) == (
+        "a binding names the queue 'order', which is not consumed here: orders, bills; did you mean 'orders'?"
+    )
+
+
+def test_a_name_that_leaves_no_room_for_the_names_of_our_own_queues_is_refused() -> None:
+    assert complaint(queue="q" * 231) == (f"queue: expected a name of 230 bytes at most, got '{'q' * 76}...")
+
+
+@pytest.mark.parametrize("wrong", [{"durable": False}, {"auto_delete": True}, {"exclusive": True}])
+def test_a_quorum_queue_outlives_its_consumers(wrong: dict[str, bool]) -> None:
+    (name,) = wrong
+    options = {**wrong, "arguments": {"x-queue-type": "quorum"}}
+    assert complaint(queue="q", declare="active", declare_options=options) == (
+        f"declare_options: a quorum queue needs {name}: {str(not wrong[name]).lower()}"
+    )
+
+
+def test_the_priority_of_a_consumer_is_told_to_the_broker_once() -> None:
+    options = RabbitMQOptions(queue="q", consume_options={"priority": 5, "arguments": {"x-a": 1}}).consume_options
+    assert options.all_arguments() == {"x-a": 1, "x-priority": 5}
+    assert complaint(queue="q", consume_options={"priority": 5, "arguments": {"x-priority": 1}}) == (
+        "consume_options: give priority, or x-priority among the arguments, not both"
+    )
+
+
+@conforms("R-010")
+def test_an_unknown_consume_option_is_refused_with_its_path() -> None:
+    assert complaint(queue="q", consume_options={"prioritty": 1}) == (
+        "consume_options.prioritty: unknown setting; known here: arguments, consumer_tag, exclusive, no_ack, priority; "
+        "did you mean 'priority'?"
+    )
+
+
+def _no_index() -> dict[str, Any]:
+    return {}
+
+
+def _two_arguments(index: int, other: int) -> dict[str, Any]:
+    return {"queue": f"{index}{other}"}
+
+
+@conforms("R-020")
+@pytest.mark.parametrize("function", [_no_index, _two_arguments, 7])
+def test_merge_options_takes_the_index_and_nothing_else(function: object) -> None:
+    assert complaint(queue="q", merge_options=function).startswith(
+        "merge_options: expected a function of one argument, the index of the copy, that returns settings, got "
+    )
+
+
+@conforms("R-021", "R-022")
+@pytest.mark.parametrize(
+    ("returned", "sentence"),
+    [
+        ("queue", "merge_options: expected a dict of settings for copy 0, got str"),
+        ({"queu": "x"}, "merge_options.queu: unknown setting; known here: "),
+        ({"prefetch_count": 0}, "merge_options.prefetch_count: expected 'auto' or a whole number from 1 to 65535"),
+        ({"concurrency": 2}, "merge_options: concurrency is the same for all copies and cannot change here"),
+    ],
+)
+def test_what_merge_options_returns_is_checked_at_once(returned: object, sentence: str) -> None:
+    assert complaint(queue="q", merge_options=lambda _: returned).startswith(sentence)
+
+
+@conforms("R-019")
+def test_merging_replaces_whole_settings() -> None:
+    producer = RabbitMQProducer(
+        "q",
+        declare="active",
+        declare_options={"durable": False, "auto_delete": True},
+        merge_options=lambda index: {"queue": f"q{index}", "declare_options": {"exclusive": True}},
+    )
+    merged = producer._merged(3)
+    assert merged.queue == "q3"
+    assert (merged.declare_options.durable, merged.declare_options.auto_delete) == (True, False)
+
+
+@conforms("R-072", "R-073", "R-074")
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, (1.0, 30.0)),
+        ({"backoff_max": 5}, (1.0, 5.0)),
+        ({"backoff_max": "500ms"}, (0.5, 0.5)),
+        ({"backoff_min": 2}, (2.0, 30.0)),
+        ({"backoff_min": 60}, (60.0, 60.0)),
+        ({"backoff_min": 3, "backoff_max": 7}, (3.0, 7.0)),
+    ],
+)
+def test_one_end_of_the_back_off_gives_the_other(settings: dict[str, Any], expected: tuple[float, float]) -> None:
+    assert RabbitMQOptions(queue="q", **settings).backoff == expected
+
+
+@conforms("R-075", "R-076")
+@pytest.mark.parametrize("name", ["backoff_min", "backoff_max"])
+def test_a_back_off_that_is_no_duration_is_refused(name: str) -> None:
+    assert complaint(queue="q", **{name: -1}) == f"{name}: expected greater than or equal to 0, got -1"
+    assert complaint(queue="q", **{name: "soon"}) == (
+        f"{name}: expected a duration in seconds, or text such as '500ms', '2s', '1m', got 'soon'"
+    )
+
+
+@conforms("R-077")
+def test_a_back_off_cannot_begin_above_its_end() -> None:
+    assert complaint(queue="q", backoff_min=5, backoff_max=2) == (
+        "backoff_min must not be more than backoff_max, got 5 and 2"
+    )
+
+
+@conforms("R-032", "R-078")
+def test_an_unknown_kind_of_back_off_is_refused() -> None:
+    assert complaint(queue="q", backoff_type="linear") == (
+        "backoff_type: expected 'jitter', 'rand_exp', 'exp', 'rand' or 'stop', got 'linear'"
+    )
+
+
+def test_merge_options_that_raises_says_so() -> None:
+    def wrong(index: int) -> dict[str, Any]:
+        raise KeyError(f"canary {index}")
+
+    assert complaint(queue="q", merge_options=wrong) == "merge_options: raised KeyError for copy 0"

@@ -29,9 +29,16 @@ def caused(cause: Exception) -> AMQPConnectionError:
     return error
 
 
-def certificate_error() -> ssl.SSLCertVerificationError:
+def certificate_error(code: int, said: str) -> ssl.SSLCertVerificationError:
     error = ssl.SSLCertVerificationError(1, "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed")
-    error.verify_message = "self-signed certificate"
+    error.verify_code = code
+    error.verify_message = said
+    return error
+
+
+def alert(reason: str) -> ssl.SSLError:
+    error = ssl.SSLError(1, f"[SSL: {reason}]")
+    error.reason = reason
     return error
 
 
@@ -39,10 +46,47 @@ def certificate_error() -> ssl.SSLCertVerificationError:
     ("error", "sentence"),
     [
         (
-            caused(certificate_error()),
+            caused(certificate_error(18, "self-signed certificate")),
             (
-                f"cannot reach {WHERE}: its certificate is not accepted: self-signed certificate; "
-                "check host and port, and whether the broker runs"
+                f"nobody whom we trust has signed the certificate of {WHERE}: self-signed certificate; "
+                "name the authority that has, or put it among those of the system"
+            ),
+        ),
+        (
+            caused(certificate_error(9, "certificate is not yet valid")),
+            f"the certificate of {WHERE} is not valid yet; check the clocks of both machines",
+        ),
+        (
+            caused(certificate_error(10, "certificate has expired")),
+            f"the certificate of {WHERE} has expired; have the broker get a new one",
+        ),
+        (
+            caused(certificate_error(62, "Hostname mismatch, certificate is not valid for 'mq'.")),
+            (
+                f"the certificate of {WHERE} is made out to others: Hostname mismatch, certificate is not valid for "
+                "'mq'; connect by a name that it has"
+            ),
+        ),
+        (
+            caused(alert("TLSV13_ALERT_CERTIFICATE_REQUIRED")),
+            f"{WHERE} wants to see a certificate of ours, and none is set",
+        ),
+        (
+            caused(alert("SSLV3_ALERT_CERTIFICATE_EXPIRED")),
+            (
+                f"{WHERE} does not accept our certificate: certificate expired; "
+                "have it signed by an authority that it trusts"
+            ),
+        ),
+        (
+            caused(alert("TLSV1_ALERT_UNKNOWN_CA")),
+            f"{WHERE} does not accept our certificate: unknown ca; have it signed by an authority that it trusts",
+        ),
+        (
+            caused(ConnectionResetError(104, "Connection reset by peer")),
+            (
+                f"{WHERE} hung up while TLS was set up; check that the port is the one for TLS, "
+                "and whether it wants to see a certificate of ours"
             ),
         ),
         (

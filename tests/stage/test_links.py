@@ -231,6 +231,76 @@ def test_who_has_unsubscribed_hears_of_no_flush_and_no_end() -> None:
     assert (inlet.flush_wanted, inlet.finished) == (False, True)
 
 
+# --- a consumer that steps aside --------------------------------------------------------------------------------------
+
+
+def test_who_steps_aside_leaves_what_waits_to_the_others_and_hears_of_the_end() -> None:
+    source, aside, other = outlet(), Inlet[int](Wake()), Inlet[int](Wake())
+    source.subscribe(aside, 4, 2)
+    source.dispatch(range(4))
+    source.subscribe(other, 10, 5)
+
+    assert aside.step_aside([10, 11]) == ()
+    source.dispatch([4])
+
+    assert (list(aside.waiting()), source.backlog) == ([], 0)
+    assert sorted(event for chunk in take_all(other) for event in chunk) == [0, 1, 2, 3, 4, 10, 11]
+    source.close()
+    assert aside.finished
+
+
+def test_who_joins_again_asks_as_at_first_but_not_twice() -> None:
+    source, inlet = outlet(), Inlet[int](Wake())
+    source.subscribe(inlet, 4, 2)
+    source.dispatch(range(3))
+    inlet.step_aside()
+    # Of four that were asked for, three came; they wait for somebody to ask for them again.
+    assert (source.demand, source.backlog, source.is_served) == (1 - 3, 3, False)
+
+    inlet.rejoin()
+
+    assert (source.demand, len(list(inlet.waiting()))) == (1, 3)
+    assert [event for chunk in take_all(inlet) for event in chunk] == [0, 1, 2]
+    assert (source.backlog, source.is_served) == (0, True)
+
+
+def test_who_joins_where_it_is_needed_leaves_a_producer_that_is_served_alone() -> None:
+    source, aside, other = outlet(), Inlet[int](Wake()), Inlet[int](Wake())
+    source.subscribe(aside, 4, 2)
+    edge = source.subscribe(other, 4, 2)
+    aside.step_aside()
+
+    aside.rejoin(where_needed=True)
+    source.dispatch([1])
+    assert not aside
+    source.unsubscribe(edge)
+    aside.rejoin(where_needed=True)
+    source.dispatch([2])
+    assert take_all(aside) == [[2]]
+
+
+def test_what_came_from_a_producer_that_has_ended_stays() -> None:
+    source, inlet = outlet(), Inlet[int](Wake())
+    source.subscribe(inlet, 4, 2)
+    source.dispatch([1, 2])
+    source.close()
+
+    assert inlet.step_aside([3]) == [3]
+    assert take_all(inlet) == [[1, 2]]
+
+
+def test_who_has_stepped_aside_can_leave() -> None:
+    source, inlet = outlet(), Inlet[int](Wake())
+    edge = source.subscribe(inlet, 4, 2)
+    inlet.step_aside()
+
+    source.unsubscribe(edge)
+    inlet.rejoin()
+
+    source.dispatch([1])
+    assert (source.backlog, inlet.finished) == (1, True)
+
+
 # --- taking out what waits ------------------------------------------------------------------------------------------
 
 
@@ -383,6 +453,7 @@ class LeavingMachine(RuleBasedStateMachine):
         self.source = outlet()
         self.here: list[Edge[int]] = []
         self.left: list[Edge[int]] = []
+        self.aside: list[Edge[int]] = []
         self.sent = 0
         self.gone: list[int] = []
 
@@ -397,6 +468,23 @@ class LeavingMachine(RuleBasedStateMachine):
         self.here.remove(edge)
         self.left.append(edge)
         self.source.unsubscribe(edge)
+
+    @precondition(lambda self: self.here)
+    @rule(data=st.data())
+    def step_aside(self, data: st.DataObject) -> None:
+        edge = data.draw(st.sampled_from(self.here))
+        self.here.remove(edge)
+        self.aside.append(edge)
+        assert edge.inlet.step_aside() == ()
+        assert not edge.inlet
+
+    @precondition(lambda self: self.aside)
+    @rule(data=st.data())
+    def rejoin(self, data: st.DataObject) -> None:
+        edge = data.draw(st.sampled_from(self.aside))
+        self.aside.remove(edge)
+        self.here.append(edge)
+        edge.inlet.rejoin()
 
     @rule(data=st.data())
     def dispatch(self, data: st.DataObject) -> None:
@@ -418,6 +506,7 @@ class LeavingMachine(RuleBasedStateMachine):
         assert len({*waiting, *self.gone}) == len(waiting) + len(self.gone) == self.sent - self.source.backlog
         for edge in self.here:
             assert len(list(edge.inlet.waiting())) <= edge.credit.max_demand
+        assert not any(edge.inlet for edge in self.aside)
         if self.here and not any(edge.inlet for edge in self.here):
             # All of them are idle, so all of them have asked: more may be sent, or what waits is on its way.
             assert self.source.demand > 0

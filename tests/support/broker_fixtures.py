@@ -7,10 +7,12 @@ first test that asks for it and ended with the run, else none: then the test is 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from broadway_py.producers.rabbitmq import RabbitMQProducer
 from tests.support.rabbitmq import RabbitMQ, given_url
 from tests.support.rabbitmq_node import Node, server_program
 
@@ -24,8 +26,33 @@ def _choice() -> str:
     return "none: set BROADWAY_TEST_AMQP_URL, or install rabbitmq-server; its tests are skipped"
 
 
-def pytest_report_header() -> str:
-    return f"rabbitmq: {_choice()}"
+#: The ways by which the producer can take deliveries off its socket; a test on the broker runs on each of them.
+_PATHS: Final = ("plain", "fast")
+
+
+def pytest_report_header() -> list[str]:
+    return [f"rabbitmq: {_choice()}", f"rabbitmq delivery paths: {', '.join(_PATHS)}"]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what uses the broker on each delivery path."""
+    only = metafunc.definition.get_closest_marker("delivery_path")
+    paths = _PATHS if only is None else [path for path in _PATHS if path in only.args]
+    if "rabbitmq" in metafunc.fixturenames:
+        metafunc.parametrize("delivery_path", paths, indirect=True)
+
+
+@pytest.fixture
+def delivery_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The setting for the path that the test runs on; each producer made in it has it unless it says otherwise."""
+    setting = {"delivery_path": request.param}
+    plain_init = RabbitMQProducer.__init__
+
+    def init(self: RabbitMQProducer, *arguments: Any, **settings: Any) -> None:
+        plain_init(self, *arguments, **{**setting, **settings})
+
+    monkeypatch.setattr(RabbitMQProducer, "__init__", init)
+    return setting
 
 
 @pytest.fixture(scope="session")
@@ -46,13 +73,14 @@ def rabbitmq_node() -> Iterator[Node | None]:
 
 
 @pytest.fixture
-async def rabbitmq(rabbitmq_node: Node | None) -> AsyncIterator[RabbitMQ]:
+async def rabbitmq(rabbitmq_node: Node | None, delivery_path: dict[str, Any]) -> AsyncIterator[RabbitMQ]:
     """A virtual host of the test's own, with a client connection in it."""
     if rabbitmq_node is not None:
         broker = RabbitMQ.on_node(rabbitmq_node)
     else:
         url = given_url() or ""
         broker = RabbitMQ(url, unquote(urlsplit(url).path[1:]) or "/", None)
+    broker.settings = delivery_path
     try:
         async with broker.client():
             yield broker

@@ -49,6 +49,7 @@ class Job:
             "kind": "rabbitmq",
             "queue": self.queue,
             "url": url or self.broker.url,
+            **self.broker.settings,
             **section.pop("producer", {}),
         }
         main = {

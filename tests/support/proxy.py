@@ -14,6 +14,9 @@ __all__ = ["FaultProxy"]
 #: Close with a reset instead of a farewell: linger on, for zero seconds.
 _RESET: Final = struct.pack("ii", 1, 0)
 
+#: How many bytes are kept of what clients said.
+_HEARD: Final = 65_536
+
 
 class _Link:
     """One connection through the proxy: two sockets, a pump each way."""
@@ -50,6 +53,10 @@ class FaultProxy:
         self._changed = asyncio.Condition()
         #: Where it listens.
         self.port = 0
+        #: When each connection was taken, on the loop's clock.
+        self.accepted_at: list[float] = []
+        #: The first bytes that came from clients, connection after connection; what an eavesdropper would have.
+        self.heard = bytearray()
 
     async def __aenter__(self) -> Self:
         await self.accept()
@@ -102,6 +109,20 @@ class FaultProxy:
             self._server = await asyncio.start_server(self._accepted, "127.0.0.1", self.port)
             self.port = self._server.sockets[0].getsockname()[1]
 
+    async def flap(self, *, up: float, down: float, times: int) -> None:
+        """Reset everything and shut the port for *down* seconds, then work for *up* seconds; *times* over."""
+        for _ in range(times):
+            await self.refuse()
+            self.reset()
+            await asyncio.sleep(down)
+            await self.accept()
+            await asyncio.sleep(up)
+
+    def inject(self, piece: bytes) -> None:
+        """Send *piece* to the broker on every connection, as if the client had said it; do so while it is quiet."""
+        for link in self._links:
+            link.writers[1].write(piece)
+
     # --- watching -------------------------------------------------------------------------------------------------
 
     async def until_connections(self, count: int, *, timeout: float = 10.0) -> None:
@@ -112,7 +133,9 @@ class FaultProxy:
     # --- the work -------------------------------------------------------------------------------------------------
 
     def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.get_running_loop().create_task(self._forward(reader, writer))
+        loop = asyncio.get_running_loop()
+        self.accepted_at.append(loop.time())
+        task = loop.create_task(self._forward(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -127,17 +150,21 @@ class FaultProxy:
         await self._tell()
         try:
             async with asyncio.TaskGroup() as pumps:
-                pumps.create_task(self._pump(client_in, broker_out))
+                pumps.create_task(self._pump(client_in, broker_out, listening=True))
                 pumps.create_task(self._pump(broker_in, client_out))
         finally:
             link.end(reset=False)
             self._links.discard(link)
             await self._tell()
 
-    async def _pump(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self, source: asyncio.StreamReader, target: asyncio.StreamWriter, *, listening: bool = False
+    ) -> None:
         # A connection that ends under the pump is what this proxy is for.
         with contextlib.suppress(ConnectionError):
             while piece := await source.read(65_536):
+                if listening and len(self.heard) < _HEARD:
+                    self.heard += piece
                 await self._flowing.wait()
                 if self._delay:
                     await asyncio.sleep(self._delay)

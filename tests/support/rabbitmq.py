@@ -9,18 +9,23 @@ import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import aio_pika
 import pytest
 from aio_pika.abc import AbstractChannel
 
+from broadway_py.producers.rabbitmq.delays import delay_queue
 from tests.support.erlang import binary
 from tests.support.eventually import eventually
 from tests.support.rabbitmq_node import PASSWORD, USER, Node
 
 __all__ = ["Counts", "RabbitMQ", "given_url"]
+
+
+#: What the test's own connection is called at the broker.
+_OURS: Final = "the test itself"
 
 
 def given_url() -> str | None:
@@ -44,6 +49,8 @@ class RabbitMQ:
     vhost: str
     #: None: the broker is the user's, and what needs to look inside it is skipped.
     node: Node | None
+    #: Of every producer that the test puts into a settings file.
+    settings: dict[str, Any] = field(default_factory=dict)
     _declared: list[str] = field(default_factory=list, repr=False)
     _connection: aio_pika.abc.AbstractConnection | None = field(default=None, repr=False)
     _channel: AbstractChannel | None = field(default=None, repr=False)
@@ -87,7 +94,7 @@ class RabbitMQ:
     @asynccontextmanager
     async def client(self) -> AsyncIterator[RabbitMQ]:
         """A connection of the test's own, apart from that of what is tested."""
-        async with await aio_pika.connect(self.url) as self._connection:
+        async with await aio_pika.connect(self.url, client_properties={"connection_name": _OURS}) as self._connection:
             self._channel = await self._connection.channel()
             try:
                 yield self
@@ -96,8 +103,13 @@ class RabbitMQ:
                     # The virtual host stays, so what we made in it must go.
                     self._channel = await self._connection.channel()
                     for queue in self._declared:
-                        await self._channel.queue_delete(queue)
+                        await self._delete_with_what_the_policy_made(queue)
                 self._channel = None
+
+    async def _delete_with_what_the_policy_made(self, queue: str) -> None:
+        delays = {delay_queue(queue, half_seconds / 2, {}).name for half_seconds in range(1, 121)}
+        for name in (queue, f"{queue}.dead", *sorted(delays)):
+            await self.channel.queue_delete(name)
 
     @property
     def channel(self) -> AbstractChannel:
@@ -172,6 +184,11 @@ class RabbitMQ:
         )
         return re.findall(r'<<"([^"]*)">>', await self._ask(named))
 
+    async def certificate_subjects(self) -> list[str]:
+        """Whom the certificates are made out to that clients of this virtual host have shown."""
+        subject = "[{_, S}] <- [rabbit_networking:connection_info(P, [peer_cert_subject])]"
+        return re.findall(r"CN=\w+", await self._ask(f"[S || P <- {self._others()}, {subject}]"))
+
     async def allow(self, *, configure: str = ".*", write: str = ".*", read: str = ".*") -> None:
         """Permissions of the tests' user in this virtual host, as patterns of names."""
         patterns = ", ".join(binary(pattern) for pattern in (configure, write, read))
@@ -185,9 +202,30 @@ class RabbitMQ:
         mine = f"(catch rabbit_channel:info(P, [vhost])) == [{{vhost, {binary(self.vhost)}}}]"
         return int(await self._ask(f"length([P || P <- rabbit_channel:list(), {mine}])"))
 
-    async def close_connections(self, why: str) -> None:
-        """Have the broker close every connection to this virtual host, as an operator would."""
-        await self._ask(f'[rabbit_networking:close_connection(P, "{why}") || P <- {self._pids()}], ok')
+    async def close_connections(self, why: str, *, spare_ours: bool = False) -> None:
+        """Have the broker close every connection to this virtual host (but the test's own), as an operator would."""
+        victims = self._others() if spare_ours else self._pids()
+        await self._ask(f'[rabbit_networking:close_connection(P, "{why}") || P <- {victims}], ok')
+
+    async def until_connected(self, copies: int, queue: str = "work") -> None:
+        """Wait until *copies* consumers of *queue*, with one connection and one channel each, are all that is there
+        besides the test's own.
+        """
+
+        async def seen() -> bool:
+            channels = await self._ask(
+                f"Others = {self._others()}, length([C || C <- rabbit_channel:list(),"
+                " [{_, P}] <- [catch rabbit_channel:info(C, [connection])], lists:member(P, Others)])"
+            )
+            connections = await self._ask(f"length({self._others()})")
+            return (await self.consumers(queue), int(connections), int(channels)) == (copies, copies, copies)
+
+        await eventually(seen, timeout=30, what=f"there are {copies} consumers, with a connection and a channel each")
+
+    async def crash_queue(self, queue: str = "work") -> None:
+        """End the process of *queue*, as a defect of the broker would: its consumers are cancelled, it comes back."""
+        name = f"rabbit_misc:r({binary(self.vhost)}, queue, {binary(queue)})"
+        await self._ask(f"{{ok, Q}} = rabbit_amqqueue:lookup({name}), exit(amqqueue:get_pid(Q), kill)")
 
     async def delete_queue(self, queue: str = "work") -> None:
         """Delete *queue*, also under a consumer, as an operator would."""
@@ -199,6 +237,11 @@ class RabbitMQ:
     def _pids(self) -> str:
         mine = f"(catch rabbit_networking:connection_info(P, [vhost])) == [{{vhost, {binary(self.vhost)}}}]"
         return f"[P || P <- rabbit_networking:connections(), {mine}]"
+
+    def _others(self) -> str:
+        ours = f'lists:member({{<<"connection_name">>, longstr, {binary(_OURS)}}}, Said)'
+        said = "{client_properties, Said} <- rabbit_networking:connection_info(P, [client_properties])"
+        return f"[P || P <- {self._pids()}, {said}, not {ours}]"
 
     async def _numbers(self, queue: str, items: str) -> list[int]:
         name = f"rabbit_misc:r({binary(self.vhost)}, queue, {binary(queue)})"

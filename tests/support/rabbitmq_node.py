@@ -10,6 +10,7 @@ import socket
 import subprocess
 import tempfile
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,8 @@ __all__ = ["PASSWORD", "USER", "Node", "free_port", "server_program"]
 
 #: Where distributions put the program itself; the one in PATH may switch to another user and lose our environment.
 _PROGRAMS: Final = ("/usr/lib/rabbitmq/bin/rabbitmq-server", "/usr/local/lib/rabbitmq/bin/rabbitmq-server")
+#: Milliseconds of the time-out of consumers, and between two looks at it.
+_TIMEOUTS: Final = ("consumer_timeout", "channel_tick_interval")
 USER: Final = "tester"
 #: The password of every connection in the tests: it must show up nowhere.
 PASSWORD: Final = "canary-password"
@@ -140,6 +143,51 @@ class Node:
     def resume_listeners(self) -> None:
         """Take connections again."""
         self.ask("rabbit_maintenance:resume_all_client_listeners()")
+
+    # --- settings of the running node, undone at the end of the block ------------------------------------------------
+
+    @contextlib.contextmanager
+    def memory_alarm(self) -> Iterator[None]:
+        """Whoever publishes is blocked, as when the machine runs out of memory."""
+        before = self.ask("vm_memory_monitor:get_vm_memory_high_watermark()")
+        self.ask("vm_memory_monitor:set_vm_memory_high_watermark(0.0)")
+        try:
+            yield
+        finally:
+            self.ask(f"vm_memory_monitor:set_vm_memory_high_watermark({before})")
+
+    @contextlib.contextmanager
+    def consumer_timeout(self, seconds: float) -> Iterator[None]:
+        """Channels opened from now on end when a delivery stays unsettled for longer; looked at each 200 ms."""
+        before = {name: self.ask(f"element(2, application:get_env(rabbit, {name}))") for name in _TIMEOUTS}
+        for name, milliseconds in zip(_TIMEOUTS, (round(seconds * 1000), 200), strict=True):
+            self.ask(f"application:set_env(rabbit, {name}, {milliseconds})")
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                self.ask(f"application:set_env(rabbit, {name}, {value})")
+
+    @contextlib.contextmanager
+    def tls_listener(self, certificate: Path, key: Path, *, clients_of: Path | None = None) -> Iterator[int]:
+        """A port that speaks TLS, with this certificate.
+
+        Args:
+            certificate: of the broker, as a file.
+            key: to it.
+            clients_of: the authority whose certificate each client must show; None: no client need show one.
+        """
+        port = free_port()
+        options = f'[{{certfile, "{certificate}"}}, {{keyfile, "{key}"}}'
+        if clients_of is not None:
+            options += f', {{cacertfile, "{clients_of}"}}, {{verify, verify_peer}}, {{fail_if_no_peer_cert, true}}'
+        # The broker starts Erlang's TLS with its first listener, and there was none in its settings.
+        self.ask("rabbit_networking:ensure_ssl()")
+        self.ask(f'ok = rabbit_networking:start_ssl_listener({{"127.0.0.1", {port}}}, {options}], 2)')
+        try:
+            yield port
+        finally:
+            self.ask(f'rabbit_networking:stop_tcp_listener({{"127.0.0.1", {port}}})')
 
     def _log_tail(self) -> str:
         return (self.directory / "server.log").read_text(errors="replace")[-2000:]

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-from typing import Any, Final, cast
+import ssl
+from typing import Final, cast
 
 import aio_pika
 import aiormq
-from aiormq.connection import TCPTransportFactory, TLSTransportFactory
-from yarl import URL
 
+from broadway_py.errors import ProducerError, SourceRefused
 from broadway_py.log import logger
+from broadway_py.producers.rabbitmq import troubles
+from broadway_py.producers.rabbitmq.address import Target
 from broadway_py.producers.rabbitmq.options import RabbitMQOptions
-from broadway_py.producers.rabbitmq.troubles import LIBRARY_ERRORS
+from broadway_py.producers.rabbitmq.transport import CuttingReader, Transport
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "connect"]
 
 log = logger("broadway_py.producers.rabbitmq")
 
@@ -23,33 +24,19 @@ log = logger("broadway_py.producers.rabbitmq")
 _CLOSE_TIMEOUT: Final = 3.0
 
 
-class _Transport(aiormq.TransportFactory):
-    """Opens the socket as the library does, and keeps hold of it."""
-
-    def __init__(self, heartbeat: int) -> None:
-        self._heartbeat = heartbeat
-        self.writer: asyncio.StreamWriter | None = None
-
-    async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        library: aiormq.TransportFactory = TLSTransportFactory() if url.scheme == "amqps" else TCPTransportFactory()
-        reader, self.writer = await library.create(url, **kwargs)
-        sock: socket.socket | None = self.writer.get_extra_info("socket")
-        if sock is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
-            # What we sent was not even received: no need to wait for three missing heartbeats.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 2000 * self._heartbeat)
-        return reader, self.writer
-
-
 class Connection(aio_pika.Connection):
     """aio-pika's plain connection (it does not reconnect: the pipeline does), plus a bounded :meth:`end`."""
 
-    def __init__(self, options: RabbitMQOptions, name: str) -> None:
-        heartbeat = options.heartbeat_seconds
-        super().__init__(
-            URL(options.url).update_query({"heartbeat": str(heartbeat)}), client_properties={"connection_name": name}
-        )
-        self._factory = _Transport(heartbeat)
+    def __init__(
+        self, target: Target, context: ssl.SSLContext | None, heartbeat: int, name: str, *, cutting: bool = False
+    ) -> None:
+        super().__init__(target.url, ssl_context=context, client_properties={"connection_name": name})
+        #: The address as it may be shown.
+        self.where = target.where
+        self._factory = Transport(heartbeat, cutting=cutting)
         self.kwargs["transport_factory"] = self._factory
+        if context is not None and target.tls.server_name is not None:
+            self.kwargs["server_hostname"] = target.tls.server_name
 
     @property
     def is_silent(self) -> bool:
@@ -58,13 +45,85 @@ class Connection(aio_pika.Connection):
             self.transport is not None and cast("aiormq.Connection", self.transport.connection).is_connection_was_stuck
         )
 
+    @property
+    def reader(self) -> CuttingReader | None:
+        """What cuts deliveries out, where it was asked for; once it is connected."""
+        return self._factory.reader
+
+    @property
+    def writer(self) -> asyncio.StreamWriter | None:
+        """The way out, past the library; once it is connected."""
+        return self._factory.writer
+
+    async def is_blocked(self) -> bool:
+        """Whether the broker has said that it takes no messages for now: its memory or disk is full."""
+        if self.transport is None:
+            return False
+        try:
+            async with asyncio.timeout(0):
+                await self.transport.connection.ready()
+        except TimeoutError:
+            return True
+        return False
+
     async def end(self) -> None:
         """Say goodbye, or drop the connection if that takes too long. Never raises for what the broker does."""
         try:
             async with asyncio.timeout(_CLOSE_TIMEOUT):
                 await self.close()
-        except (TimeoutError, *LIBRARY_ERRORS) as error:
+        except (TimeoutError, *troubles.LIBRARY_ERRORS) as error:
             log.debug("connection dropped without a farewell", error=type(error).__name__)
         finally:
-            if self._factory.writer is not None:
-                self._factory.writer.transport.abort()
+            self.abort()
+
+    def abort(self) -> None:
+        """Drop the connection without a farewell; :meth:`end` is still to be called."""
+        if self._factory.writer is not None:
+            self._factory.writer.transport.abort()
+
+
+async def connect(options: RabbitMQOptions, name: str, *, cutting: bool = False) -> Connection:
+    """Connect as *name* to the first of the addresses, in random order, that takes us.
+
+    With *cutting* its :attr:`~Connection.reader` can take deliveries past the client library.
+
+    Raises:
+        SourceRefused: one of them refused the login or the virtual host; the others would, too, and count the tries.
+        ProducerError: none of them is there; for several, what each said.
+    """
+    absences: list[ProducerError] = []
+    for target in options.targets():
+        try:
+            return await _connect_to(target, options, name, cutting=cutting)
+        except SourceRefused:
+            raise
+        except ProducerError as away:
+            absences.append(away)
+    if len(absences) == 1:
+        raise absences[0]
+    raise ProducerError("; ".join(map(str, absences))) from absences[-1]
+
+
+async def _connect_to(target: Target, options: RabbitMQOptions, name: str, *, cutting: bool) -> Connection:
+    context = await asyncio.to_thread(target.tls.context) if target.is_tls else None
+    if context is not None and not target.tls.verify:
+        log.warning("the broker's certificate is NOT checked: tls.verify is false", broker=target.where)
+    connection = Connection(target, context, options.heartbeat_seconds, name, cutting=cutting)
+    connected = False
+    try:
+        async with asyncio.timeout(options.connect_timeout):
+            await connection.connect()
+        connected = True
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        # A connection that dies cancels what waits on it.
+        raise troubles.of_open(error, options, target.where) from None
+    except (TimeoutError, *troubles.LIBRARY_ERRORS) as error:
+        raise troubles.of_open(error, options, target.where) from error
+    finally:
+        if not connected:
+            # One that is dropped without it closes itself some time later, in a task that nobody owns.
+            await connection.end()
+    return connection

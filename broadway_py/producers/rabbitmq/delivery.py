@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, Literal, NamedTuple, cast
 
 from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
 
 from broadway_py.acknowledger import Acknowledger
 from broadway_py.errors import did_you_mean
-from broadway_py.message import Acknowledgement, Message
+from broadway_py.message import NOOP, Acknowledgement, Message
+from broadway_py.producers.rabbitmq.cutter import Delivery
 from broadway_py.producers.rabbitmq.options import RabbitMQOptions, Verdict
 
-__all__ = ["Receipt", "configured", "tag_of", "to_message"]
+__all__ = [
+    "ATTEMPT_HEADER",
+    "EXCHANGE_HEADER",
+    "ROUTING_KEY_HEADER",
+    "Receipt",
+    "attempt_of",
+    "configured",
+    "metadata_of",
+    "said_by",
+    "tag_of",
+    "to_message",
+]
+
+
+#: Of a message that we have put back for another attempt: which attempt it is, and where it first came from.
+ATTEMPT_HEADER: Final = "x-broadway-attempt"
+EXCHANGE_HEADER: Final = "x-broadway-exchange"
+ROUTING_KEY_HEADER: Final = "x-broadway-routing-key"
 
 
 class Receipt(NamedTuple):
@@ -23,6 +41,16 @@ class Receipt(NamedTuple):
     redelivered: bool
     on_success: Verdict
     on_failure: Verdict
+    #: The queue it came from.
+    queue: str = ""
+    #: The delivery itself, for whoever has to put the message somewhere else as it came; see ``lazy.delivery_of``.
+    delivery: DeliveredMessage | Delivery | None = None
+    #: Who said what a failure comes to: nobody, the settings of the producer, or ``configure_ack`` of this message.
+    said_by: Literal["source", "message"] | None = None
+
+    def __repr__(self) -> str:
+        # Without the delivery, which holds the payload.
+        return f"<Receipt tag={self.tag} queue={self.queue!r} redelivered={self.redelivered}>"
 
 
 def _property(name: str) -> Callable[[Basic.Deliver, Basic.Properties], object]:
@@ -66,29 +94,79 @@ def tag_of(delivery: DeliveredMessage) -> int:
     return cast("int", delivery.delivery_tag)
 
 
-def to_message(delivery: DeliveredMessage, session: Acknowledger, options: RabbitMQOptions) -> Message[bytes]:
-    """The message that goes into the pipeline, to be settled by *session*."""
+def to_message(
+    delivery: DeliveredMessage, session: Acknowledger, options: RabbitMQOptions, queue: str | None = None
+) -> Message[bytes]:
+    """The message that goes into the pipeline, to be settled by *session*; *queue* is where it came from."""
     deliver = cast("Basic.Deliver", delivery.delivery)
     properties = delivery.header.properties
+    queue = options.queues[0] if queue is None else queue
     redelivered = bool(deliver.redelivered)
-    metadata: dict[str, Any] = {"redelivered": redelivered}
-    for name in ("message_id", *options.metadata):
-        value = _READERS[name](deliver, properties)
-        # What the publisher did not set is absent; the library gives "" for an unset cluster_id.
-        if value is not None and (value != "" or name == "exchange"):
-            metadata[name] = value
-    receipt = Receipt(tag_of(delivery), redelivered, options.on_success, options.on_failure)
-    message = Message(delivery.body, metadata, Acknowledgement(session, None, receipt))
-    message.attempt = _attempt(properties.headers, redelivered=redelivered)
+    if options.consume_options.no_ack:
+        acknowledgement = NOOP
+    else:
+        receipt = Receipt(
+            tag_of(delivery), redelivered, options.on_success, options.on_failure, queue, delivery, said_by(options)
+        )
+        acknowledgement = Acknowledgement(session, None, receipt)
+    message = Message(delivery.body, metadata_of(deliver, properties, options.metadata, queue), acknowledgement)
+    message.attempt = attempt_of(properties.headers or {}, redelivered=redelivered)
     return message
 
 
-def _attempt(headers: Mapping[str, object] | None, *, redelivered: bool) -> int | None:
-    # Quorum queues count earlier deliveries; other queues only say that there was one.
-    earlier = (headers or {}).get("x-delivery-count")
-    if isinstance(earlier, int):
-        return earlier + 1
+def said_by(options: RabbitMQOptions) -> Literal["source"] | None:
+    """Who says what a failure comes to, as long as no message does."""
+    return "source" if "on_failure" in options.model_fields_set else None
+
+
+def metadata_of(
+    deliver: Basic.Deliver, properties: Basic.Properties, wanted: Sequence[str], queue: str
+) -> dict[str, Any]:
+    """What the handler finds in ``message.metadata``: the *wanted* ones, as far as they were set."""
+    headers = properties.headers or {}
+    metadata: dict[str, Any] = {"redelivered": bool(deliver.redelivered)}
+    for name in ("message_id", *wanted):
+        value = queue if name == "queue" else _READERS[name](deliver, properties)
+        # What the publisher did not set is absent; the library gives "" for an unset cluster_id.
+        if value is not None and (value != "" or name == "exchange"):
+            metadata[name] = value
+    if ATTEMPT_HEADER in headers:
+        _restore_origin(metadata, headers)
+    return metadata
+
+
+def _restore_origin(metadata: dict[str, Any], headers: Mapping[str, object]) -> None:
+    """A retried message came through a queue of ours; its handler sees how it came the first time."""
+    for name, header in (("exchange", EXCHANGE_HEADER), ("routing_key", ROUTING_KEY_HEADER)):
+        origin = headers.get(header)
+        if name in metadata and isinstance(origin, str):
+            metadata[name] = origin
+
+
+def attempt_of(headers: Mapping[str, object], *, redelivered: bool) -> int | None:
+    """Which attempt a delivery with *headers* is, or None where nobody has counted.
+
+    Our own header counts the times it was put back by us, the broker those that it delivered this copy: quorum queues
+    do, others only say that there was one. 4.x also counts what was given back (``x-acquired-count``), which is no
+    attempt, so that is asked last (from its documentation; unproven on 4.x).
+    """
+    first = headers.get(ATTEMPT_HEADER)
+    if not _is_count(first) or first == 0:
+        first = None
+    earlier = next((headers[name] for name in _COUNTERS if _is_count(headers.get(name))), None)
+    if earlier is not None:
+        return cast("int", first or 1) + cast("int", earlier)
+    if first is not None:
+        return cast("int", first)
     return None if redelivered else 1
+
+
+#: Headers in which brokers count the earlier deliveries of a message.
+_COUNTERS: Final = ("x-delivery-count", "x-acquired-count")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 _VERDICTS: Final[Sequence[Verdict]] = ("ack", "reject", "reject_and_requeue", "reject_and_requeue_once")
@@ -108,4 +186,5 @@ def configured(receipt: Receipt, options: Mapping[str, Any]) -> Receipt:
             )
         if value not in _VERDICTS:
             raise ValueError(f"configure_ack: {name} takes {', '.join(_VERDICTS)}, got {value!r}")
-    return receipt._replace(**options)
+    changed = receipt._replace(**options)
+    return changed._replace(said_by="message") if "on_failure" in options else changed

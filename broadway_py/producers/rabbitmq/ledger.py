@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 __all__ = ["Settlement", "TagLedger"]
@@ -44,12 +46,30 @@ class TagLedger:
         self._open[tag] = None
         self._last = tag
 
+    def delivered_run(self, first: int, last: int) -> None:
+        """The broker handed out every tag from *first* to *last*."""
+        self.delivered(first)
+        self._open.update(dict.fromkeys(range(first + 1, last + 1)))
+        self._last = last
+
     def ack(self, tag: int) -> bool:
         """*tag* was handled. False: it is not open."""
         if not self._close(tag):
             return False
         self._acks.append(tag)
         return True
+
+    def ack_all(self, tags: Iterable[int]) -> list[bool]:
+        """As :meth:`ack`, for each of *tags*."""
+        still_open, noted = self._open, self._acks.append
+        said: list[bool] = []
+        for tag in tags:
+            known = tag in still_open
+            if known:
+                del still_open[tag]
+                noted(tag)
+            said.append(known)
+        return said
 
     def reject(self, tag: int, *, requeue: bool) -> bool:
         """*tag* failed. False: it is not open."""
@@ -69,9 +89,10 @@ class TagLedger:
         """What is to be sent now, in this order."""
         # What is not acked goes first: an ack for several may then pass over it.
         found, self._others = self._others, []
-        acks, self._acks = sorted(self._acks), []
+        acks, self._acks = self._acks, []
+        acks.sort()
         barrier = next(iter(self._open), None)
-        run = len(acks) if barrier is None else sum(1 for tag in acks if tag < barrier)
+        run = len(acks) if barrier is None else bisect_left(acks, barrier)
         if run > 1:
             found.append(Settlement("ack", acks[run - 1], multiple=True))
         else:

@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Annotated, Any, Final, Literal, Self, get_args
 
 from aio_pika.abc import AbstractChannel
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 from yarl import URL
 
+from broadway_py._core.backoff import Backoff, BackoffKind
 from broadway_py.errors import did_you_mean
-from broadway_py.options import Duration, Options, PositiveInt
+from broadway_py.options import Duration, Options, PositiveDuration, PositiveInt
+from broadway_py.producers.rabbitmq.address import (
+    DEFAULT_URL,
+    Secret,
+    Target,
+    Texts,
+    TlsOptions,
+    checked_url,
+    heartbeat_of,
+    shown,
+    targets,
+    url_of,
+)
 
-__all__ = ["Binding", "ConsumeOptions", "DeclareOptions", "MetadataName", "RabbitMQOptions", "Verdict"]
+__all__ = [
+    "AUTO_BYTES",
+    "Binding",
+    "ConsumeOptions",
+    "DeclareOptions",
+    "MergeOptions",
+    "MetadataName",
+    "RabbitMQOptions",
+    "TlsOptions",
+    "Verdict",
+]
 
 #: What happens to a message at the broker. ``reject`` drops it, or dead-letters it where the queue says so;
 #: ``reject_and_requeue_once`` requeues it unless this delivery was already a second one.
@@ -33,6 +57,7 @@ MetadataName = Literal[
     "message_id",
     "persistent",
     "priority",
+    "queue",
     "redelivered",
     "reply_to",
     "routing_key",
@@ -41,10 +66,16 @@ MetadataName = Literal[
     "user_id",
 ]
 
-#: "auto" asks for at least and at most so many messages in advance.
-AUTO_PREFETCH: Final = (20, 2000)
+#: "auto" asks for at least and at most so many messages in advance …
+_AUTO_COUNT: Final = (20, 2000)
+#: … and for no more bytes than these, as far as the bodies seen so far tell.
+AUTO_BYTES: Final = 64 * 1024 * 1024
+#: The longest name of a queue, in bytes: RabbitMQ takes 255, and the queues for retries have longer names.
+_LONGEST_NAME: Final = 230
 
 AfterConnect = Callable[[AbstractChannel], Awaitable[object]]
+#: ``fn(index of the copy) -> settings that replace those of the producer``
+MergeOptions = Callable[[int], Mapping[str, Any]]
 
 
 def _known_name(value: object) -> object:
@@ -62,10 +93,46 @@ def _prefetch(value: object) -> object:
     raise ValueError("expected 'auto' or a whole number from 1 to 65535")
 
 
-def _function(value: object) -> object:
-    if value is None or callable(value):
+def _takes_one(function: object) -> bool:
+    try:
+        inspect.signature(function).bind(None)  # type: ignore[arg-type]  # asked after callable()
+    except TypeError:
+        return False
+    except ValueError:
+        return True  # built in, and says nothing of its parameters
+    return True
+
+
+def _after_connect(value: object) -> object:
+    if value is None or (callable(value) and _takes_one(value)):
         return value
     raise ValueError("expected an async function of one argument, the channel")
+
+
+def _merge_options(value: object) -> object:
+    if value is None or (callable(value) and _takes_one(value)):
+        return value
+    raise ValueError("expected a function of one argument, the index of the copy, that returns settings")
+
+
+def _queues(value: object) -> object:
+    if isinstance(value, list | tuple):
+        if not value:
+            raise ValueError("expected the name of a queue or a list of them, got an empty list")
+        _text_or_texts(value)
+        twice = next((one for one in value if value.count(one) > 1), None)
+        if twice is not None:
+            raise ValueError(f"queue {twice!r} is named twice")
+    return _text_or_texts(value)
+
+
+def _text_or_texts(value: object) -> object:
+    if isinstance(value, list | tuple) and not value:
+        raise ValueError("expected a text or a list of texts, at least one")
+    for one in value if isinstance(value, list | tuple) else (value,):
+        if not isinstance(one, str):
+            raise ValueError("expected a text or a list of texts")  # noqa: TRY004  # pydantic wants ValueError
+    return tuple(value) if isinstance(value, list) else value
 
 
 class DeclareOptions(Options):
@@ -77,8 +144,18 @@ class DeclareOptions(Options):
     auto_delete: bool = False
     #: The queue belongs to this connection, and goes with it.
     exclusive: bool = False
-    #: The broker's own settings, such as ``x-queue-type`` or ``x-dead-letter-exchange``.
+    #: The broker's own settings, such as ``x-queue-type: quorum``, ``x-max-priority``, ``x-single-active-consumer``
+    #: or ``x-dead-letter-exchange``.
     arguments: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _quorum_fits(self) -> Self:
+        if self.arguments.get("x-queue-type") in ("quorum", "stream"):
+            kind = self.arguments["x-queue-type"]
+            for name, wanted in (("durable", True), ("auto_delete", False), ("exclusive", False)):
+                if getattr(self, name) is not wanted:
+                    raise ValueError(f"a {kind} queue needs {name}: {str(wanted).lower()}")
+        return self
 
 
 class Binding(Options):
@@ -87,6 +164,8 @@ class Binding(Options):
     exchange: str
     routing_key: str = ""
     arguments: dict[str, Any] = Field(default_factory=dict)
+    #: Which of several queues is bound. None: each of them.
+    queue: str | None = None
 
 
 class ConsumeOptions(Options):
@@ -96,59 +175,139 @@ class ConsumeOptions(Options):
     exclusive: bool = False
     #: The consumer's name at the broker. None: made up.
     consumer_tag: str | None = None
-    #: The broker's own settings, such as ``x-priority``.
+    #: Consumers with a higher number are served first, while they have room. None: the broker's 0.
+    priority: Annotated[int, Field(strict=True)] | None = None
+    #: A message is settled as soon as it is handed out, whatever becomes of it: at most once, and never again.
+    no_ack: bool = False
+    #: The broker's own settings, such as ``x-cancel-on-ha-failover`` or ``x-stream-offset``.
     arguments: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_priority(self) -> Self:
+        if self.priority is not None and "x-priority" in self.arguments:
+            raise ValueError("give priority, or x-priority among the arguments, not both")
+        return self
+
+    def all_arguments(self) -> dict[str, Any]:
+        """What the broker is told."""
+        return self.arguments if self.priority is None else {**self.arguments, "x-priority": self.priority}
 
 
 class RabbitMQOptions(Options):
     """Everything that can be set of a :class:`RabbitMQProducer`."""
 
-    #: The queue's name. "" lets the broker choose one, and needs ``declare: active``.
-    queue: Annotated[str, Field(strict=True)]
-    #: ``amqp[s]://user:password@host:port/vhost``; the query may set heartbeat and TLS files as aio-pika takes them.
-    url: str = Field("amqp://guest:guest@127.0.0.1/", repr=False)
+    #: The queue's name, or a list of names. "" lets the broker choose one, and needs ``declare: active``.
+    queue: Annotated[str | tuple[str, ...], BeforeValidator(_queues)]
+    #: ``amqp[s]://user:password@host:port/vhost``, or a list of them, to be tried in random order at each connect.
+    #: The query may hold heartbeat, auth, and the TLS files cafile, certfile and keyfile.
+    url: Annotated[str | tuple[str, ...], BeforeValidator(_text_or_texts), Field(repr=False)] = DEFAULT_URL
+    #: Instead of a URL: a host, host:port, or a list of them, to be tried in random order at each connect.
+    host: Texts | None = None
+    #: Of every host that names none. None: 5672, with tls 5671.
+    port: Annotated[int, Field(ge=1, le=65_535, strict=True)] | None = None
+    #: Of a host.
+    virtual_host: str | None = None
+    #: Who we are; replaces the user in a URL. None: as the URL says, or guest.
+    username: Annotated[str | None, Field(repr=False)] = None
+    #: Replaces the password in a URL.
+    password: Annotated[str | None, Field(repr=False)] = None
+    #: A file that holds the password. Read again at each connect.
+    password_file: str | None = None
+    #: ``plain``: user and password. ``external``: who we are stands in our TLS certificate. None: as the URL says.
+    auth: Literal["plain", "external"] | None = None
+    #: Protects the way to a host, and says how that of ``amqps`` URLs is protected. None: as the URL says.
+    tls: TlsOptions | None = None
     #: The producer's name in metrics, logs and ``message.producer``. None: the pipeline gives it one.
     name: str | None = None
     #: How many connections consume side by side, each with a prefetch of its own.
     concurrency: PositiveInt = 1
-    #: How many unsettled messages the broker hands out in advance, per connection. "auto": what the pipeline can hold.
+    #: How many unsettled messages the broker hands out in advance, per connection and queue. "auto": what the pipeline
+    #: can hold, from 20 to 2000, and fewer when their bodies are large.
     prefetch_count: Annotated[int | Literal["auto"], BeforeValidator(_prefetch)] = "auto"
     #: Properties of the delivery to be found in ``message.metadata``, besides ``message_id`` and ``redelivered``.
     metadata: tuple[Annotated[str, BeforeValidator(_known_name)], ...] = ()
     #: What becomes of a message that was handled. ``message.configure_ack(on_success=…)`` changes it for one.
     on_success: Verdict = "ack"
-    #: What becomes of a message that failed. ``message.configure_ack(on_failure=…)`` changes it for one.
+    #: What becomes of a message that failed; when it is given, in place of the default failure policy.
+    #: ``message.configure_ack(on_failure=…)`` changes it for one.
     on_failure: Verdict = "reject"
     #: ``passive`` looks whether the queue exists, ``active`` creates it if not, ``never`` just consumes.
     declare: Literal["never", "passive", "active"] = "passive"
     declare_options: DeclareOptions = Field(default_factory=DeclareOptions)
     bindings: tuple[Binding, ...] = ()
     #: ``await after_connect(channel)`` at each connect, before anything else is done on the channel.
-    after_connect: Annotated[AfterConnect | None, BeforeValidator(_function)] = None
+    after_connect: Annotated[AfterConnect | None, BeforeValidator(_after_connect)] = None
+    #: ``merge_options(index)`` returns settings that replace those above for one copy; called at each connect.
+    merge_options: Annotated[MergeOptions | None, BeforeValidator(_merge_options)] = None
     consume_options: ConsumeOptions = Field(default_factory=ConsumeOptions)
+    #: ``active`` creates the queue for dead letters if it is missing, ``passive`` looks whether it exists.
+    dead_letter_declare: Literal["passive", "active"] = "active"
+    #: The broker's own settings for the queue of dead letters, such as ``x-queue-type: quorum``.
+    dead_letter_arguments: dict[str, Any] = Field(default_factory=dict)
+    #: The broker's own settings for the queues in which messages wait for their next attempt, over ours.
+    retry_arguments: dict[str, Any] = Field(default_factory=dict)
+    #: Seconds that the broker may take to confirm a retry or a dead letter; time in which it takes none (its memory is
+    #: full) does not count.
+    publish_timeout: PositiveDuration = 30.0
     #: Seconds between signs of life; a silent connection is given up after about three times that.
     heartbeat: Annotated[Duration, Field(ge=1, le=3600)] = 15.0
-    #: Seconds from the first packet until messages may flow, ``after_connect`` included.
+    #: Seconds from the first packet until messages may flow, ``after_connect`` included; for each address.
     connect_timeout: Annotated[Duration, Field(gt=0)] = 15.0
+    #: How the waits between two connects grow: ``jitter`` anything up to a ceiling that doubles, ``exp`` doubling,
+    #: ``rand`` anything between the two below, ``rand_exp`` the same and growing, ``stop``: the pipeline ends instead.
+    backoff_type: BackoffKind = "jitter"
+    #: Seconds: the first wait (with jitter its ceiling). None: 1, or backoff_max if that is less.
+    backoff_min: Annotated[Duration, Field(ge=0)] | None = None
+    #: Seconds: what the waits grow to. None: 30, or backoff_min if that is more.
+    backoff_max: Annotated[Duration, Field(ge=0)] | None = None
+    #: ``fast``: deliveries go past the client library, several times as fast; ``plain``: through it. ``auto``: fast,
+    #: unless a rehearsal at the first connect says that it cannot work here; then plain, with one warning.
+    delivery_path: Literal["auto", "fast", "plain"] = "auto"
     #: The connection's name at the broker. None: pipeline, producer and copy.
     connection_name: str | None = None
 
     @field_validator("url")
     @classmethod
-    def _is_amqp(cls, value: str) -> str:
-        try:
-            url = URL(value)
-            complete = url.scheme in {"amqp", "amqps"} and bool(url.host) and url.port != 0
-        except ValueError:
-            complete = False
-        if not complete:
-            # What came is not shown: it may hold a password.
-            raise ValueError("expected amqp://user:password@host:port/vhost, or the same with amqps://")
+    def _is_amqp(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        for one in (value,) if isinstance(value, str) else value:
+            checked_url(one)
+        return value
+
+    @field_validator("queue")
+    @classmethod
+    def _name_fits(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        for one in (value,) if isinstance(value, str) else value:
+            if len(one.encode()) > _LONGEST_NAME:
+                raise ValueError(f"expected a name of {_LONGEST_NAME} bytes at most")
         return value
 
     @model_validator(mode="after")
+    def _address_fits(self) -> Self:
+        given = {name for name in self.model_fields_set if getattr(self, name) is not None}
+        for name in ("host", "port", "virtual_host"):
+            if "url" in given and name in given:
+                raise ValueError(f"give url, or host, port and virtual_host, not both: got url and {name}")
+        if {"port", "virtual_host"} & given and "host" not in given:
+            raise ValueError("port and virtual_host belong to a host: give host, too")
+        if "password" in given and "password_file" in given:
+            raise ValueError("give password or password_file, not both")
+        if self.host is not None:
+            self._urls()
+        is_plain = any(url.scheme == "amqp" for url in self._urls())
+        if self.tls is not None and is_plain:
+            raise ValueError("tls is for amqps://, but the url says amqp://, which is not protected")
+        if self.auth == "external" and is_plain:
+            raise ValueError("auth: external shows a certificate, so it needs amqps:// or tls")
+        if self.password_file is not None:
+            try:
+                self._secret().read()
+            except ValueError as unreadable:
+                raise ValueError(f"password_file: {unreadable}") from None
+        return self
+
+    @model_validator(mode="after")
     def _declaration_fits(self) -> Self:
-        if not self.queue and self.declare != "active":
+        if "" in self.queues and self.declare != "active":
             raise ValueError(
                 f"queue '' is named by the broker when it is declared, but declare is {self.declare!r}: "
                 "set declare: active, or name the queue"
@@ -158,29 +317,83 @@ class RabbitMQOptions(Options):
                 f"declare_options are used by declare: active only, but declare is {self.declare!r}: "
                 "set declare: active, or remove them"
             )
+        for binding in self.bindings:
+            if binding.queue is not None and binding.queue not in self.queues:
+                hint = did_you_mean(binding.queue, self.queues)
+                raise ValueError(
+                    f"a binding names the queue {binding.queue!r}, which is not consumed here: "
+                    f"{', '.join(self.queues)}{hint}"
+                )
+        if self.consume_options.consumer_tag is not None and len(self.queues) > 1:
+            raise ValueError("a consumer_tag names one consumer, but there is one for each of several queues")
         return self
 
-    def prefetch(self, capacity: int) -> int:
-        """The prefetch for a pipeline that can hold *capacity* messages."""
+    @model_validator(mode="after")
+    def _backoff_fits(self) -> Self:
+        low, most = self.backoff_min, self.backoff_max
+        if low is not None and most is not None and low > most:
+            raise ValueError(f"backoff_min must not be more than backoff_max, got {low:g} and {most:g}")
+        return self
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """The names of all queues."""
+        return (self.queue,) if isinstance(self.queue, str) else self.queue
+
+    def prefetch(self, capacity: int, mean_bytes: float = 0.0) -> int:
+        """The prefetch of each queue, for a pipeline that can hold *capacity* messages.
+
+        With "auto" fewer when bodies have *mean_bytes* on average (0: none was seen yet).
+        """
         if isinstance(self.prefetch_count, int):
             return self.prefetch_count
-        least, most = AUTO_PREFETCH
-        return max(least, min(most, capacity))
+        least, most = _AUTO_COUNT
+        count = max(least, min(most, capacity))
+        if mean_bytes > 0.0:
+            count = max(1, min(count, int(AUTO_BYTES / mean_bytes / len(self.queues))))
+        return count
+
+    @property
+    def backoff(self) -> tuple[float, float]:
+        """Seconds: the first wait between two connects, and what they grow to."""
+        low, most = self.backoff_min, self.backoff_max
+        if low is None:
+            low = 1.0 if most is None else min(1.0, most)
+        return low, max(low, 30.0) if most is None else most
+
+    def make_backoff(self) -> Backoff | None:
+        """Fresh waits for one copy; None when nothing was said of them."""
+        if not self.model_fields_set & {"backoff_type", "backoff_min", "backoff_max"}:
+            return None
+        return Backoff(*self.backoff, kind=self.backoff_type)
+
+    def targets(self) -> Iterator[Target]:
+        """Every address once, in random order, with the credentials of this moment.
+
+        Raises:
+            ProducerError: the password's file cannot be read.
+        """
+        return targets(self._urls(), self._secret(), self.tls, self.auth, self.heartbeat_seconds)
+
+    def _secret(self) -> Secret:
+        return Secret(self.username, self.password, self.password_file)
+
+    def _urls(self) -> list[URL]:
+        if self.host is None:
+            return [checked_url(one) for one in ((self.url,) if isinstance(self.url, str) else self.url)]
+        path = "/" if self.virtual_host is None else self.virtual_host
+        return [url_of(one, self.port, path, is_tls=self.tls is not None) for one in self.host]
 
     @property
     def heartbeat_seconds(self) -> int:
         """Whole seconds, as AMQP has them: the setting, or else what the URL asks for."""
         if "heartbeat" not in self.model_fields_set:
-            asked = URL(self.url).query.get("heartbeat", "")
-            if asked.isdecimal() and int(asked) > 0:
-                return int(asked)
+            asked = heartbeat_of(self._urls()[0])
+            if asked is not None:
+                return asked
         return math.ceil(self.heartbeat)
 
     @property
     def where(self) -> str:
-        """The broker's address as it may be shown: without user, password and query."""
-        url = URL(self.url)
-        masked = "***@" if url.user is not None or url.password is not None else ""
-        port = url.port or (5671 if url.scheme == "amqps" else 5672)
-        host = f"[{url.host}]" if ":" in (url.host or "") else url.host
-        return f"{url.scheme}://{masked}{host}:{port}{url.raw_path}"
+        """The broker's address, or addresses, as they may be shown: without user, password and query."""
+        return ", ".join(map(shown, self._urls()))

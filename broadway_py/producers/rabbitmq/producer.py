@@ -2,56 +2,166 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from broadway_py.errors import OptionsError, ProducerError
+from broadway_py.log import logger
 from broadway_py.message import Message
-from broadway_py.producer import Producer
+from broadway_py.producer import Delays, FailurePlan, Producer
+from broadway_py.producers.rabbitmq.forwarder import BY_THE_BROKER, Forwarder, Troubled
 from broadway_py.producers.rabbitmq.options import RabbitMQOptions
+from broadway_py.producers.rabbitmq.prefetch import PrefetchGauge
+from broadway_py.producers.rabbitmq.publisher import Publisher
 from broadway_py.producers.rabbitmq.quiet import hush
 from broadway_py.producers.rabbitmq.session import Session
 
 __all__ = ["RabbitMQProducer"]
 
 
+log = logger("broadway_py.producers.rabbitmq")
+
+
+@dataclass
+class _Seen:
+    #: Average size of the bodies that came; 0: unknown.
+    mean_bytes: float = 0.0
+
+
 class RabbitMQProducer(Producer):
-    """Consumes a RabbitMQ queue.
+    """Consumes a RabbitMQ queue, or several.
 
     ::
 
         RabbitMQProducer("orders", "amqp://guest:guest@127.0.0.1/", on_failure="reject_and_requeue_once")
 
-    Each copy has a connection, a channel and a consumer of its own. Whatever goes wrong with them is reported to the
-    pipeline, which opens a fresh copy with back-off; messages of the old one can then no longer be settled, and the
-    broker delivers them again.
+    Each copy has a connection, a channel and a consumer (for each queue) of its own. Whatever goes wrong with them is
+    reported to the pipeline, which opens a fresh copy with back-off; messages of the old one can then no longer be
+    settled, and the broker delivers them again.
 
     Args:
-        queue: name of the queue.
-        url: where the broker is; ``amqp://guest:guest@127.0.0.1/`` when left out.
+        queue: name of the queue, or a list of names.
+        url: where the broker is, or a list of addresses; ``amqp://guest:guest@127.0.0.1/`` when left out.
         settings: any other field of :class:`RabbitMQOptions`.
 
     Raises:
         OptionsError: a setting is wrong or unknown.
     """
 
-    def __init__(self, queue: str | None = None, url: str | None = None, **settings: Any) -> None:
+    def __init__(
+        self, queue: str | Sequence[str] | None = None, url: str | Sequence[str] | None = None, **settings: Any
+    ) -> None:
         given = {"queue": queue, "url": url}
         settings.update((name, value) for name, value in given.items() if value is not None)
+        self._settings = settings
         self.options = RabbitMQOptions(**settings)
         self.name = self.options.name
         self.concurrency = self.options.concurrency
+        for index in range(self.concurrency):
+            self._merged(index)
         self._session: Session | None = None
+        self._publisher: Publisher | None = None
+        self._troubled = Troubled()
+        self.says_what_failing_means = "on_failure" in self.options.model_fields_set
+        self._gauge: PrefetchGauge | None = None
         self._paused = False
+        # What the copies have learned of the size of bodies.
+        self._seen = _Seen()
+
+    def _merged(self, index: int) -> RabbitMQOptions:
+        """The options of the copy *index*.
+
+        Raises:
+            OptionsError: ``merge_options`` returned something wrong.
+        """
+        merge = self.options.merge_options
+        if merge is None:
+            return self.options
+        try:
+            changes = merge(index)
+        except Exception as error:  # the user's own; its text is not quoted, for nobody knows what it holds
+            raise OptionsError(("merge_options",), f"raised {type(error).__name__} for copy {index}") from error
+        if not isinstance(changes, Mapping):
+            raise OptionsError(
+                ("merge_options",), f"expected a dict of settings for copy {index}, got {type(changes).__name__}"
+            )
+        for fixed in ("concurrency", "merge_options", "name"):
+            if fixed in changes:
+                raise OptionsError(("merge_options",), f"{fixed} is the same for all copies and cannot change here")
+        try:
+            return RabbitMQOptions(**{**self._settings, **changes})
+        except OptionsError as wrong:
+            raise wrong.under("merge_options") from None
+
+    def check_failure(self, plan: FailurePlan | None) -> None:
+        """Refuse a *plan* by which failed messages would be lost.
+
+        Raises:
+            OptionsError: dead letters would come back to the queue itself, or ``reject`` would delete messages.
+        """
+        rejects = self.options.on_failure in ("reject", "reject_and_requeue_once")
+        if plan is None:
+            if not self.says_what_failing_means:
+                log.warning(
+                    "failed messages are rejected, which deletes them unless the queue has a dead-letter exchange: "
+                    "say on_failure=, or leave failure= as it is",
+                    queue=self.options.queue,
+                )
+            return
+        if plan.dead_letter in self.options.queues:
+            raise OptionsError(
+                ("failure", "dead_letter"),
+                f"{plan.dead_letter!r} is consumed here, so its dead letters would come back; name another queue",
+            )
+        if "reject" in plan.actions and rejects and plan.dead_letter != BY_THE_BROKER:
+            raise OptionsError(
+                ("failure",),
+                "reject deletes messages for good, unless the queue has a dead-letter exchange: if it has one, say "
+                "dead_letter: broker; else choose dead_letter or drop",
+            )
+
+    def most_in_flight(self, capacity: int) -> int | None:
+        """The prefetch, for each queue."""
+        if self.options.consume_options.no_ack:
+            return None
+        return self.options.prefetch(capacity) * len(self.options.queues)
+
+    def backoff(self) -> Delays | None:
+        """The waits between two connects, where the settings say something of them."""
+        return self.options.make_backoff()
 
     async def open(self) -> None:
         """Connect, look for the queue, and consume.
 
         Raises:
             SourceRefused: the broker refused the login, the virtual host or the queue.
-            ProducerError: the broker is away, or the queue is.
+            ProducerError: the broker is away, or the queue is; or ``merge_options`` returned something wrong.
         """
         hush()
-        self._session = Session(self.options, prefetch=self.options.prefetch(self.capacity), lost=self.lost)
+        try:
+            self.options = options = self._merged(self.index)
+        except OptionsError as wrong:
+            raise ProducerError(str(wrong)) from wrong
+        prefetch = options.prefetch(self.capacity, self._seen.mean_bytes)
+        self._gauge = None
+        if options.prefetch_count == "auto":
+            self._gauge = PrefetchGauge(options, self.capacity, self._seen.mean_bytes)
+        self._publisher = Publisher(options, f"{self._connection_name()}.publisher", self.clock)
+        self._session = Session(
+            options,
+            prefetch=prefetch,
+            lost=self.lost,
+            overrun=self._overrun,
+            forwarder=Forwarder(
+                options,
+                self.failure,
+                self._publisher,
+                pipeline=self.pipeline,
+                clock=self.clock,
+                troubled=self._troubled,
+            ),
+        )
         await self._session.open(self._connection_name())
 
     def _connection_name(self) -> str:
@@ -70,6 +180,9 @@ class RabbitMQProducer(Producer):
             if self.draining.is_set():
                 return []
             if not self._paused and (messages := session.take(demand)):
+                if self._gauge is not None:
+                    # One of them speaks for all: this is done for each list.
+                    self._change_prefetch(self._gauge.see(messages[0].size))
                 return messages
             session.changed.clear()
             await session.changed.wait()
@@ -97,8 +210,27 @@ class RabbitMQProducer(Producer):
         if self._session is not None:
             await self._session.stop_consuming()
 
+    def resize(self, capacity: int) -> None:
+        """The pipeline holds *capacity* messages now: with ``prefetch_count: auto`` the prefetch follows."""
+        super().resize(capacity)
+        if self._gauge is not None:
+            self._change_prefetch(self._gauge.resize(capacity))
+
+    def _overrun(self, mean_bytes: float) -> None:
+        if self._gauge is not None:
+            self._change_prefetch(self._gauge.overrun(mean_bytes))
+
+    def _change_prefetch(self, count: int | None) -> None:
+        if count is None or self._session is None:
+            return
+        self._seen.mean_bytes = 0.0 if self._gauge is None else self._gauge.mean_bytes
+        log.info("the prefetch changes", queue=self.options.queue, prefetch=count)
+        self._session.change_prefetch(count)
+
     async def close(self) -> None:
-        """Write the last settlements and close the connection, in a few seconds at most."""
+        """Write the last settlements and close the connections, in a few seconds at most."""
+        if self._publisher is not None:
+            await self._publisher.close()
         if self._session is not None:
             await self._session.close()
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import socket
 import ssl
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from aio_pika.exceptions import CONNECTION_EXCEPTIONS
@@ -24,35 +27,37 @@ from aiormq.exceptions import (
 from broadway_py.errors import ProducerError, SourceRefused
 from broadway_py.producers.rabbitmq.options import RabbitMQOptions
 
-__all__ = ["LIBRARY_ERRORS", "of_after_connect", "of_loss", "of_open"]
+__all__ = ["LIBRARY_ERRORS", "of_after_connect", "of_loss", "of_open", "of_own_queue", "translated"]
 
 #: Everything that aio-pika and aiormq raise for what happens at the broker or on the way to it.
 LIBRARY_ERRORS: Final = CONNECTION_EXCEPTIONS
 
 
-def of_open(error: BaseException, options: RabbitMQOptions) -> ProducerError:
-    """Why connecting failed."""
-    where = options.where
+def of_open(error: BaseException, options: RabbitMQOptions, where: str | None = None) -> ProducerError:
+    """Why connecting failed; *where* is the address that was tried, if there are several."""
+    where = where or options.where
     if isinstance(error, TimeoutError):
         return ProducerError(
             f"no answer from {where} within {options.connect_timeout:g} s; check host and port, and the network"
         )
     if isinstance(error, ChannelClosed):
-        return _of_channel(error, options)
+        return _of_channel(error, options, where)
     if (refusal := _refusal(error)) is not None:
         return SourceRefused(f"RabbitMQ at {where} {refusal}")
-    if (reason := _os_reason(error)) is not None:
+    if (distrust := _tls_trouble(_innermost(error), where)) is not None:
+        return ProducerError(distrust)
+    if (reason := _os_reason(_innermost(error))) is not None:
         return ProducerError(f"cannot reach {where}: {reason}; check host and port, and whether the broker runs")
     if isinstance(error, ConnectionClosed):
         return ProducerError(f"RabbitMQ at {where} ended the connection while it was set up: {_said(error)}")
     return ProducerError(f"the connection to {where} broke while it was set up ({type(error).__name__})")
 
 
-def of_after_connect(error: Exception, options: RabbitMQOptions) -> ProducerError:
+def of_after_connect(error: Exception, where: str) -> ProducerError:
     """Why the user's ``after_connect`` did not work out."""
     # An error of the user's own is not quoted: nobody knows what it holds. It is chained.
     said = f": {_said(error)}" if isinstance(error, ChannelClosed | ConnectionClosed) else ""
-    return ProducerError(f"after_connect on {options.where} raised {type(error).__name__}{said}")
+    return ProducerError(f"after_connect on {where} raised {type(error).__name__}{said}")
 
 
 def _refusal(error: BaseException) -> str | None:
@@ -66,8 +71,11 @@ def _refusal(error: BaseException) -> str | None:
     return None
 
 
-def _of_channel(error: ChannelClosed, options: RabbitMQOptions) -> ProducerError:
-    queue, said = f"queue {options.queue!r} on {options.where}", _said(error)
+def _of_channel(error: ChannelClosed, options: RabbitMQOptions, where: str) -> ProducerError:
+    said = _said(error)
+    # Of several queues the broker's own words name the one.
+    named = next((one for one in options.queues if f"queue '{one}'" in said), options.queues[0])
+    queue = f"queue {named!r} on {where}"
     match error:
         case ChannelAccessRefused() if "in exclusive use" in said:
             return ProducerError(f"{queue} has an exclusive consumer; waiting until it has gone")
@@ -78,9 +86,7 @@ def _of_channel(error: ChannelClosed, options: RabbitMQOptions) -> ProducerError
         case ChannelNotFoundEntity() if "no exchange" in said:
             return ProducerError(f"a binding of {queue} cannot be made: {said}; create the exchange")
         case ChannelNotFoundEntity():
-            return ProducerError(
-                f"queue {options.queue!r} does not exist on {options.where}; create it or set declare: active"
-            )
+            return ProducerError(f"queue {named!r} does not exist on {where}; create it or set declare: active")
         case ChannelLockedResource():
             return ProducerError(f"{queue} belongs to another connection: {said}")
         case ChannelPreconditionFailed():
@@ -91,9 +97,49 @@ def _of_channel(error: ChannelClosed, options: RabbitMQOptions) -> ProducerError
     return ProducerError(f"RabbitMQ closed the channel for {queue} while it was set up: {said}")
 
 
-def of_loss(error: BaseException | None, options: RabbitMQOptions, *, silent: bool = False) -> ProducerError:
+def of_own_queue(error: ChannelClosed, queue: str, where: str) -> ProducerError:
+    """Why a queue that we need beside the consumed one, for retries or dead letters, cannot be had."""
+    named, said = f"queue {queue!r} on {where}, which holds failed messages,", _said(error)
+    match error:
+        case ChannelAccessRefused():
+            return SourceRefused(
+                f"{named} may not be declared by this user: {said}; give the user the permission, "
+                "or let somebody else declare it and set dead_letter_declare: passive"
+            )
+        case ChannelPreconditionFailed():
+            return ProducerError(
+                f"{named} exists, but with other arguments: {said}; delete or rename it, or say its arguments in "
+                "dead_letter_arguments or retry_arguments"
+            )
+        case ChannelNotFoundEntity():
+            return ProducerError(f"{named} does not exist; create it or set dead_letter_declare: active")
+    return ProducerError(f"{named} cannot be declared: {said}")
+
+
+@contextlib.contextmanager
+def translated(sentence: Callable[[BaseException], ProducerError]) -> Iterator[None]:
+    """Let what the library raises out as what *sentence* makes of it; a TimeoutError passes.
+
+    A connection that dies cancels whatever waits on it: a CancelledError that nobody asked for is one of them.
+    """
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise sentence(error) from None
+    except TimeoutError:
+        raise
+    except LIBRARY_ERRORS as error:
+        raise sentence(error) from error
+
+
+def of_loss(
+    error: BaseException | None, options: RabbitMQOptions, where: str | None = None, *, silent: bool = False
+) -> ProducerError:
     """Why a connection that worked is gone; *silent* when nothing was heard for three heartbeats."""
-    where = options.where
+    where = where or options.where
     match error:
         case ConnectionClosed():
             return ProducerError(f"RabbitMQ at {where} closed the connection: {_said(error)}")
@@ -115,15 +161,55 @@ def _answers_connection_open(error: BaseException) -> bool:
     return "Connection.OpenOk" in str(error) or (isinstance(error, ConnectionClosed) and 530 in error.args)
 
 
-def _os_reason(error: BaseException) -> str | None:
-    """What the operating system said, if the trouble came from there."""
-    # The library wraps it with the same arguments; the innermost one still has its class.
-    innermost = error
-    while innermost.__cause__ is not None:
-        innermost = innermost.__cause__
-    match innermost:
+def _innermost(error: BaseException) -> BaseException:
+    """What the operating system said: the library wraps it with the same arguments, but it still has its class."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _tls_trouble(error: BaseException, where: str) -> str | None:
+    """The whole sentence, if it was a certificate: theirs or ours."""
+    match error:
         case ssl.SSLCertVerificationError():
-            return f"its certificate is not accepted: {innermost.verify_message}"
+            # Numbers of OpenSSL, which ssl does not name.
+            match error.verify_code:
+                case 9:
+                    return f"the certificate of {where} is not valid yet; check the clocks of both machines"
+                case 10:
+                    return f"the certificate of {where} has expired; have the broker get a new one"
+                case 62 | 64:
+                    said = error.verify_message.rstrip(".")
+                    return f"the certificate of {where} is made out to others: {said}; connect by a name that it has"
+            return (
+                f"nobody whom we trust has signed the certificate of {where}: {error.verify_message}; "
+                "name the authority that has, or put it among those of the system"
+            )
+        case ssl.SSLError():
+            return _alert(getattr(error, "reason", None) or "", where)
+        case ConnectionResetError() if where.startswith("amqps:"):
+            # What it had said before is lost with the connection.
+            return (
+                f"{where} hung up while TLS was set up; check that the port is the one for TLS, "
+                "and whether it wants to see a certificate of ours"
+            )
+    return None
+
+
+def _alert(reason: str, where: str) -> str | None:
+    """What the broker has against our certificate, in OpenSSL's name for it; None: it is something else."""
+    if "CERTIFICATE_REQUIRED" in reason:
+        return f"{where} wants to see a certificate of ours, and none is set"
+    _, alert, said = reason.partition("ALERT_")
+    if alert and ("CERTIFICATE" in said or said == "UNKNOWN_CA"):
+        said = said.replace("_", " ").lower()
+        return f"{where} does not accept our certificate: {said}; have it signed by an authority that it trusts"
+    return None
+
+
+def _os_reason(innermost: BaseException) -> str | None:
+    """What the operating system said, if the trouble came from there."""
+    match innermost:
         case ssl.SSLError():
             return "it does not speak TLS as we do"
         case socket.gaierror():

@@ -1,0 +1,198 @@
+"""The dead letters of a RabbitMQ queue.
+
+AMQP cannot look at a message without taking it. So every letter is fetched, none of them is acked, and what was only
+looked at is given back at the end: the broker puts it where it was. Meanwhile nobody else sees them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any, Final, NamedTuple, cast
+
+from aio_pika.abc import AbstractChannel
+from aiormq import Channel
+from aiormq.abc import DeliveredMessage
+from aiormq.exceptions import ChannelNotFoundEntity
+from pamqp.commands import Basic
+
+from broadway_py.clock import SYSTEM_CLOCK
+from broadway_py.daemon.dlq import Head, size_of
+from broadway_py.errors import BroadwayError, ProducerError
+from broadway_py.producers.rabbitmq import RabbitMQOptions, troubles
+from broadway_py.producers.rabbitmq.connection import connect
+from broadway_py.producers.rabbitmq.letters import HEADER_PREFIX, Letter, without_our_headers
+from broadway_py.producers.rabbitmq.publisher import Publisher
+from broadway_py.producers.rabbitmq.quiet import hush
+
+__all__ = ["RabbitMQLetters", "opened"]
+
+_NAME: Final = "broadway dlq"
+
+
+class _Taken(NamedTuple):
+    head: Head
+    tag: int
+    delivery: DeliveredMessage
+
+
+class RabbitMQLetters:
+    """Those in the queue *name*.
+
+    Args:
+        name: of the queue that holds the dead letters.
+        failed_in: the queue that they go back to, where they do not say it themselves.
+        channel: what they are fetched by; its end gives back what is left.
+        publisher: what carries them back.
+    """
+
+    def __init__(self, name: str, failed_in: str, channel: Channel, publisher: Publisher) -> None:
+        self.name = name
+        self._failed_in = failed_in
+        self._channel = channel
+        self._publisher = publisher
+        self._taken: dict[str, _Taken] | None = None
+
+    async def heads(self) -> list[Head]:
+        """All that are there now, the oldest first."""
+        return [taken.head for taken in (await self._all()).values()]
+
+    async def payload(self, letter: str) -> bytes:
+        """That of one of them."""
+        return (await self._all())[letter].delivery.body
+
+    async def replay(self, letters: Sequence[str]) -> int:
+        """Put these back into the queue they failed in, as if new: confirmed there, and only then taken off here.
+
+        Raises:
+            BroadwayError: one of them was not confirmed. It stays; so do those after it.
+        """
+        taken = [(await self._all())[one] for one in letters]
+        reasons = await self._publisher.publish([self._as_new(one.delivery) for one in taken])
+        safe = [one for one, reason in zip(taken, reasons, strict=True) if reason is None]
+        await self._ack(safe)
+        for reason in reasons:
+            if reason is not None:
+                raise BroadwayError(f"{len(letters) - len(safe)} dead letters were not put back: {reason}")
+        return len(safe)
+
+    async def discard(self, letters: Sequence[str]) -> int:
+        """Remove these for good; how many."""
+        taken = [(await self._all())[one] for one in letters]
+        await self._ack(taken)
+        return len(taken)
+
+    async def give_back(self) -> None:
+        """Leave what is still held where it was."""
+        if self._taken:
+            last = max(taken.tag for taken in self._taken.values())
+            # A nack costs no attempt on recent brokers, where the loss of a channel does.
+            await self._channel.basic_nack(last, multiple=True, requeue=True)
+            self._taken = {}
+
+    async def _all(self) -> dict[str, _Taken]:
+        if self._taken is None:
+            self._taken = {}
+            count = cast("int", (await self._channel.queue_declare(self.name, passive=True)).message_count)
+            # No more than were there: what comes meanwhile is for the next time.
+            for _ in range(count):
+                delivery = await self._channel.basic_get(self.name)
+                if isinstance(delivery.delivery, Basic.GetEmpty):
+                    break
+                taken = _read(delivery, self._taken)
+                self._taken[taken.head.id] = taken
+        return self._taken
+
+    async def _ack(self, letters: Sequence[_Taken]) -> None:
+        for one in letters:
+            await self._channel.basic_ack(one.tag)
+            if self._taken is not None:
+                del self._taken[one.head.id]
+
+    def _as_new(self, delivery: DeliveredMessage) -> Letter:
+        properties = delivery.header.properties
+        headers = properties.headers or {}
+        to = headers.get("x-broadway-queue") or headers.get("x-first-death-queue")
+        properties.headers = without_our_headers(headers)
+        properties.expiration = None
+        properties.user_id = None
+        properties.delivery_mode = 2
+        return Letter(to if isinstance(to, str) else self._failed_in, delivery.body, properties)
+
+
+@asynccontextmanager
+async def opened(options: RabbitMQOptions, dead: str) -> AsyncIterator[RabbitMQLetters]:
+    """The dead letters in the queue *dead* of the broker that *options* name.
+
+    Raises:
+        ProducerError: the broker is away, or there is no such queue.
+    """
+    hush()
+    connection = await connect(options, _NAME)
+    publisher = Publisher(options, f"{_NAME}.publisher", SYSTEM_CLOCK)
+    where = connection.where
+    try:
+        with troubles.translated(_loss(options, where)):
+            channel: AbstractChannel = await connection.channel(publisher_confirms=False)
+            try:
+                underlay = cast("Channel", await channel.get_underlay_channel())
+                letters = RabbitMQLetters(dead, options.queues[0], underlay, publisher)
+                yield letters
+                async with asyncio.timeout(options.connect_timeout):
+                    await letters.give_back()
+            except ChannelNotFoundEntity:
+                raise ProducerError(f"there is no queue {dead!r} on {where}: nothing has died there yet") from None
+    finally:
+        await publisher.close()
+        await connection.end()
+
+
+def _loss(options: RabbitMQOptions, where: str) -> Callable[[BaseException], ProducerError]:
+    return lambda error: troubles.of_loss(error, options, where)
+
+
+def _read(delivery: DeliveredMessage, known: Mapping[str, object]) -> _Taken:
+    properties = delivery.header.properties
+    headers: Mapping[str, Any] = properties.headers or {}
+    # Those that the broker itself has put there have no number of ours.
+    wanted = str(headers.get("x-broadway-id") or properties.message_id or "letter")
+    name, number = wanted, 1
+    while name in known:
+        number += 1
+        name = f"{wanted}~{number}"
+    ours = {one.removeprefix(HEADER_PREFIX): value for one, value in headers.items() if one.startswith(HEADER_PREFIX)}
+    cause = str(ours.pop("cause", headers.get("x-first-death-reason", "-")))
+    attempts = ours.pop("attempts", None)
+    failed_at = ours.pop("failed-at", None)
+    ours.pop("id", None)
+    exception = ours.pop("exception", None)
+    facts = [
+        ("id", name),
+        ("cause", cause),
+        ("exception", str(exception or "-")),
+        ("attempts", "-" if attempts is None else str(attempts)),
+        ("died", str(failed_at or "-")),
+        *((one, str(value)) for one, value in sorted(ours.items())),
+        ("message-id", str(properties.message_id or "-")),
+        ("size", size_of(len(delivery.body))),
+    ]
+    head = Head(
+        name,
+        _seconds(failed_at),
+        attempts if isinstance(attempts, int) else None,
+        cause,
+        None if exception is None else str(exception),
+        len(delivery.body),
+        facts,
+    )
+    tag = cast("Basic.GetOk", delivery.delivery).delivery_tag
+    return _Taken(head, cast("int", tag), delivery)
+
+
+def _seconds(when: object) -> float | None:
+    try:
+        return datetime.fromisoformat(str(when)).timestamp()
+    except ValueError:
+        return None

@@ -1,0 +1,50 @@
+"""What keeps a pipeline's sources from fetching: the rate limit, a pause, the breaker, the bytes in flight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from broadway_py._core.ledger import Ledger
+from broadway_py._core.rate import Rate
+from broadway_py.stage import Wake
+
+__all__ = ["Gate"]
+
+
+class Gate:
+    """The rate limit, the pause and the breaker of one pipeline, as its sources see them."""
+
+    def __init__(self, rate: Rate | None) -> None:
+        self.rate = rate
+        self.paused = False
+        #: The breaker is not closed: only probes go through.
+        self.broken = False
+        self._most_bytes: int | None = None
+        self._ledgers: Sequence[Ledger] = ()
+        self._wakes: Sequence[Wake] = ()
+        self._was_full = False
+        #: Seconds that sources spent waiting for the rate limit.
+        self.waited_seconds = 0.0
+
+    def cap_bytes(self, most: int, ledgers: Sequence[Ledger], wakes: Sequence[Wake]) -> None:
+        """Let nothing be fetched while *ledgers* hold *most* bytes or more; *wakes* are set when they no longer do."""
+        self._most_bytes, self._ledgers, self._wakes = most, ledgers, wakes
+
+    @property
+    def full(self) -> bool:
+        """True while as many bytes are in flight as may be."""
+        if self._most_bytes is None:
+            return False
+        self._was_full = sum(ledger.bytes_in_flight for ledger in self._ledgers) >= self._most_bytes
+        return self._was_full
+
+    def look_at_bytes(self) -> None:
+        """Something was settled: the sources that waited for room may go on."""
+        if self._was_full and not self.full:
+            for wake in self._wakes:
+                wake.set()
+
+    @property
+    def closed(self) -> bool:
+        """True when nothing may be fetched."""
+        return self.paused or self.broken

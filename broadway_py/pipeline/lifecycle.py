@@ -1,0 +1,219 @@
+"""The life of a pipeline: setup, running, draining, teardown; who waits for it, and who must not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import weakref
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from broadway_py.errors import CalledInsideCallback, PipelineNotRunning
+from broadway_py.pipeline.runtime import DrainReport, Runtime, announce
+from broadway_py.pipeline.stats import PipelineState
+from broadway_py.pipeline.worker import Shared
+
+if TYPE_CHECKING:
+    from broadway_py.pipeline.pipeline import Pipeline
+
+__all__ = ["LifeCycle", "all_running"]
+
+R = TypeVar("R")
+
+_LAST_WORD_S = 0.1
+
+_running: weakref.WeakSet[LifeCycle] = weakref.WeakSet()
+
+
+def all_running() -> list[str]:
+    """Names of the pipelines that run in this process."""
+    return sorted(life.name for life in list(_running) if life.state == "running")
+
+
+class LifeCycle:
+    """Of one pipeline object, which runs once.
+
+    Args:
+        pipeline: whose ``setup`` and ``teardown`` are called.
+        build: makes the stages, once ``setup`` has run.
+    """
+
+    def __init__(self, pipeline: Pipeline[Any], build: Callable[[Shared], Runtime]) -> None:
+        self.name = pipeline.name
+        #: Where it is, without what its stages know: see :meth:`Pipeline.state`.
+        self.state: PipelineState = "new"
+        #: None before ``setup`` has ended.
+        self.runtime: Runtime | None = None
+        self._pipeline = pipeline
+        self._build = build
+        self._root: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def start(self, make_shared: Callable[[], Shared]) -> None:
+        """Run ``setup``, then start the stages."""
+        if self.state != "new":
+            raise PipelineNotRunning(f"pipeline {self.name!r} was started before; a pipeline runs once, make a new one")
+        self.state = "starting"
+        self._loop = asyncio.get_running_loop()
+        is_set_up: asyncio.Future[None] = self._loop.create_future()
+        # The one task without a group around it: stop() and __aexit__ wait for it.
+        self._root = self._loop.create_task(self._main(make_shared(), is_set_up), name=f"{self.name}.pipeline")
+        try:
+            await asyncio.shield(is_set_up)
+        except asyncio.CancelledError:
+            self._root.cancel()
+            await asyncio.wait({self._root})
+            raise
+
+    async def _main(self, shared: Shared, is_set_up: asyncio.Future[None]) -> None:
+        try:
+            runtime = await self._set_up(shared, is_set_up)
+            if runtime is None:
+                return
+            _running.add(self)
+            try:
+                await runtime.run()
+            finally:
+                _running.discard(self)
+                self.state = "stopped" if runtime.crash is None else "crashed"
+                await self._own_callback(shared, "teardown")
+        finally:
+            shared.threads.close()
+
+    async def _set_up(self, shared: Shared, is_set_up: asyncio.Future[None]) -> Runtime | None:
+        """Run ``setup`` and build the stages; None when that failed, which the caller of ``start`` is told."""
+        try:
+            await self._own_callback(shared, "setup")
+            self.runtime = self._build(shared)
+        except BaseException as error:
+            self.state = "stopped"
+            stopped = isinstance(error, asyncio.CancelledError)
+            try:
+                await self._own_callback(shared, "teardown")
+            finally:
+                is_set_up.set_exception(
+                    PipelineNotRunning(f"pipeline {self.name!r} was stopped during its setup") if stopped else error
+                )
+                # Whoever called start() may be gone.
+                is_set_up.exception()
+            if isinstance(error, Exception) or stopped:
+                return None
+            raise
+        self.state = "running"
+        announce(shared, self._pipeline.topology())
+        is_set_up.set_result(None)
+        return self.runtime
+
+    async def _own_callback(self, shared: Shared, name: str) -> None:
+        callback = getattr(self._pipeline, name)
+        if callback is None:
+            return
+        if shared.callbacks.is_async[name]:
+            await callback()
+        else:
+            await shared.threads.run(callback)
+
+    async def ready(self, timeout_s: float | None) -> None:
+        """Wait until every producer is connected."""
+        runtime = self.needs_runtime("ready")
+        if self.state != "running":
+            raise runtime.crash or PipelineNotRunning(f"ready(): {self.shown}")
+        opened = asyncio.ensure_future(_all_opened(runtime))
+        ended = asyncio.ensure_future(self.ended())
+        try:
+            async with runtime.clock.timeout(timeout_s):
+                await asyncio.wait({opened, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if not opened.done():
+                raise runtime.crash or PipelineNotRunning(f"pipeline {self.name!r} stopped before it was ready")
+        finally:
+            opened.cancel()
+            ended.cancel()
+
+    async def stop(self, timeout_s: float | None) -> DrainReport:
+        """Drain, and wait for the end."""
+        if self._root is None:
+            self.state = "stopped"
+        self.stop_wanted(timeout_s)
+        await self.ended()
+        return DrainReport({}, in_time=True) if self.runtime is None else self.runtime.report()
+
+    def request_stop(self) -> None:
+        """Begin to drain; from any thread."""
+        if self._loop is not None:
+            # A loop that has closed has nothing left to stop.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self.stop_wanted)
+
+    def stop_wanted(self, timeout_s: float | None = None) -> None:
+        """Begin to drain; from the pipeline's own loop."""
+        if self.runtime is not None:
+            self.runtime.request_stop(timeout_s)
+        elif self._root is not None:
+            # Still in setup(), which may wait for something that never comes.
+            self._root.cancel()
+
+    def give_up(self) -> None:
+        """Do the last steps of the drain now."""
+        if self.runtime is not None:
+            self.runtime.give_up()
+        elif self._root is not None:
+            self._root.cancel()
+
+    async def wait(self) -> None:
+        """Wait for the end; raises what the pipeline crashed of."""
+        runtime = self.needs_runtime("wait")
+        await self.ended()
+        if runtime.crash is not None:
+            raise runtime.crash
+
+    async def ended(self) -> None:
+        """Wait for the end, whatever it was."""
+        if self._root is not None:
+            await asyncio.wait({self._root})
+            if not self._root.cancelled() and (error := self._root.exception()) is not None:
+                raise error
+
+    async def unless_ended(self, call: str, work: Coroutine[Any, Any, R]) -> R:
+        """Do *work*; a pipeline that ends without an answer must not leave the caller of *call* waiting."""
+        doing = asyncio.ensure_future(work)
+        ended = asyncio.ensure_future(self.ended())
+        try:
+            await asyncio.wait({doing, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if not doing.done():
+                # What the end settled last is being told in this very turn.
+                await asyncio.wait({doing}, timeout=_LAST_WORD_S)
+            if doing.done():
+                return doing.result()
+            raise PipelineNotRunning(f"{call}(): pipeline {self.name!r} ended before the outcome was known")
+        finally:
+            for task in (doing, ended):
+                task.cancel()
+
+    @property
+    def shown(self) -> str:
+        """The pipeline and where it is, for the text of errors."""
+        return f"pipeline {self.name!r} is {self._pipeline.state}"
+
+    def needs_runtime(self, call: str) -> Runtime:
+        """The running stages, for *call*, which is refused before there are any."""
+        if self.runtime is None:
+            raise PipelineNotRunning(f"{call}(): {self.shown}; start it first")
+        return self.runtime
+
+    def needs_running(self, call: str) -> Runtime:
+        """The running stages, for *call*, which is refused before there are any and after their end."""
+        runtime = self.needs_runtime(call)
+        if self.state != "running":
+            raise PipelineNotRunning(f"{call}(): {self.shown}")
+        return runtime
+
+    def refuse_inside(self, call: str) -> None:
+        """Raise when *call* comes from one of the pipeline's own tasks, which it would wait for."""
+        task = asyncio.current_task()
+        if task is not None and (task is self._root or (self.runtime is not None and self.runtime.owns(task))):
+            raise CalledInsideCallback(call)
+
+
+async def _all_opened(runtime: Runtime) -> None:
+    for source in runtime.stages.sources:
+        await source.opened.wait()

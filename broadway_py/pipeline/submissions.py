@@ -1,0 +1,75 @@
+"""Messages that are handed in: ``submit``, ``submit_batch`` and ``push_messages``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from broadway_py.acknowledger import CallerAcknowledger
+from broadway_py.errors import BatchFailed, PipelineNotRunning
+from broadway_py.message import BatchMode, Message
+from broadway_py.pipeline.lifecycle import LifeCycle
+
+__all__ = ["Settled", "Submitter"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of a submitted batch, in the order of settlement."""
+
+    successful: list[Message[Any]]
+    failed: list[Message[Any]]
+
+    def raise_for_failed(self) -> None:
+        """Raise :class:`BatchFailed` if any failed."""
+        if self.failed:
+            raise BatchFailed(self.failed, len(self.successful) + len(self.failed))
+
+
+class Submitter:
+    """Hands messages to the running stages.
+
+    Args:
+        life: of the pipeline.
+    """
+
+    def __init__(self, life: LifeCycle) -> None:
+        self._life = life
+
+    async def submit(
+        self, call: str, items: Sequence[Any], metadata: dict[str, Any] | None, batch_mode: BatchMode
+    ) -> Settled:
+        """Send *items* through the pipeline and wait until all were settled; *call* is the name of what was called."""
+        self._life.refuse_inside(call)
+        return await self._life.unless_ended(call, self._submit(call, items, metadata, batch_mode))
+
+    async def _submit(
+        self, call: str, items: Sequence[Any], metadata: dict[str, Any] | None, batch_mode: BatchMode
+    ) -> Settled:
+        caller = CallerAcknowledger(len(items))
+        messages: list[Message[Any]] = []
+        for item in items:
+            message = Message(item, dict(metadata or {}), caller.acknowledgement())
+            message.batch_mode = batch_mode
+            messages.append(message)
+        await self._push(call, messages)
+        return Settled(*await caller.settled())
+
+    async def push(self, messages: Sequence[Message[Any]]) -> None:
+        """Hand *messages* in; returns when all are in."""
+        self._life.refuse_inside("push_messages")
+        for message in messages:
+            if not isinstance(message, Message):
+                raise TypeError(f"push_messages: expected Message objects, got {type(message).__name__}")
+            if message._receipt is not None:
+                raise ValueError(f"push_messages: {message!r} is in a pipeline already")
+        await self._life.unless_ended("push_messages", self._push("push_messages", messages))
+
+    async def _push(self, call: str, messages: Sequence[Message[Any]]) -> None:
+        runtime = self._life.needs_runtime(call)
+        source = runtime.stages.submissions
+        await source.opened.wait()
+        if runtime.draining or source.copy is None:
+            raise PipelineNotRunning(f"{call}(): {self._life.shown} and takes nothing in")
+        await source.copy.push(messages)

@@ -1,0 +1,137 @@
+"""Messages whose properties are decoded when somebody asks for them: most handlers never do."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple, cast
+
+from aiormq.abc import AbstractChannel, DeliveredMessage
+from pamqp.commands import Basic
+from pamqp.header import ContentHeader
+
+from broadway_py.acknowledger import Acknowledger
+from broadway_py.errors import MalformedMessage
+from broadway_py.message import NOOP, OPEN, Acknowledgement, Message
+from broadway_py.producer import Deliveries
+from broadway_py.producers.rabbitmq.cutter import Delivery
+from broadway_py.producers.rabbitmq.delivery import Receipt, attempt_of, metadata_of, said_by
+from broadway_py.producers.rabbitmq.envelope import decode
+from broadway_py.producers.rabbitmq.options import RabbitMQOptions
+
+__all__ = ["LazyMessage", "delivery_of", "messages_of"]
+
+_LAZY: Final = ("attempt", "metadata")
+
+
+class _Origin(NamedTuple):
+    """What the messages of one consumer share."""
+
+    queue: str
+    wanted: Sequence[str]
+
+
+class LazyMessage(Message[bytes]):
+    """A message with :attr:`metadata` and :attr:`attempt` empty until they are looked at.
+
+    They are slots of :class:`Message` like any other: set them, and that is their value. Looking at the metadata of a
+    message whose properties do not decode raises ``MalformedMessage``, which fails that message with cause ``invalid``.
+    """
+
+    __slots__ = ("_delivery", "_origin")
+
+    def __init__(self, delivery: Delivery, origin: _Origin, acknowledgement: Acknowledgement) -> None:
+        # Everything that Message sets but for what is lazy: one is made per message, and super() would cost half more.
+        self.data = self.raw = body = delivery[3]
+        self.size = len(body)
+        self.batcher = "default"
+        self.batch_key = "default"
+        self._batch_mode = "bulk"
+        self._status = None
+        self._acknowledgement = acknowledgement
+        self._settlement = OPEN
+        self._receipt = None
+        self._children = None
+        self._delivery = delivery
+        self._origin = origin
+
+    def __getattr__(self, name: str) -> Any:
+        # Python comes here for a slot that was never set.
+        if name not in _LAZY:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        value = self._read_metadata() if name == "metadata" else self._read_attempt()
+        setattr(self, name, value)
+        return value
+
+    def _read_metadata(self) -> dict[str, Any]:
+        deliver, properties = _decode(self._delivery)
+        return metadata_of(deliver, properties, self._origin.wanted, self._origin.queue)
+
+    def _read_attempt(self) -> int | None:
+        headers: Mapping[str, object] = {}
+        redelivered = bool(self._delivery[1])
+        # One that does not decode counts as one that nobody has counted; it fails when somebody wants its properties.
+        with contextlib.suppress(MalformedMessage):
+            headers = _decode(self._delivery)[1].headers or {}
+        return attempt_of(headers, redelivered=redelivered)
+
+    @property
+    def id(self) -> str | None:
+        """As of any message; None also when its properties do not decode."""
+        try:
+            return super().id
+        except MalformedMessage:
+            return None
+
+    def detached(self) -> Message[bytes]:
+        """As of any message; without metadata when its properties do not decode."""
+        try:
+            _ = self.metadata
+        except MalformedMessage:
+            self.metadata = {"redelivered": bool(self._delivery[1])}
+        return super().detached()
+
+
+def messages_of(
+    taken: Sequence[Delivery], session: Acknowledger, options: RabbitMQOptions, queues: Mapping[str, str]
+) -> Deliveries:
+    """The messages that go into the pipeline, to be settled by *session*; *queues* knows the queue of each consumer."""
+    made = Deliveries()
+    on_success, on_failure, said, wanted = options.on_success, options.on_failure, said_by(options), options.metadata
+    settled = not options.consume_options.no_ack
+    # The constructors of named tuples take twice as long.
+    new, none_of_ours = tuple.__new__, NOOP
+    consumer_tag: str | None = None
+    origin = _Origin("", ())
+    queue = ""
+    for delivery in taken:
+        tag, redelivered, _, _, its_consumer = delivery
+        if its_consumer is not consumer_tag:
+            consumer_tag, queue = its_consumer, queues[its_consumer]
+            origin = _Origin(queue, wanted)
+        if redelivered:
+            made.redelivered += 1
+        if settled:
+            receipt = new(Receipt, (tag, redelivered == 1, on_success, on_failure, queue, delivery, said))
+            made.append(LazyMessage(delivery, origin, new(Acknowledgement, (session, None, receipt))))
+        else:
+            made.append(LazyMessage(delivery, origin, none_of_ours))
+    return made
+
+
+def delivery_of(receipt: Receipt) -> DeliveredMessage:
+    """The delivery as the client library has it, whichever way it came; properties that do not decode are left out."""
+    delivery = receipt.delivery
+    if not isinstance(delivery, tuple):
+        return cast("DeliveredMessage", delivery)
+    try:
+        deliver, properties = _decode(delivery)
+    except MalformedMessage:
+        deliver, properties = Basic.Deliver(delivery_tag=delivery[0]), Basic.Properties()
+    body = delivery[3]
+    return DeliveredMessage(deliver, ContentHeader(0, len(body), properties), body, cast("AbstractChannel", None))
+
+
+def _decode(delivery: Delivery) -> tuple[Basic.Deliver, Basic.Properties]:
+    tag, redelivered, envelope, _, consumer_tag = delivery
+    return decode(consumer_tag, tag, envelope, redelivered=redelivered == 1)

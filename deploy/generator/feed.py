@@ -1,0 +1,80 @@
+"""A pipeline that feeds another one: it makes up shipments and puts them on the queue that the other one reads."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from broadway_py import Batcher, BatchInfo, Message, Pipeline, Processors, ProducerError
+from broadway_py.daemon.send import Put, Target, target_of
+from broadway_py.daemon.settings import read_settings
+from broadway_py.examples.shipments import lines
+from broadway_py.producers import MemoryProducer
+
+
+class Feed(Pipeline[str]):
+    """Keeps one connection to the queue; after a failure the next batch opens a new one.
+
+    ``context``: ``settings``, a file, and ``pipeline``, the name in it whose queue is fed.
+    """
+
+    processors = Processors(concurrency=1)
+    batchers = {"default": Batcher(batch_size=50, batch_timeout=0.5)}  # noqa: RUF012  # an option of the pipeline
+    # What could not be sent is forgotten: more is made up.
+    failure = None
+
+    def __init__(self, **options: Any) -> None:
+        self._target = _queue_of(**options["context"])
+        self._open = AsyncExitStack()
+        self._put: Put | None = None
+        super().__init__(**{"producer": MemoryProducer(lines()), **options})
+
+    async def handle_message(self, message: Message[str]) -> None:
+        """Every line goes to the queue as it is."""
+
+    async def handle_batch(self, messages: Sequence[Message[str]], info: BatchInfo) -> None:  # a callback
+        """All of them are on the queue when it returns."""
+        try:
+            if self._put is None:
+                self._put = await self._open.enter_async_context(self._target())
+            await self._put([message.data.encode() for message in messages])
+        except BaseException:
+            await self.teardown()
+            raise
+
+    async def teardown(self) -> None:
+        """Close the connection."""
+        self._put = None
+        stack, self._open = self._open, AsyncExitStack()
+        await stack.aclose()
+
+
+def _queue_of(settings: str, pipeline: str) -> Target:
+    read = read_settings([Path(settings)])
+    producer = read.pipelines[pipeline]["producer"]
+    return _sqs(producer) if producer["kind"] == "sqs" else target_of(read, pipeline)
+
+
+def _sqs(producer: Mapping[str, Any]) -> Target:
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[Put]:
+        from aiobotocore.session import get_session  # noqa: PLC0415  # an extra
+
+        url = producer["queue_url"]
+        endpoint = url.partition("/000000000000/")[0]
+        async with get_session().create_client("sqs", region_name=producer["region"], endpoint_url=endpoint) as client:
+
+            async def put(bodies: Sequence[bytes]) -> None:
+                waiting = iter(bodies)
+                while ten := list(islice(waiting, 10)):
+                    entries = [{"Id": str(index), "MessageBody": body.decode()} for index, body in enumerate(ten)]
+                    answer = await client.send_message_batch(QueueUrl=url, Entries=entries)
+                    if answer.get("Failed"):
+                        raise ProducerError(f"SQS has refused {len(answer['Failed'])} of {len(ten)} messages")
+
+            yield put
+
+    return opened

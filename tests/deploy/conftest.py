@@ -1,0 +1,121 @@
+"""A whole system to look at: a RabbitMQ that shows its numbers, a daemon with two workers under load, a Prometheus."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from broadway_py.examples.shipments import lines
+from tests.deploy.dashboards import DEPLOY
+from tests.support.daemon import ROOT, Daemon, daemon
+from tests.support.prometheus import Prometheus, program, prometheus
+from tests.support.rabbitmq_node import PASSWORD, USER, Node, free_port
+
+__all__ = ["System"]
+
+# "orders" reads a real broker; "harbour" feeds "shipments" over an embedded queue, at a limited rate.
+SETTINGS = """\
+pipelines:
+  orders:
+    class: broadway_py.examples.shipments:Shipments
+    producer: {{kind: rabbitmq, queue: orders, declare: active, url: "{url}"}}
+    processors: {{concurrency: 2}}
+    batchers: {{default: {{batch_size: 10, batch_timeout: 200ms}}}}
+  harbour:
+    class: broadway_py.examples.shipments:Harbour
+    context: {{path: queue.db, queue: shipments}}
+    rate_limit: {{allowed_messages: 200, interval: 1s}}
+  shipments:
+    class: broadway_py.examples.shipments:Shipments
+    producer: {{kind: queue, path: queue.db, queue: shipments}}
+workers: 2
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """What the fixture ``system`` runs."""
+
+    daemon: Daemon
+    prometheus: Prometheus
+
+
+@contextmanager
+def showing_numbers(node: Node) -> Iterator[int]:
+    """The port at which the node's Prometheus plugin answers, while the block runs."""
+    plugins, port = node.directory / "plugins", free_port()
+    before = plugins.read_text()
+    node.ask(f'application:set_env(rabbitmq_prometheus, tcp_config, [{{ip, "127.0.0.1"}}, {{port, {port}}}])')
+    plugins.write_text(before.replace("].", ", rabbitmq_prometheus]."))
+    node.ask(f'rabbit_plugins:ensure("{plugins}")')
+    try:
+        yield port
+    finally:
+        plugins.write_text(before)
+        node.ask(f'rabbit_plugins:ensure("{plugins}")')
+
+
+@contextmanager
+def fed(settings: Path) -> Iterator[None]:
+    """Shipments for "orders", one in twenty broken, a few hundred each second while the block runs."""
+    made, done = lines(1, broken=0.05), threading.Event()
+    feeder = subprocess.Popen(
+        [sys.executable, "-m", "broadway_py", "send", str(settings), "--pipeline", "orders"],
+        cwd=settings.parent,
+        env={"PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+    )
+
+    def feed() -> None:
+        assert feeder.stdin is not None
+        with feeder.stdin as pipe:
+            while not done.wait(0.5):
+                pipe.write("".join(f"{line}\n" for line in itertools.islice(made, 500)).encode())
+                pipe.flush()
+
+    thread = threading.Thread(target=feed)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        feeder.wait(30)
+
+
+def scraping(targets: dict[str, str]) -> dict[str, Any]:
+    """The configuration of deploy/, as it is but for the addresses, and looking each second."""
+    config: dict[str, Any] = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    config["scrape_configs"] = [job for job in config["scrape_configs"] if job["job_name"] in targets]
+    for job in config["scrape_configs"]:
+        job["static_configs"] = [{"targets": [targets[job["job_name"]]]}]
+    return config
+
+
+@pytest.fixture(scope="module")
+def system(rabbitmq_node: Node | None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    if rabbitmq_node is None:
+        pytest.skip("the broker in BROADWAY_TEST_AMQP_URL may show no metrics: these tests start one of their own")
+    program("prometheus")
+    folder = tmp_path_factory.mktemp("system")
+    settings = folder / "settings.yaml"
+    settings.write_text(SETTINGS.format(url=f"amqp://{USER}:{PASSWORD}@127.0.0.1:{rabbitmq_node.port}/"))
+    rules = sorted((DEPLOY / "prometheus" / "rules").glob("*.yml"))
+    with showing_numbers(rabbitmq_node) as port, daemon(folder, settings) as running:
+        running.until_ready()
+        broker = f"127.0.0.1:{port}"
+        addresses = {"broadway": running.url.removeprefix("http://"), "rabbitmq": broker, "rabbitmq_queues": broker}
+        with fed(settings), prometheus(folder, scraping(addresses), rules) as server:
+            yield System(running, server)

@@ -1,0 +1,182 @@
+"""docker-compose.yml, the Dockerfile, the manifests and the unit: what must be in them, and what they must agree on."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from broadway_py.daemon.settings import read_settings
+from tests.deploy.dashboards import DASHBOARDS, DEPLOY
+
+ROOT = DEPLOY.parent
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
+#: Seconds: what the drain has, and how much later the process has left at the latest.
+DRAIN, LEAVES = 25, 2
+
+
+def instructions(name: str) -> list[str]:
+    """What the Dockerfile gives to an instruction, each time, with its continuation lines."""
+    joined = re.sub(r"\\\n\s*(#.*\n\s*)*", " ", DOCKERFILE)
+    return re.findall(rf"^{name} (.+)$", joined, re.MULTILINE)
+
+
+def manifests() -> list[dict[str, Any]]:
+    files = [path for path in (DEPLOY / "kubernetes").glob("*.yaml") if path.name != "settings.yaml"]
+    return [one for path in files for one in yaml.safe_load_all(path.read_text())]
+
+
+def test_the_system_is_complete() -> None:
+    assert set(SERVICES) == {"broadway", "generator", "rabbitmq", "localstack", "prometheus", "grafana"}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_each_image_has_a_tag_that_stays(name: str) -> None:
+    image, _, tag = SERVICES[name]["image"].rpartition(":")
+    assert image, name
+    assert re.match(r"v?\d+\.\d+\.\d+", tag), f"{name}: {tag}"
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_each_service_says_whether_it_is_well(name: str) -> None:
+    assert "healthcheck" in SERVICES[name] or (name == "generator" and instructions("HEALTHCHECK"))
+
+
+def test_nobody_starts_before_what_it_needs_is_well() -> None:
+    needs = {name: service.get("depends_on", {}) for name, service in SERVICES.items()}
+    assert all(one == {"condition": "service_healthy"} for of in needs.values() for one in of.values())
+    assert set(needs["broadway"]) == {"rabbitmq", "localstack"}
+    assert set(needs["generator"]) == {"broadway"}
+    assert set(needs["grafana"]) == {"prometheus"}
+
+
+@pytest.mark.parametrize("name", ["broadway", "generator"])
+def test_a_daemon_has_time_to_drain_and_no_rights_that_it_does_not_need(name: str) -> None:
+    service = SERVICES[name]
+    assert int(service["stop_grace_period"].removesuffix("s")) > DRAIN + LEAVES
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert "user" not in service, "the image has its own"
+
+
+def test_ports_are_published_on_this_machine_only() -> None:
+    published = [port for service in SERVICES.values() for port in service.get("ports", [])]
+    assert published
+    assert all(port.startswith("127.0.0.1:") for port in published)
+
+
+def test_what_keeps_state_has_a_volume() -> None:
+    assert set(COMPOSE["volumes"]) == set(SERVICES) - {"generator"}
+    for name in COMPOSE["volumes"]:
+        assert any(str(mount).startswith(f"{name}:/") for mount in SERVICES[name]["volumes"]), name
+
+
+def test_what_is_mounted_from_this_folder_is_there_and_cannot_be_written() -> None:
+    for name, service in SERVICES.items():
+        for mount in service["volumes"]:
+            source, _, rest = mount.partition(":")
+            if source.startswith("."):
+                assert (ROOT / source).exists(), f"{name}: {mount}"
+                assert rest.endswith(":ro"), f"{name}: {mount}"
+
+
+def test_the_daemon_runs_the_settings_of_both_brokers() -> None:
+    command = SERVICES["broadway"]["command"]
+    files = [ROOT / "config" / Path(word).name for word in command if word.endswith(".yaml")]
+
+    settings = read_settings(files, environ={"BROADWAY_HTTP__HOST": "0.0.0.0"})
+
+    kinds = {name: section["producer"]["kind"] for name, section in settings.pipelines.items()}
+    assert kinds == {"shipments": "rabbitmq", "shipments-sqs": "sqs"}
+    assert settings.http is not None
+    assert settings.http.host == "0.0.0.0"
+
+
+def test_the_generator_feeds_the_queues_of_these_pipelines() -> None:
+    generator = yaml.safe_load((DEPLOY / "generator" / "generator.yaml").read_text())
+    for section in generator["pipelines"].values():
+        place = section["context"]
+        settings = read_settings([ROOT / "config" / Path(place["settings"]).name], environ={})
+        assert place["pipeline"] in settings.pipelines
+
+
+def test_prometheus_scrapes_services_that_exist() -> None:
+    config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+    for job in config["scrape_configs"]:
+        for target in job["static_configs"][0]["targets"]:
+            assert target.partition(":")[0] in SERVICES
+
+
+def test_grafana_finds_its_data_source_and_the_dashboards() -> None:
+    folder = DEPLOY / "grafana" / "provisioning"
+    (source,) = yaml.safe_load((folder / "datasources" / "prometheus.yml").read_text())["datasources"]
+    (provider,) = yaml.safe_load((folder / "dashboards" / "broadway.yml").read_text())["providers"]
+    mounts = dict(mount.removesuffix(":ro").split(":") for mount in SERVICES["grafana"]["volumes"])
+    assert (source["type"], source["url"]) == ("prometheus", "http://prometheus:9090")
+    assert mounts["./deploy/grafana/provisioning"] == "/etc/grafana/provisioning"
+    assert mounts["./deploy/grafana/dashboards"] == provider["options"]["path"]
+    home = SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert Path(home).name in {path.name for path in DASHBOARDS}
+    assert mounts["./docs"] == "/usr/share/grafana/public/docs", "where the links of the dashboards lead"
+
+
+def test_the_image_is_built_in_two_stages_and_nothing_runs_as_root() -> None:
+    assert len(instructions("FROM")) == 2
+    assert all(re.match(r"python:\d+\.\d+\.\d+-slim", base) for base in instructions("FROM"))
+    assert instructions("USER") == ["10001:10001"]
+    assert instructions("ENTRYPOINT") == ['["broadway"]']
+    assert "CMD [" in instructions("HEALTHCHECK")[0]
+    assert "syntax=" not in DOCKERFILE.replace(" ", "")
+
+
+def test_a_pod_has_time_to_drain_and_no_rights_that_it_does_not_need() -> None:
+    (deployment,) = [one for one in manifests() if one["kind"] == "Deployment"]
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["terminationGracePeriodSeconds"] > DRAIN + LEAVES
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert str(pod["securityContext"]["runAsUser"]) == instructions("USER")[0].partition(":")[0]
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    probes = {kind: container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "liveness", "readiness")}
+    assert probes == {"startup": "/livez", "liveness": "/livez", "readiness": "/readyz"}
+
+
+def test_the_manifests_speak_of_one_deployment() -> None:
+    by_kind = {one["kind"]: one for one in manifests()}
+    deployment = by_kind["Deployment"]
+    chosen = deployment["spec"]["selector"]["matchLabels"]
+    assert chosen.items() <= deployment["spec"]["template"]["metadata"]["labels"].items()
+    assert by_kind["Service"]["spec"]["selector"] == chosen
+    assert by_kind["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == chosen
+    scaled = by_kind["ScaledObject"]["spec"]
+    assert scaled["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+    assert scaled["triggers"][0]["authenticationRef"]["name"] == by_kind["TriggerAuthentication"]["metadata"]["name"]
+    settings = read_settings([DEPLOY / "kubernetes" / "settings.yaml"], environ={})
+    (section,) = settings.pipelines.values()
+    assert scaled["triggers"][0]["metadata"]["queueName"] == section["producer"]["queue"]
+    files = [DEPLOY / "kubernetes" / name for name in by_kind["Kustomization"]["resources"]]
+    assert all(file.exists() for file in files)
+
+
+def test_the_unit_has_time_to_drain_and_is_one_that_systemd_understands(tmp_path: Path) -> None:
+    unit = (DEPLOY / "systemd" / "broadway@.service").read_text()
+    settings = dict(line.split("=", 1) for line in unit.splitlines() if re.match(r"[A-Z]\w+=", line))
+    assert int(settings["TimeoutStopSec"]) > DRAIN + LEAVES
+    assert (settings["Type"], settings["KillMode"]) == ("exec", "mixed")
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("no systemd here that could read it")
+    here = tmp_path / "broadway@.service"
+    here.write_text(unit.replace("/opt/broadway/bin/broadway", shutil.which("true") or "/bin/true"))
+    checked = subprocess.run(
+        ["systemd-analyze", "verify", str(here)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (checked.returncode, checked.stderr) == (0, "")

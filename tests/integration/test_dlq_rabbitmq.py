@@ -1,0 +1,146 @@
+"""``broadway dlq`` on a real RabbitMQ."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from broadway_py import FailurePolicy
+from broadway_py.cli import app
+from tests.integration.failing_pipelines import Failing, dead_letters, raising, source
+from tests.integration.gated_pipelines import at_work
+from tests.support.rabbitmq import Counts, RabbitMQ
+from tests.support.rabbitmq_node import PASSWORD
+
+pytestmark = pytest.mark.integration
+
+
+async def dlq(*words: str) -> Result:
+    """Run the command in a thread, for it has an event loop of its own."""
+    result = await asyncio.to_thread(CliRunner().invoke, app, ["dlq", *words])
+    assert PASSWORD not in result.output
+    return result
+
+
+@pytest.fixture
+async def buried(rabbitmq: RabbitMQ) -> RabbitMQ:
+    """Three dead letters of the queue ``work``."""
+    await rabbitmq.declare()
+    pipeline = Failing(
+        producer=source(rabbitmq, prefetch_count=1),
+        context=raising(ValueError()),
+        failure=FailurePolicy(attempts=1, breaker=None),
+        processors=Failing.processors.model_copy(update={"concurrency": 1}),
+    )
+    async with at_work(pipeline, rabbitmq):
+        await pipeline.ready(10)
+        for number in (1, 2, 3):
+            await rabbitmq.publish([b"payload %d" % number], message_id=f"m{number}", headers={"n": number})
+            await rabbitmq.until("work.dead", ready=number, unacked=0)
+    return rabbitmq
+
+
+async def ids(broker: RabbitMQ) -> list[str]:
+    listed = await dlq("ls", "--url", broker.url, "--queue", "work")
+    assert listed.exit_code == 0, listed.output
+    return [line.split()[0] for line in listed.stdout.splitlines()[1:]]
+
+
+async def test_ls_lists_them_in_order_and_leaves_them_where_they_are(buried: RabbitMQ) -> None:
+    listed = await dlq("ls", "--url", buried.url, "--queue", "work")
+
+    head, *lines = listed.stdout.splitlines()
+    assert head.split() == ["id", "died", "attempts", "cause", "exception", "size"]
+    assert [line.split()[2:] for line in lines] == [["1", "raised", "ValueError", "9", "B"]] * 3
+    assert "payload" not in listed.stdout
+    await buried.until("work.dead", ready=3, unacked=0)
+    assert await ids(buried) == [line.split()[0] for line in lines]
+    assert [letter.body for letter in await dead_letters(buried)] == [b"payload 1", b"payload 2", b"payload 3"]
+
+
+async def test_show_tells_where_it_came_from_and_the_payload_only_when_asked(buried: RabbitMQ) -> None:
+    number = (await ids(buried))[1]
+    shown = await dlq("show", number, "--url", buried.url, "--queue", "work")
+    facts = dict(line.split(":", 1) for line in shown.stdout.splitlines())
+    assert {name: facts[name].strip() for name in ("cause", "queue", "routing-key", "message-id", "pipeline")} == {
+        "cause": "raised",
+        "queue": "work",
+        "routing-key": "work",
+        "message-id": "m2",
+        "pipeline": "Failing",
+    }
+    assert "payload" not in shown.stdout
+    assert (await dlq("show", number, "--url", buried.url, "--queue", "work", "--payload")).stdout == "payload 2"
+
+
+async def test_replay_puts_the_chosen_ones_back_as_if_new(buried: RabbitMQ) -> None:
+    number = (await ids(buried))[1]
+    would = await dlq("replay", "--url", buried.url, "--queue", "work", "--dry-run")
+    assert would.stdout == "3 dead letters would be put back into the queue\n"
+    assert await buried.counts("work.dead") == Counts(3, 0)
+
+    done = await dlq("replay", number, "--url", buried.url, "--queue", "work", "--rate", "100/s")
+
+    assert (done.exit_code, done.stdout) == (0, "1 dead letter put back into the queue\n")
+    await buried.until("work.dead", ready=2, unacked=0)
+    await buried.until(ready=1, unacked=0)
+    (message,) = await dead_letters(buried, "work")
+    assert (message.body, message.message_id, dict(message.headers)) == (b"payload 2", "m2", {"n": 2})
+
+
+async def test_a_replay_to_a_queue_that_is_gone_leaves_them_where_they_are(buried: RabbitMQ) -> None:
+    await buried.delete_queue("work")
+    done = await dlq("replay", "--url", buried.url, "--queue", "work")
+    assert done.exit_code == 1
+    assert "there is no queue 'work' on" in done.stderr
+    await buried.until("work.dead", ready=3, unacked=0)
+
+
+async def test_purge_removes_the_chosen_ones(buried: RabbitMQ) -> None:
+    number = (await ids(buried))[0]
+    done = await dlq("purge", number, "--url", buried.url, "--queue", "work", "--yes")
+    assert done.stdout == "1 dead letter removed\n"
+    await buried.until("work.dead", ready=2, unacked=0)
+
+
+async def test_the_settings_of_a_pipeline_say_where_its_dead_letters_are(buried: RabbitMQ, tmp_path: Path) -> None:
+    producer = {"kind": "rabbitmq", "queue": "work", "url": buried.url}
+    section = {"class": "tests.integration.failing_pipelines:Failing", "producer": producer}
+    path = tmp_path / "settings.json"
+    path.write_text(json.dumps({"pipelines": {"orders": section}}))
+    listed = await dlq("ls", "--config", str(path))
+    assert len(listed.stdout.splitlines()) == 4
+
+
+async def test_what_the_broker_itself_has_dead_lettered_is_listed_and_replayed_too(rabbitmq: RabbitMQ) -> None:
+    await rabbitmq.declare_with_dead_letters()
+    await rabbitmq.publish([b"one", b"two"], message_id="same")
+    queue = await rabbitmq.channel.get_queue("work")
+    for _ in range(2):
+        await (await queue.get()).reject()
+    await rabbitmq.until("work.dead", ready=2, unacked=0)
+    assert await ids(rabbitmq) == ["same", "same~2"]
+    done = await dlq("replay", "--url", rabbitmq.url, "--queue", "work")
+    assert done.stdout == "2 dead letters put back into the queue\n"
+    await rabbitmq.until(ready=2, unacked=0)
+
+
+async def test_wrong_places_are_told_in_a_sentence(rabbitmq: RabbitMQ) -> None:
+    await rabbitmq.declare("alive")
+    missing = await dlq("ls", "--url", rabbitmq.url, "--queue", "alive")
+    assert missing.exit_code == 1
+    assert missing.stderr == (
+        f"broadway: there is no queue 'alive.dead' on {rabbitmq.where}: nothing has died there yet\n"
+    )
+    wrong = await dlq("ls", "--url", "http://h/", "--queue", "q")
+    assert (wrong.exit_code, wrong.stderr) == (
+        2,
+        "broadway: --url: expected amqp://user:password@host:port/vhost, or the same with amqps://\n",
+    )
+    assert (await dlq("ls")).stderr == (
+        "broadway: dlq: name the queue with --queue FILE:NAME, or a pipeline with --config FILE\n"
+    )

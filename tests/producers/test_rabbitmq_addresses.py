@@ -1,0 +1,151 @@
+"""Where the broker is, who we are there, and how the way is protected."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broadway_py.errors import OptionsError, ProducerError
+from broadway_py.producers.rabbitmq import RabbitMQOptions, RabbitMQProducer, TlsOptions
+from tests.support.conformance import conforms
+
+
+def complaint(**settings: Any) -> str:
+    with pytest.raises(OptionsError) as wrong:
+        RabbitMQProducer("q", **settings)
+    return str(wrong.value)
+
+
+def addresses(**settings: Any) -> set[str]:
+    return {str(target.url) for target in RabbitMQOptions(queue="q", **settings).targets()}
+
+
+@conforms("R-003")
+def test_host_and_who_we_are_can_be_given_field_by_field() -> None:
+    settings: dict[str, Any] = {"host": "mq.example", "port": 5673, "username": "bo b", "password": "p@ss:/"}
+    assert addresses(**settings, virtual_host="shop/eu", heartbeat=20) == {
+        "amqp://bo%20b:p%40ss%3A%2F@mq.example:5673/shop%2Feu?heartbeat=20&auth=plain"
+    }
+
+
+def test_every_host_is_tried_once_and_may_have_a_port_of_its_own() -> None:
+    assert addresses(host=["a", "b:99", "::1", "[::2]:98"], tls={}) == {
+        "amqps://a:5671/?heartbeat=15&auth=plain",
+        "amqps://b:99/?heartbeat=15&auth=plain",
+        "amqps://[::1]:5671/?heartbeat=15&auth=plain",
+        "amqps://[::2]:98/?heartbeat=15&auth=plain",
+    }
+
+
+def test_several_urls_are_tried_in_random_order() -> None:
+    urls = [f"amqp://host{number}/" for number in range(8)]
+    options = RabbitMQOptions(queue="q", url=urls)
+    orders = {tuple(target.where for target in options.targets()) for _ in range(20)}
+    assert len(orders) > 1
+    assert all(len(set(order)) == 8 for order in orders)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"url": "amqp://h/", "host": "h"}, "give url, or host, port and virtual_host, not both: got url and host"),
+        ({"virtual_host": "v"}, "port and virtual_host belong to a host: give host, too"),
+        ({"password": "canary", "password_file": "f"}, "give password or password_file, not both"),
+        ({"host": "user@h"}, "expected a host, or host:port, such as mq.example or mq.example:5672"),
+        ({"host": "h/vhost"}, "expected a host, or host:port, such as mq.example or mq.example:5672"),
+        ({"tls": {}}, "tls is for amqps://, but the url says amqp://, which is not protected"),
+        (
+            {"host": "h", "auth": "external"},
+            "auth: external shows a certificate, so it needs amqps:// or tls",
+        ),
+        (
+            {"url": "amqps://h/?no_verify_ssl=1"},
+            "url: no_verify_ssl is not taken from a URL; say tls: {verify: false} if you mean it",
+        ),
+        (
+            {"url": "amqps://h/?cafle=x"},
+            (
+                "url: the query may hold auth, cafile, certfile, heartbeat, keyfile, but not 'cafle'; "
+                "did you mean 'cafile'?"
+            ),
+        ),
+        ({"url": "amqp://h/?auth=magic"}, "url: expected auth=plain or auth=external in the query"),
+        ({"url": []}, "url: expected a text or a list of texts, at least one"),
+        ({"port": 0, "host": "h"}, "port: expected greater than or equal to 1, got 0"),
+        (
+            {"url": "amqps://h/", "tls": {"ca": "x"}},
+            "tls.ca: unknown setting; known here: ca_file, cert_file, key_file, server_name, verify",
+        ),
+        ({"url": "amqps://h/", "tls": {"verify": "no"}}, "tls.verify: expected true or false, got 'no'"),
+    ],
+)
+@conforms("R-009")
+def test_what_does_not_fit_together_is_refused_with_a_sentence(settings: dict[str, Any], sentence: str) -> None:
+    assert complaint(**settings) == sentence
+
+
+def test_the_password_file_is_read_again_at_each_connect(tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("first\n")
+    options = RabbitMQOptions(queue="q", url="amqp://bob@h/", password_file=str(secret))
+    assert [target.url.password for target in options.targets()] == ["first"]
+
+    secret.write_text("second\n")
+    assert [(target.url.user, target.url.password) for target in options.targets()] == [("bob", "second")]
+
+    secret.unlink()
+    with pytest.raises(ProducerError) as gone:
+        list(options.targets())
+    assert str(gone.value) == f"password_file: the file {str(secret)!r} cannot be read: No such file or directory"
+
+
+def test_a_password_file_that_is_not_there_is_a_wrong_setting(tmp_path: Path) -> None:
+    assert complaint(password_file=str(tmp_path / "no")) == (
+        f"password_file: the file '{tmp_path}/no' cannot be read: No such file or directory"
+    )
+
+
+def test_no_repr_shows_who_we_are() -> None:
+    options = RabbitMQOptions(queue="q", host="h", username="canary-user", password="canary-password")
+    assert "canary" not in repr(options)
+    assert options.where == "amqp://h:5672/"
+
+
+def test_certificates_are_checked_unless_the_settings_say_otherwise_aloud() -> None:
+    (checked,) = RabbitMQOptions(queue="q", url="amqps://h/").targets()
+    context = checked.tls.context()
+    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
+
+    (unchecked,) = RabbitMQOptions(queue="q", url="amqps://h/", tls={"verify": False}).targets()
+    assert unchecked.tls.context().verify_mode == ssl.CERT_NONE
+
+
+def test_the_files_of_a_url_are_those_of_its_tls() -> None:
+    (target,) = RabbitMQOptions(queue="q", url="amqps://h/?cafile=a&certfile=b&keyfile=c&auth=external").targets()
+    assert (target.tls.ca_file, target.tls.cert_file, target.tls.key_file) == ("a", "b", "c")
+    assert target.url.query["auth"] == "external"
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"ca_file": "no"}, "tls.ca_file: the file '{0}/no' cannot be read: No such file or directory"),
+        ({"ca_file": "junk"}, "tls.ca_file: '{0}/junk' holds no certificate in PEM form"),
+        (
+            {"cert_file": "junk"},
+            (
+                "tls.cert_file: '{0}/junk' and its key do not fit together, are not PEM, "
+                "or the key is protected by a password"
+            ),
+        ),
+    ],
+)
+def test_a_file_that_is_no_certificate_says_so(settings: dict[str, str], sentence: str, tmp_path: Path) -> None:
+    (tmp_path / "junk").write_text("no certificate")
+    options = TlsOptions(**{name: str(tmp_path / file) for name, file in settings.items()})
+    with pytest.raises(ProducerError) as wrong:
+        options.context()
+    assert str(wrong.value) == sentence.format(tmp_path)
