@@ -70,10 +70,11 @@ def is_free(turnstile: Turnstile) -> bool:
 def test_who_has_just_had_the_turn_goes_to_the_end_of_the_line(three: list[Turnstile], path: str) -> None:
     greedy, second, third = three
     line = Line(path)
-    for _ in range(10):
+    for turn in range(10):
         with greedy.passed():
             line.join(second, "second")
             line.join(third, "third")
+            assert len(line.order) == 3 * turn, "somebody passed out of turn"
         with greedy.passed():
             line.order.append("greedy")
         line.end()
