@@ -7,6 +7,7 @@ STAMP := $(VENV)/.complete
 ARGS ?=
 FLAKE_RUNS ?= 20
 SOAK_MINUTES ?= 2
+SOAK_LOG ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -50,8 +51,8 @@ bench: $(STAMP) broker  ## measure; prints the table, limits and peers beside ou
 bars: $(STAMP) broker  ## measure and compare with the bars; writes benchmarks/bars.json, exits 1 if one is missed
 	@$(BIN)/python -m benchmarks.bars $(ARGS)
 
-soak: $(STAMP) broker  ## random faults for SOAK_MINUTES, then the proof that nothing was lost
-	@SOAK_MINUTES=$(SOAK_MINUTES) $(BIN)/python -m pytest -q -s -m soak $(ARGS)
+soak: $(STAMP) broker  ## random faults for SOAK_MINUTES, then the proof that nothing was lost; SOAK_LOG=docs/soak.md notes it
+	@SOAK_MINUTES=$(SOAK_MINUTES) SOAK_LOG=$(SOAK_LOG) $(BIN)/python -m pytest -q -s -m soak $(ARGS)
 
 flake: $(STAMP) broker  ## the fault and integration tests, FLAKE_RUNS times; stops at the first failure
 	@for round in $$(seq $(FLAKE_RUNS)); do \

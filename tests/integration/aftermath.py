@@ -59,7 +59,8 @@ async def unharmed(
     assert await job.broker.counts() == Counts(0, 0)
     await job.broker.until_connected(0)
     await eventually(lambda: asyncio.all_tasks() <= tasks, what="the pipeline's tasks have ended")
-    assert _alive() <= objects, "objects of connections that have ended, or their messages, are kept"
+    kept = _alive() - objects
+    assert not kept, f"objects of connections that have ended, or their messages, are kept: {dict(kept)}"
 
 
 def _alive() -> Counter[str]:
@@ -69,7 +70,9 @@ def _alive() -> Counter[str]:
     for one in gc.get_objects():
         kind = type(one)
         module = str(getattr(kind, "__module__", ""))
-        if kind is Message or (module.startswith("broadway_py.producers.rabbitmq.") and "options" not in module):
+        if issubclass(kind, Message) or (
+            module.startswith("broadway_py.producers.rabbitmq.") and "options" not in module
+        ):
             found[kind.__qualname__] += 1
     # The description is the pipeline's for good.
     del found[RabbitMQProducer.__qualname__]

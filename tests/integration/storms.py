@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -22,7 +22,17 @@ from tests.support.proxy import FaultProxy
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.rabbitmq_node import Node
 
-__all__ = ["COUNT", "FAULTS", "MISSING_QUEUE", "Fault", "Storm", "broker_away", "own_node", "weather"]
+__all__ = [
+    "CANCEL_ON_CRASH",
+    "COUNT",
+    "FAULTS",
+    "MISSING_QUEUE",
+    "Fault",
+    "Storm",
+    "broker_away",
+    "own_node",
+    "weather",
+]
 
 #: Messages that wait when the fault comes; the rate limit lets 1,000 through in a second.
 COUNT: Final = 1_500
@@ -37,6 +47,12 @@ class Storm:
     hands: Hands
     pipeline: Pipeline[Any]
     caplog: pytest.LogCaptureFixture
+    _known: int = 0
+
+    def forget(self) -> None:
+        """What has been told and lost so far does not count any more."""
+        self.caplog.clear()
+        self._known = self.pipeline.stats().producers[0].connections_lost
 
     @property
     def node(self) -> Node:
@@ -45,12 +61,12 @@ class Storm:
 
     @property
     def lost(self) -> int:
-        """How many connections the pipeline has lost."""
-        return self.pipeline.stats().producers[0].connections_lost
+        """How many connections the pipeline has lost, since :meth:`forget`."""
+        return self.pipeline.stats().producers[0].connections_lost - self._known
 
-    async def until_lost(self, more: int = 1, *, than: int = 0) -> None:
+    async def until_lost(self, count: int = 1) -> None:
         """Wait until the pipeline has noticed."""
-        await eventually(lambda: self.lost >= than + more, timeout=30, what="the loss is noticed")
+        await eventually(lambda: self.lost >= count, timeout=30, what="the loss is noticed")
 
     async def until_back(self) -> None:
         """Wait until it is connected again."""
@@ -136,6 +152,8 @@ async def queue_recreated(storm: Storm) -> None:
 
 
 async def queue_crashed(storm: Storm) -> None:
+    # Without `x-cancel-on-ha-failover` the broker consumes anew on the same channel, mixes up what was acked before and
+    # after, and some messages stay unacknowledged for it until the channel ends (seen on 3.10.8, once in ten times).
     await storm.job.broker.crash_queue()
     await storm.until_handled(300)
 
@@ -160,7 +178,7 @@ async def memory_alarm(storm: Storm) -> None:
     with storm.node.memory_alarm():
         publishing = asyncio.create_task(storm.job.publish(100))
         # Whoever publishes stands still; whoever consumes does not.
-        await storm.job.until_noted(COUNT)
+        await storm.until_handled(300)
         assert not publishing.done()
     await publishing
 
@@ -174,6 +192,10 @@ CONSUMER_TIMEOUT: Final = (
 )
 
 
+#: Has the broker cancel the consumer when the queue's process crashes.
+CANCEL_ON_CRASH: Final[Mapping[str, Any]] = {"consume_options": {"arguments": {"x-cancel-on-ha-failover": True}}}
+
+
 @dataclass(frozen=True)
 class Fault:
     """A fault and what is said of it."""
@@ -182,7 +204,7 @@ class Fault:
     #: What the log and ``stats().trouble`` say of it, as a pattern; None: the pipeline need not notice.
     tells: str | None
     #: Of the producer.
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
     #: The broker crashes, and may not remember the latest acks.
     forgets_acks: bool = False
 
@@ -204,11 +226,10 @@ FAULTS: Final = {
         queue_recreated,
         r"RabbitMQ at \S+ cancelled the consumer of queue 'work': the queue was deleted, or has moved",
     ),
-    "queue-crashed": Fault(queue_crashed, None, forgets_acks=True),
     "consumer-cancelled": Fault(
         queue_crashed,
         r"RabbitMQ at \S+ cancelled the consumer of queue 'work': the queue was deleted, or has moved",
-        {"consume_options": {"arguments": {"x-cancel-on-ha-failover": True}}},
+        CANCEL_ON_CRASH,
         forgets_acks=True,
     ),
     "channel-error": Fault(

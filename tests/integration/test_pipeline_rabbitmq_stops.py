@@ -19,6 +19,7 @@ from tests.integration.gated_pipelines import (
     source,
 )
 from tests.pipeline.support import check_books, outcomes
+from tests.support.conformance import conforms
 from tests.support.eventually import eventually
 from tests.support.main_job import Job
 from tests.support.proxy import FaultProxy
@@ -139,6 +140,7 @@ async def test_a_stop_on_a_silent_network_ends_in_time_and_what_was_not_told_com
     assert len(job.counted.duplicates) <= PREFETCH
 
 
+@conforms("R-050")
 async def test_a_stop_in_the_middle_of_a_broken_connection_loses_nothing(
     job: Job, hands: Hands, proxy: FaultProxy
 ) -> None:

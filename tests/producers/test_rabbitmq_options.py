@@ -111,6 +111,7 @@ def test_a_binding_without_an_exchange_is_refused_with_its_position() -> None:
     )
 
 
+@conforms("R-036")
 @pytest.mark.parametrize("count", [0, -1, "lots", True, 2.5, 65_536])
 def test_a_prefetch_without_a_limit_is_refused(count: object) -> None:
     assert complaint(queue="q", prefetch_count=count) == (

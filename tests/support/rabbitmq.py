@@ -16,6 +16,7 @@ import aio_pika
 import pytest
 from aio_pika.abc import AbstractChannel
 
+from broadway_py.producers.rabbitmq.delays import delay_queue
 from tests.support.erlang import binary
 from tests.support.eventually import eventually
 from tests.support.rabbitmq_node import PASSWORD, USER, Node
@@ -102,8 +103,13 @@ class RabbitMQ:
                     # The virtual host stays, so what we made in it must go.
                     self._channel = await self._connection.channel()
                     for queue in self._declared:
-                        await self._channel.queue_delete(queue)
+                        await self._delete_with_what_the_policy_made(queue)
                 self._channel = None
+
+    async def _delete_with_what_the_policy_made(self, queue: str) -> None:
+        delays = {delay_queue(queue, half_seconds / 2, {}).name for half_seconds in range(1, 121)}
+        for name in (queue, f"{queue}.dead", *sorted(delays)):
+            await self.channel.queue_delete(name)
 
     @property
     def channel(self) -> AbstractChannel:

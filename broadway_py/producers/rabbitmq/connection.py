@@ -77,7 +77,7 @@ class Connection(aio_pika.Connection):
             self.abort()
 
     def abort(self) -> None:
-        """Drop the connection without a farewell."""
+        """Drop the connection without a farewell; :meth:`end` is still to be called."""
         if self._factory.writer is not None:
             self._factory.writer.transport.abort()
 
@@ -109,20 +109,21 @@ async def _connect_to(target: Target, options: RabbitMQOptions, name: str, *, cu
     if context is not None and not target.tls.verify:
         log.warning("the broker's certificate is NOT checked: tls.verify is false", broker=target.where)
     connection = Connection(target, context, options.heartbeat_seconds, name, cutting=cutting)
+    connected = False
     try:
         async with asyncio.timeout(options.connect_timeout):
             await connection.connect()
+        connected = True
     except asyncio.CancelledError as error:
-        connection.abort()
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
         # A connection that dies cancels what waits on it.
         raise troubles.of_open(error, options, target.where) from None
     except (TimeoutError, *troubles.LIBRARY_ERRORS) as error:
-        connection.abort()
         raise troubles.of_open(error, options, target.where) from error
-    except BaseException:
-        connection.abort()
-        raise
+    finally:
+        if not connected:
+            # One that is dropped without it closes itself some time later, in a task that nobody owns.
+            await connection.end()
     return connection

@@ -191,17 +191,19 @@ class Publisher:
                 await self._drop(self._link)
             connection = await connect(self._options, self._name)
             where = connection.where
+            opened = False
             try:
                 with troubles.translated(lambda error: Away(str(troubles.of_open(error, self._options, where)))):
                     async with asyncio.timeout(self._options.connect_timeout):
                         channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
                         underlay = cast("Channel", await channel.get_underlay_channel())
+                opened = True
             except TimeoutError as error:
-                connection.abort()
                 raise Away(str(troubles.of_open(error, self._options, where))) from None
-            except BaseException:
-                connection.abort()
-                raise
+            finally:
+                if not opened:
+                    connection.abort()
+                    await connection.end()
             self._link = _Link(connection, underlay, {}, {})
             return self._link
 
