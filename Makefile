@@ -12,7 +12,7 @@ SOAK_LOG ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test sabotage mutation lint types format conformance bench bars soak flake broker clean
+.PHONY: help run test sabotage mutation lint types format conformance bench bars soak flake broker localstack clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,7 +22,7 @@ help:  ## this list
 run: $(STAMP)  ## the shipments example on the embedded queue; page and metrics on http://127.0.0.1:8080
 	@exec $(BIN)/broadway run config/quickstart.yaml $(ARGS)
 
-test: $(STAMP) broker  ## the whole suite, against a real RabbitMQ
+test: $(STAMP) broker localstack  ## the whole suite, against a real RabbitMQ and LocalStack's SQS
 	@$(BIN)/python -m pytest $(ARGS)
 
 sabotage: $(STAMP) broker  ## break a copy of the code in known ways, one at a time; the tests must notice (ARGS=part of a name)
@@ -45,16 +45,16 @@ format: $(STAMP)  ## format and mend what can be mended
 conformance: $(STAMP)  ## write docs/conformance.md from the last complete `make test`
 	@$(BIN)/python -m tests.support.conformance $(ARGS)
 
-bench: $(STAMP) broker  ## measure; prints the table, limits and peers beside ours
+bench: $(STAMP) broker localstack  ## measure; prints the table, limits and peers beside ours
 	@$(BIN)/python -m benchmarks.run $(ARGS)
 
-bars: $(STAMP) broker  ## measure and compare with the bars; writes benchmarks/bars.json, exits 1 if one is missed
+bars: $(STAMP) broker localstack  ## measure and compare with the bars; writes benchmarks/bars.json, exits 1 if one is missed
 	@$(BIN)/python -m benchmarks.bars $(ARGS)
 
 soak: $(STAMP) broker  ## random faults for SOAK_MINUTES, then the proof that nothing was lost; SOAK_LOG=docs/soak.md notes it
 	@SOAK_MINUTES=$(SOAK_MINUTES) SOAK_LOG=$(SOAK_LOG) $(BIN)/python -m pytest -q -s -m soak $(ARGS)
 
-flake: $(STAMP) broker  ## the fault and integration tests, FLAKE_RUNS times; stops at the first failure
+flake: $(STAMP) broker localstack  ## the fault and integration tests, FLAKE_RUNS times; stops at the first failure
 	@for round in $$(seq $(FLAKE_RUNS)); do \
 		echo "flake: round $$round of $(FLAKE_RUNS)"; \
 		$(BIN)/python -m pytest -q -m '(faults or integration) and not soak' $(ARGS) || exit 1; \
@@ -67,6 +67,9 @@ clean:  ## remove the environment and every cache; queue files in var/ stay
 broker:
 	@sh tests/support/get_rabbitmq.sh
 	@sh tests/support/get_prometheus.sh
+
+localstack: $(STAMP)
+	@sh tests/support/get_localstack.sh $(BIN)/python
 
 $(STAMP): pyproject.toml constraints.txt
 	@sh tests/support/make_venv.sh $(VENV) "$(PYTHON)"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import broadway_py
 
-#: What needs an extra: the daemon and its metrics, the command, the RabbitMQ connector, an example with its own metric.
+#: What needs an extra: the daemon and its metrics, the command, the connectors of brokers, an example with its metric.
 OF_EXTRAS = (
     "broadway_py.__main__",
     "broadway_py.cli",
@@ -19,6 +19,7 @@ OF_EXTRAS = (
     "broadway_py.examples.shipments",
     "broadway_py.metrics",
     "broadway_py.producers.rabbitmq",
+    "broadway_py.producers.sqs",
 )
 
 package = files("broadway_py")

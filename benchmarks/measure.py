@@ -75,8 +75,8 @@ class Meter:
         self._cpu = _cpu_seconds()
         self._start = time.perf_counter()
 
-    def report(self, program: str, messages: int, *packages: str) -> None:
-        """Stop, and print the measurement with the versions of *packages*."""
+    def report(self, program: str, messages: int, *packages: str, **figures: float) -> None:
+        """Stop, and print the measurement with the versions of *packages*; *figures* are the row's own."""
         seconds = time.perf_counter() - self._start
         used = _cpu_seconds() - self._cpu
         print(
@@ -86,6 +86,7 @@ class Meter:
                     "messages": messages,
                     "seconds": round(seconds, 6),
                     "cpu_seconds": round(used, 6),
+                    **{name: round(figure, 6) for name, figure in figures.items()},
                     "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
                     "versions": {
                         "python": platform.python_version(),

@@ -103,7 +103,7 @@ def main() -> None:
     sampler = Sampler()
     with ExitStack() as stack:
         if row.needs_broker:
-            url = stack.enter_context(running_broker())
+            url = stack.enter_context(running_broker("rabbitmq"))
             fill(url, _QUEUE, messages)
             sys.argv += ["--url", url, "--queue", _QUEUE]
         stack.enter_context(sampler)

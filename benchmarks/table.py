@@ -70,13 +70,16 @@ def bars_table(verdicts: Sequence[Verdict]) -> str:
 
 
 def _sentence(bar: Bar) -> str:
-    if bar.over is None:
-        return f"{bar.ours} at least {_short(bar.at_least)}/s"
-    return f"{bar.ours} at least {bar.at_least:g} x {bar.over}"
+    what = "" if bar.figure == "rate" else f" {bar.figure.replace('_', ' ')}"
+    if bar.over is not None:
+        return f"{bar.ours} at least {bar.at_least:g} x {bar.over}{what and ',' + what}"
+    return (
+        f"{bar.ours} at least {_short(bar.at_least)}/s" if not what else f"{bar.ours} at least {bar.at_least:g}{what}"
+    )
 
 
 def _figure(bar: Bar, number: float) -> str:
-    return f"{_short(number)}" if bar.over is None else f"{number:.2f}"
+    return f"{_short(number)}" if bar.over is None and bar.figure == "rate" else f"{number:.2f}"
 
 
 def _short(rate: float) -> str:

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks import rabbitmq_queue, sqs_queue
 from benchmarks.broker import NoBrokerError, running_broker
 from benchmarks.peers import PeerAbsentError, interpreter
-from benchmarks.rabbitmq_queue import fill, left
-from benchmarks.rows import GROWTH_STEPS, Program, Row
+from benchmarks.rows import GROWTH_STEPS, Figure, Program, Row
 
 __all__ = ["Results", "Run", "take_turns"]
 
@@ -40,6 +40,14 @@ class Run:
         """Microseconds of processor time per message."""
         messages = sum(int(one["messages"]) for one in self.measurements)
         return sum(float(one["cpu_seconds"]) for one in self.measurements) * 1e6 / messages
+
+    def figure(self, name: Figure) -> float:
+        """What a bar speaks of."""
+        if name == "rate":
+            return self.rate
+        if name == "messages_per_cpu_second":
+            return 1e6 / self.cpu_us
+        return float(self.measurements[0][name])
 
 
 @dataclass(slots=True)
@@ -67,7 +75,7 @@ def take_turns(row: Row, *, rounds: int, scale: float, growth: bool) -> Results:
         url = ""
         if row.needs_broker:
             try:
-                url = stack.enter_context(running_broker())
+                url = stack.enter_context(running_broker(row.broker))
             except NoBrokerError as none:
                 results.absent = {program.name: str(none) for program in row.programs}
                 return results
@@ -75,7 +83,7 @@ def take_turns(row: Row, *, rounds: int, scale: float, growth: bool) -> Results:
         messages = max(1, round(row.messages * scale))
         for number in range(rounds):
             for program in present:
-                run = _run(program, max(1, messages // program.one_in), url)
+                run = _run(program, max(1, messages // program.one_in), url, row.broker)
                 if number > 0:
                     results.runs.setdefault(program.name, []).append(run)
                 _say(f"{row.name} {number + 1}/{rounds} {program.name}: {run.rate:,.0f}/s")
@@ -105,12 +113,13 @@ def _present(programs: Iterable[Program], results: Results) -> list[Program]:
     return present
 
 
-def _run(program: Program, messages: int, url: str) -> Run:
+def _run(program: Program, messages: int, url: str, broker: str = "") -> Run:
     if not url:
         return Run(_measurements(program, messages, ()))
-    fill(url, _QUEUE, messages)
+    queue = sqs_queue if broker == "sqs" else rabbitmq_queue
+    queue.fill(url, _QUEUE, messages)
     measured = _measurements(program, messages, ("--url", url, "--queue", _QUEUE))
-    remaining = left(url, _QUEUE)
+    remaining = queue.left(url, _QUEUE)
     if remaining:
         raise RuntimeError(f"{program.name}: expected an empty queue on the broker, {remaining} messages are left")
     return Run(measured)

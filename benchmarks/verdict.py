@@ -51,7 +51,9 @@ def judge(results: Sequence[Results], bars: Sequence[Bar]) -> list[Verdict]:
 
 
 def _spread(one: Results, bar: Bar) -> Spread | None:
-    return _of({name: [run.rate for run in runs] for name, runs in one.runs.items()}, bar)
+    if bar.ours not in one.runs or (bar.over is not None and bar.over not in one.runs):
+        return None
+    return _of({name: [run.figure(bar.figure) for run in runs] for name, runs in one.runs.items()}, bar)
 
 
 def _of(rates: Mapping[str, Sequence[float]], bar: Bar) -> Spread | None:

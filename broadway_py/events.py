@@ -26,7 +26,8 @@ EVENTS: Final[frozenset[str]] = frozenset(
         # One list of messages put into open batches: batcher, messages.
         "broadway.batcher.start",
         "broadway.batcher.stop",
-        # One batch in handle_batch: name, index, messages, batch_info; stop adds successful, failed.
+        # One batch in handle_batch: name, index, messages, batch_info; stop adds successful, failed. A batch whose
+        # handler raised is one that failed: "exception", here as for a chunk, is a stage that broke.
         "broadway.batch_processor.start",
         "broadway.batch_processor.stop",
         "broadway.batch_processor.exception",
@@ -37,5 +38,9 @@ EVENTS: Final[frozenset[str]] = frozenset(
         # A producer's connection, measured as a start is: producer, index; lost adds reason.
         "broadway.producer.connected",
         "broadway.producer.lost",
+        # One receive of an SQS producer: producer, demand; stop adds messages.
+        "broadway.sqs.receive_messages.start",
+        "broadway.sqs.receive_messages.stop",
+        "broadway.sqs.receive_messages.exception",
     }
 )

@@ -102,6 +102,7 @@ class Message(Generic[T]):
         "_acknowledgement",
         "_batch_mode",
         "_children",
+        "_identity",
         "_receipt",
         "_settlement",
         "_status",
@@ -125,6 +126,8 @@ class Message(Generic[T]):
     batcher: str | None
     #: Messages of one batch share this key.
     batch_key: Hashable
+    # Only there once somebody who keeps a journal has asked, see broadway_py._core.identity.
+    _identity: bytes | None
 
     def __init__(
         self,

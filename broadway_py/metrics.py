@@ -27,16 +27,17 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from broadway_py._core.costs import RequestCosts, all_costs
 from broadway_py.message import BatchTrigger, Cause, Outcome
 from broadway_py.pipeline.stats import Distribution, PipelineStats, ProducerStats, StageStats
 
-__all__ = ["SERIES_LIMIT", "PipelineCollector", "pipeline_metrics", "process_metrics"]
+__all__ = ["SERIES_LIMIT", "PipelineCollector", "pipeline_metrics", "process_metrics", "request_metrics"]
 
 #: The most series of one metric.
 SERIES_LIMIT: Final = 1000
 
 # Label values out of closed sets; they stay as they are when the others become "other".
-_CLOSED: Final = frozenset({"outcome", "cause", "trigger"})
+_CLOSED: Final = frozenset({"outcome", "cause", "trigger", "kind", "result"})
 _OTHER: Final = "other"
 
 _OUTCOMES: Final[tuple[Outcome, ...]] = get_args(Outcome)
@@ -163,6 +164,30 @@ def pipeline_metrics(stats: Iterable[PipelineStats]) -> Iterator[Metric]:
     yield waited.counter()
     yield stuck.gauge()
     yield broken.gauge()
+    names = {one.name for one in snapshots}
+    yield from request_metrics({key: costs for key, costs in all_costs().items() if key[0] in names})
+
+
+def request_metrics(costs: Mapping[tuple[str, str], RequestCosts]) -> Iterator[Metric]:
+    """What the SQS producers of this process have asked for: *costs* by pipeline and producer. Nothing without any."""
+    if not costs:
+        return
+    labels = ("pipeline", "producer")
+    requests = _Series("broadway_sqs_requests", "Requests to SQS by kind and result.", (*labels, "kind", "result"))
+    entries = _Series("broadway_sqs_batch_entries", "Messages named in batches to SQS.", (*labels, "kind"))
+    empty = _Series("broadway_sqs_empty_receives", "Receives that brought no message.", labels)
+    sizes = _Histograms("broadway_sqs_receive_messages", "Messages of one receive.", labels)
+    for key, one in costs.items():
+        for (kind, result), count in sorted(one.requests.items()):
+            requests.add((*key, kind, result), count)
+        for kind, count in sorted(one.entries.items()):
+            entries.add((*key, kind), count)
+        empty.add(key, one.receives[0])
+        bounds = tuple(float(size) for size in range(len(one.receives) - 1))
+        sizes.add(key, Distribution(bounds, tuple(one.receives), float(one.messages)))
+    for counter in (requests, entries, empty):
+        yield counter.counter()
+    yield sizes.histogram()
 
 
 def _producer_metrics(producers: list[tuple[str, ProducerStats]]) -> Iterator[Metric]:

@@ -144,6 +144,9 @@ class Producer:
     #: True: a message may be delivered again by this producer itself. ``None`` from ``handle_demand`` is then asked for
     #: a second time, and open batches leave in between; the source has ended when ``None`` comes again.
     redelivers: bool = False
+    #: True: whatever copies and processes read the source, each key is in the hands of one of them at a time. Only
+    #: then may an ``ordered`` pipeline have several workers.
+    keeps_keys_apart: bool = False
     #: Where time comes from. Set by the pipeline before ``open``.
     clock: Clock = SYSTEM_CLOCK
     #: Name of the pipeline. Set before ``open``.
@@ -159,6 +162,13 @@ class Producer:
 
     _handover: _HandOver
     _report_lost: Callable[[ProducerError], None]
+
+    def for_order(self) -> Self:
+        """The description that an ``ordered`` pipeline uses instead of this one; called once, when it is built.
+
+        A source that can refuse other readers returns one that does; by default this one is returned.
+        """
+        return self
 
     async def open(self) -> None:
         """Connect. Called once per copy, before anything else.
@@ -218,6 +228,16 @@ class Producer:
 
     def backoff(self) -> Delays | None:
         """The waits between two connects, made afresh for each copy's place. None: the pipeline's own."""
+        return None
+
+    def most_in_flight(self, capacity: int) -> int | None:
+        """How many unsettled messages the source lets one copy hold at most (a prefetch); None: it sets no limit.
+
+        Asked of the description, before anything is opened. The pipeline warns when its batches can never fill.
+
+        Args:
+            capacity: as :attr:`capacity`, for each copy.
+        """
         return None
 
     async def prepare_for_draining(self) -> None:

@@ -12,7 +12,12 @@ from hypothesis import settings
 settings.register_profile("broadway", deadline=None, max_examples=100, stateful_step_count=30)
 settings.load_profile("broadway")
 
-pytest_plugins = ["pytester", "tests.support.broker_fixtures", "tests.support.conformance"]
+pytest_plugins = [
+    "pytester",
+    "tests.support.broker_fixtures",
+    "tests.support.sqs_fixtures",
+    "tests.support.conformance",
+]
 
 
 @pytest.hookimpl(wrapper=True)

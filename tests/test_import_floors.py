@@ -57,6 +57,7 @@ OPTIONAL: Final = (
     "aiobotocore",
     "aiohttp",
     "aiormq",
+    "botocore",
     "prometheus_client",
     "pydantic_settings",
     "typer",

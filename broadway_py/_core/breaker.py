@@ -11,9 +11,12 @@ from typing import Final, Literal
 
 __all__ = ["CircuitBreaker"]
 
-#: So many messages, each a different one, that fail in a row are not at fault: at least, and as a part of *over*.
+#: So many messages that fail in a row are not at fault: at least, and as a part of *over*.
 _STREAK: Final = 10
 _STREAK_SHARE: Final = 10
+#: So many names of messages that failed are remembered: at least, and as times *over*.
+_MOST_SEEN: Final = 1_000
+_MOST_SEEN_SHARE: Final = 10
 #: One call of a callback may fail many messages because of one of them: so many rounds must speak against the sink …
 _FAILED_ROUNDS: Final = 3
 #: … and so many are looked at, however large they are.
@@ -26,9 +29,11 @@ class CircuitBreaker:
     *closed*: everything goes through. It opens for either of two reasons:
 
     * more than *ratio* of the last *over* messages failed;
-    * a tenth of *over*, but at least ten, *different* messages failed one after the other and none succeeded in
-      between. This one judges a quiet pipeline in time: long before a message has used up its attempts. A message that
-      comes again and again is only one, so that one with a fault of its own opens nothing.
+    * a tenth of *over*, but at least ten, failed one after the other and none succeeded in between. This one judges a
+      quiet pipeline in time: long before a message has used up its attempts.
+
+    A message that fails counts once, however often it comes again: one with a fault of its own opens nothing, nor do
+    the few of them that are left when the source has nothing new.
 
     Neither counts before three rounds held failures.
 
@@ -58,18 +63,19 @@ class CircuitBreaker:
         self._rounds: deque[tuple[int, int]] = deque()
         self._total = 0
         self._failures = 0
-        # Since the last success: which messages failed, as many as matter, and in how many rounds.
-        self._in_a_row: set[Hashable] = set()
+        # Since the last success.
+        self._failures_in_a_row = 0
         self._rounds_in_a_row = 0
+        # Names of those that have failed, the last ones; a dict keeps their order.
+        self._seen: dict[Hashable, None] = {}
+        self._most_seen = max(_MOST_SEEN, _MOST_SEEN_SHARE * over)
 
     def note(self, successes: int, failed: Collection[Hashable], now: float) -> None:
-        """So many were handled well together, and those *failed*, each under a name that it keeps when it comes again.
-
-        Messages of one name count as often as they are there, but are one and the same.
-        """
+        """So many were handled well, and with them those *failed*, each by the name that it keeps for its life."""
         if self.state == "closed":
-            self._count(successes, len(failed))
-            if self._fails_in_a_row(successes, failed) or self._fails_too_often():
+            failures = self._not_seen(failed) if failed else 0
+            self._count(successes, failures)
+            if self._fails_in_a_row(successes, failures) or self._fails_too_often():
                 self._open(now)
         elif self.state == "half_open":
             if failed:
@@ -77,6 +83,13 @@ class CircuitBreaker:
                 self._open(now)
             elif successes:
                 self._close()
+
+    def all_is_well(self, successes: int) -> bool:
+        """So many were handled well, as before: noted. False when it has to be noted in full."""
+        if self._failures or self._rounds_in_a_row or self.state != "closed":
+            return False
+        self._total = min(self._over, self._total + successes)
+        return True
 
     def unavailable(self, now: float) -> None:
         """A handler said that what it needs is away."""
@@ -98,16 +111,23 @@ class CircuitBreaker:
         """When the next probe is due, while it is not closed."""
         return self._probe_at
 
-    def _fails_in_a_row(self, successes: int, failed: Collection[Hashable]) -> bool:
+    def _not_seen(self, failed: Collection[Hashable]) -> int:
+        """How many of *failed* have not failed before."""
+        seen = self._seen
+        before = len(seen)
+        seen.update(dict.fromkeys(failed))
+        added = len(seen) - before
+        while len(seen) > self._most_seen:
+            del seen[next(iter(seen))]
+        return added
+
+    def _fails_in_a_row(self, successes: int, failures: int) -> bool:
         if successes:
-            if self._rounds_in_a_row:
-                self._in_a_row.clear()
-                self._rounds_in_a_row = 0
-        elif failed:
+            self._failures_in_a_row = self._rounds_in_a_row = 0
+        elif failures:
+            self._failures_in_a_row += failures
             self._rounds_in_a_row += 1
-            if len(self._in_a_row) < self._streak:
-                self._in_a_row.update(failed)
-        return len(self._in_a_row) >= self._streak and self._rounds_in_a_row >= self._failed_rounds
+        return self._failures_in_a_row >= self._streak and self._rounds_in_a_row >= self._failed_rounds
 
     def _fails_too_often(self) -> bool:
         return (
@@ -118,7 +138,7 @@ class CircuitBreaker:
 
     def _count(self, successes: int, failures: int) -> None:
         if not failures and not self._failures:
-            # The quiet case, once per chunk of a healthy pipeline: nothing to remember but how many there were.
+            # Nothing to remember but how many there were.
             self._total = min(self._over, self._total + successes)
             return
         rounds = self._rounds
@@ -151,5 +171,4 @@ class CircuitBreaker:
         self._wait_s = self._first_wait_s
         self._rounds.clear()
         self._total = self._failures = 0
-        self._in_a_row.clear()
-        self._rounds_in_a_row = 0
+        self._failures_in_a_row = self._rounds_in_a_row = 0

@@ -10,8 +10,8 @@ from pathlib import Path
 from broadway_py.clock import SYSTEM_CLOCK
 from broadway_py.daemon.dlq import Head, size_of, time_of
 from broadway_py.errors import OptionsError, did_you_mean
+from broadway_py.storage.queue_dead import DeadHead
 from broadway_py.storage.queue_file import QueueFile
-from broadway_py.storage.queue_rows import DeadHead
 
 __all__ = ["EmbeddedLetters", "opened"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import multiprocessing
+import os
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Final
 
 from broadway_py.daemon.messages import Assignment, Command, FromWorker, Refused, Report
 from broadway_py.daemon.messages import Final as LastReport
+from broadway_py.pipeline.memory import to_kib
 
 __all__ = ["Life"]
 
@@ -23,9 +25,15 @@ _LAST_WORDS: Final = 0.5
 
 
 class Life:
-    """A running worker. Made in the event loop; *changed* is called there at every report and at the exit."""
+    """A running worker. Made in the event loop.
 
-    def __init__(self, assignment: Assignment, changed: Callable[[], None]) -> None:
+    Args:
+        assignment: what it is to do.
+        changed: called in the loop at every report and at the exit.
+        journal: descriptor of the in-flight journal, which it inherits.
+    """
+
+    def __init__(self, assignment: Assignment, changed: Callable[[], None], journal: int) -> None:
         self.index = assignment.index
         self.report: Report | None = None
         self.final: LastReport | None = None
@@ -40,7 +48,10 @@ class Life:
         # Commands are carried out in order, so one number tells all.
         self._answered = 0
         self._exit: asyncio.Future[int] = self._loop.create_future()
-        self._process, self._commands, self._reports = _spawn()
+        #: The most memory that it has had, in KiB; known after its exit.
+        self.peak_kib = 0
+        self._reaping = threading.Lock()
+        self._process, self._commands, self._reports = _spawn(journal)
         self.send_first(assignment)
         reading = threading.Thread(target=self._read, name=f"broadway-worker-{self.index}-reports", daemon=True)
         reading.start()
@@ -66,7 +77,9 @@ class Life:
     def kill(self) -> None:
         """End it now."""
         self.was_killed = True
-        self._process.kill()
+        with self._reaping:
+            if self._process.returncode is None:
+                os.kill(self.pid, signal.SIGKILL)
 
     def has_answered(self, number: int) -> bool:
         """True once the command of this number is done, or nobody is left to do it."""
@@ -85,9 +98,22 @@ class Life:
             self._in_loop(self._take, message)
 
     def _wait(self, reading: threading.Thread) -> None:
-        code = self._process.wait()
+        # Until it is reaped nobody else gets its number, so that kill() cannot hit another.
+        if hasattr(os, "waitid"):  # not on macOS before Python 3.13
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+            with self._reaping:
+                code = self._reap()
+        else:
+            code = self._reap()
         reading.join(_LAST_WORDS)
         self._in_loop(self._end, code)
+
+    def _reap(self) -> int:
+        # Not by Popen, which does not tell how much memory it has had.
+        _, status, usage = os.wait4(self.pid, 0)
+        self.peak_kib = to_kib(usage.ru_maxrss)
+        self._process.returncode = os.waitstatus_to_exitcode(status)
+        return self._process.returncode
 
     def _in_loop(self, callback: Callable[..., None], *args: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended, and with it all interest
@@ -115,11 +141,11 @@ class Life:
         self._changed()
 
 
-def _spawn() -> tuple[subprocess.Popen[bytes], Connection, Connection]:
+def _spawn(journal: int) -> tuple[subprocess.Popen[bytes], Connection, Connection]:
     """A fresh interpreter, and our ends of its two pipes."""
     commands_in, commands_out = multiprocessing.Pipe(duplex=False)
     reports_in, reports_out = multiprocessing.Pipe(duplex=False)
-    theirs = (commands_in.fileno(), reports_out.fileno())
+    theirs = (commands_in.fileno(), reports_out.fileno(), journal)
     # A signal that arrives while the worker is still importing waits until it can be obeyed.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:

@@ -22,6 +22,7 @@ from broadway_py.daemon.settings import Http, Log, Top
 from broadway_py.options import Batcher, FailurePolicy, PlainOptions, Processors, RateLimit
 from broadway_py.producers.queue import QueueOptions
 from broadway_py.producers.rabbitmq.options import RabbitMQOptions
+from broadway_py.producers.sqs.options import SQSOptions
 
 __all__ = ["reference_text"]
 
@@ -42,6 +43,7 @@ _SHOWN: Final[Mapping[str, Any]] = {
     "queue": "shipments",
     "path": "var/queue.db",
     "declare": "active",
+    "queue_url": "shipments",
     "allowed_messages": 1000,
     "interval": 1.0,
 }
@@ -72,6 +74,9 @@ def _pipelines() -> Iterator[str]:
     yield "      # A queue of RabbitMQ; needs the extra broadway-py[rabbitmq]."
     yield "      - kind: rabbitmq"
     yield from _model(RabbitMQOptions, 8)
+    yield "      # A queue of SQS; needs the extra broadway-py[sqs]."
+    yield "      - kind: sqs"
+    yield from _model(SQSOptions, 8)
     yield from _section("processors", Processors, 4)
     yield "    # By name; default: what the class says. null removes one of the class's."
     yield "    batchers:"

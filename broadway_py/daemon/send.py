@@ -7,9 +7,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import islice
 from typing import Any, BinaryIO, Final
 
-from broadway_py.daemon.logs import mask_credentials
+from broadway_py.clock import SYSTEM_CLOCK
 from broadway_py.daemon.settings import Settings
-from broadway_py.errors import OptionsError, ProducerError, did_you_mean
+from broadway_py.errors import OptionsError, did_you_mean
 from broadway_py.producers.kinds import arguments
 
 __all__ = ["Target", "lines_of", "queue_file", "send_lines", "target_of"]
@@ -82,10 +82,17 @@ def target_of(settings: Settings, pipeline: str | None) -> Target:
     make = _TARGETS.get(kind)
     if make is None:
         raise OptionsError((*path, "kind"), f"cannot send to the kind {kind!r}; it works for {', '.join(_TARGETS)}")
-    for field in _NEEDED[kind]:
+    try:
+        return make(fields)
+    except OptionsError as wrong:
+        raise wrong.under(*path) from None
+
+
+def _file(fields: Mapping[str, Any]) -> Target:
+    for field in ("path", "queue"):
         if not isinstance(fields.get(field), str):
-            raise OptionsError((*path, field), "required, but missing")
-    return make(*(fields[field] for field in _NEEDED[kind]))
+            raise OptionsError((field,), "required, but missing")
+    return _embedded(fields["path"], fields["queue"])
 
 
 def _embedded(path: str, name: str) -> Target:
@@ -103,46 +110,50 @@ def _embedded(path: str, name: str) -> Target:
     return opened
 
 
-def _rabbitmq(url: str, name: str) -> Target:
+def _rabbitmq(fields: Mapping[str, Any]) -> Target:
+    from pamqp.commands import Basic  # noqa: PLC0415  # an extra, as the next ones
+
+    from broadway_py.producers.rabbitmq import RabbitMQOptions  # noqa: PLC0415  # an extra
+    from broadway_py.producers.rabbitmq.letters import Letter  # noqa: PLC0415  # an extra
+    from broadway_py.producers.rabbitmq.publisher import Publisher  # noqa: PLC0415  # an extra
+
+    options = RabbitMQOptions(**fields)
+    name = options.queues[0]
+
     @asynccontextmanager
     async def opened() -> AsyncIterator[Put]:
-        import asyncio  # noqa: PLC0415  # with aio_pika, which is an extra
+        publisher = Publisher(options, "broadway send", SYSTEM_CLOCK)
 
-        import aio_pika  # noqa: PLC0415  # an extra
-        from aio_pika.exceptions import AMQPError  # noqa: PLC0415  # an extra
+        async def put(lines: Sequence[bytes]) -> None:
+            letters = [Letter(name, line, Basic.Properties(delivery_mode=2)) for line in lines]
+            for reason in await publisher.publish(letters):
+                if reason is not None:
+                    raise reason
 
         try:
-            async with await aio_pika.connect(url, timeout=10) as connection:
-                channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
-                await channel.get_queue(name, ensure=True)
-
-                async def put(lines: Sequence[bytes]) -> None:
-                    # TaskGroup: if one is refused, none goes on after the error is reported.
-                    async with asyncio.TaskGroup() as tasks:
-                        for line in lines:
-                            message = aio_pika.Message(line, delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
-                            tasks.create_task(
-                                _published(channel.default_exchange.publish(message, routing_key=name, mandatory=True))
-                            )
-
-                yield put
-        except* (AMQPError, OSError, TimeoutError) as failed:
-            reason = mask_credentials(str(_first(failed)) or type(_first(failed)).__name__)
-            raise ProducerError(f"RabbitMQ, queue {name!r}: {reason}") from None
+            yield put
+        finally:
+            await publisher.close()
 
     return opened
 
 
-async def _published(publishing: Awaitable[Any]) -> None:
-    await publishing
+def _sqs(fields: Mapping[str, Any]) -> Target:
+    from broadway_py.producers.sqs.options import SQSOptions  # noqa: PLC0415  # an extra
+    from broadway_py.producers.sqs.sending import sending  # noqa: PLC0415  # an extra
+
+    options = SQSOptions(**fields)
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[Put]:
+        async with sending(options) as put:
+            yield put
+
+    return opened
 
 
-def _first(failed: BaseExceptionGroup[Any]) -> BaseException:
-    inner: BaseException = failed
-    while isinstance(inner, BaseExceptionGroup):
-        inner = inner.exceptions[0]
-    return inner
-
-
-_TARGETS: Final[Mapping[str, Callable[[str, str], Target]]] = {"queue": _embedded, "rabbitmq": _rabbitmq}
-_NEEDED: Final[Mapping[str, tuple[str, str]]] = {"queue": ("path", "queue"), "rabbitmq": ("url", "queue")}
+_TARGETS: Final[Mapping[str, Callable[[Mapping[str, Any]], Target]]] = {
+    "queue": _file,
+    "rabbitmq": _rabbitmq,
+    "sqs": _sqs,
+}

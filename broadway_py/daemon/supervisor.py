@@ -16,6 +16,7 @@ from prometheus_client.core import Metric
 from broadway_py._core.backoff import Backoff
 from broadway_py.daemon.fold import depart, depart_metrics, fold_metrics, fold_stats, label_worker, speaks_of_process
 from broadway_py.daemon.http import serve
+from broadway_py.daemon.inquest import Inquest
 from broadway_py.daemon.lag import LagMeter
 from broadway_py.daemon.life import Life
 from broadway_py.daemon.messages import Assignment, Command
@@ -63,6 +64,7 @@ class Supervisor:
         self._code: int = ExitCode.CLEAN
         self._wrong: OptionsError | None = None
         self._lag = LagMeter()
+        self._inquest = Inquest(settings.workers)
         # What is kept of workers that are gone; to begin with, zeros, so that every series is there at once.
         self._gone = {name: depart(one.stats(), state="starting") for name, one in self._pipelines.items()}
         self._gone_metrics: list[Metric] = []
@@ -90,6 +92,7 @@ class Supervisor:
             self._lag.stop()
             for life in self._lives.values():
                 life.kill()
+            self._inquest.close()
         if self._wrong is not None:
             raise self._wrong
         return self._code
@@ -121,7 +124,7 @@ class Supervisor:
     async def _keep(self, index: int) -> None:
         backoff = Backoff(first_s=1.0, most_s=30.0, healthy_s=60.0)
         while not self._stopping.is_set():
-            life = self._lives[index] = Life(self._assignment(index), self._note_change)
+            life = self._lives[index] = Life(self._assignment(index), self._note_change, self._inquest.descriptor)
             log.info("worker started", index=index, pid=life.pid)
             code = await life.exited()
             del self._lives[index]
@@ -136,8 +139,15 @@ class Supervisor:
             if self._stopping.is_set():
                 self._note_exit(life, code)
                 return
+            suspects = self._inquest.died(index, code, life.peak_kib)
             delay = backoff.failed(asyncio.get_running_loop().time() - life.started_at)
-            log.error("worker died; starting it again", index=index, exit=_exit_text(code), seconds=round(delay, 3))
+            log.error(
+                "worker died; starting it again",
+                index=index,
+                exit=_exit_text(code),
+                suspects=suspects,
+                seconds=round(delay, 3),
+            )
             with suppress(TimeoutError):
                 async with asyncio.timeout(delay):
                     await self._stopping.wait()
@@ -180,6 +190,7 @@ class Supervisor:
         asyncio.get_running_loop().call_later(seconds, kill)
 
     def _note_change(self) -> None:
+        self._inquest.forget_cleared()
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 

@@ -1,6 +1,7 @@
 """One worker process: builds the pipelines from its assignment, runs them, reports, and obeys its supervisor.
 
-Started as ``python -m broadway_py.daemon.worker COMMANDS REPORTS``, with the numbers of two inherited pipes.
+Started as ``python -m broadway_py.daemon.worker COMMANDS REPORTS JOURNAL``, with the numbers of two inherited pipes
+and of the file of the in-flight journal.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Final
 
 from prometheus_client import REGISTRY
 
+from broadway_py._core.costs import all_costs
 from broadway_py.daemon import logs
 from broadway_py.daemon.lag import LagMeter
 from broadway_py.daemon.loader import build_pipelines
@@ -27,6 +29,9 @@ from broadway_py.daemon.view import LocalView
 from broadway_py.daemon.watch import ExitCode, Request, Watch, bounded, leave
 from broadway_py.errors import BroadwayError, OptionsError
 from broadway_py.log import logger
+from broadway_py.metrics import request_metrics
+from broadway_py.pipeline.journal import Journal
+from broadway_py.pipeline.probation import Probation
 
 __all__ = ["GRACE", "main"]
 
@@ -108,31 +113,33 @@ async def _carry_out(view: LocalView, command: Command) -> FromWorker:
 def _snapshot(view: LocalView, number: int = 0) -> Report:
     return Report(
         pipelines={one.name: one for one in view.stats()},
-        metrics=tuple(REGISTRY.collect()),
+        metrics=(*request_metrics(all_costs()), *REGISTRY.collect()),
         lag_seconds=view.lag_seconds,
         number=number,
     )
 
 
-def main(commands_fd: int, reports_fd: int) -> int:
+def main(commands_fd: int, reports_fd: int, journal_fd: int) -> int:
     """Run one worker; its exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    for descriptor in (commands_fd, reports_fd):
+    for descriptor in (commands_fd, reports_fd, journal_fd):
         os.set_inheritable(descriptor, False)  # or a program started by a handler would hold the pipes open
     link = _Link(commands := Connection(commands_fd, writable=False), Connection(reports_fd, readable=False))
     assignment: Assignment = commands.recv()
     sys.path[:] = assignment.search_path
     logs.configure(assignment.settings.log, worker=assignment.index)
     try:
-        return _run(assignment, link)
+        return _run(assignment, link, Probation(Journal(journal_fd, assignment.workers), assignment.index))
     except OptionsError as wrong:
         link.send(Refused(str(assignment.settings.located(wrong))))
         return ExitCode.USAGE
 
 
-def _run(assignment: Assignment, link: _Link) -> int:
+def _run(assignment: Assignment, link: _Link, probation: Probation) -> int:
     pipelines = build_pipelines(assignment.settings, share=(assignment.index, assignment.workers))
+    for pipeline in pipelines:
+        pipeline._probation = probation
     lag = LagMeter()
     service = Service(pipelines, lag, paused=assignment.paused)
     view = LocalView(pipelines, lag)
@@ -140,6 +147,7 @@ def _run(assignment: Assignment, link: _Link) -> int:
     # The supervisor has them blocked while a worker starts: what came meanwhile is delivered once run() takes it.
     link.start(view, watch)
     code = watch.run(started=_unblock)
+    probation.end()
     if code != ExitCode.LATE:
         bounded(lambda: link.send(LastReport(_snapshot(view), ended=not service.was_asked_to_stop)))
     return code
@@ -150,4 +158,4 @@ def _unblock() -> None:
 
 
 if __name__ == "__main__":
-    leave(main(int(sys.argv[1]), int(sys.argv[2])))
+    leave(main(*map(int, sys.argv[1:4])))

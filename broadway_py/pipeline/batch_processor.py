@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from broadway_py import telemetry
 from broadway_py._core.batching import Batch
 from broadway_py._core.settlement import not_returned, returned_list_problem
 from broadway_py.message import BatchInfo, Failed, Message
+from broadway_py.pipeline.chunk import is_plain
 from broadway_py.pipeline.in_place import called_off, retry_in_place
+from broadway_py.pipeline.probation import Witness
 from broadway_py.pipeline.processes import BatchRun
-from broadway_py.pipeline.worker import Meter, Shared, Worker, failure_from
+from broadway_py.pipeline.worker import Meter, Shared, Worker, failure_from, raised_by_callback
 from broadway_py.stage import Inlet
 
 __all__ = ["BatchProcessor"]
@@ -43,6 +48,12 @@ class BatchProcessor(Worker):
         super().__init__(shared, f"batch_processors:{key}", index, meter, timeout_s)
         self.inlet: Inlet[Batch] = Inlet(self.wake)
         self._keyed = keyed
+        # Parts of a batch, to be handled as batches of their own.
+        self._later: deque[Batch] = deque()
+        # What is done with a batch that was taken.
+        self._begin: Callable[[Batch], Coroutine[Any, Any, None]] = self._process
+        if self.witness is not None:
+            self._begin = partial(self._process_in_parts, self.witness)
 
     async def run(self) -> None:
         """Work until the batcher has ended, or until cut off."""
@@ -52,11 +63,13 @@ class BatchProcessor(Worker):
             elif self.stuck:
                 if await self._turn_away():
                     break
+            elif self._later:
+                await self._begin(self._later.popleft())
             elif self.inlet:
                 edge, batches, ask = self.inlet.take()
                 try:
                     for batch in batches:
-                        await self._process(batch)
+                        await self._begin(batch)
                 finally:
                     if ask:
                         edge.ask(ask)
@@ -70,22 +83,49 @@ class BatchProcessor(Worker):
             # What is here belongs to this one, whoever else is free.
             await self.wait_for_slot()
         else:
-            self.inlet.step_aside()
+            later, self._later = self._later, deque()
+            self._later.extend(self.inlet.step_aside(list(later)))
             await self.wait_aside(self.inlet)
 
     async def _turn_away(self) -> bool:
         """The drain does not wait for the thread: what waits here goes back, or fails; True when no more can come."""
+        while self._later:
+            await self.shared.settler.give_back(self._later.popleft().messages)
         while self.inlet:
             edge, batches, ask = self.inlet.take()
             for batch in batches:
-                await self.shared.settler.give_back(batch.messages)
+                await self.give_back(batch.messages)
             if ask:
                 edge.ask(ask)
         return await self.nothing_comes(self.inlet)
 
     def leftovers(self) -> list[Message[Any]]:
         """Take out everything that waits in this stage."""
-        return [message for batch in self.inlet.remove(lambda _: True) for message in batch.messages]
+        waiting = [*self._later, *self.inlet.remove(lambda _: True)]
+        self._later.clear()
+        return [message for batch in waiting for message in batch.messages]
+
+    async def _process_in_parts(self, witness: Witness, batch: Batch) -> None:
+        """The first part of *batch*, when its turn has come; the rest comes after it."""
+        part = witness.first_part(batch.messages)
+        if part.rest:
+            self._later.appendleft(_part_of(batch, part.rest))
+            batch = _part_of(batch, part.now)
+        self.held = batch.messages
+        if not witness.may_come_in(alone=part.alone) and not await witness.come_in(alone=part.alone):
+            self.held = ()
+            self._later.appendleft(batch)
+            return
+        try:
+            witness.begin(part)
+            if batch.messages[0].ok:
+                await self._process(batch)
+            else:
+                # Convicted while it was waiting here.
+                await self.conclude((), batch.messages)
+                self.held = ()
+        finally:
+            witness.leave(part)
 
     async def _process(self, batch: Batch) -> None:
         self.held = batch.messages
@@ -96,11 +136,12 @@ class BatchProcessor(Worker):
             span = self.span(
                 "broadway.batch_processor", name=self.name, messages=list(batch.messages), batch_info=batch.info
             )
-        unfinished = await self._call_back(batch, batch.messages)
-        while not unfinished and (again := await retry_in_place(self, [m for m in batch.messages if not m.ok])):
-            unfinished = await self._call_back(batch, again)
-        _refuse_children(batch.messages)
-        await self._finish(batch, unfinished or called_off(self, [m for m in batch.messages if not m.ok]))
+        try:
+            await self._work(batch)
+        except Exception as error:
+            if span is not None:
+                span.exception(error)
+            raise
         self.held = ()
         self.busy_since = None
         took = monotonic() - started
@@ -108,7 +149,17 @@ class BatchProcessor(Worker):
         self.meter.duration.observe(took)
         if span is not None:
             successful = [m for m in batch.messages if m.ok]
-            span.stop(successful=successful, failed=[m for m in batch.messages if not m.ok])
+            span.stop(successful=successful, failed=_failed_of(batch))
+
+    async def _work(self, batch: Batch) -> None:
+        unfinished = await self._call_back(batch, batch.messages)
+        if not unfinished and is_plain(batch.messages):
+            await self.shared.settler.settle(batch.messages)
+            return
+        while not unfinished and (again := await retry_in_place(self, _failed_of(batch))):
+            unfinished = await self._call_back(batch, again)
+        _refuse_children(batch.messages)
+        await self._finish(batch, unfinished or called_off(self, _failed_of(batch)))
 
     async def _call_back(self, batch: Batch, messages: list[Message[Any]]) -> list[Message[Any]]:
         """``handle_batch`` for *messages* of *batch*; those that it did not finish because the drain cut it off."""
@@ -118,7 +169,7 @@ class BatchProcessor(Worker):
             returned = await self._call(messages, info)
             if returned is not None:
                 _reconcile(messages, returned)
-        except Exception as error:  # noqa: BLE001  # code of the user: it fails what it was given
+        except raised_by_callback() as error:
             _fail(messages, failure_from(error))
         except asyncio.CancelledError as cancelled:
             cut = self.was_cut()
@@ -151,7 +202,7 @@ class BatchProcessor(Worker):
     async def _finish(self, batch: Batch, unfinished: list[Message[Any]]) -> None:
         """Give back *unfinished*, and settle the others."""
         if unfinished:
-            await self.shared.settler.give_back(unfinished)
+            await self.give_back(unfinished)
         gone = {id(message) for message in unfinished}
         rest = [message for message in batch.messages if id(message) not in gone]
         failed = [message for message in rest if message._status is not None]
@@ -159,6 +210,14 @@ class BatchProcessor(Worker):
             await self.conclude([m for m in rest if m._status is None], failed)
         elif rest:
             await self.shared.settler.settle(rest)
+
+
+def _failed_of(batch: Batch) -> list[Message[Any]]:
+    return [message for message in batch.messages if message._status is not None]
+
+
+def _part_of(batch: Batch, messages: list[Message[Any]]) -> Batch:
+    return Batch(messages, replace(batch.info, size=len(messages)))
 
 
 def _reconcile(messages: list[Message[Any]], returned: object) -> None:

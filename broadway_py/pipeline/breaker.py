@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from broadway_py._core.breaker import CircuitBreaker
 from broadway_py.clock import Clock
 from broadway_py.log import logger
+from broadway_py.message import Message
 from broadway_py.pipeline.gate import Gate
 from broadway_py.pipeline.settler import Settler
 from broadway_py.pipeline.source import Source
@@ -50,6 +51,8 @@ class BreakerGuard:
         self._fetching = list(stages.sources)
         self._submissions = stages.submissions
         self._has_stopped = self._is_probing = False
+        # Taken out when it opened, to be given back.
+        self._unstarted: list[Message[Any]] = []
         self._gate = gate
         self._settler = settler
         self._clock = clock
@@ -57,8 +60,12 @@ class BreakerGuard:
 
     def moved(self) -> None:
         """The breaker has opened, closed or begun to probe: nothing more is fetched from this moment on."""
-        if self._breaker.state != "closed":
+        if self._breaker.state != "closed" and not self._gate.broken:
             self._gate.broken = True
+            # Not only when our own task gets its turn: until then a processor might begin with all that it has.
+            self._unstarted = self._stages.take_unstarted()
+            for source in self._sources:
+                source.hold_back([processor.inlet for processor in self._stages.handling()])
         self._wake.set()
 
     async def run(self) -> None:
@@ -85,11 +92,9 @@ class BreakerGuard:
     async def _stop_fetching(self) -> None:
         self._log.error("the breaker opened: too much fails; fetching stops until a probe succeeds")
         self._has_stopped = True
-        unstarted = self._stages.take_unstarted()
-        for source in self._sources:
-            source.hold_back([processor.inlet for processor in self._stages.handling()])
-        await self._tell_sources()
+        unstarted, self._unstarted = self._unstarted, []
         await self._settler.give_back_aside(unstarted)
+        await self._tell_sources()
 
     async def _probe(self) -> None:
         self._is_probing = True

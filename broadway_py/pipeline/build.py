@@ -16,6 +16,7 @@ from broadway_py.message import Message
 from broadway_py.options import INHERIT, Batcher, Processors, RateLimit
 from broadway_py.pipeline.batch_processor import BatchProcessor
 from broadway_py.pipeline.batcher import BatcherStage
+from broadway_py.pipeline.fill import warn_of_batches_that_never_fill
 from broadway_py.pipeline.gate import Gate
 from broadway_py.pipeline.processor import Processor
 from broadway_py.pipeline.runtime import Stages
@@ -24,7 +25,7 @@ from broadway_py.pipeline.worker import SUBMITTED, Meter, Shared, failure_from
 from broadway_py.producer import Producer
 from broadway_py.stage import Edge, Outlet
 
-__all__ = ["Submissions", "batcher_names", "build", "named_producers", "resize", "share_capacity"]
+__all__ = ["Submissions", "batcher_names", "build", "named_producers", "refuse_shared_keys", "resize", "share_capacity"]
 
 KeyOf = Callable[[Message[Any]], Any]
 
@@ -57,6 +58,21 @@ def named_producers(producers: Producer | Sequence[Producer]) -> dict[str, Produ
     return named
 
 
+def refuse_shared_keys(producers: Any, workers: int, path: Sequence[str]) -> None:
+    """Refuse ``ordered`` where several workers could have messages of one key at the same time.
+
+    Raises:
+        OptionsError: at *path*; there is a source that does not keep keys apart.
+    """
+    given = producers if isinstance(producers, list | tuple) else [producers]
+    if not all(isinstance(each, Producer) and each.keeps_keys_apart for each in given):
+        raise OptionsError(
+            path,
+            f"a key must have one owner, but {workers} workers read the same source; set workers: 1, leave ordered "
+            "off, or use an embedded queue with partitioned: true, whose messages are put with a key",
+        )
+
+
 def build(
     shared: Shared,
     producers: Mapping[str, Producer],
@@ -72,6 +88,7 @@ def build(
     """Make every stage and subscribe it to the one before."""
     gate = Gate(None if rate_limit is None else Rate(rate_limit.allowed_messages, rate_limit.interval))
     capacity = _capacity(processors, batchers)
+    warn_of_batches_that_never_fill(shared.name, list(producers.values()), batchers, capacity)
     sources: list[Source] = []
     ledgers: list[Ledger] = []
     transformer = shared.callbacks.transformer
@@ -85,6 +102,7 @@ def build(
                 description,
                 ledger,
                 gate,
+                meters["processors"],
                 index=index,
                 capacity=share,
                 fail_fast=fail_fast,
@@ -97,6 +115,7 @@ def build(
         Submissions(),
         ledgers[-1],
         gate,
+        meters["processors"],
         index=0,
         capacity=capacity,
         fail_fast=False,

@@ -13,7 +13,7 @@ from broadway_py.pipeline.worker import failure_from
 if TYPE_CHECKING:
     from broadway_py.pipeline.processor import Processor
 
-__all__ = ["Chunk", "ChunkRunner", "contains", "fail", "refused"]
+__all__ = ["Chunk", "ChunkRunner", "contains", "fail", "is_plain", "refused"]
 
 Chunk = Sequence[Message[Any]]
 
@@ -68,12 +68,20 @@ class ChunkRunner:
         gone = self.taken | {id(message) for message in unfinished}
         self.taken.clear()
         if unfinished:
-            await self.processor.shared.settler.give_back(unfinished)
+            await self.processor.give_back(unfinished)
         return [message for message in chunk if id(message) not in gone]
 
     def unhandled(self, chunk: Chunk) -> list[Message[Any]]:
         """Those of *chunk* that are to be handled."""
         return [m for m in chunk if m._status is None and not contains(self.unfinished, m)]
+
+
+def is_plain(messages: Chunk) -> bool:
+    """True when none of *messages* has failed or spawned others: nothing but the usual is to be done."""
+    for message in messages:  # noqa: SIM110  # on everybody's way: any() with a generator takes twice as long
+        if message._status is not None or message._children is not None:
+            return False
+    return True
 
 
 def contains(messages: Sequence[Message[Any]], wanted: Message[Any]) -> bool:

@@ -10,7 +10,7 @@ from broadway_py.message import Message
 from broadway_py.pipeline.chunk import Chunk, ChunkRunner, contains, refused
 from broadway_py.pipeline.settler import can_give_back
 from broadway_py.pipeline.spans import end_message_span, message_listeners
-from broadway_py.pipeline.worker import failure_from
+from broadway_py.pipeline.worker import failure_from, raised_by_callback
 
 if TYPE_CHECKING:
     from broadway_py.pipeline.processor import Processor
@@ -28,7 +28,7 @@ class LoopRunner(ChunkRunner):
     async def run(self, chunk: Chunk) -> Chunk:
         """Handle every message of *chunk* that is ok; all of it stays here."""
         processor = self.processor
-        handle, unfinished, taken = processor.shared.callbacks.handle_message, self.unfinished, self.taken
+        handle, unfinished, taken = processor.handle_message, self.unfinished, self.taken
         spans, limited = message_listeners(), processor.timeout_s is not None
         processor.in_callback = True
         for message in chunk:
@@ -44,7 +44,7 @@ class LoopRunner(ChunkRunner):
                 processor.begin_call()
             try:
                 returned = await handle(message)
-            except Exception as error:  # noqa: BLE001  # code of the user: it fails this message alone
+            except raised_by_callback() as error:
                 message._status = failure_from(error)
             except asyncio.CancelledError as cancelled:
                 self.note_cancelled(message, cancelled)

@@ -11,7 +11,7 @@ from broadway_py.message import Failed, Message
 from broadway_py.pipeline.chunk import Chunk, ChunkRunner, fail, refused
 from broadway_py.pipeline.settler import can_give_back
 from broadway_py.pipeline.spans import end_message_span, message_listeners
-from broadway_py.pipeline.worker import failure_from
+from broadway_py.pipeline.worker import failure_from, raised_by_callback
 
 if TYPE_CHECKING:
     from broadway_py.pipeline.processor import Processor
@@ -75,7 +75,7 @@ class ThreadRunner(ChunkRunner):
         mine = overdue.detached()
         mine._status = processor.timeout_failure()
         processor.postpone([message for message in rest if not can_give_back(message)])
-        await processor.shared.settler.give_back([message for message in rest if can_give_back(message)])
+        await processor.give_back([message for message in rest if can_give_back(message)])
         gone = {id(message) for message in rest}
         kept = [mine if message is overdue else message for message in chunk if id(message) not in gone]
         processor.held = kept
@@ -86,11 +86,13 @@ class ThreadRunner(ChunkRunner):
         processor = self.processor
         processor.in_callback = True
         processor.begin_call()
+        if processor.witness is not None:
+            processor.witness.at_work([message])
         try:
             returned = await awaitable
             if returned is not None and returned is not message:
                 message._status = refused(returned_one_problem("handle_message", returned))
-        except Exception as error:  # noqa: BLE001  # code of the user: it fails this message alone
+        except raised_by_callback() as error:
             message._status = failure_from(error)
         except asyncio.CancelledError as cancelled:
             self.note_cancelled(message, cancelled)
@@ -159,7 +161,7 @@ class _ThreadedChunk:
         result: Any = None
         span = self._runner.begin_span(message) if spans else None
         try:
-            returned = self._shared.callbacks.handle_message(message)
+            returned = self._runner.processor.handle_message(message)
             if inspect.isawaitable(returned):
                 result = returned
             elif returned is not None and returned is not message:

@@ -66,12 +66,14 @@ class FailureDesk:
 
     def note_successes(self, count: int) -> None:
         """Count for the breaker."""
-        if self.breaker is not None:
-            self._note(self.breaker, count, ())
+        breaker = self.breaker
+        if breaker is None or breaker.all_is_well(count):
+            return
+        self._note(breaker, count, ())
 
-    def _note(self, breaker: CircuitBreaker, successes: int, failed: Collection[Hashable]) -> None:
+    def _note(self, breaker: CircuitBreaker, successes: int, failed: Collection[Message[Any]]) -> None:
         before = breaker.state
-        breaker.note(successes, failed, self._clock.monotonic())
+        breaker.note(successes, [_name_of(message) for message in failed], self._clock.monotonic())
         if breaker.state != before:
             self.breaker_moved()
 
@@ -148,7 +150,7 @@ class FailureDesk:
                 self.breaker_moved()
             return
         suspects = [message for message in failed if message.status is not None and _is_suspect(message.status)]
-        self._note(breaker, successes, [_name_of(message) for message in suspects])
+        self._note(breaker, successes, suspects)
 
 
 def _nobody() -> None:

@@ -28,7 +28,7 @@ class Family(Acknowledger):
     """
 
     def __init__(self, parent: Message[Any], children: int, conclude: Conclude, give_back: GiveBack) -> None:
-        self._parent = parent
+        self.parent = parent
         self._children = children
         self._open = children
         self._failed: list[Message[Any]] = []
@@ -50,7 +50,7 @@ class Family(Acknowledger):
         self._open -= count
         if self._open:
             return
-        parent = self._parent
+        parent = self.parent
         if self._returned:
             await self._give_back([parent])
         elif self._failed:

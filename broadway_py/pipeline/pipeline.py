@@ -16,12 +16,13 @@ from broadway_py.errors import (
 from broadway_py.message import BatchMode, Message
 from broadway_py.options import Batcher, FailurePolicy, Processors, RateLimit
 from broadway_py.pipeline.breaker import BreakerGuard
-from broadway_py.pipeline.build import build, named_producers
+from broadway_py.pipeline.build import build, named_producers, refuse_shared_keys
 from broadway_py.pipeline.changes import changed_limit, resize_pool, resized, set_paused
 from broadway_py.pipeline.definition import check_class, resolve_callbacks
 from broadway_py.pipeline.failure_desk import FailureDesk, check_sources, tell_of_two_wills
 from broadway_py.pipeline.gate import Gate
 from broadway_py.pipeline.lifecycle import LifeCycle, all_running
+from broadway_py.pipeline.probation import Probation
 from broadway_py.pipeline.processes import CallbackProcesses, layers_in_processes
 from broadway_py.pipeline.runtime import DrainReport, Runtime, Stages
 from broadway_py.pipeline.settings import OPTION_NAMES, merged_options, resolve_options
@@ -115,6 +116,8 @@ class Pipeline(Generic[T]):
 
     #: Where time comes from; tests put a ``broadway_py.testing.FakeClock`` here before the start.
     clock: Clock = SYSTEM_CLOCK
+    # What is known of messages that end processes; a daemon's worker puts it here before the start.
+    _probation: Probation | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -131,6 +134,8 @@ class Pipeline(Generic[T]):
         # The default is one object, so whatever the user wrote is another one.
         self._failure_is_given = self.failure is not Pipeline.failure
         check_sources(self._producers.values(), self.failure, is_given=self._failure_is_given)
+        if self.ordered:
+            self._producers = {name: producer.for_order() for name, producer in self._producers.items()}
         self._callbacks = resolve_callbacks(self, self.schema, self.transformer, has_batchers=bool(self.batchers))
         self._in_processes = layers_in_processes(self, self.processors, self.batchers)
         self._life = LifeCycle(self, self._build)
@@ -169,11 +174,7 @@ class Pipeline(Generic[T]):
         if producer is not None:
             options["producer"] = producer
         if share[1] > 1 and options.get("ordered", cls.ordered):
-            raise OptionsError(
-                (*path, "ordered"),
-                f"a key must have one owner, but {share[1]} workers read the same source; set workers: 1, or leave "
-                "ordered off",
-            )
+            refuse_shared_keys(options.get("producer", cls.producer), share[1], (*path, "ordered"))
         limit = options.get("rate_limit", cls.rate_limit)
         if isinstance(limit, RateLimit) and limit.scope == "pipeline":
             options["rate_limit"] = limit.divided(*share)
@@ -201,7 +202,14 @@ class Pipeline(Generic[T]):
             PipelineNotRunning: it was started before; a pipeline runs once.
         """
         await self._life.start(
-            lambda: Shared(self.name, self._callbacks, self.clock, self.context, self._failure_desk())
+            lambda: Shared(
+                self.name,
+                self._callbacks,
+                self.clock,
+                self.context,
+                self._failure_desk(),
+                probation=self._probation,
+            )
         )
 
     def _failure_desk(self) -> FailureDesk | None:

@@ -16,7 +16,7 @@ from typing import Final
 from broadway_py.pipeline.process_parcels import dumps
 from broadway_py.pipeline.process_wire import Frame, FrameReader, Kind, Recipe, frame
 
-__all__ = ["Link", "exit_text"]
+__all__ = ["Link"]
 
 _READ_BYTES: Final = 1 << 18
 
@@ -161,13 +161,3 @@ def _spawn() -> tuple[subprocess.Popen[bytes], socket.socket]:
         theirs.close()
     ours.setblocking(False)
     return process, ours
-
-
-def exit_text(code: int) -> str:
-    """``"killed by SIGABRT"`` or ``"exit code 3"``."""
-    if code < 0:
-        try:
-            return f"killed by {signal.Signals(-code).name}"
-        except ValueError:
-            return f"killed by signal {-code}"
-    return f"exit code {code}"

@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from broadway_py._core.backoff import Backoff
+from broadway_py._core.exits import exit_text
 from broadway_py.clock import Clock
 from broadway_py.errors import OptionsError, Unavailable
 from broadway_py.log import logger
 from broadway_py.message import Failed, Message
 from broadway_py.options import Batcher, Processors
 from broadway_py.pipeline.failure_log import place_of
-from broadway_py.pipeline.process_link import Link, exit_text
+from broadway_py.pipeline.process_link import Link
 from broadway_py.pipeline.process_parcels import PackedError, dumps, unpack_error
 from broadway_py.pipeline.process_runs import BatchRun, ChunkRun, Run
 from broadway_py.pipeline.process_wire import Kind, Recipe

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
 from broadway_py import telemetry
 from broadway_py._core.settlement import not_returned, returned_list_problem
 from broadway_py.message import Message
-from broadway_py.pipeline.chunk import Chunk, ChunkRunner, contains, fail, refused
+from broadway_py.pipeline.chunk import Chunk, ChunkRunner, contains, fail, is_plain, refused
 from broadway_py.pipeline.chunk_in_loop import LoopRunner
 from broadway_py.pipeline.chunk_in_process import ProcessRunner
 from broadway_py.pipeline.chunk_in_thread import ThreadRunner
 from broadway_py.pipeline.family import found_family
 from broadway_py.pipeline.in_place import called_off, retry_in_place
+from broadway_py.pipeline.probation import Witness
 from broadway_py.pipeline.routing import route, settle_all
 from broadway_py.pipeline.settler import can_give_back
 from broadway_py.pipeline.validation import validate
-from broadway_py.pipeline.worker import SUBMITTED, Meter, Shared, Worker, failure_from, transform
+from broadway_py.pipeline.worker import SUBMITTED, Meter, Shared, Worker, failure_from, raised_by_callback, transform
 from broadway_py.stage import Inlet, Outlet
 
 __all__ = ["Processor"]
@@ -56,11 +57,21 @@ class Processor(Worker):
         self._batchers = batchers
         self._keyed = keyed
         self._ordered = shared.desk is not None and shared.desk.ordered
+        #: The callback, as the runners are to call it.
+        self.handle_message = shared.callbacks.handle_message
+        if self.witness is not None:
+            self.handle_message = self.witness.noting(self.handle_message)
         self._runner = self._choose_runner()
         # Settles parents after their children: in whichever task the last child ends, so never in the name of ours.
         self._parents = Worker(shared, "processors", index, meter)
         # Not started, because the slot is taken by a thread that is past its deadline.
         self._later: list[Message[Any]] = []
+        # What is done with a chunk that was taken.
+        self._begin: Callable[[Chunk], Coroutine[Any, Any, None]] = self._process
+        if self._ordered:
+            self._begin = self._process_in_order
+        elif self.witness is not None:
+            self._begin = partial(self._process_in_parts, self.witness)
 
     def _choose_runner(self) -> ChunkRunner:
         if self.shared.callbacks.is_async["handle_message"]:
@@ -80,11 +91,11 @@ class Processor(Worker):
                     break
             elif self._later:
                 later, self._later = self._later, []
-                await (self._process_in_order(later) if self._ordered else self._process(later))
+                await self._begin(later)
             elif inlet:
                 edge, chunk, ask = inlet.take()
                 try:
-                    await (self._process_in_order(chunk) if self._ordered else self._process(chunk))
+                    await self._begin(chunk)
                 finally:
                     # Also after a crash: what was counted as asked must be asked, or this stage starves.
                     if ask:
@@ -121,10 +132,10 @@ class Processor(Worker):
     async def _turn_away(self) -> bool:
         """The drain does not wait for the thread: what waits here goes back, or fails; True when no more can come."""
         later, self._later = self._later, []
-        await self.shared.settler.give_back(later)
+        await self.give_back(later)
         while self.inlet:
             edge, chunk, ask = self.inlet.take()
-            await self.shared.settler.give_back(chunk)
+            await self.give_back(chunk)
             if ask:
                 edge.ask(ask)
         return await self.nothing_comes(self.inlet)
@@ -167,9 +178,11 @@ class Processor(Worker):
     async def _work(self, chunk: Chunk) -> tuple[Chunk, Chunk, Chunk]:
         """What was settled as successful, what went to batchers, what failed."""
         chunk = await (self._call_back_until_done(chunk) if self._ordered else self._call_back(chunk))
-        if any(message._children is not None for message in chunk):
+        if is_plain(chunk):
+            settle, forward, failed = (chunk, (), ()) if self.outlet is None else route(chunk, self._batchers)
+        else:
             chunk = await self._send_children(chunk)
-        settle, forward, failed = self._sort(chunk)
+            settle, forward, failed = self._sort(chunk)
         if failed:
             await self.conclude(settle, failed)
         elif settle:
@@ -182,11 +195,17 @@ class Processor(Worker):
         """Run the callbacks on *chunk*; what is left of it here."""
         callbacks = self.shared.callbacks
         if callbacks.schema is not None:
+            if self.witness is not None:
+                self.witness.at_work(chunk)
             validate(chunk, callbacks.schema, callbacks.schema_names)
+            if self.witness is not None:
+                self.witness.nothing_at_work()
         if callbacks.prepare_messages is not None:
             await self._prepare(chunk)
         runner = self._runner
         chunk = await runner.run(chunk)
+        if self.witness is not None:
+            self.witness.nothing_at_work()
         return await runner.without_unfinished(chunk) if runner.unfinished or runner.taken else chunk
 
     async def _process_in_order(self, chunk: Chunk) -> None:
@@ -196,6 +215,25 @@ class Processor(Worker):
         while self._later and not self.cut and not self.stuck:
             await self._process([self._later.pop(0)])
 
+    async def _process_in_parts(self, witness: Witness, chunk: Chunk) -> None:
+        """The first part of *chunk*, when its turn has come; the rest comes after it."""
+        part = witness.first_part(chunk)
+        self._later = [*part.rest, *self._later]
+        if not witness.may_come_in(alone=part.alone):
+            # They wait there because a crash or a drain must find them.
+            self._later = [*part.now, *self._later]
+            if not await witness.come_in(alone=part.alone):
+                return
+            part = part._replace(now=[message for message in part.now if contains(self._later, message)])
+            self._later = [message for message in self._later if not contains(part.now, message)]
+        try:
+            # Empty when a drain or a pause has taken all of it back meanwhile.
+            if part.now:
+                witness.begin(part)
+                await self._process(part.now)
+        finally:
+            witness.leave(part)
+
     async def _call_back_until_done(self, chunk: Chunk) -> Chunk:
         """The same, tried again in place as long as the failure policy says so."""
         left = await self._call_back(chunk)
@@ -204,7 +242,7 @@ class Processor(Worker):
             left = await self._call_back(again)
         returned = called_off(self, [message for message in left if message._status is not None])
         if returned:
-            await self.shared.settler.give_back(returned)
+            await self.give_back(returned)
             left = [message for message in left if not contains(returned, message)]
         return left
 
@@ -228,7 +266,7 @@ class Processor(Worker):
                     fail(given, refused(problem))
                 else:
                     fail([message for message in missing if message.ok], not_returned("prepare_messages"))
-        except Exception as error:  # noqa: BLE001  # code of the user: it fails what it was given
+        except raised_by_callback() as error:
             fail(given, failure_from(error))
         except asyncio.CancelledError as cancelled:
             if self.was_cut():
@@ -253,8 +291,7 @@ class Processor(Worker):
             if children is None or message._status is not None:
                 others.append(message)
                 continue
-            give_back = shared.settler.give_back
-            found_family(message, shared.children, shared.clock.monotonic(), conclude, give_back)
+            found_family(message, shared.children, shared.clock.monotonic(), conclude, self._parents.give_back)
             settle, forward, failed = self._sort(children)
             if settle or failed:
                 await self.conclude(settle, failed)

@@ -15,10 +15,7 @@ __all__ = ["route", "settle_all"]
 
 def settle_all(chunk: Chunk) -> tuple[Chunk, Chunk, Chunk]:
     """Without batchers: what to settle as successful, nothing, what failed."""
-    for message in chunk:
-        if message._status is not None:
-            return [m for m in chunk if m._status is None], (), [m for m in chunk if m._status is not None]
-    return chunk, (), ()
+    return [m for m in chunk if m._status is None], (), [m for m in chunk if m._status is not None]
 
 
 def route(chunk: Chunk, batchers: Mapping[str, str]) -> tuple[Chunk, Chunk, Chunk]:

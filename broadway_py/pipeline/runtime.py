@@ -21,6 +21,7 @@ from broadway_py.pipeline.batcher import BatcherStage
 from broadway_py.pipeline.breaker import BreakerGuard
 from broadway_py.pipeline.failure_log import place_of
 from broadway_py.pipeline.processor import Processor
+from broadway_py.pipeline.settler import will_be_stopped
 from broadway_py.pipeline.source import Source
 from broadway_py.pipeline.worker import Shared, Worker
 
@@ -269,7 +270,8 @@ class Runtime:
         self._stop_sources()
         for worker in self.stages.all():
             worker.wake.set()  # one that waits for a thread to return waits no longer
-        unstarted = [m for processor in self.stages.handling() for m in processor.take_unstarted()]
+        # What waits at the sources first: a processor that gives something back asks for more, and would begin with it.
+        unstarted = self.stages.take_unstarted()
         giving_back = asyncio.ensure_future(self.shared.settler.give_back(unstarted))
         until = (self._deadline or 0.0) - self._reserve_s
         await self._wait({giving_back, *self._pending()}, until, or_given_up=True)
@@ -309,14 +311,27 @@ class Runtime:
             self._stop_sources()
         now = self.clock.monotonic()
         deadline = max(now + self._reserve_s if self._deadline is None else self._deadline, now + _LEAST_S)
-        await self._wait(self._pending(), now + (deadline - now) * 0.5)
-        left = [message for worker in workers for message in [*worker.held, *worker.leftovers()]]
-        ending = asyncio.ensure_future(self._give_back_and_close(left, workers))
-        await self._wait({ending, *self._pending()}, deadline)
-        ending.cancel()
-        for task in self._pending():
-            task.cancel()
-        await asyncio.wait({ending, *self._tasks}, timeout=_LEAST_S)
+        ending: asyncio.Future[None] | None = None
+        try:
+            await self._wait(self._pending(), now + (deadline - now) * 0.5)
+            left = [(message, worker) for worker in workers for message in [*worker.held, *worker.leftovers()]]
+            ending = asyncio.ensure_future(self._give_back_and_close(left, workers))
+            await self._wait({ending, *self._pending()}, deadline)
+        finally:
+            # Also when somebody cancels us in here: the books must be closed, and no task of ours left running.
+            last: set[asyncio.Future[Any]] = {*self._pending(), *self.shared.settler.aside}
+            if ending is not None:
+                last.add(ending)
+            for task in last:
+                task.cancel()
+            try:
+                if last:
+                    await asyncio.wait(last, timeout=_LEAST_S)
+            finally:
+                self._close_books(workers)
+
+    def _close_books(self, workers: Sequence[Worker]) -> None:
+        """Nobody settles any more: what has no outcome is unknown."""
         for worker in workers:
             if worker.process is not None:
                 worker.process.kill()
@@ -332,8 +347,11 @@ class Runtime:
                 )
         self.shared.failures.close()
 
-    async def _give_back_and_close(self, left: Sequence[Message[Any]], workers: Sequence[Worker]) -> None:
-        await self.shared.settler.give_back(left)
+    async def _give_back_and_close(
+        self, left: Sequence[tuple[Message[Any], Worker]], workers: Sequence[Worker]
+    ) -> None:
+        stopped = [(message, worker) for message, worker in left if will_be_stopped(message)]
+        await self.shared.settler.give_back([message for message, _ in left])
         await self.shared.settler.finish()
         async with asyncio.TaskGroup() as group:
             for worker in workers:
@@ -341,6 +359,8 @@ class Runtime:
                     group.create_task(worker.close())
                 elif worker.process is not None:
                     group.create_task(worker.process.close())
+        for message, worker in stopped:
+            worker.note_stopped(message)
 
 
 def _is_being_cancelled() -> bool:

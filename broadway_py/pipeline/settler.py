@@ -11,11 +11,11 @@ from broadway_py.acknowledger import Acknowledger
 from broadway_py.clock import Clock
 from broadway_py.errors import SettleError
 from broadway_py.log import logger
-from broadway_py.message import Failed, Message, Outcome
+from broadway_py.message import OPEN, Failed, Message, Outcome
 from broadway_py.pipeline.failure_desk import FailureDesk
 from broadway_py.pipeline.failure_log import place_of
 
-__all__ = ["Settler", "ack_immediately", "can_give_back"]
+__all__ = ["Settler", "ack_immediately", "can_give_back", "will_be_stopped"]
 
 log = logger("broadway_py.pipeline")
 
@@ -23,6 +23,11 @@ log = logger("broadway_py.pipeline")
 def can_give_back(message: Message[Any]) -> bool:
     """True when the message's acknowledger offers ``release``."""
     return getattr(message._acknowledgement[0], "release", None) is not None
+
+
+def will_be_stopped(message: Message[Any]) -> bool:
+    """True when giving *message* back makes it fail: its source takes nothing back, and nobody has settled it."""
+    return message._settlement == OPEN and not can_give_back(message)
 
 
 class Settler:
@@ -40,7 +45,8 @@ class Settler:
         self._failures = failures
         #: Called after each entry into the books, for whoever waits for room; None when nobody does.
         self.settled: Callable[[], None] | None = None
-        self._immediate: set[asyncio.Task[list[BaseException]]] = set()
+        #: What was begun aside and goes on: to be called off by whoever ends the pipeline.
+        self.aside: set[asyncio.Task[list[BaseException]]] = set()
 
     async def settle(
         self, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]] = (), *, of_children: bool = False
@@ -53,6 +59,8 @@ class Settler:
         if len(rounds) == 1 and rounds[0].acknowledger is None and rounds[0].kind == "ack":
             self._record(rounds[0].successful, "acked")
             self._record(rounds[0].failed, "rejected")
+        elif len(rounds) == 1:
+            await self._attempt(rounds[0], delays)
         elif rounds:
             await self._carry_out(rounds, delays)
 
@@ -78,7 +86,9 @@ class Settler:
             await self._carry_out(rounds, {})
 
     async def give_back_aside(self, messages: Iterable[Message[Any]]) -> None:
-        """As :meth:`give_back`, for callers that are no stage: ends with the pipeline at the latest."""
+        """As :meth:`give_back`, of what can be given back, for callers that are no stage: ends with the pipeline at the
+        latest.
+        """
         rounds = claim(messages, (), "release")
         if rounds:
             await asyncio.wait({self._aside(self._carry_out(rounds, {}), "give_back")})
@@ -86,12 +96,12 @@ class Settler:
     def _aside(self, work: Coroutine[Any, Any, list[BaseException]], name: str) -> asyncio.Task[list[BaseException]]:
         """Do *work* whatever happens to the caller; :meth:`finish` waits for it."""
         task = asyncio.get_running_loop().create_task(work, name=name)
-        self._immediate.add(task)
-        task.add_done_callback(self._immediate.discard)
+        self.aside.add(task)
+        task.add_done_callback(self.aside.discard)
         return task
 
     def give_back_soon(self, messages: Iterable[Message[Any]]) -> None:
-        """As :meth:`give_back`, without waiting for it: :meth:`finish` does."""
+        """As :meth:`give_back`, of what can be given back, without waiting for it: :meth:`finish` does."""
         self._aside(self._carry_out(claim(messages, (), "release"), {}), "give_back")
 
     def settle_now(self, messages: Sequence[Message[Any]]) -> asyncio.Task[list[BaseException]]:
@@ -101,12 +111,12 @@ class Settler:
 
     async def finish(self) -> None:
         """Wait for what was begun aside; call it off when our own wait is."""
-        if not self._immediate:
+        if not self.aside:
             return
         try:
-            await asyncio.wait(self._immediate)
+            await asyncio.wait(self.aside)
         finally:
-            for task in self._immediate:
+            for task in self.aside:
                 task.cancel()
 
     async def _carry_out(self, rounds: list[Round], delays_s: Mapping[int, float]) -> list[BaseException]:
@@ -159,9 +169,10 @@ class Settler:
                 await to.dead_letter(each.ref, each.successful)
             else:
                 await to.ack(each.ref, each.successful, [])
-        failed = _by_outcome(each, each.failed)
+        failed = _by_outcome(each, each.failed) if each.failed else {}
         self._record(each.successful, each.given)
-        self._record_all(failed)
+        if failed:
+            self._record_all(failed)
 
     def _record(self, messages: Sequence[Message[Any]], outcome: Outcome) -> None:
         if messages:

@@ -37,6 +37,7 @@ class Source(Worker):
         description: the user's producer object.
         ledger: the producer's books, shared by its copies.
         gate: rate limit and pause.
+        meter: of the processors, in front of whom a message has failed that never reached them.
         index: position among the copies.
         capacity: how many messages this copy's share of the pipeline holds.
         fail_fast: raise when the very first attempt to open fails.
@@ -50,6 +51,7 @@ class Source(Worker):
         description: Producer,
         ledger: Ledger,
         gate: Gate,
+        meter: Meter,
         *,
         index: int,
         capacity: int,
@@ -57,7 +59,7 @@ class Source(Worker):
         transformer: Callable[[Message[Any]], object] | None,
         internal: bool = False,
     ) -> None:
-        super().__init__(shared, f"producer:{ledger.producer}", index, Meter())
+        super().__init__(shared, f"producer:{ledger.producer}", index, meter)
         self.ledger = ledger
         self.outlet: Outlet[Message[Any]]
         #: Set once the first copy is open.
@@ -215,9 +217,8 @@ class Source(Worker):
     async def _take_in(self, messages: Sequence[Message[Any]]) -> None:
         """Enter *messages* into the books and send them on, as far as stop, pause and rate limit let them."""
         fresh = self._intake.enter(messages)
-        probe, self._probing = self._probing, False
         if (self._stop.is_set() and self.shared.draining) or self._gate.closed:
-            fresh = await self._keep_back(fresh, probes=probe)
+            fresh = await self._keep_back(fresh)
         rate = self._gate.rate
         if self._rest:
             self._rest += fresh
@@ -227,21 +228,19 @@ class Source(Worker):
             fresh, self._rest = fresh[:granted], fresh[granted:]
         self._dispatch(fresh)
 
-    async def _keep_back(self, fresh: list[Message[Any]], *, probes: bool) -> list[Message[Any]]:
-        """Give back what must not start now; what is left to start. With *probes*, the first one may."""
-        gate = self._gate
-        first = 1 if probes and gate.broken else 0
-        go, stay = fresh[:first], fresh[first:]
+    async def _keep_back(self, fresh: list[Message[Any]]) -> list[Message[Any]]:
+        """Give back what must not start now; what is left to start at once. What has to wait waits here."""
+        is_broken = self._gate.broken and not self.shared.draining
+        first = 1 if is_broken and self._probing and not self._rest else 0
         # All of it is held, so that a cut in here finds the part that stays, too.
         self.held = fresh
-        await self.shared.settler.give_back([message for message in stay if can_give_back(message)])
-        kept = [message for message in stay if not can_give_back(message)]
-        if gate.broken and not self.shared.draining:
-            self._rest += kept
-        else:
-            go += kept
+        await self.give_back([message for message in fresh[first:] if can_give_back(message)])
+        stay = [*fresh[:first], *(message for message in fresh[first:] if not can_give_back(message))]
         self.held = ()
-        return go
+        if is_broken:
+            self._rest += stay
+            return []
+        return stay
 
     @property
     def _may_start(self) -> bool:
@@ -252,8 +251,10 @@ class Source(Worker):
     def hold_back(self, inlets: Iterable[Inlet[Message[Any]]]) -> None:
         """The breaker has opened: what waits in *inlets* and came from here waits here, in the same order."""
         if not self.outlet.closed:
+            # First, or it would fill the places that get free.
+            backlog = self.outlet.take_backlog()
             waiting = [message for inlet in inlets for message in inlet.remove(lambda _: True, self.outlet)]
-            self._rest = [*waiting, *self.outlet.take_backlog(), *self._rest]
+            self._rest = [*waiting, *backlog, *self._rest]
 
     def _dispatch(self, messages: list[Message[Any]]) -> None:
         if messages:
@@ -316,7 +317,7 @@ class Source(Worker):
             await self._end_copy(self._copy)
         while not self.cut:
             if self.shared.draining:
-                await self.shared.settler.give_back(self.take_unstarted())
+                await self.give_back(self.take_unstarted())
             if self._rest:
                 await self._wait_for_rate()
             elif self.outlet.backlog:
@@ -335,7 +336,7 @@ class Source(Worker):
         late = copy.end_draining()
         if late and self._ended:
             # The processors are gone: given back, or failed as stopped where that cannot be.
-            await self.shared.settler.give_back(self._intake.enter(late))
+            await self.give_back(self._intake.enter(late))
         elif late:
             await self._take_in(late)
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -17,7 +18,8 @@ from broadway_py.errors import MalformedMessage
 from broadway_py.message import BatchTrigger, Cause, Failed, Message
 from broadway_py.pipeline.failure_desk import FailureDesk
 from broadway_py.pipeline.failure_log import FailureLog
-from broadway_py.pipeline.settler import Settler
+from broadway_py.pipeline.probation import Probation, Witness
+from broadway_py.pipeline.settler import Settler, will_be_stopped
 from broadway_py.pipeline.spans import Span
 from broadway_py.pipeline.threads import CallbackThreads
 from broadway_py.stage import Inlet, Wake
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from broadway_py.pipeline.definition import Callbacks
     from broadway_py.pipeline.processes import CallbackProcesses
 
-__all__ = ["SUBMITTED", "Meter", "Shared", "Worker", "failure_from", "transform"]
+__all__ = ["SUBMITTED", "Meter", "Shared", "Worker", "failure_from", "raised_by_callback", "transform"]
 
 #: Name of the producer of submitted messages.
 SUBMITTED: Final = "push"
@@ -36,7 +38,14 @@ class Shared:
     """What all stages of one running pipeline use."""
 
     def __init__(
-        self, name: str, callbacks: Callbacks, clock: Clock, context: object, desk: FailureDesk | None
+        self,
+        name: str,
+        callbacks: Callbacks,
+        clock: Clock,
+        context: object,
+        desk: FailureDesk | None,
+        *,
+        probation: Probation | None = None,
     ) -> None:
         self.name = name
         self.callbacks = callbacks
@@ -52,6 +61,8 @@ class Shared:
         self.processes: CallbackProcesses | None = None
         #: True once a stop was asked for: what was not started and can be given back is not started any more.
         self.draining = False
+        #: Of the daemon's worker; None in a process that nobody watches.
+        self.probation = probation
 
 
 class Meter:
@@ -100,6 +111,8 @@ class Worker:
         self._timed_out = False
         #: A thread of ours is past its deadline and has not returned.
         self.stuck = False
+        #: Keeps the journal of what is at work here; None: there is none.
+        self.witness = None if shared.probation is None else Witness(shared.probation, self)
 
     @property
     def name(self) -> str:
@@ -216,10 +229,15 @@ class Worker:
         return Span(self, event, metadata) if telemetry.active() else None
 
     async def call(self, name: str, *arguments: Any) -> Any:
-        """Run the user's callback *name*: in this task, or in a thread when it is a plain function."""
+        """Run the user's callback *name* on a list of messages.
+
+        In this task, or in a thread when it is a plain function.
+        """
         callbacks = self.shared.callbacks
         callback: Callable[..., Any] = getattr(callbacks, name)
         self.in_callback = True
+        if self.witness is not None:
+            self.witness.at_work(arguments[0])
         try:
             if callbacks.is_async[name]:
                 return await callback(*arguments)
@@ -227,6 +245,18 @@ class Worker:
             return await result if inspect.isawaitable(result) else result
         finally:
             self.in_callback = False
+            if self.witness is not None:
+                self.witness.nothing_at_work()
+
+    def note_stopped(self, message: Message[Any]) -> None:
+        """Count a message that fails because it cannot be given back."""
+        self.meter.failed["stopped" if message.status is None else message.status.cause] += 1
+
+    async def give_back(self, messages: Sequence[Message[Any]]) -> None:
+        """Give *messages* back without a decision; those that cannot be given back fail here, as stopped."""
+        for message in filter(will_be_stopped, messages):
+            self.note_stopped(message)
+        await self.shared.settler.give_back(messages)
 
     async def conclude(
         self, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]], *, of_children: bool = False
@@ -240,7 +270,9 @@ class Worker:
                 self.meter.failed[message.status.cause] += 1  # type: ignore[union-attr]  # failed messages have a status
             self.shared.failures.note(self.layer, failed)
             if self.shared.callbacks.handle_failed is not None:
-                await self._handle_failed(failed)
+                told = failed if self.witness is None else self.witness.may_be_told(failed)
+                if told:
+                    await self._handle_failed(told)
         await self.shared.settler.settle(successful, failed, of_children=of_children)
 
     async def _handle_failed(self, failed: Sequence[Message[Any]]) -> None:
@@ -248,7 +280,8 @@ class Worker:
         span = self.span("broadway.handle_failed", stage=self.layer, messages=list(failed))
         try:
             await self.call("handle_failed", list(failed))
-        except Exception as error:  # noqa: BLE001  # code of the user: the messages are settled all the same
+        except raised_by_callback() as error:
+            # The messages are settled all the same.
             if span is not None:
                 span.exception(error)
             self._log_handle_failed(error)
@@ -267,6 +300,17 @@ class Worker:
 
     def _log_handle_failed(self, error: BaseException) -> None:
         self.shared.failures.callback_failed("handle_failed", self.layer, error)
+
+
+def raised_by_callback() -> tuple[type[BaseException], ...]:
+    """What fails the messages that a callback was called with, when it lets it out.
+
+    An exit too: in a thread it ends nothing but its message, and here it must not end everything. Ctrl-C is somebody's
+    wish and passes through, but it comes to the main thread alone: anywhere else the callback has raised it itself.
+    """
+    if threading.current_thread() is threading.main_thread():
+        return (Exception, SystemExit)
+    return (Exception, SystemExit, KeyboardInterrupt)
 
 
 def failure_from(error: BaseException) -> Failed:

@@ -11,14 +11,16 @@ if TYPE_CHECKING:
     from broadway_py.producers.memory import DummyProducer, MemoryProducer
     from broadway_py.producers.queue import QueueProducer
     from broadway_py.producers.rabbitmq import RabbitMQProducer
+    from broadway_py.producers.sqs import SQSProducer
 
-__all__ = ["DummyProducer", "MemoryProducer", "Producer", "QueueProducer", "RabbitMQProducer"]
+__all__ = ["DummyProducer", "MemoryProducer", "Producer", "QueueProducer", "RabbitMQProducer", "SQSProducer"]
 
 _HOMES = {
     "DummyProducer": "memory",
     "MemoryProducer": "memory",
     "QueueProducer": "queue",
     "RabbitMQProducer": "rabbitmq",
+    "SQSProducer": "sqs",
 }
 
 

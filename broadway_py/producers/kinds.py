@@ -24,6 +24,7 @@ ENTRY_POINT_GROUP: Final = "broadway_py.producers"
 _BUILT_IN: Final[Mapping[str, tuple[str, str, str]]] = {
     "queue": ("broadway_py.producers.queue", "QueueProducer", ""),
     "rabbitmq": ("broadway_py.producers.rabbitmq", "RabbitMQProducer", "rabbitmq"),
+    "sqs": ("broadway_py.producers.sqs", "SQSProducer", "sqs"),
 }
 
 
@@ -107,6 +108,7 @@ class _FromFiles(Producer):
         self._last = make()
         self.name = self._last.name or type(self._last).__name__.removesuffix("Producer").lower()
         self.concurrency = self._last.concurrency
+        self.keeps_keys_apart = self._last.keeps_keys_apart
         self.says_what_failing_means = self._last.says_what_failing_means
 
     def backoff(self) -> Delays | None:
@@ -116,6 +118,14 @@ class _FromFiles(Producer):
     def check_failure(self, plan: FailurePlan | None) -> None:
         """As the producer says."""
         self._last.check_failure(plan)
+
+    def most_in_flight(self, capacity: int) -> int | None:
+        """As the producer says."""
+        return self._last.most_in_flight(capacity)
+
+    def for_order(self) -> Any:
+        """One whose copies are what the producer makes of itself for order."""
+        return _FromFiles(lambda: self._make().for_order())
 
     def copy(self, **place: Any) -> Any:
         """A copy of the producer that the settings describe now."""
@@ -218,6 +228,6 @@ def _plug_ins() -> dict[str, EntryPoint]:
 
 
 def _distribution(missing: ImportError) -> str:
-    return {"aio_pika": "aio-pika", "aiormq": "aio-pika", "aiobotocore": "aiobotocore"}.get(
+    return {"aio_pika": "aio-pika", "aiormq": "aio-pika", "aiobotocore": "aiobotocore", "botocore": "aiobotocore"}.get(
         (missing.name or "").partition(".")[0], missing.name or str(missing)
     )

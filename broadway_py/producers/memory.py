@@ -30,6 +30,8 @@ class DummyProducer(Producer):
 
 #: How many dead letters are kept for whoever looks.
 _DEAD_LETTERS_KEPT = 1_000
+#: While so many wait for their next attempt, nothing new is read.
+_MOST_AGAIN = 10_000
 
 
 class _Position:
@@ -85,7 +87,8 @@ class _MemoryAcknowledger(Acknowledger):
 class MemoryProducer(Producer):
     """Reads an iterable or async iterable; the source ends when it does, and nothing of it is to come again.
 
-    A :class:`Message` passes as it is, anything else is wrapped in one, which the failure policy may deliver again.
+    A :class:`Message` passes as it is, anything else is wrapped in one, which the failure policy may deliver again;
+    while 10,000 of them wait for that, nothing new is read.
     Nothing can be given back to an iterable: what was read is handled before a stopping pipeline ends. A plain iterable
     is read in the event loop and must not block.
 
@@ -128,6 +131,8 @@ class MemoryProducer(Producer):
             return due
         if position.exhausted:
             return await self._after_the_end(demand)
+        if len(position.again) >= _MOST_AGAIN:
+            return await self._wait_for_due(demand)
         if position.waiting is not None:
             return await self._next_of_async(position.waiting, demand)
         items: list[Any] = []
@@ -183,6 +188,15 @@ class MemoryProducer(Producer):
             await position.moved.wait_until(position.again[0][0] if position.again else None, self.clock)
         return None
 
+    async def _wait_for_due(self, demand: int) -> list[Message[Any]]:
+        """What is due again, once something is."""
+        position = self._position
+        while not self.draining.is_set():
+            if due := self._due(demand):
+                return due
+            await position.moved.wait_until(position.again[0][0], self.clock)
+        return []
+
     async def _next_of_async(self, items: AsyncIterator[Any], demand: int) -> list[Message[Any]] | None:
         reading = self._reading
         if reading is None:
@@ -193,6 +207,8 @@ class MemoryProducer(Producer):
         finally:
             for end in ends:
                 end.cancel()
+            # One at a time may wait for what has moved: the next must not begin before this one has left.
+            await asyncio.wait(ends)
         if not self.draining.is_set() and (due := self._due(demand)):
             return due
         if self._reading is not reading or not reading.done() or reading.cancelled():

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import os
+import uuid
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Annotated, Any, Final, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Final, Literal, NamedTuple, Self, get_args
 
 from pydantic import Field
 
@@ -20,9 +22,12 @@ from broadway_py.producer import Producer
 from broadway_py.stage.wake import Wake
 from broadway_py.storage.errors import StorageError
 from broadway_py.storage.queue_consumer import ConsumerLost, QueueConsumer, Taken
+from broadway_py.storage.queue_dead import Buried
 from broadway_py.storage.queue_file import QueueFile
+from broadway_py.storage.queue_members import Sharing
 from broadway_py.storage.queue_options import QueuePlace
-from broadway_py.storage.queue_rows import Buried, Held, Row
+from broadway_py.storage.queue_rows import Held
+from broadway_py.storage.queue_take import Row
 
 __all__ = ["QueueAcknowledger", "QueueOptions", "QueueProducer"]
 
@@ -43,6 +48,9 @@ class QueueOptions(QueuePlace):
     visibility: Annotated[Duration, Field(gt=0)] = 30.0
     #: What happens to a failed message, where ``configure_ack(on_failure=…)`` says nothing else.
     on_failure: OnFailure = "dead_letter"
+    #: Each key is in the hands of one reader at a time, of whatever process: what ``ordered`` needs with several
+    #: workers. Messages are put with a key, and every reader of the queue says the same here.
+    partitioned: Annotated[bool, Field(strict=True)] = False
     #: The producer's name in metrics and logs.
     name: str | None = None
     #: How many readers the pipeline opens in each process.
@@ -65,6 +73,9 @@ class QueueProducer(Producer):
         on_failure: ``"dead_letter"`` (None) keeps failed messages in the file, ``"drop"`` removes them. When it is
             given it goes before the default failure policy. For one message:
             ``message.configure_ack(on_failure="drop")``.
+        partitioned: True: each key (see :meth:`broadway_py.queue.Queue.put`) is in the hands of one reader at a time.
+            When readers come and go, keys move between them, each once its last message is settled. Every reader of
+            the queue must say the same. A message without a key may go to any reader.
         name: the producer's name in metrics and logs.
         concurrency: how many readers the pipeline opens in each process.
 
@@ -82,18 +93,40 @@ class QueueProducer(Producer):
         visibility: float | str = 30.0,
         *,
         on_failure: OnFailure | None = None,
+        partitioned: bool = False,
         name: str | None = None,
         concurrency: int = 1,
     ) -> None:
         said = {} if on_failure is None else {"on_failure": on_failure}
         self.options = QueueOptions(
-            path=path, queue=queue, visibility=visibility, name=name, concurrency=concurrency, **said
+            path=path,
+            queue=queue,
+            visibility=visibility,
+            partitioned=partitioned,
+            name=name,
+            concurrency=concurrency,
+            **said,
         )
         self.says_what_failing_means = on_failure is not None
         self.name = self.options.name
         self.concurrency = self.options.concurrency
+        self.keeps_keys_apart = self.options.partitioned
+        self._sharing: Sharing = "partitioned" if self.options.partitioned else "shared"
+        self._holder = ""
         self._file: QueueFile | None = None
         self._consumer: QueueConsumer | None = None
+
+    def for_order(self) -> Self:
+        """One that reads the queue alone, copies of its own included, unless each key has one reader anyway.
+
+        While another one reads it, ``open`` raises; the pipeline tries again, and so stands by.
+        """
+        if self.options.partitioned:
+            return self
+        made = copy.copy(self)
+        made._sharing = "alone"
+        made._holder = uuid.uuid4().hex
+        return made
 
     async def open(self) -> None:
         """Open the file, and give back what readers that died have left in it."""
@@ -103,7 +136,9 @@ class QueueProducer(Producer):
         self._gone: ProducerError | None = None
         try:
             self._file = await QueueFile.open(options.path, options.queue, self.clock)
-            self._consumer = await QueueConsumer.open(self._file, options.visibility)
+            self._consumer = await QueueConsumer.open(
+                self._file, options.visibility, sharing=self._sharing, holder=self._holder
+            )
         except StorageError as error:
             raise ProducerError(str(error)) from error
         self._acknowledger = QueueAcknowledger(self._consumer, options.path, self.pipeline)

@@ -6,12 +6,16 @@ import contextlib
 import random
 import sqlite3
 import time
-from typing import Final
+from collections.abc import Callable
+from functools import partial
+from typing import Final, TypeVar
 
 from broadway_py.storage.errors import explain, refuse_hopeless
 from broadway_py.storage.schema import Schema
 
-__all__ = ["begin", "commit", "connect", "undo"]
+__all__ = ["begin", "commit", "connect", "patiently", "undo"]
+
+R = TypeVar("R")
 
 #: How long a transaction waits for those of other processes, in seconds, before its callers get an error.
 PATIENCE: Final = 10.0
@@ -38,9 +42,11 @@ def connect(path: str, schema: Schema) -> sqlite3.Connection:
         begin(connection)
         schema.prepare(connection, path)
         commit(connection)
-        _patiently(connection, "PRAGMA journal_mode = WAL")
+        patiently(partial(connection.execute, "PRAGMA journal_mode = WAL"))
         connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
         connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
+        # From here on the waiting is ours, see patiently().
+        connection.execute("PRAGMA busy_timeout = 0")
     except BaseException as error:
         if connection is not None:
             connection.close()
@@ -52,29 +58,24 @@ def connect(path: str, schema: Schema) -> sqlite3.Connection:
 
 def begin(connection: sqlite3.Connection) -> None:
     """Begin to write; waits for the transactions of other processes."""
-    _patiently(connection, "BEGIN IMMEDIATE")
+    patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
 
 
-def _patiently(connection: sqlite3.Connection, statement: str) -> None:
-    """Execute *statement*, again while others have the file locked.
+def patiently(work: Callable[[], R]) -> R:
+    """Do *work*, again while others have the file locked.
 
     SQLite's own waiting sleeps up to 100 ms at a time, and a busy neighbour always gets in between: one process was
     seen to do a thousand transactions for each of its neighbour's. Short, uneven sleeps give everybody a turn. For
     a change of the journal mode SQLite does not wait at all.
     """
     deadline = time.monotonic() + PATIENCE
-    connection.execute("PRAGMA busy_timeout = 0")
-    try:
-        while True:
-            try:
-                connection.execute(statement)
-                return
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
-                    raise
-            time.sleep(random.uniform(0.0001, 0.001))
-    finally:
-        connection.execute(f"PRAGMA busy_timeout = {int(PATIENCE * 1000)}")
+    while True:
+        try:
+            return work()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                raise
+        time.sleep(random.uniform(0.0001, 0.001))
 
 
 def commit(connection: sqlite3.Connection) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from broadway_py.errors import BroadwayError
+from broadway_py.storage.places import network_file_system
 
 __all__ = ["StorageError", "explain", "refuse_hopeless"]
 
@@ -48,13 +49,18 @@ def refuse_hopeless(what: str, path: str) -> None:
     """Say plainly what SQLite would only call "unable to open database file".
 
     Raises:
-        StorageError: the directory is missing, or *path* is something else than a file.
+        StorageError: the directory is missing or on a network file system, or *path* is something else than a file.
     """
     place = Path(path)
     parent = place.parent
     if not parent.is_dir():
         problem = "is not a directory" if parent.exists() else "does not exist"
         raise StorageError(f"{what} {path}: its directory {parent} {problem}: create it, or choose another path")
+    if (kind := network_file_system(str(parent))) is not None:
+        raise StorageError(
+            f"{what} {path}: it would be on a network file system ({kind}), where one process cannot tell what another "
+            "does and the file would be damaged: choose a path on a disk of this machine"
+        )
     if place.is_dir():
         raise StorageError(f"{what} {path}: this is a directory: choose the path of a file")
     if place.exists() and not os.access(place, os.W_OK):

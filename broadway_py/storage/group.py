@@ -7,11 +7,13 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, Generic, Literal, TypeVar
 
-from broadway_py.storage.connection import begin, commit, undo
+from broadway_py.storage.connection import begin, commit, patiently, undo
 from broadway_py.storage.errors import StorageError, explain
 from broadway_py.storage.schema import Schema
+from broadway_py.storage.turnstile import Turnstile
 
 __all__ = ["GROUP_ROWS", "GROUP_SECONDS", "Request", "execute", "gather"]
 
@@ -69,7 +71,7 @@ def gather(todo: deque[Request[Any]]) -> list[Request[Any]]:
 
 
 def execute(
-    connection: sqlite3.Connection, schema: Schema, path: str, group: list[Request[Any]]
+    connection: sqlite3.Connection, schema: Schema, path: str, turnstile: Turnstile, group: list[Request[Any]]
 ) -> tuple[list[Request[Any]], list[Request[Any]]]:
     """Run *group*: those that only read at once, the others in one transaction.
 
@@ -86,7 +88,8 @@ def execute(
     if not writes:
         return finished, []
     transaction = _Transaction(connection, schema, path)
-    left = transaction.run(writes)
+    with turnstile.passed():
+        left = transaction.run(writes)
     return finished + transaction.members, left
 
 
@@ -153,7 +156,10 @@ _LOST: Final = "{} {}: the transaction was lost; nothing of this call was stored
 
 def _attempt(connection: sqlite3.Connection, schema: Schema, path: str, request: Request[Any]) -> None:
     try:
-        request.result = request.work(connection)
+        if request.kind == "read":
+            request.result = patiently(partial(request.work, connection))
+        else:
+            request.result = request.work(connection)
     except sqlite3.Error as error:
         request.error = explain(schema.what, path, error)
         request.error.__cause__ = error

@@ -6,7 +6,8 @@ How long a message stays held does not depend on any wall clock:
   one's messages back at once;
 * while it holds messages, a consumer moves its *beat* in the file, every third of its visibility. One that is alive
   but stands still (stopped, starved) loses its messages when another consumer has watched the beat stand still for the
-  whole visibility, by the watcher's own forward-only clock.
+  whole visibility, by the watcher's own forward-only clock. Where each key has one owner (``partitioned``), the beat
+  moves all the time, because a reader that stands still must lose its keys too.
 """
 
 from __future__ import annotations
@@ -18,11 +19,17 @@ from pathlib import Path
 from typing import Final, NamedTuple, Self
 
 from broadway_py.log import logger
+from broadway_py.storage import queue_dead as dead_letters
+from broadway_py.storage import queue_members as members
 from broadway_py.storage import queue_rows as rows
+from broadway_py.storage import queue_take as taking
 from broadway_py.storage.errors import StorageError
 from broadway_py.storage.locks import LifeLock, is_alive
+from broadway_py.storage.queue_dead import Buried
 from broadway_py.storage.queue_file import QueueFile
-from broadway_py.storage.queue_rows import Buried, Held, Row
+from broadway_py.storage.queue_members import Membership, Sharing
+from broadway_py.storage.queue_rows import Held
+from broadway_py.storage.queue_take import Row
 
 __all__ = ["ConsumerLost", "QueueConsumer", "Taken"]
 
@@ -48,16 +55,19 @@ class _Peer(NamedTuple):
     id: int
     beat: int
     visibility: float
-    is_holding: bool
+    #: Whether its beat must move: it holds messages, or keys.
+    must_move: bool
     is_alive: bool
 
 
 class QueueConsumer:
     """Made by :meth:`open`. Whoever opens it calls :meth:`upkeep` each :attr:`round` seconds until it is closed."""
 
-    def __init__(self, file: QueueFile, visibility: float) -> None:
+    def __init__(self, file: QueueFile, membership: Membership) -> None:
         self._file = file
-        self._visibility = visibility
+        self._membership = membership
+        self._visibility = membership.visibility
+        self._is_partitioned = membership.sharing == "partitioned"
         self._clock = file.clock
         self._id = 0
         self._lock: LifeLock | None = None
@@ -71,13 +81,13 @@ class QueueConsumer:
         self._looked = self._beaten
 
     @classmethod
-    async def open(cls, file: QueueFile, visibility: float) -> Self:
+    async def open(cls, file: QueueFile, visibility: float, *, sharing: Sharing = "shared", holder: str = "") -> Self:
         """Enter a new consumer into *file*, and give back what dead ones have left.
 
         Raises:
-            StorageError: why not, and what to do.
+            StorageError: why not, and what to do; also when it and another reader may not be there together.
         """
-        consumer = cls(file, visibility)
+        consumer = cls(file, Membership(visibility, sharing, holder))
         try:
             await file.writer.write(consumer._enter)
             await consumer._free_others()
@@ -88,7 +98,13 @@ class QueueConsumer:
         return consumer
 
     def _enter(self, at: sqlite3.Connection) -> None:
-        self._id = at.execute("INSERT INTO consumers (visibility) VALUES (?)", (self._visibility,)).lastrowid or 0
+        self._id, clash = members.enter(at, self._file.queue, self._membership, self._lives)
+        if clash is not None:
+            raise StorageError(
+                f"queue file {self._file.writer.path}, queue {self._file.name!r}: {clash}; standing by until it is "
+                "free: for ordered work in several processes, put messages with a key and set partitioned: true for "
+                "every reader"
+            )
         path = self._lock_path(self._id)
         try:
             # Locked before anybody else can see the row, so nobody can take it for a dead one's.
@@ -101,6 +117,9 @@ class QueueConsumer:
 
     def _lock_path(self, consumer: int) -> str:
         return f"{self._file.writer.path}-consumer-{consumer}"
+
+    def _lives(self, consumer: int) -> bool:
+        return is_alive(self._lock_path(consumer))
 
     @property
     def round(self) -> float:
@@ -130,16 +149,27 @@ class QueueConsumer:
 
     def _take(self, at: sqlite3.Connection, lease: int, limit: int) -> Taken:
         queue = self._file.queue
-        rows.wake_due(at, queue, self._file.time())
-        found = rows.take(at, queue, lease, limit)
-        if found:
+        reach = self._reach(at)
+        found = taking.find(at, queue, reach, limit, lease)
+        if found.next_due is not None and found.next_due <= self._file.time():
+            taking.wake_due(at, queue, self._file.time())
+            found = taking.find(at, queue, reach, limit, lease)
+        if found.rows:
             self._beat(at)
-            return Taken(found, None)
-        due = rows.next_due(at, queue)
-        return Taken([], None if due is None else self._file.monotonic(due))
+            taking.take(at, found.rows)
+            return Taken(found.rows, None)
+        return Taken([], None if found.next_due is None else self._file.monotonic(found.next_due))
+
+    def _reach(self, at: sqlite3.Connection) -> taking.Reach:
+        reach = members.reach(at, self._file.queue, self._id, self._membership)
+        if not reach.slots:
+            # It may have stood still, and its keys were dealt to others: take part again.
+            self._beat(at)
+            reach = members.reach(at, self._file.queue, self._id, self._membership)
+        return reach
 
     def _beat(self, at: sqlite3.Connection) -> None:
-        if at.execute("UPDATE consumers SET beat = beat + 1 WHERE id = ?", (self._id,)).rowcount == 0:
+        if not members.beat(at, self._id, self._membership):
             raise ConsumerLost(
                 f"queue file {self._file.writer.path}: this consumer was declared dead, for its lock file "
                 f"{self._lock_path(self._id)} was gone; what it held was given back: leave lock files alone"
@@ -162,9 +192,10 @@ class QueueConsumer:
         wall = self._clock.wall()
 
         def change(at: sqlite3.Connection) -> set[Held]:
-            return rows.delete(at, done) | rows.bury(at, dead, pipeline, wall)
+            return rows.delete(at, done) | dead_letters.bury(at, dead, pipeline, wall)
 
-        return await self._let_go(change, [*done, *(one.held for one in dead)], wakes=False)
+        # Another reader of this process may have waited for the keys of these.
+        return await self._let_go(change, [*done, *(one.held for one in dead)], wakes=self._is_partitioned)
 
     async def release(self, held: Sequence[Held]) -> set[Held]:
         """Give back, as if never taken; those whose lease was gone.
@@ -208,7 +239,7 @@ class QueueConsumer:
         """
         if self._forsaken:
             await self._free(tuple(self._forsaken))
-        if self._held > 0 and self._clock.monotonic() - self._beaten >= self._visibility / 3:
+        if (self._held > 0 or self._is_partitioned) and self._clock.monotonic() - self._beaten >= self._visibility / 3:
             await self._file.writer.write(self._beat)
             self._beaten = self._clock.monotonic()
         await self._free_others()
@@ -238,13 +269,13 @@ class QueueConsumer:
 
     def _look_around(self, at: sqlite3.Connection) -> list[_Peer]:
         found = at.execute(
-            "SELECT id, beat, visibility, EXISTS (SELECT 1 FROM messages WHERE "
+            "SELECT id, beat, visibility, sharing IS 'partitioned' OR EXISTS (SELECT 1 FROM messages WHERE "
             "lease BETWEEN consumers.id << 32 AND ((consumers.id + 1) << 32) - 1) FROM consumers WHERE id <> ?",
             (self._id,),
         )
         return [
-            _Peer(peer, beat, visibility, bool(is_holding), is_alive(self._lock_path(peer)))
-            for peer, beat, visibility, is_holding in found
+            _Peer(peer, beat, visibility, bool(must_move), self._lives(peer))
+            for peer, beat, visibility, must_move in found
         ]
 
     def _stalled(self, peers: Iterable[_Peer], now: float) -> list[_Peer]:
@@ -254,7 +285,7 @@ class QueueConsumer:
         self._watched = {}
         stalled = []
         for peer in peers:
-            if not (peer.is_alive and peer.is_holding):
+            if not (peer.is_alive and peer.must_move):
                 continue
             beat, since = watched.get(peer.id, (peer.beat, now))
             if beat != peer.beat:
@@ -268,7 +299,7 @@ class QueueConsumer:
         freed = 0
         for peer in dead:
             freed += rows.free_consumer(at, peer)
-            at.execute("DELETE FROM consumers WHERE id = ?", (peer,))
+            members.leave(at, peer)
             # Should the transaction be lost, the missing file says the same as the unlocked one.
             Path(self._lock_path(peer)).unlink(missing_ok=True)
         for stalled_peer in stalled:
@@ -277,6 +308,7 @@ class QueueConsumer:
             ).fetchone()
             if is_still:
                 freed += rows.free_consumer(at, stalled_peer.id)
+                members.suspend(at, stalled_peer.id)
         return freed
 
     async def close(self) -> None:
@@ -292,4 +324,4 @@ class QueueConsumer:
 
     def _leave(self, at: sqlite3.Connection) -> None:
         rows.free_consumer(at, self._id)
-        at.execute("DELETE FROM consumers WHERE id = ?", (self._id,))
+        members.leave(at, self._id)

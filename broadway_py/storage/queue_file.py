@@ -9,8 +9,10 @@ from functools import partial
 from typing import Self, TypeVar
 
 from broadway_py.clock import Clock
+from broadway_py.storage import queue_dead as dead
 from broadway_py.storage import queue_rows as rows
 from broadway_py.storage import sharing
+from broadway_py.storage.queue_recent import Moment, insert_new
 from broadway_py.storage.queue_schema import QUEUE_SCHEMA
 from broadway_py.storage.queue_time import origin
 from broadway_py.storage.writer import Writer
@@ -80,29 +82,38 @@ class QueueFile:
             lambda at: rows.insert(at, self.queue, new, self.clock.wall()), rows=len(new), wakes=True
         )
 
+    async def put_new(self, named: Sequence[tuple[rows.NewRow, str | None]], window: float) -> list[int]:
+        """As :meth:`put`, but a row whose id (None: none) was put in the last *window* seconds is stored once."""
+
+        def store(at: sqlite3.Connection) -> list[int]:
+            now = self.time()
+            return insert_new(at, self.queue, named, Moment(self.clock.wall(), now, now + window))
+
+        return await self.writer.write(store, rows=len(named), wakes=True)
+
     async def count(self) -> rows.Counts:
         """How many messages stand where."""
         return await self._read(rows.count)
 
-    async def dead_rows(self, limit: int | None) -> list[rows.DeadRow]:
+    async def dead_rows(self, limit: int | None) -> list[dead.DeadRow]:
         """The dead letters, the oldest message first."""
-        return await self._read(partial(rows.dead_rows, limit=limit))
+        return await self._read(partial(dead.dead_rows, limit=limit))
 
-    async def dead_heads(self) -> list[rows.DeadHead]:
+    async def dead_heads(self) -> list[dead.DeadHead]:
         """The dead letters without their payloads, the oldest message first."""
-        return await self._read(rows.dead_heads)
+        return await self._read(dead.dead_heads)
 
-    async def dead_payload(self, dead: int) -> bytes | None:
+    async def dead_payload(self, letter: int) -> bytes | None:
         """The payload of one dead letter; None when there is none of this number."""
-        return await self._read(partial(rows.dead_payload, dead=dead))
+        return await self._read(partial(dead.dead_payload, letter=letter))
 
     async def replay(self, ids: Collection[int] | None) -> int:
         """Put dead letters (None: all) back into the queue; how many."""
-        return await self.writer.write(lambda at: rows.replay(at, self.queue, ids), wakes=True)
+        return await self.writer.write(lambda at: dead.replay(at, self.queue, ids), wakes=True)
 
     async def discard_dead(self, ids: Collection[int] | None) -> int:
         """Remove dead letters (None: all) for good; how many."""
-        return await self.writer.write(lambda at: rows.discard_dead(at, self.queue, ids))
+        return await self.writer.write(lambda at: dead.discard_dead(at, self.queue, ids))
 
     async def _read(self, look: Callable[[sqlite3.Connection, int], R]) -> R:
         return await self.writer.read(lambda at: look(at, self.queue))

@@ -8,34 +8,20 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 __all__ = [
-    "Buried",
     "Counts",
-    "DeadHead",
-    "DeadRow",
     "Held",
     "NewRow",
-    "Row",
-    "bury",
     "count",
-    "dead_heads",
-    "dead_payload",
-    "dead_rows",
     "delete",
-    "discard_dead",
     "free",
     "free_consumer",
     "insert",
-    "next_due",
+    "postpone",
     "queue_id",
     "queue_names",
     "release",
-    "replay",
-    "take",
-    "wake_due",
 ]
 
-#: A delayed row that is due becomes ready when somebody takes; at most this many at a time, to keep that short.
-_DUE_AT_ONCE: Final = 500
 #: SQLite takes at most 32,766 values in a statement; one statement is one release of the interpreter's lock.
 _ROWS_PER_INSERT: Final = 500
 
@@ -44,19 +30,12 @@ class NewRow(NamedTuple):
     """A message to be stored."""
 
     payload: bytes
-    metadata: str | None
-    due: float | None
-
-
-class Row(NamedTuple):
-    """A message that was taken. *attempts* counts this time too."""
-
-    id: int
-    lease: int
-    attempts: int
-    enqueued_at: float
-    metadata: str | None
-    payload: bytes
+    metadata: str | None = None
+    #: The file's time from which on it may be taken; None: at once.
+    due: float | None = None
+    priority: int = 0
+    #: Where its key falls; None: it has none.
+    slot: int | None = None
 
 
 class Held(NamedTuple):
@@ -64,43 +43,6 @@ class Held(NamedTuple):
 
     id: int
     lease: int
-
-
-class Buried(NamedTuple):
-    """A held message that failed for good, and why."""
-
-    held: Held
-    cause: str
-    exception: str | None
-
-
-class DeadRow(NamedTuple):
-    """A message among the dead letters."""
-
-    id: int
-    attempts: int
-    enqueued_at: float
-    dead_at: float
-    cause: str
-    exception: str | None
-    pipeline: str
-    metadata: str | None
-    payload: bytes
-
-
-class DeadHead(NamedTuple):
-    """A message among the dead letters, without its payload."""
-
-    id: int
-    attempts: int
-    enqueued_at: float
-    dead_at: float
-    cause: str
-    exception: str | None
-    pipeline: str
-    metadata: str | None
-    #: Bytes of the payload.
-    size: int
 
 
 class Counts(NamedTuple):
@@ -133,44 +75,16 @@ def insert(connection: sqlite3.Connection, queue: int, rows: Sequence[NewRow], n
     ids: list[int] = []
     for start in range(0, len(rows), _ROWS_PER_INSERT):
         part = rows[start : start + _ROWS_PER_INSERT]
-        values = ", ".join(["(?, ?, ?, ?, ?)"] * len(part))
-        statement = f"INSERT INTO messages (queue, due, enqueued_at, metadata, payload) VALUES {values}"  # noqa: S608  # only question marks
+        values = ", ".join(["(?, ?, ?, ?, ?, ?, ?)"] * len(part))
+        columns = "queue, due, enqueued_at, metadata, payload, priority, slot"
+        statement = f"INSERT INTO messages ({columns}) VALUES {values}"  # noqa: S608  # only question marks
         flat: list[Any] = []
         for row in part:
-            flat += (queue, row.due, now, row.metadata, row.payload)
+            flat += (queue, row.due, now, row.metadata, row.payload, row.priority, row.slot)
         last = connection.execute(statement, flat).lastrowid or 0
         # One transaction writes at a time, so the ids of one statement follow each other.
         ids += range(last - len(part) + 1, last + 1)
     return ids
-
-
-def wake_due(connection: sqlite3.Connection, queue: int, now: float) -> None:
-    """Make delayed rows ready whose delay has ended; *now* is the file's time."""
-    connection.execute(
-        "UPDATE messages SET due = NULL WHERE id IN "
-        "(SELECT id FROM messages WHERE queue = ? AND due <= ? ORDER BY due LIMIT ?)",
-        (queue, now, _DUE_AT_ONCE),
-    )
-
-
-def take(connection: sqlite3.Connection, queue: int, lease: int, limit: int) -> list[Row]:
-    """Lease at most *limit* ready rows, the oldest first."""
-    taken = connection.execute(
-        "UPDATE messages SET lease = ?, attempts = attempts + 1 WHERE id IN "
-        "(SELECT id FROM messages WHERE queue = ? AND lease IS NULL AND due IS NULL ORDER BY id LIMIT ?) "
-        "RETURNING id, lease, attempts, enqueued_at, metadata, payload",
-        (lease, queue, limit),
-    ).fetchall()
-    taken.sort()  # RETURNING promises no order; ids are unique, so nothing but ids is compared
-    return [Row._make(row) for row in taken]
-
-
-def next_due(connection: sqlite3.Connection, queue: int) -> float | None:
-    """When the next delay ends, in the file's time; None when nothing is delayed."""
-    (due,) = connection.execute(
-        "SELECT min(due) FROM messages WHERE queue = ? AND due IS NOT NULL", (queue,)
-    ).fetchone()
-    return None if due is None else float(due)
 
 
 _DELETE: Final = "DELETE FROM messages WHERE +lease = ? AND id IN (SELECT value FROM json_each(?))"
@@ -228,24 +142,6 @@ def _change(connection: sqlite3.Connection, statement: str, held: Iterable[Held]
     return gone
 
 
-def bury(connection: sqlite3.Connection, buried: Iterable[Buried], pipeline: str, now: float) -> set[Held]:
-    """Move held rows to the dead letters; returns those whose lease was gone. *now* is wall time."""
-    gone: set[Held] = set()
-    for held, cause, exception in buried:
-        moved = connection.execute(
-            "INSERT INTO dead_letters "
-            "(id, queue, attempts, enqueued_at, dead_at, cause, exception, pipeline, metadata, payload) "
-            "SELECT id, queue, attempts, enqueued_at, ?, ?, ?, ?, metadata, payload "
-            "FROM messages WHERE id = ? AND lease = ?",
-            (now, cause, exception, pipeline, *held),
-        ).rowcount
-        if moved:
-            connection.execute("DELETE FROM messages WHERE id = ?", (held.id,))
-        else:
-            gone.add(held)
-    return gone
-
-
 def free_consumer(connection: sqlite3.Connection, consumer: int) -> int:
     """Give back everything that *consumer* holds; how many. The attempts count."""
     return connection.execute(
@@ -266,58 +162,3 @@ def count(connection: sqlite3.Connection, queue: int) -> Counts:
             )
         )
     )
-
-
-_CHOSEN: Final = "FROM dead_letters WHERE queue = ? AND (? IS NULL OR id IN (SELECT value FROM json_each(?)))"
-_COPY_BACK: Final = (
-    "INSERT INTO messages (id, queue, enqueued_at, metadata, payload) "
-    f"SELECT id, queue, enqueued_at, metadata, payload {_CHOSEN}"
-)
-_DELETE_DEAD: Final = f"DELETE {_CHOSEN}"
-
-
-def _chosen(queue: int, ids: Iterable[int] | None) -> tuple[int, str | None, str | None]:
-    listed = None if ids is None else json.dumps(list(ids))
-    return queue, listed, listed
-
-
-def dead_rows(connection: sqlite3.Connection, queue: int, limit: int | None) -> list[DeadRow]:
-    """The dead letters of a queue, the oldest message first."""
-    rows = connection.execute(
-        "SELECT id, attempts, enqueued_at, dead_at, cause, exception, pipeline, metadata, payload "
-        "FROM dead_letters WHERE queue = ? ORDER BY id LIMIT ?",
-        (queue, -1 if limit is None else limit),
-    )
-    return [DeadRow._make(row) for row in rows]
-
-
-def dead_heads(connection: sqlite3.Connection, queue: int) -> list[DeadHead]:
-    """The dead letters of a queue without their payloads, the oldest message first."""
-    rows = connection.execute(
-        "SELECT id, attempts, enqueued_at, dead_at, cause, exception, pipeline, metadata, length(payload) "
-        "FROM dead_letters WHERE queue = ? ORDER BY id",
-        (queue,),
-    )
-    return [DeadHead._make(row) for row in rows]
-
-
-def dead_payload(connection: sqlite3.Connection, queue: int, dead: int) -> bytes | None:
-    """The payload of one dead letter; None when there is none of this number."""
-    found = connection.execute("SELECT payload FROM dead_letters WHERE queue = ? AND id = ?", (queue, dead)).fetchone()
-    return None if found is None else bytes(found[0])
-
-
-def replay(connection: sqlite3.Connection, queue: int, ids: Iterable[int] | None) -> int:
-    """Put dead letters (None: all) back into their queue, with their attempts forgotten; how many."""
-    asked = _chosen(queue, ids)
-    moved = connection.execute(
-        _COPY_BACK,
-        asked,
-    ).rowcount
-    connection.execute(_DELETE_DEAD, asked)
-    return moved
-
-
-def discard_dead(connection: sqlite3.Connection, queue: int, ids: Iterable[int] | None) -> int:
-    """Remove dead letters (None: all) for good; how many."""
-    return connection.execute(_DELETE_DEAD, _chosen(queue, ids)).rowcount

@@ -50,4 +50,32 @@ _VERSION_1: Final = (
     "CREATE TABLE time (only INTEGER PRIMARY KEY CHECK (only = 1), boot TEXT NOT NULL, origin REAL NOT NULL)",
 )
 
-QUEUE_SCHEMA: Final = Schema(what="queue file", application_id=0x42775131, migrations=(_VERSION_1,))
+_VERSION_2: Final = (
+    # Larger goes first. `slot` is where the key falls (see queue_slots.py), NULL for a message without one.
+    "ALTER TABLE messages ADD COLUMN priority INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE messages ADD COLUMN slot INTEGER",
+    "ALTER TABLE dead_letters ADD COLUMN priority INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE dead_letters ADD COLUMN slot INTEGER",
+    # Which queue a consumer reads and with whom it shares it (see queue_members.py); NULL: an older program's.
+    "ALTER TABLE consumers ADD COLUMN queue INTEGER",
+    "ALTER TABLE consumers ADD COLUMN sharing TEXT",
+    "ALTER TABLE consumers ADD COLUMN holder TEXT",
+    # A ready message stands in one of these two, and nowhere else.
+    "DROP INDEX messages_ready",
+    """CREATE INDEX messages_ready ON messages (queue, priority DESC, id)
+        WHERE lease IS NULL AND due IS NULL AND slot IS NULL""",
+    """CREATE INDEX messages_slots ON messages (queue, slot, id)
+        WHERE lease IS NULL AND due IS NULL AND slot IS NOT NULL""",
+    "CREATE INDEX messages_slots_held ON messages (queue, slot, lease) WHERE lease IS NOT NULL AND slot IS NOT NULL",
+    # Messages that were put with an id of their own, until (in the file's time) the same id counts as a new message.
+    """CREATE TABLE recent (
+        queue INTEGER NOT NULL,
+        message_id TEXT NOT NULL,
+        message INTEGER NOT NULL,
+        until REAL NOT NULL,
+        PRIMARY KEY (queue, message_id)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX recent_until ON recent (until)",
+)
+
+QUEUE_SCHEMA: Final = Schema(what="queue file", application_id=0x42775131, migrations=(_VERSION_1, _VERSION_2))

@@ -18,6 +18,7 @@ from broadway_py.storage.connection import connect
 from broadway_py.storage.errors import StorageError
 from broadway_py.storage.group import Request, execute, gather
 from broadway_py.storage.schema import Schema
+from broadway_py.storage.turnstile import Turnstile
 
 __all__ = ["Writer"]
 
@@ -155,22 +156,34 @@ class Writer:
     def _live(self) -> None:
         try:
             connection = connect(self.path, self.schema)
+            turnstile = self._line(connection)
         except BaseException as error:  # noqa: BLE001  # whatever it is, it belongs to those who opened
             self.opened.set_exception(error)
             self.ended.set_result(None)
             return
         self.opened.set_result(None)
         try:
-            self._serve(connection)
+            self._serve(connection, turnstile)
         except BaseException as error:
             log.exception("the storage thread has crashed", path=self.path)
             self._refuse_all(error)
         finally:
             with contextlib.suppress(sqlite3.Error):  # what was confirmed is in the log of the file already
                 connection.close()
+            turnstile.close()
             self.ended.set_result(None)
 
-    def _serve(self, connection: sqlite3.Connection) -> None:
+    def _line(self, connection: sqlite3.Connection) -> Turnstile:
+        try:
+            return Turnstile(self.path)
+        except OSError as error:
+            connection.close()
+            raise StorageError(
+                f"{self.schema.what} {self.path}: the lock file {error.filename} cannot be made ({error.strerror}): "
+                "give this user write permission to it and to the directory, or choose another path"
+            ) from error
+
+    def _serve(self, connection: sqlite3.Connection, turnstile: Turnstile) -> None:
         is_open = True
         while is_open or self._todo:
             if not self._todo:
@@ -178,7 +191,7 @@ class Writer:
             while not self._inbox.empty():
                 is_open = self._receive(self._inbox.get()) and is_open
             if self._todo:
-                self._run_group(connection)
+                self._run_group(connection, turnstile)
 
     def _receive(self, request: Request[Any] | None) -> bool:
         if request is None:
@@ -206,10 +219,10 @@ class Writer:
         before, self._last_seen = self._last_seen, int(seen)
         return before != self._last_seen
 
-    def _run_group(self, connection: sqlite3.Connection) -> None:
+    def _run_group(self, connection: sqlite3.Connection, turnstile: Turnstile) -> None:
         group = gather(self._todo)
         try:
-            finished, left = execute(connection, self.schema, self.path, group)
+            finished, left = execute(connection, self.schema, self.path, turnstile, group)
         except BaseException:
             self._todo.extendleft(group)  # for _refuse_all, which tells everybody
             raise

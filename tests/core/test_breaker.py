@@ -86,12 +86,37 @@ def test_a_success_in_between_begins_the_row_anew() -> None:
     assert state_of(breaker) == "closed"
 
 
-def test_one_that_fails_again_and_again_is_no_row() -> None:
+def test_those_that_fail_again_and_again_count_once() -> None:
     breaker = CircuitBreaker(0.5, 100)
-    for _ in range(99):
-        breaker.note(0, ["poison"], 0.0)
+    for _ in range(1_000):
+        for name in range(9):
+            breaker.note(0, [name], 0.0)
 
     assert state_of(breaker) == "closed"
+    breaker.note(0, others(1), 0.0)
+    assert state_of(breaker) == "open"
+
+
+def test_a_fifth_that_fails_opens_nothing_however_often_it_comes_again() -> None:
+    breaker = CircuitBreaker(0.5, 100)
+    for number in range(0, 10_000, 5):
+        # Four that succeed, a new one that fails, and nine attempts of those before it.
+        breaker.note(4, (), 0.0)
+        breaker.note(0, [f"bad {number}"], 0.0)
+        for earlier in range(1, 10):
+            breaker.note(0, [f"bad {number - 5 * earlier}"] if number >= 5 * earlier else (), 0.0)
+        assert state_of(breaker) == "closed"
+
+
+def test_of_very_many_that_failed_the_first_are_forgotten() -> None:
+    breaker = CircuitBreaker(0.9, 10)
+    for number in range(5_000):
+        breaker.note(1, [number], 0.0)
+
+    assert len(breaker._seen) == 1_000
+    for number in range(10):
+        breaker.note(0, [number], 0.0)
+    assert state_of(breaker) == "open"
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 5, 10, 50])
@@ -201,10 +226,12 @@ def test_a_probe_that_finds_it_unavailable_waits_longer() -> None:
 def test_of_single_messages_it_looks_at_exactly_the_last(ratio: float, over: int, fails: list[bool]) -> None:
     breaker = CircuitBreaker(ratio, over)
     for number, failed in enumerate(fails, 1):
-        # It is one message that comes again and again: only the ratio can speak.
-        breaker.note(int(not failed), ["one"] * failed, 0.0)
+        breaker.note(int(not failed), others(int(failed)), 0.0)
         last = fails[max(0, number - over) : number]
-        should_open = len(last) == over and sum(last) > ratio * over and sum(last) >= min(3, over)
+        in_a_row = fails[max(0, number - 10) : number] if over > 10 else last
+        should_open = (len(last) == over and sum(last) > ratio * over and sum(last) >= min(3, over)) or (
+            len(in_a_row) == min(10, over) and all(in_a_row)
+        )
         assert (breaker.state == "open") == should_open
         if should_open:
             return

@@ -72,7 +72,10 @@ def test_check_says_every_wrong_pipeline_and_exits_with_2(tmp_path: Path) -> Non
     assert (shown.exit_code, shown.stdout) == (2, "")
     assert shown.stderr.splitlines() == [
         f"broadway: {path}:2: pipelines.a.class: expected 'module:Class', such as 'orders:Orders', got 'x'",
-        f"broadway: {path}:5: pipelines.b.producer.kind: required: the kind of source; known here: queue, rabbitmq",
+        (
+            f"broadway: {path}:5: pipelines.b.producer.kind: required: the kind of source; "
+            "known here: queue, rabbitmq, sqs"
+        ),
     ]
 
 
@@ -180,7 +183,7 @@ def test_send_to_a_broker_that_is_away_says_how_many_were_put(tmp_path: Path) ->
     )
     shown = broadway("send", path, stdin=b"one\n")
     assert shown.exit_code == 1
-    assert shown.stderr.startswith("broadway: RabbitMQ, queue 'a': ")
+    assert shown.stderr.startswith(f"broadway: cannot reach amqp://***@127.0.0.1:{port}/: connection refused; ")
     assert shown.stderr.endswith("; 0 lines were put before that\n")
     assert "canary" not in shown.stderr
 

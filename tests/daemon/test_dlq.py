@@ -19,8 +19,9 @@ from broadway_py.daemon.dlq_queue import EmbeddedLetters
 from broadway_py.errors import OptionsError
 from broadway_py.queue import Queue
 from broadway_py.storage.queue_consumer import QueueConsumer
+from broadway_py.storage.queue_dead import Buried
 from broadway_py.storage.queue_file import QueueFile
-from broadway_py.storage.queue_rows import Buried, Held
+from broadway_py.storage.queue_rows import Held
 from broadway_py.testing import FakeClock
 
 #: What each of the letters says: cause, exception.

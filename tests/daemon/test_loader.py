@@ -157,15 +157,15 @@ def test_one_name_in_two_files_is_one_pipeline(tmp_path: Path) -> None:
     [
         (
             "{kind: rabitmq}",
-            "producer.kind: unknown kind 'rabitmq'; known here: queue, rabbitmq; did you mean 'rabbitmq'?",
+            "producer.kind: unknown kind 'rabitmq'; known here: queue, rabbitmq, sqs; did you mean 'rabbitmq'?",
         ),
-        ("{queue: x}", "producer.kind: required: the kind of source; known here: queue, rabbitmq"),
+        ("{queue: x}", "producer.kind: required: the kind of source; known here: queue, rabbitmq, sqs"),
         ("{kind: queue, queue: x}", "producer.path: required, but missing"),
         (
             "{kind: queue, queue: x, path: y, visibilty: 3}",
             (
-                "producer.visibilty: unknown setting; known here: concurrency, name, on_failure, path, queue, "
-                "visibility; did you mean 'visibility'?"
+                "producer.visibilty: unknown setting; known here: concurrency, name, on_failure, partitioned, path, "
+                "queue, visibility; did you mean 'visibility'?"
             ),
         ),
         (

@@ -65,7 +65,7 @@ async def test_lines_that_were_sent_are_each_handled_once(tmp_path: Path, rabbit
 async def test_sending_to_a_queue_that_is_not_there_says_so(tmp_path: Path, rabbitmq: RabbitMQ) -> None:
     sent = await send(settings(tmp_path, rabbitmq, "Recorder"), ["a"])
     assert (sent.returncode, sent.stdout) == (1, "")
-    assert sent.stderr.startswith("broadway: RabbitMQ, queue 'work': NOT_FOUND - no queue 'work' in vhost")
+    assert sent.stderr.startswith(f"broadway: there is no queue 'work' on {rabbitmq.where}")
     assert sent.stderr.endswith("; 0 lines were put before that\n")
 
 

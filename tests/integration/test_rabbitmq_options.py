@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import aio_pika
 import pytest
 
 from broadway_py import FailurePolicy, Message, Pipeline, PipelineCrashed, Processors
@@ -13,9 +15,9 @@ from broadway_py.message import NOOP
 from broadway_py.producers import RabbitMQProducer
 from broadway_py.producers.rabbitmq.options import AUTO_BYTES
 from tests.contract.producer_contract import data, opened, refusal, settle, take
-from tests.integration.failing_pipelines import Failing, until_there
+from tests.integration.failing_pipelines import Failing, queues, until_there
 from tests.integration.gated_pipelines import at_work
-from tests.pipeline.support import logged, outcomes
+from tests.pipeline.support import events_logged, logged, outcomes
 from tests.support.conformance import conforms
 from tests.support.eventually import eventually
 from tests.support.proxy import FaultProxy
@@ -152,6 +154,54 @@ async def idle_count(copy: Any) -> int:
     return len(copy._session._buffer)
 
 
+async def test_a_server_named_queue_has_retries_and_dead_letters_too(rabbitmq: RabbitMQ) -> None:
+    events = await rabbitmq.channel.declare_exchange("events", "fanout", auto_delete=True)
+    producer = RabbitMQProducer(
+        *("", rabbitmq.url), declare="active", declare_options={"exclusive": True}, bindings=[{"exchange": "events"}]
+    )
+    policy = FailurePolicy(attempts=2, backoff=(0.1, 0.2), breaker=None)
+    pipeline = Failing(producer=producer, context=lambda message: message.fail("no"), failure=policy)
+    async with pipeline:
+        await pipeline.ready(10)
+        await events.publish(aio_pika.Message(b"one"), routing_key="")
+        await until_there(rabbitmq, "Failing.dead")
+    assert pipeline.attempts[b"one"] == [1, 2]
+
+
+async def test_who_says_what_failing_means_needs_no_queue_for_dead_letters(rabbitmq: RabbitMQ) -> None:
+    """Nor the permission to declare one."""
+    await rabbitmq.declare()
+    await rabbitmq.publish([b"one"])
+    await rabbitmq.allow(configure="^$")
+
+    class Plain(Failing):
+        failure = Pipeline.failure
+
+    pipeline = Plain(
+        producer=RabbitMQProducer("work", rabbitmq.url, on_failure="ack"), context=lambda message: message.fail("no")
+    )
+    async with at_work(pipeline, rabbitmq):
+        await rabbitmq.until(ready=0, unacked=0)
+    assert outcomes(pipeline) == {"dropped": 1}
+    assert await queues(rabbitmq) == ["work"]
+
+
+async def test_without_the_permission_for_dead_letters_nothing_is_consumed(rabbitmq: RabbitMQ) -> None:
+    await rabbitmq.declare()
+    await rabbitmq.publish([b"one"])
+    await rabbitmq.allow(configure="^$")
+    pipeline = Failing(producer=RabbitMQProducer("work", rabbitmq.url))
+    async with at_work(pipeline, rabbitmq):
+        await eventually(
+            lambda: (
+                f"queue 'work.dead' on {rabbitmq.where}, which holds failed messages, may not be declared by this "
+                "user: " in str(pipeline.stats().trouble)
+            ),
+            what="the trouble is told",
+        )
+        assert await rabbitmq.counts() == Counts(1, 0)
+
+
 # --- live changes -----------------------------------------------------------------------------------------------------
 
 
@@ -218,3 +268,19 @@ async def test_large_bodies_make_the_prefetch_small(rabbitmq: RabbitMQ) -> None:
 def _prefetch(copy: Any) -> int:
     found: int = copy._session._prefetch
     return found
+
+
+@conforms("R-050")
+async def test_a_pause_on_a_silent_network_goes_on_after_a_few_seconds(
+    rabbitmq: RabbitMQ, proxy: FaultProxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    await rabbitmq.declare()
+    async with opened(RabbitMQProducer("work", rabbitmq.through(proxy.port))) as copy:
+        proxy.black_hole()
+        async with asyncio.timeout(5):
+            await copy.pause()
+        assert "no answer from the broker; going on without it" in events_logged(caplog)
+        proxy.heal()
+        await copy.resume()
+        await rabbitmq.publish([b"one"])
+        await settle(await take(copy, 1))

@@ -10,10 +10,12 @@ import aio_pika
 import pytest
 
 from broadway_py import FailurePolicy, Message, RetryLater, Unavailable
+from broadway_py.producers import RabbitMQProducer
 from tests.integration.failing_pipelines import Failing, dead_letters, queues, raising, source, until_there
 from tests.integration.gated_pipelines import at_work
 from tests.pipeline.support import outcomes
 from tests.support.eventually import eventually
+from tests.support.proxy import FaultProxy
 from tests.support.rabbitmq import Counts, RabbitMQ
 
 pytestmark = [pytest.mark.integration, pytest.mark.faults]
@@ -59,6 +61,23 @@ async def test_a_message_gets_its_attempts_with_growing_gaps_and_then_goes_to_th
         "x-broadway-queue": "work",
         "x-broadway-routing-key": "work",
     }
+
+
+async def test_retries_may_wait_in_quorum_queues_that_lose_nothing_on_the_way_back(rabbitmq: RabbitMQ) -> None:
+    await rabbitmq.declare("work", **{"x-queue-type": "quorum"})
+    await rabbitmq.publish([b"one"])
+    arguments = {
+        "x-queue-type": "quorum",
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    }
+    producer = source(rabbitmq, retry_arguments=arguments, dead_letter_arguments={"x-queue-type": "quorum"})
+    pipeline = Failing(
+        producer=producer, context=raising(ValueError()), failure=FailurePolicy(attempts=2, backoff=(0.2, 1.0))
+    )
+    async with at_work(pipeline, rabbitmq):
+        await until_there(rabbitmq, "work.dead")
+    assert pipeline.attempts[b"one"] == [1, 2]
 
 
 async def test_a_short_delay_does_not_wait_behind_a_long_one(rabbitmq: RabbitMQ) -> None:
@@ -168,3 +187,51 @@ async def test_the_queues_for_retries_go_away_when_nobody_needs_them(rabbitmq: R
             return not [name for name in await queues(rabbitmq) if ".retry." in name]
 
         await eventually(gone, what="the queue for retries has expired")
+
+
+async def test_an_ordered_pipeline_tries_again_in_place(rabbitmq: RabbitMQ) -> None:
+    await rabbitmq.declare()
+    await rabbitmq.publish([b"one", b"two"])
+
+    class Ordered(Failing):
+        ordered = True
+
+        def partition_by(self, message: Message[bytes]) -> str:
+            return "same"
+
+    def first_fails(message: Message[bytes]) -> None:
+        if message.data == b"one":
+            raise ValueError
+
+    policy = FailurePolicy(attempts=3, backoff=(0.01, 0.02), breaker=None)
+    pipeline = Ordered(producer=source(rabbitmq), context=first_fails, failure=policy)
+    async with at_work(pipeline, rabbitmq):
+        await until_there(rabbitmq, "work.dead")
+        await rabbitmq.until(ready=0, unacked=0)
+        assert not [name for name in await queues(rabbitmq) if ".retry." in name]
+    assert [message.data for message in pipeline.messages] == [b"one", b"one", b"one", b"two"]
+    (letter,) = await dead_letters(rabbitmq)
+    assert letter.headers["x-broadway-attempts"] == 3
+
+
+async def test_the_death_of_a_worker_counts_as_an_attempt_where_the_broker_counts(
+    rabbitmq: RabbitMQ, proxy: FaultProxy
+) -> None:
+    """So one that kills its worker each time does not come for ever."""
+    await rabbitmq.declare("work", **{"x-queue-type": "quorum"})
+    await rabbitmq.publish([b"deadly"])
+
+    def kill(message: Message[bytes]) -> None:
+        if message.attempt is not None and message.attempt < 3:
+            # To the broker this looks as the death of the process does.
+            proxy.reset()
+        else:
+            raise ValueError
+
+    producer = RabbitMQProducer(
+        *("work", rabbitmq.through(proxy.port)), backoff_type="exp", backoff_min=0.1, backoff_max=0.2
+    )
+    pipeline = Failing(producer=producer, context=kill, failure=FailurePolicy(attempts=3, breaker=None))
+    async with at_work(pipeline, rabbitmq):
+        await until_there(rabbitmq, "work.dead")
+    assert pipeline.attempts[b"deadly"] == [1, 2, 3]

@@ -108,3 +108,79 @@ def test_it_needs_a_pipeline(tmp_path: Path) -> None:
     process = script(tmp_path, "run()")
     _, err = process.communicate(timeout=30)
     assert err.splitlines()[-1] == "TypeError: run() takes at least one pipeline, got none"
+
+
+def test_an_interrupt_that_a_handler_raises_itself_fails_its_message_alone(tmp_path: Path) -> None:
+    # No Ctrl-C: that comes to the main thread, and the handlers run in another.
+    process = script(
+        tmp_path,
+        """
+        class Interrupting(Orders):
+            failure = None
+            async def handle_message(self, message):
+                if message.data == 2:
+                    raise KeyboardInterrupt
+            async def handle_failed(self, messages):
+                print([(message.data, message.status.cause) for message in messages], flush=True)
+        sys.exit(run(Interrupting(producer=MemoryProducer(range(5)))))
+        """,
+    )
+    out, _ = process.communicate(timeout=30)
+    assert (out, process.returncode) == ("[(2, 'raised')]\n", 0)
+
+
+# --- in an event loop of one's own
+
+NOTING = """
+import os, signal
+from collections import Counter
+from broadway_py import Acknowledgement, Acknowledger, Message, Processors
+
+class Noting(Acknowledger):
+    def __init__(self):
+        self.acked, self.returned = [], []
+    async def ack(self, ref, successful, failed):
+        self.acked += [message.data for message in successful]
+        assert not failed
+    async def release(self, ref, messages):
+        self.returned += [message.data for message in messages]
+
+noting = Noting()
+messages = [Message(number, None, Acknowledgement(noting)) for number in range(20)]
+
+class Counted(Orders):
+    processors = Processors(concurrency=2, max_demand=4)
+    async def teardown(self):
+        print("teardown")
+    async def handle_message(self, message):
+        if message.data == 9:
+            await self.interrupt()
+
+async def main():
+    async with Counted(producer=MemoryProducer(messages)) as pipeline:
+        await pipeline.wait()
+
+try:
+    asyncio.run(main())
+except BaseException as ended:
+    print(type(ended).__name__)
+assert max(Counter(noting.acked + noting.returned).values()) == 1, "nothing is settled twice"
+open_ones = {message.data for message in messages if message._receipt and not message.settled}
+print(sorted(open_ones), 9 in noting.acked, 9 in noting.returned)
+"""
+
+
+@pytest.mark.parametrize(
+    ("interrupt", "acked"),
+    [("raise KeyboardInterrupt", False), ("os.kill(os.getpid(), signal.SIGINT); await asyncio.sleep(0.1)", True)],
+    ids=["raised", "ctrl-c"],
+)
+def test_an_interrupt_passes_through_and_loses_nothing(tmp_path: Path, interrupt: str, acked: bool) -> None:
+    process = script(
+        tmp_path,
+        NOTING.replace("asyncio.run(main())", "Counted.interrupt = interrupt\n    asyncio.run(main())").replace(
+            "async def main", f"async def interrupt(self):\n    {interrupt}\n\nasync def main"
+        ),
+    )
+    out, err = process.communicate(timeout=30)
+    assert out.splitlines() == ["teardown", "KeyboardInterrupt", f"[] {acked} {not acked}"], err

@@ -19,6 +19,7 @@ from broadway_py import (
     Processors,
     ProducerError,
     RateLimit,
+    ack_immediately,
 )
 from broadway_py.producers import MemoryProducer
 from tests.pipeline.support import (
@@ -322,6 +323,39 @@ async def test_what_cannot_be_given_back_fails_as_stopped() -> None:
     status = recorder.statuses[1]
     assert (status.cause, status.reason) == ("stopped", "the pipeline stopped before this message was finished")
     assert outcomes(pipeline) == {"rejected": 1}
+    assert stopped_at(pipeline) == {"processors": 1}
+
+
+@pytest.mark.parametrize("batched", [False, True])
+async def test_what_fails_as_stopped_is_counted_where_it_was(batched: bool) -> None:
+    class Hangs(Quiet):
+        async def handle_message(self, message: Message[Any]) -> None:
+            if not batched:
+                await asyncio.Event().wait()
+
+        async def handle_batch(self, messages: list[Message[Any]], info: BatchInfo) -> None:
+            await asyncio.Event().wait()
+
+    recorder = Recorder()
+    pipeline = Hangs(
+        producer=ManualProducer(*recorder.messages(range(7))),
+        processors=Processors(concurrency=1, max_demand=10, min_demand=8),
+        batchers={"default": Batcher(batch_size=2)} if batched else {},
+    )
+    await soon(clock_and_start(pipeline))
+    await clock_of(pipeline).advance(0.1)
+
+    await stop_out_of_time(pipeline)
+
+    counted = stopped_at(pipeline)
+    assert sum(counted.values()) == len(recorder.failed) == 7
+    assert {status.cause for status in recorder.statuses.values()} == {"stopped"}
+    assert (counted.get("batch_processors:default", 0) >= 2) == batched
+
+
+def stopped_at(pipeline: Pipeline[Any]) -> dict[str, int]:
+    """How many failed as stopped, by layer."""
+    return {stage.name: stage.failed["stopped"] for stage in pipeline.stats().stages if stage.failed.get("stopped")}
 
 
 async def test_what_was_finished_of_a_chunk_that_is_cut_off_stands() -> None:
@@ -851,6 +885,58 @@ async def test_cancelling_the_start_ends_the_pipeline_and_runs_teardown() -> Non
     assert not pipeline.is_running
 
 
+async def test_an_early_settlement_that_hangs_ends_with_the_pipeline_whatever_else_hangs() -> None:
+    tasks: list[asyncio.Task[Any] | None] = []
+
+    async def hang(call: Call) -> None:
+        tasks.append(asyncio.current_task())
+        await asyncio.Event().wait()
+
+    class Early(Quiet):
+        async def handle_message(self, message: Message[Any]) -> None:
+            await ack_immediately(message)
+
+    recorder = Recorder(hang)
+    processors = Processors(concurrency=1, max_demand=3)
+    pipeline = Early(producer=ManualProducer(*recorder.messages([1, 2, 3])), processors=processors)
+    clock = clock_of(pipeline)
+    await soon(pipeline.start())
+    await clock.advance(0.1)
+    # One is being settled early; those that wait behind it cannot be settled either.
+    stopping = asyncio.ensure_future(pipeline.stop(timeout=1.0))
+    await clock.advance(2.0)
+    await soon(stopping)
+
+    assert len(tasks) == 3
+    assert all(task is not None and task.done() for task in tasks)
+    assert outcomes(pipeline) == {"unknown": 3}
+
+
+async def test_a_cancellation_in_the_last_steps_closes_the_books_all_the_same() -> None:
+    """As when asyncio.run() ends: everything is cancelled once more, also what was giving back."""
+
+    async def hang(call: Call) -> None:
+        await asyncio.Event().wait()
+
+    recorder = Recorder(hang)
+    pipeline = Quiet(producer=ManualProducer(*recorder.messages([1, 2])))
+    clock = clock_of(pipeline)
+    await soon(pipeline.start())
+    await clock.advance(0.1)
+    stopping = asyncio.ensure_future(pipeline.stop(timeout=10.0))
+    # Past the cut, before the deadline.
+    await clock.advance(9.5)
+    assert not stopping.done()
+    root = pipeline._life._root
+    assert root is not None
+    root.cancel()
+    await soon(asyncio.wait({root}))
+
+    await soon(stopping)
+    check_books(pipeline)
+    assert (in_flight(pipeline), outcomes(pipeline)) == (0, {"unknown": 2})
+
+
 async def test_cancelling_everything_gives_back_what_is_in_hand() -> None:
     recorder = ReturningRecorder()
     pipeline = Gated(producer=ManualProducer(*recorder.messages([1, 2])))
@@ -945,3 +1031,24 @@ async def clock_and_start(pipeline: Pipeline[Any]) -> None:
     """Start on a fake clock."""
     clock_of(pipeline)
     await pipeline.start()
+
+
+async def test_a_drain_handles_nothing_that_comes_after_what_it_gives_back() -> None:
+    acks = ReturningRecorder()
+    producer = ManualProducer(*acks.messages(range(8)))
+    # All for one of two processors: the other one's demand lets half of them wait at the source.
+    pipeline = Gated(
+        producer=producer,
+        processors=Processors(concurrency=2, max_demand=4, min_demand=2),
+        partition_by=lambda _message: 0,
+    )
+    clock_of(pipeline)
+    await soon(pipeline.start())
+    await soon(pipeline.inside.wait())
+    stopping = asyncio.create_task(pipeline.stop())
+    await producer.feed.until("drain")
+    pipeline.gate.set()
+    await soon(stopping)
+
+    assert pipeline.started == [0]
+    assert sorted(acks.returned) == list(range(1, 8))

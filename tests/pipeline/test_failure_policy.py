@@ -413,6 +413,35 @@ async def test_open_batches_leave_when_only_retries_are_still_to_come() -> None:
     assert outcomes(pipeline) == {"retried": 1, "acked": 3}
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_an_endless_source_is_read_no_further_while_ten_thousand_wait_for_their_next_attempt(
+    is_async: bool,
+) -> None:
+    async def numbers() -> AsyncIterator[int]:
+        for number in itertools.count():
+            yield number
+
+    policy = FailurePolicy(attempts=100, backoff=(50_000.0, 50_000.0), breaker=None)
+    pipeline = Calls(
+        broken,
+        producer=MemoryProducer(numbers() if is_async else itertools.count()),
+        processors=Processors(concurrency=1, max_demand=1_000),
+        failure=policy,
+    )
+    async with running(pipeline) as clock:
+        async with asyncio.timeout(30):
+            while received(pipeline) < 10_000:
+                await clock.advance(0.1)
+        read = len(pipeline.seen)
+        # One demand may have been under way.
+        assert 10_000 <= read <= 11_000
+        await clock.advance(10.0)
+        assert len(pipeline.seen) == read
+        # What is due goes on, and makes room.
+        await clock.advance(30_000.0)
+        assert max(map(len, pipeline.seen.values())) > 1
+
+
 async def test_what_is_still_to_be_retried_at_a_stop_is_kept_for_the_next_run() -> None:
     producer = MemoryProducer(["a", "b"])
     first = Calls(raising(RetryLater(after=50.0)), producer=producer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -160,6 +161,44 @@ async def test_a_crash_in_a_task_that_the_handler_waits_for_fails_its_message_al
 
 
 @conforms("B-112")
+async def test_an_exit_fails_its_message_alone() -> None:
+    async def handle(message: Message[Any]) -> None:
+        if message.data == 2:
+            sys.exit(3)
+
+    recorder, ended, pipeline = await run_through(handle, [1, 2, 3])
+
+    assert ended == {"acked": 2, "rejected": 1}
+    assert (recorder.statuses[2].cause, recorder.statuses[2].reason) == ("raised", "SystemExit: 3")
+    assert pipeline.failures == [2]
+
+
+@pytest.mark.parametrize("callback", ["prepare_messages", "handle_batch", "handle_failed"])
+async def test_an_exit_in_another_callback_fails_what_it_was_given(callback: str) -> None:
+    class Leaving(Scripted):
+        batchers = {"default": Batcher(batch_size=2)}  # noqa: RUF012  # an option
+
+        async def prepare_messages(self, messages: list[Message[Any]]) -> None:
+            if callback == "prepare_messages":
+                sys.exit(3)
+
+        async def handle_batch(self, messages: list[Message[Any]], info: BatchInfo) -> None:
+            if callback == "handle_batch":
+                sys.exit(3)
+
+        async def handle_failed(self, messages: list[Message[Any]]) -> None:
+            sys.exit(3)
+
+    async def handle(message: Message[Any]) -> None:
+        if callback == "handle_failed":
+            message.fail("no")
+
+    recorder = Recorder()
+    pipeline = Leaving(handle, producer=MemoryProducer(recorder.messages([1, 2])))
+
+    assert await finish(pipeline) == {"rejected": 2}
+
+
 async def test_a_cancellation_that_nobody_asked_for_fails_its_message_alone() -> None:
     async def cancelled(message: Message[Any]) -> None:
         if message.data == 2:

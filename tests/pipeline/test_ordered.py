@@ -95,8 +95,8 @@ def test_ordered_with_two_workers_is_refused() -> None:
         return InOrder.from_settings({}, name="orders", path=("pipelines", "orders"), share=(0, 2))
 
     assert refused(make) == (
-        "pipelines.orders.ordered: a key must have one owner, but 2 workers read the same source; set workers: 1, or "
-        "leave ordered off"
+        "pipelines.orders.ordered: a key must have one owner, but 2 workers read the same source; set workers: 1, "
+        "leave ordered off, or use an embedded queue with partitioned: true, whose messages are put with a key"
     )
 
 
@@ -286,6 +286,23 @@ async def test_those_of_a_batch_that_failed_are_tried_again_in_place_without_the
         await clock.advance(5.0)
 
     assert pipeline.handled("a") == ["a1", "a2", "a1", "a1", "a3", "a4"]
+    assert recorder.successful == ["a1", "a2", "a3", "a4"]
+    recorder.check_once()
+
+
+async def test_a_batch_that_raises_is_tried_again_whole_and_in_order_before_the_next_one() -> None:
+    class Raising(BatchesInOrder):
+        async def handle_batch(self, messages: list[Message[Any]], info: BatchInfo) -> None:
+            self.attempts += [(self.clock.monotonic(), message.data, message.attempt) for message in messages]
+            if any([self.fails(message) for message in messages]):  # noqa: C419  # each is to be asked
+                raise ValueError("the whole batch")
+
+    recorder = Recorder()
+    pipeline = Raising(first(2, "a1"), producer=ManualProducer(*recorder.messages(["a1", "a2", "a3", "a4"])))
+    async with running(pipeline) as clock:
+        await clock.advance(5.0)
+
+    assert pipeline.handled("a") == ["a1", "a2", "a1", "a2", "a1", "a2", "a3", "a4"]
     assert recorder.successful == ["a1", "a2", "a3", "a4"]
     recorder.check_once()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from broadway_py import Batcher, BatchInfo, FailurePolicy, Message, Pipeline, telemetry
+from broadway_py import Batcher, BatchInfo, FailurePolicy, Message, Pipeline, ProducerError, telemetry
 from broadway_py.events import EVENTS
 from broadway_py.producers import MemoryProducer
 from tests.pipeline.support import ONE, Breaking, ManualProducer, Quiet, finish, logged, running, telemetry_events
@@ -182,3 +182,62 @@ async def test_every_event_of_the_table_that_a_pipeline_makes_is_in_the_table() 
 
     assert {event for event, _, _ in seen} <= EVENTS
     assert all(metadata["pipeline"] == "Mixed" for _, _, metadata in seen)
+
+
+#: Event -> what its metadata holds besides the pipeline, the position and the context.
+CARRIES: dict[str, set[str]] = {
+    "topology.init": {"topology"},
+    "processor.start": {"name", "messages"},
+    "processor.stop": {"name", "messages", "successful_to_ack", "successful_to_forward", "failed"},
+    "processor.exception": {"name", "messages", "exception"},
+    "processor.message.start": {"name", "message"},
+    "processor.message.stop": {"name", "message"},
+    "processor.message.exception": {"name", "message", "exception"},
+    "batcher.start": {"batcher", "messages"},
+    "batcher.stop": {"batcher", "messages"},
+    "batch_processor.start": {"name", "messages", "batch_info"},
+    "batch_processor.stop": {"name", "messages", "batch_info", "successful", "failed"},
+    "batch_processor.exception": {"name", "messages", "batch_info", "exception"},
+    "handle_failed.start": {"stage", "messages"},
+    "handle_failed.stop": {"stage", "messages"},
+    "handle_failed.exception": {"stage", "messages", "exception"},
+    "producer.connected": {"producer"},
+    "producer.lost": {"producer", "reason"},
+}
+
+
+class Everything(Mixed):
+    """Its ``handle_failed`` raises once."""
+
+    told = 0
+
+    async def handle_failed(self, messages: Messages) -> None:
+        self.told += 1
+        if self.told == 1:
+            raise ValueError("once")
+
+
+async def test_each_event_comes_with_what_its_page_says() -> None:
+    producer = ManualProducer(1, "fail", "raise", 2, "half", 3)
+    pipeline = Everything(producer=producer)
+    with telemetry_events() as seen:
+        async with running(pipeline) as clock:
+            await clock.advance(5.0)
+            for layer in ("processors", "batch_processors:default"):
+                pipeline._meters[layer].failed = Breaking()
+            producer.feed.put("fail")
+            await clock.advance(5.0)
+            producer.feed.put("half", 5)
+            producer.feed.fail(ProducerError("gone"))
+            await clock.advance(60.0)
+
+    assert {event for event, _, _ in seen} == EVENTS == {f"broadway.{event}" for event in CARRIES}
+    for event, measured, metadata in seen:
+        carries = {"pipeline", *CARRIES[event.removeprefix("broadway.")]}
+        if event != "broadway.topology.init":
+            carries.add("index")
+        if not event.startswith("broadway.producer."):
+            carries.add("context")
+        assert set(metadata) == carries, event
+        ends = event.endswith((".stop", ".exception"))
+        assert set(measured) == {"duration" if ends else "system_time", "monotonic_time"}, event

@@ -6,6 +6,8 @@ Counted twice: in the pipeline's own books, at every step, and from outside, by 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 from collections import Counter
 from collections.abc import Coroutine, Hashable, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +19,9 @@ from hypothesis import strategies as st
 from broadway_py import (
     Batcher,
     BatchInfo,
+    Breaker,
     BroadwayError,
+    FailurePolicy,
     Message,
     Pipeline,
     PipelineCrashed,
@@ -25,6 +29,7 @@ from broadway_py import (
     ProducerError,
     RateLimit,
     SettleError,
+    Unavailable,
     ack_immediately,
 )
 from broadway_py.testing import FakeClock
@@ -42,24 +47,47 @@ from tests.pipeline.support import (
 
 Messages = list[Message[Any]]
 
+#: How many stories are told; more, in a soak.
+EXAMPLES = int(os.environ.get("WHOLE_PIPELINES", "200"))
+
 #: Real seconds after which a story is stuck.
 STUCK = 20.0
 
 HANDLERS = [
     *(["none"] * 4), "same", "other", "number", "raise", "fail", "stray cancel", "own cancel", "sleep", "hang",
     "ack now", "ack now, then raise", "no batch", "unknown batcher", "key", "flush", "second batcher",
+    "spawn", "spawn two", "spawn, then raise", "away",
 ]  # fmt: skip
 BATCHES = [
     *(["none"] * 3), "all", "forget", "double", "foreign", "number", "raise", "stray cancel", "own cancel", "fail one",
-    "sleep", "hang", "ack now, then raise", "stubborn",
+    "sleep", "hang", "ack now, then raise", "stubborn", "away",
 ]  # fmt: skip
 PREPARES = [*(["none"] * 5), "forget", "double", "raise", "fail one", "stray cancel", "number"]
 FAILED = [*(["none"] * 3), "raise", "rescue", "stray cancel", "ack now", "sleep"]
 ACKS = [*(["ok"] * 6), "slow", "raise", "cancel", "part", "hang"]
 ACTIONS = [
-    *(["put"] * 5), *(["advance"] * 6), "pause", "resume", "lose", "lose silently", "crash source", "push", "submit",
-    "crash processors", "crash batch processors",
-]  # fmt: skip
+    *(["put"] * 5),
+    *(["advance"] * 6),
+    "pause",
+    "resume",
+    "lose",
+    "lose silently",
+    "crash source",
+    "push",
+    "submit",
+    "crash processors",
+    "crash batch processors",
+    "resize",
+    "resize",
+]
+#: What becomes of failed messages; the first two are the most common.
+POLICIES: dict[str, FailurePolicy | None] = {
+    "default": FailurePolicy(),
+    "quick": FailurePolicy(attempts=3, backoff=(0.3, 1.0), breaker=Breaker(over=4)),
+    "none": None,
+    "stop": FailurePolicy(attempts=1, final="stop", breaker=None),
+    "drop": FailurePolicy(attempts=2, final="drop", breaker=None),
+}  # fmt: skip
 
 
 @dataclass
@@ -92,6 +120,12 @@ class Plan:
     max_demand: int
     batchers: list[tuple[int, int]]
     partitioned: bool
+    #: Only where it is partitioned.
+    ordered: bool
+    policy: str
+    #: The acknowledgers can deliver again, and keep dead letters.
+    retries: bool
+    timed: bool
     limited: bool
     ends: bool
     stop: str
@@ -116,6 +150,10 @@ plans = st.builds(
     max_demand=st.integers(1, 6),
     batchers=st.lists(st.tuples(st.integers(1, 4), st.integers(1, 2)), max_size=2),
     partitioned=st.booleans(),
+    ordered=st.booleans(),
+    policy=st.sampled_from(list(POLICIES)),
+    retries=st.booleans(),
+    timed=st.booleans(),
     limited=st.booleans(),
     ends=st.booleans(),
     stop=st.sampled_from(["stop", "short stop", "request_stop", "give_up", "cancel"]),
@@ -129,6 +167,8 @@ class Outside:
     acked: int = 0
     rejected: int = 0
     returned: int = 0
+    retried: int = 0
+    dead_lettered: int = 0
     begun: Counter[int] = field(default_factory=Counter)
     kept: list[Message[Any]] = field(default_factory=list)
 
@@ -176,14 +216,28 @@ class Teller(Pipeline[Any]):
                 message.batch_key = message.data % 2
             case "flush":
                 message.batch_mode = "flush"
+            case step:
+                await self.settle_early(message, step)
+        return None
+
+    async def settle_early(self, message: Message[Any], step: str) -> None:
+        """Settle a message in its handler, or let children stand for it."""
+        match step:
+            case "spawn":
+                message.spawn(message.data)
+            case "spawn two":
+                message.spawn(message.data)
+                message.spawn(message.data, batcher="b1")
+            case "spawn, then raise":
+                message.spawn(message.data)
+                raise ValueError("after it had spawned")
             case "ack now":
                 await ack_immediately(message)
             case "ack now, then raise":
                 await ack_immediately(message)
                 raise ValueError("after it was settled")
-            case step:
+            case _:
                 await self.misbehave(step)
-        return None
 
     async def handle_batch(self, messages: Messages, info: BatchInfo) -> Any:
         assert len(messages) == info.size
@@ -223,6 +277,8 @@ class Teller(Pipeline[Any]):
         match step:
             case "raise":
                 raise ValueError("a callback raised")
+            case "away":
+                raise Unavailable("the sink")
             case "stray cancel":
                 raise asyncio.CancelledError
             case "own cancel":
@@ -249,9 +305,11 @@ class Witness(Recorder):
         self.outside = outside
         self.script = script
         self.clock = clock
+        self.drops = False
 
     async def ack(self, ref: Hashable, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]) -> None:
-        assert all(message.ok for message in successful)
+        # What a policy drops is failed, and acknowledged.
+        assert all(message.ok for message in successful) or self.drops
         assert all(not message.ok for message in failed)
         left = await self.act(Call(ref, list(successful), list(failed)))
         self.outside.acked += len(successful) - len([m for m in successful if m in left])
@@ -288,16 +346,52 @@ class ReturningWitness(Witness, ReturningRecorder):
             raise SettleError("a part", unsettled=left)
 
 
+class Retrying(Witness):
+    """Delivers again later, and keeps dead letters, as far as anybody here can see."""
+
+    async def retry(self, ref: Hashable, messages_and_delays: Sequence[tuple[Message[Any], float]]) -> None:
+        assert all(delay_s >= 0.0 for _, delay_s in messages_and_delays)
+        messages = [message for message, _ in messages_and_delays]
+        left = await self.act(Call(ref, [], messages))
+        self.outside.retried += len(messages) - len(left)
+        if left:
+            raise SettleError("a part", unsettled=left)
+
+    async def dead_letter(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
+        left = await self.act(Call(ref, [], list(messages)))
+        self.outside.dead_lettered += len(messages) - len(left)
+        if left:
+            raise SettleError("a part", unsettled=left)
+
+
+class ReturningRetrying(Retrying, ReturningWitness):
+    """Does all that an acknowledger can do."""
+
+
+WITNESSES = {
+    (False, False): Witness,
+    (True, False): ReturningWitness,
+    (False, True): Retrying,
+    (True, True): ReturningRetrying,
+}
+
+
 def build(plan: Plan, outside: Outside, clock: FakeClock, producer: ManualProducer) -> Teller:
     """The pipeline of *plan*."""
     pipeline = Teller(
         producer=producer,
-        processors=Processors(concurrency=plan.concurrency, max_demand=plan.max_demand),
+        processors=Processors(
+            concurrency=plan.concurrency, max_demand=plan.max_demand, timeout=0.5 if plan.timed else None
+        ),
         batchers={
-            "default" if number == 0 else f"b{number}": Batcher(batch_size=size, concurrency=width, batch_timeout=0.5)
+            "default" if number == 0 else f"b{number}": Batcher(
+                batch_size=size, concurrency=width, batch_timeout=0.5, timeout=0.6 if plan.timed else None
+            )
             for number, (size, width) in enumerate(plan.batchers)
         },
         partition_by=(lambda message: message.data % 3) if plan.partitioned else None,
+        ordered=plan.ordered and plan.partitioned,
+        failure=POLICIES[plan.policy],
         rate_limit=RateLimit(allowed_messages=3, interval=0.6) if plan.limited else None,
         max_restarts=3,
     )
@@ -320,8 +414,9 @@ class Story:
         self.plan = plan
         self.clock = FakeClock()
         self.outside = Outside()
-        kind = ReturningWitness if plan.returns else Witness
+        kind = WITNESSES[plan.returns, plan.retries]
         self.witness = kind(self.outside, Script(plan.acks), self.clock)
+        self.witness.drops = plan.policy == "drop"
         self.producer = ManualProducer()
         self.pipeline = build(plan, self.outside, self.clock, self.producer)
         self.made = 0
@@ -352,6 +447,10 @@ class Story:
                 self.call(pipeline.push_messages(self.make(number)))
             case "submit":
                 self.call(pipeline.submit_batch([1] * number))
+            case "resize":
+                # Refused where keys have owners, and by a pipeline that stops.
+                with contextlib.suppress(BroadwayError):
+                    pipeline.set_concurrency(processors=1 + number % 4)
             case _:
                 self.harm(action)
 
@@ -400,14 +499,18 @@ class Story:
         check_books(pipeline)
         assert in_flight(pipeline) == 0
         assert [times for times in outside.begun.values() if times > 1] == []
-        assert [times for times in pipeline.handled.values() if times > 1] == []
+        if not pipeline.ordered:
+            assert [times for times in pipeline.handled.values() if times > 1] == []
         books = {producer.name: producer for producer in pipeline.stats().producers}
         assert books["manual"].received == self.made - self.pushed - len(self.producer.feed.items)
         # Submitted messages answer to their callers, whom nobody counts here.
         if not any(action == "submit" for action, _ in self.plan.actions):
             total = Counter(outcomes(pipeline))
-            assert total["acked"] == outside.acked
+            dropped = total["dropped"]
+            assert total["acked"] + dropped == outside.acked
             assert total["rejected"] == outside.rejected
+            assert total["retried"] == outside.retried
+            assert total["dead_lettered"] == outside.dead_lettered
             assert total["returned"] == outside.returned
             assert received(pipeline) - len(outside.begun) <= total["unknown"]
 
@@ -441,7 +544,7 @@ async def bring_to_an_end(pipeline: Teller, how: str, clock: FakeClock) -> None:
 
 
 @given(plan=plans)
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_happens_each_delivery_ends_in_exactly_one_outcome(plan: Plan) -> None:
     async def story() -> None:
         async with asyncio.timeout(STUCK):

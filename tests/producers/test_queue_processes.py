@@ -27,13 +27,15 @@ def path(tmp_path: Path) -> Path:
 
 
 @asynccontextmanager
-async def program(*arguments: object) -> AsyncIterator[Process]:
-    """A running program of queue_programs.py; killed at the end if it has not ended."""
+async def program(
+    *arguments: object, module: str = "tests.producers.queue_programs", deadline: float = DEADLINE
+) -> AsyncIterator[Process]:
+    """A running program of *module*; killed at the end if it has not ended."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.producers.queue_programs", *map(str, arguments), stdin=PIPE, stdout=PIPE
+        sys.executable, "-m", module, *map(str, arguments), stdin=PIPE, stdout=PIPE, limit=1 << 24
     )
     try:
-        async with asyncio.timeout(DEADLINE):
+        async with asyncio.timeout(deadline):
             yield process
     finally:
         if process.returncode is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,33 @@ async def test_a_failed_message_is_kept_among_the_dead_letters_with_its_cause(pa
         await settle(failed=[message])
     (letter,) = await queue.dead_letters()
     assert (letter.data, letter.cause, letter.exception) == (b"bad", "raised", "KeyError")
+
+
+@pytest.mark.parametrize("call", ["ack", "dead_letter"])
+async def test_a_message_whose_dead_letter_cannot_be_written_stays_where_it_is(
+    path: Path, queue: Queue, call: str
+) -> None:
+    await queue.put(b"bad")
+    with closing(sqlite3.connect(path)) as database:
+        database.execute(
+            "CREATE TRIGGER no_room BEFORE INSERT ON dead_letters BEGIN SELECT RAISE(ABORT, 'no room'); END"
+        )
+    async with opened(QueueProducer(path, "q")) as copy:
+        (message,) = await take(copy, 1)
+        message.status = Failed("raised", "it says bad")
+        acknowledger = message.acknowledgement.acknowledger
+        with pytest.raises(SettleError):
+            await (
+                acknowledger.ack(None, [], [message]) if call == "ack" else acknowledger.dead_letter(None, [message])
+            )
+    assert await queue.size() == 1
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("DROP TRIGGER no_room")
+    async with opened(QueueProducer(path, "q")) as copy:
+        (again,) = await take(copy, 1)
+        assert again.data == b"bad"
+        await settle([again])
+    assert await queue.dead_letters() == []
 
 
 async def test_on_failure_drop_keeps_no_dead_letter(path: Path, queue: Queue) -> None:

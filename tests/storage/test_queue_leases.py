@@ -11,8 +11,10 @@ import pytest
 
 from broadway_py.storage.errors import StorageError
 from broadway_py.storage.queue_consumer import ConsumerLost, QueueConsumer
+from broadway_py.storage.queue_dead import Buried
 from broadway_py.storage.queue_file import QueueFile
-from broadway_py.storage.queue_rows import Buried, Counts, Held, NewRow, Row
+from broadway_py.storage.queue_rows import Counts, Held, NewRow
+from broadway_py.storage.queue_take import Row
 from broadway_py.testing import FakeClock
 from tests.storage.conftest import Gate, handed_in
 

@@ -76,6 +76,14 @@ class Forwarder:
         """A rejected message goes where the queue's own dead-letter exchange leads."""
         return self._plan is not None and self._plan.dead_letter == BY_THE_BROKER
 
+    @property
+    def _keeps_dead_letters(self) -> bool:
+        plan = self._plan
+        if plan is None or "dead_letter" not in plan.actions or self.leaves_burying_to_the_broker:
+            return False
+        # The default policy gives way to on_failure.
+        return plan.is_given or "on_failure" not in self._options.model_fields_set
+
     def dead_letters_of(self, queue: str) -> str:
         """The queue that keeps what failed for good in *queue*."""
         if self._plan is not None and self._plan.dead_letter is not None:
@@ -89,8 +97,7 @@ class Forwarder:
         Raises:
             ProducerError: of *declare* and *look*.
         """
-        plan = self._plan
-        if plan is not None and "dead_letter" in plan.actions and not self.leaves_burying_to_the_broker:
+        if self._keeps_dead_letters:
             for queue in dict.fromkeys(map(self.dead_letters_of, queues)):
                 if self._options.dead_letter_declare == "passive":
                     await look(queue)

@@ -163,13 +163,13 @@ class Publisher:
                 raise Away(f"RabbitMQ at {where} did not confirm a message for queue {letter.queue!r} in {timeout:g} s")
         if sending.cancelled():
             # The library does so to what waits on a connection that dies.
-            raise Away(f"a failed message was not put away: {self._loss(None, where)}")
+            raise Away(f"a message for queue {letter.queue!r} may not have arrived: {self._loss(None, where)}")
         error = sending.exception()
         match error:
             case None:
                 return
             case PublishError():
-                raise NoQueue(f"there is no queue {letter.queue!r} on {where} to put a failed message in")
+                raise NoQueue(f"there is no queue {letter.queue!r} on {where}")
             case DeliveryError():
                 raise ProducerError(
                     f"RabbitMQ at {where} refused a message for queue {letter.queue!r}: the queue is full, or broken"
@@ -179,7 +179,7 @@ class Publisher:
             case _ if not isinstance(error, troubles.LIBRARY_ERRORS):
                 raise error
         await self._drop(link)
-        raise Away(f"a failed message was not put away: {self._loss(error, where)}")
+        raise Away(f"a message for queue {letter.queue!r} may not have arrived: {self._loss(error, where)}")
 
     async def _connected(self) -> _Link:
         async with self._connecting:

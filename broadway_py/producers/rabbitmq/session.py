@@ -16,6 +16,7 @@ from pamqp.commands import Basic
 
 from broadway_py.acknowledger import Acknowledger
 from broadway_py.errors import ProducerError, SettleError
+from broadway_py.log import logger
 from broadway_py.message import Message, Outcome
 from broadway_py.producers.rabbitmq import troubles
 from broadway_py.producers.rabbitmq.connection import Connection, connect
@@ -29,6 +30,8 @@ from broadway_py.producers.rabbitmq.path import is_fast
 from broadway_py.producers.rabbitmq.settlements import DirectSettlements, QueuedSettlements, Settlements
 
 __all__ = ["Session"]
+
+log = logger("broadway_py.producers.rabbitmq")
 
 T = TypeVar("T")
 
@@ -383,7 +386,9 @@ class Session(Acknowledger):
 
     async def _bounded(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Do *work*, which may hang on a silent network, and wait for it a few seconds; :meth:`close` ends it."""
-        await asyncio.wait({self._aside(work, name)}, timeout=_ANSWER_TIMEOUT)
+        _, unanswered = await asyncio.wait({self._aside(work, name)}, timeout=_ANSWER_TIMEOUT)
+        if unanswered:
+            log.warning("no answer from the broker; going on without it", to=name, broker=self._where)
 
     def _aside(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)

@@ -1,0 +1,99 @@
+"""What the death of a worker says about the messages that it was at: read from the journal, told to all workers."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Collection
+from typing import Final
+
+from broadway_py._core.exits import exit_text
+from broadway_py._core.poison import Suspects
+from broadway_py.log import logger
+from broadway_py.pipeline.journal import CONVICTED, MOST_ENTRIES, REPEATED, SUSPECTED, Journal, Trace
+from broadway_py.pipeline.memory import memory_mark, ran_out
+
+__all__ = ["Inquest"]
+
+log = logger("broadway_py.daemon")
+
+#: Signals that people and service managers send. The kernel sends one of them, too: when memory runs out.
+_FROM_OUTSIDE: Final = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
+
+
+class Inquest:
+    """Owns the journal.
+
+    Args:
+        workers: how many there are.
+        most: how many messages are remembered, of the suspected and of the convicted each.
+    """
+
+    def __init__(self, workers: int, most: int = MOST_ENTRIES // 2) -> None:
+        self.journal = Journal.create(workers)
+        self._suspects = Suspects(most)
+
+    @property
+    def descriptor(self) -> int:
+        """Of the journal, for workers to inherit."""
+        return self.journal.descriptor
+
+    def died(self, index: int, code: int, peak_kib: int) -> int:
+        """Worker *index* has died, and nobody had asked it to; how many messages are suspected for that.
+
+        Args:
+            index: its number.
+            code: as ``subprocess`` gives it.
+            peak_kib: the most memory that it has had.
+        """
+        region = self.journal.region(index)
+        trace = region.read()
+        by_itself = -code not in _FROM_OUTSIDE or ran_out(trace.memory, memory_mark(peak_kib))
+        suspects = 0 if trace.has_ended else self._conclude(trace, code, by_itself=by_itself)
+        # Last: a worker that does not find a message in here any more must find it in the table.
+        region.reset()
+        return suspects
+
+    def _conclude(self, trace: Trace, code: int, *, by_itself: bool) -> int:
+        journal, suspects = self.journal, self._suspects
+        self.forget_cleared()
+        is_alone = trace.is_alone and len(trace.at_work) == 1 and not trace.has_unnamed
+        findings = suspects.died(trace.at_work, alone=is_alone, by_itself=by_itself)
+        for one in findings.forgotten:
+            journal.drop(one)
+        for one in findings.suspects:
+            journal.put(one, SUSPECTED, 1, code)
+        for one in findings.repeated:
+            journal.put(one, REPEATED, findings.deaths, code)
+        if findings.convicted is not None:
+            journal.put(findings.convicted, CONVICTED, findings.deaths, code)
+            _log_conviction(trace.name, findings.deaths, code)
+        if findings.forgotten:
+            _log_forgotten(findings.forgotten)
+        return len(findings.suspects)
+
+    def forget_cleared(self) -> None:
+        """Take what workers have cleared out of the table: workers that find it empty have less to look at."""
+        for cleared in self.journal.cleared():
+            self._suspects.clear(cleared)
+            self.journal.drop(cleared)
+
+    def close(self) -> None:
+        """The workers are gone."""
+        self.journal.close()
+
+
+def _log_conviction(name: str, deaths: int, code: int) -> None:
+    # The end of a very long name is cut off.
+    pipeline, producer, message_id = (*name.split("\0", 2), "", "")[:3]
+    log.error(
+        "a message ends the workers that handle it; it will not be handled any more",
+        pipeline=pipeline,
+        producer=producer,
+        message_id=message_id,
+        deaths=deaths,
+        exit=exit_text(code),
+    )
+
+
+def _log_forgotten(forgotten: Collection[bytes]) -> None:
+    log.warning("too many messages are suspected of ending workers; the oldest are forgotten", messages=len(forgotten))

@@ -1,0 +1,56 @@
+"""Can the batches of a pipeline fill? Not when its sources let it hold fewer messages than a batch takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from broadway_py.log import logger
+from broadway_py.options import Batcher
+from broadway_py.producer import Producer
+
+__all__ = ["never_full", "warn_of_batches_that_never_fill"]
+
+log = logger("broadway_py.pipeline")
+
+
+def never_full(batchers: Mapping[str, Batcher], most_in_flight: int) -> list[str]:
+    """A sentence for each of *batchers* whose batches need more messages than the *most_in_flight* there can be.
+
+    A batch waits for messages that do not come before some are settled, and none is before the batch leaves: so it
+    leaves by time, with what there is. Batch sizes that a function decides are not judged.
+    """
+    sentences: list[str] = []
+    for name, options in batchers.items():
+        size = options.batch_size
+        if not isinstance(size, int) or size <= most_in_flight:
+            continue
+        rate = most_in_flight / options.batch_timeout
+        sentences.append(
+            f"batches of {name!r} never fill: batch_size is {size}, but the sources let this pipeline hold "
+            f"{most_in_flight} unsettled messages at most; batches of at most {most_in_flight} every "
+            f"{options.batch_timeout:g} s = at most {rate:g} msg/s per pipeline and process; raise the source's "
+            f"prefetch to {size} or more, or lower batch_size or batch_timeout"
+        )
+    return sentences
+
+
+def warn_of_batches_that_never_fill(
+    pipeline: str, producers: Sequence[Producer], batchers: Mapping[str, Batcher], capacity: int
+) -> None:
+    """Log a warning for each batcher whose batches never fill.
+
+    Args:
+        pipeline: its name.
+        producers: all that feed it; one that has no limit feeds without one.
+        batchers: all of them.
+        capacity: how many messages processors and batchers hold when they are full.
+    """
+    total = 0
+    for producer in producers:
+        share = -(-capacity // producer.concurrency)
+        most = producer.most_in_flight(share)
+        if most is None:
+            return
+        total += most * producer.concurrency
+    for sentence in never_full(batchers, total):
+        log.warning(sentence, pipeline=pipeline)

@@ -1,0 +1,13 @@
+"""Messages from an SQS queue. Needs aiobotocore: ``pip install 'broadway-py[sqs]'``."""
+
+from __future__ import annotations
+
+try:
+    import aiobotocore as _aiobotocore  # noqa: F401  # only to say what to install when it is missing
+except ImportError as missing:
+    raise ImportError("the sqs producer needs aiobotocore: pip install 'broadway-py[sqs]'") from missing
+
+from broadway_py.producers.sqs.options import SQSOptions
+from broadway_py.producers.sqs.producer import SQSProducer
+
+__all__ = ["SQSOptions", "SQSProducer"]

@@ -1,0 +1,258 @@
+"""Requests to SQS: two connection pools, credentials that can be renewed, and a count of what they cost."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import aiobotocore
+from aiobotocore.config import AioConfig
+from aiobotocore.session import AioSession
+from botocore.exceptions import BotoCoreError
+
+from broadway_py._core.costs import RequestCosts
+from broadway_py.clock import Clock
+from broadway_py.producers.sqs.delivery import asked_attributes, asked_message_attributes
+from broadway_py.producers.sqs.options import SQSOptions, is_url
+from broadway_py.producers.sqs.troubles import LIBRARY_ERRORS, Kind, Trouble, entry_kind, of_error
+
+__all__ = ["Client", "Facts"]
+
+T = TypeVar("T")
+
+#: Seconds for the first packet.
+_CONNECT_S: Final = 5.0
+#: Seconds for an answer, on top of what a receive waits for messages.
+_ANSWER_S: Final = 10.0
+#: Settlements side by side.
+_SETTLEMENTS: Final = 10
+#: Seconds between two attempts to read the credentials anew.
+_RENEW_S: Final = 5.0
+#: A receipt handle that no message has.
+_PROBE: Final = "permission-probe"
+_USER_AGENT: Final = f"broadway-py aiobotocore/{aiobotocore.__version__}"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of the queue after opening it."""
+
+    url: str
+    #: Seconds for which it hides what it hands out.
+    visibility_s: float
+    #: Whether SQS moves messages elsewhere after so many receives; None when we may not know.
+    has_redrive: bool | None
+    dead_letter_url: str | None
+
+
+@functools.cache
+def _loader() -> Any:
+    """AWS's description of SQS, read once: with it a further client costs 3 ms of the event loop instead of 80."""
+    return AioSession().get_component("data_loader")
+
+
+class _Generation:
+    """Two clients with the same credentials. It is closed once its last request has ended."""
+
+    def __init__(self, stack: AsyncExitStack, polls: Any, settlements: Any) -> None:
+        self.polls = polls
+        self.settlements = settlements
+        self.stack = stack
+        self.running = 0
+        self.is_old = False
+
+    async def leave(self) -> None:
+        self.running -= 1
+        if self.is_old and self.running == 0:
+            await self.stack.aclose()
+
+
+class Client:
+    """Every request of one copy. All of them raise :class:`Trouble`, and none is tried again here.
+
+    Receives have a connection pool of their own: an open long poll must never keep a delete waiting.
+    """
+
+    def __init__(self, options: SQSOptions, costs: RequestCosts, clock: Clock) -> None:
+        self._options = options
+        self._costs = costs
+        self._clock = clock
+        self._generation: _Generation | None = None
+        self._renewing = asyncio.Lock()
+        self._renewed_at = float("-inf")
+        self._receive: dict[str, Any] = {}
+
+    # --- opening and closing --------------------------------------------------------------------------------------
+
+    async def open(self) -> Facts:
+        """Make the clients and look at the queue: does it exist, and may we delete from it?"""
+        options = self._options
+        url = await self.connect()
+        dead_letter_url = None if options.dead_letter_queue is None else await self._url_of(options.dead_letter_queue)
+        facts = await self._facts(url, dead_letter_url)
+        self._receive = {"QueueUrl": url, "WaitTimeSeconds": int(options.wait_time_seconds)}
+        self._receive["MessageSystemAttributeNames"] = asked_attributes(options)
+        if wanted := asked_message_attributes(options):
+            self._receive["MessageAttributeNames"] = wanted
+        if options.visibility_timeout is not None:
+            self._receive["VisibilityTimeout"] = int(options.visibility_timeout)
+        if options.on_success.action == "ack":
+            # Nothing has this handle. What is asked is whether we would be allowed to: better now than after the work.
+            await self.delete(url, [_PROBE])
+        return facts
+
+    async def connect(self) -> str:
+        """Make the clients alone; the queue's URL."""
+        self._generation = await self._new_generation()
+        return await self._url_of(self._options.queue_url)
+
+    async def _url_of(self, queue: str) -> str:
+        if is_url(queue):
+            return queue
+        answer = await self._settlement("other", "GetQueueUrl", "get_queue_url", {"QueueName": queue})
+        return str(answer["QueueUrl"])
+
+    async def _facts(self, url: str, dead_letter_url: str | None) -> Facts:
+        asked = {"QueueUrl": url, "AttributeNames": ["VisibilityTimeout", "RedrivePolicy"]}
+        given = self._options.visibility_timeout
+        try:
+            answer = await self._settlement("other", "GetQueueAttributes", "get_queue_attributes", asked)
+        except Trouble as trouble:
+            if trouble.kind != "refused" or given is None:
+                raise
+            # Whoever sets visibility_timeout can do without this permission.
+            return Facts(url, given, None, dead_letter_url)
+        found: Mapping[str, str] = answer.get("Attributes", {})
+        visibility_s = float(found.get("VisibilityTimeout", 30)) if given is None else given
+        return Facts(url, visibility_s, bool(found.get("RedrivePolicy")), dead_letter_url)
+
+    async def close(self) -> None:
+        """Close every connection. Requests that still run end in trouble."""
+        generation, self._generation = self._generation, None
+        if generation is not None:
+            await generation.stack.aclose()
+
+    async def _new_generation(self) -> _Generation:
+        options = self._options
+        async with AsyncExitStack() as stack:
+            try:
+                session = AioSession(profile=options.profile)
+                session.register_component("data_loader", _loader())
+                polls = await stack.enter_async_context(
+                    self._made(session, options.max_polls, options.wait_time_seconds + _ANSWER_S)
+                )
+                settlements = await stack.enter_async_context(self._made(session, _SETTLEMENTS, _ANSWER_S))
+            except (BotoCoreError, OSError, ValueError) as error:
+                raise of_error(error, "the first request", options) from None
+            return _Generation(stack.pop_all(), polls, settlements)
+
+    def _made(self, session: AioSession, connections: int, answer_s: float) -> Any:
+        config = AioConfig(
+            # One try: how often and when is decided above, where it can be seen, and where it does not block.
+            retries={"total_max_attempts": 1, "mode": "standard"},
+            max_pool_connections=connections,
+            connect_timeout=_CONNECT_S,
+            read_timeout=answer_s,
+            warm_up_loader_caches=True,  # in a thread: reading the service's description blocks the loop otherwise
+            # A fifth of the processor time of a request: its parameters are ours, and so is the name it goes by.
+            parameter_validation=False,
+            user_agent=_USER_AGENT,
+        )
+        options = self._options
+        # Machines of AWS set AWS_REGION; this client library knows the other name alone.
+        region = options.region_name or session.get_config_variable("region") or os.environ.get("AWS_REGION")
+        return session.create_client("sqs", region_name=region, endpoint_url=options.endpoint, config=config)
+
+    # --- requests -------------------------------------------------------------------------------------------------
+
+    async def receive(self, count: int) -> list[dict[str, Any]]:
+        """Up to *count* messages as SQS describes them; waits for the first as long as the settings say."""
+        arguments = {**self._receive, "MaxNumberOfMessages": count}
+        answer = await self._request("receive", "ReceiveMessage", lambda made: made.polls.receive_message(**arguments))
+        messages: list[dict[str, Any]] = answer.get("Messages") or []
+        self._costs.received(len(messages))
+        return messages
+
+    async def delete(self, url: str, handles: Sequence[str]) -> dict[int, Kind]:
+        """Delete at most ten; by position, those that were not deleted and why."""
+        entries = [{"Id": str(number), "ReceiptHandle": handle} for number, handle in enumerate(handles)]
+        return await self._batch("delete", "DeleteMessage", "delete_message_batch", url, entries)
+
+    async def change_visibility(self, url: str, changes: Sequence[tuple[str, int]]) -> dict[int, Kind]:
+        """Hide at most ten for so many more seconds, or show them (0); by position, what did not work out and why."""
+        entries = [
+            {"Id": str(number), "ReceiptHandle": handle, "VisibilityTimeout": timeout}
+            for number, (handle, timeout) in enumerate(changes)
+        ]
+        return await self._batch(
+            "visibility", "ChangeMessageVisibility", "change_message_visibility_batch", url, entries
+        )
+
+    async def send(self, url: str, messages: Sequence[Mapping[str, Any]]) -> dict[int, Kind]:
+        """Send at most ten; by position, what was not sent and why."""
+        entries = [{"Id": str(number), **message} for number, message in enumerate(messages)]
+        return await self._batch("send", "SendMessage", "send_message_batch", url, entries)
+
+    async def _batch(
+        self, kind: str, action: str, method: str, url: str, entries: list[dict[str, Any]]
+    ) -> dict[int, Kind]:
+        self._costs.entries[kind] += len(entries)
+        answer = await self._settlement(kind, action, method, {"QueueUrl": url, "Entries": entries})
+        failed = {int(one["Id"]): entry_kind(one) for one in answer.get("Failed") or ()}
+        if len(failed) + len(answer.get("Successful") or ()) < len(entries):
+            # What an answer does not name was not done, as far as we know.
+            named = {int(one["Id"]) for one in answer.get("Successful") or ()}
+            failed.update((number, "away") for number in range(len(entries)) if number not in named | failed.keys())
+        return failed
+
+    async def _settlement(self, kind: str, action: str, method: str, arguments: Mapping[str, Any]) -> Any:
+        return await self._request(kind, action, lambda made: getattr(made.settlements, method)(**arguments))
+
+    async def _request(self, kind: str, action: str, call: Callable[[_Generation], Awaitable[T]]) -> T:
+        try:
+            return await self._counted(kind, action, call)
+        except Trouble as trouble:
+            if trouble.kind != "expired" or not await self._renew():
+                raise
+        return await self._counted(kind, action, call)
+
+    async def _counted(self, kind: str, action: str, call: Callable[[_Generation], Awaitable[T]]) -> T:
+        generation = self._generation
+        if generation is None:
+            raise Trouble("away", f"SQS queue {self._options.queue_name!r}: the producer is closed")
+        generation.running += 1
+        try:
+            answer = await call(generation)
+        except LIBRARY_ERRORS as error:
+            trouble = of_error(error, action, self._options)
+            self._costs.requests[kind, trouble.kind] += 1
+            raise trouble from None
+        except RuntimeError:
+            # aiohttp says so of a session that was closed under a request.
+            if self._generation is generation:
+                raise
+            raise Trouble("away", f"SQS queue {self._options.queue_name!r}: the producer is closed") from None
+        finally:
+            await generation.leave()
+        self._costs.requests[kind, "ok"] += 1
+        return answer
+
+    async def _renew(self) -> bool:
+        """Read the credentials anew, for whoever rotates them in a file; whether that was done just now."""
+        before = self._generation
+        async with self._renewing:
+            if self._generation is not before:
+                return self._generation is not None
+            if before is None or self._clock.monotonic() - self._renewed_at < _RENEW_S:
+                return False
+            self._renewed_at = self._clock.monotonic()
+            self._generation = await self._new_generation()
+            before.is_old = True
+            if before.running == 0:
+                await before.stack.aclose()
+            return True

@@ -1,0 +1,477 @@
+"""Settlement of what one copy has received: batches across everybody who settles, and what is held kept hidden."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from broadway_py.acknowledger import Acknowledger
+from broadway_py.clock import Clock, Timer
+from broadway_py.errors import SettleError
+from broadway_py.log import logger
+from broadway_py.message import Message, Outcome
+from broadway_py.producers.sqs.batches import MOST_ENTRIES, Batches, retry_delay
+from broadway_py.producers.sqs.client import Client, Facts
+from broadway_py.producers.sqs.delivery import Receipt, configured
+from broadway_py.producers.sqs.groups import Groups
+from broadway_py.producers.sqs.letters import death_letter, portions
+from broadway_py.producers.sqs.options import MOST_VISIBILITY, SQSOptions, Verdict
+from broadway_py.producers.sqs.tickets import Entry, Fate, Ticket
+from broadway_py.producers.sqs.troubles import Kind, Trouble
+from broadway_py.producers.sqs.visibility import Guard
+
+__all__ = ["Desk", "DeskWithDeadLetters"]
+
+log = logger("broadway_py.producers.sqs")
+
+#: How long a settlement is tried, in seconds, while others cannot have the message.
+_PATIENCE_S: Final = 60.0
+#: How long an extension that failed waits for its next try, in seconds.
+_EXTEND_AGAIN_S: Final = 1.0
+
+#: What one message of a FIFO group hands on: the next one of its group.
+Freed = Callable[[list[Message[Any]]], object]
+
+
+class Desk(Acknowledger):
+    """The acknowledger of every message that one copy receives, from opening it until nothing of it is held.
+
+    A receipt outlives a connection: after the copy has lost its source, what it handed over is still settled here.
+
+    Args:
+        client: makes the requests.
+        facts: of the queue.
+        options: the producer's settings.
+        clock: tells the time.
+        pipeline: its name, for dead letters.
+        freed: called with messages of FIFO groups that may start now.
+        refused: called, once, when AWS refuses a settlement.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        facts: Facts,
+        options: SQSOptions,
+        clock: Clock,
+        pipeline: str,
+        *,
+        freed: Freed,
+        refused: Callable[[Trouble], object],
+    ) -> None:
+        self._client = client
+        self._facts = facts
+        self._options = options
+        self._clock = clock
+        self._pipeline = pipeline
+        self._freed = freed
+        self._refused: Callable[[Trouble], object] | None = refused
+        self._deletes: Batches[Entry] = Batches()
+        self._changes: Batches[Entry] = Batches()
+        self._guard = Guard(facts.visibility_s)
+        #: Messages of FIFO groups that wait for one of their group.
+        self.groups: Groups[Message[Any]] = Groups()
+        # Received, and no settlement asked for; in order.
+        self._held: dict[Receipt, None] = {}
+        # Handed over, and no settlement asked for.
+        self._at_work = 0
+        # Calls that wait for a settlement; and whether, the last time that one waited for company, nobody came.
+        self._callers = 0
+        self._is_alone = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: Timer | None = None
+        self._timer_at = math.inf
+        self._closed = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of queue {self._options.queue_name!r}, {len(self._held)} held>"
+
+    # --- what comes in --------------------------------------------------------------------------------------------
+
+    @property
+    def at_work(self) -> bool:
+        """Whether messages are in the pipeline for which no settlement was asked yet."""
+        return self._at_work > 0
+
+    def hold(self, receipts: list[Receipt]) -> None:
+        """Keep *receipts*, which one receive brought, hidden from others until they are settled."""
+        self._held.update(dict.fromkeys(receipts))
+        self._guard.hold(receipts)
+        self._idle.clear()
+        self._arm()
+
+    def handed_over(self, count: int) -> None:
+        """So many messages more are in the pipeline: a batch that is not full may wait for them."""
+        self._at_work += count
+
+    def leave(self, receipts: Iterable[Receipt]) -> None:
+        """Do nothing more about *receipts*: they come again when their visibility ends."""
+        for receipt in receipts:
+            receipt.guarded = False
+            self._held.pop(receipt, None)
+        self._look_whether_idle()
+
+    def give_back(self, receipts: Sequence[Receipt]) -> None:
+        """Show *receipts* to others at once: nobody has begun with them. Does not wait."""
+        self._change_together(receipts, 0, None)
+
+    # --- the acknowledger -----------------------------------------------------------------------------------------
+
+    async def ack(self, ref: Hashable, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]) -> None:
+        """Delete, show again, or leave, as ``on_success`` and ``on_failure`` say; returns when SQS has confirmed it.
+
+        Raises:
+            SettleError: those that SQS did not settle, with the reasons.
+        """
+        said = [(message, message.acknowledgement.data.on_success) for message in successful]
+        said += [(message, message.acknowledgement.data.on_failure) for message in failed]
+        await self._settle(said)
+
+    async def release(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
+        """Show *messages* to others at once. SQS has counted the receive all the same. Raises as :meth:`ack` does."""
+        at_once = Verdict("nack", 0)
+        await self._settle([(message, at_once) for message in messages])
+
+    async def retry(self, ref: Hashable, messages_and_delays: Sequence[tuple[Message[Any], float]]) -> None:
+        """Show each to others after its delay, to the second. Raises as :meth:`ack` does."""
+        await self._settle([(message, Verdict("nack", math.ceil(delay))) for message, delay in messages_and_delays])
+
+    def configure(self, ref: Hashable, data: Any, options: Mapping[str, Any]) -> Receipt:
+        """``configure_ack(on_success=…, on_failure=…)``."""
+        return configured(data, options, has_dead_letters=self._facts.dead_letter_url is not None)
+
+    def outcome_of_failed(self, data: Any) -> Outcome:
+        """As ``on_failure`` says: what is not deleted comes again."""
+        outcomes: dict[str, Outcome] = {"ack": "dropped", "dead_letter": "dead_lettered"}
+        return outcomes.get(data.on_failure.action, "retried")
+
+    async def _settle(self, said: Sequence[tuple[Message[Any], Verdict]]) -> None:
+        self._callers += 1
+        if self._callers > 1:
+            self._is_alone = False
+        try:
+            await self._settle_now(said)
+        finally:
+            self._callers -= 1
+
+    async def _settle_now(self, said: Sequence[tuple[Message[Any], Verdict]]) -> None:
+        ticket = Ticket()
+        letters: list[Message[Any]] = []
+        for message, verdict in said:
+            receipt: Receipt = message.acknowledgement.data
+            ticket.enter()
+            if self._closed:
+                ticket.leave(receipt, "closed")
+                continue
+            self._at_work -= 1
+            if verdict.action == "dead_letter":
+                letters.append(message)
+            else:
+                self._say(receipt, verdict, ticket)
+        self._tick()
+        if letters:
+            await self._bury(letters, ticket)
+        await ticket.wait()
+        if ticket.lost:
+            unsettled = [message for message, _ in said if message.acknowledgement.data in ticket.lost]
+            raise SettleError(ticket.sentence(self._options.queue_name, len(said)), unsettled=unsettled)
+
+    def _say(self, receipt: Receipt, verdict: Verdict, ticket: Ticket) -> None:
+        if verdict.action == "ack":
+            self._held.pop(receipt, None)
+            self._deletes.add(self._entry(receipt, None, ticket), self._clock.monotonic())
+        elif verdict.action == "noop":
+            self._fall_back(receipt)
+            ticket.leave(receipt)
+        else:
+            self._change_together([receipt, *self._rest_of(receipt)], verdict.delay, ticket)
+
+    def _entry(self, receipt: Receipt, timeout: int | None, ticket: Ticket | None) -> Entry:
+        # While others cannot have the message; but one whose time is nearly over is tried, too.
+        now = self._clock.monotonic()
+        until = min(now + _PATIENCE_S, max(receipt.visible_until, now + 1.0))
+        return Entry(receipt, timeout, ticket, until)
+
+    # --- groups ---------------------------------------------------------------------------------------------------
+
+    def _rest_of(self, receipt: Receipt) -> list[Receipt]:
+        """Those that waited for *receipt*, and go where it goes."""
+        if receipt.group is None:
+            return []
+        return [message.acknowledgement.data for message in self.groups.failed(receipt.group)]
+
+    def _fall_back(self, receipt: Receipt) -> None:
+        """*receipt* comes again when its visibility ends; so must the rest of its group, not sooner."""
+        rest = self._rest_of(receipt)
+        self.leave([receipt])
+        if rest and not self._closed:  # closing has given back all that was held
+            left_s = max(0.0, receipt.visible_until - self._clock.monotonic())
+            self._change_together(rest, math.ceil(left_s), None)
+
+    def _next_of(self, receipt: Receipt) -> None:
+        if receipt.group is not None and (following := self.groups.done(receipt.group)) is not None:
+            self._freed([following])
+
+    def _change_together(self, receipts: Sequence[Receipt], timeout: int, ticket: Ticket | None) -> None:
+        """Change the visibility of *receipts*; the *ticket* is the first one's. Those of a group leave in one batch."""
+        now = self._clock.monotonic()
+        entries = []
+        for position, receipt in enumerate(receipts):
+            receipt.guarded = False
+            self._held.pop(receipt, None)
+            most = math.floor(receipt.received_at + MOST_VISIBILITY - now)
+            entries.append(self._entry(receipt, max(0, min(timeout, most)), ticket if position == 0 else None))
+        if len(entries) == 1:
+            self._changes.add(entries[0], now)
+        else:
+            for start in range(0, len(entries), MOST_ENTRIES):
+                self._begin(self._send(entries[start : start + MOST_ENTRIES]), "sqs-settle")
+        self._arm()
+
+    # --- dead letters ---------------------------------------------------------------------------------------------
+
+    async def _bury(self, messages: Sequence[Message[Any]], ticket: Ticket) -> None:
+        """Send *messages* to the dead letter queue, then delete those that it has."""
+        url = self._facts.dead_letter_url or ""
+        died_at = self._clock.wall()
+        written = [
+            death_letter(
+                message,
+                queue=self._options.queue_name,
+                pipeline=self._pipeline,
+                died_at=died_at,
+                is_fifo=url.endswith(".fifo"),
+            )
+            for message in messages
+        ]
+        sending = {
+            self._begin(self._bury_portion(url, [(messages[at], written[at]) for at in positions], ticket), "sqs-bury")
+            for positions in portions(written)
+        }
+        # They go on when the caller is cancelled: what is sent must be deleted, too.
+        await asyncio.wait(sending)
+
+    async def _bury_portion(
+        self, url: str, portion: Sequence[tuple[Message[Any], dict[str, Any]]], ticket: Ticket
+    ) -> None:
+        left = list(portion)
+        tries = 0
+        until = self._clock.monotonic() + _PATIENCE_S
+        try:
+            while left:
+                tries += 1
+                failed = await self._sent(url, [letter for _, letter in left])
+                for position, (message, _) in enumerate(left):
+                    if position not in failed:
+                        self._say(message.acknowledgement.data, Verdict("ack"), ticket)
+                self._tick()
+                left = [left[position] for position in sorted(failed)]
+                now = self._clock.monotonic()
+                delays = [retry_delay(kind, tries, now, until, random.random()) for kind in failed.values()]
+                if None in delays:
+                    break
+                if left:
+                    await self._clock.sleep(max(delay for delay in delays if delay is not None))
+        finally:
+            for message, _ in left:
+                receipt: Receipt = message.acknowledgement.data
+                self._fall_back(receipt)
+                ticket.leave(receipt, "unsent")
+
+    async def _sent(self, url: str, letters: Sequence[Mapping[str, Any]]) -> Mapping[int, Kind]:
+        try:
+            return await self._client.send(url, letters)
+        except Trouble as trouble:
+            log.warning("dead letters cannot be sent; they stay in their queue", reason=str(trouble))
+            return dict.fromkeys(range(len(letters)), trouble.kind)
+
+    # --- requests -------------------------------------------------------------------------------------------------
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._timer_at = math.inf
+        due = self._deletes.next_due()
+        if due is not None and due <= self._clock.monotonic():
+            # A lone processor cannot come with more before it was answered: it need not wait the next time.
+            self._is_alone = self._callers == 1
+        self._tick()
+
+    def _tick(self) -> None:
+        """Send what is due, and see when something will be."""
+        now = self._clock.monotonic()
+        # When nothing else is at work, nobody can come to fill the batch.
+        flush = self._at_work <= 0 or self._is_alone or self._closed
+        for batch in (*self._deletes.due(now, flush=flush), *self._changes.due(now, flush=flush)):
+            self._begin(self._send(batch), "sqs-settle")
+        self._extend(now)
+        self._arm()
+
+    def _arm(self) -> None:
+        moments = (self._deletes.next_due(), self._changes.next_due(), self._guard.next_due())
+        due = min((moment for moment in moments if moment is not None), default=math.inf)
+        if due < self._timer_at:
+            # A timer that rings too early costs less than a new one for each batch.
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = due
+            self._timer = self._clock.call_at(due, self._ring)
+
+    def _begin(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a settlement has crashed", exc_info=error)
+        self._look_whether_idle()
+
+    async def _send(self, batch: Sequence[Entry]) -> None:
+        """One request, and what follows for each of its entries. All of *batch* are of one kind."""
+        failed: Mapping[int, Fate] = dict.fromkeys(range(len(batch)), "closed")
+        trouble: Trouble | None = None
+        try:
+            failed = await self._asked(batch)
+        except Trouble as caught:
+            trouble = caught
+            failed = dict.fromkeys(range(len(batch)), caught.kind)
+        finally:
+            # Also when this task is cancelled: whoever waits must hear of it.
+            spread = random.random()
+            for position, entry in enumerate(batch):
+                self._conclude(entry, failed.get(position), spread)
+            self._arm()
+        if "refused" in failed.values():
+            self._report_refusal(trouble)
+
+    async def _asked(self, batch: Sequence[Entry]) -> Mapping[int, Kind]:
+        url = self._facts.url
+        if batch[0].timeout is None:
+            return await self._client.delete(url, [entry.receipt.handle for entry in batch])
+        return await self._client.change_visibility(
+            url, [(entry.receipt.handle, entry.timeout or 0) for entry in batch]
+        )
+
+    def _conclude(self, entry: Entry, why: Fate | None, spread: float) -> None:
+        """*spread*, 0 to 1, is the jitter of the whole batch: what failed together is tried again together."""
+        receipt = entry.receipt
+        if why is not None and not self._closed:
+            entry.tries += 1
+            now = self._clock.monotonic()
+            delay = retry_delay(why, entry.tries, now, entry.give_up_at, spread)
+            if delay is not None:
+                (self._deletes if entry.timeout is None else self._changes).again(entry, now + delay)
+                return
+        receipt.guarded = False
+        if entry.timeout is None:
+            if why is None:
+                self._next_of(receipt)
+            else:
+                self._fall_back(receipt)
+        entry.end(why)
+
+    def _report_refusal(self, trouble: Trouble | None) -> None:
+        if self._refused is None:
+            return
+        refused, self._refused = self._refused, None
+        queue = self._options.queue_name
+        refused(
+            trouble
+            or Trouble(
+                "refused",
+                f"SQS queue {queue!r}: AWS refused to settle messages; "
+                "allow sqs:DeleteMessage and sqs:ChangeMessageVisibility",
+            )
+        )
+
+    # --- visibility -----------------------------------------------------------------------------------------------
+
+    def _extend(self, now: float) -> None:
+        if self._closed:
+            return
+        extend, over = self._guard.due(now)
+        for receipt in over:
+            log.warning(
+                "a message was held for as long as SQS allows; others may get it now",
+                queue=self._options.queue_name,
+                message_id=receipt.message_id,
+            )
+        for start in range(0, len(extend), MOST_ENTRIES):
+            self._begin(self._extend_batch(extend[start : start + MOST_ENTRIES]), "sqs-extend")
+
+    async def _extend_batch(self, batch: Sequence[tuple[Receipt, int]]) -> None:
+        asked_at = self._clock.monotonic()
+        try:
+            failed: Mapping[int, Kind] = await self._client.change_visibility(
+                self._facts.url, [(receipt.handle, timeout) for receipt, timeout in batch]
+            )
+        except Trouble as trouble:
+            failed = dict.fromkeys(range(len(batch)), trouble.kind)
+            if trouble.kind == "refused":
+                self._report_refusal(trouble)
+        again = []
+        for position, (receipt, _) in enumerate(batch):
+            if failed.get(position) in ("away", "busy", "expired"):
+                again.append(receipt)
+            elif position in failed:
+                receipt.guarded = False
+                if receipt not in self._held:
+                    continue  # it was deleted meanwhile
+                log.warning(
+                    "a message could not be kept from others and may be handled twice",
+                    queue=self._options.queue_name,
+                    message_id=receipt.message_id,
+                    trouble=failed[position],
+                )
+        self._guard.extended([pair for position, pair in enumerate(batch) if position not in failed], asked_at)
+        self._guard.again(again, self._clock.monotonic() + _EXTEND_AGAIN_S)
+        self._arm()
+
+    # --- the end --------------------------------------------------------------------------------------------------
+
+    def _look_whether_idle(self) -> None:
+        if not (self._held or self._tasks or len(self._deletes) or len(self._changes)):
+            self._idle.set()
+
+    async def until_idle(self) -> None:
+        """Wait until nothing is held, and everything that was said has reached SQS or was given up."""
+        self._look_whether_idle()
+        await self._idle.wait()
+
+    async def close(self, seconds: float) -> None:
+        """Give back what is held, and settle nothing more; in so many seconds at most."""
+        if self._closed:
+            return
+        self.give_back(list(self._held))
+        self._closed = True
+        for batches in (self._deletes, self._changes):
+            for batch in batches.due(math.inf, flush=True):
+                self._begin(self._send(batch), "sqs-settle")
+        try:
+            async with self._clock.timeout(seconds):
+                while self._tasks:
+                    await asyncio.wait(self._tasks)
+        except TimeoutError:
+            log.warning("the last settlements did not reach SQS in time", queue=self._options.queue_name)
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+            for task in self._tasks:
+                task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+
+class DeskWithDeadLetters(Desk):
+    """The same, where a dead letter queue is set."""
+
+    async def dead_letter(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
+        """Send to the dead letter queue, then delete. Raises as ``ack`` does."""
+        await self._settle([(message, Verdict("dead_letter")) for message in messages])

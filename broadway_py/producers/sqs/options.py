@@ -1,0 +1,251 @@
+"""The settings of an SQS producer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Final, Literal, NamedTuple, Self, get_args
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from broadway_py.errors import did_you_mean
+from broadway_py.options import Duration, Options, PositiveInt
+
+__all__ = [
+    "MOST_VISIBILITY",
+    "OUR_NAMES",
+    "AttributeName",
+    "SQSOptions",
+    "Verdict",
+    "is_url",
+    "read_verdict",
+    "wire_name",
+]
+
+#: Seconds after which SQS takes a message back, whatever was asked for: 12 hours from its receipt.
+MOST_VISIBILITY: Final = 43_200
+
+AttributeName = Literal[
+    "sender_id",
+    "sent_timestamp",
+    "approximate_receive_count",
+    "approximate_first_receive_timestamp",
+    "sequence_number",
+    "message_deduplication_id",
+    "message_group_id",
+    "aws_trace_header",
+]
+
+_ATTRIBUTES: Final[tuple[str, ...]] = get_args(AttributeName)
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,80}|[A-Za-z0-9_-]{1,75}\.fifo")
+_ACTIONS: Final = ("ack", "noop", "nack", "dead_letter")
+_SECONDS: Final = TypeAdapter(Annotated[Duration, Field(ge=0, le=MOST_VISIBILITY)])
+
+
+class Verdict(NamedTuple):
+    """What happens to a message at the queue; *delay* is for ``nack``, in whole seconds."""
+
+    action: Literal["ack", "noop", "nack", "dead_letter"]
+    delay: int = 0
+
+
+def read_verdict(value: object) -> Verdict:
+    """``"ack"``, ``"noop"``, ``"nack"``, ``("nack", 30)`` or ``"dead_letter"``.
+
+    Raises:
+        ValueError: it is none of these, or the delay is not from 0 to 43200 seconds.
+    """
+    if isinstance(value, Verdict):
+        return value
+    if isinstance(value, str) and value in _ACTIONS:
+        return Verdict(value)  # type: ignore[arg-type]  # mypy does not narrow by `in`
+    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2 and value[0] == "nack":
+        try:
+            delay = _SECONDS.validate_python(value[1])
+        except ValidationError:
+            raise ValueError("expected a delay from 0 to 43200 seconds after nack") from None
+        return Verdict("nack", round(delay))
+    raise ValueError("expected ack, noop, nack, [nack, seconds] or dead_letter")
+
+
+def _whole(value: float) -> float:
+    if not value.is_integer():
+        raise ValueError("expected whole seconds: SQS knows no others")
+    return value
+
+
+def _attribute_names(value: object) -> object:
+    if value is None or value == "all":
+        return value
+    for name in _listed(value, f"expected 'all' or a list of names out of {', '.join(_ATTRIBUTES)}"):
+        if name not in _ATTRIBUTES:
+            hint = did_you_mean(name, _ATTRIBUTES) if isinstance(name, str) else ""
+            raise ValueError(f"no such attribute: {name!r}; known here: {', '.join(_ATTRIBUTES)}{hint}")
+    return value
+
+
+def _message_attribute_names(value: object) -> object:
+    if value is None or value == "all":
+        return value
+    for name in _listed(value, "expected 'all' or a list of names"):
+        if not isinstance(name, str) or not name:
+            raise ValueError("expected names that are non-empty text")
+    return value
+
+
+def _listed(value: object, expected: str) -> Sequence[object]:
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return value
+    raise ValueError(expected)
+
+
+WholeSeconds = Annotated[Duration, AfterValidator(_whole)]
+OnSettled = Annotated[Verdict, BeforeValidator(read_verdict)]
+
+
+class SQSOptions(Options):
+    """Everything that can be set of an :class:`SQSProducer`.
+
+    Credentials are no settings: they are found the way every AWS program finds them (environment, profile, web
+    identity, the role of the machine).
+    """
+
+    #: The queue's URL, or its name in the account that the credentials belong to.
+    queue_url: Annotated[str, Field(strict=True)]
+    #: Such as eu-central-1. None: out of the queue's URL, else as AWS programs find it (AWS_REGION, profile).
+    region: str | None = None
+    #: Where SQS answers, if not at AWS: LocalStack, a VPC endpoint. None: AWS, or the host in a URL that is not of AWS.
+    endpoint_url: str | None = Field(None, repr=False)
+    #: A profile of the AWS config files, which may name a role to assume. None: AWS_PROFILE, or none.
+    profile: str | None = None
+    #: The producer's name in metrics, logs and ``message.producer``. None: the pipeline gives it one.
+    name: str | None = None
+    #: How many copies read the queue, each with receives and settlements of its own; max_polls is the cheaper way.
+    concurrency: PositiveInt = 1
+    #: The most messages of one receive: 1 to 10.
+    max_number_of_messages: Annotated[int, Field(ge=1, le=10, strict=True)] = 10
+    #: Seconds that a receive waits for the first message: 0 to 20. A stop waits as long for that of an idle queue.
+    wait_time_seconds: Annotated[WholeSeconds, Field(ge=0, le=20)] = 20.0
+    #: The most receives side by side, for each copy; so many run only while they find messages.
+    max_polls: Annotated[int, Field(ge=1, le=100, strict=True)] = 10
+    #: Seconds for which a message is hidden from others: 0 to 43200. None: as the queue says. It is no limit for a
+    #: handler: what is held is extended in time, up to the 12 hours of SQS.
+    visibility_timeout: Annotated[WholeSeconds, Field(ge=0, le=MOST_VISIBILITY)] | None = None
+    #: Least seconds from the start of a receive that found nothing to the next one: what an idle queue costs when
+    #: wait_time_seconds is less than this.
+    receive_interval: Annotated[Duration, Field(ge=0)] = 1.0
+    #: Attributes that SQS keeps of each message, to be found in ``message.metadata["attributes"]``; "all" for all.
+    attribute_names: Annotated[tuple[AttributeName, ...] | Literal["all"] | None, BeforeValidator(_attribute_names)] = (
+        None
+    )
+    #: Attributes that the sender gave, to be found in ``message.metadata["message_attributes"]``; "all" for all; "x.*"
+    #: for all that begin so.
+    message_attribute_names: Annotated[
+        tuple[str, ...] | Literal["all"] | None, BeforeValidator(_message_attribute_names)
+    ] = None
+    #: What becomes of a message that was handled: ack (deleted), noop (it comes again when its visibility ends), nack
+    #: (it comes again at once; [nack, seconds]: after so long). ``message.configure_ack(on_success=…)`` changes it.
+    on_success: OnSettled = Field("ack", validate_default=True)
+    #: What becomes of a message that failed, where the failure policy does not decide: as on_success, or dead_letter.
+    #: ``message.configure_ack(on_failure=…)`` changes it for one.
+    on_failure: OnSettled = Field("noop", validate_default=True)
+    #: URL or name of the queue that dead letters are sent to before they are deleted here. None: failed messages stay,
+    #: and the redrive policy of the queue (if it has one) moves them after so many receives.
+    dead_letter_queue: Annotated[str, Field(strict=True)] | None = None
+
+    @field_validator("queue_url", "dead_letter_queue")
+    @classmethod
+    def _names_a_queue(cls, value: str | None) -> str | None:
+        if value is None or _NAME.fullmatch(value):
+            return value
+        parts = _split(value)
+        if parts is None or parts.username is not None or not parts.path.strip("/"):
+            raise ValueError(
+                "expected the URL of a queue, such as https://sqs.eu-central-1.amazonaws.com/123456789012/orders, "
+                "or its name"
+            )
+        return value
+
+    @field_validator("endpoint_url")
+    @classmethod
+    def _is_http(cls, value: str | None) -> str | None:
+        # What came is not shown: it may hold a password.
+        if value is not None and ((parts := _split(value)) is None or parts.username is not None):
+            raise ValueError("expected http://host:port or https://host, without user and password")
+        return value
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.on_success.action == "dead_letter":
+            raise ValueError("on_success cannot be dead_letter: expected ack, noop, nack or [nack, seconds]")
+        if self.on_failure.action == "dead_letter" and self.dead_letter_queue is None:
+            raise ValueError("on_failure: dead_letter needs dead_letter_queue: name the queue, or leave on_failure out")
+        if self.dead_letter_queue is not None and self.dead_letter_queue == self.queue_url:
+            raise ValueError("dead_letter_queue is the queue itself: its dead letters would come again for ever")
+        return self
+
+    @property
+    def is_fifo(self) -> bool:
+        """Whether the queue keeps the order within each message group."""
+        return self.queue_url.endswith(".fifo")
+
+    @property
+    def queue_name(self) -> str:
+        """The name alone, for texts."""
+        return self.queue_url.rstrip("/").rpartition("/")[2]
+
+    @property
+    def endpoint(self) -> str | None:
+        """Where requests go, if not to where AWS says."""
+        if self.endpoint_url is not None or not is_url(self.queue_url):
+            return self.endpoint_url
+        parts = urlsplit(self.queue_url)
+        return None if _of_aws(parts.hostname or "") else f"{parts.scheme}://{parts.netloc}"
+
+    @property
+    def region_name(self) -> str | None:
+        """The region, as far as the settings tell it."""
+        if self.region is not None or not is_url(self.queue_url):
+            return self.region
+        found = re.fullmatch(r"(?:sqs\.)?([a-z0-9-]+)(?:\.queue)?\.amazonaws\.com(?:\.cn)?", _host(self.queue_url))
+        return None if found is None or found[1] == "queue" else found[1]
+
+
+def is_url(queue: str) -> bool:
+    """Whether *queue* is a URL; else it is a name."""
+    return "://" in queue
+
+
+def wire_name(name: str) -> str:
+    """``message_group_id`` -> ``MessageGroupId``, as SQS says."""
+    return {"aws_trace_header": "AWSTraceHeader"}.get(name, "".join(part.capitalize() for part in name.split("_")))
+
+
+#: The other way round.
+OUR_NAMES: Final[Mapping[str, str]] = {wire_name(name): name for name in _ATTRIBUTES}
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).hostname or ""
+
+
+def _of_aws(host: str) -> bool:
+    return host.endswith((".amazonaws.com", ".amazonaws.com.cn", ".api.aws"))
+
+
+def _split(url: str) -> Any:
+    try:
+        parts = urlsplit(url)
+        complete = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return None
+    return parts if complete else None

@@ -1,0 +1,134 @@
+"""The producer that users name."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from broadway_py.message import Message
+from broadway_py.producer import Producer
+from broadway_py.producers.sqs.options import SQSOptions
+from broadway_py.producers.sqs.quiet import hush
+from broadway_py.producers.sqs.session import Session
+
+__all__ = ["SQSProducer"]
+
+
+class SQSProducer(Producer):
+    """Receives from an SQS queue, standard or FIFO.
+
+    ::
+
+        SQSProducer("orders", region="eu-central-1", dead_letter_queue="orders-dead")
+
+    ``message.data`` is the body as bytes (UTF-8). ``message.metadata`` holds ``message_id``, ``receipt_handle``,
+    ``md5_of_body``, ``queue``, ``redelivered``, ``attributes`` and ``message_attributes`` (those that were asked for),
+    and on FIFO queues ``message_group_id``. ``message.attempt`` is SQS's own count of receives.
+
+    On a FIFO queue one message of a group is in the pipeline at a time: the next one comes when it is deleted, and when
+    it fails the others of its group go back with it.
+
+    Args:
+        queue_url: the queue's URL, or its name.
+        region: such as ``eu-central-1``; out of the URL, or as AWS programs find it, when left out.
+        endpoint_url: where SQS answers, if not at AWS.
+        settings: any other field of :class:`SQSOptions`.
+
+    Raises:
+        OptionsError: a setting is wrong or unknown.
+    """
+
+    def __init__(
+        self,
+        queue_url: str | None = None,
+        region: str | None = None,
+        endpoint_url: str | None = None,
+        **settings: Any,
+    ) -> None:
+        given = {"queue_url": queue_url, "region": region, "endpoint_url": endpoint_url}
+        settings.update((name, value) for name, value in given.items() if value is not None)
+        self.options = SQSOptions(**settings)
+        self.name = self.options.name
+        self.concurrency = self.options.concurrency
+        self._session: Session | None = None
+        # Of all copies: sessions that have lost their source, and still settle what they handed over.
+        self._retiring: set[asyncio.Task[None]] = set()
+
+    async def open(self) -> None:
+        """Find the queue, and see whether we may delete from it.
+
+        Raises:
+            SourceRefused: no credentials, or not the permission.
+            ProducerError: SQS or the queue is away.
+        """
+        hush()
+        self._session = Session(
+            self.options,
+            self.clock,
+            pipeline=self.pipeline,
+            producer=self.name or "sqs",
+            capacity=self.capacity,
+            lost=self.lost,
+        )
+        await self._session.open()
+
+    async def handle_demand(self, demand: int) -> Sequence[Message[bytes]]:
+        """Return what has come, at most *demand*; wait for the first message.
+
+        Raises:
+            ProducerError: SQS or the queue is away.
+        """
+        return await self._opened().take(demand)
+
+    def begin_draining(self) -> None:
+        """Also ends a waiting :meth:`handle_demand`, and gives back what nobody took."""
+        super().begin_draining()
+        if self._session is not None:
+            self._session.stop()
+
+    async def pause(self) -> None:
+        """Receive nothing more, and give back what was not handed over."""
+        self._opened().pause()
+
+    async def resume(self) -> None:
+        """Receive again."""
+        self._opened().resume()
+
+    async def prepare_for_draining(self) -> None:
+        """Receive nothing more; while no message is at work, also wait for the receives that are under way.
+
+        An idle queue keeps one open for up to ``wait_time_seconds``. Were it cut off, SQS could still answer it with
+        messages, which nobody would see until their visibility ends.
+        """
+        if self._session is not None:
+            self._session.stop()
+            await self._session.until_polls_end()
+
+    async def close(self) -> None:
+        """Give back what is left and end every connection, in a few seconds at most.
+
+        After a loss this returns at once: a task goes on to settle what was handed over, until nothing of it is left.
+        """
+        session, self._session = self._session, None
+        if session is None:
+            return
+        if session.trouble is not None and not self.draining.is_set():
+            task = asyncio.get_running_loop().create_task(session.retire(), name="sqs-retire")
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+            return
+        await session.close()
+        if self.draining.is_set() and self._retiring:
+            await self._end_retiring()
+
+    async def _end_retiring(self) -> None:
+        # Everything has an outcome by now; what they still wait for are receives that nobody answers.
+        for task in self._retiring:
+            task.cancel()
+        await asyncio.wait(self._retiring)
+
+    def _opened(self) -> Session:
+        if self._session is None:
+            raise RuntimeError(f"{self!r} is a description: the pipeline opens a copy of it")
+        return self._session

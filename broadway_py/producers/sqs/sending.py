@@ -1,0 +1,62 @@
+"""Putting bodies into a queue: for ``broadway send``."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from broadway_py._core.costs import RequestCosts
+from broadway_py.clock import SYSTEM_CLOCK
+from broadway_py.errors import ProducerError
+from broadway_py.producers.sqs.client import Client
+from broadway_py.producers.sqs.letters import portions
+from broadway_py.producers.sqs.options import SQSOptions
+from broadway_py.producers.sqs.troubles import Kind
+
+__all__ = ["sending"]
+
+
+@asynccontextmanager
+async def sending(options: SQSOptions) -> AsyncIterator[Callable[[Sequence[bytes]], Awaitable[None]]]:
+    """``await put(bodies)`` returns once SQS has confirmed them all. On a FIFO queue each is a group of its own.
+
+    Raises:
+        ProducerError: SQS, or the queue, is away, or did not take a body.
+    """
+    client = Client(options, RequestCosts(), SYSTEM_CLOCK)
+    try:
+        url = await client.connect()
+
+        async def put(bodies: Sequence[bytes]) -> None:
+            entries = [_entry(body, options) for body in bodies]
+            try:
+                # TaskGroup: if one is refused, none goes on after the error is reported.
+                async with asyncio.TaskGroup() as tasks:
+                    for positions in portions(entries):
+                        tasks.create_task(_send(client, url, [entries[at] for at in positions], options))
+            except* ProducerError as failed:
+                raise failed.exceptions[0] from None
+
+        yield put
+    finally:
+        await client.close()
+
+
+async def _send(client: Client, url: str, entries: Sequence[dict[str, Any]], options: SQSOptions) -> None:
+    failed: dict[int, Kind] = await client.send(url, entries)
+    if failed:
+        kinds = ", ".join(sorted(set(failed.values())))
+        raise ProducerError(
+            f"SQS queue {options.queue_name!r} did not take {len(failed)} of {len(entries)} messages ({kinds}); "
+            "a body must be text that SQS allows, and no longer than the queue takes"
+        )
+
+
+def _entry(body: bytes, options: SQSOptions) -> dict[str, Any]:
+    entry: dict[str, Any] = {"MessageBody": body.decode(), "MessageAttributes": {}}
+    if options.is_fifo:
+        entry["MessageGroupId"] = entry["MessageDeduplicationId"] = uuid.uuid4().hex
+    return entry

@@ -1,0 +1,313 @@
+"""One opened copy: its receives, what they brought and nobody took yet, and the way to the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from broadway_py import telemetry
+from broadway_py._core.costs import costs_of
+from broadway_py.clock import Clock
+from broadway_py.errors import ProducerError
+from broadway_py.log import logger
+from broadway_py.message import Message
+from broadway_py.producers.sqs.client import Client, Facts
+from broadway_py.producers.sqs.delivery import Receipt, is_intact, to_message
+from broadway_py.producers.sqs.desk import Desk, DeskWithDeadLetters
+from broadway_py.producers.sqs.options import SQSOptions
+from broadway_py.producers.sqs.polls import PollPlan
+from broadway_py.producers.sqs.troubles import Trouble
+from broadway_py.stage.wake import Wake
+
+__all__ = ["Session"]
+
+log = logger("broadway_py.producers.sqs")
+
+#: With less room than this in the pipeline, a receive asks for no more than it has demand for.
+_SPARE_FROM: Final = 20
+#: Seconds that closing waits for receives under way, and then for the last settlements. The pipeline gives it 5.
+_LAST_POLLS_S: Final = 3.0
+_LAST_SETTLEMENTS_S: Final = 1.5
+
+RECEIVE: Final = "broadway.sqs.receive_messages"
+
+
+class Session:
+    """From opening a copy to its end.
+
+    Args:
+        options: the producer's settings.
+        clock: tells the time.
+        pipeline: name of the pipeline.
+        producer: name of the producer.
+        capacity: how many messages the pipeline can hold.
+        lost: called once, when the source is away.
+    """
+
+    def __init__(
+        self,
+        options: SQSOptions,
+        clock: Clock,
+        *,
+        pipeline: str,
+        producer: str,
+        capacity: int,
+        lost: Callable[[ProducerError], None],
+    ) -> None:
+        self._options = options
+        self._clock = clock
+        self._about = {"pipeline": pipeline, "producer": producer}
+        self._lost = lost
+        self._client = Client(options, costs_of(pipeline, producer), clock)
+        self._plan = PollPlan(
+            batch=options.max_number_of_messages,
+            most=options.max_polls,
+            interval_s=options.receive_interval,
+            may_spare=capacity >= _SPARE_FROM,
+        )
+        self._desk: Desk | None = None
+        self._facts: Facts | None = None
+        self._polls: set[asyncio.Task[None]] = set()
+        self._ready: deque[Message[bytes]] = deque()
+        self._wanted = 0
+        self._wake = Wake()
+        self._is_paused = False
+        self._is_stopping = False
+        #: Why no more messages come; None while they do.
+        self.trouble: ProducerError | None = None
+
+    async def open(self) -> None:
+        """Look at the queue. Raises ProducerError."""
+        try:
+            self._facts = await self._client.open()
+        except Trouble as trouble:
+            raise trouble.as_loss() from None
+        if self._facts.has_redrive is False and self._facts.dead_letter_url is None:
+            log.info(
+                "the queue has no redrive policy and dead_letter_queue is not set: "
+                "what fails comes again until the queue forgets it",
+                queue=self._options.queue_name,
+            )
+        made = Desk if self._facts.dead_letter_url is None else DeskWithDeadLetters
+        self._desk = made(
+            self._client,
+            self._facts,
+            self._options,
+            self._clock,
+            self._about["pipeline"],
+            freed=self._freed,
+            refused=self._refused,
+        )
+
+    @property
+    def desk(self) -> Desk:
+        """The acknowledger; there once the session is open."""
+        if self._desk is None:
+            raise ProducerError(f"SQS queue {self._options.queue_name!r}: open() comes before anything else")
+        return self._desk
+
+    # --- handing over ---------------------------------------------------------------------------------------------
+
+    async def take(self, demand: int) -> list[Message[bytes]]:
+        """At most *demand* messages; waits for the first, and polls meanwhile. ``[]`` once the session stops.
+
+        Raises:
+            ProducerError: the source is away.
+        """
+        desk = self.desk
+        try:
+            while True:
+                if self.trouble is not None:
+                    raise self.trouble
+                if self._is_stopping:
+                    return []
+                if self._ready and not self._is_paused:
+                    taken = [self._ready.popleft() for _ in range(min(demand, len(self._ready)))]
+                    desk.handed_over(len(taken))
+                    # What this leaves of the demand is polled for at the next call, which comes at once.
+                    return taken
+                self._wanted = demand
+                self._poll()
+                await self._wake.wait_until(self._plan.waits_until(self._clock.monotonic()), self._clock)
+        finally:
+            self._wanted = 0
+
+    def _poll(self) -> None:
+        """Begin as many receives as the demand is worth."""
+        if self._is_paused or self._is_stopping or self.trouble is not None:
+            return
+        now = self._clock.monotonic()
+        most_parked = self._options.max_number_of_messages * self._options.max_polls
+        while self.desk.groups.parked + self._plan.asked < most_parked:
+            asked = self._plan.ask(self._wanted - len(self._ready), now)
+            if asked == 0:
+                return
+            self._plan.started(asked)
+            task = asyncio.get_running_loop().create_task(self._receive(asked), name="sqs-receive")
+            self._polls.add(task)
+            task.add_done_callback(self._polls.discard)
+
+    async def _receive(self, asked: int) -> None:
+        started_at = self._clock.monotonic()
+        listening = telemetry.active()
+        if listening:
+            self._tell("start", {"system_time": self._clock.wall(), "monotonic_time": started_at}, demand=asked)
+        try:
+            raws = await self._client.receive(asked)
+        except Trouble as trouble:
+            if listening:
+                self._tell_end("exception", started_at, demand=asked, exception=trouble)
+            self._failed(trouble, asked, started_at)
+        except BaseException:
+            self._plan.abandoned(asked)
+            raise
+        else:
+            self._plan.found(asked, len(raws), started_at, self._clock.monotonic())
+            messages = self._take_in(raws, started_at)
+            if listening:
+                self._tell_end("stop", started_at, demand=asked, messages=messages)
+        finally:
+            self._wake.set()
+
+    def _take_in(self, raws: Sequence[dict[str, Any]], started_at: float) -> list[Message[bytes]]:
+        desk, options = self.desk, self._options
+        visibility_s = 0.0 if self._facts is None else self._facts.visibility_s
+        receipts = [Receipt(raw, options, started_at, visibility_s) for raw in raws]
+        desk.hold(receipts)
+        if self._is_stopping or self._is_paused or self.trouble is not None:
+            desk.give_back(receipts)
+            return []
+        messages: list[Message[bytes]] = []
+        broken: set[str | None] = set()
+        for raw, receipt in zip(raws, receipts, strict=True):
+            if (receipt.group is not None and receipt.group in broken) or not is_intact(raw):
+                broken.add(receipt.group)
+                self._leave_broken(receipt)
+                continue
+            message = to_message(raw, receipt, desk, options)
+            messages.append(message)
+            if receipt.group is None or desk.groups.arrived(receipt.group, message):
+                self._ready.append(message)
+        return messages
+
+    def _leave_broken(self, receipt: Receipt) -> None:
+        # Not given back at once: whatever breaks bodies on their way may break this one again, as fast as we ask.
+        self.desk.leave([receipt])
+        log.error(
+            "a message came with a body that is not what SQS has (MD5), or after such a one of its group; "
+            "it comes again when its visibility ends",
+            queue=self._options.queue_name,
+            message_id=receipt.message_id,
+        )
+
+    def _freed(self, messages: list[Message[bytes]]) -> None:
+        if self._is_stopping or self._is_paused or self.trouble is not None:
+            self._give_back(messages)
+        else:
+            # Before what came later: the group waits already.
+            self._ready.extendleft(reversed(messages))
+            self._wake.set()
+
+    # --- trouble --------------------------------------------------------------------------------------------------
+
+    def _failed(self, trouble: Trouble, asked: int, started_at: float) -> None:
+        is_away = self._plan.failed(asked, started_at, self._clock.monotonic())
+        if is_away or trouble.kind in ("refused", "expired", "gone", "wrong"):
+            self._lose(trouble.as_loss())
+        else:
+            log.debug("a receive failed; trying again", reason=str(trouble), failures=self._plan.failures)
+
+    def _refused(self, trouble: Trouble) -> None:
+        log.error("AWS refuses to settle what was handled; nothing more is fetched", reason=str(trouble))
+        self._lose(trouble.as_loss())
+
+    def _lose(self, error: ProducerError) -> None:
+        if self.trouble is None and not self._is_stopping:
+            self.trouble = error
+            self._return_unstarted()
+            self._wake.set()
+            self._lost(error)
+
+    # --- pause and end --------------------------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """Begin no receive, and give back what nobody took; also what receives under way still bring."""
+        self._is_paused = True
+        self._return_unstarted()
+
+    def resume(self) -> None:
+        """Receive again."""
+        self._is_paused = False
+        self._wake.set()
+
+    def stop(self) -> None:
+        """As :meth:`pause`, for good; ends a :meth:`take` that waits."""
+        self._is_stopping = True
+        self._return_unstarted()
+        self._wake.set()
+
+    def _return_unstarted(self) -> None:
+        unstarted = list(self._ready)
+        self._ready.clear()
+        self._give_back(unstarted)
+
+    def _give_back(self, messages: Sequence[Message[bytes]]) -> None:
+        if self._desk is None or not messages:
+            return
+        receipts: list[Receipt] = []
+        for message in messages:
+            receipt: Receipt = message.acknowledgement.data
+            rest = self._desk.groups.failed(receipt.group) if receipt.group is not None else ()
+            receipts += [receipt, *(other.acknowledgement.data for other in rest)]
+        self._desk.give_back(receipts)
+
+    async def until_polls_end(self) -> None:
+        """Wait for receives under way: one that is cut off may still take messages, which nobody would see."""
+        while self._polls and not (self._desk is not None and self._desk.at_work):
+            await asyncio.wait(self._polls)
+
+    async def close(self, polls_s: float | None = None) -> None:
+        """Give back what is left, in the seconds that the pipeline allows; what runs then is cut off.
+
+        *polls_s*: how long receives under way may take; None: what the pipeline allows.
+        """
+        self.stop()
+        if self._polls:
+            await asyncio.wait(self._polls, timeout=_LAST_POLLS_S if polls_s is None else polls_s)
+        await self._end_polls()
+        if self._desk is not None:
+            await self._desk.close(_LAST_SETTLEMENTS_S)
+        await self._client.close()
+
+    async def _end_polls(self) -> None:
+        cut = len(self._polls)
+        for task in self._polls:
+            task.cancel()
+        if self._polls:
+            await asyncio.wait(self._polls)
+            log.warning(
+                "receives were cut off at the end; what they take comes again when its visibility ends",
+                queue=self._options.queue_name,
+                receives=cut,
+            )
+
+    async def retire(self) -> None:
+        """The way to the end after the source was lost: settle what is out still, for as long as it takes."""
+        try:
+            if self._polls:
+                await asyncio.wait(self._polls)
+            if self._desk is not None:
+                await self._desk.until_idle()
+        finally:
+            await self.close(0.0)
+
+    # --- telemetry ------------------------------------------------------------------------------------------------
+
+    def _tell_end(self, what: str, started_at: float, **metadata: Any) -> None:
+        now = self._clock.monotonic()
+        self._tell(what, {"duration": now - started_at, "monotonic_time": now}, **metadata)
+
+    def _tell(self, what: str, measurements: dict[str, float], **metadata: Any) -> None:
+        telemetry.execute(f"{RECEIVE}.{what}", measurements, {**self._about, **metadata})

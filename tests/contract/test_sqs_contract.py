@@ -1,0 +1,56 @@
+"""The producer contract, on LocalStack's SQS."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from broadway_py.producer import Producer
+from broadway_py.producers.sqs import SQSProducer
+from tests.contract.producer_contract import Harness, ProducerContract
+from tests.support.localstack import CREDENTIALS, REGION, SQS, Queue
+
+
+class SQSHarness(Harness):
+    """A queue and its dead letter queue, filled and counted by a client of the test's own.
+
+    A standard queue promises no order, but LocalStack keeps it as long as one receive runs at a time.
+    """
+
+    secret = CREDENTIALS["AWS_SECRET_ACCESS_KEY"]
+
+    def __init__(self, work: Queue, dead: Queue) -> None:
+        self.work = work
+        self.dead = dead
+
+    async def publish(self, bodies: Sequence[bytes]) -> None:
+        await self.work.send(bodies)
+
+    def producer(self) -> Producer:
+        return SQSProducer(
+            self.work.url,
+            REGION,
+            wait_time_seconds=1,
+            max_polls=1,
+            dead_letter_queue=self.dead.url,
+            on_failure="dead_letter",
+        )
+
+    async def ready_count(self) -> int:
+        return (await self.work.counts()).ready
+
+    async def held_count(self) -> int:
+        return (await self.work.counts()).held
+
+    async def rejected_count(self) -> int:
+        return (await self.dead.counts()).ready
+
+
+@pytest.mark.integration
+class TestSQSProducer(ProducerContract):
+    """Every sentence of the contract."""
+
+    @pytest.fixture
+    async def harness(self, sqs: SQS) -> Harness:
+        return SQSHarness(await sqs.queue("work"), await sqs.queue("dead"))

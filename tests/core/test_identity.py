@@ -1,0 +1,82 @@
+"""Which message it is: the same for each delivery, another for each other message."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from broadway_py import Message
+from broadway_py._core.identity import IDENTITY_BYTES, identity_of
+
+
+def message(data: Any, name: str | None = None, **metadata: Any) -> Message[Any]:
+    return Message(data, metadata if name is None else {"message_id": name, **metadata})
+
+
+@pytest.mark.parametrize(("data", "name"), [(b"payload", "7"), (b"payload", None), ("text", None), ({"a": 1}, "7")])
+def test_each_delivery_of_a_message_has_the_same_identity(data: Any, name: str | None) -> None:
+    first, again = message(data, name), message(data, name, redelivered=True)
+    again.attempt = 2
+
+    identity = identity_of(first, "orders")
+
+    assert identity is not None
+    assert len(identity) == IDENTITY_BYTES
+    assert identity_of(again, "orders") == identity
+
+
+def test_what_handlers_do_to_the_data_does_not_change_it() -> None:
+    one = message(b"payload", "7")
+    before = identity_of(one, "orders")
+
+    one.data = {"parsed": True}
+
+    assert identity_of(one, "orders") == before
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (message(b"payload", "7"), message(b"payload", "8")),
+        # Some publishers give all their messages one id.
+        (message(b"payload", "7"), message(b"another", "7")),
+        (message(b"x" * 2000, "7"), message(b"x" * 2001, "7")),
+        (message(b"payload"), message(b"another")),
+        (message(b"x" * 2000 + b"a"), message(b"x" * 2000 + b"b")),
+        (message(b"payload"), message(b"payload", "None\0")),
+    ],
+)
+def test_other_messages_have_others(one: Message[Any], other: Message[Any]) -> None:
+    assert identity_of(one, "orders") != identity_of(other, "orders")
+
+
+def test_the_same_message_in_another_pipeline_has_another() -> None:
+    assert identity_of(message(b"payload", "7"), "orders") != identity_of(message(b"payload", "7"), "invoices")
+
+
+def test_of_a_named_message_only_the_size_and_the_beginning_of_the_payload_count() -> None:
+    assert identity_of(message(b"x" * 2000 + b"a", "7"), "orders") == identity_of(
+        message(b"x" * 2000 + b"b", "7"), "orders"
+    )
+
+
+def test_an_object_without_a_name_has_none() -> None:
+    assert identity_of(message({"a": 1}), "orders") is None
+
+
+@pytest.mark.parametrize("data", [bytearray(b"payload"), memoryview(b"payload"), "payload"])
+def test_bytes_are_bytes_in_whatever_dress(data: Any) -> None:
+    assert identity_of(message(data), "orders") == identity_of(message(b"payload"), "orders")
+
+
+@pytest.mark.parametrize("metadata", [None, ["message_id"], {"message_id": object()}])
+def test_metadata_that_a_handler_has_replaced_is_none(metadata: Any) -> None:
+    one = message(b"payload", "7")
+    one.metadata = metadata
+
+    assert identity_of(one, "orders") == identity_of(message(b"payload"), "orders")
+
+
+def test_text_that_cannot_be_encoded_has_one_all_the_same() -> None:
+    assert identity_of(message("\ud800", "\udfff"), "orders") is not None

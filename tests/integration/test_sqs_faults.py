@@ -1,0 +1,448 @@
+"""The SQS producer when SQS, the network or AWS's permissions fail: it goes on by itself, and says what is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from broadway_py import FailurePolicy, Processors
+from broadway_py.errors import ProducerError, SettleError, SourceRefused
+from broadway_py.producers import SQSProducer
+from broadway_py.producers.sqs import session
+from tests.contract.producer_contract import ask, bodies, data, opened, settle, take
+from tests.integration.sqs_support import Handled, Losses, faults, through, work
+from tests.pipeline.support import check_books, logged, outcomes
+from tests.support.conformance import conforms
+from tests.support.eventually import eventually
+from tests.support.localstack import REGION, SQS, Queue
+from tests.support.sqs_proxy import DENIED, EXPIRED, INTERNAL, OVER_LIMIT, THROTTLED, Answer, SQSProxy
+
+__all__ = ["faults", "work"]
+
+pytestmark = [pytest.mark.integration, pytest.mark.faults]
+
+HURRIED = FailurePolicy(attempts=2, backoff=(0.01, 0.01))
+
+
+# --- receives ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("answer", [THROTTLED, OVER_LIMIT, INTERNAL], ids=["throttled", "over limit", "internal"])
+async def test_a_few_failing_receives_are_tried_again_and_nothing_is_lost(
+    faults: SQSProxy, work: Queue, answer: Answer
+) -> None:
+    losses = Losses()
+    async with opened(through(faults, work), losses=losses) as copy:
+        faults.fail("ReceiveMessage", answer, times=3)
+        waiting = await ask(copy, 10)
+        await work.send(bodies(1))
+        messages = await waiting
+        assert messages is not None
+        await settle(messages)
+        # Once per try: the client library does not try by itself, which would hide it and could block the loop.
+        assert 4 <= len(faults.requests("ReceiveMessage")) <= 5
+    assert losses == []
+
+
+@conforms("S-005")
+async def test_when_receives_go_on_failing_the_source_is_away_and_the_reason_is_said(
+    faults: SQSProxy, work: Queue
+) -> None:
+    losses = Losses()
+    async with opened(through(faults, work), losses=losses) as copy:
+        faults.fail("ReceiveMessage", THROTTLED)
+        with pytest.raises(ProducerError) as error:
+            await take(copy, 1)
+        assert str(error.value) == (
+            f"SQS queue {work.name!r}: ReceiveMessage is throttled (AWS.SimpleQueueService.RequestThrottled)"
+        ) or "ReceiveMessage is throttled (RequestThrottled)" in str(error.value)
+        assert [str(loss) for loss in losses] == [str(error.value)]
+        assert not isinstance(error.value, SourceRefused)
+        assert len(faults.requests("ReceiveMessage")) == 4
+
+
+async def test_a_pipeline_waits_for_an_endpoint_that_is_away_says_so_and_goes_on(faults: SQSProxy, work: Queue) -> None:
+    await faults.refuse()
+    await work.send(bodies(5))
+    notes: list[bytes] = []
+    # What an open receive takes while its connection breaks comes again when its visibility ends.
+    async with Handled(producer=through(faults, work, visibility_timeout=2), context=notes) as pipeline:
+        await eventually(lambda: "SQS cannot be reached" in (pipeline.stats().trouble or ""), what="it is not ready")
+        await faults.accept()
+        await work.until(ready=0, held=0, timeout=20)
+        assert pipeline.stats().trouble is None
+        await faults.refuse()
+        await eventually(lambda: pipeline.stats().trouble is not None, timeout=20, what="it is not ready again")
+        await work.send(bodies(5, start=5))
+        await faults.accept()
+        await work.until(ready=0, held=0, timeout=30)
+        check_books(pipeline)
+    assert sorted(notes) == bodies(10)
+
+
+async def test_connections_that_break_before_sqs_hears_cost_nothing(faults: SQSProxy, work: Queue) -> None:
+    await work.send(bodies(20))
+    faults.cut("ReceiveMessage", times=2)
+    faults.cut("DeleteMessageBatch", times=2)
+    notes: list[bytes] = []
+    async with Handled(producer=through(faults, work), context=notes) as pipeline:
+        await work.until(ready=0, held=0, timeout=20)
+        assert pipeline.stats().producers[0].connections_lost <= 1
+    assert sorted(notes) == bodies(20)
+    assert outcomes(pipeline) == {"acked": 20}
+
+
+async def test_messages_whose_answer_was_lost_come_again_when_their_visibility_ends(
+    faults: SQSProxy, work: Queue
+) -> None:
+    await work.send(bodies(5))
+    faults.lose_receives()
+    async with opened(through(faults, work, visibility_timeout=2)) as copy:
+        messages = await take(copy, 5)
+        assert sorted(data(messages)) == bodies(5)
+        assert {message.attempt for message in messages} == {2}
+        await settle(messages)
+    await work.until(ready=0, held=0)
+
+
+async def test_an_answer_that_comes_later_than_the_wait_is_waited_for(faults: SQSProxy, work: Queue) -> None:
+    await work.send(bodies(3))
+    faults.delay_receives(2.5)
+    losses = Losses()
+    async with opened(through(faults, work, wait_time_seconds=1), losses=losses) as copy:
+        messages = await take(copy, 3)
+        assert data(messages) == bodies(3)
+        assert messages[0].attempt == 1
+        await settle(messages)
+    assert losses == []
+
+
+async def test_receives_of_one_to_three_messages_empty_a_queue_all_the_same(faults: SQSProxy, work: Queue) -> None:
+    await work.send(bodies(60))
+    faults.receive_at_most(2)
+    notes: list[bytes] = []
+    async with Handled(producer=through(faults, work), context=notes):
+        await work.until(ready=0, held=0, timeout=20)
+    assert sorted(notes) == bodies(60)
+
+
+async def test_a_queue_that_is_deleted_and_made_again_is_read_again(faults: SQSProxy, sqs: SQS, work: Queue) -> None:
+    notes: list[bytes] = []
+    async with Handled(producer=through(faults, work), context=notes) as pipeline:
+        await work.send(bodies(1))
+        await work.until(ready=0, held=0)
+        await work.delete()
+        await eventually(lambda: pipeline.stats().trouble is not None, what="it is not ready")
+        assert pipeline.stats().trouble == (
+            f"sqs: SQS queue {work.name!r} does not exist in this region and account; "
+            "create it, or check queue_url and region"
+        )
+        # AWS, and LocalStack, let a minute pass before the name may be used again; the proxy plays the part.
+        faults.heal()
+        again = await sqs.queue("again")
+        await again.send(bodies(1, start=1))
+        faults.redirect(work.url, again.url)
+        await again.until(ready=0, held=0, timeout=30)
+        assert pipeline.stats().trouble is None
+    assert sorted(notes) == bodies(2)
+
+
+# --- settlements ------------------------------------------------------------------------------------------------------
+
+
+async def test_entries_that_failed_are_tried_again_by_themselves(faults: SQSProxy, work: Queue) -> None:
+    await work.send(bodies(10))
+    async with opened(through(faults, work)) as copy:
+        messages = await take(copy, 10)
+        faults.fail_entries("DeleteMessageBatch", "InternalError", entries=3, times=2)
+        await settle(messages)
+        assert [len(one.entries) for one in faults.requests("DeleteMessageBatch")[1:]] == [10, 3, 3]
+    await work.until(ready=0, held=0)
+
+
+async def test_a_receipt_that_has_expired_is_told_apart_and_not_tried_again(faults: SQSProxy, work: Queue) -> None:
+    await work.send(bodies(4))
+    async with opened(through(faults, work)) as copy:
+        messages = await take(copy, 4)
+        faults.fail_entries("DeleteMessageBatch", "ReceiptHandleIsInvalid", entries=1, sender_fault=True)
+        with pytest.raises(SettleError) as error:
+            await settle(messages)
+        assert str(error.value) == (
+            f"SQS queue {work.name!r}: 1 of 4 messages could not be settled "
+            "(1: the receipt had expired, and others may have the message)"
+        )
+        assert error.value.unsettled == [messages[0]]
+        assert len(faults.requests("DeleteMessageBatch")) == 2
+        await work.until(ready=0, held=1)
+
+
+async def test_a_delete_that_sqs_never_takes_ends_as_unknown_and_the_others_do_not_wait_for_it(
+    faults: SQSProxy, work: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    await work.send(bodies(5))
+    faults.fail_entries("DeleteMessageBatch", "ServiceUnavailable", entries=1, times=None)
+    notes: list[bytes] = []
+    # Half of this visibility is what is left for tries; the guardian does not extend it, since the proxy refuses.
+    faults.fail("ChangeMessageVisibility", THROTTLED)
+    producer = through(faults, work, visibility_timeout=3)
+    pipeline = Handled(producer=producer, context=notes)
+    async with pipeline:
+        await eventually(lambda: outcomes(pipeline).get("unknown"), timeout=15, what="one is given up")
+        faults.heal()
+        await work.until(ready=0, held=0, timeout=15)
+        check_books(pipeline)
+    assert len(notes) >= 6  # it came again, and was settled then
+    reasons = [line["reason"] for line in logged(caplog) if "an acknowledger failed" in line["event"]]
+    assert "(1: SQS gave no good answer in time)" in reasons[0]
+
+
+async def test_a_delete_that_is_refused_stops_the_fetching_says_so_and_does_not_loop(
+    faults: SQSProxy, work: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    notes: list[bytes] = []
+    async with Handled(producer=through(faults, work, visibility_timeout=600), context=notes) as pipeline:
+        await eventually(lambda: pipeline.stats().trouble is None, what="it is ready")
+        faults.fail("DeleteMessage", DENIED)
+        await work.send(bodies(1))
+        await eventually(lambda: pipeline.stats().trouble is not None, what="it is not ready")
+        assert pipeline.stats().trouble == (
+            f"sqs: SQS queue {work.name!r}: AWS refused DeleteMessage (AccessDeniedException); "
+            "allow sqs:DeleteMessage, or check the credentials"
+        )
+        assert outcomes(pipeline) == {"unknown": 1}
+        deletes = len(faults.requests("DeleteMessage"))
+        assert deletes == 2  # the question at the start, and this one
+        await work.send(bodies(3, start=1))
+        await work.until(ready=3, held=1)
+    assert notes == bodies(1)
+    (line,) = [line for line in logged(caplog) if line["event"].startswith("AWS refuses")]
+    assert line["event"] == "AWS refuses to settle what was handled; nothing more is fetched"
+
+
+async def test_what_was_handed_over_before_a_loss_is_settled_after_it(faults: SQSProxy, work: Queue) -> None:
+    await work.send(bodies(3))
+    losses = Losses()
+    copy = through(faults, work, visibility_timeout=600).copy(
+        index=0, capacity=50, pipeline="contract", lost=losses.append
+    )
+    await copy.open()
+    messages = await take(copy, 3)
+    faults.fail("ReceiveMessage", Answer("com.amazonaws.sqs#InternalError", 500), times=4)
+    with pytest.raises(ProducerError):
+        await take(copy, 1)
+    await copy.close()
+    await work.until(ready=0, held=3)
+    await settle(messages)
+    await work.until(ready=0, held=0)
+    async with asyncio.timeout(5):
+        while copy._retiring:
+            await asyncio.wait(copy._retiring)
+
+
+# --- credentials ------------------------------------------------------------------------------------------------------
+
+
+async def test_credentials_that_were_renewed_in_their_file_are_used_without_a_loss(
+    faults: SQSProxy, work: Queue, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "credentials"
+    file.write_text("[default]\naws_access_key_id=AKIAFIRST\naws_secret_access_key=one\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    await work.send(bodies(2))
+    losses = Losses()
+    async with opened(through(faults, work), losses=losses) as copy:
+        messages = await take(copy, 2)
+        assert {one.key for one in faults.asked} == {"AKIAFIRST"}
+        file.write_text("[default]\naws_access_key_id=AKIASECOND\naws_secret_access_key=two\n")
+        faults.take_only("AKIASECOND")
+        await settle(messages)
+        await work.send(bodies(1))
+        await settle(await take(copy, 1))
+    assert losses == []
+    await work.until(ready=0, held=0)
+
+
+async def test_credentials_that_stay_expired_are_said_and_waited_for(faults: SQSProxy, work: Queue) -> None:
+    losses = Losses()
+    async with opened(through(faults, work), losses=losses) as copy:
+        faults.fail("ReceiveMessage", EXPIRED)
+        with pytest.raises(SourceRefused) as error:
+            await take(copy, 1)
+    assert str(error.value) == (
+        f"SQS queue {work.name!r}: the AWS credentials have expired (ExpiredTokenException); renew them"
+    )
+
+
+# --- failures of handlers ---------------------------------------------------------------------------------------------
+
+
+async def test_a_failed_message_comes_again_by_visibility_and_ends_in_the_dead_letter_queue(
+    faults: SQSProxy, sqs: SQS, work: Queue
+) -> None:
+    dead = await sqs.queue("dead")
+    attributes = {f"a{number}": {"DataType": "String", "StringValue": "x"} for number in range(9)}
+    await work.send(["bad apple"], MessageAttributes=attributes)
+    await work.send(["good"])
+    notes: list[bytes] = []
+    pipeline = Handled(
+        producer=through(faults, work, dead_letter_queue=dead.url), context=notes, failure=HURRIED, name="orders"
+    )
+    async with pipeline:
+        await work.until(ready=0, held=0, timeout=20)
+    assert sorted(notes) == [b"bad apple", b"bad apple", b"good"]
+    assert outcomes(pipeline) == {"acked": 1, "retried": 1, "dead_lettered": 1}
+    (letter,) = await dead.take()
+    assert letter["Body"] == "bad apple"
+    assert set(letter["MessageAttributes"]) == {*attributes, "x-broadway-death"}
+    said = letter["MessageAttributes"]["x-broadway-death"]["StringValue"]
+    assert f'"queue": "{work.name}"' in said
+    assert '"attempts": 2, "cause": "failed", "exception": null' in said
+    assert '"pipeline": "orders"' in said
+    assert "it is bad" not in said  # a reason may quote the payload
+    # Sent first, deleted then.
+    actions = [one.action for one in faults.asked]
+    assert actions.index("SendMessageBatch") < len(actions) - 1 - actions[::-1].index("DeleteMessageBatch")
+
+
+async def test_a_dead_letter_that_cannot_be_sent_is_not_deleted(faults: SQSProxy, sqs: SQS, work: Queue) -> None:
+    dead = await sqs.queue("dead")
+    await work.send(["bad apple"])
+    faults.fail("SendMessageBatch", DENIED)
+    notes: list[bytes] = []
+    producer = through(faults, work, dead_letter_queue=dead.url, visibility_timeout=600)
+    policy = FailurePolicy(attempts=1, backoff=(0.01, 0.01))
+    async with Handled(producer=producer, context=notes, failure=policy) as pipeline:
+        await eventually(lambda: outcomes(pipeline) == {"unknown": 1}, what="its outcome is unknown")
+        await work.until(ready=0, held=1)
+    assert await dead.take() == []
+
+
+async def test_a_letter_of_which_the_answer_was_lost_is_sent_again_rather_than_forgotten(
+    faults: SQSProxy, sqs: SQS, work: Queue
+) -> None:
+    dead = await sqs.queue("dead")
+    await work.send(["bad apple"])
+    faults.cut("SendMessageBatch", after=True)
+    notes: list[bytes] = []
+    policy = FailurePolicy(attempts=1, backoff=(0.01, 0.01))
+    async with Handled(producer=through(faults, work, dead_letter_queue=dead.url), context=notes, failure=policy):
+        await work.until(ready=0, held=0)
+        await dead.until(ready=2, held=0)
+
+
+async def test_without_a_dead_letter_queue_the_redrive_policy_moves_what_fails(
+    faults: SQSProxy, sqs: SQS, work: Queue
+) -> None:
+    dead = await sqs.queue("dead")
+    arn = (await sqs.client.get_queue_attributes(QueueUrl=dead.url, AttributeNames=["QueueArn"]))["Attributes"]
+    await work.set(RedrivePolicy=f'{{"deadLetterTargetArn": "{arn["QueueArn"]}", "maxReceiveCount": "2"}}')
+    await work.send(["bad apple"])
+    notes: list[bytes] = []
+    policy = FailurePolicy(attempts=1, backoff=(0.01, 0.01))
+    producer = through(faults, work, on_failure="nack")
+    async with Handled(producer=producer, context=notes, failure=policy) as pipeline:
+        await dead.until(ready=1, held=0)
+        await work.until(ready=0, held=0)
+    assert notes == [b"bad apple"] * 2
+    assert outcomes(pipeline) == {"retried": 2}
+
+
+# --- visibility -------------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_held_stays_hidden_for_longer_than_its_visibility_also_in_our_own_queues(
+    faults: SQSProxy, work: Queue
+) -> None:
+    await work.send(bodies(15))
+    async with opened(through(faults, work, visibility_timeout=2, max_polls=1)) as copy:
+        # Five of the second receive are in nobody's hands yet.
+        messages = await take(copy, 15)
+        changes = await faults.until_asked("ChangeMessageVisibility", 8, timeout=20)
+        assert (await work.counts()).ready == 0
+        # In tens, and for the whole visibility.
+        assert {len(one.entries) for one in changes} <= {5, 10}
+        assert {entry["VisibilityTimeout"] for one in changes for entry in one.entries} == {2}
+        await settle(messages)
+        extended = len(faults.requests("ChangeMessageVisibility"))
+    await work.until(ready=0, held=0)
+    assert len(faults.requests("ChangeMessageVisibility")) == extended
+
+
+async def test_an_extension_that_fails_is_tried_again_in_time(faults: SQSProxy, work: Queue) -> None:
+    await work.send(bodies(2))
+    faults.fail("ChangeMessageVisibility", THROTTLED, times=1)
+    faults.cut("ChangeMessageVisibility", times=1)
+    async with opened(through(faults, work, visibility_timeout=6)) as copy:
+        messages = await take(copy, 2)
+        await faults.until_asked("ChangeMessageVisibility", 3, timeout=20)
+        await eventually(
+            lambda: min(m.acknowledgement.data.visible_until for m in messages) > asyncio.get_running_loop().time() + 4,
+            what="both are hidden for longer",
+        )
+        await settle(messages)
+    await work.until(ready=0, held=0)
+
+
+async def test_what_others_have_got_meanwhile_is_extended_no_more(
+    faults: SQSProxy, work: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    await work.send(bodies(1))
+    faults.fail_entries("ChangeMessageVisibility", "ReceiptHandleIsInvalid", sender_fault=True, times=None)
+    async with opened(through(faults, work, visibility_timeout=2)) as copy:
+        messages = await take(copy, 1)
+        await faults.until_asked("ChangeMessageVisibility", 1)
+        await eventually(lambda: not messages[0].acknowledgement.data.guarded, what="it is given up")
+        assert "a message could not be kept from others and may be handled twice" in caplog.text
+        assert len(faults.requests("ChangeMessageVisibility")) == 1
+        faults.heal()
+        await settle(messages)
+
+
+# --- the end ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_receive_that_never_ends_is_cut_off_at_the_end_and_said(
+    faults: SQSProxy, work: Queue, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "_LAST_POLLS_S", 0.2)
+    gate = faults.hold("ReceiveMessage")
+    copy = through(faults, work).copy(index=0, capacity=50, pipeline="contract", lost=lambda _: None)
+    await copy.open()
+    waiting = await ask(copy, 10)
+    await faults.until_asked("ReceiveMessage", 1)
+    copy.begin_draining()
+    assert await waiting == []
+    async with asyncio.timeout(3):
+        await copy.close()
+    gate.set()
+    assert "receives were cut off at the end" in caplog.text
+
+
+async def test_no_request_shows_a_secret_in_logs_even_at_debug(
+    faults: SQSProxy, work: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    await work.send(["canary-payload"])
+    async with opened(SQSProducer(work.url, REGION, faults.endpoint, wait_time_seconds=1)) as copy:
+        messages = await take(copy, 1)
+        faults.fail("DeleteMessage", THROTTLED, times=1)
+        await settle(messages)
+    ours = "\n".join(record.getMessage() for record in caplog.records if record.name != "botocore.hooks")
+    assert "canary" not in ours
+    assert messages[0].metadata["receipt_handle"] not in ours
+
+
+async def test_many_processors_share_their_deletes(faults: SQSProxy, work: Queue) -> None:
+    await work.send(bodies(200))
+    notes: list[bytes] = []
+    processors = Processors(concurrency=20, max_demand=10)
+    async with Handled(producer=through(faults, work), context=notes, processors=processors):
+        await work.until(ready=0, held=0, timeout=20)
+    deletes = [len(one.entries) for one in faults.requests("DeleteMessageBatch")[1:]]
+    assert sum(deletes) == 200
+    # How full they are under load is the benchmark's to say; here a crowded machine must not matter.
+    assert 20 <= len(deletes) <= 40

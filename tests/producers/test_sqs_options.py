@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from broadway_py.errors import OptionsError
+from broadway_py.producers import SQSProducer
+from broadway_py.producers.kinds import build
+from broadway_py.producers.sqs.options import SQSOptions, Verdict, wire_name
+from tests.support.conformance import conforms
+
+URL = "https://sqs.eu-central-1.amazonaws.com/123456789012/orders"
+
+
+def complaint(**settings: Any) -> str:
+    with pytest.raises(OptionsError) as error:
+        SQSOptions(**{"queue_url": "orders", **settings})
+    return str(error.value)
+
+
+@conforms("S-014")
+def test_the_queue_is_required() -> None:
+    with pytest.raises(OptionsError) as error:
+        SQSProducer(region="eu-central-1")
+
+    assert str(error.value) == "queue_url: required, but missing"
+
+
+@conforms("S-015", "S-016", "S-017")
+@pytest.mark.parametrize("queue", [None, "", 7])
+def test_the_queue_must_be_named_by_text(queue: object) -> None:
+    assert complaint(queue_url=queue).startswith("queue_url: expected ")
+
+
+@conforms("S-018")
+def test_a_queue_is_named_by_its_url_or_by_its_name() -> None:
+    assert SQSProducer(URL).options.queue_url == URL
+    assert (SQSOptions(queue_url=URL).queue_name, SQSOptions(queue_url=URL).region_name) == ("orders", "eu-central-1")
+    assert (SQSOptions(queue_url="orders.fifo").queue_name, SQSOptions(queue_url="orders.fifo").is_fifo) == (
+        "orders.fifo",
+        True,
+    )
+
+
+@pytest.mark.parametrize(
+    "queue", ["", "or ders", "https://", "ftp://host/queue", "https://user:secret@host/1/q", "a" * 81]
+)
+def test_what_is_neither_url_nor_name_is_refused_and_not_shown(queue: str) -> None:
+    assert complaint(queue_url=queue) == (
+        "queue_url: expected the URL of a queue, such as "
+        "https://sqs.eu-central-1.amazonaws.com/123456789012/orders, or its name"
+    )
+
+
+@conforms("S-019", "S-022", "S-025")
+def test_what_is_not_set_is_not_asked_for() -> None:
+    options = SQSOptions(queue_url="orders")
+
+    assert options.attribute_names is None
+    assert options.message_attribute_names is None
+    # The original leaves the wait out, which mostly means a busy loop of short polls; ours waits as long as SQS allows.
+    assert options.wait_time_seconds == 20
+
+
+@conforms("S-020", "S-021")
+def test_the_attributes_of_sqs_are_named_in_our_words() -> None:
+    names = (
+        "sender_id",
+        "sent_timestamp",
+        "approximate_receive_count",
+        "approximate_first_receive_timestamp",
+        "sequence_number",
+        "message_deduplication_id",
+        "message_group_id",
+        "aws_trace_header",
+    )
+
+    assert SQSOptions(queue_url="orders", attribute_names=names).attribute_names == names
+    assert SQSOptions(queue_url="orders", attribute_names="all").attribute_names == "all"
+    assert [wire_name(name) for name in names] == [
+        "SenderId",
+        "SentTimestamp",
+        "ApproximateReceiveCount",
+        "ApproximateFirstReceiveTimestamp",
+        "SequenceNumber",
+        "MessageDeduplicationId",
+        "MessageGroupId",
+        "AWSTraceHeader",
+    ]
+    assert complaint(attribute_names=["sender_id", "message_grup_id"]) == (
+        f"attribute_names: no such attribute: 'message_grup_id'; known here: {', '.join(names)}; "
+        "did you mean 'message_group_id'?, got ['sender_id', 'message_grup_id']"
+    )
+    assert complaint(attribute_names="some") == (
+        f"attribute_names: expected 'all' or a list of names out of {', '.join(names)}, got 'some'"
+    )
+
+
+@conforms("S-023", "S-024")
+def test_the_senders_attributes_are_named_by_text() -> None:
+    assert SQSOptions(queue_url="orders", message_attribute_names=["a", "b.*"]).message_attribute_names == ("a", "b.*")
+    assert SQSOptions(queue_url="orders", message_attribute_names="all").message_attribute_names == "all"
+    # The original's sentence names another option.
+    assert complaint(message_attribute_names=["a", 7]) == (
+        "message_attribute_names: expected names that are non-empty text, got ['a', 7]"
+    )
+    assert complaint(message_attribute_names="some") == (
+        "message_attribute_names: expected 'all' or a list of names, got 'some'"
+    )
+
+
+@conforms("S-026")
+def test_a_receive_waits_for_0_to_20_whole_seconds() -> None:
+    assert [SQSOptions(queue_url="q", wait_time_seconds=wait).wait_time_seconds for wait in (0, 10, "20s")] == [
+        0,
+        10,
+        20,
+    ]
+    assert complaint(wait_time_seconds=-1) == "wait_time_seconds: expected greater than or equal to 0, got -1"
+    assert complaint(wait_time_seconds=21) == "wait_time_seconds: expected less than or equal to 20, got 21"
+    assert complaint(wait_time_seconds=1.5) == "wait_time_seconds: expected whole seconds: SQS knows no others, got 1.5"
+    assert complaint(wait_time_seconds="an atom").startswith("wait_time_seconds: expected a duration in seconds")
+
+
+@conforms("S-027", "S-028")
+def test_a_receive_brings_1_to_10_messages() -> None:
+    assert SQSOptions(queue_url="q").max_number_of_messages == 10
+    assert SQSOptions(queue_url="q", max_number_of_messages=1).max_number_of_messages == 1
+    assert complaint(max_number_of_messages=0) == "max_number_of_messages: expected greater than or equal to 1, got 0"
+    assert complaint(max_number_of_messages=11) == "max_number_of_messages: expected less than or equal to 10, got 11"
+
+
+@conforms("S-029", "S-030")
+def test_region_and_endpoint_are_settings_and_credentials_are_not() -> None:
+    options = SQSOptions(queue_url="q", region="eu-west-1", endpoint_url="http://127.0.0.1:4566", profile="orders")
+
+    assert (options.region_name, options.endpoint) == ("eu-west-1", "http://127.0.0.1:4566")
+    assert (SQSOptions(queue_url="q").region_name, SQSOptions(queue_url="q").endpoint) == (None, None)
+    assert complaint(endpoint_url="sometext") == (
+        "endpoint_url: expected http://host:port or https://host, without user and password"
+    )
+    assert complaint(access_key_id="AKIA").startswith("access_key_id: unknown setting; known here: ")
+
+
+@conforms("S-031", "S-032")
+def test_visibility_is_0_to_43200_whole_seconds_or_what_the_queue_says() -> None:
+    assert SQSOptions(queue_url="q").visibility_timeout is None
+    assert [SQSOptions(queue_url="q", visibility_timeout=v).visibility_timeout for v in (0, 43_200, "12h")] == [
+        0,
+        43_200,
+        43_200,
+    ]
+    assert complaint(visibility_timeout=-1) == "visibility_timeout: expected greater than or equal to 0, got -1"
+    assert (
+        complaint(visibility_timeout=142_857) == "visibility_timeout: expected less than or equal to 43200, got 142857"
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("ack", Verdict("ack")),
+        ("noop", Verdict("noop")),
+        ("nack", Verdict("nack", 0)),
+        (["nack", 30], Verdict("nack", 30)),
+        (("nack", "1m"), Verdict("nack", 60)),
+    ],
+)
+def test_what_becomes_of_a_message_is_said_in_one_word_or_two(given: object, read: Verdict) -> None:
+    options = SQSOptions(queue_url="q", on_failure=given, on_success=given)
+
+    assert (options.on_success, options.on_failure) == (read, read)
+
+
+def test_what_becomes_of_a_message_is_checked() -> None:
+    expected = "expected ack, noop, nack, [nack, seconds] or dead_letter"
+    assert complaint(on_failure="requeue") == f"on_failure: {expected}, got 'requeue'"
+    assert complaint(on_success=["nack"]).startswith(f"on_success: {expected}")
+    assert complaint(on_failure=["nack", 43_201]).startswith(
+        "on_failure: expected a delay from 0 to 43200 seconds after nack"
+    )
+    assert complaint(on_success="dead_letter") == (
+        "on_success cannot be dead_letter: expected ack, noop, nack or [nack, seconds]"
+    )
+    assert complaint(on_failure="dead_letter") == (
+        "on_failure: dead_letter needs dead_letter_queue: name the queue, or leave on_failure out"
+    )
+    assert complaint(dead_letter_queue="orders") == (
+        "dead_letter_queue is the queue itself: its dead letters would come again for ever"
+    )
+
+
+def test_the_endpoint_of_a_queue_that_is_not_at_aws_is_its_host() -> None:
+    assert SQSOptions(queue_url="http://127.0.0.1:4566/000000000000/q").endpoint == "http://127.0.0.1:4566"
+    assert SQSOptions(queue_url="http://127.0.0.1:4566/0/q", endpoint_url="http://h:1").endpoint == "http://h:1"
+    for host in ("sqs.eu-west-1.amazonaws.com", "eu-west-1.queue.amazonaws.com", "sqs.cn-north-1.amazonaws.com.cn"):
+        options = SQSOptions(queue_url=f"https://{host}/1/q")
+        assert options.endpoint is None
+        assert options.region_name in {"eu-west-1", "cn-north-1"}
+
+
+def test_a_settings_file_names_it_by_its_kind() -> None:
+    producer = build({"kind": "sqs", "queue_url": "orders", "visibility_timeout": "5m", "name": "in"}, ("producer",))
+
+    assert isinstance(producer, SQSProducer)
+    assert (producer.name, producer.options.visibility_timeout) == ("in", 300)
+    with pytest.raises(OptionsError) as error:
+        build({"kind": "sqs", "queue_url": "orders", "max_polls": 0}, ("pipelines", "a", "producer"))
+    assert str(error.value) == "pipelines.a.producer.max_polls: expected greater than or equal to 1, got 0"
