@@ -41,6 +41,7 @@ def arguments(description: str, *, broker: bool = False) -> argparse.ArgumentPar
     if broker:
         parser.add_argument("--url", required=True, help="URL of the broker")
         parser.add_argument("--queue", required=True, help="a full queue")
+        parser.add_argument("--prefetch", type=int, default=500, help="how many unsettled messages at most (500)")
     return parser
 
 

@@ -8,7 +8,7 @@ from benchmarks.measure import Ids
 from benchmarks.rabbitmq_queue import identity
 from broadway_py import BatchInfo, Message, Pipeline
 
-__all__ = ["Batched", "Counted", "Drained"]
+__all__ = ["Batched", "Counted", "Drained", "DrainedInBatches", "Timed"]
 
 
 class Counted(Pipeline[int]):
@@ -50,4 +50,32 @@ class Drained(Pipeline[bytes]):
         self.ids.seen[identity(message.data)] += 1
         self._missing -= 1
         if self._missing == 0:
+            self.request_stop()
+
+
+class DrainedInBatches(Drained):
+    """The same, but notes the ids in ``handle_batch``; what is in a batch at the stop is flushed."""
+
+    async def handle_message(self, message: Message[Any]) -> None:
+        """Count it."""
+        self._missing -= 1
+        if self._missing == 0:
+            self.request_stop()
+
+    async def handle_batch(self, messages: list[Message[Any]], info: BatchInfo) -> None:
+        """Note them."""
+        seen = self.ids.seen
+        for message in messages:
+            seen[identity(message.data)] += 1
+
+
+class Timed(Pipeline[bytes]):
+    """Counts, and asks for a stop at the last. Give it ``expected`` before the start."""
+
+    expected: int
+
+    async def handle_message(self, message: Message[Any]) -> None:
+        """Count it."""
+        self.expected -= 1
+        if self.expected == 0:
             self.request_stop()

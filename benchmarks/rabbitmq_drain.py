@@ -1,4 +1,4 @@
-"""Ours: a full RabbitMQ queue drained by the pipeline of ``benchmarks/config/rabbitmq.yaml``."""
+"""Ours: a full RabbitMQ queue drained by the pipeline of a file in ``benchmarks/config``."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from benchmarks.ours import PACKAGES, all_acked, scraped, settings_of
 from broadway_py.daemon.loader import build_pipelines
 
 
-async def measure(url: str, queue: str, messages: int, *, gate: bool) -> None:
+async def measure(url: str, queue: str, messages: int, config: str, *, gate: bool) -> None:
     """Drain the queue once, from connecting to the last acknowledgement and the closed connection, and print it."""
-    settings = settings_of("rabbitmq.yaml", {"BENCHMARK_AMQP_URL": url, "BENCHMARK_QUEUE": queue})
+    settings = settings_of(config, {"BENCHMARK_AMQP_URL": url, "BENCHMARK_QUEUE": queue})
     (pipeline,) = build_pipelines(settings)
     ids = pipeline.ids = Ids(messages)  # type: ignore[attr-defined]  # the pipeline in that file has it
     meter = Meter(gate=gate)
@@ -21,5 +21,7 @@ async def measure(url: str, queue: str, messages: int, *, gate: bool) -> None:
 
 
 if __name__ == "__main__":
-    asked = arguments(__doc__ or "", broker=True).parse_args()
-    run_async(measure(asked.url, asked.queue, asked.messages, gate=asked.gate))
+    parser = arguments(__doc__ or "", broker=True)
+    parser.add_argument("--config", default="rabbitmq.yaml", help="the settings file (rabbitmq.yaml)")
+    asked = parser.parse_args()
+    run_async(measure(asked.url, asked.queue, asked.messages, asked.config, gate=asked.gate))

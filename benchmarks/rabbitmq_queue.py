@@ -22,18 +22,21 @@ def identity(body: bytes) -> int:
     return int(body[: len(_ID)])
 
 
-def fill(url: str, queue: str, messages: int) -> None:
-    """Make the classic durable queue anew and put *messages* on it, ids 0 …, each persistent and confirmed.
+def fill(url: str, queue: str, messages: int, *, body_bytes: int = BODY_BYTES, queue_type: str = "classic") -> None:
+    """Make the durable queue anew and put *messages* on it, ids 0 …, each persistent and confirmed.
 
     Raises:
         RuntimeError: the broker confirmed something that was not published.
     """
     with Wire(url) as wire:
         wire.call(commands.Queue.Delete(queue=queue), commands.Queue.DeleteOk)
-        wire.call(commands.Queue.Declare(queue=queue, durable=True), commands.Queue.DeclareOk)
+        wire.call(
+            commands.Queue.Declare(queue=queue, durable=True, arguments={"x-queue-type": queue_type}),
+            commands.Queue.DeclareOk,
+        )
         wire.call(commands.Confirm.Select(), commands.Confirm.SelectOk)
         confirms = _Confirms(wire)
-        template = _template(queue)
+        template = _template(queue, body_bytes)
         for first in range(0, messages, _BURST):
             ids = range(first, min(first + _BURST, messages))
             wire.socket.sendall(b"".join(template.replace(_ID, b"%010d" % number) for number in ids))
@@ -55,12 +58,12 @@ def left(url: str, queue: str) -> int:
     return int(found.message_count or 0)
 
 
-def _template(queue: str) -> bytes:
+def _template(queue: str, body_bytes: int) -> bytes:
     """The frames of a publish whose id, in the body and as message id, is :data:`_ID`."""
     properties = commands.Basic.Properties(
         content_type="application/octet-stream", delivery_mode=2, message_id=_ID.decode()
     )
-    return content(queue, _ID.ljust(BODY_BYTES, b"."), properties)
+    return content(queue, _ID.ljust(body_bytes, b"."), properties)
 
 
 class _Confirms:

@@ -2,43 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
-__all__ = ["BARS", "ROWS", "Bar", "Program", "Row", "row_named"]
+from benchmarks.rabbitmq_rows import RABBITMQ_BARS, RABBITMQ_ROWS
+from benchmarks.row import Bar, Figure, Program, Row
+
+__all__ = ["BARS", "ROWS", "Bar", "Figure", "Program", "Row", "row_named"]
 
 _MILLION: Final = 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Program:
-    """A module that is run in a fresh interpreter and prints one measurement."""
-
-    name: str
-    module: str
-    arguments: tuple[str, ...] = ()
-    #: So many processes at once, each with all the messages; their rates are added.
-    copies: int = 1
-    #: The environment it runs in: ours, or that of a peer (see ``benchmarks.peers``).
-    environment: str = "ours"
-    #: Does one of so many messages, where all of them would take minutes; a rate is a rate.
-    one_in: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One kind of work, and everybody who does it, in the order in which they take turns."""
-
-    name: str
-    title: str
-    #: At scale 1: some seconds of work for ours.
-    messages: int
-    programs: tuple[Program, ...]
-    #: Whose work is done once, four times and sixteen times as long, to see that a message's cost does not grow.
-    growth: Program | None = None
-    needs_broker: bool = False
-    #: Which broker that is.
-    broker: Literal["rabbitmq", "sqs"] = "rabbitmq"
 
 
 def _memory(name: str, title: str, limit: str, messages: int) -> Row:
@@ -62,18 +33,7 @@ ROWS: Final = (
     _memory("memory", "in memory, no-op handle_message, chunks of 50", "memory_loop", _MILLION),
     _memory("memory_batch", "the same with a batcher of 100", "memory_batch_loop", _MILLION),
     _memory("memory_default", "the same with default demand (10/5)", "memory_default_loop", _MILLION // 2),
-    Row(
-        "rabbitmq",
-        "RabbitMQ, drain a full queue, 256 B, prefetch 500, every message acked",
-        200_000,
-        (
-            Program("limit", "benchmarks.limits.rabbitmq_socket"),
-            Program("aio-pika", "benchmarks.limits.rabbitmq_aio_pika"),
-            Program("FastStream", "benchmarks.limits.rabbitmq_faststream", environment="faststream"),
-            Program("ours", "benchmarks.rabbitmq_drain"),
-        ),
-        needs_broker=True,
-    ),
+    *RABBITMQ_ROWS,
     Row(
         "queue",
         "embedded queue, drain a full file, 256 B, every take and settlement durable",
@@ -99,27 +59,6 @@ ROWS: Final = (
     ),
 )
 
-#: What a bar speaks of; each is better when it is more.
-Figure = Literal["rate", "messages_per_cpu_second", "messages_per_request", "messages_per_delete"]
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """``ours`` must reach *at_least*: messages a second (or another figure), or times that of the program *over*.
-
-    Attributes:
-        when: ``now``: missing it fails ``make bars``; ``later``: measured, and met once its work is done; ``aim``: what
-            we would like.
-    """
-
-    row: str
-    at_least: float
-    over: str | None = None
-    ours: str = "ours"
-    when: Literal["now", "later", "aim"] = "now"
-    figure: Figure = "rate"
-
-
 # Elixir's Broadway 1.3 did 0.9-1.2 M (with a batcher 0.98-1.09 M) messages a second on both cores of the machine where
 # the limit did 1.0-2.2 M (0.75-1.6 M). It cannot be had where these bars are measured, so its best figure stands here
 # as a number, and as an aim its share of the limit: 1.2 over the middle of 1.0-2.2, 1.09 over the middle of 0.75-1.6.
@@ -132,8 +71,7 @@ BARS: Final = (
     Bar("memory_batch", 0.93, over="limit", ours="ours, 2 workers", when="aim"),
     Bar("memory_default", 0.2 * _MILLION),
     Bar("memory_default", 0.4 * _MILLION, when="aim"),
-    Bar("rabbitmq", 0.8, over="limit", when="later"),
-    Bar("rabbitmq", 4.0, over="aio-pika", when="later"),
+    *RABBITMQ_BARS,
     Bar("queue", 20_000),
     Bar("queue", 50_000, when="aim"),
     # LocalStack is the limit of both, and runs on the same cores: nobody can be much faster.

@@ -47,6 +47,8 @@ class Run:
             return self.rate
         if name == "messages_per_cpu_second":
             return 1e6 / self.cpu_us
+        if name == "per_second_of_p99":
+            return 1.0 / float(self.measurements[0]["p99_seconds"])
         return float(self.measurements[0][name])
 
 
@@ -83,7 +85,7 @@ def take_turns(row: Row, *, rounds: int, scale: float, growth: bool) -> Results:
         messages = max(1, round(row.messages * scale))
         for number in range(rounds):
             for program in present:
-                run = _run(program, max(1, messages // program.one_in), url, row.broker)
+                run = _run(program, max(1, messages // program.one_in), url, row)
                 if number > 0:
                     results.runs.setdefault(program.name, []).append(run)
                 _say(f"{row.name} {number + 1}/{rounds} {program.name}: {run.rate:,.0f}/s")
@@ -95,7 +97,7 @@ def take_turns(row: Row, *, rounds: int, scale: float, growth: bool) -> Results:
 def _grow(row: Row, program: Program, results: Results, rounds: int, smallest: int) -> None:
     for number in range(rounds):
         for step in GROWTH_STEPS:
-            run = _run(program, smallest * step, "")
+            run = _run(program, smallest * step, "", row)
             if number > 0:
                 results.growth.setdefault(step, []).append(run)
             _say(f"{row.name} {number + 1}/{rounds} {step} x the work: {run.rate:,.0f}/s")
@@ -113,13 +115,16 @@ def _present(programs: Iterable[Program], results: Results) -> list[Program]:
     return present
 
 
-def _run(program: Program, messages: int, url: str, broker: str = "") -> Run:
+def _run(program: Program, messages: int, url: str, row: Row) -> Run:
     if not url:
         return Run(_measurements(program, messages, ()))
-    queue = sqs_queue if broker == "sqs" else rabbitmq_queue
-    queue.fill(url, _QUEUE, messages)
+    if row.broker == "sqs":
+        sqs_queue.fill(url, _QUEUE, messages)
+    else:
+        before = 0 if row.is_offered else messages
+        rabbitmq_queue.fill(url, _QUEUE, before, body_bytes=row.body_bytes, queue_type=row.queue_type)
     measured = _measurements(program, messages, ("--url", url, "--queue", _QUEUE))
-    remaining = queue.left(url, _QUEUE)
+    remaining = (sqs_queue if row.broker == "sqs" else rabbitmq_queue).left(url, _QUEUE)
     if remaining:
         raise RuntimeError(f"{program.name}: expected an empty queue on the broker, {remaining} messages are left")
     return Run(measured)

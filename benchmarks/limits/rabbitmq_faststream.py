@@ -16,15 +16,13 @@ from faststream.rabbit import (  # type: ignore[import-not-found]  # only in its
 
 from benchmarks.measure import Ids, Meter, arguments, run_async
 
-PREFETCH = 500
 
-
-async def drain(url: str, queue: str, messages: int) -> int:
+async def drain(url: str, queue: str, messages: int, prefetch: int) -> int:
     """Take and check *messages*; how many were counted."""
     ids = Ids(messages)
     count = 0
     done = asyncio.Event()
-    broker = RabbitBroker(url, default_channel=Channel(prefetch_count=PREFETCH), logger=None)
+    broker = RabbitBroker(url, default_channel=Channel(prefetch_count=prefetch), logger=None)
 
     @broker.subscriber(  # type: ignore[untyped-decorator]  # FastStream is not seen here
         RabbitQueue(queue, durable=True, declare=False)
@@ -43,14 +41,14 @@ async def drain(url: str, queue: str, messages: int) -> int:
     return count
 
 
-async def measure(url: str, queue: str, messages: int, *, gate: bool) -> None:
+async def measure(url: str, queue: str, messages: int, prefetch: int, *, gate: bool) -> None:
     """Drain the queue once and print the measurement."""
     meter = Meter(gate=gate)
-    count = await drain(url, queue, messages)
+    count = await drain(url, queue, messages, prefetch)
     meter.report("rabbitmq_faststream", count, "faststream", "aio-pika")
 
 
 if __name__ == "__main__":
     logging.disable()
     asked = arguments(__doc__ or "", broker=True).parse_args()
-    run_async(measure(asked.url, asked.queue, asked.messages, gate=asked.gate))
+    run_async(measure(asked.url, asked.queue, asked.messages, asked.prefetch, gate=asked.gate))
