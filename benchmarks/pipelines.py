@@ -8,7 +8,7 @@ from benchmarks.measure import Ids
 from benchmarks.rabbitmq_queue import identity
 from broadway_py import BatchInfo, Message, Pipeline
 
-__all__ = ["Batched", "Counted", "Drained"]
+__all__ = ["Batched", "Counted", "Drained", "DrainedInBatches"]
 
 
 class Counted(Pipeline[int]):
@@ -49,5 +49,27 @@ class Drained(Pipeline[bytes]):
         """Note it."""
         self.ids.seen[identity(message.data)] += 1
         self._missing -= 1
+        if self._missing == 0:
+            self.request_stop()
+
+
+class DrainedInBatches(Pipeline[bytes]):
+    """As :class:`Drained`, but in ``handle_batch``. Give it ``ids`` before the start."""
+
+    ids: Ids
+
+    async def setup(self) -> None:
+        """Nothing has come yet."""
+        self._missing = len(self.ids.seen)
+
+    async def handle_message(self, message: Message[Any]) -> None:
+        """Nothing."""
+
+    async def handle_batch(self, messages: list[Message[Any]], info: BatchInfo) -> None:
+        """Note them."""
+        seen = self.ids.seen
+        for message in messages:
+            seen[identity(message.data)] += 1
+        self._missing -= len(messages)
         if self._missing == 0:
             self.request_stop()
