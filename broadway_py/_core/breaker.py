@@ -31,8 +31,8 @@ class CircuitBreaker:
     *closed*: everything goes through. It opens for either of two reasons:
 
     * more than *ratio* of the last *over* messages failed;
-    * a tenth of *over*, but at least ten, failed one after the other and none succeeded in between. This one judges a
-      quiet pipeline in time: long before a message has used up its attempts.
+    * a tenth of *over*, but at least ten, failed one after the other, in rounds that lacked something outside, and none
+      succeeded in between. This one judges a quiet pipeline in time: long before a message has used up its attempts.
 
     A message that fails counts once, however often it comes again: one with a fault of its own opens nothing, nor do
     the few of them that are left when the source has nothing new.
@@ -73,12 +73,23 @@ class CircuitBreaker:
         self._seen: dict[Hashable, None] = {}
         self._most_seen = max(_MOST_SEEN, _MOST_SEEN_SHARE * over)
 
-    def note(self, successes: int, failed: Collection[Hashable], now: float) -> None:
-        """So many were handled well, and with them those *failed*, each by the name that it keeps for its life."""
+    def note(
+        self, successes: int, failed: Collection[Hashable], now: float, *, lacks_something_outside: bool = True
+    ) -> None:
+        """So many were handled well, and with them those *failed*, each by the name that it keeps for its life.
+
+        Args:
+            successes: how many.
+            failed: the names.
+            now: monotonic seconds.
+            lacks_something_outside: what failed says itself that it could not reach something: its messages need not
+                be many to speak against the sink.
+        """
         if self.state == "closed":
             failures = self._not_seen(failed) if failed else 0
             self._count(successes, failures)
-            if self._fails_in_a_row(successes, failures) or self._fails_too_often():
+            fails_in_a_row = self._fails_in_a_row(successes, failures if lacks_something_outside else 0)
+            if fails_in_a_row or self._fails_too_often():
                 self._open(now)
         elif self.state == "half_open":
             if failed:

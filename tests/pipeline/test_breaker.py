@@ -167,6 +167,19 @@ async def test_a_message_that_always_fails_opens_nothing(kind: type[Calls]) -> N
     assert 77 in [message.raw for message in producer.dead_letters]
 
 
+async def test_messages_that_all_have_faults_of_their_own_open_nothing_while_they_are_few() -> None:
+    def handle(message: Message[Any]) -> None:
+        raise ValueError(message.raw)
+
+    producer = MemoryProducer(range(50))
+    pipeline = Calls(handle, producer=producer, failure=FailurePolicy(attempts=3))
+    await run_with(pipeline, 1_000.0)
+
+    assert pipeline.opened_at == []
+    assert Counter(raw for raw, _ in pipeline.attempts) == dict.fromkeys(range(50), 3)
+    assert sorted(message.raw for message in producer.dead_letters) == list(range(50))
+
+
 async def test_a_message_that_always_fails_opens_nothing_where_there_is_no_other() -> None:
     producer = MemoryProducer([1])
     pipeline = Calls(broken, producer=producer, failure=FailurePolicy(attempts=50, backoff=(0.1, 0.2)))
