@@ -49,6 +49,8 @@ class Job:
             "kind": "rabbitmq",
             "queue": self.queue,
             "url": url or self.broker.url,
+            # To the queue's own dead letters at once; what the failure policy does is told elsewhere.
+            "on_failure": "reject",
             **self.broker.settings,
             **section.pop("producer", {}),
         }
