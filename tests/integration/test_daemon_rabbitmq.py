@@ -15,7 +15,8 @@ from tests.support.daemon import ROOT, daemon
 from tests.support.eventually import eventually
 from tests.support.rabbitmq import RabbitMQ
 
-pytestmark = pytest.mark.integration
+# What is looked at here is the same on every delivery path.
+pytestmark = [pytest.mark.integration, pytest.mark.delivery_path("fast")]
 
 
 def settings(folder: Path, broker: RabbitMQ, handler: str, more: str = "") -> Path:

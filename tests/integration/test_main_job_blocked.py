@@ -21,7 +21,8 @@ from tests.integration.main_job_pipelines import (
 from tests.support.daemon import daemon
 from tests.support.main_job import Job, aside
 
-pytestmark = [pytest.mark.integration, pytest.mark.faults]
+# What is looked at here is the same on every delivery path.
+pytestmark = [pytest.mark.integration, pytest.mark.faults, pytest.mark.delivery_path("fast")]
 
 COUNT: Final = 50
 #: Seconds that the drain may take, and those that the process may take on top of them.

@@ -22,7 +22,8 @@ from tests.support.proxy import FaultProxy
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.rabbitmq_node import USER
 
-pytestmark = pytest.mark.integration
+# What is looked at here is the same on every delivery path.
+pytestmark = [pytest.mark.integration, pytest.mark.delivery_path("fast")]
 
 LOGIN: Final = "canary-login"
 #: In a URL most of it is escaped; its beginning never is.

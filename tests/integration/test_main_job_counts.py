@@ -20,7 +20,8 @@ from tests.support.eventually import eventually
 from tests.support.main_job import Job, aside
 from tests.support.rabbitmq import Counts, RabbitMQ
 
-pytestmark = pytest.mark.integration
+# What is looked at here is the same on every delivery path.
+pytestmark = [pytest.mark.integration, pytest.mark.delivery_path("fast")]
 
 
 @pytest.mark.parametrize(

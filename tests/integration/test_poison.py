@@ -21,7 +21,8 @@ from tests.support.eventually import eventually_sync
 from tests.support.main_job import Job
 from tests.support.rabbitmq import Counts
 
-pytestmark = pytest.mark.integration
+# What is looked at here is the same on every delivery path.
+pytestmark = [pytest.mark.integration, pytest.mark.delivery_path("fast")]
 
 COUNT = 10_000
 ABORTS, ALLOCATES = 3_333, 6_666
