@@ -49,7 +49,7 @@ ROWS: Final = (
     Row(
         "sqs",
         "SQS on LocalStack, drain a full queue, 256 B, 8 receives side by side, deletes in tens",
-        6_000,
+        10_000,
         (
             Program("aiobotocore", "benchmarks.limits.sqs_aiobotocore"),
             Program("ours", "benchmarks.sqs_drain"),

@@ -19,8 +19,10 @@ _MOST_SEEN: Final = 1_000
 _MOST_SEEN_SHARE: Final = 10
 #: One call of a callback may fail many messages because of one of them: so many rounds must speak against the sink …
 _FAILED_ROUNDS: Final = 3
-#: … and so many are looked at, however large they are.
-_ROUNDS: Final = 5
+#: … and for the ratio, where rounds between them went well, as many as a message's default attempts: one with a fault
+#: of its own spoils no more batches than that. Twice as many less one are looked at, however large they are.
+_MIXED_FAILED_ROUNDS: Final = 5
+_ROUNDS: Final = 2 * _MIXED_FAILED_ROUNDS - 1
 
 
 class CircuitBreaker:
@@ -29,13 +31,13 @@ class CircuitBreaker:
     *closed*: everything goes through. It opens for either of two reasons:
 
     * more than *ratio* of the last *over* messages failed;
-    * a tenth of *over*, but at least ten, failed one after the other and none succeeded in between. This one judges a
-      quiet pipeline in time: long before a message has used up its attempts.
+    * a tenth of *over*, but at least ten, failed one after the other, in rounds that lacked something outside, and none
+      succeeded in between. This one judges a quiet pipeline in time: long before a message has used up its attempts.
 
     A message that fails counts once, however often it comes again: one with a fault of its own opens nothing, nor do
     the few of them that are left when the source has nothing new.
 
-    Neither counts before three rounds held failures.
+    The first does not count before five rounds held failures, the second not before three.
 
     *open*: nothing goes through, until a wait has passed; the wait doubles while probes fail. *half-open*: one probe
     is under way; its outcome closes or opens. A probe without an outcome (it was given back, or had a fault of its
@@ -53,6 +55,7 @@ class CircuitBreaker:
         self._over = over
         self._streak = min(over, max(_STREAK, over // _STREAK_SHARE))
         self._failed_rounds = min(over, _FAILED_ROUNDS)
+        self._mixed_failed_rounds = min(over, _MIXED_FAILED_ROUNDS)
         self._least_rounds = min(over, _ROUNDS)
         self._first_wait_s = first_wait_s
         self._most_wait_s = most_wait_s
@@ -70,12 +73,23 @@ class CircuitBreaker:
         self._seen: dict[Hashable, None] = {}
         self._most_seen = max(_MOST_SEEN, _MOST_SEEN_SHARE * over)
 
-    def note(self, successes: int, failed: Collection[Hashable], now: float) -> None:
-        """So many were handled well, and with them those *failed*, each by the name that it keeps for its life."""
+    def note(
+        self, successes: int, failed: Collection[Hashable], now: float, *, lacks_something_outside: bool = True
+    ) -> None:
+        """So many were handled well, and with them those *failed*, each by the name that it keeps for its life.
+
+        Args:
+            successes: how many.
+            failed: the names.
+            now: monotonic seconds.
+            lacks_something_outside: what failed says itself that it could not reach something: its messages need not
+                be many to speak against the sink.
+        """
         if self.state == "closed":
             failures = self._not_seen(failed) if failed else 0
             self._count(successes, failures)
-            if self._fails_in_a_row(successes, failures) or self._fails_too_often():
+            fails_in_a_row = self._fails_in_a_row(successes, failures if lacks_something_outside else 0)
+            if fails_in_a_row or self._fails_too_often():
                 self._open(now)
         elif self.state == "half_open":
             if failed:
@@ -133,7 +147,7 @@ class CircuitBreaker:
         return (
             self._failures > self._ratio * self._total
             and self._total >= self._over
-            and sum(failures > 0 for _, failures in self._rounds) >= self._failed_rounds
+            and sum(failures > 0 for _, failures in self._rounds) >= self._mixed_failed_rounds
         )
 
     def _count(self, successes: int, failures: int) -> None:

@@ -73,7 +73,12 @@ class FailureDesk:
 
     def _note(self, breaker: CircuitBreaker, successes: int, failed: Collection[Message[Any]]) -> None:
         before = breaker.state
-        breaker.note(successes, [_name_of(message) for message in failed], self._clock.monotonic())
+        breaker.note(
+            successes,
+            [_name_of(message) for message in failed],
+            self._clock.monotonic(),
+            lacks_something_outside=all(map(_lacks_something_outside, failed)),
+        )
         if breaker.state != before:
             self.breaker_moved()
 
@@ -189,6 +194,11 @@ def _is_suspect(status: Failed) -> bool:
     It is not when the handler says what is to become of its message: that speaks of the message.
     """
     return status.cause in _SUSPECT and not isinstance(status.exception, Reject | RetryLater)
+
+
+def _lacks_something_outside(message: Message[Any]) -> bool:
+    """True when its failure itself says that something could not be reached: connections, files, the network."""
+    return message.status is not None and isinstance(message.status.exception, OSError)
 
 
 def _name_of(message: Message[Any]) -> Hashable:

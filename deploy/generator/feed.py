@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from itertools import islice
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from broadway_py import Batcher, BatchInfo, Message, Pipeline, Processors, ProducerError
-from broadway_py.daemon.send import Put, Target, target_of
+from broadway_py import Batcher, BatchInfo, Message, Pipeline, Processors
+from broadway_py.daemon.send import Put, target_of
 from broadway_py.daemon.settings import read_settings
 from broadway_py.examples.shipments import lines
 from broadway_py.producers import MemoryProducer
@@ -27,7 +26,8 @@ class Feed(Pipeline[str]):
     failure = None
 
     def __init__(self, **options: Any) -> None:
-        self._target = _queue_of(**options["context"])
+        place = options["context"]
+        self._target = target_of(read_settings([Path(place["settings"])]), place["pipeline"])
         self._open = AsyncExitStack()
         self._put: Put | None = None
         super().__init__(**{"producer": MemoryProducer(lines()), **options})
@@ -50,31 +50,3 @@ class Feed(Pipeline[str]):
         self._put = None
         stack, self._open = self._open, AsyncExitStack()
         await stack.aclose()
-
-
-def _queue_of(settings: str, pipeline: str) -> Target:
-    read = read_settings([Path(settings)])
-    producer = read.pipelines[pipeline]["producer"]
-    return _sqs(producer) if producer["kind"] == "sqs" else target_of(read, pipeline)
-
-
-def _sqs(producer: Mapping[str, Any]) -> Target:
-    @asynccontextmanager
-    async def opened() -> AsyncIterator[Put]:
-        from aiobotocore.session import get_session  # noqa: PLC0415  # an extra
-
-        url = producer["queue_url"]
-        endpoint = url.partition("/000000000000/")[0]
-        async with get_session().create_client("sqs", region_name=producer["region"], endpoint_url=endpoint) as client:
-
-            async def put(bodies: Sequence[bytes]) -> None:
-                waiting = iter(bodies)
-                while ten := list(islice(waiting, 10)):
-                    entries = [{"Id": str(index), "MessageBody": body.decode()} for index, body in enumerate(ten)]
-                    answer = await client.send_message_batch(QueueUrl=url, Entries=entries)
-                    if answer.get("Failed"):
-                        raise ProducerError(f"SQS has refused {len(answer['Failed'])} of {len(ten)} messages")
-
-            yield put
-
-    return opened

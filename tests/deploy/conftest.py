@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,16 +16,18 @@ from typing import Any
 
 import pytest
 import yaml
+from aiobotocore.session import get_session
 
 from broadway_py.examples.shipments import lines
 from tests.deploy.dashboards import DEPLOY
 from tests.support.daemon import ROOT, Daemon, daemon
+from tests.support.localstack import CREDENTIALS, REGION
 from tests.support.prometheus import Prometheus, program, prometheus
 from tests.support.rabbitmq_node import PASSWORD, USER, Node, free_port
 
 __all__ = ["System"]
 
-# "orders" reads a real broker; "harbour" feeds "shipments" over an embedded queue, at a limited rate.
+# "orders" and "parcels" read real brokers; "harbour" feeds "shipments" over an embedded queue, at a limited rate.
 SETTINGS = """\
 pipelines:
   orders:
@@ -38,6 +42,10 @@ pipelines:
   shipments:
     class: broadway_py.examples.shipments:Shipments
     producer: {{kind: queue, path: queue.db, queue: shipments}}
+  parcels:
+    class: broadway_py.examples.shipments:Shipments
+    producer: {{kind: sqs, queue_url: "{queue}", region: {region}, wait_time_seconds: 1}}
+    batchers: {{default: {{batch_size: 10, batch_timeout: 200ms}}}}
 workers: 2
 """
 
@@ -66,13 +74,13 @@ def showing_numbers(node: Node) -> Iterator[int]:
 
 
 @contextmanager
-def fed(settings: Path) -> Iterator[None]:
-    """Shipments for "orders", one in twenty broken, a few hundred each second while the block runs."""
+def fed(settings: Path, pipeline: str) -> Iterator[None]:
+    """Shipments for *pipeline*, one in twenty broken, a few hundred each second while the block runs."""
     made, done = lines(1, broken=0.05), threading.Event()
     feeder = subprocess.Popen(
-        [sys.executable, "-m", "broadway_py", "send", str(settings), "--pipeline", "orders"],
+        [sys.executable, "-m", "broadway_py", "send", str(settings), "--pipeline", pipeline],
         cwd=settings.parent,
-        env={"PYTHONPATH": str(ROOT)},
+        env={"PYTHONPATH": str(ROOT), **CREDENTIALS},
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
     )
@@ -81,7 +89,7 @@ def fed(settings: Path) -> Iterator[None]:
         assert feeder.stdin is not None
         with feeder.stdin as pipe:
             while not done.wait(0.5):
-                pipe.write("".join(f"{line}\n" for line in itertools.islice(made, 500)).encode())
+                pipe.write("".join(f"{line}\n" for line in itertools.islice(made, 250)).encode())
                 pipe.flush()
 
     thread = threading.Thread(target=feed)
@@ -104,18 +112,37 @@ def scraping(targets: dict[str, str]) -> dict[str, Any]:
     return config
 
 
+async def with_queue(endpoint: str) -> str:
+    """The URL of a new queue at *endpoint*."""
+    async with get_session().create_client(
+        "sqs",
+        region_name=REGION,
+        endpoint_url=endpoint,
+        aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+    ) as client:
+        answer = await client.create_queue(QueueName=f"parcels-{uuid.uuid4().hex[:12]}")
+        # The host in it is LocalStack's own name.
+        return f"{endpoint}/{answer['QueueUrl'].split('/', 3)[3]}"
+
+
 @pytest.fixture(scope="module")
-def system(rabbitmq_node: Node | None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+def system(rabbitmq_node: Node | None, sqs_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     if rabbitmq_node is None:
         pytest.skip("the broker in BROADWAY_TEST_AMQP_URL may show no metrics: these tests start one of their own")
     program("prometheus")
     folder = tmp_path_factory.mktemp("system")
     settings = folder / "settings.yaml"
-    settings.write_text(SETTINGS.format(url=f"amqp://{USER}:{PASSWORD}@127.0.0.1:{rabbitmq_node.port}/"))
+    url, queue = f"amqp://{USER}:{PASSWORD}@127.0.0.1:{rabbitmq_node.port}/", asyncio.run(with_queue(sqs_endpoint))
+    settings.write_text(SETTINGS.format(url=url, queue=queue, region=REGION))
     rules = sorted((DEPLOY / "prometheus" / "rules").glob("*.yml"))
-    with showing_numbers(rabbitmq_node) as port, daemon(folder, settings) as running:
+    with showing_numbers(rabbitmq_node) as port, daemon(folder, settings, environ=CREDENTIALS) as running:
         running.until_ready()
         broker = f"127.0.0.1:{port}"
         addresses = {"broadway": running.url.removeprefix("http://"), "rabbitmq": broker, "rabbitmq_queues": broker}
-        with fed(settings), prometheus(folder, scraping(addresses), rules) as server:
+        with (
+            fed(settings, "orders"),
+            fed(settings, "parcels"),
+            prometheus(folder, scraping(addresses), rules) as server,
+        ):
             yield System(running, server)

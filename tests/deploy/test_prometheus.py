@@ -44,6 +44,10 @@ PROMISED: Final = {
     "broadway_stuck_handlers": ("gauge", {"pipeline"}),
     "broadway_worker_restarts_total": ("counter", set()),
     "broadway_build_info": ("gauge", {"version", "python"}),
+    "broadway_sqs_requests_total": ("counter", {*OF_PRODUCER, "kind", "result"}),
+    "broadway_sqs_batch_entries_total": ("counter", {*OF_PRODUCER, "kind"}),
+    "broadway_sqs_empty_receives_total": ("counter", OF_PRODUCER),
+    "broadway_sqs_receive_messages": ("histogram", OF_PRODUCER),
 }
 
 #: Which values a unit allows; what counts or lasts is never below zero.
@@ -97,7 +101,12 @@ def test_received_is_settled_plus_in_flight_at_every_scrape(system: System) -> N
     )
     over_time = f"max_over_time(abs({difference})[1m:1s])"
     found = {(labels["pipeline"], labels["producer"]): value for labels, value in system.prometheus.query(over_time)}
-    assert found == {("orders", "rabbitmq"): 0, ("harbour", "ships"): 0, ("shipments", "queue"): 0}
+    assert found == {
+        ("orders", "rabbitmq"): 0,
+        ("parcels", "sqs"): 0,
+        ("harbour", "ships"): 0,
+        ("shipments", "queue"): 0,
+    }
 
 
 @pytest.mark.parametrize("query", panel_queries(), ids=str)

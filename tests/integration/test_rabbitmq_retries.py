@@ -161,13 +161,15 @@ async def test_a_sink_that_is_away_costs_no_dead_letter(rabbitmq: RabbitMQ) -> N
 
     pipeline = Failing(producer=source(rabbitmq), context=sink, failure=FailurePolicy(attempts=2, backoff=(0.2, 0.5)))
     async with at_work(pipeline, rabbitmq):
-        await eventually(lambda: len(pipeline.messages) > 8, timeout=30, what="it was probed a few times")
-        assert pipeline.stats().breaker_open
+        await eventually(lambda: pipeline.stats().breaker_open, what="the breaker has opened")
+        begun = len(pipeline.messages)
+        # After one second, and after two more.
+        await eventually(lambda: len(pipeline.messages) >= begun + 2, timeout=30, what="it was probed twice")
         away = False
-        await rabbitmq.until(ready=0, unacked=0)
         await eventually(
             lambda: outcomes(pipeline).get("acked", 0) == 200, timeout=60, what="every message was handled"
         )
+        await rabbitmq.until(ready=0, unacked=0)
     assert await rabbitmq.counts("work.dead") == Counts(0, 0)
     assert set(pipeline.seen) == {b"%d" % number for number in range(200)}
 

@@ -139,7 +139,7 @@ async def test_a_queue_that_is_deleted_and_made_again_is_read_again(faults: SQSP
             f"sqs: SQS queue {work.name!r} does not exist in this region and account; "
             "create it, or check queue_url and region"
         )
-        # AWS, and LocalStack, let a minute pass before the name may be used again; the proxy plays the part.
+        # AWS lets a minute pass before a name may be used again; the proxy makes another queue stand for it.
         faults.heal()
         again = await sqs.queue("again")
         await again.send(bodies(1, start=1))

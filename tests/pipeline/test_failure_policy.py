@@ -750,7 +750,8 @@ async def test_a_message_of_the_embedded_queue_is_dead_lettered_after_its_attemp
 
         assert pipeline.attempts == {b"poison": [1, 2, 3, 4, 5], b"good": [1]}
         gaps = [later - earlier for earlier, later in itertools.pairwise(pipeline.seen[b"poison"])]
-        assert gaps == sorted(gaps)
+        # Its file is written in real time, while the clock goes on: a gap may be seen late, but never early.
+        assert all(gap >= 2.0**n / 2.0 for n, gap in enumerate(gaps))
         assert outcomes(pipeline) == {"acked": 1, "retried": 4, "dead_lettered": 1}
         (letter,) = await queue.dead_letters()
         assert (letter.data, letter.cause, letter.exception, letter.attempts) == (b"poison", "raised", "ValueError", 5)

@@ -15,6 +15,7 @@ import pytest
 from broadway_py.producers.queue import QueueProducer
 from broadway_py.queue import Counts, NewMessage, Queue, StorageError, SyncQueue
 from tests.contract.producer_contract import opened, settle, take
+from tests.support.eventually import eventually_sync
 
 
 @pytest.fixture
@@ -94,7 +95,8 @@ def test_a_file_that_cannot_be_opened_leaves_no_thread(tmp_path: Path) -> None:
     assert str(refused.value) == (
         f"queue file {path}: its directory {path.parent} does not exist: create it, or choose another path"
     )
-    assert threading.active_count() == before
+    # The thread of the file says that it is closed, and then ends.
+    eventually_sync(lambda: threading.active_count() == before, what="no thread is left")
     queue.close()
 
 
@@ -106,7 +108,8 @@ def test_opening_and_closing_twice_is_harmless_and_leaves_no_thread(path: Path) 
     queue.put(b"")
     queue.close()
     queue.close()
-    assert threading.active_count() == before
+    # The thread of the file says that it is closed, and then ends.
+    eventually_sync(lambda: threading.active_count() == before, what="no thread is left")
     with pytest.raises(StorageError) as closed:
         queue.put(b"")
     assert str(closed.value) == f"queue 'q' in {path} is not open: use it inside 'with SyncQueue(…) as queue'"

@@ -148,6 +148,16 @@ def test_a_migration_that_fails_changes_nothing(path: str) -> None:
     reopened.close()
 
 
+async def test_a_line_that_cannot_be_made_is_named(path: str) -> None:
+    Path(f"{path}-line").mkdir()
+    with pytest.raises(StorageError) as refused:
+        await sharing.acquire(path, SCHEMA)
+    assert str(refused.value) == (
+        f"test file {path}: the lock file {path}-line cannot be made (Is a directory): give this user write permission "
+        "to it and to the directory, or choose another path"
+    )
+
+
 def test_what_is_committed_waits_for_the_disk(path: str) -> None:
     connection = connect(path, SCHEMA)
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -22,98 +20,137 @@ def path(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def two(path: str) -> Iterator[tuple[Turnstile, Turnstile]]:
-    one, other = Turnstile(path), Turnstile(path)
-    yield one, other
-    one.close()
-    other.close()
+def three(path: str) -> Iterator[list[Turnstile]]:
+    made = [Turnstile(path) for _ in range(3)]
+    yield made
+    for one in made:
+        one.close()
 
 
-def is_locked(path: str) -> bool:
-    handle = os.open(path, os.O_RDWR)
+class Line:
+    """Lets turnstiles wait in threads, and notes in which order they pass."""
+
+    def __init__(self, path: str) -> None:
+        self.order: list[str] = []
+        self.threads: list[threading.Thread] = []
+        self._path = Path(f"{path}-line")
+
+    def join(self, turnstile: Turnstile, name: str) -> None:
+        """Wait in a thread; returns once it is in line."""
+        last = self.last()
+
+        def wait_and_pass() -> None:
+            with turnstile.passed():
+                self.order.append(name)
+
+        self.threads.append(threading.Thread(target=wait_and_pass))
+        self.threads[-1].start()
+        eventually_sync(lambda: self.last() > last, what=f"{name} has a number")
+
+    def last(self) -> int:
+        """The last number that was drawn."""
+        return int.from_bytes(self._path.read_bytes(), "little")
+
+    def end(self) -> None:
+        """Wait until all have passed."""
+        for thread in self.threads:
+            thread.join(10)
+
+
+def is_free(turnstile: Turnstile) -> bool:
+    """Whether nobody has the turn or waits for it."""
+    numbers = turnstile._numbers
+    number = numbers.draw()
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return numbers.is_called(number, wait=False)
     finally:
-        os.close(handle)
-    return False
+        numbers.give_back(number)
 
 
-def test_who_has_just_had_the_turn_waits_for_the_one_in_line(two: tuple[Turnstile, Turnstile], path: str) -> None:
-    greedy, patient = two
-    order: list[str] = []
-
-    def wait_and_pass() -> None:
-        with patient.passed():
-            order.append("patient")
-
-    for _ in range(20):
+def test_who_has_just_had_the_turn_goes_to_the_end_of_the_line(three: list[Turnstile], path: str) -> None:
+    greedy, second, third = three
+    line = Line(path)
+    for turn in range(10):
         with greedy.passed():
-            waiting = threading.Thread(target=wait_and_pass)
-            waiting.start()
-            eventually_sync(lambda: is_locked(f"{path}-gate"), what="somebody is in line")
+            line.join(second, "second")
+            line.join(third, "third")
+            assert len(line.order) == 3 * turn, "somebody passed out of turn"
         with greedy.passed():
-            order.append("greedy")
-        waiting.join()
+            line.order.append("greedy")
+        line.end()
 
-    assert order == ["patient", "greedy"] * 20
+    assert line.order == ["second", "third", "greedy"] * 10
 
 
 def test_one_that_is_stuck_with_the_turn_is_waited_for_once_and_then_ignored_for_a_while(
-    two: tuple[Turnstile, Turnstile], path: str, monkeypatch: pytest.MonkeyPatch
+    three: list[Turnstile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "PATIENCE", 0.05)
-    stuck, other = two
+    stuck, other, third = three
     passed = 0
     with stuck.passed():
         for _ in range(100):
             with other.passed():  # would take five seconds if each of them waited
                 passed += 1
     assert passed == 100
-    # What stood in line for nothing gives the turn back when it comes.
-    eventually_sync(lambda: not is_locked(f"{path}-turn"), what="the turn is free")
-    with stuck.passed():
-        assert is_locked(f"{path}-turn")
+    # What stood in line for nothing gives its number back when that is called.
+    eventually_sync(lambda: is_free(third), what="the turn is free")
 
 
-def test_after_a_while_it_stands_in_line_again(
-    two: tuple[Turnstile, Turnstile], path: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_after_a_while_it_stands_in_line_again(three: list[Turnstile], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PATIENCE", 0.05)
     monkeypatch.setattr(module, "_DETOUR", 0.0)
-    stuck, other = two
-    with stuck.passed(), other.passed():
-        pass
-    eventually_sync(lambda: not is_locked(f"{path}-turn"), what="the turn is free")
+    stuck, other, third = three
+    with stuck.passed():
+        for _ in range(3):
+            with other.passed():
+                pass
+    eventually_sync(lambda: is_free(third), what="the turn is free")
     with other.passed():
-        assert is_locked(f"{path}-turn")
+        assert not is_free(third)
 
 
 def test_closing_while_its_thread_still_stands_in_line_does_not_wait(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "PATIENCE", 0.05)
-    with ExitStack() as stack:
-        stuck, other = Turnstile(path), Turnstile(path)
-        with stuck.passed():
-            with other.passed():
-                pass
-            other.close()
-        stack.callback(stuck.close)
-        eventually_sync(lambda: not is_locked(f"{path}-turn"), what="the turn is free")
-        eventually_sync(lambda: not is_locked(f"{path}-gate"), what="the gate is free")
+    stuck, other = Turnstile(path), Turnstile(path)
+    with stuck.passed():
+        with other.passed():
+            pass
+        other.close()
+    eventually_sync(lambda: is_free(stuck), what="the turn is free")
+    stuck.close()
 
 
-def test_an_error_inside_gives_the_turn_back(two: tuple[Turnstile, Turnstile], path: str) -> None:
-    with pytest.raises(LookupError), two[0].passed():
-        raise LookupError
-    assert not is_locked(f"{path}-turn")
-    with two[1].passed():
+def test_the_number_of_one_that_died_is_free(three: list[Turnstile]) -> None:
+    dead, other, _ = three
+    dead._numbers.draw()
+    assert not is_free(other)
+    dead._numbers.close()  # as the kernel does it
+    assert is_free(other)
+    dead._numbers = other._numbers.__class__(f"{dead._path}-line")
+
+
+def test_one_that_was_stopped_while_it_drew_a_number_stops_nobody(
+    three: list[Turnstile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PATIENCE", 0.05)
+    stopped, other, third = three
+    stopped._numbers._lock(0, fcntl.F_WRLCK, wait=True)
+    with other.passed():
         pass
+    stopped._numbers.give_back(0)
+    eventually_sync(lambda: is_free(third), what="the turn is free")
 
 
-def test_a_place_where_nobody_can_write_raises_and_leaks_nothing(tmp_path: Path) -> None:
-    (tmp_path / "q.db-turn").mkdir()
-    with pytest.raises(OSError, match=r"q\.db-turn"):
+def test_an_error_inside_gives_the_turn_back(three: list[Turnstile]) -> None:
+    with pytest.raises(LookupError), three[0].passed():
+        raise LookupError
+    assert is_free(three[1])
+
+
+def test_a_place_where_nobody_can_write_raises(tmp_path: Path) -> None:
+    (tmp_path / "q.db-line").mkdir()
+    with pytest.raises(OSError, match=r"q\.db-line"):
         Turnstile(str(tmp_path / "q.db"))

@@ -113,7 +113,7 @@ class Forwarder:
         now_s = self._clock.wall()
         for message, delay_s in failed:
             receipt: Receipt = message.acknowledgement.data
-            delivery, attempt = delivery_of(receipt), (message.attempt or 1) + 1
+            delivery, attempt = delivery_of(receipt), (1 if message.attempt is None else message.attempt) + 1
             if delay_s <= 0.0:
                 puts.append(_Put(retry(delivery, receipt.queue, attempt, now_s), None))
             else:
