@@ -160,6 +160,8 @@ async def main():
     async with Counted(producer=MemoryProducer(messages)) as pipeline:
         await pipeline.wait()
 
+# A test run in the background of a shell would pass on that it ignores Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
     asyncio.run(main())
 except BaseException as ended:
