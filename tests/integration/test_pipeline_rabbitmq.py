@@ -295,6 +295,7 @@ async def test_deliveries_reach_batches_of_two(job: Job, hands: Hands) -> None:
     assert_none_lost(job)
 
 
+@conforms("R-042", "R-043")
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -302,12 +303,10 @@ async def test_deliveries_reach_batches_of_two(job: Job, hands: Hands) -> None:
             {"on_sucess": "ack"},
             "configure_ack: unknown option 'on_sucess'; RabbitMQ takes on_success, on_failure; "
             "did you mean 'on_success'?",
-            marks=conforms("R-042"),
         ),
         pytest.param(
             {"on_failure": "requeue"},
             "configure_ack: on_failure takes ack, reject, reject_and_requeue, reject_and_requeue_once, got 'requeue'",
-            marks=conforms("R-043"),
         ),
     ],
 )
