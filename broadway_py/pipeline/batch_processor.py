@@ -90,7 +90,7 @@ class BatchProcessor(Worker):
     async def _turn_away(self) -> bool:
         """The drain does not wait for the thread: what waits here goes back, or fails; True when no more can come."""
         while self._later:
-            await self.shared.settler.give_back(self._later.popleft().messages)
+            await self.give_back(self._later.popleft().messages)
         while self.inlet:
             edge, batches, ask = self.inlet.take()
             for batch in batches:
