@@ -94,17 +94,26 @@ class RabbitMQ:
     @asynccontextmanager
     async def client(self) -> AsyncIterator[RabbitMQ]:
         """A connection of the test's own, apart from that of what is tested."""
-        async with await aio_pika.connect(self.url, client_properties={"connection_name": _OURS}) as self._connection:
+        await self._connected()
+        try:
+            yield self
+        finally:
+            if self.node is None:
+                # The virtual host stays, so what we made in it must go.
+                await self._connected()
+                for queue in self._declared:
+                    await self._delete_with_what_the_policy_made(queue)
+            if self._connection is not None:
+                await self._connection.close()
+            self._connection = self._channel = None
+
+    async def _connected(self) -> None:
+        """See that the test's own connection and channel are there: a fault may have hit them, too."""
+        if self._connection is None or self._connection.is_closed:
+            self._connection = await aio_pika.connect(self.url, client_properties={"connection_name": _OURS})
+            self._channel = None
+        if self._channel is None or self._channel.is_closed:
             self._channel = await self._connection.channel()
-            try:
-                yield self
-            finally:
-                if self.node is None:
-                    # The virtual host stays, so what we made in it must go.
-                    self._channel = await self._connection.channel()
-                    for queue in self._declared:
-                        await self._delete_with_what_the_policy_made(queue)
-                self._channel = None
 
     async def _delete_with_what_the_policy_made(self, queue: str) -> None:
         delays = {delay_queue(queue, half_seconds / 2, {}).name for half_seconds in range(1, 121)}
@@ -119,6 +128,7 @@ class RabbitMQ:
 
     async def declare(self, queue: str = "work", **arguments: Any) -> str:
         """Declare a durable queue; its name."""
+        await self._connected()
         declared = await self.channel.declare_queue(queue, durable=True, arguments=arguments or None)
         self._declared.append(declared.name)
         return declared.name
