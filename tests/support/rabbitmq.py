@@ -109,7 +109,11 @@ class RabbitMQ:
 
     async def _connected(self) -> None:
         """See that the test's own connection and channel are there: a fault may have hit them, too."""
-        if self._connection is None or self._connection.is_closed:
+        # `is_closed` tells of our own closing only.
+        if self._connection is not None and not self._connection.connected.is_set():
+            await self._connection.close()
+            self._connection = None
+        if self._connection is None:
             self._connection = await aio_pika.connect(self.url, client_properties={"connection_name": _OURS})
             self._channel = None
         if self._channel is None or self._channel.is_closed:
