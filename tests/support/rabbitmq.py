@@ -93,7 +93,9 @@ class RabbitMQ:
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[RabbitMQ]:
-        """A connection of the test's own, apart from that of what is tested."""
+        """A connection of the test's own, apart from that of what is tested. A block within a block has a new one."""
+        before = self._connection, self._channel
+        self._connection = self._channel = None
         await self._connected()
         try:
             yield self
@@ -103,21 +105,24 @@ class RabbitMQ:
                 await self._connected()
                 for queue in self._declared:
                     await self._delete_with_what_the_policy_made(queue)
-            if self._connection is not None:
-                await self._connection.close()
-            self._connection = self._channel = None
+            await self._disconnect()
+            self._connection, self._channel = before
 
     async def _connected(self) -> None:
         """See that the test's own connection and channel are there: a fault may have hit them, too."""
         # `is_closed` tells of our own closing only.
         if self._connection is not None and not self._connection.connected.is_set():
-            await self._connection.close()
-            self._connection = None
+            await self._disconnect()
         if self._connection is None:
             self._connection = await aio_pika.connect(self.url, client_properties={"connection_name": _OURS})
             self._channel = None
         if self._channel is None or self._channel.is_closed:
             self._channel = await self._connection.channel()
+
+    async def _disconnect(self) -> None:
+        if self._connection is not None:
+            await self._connection.close()
+        self._connection = self._channel = None
 
     async def _delete_with_what_the_policy_made(self, queue: str) -> None:
         delays = {delay_queue(queue, half_seconds / 2, {}).name for half_seconds in range(1, 121)}

@@ -153,6 +153,9 @@ class Publisher:
             if not sending.done():
                 sending.cancel()
                 await asyncio.wait({sending})
+            if not sending.cancelled():
+                # Whoever gave it up has said why; its own error would end in the log as one that nobody looked at.
+                sending.exception()
 
     async def _confirmed(self, link: _Link, letter: Letter, sending: asyncio.Task[None]) -> None:
         where, timeout = link.connection.where, self._options.publish_timeout
