@@ -237,6 +237,50 @@ async def test_what_is_held_is_extended_and_what_is_settled_is_not() -> None:
     await closing
 
 
+@pytest.mark.parametrize("delay", [0, 7])
+async def test_what_is_given_back_or_put_off_does_not_overtake_an_extension_of_the_same_message(delay: int) -> None:
+    office = Office(visibility=30.0)
+    messages = office.receive(3)
+    office.client.gate = asyncio.Event()
+    await office.clock.advance(15.1)
+    extension = [("h1", 30), ("h2", 30), ("h3", 30)]
+    assert [entries for _, _, entries in office.client.asked] == [extension]
+    settling = asyncio.create_task(office.desk.retry(None, [(messages[0], delay), (messages[1], delay)]))
+    await office.clock.advance(0.1)
+    assert [entries for _, _, entries in office.client.asked] == [extension]
+    office.client.gate.set()
+    await settling
+    assert [entries for _, _, entries in office.client.asked] == [extension, [("h1", delay), ("h2", delay)]]
+    await office.clock.advance(15.0)
+    assert office.client.asked[-1][2] == [("h3", 30)]
+    await office.desk.close(1.0)
+
+
+async def test_deletes_and_what_is_not_being_extended_do_not_wait_for_an_extension() -> None:
+    office = Office(visibility=30.0)
+    messages = office.receive(2)
+    await office.clock.advance(10.0)
+    later = office.receive(1)
+    office.client.gate = asyncio.Event()
+    await office.clock.advance(5.1)
+    settling = [office.begin(messages), asyncio.create_task(office.desk.release(None, later))]
+    await office.clock.advance(0.1)
+    assert office.client.kinds() == [("change", 2), ("delete", 2), ("change", 1)]
+    office.client.gate.set()
+    await asyncio.gather(*settling)
+
+
+async def test_an_extension_that_is_not_answered_keeps_a_close_no_longer_than_anything_else() -> None:
+    office = Office(visibility=30.0)
+    office.receive(1)
+    office.client.gate = asyncio.Event()
+    await office.clock.advance(15.1)
+    closing = asyncio.create_task(office.desk.close(1.5))
+    await office.clock.advance(1.6)
+    await closing
+    assert office.client.kinds() == [("change", 1)]
+
+
 async def test_closing_gives_back_what_is_held_finishes_what_was_said_and_settles_nothing_after() -> None:
     office = Office()
     messages = office.receive(5)
