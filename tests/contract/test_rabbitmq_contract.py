@@ -9,13 +9,14 @@ import pytest
 
 from broadway_py.producer import Producer
 from broadway_py.producers.rabbitmq import RabbitMQProducer
-from tests.contract.producer_contract import Harness, ProducerContract
+from tests.contract.failure_contract import FailureContract, FailureHarness
+from tests.contract.producer_contract import ProducerContract
 from tests.support.certificates import Authority
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.rabbitmq_node import PASSWORD
 
 
-class RabbitMQHarness(Harness):
+class RabbitMQHarness(FailureHarness):
     """One queue in a virtual host of the test's own; what is rejected goes to ``work.dead``.
 
     Args:
@@ -24,6 +25,7 @@ class RabbitMQHarness(Harness):
     """
 
     secret = PASSWORD
+    forget = "ack"
 
     def __init__(self, broker: RabbitMQ, url: str | None = None) -> None:
         self.broker = broker
@@ -33,7 +35,11 @@ class RabbitMQHarness(Harness):
         await self.broker.publish(bodies)
 
     def producer(self) -> Producer:
-        return RabbitMQProducer("work", self.url)
+        return self.told(None)
+
+    def told(self, on_failure: str | None) -> Producer:
+        said = {} if on_failure is None else {"on_failure": on_failure}
+        return RabbitMQProducer("work", self.url, **said)
 
     async def ready_count(self) -> int:
         return (await self.broker.counts()).ready
@@ -46,21 +52,21 @@ class RabbitMQHarness(Harness):
 
 
 @pytest.mark.integration
-class TestRabbitMQProducer(ProducerContract):
+class TestRabbitMQProducer(ProducerContract, FailureContract):
     """Every sentence of the contract."""
 
     @pytest.fixture
-    async def harness(self, rabbitmq: RabbitMQ) -> Harness:
+    async def harness(self, rabbitmq: RabbitMQ) -> FailureHarness:
         await rabbitmq.declare_with_dead_letters()
         return RabbitMQHarness(rabbitmq)
 
 
 @pytest.mark.integration
-class TestRabbitMQProducerOverTLS(ProducerContract):
+class TestRabbitMQProducerOverTLS(ProducerContract, FailureContract):
     """The same, over a connection that nobody can listen to."""
 
     @pytest.fixture
-    async def harness(self, rabbitmq: RabbitMQ, tmp_path: Path) -> AsyncIterator[Harness]:
+    async def harness(self, rabbitmq: RabbitMQ, tmp_path: Path) -> AsyncIterator[FailureHarness]:
         await rabbitmq.declare_with_dead_letters()
         authority = Authority(tmp_path)
         broker = authority.issue("broker")

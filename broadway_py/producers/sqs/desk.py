@@ -6,7 +6,7 @@ import asyncio
 import math
 import random
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Literal
 
 from broadway_py.acknowledger import Acknowledger
 from broadway_py.clock import Clock, Timer
@@ -26,9 +26,6 @@ from broadway_py.producers.sqs.troubles import Kind, Trouble, refused_entries
 __all__ = ["Desk", "DeskWithDeadLetters"]
 
 log = logger("broadway_py.producers.sqs")
-
-#: How long a settlement is tried, in seconds, while others cannot have the message.
-_PATIENCE_S: Final = 60.0
 
 #: What one message of a FIFO group hands on: the next one of its group.
 Freed = Callable[[list[Message[Any]]], object]
@@ -150,6 +147,11 @@ class Desk(Acknowledger):
         """``configure_ack(on_success=…, on_failure=…)``."""
         return configured(data, options, has_dead_letters=self._facts.dead_letter_url is not None)
 
+    def failure_said_by(self, data: Any) -> Literal["source", "message"] | None:
+        """``on_failure`` of the producer, when it was given, or ``configure_ack(on_failure=…)``."""
+        receipt: Receipt = data
+        return receipt.said_by
+
     def outcome_of_failed(self, data: Any) -> Outcome:
         """As ``on_failure`` says: what is not deleted comes again."""
         outcomes: dict[str, Outcome] = {"ack": "dropped", "dead_letter": "dead_lettered"}
@@ -189,18 +191,13 @@ class Desk(Acknowledger):
     def _say(self, receipt: Receipt, verdict: Verdict, ticket: Ticket) -> None:
         if verdict.action == "ack":
             self._held.pop(receipt, None)
-            self._deletes.add(self._entry(receipt, None, ticket), self._clock.monotonic())
+            now = self._clock.monotonic()
+            self._deletes.add(Entry.begun(receipt, None, ticket, now), now)
         elif verdict.action == "noop":
             self._fall_back(receipt)
             ticket.leave(receipt)
         else:
             self._change_together([receipt, *self._rest_of(receipt)], verdict.delay, ticket)
-
-    def _entry(self, receipt: Receipt, timeout: int | None, ticket: Ticket | None) -> Entry:
-        # While others cannot have the message; but one whose time is nearly over is tried, too.
-        now = self._clock.monotonic()
-        until = min(now + _PATIENCE_S, max(receipt.visible_until, now + 1.0))
-        return Entry(receipt, timeout, ticket, until)
 
     # --- groups ---------------------------------------------------------------------------------------------------
 
@@ -230,7 +227,8 @@ class Desk(Acknowledger):
             receipt.guarded = False
             self._held.pop(receipt, None)
             most = math.floor(receipt.received_at + MOST_VISIBILITY - now)
-            entries.append(self._entry(receipt, max(0, min(timeout, most)), ticket if position == 0 else None))
+            asks = ticket if position == 0 else None
+            entries.append(Entry.begun(receipt, max(0, min(timeout, most)), asks, now))
         if len(entries) == 1:
             self._changes.add(entries[0], now)
         else:
