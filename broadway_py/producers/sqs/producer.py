@@ -9,6 +9,7 @@ from typing import Any
 from broadway_py.errors import OptionsError
 from broadway_py.message import Message
 from broadway_py.producer import FailurePlan, Producer
+from broadway_py.producers.sqs.attempts import Attempts
 from broadway_py.producers.sqs.options import SQSOptions
 from broadway_py.producers.sqs.quiet import hush
 from broadway_py.producers.sqs.session import Session
@@ -54,6 +55,7 @@ class SQSProducer(Producer):
         self.concurrency = self.options.concurrency
         self.says_what_failing_means = self.options.says_what_failing_means
         self._session: Session | None = None
+        self._attempts = Attempts(is_fifo=self.options.is_fifo)
         # Of all copies: sessions that have lost their source, and still settle what they handed over.
         self._retiring: set[asyncio.Task[None]] = set()
 
@@ -98,6 +100,7 @@ class SQSProducer(Producer):
             pipeline=self.pipeline,
             producer=self.name or "sqs",
             capacity=self.capacity,
+            attempts=self._attempts,
             lost=self.lost,
         )
         await self._session.open()
