@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -73,7 +74,8 @@ class Session:
         )
         self._desk: Desk | None = None
         self._facts: Facts | None = None
-        self._polls: set[asyncio.Task[None]] = set()
+        # Receives under way, each with the moment at which it is answered if no message comes.
+        self._polls: dict[asyncio.Task[None], float] = {}
         self._ready: deque[Message[bytes]] = deque()
         self._wanted = 0
         self._wake = Wake()
@@ -88,7 +90,8 @@ class Session:
             self._facts = await self._client.open()
         except Trouble as trouble:
             raise trouble.as_loss() from None
-        if self._facts.has_redrive is False and self._facts.dead_letter_url is None:
+        has_no_place = self._facts.has_redrive is False and self._facts.dead_letter_url is None
+        if has_no_place and self._options.on_failure.action != "ack":
             log.info(
                 "the queue has no redrive policy and dead_letter_queue is not set: "
                 "what fails comes again until the queue forgets it",
@@ -151,8 +154,8 @@ class Session:
             attempt = self._attempts.begin(asked, now, self._visibility_s)
             self._plan.started(attempt.asked)
             task = asyncio.get_running_loop().create_task(self._receive(attempt), name="sqs-receive")
-            self._polls.add(task)
-            task.add_done_callback(self._polls.discard)
+            self._polls[task] = now + self._options.wait_time_seconds
+            task.add_done_callback(self._polls.pop)
 
     @property
     def _visibility_s(self) -> float:
@@ -276,8 +279,20 @@ class Session:
 
     async def until_polls_end(self) -> None:
         """Wait for receives under way: one that is cut off may still take messages, which nobody would see."""
-        while self._polls and not (self._desk is not None and self._desk.at_work):
+        if self._must_wait_for_polls:
+            left_s = max(self._polls.values()) - self._clock.monotonic()
+            log.info(
+                "the stop waits for the open receive: cut off, it could still take messages",
+                queue=self._options.queue_name,
+                at_most_seconds=max(1, math.ceil(left_s)),
+            )
+        while self._must_wait_for_polls:
             await asyncio.wait(self._polls)
+
+    @property
+    def _must_wait_for_polls(self) -> bool:
+        # What is at work must not wait for them: it would be late for the deadline.
+        return bool(self._polls) and not (self._desk is not None and self._desk.at_work)
 
     async def close(self, polls_s: float | None = None) -> None:
         """Give back what is left, in the seconds that the pipeline allows; what runs then is cut off.
