@@ -13,6 +13,7 @@ from broadway_py.message import Message
 from broadway_py.producers.sqs.client import Facts
 from broadway_py.producers.sqs.delivery import Receipt, to_message
 from broadway_py.producers.sqs.desk import Desk, DeskWithDeadLetters
+from broadway_py.producers.sqs.guardian import Guardian
 from broadway_py.producers.sqs.options import SQSOptions
 from broadway_py.producers.sqs.troubles import Kind, Trouble
 from broadway_py.testing import FakeClock, settle
@@ -268,6 +269,27 @@ async def test_deletes_and_what_is_not_being_extended_do_not_wait_for_an_extensi
     assert office.client.kinds() == [("change", 2), ("delete", 2), ("change", 1)]
     office.client.gate.set()
     await asyncio.gather(*settling)
+
+
+async def test_what_was_settled_between_falling_due_and_the_request_is_not_extended() -> None:
+    office = Office(visibility=30.0)
+    guardian = Guardian(
+        office.client,  # type: ignore[arg-type]  # it has the one request that a guardian makes
+        Facts("url", 30.0, None, None),
+        "orders",
+        office.clock,
+        is_held=lambda _: True,
+        refused=office.refused.append,
+    )
+    first, second = (message.acknowledgement.data for message in office.receive(2))
+    guardian.hold([first, second])
+    (extension,) = guardian.due(15.0)
+    first.guarded = False
+    await guardian.extend(extension)
+    assert [entries for _, _, entries in office.client.asked] == [[("h2", 30)]]
+    second.guarded = False
+    await guardian.extend(extension)
+    assert len(office.client.asked) == 1
 
 
 async def test_an_extension_that_is_not_answered_keeps_a_close_no_longer_than_anything_else() -> None:
