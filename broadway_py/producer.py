@@ -247,7 +247,10 @@ class Producer:
         """
 
     async def close(self) -> None:
-        """Release everything. Called once per copy, after its last message was settled; must not raise."""
+        """Release everything. Called once per copy, after its last message was settled; must not raise.
+
+        A copy that was lost has 5 seconds until the next one is opened, the last copy what is left of the stop's time.
+        """
 
     def check_failure(self, plan: FailurePlan | None) -> None:
         """Look, when a pipeline is built with this description, whether *plan* can be carried out.

@@ -106,7 +106,7 @@ class Source(Worker):
                 lasted = 0.0 if opened_at is None else self.shared.clock.monotonic() - opened_at
                 await self._fail_over(error, backoff, lasted)
             except Exception:
-                await self._close_broken()
+                await self._close_copy(CLOSE_S)
                 raise
             else:
                 break
@@ -143,7 +143,7 @@ class Source(Worker):
     async def _fail_over(self, error: ProducerError, backoff: Delays, lasted_s: float) -> None:
         """Close what is broken, say so, wait."""
         if self._fail_fast and not self.opened.is_set():
-            await self._close_broken()
+            await self._close_copy(CLOSE_S)
             raise PipelineCrashed(
                 f"producer {self.ledger.producer!r} could not connect at the start: {error}"
             ) from error
@@ -153,13 +153,13 @@ class Source(Worker):
         telemetry.execute("broadway.producer.lost", self._now(), {**self._about(), "reason": str(error)})
         wait_s = backoff.failed(lasted_s, _REFUSED_WAIT_S if isinstance(error, SourceRefused) else 0.0)
         if wait_s == math.inf:
-            await self._close_broken()
+            await self._close_copy(CLOSE_S)
             raise PipelineCrashed(
                 f"producer {self.ledger.producer!r} was lost, and its back-off says to stop: {error}"
             ) from error
-        self._log.warning("the source is away; trying again", reason=str(error), wait_seconds=round(wait_s, 2))
-        await self._close_broken()
         until = self.shared.clock.monotonic() + wait_s
+        self._log.warning("the source is away; trying again", reason=str(error), wait_seconds=round(wait_s, 2))
+        await self._close_copy(CLOSE_S)
         while not self._stop.is_set() and not self.cut and self.shared.clock.monotonic() < until:
             if self._rest and self._may_start:
                 # Messages of the lost copy: the broker has them again, but whoever cannot redeliver has not.
@@ -328,7 +328,7 @@ class Source(Worker):
         if not self.cut:
             self.outlet.close()
 
-    async def _close_broken(self) -> None:
+    async def _close_copy(self, most_s: float | None) -> None:
         copy, self._copy = self._copy, None
         self.connected = False
         if copy is None:
@@ -340,15 +340,19 @@ class Source(Worker):
         elif late:
             await self._take_in(late)
         try:
-            async with self.shared.clock.timeout(CLOSE_S):
+            async with self.shared.clock.timeout(most_s):
                 await passing_cancellation(copy.close())
         except Exception as error:  # noqa: BLE001  # it is broken: what matters is the next copy
             self._log.debug("closing a broken producer raised", exception=type(error).__name__)
 
     async def close(self) -> None:
-        """Release the last copy; called when every message was settled."""
+        """Release the last copy; called when every message was settled. Only the deadline of the stop ends it."""
         self._ended = True
-        await self._close_broken()
+        try:
+            await self._close_copy(None)
+        except asyncio.CancelledError:
+            self._log.warning("closing the producer took until the deadline of the stop; it was cut off")
+            raise
 
     async def set_paused(self, *, paused: bool) -> None:
         """Tell the copy; the gate is set already."""

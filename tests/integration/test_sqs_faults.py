@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from broadway_py import FailurePolicy, Processors
+from broadway_py import FailurePolicy, Message, Processors
 from broadway_py.errors import ProducerError, SettleError, SourceRefused
 from broadway_py.producers import SQSProducer
 from broadway_py.producers.sqs import session
@@ -425,9 +425,8 @@ async def test_what_others_have_got_meanwhile_is_extended_no_more(
 
 
 async def test_a_receive_that_never_ends_is_cut_off_at_the_end_and_said(
-    faults: SQSProxy, work: Queue, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    faults: SQSProxy, work: Queue, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(session, "_LAST_POLLS_S", 0.2)
     gate = faults.hold("ReceiveMessage")
     copy = through(faults, work).copy(index=0, capacity=50, pipeline="contract", lost=lambda _: None)
     await copy.open()
@@ -435,10 +434,65 @@ async def test_a_receive_that_never_ends_is_cut_off_at_the_end_and_said(
     await faults.until_asked("ReceiveMessage", 1)
     copy.begin_draining()
     assert await waiting == []
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):  # as the deadline of a stop does
+            await copy.close()
+    gate.set()
+    assert "receives were cut off at the end" in caplog.text
+
+
+async def test_after_a_loss_a_stop_does_not_wait_for_a_receive_that_nobody_answers(
+    faults: SQSProxy, work: Queue, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "_LAST_POLLS_S", 0.2)
+    await work.send(bodies(1))
+    copy = through(faults, work).copy(index=0, capacity=50, pipeline="contract", lost=lambda _: None)
+    await copy.open()
+    messages = await take(copy, 1)
+    gate = faults.hold("ReceiveMessage")
+    waiting = await ask(copy, 10)
+    await faults.until_asked("ReceiveMessage", 2)
+    faults.fail("DeleteMessageBatch", DENIED)
+    with pytest.raises(SettleError):
+        await settle(messages)
+    with pytest.raises(ProducerError):
+        await waiting
+    copy.begin_draining()
     async with asyncio.timeout(3):
         await copy.close()
     gate.set()
     assert "receives were cut off at the end" in caplog.text
+
+
+async def test_a_stop_with_work_in_hand_waits_for_the_open_receive_when_the_work_is_done(
+    faults: SQSProxy, work: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    begun, done = asyncio.Event(), asyncio.Event()
+
+    class Slow(Handled):
+        async def handle_message(self, message: Message[bytes]) -> None:
+            begun.set()
+            await done.wait()
+
+    await work.send(["first"])
+    pipeline = Slow(producer=through(faults, work), context=[], processors=Processors(concurrency=2, max_demand=10))
+    async with pipeline:
+        await begun.wait()
+        gate = faults.hold("ReceiveMessage")
+        asked = len(faults.requests("ReceiveMessage"))
+        await faults.until_asked("ReceiveMessage", asked + 1)
+        stopping = asyncio.create_task(pipeline.stop())
+        await eventually(lambda: pipeline.state == "draining", what="the stop has begun")
+        done.set()
+        await eventually(lambda: "the stop waits for the open receive" in caplog.text, what="it waits")
+        assert outcomes(pipeline) == {"acked": 1}
+        await work.send(["second"])
+        gate.set()
+        await stopping
+    assert "cut off at the end" not in caplog.text
+    # What the open receive brought was shown to others at once.
+    await work.until(ready=1, held=0)
 
 
 async def test_no_request_shows_a_secret_in_logs_even_at_debug(

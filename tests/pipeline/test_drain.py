@@ -643,7 +643,9 @@ async def test_a_producer_that_cannot_prepare_does_not_keep_the_pipeline_from_dr
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no"), asyncio.CancelledError(), None])
-async def test_a_producer_that_cannot_close_does_not_keep_the_pipeline_from_ending(error: BaseException | None) -> None:
+async def test_a_producer_that_cannot_close_does_not_keep_the_pipeline_from_ending(
+    error: BaseException | None, caplog: pytest.LogCaptureFixture
+) -> None:
     class Fails(ManualProducer):
         async def close(self) -> None:
             if error is None:
@@ -658,6 +660,8 @@ async def test_a_producer_that_cannot_close_does_not_keep_the_pipeline_from_endi
     await stop_out_of_time(pipeline)
 
     assert pipeline.state == "stopped"
+    said = "closing the producer took until the deadline of the stop; it was cut off"
+    assert (said in events_logged(caplog)) is (error is None)
 
 
 async def test_a_fetch_that_ignores_draining_is_cut_off_at_the_deadline() -> None:

@@ -29,7 +29,7 @@ log = logger("broadway_py.producers.sqs")
 
 #: With less room than this in the pipeline, a receive asks for no more than it has demand for.
 _SPARE_FROM: Final = 20
-#: Seconds that closing waits for receives under way, and then for the last settlements. The pipeline gives it 5.
+#: Seconds that closing waits for receives after a loss, and in any case for the last settlements.
 _LAST_POLLS_S: Final = 3.0
 _LAST_SETTLEMENTS_S: Final = 1.5
 
@@ -295,17 +295,23 @@ class Session:
         return bool(self._polls) and not (self._desk is not None and self._desk.at_work)
 
     async def close(self, polls_s: float | None = None) -> None:
-        """Give back what is left, in the seconds that the pipeline allows; what runs then is cut off.
+        """Give back what is left, and end every connection.
 
-        *polls_s*: how long receives under way may take; None: what the pipeline allows.
+        *polls_s*: how long receives under way may take; None: until they end, or whoever waits here gives up.
         """
         self.stop()
-        if self._polls:
-            await asyncio.wait(self._polls, timeout=_LAST_POLLS_S if polls_s is None else polls_s)
-        await self._end_polls()
-        if self._desk is not None:
-            await self._desk.close(_LAST_SETTLEMENTS_S)
-        await self._client.close()
+        try:
+            if self._polls and polls_s is not None:
+                await asyncio.wait(self._polls, timeout=polls_s)
+            elif self._polls and self.trouble is not None:
+                await asyncio.wait(self._polls, timeout=_LAST_POLLS_S)
+            else:
+                await self.until_polls_end()
+        finally:
+            await self._end_polls()
+            if self._desk is not None:
+                await self._desk.close(_LAST_SETTLEMENTS_S)
+            await self._client.close()
 
     async def _end_polls(self) -> None:
         cut = len(self._polls)
