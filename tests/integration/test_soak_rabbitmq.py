@@ -74,7 +74,7 @@ async def test_random_faults_cost_no_message(
         producer=source(job, proxy, heartbeat=1, backoff_max=5.0, **CANCEL_ON_CRASH),
         context=hands,
         processors=Processors(concurrency=4),
-        rate_limit=RateLimit(allowed_messages=500, interval=0.1),
+        rate_limit=RateLimit(allowed_messages=100, interval=0.1),
         batchers={"default": Batcher(batch_size=20, batch_timeout=0.2)},
     )
     storm = Storm(job, proxy, hands, pipeline, caplog)
@@ -113,8 +113,8 @@ async def one_round(
     await job.publish(ROUND)
     name = chance.choice(sorted(acts))
     done[name] += 1
-    # Some faults want messages to go on with.
-    await job.until_noted(before + chance.randrange(1, ROUND // 2), timeout=120)
+    # Some faults want messages to go on with: those of a second and more, by the rate limit.
+    await job.until_noted(before + chance.randrange(1, ROUND // 3), timeout=120)
     storm.forget()
     await acts[name](storm)
     await job.until_empty(timeout=120)
