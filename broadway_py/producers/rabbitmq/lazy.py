@@ -93,9 +93,9 @@ class LazyMessage(Message[bytes]):
 
 
 def messages_of(
-    taken: Sequence[Delivery], session: Acknowledger, options: RabbitMQOptions, queues: Mapping[str, str]
+    taken: Sequence[Delivery], settler: Acknowledger, options: RabbitMQOptions, queues: Mapping[str, str]
 ) -> Deliveries:
-    """The messages that go into the pipeline, to be settled by *session*; *queues* knows the queue of each consumer."""
+    """The messages that go into the pipeline, to be settled by *settler*; *queues* knows the queue of each consumer."""
     made = Deliveries()
     on_success, on_failure, said, wanted = options.on_success, options.on_failure, said_by(options), options.metadata
     settled = not options.consume_options.no_ack
@@ -113,7 +113,7 @@ def messages_of(
             made.redelivered += 1
         if settled:
             receipt = new(Receipt, (tag, redelivered == 1, on_success, on_failure, queue, delivery, said))
-            made.append(LazyMessage(delivery, origin, new(Acknowledgement, (session, None, receipt))))
+            made.append(LazyMessage(delivery, origin, new(Acknowledgement, (settler, None, receipt))))
         else:
             made.append(LazyMessage(delivery, origin, none_of_ours))
     return made
