@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, cast
 
@@ -16,7 +15,7 @@ from broadway_py.message import NOOP, OPEN, Acknowledgement, Message
 from broadway_py.producer import Deliveries
 from broadway_py.producers.rabbitmq.cutter import Delivery
 from broadway_py.producers.rabbitmq.delivery import Receipt, attempt_of, metadata_of, said_by
-from broadway_py.producers.rabbitmq.envelope import decode
+from broadway_py.producers.rabbitmq.envelope import decode, what_decodes
 from broadway_py.producers.rabbitmq.options import RabbitMQOptions
 
 __all__ = ["LazyMessage", "delivery_of", "messages_of"]
@@ -68,12 +67,9 @@ class LazyMessage(Message[bytes]):
         return metadata_of(deliver, properties, self._origin.wanted, self._origin.queue)
 
     def _read_attempt(self) -> int | None:
-        headers: Mapping[str, object] = {}
-        redelivered = bool(self._delivery[1])
-        # One that does not decode counts as one that nobody has counted; it fails when somebody wants its properties.
-        with contextlib.suppress(MalformedMessage):
-            headers = _decode(self._delivery)[1].headers or {}
-        return attempt_of(headers, redelivered=redelivered)
+        # One that does not decode fails when somebody wants its properties, but is counted all the same.
+        properties = _what_decodes(self._delivery)[1]
+        return attempt_of(properties.headers or {}, redelivered=bool(self._delivery[1]))
 
     @property
     def id(self) -> str | None:
@@ -124,10 +120,7 @@ def delivery_of(receipt: Receipt) -> DeliveredMessage:
     delivery = receipt.delivery
     if not isinstance(delivery, tuple):
         return cast("DeliveredMessage", delivery)
-    try:
-        deliver, properties = _decode(delivery)
-    except MalformedMessage:
-        deliver, properties = Basic.Deliver(delivery_tag=delivery[0]), Basic.Properties()
+    deliver, properties = _what_decodes(delivery)
     body = delivery[3]
     return DeliveredMessage(deliver, ContentHeader(0, len(body), properties), body, cast("AbstractChannel", None))
 
@@ -135,3 +128,12 @@ def delivery_of(receipt: Receipt) -> DeliveredMessage:
 def _decode(delivery: Delivery) -> tuple[Basic.Deliver, Basic.Properties]:
     tag, redelivered, envelope, _, consumer_tag = delivery
     return decode(consumer_tag, tag, envelope, redelivered=redelivered == 1)
+
+
+def _what_decodes(delivery: Delivery) -> tuple[Basic.Deliver, Basic.Properties]:
+    """The same; properties that do not decode are left out."""
+    try:
+        return _decode(delivery)
+    except MalformedMessage:
+        tag, redelivered, envelope, _, consumer_tag = delivery
+        return what_decodes(consumer_tag, tag, envelope, redelivered=redelivered == 1)
