@@ -136,19 +136,27 @@ class Settler(Acknowledger):
             await self._finish(messages, [])
         reasons = await put(what)
         safe = [message for message, reason in zip(messages, reasons, strict=True) if reason is None]
+        unsettled: list[Message[Any]] = []
+        problems: list[str] = []
         if safe:
-            await self._finish(safe, [self._ledger.ack(receipt.tag) for receipt in _receipts(safe)])
+            try:
+                await self._finish(safe, [self._ledger.ack(receipt.tag) for receipt in _receipts(safe)])
+            except SettleError as lost:
+                unsettled += lost.unsettled
+                problems.append(str(lost))
         reason = next((reason for reason in reasons if reason is not None), None)
         if reason is not None:
             # Given back at once it would fail and come here again at once: so the next try is a matter of the back-off
             # of the whole connection, whose end gives everything back.
             self._unsafe(reason)
             unsafe = [message for message, why in zip(messages, reasons, strict=True) if why is not None]
-            raise SettleError(
+            unsettled += unsafe
+            problems.append(
                 f"{len(unsafe)} of {len(messages)} failed messages were not put away, and stay with the broker: "
-                f"{reason}",
-                unsettled=unsafe,
+                f"{reason}"
             )
+        if unsettled:
+            raise SettleError("; ".join(problems), unsettled=unsettled)
 
     def _note_successes(self, receipts: Sequence[Receipt]) -> list[bool]:
         tags = [receipt.tag for receipt in receipts if receipt.on_success == "ack"]
