@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, cast
 
 from aiormq.abc import AbstractChannel, DeliveredMessage
@@ -20,8 +20,6 @@ from broadway_py.producers.rabbitmq.options import RabbitMQOptions
 
 __all__ = ["LazyMessage", "delivery_of", "messages_of"]
 
-_LAZY: Final = ("attempt", "metadata")
-
 
 class _Origin(NamedTuple):
     """What the messages of one consumer share."""
@@ -37,7 +35,10 @@ class LazyMessage(Message[bytes]):
     message whose properties do not decode raises ``MalformedMessage``, which fails that message with cause ``invalid``.
     """
 
-    __slots__ = ("_delivery", "_origin")
+    __slots__ = ("_decoded", "_delivery", "_origin")
+
+    #: Method and properties, for both of them.
+    _decoded: tuple[Basic.Deliver, Basic.Properties]
 
     def __init__(self, delivery: Delivery, origin: _Origin, acknowledgement: Acknowledgement) -> None:
         # Everything that Message sets but for what is lazy: one is made per message, and super() would cost half more.
@@ -56,19 +57,26 @@ class LazyMessage(Message[bytes]):
 
     def __getattr__(self, name: str) -> Any:
         # Python comes here for a slot that was never set.
-        if name not in _LAZY:
+        read = _READERS.get(name)
+        if read is None:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        value = self._read_metadata() if name == "metadata" else self._read_attempt()
+        value = read(self)
         setattr(self, name, value)
         return value
 
+    def _read_decoded(self) -> tuple[Basic.Deliver, Basic.Properties]:
+        return _decode(self._delivery)
+
     def _read_metadata(self) -> dict[str, Any]:
-        deliver, properties = _decode(self._delivery)
+        deliver, properties = self._decoded
         return metadata_of(deliver, properties, self._origin.wanted, self._origin.queue)
 
     def _read_attempt(self) -> int | None:
         # One that does not decode fails when somebody wants its properties, but is counted all the same.
-        properties = _what_decodes(self._delivery)[1]
+        try:
+            properties = self._decoded[1]
+        except MalformedMessage:
+            properties = _what_decodes(self._delivery)[1]
         return attempt_of(properties.headers or {}, redelivered=bool(self._delivery[1]))
 
     @property
@@ -86,6 +94,13 @@ class LazyMessage(Message[bytes]):
         except MalformedMessage:
             self.metadata = {"redelivered": bool(self._delivery[1])}
         return super().detached()
+
+
+_READERS: Final[Mapping[str, Callable[[LazyMessage], object]]] = {
+    "_decoded": LazyMessage._read_decoded,
+    "attempt": LazyMessage._read_attempt,
+    "metadata": LazyMessage._read_metadata,
+}
 
 
 def messages_of(
