@@ -17,7 +17,7 @@ from broadway_py.pipeline.chunk import is_plain
 from broadway_py.pipeline.in_place import called_off, retry_in_place
 from broadway_py.pipeline.probation import Witness
 from broadway_py.pipeline.processes import BatchRun
-from broadway_py.pipeline.worker import Meter, Shared, Worker, failure_from, raised_by_callback
+from broadway_py.pipeline.worker import Meter, Shared, Worker, fail_together, failure_from, raised_by_callback
 from broadway_py.stage import Inlet
 
 __all__ = ["BatchProcessor"]
@@ -170,7 +170,7 @@ class BatchProcessor(Worker):
             if returned is not None:
                 _reconcile(messages, returned)
         except raised_by_callback() as error:
-            _fail(messages, failure_from(error))
+            fail_together(messages, error)
         except asyncio.CancelledError as cancelled:
             cut = self.was_cut()
             if not cut:

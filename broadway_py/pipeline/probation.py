@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from broadway_py._core.exits import exit_text
 from broadway_py._core.identity import identity_of, name_of
 from broadway_py._core.turns import Turns
+from broadway_py.errors import MalformedMessage
 from broadway_py.message import SETTLED, Failed, Message
 from broadway_py.pipeline.family import Family
 from broadway_py.pipeline.journal import CONVICTED, REPEATED, SUSPECTED, Entry, Journal, Page
@@ -227,7 +228,11 @@ def _comes_again(message: Message[Any]) -> bool:
     message = _root(message)
     if message.attempt is not None and message.attempt > 1:
         return True
-    metadata: object = message.metadata
+    try:
+        metadata: object = message.metadata
+    except MalformedMessage:
+        # It may: nobody has counted.
+        return message.attempt is None
     # A handler may have put anything there.
     return isinstance(metadata, dict) and bool(metadata.get("redelivered"))
 

@@ -86,9 +86,11 @@ def pack_message(message: Message[Any]) -> tuple[bytes, tuple[Any, ...]]:
 
     Raises:
         NotPicklable: its data or its batch key.
+        MalformedMessage: its metadata does not decode.
     """
+    metadata: Any = message.metadata
     try:
-        return dumps(_parts(message, message.raw, message.metadata)), ()
+        return dumps(_parts(message, message.raw, metadata)), ()
     except _ANYTHING:
         return _pack_what_pickles(message)
 

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
+from broadway_py.errors import MalformedMessage
 from broadway_py.message import BatchInfo, Failed, Message
 from broadway_py.pipeline.process_parcels import NotPicklable, apply_result, dumps, pack_message
 from broadway_py.pipeline.process_wire import BatchJob, ChunkJob, Frame, Kind
@@ -36,7 +37,7 @@ class Run:
     message that was alone in it: in a fresh one, or after a death before.
 
     Args:
-        messages: all still ok. One that does not pickle fails here and now.
+        messages: all still ok. One that does not pickle, or whose metadata does not decode, fails here and now.
     """
 
     callback: ClassVar[Literal["handle_message", "handle_batch"]]
@@ -52,6 +53,8 @@ class Run:
                 self._open[position] = None
             except NotPicklable as problem:
                 message._status = Failed("raised", str(problem), problem)
+            except MalformedMessage as problem:
+                message._status = Failed("invalid", str(problem), problem)
         self._groups = deque([Group(tuple(self._open))])
         #: The group that a worker process has, or had when it ended.
         self.group = Group(())

@@ -20,7 +20,16 @@ from broadway_py.pipeline.probation import Witness
 from broadway_py.pipeline.routing import route, settle_all
 from broadway_py.pipeline.settler import can_give_back
 from broadway_py.pipeline.validation import validate
-from broadway_py.pipeline.worker import SUBMITTED, Meter, Shared, Worker, failure_from, raised_by_callback, transform
+from broadway_py.pipeline.worker import (
+    SUBMITTED,
+    Meter,
+    Shared,
+    Worker,
+    fail_together,
+    failure_from,
+    raised_by_callback,
+    transform,
+)
 from broadway_py.stage import Inlet, Outlet
 
 __all__ = ["Processor"]
@@ -267,7 +276,7 @@ class Processor(Worker):
                 else:
                     fail([message for message in missing if message.ok], not_returned("prepare_messages"))
         except raised_by_callback() as error:
-            fail(given, failure_from(error))
+            fail_together(given, error)
         except asyncio.CancelledError as cancelled:
             if self.was_cut():
                 self._runner.unfinished.extend(given)

@@ -14,7 +14,7 @@ from broadway_py import telemetry
 from broadway_py._core.histogram import BATCH_SIZE_BOUNDS, SECONDS_BOUNDS, Histogram
 from broadway_py._core.ledger import Ledger
 from broadway_py.clock import Clock, Timer
-from broadway_py.errors import MalformedMessage
+from broadway_py.errors import MalformedMessage, RetryLater
 from broadway_py.message import BatchTrigger, Cause, Failed, Message
 from broadway_py.pipeline.failure_desk import FailureDesk
 from broadway_py.pipeline.failure_log import FailureLog
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from broadway_py.pipeline.definition import Callbacks
     from broadway_py.pipeline.processes import CallbackProcesses
 
-__all__ = ["SUBMITTED", "Meter", "Shared", "Worker", "failure_from", "raised_by_callback", "transform"]
+__all__ = ["SUBMITTED", "Meter", "Shared", "Worker", "fail_together", "failure_from", "raised_by_callback", "transform"]
 
 #: Name of the producer of submitted messages.
 SUBMITTED: Final = "push"
@@ -324,6 +324,32 @@ def failure_from(error: BaseException) -> Failed:
     except Exception:  # noqa: BLE001  # an error that cannot say what it is
         text = "(its text cannot be shown)"
     return Failed("raised", f"{type(error).__name__}: {text}", error)
+
+
+def fail_together(messages: Sequence[Message[Any]], error: BaseException) -> None:
+    """Fail all of *messages*: a callback was given them together, and let *error* out.
+
+    When it has stumbled over those of them that are malformed, only they fail for good: the others are tried again,
+    whatever the failure policy makes of such an error.
+    """
+    status = failure_from(error)
+    own: list[MalformedMessage | None] = [None] * len(messages)
+    if isinstance(error, MalformedMessage):
+        own = [_malformed(message) for message in messages]
+    if any(own):
+        reason = f"a message beside it is malformed: {error}"
+        status = Failed("raised", reason, RetryLater(reason=reason))
+    for message, malformed in zip(messages, own, strict=True):
+        message._status = status if malformed is None else failure_from(malformed)
+
+
+def _malformed(message: Message[Any]) -> MalformedMessage | None:
+    """Why its metadata does not decode, if it does not."""
+    try:
+        _ = message.metadata
+    except MalformedMessage as error:
+        return error
+    return None
 
 
 def transform(messages: Sequence[Message[Any]], transformer: Callable[[Message[Any]], object]) -> None:

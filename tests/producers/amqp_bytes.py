@@ -8,7 +8,7 @@ from typing import Any
 
 from pamqp import commands, frame, header
 
-__all__ = ["HEARTBEAT", "OPENED", "TUNED", "body_frame", "content", "delivery", "method"]
+__all__ = ["HEARTBEAT", "OPENED", "TUNED", "body_frame", "content", "delivery", "method", "with_properties"]
 
 HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 
@@ -27,6 +27,12 @@ def content(channel: int, parts: Sequence[bytes], **properties: Any) -> list[byt
     """A header frame, and a body frame for each of *parts*."""
     head = header.ContentHeader(0, sum(map(len, parts)), commands.Basic.Properties(**properties))
     return [frame.marshal(head, channel), *(body_frame(part, channel) for part in parts)]
+
+
+def with_properties(flags: int, properties: bytes, body_size: int = 7, channel: int = 1) -> bytes:
+    """A header frame whose properties are put there as they are, also such that do not decode."""
+    payload = struct.pack(">HHQH", 60, 0, body_size, flags) + properties
+    return struct.pack(">BHI", 2, channel, len(payload)) + payload + b"\xce"
 
 
 def delivery(

@@ -161,3 +161,21 @@ def test_attempts_are_counted_by_us_and_by_the_broker(
     headers: dict[str, Any], redelivered: bool, attempt: int | None
 ) -> None:
     assert attempt_of(headers, redelivered=redelivered) == attempt
+
+
+@pytest.mark.parametrize(
+    ("came", "sent"),
+    [
+        # Text that is no UTF-8, as the library decodes it: it has no way back for bytes.
+        ({"a": b"caf\xe9"}, {"a": bytearray(b"caf\xe9")}),
+        ({"a": [b"\xff", {"b": b"\xff"}]}, {"a": [bytearray(b"\xff"), {"b": bytearray(b"\xff")}]}),
+        # It sends every number with a fraction in 32 bits.
+        ({"a": 1e300, "b": 1}, {"b": 1}),
+    ],
+)
+def test_headers_that_the_library_decodes_but_does_not_encode_hold_nothing_up(
+    came: dict[str, Any], sent: dict[str, Any]
+) -> None:
+    for letter in (retry(delivery(dict(came)), "q", 2, NOW), buried(delivery(dict(came)))):
+        letter.properties.marshal()
+        assert without_our_headers(letter.properties.headers or {}) == sent

@@ -95,9 +95,9 @@ def tag_of(delivery: DeliveredMessage) -> int:
 
 
 def to_message(
-    delivery: DeliveredMessage, session: Acknowledger, options: RabbitMQOptions, queue: str | None = None
+    delivery: DeliveredMessage, settler: Acknowledger, options: RabbitMQOptions, queue: str | None = None
 ) -> Message[bytes]:
-    """The message that goes into the pipeline, to be settled by *session*; *queue* is where it came from."""
+    """The message that goes into the pipeline, to be settled by *settler*; *queue* is where it came from."""
     deliver = cast("Basic.Deliver", delivery.delivery)
     properties = delivery.header.properties
     queue = options.queues[0] if queue is None else queue
@@ -108,7 +108,7 @@ def to_message(
         receipt = Receipt(
             tag_of(delivery), redelivered, options.on_success, options.on_failure, queue, delivery, said_by(options)
         )
-        acknowledgement = Acknowledgement(session, None, receipt)
+        acknowledgement = Acknowledgement(settler, None, receipt)
     message = Message(delivery.body, metadata_of(deliver, properties, options.metadata, queue), acknowledgement)
     message.attempt = attempt_of(properties.headers or {}, redelivered=redelivered)
     return message

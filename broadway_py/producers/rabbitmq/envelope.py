@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
+from collections.abc import Callable, Mapping
+from typing import Final
 
+from pamqp import decode as pamqp_decode
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
 from broadway_py.errors import MalformedMessage
 
-__all__ = ["decode"]
+__all__ = ["decode", "what_decodes"]
 
 #: The head of the header frame that follows the method frame in an envelope.
-_HEADER_FRAME_HEAD = 7
+_HEADER_FRAME_HEAD: Final = 7
+#: What stands in a header before the properties: class, weight, size of the body, and one word of flags.
+_BEFORE_PROPERTIES: Final = 14
+
+#: What the decoder raises: tables in tables in tables exhaust the stack.
+_UNDECODABLE: Final = (ValueError, IndexError, struct.error, OverflowError, RecursionError)
+
+#: How many bytes a property takes, by its type and how it begins.
+_SIZES: Final[Mapping[str, Callable[[bytes], int]]] = {
+    "octet": lambda _: 1,
+    "shortstr": lambda data: 1 + data[0],
+    "table": lambda data: 4 + int.from_bytes(data[:4]),
+    "timestamp": lambda _: 8,
+}
 
 
 def decode(
@@ -29,15 +46,46 @@ def decode(
         # One more byte is the end mark of the method frame; the last one that of the header frame.
         header = ContentHeader()
         header.unmarshal(envelope[at + 1 + _HEADER_FRAME_HEAD : -1])
-    except (ValueError, IndexError, struct.error, OverflowError) as error:
+    except _UNDECODABLE as error:
         raise MalformedMessage(
             f"the properties of delivery {tag} do not decode ({type(error).__name__}); what published it is at fault"
         ) from None
+    return _deliver(consumer_tag, tag, exchange, routing_key, redelivered=redelivered), header.properties
+
+
+def what_decodes(
+    consumer_tag: str, tag: int, envelope: bytes, *, redelivered: bool
+) -> tuple[Basic.Deliver, Basic.Properties]:
+    """As :func:`decode`, each property for itself: those that do not decode are left out."""
+    names, properties, at = ["", ""], Basic.Properties(), 0
+    with contextlib.suppress(IndexError):
+        for position in range(len(names)):
+            after = at + 1 + envelope[at]
+            with contextlib.suppress(ValueError):
+                names[position] = envelope[at + 1 : after].decode()
+            at = after
+        _fill(properties, envelope[at + 1 + _HEADER_FRAME_HEAD : -1])
+    return _deliver(consumer_tag, tag, *names, redelivered=redelivered), properties
+
+
+def _fill(properties: Basic.Properties, header: bytes) -> None:
+    """Set those of *properties* that are in *header* and decode."""
+    flags, at = int.from_bytes(header[_BEFORE_PROPERTIES - 2 : _BEFORE_PROPERTIES]), _BEFORE_PROPERTIES
+    for name, flag in Basic.Properties.flags.items():
+        if flags & flag and at < len(header):
+            kind = Basic.Properties.amqp_type(name)
+            data = header[at : at + _SIZES[kind](header[at:])]
+            with contextlib.suppress(*_UNDECODABLE):
+                setattr(properties, name, pamqp_decode.by_type(data, kind)[1])
+            at += len(data)
+
+
+def _deliver(consumer_tag: str, tag: int, exchange: str, routing_key: str, *, redelivered: bool) -> Basic.Deliver:
     deliver = Basic.Deliver()
     # Set one by one: the constructor refuses names that a broker may well have.
     deliver.consumer_tag, deliver.delivery_tag, deliver.redelivered = consumer_tag, tag, redelivered
     deliver.exchange, deliver.routing_key = exchange, routing_key
-    return deliver, header.properties
+    return deliver
 
 
 def _name(data: bytes, at: int) -> tuple[str, int]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, cast
 
 from aiormq.abc import AbstractChannel, DeliveredMessage
@@ -16,12 +15,10 @@ from broadway_py.message import NOOP, OPEN, Acknowledgement, Message
 from broadway_py.producer import Deliveries
 from broadway_py.producers.rabbitmq.cutter import Delivery
 from broadway_py.producers.rabbitmq.delivery import Receipt, attempt_of, metadata_of, said_by
-from broadway_py.producers.rabbitmq.envelope import decode
+from broadway_py.producers.rabbitmq.envelope import decode, what_decodes
 from broadway_py.producers.rabbitmq.options import RabbitMQOptions
 
 __all__ = ["LazyMessage", "delivery_of", "messages_of"]
-
-_LAZY: Final = ("attempt", "metadata")
 
 
 class _Origin(NamedTuple):
@@ -38,7 +35,10 @@ class LazyMessage(Message[bytes]):
     message whose properties do not decode raises ``MalformedMessage``, which fails that message with cause ``invalid``.
     """
 
-    __slots__ = ("_delivery", "_origin")
+    __slots__ = ("_decoded", "_delivery", "_origin")
+
+    #: Method and properties, for both of them.
+    _decoded: tuple[Basic.Deliver, Basic.Properties]
 
     def __init__(self, delivery: Delivery, origin: _Origin, acknowledgement: Acknowledgement) -> None:
         # Everything that Message sets but for what is lazy: one is made per message, and super() would cost half more.
@@ -57,23 +57,27 @@ class LazyMessage(Message[bytes]):
 
     def __getattr__(self, name: str) -> Any:
         # Python comes here for a slot that was never set.
-        if name not in _LAZY:
+        read = _READERS.get(name)
+        if read is None:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        value = self._read_metadata() if name == "metadata" else self._read_attempt()
+        value = read(self)
         setattr(self, name, value)
         return value
 
+    def _read_decoded(self) -> tuple[Basic.Deliver, Basic.Properties]:
+        return _decode(self._delivery)
+
     def _read_metadata(self) -> dict[str, Any]:
-        deliver, properties = _decode(self._delivery)
+        deliver, properties = self._decoded
         return metadata_of(deliver, properties, self._origin.wanted, self._origin.queue)
 
     def _read_attempt(self) -> int | None:
-        headers: Mapping[str, object] = {}
-        redelivered = bool(self._delivery[1])
-        # One that does not decode counts as one that nobody has counted; it fails when somebody wants its properties.
-        with contextlib.suppress(MalformedMessage):
-            headers = _decode(self._delivery)[1].headers or {}
-        return attempt_of(headers, redelivered=redelivered)
+        # One that does not decode fails when somebody wants its properties, but is counted all the same.
+        try:
+            properties = self._decoded[1]
+        except MalformedMessage:
+            properties = _what_decodes(self._delivery)[1]
+        return attempt_of(properties.headers or {}, redelivered=bool(self._delivery[1]))
 
     @property
     def id(self) -> str | None:
@@ -92,10 +96,17 @@ class LazyMessage(Message[bytes]):
         return super().detached()
 
 
+_READERS: Final[Mapping[str, Callable[[LazyMessage], object]]] = {
+    "_decoded": LazyMessage._read_decoded,
+    "attempt": LazyMessage._read_attempt,
+    "metadata": LazyMessage._read_metadata,
+}
+
+
 def messages_of(
-    taken: Sequence[Delivery], session: Acknowledger, options: RabbitMQOptions, queues: Mapping[str, str]
+    taken: Sequence[Delivery], settler: Acknowledger, options: RabbitMQOptions, queues: Mapping[str, str]
 ) -> Deliveries:
-    """The messages that go into the pipeline, to be settled by *session*; *queues* knows the queue of each consumer."""
+    """The messages that go into the pipeline, to be settled by *settler*; *queues* knows the queue of each consumer."""
     made = Deliveries()
     on_success, on_failure, said, wanted = options.on_success, options.on_failure, said_by(options), options.metadata
     settled = not options.consume_options.no_ack
@@ -113,7 +124,7 @@ def messages_of(
             made.redelivered += 1
         if settled:
             receipt = new(Receipt, (tag, redelivered == 1, on_success, on_failure, queue, delivery, said))
-            made.append(LazyMessage(delivery, origin, new(Acknowledgement, (session, None, receipt))))
+            made.append(LazyMessage(delivery, origin, new(Acknowledgement, (settler, None, receipt))))
         else:
             made.append(LazyMessage(delivery, origin, none_of_ours))
     return made
@@ -124,10 +135,7 @@ def delivery_of(receipt: Receipt) -> DeliveredMessage:
     delivery = receipt.delivery
     if not isinstance(delivery, tuple):
         return cast("DeliveredMessage", delivery)
-    try:
-        deliver, properties = _decode(delivery)
-    except MalformedMessage:
-        deliver, properties = Basic.Deliver(delivery_tag=delivery[0]), Basic.Properties()
+    deliver, properties = _what_decodes(delivery)
     body = delivery[3]
     return DeliveredMessage(deliver, ContentHeader(0, len(body), properties), body, cast("AbstractChannel", None))
 
@@ -135,3 +143,12 @@ def delivery_of(receipt: Receipt) -> DeliveredMessage:
 def _decode(delivery: Delivery) -> tuple[Basic.Deliver, Basic.Properties]:
     tag, redelivered, envelope, _, consumer_tag = delivery
     return decode(consumer_tag, tag, envelope, redelivered=redelivered == 1)
+
+
+def _what_decodes(delivery: Delivery) -> tuple[Basic.Deliver, Basic.Properties]:
+    """The same; properties that do not decode are left out."""
+    try:
+        return _decode(delivery)
+    except MalformedMessage:
+        tag, redelivered, envelope, _, consumer_tag = delivery
+        return what_decodes(consumer_tag, tag, envelope, redelivered=redelivered == 1)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from aiormq.abc import DeliveredMessage
+from pamqp import encode
 from pamqp.commands import Basic
 
 from broadway_py.message import Failed
@@ -90,7 +92,29 @@ def without_our_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
 
 def _headers(delivery: DeliveredMessage, without: frozenset[str] | set[str]) -> dict[str, Any]:
     headers = delivery.header.properties.headers or {}
-    return {name: value for name, value in headers.items() if name not in without}
+    kept = {name: _sendable(value) for name, value in headers.items() if name not in without}
+    return {name: value for name, value in kept.items() if _encodes(name, value)}
+
+
+def _sendable(value: Any) -> Any:
+    """The library decodes text that is no UTF-8 into bytes, and sends those as a byte array alone."""
+    match value:
+        case bytes():
+            return bytearray(value)
+        case list():
+            return [_sendable(each) for each in value]
+        case dict():
+            return {name: _sendable(each) for name, each in value.items()}
+    return value
+
+
+def _encodes(name: str, value: Any) -> bool:
+    """False where the library has no way back: of a number that is too large for its type, for one."""
+    try:
+        encode.field_table({name: value})
+    except (TypeError, ValueError, OverflowError, struct.error):
+        return False
+    return True
 
 
 def _note_origin(headers: dict[str, Any], delivery: DeliveredMessage, now_s: float) -> None:

@@ -1,4 +1,4 @@
-"""One generation of a consumer: its connection, its channel, and the settlement of what came through it."""
+"""One generation of a consumer: its connection, its channel, and what has come through it and waits to be taken."""
 
 from __future__ import annotations
 
@@ -6,34 +6,32 @@ import asyncio
 import contextlib
 import uuid
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterator, Mapping, Sequence
-from typing import Any, Final, Literal, TypeVar, cast
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import Any, Final, cast
 
 from aiormq import Channel
 from aiormq.abc import DeliveredMessage
-from aiormq.exceptions import ChannelClosed
 from pamqp.commands import Basic
 
-from broadway_py.acknowledger import Acknowledger
 from broadway_py.errors import ProducerError, SettleError
 from broadway_py.log import logger
-from broadway_py.message import Message, Outcome
+from broadway_py.message import Message
 from broadway_py.producers.rabbitmq import troubles
 from broadway_py.producers.rabbitmq.connection import Connection, connect
 from broadway_py.producers.rabbitmq.cutter import Ended, Sink
-from broadway_py.producers.rabbitmq.delivery import Receipt, configured, tag_of, to_message
+from broadway_py.producers.rabbitmq.delivery import tag_of, to_message
 from broadway_py.producers.rabbitmq.forwarder import Forwarder
 from broadway_py.producers.rabbitmq.lazy import messages_of
 from broadway_py.producers.rabbitmq.ledger import TagLedger
-from broadway_py.producers.rabbitmq.options import AUTO_BYTES, RabbitMQOptions, Verdict
+from broadway_py.producers.rabbitmq.options import AUTO_BYTES, RabbitMQOptions
 from broadway_py.producers.rabbitmq.path import is_fast
 from broadway_py.producers.rabbitmq.settlements import DirectSettlements, QueuedSettlements, Settlements
+from broadway_py.producers.rabbitmq.settler import Settler
+from broadway_py.producers.rabbitmq.topology import Topology
 
 __all__ = ["Session"]
 
 log = logger("broadway_py.producers.rabbitmq")
-
-T = TypeVar("T")
 
 #: Seconds to wait for what the broker answers at once; on a silent network it does not.
 _ANSWER_TIMEOUT: Final = 3.0
@@ -44,8 +42,8 @@ _FLUSH_TIMEOUT: Final = 3.0
 _Waiting = tuple[int, int, Any, bytes, str]
 
 
-class Session(Acknowledger):
-    """From one connect to its end. It is the acknowledger of every message it delivered, and settles nothing else.
+class Session:
+    """From one connect to its end. Its :class:`Settler` settles every message that it delivered, and nothing else.
 
     Two things can end, and the first may end alone: *delivering* (:attr:`trouble` is set, the consumer is gone) and
     *settling* (the channel is gone). The client library's tasks run none of our code beyond noting what happened.
@@ -92,7 +90,8 @@ class Session(Acknowledger):
         self._consuming = asyncio.Lock()
         # A loss is reported only of a connection that had been there and was not closed by us.
         self._reporting = False
-        self._settlements: Settlements | None = None
+        # From the channel on, which it outlives.
+        self._settler: Settler | None = None
         # Where deliveries go past the library; None: they come by way of it.
         self._is_fast = False
         self._sink: Sink | None = None
@@ -126,7 +125,8 @@ class Session(Acknowledger):
         self._channel.on_consumer_cancel_callbacks.add(self._on_consumer_cancelled)
         for end in (self._channel.connection.closing, self._channel.closing):
             end.add_done_callback(self._on_closed)
-        self._settlements = self._make_settlements(self._channel, name)
+        settlements = self._make_settlements(self._channel, name)
+        self._settler = Settler(self._ledger, settlements, self._forwarder, unsafe=self._stop_delivering)
         if self._options.after_connect is not None:
             try:
                 await self._options.after_connect(channel)
@@ -140,40 +140,10 @@ class Session(Acknowledger):
         return QueuedSettlements(channel, self._ledger, name)
 
     async def _prepare_queues(self) -> None:
-        channel, options = self._the_channel(), self._options
-        await channel.basic_qos(prefetch_count=self._prefetch)
-        for position, queue in enumerate(options.queues):
-            if options.declare == "active":
-                wanted = options.declare_options
-                declared = await channel.queue_declare(
-                    queue,
-                    durable=wanted.durable,
-                    auto_delete=wanted.auto_delete,
-                    exclusive=wanted.exclusive,
-                    arguments=wanted.arguments,
-                )
-                self._queues[position] = declared.queue or queue
-            elif options.declare == "passive":
-                await channel.queue_declare(queue, passive=True)
-            for bound in options.bindings:
-                if bound.queue in (None, queue):
-                    await channel.queue_bind(
-                        self._queues[position], bound.exchange, bound.routing_key, arguments=bound.arguments
-                    )
-
-        await self._forwarder.prepare(self._queues, self._declare_own, self._look_at_own)
-
-    async def _declare_own(self, queue: str, arguments: Mapping[str, Any]) -> None:
-        try:
-            await self._the_channel().queue_declare(queue, durable=True, arguments=dict(arguments))
-        except ChannelClosed as refused:
-            raise troubles.of_own_queue(refused, queue, self._where) from refused
-
-    async def _look_at_own(self, queue: str) -> None:
-        try:
-            await self._the_channel().queue_declare(queue, passive=True)
-        except ChannelClosed as refused:
-            raise troubles.of_own_queue(refused, queue, self._where) from refused
+        topology = Topology(self._the_channel(), self._options, self._where)
+        await self._the_channel().basic_qos(prefetch_count=self._prefetch)
+        self._queues = await topology.declare()
+        await self._forwarder.prepare(self._queues, topology.declare_own, topology.look_at_own)
 
     async def _consume(self) -> None:
         wanted = self._options.consume_options
@@ -285,7 +255,9 @@ class Session(Acknowledger):
         return self._connection is not None and self._connection.is_silent
 
     def _stop(self, reason: ProducerError) -> None:
-        self._stop_settling(reason)
+        self._channel = None
+        if self._settler is not None:
+            self._settler.stop(self.trouble or reason)
         self._stop_delivering(reason)
 
     def _stop_delivering(self, reason: ProducerError) -> None:
@@ -300,25 +272,21 @@ class Session(Acknowledger):
         if self._reporting:
             self._lost(reason)
 
-    def _stop_settling(self, reason: ProducerError) -> None:
-        self._channel = None
-        if self._settlements is not None:
-            self._settlements.stop(reason)
-
     # --- handing over ---------------------------------------------------------------------------------------------
 
     def take(self, demand: int) -> list[Message[bytes]]:
         """Up to *demand* of the buffered messages, oldest first; without waiting."""
-        buffer = self._buffer
+        settler, buffer = self._settler, self._buffer
+        if settler is None:
+            return []  # nothing has come before there was a channel
         taken = [buffer.popleft() for _ in range(min(demand, len(buffer)))]
         self._buffered_bytes = self._buffered_bytes - _bytes_of(taken) if buffer else 0
-        if self._options.consume_options.no_ack and taken and self._settlements is not None:
-            self._ledger.ack_all([waiting[0] for waiting in taken])
-            self._settlements.tell_soon()
+        if self._options.consume_options.no_ack and taken:
+            settler.ack_at_once([waiting[0] for waiting in taken])
         origins, options = self._origins, self._options
         if self._sink is not None:
-            return messages_of(taken, self, options, origins)
-        return [to_message(delivery, self, options, origins[consumer]) for _, _, delivery, _, consumer in taken]
+            return messages_of(taken, settler, options, origins)
+        return [to_message(delivery, settler, options, origins[consumer]) for _, _, delivery, _, consumer in taken]
 
     async def stop_consuming(self) -> None:
         """Cancel the consumers, and give back what was not taken. Does nothing on a connection that is gone.
@@ -341,14 +309,12 @@ class Session(Acknowledger):
 
     async def _give_back(self, waiting: Sequence[_Waiting]) -> None:
         """Requeue these of the buffered messages, and wait until that is written."""
-        if not waiting:
+        if not waiting or self._settler is None:
             return
         gone = {tag for tag, *_ in waiting}
         self._buffer = deque(one for one in self._buffer if one[0] not in gone)
         self._buffered_bytes -= _bytes_of(waiting)
-        for tag in gone:
-            self._ledger.release(tag)
-        await self._told()
+        await self._settler.give_back(gone)
 
     async def consume_again(self) -> None:
         """The way back from :meth:`stop_consuming`. Does nothing on a connection that is gone."""
@@ -396,130 +362,23 @@ class Session(Acknowledger):
         task.add_done_callback(self._asides.discard)
         return task
 
-    # --- settling -------------------------------------------------------------------------------------------------
-
-    async def ack(self, ref: Hashable, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]) -> None:
-        """Tell the broker; returns when the words are on their way."""
-        settled = self._note_successes(_receipts(successful))
-        settled += [self._note(receipt, receipt.on_failure) for receipt in _receipts(failed)]
-        await self._finish([*successful, *failed], settled)
-
-    async def release(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
-        """Requeue *messages* by basic.nack, which costs no attempt on recent brokers."""
-        await self._finish(messages, [self._ledger.release(receipt.tag) for receipt in _receipts(messages)])
-
-    async def retry(self, ref: Hashable, messages_and_delays: Sequence[tuple[Message[Any], float]]) -> None:
-        """Have each delivered again to its queue after its delay, as the next attempt.
-
-        Published with confirm to a queue that holds it so long, and only then acked here.
-
-        Raises:
-            SettleError: for some of them that is not sure: they stay with the broker, which delivers them again.
-        """
-        messages = [message for message, _ in messages_and_delays]
-        await self._put_away(messages, self._forwarder.retry, messages_and_delays)
-
-    async def dead_letter(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
-        """Keep each among the dead letters: published with confirm, and only then acked. Raises as :meth:`retry`."""
-        if self._forwarder.leaves_burying_to_the_broker:
-            settled = [self._ledger.reject(receipt.tag, requeue=False) for receipt in _receipts(messages)]
-            await self._finish(messages, settled)
-        else:
-            await self._put_away(messages, self._forwarder.bury, messages)
-
-    async def _put_away(
-        self,
-        messages: Sequence[Message[Any]],
-        put: Callable[[Sequence[T]], Awaitable[list[ProducerError | None]]],
-        what: Sequence[T],
-    ) -> None:
-        if self._channel is None:
-            # The broker has them again: to publish them, too, would double them.
-            await self._finish(messages, [])
-        reasons = await put(what)
-        safe = [message for message, reason in zip(messages, reasons, strict=True) if reason is None]
-        if safe:
-            await self._finish(safe, [self._ledger.ack(receipt.tag) for receipt in _receipts(safe)])
-        reason = next((reason for reason in reasons if reason is not None), None)
-        if reason is not None:
-            # Given back at once it would fail and come here again at once: so the next try is a matter of the back-off
-            # of the whole connection, whose end gives everything back.
-            self._stop_delivering(reason)
-            unsafe = [message for message, why in zip(messages, reasons, strict=True) if why is not None]
-            raise SettleError(
-                f"{len(unsafe)} of {len(messages)} failed messages were not put away, and stay with the broker: "
-                f"{reason}",
-                unsettled=unsafe,
-            )
-
-    def failure_said_by(self, data: Any) -> Literal["source", "message"] | None:
-        """``on_failure`` of the producer, when it was given, or ``configure_ack(on_failure=…)``."""
-        receipt: Receipt = data
-        return receipt.said_by
-
-    def outcome_of_failed(self, data: Any) -> Outcome:
-        """As ``on_failure`` says: a requeued message is delivered again, an acked one is gone."""
-        receipt: Receipt = data
-        if receipt.on_failure == "ack":
-            return "dropped"
-        once_more = receipt.on_failure == "reject_and_requeue_once" and not receipt.redelivered
-        return "retried" if once_more or receipt.on_failure == "reject_and_requeue" else "rejected"
-
-    def configure(self, ref: Hashable, data: Any, options: Mapping[str, Any]) -> Receipt:
-        """``configure_ack(on_success=…, on_failure=…)``."""
-        return configured(data, options)
-
-    def _note_successes(self, receipts: Sequence[Receipt]) -> list[bool]:
-        tags = [receipt.tag for receipt in receipts if receipt.on_success == "ack"]
-        if len(tags) == len(receipts):
-            return self._ledger.ack_all(tags)
-        return [self._note(receipt, receipt.on_success) for receipt in receipts]
-
-    def _note(self, receipt: Receipt, verdict: Verdict) -> bool:
-        if verdict == "ack":
-            return self._ledger.ack(receipt.tag)
-        once_more = verdict == "reject_and_requeue_once" and not receipt.redelivered
-        return self._ledger.reject(receipt.tag, requeue=once_more or verdict == "reject_and_requeue")
-
-    async def _finish(self, messages: Sequence[Message[Any]], settled: Sequence[bool]) -> None:
-        try:
-            await self._told()
-        except ProducerError as loss:
-            counted = "1 message" if len(messages) == 1 else f"{len(messages)} messages"
-            raise SettleError(f"cannot settle {counted}: {loss}", unsettled=messages) from None
-        if not all(settled):
-            again = [message for message, open_until_now in zip(messages, settled, strict=True) if not open_until_now]
-            raise SettleError(
-                f"{len(again)} of {len(messages)} messages were settled before, and are left alone", unsettled=again
-            )
-
-    async def _told(self) -> None:
-        """Wait until everything noted so far has been written."""
-        if self._channel is None or self._settlements is None:
-            raise self.trouble or ProducerError(f"the connection to {self._where} was closed")
-        await self._settlements.told()
-
     # --- ending ---------------------------------------------------------------------------------------------------
 
     async def close(self) -> None:
         """Write what is settled, then close. Takes a few seconds at most, and raises nothing."""
         self._reporting = False
-        if self._settlements is not None:
-            await self._settlements.finish(_FLUSH_TIMEOUT)
+        if self._settler is not None:
+            await self._settler.finish(_FLUSH_TIMEOUT)
         self._stop(ProducerError(f"the connection to {self._where} was closed"))
         for aside in self._asides:
             aside.cancel()
         if self._asides:
             await asyncio.wait(self._asides, timeout=_FLUSH_TIMEOUT)
-        if self._settlements is not None:
-            await self._settlements.ended()
+        if self._settler is not None:
+            await self._settler.ended()
         if self._connection is not None:
             await self._connection.end()
 
 
 def _bytes_of(deliveries: Sequence[_Waiting]) -> int:
     return sum([len(waiting[3]) for waiting in deliveries])
-
-
-def _receipts(messages: Sequence[Message[Any]]) -> list[Receipt]:
-    return [message._acknowledgement.data for message in messages]

@@ -1,0 +1,193 @@
+"""Settles what came through one channel, in the words of its broker."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any, Literal, TypeVar
+
+from broadway_py.acknowledger import Acknowledger
+from broadway_py.errors import ProducerError, SettleError
+from broadway_py.message import Message, Outcome
+from broadway_py.producers.rabbitmq.delivery import Receipt, configured
+from broadway_py.producers.rabbitmq.forwarder import Forwarder
+from broadway_py.producers.rabbitmq.ledger import TagLedger
+from broadway_py.producers.rabbitmq.options import Verdict
+from broadway_py.producers.rabbitmq.settlements import Settlements
+
+__all__ = ["Settler"]
+
+T = TypeVar("T")
+
+
+class Settler(Acknowledger):
+    """The acknowledger of every message that came through one channel; it settles nothing else.
+
+    Args:
+        ledger: which deliveries are open; whoever receives them enters them.
+        settlements: writes what the ledger has collected.
+        forwarder: puts failed messages away, for a while or for good.
+        unsafe: called when some could not be put away, with the reason: no more messages should come that way.
+    """
+
+    def __init__(
+        self,
+        ledger: TagLedger,
+        settlements: Settlements,
+        forwarder: Forwarder,
+        *,
+        unsafe: Callable[[ProducerError], None],
+    ) -> None:
+        self._ledger = ledger
+        self._settlements = settlements
+        self._forwarder = forwarder
+        self._unsafe = unsafe
+        # Why nothing can be settled any more; None while it can.
+        self._gone: ProducerError | None = None
+
+    # --- for the pipeline; see Acknowledger -----------------------------------------------------------------------
+
+    async def ack(self, ref: Hashable, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]) -> None:
+        """Tell the broker; returns when the words are on their way."""
+        settled = self._note_successes(_receipts(successful))
+        settled += [self._note(receipt, receipt.on_failure) for receipt in _receipts(failed)]
+        await self._finish([*successful, *failed], settled)
+
+    async def release(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
+        """Requeue *messages* by basic.nack, which costs no attempt on recent brokers."""
+        await self._finish(messages, [self._ledger.release(receipt.tag) for receipt in _receipts(messages)])
+
+    async def retry(self, ref: Hashable, messages_and_delays: Sequence[tuple[Message[Any], float]]) -> None:
+        """Have each delivered again to its queue after its delay, as the next attempt.
+
+        Published with confirm to a queue that holds it so long, and only then acked here.
+
+        Raises:
+            SettleError: for some of them that is not sure: they stay with the broker, which delivers them again.
+        """
+        messages = [message for message, _ in messages_and_delays]
+        await self._put_away(messages, self._forwarder.retry, messages_and_delays)
+
+    async def dead_letter(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
+        """Keep each among the dead letters: published with confirm, and only then acked. Raises as :meth:`retry`."""
+        if self._forwarder.leaves_burying_to_the_broker:
+            settled = [self._ledger.reject(receipt.tag, requeue=False) for receipt in _receipts(messages)]
+            await self._finish(messages, settled)
+        else:
+            await self._put_away(messages, self._forwarder.bury, messages)
+
+    def failure_said_by(self, data: Any) -> Literal["source", "message"] | None:
+        """``on_failure`` of the producer, when it was given, or ``configure_ack(on_failure=…)``."""
+        receipt: Receipt = data
+        return receipt.said_by
+
+    def outcome_of_failed(self, data: Any) -> Outcome:
+        """As ``on_failure`` says: a requeued message is delivered again, an acked one is gone."""
+        receipt: Receipt = data
+        if receipt.on_failure == "ack":
+            return "dropped"
+        once_more = receipt.on_failure == "reject_and_requeue_once" and not receipt.redelivered
+        return "retried" if once_more or receipt.on_failure == "reject_and_requeue" else "rejected"
+
+    def configure(self, ref: Hashable, data: Any, options: Mapping[str, Any]) -> Receipt:
+        """``configure_ack(on_success=…, on_failure=…)``."""
+        return configured(data, options)
+
+    # --- for the session ------------------------------------------------------------------------------------------
+
+    def ack_at_once(self, tags: Iterable[int]) -> None:
+        """Ack *tags*, without waiting for it, whatever becomes of their messages: at most once."""
+        self._ledger.ack_all(tags)
+        self._settlements.tell_soon()
+
+    async def give_back(self, tags: Iterable[int]) -> None:
+        """Requeue *tags*, which nobody has taken.
+
+        Raises:
+            ProducerError: the channel is gone, and the broker has them back by itself.
+        """
+        for tag in tags:
+            self._ledger.release(tag)
+        await self._told()
+
+    def stop(self, reason: ProducerError) -> None:
+        """The channel is gone: whoever settles from now on, or waits for it now, gets *reason*."""
+        if self._gone is None:
+            self._gone = reason
+        self._settlements.stop(reason)
+
+    async def finish(self, timeout: float) -> None:
+        """Wait until everything settled so far is written, *timeout* seconds at most."""
+        await self._settlements.finish(timeout)
+
+    async def ended(self) -> None:
+        """Wait for the end of what :meth:`stop` has called off."""
+        await self._settlements.ended()
+
+    # --- how ------------------------------------------------------------------------------------------------------
+
+    async def _put_away(
+        self,
+        messages: Sequence[Message[Any]],
+        put: Callable[[Sequence[T]], Awaitable[list[ProducerError | None]]],
+        what: Sequence[T],
+    ) -> None:
+        if self._gone is not None:
+            # The broker has them again: to publish them, too, would double them.
+            await self._finish(messages, [])
+        reasons = await put(what)
+        safe = [message for message, reason in zip(messages, reasons, strict=True) if reason is None]
+        unsettled: list[Message[Any]] = []
+        problems: list[str] = []
+        if safe:
+            try:
+                await self._finish(safe, [self._ledger.ack(receipt.tag) for receipt in _receipts(safe)])
+            except SettleError as lost:
+                unsettled += lost.unsettled
+                problems.append(str(lost))
+        reason = next((reason for reason in reasons if reason is not None), None)
+        if reason is not None:
+            # Given back at once it would fail and come here again at once: so the next try is a matter of the back-off
+            # of the whole connection, whose end gives everything back.
+            self._unsafe(reason)
+            unsafe = [message for message, why in zip(messages, reasons, strict=True) if why is not None]
+            unsettled += unsafe
+            problems.append(
+                f"{len(unsafe)} of {len(messages)} failed messages were not put away, and stay with the broker: "
+                f"{reason}"
+            )
+        if unsettled:
+            raise SettleError("; ".join(problems), unsettled=unsettled)
+
+    def _note_successes(self, receipts: Sequence[Receipt]) -> list[bool]:
+        tags = [receipt.tag for receipt in receipts if receipt.on_success == "ack"]
+        if len(tags) == len(receipts):
+            return self._ledger.ack_all(tags)
+        return [self._note(receipt, receipt.on_success) for receipt in receipts]
+
+    def _note(self, receipt: Receipt, verdict: Verdict) -> bool:
+        if verdict == "ack":
+            return self._ledger.ack(receipt.tag)
+        once_more = verdict == "reject_and_requeue_once" and not receipt.redelivered
+        return self._ledger.reject(receipt.tag, requeue=once_more or verdict == "reject_and_requeue")
+
+    async def _finish(self, messages: Sequence[Message[Any]], settled: Sequence[bool]) -> None:
+        try:
+            await self._told()
+        except ProducerError as loss:
+            counted = "1 message" if len(messages) == 1 else f"{len(messages)} messages"
+            raise SettleError(f"cannot settle {counted}: {loss}", unsettled=messages) from None
+        if not all(settled):
+            again = [message for message, open_until_now in zip(messages, settled, strict=True) if not open_until_now]
+            raise SettleError(
+                f"{len(again)} of {len(messages)} messages were settled before, and are left alone", unsettled=again
+            )
+
+    async def _told(self) -> None:
+        """Wait until everything noted so far has been written."""
+        if self._gone is not None:
+            raise self._gone
+        await self._settlements.told()
+
+
+def _receipts(messages: Sequence[Message[Any]]) -> list[Receipt]:
+    return [message._acknowledgement.data for message in messages]
