@@ -153,6 +153,10 @@ class Publisher:
             if not sending.done():
                 sending.cancel()
                 await asyncio.wait({sending})
+            if not sending.cancelled():
+                # Given up by us, it may have ended with the connection: the reason is told already, so nobody looks at
+                # this one, and asyncio would log it as an error.
+                sending.exception()
 
     async def _confirmed(self, link: _Link, letter: Letter, sending: asyncio.Task[None]) -> None:
         where, timeout = link.connection.where, self._options.publish_timeout
