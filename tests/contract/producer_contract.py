@@ -119,7 +119,12 @@ async def take(copy: Producer, count: int) -> list[Message[Any]]:
 
 
 async def ask(copy: Producer, demand: int) -> asyncio.Task[Sequence[Message[Any]] | None]:
-    """A ``handle_demand`` that is under way when this returns."""
+    """A ``handle_demand`` that is under way when this returns.
+
+    Its error is for whoever awaits the task. Where nobody does, because the test looks at what else the error did, it
+    is taken here: asyncio would log it when it next collects garbage, in the middle of any other test. Python 3.11
+    cannot do that while pytest reads the source of a failure, and the whole run ends with a SystemError.
+    """
     under_way = asyncio.Event()
 
     async def waiting() -> Sequence[Message[Any]] | None:
@@ -127,8 +132,14 @@ async def ask(copy: Producer, demand: int) -> asyncio.Task[Sequence[Message[Any]
         return await copy.handle_demand(demand)
 
     task = asyncio.create_task(waiting())
+    task.add_done_callback(_take_error)
     await under_way.wait()
     return task
+
+
+def _take_error(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled():
+        task.exception()
 
 
 async def settle(successful: Sequence[Message[Any]] = (), failed: Sequence[Message[Any]] = ()) -> None:
