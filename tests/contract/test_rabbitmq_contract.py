@@ -12,7 +12,6 @@ from broadway_py.producers.rabbitmq import RabbitMQProducer
 from tests.contract.producer_contract import Harness, ProducerContract
 from tests.support.certificates import Authority
 from tests.support.rabbitmq import RabbitMQ
-from tests.support.rabbitmq_node import PASSWORD
 
 
 class RabbitMQHarness(Harness):
@@ -23,11 +22,10 @@ class RabbitMQHarness(Harness):
         url: how the producer gets there; None: without TLS.
     """
 
-    secret = PASSWORD
-
     def __init__(self, broker: RabbitMQ, url: str | None = None) -> None:
         self.broker = broker
         self.url = url or broker.url
+        self.secret = broker.secret
 
     async def publish(self, bodies: Sequence[bytes]) -> None:
         await self.broker.publish(bodies)
@@ -61,11 +59,11 @@ class TestRabbitMQProducerOverTLS(ProducerContract):
 
     @pytest.fixture
     async def harness(self, rabbitmq: RabbitMQ, tmp_path: Path) -> AsyncIterator[Harness]:
+        if rabbitmq.node is None:
+            pytest.skip("this test makes a port for TLS: unset BROADWAY_TEST_AMQP_URL, so that we start our own broker")
         await rabbitmq.declare_with_dead_letters()
         authority = Authority(tmp_path)
         broker = authority.issue("broker")
-        if rabbitmq.node is None:
-            pytest.skip("this test makes a port for TLS: unset BROADWAY_TEST_AMQP_URL, so that we start our own broker")
         with rabbitmq.node.tls_listener(broker.certificate, broker.key) as port:
             url = rabbitmq.through(port).replace("amqp:", "amqps:")
             yield RabbitMQHarness(rabbitmq, f"{url}?cafile={authority.file}")
