@@ -109,7 +109,7 @@ async def slow_link(storm: Storm) -> None:
 
 
 async def operator(storm: Storm) -> None:
-    await storm.job.broker.close_connections("night shift", spare_ours=True)
+    await storm.job.broker.close_connections("night shift")
 
 
 @asynccontextmanager

@@ -272,10 +272,9 @@ class RabbitMQ:
         mine = f"(catch rabbit_channel:info(P, [vhost])) == [{{vhost, {binary(self.vhost)}}}]"
         return int(await self._ask(f"length([P || P <- rabbit_channel:list(), {mine}])"))
 
-    async def close_connections(self, why: str, *, spare_ours: bool = False) -> None:
-        """Have the broker close every connection to this virtual host (but the test's own), as an operator would."""
-        victims = self._others() if spare_ours else self._pids()
-        await self._ask(f'[rabbit_networking:close_connection(P, "{why}") || P <- {victims}], ok')
+    async def close_connections(self, why: str) -> None:
+        """Have the broker close every connection to this virtual host but the test's own, as an operator would."""
+        await self._ask(f'[rabbit_networking:close_connection(P, "{why}") || P <- {self._others()}], ok')
 
     async def until_connected(self, copies: int, queue: str = "work") -> None:
         """Wait until *copies* consumers of *queue*, with one connection and one channel each, are all that is there
