@@ -54,10 +54,10 @@ bars: $(STAMP) broker localstack  ## measure and compare with the bars; writes b
 soak: $(STAMP) broker  ## random faults for SOAK_MINUTES, then the proof that nothing was lost; SOAK_LOG=docs/soak.md notes it
 	@SOAK_MINUTES=$(SOAK_MINUTES) SOAK_LOG=$(SOAK_LOG) $(BIN)/python -m pytest -q -s -m soak $(ARGS)
 
-flake: $(STAMP) broker localstack  ## the fault and integration tests, FLAKE_RUNS times; stops at the first failure
+flake: $(STAMP) broker localstack  ## the fault suite, FLAKE_RUNS times; stops at the first failure
 	@for round in $$(seq $(FLAKE_RUNS)); do \
 		echo "flake: round $$round of $(FLAKE_RUNS)"; \
-		$(BIN)/python -m pytest -q -m '(faults or integration) and not soak' $(ARGS) || exit 1; \
+		$(BIN)/python -m pytest -q -m 'faults and not soak' $(ARGS) || exit 1; \
 	done
 
 clean:  ## remove the environment and every cache; queue files in var/ stay

@@ -24,14 +24,15 @@ _SCRAPE_S: Final = 1.0
 
 
 def settings_of(file: str, environ: Mapping[str, str]) -> Settings:
-    """The settings in ``benchmarks/config/<file>``, read as the daemon reads them."""
+    """The settings in ``benchmarks/config/<file>``, read as the daemon reads them at its start."""
+    # It does this, too, once. Like imports it is no part of the work, in the peers' programs either.
+    quieten_collector()
     return read_settings([CONFIG / file], environ=environ)
 
 
 @asynccontextmanager
 async def scraped(pipeline: Pipeline[Any]) -> AsyncIterator[None]:
     """Run the block while Prometheus, so to speak, asks for the metrics of *pipeline* each second."""
-    quieten_collector()
     registry = CollectorRegistry()
     registry.register(PipelineCollector(lambda: [pipeline.stats()]))
     scraping = asyncio.create_task(_scrape(registry), name="scrape")

@@ -16,6 +16,11 @@ from broadway_py.producers.kinds import arguments
 
 __all__ = ["Place", "of_queue", "of_settings", "of_url"]
 
+_NOT_FOR_SQS = (
+    "broadway dlq is not for SQS: look into the dead letter queue with AWS's own tools, and put letters back with its "
+    "redrive: in the console, or aws sqs start-message-move-task with --destination-arn"
+)
+
 #: A way to open them.
 Place = Callable[[], AbstractAsyncContextManager[Letters]]
 
@@ -26,6 +31,8 @@ def of_queue(reference: str) -> Place:
     Raises:
         OptionsError: it is the URL of a broker.
     """
+    if _is_of_sqs(reference):
+        raise OptionsError((), _NOT_FOR_SQS)
     if "://" in reference:
         raise OptionsError((), "--queue: a broker is named by --url, or by --config; --queue names a queue there")
     return lambda: opened(reference)
@@ -37,6 +44,8 @@ def of_url(url: str, queue: str) -> Place:
     Raises:
         OptionsError: the URL is none, or what RabbitMQ needs is not installed.
     """
+    if _is_of_sqs(url):
+        raise OptionsError((), _NOT_FOR_SQS)
     try:
         return _of_rabbitmq({"queue": queue, "url": url}, None)
     except OptionsError as wrong:
@@ -64,6 +73,8 @@ def of_settings(settings: Settings, pipeline: str | None, queue: str | None) -> 
     kind, fields = arguments(section.get("producer"), path)
     if kind == "queue":
         return of_queue(f"{fields.get('path')}:{fields.get('queue')}")
+    if kind == "sqs":
+        raise OptionsError((*path, "kind"), _NOT_FOR_SQS)
     if kind != "rabbitmq":
         raise OptionsError((*path, "kind"), f"the dead letters of the kind {kind!r} cannot be looked at from here")
     queues = fields.get("queue")
@@ -75,6 +86,11 @@ def of_settings(settings: Settings, pipeline: str | None, queue: str | None) -> 
         return _of_rabbitmq(fields, _place_of_policy(section, ("pipelines", pipeline, "class")))
     except OptionsError as wrong:
         raise wrong.under(*path) from None
+
+
+def _is_of_sqs(reference: str) -> bool:
+    """Whether somebody has tried the URL of a queue of SQS."""
+    return reference.startswith(("https://", "http://"))
 
 
 def _place_of_policy(section: Mapping[str, Any], path: tuple[str, ...]) -> str | None:

@@ -2,17 +2,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from broadway_py.producer import Producer
 from broadway_py.producers.queue import QueueProducer
 from broadway_py.queue import Queue
-from tests.contract.producer_contract import Harness, ProducerContract
+from tests.contract.failure_contract import FailureContract, FailureHarness
+from tests.contract.producer_contract import ProducerContract
 
 
-class QueueHarness(Harness):
+class QueueHarness(FailureHarness):
     """A queue file, filled and counted through the public ``Queue``."""
+
+    forget = "drop"
 
     def __init__(self, path: Path, queue: Queue) -> None:
         self._path = path
@@ -22,7 +26,10 @@ class QueueHarness(Harness):
         await self._queue.put_many(bodies)
 
     def producer(self) -> Producer:
-        return QueueProducer(self._path, "contract")
+        return self.told(None)
+
+    def told(self, on_failure: Any) -> Producer:
+        return QueueProducer(self._path, "contract", on_failure=on_failure)
 
     async def ready_count(self) -> int:
         return (await self._queue.counts()).ready
@@ -34,7 +41,7 @@ class QueueHarness(Harness):
         return (await self._queue.counts()).dead
 
 
-class TestQueueProducer(ProducerContract):
+class TestQueueProducer(ProducerContract, FailureContract):
     @pytest.fixture
     async def harness(self, tmp_path: Path) -> AsyncIterator[QueueHarness]:
         async with Queue(tmp_path / "contract.db", "contract") as queue:

@@ -9,18 +9,21 @@ import pytest
 
 from broadway_py.producer import Producer
 from broadway_py.producers.rabbitmq import RabbitMQProducer
-from tests.contract.producer_contract import Harness, ProducerContract
+from tests.contract.failure_contract import FailureContract, FailureHarness
+from tests.contract.producer_contract import ProducerContract
 from tests.support.certificates import Authority
 from tests.support.rabbitmq import RabbitMQ
 
 
-class RabbitMQHarness(Harness):
+class RabbitMQHarness(FailureHarness):
     """One queue in a virtual host of the test's own; what is rejected goes to ``work.dead``.
 
     Args:
         broker: where it is.
         url: how the producer gets there; None: without TLS.
     """
+
+    forget = "ack"
 
     def __init__(self, broker: RabbitMQ, url: str | None = None) -> None:
         self.broker = broker
@@ -31,7 +34,11 @@ class RabbitMQHarness(Harness):
         await self.broker.publish(bodies)
 
     def producer(self) -> Producer:
-        return RabbitMQProducer("work", self.url)
+        return self.told(None)
+
+    def told(self, on_failure: str | None) -> Producer:
+        said = {} if on_failure is None else {"on_failure": on_failure}
+        return RabbitMQProducer("work", self.url, **said)
 
     async def ready_count(self) -> int:
         return (await self.broker.counts()).ready
@@ -44,21 +51,21 @@ class RabbitMQHarness(Harness):
 
 
 @pytest.mark.integration
-class TestRabbitMQProducer(ProducerContract):
+class TestRabbitMQProducer(ProducerContract, FailureContract):
     """Every sentence of the contract."""
 
     @pytest.fixture
-    async def harness(self, rabbitmq: RabbitMQ) -> Harness:
+    async def harness(self, rabbitmq: RabbitMQ) -> FailureHarness:
         await rabbitmq.declare_with_dead_letters()
         return RabbitMQHarness(rabbitmq)
 
 
 @pytest.mark.integration
-class TestRabbitMQProducerOverTLS(ProducerContract):
+class TestRabbitMQProducerOverTLS(ProducerContract, FailureContract):
     """The same, over a connection that nobody can listen to."""
 
     @pytest.fixture
-    async def harness(self, rabbitmq: RabbitMQ, tmp_path: Path) -> AsyncIterator[Harness]:
+    async def harness(self, rabbitmq: RabbitMQ, tmp_path: Path) -> AsyncIterator[FailureHarness]:
         if rabbitmq.node is None:
             pytest.skip("this test makes a port for TLS: unset BROADWAY_TEST_AMQP_URL, so that we start our own broker")
         await rabbitmq.declare_with_dead_letters()

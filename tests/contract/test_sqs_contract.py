@@ -8,17 +8,19 @@ import pytest
 
 from broadway_py.producer import Producer
 from broadway_py.producers.sqs import SQSProducer
-from tests.contract.producer_contract import Harness, ProducerContract
+from tests.contract.failure_contract import FailureContract, FailureHarness
+from tests.contract.producer_contract import ProducerContract
 from tests.support.localstack import CREDENTIALS, REGION, SQS, Queue
 
 
-class SQSHarness(Harness):
+class SQSHarness(FailureHarness):
     """A queue and its dead letter queue, filled and counted by a client of the test's own.
 
     A standard queue promises no order, but LocalStack keeps it as long as one receive runs at a time.
     """
 
     secret = CREDENTIALS["AWS_SECRET_ACCESS_KEY"]
+    forget = "ack"
 
     def __init__(self, work: Queue, dead: Queue) -> None:
         self.work = work
@@ -28,13 +30,12 @@ class SQSHarness(Harness):
         await self.work.send(bodies)
 
     def producer(self) -> Producer:
+        return self.told("dead_letter")
+
+    def told(self, on_failure: str | None) -> Producer:
+        said = {} if on_failure is None else {"on_failure": on_failure}
         return SQSProducer(
-            self.work.url,
-            REGION,
-            wait_time_seconds=1,
-            max_polls=1,
-            dead_letter_queue=self.dead.url,
-            on_failure="dead_letter",
+            self.work.url, REGION, wait_time_seconds=1, max_polls=1, dead_letter_queue=self.dead.url, **said
         )
 
     async def ready_count(self) -> int:
@@ -48,9 +49,9 @@ class SQSHarness(Harness):
 
 
 @pytest.mark.integration
-class TestSQSProducer(ProducerContract):
+class TestSQSProducer(ProducerContract, FailureContract):
     """Every sentence of the contract."""
 
     @pytest.fixture
-    async def harness(self, sqs: SQS) -> Harness:
+    async def harness(self, sqs: SQS) -> FailureHarness:
         return SQSHarness(await sqs.queue("work"), await sqs.queue("dead"))

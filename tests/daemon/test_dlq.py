@@ -25,6 +25,10 @@ from broadway_py.storage.queue_rows import Held
 from broadway_py.testing import FakeClock
 
 #: What each of the letters says: cause, exception.
+NOT_FOR_SQS = (
+    "broadway dlq is not for SQS: look into the dead letter queue with AWS's own tools, and put letters back with its "
+    "redrive: in the console, or aws sqs start-message-move-task with --destination-arn"
+)
 LETTERS = [("raised", "ValueError"), ("invalid", None), ("raised", "OSError")]
 
 
@@ -205,6 +209,8 @@ def test_purge_asks_first_when_there_is_somebody_to_ask(path: Path, monkeypatch:
             2,
             "--queue: a broker is named by --url, or by --config; --queue names a queue there",
         ),
+        (("ls", "--queue", "https://sqs.eu-west-1.amazonaws.com/123456789012/orders-dead"), 2, NOT_FOR_SQS),
+        (("ls", "--url", "https://sqs.eu-west-1.amazonaws.com/123456789012", "--queue", "orders"), 2, NOT_FOR_SQS),
         (("show", "9", "--queue", "{path}:orders"), 1, "no dead letter 9 in queue 'orders': see broadway dlq ls"),
         (
             ("replay", "1", "8", "9", "--queue", "{path}:orders"),
@@ -234,6 +240,20 @@ def test_what_is_wrong_is_said_in_one_sentence_and_nothing_is_changed(
     assert (shown.exit_code, shown.stderr) == (code, f"broadway: {sentence.format(path=path)}\n")
     assert left(path) == ([], [1, 2, 3])
     assert not Path(f"{path}-not").exists()
+
+
+@pytest.mark.parametrize("command", [("ls",), ("show", "1"), ("replay",), ("purge", "--yes")])
+def test_for_sqs_it_says_what_to_use_instead(tmp_path: Path, command: tuple[str, ...]) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(
+        "pipelines:\n"
+        "  orders:\n"
+        "    class: tests.daemon.pipelines:Recorder\n"
+        "    producer: {kind: sqs, queue_url: orders, dead_letter_queue: orders-dead}\n"
+    )
+    shown = dlq(*command, "--config", str(file))
+    assert (shown.exit_code, shown.stdout) == (2, "")
+    assert shown.stderr == f"broadway: {file}:4: pipelines.orders.producer.kind: {NOT_FOR_SQS}\n"
 
 
 @pytest.mark.parametrize(

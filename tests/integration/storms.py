@@ -163,10 +163,10 @@ async def channel_error(storm: Storm) -> None:
 
 
 async def consumer_timeout(storm: Storm) -> None:
+    storm.hands.gate.clear()
     with storm.node.consumer_timeout(0.5):
         storm.proxy.cut()  # the broker looks at this setting when a channel opens
         await storm.until_lost()
-        storm.hands.gate.clear()
         await until_told(storm.caplog, CONSUMER_TIMEOUT)
     storm.proxy.cut()
     storm.hands.gate.set()

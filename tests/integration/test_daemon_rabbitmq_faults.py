@@ -11,6 +11,7 @@ import signal
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -200,6 +201,13 @@ async def rate_limited(scene: Scene) -> None:
 async def full_batches(scene: Scene) -> None:
     await scene.job.broker.until(ready=COUNT - 100, unacked=100)
     await aside(scene.running.until_ready)
+    received = partial(scene.running.total, "broadway_messages_received_total")
+
+    async def all_here() -> bool:
+        return await aside(received) == 100
+
+    # The broker counts what is still on its way, and what is not here at the stop goes back.
+    await eventually(all_here, what="the daemon has received 100 messages")
 
 
 async def under_a_memory_alarm(scene: Scene) -> None:

@@ -98,6 +98,9 @@ async def test_the_example_runs_from_its_settings_file(
         # On an idle queue the open receive of 20 s is waited for; the deadline is that of the settings.
         code, seconds = await asyncio.to_thread(running.terminated, 40)
     assert (code, seconds < 26) == (0, True)
+    (line,) = [line for line in running.log if line["event"].startswith("the stop waits for the open receive")]
+    assert line["queue"] == queue.name
+    assert seconds - 5 < line["at_most_seconds"] <= 20
     await queue.until(ready=0, held=0)
 
 

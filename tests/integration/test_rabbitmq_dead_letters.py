@@ -240,8 +240,8 @@ async def test_a_confirm_that_never_comes_leaves_the_message_with_the_broker(
     async def unheard(channel: Channel, frame: object) -> None:
         pass
 
-    unheeded: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, what: unheeded.append(what))
+    unseen: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context["message"]))
     await rabbitmq.declare()
     await rabbitmq.publish([b"one"])
     monkeypatch.setattr(Channel, "_on_confirm_frame", unheard)
@@ -259,7 +259,7 @@ async def test_a_confirm_that_never_comes_leaves_the_message_with_the_broker(
     # Twice published without hearing of it, at least: safe, and doubled.
     assert {letter.body for letter in await dead_letters(rabbitmq)} == {b"one"}
     gc.collect()
-    assert unheeded == [], "asyncio would log it as an error that nobody has taken"
+    assert unseen == []
 
 
 async def close_publisher(rabbitmq: RabbitMQ) -> None:
@@ -280,6 +280,8 @@ async def test_a_publishing_connection_that_dies_is_made_again_and_the_consumer_
         for count in range(1, 4):
             await rabbitmq.publish([b"%d" % count])
             await until_there(rabbitmq, "work.dead", ready=count)
+            # The broker counts it before its confirm is here; without that it would be published once more.
+            await eventually(lambda: [*outcomes(pipeline).values()] == [count], what="it has come")  # noqa: B023  # called in this round only
             await close_publisher(rabbitmq)
         assert pipeline.stats().producers[0].connections_lost == 0
     assert outcomes(pipeline) == {"dead_lettered": 3}

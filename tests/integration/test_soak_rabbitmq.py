@@ -71,7 +71,7 @@ async def test_random_faults_cost_no_message(
     done: Counter[str] = Counter()
     print(f"soak: seed {seed}, {minutes:g} min")
     pipeline = WorkInBatches(
-        producer=source(job, proxy, heartbeat=1, **CANCEL_ON_CRASH),
+        producer=source(job, proxy, heartbeat=1, backoff_max=5.0, **CANCEL_ON_CRASH),
         context=hands,
         processors=Processors(concurrency=4),
         rate_limit=RateLimit(allowed_messages=500, interval=0.1),

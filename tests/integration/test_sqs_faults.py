@@ -11,7 +11,7 @@ from broadway_py import FailurePolicy, Processors
 from broadway_py.errors import ProducerError, SettleError, SourceRefused
 from broadway_py.producers import SQSProducer
 from broadway_py.producers.sqs import session
-from tests.contract.producer_contract import ask, bodies, data, opened, settle, take
+from tests.contract.producer_contract import ask, bodies, data, give_back, opened, settle, take
 from tests.integration.sqs_support import Handled, Losses, faults, through, work
 from tests.pipeline.support import check_books, logged, outcomes
 from tests.support.conformance import conforms
@@ -385,6 +385,25 @@ async def test_an_extension_that_fails_is_tried_again_in_time(faults: SQSProxy, 
         )
         await settle(messages)
     await work.until(ready=0, held=0)
+
+
+async def test_what_is_given_back_while_an_extension_is_under_way_is_shown_at_once(
+    faults: SQSProxy, work: Queue
+) -> None:
+    await work.send(bodies(2))
+    async with opened(through(faults, work, visibility_timeout=4)) as copy:
+        messages = await take(copy, 2)
+        gate = faults.hold("ChangeMessageVisibility", times=1)
+        await faults.until_asked("ChangeMessageVisibility", 1)
+        giving_back = asyncio.create_task(give_back(messages[:1]))
+        # The way there and back of a delete: what wanted to overtake the extension has done so by then.
+        await settle(messages[1:])
+        assert not giving_back.done()
+        gate.set()
+        await giving_back
+        asked = [[entry["VisibilityTimeout"] for entry in one.entries] for one in faults.requests("ChangeMessage")]
+        assert asked == [[4, 4], [0]]
+        await work.until(ready=1, held=0, timeout=2)
 
 
 async def test_what_others_have_got_meanwhile_is_extended_no_more(

@@ -12,7 +12,7 @@ from broadway_py import FailurePolicy, Message, Pipeline, Processors
 from broadway_py.errors import ProducerError, SettleError
 from broadway_py.producer import Producer
 from tests.contract.producer_contract import ask, data, give_back, opened, settle, take
-from tests.integration.sqs_support import faults, through
+from tests.integration.sqs_support import Handled, faults, through
 from tests.pipeline.support import outcomes
 from tests.support.localstack import SQS, Queue
 from tests.support.sqs_proxy import Answer, SQSProxy
@@ -173,6 +173,44 @@ async def test_a_noop_leaves_the_group_to_its_visibility(faults: SQSProxy, fifo:
         await fifo.until(ready=0, held=3)
         again = await next_of(copy)
         assert (again.data, again.attempt) == (b"a0", 2)
+
+
+def names_of_receives(faults: SQSProxy) -> list[str]:
+    return [one.body["ReceiveRequestAttemptId"] for one in faults.requests("ReceiveMessage")]
+
+
+@pytest.mark.faults
+async def test_a_receive_whose_answer_was_lost_is_asked_for_again_by_its_name(faults: SQSProxy, fifo: Queue) -> None:
+    await groups(fifo, 2, "ab")
+    faults.lose_receives(2)
+    async with opened(through(faults, fifo, visibility_timeout=600)) as copy:
+        for number in (b"0", b"1"):
+            messages = await take(copy, 2)
+            assert sorted(data(messages)) == [b"a" + number, b"b" + number]
+            assert {message.attempt for message in messages} == {1}
+            await settle(messages)
+        waiting = await ask(copy, 10)
+        await faults.until_asked("ReceiveMessage", 5)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+    names = names_of_receives(faults)
+    assert names[0] == names[1] == names[2]
+    assert len(set(names[2:])) == len(names[2:])  # each that was answered is followed by one of another name
+
+
+@pytest.mark.faults
+async def test_what_a_lost_source_had_received_comes_by_its_name_to_the_next_copy(
+    faults: SQSProxy, fifo: Queue
+) -> None:
+    await groups(fifo, 2, "ab")
+    faults.lose_receives(5)
+    notes: list[bytes] = []
+    producer = through(faults, fifo, visibility_timeout=600)
+    async with Handled(producer=producer, context=notes) as pipeline:
+        await fifo.until(ready=0, held=0, timeout=20)
+        assert pipeline.stats().producers[0].connections_lost == 1
+    assert sorted(notes) == [b"a0", b"a1", b"b0", b"b1"]
+    assert len(set(names_of_receives(faults)[:6])) == 1
 
 
 @pytest.mark.faults

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from broadway_py.producers import SQSProducer
 from broadway_py.producers.sqs.delivery import Receipt
 from tests.contract.producer_contract import ask, bodies, data, give_back, opened, refusal, settle, take
 from tests.integration.sqs_support import Handled, faults, through, work
+from tests.pipeline.support import logged
 from tests.support.conformance import conforms
 from tests.support.eventually import eventually
 from tests.support.localstack import REGION, SQS, Queue
@@ -363,10 +365,11 @@ async def test_a_receive_is_not_cut_off_with_the_call_that_began_it(faults: SQSP
 
 @conforms("S-037")
 async def test_a_drain_waits_for_the_open_receive_gives_back_what_it_brings_and_begins_no_other(
-    faults: SQSProxy, work: Queue
+    faults: SQSProxy, work: Queue, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     gate = faults.hold("ReceiveMessage")
-    async with opened(through(faults, work)) as copy:
+    async with opened(through(faults, work, wait_time_seconds=20)) as copy:
         waiting = await ask(copy, 10)
         await faults.until_asked("ReceiveMessage", 1)
         await work.send(bodies(3))
@@ -375,6 +378,12 @@ async def test_a_drain_waits_for_the_open_receive_gives_back_what_it_brings_and_
         draining = asyncio.create_task(copy.prepare_for_draining())
         await asyncio.sleep(0)
         assert not draining.done()
+        (line,) = [line for line in logged(caplog, least=logging.INFO) if line["event"].startswith("the stop")]
+        assert line == {
+            "event": "the stop waits for the open receive: cut off, it could still take messages",
+            "queue": work.name,
+            "at_most_seconds": 20,
+        }
         gate.set()
         await draining
         await work.until(ready=3, held=0)

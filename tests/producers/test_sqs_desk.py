@@ -13,6 +13,7 @@ from broadway_py.message import Message
 from broadway_py.producers.sqs.client import Facts
 from broadway_py.producers.sqs.delivery import Receipt, to_message
 from broadway_py.producers.sqs.desk import Desk, DeskWithDeadLetters
+from broadway_py.producers.sqs.guardian import Guardian
 from broadway_py.producers.sqs.options import SQSOptions
 from broadway_py.producers.sqs.troubles import Kind, Trouble
 from broadway_py.testing import FakeClock, settle
@@ -235,6 +236,71 @@ async def test_what_is_held_is_extended_and_what_is_settled_is_not() -> None:
     closing = asyncio.create_task(office.desk.close(1.0))
     await settle()
     await closing
+
+
+@pytest.mark.parametrize("delay", [0, 7])
+async def test_what_is_given_back_or_put_off_does_not_overtake_an_extension_of_the_same_message(delay: int) -> None:
+    office = Office(visibility=30.0)
+    messages = office.receive(3)
+    office.client.gate = asyncio.Event()
+    await office.clock.advance(15.1)
+    extension = [("h1", 30), ("h2", 30), ("h3", 30)]
+    assert [entries for _, _, entries in office.client.asked] == [extension]
+    settling = asyncio.create_task(office.desk.retry(None, [(messages[0], delay), (messages[1], delay)]))
+    await office.clock.advance(0.1)
+    assert [entries for _, _, entries in office.client.asked] == [extension]
+    office.client.gate.set()
+    await settling
+    assert [entries for _, _, entries in office.client.asked] == [extension, [("h1", delay), ("h2", delay)]]
+    await office.clock.advance(15.0)
+    assert office.client.asked[-1][2] == [("h3", 30)]
+    await office.desk.close(1.0)
+
+
+async def test_deletes_and_what_is_not_being_extended_do_not_wait_for_an_extension() -> None:
+    office = Office(visibility=30.0)
+    messages = office.receive(2)
+    await office.clock.advance(10.0)
+    later = office.receive(1)
+    office.client.gate = asyncio.Event()
+    await office.clock.advance(5.1)
+    settling = [office.begin(messages), asyncio.create_task(office.desk.release(None, later))]
+    await office.clock.advance(0.1)
+    assert office.client.kinds() == [("change", 2), ("delete", 2), ("change", 1)]
+    office.client.gate.set()
+    await asyncio.gather(*settling)
+
+
+async def test_what_was_settled_between_falling_due_and_the_request_is_not_extended() -> None:
+    office = Office(visibility=30.0)
+    guardian = Guardian(
+        office.client,  # type: ignore[arg-type]  # it has the one request that a guardian makes
+        Facts("url", 30.0, None, None),
+        "orders",
+        office.clock,
+        is_held=lambda _: True,
+        refused=office.refused.append,
+    )
+    first, second = (message.acknowledgement.data for message in office.receive(2))
+    guardian.hold([first, second])
+    (extension,) = guardian.due(15.0)
+    first.guarded = False
+    await guardian.extend(extension)
+    assert [entries for _, _, entries in office.client.asked] == [[("h2", 30)]]
+    second.guarded = False
+    await guardian.extend(extension)
+    assert len(office.client.asked) == 1
+
+
+async def test_an_extension_that_is_not_answered_keeps_a_close_no_longer_than_anything_else() -> None:
+    office = Office(visibility=30.0)
+    office.receive(1)
+    office.client.gate = asyncio.Event()
+    await office.clock.advance(15.1)
+    closing = asyncio.create_task(office.desk.close(1.5))
+    await office.clock.advance(1.6)
+    await closing
+    assert office.client.kinds() == [("change", 1)]
 
 
 async def test_closing_gives_back_what_is_held_finishes_what_was_said_and_settles_nothing_after() -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from broadway_py import FailurePolicy, Pipeline
 from broadway_py.errors import OptionsError
 from broadway_py.producers import SQSProducer
 from broadway_py.producers.kinds import build
@@ -189,6 +190,45 @@ def test_what_becomes_of_a_message_is_checked() -> None:
     assert complaint(dead_letter_queue="orders") == (
         "dead_letter_queue is the queue itself: its dead letters would come again for ever"
     )
+
+
+class Plain(Pipeline[bytes]):
+    """Does nothing: it is only built."""
+
+    async def handle_message(self, message: Any) -> None: ...
+
+
+@pytest.mark.parametrize("dead_letter", ["orders-dead", "broker"])
+def test_a_policy_cannot_name_dead_letters_that_the_producer_names(dead_letter: str) -> None:
+    for settings in ({}, {"dead_letter_queue": "orders-dead"}):
+        with pytest.raises(OptionsError) as refused:
+            Plain(producer=SQSProducer("orders", **settings), failure=FailurePolicy(dead_letter=dead_letter))
+        assert str(refused.value) == (
+            "failure.dead_letter: for SQS the producer says where dead letters go: name the queue in its "
+            "dead_letter_queue, or leave it to the queue's redrive policy, and leave dead_letter out here"
+        )
+
+
+@pytest.mark.parametrize(
+    "policy", [FailurePolicy(attempts=3), FailurePolicy(final="drop", classify={ValueError: "dead_letter"})]
+)
+def test_a_policy_that_was_given_and_settings_that_delete_its_dead_letters_are_refused(policy: FailurePolicy) -> None:
+    with pytest.raises(OptionsError) as refused:
+        Plain(producer=SQSProducer("orders", on_failure="ack"), failure=policy)
+    assert str(refused.value) == (
+        "failure: dead letters would be deleted: no dead_letter_queue is set, and then on_failure: ack counts; set "
+        "dead_letter_queue, or leave on_failure out where the queue has a redrive policy, or choose drop"
+    )
+
+
+def test_what_loses_no_dead_letter_that_somebody_wants_is_taken() -> None:
+    given = FailurePolicy(attempts=3)
+    Plain(producer=SQSProducer("orders", on_failure="ack", dead_letter_queue="dead"), failure=given)
+    Plain(producer=SQSProducer("orders", on_failure="ack"), failure=FailurePolicy(final="drop"))
+    Plain(producer=SQSProducer("orders", on_failure="ack"), failure=None)
+    # It goes before the default policy: nobody has asked for dead letters.
+    Plain(producer=SQSProducer("orders", on_failure="ack"))
+    Plain(producer=SQSProducer("orders"), failure=given)
 
 
 def test_the_endpoint_of_a_queue_that_is_not_at_aws_is_its_host() -> None:

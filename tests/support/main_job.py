@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from broadway_py import Pipeline
 from tests.support.counter import Counted, publish_confirmed
 from tests.support.daemon import Daemon
+from tests.support.erlang import NodeRefusedError
 from tests.support.eventually import eventually
 from tests.support.rabbitmq import Counts, RabbitMQ
 
@@ -89,7 +90,8 @@ class Job:
         async def empty() -> bool:
             return await self.broker.counts(self.queue) == Counts(ready=0, unacked=0)
 
-        await eventually(empty, timeout=timeout, what=f"{self.queue} is empty")
+        # A node that has just come up does not know its queues for a moment.
+        await eventually(empty, timeout=timeout, what=f"{self.queue} is empty", ignoring=NodeRefusedError)
 
     async def stopped_cleanly(self, running: Daemon) -> None:
         """Send SIGTERM and see the daemon drain in time."""

@@ -124,7 +124,9 @@ class RabbitMQ:
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[RabbitMQ]:
-        """A connection of the test's own, apart from that of what is tested."""
+        """A connection of the test's own, apart from that of what is tested. A block within a block has a new one."""
+        before = self._connection, self._channel
+        self._connection = self._channel = None
         with noting() as made:
             await self._connected()
             try:
@@ -133,17 +135,24 @@ class RabbitMQ:
                 if self.node is None:
                     # The virtual host stays, so what was made in it must go.
                     await self._delete(made)
-                if self._connection is not None:
-                    await self._connection.close()
-                self._connection = self._channel = None
+                await self._disconnect()
+                self._connection, self._channel = before
 
     async def _connected(self) -> None:
         """See that the test's own connection and channel are there: a fault may have hit them, too."""
-        if self._connection is None or self._connection.is_closed:
+        # `is_closed` tells of our own closing only.
+        if self._connection is not None and not self._connection.connected.is_set():
+            await self._disconnect()
+        if self._connection is None:
             self._connection = await aio_pika.connect(self.url, client_properties={"connection_name": _OURS})
             self._channel = None
         if self._channel is None or self._channel.is_closed:
             self._channel = await self._connection.channel()
+
+    async def _disconnect(self) -> None:
+        if self._connection is not None:
+            await self._connection.close()
+        self._connection = self._channel = None
 
     async def _delete(self, made: Made) -> None:
         await self._connected()

@@ -107,6 +107,15 @@ class Node:
             return self.ask("rabbit:is_running()") == "true"
 
         eventually_sync(up, timeout=60, what="the RabbitMQ node comes up", ignoring=NodeRefusedError)
+        self._until_it_listens()
+
+    def _until_it_listens(self) -> None:
+        # It says that it is up a moment before.
+        def listens() -> bool:
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+        eventually_sync(listens, what="the RabbitMQ node takes connections")
 
     def kill(self) -> None:
         """End the node at once, as a crash of its machine would."""
@@ -135,6 +144,7 @@ class Node:
     def start_application(self) -> None:
         """The way back from :meth:`stop_application`."""
         self.ask("rabbit:start()")
+        self._until_it_listens()
 
     def suspend_listeners(self) -> None:
         """Take no new connections; the old ones live on."""

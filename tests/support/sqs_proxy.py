@@ -88,6 +88,7 @@ class SQSProxy:
         self._rules: list[_Rule] = []
         self._shape = _Shape()
         self._redirects: dict[str, str] = {}
+        self._lost: dict[str, bytes] = {}
         self._runner: web.AppRunner | None = None
         self._site: web.TCPSite | None = None
         self._session: aiohttp.ClientSession | None = None
@@ -196,7 +197,10 @@ class SQSProxy:
         self._shape.delay_s = seconds
 
     def lose_receives(self, times: int = 1) -> None:
-        """The next receives that bring messages end in a broken connection: the messages are in flight, unseen."""
+        """The next receives that bring messages end in a broken connection: the messages are in flight, unseen.
+
+        Whoever asks again under the same ``ReceiveRequestAttemptId`` gets the same answer, as of AWS.
+        """
         self._shape.lose = times
 
     def redirect(self, url: str, to: str) -> None:
@@ -277,6 +281,12 @@ class SQSProxy:
 
     async def _receive(self, asked: Asked) -> web.StreamResponse:
         shape, wanted = self._shape, asked.body
+        attempt = asked.body.get("ReceiveRequestAttemptId")
+        if attempt in self._lost:
+            if shape.lose:
+                shape.lose -= 1
+                return _Cut()
+            return _answer(200, self._lost.pop(attempt))
         if shape.most is not None:
             wanted = {**wanted, "MaxNumberOfMessages": min(shape.most, wanted.get("MaxNumberOfMessages", 1))}
         status, body = await self._forward(asked, wanted)
@@ -288,6 +298,8 @@ class SQSProxy:
             return _answer(status, body)
         if shape.lose:
             shape.lose -= 1
+            if attempt is not None:
+                self._lost[attempt] = body
             return _Cut()
         if shape.double:
             shape.double -= 1

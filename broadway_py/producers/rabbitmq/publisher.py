@@ -154,8 +154,7 @@ class Publisher:
                 sending.cancel()
                 await asyncio.wait({sending})
             if not sending.cancelled():
-                # Given up by us, it may have ended with the connection: the reason is told already, so nobody looks at
-                # this one, and asyncio would log it as an error.
+                # Whoever gave it up has said why; its own error would end in the log as one that nobody looked at.
                 sending.exception()
 
     async def _confirmed(self, link: _Link, letter: Letter, sending: asyncio.Task[None]) -> None:

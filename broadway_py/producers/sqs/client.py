@@ -170,9 +170,14 @@ class Client:
 
     # --- requests -------------------------------------------------------------------------------------------------
 
-    async def receive(self, count: int) -> list[dict[str, Any]]:
-        """Up to *count* messages as SQS describes them; waits for the first as long as the settings say."""
+    async def receive(self, count: int, attempt_id: str | None = None) -> list[dict[str, Any]]:
+        """Up to *count* messages as SQS describes them; waits for the first as long as the settings say.
+
+        On FIFO queues *attempt_id* names the receive: the same one brings the messages of an answer that was lost.
+        """
         arguments = {**self._receive, "MaxNumberOfMessages": count}
+        if attempt_id is not None:
+            arguments["ReceiveRequestAttemptId"] = attempt_id
         answer = await self._request("receive", "ReceiveMessage", lambda made: made.polls.receive_message(**arguments))
         messages: list[dict[str, Any]] = answer.get("Messages") or []
         self._costs.received(len(messages))

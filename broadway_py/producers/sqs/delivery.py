@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from broadway_py.acknowledger import Acknowledger
 from broadway_py.errors import did_you_mean
@@ -33,6 +33,7 @@ class Receipt:
         "on_failure",
         "on_success",
         "received_at",
+        "said_by",
         "visible_until",
     )
 
@@ -51,6 +52,8 @@ class Receipt:
         self.guarded = True
         self.on_success = options.on_success
         self.on_failure = options.on_failure
+        #: Who has said what a failure comes to: nobody, the settings of the producer, or ``configure_ack``.
+        self.said_by: Literal["source", "message"] | None = "source" if options.says_what_failing_means else None
 
     def __repr__(self) -> str:
         # Whoever has the handle can delete the message.
@@ -169,4 +172,6 @@ def configured(receipt: Receipt, options: Mapping[str, Any], *, has_dead_letters
             )
     for name, verdict in read.items():
         setattr(receipt, name, verdict)
+    if "on_failure" in read:
+        receipt.said_by = "message"
     return receipt

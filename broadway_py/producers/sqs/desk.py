@@ -6,7 +6,7 @@ import asyncio
 import math
 import random
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Literal
 
 from broadway_py.acknowledger import Acknowledger
 from broadway_py.clock import Clock, Timer
@@ -14,23 +14,18 @@ from broadway_py.errors import SettleError
 from broadway_py.log import logger
 from broadway_py.message import Message, Outcome
 from broadway_py.producers.sqs.batches import MOST_ENTRIES, Batches, retry_delay
+from broadway_py.producers.sqs.burial import Burial
 from broadway_py.producers.sqs.client import Client, Facts
 from broadway_py.producers.sqs.delivery import Receipt, configured
 from broadway_py.producers.sqs.groups import Groups
-from broadway_py.producers.sqs.letters import death_letter, portions
+from broadway_py.producers.sqs.guardian import Extension, Guardian
 from broadway_py.producers.sqs.options import MOST_VISIBILITY, SQSOptions, Verdict
 from broadway_py.producers.sqs.tickets import Entry, Fate, Ticket
-from broadway_py.producers.sqs.troubles import Kind, Trouble
-from broadway_py.producers.sqs.visibility import Guard
+from broadway_py.producers.sqs.troubles import Kind, Trouble, refused_entries
 
 __all__ = ["Desk", "DeskWithDeadLetters"]
 
 log = logger("broadway_py.producers.sqs")
-
-#: How long a settlement is tried, in seconds, while others cannot have the message.
-_PATIENCE_S: Final = 60.0
-#: How long an extension that failed waits for its next try, in seconds.
-_EXTEND_AGAIN_S: Final = 1.0
 
 #: What one message of a FIFO group hands on: the next one of its group.
 Freed = Callable[[list[Message[Any]]], object]
@@ -66,12 +61,19 @@ class Desk(Acknowledger):
         self._facts = facts
         self._options = options
         self._clock = clock
-        self._pipeline = pipeline
         self._freed = freed
         self._refused: Callable[[Trouble], object] | None = refused
         self._deletes: Batches[Entry] = Batches()
         self._changes: Batches[Entry] = Batches()
-        self._guard = Guard(facts.visibility_s)
+        self._guardian = Guardian(
+            client,
+            facts,
+            options.queue_name,
+            clock,
+            is_held=lambda receipt: receipt in self._held,
+            refused=self._report_refusal,
+        )
+        self._burial = Burial(client, facts, options, clock, pipeline=pipeline, begin=self._begin)
         #: Messages of FIFO groups that wait for one of their group.
         self.groups: Groups[Message[Any]] = Groups()
         # Received, and no settlement asked for; in order.
@@ -101,7 +103,7 @@ class Desk(Acknowledger):
     def hold(self, receipts: list[Receipt]) -> None:
         """Keep *receipts*, which one receive brought, hidden from others until they are settled."""
         self._held.update(dict.fromkeys(receipts))
-        self._guard.hold(receipts)
+        self._guardian.hold(receipts)
         self._idle.clear()
         self._arm()
 
@@ -145,6 +147,11 @@ class Desk(Acknowledger):
         """``configure_ack(on_success=…, on_failure=…)``."""
         return configured(data, options, has_dead_letters=self._facts.dead_letter_url is not None)
 
+    def failure_said_by(self, data: Any) -> Literal["source", "message"] | None:
+        """``on_failure`` of the producer, when it was given, or ``configure_ack(on_failure=…)``."""
+        receipt: Receipt = data
+        return receipt.said_by
+
     def outcome_of_failed(self, data: Any) -> Outcome:
         """As ``on_failure`` says: what is not deleted comes again."""
         outcomes: dict[str, Outcome] = {"ack": "dropped", "dead_letter": "dead_lettered"}
@@ -184,18 +191,13 @@ class Desk(Acknowledger):
     def _say(self, receipt: Receipt, verdict: Verdict, ticket: Ticket) -> None:
         if verdict.action == "ack":
             self._held.pop(receipt, None)
-            self._deletes.add(self._entry(receipt, None, ticket), self._clock.monotonic())
+            now = self._clock.monotonic()
+            self._deletes.add(Entry.begun(receipt, None, ticket, now), now)
         elif verdict.action == "noop":
             self._fall_back(receipt)
             ticket.leave(receipt)
         else:
             self._change_together([receipt, *self._rest_of(receipt)], verdict.delay, ticket)
-
-    def _entry(self, receipt: Receipt, timeout: int | None, ticket: Ticket | None) -> Entry:
-        # While others cannot have the message; but one whose time is nearly over is tried, too.
-        now = self._clock.monotonic()
-        until = min(now + _PATIENCE_S, max(receipt.visible_until, now + 1.0))
-        return Entry(receipt, timeout, ticket, until)
 
     # --- groups ---------------------------------------------------------------------------------------------------
 
@@ -225,7 +227,8 @@ class Desk(Acknowledger):
             receipt.guarded = False
             self._held.pop(receipt, None)
             most = math.floor(receipt.received_at + MOST_VISIBILITY - now)
-            entries.append(self._entry(receipt, max(0, min(timeout, most)), ticket if position == 0 else None))
+            asks = ticket if position == 0 else None
+            entries.append(Entry.begun(receipt, max(0, min(timeout, most)), asks, now))
         if len(entries) == 1:
             self._changes.add(entries[0], now)
         else:
@@ -237,58 +240,18 @@ class Desk(Acknowledger):
 
     async def _bury(self, messages: Sequence[Message[Any]], ticket: Ticket) -> None:
         """Send *messages* to the dead letter queue, then delete those that it has."""
-        url = self._facts.dead_letter_url or ""
-        died_at = self._clock.wall()
-        written = [
-            death_letter(
-                message,
-                queue=self._options.queue_name,
-                pipeline=self._pipeline,
-                died_at=died_at,
-                is_fifo=url.endswith(".fifo"),
-            )
-            for message in messages
-        ]
-        sending = {
-            self._begin(self._bury_portion(url, [(messages[at], written[at]) for at in positions], ticket), "sqs-bury")
-            for positions in portions(written)
-        }
-        # They go on when the caller is cancelled: what is sent must be deleted, too.
-        await asyncio.wait(sending)
 
-    async def _bury_portion(
-        self, url: str, portion: Sequence[tuple[Message[Any], dict[str, Any]]], ticket: Ticket
-    ) -> None:
-        left = list(portion)
-        tries = 0
-        until = self._clock.monotonic() + _PATIENCE_S
-        try:
-            while left:
-                tries += 1
-                failed = await self._sent(url, [letter for _, letter in left])
-                for position, (message, _) in enumerate(left):
-                    if position not in failed:
-                        self._say(message.acknowledgement.data, Verdict("ack"), ticket)
-                self._tick()
-                left = [left[position] for position in sorted(failed)]
-                now = self._clock.monotonic()
-                delays = [retry_delay(kind, tries, now, until, random.random()) for kind in failed.values()]
-                if None in delays:
-                    break
-                if left:
-                    await self._clock.sleep(max(delay for delay in delays if delay is not None))
-        finally:
-            for message, _ in left:
-                receipt: Receipt = message.acknowledgement.data
-                self._fall_back(receipt)
-                ticket.leave(receipt, "unsent")
+        def sent(buried: Sequence[Message[Any]]) -> None:
+            for message in buried:
+                self._say(message.acknowledgement.data, Verdict("ack"), ticket)
+            self._tick()
 
-    async def _sent(self, url: str, letters: Sequence[Mapping[str, Any]]) -> Mapping[int, Kind]:
-        try:
-            return await self._client.send(url, letters)
-        except Trouble as trouble:
-            log.warning("dead letters cannot be sent; they stay in their queue", reason=str(trouble))
-            return dict.fromkeys(range(len(letters)), trouble.kind)
+        def left(unburied: Sequence[Message[Any]]) -> None:
+            for message in unburied:
+                self._fall_back(message.acknowledgement.data)
+                ticket.leave(message.acknowledgement.data, "unsent")
+
+        await self._burial.bury(messages, sent=sent, left=left)
 
     # --- requests -------------------------------------------------------------------------------------------------
 
@@ -308,11 +271,13 @@ class Desk(Acknowledger):
         flush = self._at_work <= 0 or self._is_alone or self._closed
         for batch in (*self._deletes.due(now, flush=flush), *self._changes.due(now, flush=flush)):
             self._begin(self._send(batch), "sqs-settle")
-        self._extend(now)
+        if not self._closed:
+            for extension in self._guardian.due(now):
+                self._begin(self._extend(extension), "sqs-extend")
         self._arm()
 
     def _arm(self) -> None:
-        moments = (self._deletes.next_due(), self._changes.next_due(), self._guard.next_due())
+        moments = (self._deletes.next_due(), self._changes.next_due(), self._guardian.next_due())
         due = min((moment for moment in moments if moment is not None), default=math.inf)
         if due < self._timer_at:
             # A timer that rings too early costs less than a new one for each batch.
@@ -355,9 +320,14 @@ class Desk(Acknowledger):
         url = self._facts.url
         if batch[0].timeout is None:
             return await self._client.delete(url, [entry.receipt.handle for entry in batch])
+        await self._guardian.until_answered(entry.receipt for entry in batch)
         return await self._client.change_visibility(
             url, [(entry.receipt.handle, entry.timeout or 0) for entry in batch]
         )
+
+    async def _extend(self, extension: Extension) -> None:
+        await self._guardian.extend(extension)
+        self._arm()
 
     def _conclude(self, entry: Entry, why: Fate | None, spread: float) -> None:
         """*spread*, 0 to 1, is the jitter of the whole batch: what failed together is tried again together."""
@@ -381,58 +351,7 @@ class Desk(Acknowledger):
         if self._refused is None:
             return
         refused, self._refused = self._refused, None
-        queue = self._options.queue_name
-        refused(
-            trouble
-            or Trouble(
-                "refused",
-                f"SQS queue {queue!r}: AWS refused to settle messages; "
-                "allow sqs:DeleteMessage and sqs:ChangeMessageVisibility",
-            )
-        )
-
-    # --- visibility -----------------------------------------------------------------------------------------------
-
-    def _extend(self, now: float) -> None:
-        if self._closed:
-            return
-        extend, over = self._guard.due(now)
-        for receipt in over:
-            log.warning(
-                "a message was held for as long as SQS allows; others may get it now",
-                queue=self._options.queue_name,
-                message_id=receipt.message_id,
-            )
-        for start in range(0, len(extend), MOST_ENTRIES):
-            self._begin(self._extend_batch(extend[start : start + MOST_ENTRIES]), "sqs-extend")
-
-    async def _extend_batch(self, batch: Sequence[tuple[Receipt, int]]) -> None:
-        asked_at = self._clock.monotonic()
-        try:
-            failed: Mapping[int, Kind] = await self._client.change_visibility(
-                self._facts.url, [(receipt.handle, timeout) for receipt, timeout in batch]
-            )
-        except Trouble as trouble:
-            failed = dict.fromkeys(range(len(batch)), trouble.kind)
-            if trouble.kind == "refused":
-                self._report_refusal(trouble)
-        again = []
-        for position, (receipt, _) in enumerate(batch):
-            if failed.get(position) in ("away", "busy", "expired"):
-                again.append(receipt)
-            elif position in failed:
-                receipt.guarded = False
-                if receipt not in self._held:
-                    continue  # it was deleted meanwhile
-                log.warning(
-                    "a message could not be kept from others and may be handled twice",
-                    queue=self._options.queue_name,
-                    message_id=receipt.message_id,
-                    trouble=failed[position],
-                )
-        self._guard.extended([pair for position, pair in enumerate(batch) if position not in failed], asked_at)
-        self._guard.again(again, self._clock.monotonic() + _EXTEND_AGAIN_S)
-        self._arm()
+        refused(trouble or refused_entries(self._options))
 
     # --- the end --------------------------------------------------------------------------------------------------
 

@@ -156,7 +156,7 @@ class SQSOptions(Options):
     #: (it comes again at once; [nack, seconds]: after so long). ``message.configure_ack(on_success=…)`` changes it.
     on_success: OnSettled = Field("ack", validate_default=True)
     #: What becomes of a message that failed, where the failure policy does not decide: as on_success, or dead_letter.
-    #: ``message.configure_ack(on_failure=…)`` changes it for one.
+    #: When it is given it goes before the default policy. ``message.configure_ack(on_failure=…)`` changes it for one.
     on_failure: OnSettled = Field("noop", validate_default=True)
     #: URL or name of the queue that dead letters are sent to before they are deleted here. None: failed messages stay,
     #: and the redrive policy of the queue (if it has one) moves them after so many receives.
@@ -192,6 +192,11 @@ class SQSOptions(Options):
         if self.dead_letter_queue is not None and self.dead_letter_queue == self.queue_url:
             raise ValueError("dead_letter_queue is the queue itself: its dead letters would come again for ever")
         return self
+
+    @property
+    def says_what_failing_means(self) -> bool:
+        """Whether on_failure was given: then it goes before the default failure policy."""
+        return "on_failure" in self.model_fields_set
 
     @property
     def is_fifo(self) -> bool:

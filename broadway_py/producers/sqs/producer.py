@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from broadway_py.errors import OptionsError
 from broadway_py.message import Message
-from broadway_py.producer import Producer
+from broadway_py.producer import FailurePlan, Producer
+from broadway_py.producers.sqs.attempts import Attempts
 from broadway_py.producers.sqs.options import SQSOptions
 from broadway_py.producers.sqs.quiet import hush
 from broadway_py.producers.sqs.session import Session
@@ -51,9 +53,38 @@ class SQSProducer(Producer):
         self.options = SQSOptions(**settings)
         self.name = self.options.name
         self.concurrency = self.options.concurrency
+        self.says_what_failing_means = self.options.says_what_failing_means
         self._session: Session | None = None
+        self._attempts = Attempts(is_fifo=self.options.is_fifo)
         # Of all copies: sessions that have lost their source, and still settle what they handed over.
         self._retiring: set[asyncio.Task[None]] = set()
+
+    def check_failure(self, plan: FailurePlan | None) -> None:
+        """Refuse a *plan* that names dead letters elsewhere, or by which they would be deleted.
+
+        Raises:
+            OptionsError: see above.
+        """
+        if plan is None:
+            return
+        if plan.dead_letter is not None:
+            raise OptionsError(
+                ("failure", "dead_letter"),
+                "for SQS the producer says where dead letters go: name the queue in its dead_letter_queue, or leave it "
+                "to the queue's redrive policy, and leave dead_letter out here",
+            )
+        has_place = self.options.dead_letter_queue is not None
+        if (
+            plan.is_given
+            and "dead_letter" in plan.actions
+            and not has_place
+            and self.options.on_failure.action == "ack"
+        ):
+            raise OptionsError(
+                ("failure",),
+                "dead letters would be deleted: no dead_letter_queue is set, and then on_failure: ack counts; set "
+                "dead_letter_queue, or leave on_failure out where the queue has a redrive policy, or choose drop",
+            )
 
     async def open(self) -> None:
         """Find the queue, and see whether we may delete from it.
@@ -69,6 +100,7 @@ class SQSProducer(Producer):
             pipeline=self.pipeline,
             producer=self.name or "sqs",
             capacity=self.capacity,
+            attempts=self._attempts,
             lost=self.lost,
         )
         await self._session.open()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -13,6 +14,7 @@ from broadway_py.clock import Clock
 from broadway_py.errors import ProducerError
 from broadway_py.log import logger
 from broadway_py.message import Message
+from broadway_py.producers.sqs.attempts import Attempt, Attempts
 from broadway_py.producers.sqs.client import Client, Facts
 from broadway_py.producers.sqs.delivery import Receipt, is_intact, to_message
 from broadway_py.producers.sqs.desk import Desk, DeskWithDeadLetters
@@ -43,6 +45,7 @@ class Session:
         pipeline: name of the pipeline.
         producer: name of the producer.
         capacity: how many messages the pipeline can hold.
+        attempts: names the receives of FIFO queues.
         lost: called once, when the source is away.
     """
 
@@ -54,11 +57,13 @@ class Session:
         pipeline: str,
         producer: str,
         capacity: int,
+        attempts: Attempts,
         lost: Callable[[ProducerError], None],
     ) -> None:
         self._options = options
         self._clock = clock
         self._about = {"pipeline": pipeline, "producer": producer}
+        self._attempts = attempts
         self._lost = lost
         self._client = Client(options, costs_of(pipeline, producer), clock)
         self._plan = PollPlan(
@@ -69,7 +74,8 @@ class Session:
         )
         self._desk: Desk | None = None
         self._facts: Facts | None = None
-        self._polls: set[asyncio.Task[None]] = set()
+        # Receives under way, each with the moment at which it is answered if no message comes.
+        self._polls: dict[asyncio.Task[None], float] = {}
         self._ready: deque[Message[bytes]] = deque()
         self._wanted = 0
         self._wake = Wake()
@@ -84,7 +90,8 @@ class Session:
             self._facts = await self._client.open()
         except Trouble as trouble:
             raise trouble.as_loss() from None
-        if self._facts.has_redrive is False and self._facts.dead_letter_url is None:
+        has_no_place = self._facts.has_redrive is False and self._facts.dead_letter_url is None
+        if has_no_place and self._options.on_failure.action != "ack":
             log.info(
                 "the queue has no redrive policy and dead_letter_queue is not set: "
                 "what fails comes again until the queue forgets it",
@@ -144,37 +151,44 @@ class Session:
             asked = self._plan.ask(self._wanted - len(self._ready), now)
             if asked == 0:
                 return
-            self._plan.started(asked)
-            task = asyncio.get_running_loop().create_task(self._receive(asked), name="sqs-receive")
-            self._polls.add(task)
-            task.add_done_callback(self._polls.discard)
+            attempt = self._attempts.begin(asked, now, self._visibility_s)
+            self._plan.started(attempt.asked)
+            task = asyncio.get_running_loop().create_task(self._receive(attempt), name="sqs-receive")
+            self._polls[task] = now + self._options.wait_time_seconds
+            task.add_done_callback(self._polls.pop)
 
-    async def _receive(self, asked: int) -> None:
+    @property
+    def _visibility_s(self) -> float:
+        return 0.0 if self._facts is None else self._facts.visibility_s
+
+    async def _receive(self, attempt: Attempt) -> None:
+        asked = attempt.asked
         started_at = self._clock.monotonic()
         listening = telemetry.active()
         if listening:
             self._tell("start", {"system_time": self._clock.wall(), "monotonic_time": started_at}, demand=asked)
         try:
-            raws = await self._client.receive(asked)
+            raws = await self._client.receive(asked, attempt.id)
         except Trouble as trouble:
             if listening:
                 self._tell_end("exception", started_at, demand=asked, exception=trouble)
+            if trouble.kind == "away":
+                self._attempts.lost(attempt)
             self._failed(trouble, asked, started_at)
         except BaseException:
             self._plan.abandoned(asked)
             raise
         else:
             self._plan.found(asked, len(raws), started_at, self._clock.monotonic())
-            messages = self._take_in(raws, started_at)
+            messages = self._take_in(raws, attempt.began_at)
             if listening:
                 self._tell_end("stop", started_at, demand=asked, messages=messages)
         finally:
             self._wake.set()
 
-    def _take_in(self, raws: Sequence[dict[str, Any]], started_at: float) -> list[Message[bytes]]:
+    def _take_in(self, raws: Sequence[dict[str, Any]], hidden_at: float) -> list[Message[bytes]]:
         desk, options = self.desk, self._options
-        visibility_s = 0.0 if self._facts is None else self._facts.visibility_s
-        receipts = [Receipt(raw, options, started_at, visibility_s) for raw in raws]
+        receipts = [Receipt(raw, options, hidden_at, self._visibility_s) for raw in raws]
         desk.hold(receipts)
         if self._is_stopping or self._is_paused or self.trouble is not None:
             desk.give_back(receipts)
@@ -265,8 +279,20 @@ class Session:
 
     async def until_polls_end(self) -> None:
         """Wait for receives under way: one that is cut off may still take messages, which nobody would see."""
-        while self._polls and not (self._desk is not None and self._desk.at_work):
+        if self._must_wait_for_polls:
+            left_s = max(self._polls.values()) - self._clock.monotonic()
+            log.info(
+                "the stop waits for the open receive: cut off, it could still take messages",
+                queue=self._options.queue_name,
+                at_most_seconds=max(1, math.ceil(left_s)),
+            )
+        while self._must_wait_for_polls:
             await asyncio.wait(self._polls)
+
+    @property
+    def _must_wait_for_polls(self) -> bool:
+        # What is at work must not wait for them: it would be late for the deadline.
+        return bool(self._polls) and not (self._desk is not None and self._desk.at_work)
 
     async def close(self, polls_s: float | None = None) -> None:
         """Give back what is left, in the seconds that the pipeline allows; what runs then is cut off.

@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
 from broadway_py.producers.sqs.delivery import Receipt
 from broadway_py.producers.sqs.troubles import Kind
@@ -15,6 +15,9 @@ __all__ = ["Entry", "Fate", "Ticket"]
 
 #: Why an entry was not settled: a kind of trouble, or that nobody settles any more, or that it could not be buried.
 Fate = Kind | Literal["closed", "unsent"]
+
+#: How long a settlement is tried at most, in seconds.
+_PATIENCE_S: Final = 60.0
 
 _WHY: Final[Mapping[str, str]] = {
     "away": "SQS gave no good answer in time",
@@ -76,6 +79,11 @@ class Entry:
     ticket: Ticket | None
     give_up_at: float
     tries: int = 0
+
+    @classmethod
+    def begun(cls, receipt: Receipt, timeout: int | None, ticket: Ticket | None, now: float) -> Self:
+        """One that is tried while others cannot have the message; one whose time is nearly over is tried, too."""
+        return cls(receipt, timeout, ticket, min(now + _PATIENCE_S, max(receipt.visible_until, now + 1.0)))
 
     def end(self, why: Fate | None = None) -> None:
         """Tell whoever waits."""

@@ -23,7 +23,7 @@ from botocore.exceptions import (
 from broadway_py.errors import ProducerError, SourceRefused
 from broadway_py.producers.sqs.options import SQSOptions
 
-__all__ = ["LIBRARY_ERRORS", "Kind", "Trouble", "entry_kind", "of_error"]
+__all__ = ["LIBRARY_ERRORS", "Kind", "Trouble", "entry_kind", "of_error", "refused_entries"]
 
 #: Everything that is raised for what happens at SQS or on the way to it.
 LIBRARY_ERRORS: Final = (BotoCoreError, ClientError, OSError, TimeoutError)
@@ -114,6 +114,15 @@ def entry_kind(failed: dict[str, Any]) -> Kind:
     if known is not None:
         return known
     return "wrong" if failed.get("SenderFault") else "away"
+
+
+def refused_entries(options: SQSOptions) -> Trouble:
+    """The trouble of a batch that AWS took, and of which it refused every entry, or some."""
+    return Trouble(
+        "refused",
+        f"SQS queue {options.queue_name!r}: AWS refused to settle messages; "
+        "allow sqs:DeleteMessage and sqs:ChangeMessageVisibility",
+    )
 
 
 def of_error(error: BaseException, request: str, options: SQSOptions) -> Trouble:
