@@ -13,7 +13,6 @@ from tests.contract.failure_contract import FailureContract, FailureHarness
 from tests.contract.producer_contract import ProducerContract
 from tests.support.certificates import Authority
 from tests.support.rabbitmq import RabbitMQ
-from tests.support.rabbitmq_node import PASSWORD
 
 
 class RabbitMQHarness(FailureHarness):
@@ -24,12 +23,12 @@ class RabbitMQHarness(FailureHarness):
         url: how the producer gets there; None: without TLS.
     """
 
-    secret = PASSWORD
     forget = "ack"
 
     def __init__(self, broker: RabbitMQ, url: str | None = None) -> None:
         self.broker = broker
         self.url = url or broker.url
+        self.secret = broker.secret
 
     async def publish(self, bodies: Sequence[bytes]) -> None:
         await self.broker.publish(bodies)
@@ -67,11 +66,11 @@ class TestRabbitMQProducerOverTLS(ProducerContract, FailureContract):
 
     @pytest.fixture
     async def harness(self, rabbitmq: RabbitMQ, tmp_path: Path) -> AsyncIterator[FailureHarness]:
+        if rabbitmq.node is None:
+            pytest.skip("this test makes a port for TLS: unset BROADWAY_TEST_AMQP_URL, so that we start our own broker")
         await rabbitmq.declare_with_dead_letters()
         authority = Authority(tmp_path)
         broker = authority.issue("broker")
-        if rabbitmq.node is None:
-            pytest.skip("this test makes a port for TLS: unset BROADWAY_TEST_AMQP_URL, so that we start our own broker")
         with rabbitmq.node.tls_listener(broker.certificate, broker.key) as port:
             url = rabbitmq.through(port).replace("amqp:", "amqps:")
             yield RabbitMQHarness(rabbitmq, f"{url}?cafile={authority.file}")

@@ -67,6 +67,7 @@ async def test_10_000_keys_and_1_000_texts_of_errors_leave_the_number_of_series_
 
 
 @pytest.mark.integration
+@pytest.mark.any_broker
 async def test_names_of_queues_that_the_broker_made_up_are_in_no_label(rabbitmq: RabbitMQ) -> None:
     found: list[Series] = []
     for queue in ("", "", "orders"):

@@ -12,9 +12,8 @@ import aio_pika
 
 from broadway_py import FailurePolicy, Message, Pipeline
 from broadway_py.producers import RabbitMQProducer
-from tests.support.erlang import NodeRefusedError, binary
-from tests.support.eventually import eventually
-from tests.support.rabbitmq import Counts, RabbitMQ
+from tests.support.erlang import binary
+from tests.support.rabbitmq import RabbitMQ
 
 #: Fast, and without a breaker: every message here fails.
 QUICK: Final = FailurePolicy(attempts=4, backoff=(0.2, 5.0), breaker=None)
@@ -62,11 +61,7 @@ async def dead_letters(broker: RabbitMQ, queue: str = "work.dead") -> list[aio_p
 
 async def until_there(broker: RabbitMQ, queue: str, *, ready: int = 1) -> None:
     """Wait until *queue* has been made and holds so many messages."""
-
-    async def seen() -> bool:
-        return await broker.counts(queue) == Counts(ready, 0)
-
-    await eventually(seen, what=f"{queue} holds {ready}", timeout=20, ignoring=NodeRefusedError)
+    await broker.until_ready(ready, queue, timeout=20)
 
 
 async def queues(broker: RabbitMQ) -> list[str]:

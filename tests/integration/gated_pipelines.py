@@ -75,8 +75,9 @@ async def at_work(pipeline: Pipeline[Any], broker: RabbitMQ) -> AsyncIterator[No
         yield
     check_books(pipeline)
     assert in_flight(pipeline) == 0
-    await broker.until_alone()
-    assert (await broker.counts()).unacked == 0
+    if (inside := broker.inside) is not None:
+        await inside.until_alone()
+        assert (await inside.counts()).unacked == 0
     await eventually(lambda: asyncio.all_tasks() <= before, what="the pipeline's tasks have ended")
 
 

@@ -79,6 +79,7 @@ async def test_a_daemon_started_before_its_broker_says_why_it_waits_and_then_con
     await job.broker.until_alone()
 
 
+@pytest.mark.any_broker
 async def test_a_daemon_between_two_attempts_stops_at_once(tmp_path: Path, job: Job, proxy: FaultProxy) -> None:
     await proxy.refuse()
     with daemon(tmp_path, job.settings(OneByOne, url=job.broker.through(proxy.port))) as running:

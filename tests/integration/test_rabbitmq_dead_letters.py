@@ -20,7 +20,7 @@ from tests.integration.gated_pipelines import at_work
 from tests.pipeline.support import events_logged, logged, outcomes
 from tests.support.conformance import conforms
 from tests.support.eventually import eventually
-from tests.support.rabbitmq import Counts, RabbitMQ
+from tests.support.rabbitmq import RabbitMQ
 
 pytestmark = [pytest.mark.integration, pytest.mark.faults]
 
@@ -36,6 +36,7 @@ async def until_trouble(pipeline: Failing, sentence: str) -> None:
 # --- where dead letters go --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.any_broker
 async def test_a_queue_of_dead_letters_that_was_deleted_is_made_again(rabbitmq: RabbitMQ) -> None:
     await rabbitmq.declare()
     pipeline = Failing(producer=source(rabbitmq), context=raising(Reject("never")), failure=AT_ONCE)
@@ -46,9 +47,10 @@ async def test_a_queue_of_dead_letters_that_was_deleted_is_made_again(rabbitmq: 
         await rabbitmq.publish([b"two", b"three"])
         await until_there(rabbitmq, "work.dead", ready=2)
     assert outcomes(pipeline) == {"dead_lettered": 3}
-    assert await rabbitmq.counts() == Counts(0, 0)
+    assert await rabbitmq.ready() == 0
 
 
+@pytest.mark.any_broker
 async def test_a_queue_of_dead_letters_with_other_arguments_keeps_everything_where_it_is(rabbitmq: RabbitMQ) -> None:
     await rabbitmq.declare()
     await rabbitmq.declare("work.dead", **{"x-max-length": 5})
@@ -62,13 +64,14 @@ async def test_a_queue_of_dead_letters_with_other_arguments_keeps_everything_whe
             f"'{rabbitmq.vhost}': received none but current is the value '5' of type 'byte'; delete or rename it, "
             "or say its arguments in dead_letter_arguments or retry_arguments",
         )
-        assert await rabbitmq.counts() == Counts(1, 0)
+        assert await rabbitmq.ready() == 1
         assert pipeline.messages == []
         await rabbitmq.delete_queue("work.dead")
         await until_there(rabbitmq, "work.dead")
     assert outcomes(pipeline) == {"dead_lettered": 1}
 
 
+@pytest.mark.any_broker
 async def test_dead_letters_of_the_users_own_making_are_used_as_they_are(rabbitmq: RabbitMQ) -> None:
     await rabbitmq.declare()
     await rabbitmq.declare("elsewhere", **{"x-max-length": 5})
@@ -78,9 +81,10 @@ async def test_dead_letters_of_the_users_own_making_are_used_as_they_are(rabbitm
     pipeline = Failing(producer=producer, context=raising(ValueError()), failure=failure)
     async with at_work(pipeline, rabbitmq):
         await until_there(rabbitmq, "elsewhere")
-    assert await rabbitmq.counts() == Counts(0, 0)
+    assert await rabbitmq.ready() == 0
 
 
+@pytest.mark.any_broker
 async def test_dead_letters_that_somebody_else_should_have_declared_are_missed(rabbitmq: RabbitMQ) -> None:
     await rabbitmq.declare()
     await rabbitmq.publish([b"one"])
@@ -92,16 +96,17 @@ async def test_dead_letters_that_somebody_else_should_have_declared_are_missed(r
             f"rabbitmq: queue 'work.dead' on {rabbitmq.where}, which holds failed messages, does not exist; "
             "create it or set dead_letter_declare: active",
         )
-        assert await rabbitmq.counts() == Counts(1, 0)
+        assert await rabbitmq.ready() == 1
 
 
+@pytest.mark.any_broker
 async def test_dead_letters_by_the_broker_are_rejected_to_the_queues_own_exchange(rabbitmq: RabbitMQ) -> None:
     await rabbitmq.declare_with_dead_letters()
     await rabbitmq.publish([b"one"])
     failure = FailurePolicy(attempts=1, dead_letter="broker", breaker=None)
     pipeline = Failing(producer=source(rabbitmq), context=raising(ValueError()), failure=failure)
     async with at_work(pipeline, rabbitmq):
-        await rabbitmq.until("work.dead", ready=1, unacked=0)
+        await rabbitmq.until_ready(1, "work.dead")
     (letter,) = await dead_letters(rabbitmq)
     assert letter.headers["x-first-death-reason"] == "rejected"
     assert outcomes(pipeline) == {"dead_lettered": 1}
@@ -129,6 +134,7 @@ def test_dead_letters_cannot_go_to_the_queue_they_come_from() -> None:
 # --- what the user said of failing ------------------------------------------------------------------------------------
 
 
+@pytest.mark.any_broker
 async def test_on_failure_of_the_producer_goes_before_the_default_policy(rabbitmq: RabbitMQ) -> None:
     class Plain(Failing):
         failure = Pipeline.failure
@@ -137,11 +143,12 @@ async def test_on_failure_of_the_producer_goes_before_the_default_policy(rabbitm
     await rabbitmq.publish([b"one"])
     pipeline = Plain(producer=source(rabbitmq, on_failure="reject"), context=raising(ValueError()))
     async with at_work(pipeline, rabbitmq):
-        await rabbitmq.until("work.dead", ready=1, unacked=0)
+        await rabbitmq.until_ready(1, "work.dead")
     assert outcomes(pipeline) == {"rejected": 1}
     assert pipeline.attempts[b"one"] == [1]
 
 
+@pytest.mark.any_broker
 async def test_a_policy_that_was_given_goes_before_on_failure_and_says_so(
     rabbitmq: RabbitMQ, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -150,7 +157,7 @@ async def test_a_policy_that_was_given_goes_before_on_failure_and_says_so(
     await rabbitmq.publish([b"one"])
     pipeline = Failing(producer=source(rabbitmq, on_failure="ack"), context=raising(ValueError()), failure=AT_ONCE)
     async with at_work(pipeline, rabbitmq):
-        await rabbitmq.until("work.dead", ready=1, unacked=0)
+        await rabbitmq.until_ready(1, "work.dead")
     assert outcomes(pipeline) == {"dead_lettered": 1}
     told = [
         line
@@ -160,6 +167,7 @@ async def test_a_policy_that_was_given_goes_before_on_failure_and_says_so(
     assert [(line["pipeline"], line["producer"]) for line in told] == [("Failing", "rabbitmq")]
 
 
+@pytest.mark.any_broker
 async def test_on_failure_of_a_message_goes_before_any_policy(rabbitmq: RabbitMQ) -> None:
     def drop(message: Message[bytes]) -> None:
         message.configure_ack(on_failure="ack")
@@ -170,13 +178,14 @@ async def test_on_failure_of_a_message_goes_before_any_policy(rabbitmq: RabbitMQ
     pipeline = Failing(producer=source(rabbitmq), context=drop)
     async with at_work(pipeline, rabbitmq):
         await eventually(lambda: outcomes(pipeline) == {"dropped": 1}, what="it was dropped")
-        assert await rabbitmq.counts("work.dead") == Counts(0, 0)
+        assert await rabbitmq.ready("work.dead") == 0
     assert pipeline.attempts[b"one"] == [1]
 
 
 # --- when putting away fails ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.any_broker
 async def test_a_queue_for_retries_with_other_arguments_loses_nothing_and_is_told(rabbitmq: RabbitMQ) -> None:
     await rabbitmq.declare()
     for wait in (125, 250):
@@ -191,15 +200,16 @@ async def test_a_queue_for_retries_with_other_arguments_loses_nothing_and_is_tol
             lambda: "which holds failed messages, exists, but with other arguments" in str(pipeline.stats().trouble),
             what="the trouble is told",
         )
-        await rabbitmq.until(ready=2, unacked=0)
+        await rabbitmq.until_ready(2)
         for wait in (125, 250):
             await rabbitmq.delete_queue(f"work.retry.{wait}")
         await eventually(
             lambda: outcomes(pipeline).get("acked", 0) == 2, timeout=20, what="both were handled in the end"
         )
-        await rabbitmq.until(ready=0, unacked=0)
+    assert await rabbitmq.ready() == 0
 
 
+@pytest.mark.any_broker
 async def test_what_the_broker_refuses_stays_with_it(rabbitmq: RabbitMQ) -> None:
     """A queue that is full, and says so."""
     await rabbitmq.declare()
@@ -216,13 +226,14 @@ async def test_what_the_broker_refuses_stays_with_it(rabbitmq: RabbitMQ) -> None
             "the queue is full, or broken",
         )
         await (await rabbitmq.channel.get_queue("work.dead")).get(no_ack=True)
-        await rabbitmq.until("work.dead", ready=1, unacked=0)
-        await rabbitmq.until(ready=0, unacked=0)
+        await rabbitmq.until_ready(1, "work.dead")
+    assert await rabbitmq.ready() == 0
     (letter,) = await dead_letters(rabbitmq)
     assert letter.body == b"one"
     assert outcomes(pipeline)["dead_lettered"] == 1
 
 
+@pytest.mark.any_broker
 async def test_a_confirm_that_never_comes_leaves_the_message_with_the_broker(
     rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,8 +254,8 @@ async def test_a_confirm_that_never_comes_leaves_the_message_with_the_broker(
         )
         assert outcomes(pipeline).keys() == {"unknown"}
         monkeypatch.undo()
-        await rabbitmq.until(ready=0, unacked=0)
         await eventually(lambda: outcomes(pipeline).get("dead_lettered") == 1, what="it is among the dead letters")
+    assert await rabbitmq.ready() == 0
     # Twice published without hearing of it, at least: safe, and doubled.
     assert {letter.body for letter in await dead_letters(rabbitmq)} == {b"one"}
     gc.collect()

@@ -83,6 +83,7 @@ async def test_nobody_on_the_way_sees_who_we_are_or_what_we_say(
         assert clear not in proxy.heard
 
 
+@pytest.mark.any_broker
 async def test_without_tls_all_of_it_can_be_heard(rabbitmq: RabbitMQ) -> None:
     """So that the test above cannot pass by being deaf."""
     await rabbitmq.declare()
@@ -149,6 +150,7 @@ async def test_a_certificate_that_has_expired(rabbitmq: RabbitMQ, node: Node, au
         )
 
 
+@pytest.mark.any_broker
 async def test_a_port_that_does_not_speak_tls(rabbitmq: RabbitMQ, authority: Authority) -> None:
     _, port = rabbitmq.address
     assert await complaint(over_tls(rabbitmq, port, trusting=authority)) == (

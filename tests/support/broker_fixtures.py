@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -26,6 +25,10 @@ def _choice() -> str:
     return "none: set BROADWAY_TEST_AMQP_URL, or install rabbitmq-server; its tests are skipped"
 
 
+#: Why a test is skipped.
+NOT_OURS: Final = (
+    "this test looks inside the broker or changes it: unset BROADWAY_TEST_AMQP_URL, so that we start our own"
+)
 #: The ways by which the producer can take deliveries off its socket; a test on the broker runs on each of them.
 _PATHS: Final = ("plain", "fast")
 
@@ -73,14 +76,22 @@ def rabbitmq_node() -> Iterator[Node | None]:
 
 
 @pytest.fixture
-async def rabbitmq(rabbitmq_node: Node | None, delivery_path: dict[str, Any]) -> AsyncIterator[RabbitMQ]:
-    """A virtual host of the test's own, with a client connection in it."""
+async def rabbitmq(
+    request: pytest.FixtureRequest, rabbitmq_node: Node | None, delivery_path: dict[str, Any]
+) -> AsyncIterator[RabbitMQ]:
+    """A virtual host of the test's own, with a client connection in it; on a given broker, that of its URL.
+
+    A test marked `any_broker` cannot look inside, wherever it runs; the others are skipped on a given broker.
+    """
+    any_broker = request.node.get_closest_marker("any_broker") is not None
     if rabbitmq_node is not None:
         broker = RabbitMQ.on_node(rabbitmq_node)
+    elif any_broker:
+        broker = RabbitMQ.given(given_url() or "")
     else:
-        url = given_url() or ""
-        broker = RabbitMQ(url, unquote(urlsplit(url).path[1:]) or "/", None)
-    broker.settings = delivery_path
+        # Before anything runs: raised in the middle, a skip goes through the pipeline as if a handler had raised it.
+        pytest.skip(NOT_OURS)
+    broker.settings, broker.looks_inside = delivery_path, not any_broker
     try:
         async with broker.client():
             yield broker

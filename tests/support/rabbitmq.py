@@ -8,17 +8,17 @@ import re
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import aio_pika
-import pytest
 from aio_pika.abc import AbstractChannel
+from aio_pika.exceptions import ChannelNotFoundEntity
 
-from broadway_py.producers.rabbitmq.delays import delay_queue
 from tests.support.erlang import binary
 from tests.support.eventually import eventually
+from tests.support.given_broker import Made, noting
 from tests.support.rabbitmq_node import PASSWORD, USER, Node
 
 __all__ = ["Counts", "RabbitMQ", "given_url"]
@@ -47,11 +47,12 @@ class RabbitMQ:
 
     url: str
     vhost: str
-    #: None: the broker is the user's, and what needs to look inside it is skipped.
+    #: None: the broker is the user's.
     node: Node | None
+    #: False: the test says that it runs on any broker.
+    looks_inside: bool = True
     #: Of every producer that the test puts into a settings file.
     settings: dict[str, Any] = field(default_factory=dict)
-    _declared: list[str] = field(default_factory=list, repr=False)
     _connection: aio_pika.abc.AbstractConnection | None = field(default=None, repr=False)
     _channel: AbstractChannel | None = field(default=None, repr=False)
 
@@ -66,6 +67,11 @@ class RabbitMQ:
         )
         return cls(f"amqp://{USER}:{PASSWORD}@127.0.0.1:{node.port}/{quote(vhost, safe='')}", vhost, node)
 
+    @classmethod
+    def given(cls, url: str) -> RabbitMQ:
+        """The virtual host of *url*, on a broker that is not ours."""
+        return cls(url, unquote(urlsplit(url).path[1:]) or "/", None, looks_inside=False)
+
     def remove(self) -> None:
         """Delete the virtual host, with all that is in it."""
         if self.node is not None:
@@ -73,9 +79,34 @@ class RabbitMQ:
 
     def through(self, port: int) -> str:
         """The URL, by way of a proxy on *port*."""
-        parts = urlsplit(self.url)
-        user, _, _ = parts.netloc.rpartition("@")
-        return urlunsplit(parts._replace(netloc=f"{user}@127.0.0.1:{port}"))
+        return self._at(f"{self._login}@127.0.0.1:{port}")
+
+    def with_password(self, password: str) -> str:
+        """The URL, with another password."""
+        host, port = self.address
+        return self._at(f"{self.user}:{quote(password, safe='')}@{host}:{port}")
+
+    @property
+    def user(self) -> str:
+        """Who the tests are at the broker."""
+        return unquote(self._login.partition(":")[0])
+
+    @property
+    def password(self) -> str:
+        """Of the user."""
+        return unquote(self._login.partition(":")[2])
+
+    @property
+    def secret(self) -> str:
+        """What must show up nowhere: the password; a given one, which may be any word, only as it stands in the URL."""
+        return self._login if self.node is None else self.password
+
+    @property
+    def _login(self) -> str:
+        return urlsplit(self.url).netloc.rpartition("@")[0] or "guest:guest"
+
+    def _at(self, netloc: str) -> str:
+        return urlunsplit(urlsplit(self.url)._replace(netloc=netloc))
 
     @property
     def where(self) -> str:
@@ -96,17 +127,16 @@ class RabbitMQ:
         """A connection of the test's own, apart from that of what is tested. A block within a block has a new one."""
         before = self._connection, self._channel
         self._connection = self._channel = None
-        await self._connected()
-        try:
-            yield self
-        finally:
-            if self.node is None:
-                # The virtual host stays, so what we made in it must go.
-                await self._connected()
-                for queue in self._declared:
-                    await self._delete_with_what_the_policy_made(queue)
-            await self._disconnect()
-            self._connection, self._channel = before
+        with noting() as made:
+            await self._connected()
+            try:
+                yield self
+            finally:
+                if self.node is None:
+                    # The virtual host stays, so what was made in it must go.
+                    await self._delete(made)
+                await self._disconnect()
+                self._connection, self._channel = before
 
     async def _connected(self) -> None:
         """See that the test's own connection and channel are there: a fault may have hit them, too."""
@@ -124,10 +154,12 @@ class RabbitMQ:
             await self._connection.close()
         self._connection = self._channel = None
 
-    async def _delete_with_what_the_policy_made(self, queue: str) -> None:
-        delays = {delay_queue(queue, half_seconds / 2, {}).name for half_seconds in range(1, 121)}
-        for name in (queue, f"{queue}.dead", *sorted(delays)):
-            await self.channel.queue_delete(name)
+    async def _delete(self, made: Made) -> None:
+        await self._connected()
+        for queue in sorted(made.queues):
+            await self.channel.queue_delete(queue)
+        for exchange in sorted(made.exchanges):
+            await self.channel.exchange_delete(exchange)
 
     @property
     def channel(self) -> AbstractChannel:
@@ -138,9 +170,7 @@ class RabbitMQ:
     async def declare(self, queue: str = "work", **arguments: Any) -> str:
         """Declare a durable queue; its name."""
         await self._connected()
-        declared = await self.channel.declare_queue(queue, durable=True, arguments=arguments or None)
-        self._declared.append(declared.name)
-        return declared.name
+        return (await self.channel.declare_queue(queue, durable=True, arguments=arguments or None)).name
 
     async def declare_with_dead_letters(self, queue: str = "work") -> str:
         """A queue whose rejected messages go to ``<queue>.dead``."""
@@ -162,7 +192,37 @@ class RabbitMQ:
             message = aio_pika.Message(body, headers=dict(headers or {}), delivery_mode=2, **properties)
             await exchange.publish(message, routing_key=queue)
 
+    async def delete_queue(self, queue: str = "work") -> None:
+        """Delete *queue*, also under a consumer, as an operator would."""
+        await self._connected()
+        await self.channel.queue_delete(queue)
+
+    async def ready(self, queue: str = "work") -> int | None:
+        """Messages of *queue* that wait to be delivered, as any client may ask; None: there is no such queue."""
+        await self._connected()
+        assert self._connection is not None
+        # On a channel of its own: the broker closes it where there is no such queue.
+        async with self._connection.channel(publisher_confirms=False) as channel:
+            try:
+                found = await channel.declare_queue(queue, passive=True)
+            except ChannelNotFoundEntity:
+                return None
+            return found.declaration_result.message_count
+
+    async def until_ready(self, count: int | None, queue: str = "work", *, timeout: float = 10.0) -> None:
+        """Wait until :meth:`ready` says *count*."""
+
+        async def seen() -> bool:
+            return await self.ready(queue) == count
+
+        await eventually(seen, what=f"{count} messages of {queue} are ready", timeout=timeout)
+
     # --- from inside the broker -----------------------------------------------------------------------------------
+
+    @property
+    def inside(self) -> RabbitMQ | None:
+        """Itself, free to look inside; None on a given broker. For what a test of any broker looks at besides."""
+        return None if self.node is None else replace(self, looks_inside=True)
 
     async def counts(self, queue: str = "work") -> Counts:
         """Ready and unacknowledged messages of *queue*, exact at this moment."""
@@ -221,10 +281,9 @@ class RabbitMQ:
         mine = f"(catch rabbit_channel:info(P, [vhost])) == [{{vhost, {binary(self.vhost)}}}]"
         return int(await self._ask(f"length([P || P <- rabbit_channel:list(), {mine}])"))
 
-    async def close_connections(self, why: str, *, spare_ours: bool = False) -> None:
-        """Have the broker close every connection to this virtual host (but the test's own), as an operator would."""
-        victims = self._others() if spare_ours else self._pids()
-        await self._ask(f'[rabbit_networking:close_connection(P, "{why}") || P <- {victims}], ok')
+    async def close_connections(self, why: str) -> None:
+        """Have the broker close every connection to this virtual host but the test's own, as an operator would."""
+        await self._ask(f'[rabbit_networking:close_connection(P, "{why}") || P <- {self._others()}], ok')
 
     async def until_connected(self, copies: int, queue: str = "work") -> None:
         """Wait until *copies* consumers of *queue*, with one connection and one channel each, are all that is there
@@ -246,13 +305,6 @@ class RabbitMQ:
         name = f"rabbit_misc:r({binary(self.vhost)}, queue, {binary(queue)})"
         await self._ask(f"{{ok, Q}} = rabbit_amqqueue:lookup({name}), exit(amqqueue:get_pid(Q), kill)")
 
-    async def delete_queue(self, queue: str = "work") -> None:
-        """Delete *queue*, also under a consumer, as an operator would."""
-        name = f"rabbit_misc:r({binary(self.vhost)}, queue, {binary(queue)})"
-        await self._ask(
-            f"{{ok, Q}} = rabbit_amqqueue:lookup({name}), rabbit_amqqueue:delete(Q, false, false, {binary(USER)}), ok"
-        )
-
     def _pids(self) -> str:
         mine = f"(catch rabbit_networking:connection_info(P, [vhost])) == [{{vhost, {binary(self.vhost)}}}]"
         return f"[P || P <- rabbit_networking:connections(), {mine}]"
@@ -272,6 +324,6 @@ class RabbitMQ:
         return [int(number) for number in found.strip("{}").split(",")]
 
     async def _ask(self, expression: str) -> str:
-        if self.node is None:
-            pytest.skip("this test looks inside the broker: unset BROADWAY_TEST_AMQP_URL, so that we start our own")
+        assert self.node is not None, "there is no looking inside a broker that was given"
+        assert self.looks_inside, "a test marked any_broker does not look inside the broker: take the mark away"
         return await asyncio.to_thread(self.node.ask, expression)
