@@ -129,6 +129,7 @@ async def broker_restarted(storm: Storm) -> None:
 
 
 async def broker_killed(storm: Storm) -> None:
+    await asyncio.to_thread(storm.node.write_definitions)
     await asyncio.to_thread(storm.node.kill)
     try:
         await storm.until_lost()
