@@ -197,8 +197,13 @@ class Message(Generic[T]):
     @property
     def id(self) -> str | None:
         """What its source calls it (``metadata["message_id"]``), for logs; None when it has no name."""
-        found = self.metadata.get("message_id")
+        found = self._named()
         return None if found is None else str(found)
+
+    def _named(self) -> object:
+        # Handlers may put anything there.
+        metadata: object = self.metadata
+        return metadata.get("message_id") if isinstance(metadata, dict) else None
 
     def spawn(self, data: Any, metadata: dict[str, Any] | None = None, batcher: str | None = None) -> Message[Any]:
         """Make another message out of this one, in ``prepare_messages`` or ``handle_message``.

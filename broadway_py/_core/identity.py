@@ -6,7 +6,6 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Final
 
-from broadway_py.errors import MalformedMessage
 from broadway_py.message import Message
 
 __all__ = ["IDENTITY_BYTES", "identity_of", "name_of"]
@@ -19,12 +18,8 @@ _HEAD_BYTES: Final = 1024
 
 
 def name_of(message: Message[Any]) -> str | None:
-    """What its source calls *message*; whatever a handler may have done to its metadata, and whether it decodes."""
-    try:
-        metadata: object = message.metadata
-    except MalformedMessage:
-        return None
-    name = metadata.get("message_id") if isinstance(metadata, dict) else None
+    """What its source calls *message*; whatever a handler may have done to its metadata."""
+    name = message._named()
     return str(name) if isinstance(name, str | int | bytes) else None
 
 

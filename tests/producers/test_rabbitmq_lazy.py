@@ -83,6 +83,7 @@ def test_a_lazy_message_is_what_the_plain_path_makes(
 ) -> None:
     frames = delivery(7, [body] if body else [], redelivered=redelivered, exchange="events", **set_by_publisher)
     ours, theirs = lazy(cut(frames), metadata=metadata), plain(frames, metadata=metadata)
+    assert ours.id == theirs.id, "before anything is decoded"
     for name in ("data", "raw", "size", "attempt", "metadata", "id", "batcher", "batch_key", "batch_mode", "ok"):
         assert getattr(ours, name) == getattr(theirs, name), name
     assert ours.acknowledgement.acknowledger is SESSION
@@ -103,8 +104,8 @@ def test_nothing_is_decoded_before_somebody_asks(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("broadway_py.producers.rabbitmq.lazy.decode", decode)
     message = lazy(cut(delivery(7, message_id="m")))
     assert (message.data, message.size, message.ok, message.settled) == (b"payload", 7, True, False)
-    assert asked == []
     assert message.id == "m"
+    assert asked == []
     assert message.metadata is message.metadata
     assert asked == [7]
 

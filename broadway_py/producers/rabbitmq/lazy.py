@@ -15,7 +15,7 @@ from broadway_py.message import NOOP, OPEN, Acknowledgement, Message
 from broadway_py.producer import Deliveries
 from broadway_py.producers.rabbitmq.cutter import Delivery
 from broadway_py.producers.rabbitmq.delivery import Receipt, attempt_of, metadata_of, said_by
-from broadway_py.producers.rabbitmq.envelope import decode, what_decodes
+from broadway_py.producers.rabbitmq.envelope import decode, message_id_in, what_decodes
 from broadway_py.producers.rabbitmq.options import RabbitMQOptions
 
 __all__ = ["LazyMessage", "delivery_of", "messages_of"]
@@ -79,13 +79,13 @@ class LazyMessage(Message[bytes]):
             properties = _what_decodes(self._delivery)[1]
         return attempt_of(properties.headers or {}, redelivered=bool(self._delivery[1]))
 
-    @property
-    def id(self) -> str | None:
-        """As of any message; None also when its properties do not decode."""
+    def _named(self) -> object:
+        # Without decoding the other properties, while nobody has looked at them.
         try:
-            return super().id
-        except MalformedMessage:
-            return None
+            _METADATA.__get__(self)
+        except AttributeError:
+            return message_id_in(self._delivery[2])
+        return super()._named()
 
     def detached(self) -> Message[bytes]:
         """As of any message; without metadata when its properties do not decode."""
@@ -95,6 +95,9 @@ class LazyMessage(Message[bytes]):
             self.metadata = {"redelivered": bool(self._delivery[1])}
         return super().detached()
 
+
+#: The slot itself, which knows whether it was set.
+_METADATA: Final[Any] = vars(Message)["metadata"]
 
 _READERS: Final[Mapping[str, Callable[[LazyMessage], object]]] = {
     "_decoded": LazyMessage._read_decoded,
