@@ -1,4 +1,4 @@
-"""``make bars``: measures at full size, writes ``benchmarks/bars.json``, and exits 1 if a bar that is due is missed."""
+"""``make bars``: measures at full size, keeps each row in ``benchmarks/bars.json``, and exits 1 if a bar is missed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from benchmarks.verdict import Verdict, judge
 
 __all__ = ["FILE"]
 
-#: What the last complete run found.
+#: What was found last, by row: each says when, where and on which commit.
 FILE: Final = Path(__file__).parent / "bars.json"
 _LEAST_ROUNDS: Final = 6
 
@@ -26,30 +26,36 @@ _LEAST_ROUNDS: Final = 6
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--row", action="append", choices=[row.name for row in ROWS], help="only this row (repeatable); writes no file"
+        "--row", action="append", choices=[row.name for row in ROWS], help="only this row (repeatable); the rest stays"
     )
     parser.add_argument("--rounds", type=int, default=_LEAST_ROUNDS, help="runs of each, the first thrown away (6)")
     asked = parser.parse_args()
     if asked.rounds < _LEAST_ROUNDS:
         parser.error(f"--rounds: expected at least {_LEAST_ROUNDS}: five that count, and a first that does not")
-    found = circumstances()
-    rows = [row_named(name) for name in asked.row] if asked.row else list(ROWS)
-    results = [take_turns(row, rounds=asked.rounds, scale=1.0, growth=True) for row in rows]
-    verdicts = judge(results, BARS)
-    if not asked.row:
-        FILE.write_text(json.dumps({**found, **_record(results, verdicts)}, indent=1) + "\n", encoding="utf-8")
-    for table in (rates_table(results), growth_table(results), bars_table(verdicts)):
-        print(table, end="\n\n")
-    sys.exit(any(verdict.is_missed for verdict in verdicts))
+    is_missed = False
+    for row in [row_named(name) for name in asked.row] if asked.row else ROWS:
+        found = circumstances()
+        result = take_turns(row, rounds=asked.rounds, scale=1.0, growth=True)
+        verdicts = judge([result], BARS)
+        is_missed = is_missed or any(verdict.is_missed for verdict in verdicts)
+        record = {**found, **_record(result, verdicts)}
+        _keep(row.name, record)
+        for table in record["tables"].values():
+            print(table, end="\n\n")
+    sys.exit(is_missed)
 
 
-def _record(results: Sequence[Results], verdicts: Sequence[Verdict]) -> dict[str, Any]:
+def _keep(row: str, record: dict[str, Any]) -> None:
+    # After each row, so that a run of hours that is broken off leaves what it had.
+    rows = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
+    rows[row] = record
+    FILE.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+def _record(result: Results, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    tables = {"rates": rates_table([result]), "growth": growth_table([result]), "bars": bars_table(verdicts)}
     return {
-        "tables": {
-            "rates": rates_table(results),
-            "growth": growth_table(results),
-            "bars": bars_table(verdicts),
-        },
+        "tables": {name: table for name, table in tables.items() if name != "growth" or result.growth},
         "bars": [
             {
                 **asdict(verdict.bar),
@@ -58,15 +64,10 @@ def _record(results: Sequence[Results], verdicts: Sequence[Verdict]) -> dict[str
             }
             for verdict in verdicts
         ],
-        "rows": {
-            one.row.name: {
-                "absent": one.absent,
-                "versions": {name: runs[0].measurements[0]["versions"] for name, runs in one.runs.items()},
-                "runs": {name: _raw(runs) for name, runs in one.runs.items()},
-                "growth": {str(step): _raw(runs) for step, runs in one.growth.items()},
-            }
-            for one in results
-        },
+        "absent": result.absent,
+        "versions": {name: runs[0].measurements[0]["versions"] for name, runs in result.runs.items()},
+        "runs": {name: _raw(runs) for name, runs in result.runs.items()},
+        "growth": {str(step): _raw(runs) for step, runs in result.growth.items()},
     }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.bars import FILE
+from benchmarks.rows import ROWS
 
 __all__ = ["PAGE", "written"]
 
@@ -16,7 +17,7 @@ _END: Final = "<!-- written by python -m benchmarks.document: end -->\n"
 
 
 def written(page: str, found: dict[str, Any]) -> str:
-    """*page* with the tables of *found* between its marks.
+    """*page* with the tables of *found*, by row, between its marks.
 
     Raises:
         ValueError: the page lacks the marks.
@@ -25,31 +26,18 @@ def written(page: str, found: dict[str, Any]) -> str:
     _, end, after = rest.partition(_END)
     if not begin or not end:
         raise ValueError(f"expected the lines {_BEGIN.strip()!r} and {_END.strip()!r} in the page")
-    return f"{before}{begin}\n{_section(found)}\n{end}{after}"
+    sections = "\n".join(_section(row.name, found[row.name]) for row in ROWS if row.name in found)
+    return f"{before}{begin}\n{sections}\n{end}{after}"
 
 
-def _section(found: dict[str, Any]) -> str:
-    machine, tables = found["machine"], found["tables"]
+def _section(name: str, found: dict[str, Any]) -> str:
+    machine = found["machine"]
     commit = str(found["commit"] or "none")[:12] + (" with changes" if found["changed_since_commit"] else "")
-    return "\n".join(
-        (
-            f"Taken {found['taken']} at commit {commit}.",
-            f"{machine['cores']} cores ({machine['processor']}), {machine['memory_bytes'] / 2**30:.0f} GiB of memory,",
-            f"{machine['system']}; load {machine['load_before']:.2f} before the first run.",
-            "Medians, with the middle nine tenths of their spread in brackets.",
-            "",
-            tables["rates"],
-            "",
-            "The cost of a message does not grow with the work:",
-            "",
-            tables["growth"],
-            "",
-            "The bars:",
-            "",
-            tables["bars"],
-            "",
-        )
+    said = (
+        f"{found['taken']}, commit {commit}, {machine['cores']} cores ({machine['processor']}), "
+        f"{machine['memory_bytes'] / 2**30:.0f} GiB, {machine['system']}, load {machine['load_before']:.2f} before."
     )
+    return "\n\n".join((f"### `{name}`", said, *found["tables"].values())) + "\n"
 
 
 def main() -> None:
