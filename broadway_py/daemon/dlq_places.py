@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, cast
@@ -89,8 +90,8 @@ def of_settings(settings: Settings, pipeline: str | None, queue: str | None) -> 
 
 
 def _is_of_sqs(reference: str) -> bool:
-    """Whether somebody has tried the URL of a queue of SQS."""
-    return reference.startswith(("https://", "http://"))
+    """Whether somebody has tried the URL of a queue of SQS, today's or that of its first years."""
+    return re.match(r"https?://(sqs\.|[^/]+\.queue\.amazonaws\.)", reference) is not None
 
 
 def _place_of_policy(section: Mapping[str, Any], path: tuple[str, ...]) -> str | None:

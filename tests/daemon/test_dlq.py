@@ -210,6 +210,7 @@ def test_purge_asks_first_when_there_is_somebody_to_ask(path: Path, monkeypatch:
             "--queue: a broker is named by --url, or by --config; --queue names a queue there",
         ),
         (("ls", "--queue", "https://sqs.eu-west-1.amazonaws.com/123456789012/orders-dead"), 2, NOT_FOR_SQS),
+        (("ls", "--queue", "https://eu-west-1.queue.amazonaws.com/123456789012/orders-dead"), 2, NOT_FOR_SQS),
         (("ls", "--url", "https://sqs.eu-west-1.amazonaws.com/123456789012", "--queue", "orders"), 2, NOT_FOR_SQS),
         (("show", "9", "--queue", "{path}:orders"), 1, "no dead letter 9 in queue 'orders': see broadway dlq ls"),
         (
