@@ -222,7 +222,7 @@ async def test_a_smaller_prefetch_gives_back_the_surplus_and_loses_nothing(rabbi
         copy.resize(20)
         # Ten in hand, twenty in the buffer.
         await rabbitmq.until(ready=70, unacked=30)
-        assert await rabbitmq.consumers() == 1
+        await rabbitmq.until_consumed_by(1)
         messages = [*held, *await take(copy, 20)]
         await settle(messages)
         rest = await take(copy, 20)
@@ -243,7 +243,7 @@ async def test_a_larger_prefetch_counts_at_once(rabbitmq: RabbitMQ) -> None:
         copy.resize(50)
         # The old consumer's twenty, and the new one's fifty.
         await rabbitmq.until(ready=30, unacked=70)
-        assert await rabbitmq.consumers() == 1
+        await rabbitmq.until_consumed_by(1)
 
 
 @pytest.mark.any_broker

@@ -250,6 +250,14 @@ class RabbitMQ:
         (count,) = await self._numbers(queue, "consumers")
         return count
 
+    async def until_consumed_by(self, count: int, queue: str = "work") -> None:
+        """Wait until *queue* has *count* consumers."""
+
+        async def seen() -> bool:
+            return await self.consumers(queue) == count
+
+        await eventually(seen, what=f"{queue} has {count} consumers")
+
     async def connections(self) -> int:
         """Connections to this virtual host, the test's own included."""
         return int(await self._ask(f"length({self._pids()})"))
