@@ -143,11 +143,17 @@ class Queue:
         return Counts(ready, held)
 
     async def until(self, *, ready: int, held: int, timeout: float = 10.0) -> None:
-        """Wait until it counts so many messages."""
+        """Wait until it counts so many messages.
+
+        In three looks one after the other: LocalStack counts a message nowhere while it hands it over.
+        """
         wanted = Counts(ready, held)
+        looks = 0
 
         async def seen() -> bool:
-            return await self.counts() == wanted
+            nonlocal looks
+            looks = looks + 1 if await self.counts() == wanted else 0
+            return looks == 3
 
         async def last() -> Counts:
             return await self.counts()
