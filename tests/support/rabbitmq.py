@@ -135,21 +135,22 @@ class RabbitMQ:
                 if self.node is None:
                     # The virtual host stays, so what was made in it must go.
                     await self._delete(made)
-                await self._disconnect()
+                await self.disconnect()
                 self._connection, self._channel = before
 
     async def _connected(self) -> None:
         """See that the test's own connection and channel are there: a fault may have hit them, too."""
         # `is_closed` tells of our own closing only.
         if self._connection is not None and not self._connection.connected.is_set():
-            await self._disconnect()
+            await self.disconnect()
         if self._connection is None:
             self._connection = await aio_pika.connect(self.url, client_properties={"connection_name": _OURS})
             self._channel = None
         if self._channel is None or self._channel.is_closed:
             self._channel = await self._connection.channel()
 
-    async def _disconnect(self) -> None:
+    async def disconnect(self) -> None:
+        """Close the test's own connection; what needs it opens it again."""
         if self._connection is not None:
             await self._connection.close()
         self._connection = self._channel = None
