@@ -115,7 +115,7 @@ class Node:
             with socket.socket() as probe:
                 return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
-        eventually_sync(listens, what="the RabbitMQ node takes connections")
+        eventually_sync(listens, timeout=60, what="the RabbitMQ node takes connections")
 
     def write_definitions(self) -> None:
         """Have what was declared written to the disk.
