@@ -157,9 +157,10 @@ class Source(Worker):
             raise PipelineCrashed(
                 f"producer {self.ledger.producer!r} was lost, and its back-off says to stop: {error}"
             ) from error
-        until = self.shared.clock.monotonic() + wait_s
         self._log.warning("the source is away; trying again", reason=str(error), wait_seconds=round(wait_s, 2))
         await self._close_copy(CLOSE_S)
+        # Counted from here: copies that a busy loop closes late, all at once, would else come back all at once.
+        until = self.shared.clock.monotonic() + wait_s
         while not self._stop.is_set() and not self.cut and self.shared.clock.monotonic() < until:
             if self._rest and self._may_start:
                 # Messages of the lost copy: the broker has them again, but whoever cannot redeliver has not.
