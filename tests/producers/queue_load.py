@@ -1,8 +1,8 @@
 """Programs that load one queue file until they are told to stop, and count for themselves; see queue_programs.py.
 
-``python -m tests.producers.queue_load work FILE IDS`` runs a pipeline. Before it handles a message it appends ``h ID``
-to IDS, and once its settlement has returned ``a ID``, so that the order of the lines says what was acked when. At the
-end it prints how long each take has waited.
+``python -m tests.producers.queue_load work FILE IDS`` runs a pipeline once it is told to go, and says when it works.
+Before it handles a message it appends ``h ID`` to IDS, and once its settlement has returned ``a ID``, so that the order
+of the lines says what was acked when. At the end it prints how long each take has waited.
 
 ``… put FILE IDS FIRST`` puts numbers from FIRST on, and appends each to IDS once it is confirmed, until it is killed.
 
@@ -92,6 +92,8 @@ async def work(path: str, file: str) -> None:
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.readline)
     async with pipeline:
+        await pipeline.ready(30)
+        print("working", flush=True)
         await asyncio.to_thread(sys.stdin.read)
     print(json.dumps({"waits": producer.waits}), flush=True)
 
