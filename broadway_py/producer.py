@@ -252,6 +252,13 @@ class Producer:
         A copy that was lost has 5 seconds until the next one is opened, the last copy what is left of the stop's time.
         """
 
+    async def end_lost_copies(self) -> None:
+        """End what lost copies have left going on, such as settling what they had handed over; must not raise.
+
+        Called on the description at the end of a stop, whether or not a copy was open then: once for each of the
+        copies that ran side by side, at the same time. It has what is left of the stop's time.
+        """
+
     def check_failure(self, plan: FailurePlan | None) -> None:
         """Look, when a pipeline is built with this description, whether *plan* can be carried out.
 

@@ -351,6 +351,7 @@ class Source(Worker):
         self._ended = True
         try:
             await self._close_copy(None)
+            await passing_cancellation(self._description.end_lost_copies())
         except asyncio.CancelledError:
             self._log.warning("closing the producer took until the deadline of the stop; it was cut off")
             raise

@@ -444,7 +444,7 @@ async def test_a_receive_that_never_ends_is_cut_off_at_the_end_and_said(
 async def test_after_a_loss_a_stop_does_not_wait_for_a_receive_that_nobody_answers(
     faults: SQSProxy, work: Queue, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "_LAST_POLLS_S", 0.2)
+    monkeypatch.setattr(session, "LAST_POLLS_S", 0.2)
     await work.send(bodies(1))
     copy = through(faults, work).copy(index=0, capacity=50, pipeline="contract", lost=lambda _: None)
     await copy.open()

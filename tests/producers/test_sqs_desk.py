@@ -85,7 +85,7 @@ class Office:
                 "Body": f"b{self._count}",
                 "Attributes": {"ApproximateReceiveCount": "1"},
             }
-            receipt = Receipt(raw, self.options, self.clock.monotonic(), self._visibility)
+            receipt = Receipt(raw, self.options, self.clock.monotonic(), self._visibility, self.clock.monotonic())
             receipts.append(receipt)
             messages.append(to_message(raw, receipt, self.desk, self.options))
         self.desk.hold(receipts)
@@ -369,3 +369,36 @@ async def test_a_retry_is_shown_again_after_its_delay_rounded_up_and_never_past_
     await office.desk.retry(None, [(messages[0], 2.3), (messages[1], 99_999.0)])
     ((_, _, changes),) = office.client.asked
     assert changes == [("h1", 3), ("h2", 43_200)]
+
+
+async def test_closing_does_not_show_to_others_what_is_being_buried() -> None:
+    office = Office(dead=True, dead_letter_queue="dead")
+    (message,) = office.receive(1)
+    desk = office.desk
+    assert isinstance(desk, DeskWithDeadLetters)
+    office.client.gate = asyncio.Event()
+    burying = asyncio.create_task(desk.dead_letter(None, [message]))
+    await settle()
+    burying.cancel()  # the deadline of a stop
+    await asyncio.wait([burying])
+    closing = asyncio.create_task(desk.close(1.5))
+    await settle()
+    office.client.gate.set()
+    await settle()
+    await office.clock.advance(0.1)
+    await closing
+    assert office.client.kinds() == [("send", 1), ("delete", 1)]
+
+
+async def test_a_message_that_cannot_be_kept_from_others_is_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    office = Office(visibility=10.0)
+    office.receive(1)
+    office.client.answers = [{0: "busy"} for _ in range(20)]
+    await office.clock.advance(30.0)
+    assert office.client.kinds() == [("change", 1)] * 5  # each second, from half of its visibility on
+    (line,) = (record.msg for record in caplog.records)
+    assert isinstance(line, dict)
+    assert line["event"] == "a message could not be kept from others and may be handled twice"
+    assert (line["message_id"], line["trouble"]) == ("m1", "busy")

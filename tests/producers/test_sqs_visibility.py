@@ -9,7 +9,7 @@ OPTIONS = SQSOptions(queue_url="orders")
 
 def receipts(count: int, at: float = 0.0, life: float = 30.0) -> list[Receipt]:
     return [
-        Receipt({"ReceiptHandle": f"h{n}", "MessageId": f"m{n}", "Attributes": {}}, OPTIONS, at, life)
+        Receipt({"ReceiptHandle": f"h{n}", "MessageId": f"m{n}", "Attributes": {}}, OPTIONS, at, life, at)
         for n in range(count)
     ]
 
@@ -80,9 +80,27 @@ def test_an_extension_that_failed_is_tried_again_while_it_makes_sense() -> None:
     guard.again([held], 16.0)
     assert guard.due(16.0) == ([(held, 30)], [])
 
-    guard.again([held], 30.0)
+    assert guard.again([held], 30.0) == [held]
 
     assert (held.guarded, guard.next_due()) == (False, None)
+
+
+def test_what_a_long_poll_brought_late_is_not_given_up_before_it_can_be_visible() -> None:
+    guard = Guard(10.0)
+    held = Receipt(
+        {"ReceiptHandle": "h", "MessageId": "m", "Attributes": {}},
+        OPTIONS,
+        received_at=0.0,
+        visibility_s=10.0,
+        came_at=15.0,
+    )
+    guard.hold([held])
+    assert guard.due(15.0) == ([(held, 10)], [])
+
+    assert guard.again([held], 16.0) == []
+
+    assert guard.due(16.0) == ([(held, 10)], [])
+    assert guard.again([held], 25.0) == [held]
 
 
 def test_a_visibility_of_zero_guards_nothing() -> None:

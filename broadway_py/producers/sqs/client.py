@@ -12,13 +12,12 @@ from typing import Any, Final, TypeVar
 import aiobotocore
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
-from botocore.exceptions import BotoCoreError
 
 from broadway_py._core.costs import RequestCosts
 from broadway_py.clock import Clock
 from broadway_py.producers.sqs.delivery import asked_attributes, asked_message_attributes
 from broadway_py.producers.sqs.options import SQSOptions, is_url
-from broadway_py.producers.sqs.troubles import LIBRARY_ERRORS, Kind, Trouble, entry_kind, of_error
+from broadway_py.producers.sqs.troubles import Kind, Trouble, entry_kind, of_error
 
 __all__ = ["Client", "Facts"]
 
@@ -162,7 +161,7 @@ class Client:
                     self._made(session, options.max_polls, options.wait_time_seconds + _ANSWER_S)
                 )
                 settlements = await stack.enter_async_context(self._made(session, _SETTLEMENTS, _ANSWER_S))
-            except (BotoCoreError, OSError, ValueError) as error:
+            except Exception as error:  # noqa: BLE001  # what reads the credentials raises errors of no common class
                 raise of_error(error, "the first request", options) from None
             return _Generation(stack.pop_all(), polls, settlements)
 
@@ -233,45 +232,54 @@ class Client:
         return await self._request(kind, action, lambda made: getattr(made.settlements, method)(**arguments))
 
     async def _request(self, kind: str, action: str, call: Callable[[_Generation], Awaitable[T]]) -> T:
+        used = self._opened()
         try:
-            return await self._counted(kind, action, call)
+            return await self._counted(kind, action, call, used)
         except Trouble as trouble:
-            if trouble.kind != "expired" or not await self._renew():
+            if trouble.kind != "expired" or not await self._renew(used):
                 raise
-        return await self._counted(kind, action, call)
+        return await self._counted(kind, action, call, self._opened())
 
-    async def _counted(self, kind: str, action: str, call: Callable[[_Generation], Awaitable[T]]) -> T:
-        generation = self._generation
-        if generation is None:
+    def _opened(self) -> _Generation:
+        if self._generation is None:
             raise Trouble("away", f"SQS queue {self._options.queue_name!r}: the producer is closed")
+        return self._generation
+
+    async def _counted(
+        self, kind: str, action: str, call: Callable[[_Generation], Awaitable[T]], generation: _Generation
+    ) -> T:
         generation.running += 1
         try:
             answer = await call(generation)
-        except LIBRARY_ERRORS as error:
+        except Exception as error:  # noqa: BLE001  # what reads the credentials raises errors of no common class
+            if isinstance(error, RuntimeError) and self._generation is None:
+                # aiohttp says so of a session that was closed under a request.
+                raise Trouble("away", f"SQS queue {self._options.queue_name!r}: the producer is closed") from None
             trouble = of_error(error, action, self._options)
             self._costs.requests[kind, trouble.kind] += 1
             raise trouble from None
-        except RuntimeError:
-            # aiohttp says so of a session that was closed under a request.
-            if self._generation is generation:
-                raise
-            raise Trouble("away", f"SQS queue {self._options.queue_name!r}: the producer is closed") from None
         finally:
             await generation.leave()
         self._costs.requests[kind, "ok"] += 1
         return answer
 
-    async def _renew(self) -> bool:
-        """Read the credentials anew, for whoever rotates them in a file; whether that was done just now."""
-        before = self._generation
+    async def _renew(self, used: _Generation) -> bool:
+        """Read the credentials anew, for whoever rotates them in a file.
+
+        True when there are others than the *used* ones, with which a request has failed.
+        """
         async with self._renewing:
-            if self._generation is not before:
+            if self._generation is not used:
                 return self._generation is not None
-            if before is None or self._clock.monotonic() - self._renewed_at < _RENEW_S:
+            if self._clock.monotonic() - self._renewed_at < _RENEW_S:
                 return False
             self._renewed_at = self._clock.monotonic()
-            self._generation = await self._new_generation()
-            before.is_old = True
-            if before.running == 0:
-                await before.stack.aclose()
+            made = await self._new_generation()
+            if self._generation is not used:  # closed meanwhile
+                await made.stack.aclose()
+                return False
+            self._generation = made
+            used.is_old = True
+            if used.running == 0:
+                await used.stack.aclose()
             return True

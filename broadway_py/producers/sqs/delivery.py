@@ -29,6 +29,7 @@ class Receipt:
         "group",
         "guarded",
         "handle",
+        "hidden_until",
         "message_id",
         "on_failure",
         "on_success",
@@ -37,7 +38,9 @@ class Receipt:
         "visible_until",
     )
 
-    def __init__(self, raw: Mapping[str, Any], options: SQSOptions, received_at: float, visibility_s: float) -> None:
+    def __init__(
+        self, raw: Mapping[str, Any], options: SQSOptions, received_at: float, visibility_s: float, came_at: float
+    ) -> None:
         self.handle: str = raw["ReceiptHandle"]
         self.message_id: str = raw["MessageId"]
         #: The message group, on FIFO queues.
@@ -46,8 +49,10 @@ class Receipt:
         self.attributes: Mapping[str, Any] = raw.get("MessageAttributes") or {}
         #: When SQS hid it, at the earliest: the start of the receive that brought it.
         self.received_at = received_at
-        #: Until when it is hidden, as far as we know.
+        #: Until when it is hidden, at least: by this it is decided when to extend it.
         self.visible_until = received_at + visibility_s
+        #: Until when it may still be hidden: by this it is decided when to give up. A long poll may have taken long.
+        self.hidden_until = came_at + visibility_s
         #: To be kept hidden.
         self.guarded = True
         self.on_success = options.on_success

@@ -42,7 +42,7 @@ class Desk(Acknowledger):
         options: the producer's settings.
         clock: tells the time.
         pipeline: its name, for dead letters.
-        freed: called with messages of FIFO groups that may start now.
+        freed: called with messages of FIFO groups that may start now; with none when some that waited have left.
         refused: called, once, when AWS refuses a settlement.
     """
 
@@ -177,6 +177,8 @@ class Desk(Acknowledger):
                 continue
             self._at_work -= 1
             if verdict.action == "dead_letter":
+                # Not held any more: closing must not show to others what is being sent and will be deleted.
+                self._held.pop(receipt, None)
                 letters.append(message)
             else:
                 self._say(receipt, verdict, ticket)
@@ -192,7 +194,7 @@ class Desk(Acknowledger):
         if verdict.action == "ack":
             self._held.pop(receipt, None)
             now = self._clock.monotonic()
-            self._deletes.add(Entry.begun(receipt, None, ticket, now), now)
+            self._deletes.add(Entry(receipt, None, ticket, now), now)
         elif verdict.action == "noop":
             self._fall_back(receipt)
             ticket.leave(receipt)
@@ -205,14 +207,17 @@ class Desk(Acknowledger):
         """Those that waited for *receipt*, and go where it goes."""
         if receipt.group is None:
             return []
-        return [message.acknowledgement.data for message in self.groups.failed(receipt.group)]
+        rest = [message.acknowledgement.data for message in self.groups.failed(receipt.group)]
+        if rest:
+            self._freed([])  # there is room for other groups
+        return rest
 
     def _fall_back(self, receipt: Receipt) -> None:
         """*receipt* comes again when its visibility ends; so must the rest of its group, not sooner."""
         rest = self._rest_of(receipt)
         self.leave([receipt])
         if rest and not self._closed:  # closing has given back all that was held
-            left_s = max(0.0, receipt.visible_until - self._clock.monotonic())
+            left_s = max(0.0, receipt.hidden_until - self._clock.monotonic())
             self._change_together(rest, math.ceil(left_s), None)
 
     def _next_of(self, receipt: Receipt) -> None:
@@ -228,7 +233,7 @@ class Desk(Acknowledger):
             self._held.pop(receipt, None)
             most = math.floor(receipt.received_at + MOST_VISIBILITY - now)
             asks = ticket if position == 0 else None
-            entries.append(Entry.begun(receipt, max(0, min(timeout, most)), asks, now))
+            entries.append(Entry(receipt, max(0, min(timeout, most)), asks, now))
         if len(entries) == 1:
             self._changes.add(entries[0], now)
         else:

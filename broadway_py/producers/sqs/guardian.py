@@ -91,15 +91,16 @@ class Guardian:
             for receipt, _ in batch:
                 del self._under_way[receipt]
             answered.set()
-        again = []
+        again: dict[Receipt, Kind] = {}
         for position, trouble in failed.items():
             receipt = batch[position][0]
             if trouble in ("away", "busy", "expired"):
-                again.append(receipt)
+                again[receipt] = trouble
             else:
                 self._give_up(receipt, trouble)
         self._guard.extended([pair for position, pair in enumerate(batch) if position not in failed], asked_at)
-        self._guard.again(again, self._clock.monotonic() + _EXTEND_AGAIN_S)
+        for receipt in self._guard.again(list(again), self._clock.monotonic() + _EXTEND_AGAIN_S):
+            self._give_up(receipt, again[receipt])
 
     async def _asked(self, batch: Extension) -> Mapping[int, Kind]:
         try:

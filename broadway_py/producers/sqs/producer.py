@@ -12,7 +12,7 @@ from broadway_py.producer import FailurePlan, Producer
 from broadway_py.producers.sqs.attempts import Attempts
 from broadway_py.producers.sqs.options import SQSOptions
 from broadway_py.producers.sqs.quiet import hush
-from broadway_py.producers.sqs.session import Session
+from broadway_py.producers.sqs.session import LAST_POLLS_S, Session
 
 __all__ = ["SQSProducer"]
 
@@ -151,14 +151,20 @@ class SQSProducer(Producer):
             task.add_done_callback(self._retiring.discard)
             return
         await session.close()
-        if self.draining.is_set() and self._retiring:
-            await self._end_retiring()
 
-    async def _end_retiring(self) -> None:
-        # Everything has an outcome by now; what they still wait for are receives that nobody answers.
-        for task in self._retiring:
-            task.cancel()
-        await asyncio.wait(self._retiring)
+    async def end_lost_copies(self) -> None:
+        """Wait some seconds for receives of lost copies: cut off, they may still take messages. Then end them."""
+        # Whoever comes first takes them: cancelled twice, their own end would be cut short.
+        tasks = set(self._retiring)
+        self._retiring -= tasks
+        if not tasks:
+            return
+        try:
+            await asyncio.wait(tasks, timeout=LAST_POLLS_S)
+        finally:
+            for task in tasks:
+                task.cancel()
+        await asyncio.wait(tasks)
 
     def _opened(self) -> Session:
         if self._session is None:

@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from typing import Any, Final
 
 from broadway_py import telemetry
@@ -23,14 +24,14 @@ from broadway_py.producers.sqs.polls import PollPlan
 from broadway_py.producers.sqs.troubles import Trouble
 from broadway_py.stage.wake import Wake
 
-__all__ = ["Session"]
+__all__ = ["LAST_POLLS_S", "Session"]
 
 log = logger("broadway_py.producers.sqs")
 
 #: With less room than this in the pipeline, a receive asks for no more than it has demand for.
 _SPARE_FROM: Final = 20
 #: Seconds that closing waits for receives after a loss, and in any case for the last settlements.
-_LAST_POLLS_S: Final = 3.0
+LAST_POLLS_S: Final = 3.0
 _LAST_SETTLEMENTS_S: Final = 1.5
 
 RECEIVE: Final = "broadway.sqs.receive_messages"
@@ -188,7 +189,8 @@ class Session:
 
     def _take_in(self, raws: Sequence[dict[str, Any]], hidden_at: float) -> list[Message[bytes]]:
         desk, options = self.desk, self._options
-        receipts = [Receipt(raw, options, hidden_at, self._visibility_s) for raw in raws]
+        now = self._clock.monotonic()
+        receipts = [Receipt(raw, options, hidden_at, self._visibility_s, now) for raw in raws]
         desk.hold(receipts)
         if self._is_stopping or self._is_paused or self.trouble is not None:
             desk.give_back(receipts)
@@ -304,14 +306,16 @@ class Session:
             if self._polls and polls_s is not None:
                 await asyncio.wait(self._polls, timeout=polls_s)
             elif self._polls and self.trouble is not None:
-                await asyncio.wait(self._polls, timeout=_LAST_POLLS_S)
+                await asyncio.wait(self._polls, timeout=LAST_POLLS_S)
             else:
                 await self.until_polls_end()
         finally:
-            await self._end_polls()
-            if self._desk is not None:
-                await self._desk.close(_LAST_SETTLEMENTS_S)
-            await self._client.close()
+            # Each of them also when the one before was cancelled.
+            async with AsyncExitStack() as ends:
+                ends.push_async_callback(self._client.close)
+                if self._desk is not None:
+                    ends.push_async_callback(self._desk.close, _LAST_SETTLEMENTS_S)
+                await self._end_polls()
 
     async def _end_polls(self) -> None:
         cut = len(self._polls)

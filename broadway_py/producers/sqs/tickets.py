@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal, Self
+from typing import Final, Literal
 
 from broadway_py.producers.sqs.delivery import Receipt
 from broadway_py.producers.sqs.troubles import Kind
@@ -77,13 +77,13 @@ class Entry:
     timeout: int | None
     #: Who waits; None: nobody.
     ticket: Ticket | None
-    give_up_at: float
+    begun_at: float
     tries: int = 0
 
-    @classmethod
-    def begun(cls, receipt: Receipt, timeout: int | None, ticket: Ticket | None, now: float) -> Self:
-        """One that is tried while others cannot have the message; one whose time is nearly over is tried, too."""
-        return cls(receipt, timeout, ticket, min(now + _PATIENCE_S, max(receipt.visible_until, now + 1.0)))
+    @property
+    def give_up_at(self) -> float:
+        """It is tried while others cannot have the message; one whose time is nearly over is tried, too."""
+        return min(self.begun_at + _PATIENCE_S, max(self.receipt.hidden_until, self.begun_at + 1.0))
 
     def end(self, why: Fate | None = None) -> None:
         """Tell whoever waits."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Any, Final, Literal
 
 from botocore.exceptions import (
-    BotoCoreError,
     ClientError,
     ConnectTimeoutError,
     CredentialRetrievalError,
@@ -23,15 +23,15 @@ from botocore.exceptions import (
 from broadway_py.errors import ProducerError, SourceRefused
 from broadway_py.producers.sqs.options import SQSOptions
 
-__all__ = ["LIBRARY_ERRORS", "Kind", "Trouble", "entry_kind", "of_error", "refused_entries"]
-
-#: Everything that is raised for what happens at SQS or on the way to it.
-LIBRARY_ERRORS: Final = (BotoCoreError, ClientError, OSError, TimeoutError)
+__all__ = ["Kind", "Trouble", "entry_kind", "of_error", "refused_entries"]
 
 #: ``away``: no answer, or a broken one; ``busy``: throttled, or too many in flight; ``expired``: the credentials have
 #: run out; ``refused``: no credentials, or not the permission; ``gone``: no such queue; ``stale``: the receipt handle
 #: settles nothing any more; ``wrong``: SQS does not like the request.
 Kind = Literal["away", "busy", "expired", "refused", "gone", "stale", "wrong"]
+
+#: Modules of the client library that read and renew credentials.
+_CREDENTIALS: Final = frozenset({"aiobotocore.credentials", "botocore.credentials"})
 
 _KINDS: Final[dict[str, Kind]] = {
     **dict.fromkeys(
@@ -152,6 +152,15 @@ def _of_way(error: BaseException, request: str, options: SQSOptions) -> tuple[Ki
             return ("away", "the endpoint's TLS certificate is not accepted")
         case HTTPClientError() | OSError():
             return ("away", f"the connection broke during {request}")
+    return _of_elsewhere(error, request)
+
+
+def _of_elsewhere(error: BaseException, request: str) -> tuple[Kind, str]:
+    """An error without a class of its own: where it was raised says what it is about."""
+    modules = {str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)}
+    if modules & _CREDENTIALS:
+        where = "check credential_process, the profile, and this machine's clock"
+        return ("expired", f"the AWS credentials could not be read or renewed ({type(error).__name__}); {where}")
     return ("wrong", f"{request} could not be made ({type(error).__name__})")
 
 

@@ -65,19 +65,24 @@ class Guard:
         """SQS hides them for so many more seconds, counted from *now* (the moment of the request)."""
         by_end: dict[float, list[Receipt]] = {}
         for receipt, timeout in receipts:
-            receipt.visible_until = now + timeout
+            receipt.visible_until = receipt.hidden_until = now + timeout
             by_end.setdefault(receipt.visible_until, []).append(receipt)
         for end, together in by_end.items():
             self._enter(end - self._life_s / 2.0, together)
 
-    def again(self, receipts: list[Receipt], when: float) -> None:
-        """The extension did not work out: try again at *when*. Those that are visible by then are guarded no more."""
-        left = [receipt for receipt in receipts if receipt.guarded and when < receipt.visible_until]
-        for receipt in receipts:
-            if when >= receipt.visible_until:
-                receipt.guarded = False
+    def again(self, receipts: list[Receipt], when: float) -> list[Receipt]:
+        """The extension did not work out: try again at *when*.
+
+        Returned are those for whom that is too late; they are guarded no more.
+        """
+        guarded = [receipt for receipt in receipts if receipt.guarded]
+        left = [receipt for receipt in guarded if when < receipt.hidden_until]
         if left:
             self._enter(when, left)
+        late = [receipt for receipt in guarded if when >= receipt.hidden_until]
+        for receipt in late:
+            receipt.guarded = False
+        return late
 
     def _enter(self, due: float, receipts: list[Receipt]) -> None:
         heapq.heappush(self._lots, (due, next(self._order), receipts))
