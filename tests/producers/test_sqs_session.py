@@ -103,8 +103,10 @@ async def test_groups_that_fail_make_room_for_others(answers: type[Answers]) -> 
     answers.laid_out.append([raw("c0", "c")])
 
     await session.desk.ack(None, [], heads)
+    await settle()
 
-    assert [message.data for message in await taking] == [b"c0"]
+    assert taking.done()
+    assert [message.data for message in taking.result()] == [b"c0"]
     answers.made[0].poll_ends.set()
     await session.close()
 
