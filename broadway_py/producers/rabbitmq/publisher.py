@@ -186,8 +186,7 @@ class Publisher:
 
     async def _connected(self) -> _Link:
         async with self._connecting:
-            if self._is_closed:
-                raise ProducerError(f"the connection to {self._options.where} was closed")
+            self._refuse_if_closed()
             if self._link is not None and not self._link.channel.is_closed:
                 return self._link
             if self._link is not None:
@@ -200,6 +199,8 @@ class Publisher:
                     async with asyncio.timeout(self._options.connect_timeout):
                         channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
                         underlay = cast("Channel", await channel.get_underlay_channel())
+                # Closed meanwhile: nobody would ever end it.
+                self._refuse_if_closed()
                 opened = True
             except TimeoutError as error:
                 raise Away(str(troubles.of_open(error, self._options, where))) from None
@@ -209,6 +210,10 @@ class Publisher:
                     await connection.end()
             self._link = _Link(connection, underlay, {}, {})
             return self._link
+
+    def _refuse_if_closed(self) -> None:
+        if self._is_closed:
+            raise ProducerError(f"the connection to {self._options.where} was closed")
 
     async def _drop(self, link: _Link) -> None:
         """Leave *link*: what is still on its way there ends with an error."""
