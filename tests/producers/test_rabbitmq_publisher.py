@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pamqp.commands import Basic
 
-from broadway_py.errors import ProducerError
+from broadway_py.errors import ProducerError, SourceRefused
 from broadway_py.producers.rabbitmq import publisher as module
 from broadway_py.producers.rabbitmq.letters import Letter
 from broadway_py.producers.rabbitmq.options import RabbitMQOptions
@@ -21,11 +21,12 @@ CLOSED = f"the connection to {WHERE} was closed"
 
 
 class Line:
-    """A connection and its channels, in one: it confirms what is published."""
+    """A connection and its channels, in one: it confirms what is published, unless that or opening has an *error*."""
 
     where = WHERE
 
-    def __init__(self) -> None:
+    def __init__(self, *, error: Exception | None = None, unopened: Exception | None = None) -> None:
+        self._error, self._unopened = error, unopened
         self.published: list[bytes] = []
         self.confirmations: dict[int, object] = {}
         self.is_closed = False
@@ -33,12 +34,16 @@ class Line:
         self.ends: list[str] = []
 
     async def channel(self, **_: Any) -> Line:
+        if self._unopened is not None:
+            raise self._unopened
         return self
 
     async def get_underlay_channel(self) -> Line:
         return self
 
     async def basic_publish(self, body: bytes, **_: Any) -> None:
+        if self._error is not None:
+            raise self._error
         self.published.append(body)
 
     def abort(self) -> None:
@@ -101,3 +106,63 @@ async def test_a_connect_that_succeeds_after_the_close_is_ended_and_publishes_no
     assert line.ends == ["abort", "end"]
     assert line.published == []
     assert len(broker.connects) == 1
+
+
+async def test_letters_of_one_round_share_a_connect_that_fails(broker: Broker) -> None:
+    post = publisher()
+    publishing = asyncio.ensure_future(post.publish(letters(20)))
+    await settle()
+    broker.connects[0].set_exception(SourceRefused("the login was refused"))
+    await settle()
+    assert len(broker.connects) == 1
+    assert told(await publishing) == ["the login was refused"] * 20
+
+
+async def test_letters_that_lose_their_connection_share_the_next_one(broker: Broker) -> None:
+    post, lost = publisher(), Line(error=ConnectionResetError())
+    publishing = asyncio.ensure_future(post.publish(letters(20)))
+    await settle()
+    broker.connects[0].set_result(lost)
+    await settle()
+    broker.connects[1].set_exception(ProducerError("nobody is there"))
+    await settle()
+    assert len(broker.connects) == 2
+    assert told(await publishing) == ["nobody is there"] * 20
+
+
+async def test_a_channel_that_does_not_open_is_tried_once_more_for_all_letters(broker: Broker) -> None:
+    post = publisher()
+    publishing = asyncio.ensure_future(post.publish(letters(20)))
+    for attempt in range(2):
+        await settle()
+        broker.connects[attempt].set_result(Line(unopened=ConnectionResetError()))
+    await settle()
+    assert len(broker.connects) == 2
+    sentence = f"the connection to {WHERE} broke while it was set up (ConnectionResetError)"
+    assert told(await publishing) == [sentence] * 20
+
+
+async def test_the_next_round_connects_again(broker: Broker) -> None:
+    post = publisher()
+    for attempt in range(2):
+        publishing = asyncio.ensure_future(post.publish(letters(1)))
+        await settle()
+        broker.connects[attempt].set_exception(ProducerError("nobody is there"))
+        assert told(await publishing) == ["nobody is there"]
+    publishing = asyncio.ensure_future(post.publish(letters(1)))
+    await settle()
+    broker.connects[2].set_result(Line())
+    assert await publishing == [None]
+    await post.close()
+
+
+async def test_whoever_waits_for_a_connect_that_is_cancelled_connects(broker: Broker) -> None:
+    post = publisher()
+    first, second = (asyncio.ensure_future(post.publish(letters(1))) for _ in range(2))
+    await settle()
+    first.cancel()
+    await settle()
+    broker.connects[1].set_result(Line())
+    assert await second == [None]
+    assert first.cancelled()
+    await post.close()

@@ -59,6 +59,9 @@ class Publisher:
         self._clock = clock
         self._link: _Link | None = None
         self._connecting = asyncio.Lock()
+        #: Why the last connect failed, and how many have: whoever waited for it has its outcome, too.
+        self._failure: ProducerError | None = None
+        self._failures = 0
         self._is_closed = False
 
     async def publish(self, letters: Sequence[Letter]) -> list[ProducerError | None]:
@@ -185,31 +188,43 @@ class Publisher:
         raise Away(f"a message for queue {letter.queue!r} may not have arrived: {self._loss(error, where)}")
 
     async def _connected(self) -> _Link:
+        failures = self._failures
         async with self._connecting:
             self._refuse_if_closed()
             if self._link is not None and not self._link.channel.is_closed:
                 return self._link
+            if self._failure is not None and self._failures != failures:
+                # One after the other, a hundred letters would wait a hundred times, or have the user locked out.
+                # Without the frames of those before, each of which holds its letter.
+                raise self._failure.with_traceback(None)
             if self._link is not None:
                 await self._drop(self._link)
-            connection = await connect(self._options, self._name)
-            where = connection.where
-            opened = False
             try:
-                with troubles.translated(lambda error: Away(str(troubles.of_open(error, self._options, where)))):
-                    async with asyncio.timeout(self._options.connect_timeout):
-                        channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
-                        underlay = cast("Channel", await channel.get_underlay_channel())
-                # Closed meanwhile: nobody would ever end it.
-                self._refuse_if_closed()
-                opened = True
-            except TimeoutError as error:
-                raise Away(str(troubles.of_open(error, self._options, where))) from None
-            finally:
-                if not opened:
-                    connection.abort()
-                    await connection.end()
-            self._link = _Link(connection, underlay, {}, {})
+                self._link = await self._open()
+            except ProducerError as failure:
+                self._failure, self._failures = failure, self._failures + 1
+                raise
             return self._link
+
+    async def _open(self) -> _Link:
+        connection = await connect(self._options, self._name)
+        where = connection.where
+        opened = False
+        try:
+            with troubles.translated(lambda error: Away(str(troubles.of_open(error, self._options, where)))):
+                async with asyncio.timeout(self._options.connect_timeout):
+                    channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+                    underlay = cast("Channel", await channel.get_underlay_channel())
+            # Closed meanwhile: nobody would ever end it.
+            self._refuse_if_closed()
+            opened = True
+        except TimeoutError as error:
+            raise Away(str(troubles.of_open(error, self._options, where))) from None
+        finally:
+            if not opened:
+                connection.abort()
+                await connection.end()
+        return _Link(connection, underlay, {}, {})
 
     def _refuse_if_closed(self) -> None:
         if self._is_closed:
