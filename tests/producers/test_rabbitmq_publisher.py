@@ -12,7 +12,7 @@ from broadway_py.errors import ProducerError, SourceRefused
 from broadway_py.producers.rabbitmq import publisher as module
 from broadway_py.producers.rabbitmq.letters import Letter
 from broadway_py.producers.rabbitmq.options import RabbitMQOptions
-from broadway_py.producers.rabbitmq.publisher import Publisher
+from broadway_py.producers.rabbitmq.publisher import Away, Publisher
 from broadway_py.testing import FakeClock, settle
 
 URL = "amqp://guest:guest@broker/"
@@ -30,6 +30,11 @@ class Line:
         self.published: list[bytes] = []
         self.confirmations: dict[int, object] = {}
         self.is_closed = False
+        self.blocked = False
+        #: Rises each time that somebody looks whether it is blocked.
+        self.looks = asyncio.Semaphore(0)
+        #: Each declaration of a queue takes until its future is done.
+        self.declarations: list[asyncio.Future[None]] = []
         #: How it ended: with "abort", "end", or one after the other.
         self.ends: list[str] = []
 
@@ -45,6 +50,17 @@ class Line:
         if self._error is not None:
             raise self._error
         self.published.append(body)
+
+    async def declare_queue(self, *_: object, **__: object) -> None:
+        self.declarations.append(asyncio.get_running_loop().create_future())
+        await self.declarations[-1]
+
+    async def close(self) -> None:
+        pass
+
+    async def is_blocked(self) -> bool:
+        self.looks.release()
+        return self.blocked
 
     def abort(self) -> None:
         self.ends.append("abort")
@@ -72,8 +88,18 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
     return made
 
 
-def publisher(**settings: Any) -> Publisher:
-    return Publisher(RabbitMQOptions(queue="work", url=URL, **settings), "test.publisher", FakeClock())
+def publisher(clock: FakeClock | None = None, **settings: Any) -> Publisher:
+    return Publisher(RabbitMQOptions(queue="work", url=URL, **settings), "test.publisher", clock or FakeClock())
+
+
+async def declaring(post: Publisher, broker: Broker, line: Line) -> asyncio.Task[float]:
+    """A declaration that waits for its answer."""
+    task = asyncio.ensure_future(post.declare("work.retry.125", {}))
+    await settle()
+    broker.connects[0].set_result(line)
+    await settle()
+    assert len(line.declarations) == 1
+    return task
 
 
 def letters(count: int) -> list[Letter]:
@@ -82,6 +108,13 @@ def letters(count: int) -> list[Letter]:
 
 def told(reasons: list[ProducerError | None]) -> list[str | None]:
     return [None if reason is None else str(reason) for reason in reasons]
+
+
+async def look(line: Line, task: asyncio.Task[float]) -> None:
+    """Wait until somebody looks whether *line* is blocked; *task* is not to end before."""
+    looking = asyncio.ensure_future(line.looks.acquire())
+    await asyncio.wait({looking, task}, return_when=asyncio.FIRST_COMPLETED)
+    assert not task.done()
 
 
 async def test_letters_are_published_on_one_connection(broker: Broker) -> None:
@@ -165,4 +198,53 @@ async def test_whoever_waits_for_a_connect_that_is_cancelled_connects(broker: Br
     broker.connects[1].set_result(Line())
     assert await second == [None]
     assert first.cancelled()
+    await post.close()
+
+
+async def test_a_declaration_waits_while_the_broker_takes_nothing(broker: Broker) -> None:
+    clock, line = FakeClock(), Line()
+    post, line.blocked = publisher(clock, connect_timeout=0.01), True
+    task = await declaring(post, broker, line)
+    await look(line, task)
+    await clock.advance(300.0)
+    for _ in range(2):
+        await look(line, task)
+    line.blocked = False
+    line.declarations[0].set_result(None)
+    # Until the last look it was not declared: its time runs from there.
+    assert await task == clock.monotonic()
+    assert line.ends == []
+    assert await post.declare("work.retry.125", {}) == clock.monotonic()
+    assert len(line.declarations) == 1
+    await post.close()
+
+
+async def test_a_declaration_without_an_answer_ends_the_connection(broker: Broker) -> None:
+    post, line = publisher(connect_timeout=0.01), Line()
+    with pytest.raises(Away) as away:
+        await (await declaring(post, broker, line))
+    assert str(away.value) == f"RabbitMQ at {WHERE} did not answer when queue 'work.retry.125' was declared"
+    assert line.declarations[0].cancelled()
+    assert line.ends == ["end"]
+
+
+async def test_a_declaration_does_not_wait_on_a_connection_that_died_while_it_was_blocked(broker: Broker) -> None:
+    post, line = publisher(connect_timeout=0.01), Line()
+    line.blocked = True
+    task = await declaring(post, broker, line)
+    await look(line, task)
+    line.is_closed = True
+    with pytest.raises(Away) as away:
+        await task
+    assert str(away.value) == f"RabbitMQ at {WHERE} did not answer when queue 'work.retry.125' was declared"
+
+
+async def test_a_declaration_that_is_cancelled_leaves_nothing_running(broker: Broker) -> None:
+    post, line = publisher(), Line()
+    task = await declaring(post, broker, line)
+    task.cancel()
+    await asyncio.wait({task})
+    assert task.cancelled()
+    assert line.declarations[0].cancelled()
+    assert line.ends == []
     await post.close()

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
-from aio_pika.abc import AbstractChannel
 from aiormq import Channel
 from aiormq.exceptions import ChannelClosed, DeliveryError, PublishError
 
@@ -84,6 +83,8 @@ class Publisher:
     async def declare(self, queue: str, arguments: Mapping[str, Any]) -> float:
         """See that *queue* exists, unless that was done a short while ago; when it was (monotonic).
 
+        While the broker takes nothing this waits, until :meth:`close`.
+
         Raises:
             ProducerError: the broker refused, with its words; or it is away.
         """
@@ -93,27 +94,49 @@ class Publisher:
         if declared_at is not None and now - declared_at < DECLARED_AGAIN_S:
             return declared_at
         where = link.connection.where
+        declaring = asyncio.ensure_future(self._declare_on(link, queue, arguments, where))
         try:
-            with troubles.translated(lambda error: Away(f"cannot declare queue {queue!r}: {self._loss(error, where)}")):
-                async with asyncio.timeout(self._options.connect_timeout):
-                    # A refusal closes the channel, and publishing must not suffer from it.
-                    channel = await link.connection.channel(publisher_confirms=False)
-                    await self._declare_on(channel, queue, arguments, where)
-                    await channel.close()
+            while not declaring.done():
+                # Also after a while in which the broker took nothing: until now it was not declared.
+                now = self._clock.monotonic()
+                if await self._overdue(link, declaring, self._options.connect_timeout):
+                    raise TimeoutError
+            await declaring
         except TimeoutError:
             await self._drop(link)
             raise Away(f"RabbitMQ at {where} did not answer when queue {queue!r} was declared") from None
         except Away:
             await self._drop(link)
             raise
+        finally:
+            await self._leave(declaring)
         link.declared[queue] = now
         return now
 
-    async def _declare_on(self, channel: AbstractChannel, queue: str, arguments: Mapping[str, Any], where: str) -> None:
-        try:
-            await channel.declare_queue(queue, durable=True, arguments=dict(arguments))
-        except ChannelClosed as refused:
-            raise troubles.of_own_queue(refused, queue, where) from refused
+    async def _declare_on(self, link: _Link, queue: str, arguments: Mapping[str, Any], where: str) -> None:
+        with troubles.translated(lambda error: Away(f"cannot declare queue {queue!r}: {self._loss(error, where)}")):
+            # A refusal closes the channel, and publishing must not suffer from it.
+            channel = await link.connection.channel(publisher_confirms=False)
+            try:
+                await channel.declare_queue(queue, durable=True, arguments=dict(arguments))
+            except ChannelClosed as refused:
+                raise troubles.of_own_queue(refused, queue, where) from refused
+            await channel.close()
+
+    async def _overdue(self, link: _Link, task: asyncio.Task[None], timeout: float) -> bool:
+        """Wait for *task*; whether it takes longer than *timeout*, and not because the broker takes nothing."""
+        await asyncio.wait({task}, timeout=timeout)
+        # On a connection that died nobody says any more that the broker takes messages again.
+        return not task.done() and (link.channel.is_closed or not await link.connection.is_blocked())
+
+    async def _leave(self, task: asyncio.Task[None]) -> None:
+        """See that *task* has ended. Whoever gave it up has said why."""
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+        if not task.cancelled():
+            # Its own error would end in the log as one that nobody looked at.
+            task.exception()
 
     def _loss(self, error: BaseException | None, where: str) -> ProducerError:
         return troubles.of_loss(error, self._options, where)
@@ -142,29 +165,22 @@ class Publisher:
         own = letter.properties.message_id
         while own and (other := link.flying.get(own)) is not None:
             await asyncio.wait({other})
-        sending = asyncio.ensure_future(
-            link.channel.basic_publish(
-                letter.body, routing_key=letter.queue, properties=letter.properties, mandatory=True
-            )
+        publishing = link.channel.basic_publish(
+            letter.body, routing_key=letter.queue, properties=letter.properties, mandatory=True
         )
+        sending = cast("asyncio.Task[None]", asyncio.ensure_future(publishing))
         if own:
-            link.flying[own] = cast("asyncio.Task[None]", sending)
+            link.flying[own] = sending
             sending.add_done_callback(lambda _: link.flying.pop(own, None))
         try:
-            await self._confirmed(link, letter, cast("asyncio.Task[None]", sending))
+            await self._confirmed(link, letter, sending)
         finally:
-            if not sending.done():
-                sending.cancel()
-                await asyncio.wait({sending})
-            if not sending.cancelled():
-                # Whoever gave it up has said why; its own error would end in the log as one that nobody looked at.
-                sending.exception()
+            await self._leave(sending)
 
     async def _confirmed(self, link: _Link, letter: Letter, sending: asyncio.Task[None]) -> None:
         where, timeout = link.connection.where, self._options.publish_timeout
         while not sending.done():
-            await asyncio.wait({sending}, timeout=timeout)
-            if not sending.done() and not await link.connection.is_blocked():
+            if await self._overdue(link, sending, timeout):
                 await self._drop(link)
                 raise Away(f"RabbitMQ at {where} did not confirm a message for queue {letter.queue!r} in {timeout:g} s")
         if sending.cancelled():
