@@ -16,7 +16,7 @@ from aiormq.exceptions import (
 
 from broadway_py.errors import ProducerError, SourceRefused
 from broadway_py.producers.rabbitmq.options import RabbitMQOptions
-from broadway_py.producers.rabbitmq.troubles import of_loss, of_open
+from broadway_py.producers.rabbitmq.troubles import of_loss, of_open, translated
 
 OPTIONS = RabbitMQOptions(queue="work", url="amqps://user:canary@mq/shop")
 WHERE = "amqps://***@mq:5671/shop"
@@ -112,6 +112,7 @@ def alert(reason: str) -> ssl.SSLError:
             ),
         ),
         (asyncio.CancelledError(), f"the connection to {WHERE} broke while it was set up (CancelledError)"),
+        (Exception(), f"{WHERE} hung up while the connection was set up"),
     ],
 )
 def test_why_connecting_failed(error: BaseException, sentence: str) -> None:
@@ -139,3 +140,22 @@ def test_a_broker_without_our_way_to_log_in_is_a_refusal() -> None:
 )
 def test_why_a_working_connection_went(error: BaseException | None, silent: bool, sentence: str) -> None:
     assert str(of_loss(error, OPTIONS, silent=silent)) == sentence
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionResetError(), ChannelClosed(None, None), StopAsyncIteration(), Exception()]
+)
+def test_what_the_library_raises_is_translated(error: Exception) -> None:
+    with (
+        pytest.raises(ProducerError, match=r"^it is away$") as translation,
+        translated(lambda _: ProducerError("it is away")),
+    ):
+        raise error
+    assert translation.value.__cause__ is error
+
+
+@pytest.mark.parametrize("error", [TimeoutError(), KeyError("work"), ProducerError("the queue is full")])
+def test_what_it_does_not_raise_passes(error: Exception) -> None:
+    with pytest.raises(type(error)) as passed, translated(lambda _: ProducerError("it is away")):
+        raise error
+    assert passed.value is error

@@ -71,7 +71,9 @@ class Connection(aio_pika.Connection):
         try:
             async with asyncio.timeout(_CLOSE_TIMEOUT):
                 await self.close()
-        except (TimeoutError, *troubles.LIBRARY_ERRORS) as error:
+        except Exception as error:
+            if not troubles.is_of_library(error):
+                raise
             log.debug("connection dropped without a farewell", error=type(error).__name__)
         finally:
             self.abort()
@@ -120,7 +122,9 @@ async def _connect_to(target: Target, options: RabbitMQOptions, name: str, *, cu
             raise
         # A connection that dies cancels what waits on it.
         raise troubles.of_open(error, options, target.where) from None
-    except (TimeoutError, *troubles.LIBRARY_ERRORS) as error:
+    except Exception as error:
+        if not troubles.is_of_library(error):
+            raise
         raise troubles.of_open(error, options, target.where) from error
     finally:
         if not connected:

@@ -198,7 +198,7 @@ class Publisher:
                 )
             case TimeoutError() | ConnectionError():
                 pass
-            case _ if not isinstance(error, troubles.LIBRARY_ERRORS):
+            case _ if not troubles.is_of_library(error):
                 raise error
         await self._drop(link)
         raise Away(f"a message for queue {letter.queue!r} may not have arrived: {self._loss(error, where)}")

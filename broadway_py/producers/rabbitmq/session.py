@@ -179,21 +179,9 @@ class Session:
 
     @contextlib.contextmanager
     def _translated(self, sentence: Callable[[BaseException, RabbitMQOptions, str], ProducerError]) -> Iterator[None]:
-        """Library errors become a ProducerError, and so does a cancellation that nobody asked for.
-
-        When a connection dies, aiormq cancels its own tasks, and whoever awaits one of them sees a CancelledError.
-        """
-        try:
+        """As :func:`troubles.translated`, for our broker."""
+        with troubles.translated(lambda error: sentence(error, self._options, self._where)):
             yield
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            raise sentence(error, self._options, self._where) from None
-        except TimeoutError:
-            raise
-        except troubles.LIBRARY_ERRORS as error:
-            raise sentence(error, self._options, self._where) from error
 
     # --- what the client library tells us; called from its tasks, so they only take note ---------------------------
 

@@ -91,7 +91,9 @@ class QueuedSettlements:
             frames = [_FRAMES[said.method](said) for said in self._ledger.take()]
             try:
                 await self._write(frames)
-            except troubles.LIBRARY_ERRORS:
+            except Exception as error:
+                if not troubles.is_of_library(error):
+                    raise
                 return  # the channel's end is reported to the session, which also ends the turns
             if self._writing is not None and not self._writing.done():
                 self._writing.set_result(None)

@@ -27,10 +27,19 @@ from aiormq.exceptions import (
 from broadway_py.errors import ProducerError, SourceRefused
 from broadway_py.producers.rabbitmq.options import RabbitMQOptions
 
-__all__ = ["LIBRARY_ERRORS", "of_after_connect", "of_loss", "of_open", "of_own_queue", "translated"]
+__all__ = ["is_of_library", "of_after_connect", "of_loss", "of_open", "of_own_queue", "translated"]
 
-#: Everything that aio-pika and aiormq raise for what happens at the broker or on the way to it.
-LIBRARY_ERRORS: Final = CONNECTION_EXCEPTIONS
+#: What aio-pika and aiormq raise by a name for what happens at the broker or on the way to it.
+_LIBRARY_ERRORS: Final = CONNECTION_EXCEPTIONS
+
+
+def is_of_library(error: BaseException) -> bool:
+    """Whether the client library raises *error* for what happens at the broker or on the way to it.
+
+    That includes an ``Exception`` of no class of its own. When the broker's last bytes and the end of the stream come
+    together, aiormq's reader ends without an error, and whoever waits on the connection is told by such a one.
+    """
+    return isinstance(error, _LIBRARY_ERRORS) or type(error) is Exception
 
 
 def of_open(error: BaseException, options: RabbitMQOptions, where: str | None = None) -> ProducerError:
@@ -50,6 +59,8 @@ def of_open(error: BaseException, options: RabbitMQOptions, where: str | None = 
         return ProducerError(f"cannot reach {where}: {reason}; check host and port, and whether the broker runs")
     if isinstance(error, ConnectionClosed):
         return ProducerError(f"RabbitMQ at {where} ended the connection while it was set up: {_said(error)}")
+    if type(error) is Exception:
+        return ProducerError(f"{where} hung up while the connection was set up")
     return ProducerError(f"the connection to {where} broke while it was set up ({type(error).__name__})")
 
 
@@ -131,7 +142,9 @@ def translated(sentence: Callable[[BaseException], ProducerError]) -> Iterator[N
         raise sentence(error) from None
     except TimeoutError:
         raise
-    except LIBRARY_ERRORS as error:
+    except Exception as error:
+        if not is_of_library(error):
+            raise
         raise sentence(error) from error
 
 
