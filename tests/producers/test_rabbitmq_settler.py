@@ -44,8 +44,12 @@ class Shelf:
     def __init__(self, *refused: int) -> None:
         self._refused = refused
         self.asked: list[int] = []
+        #: What breaks it.
+        self.defect: Exception | None = None
 
     async def bury(self, failed: Sequence[Message[Any]]) -> list[ProducerError | None]:
+        if self.defect is not None:
+            raise self.defect
         tags = [message.acknowledgement.data.tag for message in failed]
         self.asked += tags
         return [FULL if tag in self._refused else None for tag in tags]
@@ -102,3 +106,17 @@ async def test_when_the_channel_goes_meanwhile_nobody_knows_of_any() -> None:
     )
     assert lost.value.unsettled == [desk.messages[0], desk.messages[2], desk.messages[1]]
     assert desk.unsafe == [FULL]
+
+
+@pytest.mark.parametrize("defect", [KeyError("canary"), Exception("canary")])
+async def test_when_putting_away_breaks_none_is_settled_and_the_deliveries_stop(defect: Exception) -> None:
+    desk = Desk()
+    desk.shelf.defect = defect
+    with pytest.raises(SettleError) as lost:
+        await desk.settler.dead_letter(None, desk.messages)
+    sentence = f"putting them away raised {type(defect).__name__}"
+    assert str(lost.value) == f"3 of 3 failed messages were not put away, and stay with the broker: {sentence}"
+    assert lost.value.unsettled == desk.messages
+    assert desk.writer.written == []
+    assert [str(reason) for reason in desk.unsafe] == [sentence]
+    assert desk.unsafe[0].__cause__ is defect

@@ -134,7 +134,7 @@ class Settler(Acknowledger):
         if self._gone is not None:
             # The broker has them again: to publish them, too, would double them.
             await self._finish(messages, [])
-        reasons = await put(what)
+        reasons = await _reasons(put, what)
         safe = [message for message, reason in zip(messages, reasons, strict=True) if reason is None]
         unsettled: list[Message[Any]] = []
         problems: list[str] = []
@@ -156,7 +156,7 @@ class Settler(Acknowledger):
                 f"{reason}"
             )
         if unsettled:
-            raise SettleError("; ".join(problems), unsettled=unsettled)
+            raise SettleError("; ".join(problems), unsettled=unsettled) from reason
 
     def _note_successes(self, receipts: Sequence[Receipt]) -> list[bool]:
         tags = [receipt.tag for receipt in receipts if receipt.on_success == "ack"]
@@ -187,6 +187,19 @@ class Settler(Acknowledger):
         if self._gone is not None:
             raise self._gone
         await self._settlements.told()
+
+
+async def _reasons(
+    put: Callable[[Sequence[T]], Awaitable[list[ProducerError | None]]], what: Sequence[T]
+) -> list[ProducerError | None]:
+    """Why each of *what* may not have been put away; nobody knows of any when *put* itself breaks."""
+    try:
+        return await put(what)
+    except Exception as error:  # noqa: BLE001  # a defect, but the messages must not stay in hand until a restart
+        # Its text is not quoted, for nobody knows what it holds.
+        defect = ProducerError(f"putting them away raised {type(error).__name__}")
+        defect.__cause__ = error
+        return [defect] * len(what)
 
 
 def _receipts(messages: Sequence[Message[Any]]) -> list[Receipt]:
