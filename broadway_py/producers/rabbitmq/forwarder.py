@@ -105,7 +105,8 @@ class Forwarder:
                     await declare(queue, self._options.dead_letter_arguments)
         for queue, arguments in list(self._troubled.queues.items()):
             await declare(queue, arguments)
-            del self._troubled.queues[queue]
+            # Another copy may have looked at it meanwhile.
+            self._troubled.queues.pop(queue, None)
 
     async def retry(self, failed: Sequence[tuple[Message[Any], float]]) -> list[ProducerError | None]:
         """Have each delivered again to its queue after so many seconds; for each, why that is not sure, or None."""
