@@ -157,3 +157,18 @@ async def test_finishing_writes_what_is_noted_and_waits_a_while_for_the_socket()
     writer.is_full = True
     await settlements.finish(0.01)
     assert writer.writes == [encode(7, [Settlement("ack", 1)])]
+
+
+async def test_who_waits_for_the_socket_is_told_when_we_drop_the_connection_ourselves() -> None:
+    ledger = ledger_of(1)
+    settlements, writer = desk(ledger)
+    writer.is_full = True
+    ledger.ack(1)
+    told = asyncio.ensure_future(settlements.told())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    settlements.stop(ProducerError("the connection was closed"))
+    # After an abort of our own, asyncio's drain() returns as if all had been taken.
+    writer.room.set()
+    with pytest.raises(ProducerError, match=r"^the connection was closed$"):
+        await told

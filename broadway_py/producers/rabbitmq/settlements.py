@@ -181,6 +181,9 @@ class DirectSettlements:
             await self._writer.drain()
         except OSError:
             raise self._gone or ProducerError(f"the connection to {self._where} was cut") from None
+        if self._gone is not None:
+            # Nor does asyncio say a word when it was us who dropped the connection.
+            raise self._gone
 
     def stop(self, reason: ProducerError) -> None:
         """As the protocol says."""
