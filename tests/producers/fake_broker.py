@@ -42,7 +42,7 @@ class Peer:
 
     async def serve(self) -> None:
         await self._reader.readexactly(8)
-        features = {"publisher_confirms": True, "basic.nack": True, "consumer_cancel_notify": True}
+        features: dict[str, Any] = {"publisher_confirms": True, "basic.nack": True, "consumer_cancel_notify": True}
         self.say(method(commands.Connection.Start(0, 9, {"capabilities": features}, "PLAIN", "en_US"), 0))
         while True:
             head = await self._reader.readexactly(7)
@@ -58,7 +58,7 @@ class Peer:
     def _answer(self, word: Any, channel: int) -> None:
         match word:
             case commands.Connection.StartOk():
-                self.name = word.client_properties["connection_name"]
+                self.name = str(word.client_properties["connection_name"])
                 self.say(method(commands.Connection.Tune(2047, 131072, 60), 0))
             case commands.Connection.Open():
                 self.say(method(commands.Connection.OpenOk(), 0))

@@ -228,11 +228,17 @@ class RabbitMQProducer(Producer):
         self._session.change_prefetch(count)
 
     async def close(self) -> None:
-        """Write the last settlements and close the connections, in a few seconds at most."""
-        if self._publisher is not None:
-            await self._publisher.close()
-        if self._session is not None:
-            await self._session.close()
+        """Write the last settlements and close the connections, in a few seconds at most; at once when cancelled."""
+        is_in_time = False
+        try:
+            if self._publisher is not None:
+                await self._publisher.close()
+            is_in_time = True
+        finally:
+            if self._session is not None:
+                if not is_in_time:
+                    self._session.abort()
+                await self._session.close()
 
     def _opened(self) -> Session:
         if self._session is None:

@@ -353,19 +353,41 @@ class Session:
     # --- ending ---------------------------------------------------------------------------------------------------
 
     async def close(self) -> None:
-        """Write what is settled, then close. Takes a few seconds at most, and raises nothing."""
+        """Write what is settled, then close. Takes a few seconds at most, and raises nothing.
+
+        When this is cancelled the connection is dropped: it must not outlive us, with messages in its hands.
+        """
         self._reporting = False
-        if self._settler is not None:
-            await self._settler.finish(_FLUSH_TIMEOUT)
-        self._stop(ProducerError(f"the connection to {self._where} was closed"))
-        for aside in self._asides:
-            aside.cancel()
+        is_in_time = False
+        try:
+            if self._settler is not None:
+                await self._settler.finish(_FLUSH_TIMEOUT)
+            await self._end_settling()
+            is_in_time = True
+        finally:
+            if not is_in_time:
+                self.abort()
+                self._call_off()
+            if self._connection is not None:
+                await self._connection.end()
+
+    def abort(self) -> None:
+        """Drop the connection without a farewell; :meth:`close` is still to be called."""
+        self._reporting = False
+        if self._connection is not None:
+            self._connection.abort()
+
+    async def _end_settling(self) -> None:
+        self._call_off()
         if self._asides:
             await asyncio.wait(self._asides, timeout=_FLUSH_TIMEOUT)
         if self._settler is not None:
             await self._settler.ended()
-        if self._connection is not None:
-            await self._connection.end()
+
+    def _call_off(self) -> None:
+        self._stop(ProducerError(f"the connection to {self._where} was closed"))
+        for aside in self._asides:
+            aside.cancel()
 
 
 def _bytes_of(deliveries: Sequence[_Waiting]) -> int:

@@ -1,0 +1,60 @@
+"""A close that is cancelled, as by the deadline of a stop, leaves no connection behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from pamqp import commands
+
+from broadway_py.producers.rabbitmq import RabbitMQProducer
+from broadway_py.testing import settle
+from tests.producers.fake_broker import FakeBroker, Peer
+from tests.support.eventually import eventually
+
+pytestmark = pytest.mark.faults
+
+
+@asynccontextmanager
+async def opened_copy() -> AsyncIterator[tuple[FakeBroker, Any]]:
+    """A copy that has both its connections, to a broker that does not answer a farewell."""
+
+    async def answer(peer: Peer, name: str, channel: int, word: Any) -> bool:
+        return isinstance(word, commands.Connection.Close | commands.Channel.Close)
+
+    async with FakeBroker.at_work(answer) as broker:
+        copy: Any = RabbitMQProducer("work", broker.url).copy(index=0, capacity=5, pipeline="ours", lost=print)
+        await copy.open()
+        await copy._publisher._connected()
+        assert {peer.name for peer in broker.peers} == {"ours.rabbitmq.0", "ours.rabbitmq.0.publisher"}
+        yield broker, copy
+
+
+async def never(*_: object) -> None:
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("slow", ["publisher", "settlements", "asides"])
+async def test_a_close_that_is_cancelled_drops_the_connections(slow: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened_copy() as (broker, copy):
+        session = copy._session
+        if slow == "settlements":
+            monkeypatch.setattr(session._settler, "finish", never)
+        elif slow == "asides":
+            monkeypatch.setattr(session._settler, "ended", never)
+        if slow != "publisher":
+            monkeypatch.setattr(copy._publisher, "close", copy._publisher._link.connection.end)
+            copy._publisher._link.connection.abort()
+        closing = asyncio.create_task(copy.close())
+        await eventually(lambda: slow == "publisher" or len(broker.peers) == 1, what="the publisher has gone")
+        await settle()
+        assert not closing.done()
+        closing.cancel()
+        async with asyncio.timeout(2):
+            await asyncio.wait({closing})
+        assert closing.cancelled()
+        await eventually(lambda: not broker.peers, what="both connections are gone")
+        assert session.trouble is not None
