@@ -324,6 +324,52 @@ async def test_while_the_broker_takes_no_messages_retries_wait_and_a_stop_does_n
     assert letters.unacked == 0
 
 
+async def until_publisher_blocked(rabbitmq: RabbitMQ) -> None:
+    states = f"[S || P <- {rabbitmq._pids()}, [{{state, S}}] <- [rabbit_networking:connection_info(P, [state])]]"
+
+    async def blocked() -> bool:
+        return "blocked" in await rabbitmq._ask(states)
+
+    await eventually(blocked, what="the broker has stopped reading from what publishes")
+
+
+async def test_while_the_broker_takes_no_messages_a_queue_for_retries_is_waited_for(rabbitmq: RabbitMQ) -> None:
+    assert rabbitmq.node is not None
+    blocked = asyncio.Event()
+
+    class Alarming(Failing):
+        async def handle_message(self, message: Message[bytes]) -> None:
+            if message.data == b"one":
+                raise Reject("never")
+            await blocked.wait()
+            await super().handle_message(message)
+
+    await rabbitmq.declare()
+    await rabbitmq.publish([b"one", b"two"])
+    pipeline = Alarming(
+        producer=source(rabbitmq, connect_timeout=0.5, publish_timeout=0.5),
+        context=lambda message: message.fail("no") if message.attempt == 1 else None,
+    )
+    await asyncio.to_thread(rabbitmq.node.ask, "vm_memory_monitor:set_vm_memory_high_watermark(0.0000001)")
+    try:
+        async with at_work(pipeline, rabbitmq):
+            await until_publisher_blocked(rabbitmq)
+            blocked.set()
+            await eventually(lambda: pipeline.attempts[b"two"] == [1], what="it has failed")
+            # Longer than the time for an answer: it does not run while the broker takes nothing.
+            await asyncio.sleep(1.5)  # nothing tells that something goes on not happening
+            assert pipeline.stats().trouble is None
+            assert outcomes(pipeline) == {}
+            await asyncio.to_thread(rabbitmq.node.ask, "vm_memory_monitor:set_vm_memory_high_watermark(0.4)")
+            await eventually(
+                lambda: outcomes(pipeline) == {"dead_lettered": 1, "retried": 1, "acked": 1}, what="all went on"
+            )
+            assert pipeline.stats().producers[0].connections_lost == 0
+    finally:
+        await asyncio.to_thread(rabbitmq.node.ask, "vm_memory_monitor:set_vm_memory_high_watermark(0.4)")
+    assert pipeline.attempts[b"two"] == [1, 2]
+
+
 async def test_killed_between_confirm_and_ack_it_loses_nothing(rabbitmq: RabbitMQ) -> None:
     await rabbitmq.declare()
     await rabbitmq.publish([b"one"])
