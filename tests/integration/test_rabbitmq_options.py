@@ -232,7 +232,8 @@ async def test_a_smaller_prefetch_gives_back_the_surplus_and_loses_nothing(rabbi
             rest = await take(copy, min(20, 100 - len(messages)))
         await settle(rest)
         await rabbitmq.until(ready=0, unacked=0)
-        assert sorted(data([*messages, *rest])) == bodies
+        # What was given back comes again before what is newer.
+        assert data([*messages, *rest]) == bodies
 
 
 async def test_a_larger_prefetch_counts_at_once(rabbitmq: RabbitMQ) -> None:

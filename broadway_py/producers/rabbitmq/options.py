@@ -354,6 +354,18 @@ class RabbitMQOptions(Options):
         return count
 
     @property
+    def allows_another_consumer(self) -> bool:
+        """Whether another consumer may take the place of one: an exclusive or single active one would lose it."""
+        wanted = self.consume_options
+        is_single = self.declare == "active" and bool(self.declare_options.arguments.get("x-single-active-consumer"))
+        return not wanted.exclusive and wanted.consumer_tag is None and not is_single
+
+    @property
+    def goes_with_its_consumer(self) -> bool:
+        """Whether the broker deletes the queue when it has no consumer, as far as we know."""
+        return self.declare == "active" and self.declare_options.auto_delete
+
+    @property
     def backoff(self) -> tuple[float, float]:
         """Seconds: the first wait between two connects, and what they grow to."""
         low, most = self.backoff_min, self.backoff_max

@@ -67,6 +67,8 @@ class Session:
     ) -> None:
         self._options = options
         self._prefetch = prefetch
+        # What the channel was last told, and what the consumers at work began with: changes may overtake each other.
+        self._asked = self._consumed_with = prefetch
         self._lost = lost
         self._overrun = overrun
         self._forwarder = forwarder
@@ -112,7 +114,9 @@ class Session:
                 with self._translated(troubles.of_open):
                     await self._open_channel(name)
                     await self._prepare_queues()
-                    await self._consume()
+                    async with self._consuming:
+                        # The first bodies may already ask for another prefetch.
+                        await self._consume()
         except TimeoutError as error:
             raise troubles.of_open(error, self._options, self._where) from None
         if self.trouble is not None:
@@ -141,12 +145,13 @@ class Session:
 
     async def _prepare_queues(self) -> None:
         topology = Topology(self._the_channel(), self._options, self._where)
-        await self._the_channel().basic_qos(prefetch_count=self._prefetch)
+        await self._ask_for(self._prefetch)
         self._queues = await topology.declare()
         await self._forwarder.prepare(self._queues, topology.declare_own, topology.look_at_own)
 
     async def _consume(self) -> None:
         wanted = self._options.consume_options
+        self._consumed_with = self._asked
         still = {waiting[4] for waiting in self._buffer}
         on_delivery = self._on_stray if self._watch(self._the_channel().number) else self._on_delivery
         self._origins = {tag: queue for tag, queue in self._origins.items() if tag in still or tag in self._consumers}
@@ -299,7 +304,8 @@ class Session:
         """Requeue these of the buffered messages, and wait until that is written."""
         if not waiting or self._settler is None:
             return
-        gone = {tag for tag, *_ in waiting}
+        # As a dict it keeps their order.
+        gone = dict.fromkeys(tag for tag, *_ in waiting)
         self._buffer = deque(one for one in self._buffer if one[0] not in gone)
         self._buffered_bytes -= _bytes_of(waiting)
         await self._settler.give_back(gone)
@@ -313,30 +319,42 @@ class Session:
                     await self._consume()
 
     def change_prefetch(self, prefetch: int) -> None:
-        """Have *prefetch* messages of each queue in advance from now on; when that is less, give back the surplus.
+        """Have *prefetch* messages of each queue in advance from now on; when that is less, give back what waits.
 
-        The broker fixes a consumer's prefetch when it begins: so one with the new prefetch begins before the old one
-        is cancelled, so that the queue never is without. Where the old one allows no other beside it (it is exclusive,
-        or has a name of its own), the new prefetch counts from the next consume on.
+        The broker fixes a consumer's prefetch when it begins, so this takes another consumer. Where the old one is
+        more than any other (it is exclusive, or the single active one, or has a name of its own), the new prefetch
+        counts from the next consume on.
         """
-        before, self._prefetch = self._prefetch, prefetch
-        self._aside(self._change_prefetch(before, prefetch), "change of prefetch")
+        self._prefetch = prefetch
+        self._aside(self._change_prefetch(prefetch), "change of prefetch")
 
-    async def _change_prefetch(self, before: int, prefetch: int) -> None:
-        wanted = self._options.consume_options
+    async def _change_prefetch(self, prefetch: int) -> None:
         async with self._consuming:
             if self.trouble is not None or prefetch != self._prefetch:
                 return  # the next change is waiting behind this one
             with contextlib.suppress(ProducerError, SettleError), self._translated(troubles.of_loss):
-                await self._the_channel().basic_qos(prefetch_count=prefetch)
-                if not self._consumers or wanted.exclusive or wanted.consumer_tag is not None:
-                    return
-                old = set(self._consumers)
-                await self._consume()
-                await self._cancel(old)
-                if prefetch < before:
-                    # The new consumer has a whole prefetch of its own besides.
-                    await self._give_back([one for one in self._buffer if one[4] in old])
+                await self._ask_for(prefetch)
+                if self._consumers and prefetch != self._consumed_with and self._options.allows_another_consumer:
+                    await self._replace_consumers(is_smaller=prefetch < self._consumed_with)
+
+    async def _replace_consumers(self, *, is_smaller: bool) -> None:
+        old = set(self._consumers)
+        if is_smaller and not self._options.goes_with_its_consumer:
+            # Beside the old ones, the new would bring newer messages before those that are given back come again.
+            await self._cancel(old)
+            await self._give_back(list(self._buffer))
+            await self._consume()
+            return
+        # The queue never is without a consumer.
+        await self._consume()
+        await self._cancel(old)
+        if is_smaller:
+            await self._give_back(list(self._buffer))
+
+    async def _ask_for(self, prefetch: int) -> None:
+        """Of the consumers that begin from now on."""
+        await self._the_channel().basic_qos(prefetch_count=prefetch)
+        self._asked = prefetch
 
     async def _bounded(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Do *work*, which may hang on a silent network, and wait for it a few seconds; :meth:`close` ends it."""
