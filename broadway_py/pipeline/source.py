@@ -355,6 +355,8 @@ class Source(Worker):
         except asyncio.CancelledError:
             self._log.warning("closing the producer took until the deadline of the stop; it was cut off")
             raise
+        except Exception as error:  # noqa: BLE001  # the other sources still have to be closed
+            self._log.warning("the producer could not end its lost copies", exception=type(error).__name__)
 
     async def set_paused(self, *, paused: bool) -> None:
         """Tell the copy; the gate is set already."""

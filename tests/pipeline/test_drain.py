@@ -664,6 +664,29 @@ async def test_a_producer_that_cannot_close_does_not_keep_the_pipeline_from_endi
     assert (said in events_logged(caplog)) is (error is None)
 
 
+@pytest.mark.parametrize("error", [RuntimeError("no"), asyncio.CancelledError()])
+async def test_a_producer_that_cannot_end_its_lost_copies_keeps_nobody_from_closing(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    closed: list[int] = []
+
+    class Fails(ManualProducer):
+        async def close(self) -> None:
+            await asyncio.sleep(0)
+            closed.append(self.index)
+
+        async def end_lost_copies(self) -> None:
+            raise error
+
+    pipeline = Quiet(producer=Fails(concurrency=2))
+    await soon(clock_and_start(pipeline))
+
+    await soon(pipeline.stop())
+
+    assert sorted(closed) == [0, 1]
+    assert events_logged(caplog).count("the producer could not end its lost copies") == 2
+
+
 async def test_a_fetch_that_ignores_draining_is_cut_off_at_the_deadline() -> None:
     class Deaf(ManualProducer):
         async def handle_demand(self, demand: int) -> Any:

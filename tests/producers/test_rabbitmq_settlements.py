@@ -13,6 +13,7 @@ from pamqp import commands, frame
 from broadway_py.errors import ProducerError
 from broadway_py.producers.rabbitmq.ledger import Settlement, TagLedger
 from broadway_py.producers.rabbitmq.settlements import DirectSettlements, encode
+from broadway_py.testing import settle as until_settled
 
 tags = st.integers(1, 2**63 - 1)
 flags = st.booleans()
@@ -165,8 +166,7 @@ async def test_who_waits_for_the_socket_is_told_when_we_drop_the_connection_ours
     writer.is_full = True
     ledger.ack(1)
     told = asyncio.ensure_future(settlements.told())
-    for _ in range(5):
-        await asyncio.sleep(0)
+    await until_settled()
     settlements.stop(ProducerError("the connection was closed"))
     # After an abort of our own, asyncio's drain() returns as if all had been taken.
     writer.room.set()
