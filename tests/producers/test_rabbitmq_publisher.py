@@ -76,7 +76,7 @@ class Broker:
     def __init__(self) -> None:
         self.connects: list[asyncio.Future[Line]] = []
 
-    async def connect(self, *_: object) -> Line:
+    async def connect(self, *_: object, **__: object) -> Line:
         self.connects.append(asyncio.get_running_loop().create_future())
         return await self.connects[-1]
 
