@@ -26,6 +26,7 @@ from broadway_py.producers.rabbitmq.address import (
     targets,
     url_of,
 )
+from broadway_py.producers.rabbitmq.arguments import Arguments, ExchangeToBind, Name, RetryArguments, length_of
 
 __all__ = [
     "AUTO_BYTES",
@@ -146,7 +147,7 @@ class DeclareOptions(Options):
     exclusive: bool = False
     #: The broker's own settings, such as ``x-queue-type: quorum``, ``x-max-priority``, ``x-single-active-consumer``
     #: or ``x-dead-letter-exchange``.
-    arguments: dict[str, Any] = Field(default_factory=dict)
+    arguments: Arguments = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _quorum_fits(self) -> Self:
@@ -161,9 +162,9 @@ class DeclareOptions(Options):
 class Binding(Options):
     """The queue gets what *exchange* routes by *routing_key*. Bound at each connect; the exchange must exist."""
 
-    exchange: str
-    routing_key: str = ""
-    arguments: dict[str, Any] = Field(default_factory=dict)
+    exchange: ExchangeToBind
+    routing_key: Name = ""
+    arguments: Arguments = Field(default_factory=dict)
     #: Which of several queues is bound. None: each of them.
     queue: str | None = None
 
@@ -174,13 +175,13 @@ class ConsumeOptions(Options):
     #: Refuse any other consumer on the queue; while another one is there, connecting fails and is tried again.
     exclusive: bool = False
     #: The consumer's name at the broker. None: made up.
-    consumer_tag: str | None = None
+    consumer_tag: Name | None = None
     #: Consumers with a higher number are served first, while they have room. None: the broker's 0.
-    priority: Annotated[int, Field(strict=True)] | None = None
+    priority: Annotated[int, Field(ge=-(2**63), lt=2**63, strict=True)] | None = None
     #: A message is settled as soon as it is handed out, whatever becomes of it: at most once, and never again.
     no_ack: bool = False
     #: The broker's own settings, such as ``x-cancel-on-ha-failover`` or ``x-stream-offset``.
-    arguments: dict[str, Any] = Field(default_factory=dict)
+    arguments: Arguments = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _one_priority(self) -> Self:
@@ -243,9 +244,9 @@ class RabbitMQOptions(Options):
     #: ``active`` creates the queue for dead letters if it is missing, ``passive`` looks whether it exists.
     dead_letter_declare: Literal["passive", "active"] = "active"
     #: The broker's own settings for the queue of dead letters, such as ``x-queue-type: quorum``.
-    dead_letter_arguments: dict[str, Any] = Field(default_factory=dict)
-    #: The broker's own settings for the queues in which messages wait for their next attempt, over ours.
-    retry_arguments: dict[str, Any] = Field(default_factory=dict)
+    dead_letter_arguments: Arguments = Field(default_factory=dict)
+    #: The broker's own settings for the queues in which messages wait for their next attempt, beside ours.
+    retry_arguments: RetryArguments = Field(default_factory=dict)
     #: Seconds that the broker may take to confirm a retry or a dead letter; time in which it takes none (its memory is
     #: full) does not count.
     publish_timeout: PositiveDuration = 30.0
@@ -277,7 +278,7 @@ class RabbitMQOptions(Options):
     @classmethod
     def _name_fits(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
         for one in (value,) if isinstance(value, str) else value:
-            if len(one.encode()) > _LONGEST_NAME:
+            if length_of(one) > _LONGEST_NAME:
                 raise ValueError(f"expected a name of {_LONGEST_NAME} bytes at most")
         return value
 
