@@ -11,11 +11,13 @@ from aio_pika.abc import AbstractChannel
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 from yarl import URL
 
-from broadway_py._core.backoff import Backoff, BackoffKind
+from broadway_py._core.backoff import BackoffKind
 from broadway_py.errors import did_you_mean
 from broadway_py.options import Duration, Options, PositiveDuration, PositiveInt
 from broadway_py.producers.rabbitmq.address import (
     DEFAULT_URL,
+    LEAST_HEARTBEAT,
+    MOST_HEARTBEAT,
     Secret,
     Target,
     Texts,
@@ -27,6 +29,7 @@ from broadway_py.producers.rabbitmq.address import (
     url_of,
 )
 from broadway_py.producers.rabbitmq.arguments import Arguments, ExchangeToBind, Name, RetryArguments, length_of
+from broadway_py.producers.rabbitmq.waits import Waits
 
 __all__ = [
     "AUTO_BYTES",
@@ -251,13 +254,13 @@ class RabbitMQOptions(Options):
     #: full) does not count.
     publish_timeout: PositiveDuration = 30.0
     #: Seconds between signs of life; a silent connection is given up after about three times that.
-    heartbeat: Annotated[Duration, Field(ge=1, le=3600)] = 15.0
+    heartbeat: Annotated[Duration, Field(ge=LEAST_HEARTBEAT, le=MOST_HEARTBEAT)] = 15.0
     #: Seconds from the first packet until messages may flow, ``after_connect`` included; for each address.
     connect_timeout: Annotated[Duration, Field(gt=0)] = 15.0
     #: How the waits between two connects grow: ``jitter`` anything up to a ceiling that doubles, ``exp`` doubling,
     #: ``rand`` anything between the two below, ``rand_exp`` the same and growing, ``stop``: the pipeline ends instead.
     backoff_type: BackoffKind = "jitter"
-    #: Seconds: the first wait (with jitter its ceiling). None: 1, or backoff_max if that is less.
+    #: Seconds: the first wait (with jitter its ceiling). None: 1, or backoff_max if that is less. 0 counts as 50 ms.
     backoff_min: Annotated[Duration, Field(ge=0)] | None = None
     #: Seconds: what the waits grow to. None: 30, or backoff_min if that is more.
     backoff_max: Annotated[Duration, Field(ge=0)] | None = None
@@ -374,11 +377,11 @@ class RabbitMQOptions(Options):
             low = 1.0 if most is None else min(1.0, most)
         return low, max(low, 30.0) if most is None else most
 
-    def make_backoff(self) -> Backoff | None:
+    def make_backoff(self) -> Waits | None:
         """Fresh waits for one copy; None when nothing was said of them."""
         if not self.model_fields_set & {"backoff_type", "backoff_min", "backoff_max"}:
             return None
-        return Backoff(*self.backoff, kind=self.backoff_type)
+        return Waits(*self.backoff, self.backoff_type)
 
     def targets(self) -> Iterator[Target]:
         """Every address once, in random order, with the credentials of this moment.
