@@ -13,10 +13,12 @@ from typing import Annotated, Any, Final
 from pamqp import encode
 from pydantic import AfterValidator
 
-__all__ = ["Arguments", "ExchangeToBind", "Name", "RetryArguments", "length_of"]
+__all__ = ["LONGEST_NAME", "Arguments", "ExchangeToBind", "Name", "QueueNames", "RetryArguments", "length_of"]
 
 #: Bytes that the name of a queue, an exchange or a consumer may have.
 LONGEST_NAME: Final = 255
+#: Bytes that the name of a queue that we consume may have: those in which its retries wait have longer names.
+_LONGEST_QUEUE: Final = 230
 #: Bytes that the name of an argument may have; the client library cuts longer ones.
 _LONGEST_ARGUMENT_NAME: Final = 128
 _CARRIED: Final = (
@@ -42,6 +44,13 @@ def length_of(text: str) -> int:
 def _name(value: str) -> str:
     if (length := length_of(value)) > LONGEST_NAME:
         raise ValueError(f"expected {LONGEST_NAME} bytes of UTF-8 at most, but these are {length}")
+    return value
+
+
+def _queue_names(value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    for one in (value,) if isinstance(value, str) else value:
+        if length_of(one) > _LONGEST_QUEUE:
+            raise ValueError(f"expected a name of {_LONGEST_QUEUE} bytes at most")
     return value
 
 
@@ -100,6 +109,8 @@ def _for_retries(value: Mapping[str, Any]) -> Mapping[str, Any]:
 
 #: A queue, an exchange, a routing key, a consumer.
 Name = Annotated[str, AfterValidator(_name)]
+#: A queue that we consume, or several.
+QueueNames = Annotated[str | tuple[str, ...], AfterValidator(_queue_names)]
 #: An exchange that a queue can be bound to.
 ExchangeToBind = Annotated[Name, AfterValidator(_exchange_to_bind)]
 #: The broker's own settings, by name.

@@ -28,7 +28,7 @@ from broadway_py.producers.rabbitmq.address import (
     targets,
     url_of,
 )
-from broadway_py.producers.rabbitmq.arguments import Arguments, ExchangeToBind, Name, RetryArguments, length_of
+from broadway_py.producers.rabbitmq.arguments import Arguments, ExchangeToBind, Name, QueueNames, RetryArguments
 from broadway_py.producers.rabbitmq.waits import Waits
 
 __all__ = [
@@ -74,8 +74,6 @@ MetadataName = Literal[
 _AUTO_COUNT: Final = (20, 2000)
 #: … and for no more bytes than these, as far as the bodies seen so far tell.
 AUTO_BYTES: Final = 64 * 1024 * 1024
-#: The longest name of a queue, in bytes: RabbitMQ takes 255, and the queues for retries have longer names.
-_LONGEST_NAME: Final = 230
 
 AfterConnect = Callable[[AbstractChannel], Awaitable[object]]
 #: ``fn(index of the copy) -> settings that replace those of the producer``
@@ -201,7 +199,7 @@ class RabbitMQOptions(Options):
     """Everything that can be set of a :class:`RabbitMQProducer`."""
 
     #: The queue's name, or a list of names. "" lets the broker choose one, and needs ``declare: active``.
-    queue: Annotated[str | tuple[str, ...], BeforeValidator(_queues)]
+    queue: Annotated[QueueNames, BeforeValidator(_queues)]
     #: ``amqp[s]://user:password@host:port/vhost``, or a list of them, to be tried in random order at each connect.
     #: The query may hold heartbeat, auth, and the TLS files cafile, certfile and keyfile.
     url: Annotated[str | tuple[str, ...], BeforeValidator(_text_or_texts), Field(repr=False)] = DEFAULT_URL
@@ -275,14 +273,6 @@ class RabbitMQOptions(Options):
     def _is_amqp(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
         for one in (value,) if isinstance(value, str) else value:
             checked_url(one)
-        return value
-
-    @field_validator("queue")
-    @classmethod
-    def _name_fits(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        for one in (value,) if isinstance(value, str) else value:
-            if length_of(one) > _LONGEST_NAME:
-                raise ValueError(f"expected a name of {_LONGEST_NAME} bytes at most")
         return value
 
     @model_validator(mode="after")
