@@ -11,6 +11,7 @@ import pytest
 
 from broadway_py import FailurePolicy, Message, RetryLater, Unavailable
 from broadway_py.producers import RabbitMQProducer
+from broadway_py.producers.rabbitmq import delays
 from tests.integration.failing_pipelines import Failing, dead_letters, queues, raising, source, until_there
 from tests.integration.gated_pipelines import at_work
 from tests.pipeline.support import outcomes
@@ -184,12 +185,16 @@ async def test_a_sink_that_is_away_costs_no_dead_letter(rabbitmq: RabbitMQ) -> N
     assert set(pipeline.seen) == {b"%d" % number for number in range(200)}
 
 
-async def test_the_queues_for_retries_go_away_when_nobody_needs_them(rabbitmq: RabbitMQ) -> None:
+async def test_the_queues_for_retries_go_away_when_nobody_needs_them(
+    rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A second, in place of five minutes.
+    monkeypatch.setattr(delays, "_SLACK_MS", 1000)
+    monkeypatch.setattr(delays, "DECLARED_AGAIN_S", 0.0)
     await rabbitmq.declare()
     await rabbitmq.publish([b"x"])
-    arguments = {"x-expires": 1500}
     pipeline = Failing(
-        producer=source(rabbitmq, retry_arguments=arguments),
+        producer=source(rabbitmq),
         context=lambda message: message.fail("no") if message.attempt == 1 else None,
     )
     async with at_work(pipeline, rabbitmq):

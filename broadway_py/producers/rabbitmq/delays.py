@@ -45,7 +45,10 @@ def rung_ms(delay_s: float) -> int:
 
 
 def delay_queue(queue: str, delay_s: float, extra: Mapping[str, Any]) -> DelayQueue:
-    """The queue in which a message of *queue* waits for *delay_s*; *extra* arguments replace ours."""
+    """The queue in which a message of *queue* waits for *delay_s*; *extra* arguments come beside ours.
+
+    Of ours they may replace the kind of queue alone: without the others messages would not come back.
+    """
     wait_ms = rung_ms(delay_s)
     arguments = {
         "x-message-ttl": wait_ms,

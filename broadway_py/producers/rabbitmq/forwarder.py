@@ -81,6 +81,8 @@ class Forwarder:
         plan = self._plan
         if plan is None or "dead_letter" not in plan.actions or self.leaves_burying_to_the_broker:
             return False
+        if self._options.consume_options.no_ack:
+            return False  # settled before they fail
         # The default policy gives way to on_failure.
         return plan.is_given or "on_failure" not in self._options.model_fields_set
 
