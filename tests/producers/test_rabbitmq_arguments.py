@@ -88,15 +88,41 @@ def test_a_name_has_room_for_255_bytes() -> None:
     name = "ü" * 128
     got = f"got '{'ü' * 76}..."
     assert complaint(consume_options={"consumer_tag": name}) == f"consume_options.consumer_tag: {too_long}, {got}"
-    assert complaint(bindings=[{"exchange": name}]) == f"bindings.0.exchange: {too_long}, {got}"
     # Not shown, as its name might be that of a secret.
     assert complaint(bindings=[{"exchange": "e", "routing_key": name}]) == f"bindings.0.routing_key: {too_long}"
-    RabbitMQProducer("q", bindings=[{"exchange": "e" * 255, "routing_key": "k" * 255}])
+    RabbitMQProducer("q", bindings=[{"exchange": "e" * 127, "routing_key": "k" * 255}])
+    assert complaint(bindings=[{"exchange": "e" * 128}]) == (
+        f"bindings.0.exchange: expected 127 characters at most, but these are 128, got '{'e' * 76}..."
+    )
+
+
+@pytest.mark.parametrize("name", ["orders|eu", "größe", "a=b", "q[1]", "tenant$orders", "a\n"])
+def test_a_name_that_the_client_library_refuses_is_refused_before(name: str) -> None:
+    """It would do so at each connect, with a ValueError that says nothing of the setting."""
+    odd = next(one for one in name if not one.isascii() or one in "|=[$\n")
+    sentence = (
+        "expected a name of letters a to z, digits, spaces and -_.:@#,/+ alone; the AMQP library takes no "
+        f"{odd!r}, got {name!r}"
+    )
+    assert complaint(bindings=[{"exchange": name}]) == f"bindings.0.exchange: {sentence}"
+    with pytest.raises(OptionsError) as refused:
+        RabbitMQProducer(name)
+    assert str(refused.value) == f"queue: {sentence}"
+
+
+def test_streams_are_refused() -> None:
+    because = "streams are not supported: what a pause gives back to a stream would not come again"
+    assert complaint(declare="active", declare_options={"arguments": {"x-queue-type": "stream"}}) == (
+        f"declare_options: {because}; declare a queue"
+    )
+    assert complaint(consume_options={"arguments": {"x-stream-offset": "first"}}) == (
+        f"consume_options.arguments: {because}; consume a queue, got {{'x-stream-offset': 'first'}}"
+    )
 
 
 def test_a_name_is_text_that_can_be_written() -> None:
-    assert complaint(bindings=[{"exchange": "\udcff"}]) == (
-        "bindings.0.exchange: expected text that UTF-8 can write, got '\\udcff'"
+    assert complaint(consume_options={"consumer_tag": "\udcff"}) == (
+        "consume_options.consumer_tag: expected text that UTF-8 can write, got '\\udcff'"
     )
 
 

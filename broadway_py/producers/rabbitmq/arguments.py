@@ -11,14 +11,27 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
 from pamqp import encode
+from pamqp.constants import DOMAIN_REGEX
 from pydantic import AfterValidator
 
-__all__ = ["LONGEST_NAME", "Arguments", "ExchangeToBind", "Name", "QueueNames", "RetryArguments", "length_of"]
+__all__ = [
+    "LONGEST_NAME",
+    "Arguments",
+    "ConsumerArguments",
+    "ExchangeToBind",
+    "Name",
+    "QueueNames",
+    "RetryArguments",
+    "length_of",
+    "odd_character",
+]
 
 #: Bytes that the name of a queue, an exchange or a consumer may have.
 LONGEST_NAME: Final = 255
 #: Bytes that the name of a queue that we consume may have: those in which its retries wait have longer names.
 _LONGEST_QUEUE: Final = 230
+#: Characters that the name of an exchange may have for the client library, which is stricter than the broker.
+_LONGEST_EXCHANGE: Final = 127
 #: Bytes that the name of an argument may have; the client library cuts longer ones.
 _LONGEST_ARGUMENT_NAME: Final = 128
 _CARRIED: Final = (
@@ -41,6 +54,20 @@ def length_of(text: str) -> int:
         raise ValueError("expected text that UTF-8 can write") from None
 
 
+def odd_character(name: str) -> str | None:
+    """The first character that the client library takes in no name of a queue or an exchange, though brokers do."""
+    spelling = DOMAIN_REGEX["queue-name"]
+    return next((one for one in name if not spelling.fullmatch(one)), None)
+
+
+def _spelling(value: str) -> str:
+    if (odd := odd_character(value)) is not None:
+        raise ValueError(
+            f"expected a name of letters a to z, digits, spaces and -_.:@#,/+ alone; the AMQP library takes no {odd!r}"
+        )
+    return value
+
+
 def _name(value: str) -> str:
     if (length := length_of(value)) > LONGEST_NAME:
         raise ValueError(f"expected {LONGEST_NAME} bytes of UTF-8 at most, but these are {length}")
@@ -51,6 +78,7 @@ def _queue_names(value: str | tuple[str, ...]) -> str | tuple[str, ...]:
     for one in (value,) if isinstance(value, str) else value:
         if length_of(one) > _LONGEST_QUEUE:
             raise ValueError(f"expected a name of {_LONGEST_QUEUE} bytes at most")
+        _spelling(one)
     return value
 
 
@@ -86,6 +114,16 @@ def _exchange_to_bind(value: str) -> str:
         raise ValueError(
             "expected the name of an exchange; the nameless one cannot be bound, it leads to every queue by its name"
         )
+    if len(value) > _LONGEST_EXCHANGE:
+        raise ValueError(f"expected {_LONGEST_EXCHANGE} characters at most, but these are {len(value)}")
+    return _spelling(value)
+
+
+def _of_consumers(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    if "x-stream-offset" in value:
+        raise ValueError(
+            "streams are not supported: what a pause gives back to a stream would not come again; consume a queue"
+        )
     return value
 
 
@@ -115,5 +153,7 @@ QueueNames = Annotated[str | tuple[str, ...], AfterValidator(_queue_names)]
 ExchangeToBind = Annotated[Name, AfterValidator(_exchange_to_bind)]
 #: The broker's own settings, by name.
 Arguments = dict[Annotated[str, AfterValidator(_argument_name)], Annotated[Any, AfterValidator(_argument)]]
+#: Those of a consumer.
+ConsumerArguments = Annotated[Arguments, AfterValidator(_of_consumers)]
 #: Those of the queues in which messages wait for their next attempt.
 RetryArguments = Annotated[Arguments, AfterValidator(_for_retries)]

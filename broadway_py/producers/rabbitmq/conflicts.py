@@ -8,7 +8,7 @@ from typing import Final
 
 from broadway_py.errors import OptionsError
 from broadway_py.producer import FailurePlan
-from broadway_py.producers.rabbitmq.arguments import LONGEST_NAME, length_of
+from broadway_py.producers.rabbitmq.arguments import LONGEST_NAME, length_of, odd_character
 from broadway_py.producers.rabbitmq.forwarder import BY_THE_BROKER
 from broadway_py.producers.rabbitmq.options import RabbitMQOptions
 
@@ -69,7 +69,7 @@ def refuse_losing(options: RabbitMQOptions, plan: FailurePlan, pipeline: str | N
             ("failure", "dead_letter"),
             f"{plan.dead_letter!r} is consumed here, so its dead letters would come back; name another queue",
         )
-    _refuse_long_names(options, plan, pipeline)
+    _refuse_unusable_names(options, plan, pipeline)
     rejects = options.on_failure in ("reject", "reject_and_requeue_once")
     if "reject" in plan.actions and rejects and plan.dead_letter != BY_THE_BROKER:
         raise OptionsError(
@@ -89,27 +89,28 @@ def _refuse_too_late(plan: FailurePlan) -> None:
         )
 
 
-def _refuse_long_names(options: RabbitMQOptions, plan: FailurePlan, pipeline: str | None) -> None:
+def _refuse_unusable_names(options: RabbitMQOptions, plan: FailurePlan, pipeline: str | None) -> None:
     # The names that we derive from that of a queue fit, as that one is limited so that they do.
     if plan.dead_letter is not None:
-        length = _length_of_dead_letter(plan.dead_letter)
-        if length > LONGEST_NAME:
-            raise OptionsError(
-                ("failure", "dead_letter"),
-                f"expected the name of a queue, {LONGEST_NAME} bytes of UTF-8 at most, but this one has {length}",
-            )
-    elif pipeline is not None and any(not queue or queue.startswith("amq.") for queue in options.queues):
-        length = length_of(f"{pipeline}.dead")
-        if length > LONGEST_NAME:
-            raise OptionsError(
-                ("name",),
-                f"the dead letters of a queue that the broker names go to <name of the pipeline>.dead, which has room "
-                f"for {LONGEST_NAME} bytes of UTF-8, not for {length}; say failure.dead_letter, or shorten the name",
-            )
+        if (wrong := _wrong_with(plan.dead_letter)) is not None:
+            raise OptionsError(("failure", "dead_letter"), f"expected the name of a queue, {wrong}")
+        return
+    is_named_by_us = pipeline is not None and any(not queue or queue.startswith("amq.") for queue in options.queues)
+    if is_named_by_us and (wrong := _wrong_with(f"{pipeline}.dead")) is not None:
+        raise OptionsError(
+            ("name",),
+            "the dead letters of a queue that the broker names go to <name of the pipeline>.dead, the name of a "
+            f"queue, {wrong}; say failure.dead_letter, or change the name",
+        )
 
 
-def _length_of_dead_letter(name: str) -> int:
+def _wrong_with(name: str) -> str | None:
     try:
-        return length_of(name)
+        length = length_of(name)
     except ValueError as unwritable:
-        raise OptionsError(("failure", "dead_letter"), str(unwritable)) from None
+        return f"but this is none: {unwritable}"
+    if length > LONGEST_NAME:
+        return f"{LONGEST_NAME} bytes of UTF-8 at most, but this one has {length}"
+    if (odd := odd_character(name)) is not None:
+        return f"letters a to z, digits, spaces and -_.:@#,/+ alone; the AMQP library takes no {odd!r}"
+    return None

@@ -28,7 +28,14 @@ from broadway_py.producers.rabbitmq.address import (
     targets,
     url_of,
 )
-from broadway_py.producers.rabbitmq.arguments import Arguments, ExchangeToBind, Name, QueueNames, RetryArguments
+from broadway_py.producers.rabbitmq.arguments import (
+    Arguments,
+    ConsumerArguments,
+    ExchangeToBind,
+    Name,
+    QueueNames,
+    RetryArguments,
+)
 from broadway_py.producers.rabbitmq.waits import Waits
 
 __all__ = [
@@ -152,11 +159,15 @@ class DeclareOptions(Options):
 
     @model_validator(mode="after")
     def _quorum_fits(self) -> Self:
-        if self.arguments.get("x-queue-type") in ("quorum", "stream"):
-            kind = self.arguments["x-queue-type"]
+        kind = self.arguments.get("x-queue-type")
+        if kind == "stream":
+            raise ValueError(
+                "streams are not supported: what a pause gives back to a stream would not come again; declare a queue"
+            )
+        if kind == "quorum":
             for name, wanted in (("durable", True), ("auto_delete", False), ("exclusive", False)):
                 if getattr(self, name) is not wanted:
-                    raise ValueError(f"a {kind} queue needs {name}: {str(wanted).lower()}")
+                    raise ValueError(f"a quorum queue needs {name}: {str(wanted).lower()}")
         return self
 
 
@@ -181,8 +192,8 @@ class ConsumeOptions(Options):
     priority: Annotated[int, Field(ge=-(2**63), lt=2**63, strict=True)] | None = None
     #: A message is settled as soon as it is handed out, whatever becomes of it: at most once, and never again.
     no_ack: bool = False
-    #: The broker's own settings, such as ``x-cancel-on-ha-failover`` or ``x-stream-offset``.
-    arguments: Arguments = Field(default_factory=dict)
+    #: The broker's own settings, such as ``x-cancel-on-ha-failover``.
+    arguments: ConsumerArguments = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _one_priority(self) -> Self:
