@@ -141,9 +141,9 @@ def replay(
     with sentences():
         per_second = None if rate is None else letters.rate_of(rate)
         count = _with_queue(
-            _place(queue, url, config, pipeline), back, lambda: f"; {_letters(moved)} put back before that"
+            _place(queue, url, config, pipeline), back, lambda: f"; {letters.counted(moved)} put back before that"
         )
-    typer.echo(f"{_letters(count)} {'would be ' if dry_run else ''}put back into the queue")
+    typer.echo(f"{letters.counted(count)} {'would be ' if dry_run else ''}put back into the queue")
 
 
 @commands.command("purge")
@@ -171,17 +171,13 @@ def purge(
         chosen = [head.id for head in await letters.select(file, ids or (), cause)]
         if dry_run or not chosen:
             return len(chosen)
-        if not yes and not _agreed(f"Remove {_letters(len(chosen))} for good?"):
+        if not yes and not _agreed(f"Remove {letters.counted(len(chosen))} for good?"):
             return 0
         return await file.discard(chosen)
 
     with sentences():
         count = _with_queue(_place(queue, url, config, pipeline), gone)
-    typer.echo(f"{_letters(count)} {'would be ' if dry_run else ''}removed")
-
-
-def _letters(count: int) -> str:
-    return f"{count:,} dead letter{'' if count == 1 else 's'}"
+    typer.echo(f"{letters.counted(count)} {'would be ' if dry_run else ''}removed")
 
 
 def _agreed(question: str) -> bool:

@@ -19,11 +19,11 @@ from aiormq.exceptions import ChannelNotFoundEntity
 from pamqp.commands import Basic
 
 from broadway_py.clock import SYSTEM_CLOCK
-from broadway_py.daemon.dlq import Head, size_of
-from broadway_py.errors import BroadwayError, ProducerError
+from broadway_py.daemon.dlq import Head, PartlyReplayed, size_of
+from broadway_py.errors import ProducerError
 from broadway_py.producers.rabbitmq import RabbitMQOptions, troubles
 from broadway_py.producers.rabbitmq.connection import connect
-from broadway_py.producers.rabbitmq.letters import HEADER_PREFIX, Letter, without_our_headers
+from broadway_py.producers.rabbitmq.letters import HEADER_PREFIX, Letter, as_new
 from broadway_py.producers.rabbitmq.publisher import Publisher
 from broadway_py.producers.rabbitmq.quiet import hush
 
@@ -67,7 +67,7 @@ class RabbitMQLetters:
         """Put these back into the queue they failed in, as if new: confirmed there, and only then taken off here.
 
         Raises:
-            BroadwayError: one of them was not confirmed. It stays; so do those after it.
+            PartlyReplayed: some of them were not confirmed. They stay.
         """
         taken = [(await self._all())[one] for one in letters]
         reasons = await self._publisher.publish([self._as_new(one.delivery) for one in taken])
@@ -75,7 +75,7 @@ class RabbitMQLetters:
         await self._ack(safe)
         for reason in reasons:
             if reason is not None:
-                raise BroadwayError(f"{len(letters) - len(safe)} dead letters were not put back: {reason}")
+                raise PartlyReplayed(len(safe), len(letters) - len(safe), reason)
         return len(safe)
 
     async def discard(self, letters: Sequence[str]) -> int:
@@ -112,14 +112,9 @@ class RabbitMQLetters:
                 del self._taken[one.head.id]
 
     def _as_new(self, delivery: DeliveredMessage) -> Letter:
-        properties = delivery.header.properties
-        headers = properties.headers or {}
+        headers = delivery.header.properties.headers or {}
         to = headers.get("x-broadway-queue") or headers.get("x-first-death-queue")
-        properties.headers = without_our_headers(headers)
-        properties.expiration = None
-        properties.user_id = None
-        properties.delivery_mode = 2
-        return Letter(to if isinstance(to, str) else self._failed_in, delivery.body, properties)
+        return as_new(delivery, to if isinstance(to, str) else self._failed_in)
 
 
 @asynccontextmanager

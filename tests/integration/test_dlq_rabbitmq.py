@@ -13,6 +13,7 @@ from broadway_py import FailurePolicy
 from broadway_py.cli import app
 from tests.integration.failing_pipelines import Failing, dead_letters, raising, source
 from tests.integration.gated_pipelines import at_work
+from tests.integration.test_rabbitmq_malformed import LATIN_HEADER, publish
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.rabbitmq_node import PASSWORD
 
@@ -145,3 +146,35 @@ async def test_wrong_places_are_told_in_a_sentence(rabbitmq: RabbitMQ) -> None:
     assert (await dlq("ls")).stderr == (
         "broadway: dlq: name the queue with --queue FILE:NAME, or a pipeline with --config FILE\n"
     )
+
+
+async def test_a_letter_with_a_header_that_is_no_text_is_replayed_with_the_others_and_once(rabbitmq: RabbitMQ) -> None:
+    await rabbitmq.declare()
+    await rabbitmq.declare("work.dead")
+    await rabbitmq.publish([b"good 1", b"good 2"], queue="work.dead")
+    await publish(rabbitmq, b"latin", LATIN_HEADER, "work.dead")
+    await rabbitmq.publish([b"good 3"], queue="work.dead")
+
+    done = await dlq("replay", "--url", rabbitmq.url, "--queue", "work")
+
+    assert (done.exit_code, done.stdout) == (0, "4 dead letters put back into the queue\n")
+    await rabbitmq.until_ready(0, "work.dead")
+    back = {message.body: message.headers for message in await dead_letters(rabbitmq, "work")}
+    assert back == {b"good 1": {}, b"good 2": {}, b"latin": {"a": b"caf\xe9"}, b"good 3": {}}
+
+
+async def test_what_was_put_back_is_counted_when_others_were_not(rabbitmq: RabbitMQ) -> None:
+    await rabbitmq.declare()
+    await rabbitmq.declare("work.dead")
+    await rabbitmq.publish([b"one", b"two"], queue="work.dead")
+    await rabbitmq.publish([b"lost"], queue="work.dead", headers={"x-broadway-queue": "gone"})
+
+    done = await dlq("replay", "--url", rabbitmq.url, "--queue", "work")
+
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"broadway: 1 dead letter was not put back: there is no queue 'gone' on {rabbitmq.where}; "
+        "2 dead letters put back before that\n"
+    )
+    await rabbitmq.until_ready(1, "work.dead")
+    await rabbitmq.until_ready(2)
