@@ -168,6 +168,8 @@ def purge(
     """
 
     async def gone(file: Letters) -> int:
+        if yes and not dry_run and not ids and cause is None:
+            return await file.discard_all()
         chosen = [head.id for head in await letters.select(file, ids or (), cause)]
         if dry_run or not chosen:
             return len(chosen)

@@ -104,6 +104,9 @@ class Letters(Protocol):
     async def discard(self, letters: Sequence[str]) -> int:
         """Remove these for good; how many."""
 
+    async def discard_all(self) -> int:
+        """Remove all of them for good, without a look at any; how many."""
+
 
 async def select(letters: Letters, ids: Collection[str], cause: str | None) -> list[Head]:
     """The dead letters that are meant, the oldest first; without *ids* and *cause* all.

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, cast
 from aio_pika.abc import AbstractChannel
 from aiormq import Channel
 from aiormq.abc import DeliveredMessage
-from aiormq.exceptions import ChannelNotFoundEntity
+from aiormq.exceptions import ChannelNotFoundEntity, InvalidFrameError
 from pamqp.commands import Basic
 
 from broadway_py.clock import SYSTEM_CLOCK
@@ -24,6 +24,7 @@ from broadway_py.errors import ProducerError
 from broadway_py.producers.rabbitmq import RabbitMQOptions, troubles
 from broadway_py.producers.rabbitmq.connection import connect
 from broadway_py.producers.rabbitmq.letters import HEADER_PREFIX, Letter, as_new
+from broadway_py.producers.rabbitmq.path import problem
 from broadway_py.producers.rabbitmq.publisher import Publisher
 from broadway_py.producers.rabbitmq.quiet import hush
 
@@ -84,6 +85,10 @@ class RabbitMQLetters:
         await self._ack(taken)
         return len(taken)
 
+    async def discard_all(self) -> int:
+        """Remove all of them for good, also those that cannot be read: the broker does it, none is fetched."""
+        return cast("int", (await self._channel.queue_purge(self.name)).message_count)
+
     async def give_back(self) -> None:
         """Leave what is still held where it was."""
         if self._taken:
@@ -98,12 +103,31 @@ class RabbitMQLetters:
             count = cast("int", (await self._channel.queue_declare(self.name, passive=True)).message_count)
             # No more than were there: what comes meanwhile is for the next time.
             for _ in range(count):
-                delivery = await self._channel.basic_get(self.name)
+                delivery = await self._fetched(count)
                 if isinstance(delivery.delivery, Basic.GetEmpty):
                     break
                 taken = _read(delivery, self._taken)
                 self._taken[taken.head.id] = taken
         return self._taken
+
+    async def _fetched(self, count: int) -> DeliveredMessage:
+        """The next one of *count*.
+
+        Raises:
+            ProducerError: its properties do not decode, and this connection is of those that do not mend them.
+        """
+        ended = self._channel.connection.closing
+        try:
+            return await self._channel.basic_get(self.name)
+        except (Exception, asyncio.CancelledError):
+            if ended.done() and not ended.cancelled() and isinstance(ended.exception(), InvalidFrameError):
+                read = len(self._taken or ())
+                raise ProducerError(
+                    f"the properties of dead letter {read + 1} of {count} in queue {self.name!r} do not decode, and "
+                    "delivery_path: plain cannot read past it: have them read with delivery_path: auto, or remove all "
+                    "of them, unseen, with broadway dlq purge --yes"
+                ) from None
+            raise
 
     async def _ack(self, letters: Sequence[_Taken]) -> None:
         for one in letters:
@@ -125,7 +149,10 @@ async def opened(options: RabbitMQOptions, dead: str) -> AsyncIterator[RabbitMQL
         ProducerError: the broker is away, or there is no such queue.
     """
     hush()
-    connection = await connect(options, _NAME)
+    mends = options.delivery_path != "plain" and problem() is None
+    connection = await connect(options, _NAME, cutting=mends)
+    if mends and connection.reader is not None:
+        connection.reader.mend()
     publisher = Publisher(options, f"{_NAME}.publisher", SYSTEM_CLOCK)
     where = connection.where
     try:

@@ -13,7 +13,7 @@ from broadway_py import FailurePolicy
 from broadway_py.cli import app
 from tests.integration.failing_pipelines import Failing, dead_letters, raising, source
 from tests.integration.gated_pipelines import at_work
-from tests.integration.test_rabbitmq_malformed import LATIN_HEADER, publish
+from tests.integration.test_rabbitmq_malformed import LATIN_HEADER, LATIN_ID, publish
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.rabbitmq_node import PASSWORD
 
@@ -44,6 +44,17 @@ async def buried(rabbitmq: RabbitMQ) -> RabbitMQ:
             await rabbitmq.publish([b"payload %d" % number], message_id=f"m{number}", headers={"n": number})
             await rabbitmq.until_ready(number, "work.dead")
     return rabbitmq
+
+
+def settings_file(folder: Path, broker: RabbitMQ, **producer: object) -> Path:
+    """Of one pipeline, ``orders``."""
+    section = {
+        "class": "tests.integration.failing_pipelines:Failing",
+        "producer": {"kind": "rabbitmq", "queue": "work", "url": broker.url, **producer},
+    }
+    path = folder / "settings.json"
+    path.write_text(json.dumps({"pipelines": {"orders": section}}))
+    return path
 
 
 async def ids(broker: RabbitMQ) -> list[str]:
@@ -110,11 +121,7 @@ async def test_purge_removes_the_chosen_ones(buried: RabbitMQ) -> None:
 
 
 async def test_the_settings_of_a_pipeline_say_where_its_dead_letters_are(buried: RabbitMQ, tmp_path: Path) -> None:
-    producer = {"kind": "rabbitmq", "queue": "work", "url": buried.url}
-    section = {"class": "tests.integration.failing_pipelines:Failing", "producer": producer}
-    path = tmp_path / "settings.json"
-    path.write_text(json.dumps({"pipelines": {"orders": section}}))
-    listed = await dlq("ls", "--config", str(path))
+    listed = await dlq("ls", "--config", str(settings_file(tmp_path, buried)))
     assert len(listed.stdout.splitlines()) == 4
 
 
@@ -178,3 +185,51 @@ async def test_what_was_put_back_is_counted_when_others_were_not(rabbitmq: Rabbi
     )
     await rabbitmq.until_ready(1, "work.dead")
     await rabbitmq.until_ready(2)
+
+
+@pytest.fixture
+async def with_an_odd_one(rabbitmq: RabbitMQ) -> RabbitMQ:
+    """Three dead letters, one of them with an id in Latin-1."""
+    await rabbitmq.declare()
+    await rabbitmq.declare("work.dead")
+    await rabbitmq.publish([b"one"], queue="work.dead", message_id="m1")
+    await publish(rabbitmq, b"odd", LATIN_ID, "work.dead")
+    await rabbitmq.publish([b"three"], queue="work.dead", message_id="m3")
+    return rabbitmq
+
+
+async def test_a_letter_whose_properties_do_not_decode_is_looked_after_like_any_other(
+    with_an_odd_one: RabbitMQ,
+) -> None:
+    at = ("--url", with_an_odd_one.url, "--queue", "work")
+    assert await ids(with_an_odd_one) == ["m1", "letter", "m3"]
+    shown = await dlq("show", "letter", *at)
+    facts = dict(line.split(":", 1) for line in shown.stdout.splitlines())
+    assert (facts["message-id"].strip(), facts["size"].strip()) == ("-", "3 B")
+    assert (await dlq("show", "letter", "--payload", *at)).stdout == "odd"
+
+    done = await dlq("replay", "letter", *at)
+
+    assert (done.exit_code, done.stdout) == (0, "1 dead letter put back into the queue\n")
+    (message,) = await dead_letters(with_an_odd_one, "work")
+    # What decodes of its properties is still there.
+    assert (message.body, message.type) == (b"odd", "order")
+    assert (await dlq("purge", "m3", "--yes", *at)).stdout == "1 dead letter removed\n"
+    assert await ids(with_an_odd_one) == ["m1"]
+
+
+async def test_where_it_cannot_be_read_it_is_said_which_one_and_what_to_do(
+    with_an_odd_one: RabbitMQ, tmp_path: Path
+) -> None:
+    path = settings_file(tmp_path, with_an_odd_one, delivery_path="plain")
+    listed = await dlq("ls", "--config", str(path))
+    assert (listed.exit_code, listed.stdout) == (1, "")
+    assert listed.stderr.splitlines()[-1] == (
+        "broadway: the properties of dead letter 2 of 3 in queue 'work.dead' do not decode, and delivery_path: plain "
+        "cannot read past it: have them read with delivery_path: auto, or remove all of them, unseen, with broadway "
+        "dlq purge --yes"
+    )
+    await with_an_odd_one.until_ready(3, "work.dead")
+    done = await dlq("purge", "--yes", "--config", str(path))
+    assert (done.exit_code, done.stdout) == (0, "3 dead letters removed\n")
+    await with_an_odd_one.until_ready(0, "work.dead")
