@@ -18,6 +18,7 @@ __all__ = [
     "PartlyReplayed",
     "counted",
     "drawn",
+    "printable",
     "rate_of",
     "replay",
     "select",
@@ -156,8 +157,8 @@ async def replay(
 
 
 def drawn(heads: Sequence[Head]) -> Iterator[str]:
-    """A table of *heads*, line by line."""
-    rows = [("id", "died", "attempts", "cause", "exception", "size")]
+    """A table of *heads*, line by line; fit for a terminal."""
+    rows: list[tuple[str, ...]] = [("id", "died", "attempts", "cause", "exception", "size")]
     rows += [
         (
             one.id,
@@ -169,16 +170,23 @@ def drawn(heads: Sequence[Head]) -> Iterator[str]:
         )
         for one in heads
     ]
+    rows = [tuple(map(printable, row)) for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
 def shown(head: Head) -> Iterator[str]:
-    """All that is known about *head*, but for its payload, line by line."""
-    width = max(len(name) for name, _ in head.facts) + 2
-    for name, value in head.facts:
+    """All that is known about *head*, but for its payload, line by line; fit for a terminal."""
+    facts = [(printable(name), printable(value)) for name, value in head.facts]
+    width = max(len(name) for name, _ in facts) + 2
+    for name, value in facts:
         yield f"{name}:".ljust(width) + value
+
+
+def printable(text: str) -> str:
+    """*text* with escapes for what a terminal would act upon: publishers write much of what is shown."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def time_of(wall_s: float) -> str:

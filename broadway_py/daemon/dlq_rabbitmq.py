@@ -19,7 +19,7 @@ from aiormq.exceptions import ChannelNotFoundEntity, InvalidFrameError
 from pamqp.commands import Basic
 
 from broadway_py.clock import SYSTEM_CLOCK
-from broadway_py.daemon.dlq import Head, PartlyReplayed, size_of
+from broadway_py.daemon.dlq import Head, PartlyReplayed, printable, size_of
 from broadway_py.errors import ProducerError
 from broadway_py.producers.rabbitmq import RabbitMQOptions, troubles
 from broadway_py.producers.rabbitmq.connection import connect
@@ -179,7 +179,8 @@ def _read(delivery: DeliveredMessage, known: Mapping[str, object]) -> _Taken:
     properties = delivery.header.properties
     headers: Mapping[str, Any] = properties.headers or {}
     # Those that the broker itself has put there have no number of ours.
-    wanted = str(headers.get("x-broadway-id") or properties.message_id or "letter")
+    # As it is shown, so that it can be typed.
+    wanted = printable(str(headers.get("x-broadway-id") or properties.message_id or "letter"))
     name, number = wanted, 1
     while name in known:
         number += 1

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from broadway_py.cli import app
 from broadway_py.clock import SYSTEM_CLOCK
-from broadway_py.daemon.dlq import rate_of, replay
+from broadway_py.daemon.dlq import Head, drawn, rate_of, replay, shown
 from broadway_py.daemon.dlq_queue import EmbeddedLetters
 from broadway_py.errors import OptionsError
 from broadway_py.queue import Queue
@@ -269,3 +269,11 @@ def test_what_is_no_rate_is_refused(text: str) -> None:
     with pytest.raises(OptionsError) as refused:
         rate_of(text)
     assert str(refused.value) == (f"--rate {text}: expected messages per second, minute or hour, such as 50/s or 100/m")
+
+
+def test_what_is_drawn_is_fit_for_a_terminal() -> None:
+    head = Head(
+        "1\x1b[31m", None, None, "in\nvalid", "E\x9b", 3, [("id", "1\x1b[31m"), ("a\rb", "Ünïcode ☃\x00\u2066")]
+    )
+    assert [line.split() for line in drawn([head])][1:] == [[r"1\x1b[31m", "-", "-", r"in\nvalid", r"E\x9b", "3", "B"]]
+    assert list(shown(head)) == [r"id:   1\x1b[31m", r"a\rb: Ünïcode ☃\x00\u2066"]

@@ -233,3 +233,31 @@ async def test_where_it_cannot_be_read_it_is_said_which_one_and_what_to_do(
     done = await dlq("purge", "--yes", "--config", str(path))
     assert (done.exit_code, done.stdout) == (0, "3 dead letters removed\n")
     await with_an_odd_one.until_ready(0, "work.dead")
+
+
+async def test_what_publishers_wrote_does_nothing_to_the_terminal(rabbitmq: RabbitMQ) -> None:
+    await rabbitmq.declare()
+    await rabbitmq.declare("work.dead")
+    headers = {"x-broadway-cause": "\x1b[2Jzap", "x-broadway-exception": "E\u202e", "x-broadway-x\ry": "a\nid: 7"}
+    await rabbitmq.publish([b"1"], queue="work.dead", message_id="m\x1b]0;title\x07\nrow", headers=headers)
+    at = ("--url", rabbitmq.url, "--queue", "work")
+
+    listed = await dlq("ls", *at)
+
+    assert listed.stdout.splitlines()[1].split() == [
+        *(r"m\x1b]0;title\x07\nrow", "-", "-", r"\x1b[2Jzap", r"E\u202e", "1", "B")
+    ]
+    assert len(listed.stdout.splitlines()) == 2
+    # It is typed as it is shown.
+    shown = await dlq("show", r"m\x1b]0;title\x07\nrow", *at)
+    facts = [tuple(line.split(":", 1)) for line in shown.stdout.splitlines()]
+    assert {name: value.strip() for name, value in facts} == {
+        "id": r"m\x1b]0;title\x07\nrow",
+        "cause": r"\x1b[2Jzap",
+        "exception": r"E\u202e",
+        "attempts": "-",
+        "died": "-",
+        r"x\ry": r"a\nid: 7",
+        "message-id": r"m\x1b]0;title\x07\nrow",
+        "size": "1 B",
+    }
