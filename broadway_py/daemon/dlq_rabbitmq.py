@@ -23,6 +23,7 @@ from broadway_py.daemon.dlq import Head, PartlyReplayed, printable, size_of
 from broadway_py.errors import ProducerError
 from broadway_py.producers.rabbitmq import RabbitMQOptions, troubles
 from broadway_py.producers.rabbitmq.connection import connect
+from broadway_py.producers.rabbitmq.deaths import death_of
 from broadway_py.producers.rabbitmq.letters import HEADER_PREFIX, Letter, as_new
 from broadway_py.producers.rabbitmq.path import problem
 from broadway_py.producers.rabbitmq.publisher import Publisher
@@ -31,6 +32,8 @@ from broadway_py.producers.rabbitmq.quiet import hush
 __all__ = ["RabbitMQLetters", "opened"]
 
 _NAME: Final = "broadway dlq"
+#: Of our headers: what is shown under a name of its own.
+_SAID_BEFORE: Final = frozenset({"attempt", "attempts", "cause", "exception", "failed-at", "id"})
 
 
 class _Taken(NamedTuple):
@@ -136,9 +139,8 @@ class RabbitMQLetters:
                 del self._taken[one.head.id]
 
     def _as_new(self, delivery: DeliveredMessage) -> Letter:
-        headers = delivery.header.properties.headers or {}
-        to = headers.get("x-broadway-queue") or headers.get("x-first-death-queue")
-        return as_new(delivery, to if isinstance(to, str) else self._failed_in)
+        died = death_of(delivery.header.properties.headers or {})
+        return as_new(delivery, died.queue or self._failed_in)
 
 
 @asynccontextmanager
@@ -186,26 +188,23 @@ def _read(delivery: DeliveredMessage, known: Mapping[str, object]) -> _Taken:
         number += 1
         name = f"{wanted}~{number}"
     ours = {one.removeprefix(HEADER_PREFIX): value for one, value in headers.items() if one.startswith(HEADER_PREFIX)}
-    cause = str(ours.pop("cause", headers.get("x-first-death-reason", "-")))
-    attempts = ours.pop("attempts", None)
-    failed_at = ours.pop("failed-at", None)
-    ours.pop("id", None)
-    exception = ours.pop("exception", None)
+    _, cause, attempts = death_of(headers)
+    failed_at, exception = ours.get("failed-at"), ours.get("exception")
     facts = [
         ("id", name),
-        ("cause", cause),
+        ("cause", cause or "-"),
         ("exception", str(exception or "-")),
         ("attempts", "-" if attempts is None else str(attempts)),
         ("died", str(failed_at or "-")),
-        *((one, str(value)) for one, value in sorted(ours.items())),
+        *((one, str(value)) for one, value in sorted(ours.items()) if one not in _SAID_BEFORE),
         ("message-id", str(properties.message_id or "-")),
         ("size", size_of(len(delivery.body))),
     ]
     head = Head(
         name,
         _seconds(failed_at),
-        attempts if isinstance(attempts, int) else None,
-        cause,
+        attempts,
+        cause or "-",
         None if exception is None else str(exception),
         len(delivery.body),
         facts,

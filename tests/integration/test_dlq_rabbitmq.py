@@ -261,3 +261,28 @@ async def test_what_publishers_wrote_does_nothing_to_the_terminal(rabbitmq: Rabb
         "message-id": r"m\x1b]0;title\x07\nrow",
         "size": "1 B",
     }
+
+
+async def test_what_the_broker_keeps_after_retries_goes_back_to_the_queue_it_failed_in(rabbitmq: RabbitMQ) -> None:
+    await rabbitmq.declare_with_dead_letters()
+    pipeline = Failing(
+        producer=source(rabbitmq),
+        context=raising(ValueError()),
+        failure=FailurePolicy(attempts=2, backoff=(0.1, 0.2), breaker=None, dead_letter="broker"),
+    )
+    async with at_work(pipeline, rabbitmq):
+        await pipeline.ready(10)
+        await rabbitmq.publish([b"one"], message_id="m1", headers={"n": 1})
+        await rabbitmq.until_ready(1, "work.dead")
+    at = ("--url", rabbitmq.url, "--queue", "work")
+
+    listed = await dlq("ls", *at)
+    assert [line.split() for line in listed.stdout.splitlines()[1:]] == [["m1", "-", "2", "rejected", "-", "3", "B"]]
+    # As the broker does by itself when nobody has used them for a while.
+    for waiting in ("work.retry.125", "work.retry.250"):
+        await rabbitmq.delete_queue(waiting)
+    done = await dlq("replay", *at)
+
+    assert (done.exit_code, done.stdout) == (0, "1 dead letter put back into the queue\n")
+    (message,) = await dead_letters(rabbitmq, "work")
+    assert (message.body, message.message_id, dict(message.headers)) == (b"one", "m1", {"n": 1})
