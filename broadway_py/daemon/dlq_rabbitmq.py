@@ -47,12 +47,12 @@ class RabbitMQLetters:
 
     Args:
         name: of the queue that holds the dead letters.
-        failed_in: the queue that they go back to, where they do not say it themselves.
+        failed_in: the queue that they go back to, where they do not say it themselves; None: nobody knows.
         channel: what they are fetched by; its end gives back what is left.
         publisher: what carries them back.
     """
 
-    def __init__(self, name: str, failed_in: str, channel: Channel, publisher: Publisher) -> None:
+    def __init__(self, name: str, failed_in: str | None, channel: Channel, publisher: Publisher) -> None:
         self.name = name
         self._failed_in = failed_in
         self._channel = channel
@@ -74,7 +74,9 @@ class RabbitMQLetters:
             PartlyReplayed: some of them were not confirmed. They stay.
         """
         taken = [(await self._all())[one] for one in letters]
-        reasons = await self._publisher.publish([self._as_new(one.delivery) for one in taken])
+        new = [self._as_new(one) for one in taken]
+        published = iter(await self._publisher.publish([one for one in new if isinstance(one, Letter)]))
+        reasons = [next(published) if isinstance(one, Letter) else one for one in new]
         safe = [one for one, reason in zip(taken, reasons, strict=True) if reason is None]
         await self._ack(safe)
         for reason in reasons:
@@ -138,14 +140,18 @@ class RabbitMQLetters:
             if self._taken is not None:
                 del self._taken[one.head.id]
 
-    def _as_new(self, delivery: DeliveredMessage) -> Letter:
-        died = death_of(delivery.header.properties.headers or {})
-        return as_new(delivery, died.queue or self._failed_in)
+    def _as_new(self, taken: _Taken) -> Letter | ProducerError:
+        """What is to be published; or why it cannot be."""
+        died = death_of(taken.delivery.header.properties.headers or {})
+        to = died.queue or self._failed_in
+        if to is None:
+            return ProducerError(f"letter {taken.head.id} does not say which queue it failed in: say it with --queue")
+        return as_new(taken.delivery, to)
 
 
 @asynccontextmanager
-async def opened(options: RabbitMQOptions, dead: str) -> AsyncIterator[RabbitMQLetters]:
-    """The dead letters in the queue *dead* of the broker that *options* name.
+async def opened(options: RabbitMQOptions, dead: str, failed_in: str | None) -> AsyncIterator[RabbitMQLetters]:
+    """The dead letters in the queue *dead* of the broker that *options* name; see :class:`RabbitMQLetters`.
 
     Raises:
         ProducerError: the broker is away, or there is no such queue.
@@ -162,7 +168,7 @@ async def opened(options: RabbitMQOptions, dead: str) -> AsyncIterator[RabbitMQL
             channel: AbstractChannel = await connection.channel(publisher_confirms=False)
             try:
                 underlay = cast("Channel", await channel.get_underlay_channel())
-                letters = RabbitMQLetters(dead, options.queues[0], underlay, publisher)
+                letters = RabbitMQLetters(dead, failed_in, underlay, publisher)
                 yield letters
                 async with asyncio.timeout(options.connect_timeout):
                     await letters.give_back()

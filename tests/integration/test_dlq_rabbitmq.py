@@ -286,3 +286,55 @@ async def test_what_the_broker_keeps_after_retries_goes_back_to_the_queue_it_fai
     assert (done.exit_code, done.stdout) == (0, "1 dead letter put back into the queue\n")
     (message,) = await dead_letters(rabbitmq, "work")
     assert (message.body, message.message_id, dict(message.headers)) == (b"one", "m1", {"n": 1})
+
+
+async def test_a_server_named_queue_has_its_dead_letters_by_the_name_of_the_pipeline(
+    rabbitmq: RabbitMQ, tmp_path: Path
+) -> None:
+    await rabbitmq.declare("orders.dead")
+    await rabbitmq.publish([b"one"], queue="orders.dead", message_id="m1")
+    path = settings_file(tmp_path, rabbitmq, queue="", declare="active")
+    listed = await dlq("ls", "--config", str(path))
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == ["id", "m1"]
+    done = await dlq("replay", "--config", str(path))
+    assert done.stderr == (
+        "broadway: 1 dead letter was not put back: letter m1 does not say which queue it failed in: say it with "
+        "--queue; 0 dead letters put back before that\n"
+    )
+
+
+async def test_any_queue_can_be_named_as_the_one_that_keeps_them(rabbitmq: RabbitMQ, tmp_path: Path) -> None:
+    await rabbitmq.declare()
+    await rabbitmq.declare("graveyard")
+    await rabbitmq.publish([b"one"], queue="graveyard", message_id="m1")
+    await rabbitmq.publish([b"two"], queue="graveyard", message_id="m2", headers={"x-broadway-queue": "work"})
+    for words in (
+        ("--url", rabbitmq.url),
+        ("--url", rabbitmq.url, "--queue", "work"),
+        ("--config", str(settings_file(tmp_path, rabbitmq))),
+    ):
+        listed = await dlq("ls", "--dead", "graveyard", *words)
+        assert [line.split()[0] for line in listed.stdout.splitlines()] == ["id", "m1", "m2"]
+
+    # Nobody knows where the first one failed; the second one says it.
+    done = await dlq("replay", "--dead", "graveyard", "--url", rabbitmq.url)
+    assert done.stderr == (
+        "broadway: 1 dead letter was not put back: letter m1 does not say which queue it failed in: say it with "
+        "--queue; 1 dead letter put back before that\n"
+    )
+    done = await dlq("replay", "--dead", "graveyard", "--url", rabbitmq.url, "--queue", "work")
+    assert done.stdout == "1 dead letter put back into the queue\n"
+    assert [message.body for message in await dead_letters(rabbitmq, "work")] == [b"two", b"one"]
+
+
+async def test_of_several_queues_the_one_is_named(rabbitmq: RabbitMQ, tmp_path: Path) -> None:
+    await rabbitmq.declare("o2.dead")
+    await rabbitmq.publish([b"one"], queue="o2.dead", message_id="m1")
+    bindings = [{"exchange": "events", "queue": "orders"}]
+    path = settings_file(tmp_path, rabbitmq, queue=["orders", "o2"], bindings=bindings)
+    listed = await dlq("ls", "--config", str(path), "--queue", "o2")
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == ["id", "m1"]
+    # All of them may have the same place.
+    await rabbitmq.declare("graveyard")
+    listed = await dlq("ls", "--config", str(path), "--dead", "graveyard")
+    assert listed.stdout == "no dead letters\n"
