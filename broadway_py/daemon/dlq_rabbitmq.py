@@ -173,7 +173,10 @@ async def opened(options: RabbitMQOptions, dead: str, failed_in: str | None) -> 
                 async with asyncio.timeout(options.connect_timeout):
                     await letters.give_back()
             except ChannelNotFoundEntity:
-                raise ProducerError(f"there is no queue {dead!r} on {where}: nothing has died there yet") from None
+                raise ProducerError(
+                    f"there is no queue {dead!r} on {where}: nothing has died there yet, or its dead letters are "
+                    "kept elsewhere: name that queue with --dead NAME"
+                ) from None
     finally:
         await publisher.close()
         await connection.end()

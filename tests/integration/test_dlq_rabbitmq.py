@@ -140,11 +140,13 @@ async def test_what_the_broker_itself_has_dead_lettered_is_listed_and_replayed_t
 
 async def test_wrong_places_are_told_in_a_sentence(rabbitmq: RabbitMQ) -> None:
     await rabbitmq.declare("alive")
-    missing = await dlq("ls", "--url", rabbitmq.url, "--queue", "alive")
-    assert missing.exit_code == 1
-    assert missing.stderr == (
-        f"broadway: there is no queue 'alive.dead' on {rabbitmq.where}: nothing has died there yet\n"
-    )
+    for command in (("ls",), ("purge", "--yes")):
+        missing = await dlq(*command, "--url", rabbitmq.url, "--queue", "alive")
+        assert missing.exit_code == 1
+        assert missing.stderr == (
+            f"broadway: there is no queue 'alive.dead' on {rabbitmq.where}: nothing has died there yet, or its dead "
+            "letters are kept elsewhere: name that queue with --dead NAME\n"
+        )
     wrong = await dlq("ls", "--url", "http://h/", "--queue", "q")
     assert (wrong.exit_code, wrong.stderr) == (
         2,
