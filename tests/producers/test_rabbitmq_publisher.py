@@ -117,6 +117,25 @@ async def look(line: Line, task: asyncio.Task[float]) -> None:
     assert not task.done()
 
 
+class Choosy(Line):
+    """Cannot send the second one: so does the client library with what it cannot write."""
+
+    async def basic_publish(self, body: bytes, **_: Any) -> None:
+        if body == b"1":
+            raise TypeError("name error: Unknown type: <class 'bytes'> (b'canary')")
+        await super().basic_publish(body)
+
+
+async def test_a_letter_that_cannot_be_sent_leaves_the_others_their_own_outcome(broker: Broker) -> None:
+    post, line = publisher(), Choosy()
+    publishing = asyncio.ensure_future(post.publish(letters(3)))
+    await settle()
+    broker.connects[0].set_result(line)
+    assert told(await publishing) == [None, "a message for queue 'work.dead' cannot be sent (TypeError)", None]
+    assert line.published == [b"0", b"2"]
+    await post.close()
+
+
 async def test_letters_are_published_on_one_connection(broker: Broker) -> None:
     post, line = publisher(), Line()
     publishing = asyncio.ensure_future(post.publish(letters(3)))

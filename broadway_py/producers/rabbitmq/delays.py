@@ -8,10 +8,11 @@ while is deleted by the broker.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-__all__ = ["DECLARED_AGAIN_S", "DelayQueue", "delay_queue", "rung_ms"]
+__all__ = ["DECLARED_AGAIN_S", "DelayQueue", "delay_queue", "is_delay_queue", "rung_ms"]
 
 #: The shortest delay, in milliseconds; the others are this times 2, 3, 4, 6, 8, 12, …
 _SHORTEST_MS: Final = 125
@@ -21,6 +22,8 @@ _LONGEST_MS: Final = 1_048_576_000
 _SLACK_MS: Final = 300_000
 #: Seconds after which a queue is declared again before it is used, which sets its clock back; well below the slack.
 DECLARED_AGAIN_S: Final = 60.0
+
+_NAME: Final = re.compile(r".+\.retry\.([1-9][0-9]{2,9})", re.DOTALL)
 
 
 class DelayQueue(NamedTuple):
@@ -42,6 +45,14 @@ def rung_ms(delay_s: float) -> int:
             return between
         rung *= 2
     return min(rung, _LONGEST_MS)
+
+
+def is_delay_queue(name: str) -> bool:
+    """Whether one of these queues would be called *name*."""
+    found = _NAME.fullmatch(name)
+    steps, rest = divmod(int(found[1]) if found else 0, _SHORTEST_MS)
+    # A power of two, or three times one.
+    return steps > 0 and rest == 0 and steps // (steps & -steps) in (1, 3)
 
 
 def delay_queue(queue: str, delay_s: float, extra: Mapping[str, Any]) -> DelayQueue:

@@ -19,12 +19,18 @@ from broadway_py.producers.rabbitmq.letters import Letter, Origin, bury, retry
 from broadway_py.producers.rabbitmq.options import RabbitMQOptions
 from broadway_py.producers.rabbitmq.publisher import Away, NoQueue, Publisher
 
-__all__ = ["BY_THE_BROKER", "Forwarder", "Troubled"]
+__all__ = ["BY_THE_BROKER", "Forwarder", "Troubled", "dead_letters_of"]
 
 #: The place of dead letters that stands for: the queue's own dead-letter exchange, for which the user vouches.
 BY_THE_BROKER: Final = "broker"
 
 Declare = Callable[[str, Mapping[str, Any]], Awaitable[object]]
+
+
+def dead_letters_of(queue: str, pipeline: str) -> str:
+    """The queue that keeps what failed for good in *queue* of *pipeline*, where the policy names none."""
+    # The broker makes up another name at each connect, and keeps those that begin with "amq." for itself.
+    return f"{pipeline if not queue or queue.startswith('amq.') else queue}.dead"
 
 
 @dataclass
@@ -90,8 +96,7 @@ class Forwarder:
         """The queue that keeps what failed for good in *queue*."""
         if self._plan is not None and self._plan.dead_letter is not None:
             return self._plan.dead_letter
-        # The broker makes up another name at each connect, and keeps those that begin with "amq." for itself.
-        return f"{self._origin.pipeline if queue.startswith('amq.') else queue}.dead"
+        return dead_letters_of(queue, self._origin.pipeline)
 
     async def prepare(self, queues: Sequence[str], declare: Declare, look: Callable[[str], Awaitable[object]]) -> None:
         """See, before anything is consumed from *queues*, that what failed can be put away.

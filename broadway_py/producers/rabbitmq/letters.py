@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 import uuid
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
@@ -15,7 +14,7 @@ from pamqp.commands import Basic
 from broadway_py.message import Failed
 from broadway_py.producers.rabbitmq.delivery import ATTEMPT_HEADER, EXCHANGE_HEADER, ROUTING_KEY_HEADER
 
-__all__ = ["HEADER_PREFIX", "Letter", "Origin", "bury", "retry", "without_our_headers"]
+__all__ = ["HEADER_PREFIX", "Letter", "Origin", "as_new", "bury", "retry"]
 
 HEADER_PREFIX: Final = "x-broadway-"
 _FIRST_FAILED: Final = "x-broadway-first-failed-at"
@@ -84,10 +83,13 @@ def bury(
     return Letter(to, delivery.body, _properties(delivery, headers))
 
 
-def without_our_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
-    """*headers* as they were before the message failed for the first time."""
-    gone = _BROKERS_COUNTERS | _DEATHS | _COPIES
-    return {name: value for name, value in headers.items() if not name.startswith(HEADER_PREFIX) and name not in gone}
+def as_new(delivery: DeliveredMessage, to: str) -> Letter:
+    """*delivery*, a dead letter, for the queue *to*: as it was before it failed for the first time."""
+    headers = _headers(delivery, _BROKERS_COUNTERS | _DEATHS | _COPIES)
+    ours = [name for name in headers if name.startswith(HEADER_PREFIX)]
+    for name in ours:
+        del headers[name]
+    return Letter(to, delivery.body, _properties(delivery, headers))
 
 
 def _headers(delivery: DeliveredMessage, without: frozenset[str] | set[str]) -> dict[str, Any]:

@@ -157,6 +157,8 @@ class Publisher:
                 log.warning("publishing once more, on a fresh connection", reason=str(away))
             except ProducerError as refused:
                 return refused
+            except Exception as error:  # noqa: BLE001  # what is wrong with one letter is not to hide what became of others
+                return ProducerError(f"a message for queue {letter.queue!r} cannot be sent ({type(error).__name__})")
             else:
                 return None
         return None  # pragma: no cover  # the loop has returned

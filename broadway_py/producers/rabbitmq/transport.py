@@ -14,6 +14,7 @@ from aiormq.exceptions import AMQPConnectionError
 from yarl import URL
 
 from broadway_py.producers.rabbitmq.cutter import CorruptFrameError, Cutter, Delivery, Ended, Sink
+from broadway_py.producers.rabbitmq.mending import mended
 
 __all__ = ["CuttingReader", "Receiver", "Transport"]
 
@@ -51,6 +52,7 @@ class CuttingReader(asyncio.StreamReader):
         self._cutter = Cutter()
         self._receivers: dict[Sink, Receiver] = {}
         self._is_broken = False
+        self._mends = False
         self._signed_at = 0.0
 
     def sink(self, channel: int, receiver: Receiver) -> Sink:
@@ -58,6 +60,10 @@ class CuttingReader(asyncio.StreamReader):
         sink = self._cutter.sink(channel)
         self._receivers[sink] = receiver
         return sink
+
+    def mend(self) -> None:
+        """From now on leave out what does not decode of messages that the library fetches. On an open connection."""
+        self._mends = True
 
     def feed_data(self, data: Iterable[SupportsIndex]) -> None:
         """Bytes have come. Called by the transport; raises nothing: what does not fit ends the stream."""
@@ -74,7 +80,7 @@ class CuttingReader(asyncio.StreamReader):
             self._receivers[sink].came(deliveries)
         if cut.forward:
             self._signed_at = self._time()
-            super().feed_data(cut.forward)
+            super().feed_data(mended(cut.forward) if self._mends else cut.forward)
         elif self._cutter.is_open and self._time() - self._signed_at >= _SIGN_OF_LIFE_S:
             self._signed_at = self._time()
             super().feed_data(_HEARTBEAT)
