@@ -143,6 +143,7 @@ class Source(Worker):
     async def _fail_over(self, error: ProducerError, backoff: Delays, lasted_s: float) -> None:
         """Close what is broken, say so, wait."""
         if self._fail_fast and not self.opened.is_set():
+            self._log.error("the source is away; not trying again", reason=str(error))
             await self._close_copy(CLOSE_S)
             raise PipelineCrashed(
                 f"producer {self.ledger.producer!r} could not connect at the start: {error}"
@@ -153,6 +154,7 @@ class Source(Worker):
         telemetry.execute("broadway.producer.lost", self._now(), {**self._about(), "reason": str(error)})
         wait_s = backoff.failed(lasted_s, _REFUSED_WAIT_S if isinstance(error, SourceRefused) else 0.0)
         if wait_s == math.inf:
+            self._log.error("the source is away; not trying again", reason=str(error))
             await self._close_copy(CLOSE_S)
             raise PipelineCrashed(
                 f"producer {self.ledger.producer!r} was lost, and its back-off says to stop: {error}"
