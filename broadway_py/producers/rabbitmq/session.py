@@ -89,8 +89,9 @@ class Session:
         self._origins: dict[str, str] = {}
         self._consumers: set[str] = set()
         self._asides: set[asyncio.Task[None]] = set()
-        # Pausing and draining both cancel the consumer, and may come at once.
+        # Pausing, resuming and draining may come at once: they stand in line here, and the last word counts.
         self._consuming = asyncio.Lock()
+        self._is_to_consume = True
         # A loss is reported only of a connection that had been there and was not closed by us.
         self._reporting = False
         # From the channel on, which it outlives.
@@ -293,10 +294,13 @@ class Session:
 
         Waits for the broker a few seconds at most: on a silent network it goes on by itself until :meth:`close`.
         """
+        self._is_to_consume = False
         await self._bounded(self._stop_consuming(), "stop consuming")
 
     async def _stop_consuming(self) -> None:
         async with self._consuming:
+            if self._is_to_consume:
+                return
             # A loss in here is reported by the callbacks above, and the broker takes everything back by itself.
             with contextlib.suppress(ProducerError, SettleError), self._translated(troubles.of_loss):
                 await self._cancel(set(self._consumers))
@@ -319,8 +323,9 @@ class Session:
 
     async def consume_again(self) -> None:
         """The way back from :meth:`stop_consuming`. Does nothing on a connection that is gone."""
+        self._is_to_consume = True
         async with self._consuming:
-            if not self._consumers and self.trouble is None:
+            if self._is_to_consume and not self._consumers and self.trouble is None:
                 # A refusal closes the channel, and is reported by the callbacks above.
                 with contextlib.suppress(ProducerError), self._translated(troubles.of_loss):
                     await self._consume()

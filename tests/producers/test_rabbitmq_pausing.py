@@ -1,0 +1,81 @@
+"""Pause and resume in quick succession, in the words that a broker hears."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from pamqp import commands
+
+from broadway_py.producers.rabbitmq import RabbitMQProducer
+from tests.producers.fake_broker import FakeBroker, Peer
+from tests.support.eventually import eventually
+
+pytestmark = pytest.mark.faults
+
+
+class Ear:
+    """A broker that counts its consumers, and what it was told of them."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+        self.consumers: set[str] = set()
+
+    async def answer(self, peer: Peer, name: str, channel: int, word: Any) -> bool:
+        match word:
+            case commands.Basic.Consume():
+                self.heard.append("consume")
+                self.consumers.add(word.consumer_tag)
+            case commands.Basic.Cancel():
+                self.heard.append("cancel")
+                self.consumers.discard(word.consumer_tag)
+        return False
+
+
+@asynccontextmanager
+async def consuming(path: str) -> AsyncIterator[tuple[Any, Ear]]:
+    """A copy that consumes, and the broker's ear."""
+    ear = Ear()
+    async with FakeBroker.at_work(ear.answer) as broker:
+        producer = RabbitMQProducer("work", broker.url, prefetch_count=10, delivery_path=path)
+        copy: Any = producer.copy(index=0, capacity=10, pipeline="ours", lost=print)
+        await copy.open()
+        try:
+            await eventually(lambda: len(ear.consumers) == 1, what="it consumes")
+            yield copy, ear
+        finally:
+            await copy.close()
+
+
+async def at_rest(copy: Any) -> None:
+    await eventually(lambda: not copy._session._asides, what="nothing is under way")
+
+
+@pytest.mark.parametrize("path", ["fast", "plain"])
+async def test_a_resume_in_the_same_turn_as_the_pause_before_it_wins(path: str) -> None:
+    async with consuming(path) as (copy, ear):
+        await asyncio.gather(copy.pause(), copy.resume())
+        await at_rest(copy)
+        assert len(ear.consumers) == 1
+
+
+@pytest.mark.parametrize("path", ["fast", "plain"])
+async def test_a_pause_in_the_same_turn_as_the_resume_before_it_wins(path: str) -> None:
+    async with consuming(path) as (copy, ear):
+        await copy.pause()
+        await asyncio.gather(copy.resume(), copy.pause())
+        await at_rest(copy)
+        assert ear.consumers == set()
+
+
+async def test_of_many_in_one_turn_the_last_counts() -> None:
+    async with consuming("fast") as (copy, ear):
+        await asyncio.gather(copy.pause(), copy.resume(), copy.pause(), copy.resume())
+        await at_rest(copy)
+        assert len(ear.consumers) == 1
+        await asyncio.gather(copy.resume(), copy.pause(), copy.resume(), copy.pause())
+        await at_rest(copy)
+        assert ear.consumers == set()
