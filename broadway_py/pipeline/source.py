@@ -359,10 +359,10 @@ class Source(Worker):
             self._log.warning("the producer could not end its lost copies", exception=type(error).__name__)
 
     async def set_paused(self, *, paused: bool) -> None:
-        """Tell the copy; the gate is set already."""
+        """Tell the copy; the gate is set already. A source that stops does not fetch again, whoever resumes."""
         self.wake.set()
         copy = self._copy
-        if copy is not None and self.connected:
+        if copy is not None and self.connected and (paused or not self._stop.is_set()):
             try:
                 await passing_cancellation(copy.pause() if paused else copy.resume())
             except ProducerError as error:

@@ -377,3 +377,32 @@ async def test_what_is_given_back_because_a_policy_says_stop_is_not_handled_once
     check_books(pipeline)
     assert pipeline.seen == ["a"]
     assert set(recorder.returned) == {"a"}
+
+
+async def test_a_source_that_drains_is_not_told_to_fetch_again() -> None:
+    """A slow handler keeps the drain waiting while probes become due."""
+    gate = asyncio.Event()
+
+    class Slow(Calls):
+        async def handle_message(self, message: Message[Any]) -> None:
+            await super().handle_message(message)
+            if message.raw == "slow":
+                await gate.wait()
+
+    def handle(message: Message[Any]) -> None:
+        if message.raw == "away":
+            raise Unavailable("the database")
+
+    recorder = ReturningRecorder()
+    producer = ManualProducer(*recorder.messages(["slow", "away"]))
+    pipeline = Slow(handle, producer=producer, processors=Processors(concurrency=2, max_demand=1))
+    async with running(pipeline) as clock:
+        await clock.advance(0.5)
+        assert pipeline.stats().breaker_open
+        stopping = asyncio.ensure_future(pipeline.stop())
+        await producer.feed.until("drain")
+        heard = len(producer.feed.journal)
+        await clock.advance(10.0)
+        assert "resume" not in producer.feed.journal[heard:]
+        gate.set()
+        await soon(stopping)

@@ -79,3 +79,12 @@ async def test_of_many_in_one_turn_the_last_counts() -> None:
         await asyncio.gather(copy.resume(), copy.pause(), copy.resume(), copy.pause())
         await at_rest(copy)
         assert ear.consumers == set()
+
+
+async def test_what_drains_does_not_consume_again() -> None:
+    async with consuming("fast") as (copy, ear):
+        copy.begin_draining()
+        await asyncio.gather(copy.prepare_for_draining(), copy.resume())
+        await at_rest(copy)
+        await copy.resume()
+        assert ear.heard == ["consume", "cancel"]

@@ -199,7 +199,9 @@ class RabbitMQProducer(Producer):
         await self._opened().stop_consuming()
 
     async def resume(self) -> None:
-        """Consume again."""
+        """Consume again; not while draining, which stops it for good."""
+        if self.draining.is_set():
+            return
         self._paused = False
         session = self._opened()
         await session.consume_again()
