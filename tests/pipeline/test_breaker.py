@@ -379,6 +379,9 @@ async def test_what_is_given_back_because_a_policy_says_stop_is_not_handled_once
     assert set(recorder.returned) == {"a"}
 
 
+# --- what a source is told ------------------------------------------------------------------------------------------
+
+
 async def test_a_source_that_drains_is_not_told_to_fetch_again() -> None:
     """A slow handler keeps the drain waiting while probes become due."""
     gate = asyncio.Event()
@@ -456,6 +459,46 @@ async def test_a_source_stops_fetching_before_it_gets_back_what_was_not_started(
         # The chunk that was in hand, and then the others.
         assert returned == [2]
         assert len(recorder.returned) == 20
+
+
+async def test_what_is_fetched_as_it_opens_goes_back_when_the_source_has_stopped() -> None:
+    recorder = ReturningRecorder()
+    returned: list[int] = []
+
+    class Counting(Hoarder):
+        async def pause(self) -> None:
+            # Long enough for everybody else to do what they do.
+            await self.clock.sleep(0.1)
+            returned.append(len(recorder.returned))
+
+    def handle(message: Message[Any]) -> None:
+        producer.feed.put(*recorder.messages(range(10)))
+        raise Unavailable("the database")
+
+    producer = Counting(recorder.message("first"))
+    pipeline = Calls(handle, producer=producer)
+    async with running(pipeline) as clock:
+        await clock.advance(0.5)
+        assert returned[0] == 1
+        assert len(recorder.returned) == 11
+
+
+async def test_a_source_that_cannot_be_paused_keeps_nothing_from_going_back() -> None:
+    class Stubborn(Hoarder):
+        async def pause(self) -> None:
+            raise OSError("no")
+
+    def handle(message: Message[Any]) -> None:
+        producer.feed.put(*recorder.messages(range(10)))
+        raise Unavailable("the database")
+
+    recorder = ReturningRecorder()
+    producer = Stubborn(recorder.message("first"))
+    pipeline = Calls(handle, producer=producer)
+    async with running(pipeline) as clock:
+        await clock.advance(0.5)
+        assert sorted(recorder.returned, key=str) == [*range(10), "first"]
+        assert outcomes(pipeline) == {"returned": 11}
 
 
 async def test_a_probe_that_found_nothing_before_the_breaker_closed_is_over() -> None:
