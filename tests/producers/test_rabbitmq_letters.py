@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -60,6 +61,20 @@ def test_a_queue_outlives_its_messages_and_returns_them_to_one_queue() -> None:
     }
     # Whoever puts a message in so long after the last declaration still has it back before the queue goes.
     assert waiting.safe_s < (306_000 - 6000) / 1000
+
+
+def test_a_queue_that_the_broker_would_delete_although_it_is_used_stays() -> None:
+    """To be declared again does not renew the lease of a quorum queue."""
+    arguments = {"x-queue-type": "quorum", "x-overflow": "reject-publish"}
+    waiting = delay_queue("orders", 5.0, arguments)
+    assert waiting.name == "orders.retry.6000.quorum"
+    assert waiting.arguments == {
+        "x-message-ttl": 6000,
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": "orders",
+        **arguments,
+    }
+    assert waiting.safe_s == math.inf
 
 
 def test_names_that_are_the_brokers_are_not_used() -> None:
