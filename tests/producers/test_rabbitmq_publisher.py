@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from pamqp.commands import Basic
+from pamqp.header import ContentHeader
 
 from broadway_py.errors import ProducerError, SourceRefused
 from broadway_py.producers.rabbitmq import publisher as module
@@ -24,10 +26,19 @@ class Line:
     """A connection and its channels, in one: it confirms what is published, unless that or opening has an *error*."""
 
     where = WHERE
+    max_content_size = 131_064
 
-    def __init__(self, *, error: Exception | None = None, unopened: Exception | None = None) -> None:
-        self._error, self._unopened = error, unopened
+    def __init__(
+        self,
+        *,
+        error: Exception | None = None,
+        unopened: Exception | None = None,
+        refused: Mapping[bytes, Exception] | None = None,
+    ) -> None:
+        self._error, self._unopened, self._refused = error, unopened, refused or {}
         self.published: list[bytes] = []
+        #: How large the header of each was.
+        self.sizes: list[int] = []
         self.confirmations: dict[int, object] = {}
         self.is_closed = False
         self.blocked = False
@@ -46,10 +57,11 @@ class Line:
     async def get_underlay_channel(self) -> Line:
         return self
 
-    async def basic_publish(self, body: bytes, **_: Any) -> None:
-        if self._error is not None:
-            raise self._error
+    async def basic_publish(self, body: bytes, *, properties: Basic.Properties, **_: Any) -> None:
+        if (error := self._refused.get(body, self._error)) is not None:
+            raise error
         self.published.append(body)
+        self.sizes.append(len(ContentHeader(0, 0, properties).marshal()))
 
     async def declare_queue(self, *_: object, **__: object) -> None:
         self.declarations.append(asyncio.get_running_loop().create_future())
@@ -127,6 +139,27 @@ async def test_letters_are_published_on_one_connection(broker: Broker) -> None:
     assert line.published == [b"0", b"1", b"2"]
     await post.close()
     assert line.ends == ["end"]
+
+
+async def test_one_letter_that_cannot_be_written_hides_nothing_of_the_others(broker: Broker) -> None:
+    post, line = publisher(), Line(refused={b"1": TypeError("canary")})
+    publishing = asyncio.ensure_future(post.publish(letters(3)))
+    await settle()
+    broker.connects[0].set_result(line)
+    assert told(await publishing) == [None, "a message for queue 'work.dead' cannot be sent (TypeError)", None]
+    await post.close()
+
+
+async def test_a_header_that_is_larger_than_a_frame_is_not_sent(broker: Broker) -> None:
+    post, line = publisher(), Line()
+    line.max_content_size = 8184
+    large = Letter("work.dead", b"large", Basic.Properties(message_id="m", headers={"a": "x" * 8000, "b": 1}))
+    publishing = asyncio.ensure_future(post.publish([large]))
+    await settle()
+    broker.connects[0].set_result(line)
+    assert await publishing == [None]
+    assert line.sizes[0] < 100
+    await post.close()
 
 
 async def test_a_connect_that_succeeds_after_the_close_is_ended_and_publishes_nothing(broker: Broker) -> None:

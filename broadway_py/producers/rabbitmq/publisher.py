@@ -15,7 +15,7 @@ from broadway_py.log import logger
 from broadway_py.producers.rabbitmq import troubles
 from broadway_py.producers.rabbitmq.connection import Connection, connect
 from broadway_py.producers.rabbitmq.delays import DECLARED_AGAIN_S
-from broadway_py.producers.rabbitmq.letters import Letter
+from broadway_py.producers.rabbitmq.letters import Letter, fitted
 from broadway_py.producers.rabbitmq.options import RabbitMQOptions
 
 __all__ = ["Away", "NoQueue", "Publisher"]
@@ -38,6 +38,8 @@ class _Link(NamedTuple):
     declared: dict[str, float]
     #: Message id -> the task that publishes it: the library tells returned messages apart by their ids alone.
     flying: dict[str, asyncio.Task[None]]
+    #: Bytes that one frame can carry.
+    room: int
 
 
 class Publisher:
@@ -157,11 +159,14 @@ class Publisher:
                 log.warning("publishing once more, on a fresh connection", reason=str(away))
             except ProducerError as refused:
                 return refused
+            except Exception as error:  # noqa: BLE001  # what is wrong with one letter is not to hide what became of others
+                return ProducerError(f"a message for queue {letter.queue!r} cannot be sent ({type(error).__name__})")
             else:
                 return None
         return None  # pragma: no cover  # the loop has returned
 
     async def _publish(self, link: _Link, letter: Letter) -> None:
+        letter = fitted(letter, link.room)
         own = letter.properties.message_id
         while own and (other := link.flying.get(own)) is not None:
             await asyncio.wait({other})
@@ -240,7 +245,7 @@ class Publisher:
             if not opened:
                 connection.abort()
                 await connection.end()
-        return _Link(connection, underlay, {}, {})
+        return _Link(connection, underlay, {}, {}, underlay.max_content_size)
 
     def _refuse_if_closed(self) -> None:
         if self._is_closed:
