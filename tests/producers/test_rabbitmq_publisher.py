@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from aiormq.exceptions import ChannelAccessRefused
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
@@ -160,6 +161,19 @@ async def test_a_header_that_is_larger_than_a_frame_is_not_sent(broker: Broker) 
     assert await publishing == [None]
     assert line.sizes[0] < 100
     await post.close()
+
+
+async def test_a_refused_permission_is_a_refusal_and_not_tried_again_at_once(broker: Broker) -> None:
+    said = "ACCESS_REFUSED - write access to exchange '(amq.default)' in vhost '/' refused for user 'tester'"
+    post, line = publisher(), Line(error=ChannelAccessRefused(said))
+    publishing = asyncio.ensure_future(post.publish(letters(2)))
+    await settle()
+    broker.connects[0].set_result(line)
+    reasons = await publishing
+    assert {type(reason) for reason in reasons} == {SourceRefused}
+    sentence = f"this user may not put failed messages into queue 'work.dead' on {WHERE}: {said}; "
+    assert told(reasons) == [sentence + "give the user the permission to write to the default exchange"] * 2
+    assert len(broker.connects) == 1
 
 
 async def test_a_connect_that_succeeds_after_the_close_is_ended_and_publishes_nothing(broker: Broker) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from aiormq import Channel
-from aiormq.exceptions import ChannelClosed, DeliveryError, PublishError
+from aiormq.exceptions import ChannelAccessRefused, ChannelClosed, DeliveryError, PublishError
 
 from broadway_py.clock import Clock
 from broadway_py.errors import ProducerError
@@ -201,6 +201,10 @@ class Publisher:
                 raise ProducerError(
                     f"RabbitMQ at {where} refused a message for queue {letter.queue!r}: the queue is full, or broken"
                 )
+            case ChannelAccessRefused():
+                # The channel has gone with it, and another one would fare no better for now.
+                await self._drop(link)
+                raise troubles.of_refused_write(error, letter.queue, where) from error
             case TimeoutError() | ConnectionError():
                 pass
             case _ if not troubles.is_of_library(error):
