@@ -217,6 +217,19 @@ def test_a_header_that_cannot_be_written_is_left_out_and_named() -> None:
     assert "deep" not in headers
 
 
+def test_a_header_that_just_can_be_written_is_written_from_further_down_the_stack_too() -> None:
+    def deeper(levels: int, letter: Letter) -> None:
+        if levels:
+            deeper(levels - 1, letter)
+        else:
+            letter.properties.marshal()
+
+    deep: dict[str, Any] = {}
+    for _ in range(500):
+        deep = {"in": deep}
+        deeper(20, retry(delivery({"deep": deep}), "q", 2, NOW))
+
+
 def test_an_attempt_that_no_header_can_hold_is_put_away_all_the_same() -> None:
     came = delivery({"x-broadway-attempt": 2**63 - 1, "x-delivery-count": 2**63 - 1})
     attempt = attempt_of(came.header.properties.headers or {}, redelivered=True)

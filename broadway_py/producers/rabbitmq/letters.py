@@ -34,6 +34,7 @@ _AROUND_PROPERTIES: Final = 12 + 33
 _MOST_OF_OTHERS: Final = 2 + 9 * 256 + 32
 #: Bytes that the broker may add: of the delay queue that a message has left, and how often it was delivered.
 _BROKERS_SHARE: Final = 2048
+_DEPTH_TO_SPARE: Final = 32
 #: Counted by the broker for the copy that was delivered: on another copy they would be wrong.
 _BROKERS_COUNTERS: Final = frozenset({"x-delivery-count", "x-acquired-count"})
 #: A broker that reads of an earlier death in these drops the message when it comes back by itself, as if it ran in
@@ -125,9 +126,11 @@ def fitted(letter: Letter, room: int) -> Letter:
     excess += _LARGEST_OF_OURS
     # Ours are the last to go, and which attempt it is stays: it would begin anew for ever.
     left_out: list[str] = []
-    for name in sorted(sizes.keys() - {ATTEMPT_HEADER}, key=lambda name: (_is_ours(name, sizes[name]), -sizes[name])):
+    for name in sorted(sizes, key=lambda name: (_is_ours(name, sizes[name]), -sizes[name])):
         if excess <= 0:
             break
+        if name == ATTEMPT_HEADER:
+            continue
         excess -= sizes[name]
         del headers[name]
         left_out.append(name)
@@ -174,6 +177,10 @@ def _note_left_out(headers: dict[str, Any], names: Sequence[str]) -> None:
 
 def _encodes(name: str, value: Any) -> bool:
     """False where there is no way back: of tables in tables in tables, for one."""
+    if isinstance(value, (dict, list)):
+        # With depth to spare: it will be written from further down the stack.
+        for _ in range(_DEPTH_TO_SPARE):
+            value = [value]
     try:
         table({name: value})
     except (TypeError, ValueError, OverflowError, RecursionError, struct.error):
