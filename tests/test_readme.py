@@ -55,6 +55,24 @@ def test_every_link_to_a_file_leads_to_one(page: str) -> None:
     assert [target for target in targets if not (ROOT / page).parent.joinpath(target).exists()] == []
 
 
+def anchors(page: Path) -> set[str]:
+    """The names by which the headings of a page can be linked to."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+def test_every_link_to_a_heading_leads_to_one() -> None:
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+    links = [(page, *link) for page in pages for link in re.findall(r"\]\(([\w./-]*)#([\w-]+)\)", page.read_text())]
+    assert len(links) > 20
+
+    assert [
+        f"{page.relative_to(ROOT)}: {file}#{anchor}"
+        for page, file, anchor in links
+        if anchor not in anchors(page.parent / file if file else page)
+    ] == []
+
+
 def test_every_decision_is_listed() -> None:
     listed = (ROOT / "docs" / "decisions" / "README.md").read_text()
 

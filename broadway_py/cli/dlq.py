@@ -39,6 +39,10 @@ Config = Annotated[
 PipelineName = Annotated[
     str | None, typer.Option("--pipeline", metavar="NAME", help="Which pipeline of the settings, if there are several.")
 ]
+Dead = Annotated[
+    str | None,
+    typer.Option("--dead", metavar="NAME", help="The RabbitMQ queue that keeps them, where it is not QUEUE.dead."),
+]
 Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="As `broadway dlq ls` shows them.")]
 Cause = Annotated[str | None, typer.Option(metavar="CAUSE", help="Only those that failed for this cause.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
@@ -52,6 +56,7 @@ def ls(
     url: Url = None,
     config: Config = None,
     pipeline: PipelineName = None,
+    dead: Dead = None,
 ) -> None:
     """List the dead letters: when and why each failed; no payloads.
 
@@ -64,9 +69,11 @@ def ls(
       broadway dlq ls --config orders.yaml --pipeline orders
 
       broadway dlq ls --url amqp://user@broker/ --queue orders
+
+      broadway dlq ls --url amqp://user@broker/ --dead graveyard
     """
     with sentences():
-        heads = _with_queue(_place(queue, url, config, pipeline), lambda file: letters.select(file, (), cause))
+        heads = _with_queue(_place(queue, url, config, pipeline, dead), lambda file: letters.select(file, (), cause))
     if not heads:
         typer.echo("no dead letters")
         return
@@ -82,6 +89,7 @@ def show(
     url: Url = None,
     config: Config = None,
     pipeline: PipelineName = None,
+    dead: Dead = None,
 ) -> None:
     """Show all that is known about one dead letter; its payload only when asked for.
 
@@ -97,7 +105,7 @@ def show(
         return head, await file.payload(letter) if payload else b""
 
     with sentences():
-        head, raw = _with_queue(_place(queue, url, config, pipeline), found)
+        head, raw = _with_queue(_place(queue, url, config, pipeline, dead), found)
     if payload:
         typer.echo(raw, nl=False)
         return
@@ -117,6 +125,7 @@ def replay(
     url: Url = None,
     config: Config = None,
     pipeline: PipelineName = None,
+    dead: Dead = None,
 ) -> None:
     """Put dead letters back into their queue, as if new; without ID and --cause, all of them.
 
@@ -141,9 +150,9 @@ def replay(
     with sentences():
         per_second = None if rate is None else letters.rate_of(rate)
         count = _with_queue(
-            _place(queue, url, config, pipeline), back, lambda: f"; {_letters(moved)} put back before that"
+            _place(queue, url, config, pipeline, dead), back, lambda: f"; {letters.counted(moved)} put back before that"
         )
-    typer.echo(f"{_letters(count)} {'would be ' if dry_run else ''}put back into the queue")
+    typer.echo(f"{letters.counted(count)} {'would be ' if dry_run else ''}put back into the queue")
 
 
 @commands.command("purge")
@@ -157,6 +166,7 @@ def purge(
     url: Url = None,
     config: Config = None,
     pipeline: PipelineName = None,
+    dead: Dead = None,
 ) -> None:
     """Remove dead letters for good; without ID and --cause, all of them. Asks before it does.
 
@@ -168,20 +178,18 @@ def purge(
     """
 
     async def gone(file: Letters) -> int:
+        if yes and not dry_run and not ids and cause is None:
+            return await file.discard_all()
         chosen = [head.id for head in await letters.select(file, ids or (), cause)]
         if dry_run or not chosen:
             return len(chosen)
-        if not yes and not _agreed(f"Remove {_letters(len(chosen))} for good?"):
+        if not yes and not _agreed(f"Remove {letters.counted(len(chosen))} for good?"):
             return 0
         return await file.discard(chosen)
 
     with sentences():
-        count = _with_queue(_place(queue, url, config, pipeline), gone)
-    typer.echo(f"{_letters(count)} {'would be ' if dry_run else ''}removed")
-
-
-def _letters(count: int) -> str:
-    return f"{count:,} dead letter{'' if count == 1 else 's'}"
+        count = _with_queue(_place(queue, url, config, pipeline, dead), gone)
+    typer.echo(f"{letters.counted(count)} {'would be ' if dry_run else ''}removed")
 
 
 def _agreed(question: str) -> bool:
@@ -194,18 +202,20 @@ def _is_terminal() -> bool:
     return sys.stdin.isatty()
 
 
-def _place(queue: str | None, url: str | None, config: Path | None, pipeline: str | None) -> Place:
+def _place(queue: str | None, url: str | None, config: Path | None, pipeline: str | None, dead: str | None) -> Place:
     if url is not None and config is not None:
         raise OptionsError((), "dlq: give --url or --config, not both")
     if config is not None:
         settings = read_settings([config])
         try:
-            return of_settings(settings, pipeline, queue)
+            return of_settings(settings, pipeline, queue, dead)
         except OptionsError as wrong:
             raise settings.located(wrong) from None
+    if url is not None:
+        return of_url(url, queue, dead)
     if queue is None:
         raise OptionsError((), "dlq: name the queue with --queue FILE:NAME, or a pipeline with --config FILE")
-    return of_queue(queue) if url is None else of_url(url, queue)
+    return of_queue(queue, dead)
 
 
 def _with_queue(place: Place, work: Callable[[Letters], Awaitable[R]], so_far: Callable[[], str] = str) -> R:

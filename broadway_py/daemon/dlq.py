@@ -12,7 +12,20 @@ from broadway_py.clock import SYSTEM_CLOCK, Clock
 from broadway_py.errors import BroadwayError, OptionsError, did_you_mean
 from broadway_py.message import Cause
 
-__all__ = ["Head", "Letters", "drawn", "rate_of", "replay", "select", "shown", "size_of", "time_of"]
+__all__ = [
+    "Head",
+    "Letters",
+    "PartlyReplayed",
+    "counted",
+    "drawn",
+    "printable",
+    "rate_of",
+    "replay",
+    "select",
+    "shown",
+    "size_of",
+    "time_of",
+]
 
 _RATE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(?:/\s*(s|m|h))?")
 _SECONDS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
@@ -33,6 +46,25 @@ def rate_of(text: str) -> float:
     if rate <= 0.0:
         raise OptionsError((), f"--rate {text}: expected messages per second, minute or hour, such as 50/s or 100/m")
     return rate
+
+
+def counted(count: int) -> str:
+    """A number of dead letters as it is told."""
+    return f"{count:,} dead letter{'' if count == 1 else 's'}"
+
+
+class PartlyReplayed(BroadwayError):
+    """Of several dead letters some were put back, and some were not.
+
+    Args:
+        moved: how many were.
+        left: how many were not; they are where they were.
+        reason: of the first of those.
+    """
+
+    def __init__(self, moved: int, left: int, reason: BroadwayError) -> None:
+        self.moved = moved
+        super().__init__(f"{counted(left)} {'was' if left == 1 else 'were'} not put back: {reason}")
 
 
 class Head(NamedTuple):
@@ -64,10 +96,17 @@ class Letters(Protocol):
         """That of one of them."""
 
     async def replay(self, letters: Sequence[str]) -> int:
-        """Put these back into the queue they failed in, as if new; how many."""
+        """Put these back into the queue they failed in, as if new; how many.
+
+        Raises:
+            PartlyReplayed: some of them could not be put back, and stay.
+        """
 
     async def discard(self, letters: Sequence[str]) -> int:
         """Remove these for good; how many."""
+
+    async def discard_all(self) -> int:
+        """Remove all of them for good, without a look at any; how many."""
 
 
 async def select(letters: Letters, ids: Collection[str], cause: str | None) -> list[Head]:
@@ -98,21 +137,28 @@ async def replay(
 ) -> int:
     """Put dead letters back into the queue, at most *rate* in a second; how many.
 
-    *progress* is told the count after each portion.
+    *progress* is told the count after each portion, one that was put back in part included.
+
+    Raises:
+        PartlyReplayed: some of a portion could not be put back. They stay; so do the portions after it.
     """
     portion = _PORTION if rate is None else max(1, math.floor(rate * _STEP_S))
     moved = 0
     for start in range(0, len(ids), portion):
         if start and rate is not None:
             await clock.sleep(portion / rate)
-        moved += await letters.replay(ids[start : start + portion])
+        try:
+            moved += await letters.replay(ids[start : start + portion])
+        except PartlyReplayed as partly:
+            progress(moved + partly.moved)
+            raise
         progress(moved)
     return moved
 
 
 def drawn(heads: Sequence[Head]) -> Iterator[str]:
-    """A table of *heads*, line by line."""
-    rows = [("id", "died", "attempts", "cause", "exception", "size")]
+    """A table of *heads*, line by line; fit for a terminal."""
+    rows: list[tuple[str, ...]] = [("id", "died", "attempts", "cause", "exception", "size")]
     rows += [
         (
             one.id,
@@ -124,16 +170,23 @@ def drawn(heads: Sequence[Head]) -> Iterator[str]:
         )
         for one in heads
     ]
+    rows = [tuple(map(printable, row)) for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
 def shown(head: Head) -> Iterator[str]:
-    """All that is known about *head*, but for its payload, line by line."""
-    width = max(len(name) for name, _ in head.facts) + 2
-    for name, value in head.facts:
+    """All that is known about *head*, but for its payload, line by line; fit for a terminal."""
+    facts = [(printable(name), printable(value)) for name, value in head.facts]
+    width = max(len(name) for name, _ in facts) + 2
+    for name, value in facts:
         yield f"{name}:".ljust(width) + value
+
+
+def printable(text: str) -> str:
+    """*text* with escapes for what a terminal would act upon: publishers write much of what is shown."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def time_of(wall_s: float) -> str:

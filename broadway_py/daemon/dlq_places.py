@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any, cast
 
 from broadway_py.daemon.dlq import Letters
@@ -26,8 +26,8 @@ _NOT_FOR_SQS = (
 Place = Callable[[], AbstractAsyncContextManager[Letters]]
 
 
-def of_queue(reference: str) -> Place:
-    """Those of the embedded queue ``FILE.db:NAME``.
+def of_queue(reference: str, dead: str | None = None) -> Place:
+    """Those of the embedded queue ``FILE.db:NAME``, which has no other place for them: *dead* must be None.
 
     Raises:
         OptionsError: it is the URL of a broker.
@@ -36,25 +36,42 @@ def of_queue(reference: str) -> Place:
         raise OptionsError((), _NOT_FOR_SQS)
     if "://" in reference:
         raise OptionsError((), "--queue: a broker is named by --url, or by --config; --queue names a queue there")
+    if dead is not None:
+        raise OptionsError((), "--dead names a queue of RabbitMQ; an embedded queue keeps its dead letters itself")
     return lambda: opened(reference)
 
 
-def of_url(url: str, queue: str) -> Place:
-    """Those of the RabbitMQ queue *queue*, in ``<queue>.dead``.
+def of_url(url: str, queue: str | None, dead: str | None = None) -> Place:
+    """Those in the RabbitMQ queue *dead*, or else ``<queue>.dead``; *queue* is where they failed.
 
     Raises:
-        OptionsError: the URL is none, or what RabbitMQ needs is not installed.
+        OptionsError: no queue is named, the URL is none, or what RabbitMQ needs is not installed.
     """
     if _is_of_sqs(url):
         raise OptionsError((), _NOT_FOR_SQS)
+    if dead is None and queue is not None and queue.startswith("amq."):
+        raise OptionsError(
+            (), f"--queue {queue}: the broker has named it, so its dead letters are in PIPELINE.dead: say --dead NAME"
+        )
+    kept_in = dead if queue is None or dead is not None else f"{queue}.dead"
+    if kept_in is None:
+        raise OptionsError(
+            (), "dlq: name the queue with --queue NAME, or the one that keeps its dead letters with --dead NAME"
+        )
     try:
-        return _of_rabbitmq({"queue": queue, "url": url}, None)
+        return _of_rabbitmq({"queue": queue or kept_in, "url": url}, kept_in, queue)
     except OptionsError as wrong:
         raise wrong.under("--url") if wrong.path != ("url",) else OptionsError(("--url",), wrong.problem) from None
 
 
-def of_settings(settings: Settings, pipeline: str | None, queue: str | None) -> Place:
-    """Those of what *pipeline* of *settings* reads; *queue* says which one, where it reads several.
+def of_settings(settings: Settings, pipeline: str | None, queue: str | None, dead: str | None = None) -> Place:
+    """Those of what *pipeline* of *settings* reads.
+
+    Args:
+        settings: all of them.
+        pipeline: may be None where there is only one.
+        queue: which one, where it reads several.
+        dead: the RabbitMQ queue that keeps them, in place of the one that the settings name.
 
     Raises:
         OptionsError: there is no such pipeline, or its source keeps none that can be looked at.
@@ -73,20 +90,51 @@ def of_settings(settings: Settings, pipeline: str | None, queue: str | None) -> 
     path = ("pipelines", pipeline, "producer")
     kind, fields = arguments(section.get("producer"), path)
     if kind == "queue":
-        return of_queue(f"{fields.get('path')}:{fields.get('queue')}")
+        _refuse_strange(queue, pipeline, [str(fields.get("queue"))])
+        return of_queue(f"{fields.get('path')}:{fields.get('queue')}", dead)
     if kind == "sqs":
         raise OptionsError((*path, "kind"), _NOT_FOR_SQS)
     if kind != "rabbitmq":
         raise OptionsError((*path, "kind"), f"the dead letters of the kind {kind!r} cannot be looked at from here")
-    queues = fields.get("queue")
-    if isinstance(queues, list) and queue not in queues:
-        raise OptionsError((), f"--queue is needed: the pipeline reads several, {', '.join(map(str, queues))}")
-    if isinstance(queues, list):
-        fields["queue"] = queue
+    read = fields.get("queue")
+    queues = [str(one) for one in (read if isinstance(read, list) else [read])]
+    _refuse_strange(queue, pipeline, queues)
+    if queue is None and len(queues) == 1:
+        queue = queues[0]
+    kept_in = dead or _kept_in(section, pipeline, queue, queues)
     try:
-        return _of_rabbitmq(fields, _place_of_policy(section, ("pipelines", pipeline, "class")))
+        return _of_rabbitmq(fields, kept_in, queue or None)
     except OptionsError as wrong:
         raise wrong.under(*path) from None
+
+
+def _refuse_strange(queue: str | None, pipeline: str, known: Sequence[str]) -> None:
+    if queue is not None and queue not in known:
+        reads = ", ".join(one or "one that the broker names" for one in known)
+        raise OptionsError(
+            (), f"--queue {queue}: pipeline {pipeline} does not read it; it reads {reads}{did_you_mean(queue, known)}"
+        )
+
+
+def _kept_in(section: Mapping[str, Any], pipeline: str, queue: str | None, queues: Sequence[str]) -> str:
+    """The queue of the dead letters of *queue*, by the rule of the producer.
+
+    Raises:
+        OptionsError: the broker alone knows it; or *queue*, which is None, has to be said.
+    """
+    place = _place_of_policy(section, ("pipelines", pipeline, "class"))
+    if place == "broker":
+        raise OptionsError(
+            (),
+            "the dead letters are where the queue's own dead-letter exchange leads: name that queue with --dead NAME",
+        )
+    if place is not None:
+        return place
+    if queue is None:
+        raise OptionsError((), f"--queue is needed: the pipeline reads several, {', '.join(queues)}")
+    with _extra_needed():
+        from broadway_py.producers.rabbitmq.forwarder import dead_letters_of  # noqa: PLC0415  # needs an extra
+    return dead_letters_of(queue, pipeline)
 
 
 def _is_of_sqs(reference: str) -> bool:
@@ -102,15 +150,17 @@ def _place_of_policy(section: Mapping[str, Any], path: tuple[str, ...]) -> str |
     return own.dead_letter if isinstance(own, FailurePolicy) else None
 
 
-def _of_rabbitmq(fields: Mapping[str, Any], dead: str | None) -> Place:
-    if dead == "broker":
-        raise OptionsError(
-            (), "the dead letters are where the queue's own dead-letter exchange leads: name that queue by --url"
-        )
+@contextmanager
+def _extra_needed() -> Iterator[None]:
     try:
-        from broadway_py.daemon import dlq_rabbitmq  # noqa: PLC0415  # needs an extra
-        from broadway_py.producers.rabbitmq import RabbitMQOptions  # noqa: PLC0415  # an extra
+        yield
     except ImportError:
         raise OptionsError((), "this needs aio-pika: pip install 'broadway-py[rabbitmq]'") from None
+
+
+def _of_rabbitmq(fields: Mapping[str, Any], kept_in: str, failed_in: str | None) -> Place:
+    with _extra_needed():
+        from broadway_py.daemon import dlq_rabbitmq  # noqa: PLC0415  # needs an extra
+        from broadway_py.producers.rabbitmq import RabbitMQOptions  # noqa: PLC0415  # an extra
     options = RabbitMQOptions(**fields)
-    return lambda: dlq_rabbitmq.opened(options, dead or f"{options.queues[0]}.dead")
+    return lambda: dlq_rabbitmq.opened(options, kept_in, failed_in)

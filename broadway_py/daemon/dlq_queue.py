@@ -39,6 +39,10 @@ class EmbeddedLetters:
         """Remove these for good; how many."""
         return await self._file.discard_dead([int(one) for one in letters])
 
+    async def discard_all(self) -> int:
+        """Remove all of them for good; how many."""
+        return await self.discard([head.id for head in await self.heads()])
+
 
 @asynccontextmanager
 async def opened(reference: str) -> AsyncIterator[EmbeddedLetters]:

@@ -15,21 +15,25 @@ from typing import Any, Final, NamedTuple, cast
 from aio_pika.abc import AbstractChannel
 from aiormq import Channel
 from aiormq.abc import DeliveredMessage
-from aiormq.exceptions import ChannelNotFoundEntity
+from aiormq.exceptions import ChannelNotFoundEntity, InvalidFrameError
 from pamqp.commands import Basic
 
 from broadway_py.clock import SYSTEM_CLOCK
-from broadway_py.daemon.dlq import Head, size_of
-from broadway_py.errors import BroadwayError, ProducerError
+from broadway_py.daemon.dlq import Head, PartlyReplayed, printable, size_of
+from broadway_py.errors import ProducerError
 from broadway_py.producers.rabbitmq import RabbitMQOptions, troubles
 from broadway_py.producers.rabbitmq.connection import connect
-from broadway_py.producers.rabbitmq.letters import HEADER_PREFIX, Letter, without_our_headers
+from broadway_py.producers.rabbitmq.deaths import death_of
+from broadway_py.producers.rabbitmq.letters import HEADER_PREFIX, Letter, as_new
+from broadway_py.producers.rabbitmq.path import problem
 from broadway_py.producers.rabbitmq.publisher import Publisher
 from broadway_py.producers.rabbitmq.quiet import hush
 
 __all__ = ["RabbitMQLetters", "opened"]
 
 _NAME: Final = "broadway dlq"
+#: Of our headers: what is shown under a name of its own.
+_SAID_BEFORE: Final = frozenset({"attempt", "attempts", "cause", "exception", "failed-at", "id"})
 
 
 class _Taken(NamedTuple):
@@ -43,12 +47,12 @@ class RabbitMQLetters:
 
     Args:
         name: of the queue that holds the dead letters.
-        failed_in: the queue that they go back to, where they do not say it themselves.
+        failed_in: the queue that they go back to, where they do not say it themselves; None: nobody knows.
         channel: what they are fetched by; its end gives back what is left.
         publisher: what carries them back.
     """
 
-    def __init__(self, name: str, failed_in: str, channel: Channel, publisher: Publisher) -> None:
+    def __init__(self, name: str, failed_in: str | None, channel: Channel, publisher: Publisher) -> None:
         self.name = name
         self._failed_in = failed_in
         self._channel = channel
@@ -67,15 +71,17 @@ class RabbitMQLetters:
         """Put these back into the queue they failed in, as if new: confirmed there, and only then taken off here.
 
         Raises:
-            BroadwayError: one of them was not confirmed. It stays; so do those after it.
+            PartlyReplayed: some of them were not confirmed. They stay.
         """
         taken = [(await self._all())[one] for one in letters]
-        reasons = await self._publisher.publish([self._as_new(one.delivery) for one in taken])
+        new = [self._as_new(one) for one in taken]
+        published = iter(await self._publisher.publish([one for one in new if isinstance(one, Letter)]))
+        reasons = [next(published) if isinstance(one, Letter) else one for one in new]
         safe = [one for one, reason in zip(taken, reasons, strict=True) if reason is None]
         await self._ack(safe)
         for reason in reasons:
             if reason is not None:
-                raise BroadwayError(f"{len(letters) - len(safe)} dead letters were not put back: {reason}")
+                raise PartlyReplayed(len(safe), len(letters) - len(safe), reason)
         return len(safe)
 
     async def discard(self, letters: Sequence[str]) -> int:
@@ -83,6 +89,10 @@ class RabbitMQLetters:
         taken = [(await self._all())[one] for one in letters]
         await self._ack(taken)
         return len(taken)
+
+    async def discard_all(self) -> int:
+        """Remove all of them for good, also those that cannot be read: the broker does it, none is fetched."""
+        return cast("int", (await self._channel.queue_purge(self.name)).message_count)
 
     async def give_back(self) -> None:
         """Leave what is still held where it was."""
@@ -98,12 +108,31 @@ class RabbitMQLetters:
             count = cast("int", (await self._channel.queue_declare(self.name, passive=True)).message_count)
             # No more than were there: what comes meanwhile is for the next time.
             for _ in range(count):
-                delivery = await self._channel.basic_get(self.name)
+                delivery = await self._fetched(count)
                 if isinstance(delivery.delivery, Basic.GetEmpty):
                     break
                 taken = _read(delivery, self._taken)
                 self._taken[taken.head.id] = taken
         return self._taken
+
+    async def _fetched(self, count: int) -> DeliveredMessage:
+        """The next one of *count*.
+
+        Raises:
+            ProducerError: its properties do not decode, and this connection is of those that do not mend them.
+        """
+        ended = self._channel.connection.closing
+        try:
+            return await self._channel.basic_get(self.name)
+        except (Exception, asyncio.CancelledError):
+            if ended.done() and not ended.cancelled() and isinstance(ended.exception(), InvalidFrameError):
+                read = len(self._taken or ())
+                raise ProducerError(
+                    f"the properties of dead letter {read + 1} of {count} in queue {self.name!r} do not decode, and "
+                    "delivery_path: plain cannot read past it: have them read with delivery_path: auto, or remove all "
+                    "of them, unseen, with broadway dlq purge --yes"
+                ) from None
+            raise
 
     async def _ack(self, letters: Sequence[_Taken]) -> None:
         for one in letters:
@@ -111,26 +140,27 @@ class RabbitMQLetters:
             if self._taken is not None:
                 del self._taken[one.head.id]
 
-    def _as_new(self, delivery: DeliveredMessage) -> Letter:
-        properties = delivery.header.properties
-        headers = properties.headers or {}
-        to = headers.get("x-broadway-queue") or headers.get("x-first-death-queue")
-        properties.headers = without_our_headers(headers)
-        properties.expiration = None
-        properties.user_id = None
-        properties.delivery_mode = 2
-        return Letter(to if isinstance(to, str) else self._failed_in, delivery.body, properties)
+    def _as_new(self, taken: _Taken) -> Letter | ProducerError:
+        """What is to be published; or why it cannot be."""
+        died = death_of(taken.delivery.header.properties.headers or {})
+        to = died.queue or self._failed_in
+        if to is None:
+            return ProducerError(f"letter {taken.head.id} does not say which queue it failed in: say it with --queue")
+        return as_new(taken.delivery, to)
 
 
 @asynccontextmanager
-async def opened(options: RabbitMQOptions, dead: str) -> AsyncIterator[RabbitMQLetters]:
-    """The dead letters in the queue *dead* of the broker that *options* name.
+async def opened(options: RabbitMQOptions, dead: str, failed_in: str | None) -> AsyncIterator[RabbitMQLetters]:
+    """The dead letters in the queue *dead* of the broker that *options* name; see :class:`RabbitMQLetters`.
 
     Raises:
         ProducerError: the broker is away, or there is no such queue.
     """
     hush()
-    connection = await connect(options, _NAME)
+    mends = options.delivery_path != "plain" and problem() is None
+    connection = await connect(options, _NAME, cutting=mends)
+    if mends and connection.reader is not None:
+        connection.reader.mend()
     publisher = Publisher(options, f"{_NAME}.publisher", SYSTEM_CLOCK)
     where = connection.where
     try:
@@ -138,12 +168,15 @@ async def opened(options: RabbitMQOptions, dead: str) -> AsyncIterator[RabbitMQL
             channel: AbstractChannel = await connection.channel(publisher_confirms=False)
             try:
                 underlay = cast("Channel", await channel.get_underlay_channel())
-                letters = RabbitMQLetters(dead, options.queues[0], underlay, publisher)
+                letters = RabbitMQLetters(dead, failed_in, underlay, publisher)
                 yield letters
                 async with asyncio.timeout(options.connect_timeout):
                     await letters.give_back()
             except ChannelNotFoundEntity:
-                raise ProducerError(f"there is no queue {dead!r} on {where}: nothing has died there yet") from None
+                raise ProducerError(
+                    f"there is no queue {dead!r} on {where}: nothing has died there yet, or its dead letters are "
+                    "kept elsewhere: name that queue with --dead NAME"
+                ) from None
     finally:
         await publisher.close()
         await connection.end()
@@ -157,32 +190,30 @@ def _read(delivery: DeliveredMessage, known: Mapping[str, object]) -> _Taken:
     properties = delivery.header.properties
     headers: Mapping[str, Any] = properties.headers or {}
     # Those that the broker itself has put there have no number of ours.
-    wanted = str(headers.get("x-broadway-id") or properties.message_id or "letter")
+    # As it is shown, so that it can be typed.
+    wanted = printable(str(headers.get("x-broadway-id") or properties.message_id or "letter"))
     name, number = wanted, 1
     while name in known:
         number += 1
         name = f"{wanted}~{number}"
     ours = {one.removeprefix(HEADER_PREFIX): value for one, value in headers.items() if one.startswith(HEADER_PREFIX)}
-    cause = str(ours.pop("cause", headers.get("x-first-death-reason", "-")))
-    attempts = ours.pop("attempts", None)
-    failed_at = ours.pop("failed-at", None)
-    ours.pop("id", None)
-    exception = ours.pop("exception", None)
+    _, cause, attempts = death_of(headers)
+    failed_at, exception = ours.get("failed-at"), ours.get("exception")
     facts = [
         ("id", name),
-        ("cause", cause),
+        ("cause", cause or "-"),
         ("exception", str(exception or "-")),
         ("attempts", "-" if attempts is None else str(attempts)),
         ("died", str(failed_at or "-")),
-        *((one, str(value)) for one, value in sorted(ours.items())),
+        *((one, str(value)) for one, value in sorted(ours.items()) if one not in _SAID_BEFORE),
         ("message-id", str(properties.message_id or "-")),
         ("size", size_of(len(delivery.body))),
     ]
     head = Head(
         name,
         _seconds(failed_at),
-        attempts if isinstance(attempts, int) else None,
-        cause,
+        attempts,
+        cause or "-",
         None if exception is None else str(exception),
         len(delivery.body),
         facts,

@@ -10,7 +10,7 @@ from typing import Any
 
 from broadway_py.daemon.lag import LagMeter
 from broadway_py.daemon.watch import ExitCode
-from broadway_py.errors import OptionsError, PipelineCrashed, PipelineNotRunning
+from broadway_py.errors import OptionsError, PipelineCrashed, PipelineNotRunning, ProducerError
 from broadway_py.log import logger
 from broadway_py.pipeline import Pipeline
 
@@ -135,8 +135,14 @@ class Service:
     async def _until_ended(self, pipeline: Pipeline[Any]) -> None:
         try:
             await pipeline.wait()
-        except PipelineCrashed:
-            log.exception("the pipeline crashed for good; stopping the others", pipeline=pipeline.name)
+        except PipelineCrashed as crash:
+            # A source that is away has its sentence; where its library noticed tells nobody anything.
+            log.exception(
+                "the pipeline crashed for good; stopping the others",
+                pipeline=pipeline.name,
+                reason=str(crash),
+                exc_info=not isinstance(crash.__cause__, ProducerError),
+            )
             self._crashed()
         report = await pipeline.stop()
         log.info("drained", pipeline=pipeline.name, in_time=report.in_time, outcomes=dict(report.outcomes))

@@ -125,6 +125,11 @@ class LifeCycle:
                 await asyncio.wait({opened, ended}, return_when=asyncio.FIRST_COMPLETED)
             if not opened.done():
                 raise runtime.crash or PipelineNotRunning(f"pipeline {self.name!r} stopped before it was ready")
+        except TimeoutError:
+            away = next(source for source in runtime.stages.sources if not source.opened.is_set())
+            raise TimeoutError(
+                f"pipeline {self.name!r} was not ready within {timeout_s:g} s: {away.ledger.producer}: {away.trouble}"
+            ) from None
         finally:
             opened.cancel()
             ended.cancel()

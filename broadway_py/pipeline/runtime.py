@@ -305,7 +305,8 @@ class Runtime:
         if self._pending():
             self.in_time = self.in_time and self.crash is not None
             names = sorted({worker.layer for task, worker in self._tasks.items() if not task.done()})
-            self._log.warning("the drain ran out of time; cutting off what still runs", stages=names)
+            if self.crash is None:
+                self._log.warning("the drain ran out of time; cutting off what still runs", stages=names)
             for worker in workers:
                 worker.cut_off()
             self._stop_sources()

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from broadway_py.cli import app
 from broadway_py.clock import SYSTEM_CLOCK
-from broadway_py.daemon.dlq import rate_of, replay
+from broadway_py.daemon.dlq import Head, drawn, rate_of, replay, shown
 from broadway_py.daemon.dlq_queue import EmbeddedLetters
 from broadway_py.errors import OptionsError
 from broadway_py.queue import Queue
@@ -269,3 +269,88 @@ def test_what_is_no_rate_is_refused(text: str) -> None:
     with pytest.raises(OptionsError) as refused:
         rate_of(text)
     assert str(refused.value) == (f"--rate {text}: expected messages per second, minute or hour, such as 50/s or 100/m")
+
+
+def test_what_is_drawn_is_fit_for_a_terminal() -> None:
+    head = Head(
+        "1\x1b[31m", None, None, "in\nvalid", "E\x9b", 3, [("id", "1\x1b[31m"), ("a\rb", "Ünïcode ☃\x00\u2066")]
+    )
+    assert [line.split() for line in drawn([head])][1:] == [[r"1\x1b[31m", "-", "-", r"in\nvalid", r"E\x9b", "3", "B"]]
+    assert list(shown(head)) == [r"id:   1\x1b[31m", r"a\rb: Ünïcode ☃\x00\u2066"]
+
+
+PRODUCERS = {
+    "one": "kind: rabbitmq, queue: orders",
+    "several": "kind: rabbitmq, queue: [orders, o2]",
+    "nameless": "kind: rabbitmq, queue: '', declare: active",
+    "embedded": "kind: queue, path: q.db, queue: orders",
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "policy", "words", "sentence"),
+    [
+        ("several", "{}", (), "--queue is needed: the pipeline reads several, orders, o2"),
+        (
+            "several",
+            "{}",
+            ("--queue", "o3"),
+            "--queue o3: pipeline shop does not read it; it reads orders, o2",
+        ),
+        ("one", "{}", ("--queue", "bills"), "--queue bills: pipeline shop does not read it; it reads orders"),
+        (
+            "nameless",
+            "{}",
+            ("--queue", "bills"),
+            "--queue bills: pipeline shop does not read it; it reads one that the broker names",
+        ),
+        ("embedded", "{}", ("--queue", "bills"), "--queue bills: pipeline shop does not read it; it reads orders"),
+        (
+            "embedded",
+            "{}",
+            ("--dead", "x"),
+            "--dead names a queue of RabbitMQ; an embedded queue keeps its dead letters itself",
+        ),
+        (
+            "one",
+            "{dead_letter: broker}",
+            (),
+            "the dead letters are where the queue's own dead-letter exchange leads: name that queue with --dead NAME",
+        ),
+    ],
+)
+def test_which_dead_letters_of_a_pipeline_are_meant_is_asked_in_a_sentence(
+    tmp_path: Path, kind: str, policy: str, words: tuple[str, ...], sentence: str
+) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(
+        "pipelines:\n"
+        "  shop:\n"
+        "    class: tests.daemon.pipelines:Recorder\n"
+        f"    producer: {{{PRODUCERS[kind]}}}\n"
+        f"    failure: {policy}\n"
+    )
+    result = dlq("ls", "--config", str(file), *words)
+    assert (result.exit_code, result.stderr) == (2, f"broadway: {sentence}\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            ("--url", "amqp://broker/"),
+            "dlq: name the queue with --queue NAME, or the one that keeps its dead letters with --dead NAME",
+        ),
+        (
+            ("--url", "amqp://broker/", "--queue", "amq.gen-x"),
+            "--queue amq.gen-x: the broker has named it, so its dead letters are in PIPELINE.dead: say --dead NAME",
+        ),
+        (
+            ("--queue", "q.db:orders", "--dead", "x"),
+            "--dead names a queue of RabbitMQ; an embedded queue keeps its dead letters itself",
+        ),
+    ],
+)
+def test_which_dead_letters_of_a_broker_are_meant_is_asked_in_a_sentence(words: tuple[str, ...], sentence: str) -> None:
+    result = dlq("ls", *words)
+    assert (result.exit_code, result.stderr) == (2, f"broadway: {sentence}\n")

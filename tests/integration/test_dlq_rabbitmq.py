@@ -13,6 +13,7 @@ from broadway_py import FailurePolicy
 from broadway_py.cli import app
 from tests.integration.failing_pipelines import Failing, dead_letters, raising, source
 from tests.integration.gated_pipelines import at_work
+from tests.integration.test_rabbitmq_malformed import LATIN_HEADER, LATIN_ID, publish
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.rabbitmq_node import PASSWORD
 
@@ -43,6 +44,17 @@ async def buried(rabbitmq: RabbitMQ) -> RabbitMQ:
             await rabbitmq.publish([b"payload %d" % number], message_id=f"m{number}", headers={"n": number})
             await rabbitmq.until_ready(number, "work.dead")
     return rabbitmq
+
+
+def settings_file(folder: Path, broker: RabbitMQ, **producer: object) -> Path:
+    """Of one pipeline, ``orders``."""
+    section = {
+        "class": "tests.integration.failing_pipelines:Failing",
+        "producer": {"kind": "rabbitmq", "queue": "work", "url": broker.url, **producer},
+    }
+    path = folder / "settings.json"
+    path.write_text(json.dumps({"pipelines": {"orders": section}}))
+    return path
 
 
 async def ids(broker: RabbitMQ) -> list[str]:
@@ -109,11 +121,7 @@ async def test_purge_removes_the_chosen_ones(buried: RabbitMQ) -> None:
 
 
 async def test_the_settings_of_a_pipeline_say_where_its_dead_letters_are(buried: RabbitMQ, tmp_path: Path) -> None:
-    producer = {"kind": "rabbitmq", "queue": "work", "url": buried.url}
-    section = {"class": "tests.integration.failing_pipelines:Failing", "producer": producer}
-    path = tmp_path / "settings.json"
-    path.write_text(json.dumps({"pipelines": {"orders": section}}))
-    listed = await dlq("ls", "--config", str(path))
+    listed = await dlq("ls", "--config", str(settings_file(tmp_path, buried)))
     assert len(listed.stdout.splitlines()) == 4
 
 
@@ -132,11 +140,13 @@ async def test_what_the_broker_itself_has_dead_lettered_is_listed_and_replayed_t
 
 async def test_wrong_places_are_told_in_a_sentence(rabbitmq: RabbitMQ) -> None:
     await rabbitmq.declare("alive")
-    missing = await dlq("ls", "--url", rabbitmq.url, "--queue", "alive")
-    assert missing.exit_code == 1
-    assert missing.stderr == (
-        f"broadway: there is no queue 'alive.dead' on {rabbitmq.where}: nothing has died there yet\n"
-    )
+    for command in (("ls",), ("purge", "--yes")):
+        missing = await dlq(*command, "--url", rabbitmq.url, "--queue", "alive")
+        assert missing.exit_code == 1
+        assert missing.stderr == (
+            f"broadway: there is no queue 'alive.dead' on {rabbitmq.where}: nothing has died there yet, or its dead "
+            "letters are kept elsewhere: name that queue with --dead NAME\n"
+        )
     wrong = await dlq("ls", "--url", "http://h/", "--queue", "q")
     assert (wrong.exit_code, wrong.stderr) == (
         2,
@@ -145,3 +155,188 @@ async def test_wrong_places_are_told_in_a_sentence(rabbitmq: RabbitMQ) -> None:
     assert (await dlq("ls")).stderr == (
         "broadway: dlq: name the queue with --queue FILE:NAME, or a pipeline with --config FILE\n"
     )
+
+
+async def test_a_letter_with_a_header_that_is_no_text_is_replayed_with_the_others_and_once(rabbitmq: RabbitMQ) -> None:
+    await rabbitmq.declare()
+    await rabbitmq.declare("work.dead")
+    await rabbitmq.publish([b"good 1", b"good 2"], queue="work.dead")
+    await publish(rabbitmq, b"latin", LATIN_HEADER, "work.dead")
+    await rabbitmq.publish([b"good 3"], queue="work.dead")
+
+    done = await dlq("replay", "--url", rabbitmq.url, "--queue", "work")
+
+    assert (done.exit_code, done.stdout) == (0, "4 dead letters put back into the queue\n")
+    await rabbitmq.until_ready(0, "work.dead")
+    back = {message.body: message.headers for message in await dead_letters(rabbitmq, "work")}
+    assert back == {b"good 1": {}, b"good 2": {}, b"latin": {"a": b"caf\xe9"}, b"good 3": {}}
+
+
+async def test_what_was_put_back_is_counted_when_others_were_not(rabbitmq: RabbitMQ) -> None:
+    await rabbitmq.declare()
+    await rabbitmq.declare("work.dead")
+    await rabbitmq.publish([b"one", b"two"], queue="work.dead")
+    await rabbitmq.publish([b"lost"], queue="work.dead", headers={"x-broadway-queue": "gone"})
+
+    done = await dlq("replay", "--url", rabbitmq.url, "--queue", "work")
+
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"broadway: 1 dead letter was not put back: there is no queue 'gone' on {rabbitmq.where}; "
+        "2 dead letters put back before that\n"
+    )
+    await rabbitmq.until_ready(1, "work.dead")
+    await rabbitmq.until_ready(2)
+
+
+@pytest.fixture
+async def with_an_odd_one(rabbitmq: RabbitMQ) -> RabbitMQ:
+    """Three dead letters, one of them with an id in Latin-1."""
+    await rabbitmq.declare()
+    await rabbitmq.declare("work.dead")
+    await rabbitmq.publish([b"one"], queue="work.dead", message_id="m1")
+    await publish(rabbitmq, b"odd", LATIN_ID, "work.dead")
+    await rabbitmq.publish([b"three"], queue="work.dead", message_id="m3")
+    return rabbitmq
+
+
+async def test_a_letter_whose_properties_do_not_decode_is_looked_after_like_any_other(
+    with_an_odd_one: RabbitMQ,
+) -> None:
+    at = ("--url", with_an_odd_one.url, "--queue", "work")
+    assert await ids(with_an_odd_one) == ["m1", "letter", "m3"]
+    shown = await dlq("show", "letter", *at)
+    facts = dict(line.split(":", 1) for line in shown.stdout.splitlines())
+    assert (facts["message-id"].strip(), facts["size"].strip()) == ("-", "3 B")
+    assert (await dlq("show", "letter", "--payload", *at)).stdout == "odd"
+
+    done = await dlq("replay", "letter", *at)
+
+    assert (done.exit_code, done.stdout) == (0, "1 dead letter put back into the queue\n")
+    (message,) = await dead_letters(with_an_odd_one, "work")
+    # What decodes of its properties is still there.
+    assert (message.body, message.type) == (b"odd", "order")
+    assert (await dlq("purge", "m3", "--yes", *at)).stdout == "1 dead letter removed\n"
+    assert await ids(with_an_odd_one) == ["m1"]
+
+
+async def test_where_it_cannot_be_read_it_is_said_which_one_and_what_to_do(
+    with_an_odd_one: RabbitMQ, tmp_path: Path
+) -> None:
+    path = settings_file(tmp_path, with_an_odd_one, delivery_path="plain")
+    listed = await dlq("ls", "--config", str(path))
+    assert (listed.exit_code, listed.stdout) == (1, "")
+    assert listed.stderr.splitlines()[-1] == (
+        "broadway: the properties of dead letter 2 of 3 in queue 'work.dead' do not decode, and delivery_path: plain "
+        "cannot read past it: have them read with delivery_path: auto, or remove all of them, unseen, with broadway "
+        "dlq purge --yes"
+    )
+    await with_an_odd_one.until_ready(3, "work.dead")
+    done = await dlq("purge", "--yes", "--config", str(path))
+    assert (done.exit_code, done.stdout) == (0, "3 dead letters removed\n")
+    await with_an_odd_one.until_ready(0, "work.dead")
+
+
+async def test_what_publishers_wrote_does_nothing_to_the_terminal(rabbitmq: RabbitMQ) -> None:
+    await rabbitmq.declare()
+    await rabbitmq.declare("work.dead")
+    headers = {"x-broadway-cause": "\x1b[2Jzap", "x-broadway-exception": "E\u202e", "x-broadway-x\ry": "a\nid: 7"}
+    await rabbitmq.publish([b"1"], queue="work.dead", message_id="m\x1b]0;title\x07\nrow", headers=headers)
+    at = ("--url", rabbitmq.url, "--queue", "work")
+
+    listed = await dlq("ls", *at)
+
+    assert listed.stdout.splitlines()[1].split() == [
+        *(r"m\x1b]0;title\x07\nrow", "-", "-", r"\x1b[2Jzap", r"E\u202e", "1", "B")
+    ]
+    assert len(listed.stdout.splitlines()) == 2
+    # It is typed as it is shown.
+    shown = await dlq("show", r"m\x1b]0;title\x07\nrow", *at)
+    facts = [tuple(line.split(":", 1)) for line in shown.stdout.splitlines()]
+    assert {name: value.strip() for name, value in facts} == {
+        "id": r"m\x1b]0;title\x07\nrow",
+        "cause": r"\x1b[2Jzap",
+        "exception": r"E\u202e",
+        "attempts": "-",
+        "died": "-",
+        r"x\ry": r"a\nid: 7",
+        "message-id": r"m\x1b]0;title\x07\nrow",
+        "size": "1 B",
+    }
+
+
+async def test_what_the_broker_keeps_after_retries_goes_back_to_the_queue_it_failed_in(rabbitmq: RabbitMQ) -> None:
+    await rabbitmq.declare_with_dead_letters()
+    pipeline = Failing(
+        producer=source(rabbitmq),
+        context=raising(ValueError()),
+        failure=FailurePolicy(attempts=2, backoff=(0.1, 0.2), breaker=None, dead_letter="broker"),
+    )
+    async with at_work(pipeline, rabbitmq):
+        await pipeline.ready(10)
+        await rabbitmq.publish([b"one"], message_id="m1", headers={"n": 1})
+        await rabbitmq.until_ready(1, "work.dead")
+    at = ("--url", rabbitmq.url, "--queue", "work")
+
+    listed = await dlq("ls", *at)
+    assert [line.split() for line in listed.stdout.splitlines()[1:]] == [["m1", "-", "2", "rejected", "-", "3", "B"]]
+    # As the broker does by itself when nobody has used them for a while.
+    for waiting in ("work.retry.125", "work.retry.250"):
+        await rabbitmq.delete_queue(waiting)
+    done = await dlq("replay", *at)
+
+    assert (done.exit_code, done.stdout) == (0, "1 dead letter put back into the queue\n")
+    (message,) = await dead_letters(rabbitmq, "work")
+    assert (message.body, message.message_id, dict(message.headers)) == (b"one", "m1", {"n": 1})
+
+
+async def test_a_server_named_queue_has_its_dead_letters_by_the_name_of_the_pipeline(
+    rabbitmq: RabbitMQ, tmp_path: Path
+) -> None:
+    await rabbitmq.declare("orders.dead")
+    await rabbitmq.publish([b"one"], queue="orders.dead", message_id="m1")
+    path = settings_file(tmp_path, rabbitmq, queue="", declare="active")
+    listed = await dlq("ls", "--config", str(path))
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == ["id", "m1"]
+    done = await dlq("replay", "--config", str(path))
+    assert done.stderr == (
+        "broadway: 1 dead letter was not put back: letter m1 does not say which queue it failed in: say it with "
+        "--queue; 0 dead letters put back before that\n"
+    )
+
+
+async def test_any_queue_can_be_named_as_the_one_that_keeps_them(rabbitmq: RabbitMQ, tmp_path: Path) -> None:
+    await rabbitmq.declare()
+    await rabbitmq.declare("graveyard")
+    await rabbitmq.publish([b"one"], queue="graveyard", message_id="m1")
+    await rabbitmq.publish([b"two"], queue="graveyard", message_id="m2", headers={"x-broadway-queue": "work"})
+    for words in (
+        ("--url", rabbitmq.url),
+        ("--url", rabbitmq.url, "--queue", "work"),
+        ("--config", str(settings_file(tmp_path, rabbitmq))),
+    ):
+        listed = await dlq("ls", "--dead", "graveyard", *words)
+        assert [line.split()[0] for line in listed.stdout.splitlines()] == ["id", "m1", "m2"]
+
+    # Nobody knows where the first one failed; the second one says it.
+    done = await dlq("replay", "--dead", "graveyard", "--url", rabbitmq.url)
+    assert done.stderr == (
+        "broadway: 1 dead letter was not put back: letter m1 does not say which queue it failed in: say it with "
+        "--queue; 1 dead letter put back before that\n"
+    )
+    done = await dlq("replay", "--dead", "graveyard", "--url", rabbitmq.url, "--queue", "work")
+    assert done.stdout == "1 dead letter put back into the queue\n"
+    assert [message.body for message in await dead_letters(rabbitmq, "work")] == [b"two", b"one"]
+
+
+async def test_of_several_queues_the_one_is_named(rabbitmq: RabbitMQ, tmp_path: Path) -> None:
+    await rabbitmq.declare("o2.dead")
+    await rabbitmq.publish([b"one"], queue="o2.dead", message_id="m1")
+    bindings = [{"exchange": "events", "queue": "orders"}]
+    path = settings_file(tmp_path, rabbitmq, queue=["orders", "o2"], bindings=bindings)
+    listed = await dlq("ls", "--config", str(path), "--queue", "o2")
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == ["id", "m1"]
+    # All of them may have the same place.
+    await rabbitmq.declare("graveyard")
+    listed = await dlq("ls", "--config", str(path), "--dead", "graveyard")
+    assert listed.stdout == "no dead letters\n"

@@ -34,9 +34,9 @@ class AsTheyAre(Basic.Properties):
         return self._raw
 
 
-async def publish(broker: RabbitMQ, body: bytes, raw: bytes) -> None:
+async def publish(broker: RabbitMQ, body: bytes, raw: bytes, queue: str = "work") -> None:
     channel = cast("Channel", await broker.channel.get_underlay_channel())
-    await channel.basic_publish(body, routing_key="work", properties=AsTheyAre(raw))
+    await channel.basic_publish(body, routing_key=queue, properties=AsTheyAre(raw))
 
 
 def look(message: Message[bytes]) -> None:

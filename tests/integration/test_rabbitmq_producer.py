@@ -374,7 +374,9 @@ async def test_whatever_after_connect_raises_is_weather_and_is_not_quoted(rabbit
     error = await error_of(breaks)
     assert type(error) is ProducerError
     assert str(error) == f"after_connect on {rabbitmq.where} raised RuntimeError"
-    assert str(await error_of(returns_no_awaitable)) == f"after_connect on {rabbitmq.where} raised TypeError"
+    assert str(await error_of(returns_no_awaitable)) == (
+        f"after_connect on {rabbitmq.where} returned NoneType and nothing to await; make it an async function"
+    )
     assert str(await error_of(is_refused)) == (
         f"after_connect on {rabbitmq.where} raised ChannelPreconditionFailed: PRECONDITION_FAILED - inequivalent arg "
         f"'durable' for queue 'work' in vhost '{rabbitmq.vhost}': received 'false' but current is 'true'"

@@ -209,12 +209,16 @@ async def test_a_sink_that_is_away_costs_no_dead_letter(rabbitmq: RabbitMQ) -> N
     assert set(pipeline.seen) == {b"%d" % number for number in range(200)}
 
 
-async def test_the_queues_for_retries_go_away_when_nobody_needs_them(rabbitmq: RabbitMQ) -> None:
+async def test_the_queues_for_retries_go_away_when_nobody_needs_them(
+    rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A second, in place of five minutes.
+    monkeypatch.setattr(delays, "_SLACK_MS", 1000)
+    monkeypatch.setattr(delays, "DECLARED_AGAIN_S", 0.0)
     await rabbitmq.declare()
     await rabbitmq.publish([b"x"])
-    arguments = {"x-expires": 1500}
     pipeline = Failing(
-        producer=source(rabbitmq, retry_arguments=arguments),
+        producer=source(rabbitmq),
         context=lambda message: message.fail("no") if message.attempt == 1 else None,
     )
     async with at_work(pipeline, rabbitmq):

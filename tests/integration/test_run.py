@@ -86,6 +86,34 @@ def test_a_pipeline_that_crashes_for_good_returns_1_after_the_others_have_draine
     assert "canary-66aa" not in err
 
 
+def test_a_source_that_must_connect_at_the_start_and_cannot_is_one_line_of_the_log(tmp_path: Path) -> None:
+    process = script(
+        tmp_path,
+        """
+        from broadway_py import ProducerError
+        class Away(Producer):
+            async def open(self):
+                try:
+                    raise ConnectionRefusedError(111, "Connection refused")
+                except OSError as error:
+                    raise ProducerError("cannot reach the source: connection refused") from error
+            async def handle_demand(self, demand):
+                return []
+        sys.exit(run(Orders(name="a", producer=Away(), fail_fast=True), port=0))
+        """,
+    )
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    events = [json.loads(line) for line in err.splitlines()]
+    (crash,) = [event for event in events if event["level"] in ("warning", "error")]
+    assert (crash["event"], crash["pipeline"], crash["reason"], "exception" in crash) == (
+        "the pipeline crashed for good; stopping the others",
+        "a",
+        "producer 'away' could not connect at the start: cannot reach the source: connection refused",
+        False,
+    )
+
+
 def test_a_blocked_loop_makes_it_return_75(tmp_path: Path) -> None:
     process = script(
         tmp_path,

@@ -288,8 +288,9 @@ async def test_ready_gives_up_after_its_timeout() -> None:
         await clock.advance(2.9)
         assert not waiting.done()
         await clock.advance(0.2)
-        with pytest.raises(TimeoutError):
+        with pytest.raises(TimeoutError) as late:
             await soon(waiting)
+    assert str(late.value) == "pipeline 'Quiet' was not ready within 3 s: manual: not connected yet"
 
 
 async def test_ready_tells_when_the_pipeline_stopped_before() -> None:

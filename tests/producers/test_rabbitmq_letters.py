@@ -20,7 +20,7 @@ from broadway_py.errors import ProducerError
 from broadway_py.message import Failed
 from broadway_py.producers.rabbitmq.delays import delay_queue, rung_ms
 from broadway_py.producers.rabbitmq.delivery import attempt_of
-from broadway_py.producers.rabbitmq.letters import Letter, Origin, bury, fitted, retry, without_our_headers
+from broadway_py.producers.rabbitmq.letters import Letter, Origin, as_new, bury, fitted, retry
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC).timestamp()
 
@@ -152,8 +152,20 @@ def test_a_dead_letter_says_why_and_shows_neither_payload_nor_reason() -> None:
 
 
 def test_a_replayed_one_is_as_if_it_had_never_failed() -> None:
-    headers = buried(delivery({"mine": 1, "x-death": []})).properties.headers
-    assert without_our_headers(headers or {}) == {"mine": 1}
+    dead = buried(delivery({"mine": 1, "CC": ["elsewhere"]}, message_id="m", priority=3)).properties
+    dead.headers = {**(dead.headers or {}), "x-death": [{"queue": "q"}], "x-first-death-queue": "q"}
+    came = DeliveredMessage(Basic.GetOk(7), ContentHeader(properties=dead), b"payload", cast("Channel", None))
+    letter = as_new(came, "q")
+    assert (letter.queue, letter.body) == ("q", b"payload")
+    again = letter.properties
+    assert (again.headers, again.message_id, again.priority, again.delivery_mode) == ({"mine": 1}, "m", 3, 2)
+
+
+def test_a_replayed_one_can_be_sent_whatever_its_headers_came_as() -> None:
+    came = delivery({"latin": b"\xff\xfe", "far": 1e300, "mine": 1})
+    letter = as_new(came, "q")
+    assert letter.properties.headers == {"latin": b"\xff\xfe", "far": 1e300, "mine": 1}
+    letter.properties.marshal()
 
 
 # --- attempts ---------------------------------------------------------------------------------------------------------

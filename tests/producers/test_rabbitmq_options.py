@@ -139,12 +139,31 @@ def test_unknown_verdicts_and_declarations_are_refused() -> None:
         ({"heartbeat": "2s"}, 2),
         ({"heartbeat": 1.2}, 2),
         ({"url": "amqp://h/?heartbeat=30"}, 30),
-        ({"url": "amqp://h/?heartbeat=0"}, 15),
+        ({"url": "amqp://h/?heartbeat=3600"}, 3600),
         ({"url": "amqp://h/?heartbeat=30", "heartbeat": 5}, 5),
     ],
 )
 def test_the_heartbeat_is_never_off(settings: dict[str, Any], seconds: int) -> None:
     assert RabbitMQOptions(queue="q", **settings).heartbeat_seconds == seconds
+
+
+@pytest.mark.parametrize(
+    ("asked", "got"),
+    [
+        ("0", "0"),
+        ("3601", "3601"),
+        ("100000", "100000"),
+        ("5&heartbeat=0", "0"),
+        ("x", "something else"),
+        ("15s", "something else"),
+        ("-1", "something else"),
+        ("", "something else"),
+    ],
+)
+def test_the_heartbeat_of_a_url_has_the_bounds_of_the_setting(asked: str, got: str) -> None:
+    assert complaint(queue="q", url=["amqp://h/", f"amqp://u:canary@h/?heartbeat={asked}"]) == (
+        f"url: expected heartbeat=1 to heartbeat=3600 in the query, whole seconds, got {got}"
+    )
 
 
 @pytest.mark.parametrize(

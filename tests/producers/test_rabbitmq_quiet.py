@@ -12,7 +12,9 @@ from aiormq.exceptions import InvalidFrameError
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
+from broadway_py.producers.rabbitmq import RabbitMQProducer
 from broadway_py.producers.rabbitmq.quiet import hush
+from tests.producers.fake_broker import FakeBroker
 
 
 @pytest.fixture(autouse=True)
@@ -61,3 +63,16 @@ def test_a_failed_connect_is_left_to_the_producers_own_sentence(caplog: pytest.L
 def test_what_holds_nothing_secret_passes_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
     logging.getLogger("aiormq.channel").warning("Frame %r has no consumer tag", "x")
     assert caplog.messages == ["Frame 'x' has no consumer tag"]
+
+
+async def test_the_user_is_not_shown_by_connections_that_open_and_close(caplog: pytest.LogCaptureFixture) -> None:
+    async def answer(*_: object) -> bool:
+        return False
+
+    async with FakeBroker.at_work(answer) as broker:
+        url = broker.url.replace("guest:guest", "canary:canary")
+        copy = RabbitMQProducer("work", url).copy(index=0, capacity=5, pipeline="ours", lost=lambda _: None)
+        await copy.open()
+        await copy.close()
+    assert "aio_pika.connection" in {record.name for record in caplog.records}
+    assert "canary" not in caplog.text

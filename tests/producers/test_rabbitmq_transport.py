@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -155,6 +156,8 @@ class Listener:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.came += await reader.read(1000)
         writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
         self.done.set()
 
 
@@ -206,3 +209,37 @@ async def test_nothing_is_opened_when_it_is_not_clear_how(scheme: str, error: ty
             )
         assert str(refused.value) == sentence
         assert not listener.came
+
+
+@contextmanager
+def swallowing(port: int) -> Iterator[str]:
+    """An address at which connection attempts get no answer: a listener whose queue is full."""
+    with ExitStack() as sockets:
+        listener = sockets.enter_context(socket.socket())
+        listener.bind(("127.0.0.2", port))
+        listener.listen(0)
+        for _ in range(4):
+            one = sockets.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(("127.0.0.2", port))
+        yield "127.0.0.2"
+
+
+@pytest.mark.parametrize("cutting", [True, False])
+async def test_an_address_of_the_host_that_swallows_packets_does_not_hide_the_next(
+    monkeypatch: pytest.MonkeyPatch, *, cutting: bool
+) -> None:
+    async with listening() as listener:
+        with swallowing(listener.port) as deaf:
+
+            async def two(*_: object, **__: object) -> list[Any]:
+                return [
+                    (socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, listener.port)) for host in (deaf, "127.0.0.1")
+                ]
+
+            monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", two)
+            _, writer = await Transport(15, cutting=cutting).create(URL(f"amqp://two.example:{listener.port}/"))
+            assert writer.get_extra_info("peername") == ("127.0.0.1", listener.port)
+            writer.close()
+            await writer.wait_closed()
+            await listener.done.wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -105,6 +106,36 @@ async def test_credentials_that_cannot_be_renewed_are_said_to_be_the_trouble(ref
         "check credential_process, the profile, and this machine's clock"
     )
     assert caught.value.kind == "expired"
+    await client.close()
+
+
+async def test_a_credential_process_that_is_not_there_is_no_broken_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    config = tmp_path / "config"
+    config.write_text(f"[default]\ncredential_process = {tmp_path}/gone\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    client = Client(SQSOptions(queue_url=URL), RequestCosts(), FakeClock())
+    with pytest.raises(Trouble) as caught:
+        await client.connect()
+    assert str(caught.value) == (
+        "SQS queue 'orders': the AWS credentials could not be read or renewed (FileNotFoundError); "
+        "check credential_process, the profile, and this machine's clock"
+    )
+    assert caught.value.kind == "expired"
+    await client.close()
+
+
+async def test_a_connection_that_breaks_under_the_library_is_away() -> None:
+    client = Renewing(ConnectionResetError(104, "Connection reset by peer"), [])
+    await client.connect()
+    with pytest.raises(Trouble) as caught:
+        await client.receive(10)
+    assert str(caught.value) == "SQS queue 'orders': the connection broke during ReceiveMessage"
+    assert caught.value.kind == "away"
     await client.close()
 
 

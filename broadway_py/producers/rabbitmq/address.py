@@ -17,6 +17,8 @@ from broadway_py.options import Options
 
 __all__ = [
     "DEFAULT_URL",
+    "LEAST_HEARTBEAT",
+    "MOST_HEARTBEAT",
     "Secret",
     "Target",
     "Texts",
@@ -31,6 +33,9 @@ __all__ = [
 DEFAULT_URL: Final = "amqp://guest:guest@127.0.0.1/"
 #: What may follow the ``?`` of a URL.
 _QUERY: Final = ("auth", "cafile", "certfile", "heartbeat", "keyfile")
+#: Seconds between signs of life: it cannot be off, and what is much too long is off, too.
+LEAST_HEARTBEAT: Final = 1
+MOST_HEARTBEAT: Final = 3600
 _PORTS: Final = {"amqp": 5672, "amqps": 5671}
 
 
@@ -66,6 +71,12 @@ def checked_url(value: str) -> URL:
             raise ValueError(f"the query may hold {', '.join(_QUERY)}, but not {name!r}{did_you_mean(name, _QUERY)}")
     if url.query.get("auth", "plain").lower() not in ("plain", "external"):
         raise ValueError("expected auth=plain or auth=external in the query")
+    for asked in url.query.getall("heartbeat", ()):
+        if not (asked.isdecimal() and len(asked) < 10 and LEAST_HEARTBEAT <= int(asked) <= MOST_HEARTBEAT):
+            # Shown only if it is plainly no secret.
+            got = asked if asked.isdecimal() and len(asked) < 10 else "something else"
+            bounds = f"heartbeat={LEAST_HEARTBEAT} to heartbeat={MOST_HEARTBEAT}"
+            raise ValueError(f"expected {bounds} in the query, whole seconds, got {got}")
     return url
 
 
@@ -196,9 +207,9 @@ def targets(
 
 
 def heartbeat_of(url: URL) -> int | None:
-    """Whole seconds that *url* asks for; None: it does not, or asks for none at all."""
-    asked = url.query.get("heartbeat", "")
-    return int(asked) if asked.isdecimal() and int(asked) > 0 else None
+    """Whole seconds that *url*, which is a :func:`checked_url`, asks for; None: it does not."""
+    asked = url.query.get("heartbeat")
+    return None if asked is None else int(asked)
 
 
 def shown(url: URL) -> str:

@@ -28,15 +28,26 @@ class Connection(aio_pika.Connection):
     """aio-pika's plain connection (it does not reconnect: the pipeline does), plus a bounded :meth:`end`."""
 
     def __init__(
-        self, target: Target, context: ssl.SSLContext | None, heartbeat: int, name: str, *, cutting: bool = False
+        self,
+        target: Target,
+        context: ssl.SSLContext | None,
+        heartbeat: int,
+        name: str,
+        *,
+        cutting: bool = False,
+        publishing: bool = False,
     ) -> None:
         super().__init__(target.url, ssl_context=context, client_properties={"connection_name": name})
         #: The address as it may be shown.
         self.where = target.where
-        self._factory = Transport(heartbeat, cutting=cutting)
+        self._factory = Transport(heartbeat, cutting=cutting, publishing=publishing)
         self.kwargs["transport_factory"] = self._factory
         if context is not None and target.tls.server_name is not None:
             self.kwargs["server_hostname"] = target.tls.server_name
+
+    def __str__(self) -> str:
+        """The address as it may be shown: the library logs its connections, and its own text names the user."""
+        return self.where
 
     @property
     def is_silent(self) -> bool:
@@ -84,10 +95,13 @@ class Connection(aio_pika.Connection):
             self._factory.writer.transport.abort()
 
 
-async def connect(options: RabbitMQOptions, name: str, *, cutting: bool = False) -> Connection:
+async def connect(
+    options: RabbitMQOptions, name: str, *, cutting: bool = False, publishing: bool = False
+) -> Connection:
     """Connect as *name* to the first of the addresses, in random order, that takes us.
 
-    With *cutting* its :attr:`~Connection.reader` can take deliveries past the client library.
+    With *cutting* its :attr:`~Connection.reader` can take deliveries past the client library; one that is *publishing*
+    outlasts an alarm of the broker.
 
     Raises:
         SourceRefused: one of them refused the login or the virtual host; the others would, too, and count the tries.
@@ -96,7 +110,7 @@ async def connect(options: RabbitMQOptions, name: str, *, cutting: bool = False)
     absences: list[ProducerError] = []
     for target in options.targets():
         try:
-            return await _connect_to(target, options, name, cutting=cutting)
+            return await _connect_to(target, options, name, cutting=cutting, publishing=publishing)
         except SourceRefused:
             raise
         except ProducerError as away:
@@ -106,11 +120,13 @@ async def connect(options: RabbitMQOptions, name: str, *, cutting: bool = False)
     raise ProducerError("; ".join(map(str, absences))) from absences[-1]
 
 
-async def _connect_to(target: Target, options: RabbitMQOptions, name: str, *, cutting: bool) -> Connection:
+async def _connect_to(
+    target: Target, options: RabbitMQOptions, name: str, *, cutting: bool, publishing: bool
+) -> Connection:
     context = await asyncio.to_thread(target.tls.context) if target.is_tls else None
     if context is not None and not target.tls.verify:
         log.warning("the broker's certificate is NOT checked: tls.verify is false", broker=target.where)
-    connection = Connection(target, context, options.heartbeat_seconds, name, cutting=cutting)
+    connection = Connection(target, context, options.heartbeat_seconds, name, cutting=cutting, publishing=publishing)
     connected = False
     try:
         async with asyncio.timeout(options.connect_timeout):

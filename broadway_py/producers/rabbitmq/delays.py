@@ -9,10 +9,11 @@ used for a while is deleted by the broker.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-__all__ = ["DECLARED_AGAIN_S", "DelayQueue", "delay_queue", "rung_ms"]
+__all__ = ["DECLARED_AGAIN_S", "DelayQueue", "delay_queue", "is_delay_queue", "rung_ms"]
 
 #: The shortest delay, in milliseconds; the others are this times 2, 3, 4, 6, 8, 12, …
 _SHORTEST_MS: Final = 125
@@ -22,6 +23,8 @@ _LONGEST_MS: Final = 1_048_576_000
 _SLACK_MS: Final = 300_000
 #: Seconds after which a queue is declared again before it is used, which sets its clock back; well below the slack.
 DECLARED_AGAIN_S: Final = 60.0
+
+_NAME: Final = re.compile(r".+\.retry\.([1-9][0-9]{2,9})(\.quorum)?", re.DOTALL)
 
 
 class DelayQueue(NamedTuple):
@@ -46,8 +49,19 @@ def rung_ms(delay_s: float) -> int:
     return min(rung, _LONGEST_MS)
 
 
+def is_delay_queue(name: str) -> bool:
+    """Whether one of these queues would be called *name*."""
+    found = _NAME.fullmatch(name)
+    steps, rest = divmod(int(found[1]) if found else 0, _SHORTEST_MS)
+    # A power of two, or three times one.
+    return steps > 0 and rest == 0 and steps // (steps & -steps) in (1, 3)
+
+
 def delay_queue(queue: str, delay_s: float, extra: Mapping[str, Any]) -> DelayQueue:
-    """The queue in which a message of *queue* waits for *delay_s*; *extra* arguments replace ours."""
+    """The queue in which a message of *queue* waits for *delay_s*; *extra* arguments come beside ours.
+
+    Of ours they may replace the kind of queue alone: without the others messages would not come back.
+    """
     wait_ms = rung_ms(delay_s)
     arguments = {
         "x-message-ttl": wait_ms,

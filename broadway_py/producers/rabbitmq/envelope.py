@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import struct
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final, NamedTuple
 
 from pamqp import decode as pamqp_decode
 from pamqp.commands import Basic
@@ -13,7 +13,7 @@ from pamqp.header import ContentHeader
 
 from broadway_py.errors import MalformedMessage
 
-__all__ = ["decode", "message_id_in", "what_decodes"]
+__all__ = ["UNDECODABLE", "Property", "decodable", "decode", "message_id_in", "what_decodes"]
 
 #: The head of the header frame that follows the method frame in an envelope.
 _HEADER_FRAME_HEAD: Final = 7
@@ -21,7 +21,7 @@ _HEADER_FRAME_HEAD: Final = 7
 _BEFORE_PROPERTIES: Final = 14
 
 #: What the decoder raises: tables in tables in tables exhaust the stack.
-_UNDECODABLE: Final = (ValueError, IndexError, struct.error, OverflowError, RecursionError)
+UNDECODABLE: Final = (ValueError, IndexError, struct.error, OverflowError, RecursionError)
 
 #: How many bytes a property takes, by its type and how it begins.
 _SIZES: Final[Mapping[str, Callable[[bytes], int]]] = {
@@ -46,7 +46,7 @@ def decode(
         # One more byte is the end mark of the method frame; the last one that of the header frame.
         header = ContentHeader()
         header.unmarshal(envelope[at + 1 + _HEADER_FRAME_HEAD : -1])
-    except _UNDECODABLE as error:
+    except UNDECODABLE as error:
         raise MalformedMessage(
             f"the properties of delivery {tag} do not decode ({type(error).__name__}); what published it is at fault"
         ) from None
@@ -64,7 +64,8 @@ def what_decodes(
             with contextlib.suppress(ValueError):
                 names[position] = envelope[at + 1 : after].decode()
             at = after
-        _fill(properties, envelope[at + 1 + _HEADER_FRAME_HEAD : -1])
+        for each in decodable(envelope[at + 1 + _HEADER_FRAME_HEAD : -1]):
+            setattr(properties, each.name, each.value)
     return _deliver(consumer_tag, tag, *names, redelivered=redelivered), properties
 
 
@@ -106,16 +107,30 @@ def message_id_in(envelope: bytes) -> str | None:
         return None
 
 
-def _fill(properties: Basic.Properties, header: bytes) -> None:
-    """Set those of *properties* that are in *header* and decode."""
+class Property(NamedTuple):
+    """One that is in a header, and decodes."""
+
+    name: str
+    #: Its bit in the word of flags.
+    flag: int
+    #: As it stands in the header.
+    data: bytes
+    value: object
+
+
+def decodable(header: bytes) -> Iterator[Property]:
+    """The properties in *header*, in their order, each decoded for itself; without those that do not decode."""
     flags, at = int.from_bytes(header[_BEFORE_PROPERTIES - 2 : _BEFORE_PROPERTIES]), _BEFORE_PROPERTIES
     for name, flag in Basic.Properties.flags.items():
         if flags & flag and at < len(header):
             kind = Basic.Properties.amqp_type(name)
             data = header[at : at + _SIZES[kind](header[at:])]
-            with contextlib.suppress(*_UNDECODABLE):
-                setattr(properties, name, pamqp_decode.by_type(data, kind)[1])
             at += len(data)
+            try:
+                value = pamqp_decode.by_type(data, kind)[1]
+            except UNDECODABLE:
+                continue
+            yield Property(name, flag, data, value)
 
 
 def _deliver(consumer_tag: str, tag: int, exchange: str, routing_key: str, *, redelivered: bool) -> Basic.Deliver:

@@ -19,12 +19,18 @@ from broadway_py.producers.rabbitmq.letters import Letter, Origin, bury, retry
 from broadway_py.producers.rabbitmq.options import RabbitMQOptions
 from broadway_py.producers.rabbitmq.publisher import Away, NoQueue, Publisher
 
-__all__ = ["BY_THE_BROKER", "Forwarder", "Troubled"]
+__all__ = ["BY_THE_BROKER", "Forwarder", "Troubled", "dead_letters_of"]
 
 #: The place of dead letters that stands for: the queue's own dead-letter exchange, for which the user vouches.
 BY_THE_BROKER: Final = "broker"
 
 Declare = Callable[[str, Mapping[str, Any]], Awaitable[object]]
+
+
+def dead_letters_of(queue: str, pipeline: str) -> str:
+    """The queue that keeps what failed for good in *queue* of *pipeline*, where the policy names none."""
+    # The broker makes up another name at each connect, and keeps those that begin with "amq." for itself.
+    return f"{pipeline if not queue or queue.startswith('amq.') else queue}.dead"
 
 
 @dataclass
@@ -81,6 +87,8 @@ class Forwarder:
         plan = self._plan
         if plan is None or "dead_letter" not in plan.actions or self.leaves_burying_to_the_broker:
             return False
+        if self._options.consume_options.no_ack:
+            return False  # settled before they fail
         # The default policy gives way to on_failure.
         return plan.is_given or "on_failure" not in self._options.model_fields_set
 
@@ -88,8 +96,7 @@ class Forwarder:
         """The queue that keeps what failed for good in *queue*."""
         if self._plan is not None and self._plan.dead_letter is not None:
             return self._plan.dead_letter
-        # The broker makes up another name at each connect, and keeps those that begin with "amq." for itself.
-        return f"{self._origin.pipeline if queue.startswith('amq.') else queue}.dead"
+        return dead_letters_of(queue, self._origin.pipeline)
 
     async def prepare(self, queues: Sequence[str], declare: Declare, look: Callable[[str], Awaitable[object]]) -> None:
         """See, before anything is consumed from *queues*, that what failed can be put away.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import struct
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
@@ -17,7 +17,7 @@ from broadway_py.message import Failed
 from broadway_py.producers.rabbitmq.delivery import ATTEMPT_HEADER, EXCHANGE_HEADER, ROUTING_KEY_HEADER
 from broadway_py.producers.rabbitmq.properties import FaithfulProperties, table
 
-__all__ = ["HEADER_PREFIX", "Letter", "Origin", "bury", "fitted", "retry", "without_our_headers"]
+__all__ = ["HEADER_PREFIX", "Letter", "Origin", "as_new", "bury", "fitted", "retry"]
 
 HEADER_PREFIX: Final = "x-broadway-"
 _FIRST_FAILED: Final = "x-broadway-first-failed-at"
@@ -98,10 +98,13 @@ def bury(
     return Letter(to, delivery.body, _properties(delivery, headers))
 
 
-def without_our_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
-    """*headers* as they were before the message failed for the first time."""
-    gone = _BROKERS_COUNTERS | _DEATHS | _COPIES
-    return {name: value for name, value in headers.items() if not name.startswith(HEADER_PREFIX) and name not in gone}
+def as_new(delivery: DeliveredMessage, to: str) -> Letter:
+    """*delivery*, a dead letter, for the queue *to*: as it was before it failed for the first time."""
+    headers = _headers(delivery, _BROKERS_COUNTERS | _DEATHS | _COPIES)
+    ours = [name for name in headers if name.startswith(HEADER_PREFIX)]
+    for name in ours:
+        del headers[name]
+    return Letter(to, delivery.body, _properties(delivery, headers))
 
 
 def fitted(letter: Letter, room: int) -> Letter:

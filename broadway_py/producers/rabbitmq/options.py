@@ -11,11 +11,13 @@ from aio_pika.abc import AbstractChannel
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 from yarl import URL
 
-from broadway_py._core.backoff import Backoff, BackoffKind
+from broadway_py._core.backoff import BackoffKind
 from broadway_py.errors import did_you_mean
 from broadway_py.options import Duration, Options, PositiveDuration, PositiveInt
 from broadway_py.producers.rabbitmq.address import (
     DEFAULT_URL,
+    LEAST_HEARTBEAT,
+    MOST_HEARTBEAT,
     Secret,
     Target,
     Texts,
@@ -26,6 +28,15 @@ from broadway_py.producers.rabbitmq.address import (
     targets,
     url_of,
 )
+from broadway_py.producers.rabbitmq.arguments import (
+    Arguments,
+    ConsumerArguments,
+    ExchangeToBind,
+    Name,
+    QueueNames,
+    RetryArguments,
+)
+from broadway_py.producers.rabbitmq.waits import Waits
 
 __all__ = [
     "AUTO_BYTES",
@@ -70,8 +81,6 @@ MetadataName = Literal[
 _AUTO_COUNT: Final = (20, 2000)
 #: … and for no more bytes than these, as far as the bodies seen so far tell.
 AUTO_BYTES: Final = 64 * 1024 * 1024
-#: The longest name of a queue, in bytes: RabbitMQ takes 255, and the queues for retries have longer names.
-_LONGEST_NAME: Final = 230
 
 AfterConnect = Callable[[AbstractChannel], Awaitable[object]]
 #: ``fn(index of the copy) -> settings that replace those of the producer``
@@ -146,24 +155,28 @@ class DeclareOptions(Options):
     exclusive: bool = False
     #: The broker's own settings, such as ``x-queue-type: quorum``, ``x-max-priority``, ``x-single-active-consumer``
     #: or ``x-dead-letter-exchange``.
-    arguments: dict[str, Any] = Field(default_factory=dict)
+    arguments: Arguments = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _quorum_fits(self) -> Self:
-        if self.arguments.get("x-queue-type") in ("quorum", "stream"):
-            kind = self.arguments["x-queue-type"]
+        kind = self.arguments.get("x-queue-type")
+        if kind == "stream":
+            raise ValueError(
+                "streams are not supported: what a pause gives back to a stream would not come again; declare a queue"
+            )
+        if kind == "quorum":
             for name, wanted in (("durable", True), ("auto_delete", False), ("exclusive", False)):
                 if getattr(self, name) is not wanted:
-                    raise ValueError(f"a {kind} queue needs {name}: {str(wanted).lower()}")
+                    raise ValueError(f"a quorum queue needs {name}: {str(wanted).lower()}")
         return self
 
 
 class Binding(Options):
     """The queue gets what *exchange* routes by *routing_key*. Bound at each connect; the exchange must exist."""
 
-    exchange: str
-    routing_key: str = ""
-    arguments: dict[str, Any] = Field(default_factory=dict)
+    exchange: ExchangeToBind
+    routing_key: Name = ""
+    arguments: Arguments = Field(default_factory=dict)
     #: Which of several queues is bound. None: each of them.
     queue: str | None = None
 
@@ -174,13 +187,13 @@ class ConsumeOptions(Options):
     #: Refuse any other consumer on the queue; while another one is there, connecting fails and is tried again.
     exclusive: bool = False
     #: The consumer's name at the broker. None: made up.
-    consumer_tag: str | None = None
+    consumer_tag: Name | None = None
     #: Consumers with a higher number are served first, while they have room. None: the broker's 0.
-    priority: Annotated[int, Field(strict=True)] | None = None
+    priority: Annotated[int, Field(ge=-(2**63), lt=2**63, strict=True)] | None = None
     #: A message is settled as soon as it is handed out, whatever becomes of it: at most once, and never again.
     no_ack: bool = False
-    #: The broker's own settings, such as ``x-cancel-on-ha-failover`` or ``x-stream-offset``.
-    arguments: dict[str, Any] = Field(default_factory=dict)
+    #: The broker's own settings, such as ``x-cancel-on-ha-failover``.
+    arguments: ConsumerArguments = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _one_priority(self) -> Self:
@@ -197,7 +210,7 @@ class RabbitMQOptions(Options):
     """Everything that can be set of a :class:`RabbitMQProducer`."""
 
     #: The queue's name, or a list of names. "" lets the broker choose one, and needs ``declare: active``.
-    queue: Annotated[str | tuple[str, ...], BeforeValidator(_queues)]
+    queue: Annotated[QueueNames, BeforeValidator(_queues)]
     #: ``amqp[s]://user:password@host:port/vhost``, or a list of them, to be tried in random order at each connect.
     #: The query may hold heartbeat, auth, and the TLS files cafile, certfile and keyfile.
     url: Annotated[str | tuple[str, ...], BeforeValidator(_text_or_texts), Field(repr=False)] = DEFAULT_URL
@@ -243,20 +256,20 @@ class RabbitMQOptions(Options):
     #: ``active`` creates the queue for dead letters if it is missing, ``passive`` looks whether it exists.
     dead_letter_declare: Literal["passive", "active"] = "active"
     #: The broker's own settings for the queue of dead letters, such as ``x-queue-type: quorum``.
-    dead_letter_arguments: dict[str, Any] = Field(default_factory=dict)
-    #: The broker's own settings for the queues in which messages wait for their next attempt, over ours.
-    retry_arguments: dict[str, Any] = Field(default_factory=dict)
+    dead_letter_arguments: Arguments = Field(default_factory=dict)
+    #: The broker's own settings for the queues in which messages wait for their next attempt, beside ours.
+    retry_arguments: RetryArguments = Field(default_factory=dict)
     #: Seconds that the broker may take to confirm a retry or a dead letter; time in which it takes none (its memory is
     #: full) does not count.
     publish_timeout: PositiveDuration = 30.0
     #: Seconds between signs of life; a silent connection is given up after about three times that.
-    heartbeat: Annotated[Duration, Field(ge=1, le=3600)] = 15.0
+    heartbeat: Annotated[Duration, Field(ge=LEAST_HEARTBEAT, le=MOST_HEARTBEAT)] = 15.0
     #: Seconds from the first packet until messages may flow, ``after_connect`` included; for each address.
     connect_timeout: Annotated[Duration, Field(gt=0)] = 15.0
     #: How the waits between two connects grow: ``jitter`` anything up to a ceiling that doubles, ``exp`` doubling,
     #: ``rand`` anything between the two below, ``rand_exp`` the same and growing, ``stop``: the pipeline ends instead.
     backoff_type: BackoffKind = "jitter"
-    #: Seconds: the first wait (with jitter its ceiling). None: 1, or backoff_max if that is less.
+    #: Seconds: the first wait (with jitter its ceiling). None: 1, or backoff_max if that is less. 0 counts as 50 ms.
     backoff_min: Annotated[Duration, Field(ge=0)] | None = None
     #: Seconds: what the waits grow to. None: 30, or backoff_min if that is more.
     backoff_max: Annotated[Duration, Field(ge=0)] | None = None
@@ -271,14 +284,6 @@ class RabbitMQOptions(Options):
     def _is_amqp(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
         for one in (value,) if isinstance(value, str) else value:
             checked_url(one)
-        return value
-
-    @field_validator("queue")
-    @classmethod
-    def _name_fits(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        for one in (value,) if isinstance(value, str) else value:
-            if len(one.encode()) > _LONGEST_NAME:
-                raise ValueError(f"expected a name of {_LONGEST_NAME} bytes at most")
         return value
 
     @model_validator(mode="after")
@@ -373,11 +378,11 @@ class RabbitMQOptions(Options):
             low = 1.0 if most is None else min(1.0, most)
         return low, max(low, 30.0) if most is None else most
 
-    def make_backoff(self) -> Backoff | None:
+    def make_backoff(self) -> Waits | None:
         """Fresh waits for one copy; None when nothing was said of them."""
         if not self.model_fields_set & {"backoff_type", "backoff_min", "backoff_max"}:
             return None
-        return Backoff(*self.backoff, kind=self.backoff_type)
+        return Waits(*self.backoff, self.backoff_type)
 
     def targets(self) -> Iterator[Target]:
         """Every address once, in random order, with the credentials of this moment.

@@ -10,7 +10,12 @@ from broadway_py.errors import OptionsError, ProducerError
 from broadway_py.log import logger
 from broadway_py.message import Message
 from broadway_py.producer import Delays, FailurePlan, Producer
-from broadway_py.producers.rabbitmq.forwarder import BY_THE_BROKER, Forwarder, Troubled
+from broadway_py.producers.rabbitmq.conflicts import (
+    refuse_copies_that_shut_each_other_out,
+    refuse_losing,
+    rejects_unasked,
+)
+from broadway_py.producers.rabbitmq.forwarder import Forwarder, Troubled
 from broadway_py.producers.rabbitmq.options import RabbitMQOptions
 from broadway_py.producers.rabbitmq.prefetch import PrefetchGauge
 from broadway_py.producers.rabbitmq.publisher import Publisher
@@ -58,8 +63,9 @@ class RabbitMQProducer(Producer):
         self.options = RabbitMQOptions(**settings)
         self.name = self.options.name
         self.concurrency = self.options.concurrency
-        for index in range(self.concurrency):
-            self._merged(index)
+        # As they are now: merge_options may return something else at a connect.
+        self._of_copies = [self._merged(index) for index in range(self.concurrency)]
+        refuse_copies_that_shut_each_other_out(self._of_copies)
         self._session: Session | None = None
         self._publisher: Publisher | None = None
         self._troubled = Troubled()
@@ -95,30 +101,20 @@ class RabbitMQProducer(Producer):
             raise wrong.under("merge_options") from None
 
     def check_failure(self, plan: FailurePlan | None) -> None:
-        """Refuse a *plan* by which failed messages would be lost.
+        """Refuse a *plan* by which failed messages would be lost, or which cannot be carried out, in any copy.
 
         Raises:
-            OptionsError: dead letters would come back to the queue itself, or ``reject`` would delete messages.
+            OptionsError: dead letters would come back to the queue itself, or ``reject`` would delete messages; or the
+                messages are gone before they fail.
         """
-        rejects = self.options.on_failure in ("reject", "reject_and_requeue_once")
-        if plan is None:
-            if not self.says_what_failing_means:
-                log.warning(
-                    "failed messages are rejected, which deletes them unless the queue has a dead-letter exchange: "
-                    "say on_failure=, or leave failure= as it is",
-                    queue=self.options.queue,
-                )
-            return
-        if plan.dead_letter in self.options.queues:
-            raise OptionsError(
-                ("failure", "dead_letter"),
-                f"{plan.dead_letter!r} is consumed here, so its dead letters would come back; name another queue",
-            )
-        if "reject" in plan.actions and rejects and plan.dead_letter != BY_THE_BROKER:
-            raise OptionsError(
-                ("failure",),
-                "reject deletes messages for good, unless the queue has a dead-letter exchange: if it has one, say "
-                "dead_letter: broker; else choose dead_letter or drop",
+        if plan is not None:
+            for options in self._of_copies:
+                refuse_losing(options, plan)
+        elif any(rejects_unasked(options) for options in self._of_copies):
+            log.warning(
+                "failed messages are rejected, which deletes them unless the queue has a dead-letter exchange: "
+                "say on_failure=, or leave failure= as it is",
+                queue=self.options.queue,
             )
 
     def most_in_flight(self, capacity: int) -> int | None:
@@ -136,11 +132,14 @@ class RabbitMQProducer(Producer):
 
         Raises:
             SourceRefused: the broker refused the login, the virtual host or the queue.
-            ProducerError: the broker is away, or the queue is; or ``merge_options`` returned something wrong.
+            ProducerError: the broker is away, or the queue is; or ``merge_options`` returned something wrong, or
+                something that does not go with the failure policy.
         """
         hush()
         try:
             self.options = options = self._merged(self.index)
+            if self.failure is not None:
+                refuse_losing(options, self.failure, self.pipeline)
         except OptionsError as wrong:
             raise ProducerError(str(wrong)) from wrong
         prefetch = options.prefetch(self.capacity, self._seen.mean_bytes)

@@ -232,7 +232,7 @@ class Publisher:
             return self._link
 
     async def _open(self) -> _Link:
-        connection = await connect(self._options, self._name)
+        connection = await connect(self._options, self._name, publishing=True)
         where = connection.where
         opened = False
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import uuid
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -133,7 +134,13 @@ class Session:
         self._settler = Settler(self._ledger, settlements, self._forwarder, unsafe=self._stop_delivering)
         if self._options.after_connect is not None:
             try:
-                await self._options.after_connect(channel)
+                returned = self._options.after_connect(channel)
+                if inspect.isawaitable(returned):
+                    await returned
+                else:
+                    raise troubles.of_no_awaitable(returned, self._where)
+            except ProducerError:
+                raise
             except Exception as error:  # whatever the user's function raises is weather
                 raise troubles.of_after_connect(error, self._where) from error
 

@@ -9,11 +9,12 @@ from collections.abc import Iterable
 from typing import Any, Final, Protocol, SupportsIndex, cast
 
 import aiormq
-from aiormq.connection import TCPTransportFactory, TLSTransportFactory
+from aiohappyeyeballs import start_connection
 from aiormq.exceptions import AMQPConnectionError
 from yarl import URL
 
 from broadway_py.producers.rabbitmq.cutter import CorruptFrameError, Cutter, Delivery, Ended, Sink
+from broadway_py.producers.rabbitmq.mending import mended
 
 __all__ = ["CuttingReader", "Receiver", "Transport"]
 
@@ -21,6 +22,8 @@ __all__ = ["CuttingReader", "Receiver", "Transport"]
 _HEARTBEAT: Final = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 #: Seconds between the signs of life that the client library gets while nothing else comes for it.
 _SIGN_OF_LIFE_S: Final = 1.0
+#: Seconds until the next address of a host is tried beside those that have not answered yet (RFC 8305).
+_NEXT_ADDRESS_S: Final = 0.25
 
 
 class Receiver(Protocol):
@@ -49,6 +52,7 @@ class CuttingReader(asyncio.StreamReader):
         self._cutter = Cutter()
         self._receivers: dict[Sink, Receiver] = {}
         self._is_broken = False
+        self._mends = False
         self._signed_at = 0.0
 
     def sink(self, channel: int, receiver: Receiver) -> Sink:
@@ -56,6 +60,10 @@ class CuttingReader(asyncio.StreamReader):
         sink = self._cutter.sink(channel)
         self._receivers[sink] = receiver
         return sink
+
+    def mend(self) -> None:
+        """From now on leave out what does not decode of messages that the library fetches. On an open connection."""
+        self._mends = True
 
     def feed_data(self, data: Iterable[SupportsIndex]) -> None:
         """Bytes have come. Called by the transport; raises nothing: what does not fit ends the stream."""
@@ -72,7 +80,7 @@ class CuttingReader(asyncio.StreamReader):
             self._receivers[sink].came(deliveries)
         if cut.forward:
             self._signed_at = self._time()
-            super().feed_data(cut.forward)
+            super().feed_data(mended(cut.forward) if self._mends else cut.forward)
         elif self._cutter.is_open and self._time() - self._signed_at >= _SIGN_OF_LIFE_S:
             self._signed_at = self._time()
             super().feed_data(_HEARTBEAT)
@@ -97,61 +105,74 @@ class CuttingReader(asyncio.StreamReader):
 
 
 class Transport(aiormq.TransportFactory):
-    """Opens the socket as the library does, and keeps hold of it.
+    """Opens the socket for the library, and keeps hold of it.
 
     Args:
         heartbeat: seconds; what we sent and nobody received for two of them ends the connection.
-        cutting: with a :class:`CuttingReader`, or else with what the library takes.
+        cutting: with a :class:`CuttingReader`, or else with the stream that the library expects.
+        publishing: wait for as long as the broker likes: during an alarm it reads nothing of what is published, and
+            that looks as if nobody received it. Heartbeats still tell whether it lives.
     """
 
-    def __init__(self, heartbeat: int, *, cutting: bool) -> None:
+    def __init__(self, heartbeat: int, *, cutting: bool, publishing: bool = False) -> None:
         self._heartbeat = heartbeat
         self._cutting = cutting
+        self._publishing = publishing
         self.reader: CuttingReader | None = None
         self.writer: asyncio.StreamWriter | None = None
 
     async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Connect; called by the library."""
-        reader: asyncio.StreamReader
+        """Connect; called by the library.
+
+        Raises:
+            AMQPConnectionError: it did not work; the reason is chained, as the library's own factories do it.
+            ValueError: neither ``amqp`` nor ``amqps``.
+        """
+        loop = asyncio.get_running_loop()
+        context = await _context(url, kwargs.pop("ssl_context_provider", None))
+        if context is not None:
+            kwargs.setdefault("server_hostname", url.host)
+        reader = asyncio.StreamReader(loop=loop)
         if self._cutting:
-            self.reader, self.writer = await _open(url, **kwargs)
-            reader = self.reader
-        else:
-            library: aiormq.TransportFactory = TLSTransportFactory() if url.scheme == "amqps" else TCPTransportFactory()
-            reader, self.writer = await library.create(url, **kwargs)
-        sock: socket.socket | None = self.writer.get_extra_info("socket")
-        if sock is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
-            # What we sent was not even received: no need to wait for three missing heartbeats.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 2000 * self._heartbeat)
+            reader = self.reader = CuttingReader(loop)
+        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+        try:
+            sock = await _connected(url)
+            if not self._publishing and hasattr(socket, "TCP_USER_TIMEOUT"):
+                # What we sent was not even received: no need to wait for three missing heartbeats.
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 2000 * self._heartbeat)
+            transport, _ = await loop.create_connection(lambda: protocol, sock=sock, ssl=context, **kwargs)
+        except OSError as error:
+            raise AMQPConnectionError(*error.args) from error
+        if self._cutting:
+            # Full as soon as anything waits: so who drains it knows that the socket has taken everything. One byte,
+            # because a TLS transport of asyncio would take 0 for always full.
+            transport.set_write_buffer_limits(high=1, low=0)
+        self.writer = asyncio.StreamWriter(transport, protocol, reader, loop)
         return reader, self.writer
 
 
-async def _open(url: URL, **kwargs: Any) -> tuple[CuttingReader, asyncio.StreamWriter]:
-    """Connect, with TLS for ``amqps``: a factory of one's own has to see to that itself.
-
-    Raises:
-        AMQPConnectionError: it did not work; the reason is chained, as the library's own factories do it.
-        ValueError: neither ``amqp`` nor ``amqps``.
-    """
-    provider = kwargs.pop("ssl_context_provider", None)
-    context: ssl.SSLContext | None = None
-    if url.scheme == "amqps":
-        context = await provider.get_context()
-        if not isinstance(context, ssl.SSLContext):
-            # asyncio takes None for a wish to go without.
-            raise TypeError(f"expected an SSLContext for amqps, got {type(context).__name__}")
-    elif url.scheme != "amqp":
+async def _context(url: URL, provider: Any) -> ssl.SSLContext | None:
+    """For ``amqps``, and only then: a factory of one's own has to see to that itself."""
+    if url.scheme == "amqp":
+        return None
+    if url.scheme != "amqps":
         raise ValueError(f"expected amqp or amqps, got {url.scheme!r}")
+    context = await provider.get_context()
+    if not isinstance(context, ssl.SSLContext):
+        # asyncio takes None for a wish to go without.
+        raise TypeError(f"expected an SSLContext for amqps, got {type(context).__name__}")
+    return context
+
+
+async def _connected(url: URL) -> socket.socket:
+    """A socket to the first address of the host that answers: one that swallows packets does not hide the others.
+
+    The next is tried after a quarter of a second, the first ones beside it (RFC 8305); uvloop cannot do that itself.
+    """
     loop = asyncio.get_running_loop()
-    reader = CuttingReader(loop)
-    protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+    addresses = await loop.getaddrinfo(str(url.host), url.port, type=socket.SOCK_STREAM)
     try:
-        transport, _ = await loop.create_connection(
-            lambda: protocol, str(url.host), cast("int", url.port), ssl=context, **kwargs
-        )
-    except OSError as error:
-        raise AMQPConnectionError(*error.args) from error
-    # Full as soon as anything waits: so who drains it knows that the socket has taken everything. One byte, because a
-    # TLS transport of asyncio would take 0 for always full.
-    transport.set_write_buffer_limits(high=1, low=0)
-    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+        return await start_connection(addresses, happy_eyeballs_delay=_NEXT_ADDRESS_S)
+    except RuntimeError as error:  # uvloop's, for some addresses
+        raise OSError(str(error)) from error

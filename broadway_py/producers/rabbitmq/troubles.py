@@ -27,7 +27,16 @@ from aiormq.exceptions import (
 from broadway_py.errors import ProducerError, SourceRefused
 from broadway_py.producers.rabbitmq.options import RabbitMQOptions
 
-__all__ = ["is_of_library", "of_after_connect", "of_loss", "of_open", "of_own_queue", "of_refused_write", "translated"]
+__all__ = [
+    "is_of_library",
+    "of_after_connect",
+    "of_loss",
+    "of_no_awaitable",
+    "of_open",
+    "of_own_queue",
+    "of_refused_write",
+    "translated",
+]
 
 #: What aio-pika and aiormq raise by a name for what happens at the broker or on the way to it.
 _LIBRARY_ERRORS: Final = CONNECTION_EXCEPTIONS
@@ -69,6 +78,12 @@ def of_after_connect(error: Exception, where: str) -> ProducerError:
     # An error of the user's own is not quoted: nobody knows what it holds. It is chained.
     said = f": {_said(error)}" if isinstance(error, ChannelClosed | ConnectionClosed) else ""
     return ProducerError(f"after_connect on {where} raised {type(error).__name__}{said}")
+
+
+def of_no_awaitable(returned: object, where: str) -> ProducerError:
+    """An ``after_connect`` that is a plain function: what it began on the channel was never awaited."""
+    kind = type(returned).__name__
+    return ProducerError(f"after_connect on {where} returned {kind} and nothing to await; make it an async function")
 
 
 def _refusal(error: BaseException) -> str | None:

@@ -150,7 +150,7 @@ def _of_way(error: BaseException, request: str, options: SQSOptions) -> tuple[Ki
             return ("away", "SQS cannot be reached; check region, endpoint_url and the network")
         case SSLError():
             return ("away", "the endpoint's TLS certificate is not accepted")
-        case HTTPClientError() | OSError():
+        case HTTPClientError():
             return ("away", f"the connection broke during {request}")
     return _of_elsewhere(error, request)
 
@@ -161,6 +161,8 @@ def _of_elsewhere(error: BaseException, request: str) -> tuple[Kind, str]:
     if modules & _CREDENTIALS:
         where = "check credential_process, the profile, and this machine's clock"
         return ("expired", f"the AWS credentials could not be read or renewed ({type(error).__name__}); {where}")
+    if isinstance(error, OSError):
+        return ("away", f"the connection broke during {request}")
     return ("wrong", f"{request} could not be made ({type(error).__name__})")
 
 

@@ -1,0 +1,159 @@
+"""Names and arguments as AMQP can carry them: types of settings, which name what is wrong before a broker sees it.
+
+Unchecked, they would come to light inside the client library, at a connect or at the first retry, as a crash that
+names no setting.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+
+from pamqp import encode
+from pamqp.constants import DOMAIN_REGEX
+from pydantic import AfterValidator
+
+__all__ = [
+    "LONGEST_NAME",
+    "Arguments",
+    "ConsumerArguments",
+    "ExchangeToBind",
+    "Name",
+    "QueueNames",
+    "RetryArguments",
+    "length_of",
+    "odd_character",
+]
+
+#: Bytes that the name of a queue, an exchange or a consumer may have.
+LONGEST_NAME: Final = 255
+#: Bytes that the name of a queue that we consume may have: those in which its retries wait have longer names.
+_LONGEST_QUEUE: Final = 230
+#: Characters that the name of an exchange may have for the client library, which is stricter than the broker.
+_LONGEST_EXCHANGE: Final = 127
+#: Bytes that the name of an argument may have; the client library cuts longer ones.
+_LONGEST_ARGUMENT_NAME: Final = 128
+_CARRIED: Final = (
+    "true or false, whole numbers of 64 bits, floating point numbers of 32 bits, texts, times, bytearrays, "
+    "and lists and dicts of them"
+)
+#: Arguments that make a queue one for retries. Over ours they would have messages leave for nowhere, or be deleted.
+_OURS: Final = ("x-message-ttl", "x-expires", "x-dead-letter-exchange", "x-dead-letter-routing-key")
+
+
+def length_of(text: str) -> int:
+    """Bytes of *text* in UTF-8.
+
+    Raises:
+        ValueError: it cannot be written so.
+    """
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:
+        raise ValueError("expected text that UTF-8 can write") from None
+
+
+def odd_character(name: str) -> str | None:
+    """The first character that the client library takes in no name of a queue or an exchange, though brokers do."""
+    spelling = DOMAIN_REGEX["queue-name"]
+    return next((one for one in name if not spelling.fullmatch(one)), None)
+
+
+def _spelling(value: str) -> str:
+    if (odd := odd_character(value)) is not None:
+        raise ValueError(
+            f"expected a name of letters a to z, digits, spaces and -_.:@#,/+ alone; the AMQP library takes no {odd!r}"
+        )
+    return value
+
+
+def _name(value: str) -> str:
+    if (length := length_of(value)) > LONGEST_NAME:
+        raise ValueError(f"expected {LONGEST_NAME} bytes of UTF-8 at most, but these are {length}")
+    return value
+
+
+def _queue_names(value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    for one in (value,) if isinstance(value, str) else value:
+        if length_of(one) > _LONGEST_QUEUE:
+            raise ValueError(f"expected a name of {_LONGEST_QUEUE} bytes at most")
+        _spelling(one)
+    return value
+
+
+def _argument_name(value: str) -> str:
+    if (length := length_of(value)) > _LONGEST_ARGUMENT_NAME:
+        raise ValueError(
+            f"expected a name of {_LONGEST_ARGUMENT_NAME} bytes of UTF-8 at most, but this one has {length}"
+        )
+    return value
+
+
+def _argument(value: object) -> object:
+    try:
+        _check_names(value)
+        encode.encode_table_value(value)  # type: ignore[arg-type]  # that is the question
+    except (TypeError, ValueError, ArithmeticError, AttributeError, RecursionError, struct.error):
+        raise ValueError(f"expected something that AMQP can carry: {_CARRIED}") from None
+    return value
+
+
+def _check_names(value: object) -> None:
+    if isinstance(value, dict):
+        for name, further_in in value.items():
+            _argument_name(name)
+            _check_names(further_in)
+    elif isinstance(value, list):
+        for one in value:
+            _check_names(one)
+
+
+def _exchange_to_bind(value: str) -> str:
+    if not value:
+        raise ValueError(
+            "expected the name of an exchange; the nameless one cannot be bound, it leads to every queue by its name"
+        )
+    if len(value) > _LONGEST_EXCHANGE:
+        raise ValueError(f"expected {_LONGEST_EXCHANGE} characters at most, but these are {len(value)}")
+    return _spelling(value)
+
+
+def _of_consumers(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    if "x-stream-offset" in value:
+        raise ValueError(
+            "streams are not supported: what a pause gives back to a stream would not come again; consume a queue"
+        )
+    return value
+
+
+def _for_retries(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    for name in _OURS:
+        if name in value:
+            raise ValueError(
+                f"{name} is set for each delay, to send waiting messages back to their queue in time; leave it out"
+            )
+    kind = value.get("x-queue-type", "classic")
+    if kind not in ("classic", "quorum"):
+        raise ValueError(f"retries wait in queues of x-queue-type classic or quorum, not {kind!r}")
+    for name in ("x-max-length", "x-max-length-bytes"):
+        if name in value and value.get("x-overflow") != "reject-publish":
+            raise ValueError(
+                f"with {name} a full queue deletes messages, or sends them back too early, unless x-overflow is "
+                "reject-publish: set that, or leave it out"
+            )
+    return value
+
+
+#: A queue, an exchange, a routing key, a consumer.
+Name = Annotated[str, AfterValidator(_name)]
+#: A queue that we consume, or several.
+QueueNames = Annotated[str | tuple[str, ...], AfterValidator(_queue_names)]
+#: An exchange that a queue can be bound to.
+ExchangeToBind = Annotated[Name, AfterValidator(_exchange_to_bind)]
+#: The broker's own settings, by name.
+Arguments = dict[Annotated[str, AfterValidator(_argument_name)], Annotated[Any, AfterValidator(_argument)]]
+#: Those of a consumer.
+ConsumerArguments = Annotated[Arguments, AfterValidator(_of_consumers)]
+#: Those of the queues in which messages wait for their next attempt.
+RetryArguments = Annotated[Arguments, AfterValidator(_for_retries)]

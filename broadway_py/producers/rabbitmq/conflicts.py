@@ -1,0 +1,116 @@
+"""Settings that are right each by itself, but do not go together, or with what becomes of failed messages."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+from broadway_py.errors import OptionsError
+from broadway_py.producer import FailurePlan
+from broadway_py.producers.rabbitmq.arguments import LONGEST_NAME, length_of, odd_character
+from broadway_py.producers.rabbitmq.forwarder import BY_THE_BROKER
+from broadway_py.producers.rabbitmq.options import RabbitMQOptions
+
+__all__ = ["refuse_copies_that_shut_each_other_out", "refuse_losing", "rejects_unasked"]
+
+#: What can become of a failed message that the broker has forgotten already.
+_WITHOUT_THE_BROKER: Final = frozenset({"drop", "stop"})
+
+
+def refuse_copies_that_shut_each_other_out(copies: Sequence[RabbitMQOptions]) -> None:
+    """Of two that consume one queue, neither may want it alone: the other would never be let in.
+
+    Raises:
+        OptionsError: one does.
+    """
+    # The broker gives each copy another queue for "".
+    consumed = Counter((copy.where, queue) for copy in copies for queue in copy.queues if queue)
+    for copy in copies:
+        alone = _wants_it_alone(copy)
+        shared = next((queue for queue in copy.queues if consumed[copy.where, queue] > 1), None)
+        if alone is not None and shared is not None:
+            raise OptionsError(
+                ("concurrency",),
+                f"{consumed[copy.where, shared]} copies would consume queue {shared!r}, which {alone} keeps for one "
+                "of them, and the others would never be let in: set concurrency: 1, or leave that out",
+            )
+
+
+def _wants_it_alone(options: RabbitMQOptions) -> str | None:
+    """The setting by which the broker lets in no other connection."""
+    if options.consume_options.exclusive:
+        return "consume_options.exclusive"
+    return "declare_options.exclusive" if options.declare_options.exclusive else None
+
+
+def rejects_unasked(options: RabbitMQOptions) -> bool:
+    """Whether, without a failure policy, what failed is rejected though nobody has said so."""
+    return "on_failure" not in options.model_fields_set and not options.consume_options.no_ack
+
+
+def refuse_losing(options: RabbitMQOptions, plan: FailurePlan, pipeline: str | None = None) -> None:
+    """Refuse a *plan* for failed messages that *options* of one copy cannot carry out.
+
+    Args:
+        options: of the copy, merged.
+        plan: of the pipeline.
+        pipeline: its name, where that is known already.
+
+    Raises:
+        OptionsError: dead letters would come back to the queue itself, or have no place; or ``reject`` would delete
+            messages; or they are gone before they fail.
+    """
+    if options.consume_options.no_ack:
+        _refuse_too_late(plan)
+        return
+    if plan.dead_letter in options.queues:
+        raise OptionsError(
+            ("failure", "dead_letter"),
+            f"{plan.dead_letter!r} is consumed here, so its dead letters would come back; name another queue",
+        )
+    _refuse_unusable_names(options, plan, pipeline)
+    rejects = options.on_failure in ("reject", "reject_and_requeue_once")
+    if "reject" in plan.actions and rejects and plan.dead_letter != BY_THE_BROKER:
+        raise OptionsError(
+            ("failure",),
+            "reject deletes messages for good, unless the queue has a dead-letter exchange: if it has one, say "
+            "dead_letter: broker; else choose dead_letter or drop",
+        )
+
+
+def _refuse_too_late(plan: FailurePlan) -> None:
+    beyond = sorted(plan.actions - _WITHOUT_THE_BROKER)
+    if plan.is_given and beyond:
+        raise OptionsError(
+            ("failure",),
+            "with consume_options.no_ack a message is gone when it is handed out, and nothing can become of it but "
+            f"drop or stop, got {', '.join(beyond)}: leave out failure, or no_ack",
+        )
+
+
+def _refuse_unusable_names(options: RabbitMQOptions, plan: FailurePlan, pipeline: str | None) -> None:
+    # The names that we derive from that of a queue fit, as that one is limited so that they do.
+    if plan.dead_letter is not None:
+        if (wrong := _wrong_with(plan.dead_letter)) is not None:
+            raise OptionsError(("failure", "dead_letter"), f"expected the name of a queue, {wrong}")
+        return
+    is_named_by_us = pipeline is not None and any(not queue or queue.startswith("amq.") for queue in options.queues)
+    if is_named_by_us and (wrong := _wrong_with(f"{pipeline}.dead")) is not None:
+        raise OptionsError(
+            ("name",),
+            "the dead letters of a queue that the broker names go to <name of the pipeline>.dead, the name of a "
+            f"queue, {wrong}; say failure.dead_letter, or change the name",
+        )
+
+
+def _wrong_with(name: str) -> str | None:
+    try:
+        length = length_of(name)
+    except ValueError as unwritable:
+        return f"but this is none: {unwritable}"
+    if length > LONGEST_NAME:
+        return f"{LONGEST_NAME} bytes of UTF-8 at most, but this one has {length}"
+    if (odd := odd_character(name)) is not None:
+        return f"letters a to z, digits, spaces and -_.:@#,/+ alone; the AMQP library takes no {odd!r}"
+    return None

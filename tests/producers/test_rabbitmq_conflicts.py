@@ -1,0 +1,207 @@
+"""Settings that are right each by itself, but do not go together: refused before a message is lost by them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from broadway_py import FailurePolicy, Message, Pipeline
+from broadway_py.clock import SYSTEM_CLOCK
+from broadway_py.errors import OptionsError, ProducerError
+from broadway_py.producer import FailurePlan
+from broadway_py.producers.rabbitmq import RabbitMQOptions, RabbitMQProducer
+from broadway_py.producers.rabbitmq.forwarder import Forwarder, Troubled
+from broadway_py.producers.rabbitmq.publisher import Publisher
+from tests.pipeline.support import events_logged
+
+GIVEN = FailurePlan(frozenset({"retry", "dead_letter"}), None, is_given=True)
+DEFAULT = GIVEN._replace(is_given=False)
+NO_ACK: dict[str, Any] = {"consume_options": {"no_ack": True}}
+ALONE: dict[str, Any] = {"consume_options": {"exclusive": True}}
+
+
+class Idle(Pipeline[bytes]):
+    async def handle_message(self, message: Message[bytes]) -> None:
+        """Nothing to do."""
+
+
+def complaint(plan: FailurePlan, **settings: Any) -> str:
+    producer = RabbitMQProducer(**{"queue": "q", **settings})
+    with pytest.raises(OptionsError) as wrong:
+        producer.check_failure(plan)
+    return str(wrong.value)
+
+
+def refusal(**settings: Any) -> str:
+    with pytest.raises(OptionsError) as wrong:
+        RabbitMQProducer(**{"queue": "q", **settings})
+    return str(wrong.value)
+
+
+def own_queue(index: int) -> dict[str, Any]:
+    return {"queue": f"q{index}"}
+
+
+# --- dead letters that would come back ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["q0", "q1"])
+def test_dead_letters_may_not_come_back_to_the_queue_of_any_copy(name: str) -> None:
+    plan = GIVEN._replace(dead_letter=name)
+    assert complaint(plan, concurrency=2, merge_options=own_queue) == (
+        f"failure.dead_letter: {name!r} is consumed here, so its dead letters would come back; name another queue"
+    )
+
+
+def test_dead_letters_may_go_to_a_queue_that_no_copy_consumes() -> None:
+    producer = RabbitMQProducer("nobody", concurrency=2, merge_options=own_queue)
+    producer.check_failure(GIVEN._replace(dead_letter="nobody"))
+
+
+def test_a_pipeline_with_such_a_policy_is_not_built() -> None:
+    producer = RabbitMQProducer("zzz", concurrency=2, merge_options=own_queue)
+    policy = FailurePolicy(attempts=1, dead_letter="q0", breaker=None)
+    with pytest.raises(OptionsError, match=r"^failure\.dead_letter: 'q0' is consumed here, so its dead letters would"):
+        Idle(producer=producer, failure=policy)
+
+
+async def test_what_merge_options_returns_at_a_connect_is_looked_at_again() -> None:
+    later: Iterator[str] = iter(["first", "kept"])
+    producer = RabbitMQProducer("q", merge_options=lambda _: {"queue": next(later)})
+    plan = GIVEN._replace(dead_letter="kept")
+    producer.check_failure(plan)
+    copy = producer.copy(index=0, capacity=1, pipeline="ours", lost=lambda _: None)
+    copy.failure = plan
+    with pytest.raises(ProducerError) as away:
+        await copy.open()
+    assert str(away.value) == (
+        "failure.dead_letter: 'kept' is consumed here, so its dead letters would come back; name another queue"
+    )
+    await copy.close()
+
+
+def test_a_copy_that_rejects_may_not_be_told_to_reject_for_good() -> None:
+    plan = FailurePlan(frozenset({"reject"}), None, is_given=True)
+    settings: dict[str, Any] = {"on_failure": "ack", "concurrency": 2}
+    RabbitMQProducer("q", **settings).check_failure(plan)
+
+    def one_rejects(index: int) -> dict[str, Any]:
+        return {"on_failure": "reject"} if index else {}
+
+    assert complaint(plan, **settings, merge_options=one_rejects) == (
+        "failure: reject deletes messages for good, unless the queue has a dead-letter exchange: if it has one, say "
+        "dead_letter: broker; else choose dead_letter or drop"
+    )
+
+
+# --- dead letters without a place -----------------------------------------------------------------------------------
+
+
+def test_the_queue_for_dead_letters_has_a_name_that_fits() -> None:
+    RabbitMQProducer("q").check_failure(GIVEN._replace(dead_letter="d" * 255))
+    assert complaint(GIVEN._replace(dead_letter="ü" * 128)) == (
+        "failure.dead_letter: expected the name of a queue, 255 bytes of UTF-8 at most, but this one has 256"
+    )
+    assert complaint(GIVEN._replace(dead_letter="kept|eu")) == (
+        "failure.dead_letter: expected the name of a queue, letters a to z, digits, spaces and -_.:@#,/+ alone; the "
+        "AMQP library takes no '|'"
+    )
+    assert complaint(GIVEN._replace(dead_letter="\ud800")) == (
+        "failure.dead_letter: expected the name of a queue, but this is none: expected text that UTF-8 can write"
+    )
+
+
+async def test_the_name_of_a_pipeline_may_be_too_long_for_that_of_a_queue() -> None:
+    producer = RabbitMQProducer("", declare="active")
+    copy = producer.copy(index=0, capacity=1, pipeline="p" * 251, lost=lambda _: None)
+    copy.failure = DEFAULT
+    with pytest.raises(ProducerError) as away:
+        await copy.open()
+    assert str(away.value) == (
+        "name: the dead letters of a queue that the broker names go to <name of the pipeline>.dead, the name of a "
+        "queue, 255 bytes of UTF-8 at most, but this one has 256; say failure.dead_letter, or change the name"
+    )
+    await copy.close()
+
+
+# --- messages that are settled before they fail ---------------------------------------------------------------------
+
+
+def test_nothing_can_be_tried_again_or_kept_that_is_settled_already() -> None:
+    sentence = (
+        "failure: with consume_options.no_ack a message is gone when it is handed out, and nothing can become of it "
+        "but drop or stop, got dead_letter, retry: leave out failure, or no_ack"
+    )
+    assert complaint(GIVEN, **NO_ACK) == sentence
+    assert complaint(GIVEN, concurrency=2, merge_options=lambda index: NO_ACK if index else {}) == sentence
+
+
+def test_at_most_once_goes_with_what_can_be_done_without_the_broker() -> None:
+    producer = RabbitMQProducer("q", **NO_ACK)
+    producer.check_failure(DEFAULT)
+    producer.check_failure(FailurePlan(frozenset({"drop", "stop"}), None, is_given=True))
+
+
+def test_at_most_once_is_no_silent_loss(caplog: pytest.LogCaptureFixture) -> None:
+    RabbitMQProducer("q", **NO_ACK).check_failure(None)
+    assert events_logged(caplog) == []
+
+
+@pytest.mark.parametrize(("settings", "declared"), [({}, ["q.dead"]), (NO_ACK, [])])
+async def test_no_queue_for_dead_letters_is_made_where_there_are_none(
+    settings: dict[str, Any], declared: list[str]
+) -> None:
+    options = RabbitMQOptions(queue="q", **settings)
+    forwarder = Forwarder(
+        *(options, DEFAULT, Publisher(options, "name", SYSTEM_CLOCK)),
+        pipeline="ours",
+        clock=SYSTEM_CLOCK,
+        troubled=Troubled(),
+    )
+    seen: list[str] = []
+
+    async def declare(queue: str, _: object) -> None:
+        seen.append(queue)
+
+    async def look(queue: str) -> None:
+        raise AssertionError(queue)
+
+    await forwarder.prepare(["q"], declare, look)
+    assert seen == declared
+
+
+# --- copies that shut each other out --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        (ALONE, "consume_options.exclusive"),
+        ({"declare": "active", "declare_options": {"exclusive": True}}, "declare_options.exclusive"),
+        ({"merge_options": lambda index: ALONE if index else {}}, "consume_options.exclusive"),
+    ],
+)
+def test_of_several_copies_none_may_have_the_queue_alone(settings: dict[str, Any], name: str) -> None:
+    assert refusal(concurrency=3, **settings) == (
+        f"concurrency: 3 copies would consume queue 'q', which {name} keeps for one of them, and the others would "
+        "never be let in: set concurrency: 1, or leave that out"
+    )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"concurrency": 1},
+        {"concurrency": 2, "merge_options": own_queue},
+        {"concurrency": 2, "merge_options": lambda index: {"url": f"amqp://mq{index}/"}},
+    ],
+    ids=["one", "queues of their own", "brokers of their own"],
+)
+def test_a_copy_may_have_alone_what_no_other_consumes(settings: dict[str, Any]) -> None:
+    RabbitMQProducer("q", **ALONE, **settings)
+
+
+def test_queues_that_the_broker_names_are_not_shared() -> None:
+    RabbitMQProducer("", concurrency=2, declare="active", declare_options={"exclusive": True}, **ALONE)
