@@ -219,6 +219,15 @@ class Producer:
     async def resume(self) -> None:
         """Fetch again."""
 
+    async def resume_for(self, most: int) -> None:
+        """Fetch again, until ``pause`` or ``resume``, but have at most *most* messages out of the source at a time.
+
+        An open breaker lets single messages through this way. What a source hands out besides is given back, which
+        counts as an attempt where the source counts deliveries. By default it is ``resume``: right for whoever
+        fetches no more than was asked for.
+        """
+        await self.resume()
+
     def resize(self, capacity: int) -> None:
         """The pipeline can hold *capacity* messages from now on: a prefetch that covers them may follow.
 

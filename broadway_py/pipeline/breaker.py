@@ -93,8 +93,11 @@ class BreakerGuard:
         self._log.error("the breaker opened: too much fails; fetching stops until a probe succeeds")
         self._has_stopped = True
         unstarted, self._unstarted = self._unstarted, []
-        await self._settler.give_back_aside(unstarted)
-        await self._tell_sources()
+        try:
+            # First, or a source would hand out again what it gets back, and count that.
+            await self._tell_sources()
+        finally:
+            await self._settler.give_back_aside(unstarted)
 
     async def _probe(self) -> None:
         self._is_probing = True

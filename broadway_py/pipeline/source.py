@@ -80,6 +80,8 @@ class Source(Worker):
         self._stop = asyncio.Event()
         self._preparing: asyncio.Task[None] | None = None
         self._probing = False
+        # The copy at work was.
+        self._is_told_to_pause = False
         # No stage is left that would take anything.
         self._ended = False
         # Taken in, but not let through by the rate limit.
@@ -124,6 +126,7 @@ class Source(Worker):
         copy.failure = None if self.shared.desk is None else self.shared.desk.plan
         self._lost = None
         self._preparing = None
+        self._is_told_to_pause = False
         if not await done_unless_stopped(copy.open(), self._stop):
             return None
         self.connected, self.trouble = True, None
@@ -143,6 +146,7 @@ class Source(Worker):
     async def _fail_over(self, error: ProducerError, backoff: Delays, lasted_s: float) -> None:
         """Close what is broken, say so, wait."""
         if self._fail_fast and not self.opened.is_set():
+            self._log.error("the source is away; not trying again", reason=str(error))
             await self._close_copy(CLOSE_S)
             raise PipelineCrashed(
                 f"producer {self.ledger.producer!r} could not connect at the start: {error}"
@@ -153,6 +157,7 @@ class Source(Worker):
         telemetry.execute("broadway.producer.lost", self._now(), {**self._about(), "reason": str(error)})
         wait_s = backoff.failed(lasted_s, _REFUSED_WAIT_S if isinstance(error, SourceRefused) else 0.0)
         if wait_s == math.inf:
+            self._log.error("the source is away; not trying again", reason=str(error))
             await self._close_copy(CLOSE_S)
             raise PipelineCrashed(
                 f"producer {self.ledger.producer!r} was lost, and its back-off says to stop: {error}"
@@ -198,22 +203,19 @@ class Source(Worker):
     async def _fetch(self, copy: Producer, demand: int) -> Sequence[Message[Any]] | None:
         self.in_callback = True
         try:
-            if not self._probing:
-                return await copy.handle_demand(demand)
-            await copy.resume()
+            if self._gate.broken:
+                await copy.resume_for(1)
             messages = await copy.handle_demand(demand)
-            try:
-                await copy.pause()
-            except ProducerError as error:
-                # What it gave is ours all the same.
-                self._report_lost(copy, error)
-            return messages
         except asyncio.CancelledError:
             if self.was_cut():
                 return []
             raise ProducerError(CANCELLED_BY_LIBRARY) from None
         finally:
             self.in_callback = False
+        # The breaker may have opened, or closed, meanwhile.
+        if self._gate.broken and self._probing:
+            await self._pause_in_passing()
+        return messages
 
     async def _take_in(self, messages: Sequence[Message[Any]]) -> None:
         """Enter *messages* into the books and send them on, as far as stop, pause and rate limit let them."""
@@ -235,6 +237,9 @@ class Source(Worker):
         first = 1 if is_broken and self._probing and not self._rest else 0
         # All of it is held, so that a cut in here finds the part that stays, too.
         self.held = fresh
+        if not self._is_told_to_pause and not self._stop.is_set():
+            # It would hand out again at once what it gets back.
+            await self._pause_in_passing()
         await self.give_back([message for message in fresh[first:] if can_give_back(message)])
         stay = [*fresh[:first], *(message for message in fresh[first:] if not can_give_back(message))]
         self.held = ()
@@ -242,6 +247,18 @@ class Source(Worker):
             self._rest += stay
             return []
         return stay
+
+    async def _pause_in_passing(self) -> None:
+        """As :meth:`set_paused`, in our own task and with messages in hand, which are ours whatever it raises."""
+        self.in_callback = True
+        try:
+            await self.set_paused(paused=True)
+        except asyncio.CancelledError:
+            self.was_cut()
+        except Exception as error:  # noqa: BLE001  # whoever closed the gate tells it once more
+            self._log.error("the producer could not be paused", exception=type(error).__name__)
+        finally:
+            self.in_callback = False
 
     @property
     def _may_start(self) -> bool:
@@ -251,6 +268,8 @@ class Source(Worker):
 
     def hold_back(self, inlets: Iterable[Inlet[Message[Any]]]) -> None:
         """The breaker has opened: what waits in *inlets* and came from here waits here, in the same order."""
+        # Of an earlier time: that probe found nothing before the breaker closed.
+        self._probing = False
         if not self.outlet.closed:
             # First, or it would fill the places that get free.
             backlog = self.outlet.take_backlog()
@@ -359,14 +378,22 @@ class Source(Worker):
             self._log.warning("the producer could not end its lost copies", exception=type(error).__name__)
 
     async def set_paused(self, *, paused: bool) -> None:
-        """Tell the copy; the gate is set already."""
+        """Tell the copy; the gate is set already. A source that stops does not fetch again, whoever resumes."""
         self.wake.set()
         copy = self._copy
-        if copy is not None and self.connected:
-            try:
-                await passing_cancellation(copy.pause() if paused else copy.resume())
-            except ProducerError as error:
-                self._report_lost(copy, error)
+        if copy is not None and self.connected and (paused or not self._stop.is_set()):
+            await self._tell(copy, paused=paused)
+
+    async def _tell(self, copy: Producer, *, paused: bool) -> None:
+        self._is_told_to_pause = paused
+        try:
+            if paused:
+                await passing_cancellation(copy.pause())
+            else:
+                # With the breaker open, only to probe.
+                await passing_cancellation(copy.resume_for(1) if self._gate.broken else copy.resume())
+        except ProducerError as error:
+            self._report_lost(copy, error)
 
     def resize(self, capacity: int) -> None:
         """The pipeline can hold *capacity* messages of this copy from now on."""

@@ -14,7 +14,7 @@ from broadway_py.producers import RabbitMQProducer
 from broadway_py.producers.rabbitmq import delays, publisher
 from tests.integration.failing_pipelines import Failing, dead_letters, queues, raising, source, until_there
 from tests.integration.gated_pipelines import at_work
-from tests.pipeline.support import outcomes
+from tests.pipeline.support import clock_of, outcomes
 from tests.support.eventually import eventually
 from tests.support.proxy import FaultProxy
 from tests.support.rabbitmq import RabbitMQ
@@ -207,6 +207,35 @@ async def test_a_sink_that_is_away_costs_no_dead_letter(rabbitmq: RabbitMQ) -> N
     assert await rabbitmq.ready() == 0
     assert await rabbitmq.ready("work.dead") == 0
     assert set(pipeline.seen) == {b"%d" % number for number in range(200)}
+
+
+async def test_a_breaker_that_probes_often_uses_up_no_deliveries_of_what_waits(rabbitmq: RabbitMQ) -> None:
+    """A quorum queue counts what is given back, and drops what has reached the limit."""
+    await rabbitmq.declare("work", **{"x-queue-type": "quorum", "x-delivery-limit": 3})
+    bodies = {b"%d" % number for number in range(50)}
+    await rabbitmq.publish(sorted(bodies))
+    probes = 0
+
+    def sink(message: Message[bytes]) -> None:
+        nonlocal probes
+        if pipeline.stats().breaker_open:
+            probes += 1
+        if probes <= 5:
+            raise Unavailable("the database is away")
+
+    pipeline = Failing(producer=source(rabbitmq), context=sink, failure=FailurePolicy())
+    clock = clock_of(pipeline)
+    async with at_work(pipeline, rabbitmq):
+
+        async def is_done() -> bool:
+            # A probe is due after a minute at most; the broker's answers take real time.
+            await clock.advance(5.0)
+            return outcomes(pipeline).get("acked", 0) == len(bodies)
+
+        await eventually(is_done, timeout=30, what="every message was handled")
+    assert set(pipeline.seen) == bodies
+    # What was in advance when the breaker opened has been given back then, once.
+    assert {attempts[0] for attempts in pipeline.attempts.values()} <= {1, 2}
 
 
 async def test_the_queues_for_retries_go_away_when_nobody_needs_them(

@@ -377,3 +377,149 @@ async def test_what_is_given_back_because_a_policy_says_stop_is_not_handled_once
     check_books(pipeline)
     assert pipeline.seen == ["a"]
     assert set(recorder.returned) == {"a"}
+
+
+# --- what a source is told ------------------------------------------------------------------------------------------
+
+
+async def test_a_source_that_drains_is_not_told_to_fetch_again() -> None:
+    """A slow handler keeps the drain waiting while probes become due."""
+    gate = asyncio.Event()
+
+    class Slow(Calls):
+        async def handle_message(self, message: Message[Any]) -> None:
+            await super().handle_message(message)
+            if message.raw == "slow":
+                await gate.wait()
+
+    def handle(message: Message[Any]) -> None:
+        if message.raw == "away":
+            raise Unavailable("the database")
+
+    recorder = ReturningRecorder()
+    producer = ManualProducer(*recorder.messages(["slow", "away"]))
+    pipeline = Slow(handle, producer=producer, processors=Processors(concurrency=2, max_demand=1))
+    async with running(pipeline) as clock:
+        await clock.advance(0.5)
+        assert pipeline.stats().breaker_open
+        stopping = asyncio.ensure_future(pipeline.stop())
+        await producer.feed.until("drain")
+        heard = len(producer.feed.journal)
+        await clock.advance(10.0)
+        assert "resume" not in producer.feed.journal[heard:]
+        gate.set()
+        await soon(stopping)
+
+
+class Hoarder(ManualProducer):
+    """Can fetch ahead, and notes how much it is told to."""
+
+    async def resume_for(self, most: int) -> None:
+        self.feed.note(f"resume for {most}")
+
+
+async def test_a_source_fetches_no_more_than_what_probes_until_all_goes_on() -> None:
+    sink_is_away = True
+
+    def handle(message: Message[Any]) -> None:
+        if sink_is_away:
+            raise Unavailable("the database")
+
+    producer = Hoarder(*ReturningRecorder().messages(range(200)))
+    pipeline = Calls(handle, producer=producer)
+    async with running(pipeline) as clock:
+        await clock.advance(3.5)
+        journal = [what for what in producer.feed.journal if what.startswith(("pause", "resume"))]
+        assert set(journal) == {"pause", "resume for 1"}
+        # Between two probes nothing is fetched.
+        assert journal[0] == journal[-1] == "pause"
+        sink_is_away = False
+        await clock.advance(10.0)
+        assert not pipeline.stats().breaker_open
+        assert producer.feed.journal.count("resume") == 1
+        assert "pause" not in producer.feed.journal[producer.feed.journal.index("resume") :]
+
+
+async def test_a_source_stops_fetching_before_it_gets_back_what_was_not_started() -> None:
+    """Else it would hand that out again, and count it, for nothing."""
+    recorder = ReturningRecorder()
+    returned: list[int] = []
+
+    class Counting(Hoarder):
+        async def pause(self) -> None:
+            returned.append(len(recorder.returned))
+
+    def handle(message: Message[Any]) -> None:
+        raise Unavailable("the database")
+
+    producer = Counting(*recorder.messages(range(20)))
+    pipeline = Calls(handle, producer=producer, processors=Processors(concurrency=1, max_demand=20, min_demand=18))
+    async with running(pipeline) as clock:
+        await clock.advance(0.5)
+        # The chunk that was in hand, and then the others.
+        assert returned == [2]
+        assert len(recorder.returned) == 20
+
+
+async def test_what_is_fetched_as_it_opens_goes_back_when_the_source_has_stopped() -> None:
+    recorder = ReturningRecorder()
+    returned: list[int] = []
+
+    class Counting(Hoarder):
+        async def pause(self) -> None:
+            # Long enough for everybody else to do what they do.
+            await self.clock.sleep(0.1)
+            returned.append(len(recorder.returned))
+
+    def handle(message: Message[Any]) -> None:
+        producer.feed.put(*recorder.messages(range(10)))
+        raise Unavailable("the database")
+
+    producer = Counting(recorder.message("first"))
+    pipeline = Calls(handle, producer=producer)
+    async with running(pipeline) as clock:
+        await clock.advance(0.5)
+        assert returned[0] == 1
+        assert len(recorder.returned) == 11
+
+
+async def test_a_source_that_cannot_be_paused_keeps_nothing_from_going_back() -> None:
+    class Stubborn(Hoarder):
+        async def pause(self) -> None:
+            raise OSError("no")
+
+    def handle(message: Message[Any]) -> None:
+        producer.feed.put(*recorder.messages(range(10)))
+        raise Unavailable("the database")
+
+    recorder = ReturningRecorder()
+    producer = Stubborn(recorder.message("first"))
+    pipeline = Calls(handle, producer=producer)
+    async with running(pipeline) as clock:
+        await clock.advance(0.5)
+        assert sorted(recorder.returned, key=str) == [*range(10), "first"]
+        assert outcomes(pipeline) == {"returned": 11}
+
+
+async def test_a_probe_that_found_nothing_before_the_breaker_closed_is_over() -> None:
+    sink_is_away = True
+
+    def handle(message: Message[Any]) -> None:
+        if sink_is_away:
+            raise Unavailable("the database")
+
+    recorder = Recorder()
+    producer = Hoarder()
+    pipeline = Calls(handle, producer=producer)
+    async with running(pipeline) as clock:
+        assert (await soon(pipeline.submit_batch(["a"]))).failed
+        await clock.advance(1.5)
+        sink_is_away = False
+        waiting = asyncio.ensure_future(pipeline.submit("b"))
+        await clock.advance(2.0)
+        assert (await soon(waiting)).ok
+        assert not pipeline.stats().breaker_open
+        producer.feed.journal.clear()
+        producer.feed.put(*recorder.messages(range(50)))
+        await recorder.until(50)
+        assert {"pause", "resume", "resume for 1"}.isdisjoint(producer.feed.journal)

@@ -207,10 +207,19 @@ class RabbitMQProducer(Producer):
         await self._opened().stop_consuming()
 
     async def resume(self) -> None:
-        """Consume again."""
+        """Consume again; not while draining, which stops it for good."""
+        await self._resume(None)
+
+    async def resume_for(self, most: int) -> None:
+        """Consume again with a prefetch of *most*."""
+        await self._resume(most)
+
+    async def _resume(self, most: int | None) -> None:
+        if self.draining.is_set():
+            return
         self._paused = False
         session = self._opened()
-        await session.consume_again()
+        await session.consume_again(most)
         session.changed.set()
 
     async def prepare_for_draining(self) -> None:

@@ -8,7 +8,7 @@ import inspect
 import uuid
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from aiormq import Channel
 from aiormq.abc import DeliveredMessage
@@ -43,6 +43,18 @@ _FLUSH_TIMEOUT: Final = 3.0
 _Waiting = tuple[int, int, Any, bytes, str]
 
 
+class _Window(NamedTuple):
+    """How many unsettled messages a consumer may have."""
+
+    prefetch: int
+    #: Of these, for the time being; None: all.
+    most: int | None = None
+
+    @property
+    def size(self) -> int:
+        return self.prefetch if self.most is None else min(self.prefetch, self.most)
+
+
 class Session:
     """From one connect to its end. Its :class:`Settler` settles every message that it delivered, and nothing else.
 
@@ -67,9 +79,8 @@ class Session:
         forwarder: Forwarder,
     ) -> None:
         self._options = options
-        self._prefetch = prefetch
-        # What the channel was last told, and what the consumers at work began with: changes may overtake each other.
-        self._asked = self._consumed_with = prefetch
+        # Wanted; last told to the channel; and what the consumers at work began with: changes may overtake each other.
+        self._window = self._asked = self._consumed_with = _Window(prefetch)
         self._lost = lost
         self._overrun = overrun
         self._forwarder = forwarder
@@ -89,8 +100,9 @@ class Session:
         self._origins: dict[str, str] = {}
         self._consumers: set[str] = set()
         self._asides: set[asyncio.Task[None]] = set()
-        # Pausing and draining both cancel the consumer, and may come at once.
+        # Pausing, resuming and draining may come at once: they stand in line here, and the last word counts.
         self._consuming = asyncio.Lock()
+        self._is_to_consume = True
         # A loss is reported only of a connection that had been there and was not closed by us.
         self._reporting = False
         # From the channel on, which it outlives.
@@ -152,7 +164,7 @@ class Session:
 
     async def _prepare_queues(self) -> None:
         topology = Topology(self._the_channel(), self._options, self._where)
-        await self._ask_for(self._prefetch)
+        await self._ask_for(self._window)
         self._queues = await topology.declare()
         await self._forwarder.prepare(self._queues, topology.declare_own, topology.look_at_own)
 
@@ -293,10 +305,13 @@ class Session:
 
         Waits for the broker a few seconds at most: on a silent network it goes on by itself until :meth:`close`.
         """
+        self._is_to_consume = False
         await self._bounded(self._stop_consuming(), "stop consuming")
 
     async def _stop_consuming(self) -> None:
         async with self._consuming:
+            if self._is_to_consume:
+                return
             # A loss in here is reported by the callbacks above, and the broker takes everything back by itself.
             with contextlib.suppress(ProducerError, SettleError), self._translated(troubles.of_loss):
                 await self._cancel(set(self._consumers))
@@ -317,13 +332,24 @@ class Session:
         self._buffered_bytes -= _bytes_of(waiting)
         await self._settler.give_back(gone)
 
-    async def consume_again(self) -> None:
-        """The way back from :meth:`stop_consuming`. Does nothing on a connection that is gone."""
+    async def consume_again(self, most: int | None = None) -> None:
+        """The way back from :meth:`stop_consuming`, with a prefetch of *most* where that is less than the usual one.
+
+        Does nothing on a connection that is gone.
+        """
+        self._is_to_consume = True
+        self._window = self._window._replace(most=most)
         async with self._consuming:
-            if not self._consumers and self.trouble is None:
-                # A refusal closes the channel, and is reported by the callbacks above.
-                with contextlib.suppress(ProducerError), self._translated(troubles.of_loss):
+            if not self._is_to_consume or self.trouble is not None:
+                return
+            # A refusal closes the channel, and is reported by the callbacks above.
+            with contextlib.suppress(ProducerError, SettleError), self._translated(troubles.of_loss):
+                if self._window != self._asked:
+                    await self._ask_for(self._window)
+                if not self._consumers:
                     await self._consume()
+                elif self._asked.most != self._consumed_with.most:
+                    await self._replace_consumers()
 
     def change_prefetch(self, prefetch: int) -> None:
         """Have *prefetch* messages of each queue in advance from now on; when that is less, give back what waits.
@@ -332,36 +358,41 @@ class Session:
         more than any other (it is exclusive, or the single active one, or has a name of its own), the new prefetch
         counts from the next consume on.
         """
-        self._prefetch = prefetch
+        self._window = self._window._replace(prefetch=prefetch)
         self._aside(self._change_prefetch(prefetch), "change of prefetch")
 
     async def _change_prefetch(self, prefetch: int) -> None:
         async with self._consuming:
-            if self.trouble is not None or prefetch != self._prefetch:
+            if self.trouble is not None or prefetch != self._window.prefetch:
                 return  # the next change is waiting behind this one
             with contextlib.suppress(ProducerError, SettleError), self._translated(troubles.of_loss):
-                await self._ask_for(prefetch)
-                if self._consumers and prefetch != self._consumed_with and self._options.allows_another_consumer:
-                    await self._replace_consumers(is_smaller=prefetch < self._consumed_with)
+                await self._ask_for(self._window)
+                if self._consumers and self._options.allows_another_consumer:
+                    await self._replace_consumers()
 
-    async def _replace_consumers(self, *, is_smaller: bool) -> None:
-        old = set(self._consumers)
-        if is_smaller and not self._options.goes_with_its_consumer:
+    async def _replace_consumers(self) -> None:
+        """Have others in place of those at work, with what was asked for last; none if that is what they have."""
+        old, options = set(self._consumers), self._options
+        is_smaller = self._asked.size < self._consumed_with.size
+        if self._asked.size == self._consumed_with.size:
+            self._consumed_with = self._asked
+        elif not options.allows_another_consumer or (is_smaller and not options.goes_with_its_consumer):
             # Beside the old ones, the new would bring newer messages before those that are given back come again.
             await self._cancel(old)
-            await self._give_back(list(self._buffer))
+            if is_smaller:
+                await self._give_back(list(self._buffer))
             await self._consume()
-            return
-        # The queue never is without a consumer.
-        await self._consume()
-        await self._cancel(old)
-        if is_smaller:
-            await self._give_back(list(self._buffer))
+        else:
+            # The queue never is without a consumer.
+            await self._consume()
+            await self._cancel(old)
+            if is_smaller:
+                await self._give_back(list(self._buffer))
 
-    async def _ask_for(self, prefetch: int) -> None:
+    async def _ask_for(self, window: _Window) -> None:
         """Of the consumers that begin from now on."""
-        await self._the_channel().basic_qos(prefetch_count=prefetch)
-        self._asked = prefetch
+        await self._the_channel().basic_qos(prefetch_count=window.size)
+        self._asked = window
 
     async def _bounded(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Do *work*, which may hang on a silent network, and wait for it a few seconds; :meth:`close` ends it."""
