@@ -1,4 +1,4 @@
-"""Properties that a real RabbitMQ takes from any publisher, and that do not decode here."""
+"""Properties that a real RabbitMQ takes from any publisher, and that do not decode here, or cannot be sent on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from aiormq import Channel
 from pamqp.commands import Basic
 
-from broadway_py import Message
+from broadway_py import FailurePolicy, Message
 from tests.integration.failing_pipelines import Failing, dead_letters, raising, source, until_there
 from tests.integration.gated_pipelines import at_work
 from tests.pipeline.support import outcomes
@@ -81,4 +81,27 @@ async def test_a_header_that_is_no_text_goes_along_with_retries_and_dead_letters
     assert pipeline.attempts == {b"one": [1, 2, 3, 4]}
     assert await rabbitmq.counts() == Counts(0, 0)
     (letter,) = await dead_letters(rabbitmq)
-    assert letter.headers["a"] == bytearray(b"caf\xe9")
+    assert letter.headers["a"] == b"caf\xe9"
+
+
+@pytest.mark.parametrize("attempts", [1, 2])
+@pytest.mark.any_broker
+async def test_one_whose_header_fills_a_frame_is_put_away_and_troubles_no_neighbour(
+    rabbitmq: RabbitMQ, attempts: int
+) -> None:
+    """With our own headers added to it the broker would end the connection, and everybody's confirms with it."""
+    await rabbitmq.declare()
+    await rabbitmq.publish([b"large"], headers={"trace": "x" * 130_950, "who": "me"})
+    await rabbitmq.publish([b"bad 1", b"bad 2"])
+    failure = FailurePolicy(attempts=attempts, backoff=(0.1, 0.2), breaker=None)
+    pipeline = Failing(producer=source(rabbitmq), context=raising(LookupError()), failure=failure)
+    async with at_work(pipeline, rabbitmq):
+        await until_there(rabbitmq, "work.dead", ready=3)
+    assert outcomes(pipeline).get("unknown", 0) == 0
+    assert {len(times) for times in pipeline.seen.values()} == {attempts}
+    letters = {letter.body: letter.headers for letter in await dead_letters(rabbitmq)}
+    assert {(headers.get("who"), headers.get("x-broadway-left-out")) for headers in letters.values()} == {
+        ("me", "trace"),
+        (None, None),
+    }
+    assert letters[b"large"]["x-broadway-attempts"] == attempts

@@ -11,7 +11,7 @@ import pytest
 
 from broadway_py import FailurePolicy, Message, RetryLater, Unavailable
 from broadway_py.producers import RabbitMQProducer
-from broadway_py.producers.rabbitmq import delays
+from broadway_py.producers.rabbitmq import delays, publisher
 from tests.integration.failing_pipelines import Failing, dead_letters, queues, raising, source, until_there
 from tests.integration.gated_pipelines import at_work
 from tests.pipeline.support import clock_of, outcomes
@@ -84,6 +84,30 @@ async def test_retries_may_wait_in_quorum_queues_that_lose_nothing_on_the_way_ba
     async with at_work(pipeline, rabbitmq):
         await until_there(rabbitmq, "work.dead")
     assert pipeline.attempts[b"one"] == [1, 2]
+
+
+@pytest.mark.any_broker
+@pytest.mark.delivery_path("fast")
+async def test_a_quorum_queue_for_retries_is_not_deleted_while_it_is_in_use(
+    rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker renews the lease of a classic queue when it is declared again, but not that of a quorum queue."""
+    monkeypatch.setattr(delays, "_SLACK_MS", 800)
+    for module in (delays, publisher):
+        monkeypatch.setattr(module, "DECLARED_AGAIN_S", 0.0)
+    await rabbitmq.declare()
+    await rabbitmq.publish([b"one"])
+
+    def later(message: Message[bytes]) -> None:
+        # It looks every five seconds whether a lease is over: past the second time, and always with a message in it.
+        if message.attempt is not None and message.attempt <= 5:
+            raise RetryLater(after=2.0)
+
+    failure = FailurePolicy(attempts=9, breaker=None)
+    producer = source(rabbitmq, retry_arguments={"x-queue-type": "quorum"})
+    pipeline = Failing(producer=producer, context=later, failure=failure)
+    async with at_work(pipeline, rabbitmq):
+        await eventually(lambda: len(pipeline.seen[b"one"]) == 6, timeout=20, what="it came for the sixth time")
 
 
 @pytest.mark.any_broker

@@ -205,3 +205,40 @@ def test_a_copy_may_have_alone_what_no_other_consumes(settings: dict[str, Any]) 
 
 def test_queues_that_the_broker_names_are_not_shared() -> None:
     RabbitMQProducer("", concurrency=2, declare="active", declare_options={"exclusive": True}, **ALONE)
+
+
+# --- retries that a full queue refuses ------------------------------------------------------------------------------
+
+LIMITED = {"x-max-length": 5, "x-overflow": "reject-publish"}
+AT_LEAST_ONCE = {"x-queue-type": "quorum", "x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
+
+
+@pytest.mark.parametrize(
+    ("plan", "arguments", "settings", "is_warned"),
+    [
+        (DEFAULT, LIMITED, {}, True),
+        (GIVEN, {**LIMITED, "x-overflow": "reject-publish-dlx"}, {"on_failure": "reject_and_requeue"}, True),
+        (DEFAULT, LIMITED, {"on_failure": "reject_and_requeue"}, False),
+        (GIVEN._replace(actions=frozenset({"dead_letter"})), LIMITED, {}, False),
+        (DEFAULT, LIMITED, {"retry_arguments": AT_LEAST_ONCE}, False),
+        (DEFAULT, {"x-max-length": 5}, {}, False),
+        (DEFAULT, {"x-overflow": "reject-publish"}, {}, False),
+        (DEFAULT, LIMITED, NO_ACK, False),
+    ],
+)
+def test_retries_that_a_full_queue_would_refuse_are_warned_of(
+    caplog: pytest.LogCaptureFixture,
+    plan: FailurePlan,
+    arguments: dict[str, Any],
+    settings: dict[str, Any],
+    *,
+    is_warned: bool,
+) -> None:
+    producer = RabbitMQProducer("q", declare="active", declare_options={"arguments": arguments}, **settings)
+    producer.check_failure(plan)
+    sentence = (
+        "a retry that returns while the queue is full is lost, as the queue refuses what is beyond its limit: "
+        "have retries wait in quorum queues with x-dead-letter-strategy: at-least-once (retry_arguments), "
+        "or leave the limit away"
+    )
+    assert events_logged(caplog) == [sentence] * is_warned

@@ -66,7 +66,8 @@ def test_a_letter_died_where_it_failed_not_where_it_waited(headers: dict[str, An
 
 @given(st.floats(0.0, 2_000_000.0))
 def test_every_queue_in_which_retries_wait_is_known_by_its_name(delay_s: float) -> None:
-    assert is_delay_queue(delay_queue("work", delay_s, {}).name)
+    for arguments in ({}, {"x-queue-type": "quorum"}):
+        assert is_delay_queue(delay_queue("work", delay_s, arguments).name)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ from pamqp.header import ContentHeader
 from broadway_py.acknowledger import Acknowledger
 from broadway_py.message import Message
 from broadway_py.producers.rabbitmq.delivery import Receipt, configured, to_message
+from broadway_py.producers.rabbitmq.lazy import delivery_of
+from broadway_py.producers.rabbitmq.letters import retry
 from broadway_py.producers.rabbitmq.options import MetadataName, RabbitMQOptions
 from tests.support.conformance import conforms
 
@@ -104,6 +106,16 @@ def test_the_attempt_comes_from_the_brokers_count_and_never_from_the_flag_alone(
     *, redelivered: bool, headers: dict[str, Any] | None, attempt: int | None
 ) -> None:
     assert message_of(redelivered=redelivered, headers=headers).attempt == attempt
+
+
+def test_what_a_handler_does_to_headers_does_not_change_the_copy_that_is_put_away() -> None:
+    message = message_of("headers", headers={"a": 1, "b": [{"c": 1}]})
+    found = message.metadata["headers"]
+    del found["a"]
+    found["b"][0]["c"] = found["token"] = "of the handler"
+    receipt = cast("Receipt", message.acknowledgement.data)
+    headers = retry(delivery_of(receipt), "q", 2, 0.0).properties.headers or {}
+    assert {name: headers.get(name) for name in ("a", "b", "token")} == {"a": 1, "b": [{"c": 1}], "token": None}
 
 
 def test_configure_ack_changes_one_message() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import struct
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -10,13 +12,15 @@ from aiormq import Channel
 from aiormq.abc import DeliveredMessage
 from hypothesis import given
 from hypothesis import strategies as st
+from pamqp import decode
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
+from broadway_py.errors import ProducerError
 from broadway_py.message import Failed
 from broadway_py.producers.rabbitmq.delays import delay_queue, rung_ms
 from broadway_py.producers.rabbitmq.delivery import attempt_of
-from broadway_py.producers.rabbitmq.letters import Letter, Origin, as_new, bury, retry
+from broadway_py.producers.rabbitmq.letters import Letter, Origin, as_new, bury, fitted, retry
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC).timestamp()
 
@@ -60,6 +64,20 @@ def test_a_queue_outlives_its_messages_and_returns_them_to_one_queue() -> None:
     }
     # Whoever puts a message in so long after the last declaration still has it back before the queue goes.
     assert waiting.safe_s < (306_000 - 6000) / 1000
+
+
+def test_a_queue_that_the_broker_would_delete_although_it_is_used_stays() -> None:
+    """To be declared again does not renew the lease of a quorum queue."""
+    arguments = {"x-queue-type": "quorum", "x-overflow": "reject-publish"}
+    waiting = delay_queue("orders", 5.0, arguments)
+    assert waiting.name == "orders.retry.6000.quorum"
+    assert waiting.arguments == {
+        "x-message-ttl": 6000,
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": "orders",
+        **arguments,
+    }
+    assert waiting.safe_s == math.inf
 
 
 def test_names_that_are_the_brokers_are_not_used() -> None:
@@ -146,7 +164,7 @@ def test_a_replayed_one_is_as_if_it_had_never_failed() -> None:
 def test_a_replayed_one_can_be_sent_whatever_its_headers_came_as() -> None:
     came = delivery({"latin": b"\xff\xfe", "far": 1e300, "mine": 1})
     letter = as_new(came, "q")
-    assert letter.properties.headers == {"latin": bytearray(b"\xff\xfe"), "mine": 1}
+    assert letter.properties.headers == {"latin": b"\xff\xfe", "far": 1e300, "mine": 1}
     letter.properties.marshal()
 
 
@@ -176,19 +194,127 @@ def test_attempts_are_counted_by_us_and_by_the_broker(
 
 
 @pytest.mark.parametrize(
-    ("came", "sent"),
+    "written",
     [
-        # Text that is no UTF-8, as the library decodes it: it has no way back for bytes.
-        ({"a": b"caf\xe9"}, {"a": bytearray(b"caf\xe9")}),
-        ({"a": [b"\xff", {"b": b"\xff"}]}, {"a": [bytearray(b"\xff"), {"b": bytearray(b"\xff")}]}),
-        # It sends every number with a fraction in 32 bits.
-        ({"a": 1e300, "b": 1}, {"b": 1}),
+        b"\x01aS\0\0\0\x04caf\xe9",
+        b"\x01ad" + struct.pack(">d", 1e300),
+        b"\x01ad" + struct.pack(">d", 0.1),
+        b"\x01aT" + struct.pack(">Q", 1_700_000_000),
+        # AMQP has seconds; many send these.
+        b"\x01aT" + struct.pack(">Q", 1_700_000_000_123),
+        b"\xff" + b"n" * 255 + b"t\x01",
+        b"\x01aF\0\0\0\x0b\x01bA\0\0\0\x04b\x01t\0",
+        b"\x01ax\0\0\0\x02\xff\xfe" + b"\x01bV",
     ],
 )
-def test_headers_that_the_library_decodes_but_does_not_encode_hold_nothing_up(
-    came: dict[str, Any], sent: dict[str, Any]
-) -> None:
+def test_a_header_is_written_as_it_came(written: bytes) -> None:
+    written = struct.pack(">I", len(written)) + written
+    came = decode.field_table(written)[1]
     for letter in (retry(delivery(dict(came)), "q", 2, NOW), buried(delivery(dict(came)))):
-        letter.properties.marshal()
-        ours = {name for name in letter.properties.headers or {} if name.startswith("x-broadway-")}
-        assert {name: value for name, value in (letter.properties.headers or {}).items() if name not in ours} == sent
+        assert written[4:] in letter.properties.marshal()
+
+
+def test_a_time_stamp_in_milliseconds_stays_one() -> None:
+    stamp = struct.pack(">Q", 1_700_000_000_123)
+    again = retry(delivery(timestamp=decode.timestamp(stamp)[1]), "q", 2, NOW)
+    assert again.properties.marshal().endswith(stamp)
+
+
+def test_a_header_that_cannot_be_written_is_left_out_and_named() -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(3000):
+        deep = {"in": deep}
+    headers = retry(delivery({"a": 1, "deep": deep}), "q", 2, NOW).properties.headers or {}
+    assert (headers["a"], headers["x-broadway-left-out"]) == (1, "deep")
+    assert "deep" not in headers
+
+
+def test_a_header_that_just_can_be_written_is_written_from_further_down_the_stack_too() -> None:
+    def deeper(levels: int, letter: Letter) -> None:
+        if levels:
+            deeper(levels - 1, letter)
+        else:
+            letter.properties.marshal()
+
+    deep: dict[str, Any] = {}
+    for _ in range(500):
+        deep = {"in": deep}
+        deeper(20, retry(delivery({"deep": deep}), "q", 2, NOW))
+
+
+def test_an_attempt_that_no_header_can_hold_is_put_away_all_the_same() -> None:
+    came = delivery({"x-broadway-attempt": 2**63 - 1, "x-delivery-count": 2**63 - 1})
+    attempt = attempt_of(came.header.properties.headers or {}, redelivered=True)
+    assert attempt == 2 * (2**31 - 1)
+    retry(came, "q", attempt + 1, NOW).properties.marshal()
+
+
+# --- what does not fit ------------------------------------------------------------------------------------------------
+
+#: Bytes that one frame carries, as RabbitMQ has it by default.
+ROOM = 131_072 - 8
+
+
+def size_of(letter: Letter) -> int:
+    return len(ContentHeader(0, 0, letter.properties).marshal())
+
+
+def test_the_largest_headers_of_others_are_left_out_until_the_frame_is_not_too_large() -> None:
+    came = {"trace": "x" * 70_000, "baggage": "y" * 60_000, "tenant": "z", "x-broadway-attempt": 3}
+    for letter in (retry(delivery(dict(came)), "q", 4, NOW), buried(delivery(dict(came)))):
+        before = dict(letter.properties.headers or {})
+        there = fitted(letter, ROOM)
+        # The broker adds some, too.
+        assert size_of(there) < ROOM - 1500
+        assert there.properties.headers == {
+            **{name: value for name, value in before.items() if name != "trace"},
+            "x-broadway-left-out": "trace",
+        }
+        assert letter.properties.headers == before
+
+
+def test_ours_are_the_last_to_go_unless_they_are_somebody_elses() -> None:
+    came = {"x-broadway-exchange": "x" * 3000, "mine": "y" * 100}
+    letter = fitted(retry(delivery(came, message_id="m"), "q", 2, NOW), 4096 - 8)
+    assert size_of(letter) < 4096 - 8 - 1000
+    assert letter.properties.headers == {
+        "mine": "y" * 100,
+        "x-broadway-attempt": 2,
+        "x-broadway-first-failed-at": "2026-11-01T12:00:00Z",
+        "x-broadway-left-out": "x-broadway-exchange",
+        "x-broadway-routing-key": "orders.new",
+    }
+
+
+def test_one_that_does_not_fit_without_any_headers_says_so() -> None:
+    full = dict.fromkeys(("correlation_id", "reply_to", "message_id", "app_id", "content_type"), "x" * 255)
+    letter = retry(delivery({}, **full), "q", 2, NOW)
+    with pytest.raises(ProducerError) as refused:
+        fitted(letter, 1024)
+    assert str(refused.value) == "a message for queue 'q' has properties that do not fit into 1024 bytes"
+
+
+headers = st.dictionaries(
+    st.text(max_size=60),
+    st.one_of(
+        st.text(max_size=2000),
+        st.binary(max_size=2000),
+        st.floats(),
+        st.lists(st.dictionaries(st.text(max_size=9), st.integers(-9, 2**63 - 1))),
+    ),
+    max_size=9,
+)
+
+
+@given(headers, st.integers(3000, 20_000))
+def test_what_fits_has_all_and_what_does_not_is_made_to_fit(came: dict[str, Any], room: int) -> None:
+    letter = buried(delivery(came))
+    there = fitted(letter, room)
+    assert size_of(there) <= room - 33
+    if size_of(letter) <= room - 33 - 2048:
+        assert there is letter
+
+
+def test_a_frame_without_a_limit_takes_anything() -> None:
+    letter = retry(delivery({"trace": "x" * 500_000}), "q", 2, NOW)
+    assert fitted(letter, -8) is letter

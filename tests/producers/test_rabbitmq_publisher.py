@@ -6,7 +6,9 @@ import asyncio
 from typing import Any
 
 import pytest
+from aiormq.exceptions import ChannelAccessRefused
 from pamqp.commands import Basic
+from pamqp.header import ContentHeader
 
 from broadway_py.errors import ProducerError, SourceRefused
 from broadway_py.producers.rabbitmq import publisher as module
@@ -24,10 +26,13 @@ class Line:
     """A connection and its channels, in one: it confirms what is published, unless that or opening has an *error*."""
 
     where = WHERE
+    max_content_size = 131_064
 
     def __init__(self, *, error: Exception | None = None, unopened: Exception | None = None) -> None:
         self._error, self._unopened = error, unopened
         self.published: list[bytes] = []
+        #: How large the header of each was.
+        self.sizes: list[int] = []
         self.confirmations: dict[int, object] = {}
         self.is_closed = False
         self.blocked = False
@@ -46,10 +51,11 @@ class Line:
     async def get_underlay_channel(self) -> Line:
         return self
 
-    async def basic_publish(self, body: bytes, **_: Any) -> None:
+    async def basic_publish(self, body: bytes, *, properties: Basic.Properties, **_: Any) -> None:
         if self._error is not None:
             raise self._error
         self.published.append(body)
+        self.sizes.append(len(ContentHeader(0, 0, properties).marshal()))
 
     async def declare_queue(self, *_: object, **__: object) -> None:
         self.declarations.append(asyncio.get_running_loop().create_future())
@@ -120,10 +126,10 @@ async def look(line: Line, task: asyncio.Task[float]) -> None:
 class Choosy(Line):
     """Cannot send the second one: so does the client library with what it cannot write."""
 
-    async def basic_publish(self, body: bytes, **_: Any) -> None:
+    async def basic_publish(self, body: bytes, **rest: Any) -> None:
         if body == b"1":
             raise TypeError("name error: Unknown type: <class 'bytes'> (b'canary')")
-        await super().basic_publish(body)
+        await super().basic_publish(body, **rest)
 
 
 async def test_a_letter_that_cannot_be_sent_leaves_the_others_their_own_outcome(broker: Broker) -> None:
@@ -146,6 +152,31 @@ async def test_letters_are_published_on_one_connection(broker: Broker) -> None:
     assert line.published == [b"0", b"1", b"2"]
     await post.close()
     assert line.ends == ["end"]
+
+
+async def test_a_header_that_is_larger_than_a_frame_is_not_sent(broker: Broker) -> None:
+    post, line = publisher(), Line()
+    line.max_content_size = 8184
+    large = Letter("work.dead", b"large", Basic.Properties(message_id="m", headers={"a": "x" * 8000, "b": 1}))
+    publishing = asyncio.ensure_future(post.publish([large]))
+    await settle()
+    broker.connects[0].set_result(line)
+    assert await publishing == [None]
+    assert line.sizes[0] < 100
+    await post.close()
+
+
+async def test_a_refused_permission_is_a_refusal_and_not_tried_again_at_once(broker: Broker) -> None:
+    said = "ACCESS_REFUSED - write access to exchange '(amq.default)' in vhost '/' refused for user 'tester'"
+    post, line = publisher(), Line(error=ChannelAccessRefused(said))
+    publishing = asyncio.ensure_future(post.publish(letters(2)))
+    await settle()
+    broker.connects[0].set_result(line)
+    reasons = await publishing
+    assert {type(reason) for reason in reasons} == {SourceRefused}
+    sentence = f"this user may not put failed messages into queue 'work.dead' on {WHERE}: {said}; "
+    assert told(reasons) == [sentence + "give the user the permission to write to the default exchange"] * 2
+    assert len(broker.connects) == 1
 
 
 async def test_a_connect_that_succeeds_after_the_close_is_ended_and_publishes_nothing(broker: Broker) -> None:

@@ -12,7 +12,7 @@ from broadway_py.producers.rabbitmq.arguments import LONGEST_NAME, length_of, od
 from broadway_py.producers.rabbitmq.forwarder import BY_THE_BROKER
 from broadway_py.producers.rabbitmq.options import RabbitMQOptions
 
-__all__ = ["refuse_copies_that_shut_each_other_out", "refuse_losing", "rejects_unasked"]
+__all__ = ["loses_late_retries", "refuse_copies_that_shut_each_other_out", "refuse_losing", "rejects_unasked"]
 
 #: What can become of a failed message that the broker has forgotten already.
 _WITHOUT_THE_BROKER: Final = frozenset({"drop", "stop"})
@@ -47,6 +47,16 @@ def _wants_it_alone(options: RabbitMQOptions) -> str | None:
 def rejects_unasked(options: RabbitMQOptions) -> bool:
     """Whether, without a failure policy, what failed is rejected though nobody has said so."""
     return "on_failure" not in options.model_fields_set and not options.consume_options.no_ack
+
+
+def loses_late_retries(options: RabbitMQOptions) -> bool:
+    """Whether a retry that returns while its queue is full is lost, as far as we declare that queue ourselves."""
+    wanted = options.declare_options.arguments
+    refuses = str(wanted.get("x-overflow", "")).startswith("reject-publish")
+    is_limited = "x-max-length" in wanted or "x-max-length-bytes" in wanted
+    # A classic queue lets go of a message without asking whether it arrived.
+    asks = options.retry_arguments.get("x-dead-letter-strategy") == "at-least-once"
+    return refuses and is_limited and not asks and not options.consume_options.no_ack
 
 
 def refuse_losing(options: RabbitMQOptions, plan: FailurePlan, pipeline: str | None = None) -> None:

@@ -2,12 +2,13 @@
 
 A classic queue lets messages go in the order in which they came, so one queue for all delays would have short ones wait
 behind long ones. Here each queue is for one delay: the delays asked for are rounded up to a ladder, two rungs to an
-octave. A queue's messages return to the queue they failed in, by the broker's own clock; a queue that nobody used for a
-while is deleted by the broker.
+octave. A queue's messages return to the queue they failed in, by the broker's own clock; a classic queue that nobody
+used for a while is deleted by the broker.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
@@ -18,12 +19,12 @@ __all__ = ["DECLARED_AGAIN_S", "DelayQueue", "delay_queue", "is_delay_queue", "r
 _SHORTEST_MS: Final = 125
 #: The longest one, some twelve days: longer ones are cut to it.
 _LONGEST_MS: Final = 1_048_576_000
-#: A queue lives this much longer than its messages, in milliseconds, from its last declaration on.
+#: A classic queue lives this much longer than its messages, in milliseconds, from its last declaration on.
 _SLACK_MS: Final = 300_000
 #: Seconds after which a queue is declared again before it is used, which sets its clock back; well below the slack.
 DECLARED_AGAIN_S: Final = 60.0
 
-_NAME: Final = re.compile(r".+\.retry\.([1-9][0-9]{2,9})", re.DOTALL)
+_NAME: Final = re.compile(r".+\.retry\.([1-9][0-9]{2,9})(\.quorum)?", re.DOTALL)
 
 
 class DelayQueue(NamedTuple):
@@ -31,7 +32,8 @@ class DelayQueue(NamedTuple):
 
     name: str
     arguments: Mapping[str, Any]
-    #: Seconds after its declaration in which a message may be put in, and is sure to leave it as planned.
+    #: Seconds after its declaration in which a message may be put in, and is sure to leave it as planned; without end
+    #: for a queue that stays.
     safe_s: float
 
 
@@ -66,9 +68,14 @@ def delay_queue(queue: str, delay_s: float, extra: Mapping[str, Any]) -> DelayQu
         "x-dead-letter-exchange": "",
         # To this queue alone: by the exchange it came from, others would get it a second time.
         "x-dead-letter-routing-key": queue,
-        "x-expires": wait_ms + _SLACK_MS,
         "x-queue-type": "classic",
+        **extra,
     }
     # Names that begin with "amq." are the broker's.
-    base = queue.removeprefix("amq.")
-    return DelayQueue(f"{base}.retry.{wait_ms}", {**arguments, **extra}, _SLACK_MS / 1000.0 - DECLARED_AGAIN_S)
+    name = f"{queue.removeprefix('amq.')}.retry.{wait_ms}"
+    kind = arguments["x-queue-type"]
+    if kind != "classic":
+        # No x-expires: to be declared again is no use to a quorum queue, and it goes with the messages that are in it.
+        # A name of its own: until somebody deletes it, no other kind could be declared by the same one.
+        return DelayQueue(f"{name}.{kind}", arguments, math.inf)
+    return DelayQueue(name, {"x-expires": wait_ms + _SLACK_MS, **arguments}, _SLACK_MS / 1000.0 - DECLARED_AGAIN_S)

@@ -129,10 +129,22 @@ def metadata_of(
         value = queue if name == "queue" else _READERS[name](deliver, properties)
         # What the publisher did not set is absent; the library gives "" for an unset cluster_id.
         if value is not None and (value != "" or name == "exchange"):
-            metadata[name] = value
+            # What a handler does to its headers is not to reach the copy that is put away.
+            metadata[name] = _copy(value) if name == "headers" else value
     if ATTEMPT_HEADER in headers:
         _restore_origin(metadata, headers)
     return metadata
+
+
+def _copy(value: Any) -> Any:
+    match value:
+        case dict():
+            return {name: _copy(each) for name, each in value.items()}
+        case list():
+            return [_copy(each) for each in value]
+        case bytearray():
+            return bytearray(value)
+    return value
 
 
 def _restore_origin(metadata: dict[str, Any], headers: Mapping[str, object]) -> None:
@@ -150,23 +162,26 @@ def attempt_of(headers: Mapping[str, object], *, redelivered: bool) -> int | Non
     do, others only say that there was one. 4.x also counts what was given back (``x-acquired-count``), which is no
     attempt, so that is asked last (from its documentation; unproven on 4.x).
     """
-    first = headers.get(ATTEMPT_HEADER)
-    if not _is_count(first) or first == 0:
-        first = None
-    earlier = next((headers[name] for name in _COUNTERS if _is_count(headers.get(name))), None)
-    if earlier is not None:
-        return cast("int", first or 1) + cast("int", earlier)
+    first = _count(headers.get(ATTEMPT_HEADER)) or None
+    for name in _COUNTERS:
+        if (earlier := _count(headers.get(name))) is not None:
+            return (first or 1) + earlier
     if first is not None:
-        return cast("int", first)
+        return first
     return None if redelivered else 1
 
 
 #: Headers in which brokers count the earlier deliveries of a message.
 _COUNTERS: Final = ("x-delivery-count", "x-acquired-count")
+#: A header can say anything, and what comes of it is to fit into a header again.
+_MOST: Final = 2**31 - 1
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+def _count(value: object) -> int | None:
+    """*value* if it counts something, or else None."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        return None
+    return min(value, _MOST)
 
 
 _VERDICTS: Final[Sequence[Verdict]] = ("ack", "reject", "reject_and_requeue", "reject_and_requeue_once")

@@ -152,17 +152,22 @@ class Forwarder:
     async def _put(self, puts: Sequence[_Put]) -> list[ProducerError | None]:
         try:
             declared = await self._declare(puts)
-            reasons = await self._publisher.publish([put.letter for put in puts])
-            missing = [index for index, reason in enumerate(reasons) if isinstance(reason, NoQueue)]
-            if missing:
-                # Deleted meanwhile: made again, once.
-                again = [puts[index] for index in missing]
-                declared = {**declared, **await self._declare(again, anew=True)}
-                second = await self._publisher.publish([put.letter for put in again])
-                for index, reason in zip(missing, second, strict=True):
-                    reasons[index] = reason
         except ProducerError as refused:
             return [refused] * len(puts)
+        reasons = await self._publisher.publish([put.letter for put in puts])
+        missing = [index for index, reason in enumerate(reasons) if isinstance(reason, NoQueue)]
+        if missing:
+            # Deleted meanwhile: made again, once.
+            again = [puts[index] for index in missing]
+            second: Sequence[ProducerError | None]
+            try:
+                declared = {**declared, **await self._declare(again, anew=True)}
+                second = await self._publisher.publish([put.letter for put in again])
+            except ProducerError as refused:
+                # The others are confirmed: put away a second time, they would be there twice.
+                second = [refused] * len(again)
+            for index, reason in zip(missing, second, strict=True):
+                reasons[index] = reason
         return [reason or self._too_late(put, declared) for put, reason in zip(puts, reasons, strict=True)]
 
     async def _declare(self, puts: Sequence[_Put], *, anew: bool = False) -> dict[str, float]:

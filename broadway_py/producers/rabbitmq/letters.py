@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+import copy
 import struct
 import uuid
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from aiormq.abc import DeliveredMessage
-from pamqp import encode
 from pamqp.commands import Basic
 
+from broadway_py.errors import ProducerError
 from broadway_py.message import Failed
 from broadway_py.producers.rabbitmq.delivery import ATTEMPT_HEADER, EXCHANGE_HEADER, ROUTING_KEY_HEADER
+from broadway_py.producers.rabbitmq.properties import FaithfulProperties, table
 
-__all__ = ["HEADER_PREFIX", "Letter", "Origin", "as_new", "bury", "retry"]
+__all__ = ["HEADER_PREFIX", "Letter", "Origin", "as_new", "bury", "fitted", "retry"]
 
 HEADER_PREFIX: Final = "x-broadway-"
 _FIRST_FAILED: Final = "x-broadway-first-failed-at"
+#: The names of headers of others that the copy does not have, because they cannot be written, or do not fit.
+_LEFT_OUT: Final = "x-broadway-left-out"
 #: Longer values of our headers are cut.
 _LONGEST_VALUE: Final = 200
+#: Bytes that a header of ours can take, with its name.
+_LARGEST_OF_OURS: Final = 1024
+#: Bytes of a content header besides the properties: what stands before them, and the id that the library adds to a
+#: message without one.
+_AROUND_PROPERTIES: Final = 12 + 33
+#: Bytes that the properties besides the headers can take: the flags, nine short texts, and what is shorter.
+_MOST_OF_OTHERS: Final = 2 + 9 * 256 + 32
+#: Bytes that the broker may add: of the delay queue that a message has left, and how often it was delivered.
+_BROKERS_SHARE: Final = 2048
+_DEPTH_TO_SPARE: Final = 32
 #: Counted by the broker for the copy that was delivered: on another copy they would be wrong.
 _BROKERS_COUNTERS: Final = frozenset({"x-delivery-count", "x-acquired-count"})
 #: A broker that reads of an earlier death in these drops the message when it comes back by itself, as if it ran in
@@ -92,29 +107,86 @@ def as_new(delivery: DeliveredMessage, to: str) -> Letter:
     return Letter(to, delivery.body, _properties(delivery, headers))
 
 
-def _headers(delivery: DeliveredMessage, without: frozenset[str] | set[str]) -> dict[str, Any]:
-    headers = delivery.header.properties.headers or {}
-    kept = {name: _sendable(value) for name, value in headers.items() if name not in without}
-    return {name: value for name, value in kept.items() if _encodes(name, value)}
+def fitted(letter: Letter, room: int) -> Letter:
+    """*letter*, without its largest headers as far as the others would not fit into a frame of *room* bytes.
+
+    They come with what we add to them, and the broker adds more. A frame that is too large ends the connection, and
+    everybody's messages on it.
+
+    Raises:
+        ProducerError: without any headers of others it still does not fit.
+    """
+    properties = letter.properties
+    most = room - _AROUND_PROPERTIES - min(_BROKERS_SHARE, room // 4)
+    # Cheaper than to write them, and enough for nearly all.
+    if room <= 0 or _at_most(properties.headers) + _MOST_OF_OTHERS <= most:
+        return letter
+    excess = len(properties.marshal()) - most
+    if excess <= 0:
+        return letter
+    headers = dict(properties.headers or {})
+    sizes = {name: len(table({name: value})) - 4 for name, value in headers.items()}
+    excess += _LARGEST_OF_OURS
+    # Ours are the last to go, and which attempt it is stays: it would begin anew for ever.
+    left_out: list[str] = []
+    for name in sorted(sizes, key=lambda name: (_is_ours(name, sizes[name]), -sizes[name])):
+        if excess <= 0:
+            break
+        if name == ATTEMPT_HEADER:
+            continue
+        excess -= sizes[name]
+        del headers[name]
+        left_out.append(name)
+    if excess > 0:
+        raise ProducerError(f"a message for queue {letter.queue!r} has properties that do not fit into {room} bytes")
+    _note_left_out(headers, left_out)
+    fitting = copy.copy(properties)
+    fitting.headers = headers
+    return letter._replace(properties=fitting)
 
 
-def _sendable(value: Any) -> Any:
-    """The library decodes text that is no UTF-8 into bytes, and sends those as a byte array alone."""
+def _at_most(value: Any) -> int:
+    """Bytes that *value* cannot exceed in a table."""
     match value:
-        case bytes():
-            return bytearray(value)
+        case str():
+            return 5 + 4 * len(value)
+        case bytes() | bytearray():
+            return 5 + len(value)
         case list():
-            return [_sendable(each) for each in value]
+            return 5 + sum(map(_at_most, value))
         case dict():
-            return {name: _sendable(each) for name, each in value.items()}
-    return value
+            return 5 + sum(256 + _at_most(each) for each in value.values())
+    return 16
+
+
+def _is_ours(name: str, size: int) -> bool:
+    # Others may use our names, too, for what is as large as they like.
+    return name.startswith(HEADER_PREFIX) and size <= _LARGEST_OF_OURS
+
+
+def _headers(delivery: DeliveredMessage, without: frozenset[str] | set[str]) -> dict[str, Any]:
+    """Those of *delivery* that a copy is to have; what cannot be written is left out."""
+    headers = delivery.header.properties.headers or {}
+    kept = {name: value for name, value in headers.items() if name not in without and _encodes(name, value)}
+    _note_left_out(kept, [name for name in headers if name not in without and name not in kept])
+    return kept
+
+
+def _note_left_out(headers: dict[str, Any], names: Sequence[str]) -> None:
+    if names:
+        earlier = headers.get(_LEFT_OUT)
+        headers[_LEFT_OUT] = _cut(", ".join([*([earlier] if isinstance(earlier, str) else []), *names]))
 
 
 def _encodes(name: str, value: Any) -> bool:
-    """False where the library has no way back: of a number that is too large for its type, for one."""
+    """False where there is no way back: of tables in tables in tables, for one."""
+    if isinstance(value, (dict, list)):
+        # With depth to spare: it will be written from further down the stack.
+        for _ in range(_DEPTH_TO_SPARE):
+            value = [value]
     try:
-        encode.field_table({name: value})
-    except (TypeError, ValueError, OverflowError, struct.error):
+        table({name: value})
+    except (TypeError, ValueError, OverflowError, RecursionError, struct.error):
         return False
     return True
 
@@ -128,7 +200,7 @@ def _note_origin(headers: dict[str, Any], delivery: DeliveredMessage, now_s: flo
 
 def _properties(delivery: DeliveredMessage, headers: dict[str, Any]) -> Basic.Properties:
     came = delivery.header.properties
-    return Basic.Properties(
+    return FaithfulProperties(
         content_type=came.content_type,
         content_encoding=came.content_encoding,
         headers=headers,

@@ -11,6 +11,7 @@ from broadway_py.log import logger
 from broadway_py.message import Message
 from broadway_py.producer import Delays, FailurePlan, Producer
 from broadway_py.producers.rabbitmq.conflicts import (
+    loses_late_retries,
     refuse_copies_that_shut_each_other_out,
     refuse_losing,
     rejects_unasked,
@@ -110,6 +111,14 @@ class RabbitMQProducer(Producer):
         if plan is not None:
             for options in self._of_copies:
                 refuse_losing(options, plan)
+            retries = "retry" in plan.actions and (plan.is_given or not self.says_what_failing_means)
+            if retries and any(loses_late_retries(options) for options in self._of_copies):
+                log.warning(
+                    "a retry that returns while the queue is full is lost, as the queue refuses what is beyond its "
+                    "limit: have retries wait in quorum queues with x-dead-letter-strategy: at-least-once "
+                    "(retry_arguments), or leave the limit away",
+                    queue=self.options.queue,
+                )
         elif any(rejects_unasked(options) for options in self._of_copies):
             log.warning(
                 "failed messages are rejected, which deletes them unless the queue has a dead-letter exchange: "

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from aiormq import Channel
-from aiormq.exceptions import ChannelClosed, DeliveryError, PublishError
+from aiormq.exceptions import ChannelAccessRefused, ChannelClosed, DeliveryError, PublishError
 
 from broadway_py.clock import Clock
 from broadway_py.errors import ProducerError
@@ -15,7 +15,7 @@ from broadway_py.log import logger
 from broadway_py.producers.rabbitmq import troubles
 from broadway_py.producers.rabbitmq.connection import Connection, connect
 from broadway_py.producers.rabbitmq.delays import DECLARED_AGAIN_S
-from broadway_py.producers.rabbitmq.letters import Letter
+from broadway_py.producers.rabbitmq.letters import Letter, fitted
 from broadway_py.producers.rabbitmq.options import RabbitMQOptions
 
 __all__ = ["Away", "NoQueue", "Publisher"]
@@ -38,6 +38,8 @@ class _Link(NamedTuple):
     declared: dict[str, float]
     #: Message id -> the task that publishes it: the library tells returned messages apart by their ids alone.
     flying: dict[str, asyncio.Task[None]]
+    #: Bytes that one frame can carry.
+    room: int
 
 
 class Publisher:
@@ -164,6 +166,7 @@ class Publisher:
         return None  # pragma: no cover  # the loop has returned
 
     async def _publish(self, link: _Link, letter: Letter) -> None:
+        letter = fitted(letter, link.room)
         own = letter.properties.message_id
         while own and (other := link.flying.get(own)) is not None:
             await asyncio.wait({other})
@@ -198,6 +201,10 @@ class Publisher:
                 raise ProducerError(
                     f"RabbitMQ at {where} refused a message for queue {letter.queue!r}: the queue is full, or broken"
                 )
+            case ChannelAccessRefused():
+                # The channel has gone with it, and another one would fare no better for now.
+                await self._drop(link)
+                raise troubles.of_refused_write(error, letter.queue, where) from error
             case TimeoutError() | ConnectionError():
                 pass
             case _ if not troubles.is_of_library(error):
@@ -242,7 +249,7 @@ class Publisher:
             if not opened:
                 connection.abort()
                 await connection.end()
-        return _Link(connection, underlay, {}, {})
+        return _Link(connection, underlay, {}, {}, underlay.max_content_size)
 
     def _refuse_if_closed(self) -> None:
         if self._is_closed:

@@ -27,7 +27,16 @@ from aiormq.exceptions import (
 from broadway_py.errors import ProducerError, SourceRefused
 from broadway_py.producers.rabbitmq.options import RabbitMQOptions
 
-__all__ = ["is_of_library", "of_after_connect", "of_loss", "of_no_awaitable", "of_open", "of_own_queue", "translated"]
+__all__ = [
+    "is_of_library",
+    "of_after_connect",
+    "of_loss",
+    "of_no_awaitable",
+    "of_open",
+    "of_own_queue",
+    "of_refused_write",
+    "translated",
+]
 
 #: What aio-pika and aiormq raise by a name for what happens at the broker or on the way to it.
 _LIBRARY_ERRORS: Final = CONNECTION_EXCEPTIONS
@@ -131,6 +140,14 @@ def of_own_queue(error: ChannelClosed, queue: str, where: str) -> ProducerError:
         case ChannelNotFoundEntity():
             return ProducerError(f"{named} does not exist; create it or set dead_letter_declare: active")
     return ProducerError(f"{named} cannot be declared: {said}")
+
+
+def of_refused_write(error: ChannelClosed, queue: str, where: str) -> SourceRefused:
+    """Why nothing can be published to *queue*."""
+    return SourceRefused(
+        f"this user may not put failed messages into queue {queue!r} on {where}: {_said(error)}; "
+        "give the user the permission to write to the default exchange"
+    )
 
 
 @contextlib.contextmanager
