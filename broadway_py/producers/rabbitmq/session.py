@@ -147,14 +147,13 @@ class Session:
         if self._options.after_connect is not None:
             try:
                 returned = self._options.after_connect(channel)
-                if inspect.isawaitable(returned):
+                is_awaitable = inspect.isawaitable(returned)
+                if is_awaitable:
                     await returned
-                else:
-                    raise troubles.of_no_awaitable(returned, self._where)
-            except ProducerError:
-                raise
             except Exception as error:  # whatever the user's function raises is weather
                 raise troubles.of_after_connect(error, self._where) from error
+            if not is_awaitable:
+                raise troubles.of_no_awaitable(returned, self._where)
 
     def _make_settlements(self, channel: Channel, name: str) -> Settlements:
         writer = cast("Connection", self._connection).writer
