@@ -144,15 +144,18 @@ async def test_what_the_rate_limit_holds_is_handled_while_the_source_is_away(
     job: Job, hands: Hands, proxy: FaultProxy
 ) -> None:
     await job.publish(PREFETCH)
-    limit = RateLimit(allowed_messages=20, interval=0.2)
+    limit = RateLimit(allowed_messages=20, interval=3_600)
     processors = Processors(concurrency=10, max_demand=10)
     pipeline = Work(producer=source(job, proxy), context=hands, rate_limit=limit, processors=processors)
     async with at_work(pipeline, job.broker):
-        await eventually(lambda: pipeline.stats().producers[0].received == PREFETCH, what="all came in")
-        assert job.notes < PREFETCH
+        await eventually(lambda: pipeline.stats().producers[0].received > 20, what="more came in than may be handled")
+        await job.until_noted(20)
         await proxy.refuse()
         proxy.cut()
-        await job.until_noted(PREFETCH)
+        await eventually(lambda: pipeline.stats().trouble is not None, what="the source is away")
+        assert job.notes == 20
+        pipeline.update_rate_limit(allowed_messages=10 * PREFETCH, reset=True)
+        await job.until_noted(pipeline.stats().producers[0].received)
         assert pipeline.stats().trouble is not None
         await proxy.accept()
         await job.until_empty()
