@@ -28,6 +28,7 @@ class Backoff:
         healthy_s: a success that lasted this long starts the growth anew; a shorter one does not.
         uniform: source of chance, ``random.uniform`` by default.
         kind: how the delays grow.
+        least_s: no delay is shorter, whatever the others say: what begins at 0 would not grow, or wait at all.
     """
 
     def __init__(
@@ -37,21 +38,24 @@ class Backoff:
         healthy_s: float = 30.0,
         uniform: Callable[[float, float], float] = random.uniform,
         kind: BackoffKind = "jitter",
+        *,
+        least_s: float = 0.0,
     ) -> None:
-        self._first_s = first_s
-        self._most_s = most_s
+        self._first_s = max(first_s, least_s)
+        self._most_s = max(most_s, least_s)
         self._healthy_s = healthy_s
         self._uniform = uniform
         self._kind = kind
         self._failures = 0
-        self._previous_s = first_s
+        self._least_s = least_s
+        self._previous_s = self._first_s
 
     def failed(self, lasted_s: float = 0.0, at_least_s: float = 0.0) -> float:
         """Seconds to wait now, after a success that lasted *lasted_s* (0: there was none); ``math.inf``: for ever."""
         if lasted_s >= self._healthy_s:
             self._failures = 0
             self._previous_s = self._first_s
-        wait_s = at_least_s + self._next()
+        wait_s = max(self._least_s, at_least_s + self._next())
         self._failures += 1
         return wait_s
 

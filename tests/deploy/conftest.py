@@ -63,7 +63,11 @@ def showing_numbers(node: Node) -> Iterator[int]:
     """The port at which the node's Prometheus plugin answers, while the block runs."""
     plugins, port = node.directory / "plugins", free_port()
     before = plugins.read_text()
-    node.ask(f'application:set_env(rabbitmq_prometheus, tcp_config, [{{ip, "127.0.0.1"}}, {{port, {port}}}])')
+    # Loaded first: else loading it at the start would put its own settings in the place of these.
+    node.ask(
+        "application:load(rabbitmq_prometheus), "
+        f'application:set_env(rabbitmq_prometheus, tcp_config, [{{ip, "127.0.0.1"}}, {{port, {port}}}])'
+    )
     plugins.write_text(before.replace("].", ", rabbitmq_prometheus]."))
     node.ask(f'rabbit_plugins:ensure("{plugins}")')
     try:

@@ -18,7 +18,8 @@ from tests.producers.fake_broker import FakeBroker, Peer
 
 pytestmark = pytest.mark.faults
 
-#: Longer than two heartbeats of 1 s, by enough for the system to look at its timers.
+#: Longer than two heartbeats of 1 s, by enough for the system to look at its timers. It is the system's own clock that
+#: would give the connection up, which no clock of ours stands in for.
 ALARM_S = 5.0
 
 

@@ -102,14 +102,14 @@ def test_a_copy_that_rejects_may_not_be_told_to_reject_for_good() -> None:
 def test_the_queue_for_dead_letters_has_a_name_that_fits() -> None:
     RabbitMQProducer("q").check_failure(GIVEN._replace(dead_letter="d" * 255))
     assert complaint(GIVEN._replace(dead_letter="ü" * 128)) == (
-        "failure.dead_letter: expected the name of a queue, 255 bytes of UTF-8 at most, but this one has 256"
+        "failure.dead_letter: not the name of a queue: expected 255 bytes of UTF-8 at most, but these are 256"
     )
     assert complaint(GIVEN._replace(dead_letter="kept|eu")) == (
-        "failure.dead_letter: expected the name of a queue, letters a to z, digits, spaces and -_.:@#,/+ alone; the "
-        "AMQP library takes no '|'"
+        "failure.dead_letter: not the name of a queue: expected a name of letters a to z, digits, spaces and "
+        "-_.:@#,/+ alone; the AMQP library takes no '|'"
     )
     assert complaint(GIVEN._replace(dead_letter="\ud800")) == (
-        "failure.dead_letter: expected the name of a queue, but this is none: expected text that UTF-8 can write"
+        "failure.dead_letter: not the name of a queue: expected text that UTF-8 can write"
     )
 
 
@@ -120,8 +120,9 @@ async def test_the_name_of_a_pipeline_may_be_too_long_for_that_of_a_queue() -> N
     with pytest.raises(ProducerError) as away:
         await copy.open()
     assert str(away.value) == (
-        "name: the dead letters of a queue that the broker names go to <name of the pipeline>.dead, the name of a "
-        "queue, 255 bytes of UTF-8 at most, but this one has 256; say failure.dead_letter, or change the name"
+        "name: the dead letters of a queue that the broker names go to <name of the pipeline>.dead, which is not "
+        "the name of a queue: expected 255 bytes of UTF-8 at most, but these are 256; say failure.dead_letter, or "
+        "change the name"
     )
     await copy.close()
 

@@ -129,21 +129,17 @@ async def test_a_credential_process_that_is_not_there_is_no_broken_connection(
     await client.close()
 
 
-async def test_a_connection_that_breaks_under_the_library_is_away() -> None:
-    client = Renewing(ConnectionResetError(104, "Connection reset by peer"), [])
+@pytest.mark.parametrize(
+    ("error", "kind", "what"),
+    [
+        (ConnectionResetError(104, "Connection reset by peer"), "away", "the connection broke during ReceiveMessage"),
+        (KeyError("body"), "wrong", "ReceiveMessage could not be made (KeyError)"),
+    ],
+)
+async def test_any_other_error_of_the_library_is_a_trouble_too(error: Exception, kind: str, what: str) -> None:
+    client = Renewing(error, [])
     await client.connect()
     with pytest.raises(Trouble) as caught:
         await client.receive(10)
-    assert str(caught.value) == "SQS queue 'orders': the connection broke during ReceiveMessage"
-    assert caught.value.kind == "away"
-    await client.close()
-
-
-async def test_any_other_error_of_the_library_is_a_trouble_too() -> None:
-    client = Renewing(KeyError("body"), [])
-    await client.connect()
-    with pytest.raises(Trouble) as caught:
-        await client.receive(10)
-    assert str(caught.value) == "SQS queue 'orders': ReceiveMessage could not be made (KeyError)"
-    assert caught.value.kind == "wrong"
+    assert (str(caught.value), caught.value.kind) == (f"SQS queue 'orders': {what}", kind)
     await client.close()

@@ -32,6 +32,8 @@ def server_program() -> str | None:
     """The ``rabbitmq-server`` program of this machine, if it has one (and the Erlang to ask it things)."""
     if shutil.which("erl") is None:
         return None
+    if given := os.environ.get("BROADWAY_TEST_RABBITMQ_SERVER"):
+        return given
     return next((program for program in _PROGRAMS if Path(program).exists()), shutil.which("rabbitmq-server"))
 
 

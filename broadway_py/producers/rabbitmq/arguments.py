@@ -15,19 +15,17 @@ from pamqp.constants import DOMAIN_REGEX
 from pydantic import AfterValidator
 
 __all__ = [
-    "LONGEST_NAME",
     "Arguments",
     "ConsumerArguments",
     "ExchangeToBind",
     "Name",
     "QueueNames",
     "RetryArguments",
-    "length_of",
-    "odd_character",
+    "queue_name",
 ]
 
 #: Bytes that the name of a queue, an exchange or a consumer may have.
-LONGEST_NAME: Final = 255
+_LONGEST_NAME: Final = 255
 #: Bytes that the name of a queue that we consume may have: those in which its retries wait have longer names.
 _LONGEST_QUEUE: Final = 230
 #: Characters that the name of an exchange may have for the client library, which is stricter than the broker.
@@ -42,26 +40,27 @@ _CARRIED: Final = (
 _OURS: Final = ("x-message-ttl", "x-expires", "x-dead-letter-exchange", "x-dead-letter-routing-key")
 
 
-def length_of(text: str) -> int:
-    """Bytes of *text* in UTF-8.
+def queue_name(value: str) -> str:
+    """*value*, if a queue can have that name.
 
     Raises:
-        ValueError: it cannot be written so.
+        ValueError: AMQP, or the client library, does not carry it.
     """
+    return _spelling(_name(value))
+
+
+def _length_of(text: str) -> int:
     try:
         return len(text.encode())
     except UnicodeEncodeError:
         raise ValueError("expected text that UTF-8 can write") from None
 
 
-def odd_character(name: str) -> str | None:
-    """The first character that the client library takes in no name of a queue or an exchange, though brokers do."""
-    spelling = DOMAIN_REGEX["queue-name"]
-    return next((one for one in name if not spelling.fullmatch(one)), None)
-
-
 def _spelling(value: str) -> str:
-    if (odd := odd_character(value)) is not None:
+    """*value*, if the client library takes it as the name of a queue or an exchange; brokers are less strict."""
+    spelling = DOMAIN_REGEX["queue-name"]
+    odd = next((one for one in value if not spelling.fullmatch(one)), None)
+    if odd is not None:
         raise ValueError(
             f"expected a name of letters a to z, digits, spaces and -_.:@#,/+ alone; the AMQP library takes no {odd!r}"
         )
@@ -69,21 +68,21 @@ def _spelling(value: str) -> str:
 
 
 def _name(value: str) -> str:
-    if (length := length_of(value)) > LONGEST_NAME:
-        raise ValueError(f"expected {LONGEST_NAME} bytes of UTF-8 at most, but these are {length}")
+    if (length := _length_of(value)) > _LONGEST_NAME:
+        raise ValueError(f"expected {_LONGEST_NAME} bytes of UTF-8 at most, but these are {length}")
     return value
 
 
 def _queue_names(value: str | tuple[str, ...]) -> str | tuple[str, ...]:
     for one in (value,) if isinstance(value, str) else value:
-        if length_of(one) > _LONGEST_QUEUE:
+        if _length_of(one) > _LONGEST_QUEUE:
             raise ValueError(f"expected a name of {_LONGEST_QUEUE} bytes at most")
         _spelling(one)
     return value
 
 
 def _argument_name(value: str) -> str:
-    if (length := length_of(value)) > _LONGEST_ARGUMENT_NAME:
+    if (length := _length_of(value)) > _LONGEST_ARGUMENT_NAME:
         raise ValueError(
             f"expected a name of {_LONGEST_ARGUMENT_NAME} bytes of UTF-8 at most, but this one has {length}"
         )

@@ -8,7 +8,7 @@ from typing import Final
 
 from broadway_py.errors import OptionsError
 from broadway_py.producer import FailurePlan
-from broadway_py.producers.rabbitmq.arguments import LONGEST_NAME, length_of, odd_character
+from broadway_py.producers.rabbitmq.arguments import queue_name
 from broadway_py.producers.rabbitmq.forwarder import BY_THE_BROKER
 from broadway_py.producers.rabbitmq.options import RabbitMQOptions
 
@@ -102,25 +102,16 @@ def _refuse_too_late(plan: FailurePlan) -> None:
 def _refuse_unusable_names(options: RabbitMQOptions, plan: FailurePlan, pipeline: str | None) -> None:
     # The names that we derive from that of a queue fit, as that one is limited so that they do.
     if plan.dead_letter is not None:
-        if (wrong := _wrong_with(plan.dead_letter)) is not None:
-            raise OptionsError(("failure", "dead_letter"), f"expected the name of a queue, {wrong}")
-        return
-    is_named_by_us = pipeline is not None and any(not queue or queue.startswith("amq.") for queue in options.queues)
-    if is_named_by_us and (wrong := _wrong_with(f"{pipeline}.dead")) is not None:
-        raise OptionsError(
-            ("name",),
-            "the dead letters of a queue that the broker names go to <name of the pipeline>.dead, the name of a "
-            f"queue, {wrong}; say failure.dead_letter, or change the name",
-        )
-
-
-def _wrong_with(name: str) -> str | None:
-    try:
-        length = length_of(name)
-    except ValueError as unwritable:
-        return f"but this is none: {unwritable}"
-    if length > LONGEST_NAME:
-        return f"{LONGEST_NAME} bytes of UTF-8 at most, but this one has {length}"
-    if (odd := odd_character(name)) is not None:
-        return f"letters a to z, digits, spaces and -_.:@#,/+ alone; the AMQP library takes no {odd!r}"
-    return None
+        try:
+            queue_name(plan.dead_letter)
+        except ValueError as wrong:
+            raise OptionsError(("failure", "dead_letter"), f"not the name of a queue: {wrong}") from None
+    elif pipeline is not None and any(not queue or queue.startswith("amq.") for queue in options.queues):
+        try:
+            queue_name(f"{pipeline}.dead")
+        except ValueError as wrong:
+            raise OptionsError(
+                ("name",),
+                "the dead letters of a queue that the broker names go to <name of the pipeline>.dead, which is not the "
+                f"name of a queue: {wrong}; say failure.dead_letter, or change the name",
+            ) from None

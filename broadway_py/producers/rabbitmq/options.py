@@ -11,7 +11,7 @@ from aio_pika.abc import AbstractChannel
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 from yarl import URL
 
-from broadway_py._core.backoff import BackoffKind
+from broadway_py._core.backoff import Backoff, BackoffKind
 from broadway_py.errors import did_you_mean
 from broadway_py.options import Duration, Options, PositiveDuration, PositiveInt
 from broadway_py.producers.rabbitmq.address import (
@@ -36,7 +36,6 @@ from broadway_py.producers.rabbitmq.arguments import (
     QueueNames,
     RetryArguments,
 )
-from broadway_py.producers.rabbitmq.waits import Waits
 
 __all__ = [
     "AUTO_BYTES",
@@ -81,6 +80,9 @@ MetadataName = Literal[
 _AUTO_COUNT: Final = (20, 2000)
 #: … and for no more bytes than these, as far as the bodies seen so far tell.
 AUTO_BYTES: Final = 64 * 1024 * 1024
+#: Seconds. Without any wait between two connects an absent broker would be knocked at, and a log line written, hundreds
+#: of times a second.
+_LEAST_WAIT_S: Final = 0.05
 
 AfterConnect = Callable[[AbstractChannel], Awaitable[object]]
 #: ``fn(index of the copy) -> settings that replace those of the producer``
@@ -378,11 +380,11 @@ class RabbitMQOptions(Options):
             low = 1.0 if most is None else min(1.0, most)
         return low, max(low, 30.0) if most is None else most
 
-    def make_backoff(self) -> Waits | None:
+    def make_backoff(self) -> Backoff | None:
         """Fresh waits for one copy; None when nothing was said of them."""
         if not self.model_fields_set & {"backoff_type", "backoff_min", "backoff_max"}:
             return None
-        return Waits(*self.backoff, self.backoff_type)
+        return Backoff(*self.backoff, kind=self.backoff_type, least_s=_LEAST_WAIT_S)
 
     def targets(self) -> Iterator[Target]:
         """Every address once, in random order, with the credentials of this moment.
