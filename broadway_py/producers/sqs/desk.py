@@ -251,10 +251,10 @@ class Desk(Acknowledger):
                 self._say(message.acknowledgement.data, Verdict("ack"), ticket)
             self._tick()
 
-        def left(unburied: Sequence[Message[Any]]) -> None:
+        def left(unburied: Sequence[Message[Any]], why: Literal["unsent", "unfit"]) -> None:
             for message in unburied:
                 self._fall_back(message.acknowledgement.data)
-                ticket.leave(message.acknowledgement.data, "unsent")
+                ticket.leave(message.acknowledgement.data, why)
 
         await self._burial.bury(messages, sent=sent, left=left)
 
