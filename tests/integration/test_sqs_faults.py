@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -349,7 +350,7 @@ async def test_a_message_as_long_as_its_queue_allows_becomes_a_dead_letter_and_s
     ) as pipeline:
         await eventually(lambda: outcomes(pipeline) == {"dead_lettered": 10}, what="all are put away")
         await work.until(ready=0, held=0)
-    letters = {}
+    letters: dict[str, Any] = {}
     while len(letters) < 10:
         letters |= {letter["Body"]: letter.get("MessageAttributes", {}) for letter in await dead.take()}
     assert sorted(letters) == sorted([full, nearly, *short])

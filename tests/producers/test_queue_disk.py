@@ -137,7 +137,7 @@ async def test_a_log_that_has_grown_does_not_take_the_room_that_the_file_needs(d
         left = await queue.size()
         disk.give_back(256 * 1024)  # far less than a log that is emptied at eight megabytes would take
         async with Noting(producer=QueueProducer(path, "q")) as pipeline:
-            await eventually(lambda: len(pipeline.seen) >= left, timeout=60, what="everything is handled")
+            await eventually(lambda: len(pipeline.seen) >= left, timeout=20, what="everything is handled")
         assert await queue.counts() == Counts(0, 0, 0, 0)
 
 
