@@ -229,6 +229,22 @@ class RabbitMQ:
         """Ready and unacknowledged messages of *queue*, exact at this moment."""
         return Counts(*await self._numbers(queue, "messages_ready, messages_unacknowledged"))
 
+    async def held_outside(self, queue: str) -> int:
+        """Messages in all queues of this virtual host but *queue*, unacknowledged ones too; exact at this moment."""
+        # What `info` says of quorum queues is seconds old.
+        quorum = (
+            "(fun() -> {ok, M, _} = ra:consistent_query(amqqueue:get_pid(Q), fun rabbit_fifo:overview/1),"
+            " maps:get(num_messages, case M of #{machine := Inner} -> Inner; _ -> M end) end)()"
+        )
+        classic = "proplists:get_value(messages, rabbit_amqqueue:info(Q, [messages]))"
+        return int(
+            await self._ask(
+                f"lists:sum([case amqqueue:get_type(Q) of rabbit_quorum_queue -> {quorum}; _ -> {classic} end"
+                f" || Q <- rabbit_amqqueue:list({binary(self.vhost)}),"
+                f" element(4, amqqueue:get_name(Q)) =/= {binary(queue)}])"
+            )
+        )
+
     async def until(self, queue: str = "work", *, ready: int, unacked: int) -> None:
         """Wait until *queue* counts so many messages."""
         wanted = Counts(ready, unacked)
