@@ -187,11 +187,12 @@ class RabbitMQ:
         await self._connected()
         return (await self.channel.declare_queue(queue, durable=True, arguments=arguments or None)).name
 
-    async def declare_with_dead_letters(self, queue: str = "work") -> str:
-        """A queue whose rejected messages go to ``<queue>.dead``."""
+    async def declare_with_dead_letters(self, queue: str = "work", **arguments: Any) -> str:
+        """A queue, with these arguments besides, whose rejected messages go to ``<queue>.dead``."""
         dead = await self.declare(f"{queue}.dead")
-        arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead}
-        return await self.declare(queue, **arguments)
+        return await self.declare(
+            queue, **{"x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead, **arguments}
+        )
 
     async def publish(
         self,
