@@ -17,6 +17,7 @@ pytest_plugins = [
     "tests.support.broker_fixtures",
     "tests.support.sqs_fixtures",
     "tests.support.conformance",
+    "tests.support.workers",
 ]
 
 

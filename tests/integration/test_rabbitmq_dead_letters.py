@@ -15,6 +15,7 @@ from aiormq import Channel
 from broadway_py import FailurePolicy, Message, Pipeline, Reject, ack_immediately
 from broadway_py.errors import OptionsError, SettleError
 from broadway_py.producers import RabbitMQProducer
+from tests.integration.aftermath import until_lost
 from tests.integration.failing_pipelines import Failing, dead_letters, raising, source, until_there
 from tests.integration.gated_pipelines import at_work
 from tests.pipeline.support import events_logged, logged, outcomes
@@ -398,7 +399,7 @@ async def test_settling_on_a_channel_that_is_gone_is_told_to_whoever_settles(
         async def handle_message(self, message: Message[bytes]) -> None:
             if not errors:
                 await rabbitmq.close_connections("test")
-                await eventually(lambda: self.stats().trouble is not None, what="the loss is known")
+                await until_lost(self)
                 with pytest.raises(SettleError) as raised:
                     await ack_immediately(message)
                 errors.append(raised.value)
