@@ -18,7 +18,7 @@ except ImportError:
 from broadway_py.cli import dlq
 from broadway_py.cli.endings import INTERRUPTED, fail, sentences
 from broadway_py.daemon import logs
-from broadway_py.daemon.settings import read_settings
+from broadway_py.daemon.settings import examine, read_settings
 from broadway_py.daemon.watch import ExitCode, leave
 from broadway_py.errors import BroadwayError, OptionsError
 
@@ -98,7 +98,8 @@ def _broadway(
 def run(
     files: Files,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="How many processes run the pipelines; overrides the setting `workers`.")
+        int | None,
+        typer.Option(min=1, max=1024, help="How many processes run the pipelines; overrides the setting `workers`."),
     ] = None,
     assignments: Assignments = None,
 ) -> None:
@@ -145,13 +146,11 @@ def check(files: Files, assignments: Assignments = None) -> None:
     """
     from broadway_py.daemon.loader import check_pipelines  # noqa: PLC0415  # keeps --help fast
 
-    with sentences():
-        settings = read_settings(files, assignments=assignments or [])
-    wrong = check_pipelines(settings)
-    for one in wrong:
-        typer.echo(f"broadway: {logs.mask_credentials(str(one))}", err=True)
+    examined = examine(files, assignments=assignments or [])
+    settings = examined.settings
+    wrong = [*examined.wrong, *check_pipelines(settings, examined.told)]
     if wrong:
-        raise typer.Exit(ExitCode.USAGE)
+        fail(OptionsError.of(wrong), ExitCode.USAGE)
     count = len(settings.pipelines)
     typer.echo(f"ok: {count} pipeline{'s' if count > 1 else ''}: {', '.join(settings.pipelines)}")
 

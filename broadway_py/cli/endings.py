@@ -20,7 +20,7 @@ INTERRUPTED: Final = 130
 
 @contextmanager
 def sentences() -> Iterator[None]:
-    """What is wrong with the settings, as one sentence and exit code 2."""
+    """What is wrong with the settings, as one sentence for each and exit code 2."""
     try:
         yield
     except OptionsError as wrong:
@@ -28,6 +28,7 @@ def sentences() -> Iterator[None]:
 
 
 def fail(error: BroadwayError | str, code: int) -> NoReturn:
-    """Say *error*, without credentials, and leave with *code*."""
-    typer.echo(f"broadway: {logs.mask_credentials(str(error))}", err=True)
+    """Say *error* and what else was wrong at the same time, without credentials, and leave with *code*."""
+    for one in error.all() if isinstance(error, OptionsError) else [error]:
+        typer.echo(f"broadway: {logs.mask_credentials(str(one))}", err=True)
     raise typer.Exit(code)
