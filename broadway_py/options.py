@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 
 from broadway_py.errors import OptionsError, did_you_mean
 from broadway_py.machine import usable_processors
-from broadway_py.written import has_written, opened, read_as
+from broadway_py.written import has_written, kinds_of, opened, read_as
 
 __all__ = [
     "INHERIT",
@@ -136,9 +136,11 @@ def explain(
         errors = [error for error in errors if not error["loc"] or error["loc"][0] not in refused]
         errors += [error for error in before.errors(include_url=False) if error["loc"] and error["loc"][0] in still]
     found: dict[tuple[str, ...], OptionsError] = {}
-    # Of several complaints about one setting (none of the types that it may have fits) the first one will do.
     for error in sorted(errors, key=lambda error: error["type"] != "extra_forbidden"):
         path = tuple(str(part) for part in _place(error))
+        # None of the types that it may have fits: the first complaint will do.
+        if path and len(kinds_of(_annotation(model, path[0]))) > 1 and any(one[0] == path[0] for one in found if one):
+            continue
         further_in = error.get("ctx", {}).get("error")
         if isinstance(further_in, OptionsError):
             for one in further_in.under(*path).all():
@@ -156,7 +158,7 @@ def _sentence(model: type[BaseModel], error: ErrorDetails) -> str:
         return f"unknown setting; known here: {', '.join(known)}{did_you_mean(str(place[-1]), known)}"
     if kind == "missing":
         return "required, but missing"
-    text = error["msg"]
+    text = "expected true or false" if kind.startswith("bool_") else error["msg"]
     for lead in ("Value error, ", "Assertion failed, ", "Input should be "):
         if text.startswith(lead):
             text = text[len(lead) :]

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal, Self, Union, get_args, get_or
 
 import yaml
 
-__all__ = ["PlainYaml", "Written", "has_written", "looked_at", "opened", "parse_value", "read_as"]
+__all__ = ["PlainYaml", "Written", "has_written", "kinds_of", "looked_at", "opened", "parse_value", "read_as"]
 
 
 class PlainYaml(yaml.SafeLoader):
@@ -131,7 +131,7 @@ def read_as(annotation: Any, value: Any, *, otherwise: bool = False) -> Any:
     *otherwise* gives the second reading, for when the first was refused: as YAML where text was wanted, as text
     elsewhere. What is for a model of its own is left to that.
     """
-    kinds = _kinds(annotation)
+    kinds = kinds_of(annotation)
     if isinstance(value, Written):
         return _read(kinds, value, otherwise=otherwise)
     if isinstance(value, Mapping):
@@ -159,13 +159,13 @@ def _read(kinds: Sequence[Any], value: Written, *, otherwise: bool) -> Any:
     return looked_at(inside) if value else None
 
 
-def _kinds(annotation: Any) -> list[Any]:
+def kinds_of(annotation: Any) -> list[Any]:
     """What a field takes, besides None; empty: anything, or nobody knows."""
     while get_origin(annotation) is Annotated or hasattr(annotation, "__value__"):
         # The second is a name for a type (Python 3.12: type X = …).
         annotation = annotation.__value__ if hasattr(annotation, "__value__") else get_args(annotation)[0]
     if get_origin(annotation) in (Union, UnionType):
-        each = [_kinds(one) for one in get_args(annotation) if one is not NoneType]
+        each = [kinds_of(one) for one in get_args(annotation) if one is not NoneType]
         return [] if not all(each) else [kind for kinds in each for kind in kinds]
     return [] if annotation in (Any, object) or isinstance(annotation, str) else [annotation]
 
@@ -203,7 +203,7 @@ def _is_text(kind: Any) -> bool:
     if not isinstance(origin, type):
         return False
     if _holds(kind, Sequence):
-        inner = [_kinds(item) for item in get_args(kind) if item is not ...]
+        inner = [kinds_of(item) for item in get_args(kind) if item is not ...]
         return bool(inner) and all(kinds and all(map(_is_text, kinds)) for kinds in inner)
     if issubclass(origin, Enum):
         return all(isinstance(member.value, str) for member in origin)

@@ -15,7 +15,7 @@ try:
 except ImportError:
     sys.exit("broadway: the command needs typer, which is not installed: pip install 'broadway-py[daemon]'")
 
-from broadway_py.cli import dlq
+from broadway_py.cli import dlq, streams
 from broadway_py.cli.endings import INTERRUPTED, fail, sentences
 from broadway_py.daemon import logs
 from broadway_py.daemon.settings import examine, read_settings
@@ -48,10 +48,16 @@ app.add_typer(dlq.commands, name="dlq")
 
 def main() -> NoReturn:
     """The console script."""
+    streams.prepare()
     try:
         app()
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except SystemExit as ended:
+        streams.finish(ended)
+    except OSError as failed:
+        streams.refuse_output(failed)
+        raise
     raise AssertionError("typer always exits")
 
 
@@ -178,7 +184,7 @@ def topology(
         typer.echo(json.dumps(shapes, indent=2))
         return
     for shape in shapes:
-        typer.echo("\n".join(_drawn(shape)))
+        typer.echo(streams.drawable("\n".join(_drawn(shape))))
 
 
 def _drawn(shape: dict[str, Any]) -> Iterator[str]:
@@ -272,6 +278,8 @@ def _end_line() -> None:
 @contextmanager
 def _input(name: str) -> Iterator[BinaryIO]:
     if name == "-":
+        if streams.is_input_closed():
+            fail("send: standard input is closed; name a file whose lines are to be sent", ExitCode.USAGE)
         yield sys.stdin.buffer
         return
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final, NoReturn
 
 import typer
@@ -29,6 +29,7 @@ def sentences() -> Iterator[None]:
 
 def fail(error: BroadwayError | str, code: int) -> NoReturn:
     """Say *error* and what else was wrong at the same time, without credentials, and leave with *code*."""
-    for one in error.all() if isinstance(error, OptionsError) else [error]:
-        typer.echo(f"broadway: {logs.mask_credentials(str(one))}", err=True)
+    with suppress(OSError):  # nobody reads it: the code still tells
+        for one in error.all() if isinstance(error, OptionsError) else [error]:
+            typer.echo(f"broadway: {logs.mask_credentials(str(one))}", err=True)
     raise typer.Exit(code)

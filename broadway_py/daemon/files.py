@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import yaml
 
@@ -18,8 +18,6 @@ from broadway_py.text_files import NotText, decoded
 from broadway_py.written import PlainYaml, Written, opened
 
 __all__ = ["Document", "Origin", "SettingPath", "merge", "read_file"]
-
-_TOO_DEEP: Final = "its lists and sections are nested too deeply"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +67,18 @@ def read_file(path: Path) -> Document:
             f"{path}:{wrong.line}: expected {wrong.encoding} text, found a byte that is none in column {wrong.column}; "
             "save the file as UTF-8",
         ) from None
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n") + "\n"
     read = {".toml": _from_toml, ".json": _from_json}.get(path.suffix.lower(), _from_yaml)
     try:
         data, lines = read(path, text)
+    except OptionsError:
+        raise
     except RecursionError:
-        raise OptionsError((), f"{path}: cannot be read: {_TOO_DEEP}") from None
+        raise OptionsError((), f"{path}: cannot be read: its lists and sections are nested too deeply") from None
+    except (yaml.YAMLError, ValueError, TypeError):
+        raise OptionsError(
+            (), f"{path}: cannot be read: it holds a number, a key or a tag that means nothing; quotes make it text"
+        ) from None
     origins = {at: Origin(str(path)) for at in _paths(data)}
     return Document(data, origins | {at: Origin(f"{path}:{line}") for at, line in lines.items()})
 
@@ -148,9 +152,10 @@ def _from_toml(path: Path, text: str) -> tuple[dict[str, Any], dict[SettingPath,
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as wrong:
-        found = re.fullmatch(r"(.*) \(at line (\d+), column \d+\)", str(wrong), re.DOTALL)
-        said, place = (found[1], f"{path}:{found[2]}") if found else (str(wrong), str(path))
-        raise OptionsError((), f"{place}: not valid TOML: {said}") from None
+        said, _, place = str(wrong).rpartition(" (at ")
+        line = re.match(r"line (\d+)", place)
+        number = int(line[1]) if line else text.count("\n")
+        raise OptionsError((), f"{path}:{number}: not valid TOML: {said}") from None
     return _marked(data), toml_lines(text)
 
 
@@ -180,7 +185,7 @@ def _from_yaml(path: Path, text: str) -> tuple[dict[str, Any], dict[SettingPath,
     except yaml.reader.ReaderError as wrong:
         line = text.count("\n", 0, wrong.position) + 1
         raise OptionsError(
-            (), f"{path}:{line}: not valid YAML: the character U+{ord(wrong.character):04X} may not stand in it"
+            (), f"{path}:{line}: not valid YAML: the character U+{wrong.character:04X} may not stand in it"
         ) from None
     try:
         root = loader.get_single_node()
@@ -194,11 +199,6 @@ def _from_yaml(path: Path, text: str) -> tuple[dict[str, Any], dict[SettingPath,
         row = rows[mark.line] if mark is not None and mark.line < len(rows) else ""
         place = f"{path}:{mark.line + 1}" if mark is not None else str(path)
         raise OptionsError((), f"{place}: not valid YAML: {_yaml_trouble(wrong, row)}") from None
-    except OptionsError:
-        raise
-    except (yaml.YAMLError, ValueError, TypeError) as wrong:
-        # Numbers and keys that only look like some, such as one of 5,000 digits.
-        raise OptionsError((), f"{path}: not valid YAML: {type(wrong).__name__}") from None
     finally:
         loader.dispose()
 
@@ -217,7 +217,7 @@ def _yaml_trouble(wrong: yaml.MarkedYAMLError, line: str) -> str:
         )
     if "tag" in problem:
         return "a tag (!name), which settings have none of; text that begins with ! needs quotes around it"
-    if "duplicate anchor" in problem:
+    if "duplicate anchor" in (wrong.context or ""):
         return "an anchor (&name) that is there already; text that begins with & needs quotes around it"
     hint = "; put quotes around ${…} inside { } or [ ]" if "${" in line else ""
     return problem + hint

@@ -119,7 +119,7 @@ class _Walk:
 
     def lines(self, node: yaml.Node, at: SettingPath, inside: tuple[int, ...]) -> Lines:
         if id(node) in inside:
-            raise OptionsError(at, f"{self._file}:{node.start_mark.line + 1}: an alias (*name) that contains itself")
+            raise self._circle(node, at)
         found: Lines = {}
         inside = (*inside, id(node))
         if isinstance(node, yaml.MappingNode):
@@ -131,6 +131,10 @@ class _Walk:
                 found[(*at, str(index))] = item.start_mark.line + 1
                 found |= self.lines(item, (*at, str(index)), inside)
         return found
+
+    def _circle(self, node: yaml.Node, at: SettingPath) -> OptionsError:
+        place = f"{self._file}:{node.start_mark.line + 1}"
+        return OptionsError((), f"{place}: {'.'.join(at)}: an alias (*name) that contains itself")
 
     def _entries(
         self, node: yaml.MappingNode, at: SettingPath, inside: tuple[int, ...]
@@ -153,9 +157,7 @@ class _Walk:
                 own[name] = (line, value_node)
         for base in merged:
             if id(base) in inside:
-                raise OptionsError(
-                    at, f"{self._file}:{base.start_mark.line + 1}: an alias (*name) that contains itself"
-                )
+                raise self._circle(base, at)
             if isinstance(base, yaml.MappingNode):
                 for name, entry in self._entries(base, at, (*inside, id(base))).items():
                     own.setdefault(name, entry)

@@ -62,7 +62,7 @@ def test_yaml_knows_the_line_of_each_setting(tmp_path: Path) -> None:
                 "different names"
             ),
         ),
-        ("a.yaml", "a: &a\n  b: *a\n", "{path}:1: an alias (*name) that contains itself"),
+        ("a.yaml", "a: &a\n  b: *a\n", "{path}:1: a.b: an alias (*name) that contains itself"),
         ("a.json", "{\n 1}", "{path}:2: not valid JSON: Expecting property name enclosed in double quotes"),
         (
             "a.json",
@@ -81,7 +81,7 @@ def test_a_file_that_cannot_be_used_is_refused_with_its_place(
     path = write(tmp_path, name, text)
     with pytest.raises(OptionsError) as refused:
         read_file(path)
-    assert str(refused.value).removeprefix("a.b: ") == sentence.format(path=path)
+    assert str(refused.value) == sentence.format(path=path)
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
