@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 from broadway_py.daemon import logs
+from broadway_py.daemon.defaults import tell_of_defaults
 from broadway_py.daemon.lag import LagMeter
 from broadway_py.daemon.service import Service
 from broadway_py.daemon.settings import Http, Log, Settings
@@ -52,12 +53,14 @@ def run_settings(settings: Settings) -> int:
     pipelines = build_pipelines(settings, share=(0, settings.workers))
     if settings.workers == 1:
         return Watch(_service(pipelines, settings.http)).run()
+    tell_of_defaults(pipelines)
     from broadway_py.daemon import supervisor  # noqa: PLC0415  # prometheus_client and aiohttp: an extra
 
     return Watch(supervisor.Supervisor(settings, pipelines), grace=supervisor.GRACE).run()
 
 
 def _service(pipelines: list[Pipeline[Any]], http: Http | None) -> Service:
+    tell_of_defaults(pipelines)
     lag = LagMeter()
     if http is None:
         return Service(pipelines, lag)
