@@ -23,6 +23,7 @@ FLOORS: Final[dict[str, float]] = {
     "machine": 0,
     "text_files": 0,
     "written": 0,
+    "forks": 0,
     "acknowledger": 1,
     "producer": 1,
     "clock": 0,
@@ -52,7 +53,7 @@ WING, WING_SEES_BELOW = "producers", 5
 #: What reaches the terminal or ends the process, and the rooms (or modules) that may.
 PRINTS: Final = {"cli"}
 EXITS: Final = {"cli", "daemon", "__main__"}
-LEAVES: Final = {"broadway_py.pipeline.process_child", "daemon"}
+LEAVES: Final = {"broadway_py.forks", "broadway_py.pipeline.process_child", "daemon"}
 
 #: Libraries of extras: only the parts that need them import them.
 OPTIONAL: Final = (
@@ -182,7 +183,11 @@ def test_every_room_of_the_package_has_a_floor() -> None:
         ("broadway_py.stage.link", "print('x')", "prints: only cli may"),
         ("broadway_py.metrics", "import sys\nsys.exit(1)", "exits: only __main__, cli, daemon may"),
         ("broadway_py.pipeline.drain", "raise SystemExit(1)", "exits: only __main__, cli, daemon may"),
-        ("broadway_py.cli", "os._exit(1)", "leaves the process: only broadway_py.pipeline.process_child, daemon may"),
+        (
+            "broadway_py.cli",
+            "os._exit(1)",
+            "leaves the process: only broadway_py.forks, broadway_py.pipeline.process_child, daemon may",
+        ),
     ],
 )
 def test_what_a_floor_does_not_allow_is_found(dotted: str, source: str, complaint: str) -> None:

@@ -125,12 +125,13 @@ def run(
 
       BROADWAY_HTTP__PORT=9090 broadway run orders.yaml
     """
-    from broadway_py.daemon.runner import run_settings  # noqa: PLC0415  # keeps --help fast
+    from broadway_py.daemon.runner import log_hidden_variables, run_settings  # noqa: PLC0415  # keeps --help fast
 
     more = [] if workers is None else [f"workers={workers}"]
     with sentences():
         settings = read_settings(files, assignments=[*(assignments or []), *more])
         logs.configure(settings.log)
+        log_hidden_variables()
         try:
             code = run_settings(settings)
         except OptionsError as wrong:

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol, TypeVar
 
+from broadway_py import forks
 from broadway_py.daemon.logs import describe_exception
 from broadway_py.errors import OptionsError
 from broadway_py.log import logger
@@ -26,7 +27,7 @@ _CLEANUP: Final = 1.0
 
 
 class Body(Protocol):
-    """What runs in the loop. All methods but :attr:`shutdown_timeout` are called in it."""
+    """What runs in the loop. All methods but :attr:`shutdown_timeout` and :meth:`abandon` are called in it."""
 
     @property
     def shutdown_timeout(self) -> float:
@@ -47,6 +48,9 @@ class Body(Protocol):
 
     def log_state(self) -> None:
         """Write what is going on to the log."""
+
+    def abandon(self) -> None:
+        """End what would outlive this process: the loop does not answer. Called in the main thread, at the end."""
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
@@ -102,13 +106,15 @@ class LoopThread:
         return "".join(traceback.format_stack(frame)) if frame is not None else "the thread has ended"
 
     def _run(self) -> None:
+        forks.own_this_thread()
         asyncio.set_event_loop(self._loop)
         outcome: int | OptionsError = 1
         try:
             outcome = self._loop.run_until_complete(self._body.run())
         except OptionsError as wrong:
             outcome = wrong
-        except BaseException:
+        except BaseException as error:
+            forks.leave_if_forked(error)
             log.exception("the daemon crashed")
         finally:
             self._finished(outcome)

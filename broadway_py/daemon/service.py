@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 
@@ -39,7 +39,7 @@ class Service:
         pipelines: built, not started.
         lag: measured while this runs.
         listening: held open while this runs, from before the first pipeline starts; None: nothing is.
-        paused: names of pipelines that start paused.
+        paused: names of pipelines that start paused; looked at when each has started.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Service:
         lag: LagMeter,
         *,
         listening: AbstractAsyncContextManager[object] | None = None,
-        paused: frozenset[str] = frozenset(),
+        paused: Collection[str] = (),
     ) -> None:
         self._pipelines = pipelines
         self._listening = listening
@@ -106,6 +106,9 @@ class Service:
         for task in asyncio.all_tasks():
             frames = [f"{f.f_code.co_filename}:{f.f_lineno} {f.f_code.co_name}" for f in task.get_stack()]
             log.warning("state: task", task=task.get_name(), at=frames)
+
+    def abandon(self) -> None:
+        """Nothing: worker processes of stages end with this one."""
 
     async def _run_one(self, pipeline: Pipeline[Any]) -> None:
         if self.was_asked_to_stop:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
+from broadway_py import forks
 from broadway_py._core.settlement import Round, claim, record
 from broadway_py.acknowledger import Acknowledger
 from broadway_py.clock import Clock
@@ -129,6 +130,7 @@ class Settler:
 
     async def _attempt(self, each: Round, delays_s: Mapping[int, float]) -> BaseException | None:
         """Act on one round; whatever happens, each of its messages has an outcome afterwards."""
+        forks.leave_if_forked()
         settled = False
         try:
             await self._act(each, delays_s)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from broadway_py import telemetry
+from broadway_py import forks, telemetry
 from broadway_py._core.histogram import BATCH_SIZE_BOUNDS, SECONDS_BOUNDS, Histogram
 from broadway_py._core.ledger import Ledger
 from broadway_py.clock import Clock, Timer
@@ -315,6 +315,7 @@ def raised_by_callback() -> tuple[type[BaseException], ...]:
 
 def failure_from(error: BaseException) -> Failed:
     """The status of a message whose callback let *error* out."""
+    forks.leave_if_forked(error)
     if isinstance(error, asyncio.CancelledError):
         return Failed("cancelled", "the callback was cancelled, and not by the pipeline", error)
     if isinstance(error, MalformedMessage):
