@@ -27,7 +27,7 @@ def _logs_of_this_test_alone() -> Iterator[None]:
     """What other tests of the same minute have logged takes no line away from this one; nor are its texts shown."""
     line_limit.forget()
     yield
-    show_error_texts(False)
+    show_error_texts(False, how="broadway_py.log.show_error_texts() shows it")
 
 
 @pytest.hookimpl(wrapper=True)
