@@ -17,13 +17,15 @@ ROOT: Final = Path(__file__).resolve().parents[1] / PACKAGE
 #: Room (a module or package right under broadway_py) -> floor. A room imports from lower floors and from itself.
 FLOORS: Final[dict[str, float]] = {
     "errors": 0,
-    "message": 0,
+    "limit": 0,
+    "error_text": 0.2,
+    "message": 0.5,
     "events": 0,
-    "log": 0,
     "machine": 0,
     "text_files": 0,
     "written": 0,
     "forks": 0,
+    "log": 0.5,
     "acknowledger": 1,
     "producer": 1,
     "clock": 0,
@@ -161,7 +163,7 @@ def test_every_room_of_the_package_has_a_floor() -> None:
 @pytest.mark.parametrize(
     ("dotted", "source", "complaint"),
     [
-        ("broadway_py.message", "import broadway_py.errors", "floor 0 is not below floor 0"),
+        ("broadway_py.events", "import broadway_py.errors", "floor 0 is not below floor 0"),
         ("broadway_py._core.rate", "from broadway_py.stage import Link", "floor 4 is not below floor 3"),
         ("broadway_py.stage.link", "from broadway_py import daemon", "floor 8 is not below floor 4"),
         ("broadway_py.stage.link", "from broadway_py import Pipeline", "floor 7.5 is not below floor 4"),

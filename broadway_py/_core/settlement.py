@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
 
-from broadway_py.message import CLAIMED, OPEN, SETTLED, Acknowledgement, Failed, Message, Outcome
+from broadway_py.message import CLAIMED, OPEN, SETTLED, Acknowledgement, Failed, Message, Outcome, Plain
 
 __all__ = ["Round", "RoundKind", "claim", "not_returned", "record", "returned_list_problem", "returned_one_problem"]
 
@@ -135,7 +135,7 @@ def returned_list_problem(
 
 def not_returned(callback: str) -> Failed:
     """The status of a message that a callback kept for itself."""
-    return Failed("not_returned", f"not returned by {callback}")
+    return Failed("not_returned", Plain(f"not returned by {callback}"))
 
 
 def _article(value: object) -> str:

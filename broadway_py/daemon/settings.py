@@ -37,6 +37,9 @@ class Log(Options):
     level: Literal["debug", "info", "warning", "error"] = "info"
     #: "console" for people, "json" for machines; "auto": console on a terminal, else json.
     format: Literal["auto", "json", "console"] = "auto"
+    #: "type": of an error its type and the places in the code; "text": also what it says, which often quotes the
+    #: message. For development.
+    errors: Literal["type", "text"] = "type"
 
 
 class Top(Options):

@@ -25,7 +25,7 @@ from broadway_py.daemon.settings import Settings
 from broadway_py.daemon.view import Told
 from broadway_py.daemon.watch import ExitCode
 from broadway_py.errors import OptionsError
-from broadway_py.log import logger
+from broadway_py.log import ALL, logger
 from broadway_py.metrics import pipeline_metrics, process_metrics
 from broadway_py.pipeline import Pipeline
 from broadway_py.pipeline.stats import PipelineStats
@@ -124,9 +124,9 @@ class Supervisor:
     def log_state(self) -> None:
         """One log line per worker and pipeline; the workers add their own."""
         for index, life in self._lives.items():
-            log.warning("state: worker", index=index, pid=life.pid)
+            log.warning("state: worker", index=index, pid=life.pid, **{ALL: True})
         for one in self.stats():
-            log.warning("state: pipeline", pipeline=one.name, stats=repr(one))
+            log.warning("state: pipeline", pipeline=one.name, stats=repr(one), **{ALL: True})
         self._ask_all("dump")
 
     def abandon(self) -> None:

@@ -10,16 +10,17 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, TypeVar
 
+from broadway_py.daemon import logs
 from broadway_py.daemon.loop_thread import Body, LoopThread
 from broadway_py.daemon.mailbox import Mailbox
 from broadway_py.daemon.starting import begun
 from broadway_py.errors import OptionsError
-from broadway_py.log import logger
+from broadway_py.log import ALL, logger
 
 __all__ = ["SIGNALS", "ExitCode", "Request", "Watch", "bounded", "leave"]
 
@@ -31,6 +32,9 @@ _ONE_WISH: Final = 1.0
 
 # Seconds that logging may take before the process leaves without it: the reader of our output may hang.
 _LOGGING: Final = 0.3
+# Threads and frames that a dump tells of.
+_MOST_THREADS: Final = 200
+_MOST_FRAMES: Final = 30
 
 
 class ExitCode:
@@ -140,7 +144,8 @@ class Watch:
 
     def _handle(self, event: Request) -> None:
         if event is Request.DUMP:
-            log.warning("state: threads", stacks=_stacks())
+            for name, stack in _stacks():
+                log.warning("state: thread", thread=name, stack=stack, **{ALL: True})
             self._thread.call(self._body.log_state)
         elif event is Request.RELOAD:
             log.warning("SIGHUP: the settings cannot be reloaded in place; restart the process")
@@ -175,12 +180,11 @@ class Watch:
         )
 
 
-def _stacks() -> str:
+def _stacks() -> Iterator[tuple[str, str]]:
+    """Each thread's name and where it is, the innermost frames."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
-    return "\n".join(
-        f"thread {names.get(ident, ident)}:\n{''.join(traceback.format_stack(frame))}"
-        for ident, frame in sys._current_frames().items()
-    )
+    for ident, frame in list(sys._current_frames().items())[:_MOST_THREADS]:
+        yield str(names.get(ident, ident)), "".join(traceback.format_stack(frame, limit=_MOST_FRAMES))
 
 
 def bounded(action: Callable[[], object], seconds: float = _LOGGING) -> None:
@@ -191,13 +195,20 @@ def bounded(action: Callable[[], object], seconds: float = _LOGGING) -> None:
         speaker.join(seconds)
 
 
+def _flush() -> None:
+    logs.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # closed since the start
+            stream.flush()
+
+
 def leave(code: int) -> None:
     """End this process with *code*, within a second, whatever threads still run.
 
     Clean-up that others have registered with ``atexit`` runs unless it, too, hangs.
     """
     if code == ExitCode.LATE:
-        bounded(lambda: (sys.stdout.flush(), sys.stderr.flush()))
+        bounded(_flush)
         os._exit(code)
     guard = threading.Timer(1.0, os._exit, (code,))
     guard.daemon = True

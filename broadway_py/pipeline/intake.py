@@ -7,9 +7,11 @@ from typing import Any
 
 from broadway_py._core.ledger import Ledger, Receipt
 from broadway_py.clock import Clock
+from broadway_py.error_text import text_of
 from broadway_py.errors import MalformedMessage
 from broadway_py.log import logger
 from broadway_py.message import Failed, Message
+from broadway_py.pipeline.failure_log import id_of
 from broadway_py.pipeline.worker import transform
 from broadway_py.producer import Deliveries
 
@@ -60,7 +62,7 @@ class Intake:
                 try:
                     metadata = message.metadata
                 except MalformedMessage as error:
-                    message.status = Failed("invalid", str(error), error)
+                    message.status = Failed("invalid", text_of(error), error)
                     continue
                 if metadata and metadata.get("redelivered"):
                     redelivered += 1
@@ -76,7 +78,7 @@ class Intake:
         if isinstance(thing, Message):
             self._log.error(
                 "the producer returned a message that is in a pipeline already; it was left out",
-                message_id=thing.id,
+                message_id=id_of(thing),
             )
         else:
             self._log.error(

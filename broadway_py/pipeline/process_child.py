@@ -25,7 +25,7 @@ from typing import Any, Final
 
 from broadway_py import forks
 from broadway_py._core.settlement import not_returned, returned_list_problem, returned_one_problem
-from broadway_py.message import BatchInfo, Failed, Message
+from broadway_py.message import BatchInfo, Failed, Message, Plain
 from broadway_py.pipeline.process_parcels import dumps, failed_result, pack_error, pack_result, unpack_message
 from broadway_py.pipeline.process_wire import BatchJob, ChunkJob, Frame, FrameReader, Kind, Recipe, frame
 from broadway_py.pipeline.worker import failure_from
@@ -208,7 +208,7 @@ def _closed(returned: object) -> object:
 
 
 def _refused(sentence: str) -> Failed:
-    return Failed("raised", sentence, TypeError(sentence))
+    return Failed("raised", Plain(sentence), TypeError(sentence))
 
 
 def _fail(messages: Sequence[Message[Any]], status: Failed) -> None:

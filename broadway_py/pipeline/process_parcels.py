@@ -10,8 +10,8 @@ import pickle
 from collections.abc import Hashable, Mapping
 from typing import Any, Final, NamedTuple, NoReturn
 
+from broadway_py.error_text import PLACE, name_of, place_of, text_of
 from broadway_py.message import NOOP, Acknowledgement, BatchMode, Failed, Message
-from broadway_py.pipeline.failure_log import PLACE, place_of
 from broadway_py.pipeline.worker import failure_from
 
 __all__ = [
@@ -286,8 +286,8 @@ def pack_error(error: BaseException) -> PackedError:
         _dumped(type(error)),
         _dumped(error.args),
         _dumped(vars(error)),
-        type(error).__name__,
-        _text(error),
+        name_of(error),
+        text_of(error),
         place_of(error),
     )
 
@@ -345,15 +345,8 @@ def _loaded(packed: bytes | None) -> object:
         return None
 
 
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001  # an error that cannot say what it is
-        return "(its text cannot be shown)"
-
-
 def _told(error: BaseException) -> str:
-    return f"{type(error).__name__}: {_text(error)}"
+    return f"{name_of(error)}: {text_of(error)}"
 
 
 def _article(value: object) -> str:

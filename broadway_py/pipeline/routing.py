@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from broadway_py.message import Failed, Message
+from broadway_py.error_text import clipped
+from broadway_py.message import Failed, Message, Plain
 
 if TYPE_CHECKING:
     from broadway_py.pipeline.chunk import Chunk
@@ -43,12 +44,19 @@ def route(chunk: Chunk, batchers: Mapping[str, str]) -> tuple[Chunk, Chunk, Chun
             forward.append(message)
         else:
             known = ", ".join(sorted(set(batchers.values())))
+            # What a handler took from its message is not shown; what it left as it was is.
+            words = Plain if message.batcher == "default" else str
             message._status = Failed(
                 "unknown_batcher",
-                f"handle_message chose batcher {message.batcher!r}; this pipeline has {known}",
+                words(f"handle_message chose batcher {_named(message.batcher)}; this pipeline has {known}"),
             )
             failed.append(message)
     return settle, forward, failed
+
+
+def _named(batcher: object) -> str:
+    """What the handler chose, for an error; it may have put anything there."""
+    return repr(clipped(batcher, 200)) if isinstance(batcher, str) else f"of type {type(batcher).__name__}"
 
 
 def _look_up(batchers: Mapping[str, str], name: object) -> str | None:

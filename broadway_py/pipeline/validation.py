@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from broadway_py.message import Failed
+from broadway_py.error_text import complaints_of, name_of
+from broadway_py.message import Failed, Plain
 
 if TYPE_CHECKING:
     from broadway_py.pipeline.chunk import Chunk
 
 __all__ = ["validate"]
-
-#: How many complaints about one message are told.
-_MOST_TOLD = 5
 
 
 def validate(chunk: Chunk, schema: TypeAdapter[Any], names: frozenset[str]) -> None:
@@ -35,20 +33,6 @@ def validate(chunk: Chunk, schema: TypeAdapter[Any], names: frozenset[str]) -> N
             else:
                 message.data = schema.validate_python(data)
         except ValidationError as invalid:
-            message._status = Failed("invalid", _without_input(invalid, names))
+            message._status = Failed("invalid", Plain(f"does not fit the schema: {complaints_of(invalid, names)}"))
         except Exception as error:  # noqa: BLE001  # a validator of the user may raise anything
-            message._status = Failed("invalid", f"the schema raised {type(error).__name__}", error)
-
-
-def _without_input(invalid: ValidationError, names: frozenset[str]) -> str:
-    """Place and type of each complaint; never the input, which is somebody's data, nor the keys of a dict in it."""
-    complaints = [
-        f"{'.'.join(_part(part, names) for part in error['loc']) or 'the whole'}: {error['type']}"
-        for error in invalid.errors(include_url=False, include_context=False, include_input=False)
-    ]
-    told = "; ".join(complaints[:_MOST_TOLD])
-    return f"does not fit the schema: {told}{'; …' if len(complaints) > _MOST_TOLD else ''}"
-
-
-def _part(part: int | str, names: frozenset[str]) -> str:
-    return str(part) if isinstance(part, int) or part in names else "***"
+            message._status = Failed("invalid", Plain(f"the schema raised {name_of(error)}"), error)

@@ -14,8 +14,9 @@ from broadway_py import forks, telemetry
 from broadway_py._core.histogram import BATCH_SIZE_BOUNDS, SECONDS_BOUNDS, Histogram
 from broadway_py._core.ledger import Ledger
 from broadway_py.clock import Clock, Timer
+from broadway_py.error_text import text_of
 from broadway_py.errors import MalformedMessage, RetryLater
-from broadway_py.message import BatchTrigger, Cause, Failed, Message
+from broadway_py.message import BatchTrigger, Cause, Failed, Message, Plain, raised
 from broadway_py.pipeline.failure_desk import FailureDesk
 from broadway_py.pipeline.failure_log import FailureLog
 from broadway_py.pipeline.probation import Probation, Witness
@@ -211,7 +212,7 @@ class Worker:
 
     def timeout_failure(self) -> Failed:
         """The status of a message whose callback took too long."""
-        return Failed("timeout", f"not finished within its time-out of {self.timeout_s:g} s")
+        return Failed("timeout", Plain(f"not finished within its time-out of {self.timeout_s:g} s"))
 
     def was_cut(self) -> bool:
         """True when a cancellation that a callback let out is the end that :meth:`cut_off` asked for.
@@ -268,12 +269,24 @@ class Worker:
         if failed:
             for message in failed:
                 self.meter.failed[message.status.cause] += 1  # type: ignore[union-attr]  # failed messages have a status
-            self.shared.failures.note(self.layer, failed)
-            if self.shared.callbacks.handle_failed is not None:
-                told = failed if self.witness is None else self.witness.may_be_told(failed)
-                if told:
-                    await self._handle_failed(told)
-        await self.shared.settler.settle(successful, failed, of_children=of_children)
+            statuses = [message.status for message in failed]
+            try:
+                if self.shared.callbacks.handle_failed is not None:
+                    told = failed if self.witness is None else self.witness.may_be_told(failed)
+                    if told:
+                        await self._handle_failed(told)
+            except BaseException:
+                self.shared.failures.note(self.layer, failed, statuses)
+                raise
+            # The line says what becomes of the message, which is decided with the settlement.
+            await self.shared.settler.settle(
+                successful,
+                failed,
+                of_children=of_children,
+                decided=lambda fate: self.shared.failures.note(self.layer, failed, statuses, fate),
+            )
+        else:
+            await self.shared.settler.settle(successful, of_children=of_children)
 
     async def _handle_failed(self, failed: Sequence[Message[Any]]) -> None:
         statuses = [message.status for message in failed]
@@ -317,14 +330,10 @@ def failure_from(error: BaseException) -> Failed:
     """The status of a message whose callback let *error* out."""
     forks.leave_if_forked(error)
     if isinstance(error, asyncio.CancelledError):
-        return Failed("cancelled", "the callback was cancelled, and not by the pipeline", error)
+        return Failed("cancelled", Plain("the callback was cancelled, and not by the pipeline"), error)
     if isinstance(error, MalformedMessage):
-        return Failed("invalid", str(error), error)
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001  # an error that cannot say what it is
-        text = "(its text cannot be shown)"
-    return Failed("raised", f"{type(error).__name__}: {text}", error)
+        return Failed("invalid", text_of(error), error)
+    return raised(error)
 
 
 def fail_together(messages: Sequence[Message[Any]], error: BaseException) -> None:
@@ -338,7 +347,7 @@ def fail_together(messages: Sequence[Message[Any]], error: BaseException) -> Non
     if isinstance(error, MalformedMessage):
         own = [_malformed(message) for message in messages]
     if any(own):
-        reason = f"a message beside it is malformed: {error}"
+        reason = f"a message beside it is malformed: {text_of(error)}"
         status = Failed("raised", reason, RetryLater(reason=reason))
     for message, malformed in zip(messages, own, strict=True):
         message._status = status if malformed is None else failure_from(malformed)

@@ -75,6 +75,11 @@ class Settler(Acknowledger):
         else:
             await self._put_away(messages, self._forwarder.bury, messages)
 
+    def dead_letters_go_to(self, data: Any) -> str | None:
+        """The queue; None where the broker's own dead-letter exchange says."""
+        receipt: Receipt = data
+        return None if self._forwarder.leaves_burying_to_the_broker else self._forwarder.dead_letters_of(receipt.queue)
+
     def failure_said_by(self, data: Any) -> Literal["source", "message"] | None:
         """``on_failure`` of the producer, when it was given, or ``configure_ack(on_failure=…)``."""
         receipt: Receipt = data

@@ -396,6 +396,10 @@ class Desk(Acknowledger):
 class DeskWithDeadLetters(Desk):
     """The same, where a dead letter queue is set."""
 
+    def dead_letters_go_to(self, data: Any) -> str | None:
+        """The name of the queue."""
+        return (self._facts.dead_letter_url or "").rpartition("/")[2] or None
+
     async def dead_letter(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
         """Send to the dead letter queue, then delete. Raises as ``ack`` does."""
         await self._settle([(message, Verdict("dead_letter")) for message in messages])
