@@ -9,7 +9,7 @@ import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import aio_pika
@@ -227,7 +227,16 @@ class RabbitMQ:
 
     async def counts(self, queue: str = "work") -> Counts:
         """Ready and unacknowledged messages of *queue*, exact at this moment."""
-        return Counts(*await self._numbers(queue, "messages_ready, messages_unacknowledged"))
+        # What a quorum queue tells in the usual way is seconds old.
+        found = await self._ask(
+            f"{{ok, Q}} = rabbit_amqqueue:lookup({self._name_of(queue)}), case amqqueue:get_type(Q) of"
+            " rabbit_quorum_queue ->"
+            " {ok, M, _} = ra:consistent_query(amqqueue:get_pid(Q), {rabbit_fifo, overview, []}),"
+            " {maps:get(num_ready_messages, M), maps:get(num_checked_out, M)};"
+            " _ -> list_to_tuple([V || {_, V} <-"
+            " rabbit_amqqueue:info(Q, [messages_ready, messages_unacknowledged])]) end"
+        )
+        return Counts(*_numbers_in(found))
 
     async def until(self, queue: str = "work", *, ready: int, unacked: int) -> None:
         """Wait until *queue* counts so many messages."""
@@ -309,6 +318,13 @@ class RabbitMQ:
 
         await eventually(seen, timeout=30, what=f"there are {copies} consumers, with a connection and a channel each")
 
+    @property
+    def version(self) -> tuple[int, ...]:
+        """Of the broker, as (4, 3); inside :meth:`client`."""
+        assert self._connection is not None
+        said = cast("Any", self._connection).transport.connection.server_properties["version"]
+        return tuple(map(int, str(said).split(".")[:2]))
+
     async def crash_queue(self, queue: str = "work") -> None:
         """End the process of *queue*, as a defect of the broker would: its consumers are cancelled, it comes back."""
         name = f"rabbit_misc:r({binary(self.vhost)}, queue, {binary(queue)})"
@@ -324,15 +340,21 @@ class RabbitMQ:
         return f"[P || P <- {self._pids()}, {said}, not {ours}]"
 
     async def _numbers(self, queue: str, items: str) -> list[int]:
-        name = f"rabbit_misc:r({binary(self.vhost)}, queue, {binary(queue)})"
         # As a tuple: Erlang prints a list of small numbers as if it were text.
         found = await self._ask(
-            f"{{ok, Q}} = rabbit_amqqueue:lookup({name}),"
+            f"{{ok, Q}} = rabbit_amqqueue:lookup({self._name_of(queue)}),"
             f" list_to_tuple([V || {{_, V}} <- rabbit_amqqueue:info(Q, [{items}])])"
         )
-        return [int(number) for number in found.strip("{}").split(",")]
+        return _numbers_in(found)
+
+    def _name_of(self, queue: str) -> str:
+        return f"rabbit_misc:r({binary(self.vhost)}, queue, {binary(queue)})"
 
     async def _ask(self, expression: str) -> str:
         assert self.node is not None, "there is no looking inside a broker that was given"
         assert self.looks_inside, "a test marked any_broker does not look inside the broker: take the mark away"
         return await asyncio.to_thread(self.node.ask, expression)
+
+
+def _numbers_in(printed: str) -> list[int]:
+    return [int(number) for number in printed.strip("{}").split(",")]
