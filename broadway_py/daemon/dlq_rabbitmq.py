@@ -116,8 +116,9 @@ class RabbitMQLetters:
             await self._channel.basic_nack(last, multiple=True, requeue=True)
             self._taken = {}
         if reasons:
+            some = "1 dead letter" if len(reasons) == 1 else f"{len(reasons)} dead letters"
             raise ProducerError(
-                f"{len(reasons)} dead letters in queue {self.name!r} came back to it so often that the broker would "
+                f"{some} in queue {self.name!r} came back to it so often that the broker would "
                 f"soon drop them (more than {self._limit} times), and copies in their place were refused: "
                 f"{reasons[0]}; make room for them before you look again"
             )

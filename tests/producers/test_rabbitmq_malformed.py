@@ -116,7 +116,6 @@ class Stream(Producer):
                 clock=self.clock,
                 troubled=Troubled(),
             ),
-            limits={},
             waiting=self.troubles.append,
         )
         reader.feed_data(self._stream)

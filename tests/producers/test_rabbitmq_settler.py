@@ -7,9 +7,6 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import pytest
-from aiormq.abc import DeliveredMessage
-from pamqp.commands import Basic
-from pamqp.header import ContentHeader
 
 from broadway_py._core.backoff import Backoff
 from broadway_py.errors import ProducerError, SettleError
@@ -53,10 +50,6 @@ class Shelf:
     def __init__(self, *refused: int) -> None:
         self.refused = set(refused)
         self.asked: list[int] = []
-        #: Given to it with a cause.
-        self.causes: list[str | None] = []
-        #: Put back where they came from, as copies.
-        self.renewed: list[int] = []
         #: What breaks it.
         self.defect: Exception | None = None
         self.clock = FakeClock()
@@ -64,17 +57,12 @@ class Shelf:
     def waits(self) -> Backoff:
         return Backoff(1.0, 30.0, kind="exp")
 
-    async def bury(self, failed: Sequence[Message[Any]], *, cause: str | None = None) -> list[ProducerError | None]:
+    async def bury(self, failed: Sequence[Message[Any]]) -> list[ProducerError | None]:
         if self.defect is not None:
             raise self.defect
         tags = [message.acknowledgement.data.tag for message in failed]
         self.asked += tags
-        self.causes.append(cause)
         return [FULL if tag in self.refused else None for tag in tags]
-
-    async def renew(self, messages: Sequence[Message[Any]]) -> list[ProducerError | None]:
-        self.renewed += [message.acknowledgement.data.tag for message in messages]
-        return [None] * len(messages)
 
 
 class Desk:
@@ -90,18 +78,12 @@ class Desk:
             ledger,
             cast("Settlements", self.writer),
             cast("Forwarder", self.shelf),
-            limits={"work": 20},
             waiting=lambda reason: self.waiting.append(None if reason is None else str(reason)),
         )
-        self.messages = [self.message(tag, came_back=tag) for tag in (1, 2, 3)]
-
-    def message(self, tag: int, *, came_back: int) -> Message[bytes]:
-        properties = Basic.Properties(headers={"x-delivery-count": came_back})
-        came = DeliveredMessage(
-            Basic.Deliver("", tag, True), ContentHeader(properties=properties), b"", cast("Any", None)
-        )
-        receipt = Receipt(tag, True, "ack", "reject", "work", came)
-        return Message(b"", None, Acknowledgement(self.settler, None, receipt))
+        self.messages = [
+            Message(b"", None, Acknowledgement(self.settler, None, Receipt(tag, False, "ack", "reject")))
+            for tag in (1, 2, 3)
+        ]
 
     async def until_waiting(self) -> None:
         """What was begun has been refused, and waits for its next try."""
@@ -163,22 +145,6 @@ async def test_what_fails_during_a_drain_is_tried_once() -> None:
         await desk.settler.dead_letter(None, desk.messages)
     assert desk.shelf.asked == [1, 2, 3]
     assert desk.waiting == []
-
-
-async def test_what_the_broker_would_drop_is_given_back_as_a_copy() -> None:
-    desk = Desk(1, 2, 3)
-    messages = [desk.message(tag, came_back=times) for tag, times in ((1, 17), (2, 18), (3, 20))]
-    desk.settler.give_up()
-    with pytest.raises(SettleError) as partial:
-        await desk.settler.keep(messages)
-    assert str(partial.value) == "3 of 3 failed messages were not put away, and are given back: the queue is full"
-    assert desk.shelf.causes == ["delivery_limit"]
-    assert desk.shelf.renewed == [2, 3]
-    assert desk.writer.written == [
-        Settlement("ack", 2),
-        Settlement("ack", 3),
-        Settlement("nack", 1, requeue=True),
-    ]
 
 
 async def test_nothing_is_put_away_once_the_channel_is_gone() -> None:

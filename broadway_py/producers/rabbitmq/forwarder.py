@@ -140,14 +140,19 @@ class Forwarder:
                 puts.append(_Put(letter, waiting.arguments, waiting.safe_s))
         return await self._put(puts)
 
-    async def renew(self, messages: Sequence[Message[Any]]) -> list[ProducerError | None]:
-        """Put a copy of each into its own queue, which then counts its deliveries anew; else as :meth:`retry`."""
+    async def keep(self, messages: Sequence[Message[Any]]) -> list[ProducerError | None]:
+        """As :meth:`bury`, of what the broker would soon drop; else put a copy of it into its own queue."""
+        reasons = await self.bury(messages, cause="delivery_limit")
+        refused = [index for index, reason in enumerate(reasons) if reason is not None]
         puts: list[_Put] = []
-        for message in messages:
+        for message in [messages[index] for index in refused]:
             receipt: Receipt = message.acknowledgement.data
             attempt = 1 if message.attempt is None else message.attempt
             puts.append(_Put(retry(delivery_of(receipt), receipt.queue, attempt, self._clock.wall()), None))
-        return await self._put(puts)
+        for index, reason in zip(refused, await self._put(puts) if puts else (), strict=True):
+            # That of the dead letters is what somebody has to mend.
+            reasons[index] = reason and reasons[index]
+        return reasons
 
     async def bury(self, failed: Sequence[Message[Any]], *, cause: str | None = None) -> list[ProducerError | None]:
         """Keep each among the dead letters; for each, why that is not sure, or None.

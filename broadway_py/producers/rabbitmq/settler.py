@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any, Literal, TypeVar
 
 from broadway_py._core.backoff import Backoff
@@ -14,9 +13,7 @@ from broadway_py.errors import ProducerError, SettleError
 from broadway_py.message import Message, Outcome
 from broadway_py.producers.rabbitmq.delivery import Receipt, configured
 from broadway_py.producers.rabbitmq.forwarder import Forwarder
-from broadway_py.producers.rabbitmq.lazy import delivery_of
 from broadway_py.producers.rabbitmq.ledger import TagLedger
-from broadway_py.producers.rabbitmq.limits import is_near, times_returned
 from broadway_py.producers.rabbitmq.options import Verdict
 from broadway_py.producers.rabbitmq.settlements import Settlements
 
@@ -32,7 +29,6 @@ class Settler(Acknowledger):
         ledger: which deliveries are open; whoever receives them enters them.
         settlements: writes what the ledger has collected.
         forwarder: puts failed messages away, for a while or for good.
-        limits: queue -> after how many returns the broker drops a message of it; none where it never does.
         waiting: called with the reason when some could not be put away and wait for the next try, so that no more
             messages should be begun; with None when none waits any more.
     """
@@ -43,13 +39,11 @@ class Settler(Acknowledger):
         settlements: Settlements,
         forwarder: Forwarder,
         *,
-        limits: Mapping[str, int],
         waiting: Callable[[ProducerError | None], None],
     ) -> None:
         self._ledger = ledger
         self._settlements = settlements
         self._forwarder = forwarder
-        self._limits = limits
         self._waiting = waiting
         # Of every call that could not put its messages away so far.
         self._refused: dict[Backoff, ProducerError] = {}
@@ -91,12 +85,14 @@ class Settler(Acknowledger):
             await self._put_away(messages, self._forwarder.bury, messages)
 
     async def keep(self, messages: Sequence[Message[Any]]) -> None:
-        """As :meth:`dead_letter`, of what came back so often that its queue would soon drop it."""
+        """As :meth:`dead_letter`, of what came back so often that its queue would soon drop it.
+
+        While the dead letters take none, a copy in the queue itself is counted anew.
+        """
         if self._forwarder.leaves_burying_to_the_broker:
             await self.dead_letter(None, messages)
         else:
-            bury = partial(self._forwarder.bury, cause="delivery_limit")
-            await self._put_away(messages, bury, messages)
+            await self._put_away(messages, self._forwarder.keep, messages)
 
     def failure_said_by(self, data: Any) -> Literal["source", "message"] | None:
         """``on_failure`` of the producer, when it was given, or ``configure_ack(on_failure=…)``."""
@@ -228,26 +224,9 @@ class Settler(Acknowledger):
         """Have the broker deliver *messages* again; what becomes of them, in words."""
         if self._gone is None:
             with contextlib.suppress(SettleError):
-                await self.release(None, await self._not_renewed(messages))
+                await self.release(None, messages)
                 return "are given back"
         return "stay with the broker"
-
-    async def _not_renewed(self, messages: Sequence[Message[Any]]) -> Sequence[Message[Any]]:
-        """Put a copy in place of those of *messages* that their queue would soon drop; the others."""
-        near = [message for message in messages if self._is_near_limit(message._acknowledgement.data)]
-        if not near:
-            return messages
-        reasons = await _reasons(self._forwarder.renew, near)
-        renewed = {id(message): message for message, why in zip(near, reasons, strict=True) if why is None}
-        await self._ack(list(renewed.values()))
-        return [message for message in messages if id(message) not in renewed]
-
-    def _is_near_limit(self, receipt: Receipt) -> bool:
-        limit = self._limits.get(receipt.queue)
-        if limit is None:
-            return False
-        headers = delivery_of(receipt).header.properties.headers or {}
-        return is_near(times_returned(headers, redelivered=receipt.redelivered), limit)
 
     def _note_successes(self, receipts: Sequence[Receipt]) -> list[bool]:
         tags = [receipt.tag for receipt in receipts if receipt.on_success == "ack"]
