@@ -94,6 +94,14 @@ class Source(Worker):
         """The copy at work, also while it connects."""
         return self._copy
 
+    @property
+    def why_not_ready(self) -> str | None:
+        """Why it is not connected, or does not do its work though it is; None when all is well."""
+        if self.trouble is not None:
+            return self.trouble
+        obstacle = None if self._copy is None else self._copy.obstacle
+        return None if obstacle is None else f"degraded: {obstacle}"
+
     async def run(self) -> None:
         """Fetch until the source ends or a stop was asked for. The last copy stays open: see :meth:`close`."""
         backoff = self._description.backoff() or Backoff()

@@ -344,7 +344,7 @@ class RabbitMQ:
     async def crash_queue(self, queue: str = "work") -> None:
         """End the process of *queue*, as a defect of the broker would: its consumers are cancelled, it comes back."""
         name = f"rabbit_misc:r({binary(self.vhost)}, queue, {binary(queue)})"
-        await self._ask(f"{{ok, Q}} = rabbit_amqqueue:lookup({name}), exit(amqqueue:get_pid(Q), kill)")
+        await self._ask(f"{{ok, Q}} = rabbit_amqqueue:lookup({self._name_of(queue)}), exit(amqqueue:get_pid(Q), kill)")
 
     def _pids(self) -> str:
         mine = f"(catch rabbit_networking:connection_info(P, [vhost])) == [{{vhost, {binary(self.vhost)}}}]"
@@ -356,21 +356,27 @@ class RabbitMQ:
         return f"[P || P <- {self._pids()}, {said}, not {ours}]"
 
     async def _numbers(self, queue: str, *items: str) -> list[int]:
-        name = f"rabbit_misc:r({binary(self.vhost)}, queue, {binary(queue)})"
         # `info` of a quorum queue is seconds old; its leader knows.
         exact = ", ".join(_OF_QUORUM_QUEUES[item] for item in items)
         # As a tuple: Erlang prints a list of small numbers as if it were text.
         found = await self._ask(
-            f"{{ok, Q}} = rabbit_amqqueue:lookup({name}), list_to_tuple(case amqqueue:get_type(Q) of"
+            f"{{ok, Q}} = rabbit_amqqueue:lookup({self._name_of(queue)}), list_to_tuple(case amqqueue:get_type(Q) of"
             "  rabbit_quorum_queue ->"
             "    {ok, M, _} = ra:consistent_query(amqqueue:get_pid(Q), {rabbit_fifo, overview, []}),"
             f"   [maps:get(K, M) || K <- [{exact}]];"
             f" _ -> [V || {{_, V}} <- rabbit_amqqueue:info(Q, [{', '.join(items)}])]"
             " end)"
         )
-        return [int(number) for number in found.strip("{}").split(",")]
+        return _numbers_in(found)
+
+    def _name_of(self, queue: str) -> str:
+        return f"rabbit_misc:r({binary(self.vhost)}, queue, {binary(queue)})"
 
     async def _ask(self, expression: str) -> str:
         assert self.node is not None, "there is no looking inside a broker that was given"
         assert self.looks_inside, "a test marked any_broker does not look inside the broker: take the mark away"
         return await asyncio.to_thread(self.node.ask, expression)
+
+
+def _numbers_in(printed: str) -> list[int]:
+    return [int(number) for number in printed.strip("{}").split(",")]
