@@ -98,7 +98,8 @@ def test_every_property_can_be_asked_for() -> None:
         (False, None, 1),
         (True, None, None),
         (True, {"x-delivery-count": 1}, 2),
-        (False, {"x-delivery-count": 4}, 5),
+        # Of a first delivery the broker says none.
+        (False, {"x-delivery-count": 4}, 1),
         (True, {"x-delivery-count": "odd"}, None),
     ],
 )
@@ -114,7 +115,7 @@ def test_what_a_handler_does_to_headers_does_not_change_the_copy_that_is_put_awa
     del found["a"]
     found["b"][0]["c"] = found["token"] = "of the handler"
     receipt = cast("Receipt", message.acknowledgement.data)
-    headers = retry(delivery_of(receipt), "q", 2, 0.0).properties.headers or {}
+    headers = retry(delivery_of(receipt), "q", 2, 0.0, retried=False).properties.headers or {}
     assert {name: headers.get(name) for name in ("a", "b", "token")} == {"a": 1, "b": [{"c": 1}], "token": None}
 
 
