@@ -134,7 +134,7 @@ def test_the_nameless_exchange_cannot_be_bound() -> None:
 
 
 def test_the_longest_queue_leaves_room_for_the_names_of_our_own() -> None:
-    longest = delay_queue("q" * 230, 1e12, {})
+    longest = delay_queue("q" * 230, 1e12, {"x-quorum-initial-group-size": 3})
     assert len(longest.name) <= 255
 
 
@@ -160,11 +160,42 @@ def test_what_brings_a_retry_back_cannot_be_replaced(name: str, value: object) -
 @pytest.mark.parametrize("name", ["x-max-length", "x-max-length-bytes"])
 @pytest.mark.parametrize("overflow", [{}, {"x-overflow": "drop-head"}, {"x-overflow": "reject-publish-dlx"}])
 def test_a_full_queue_for_retries_may_not_lose_any(name: str, overflow: dict[str, str]) -> None:
-    assert complaint(retry_arguments={name: 5, **overflow}).startswith(
+    classic = {"x-queue-type": "classic"}
+    assert complaint(retry_arguments={**classic, name: 5, **overflow}).startswith(
         f"retry_arguments: with {name} a full queue deletes messages, or sends them back too early, unless x-overflow "
-        f"is reject-publish: set that, or leave it out, got {{{name!r}: 5"
+        "is reject-publish: set that, or leave it out, got {'x-queue-type': 'classic'"
     )
-    RabbitMQProducer("q", retry_arguments={name: 5, "x-overflow": "reject-publish"})
+    RabbitMQProducer("q", retry_arguments={**classic, name: 5, "x-overflow": "reject-publish"})
+    RabbitMQProducer("q", retry_arguments={name: 5})
+
+
+@pytest.mark.parametrize(
+    ("name", "safe", "value"),
+    [
+        ("x-dead-letter-strategy", "at-least-once", "at-most-once"),
+        ("x-dead-letter-strategy", "at-least-once", True),
+        ("x-overflow", "reject-publish", "drop-head"),
+    ],
+)
+def test_a_queue_for_retries_may_not_let_go_without_asking(name: str, safe: str, value: object) -> None:
+    for kind in ({}, {"x-queue-type": "quorum"}):
+        assert complaint(retry_arguments={name: value, **kind}).startswith(
+            f"retry_arguments: {name} is {safe} for quorum queues in which retries wait: with {value!r} the broker "
+            "loses messages when it restarts; leave it out, got {"
+        )
+    RabbitMQProducer("q", retry_arguments={name: safe})
+
+
+def test_what_only_one_kind_of_queue_takes_is_refused_for_the_other() -> None:
+    assert complaint(retry_arguments={"x-queue-mode": "lazy"}) == (
+        "retry_arguments: x-queue-mode is for classic queues, but retries wait in quorum queues, which lose none when "
+        "the broker restarts: leave it out, or say x-queue-type: classic, got {'x-queue-mode': 'lazy'}"
+    )
+    assert complaint(retry_arguments={"x-queue-type": "classic", "x-dead-letter-strategy": "at-least-once"}).startswith(
+        "retry_arguments: x-dead-letter-strategy is for quorum queues: leave it out, or leave out x-queue-type: "
+        "classic, got {"
+    )
+    RabbitMQProducer("q", retry_arguments={"x-queue-type": "classic", "x-queue-mode": "lazy"})
 
 
 def test_retries_wait_in_queues_that_can_let_them_go() -> None:
@@ -176,7 +207,7 @@ def test_retries_wait_in_queues_that_can_let_them_go() -> None:
     waiting = delay_queue("q", 1.0, RabbitMQOptions(queue="q", retry_arguments=quorum).retry_arguments)
     assert waiting.arguments == {
         "x-message-ttl": 1000,
-        "x-dead-letter-exchange": "",
+        "x-dead-letter-exchange": "q.retry.back",
         "x-dead-letter-routing-key": "q",
         **quorum,
     }

@@ -211,19 +211,17 @@ def test_queues_that_the_broker_names_are_not_shared() -> None:
 # --- retries that a full queue refuses ------------------------------------------------------------------------------
 
 LIMITED = {"x-max-length": 5, "x-overflow": "reject-publish"}
-AT_LEAST_ONCE = {"x-queue-type": "quorum", "x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
+CLASSIC = {"retry_arguments": {"x-queue-type": "classic"}}
 
 
 @pytest.mark.parametrize(
     ("plan", "arguments", "settings", "is_warned"),
     [
-        (DEFAULT, LIMITED, {}, True),
-        (GIVEN, {**LIMITED, "x-overflow": "reject-publish-dlx"}, {"on_failure": "reject_and_requeue"}, True),
-        (DEFAULT, LIMITED, {"on_failure": "reject_and_requeue"}, False),
-        (GIVEN._replace(actions=frozenset({"dead_letter"})), LIMITED, {}, False),
-        (DEFAULT, LIMITED, {"retry_arguments": AT_LEAST_ONCE}, False),
-        (DEFAULT, {"x-max-length": 5}, {}, False),
-        (DEFAULT, {"x-overflow": "reject-publish"}, {}, False),
+        (DEFAULT, LIMITED, CLASSIC, True),
+        (GIVEN, {**LIMITED, "x-overflow": "reject-publish-dlx"}, {"on_failure": "reject_and_requeue", **CLASSIC}, True),
+        (DEFAULT, LIMITED, {"on_failure": "reject_and_requeue", **CLASSIC}, False),
+        (GIVEN._replace(actions=frozenset({"dead_letter"})), LIMITED, CLASSIC, False),
+        (DEFAULT, LIMITED, {}, False),
         (DEFAULT, LIMITED, NO_ACK, False),
     ],
 )
@@ -239,7 +237,20 @@ def test_retries_that_a_full_queue_would_refuse_are_warned_of(
     producer.check_failure(plan)
     sentence = (
         "a retry that returns while the queue is full is lost, as the queue refuses what is beyond its limit: "
-        "have retries wait in quorum queues with x-dead-letter-strategy: at-least-once (retry_arguments), "
+        "have retries wait in quorum queues (a durable queue, and no x-queue-type in retry_arguments), "
         "or leave the limit away"
     )
     assert events_logged(caplog) == [sentence] * is_warned
+
+
+@pytest.mark.parametrize("arguments", [{}, {"x-max-length": 5}, {"x-overflow": "reject-publish"}])
+def test_classic_queues_for_retries_are_warned_of(caplog: pytest.LogCaptureFixture, arguments: dict[str, Any]) -> None:
+    RabbitMQProducer("q", declare="active", declare_options={"arguments": arguments}).check_failure(DEFAULT)
+    assert events_logged(caplog) == []
+    declared: dict[str, Any] = {"declare": "active", "declare_options": {"arguments": arguments}}
+    RabbitMQProducer("q", **declared, **CLASSIC).check_failure(DEFAULT)
+    (sentence,) = events_logged(caplog)
+    assert sentence == (
+        "retries wait in classic queues, as retry_arguments say, and a restart of the broker can lose those that are "
+        "due meanwhile: leave x-queue-type out, and they wait in quorum queues, which lose none"
+    )

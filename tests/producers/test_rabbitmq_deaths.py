@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broadway_py.producers.rabbitmq.deaths import Death, death_of
-from broadway_py.producers.rabbitmq.delays import delay_queue, is_delay_queue
+from broadway_py.producers.rabbitmq.delays import delay_queue, former_delay_queues, is_delay_queue
 
 
 def first(queue: str, reason: str) -> dict[str, Any]:
@@ -66,8 +66,15 @@ def test_a_letter_died_where_it_failed_not_where_it_waited(headers: dict[str, An
 
 @given(st.floats(0.0, 2_000_000.0))
 def test_every_queue_in_which_retries_wait_is_known_by_its_name(delay_s: float) -> None:
-    for arguments in ({}, {"x-queue-type": "quorum"}):
+    for arguments in ({}, {"x-queue-type": "classic"}, {"x-quorum-initial-group-size": 3}):
         assert is_delay_queue(delay_queue("work", delay_s, arguments).name)
+
+
+def test_every_queue_in_which_retries_of_the_former_version_wait_is_known_by_its_name() -> None:
+    names = dict(former_delay_queues("work"))
+    assert (names["work.retry.125"], names["work.retry.12000.quorum"]) == (125, 12_000)
+    assert len(names) == 92
+    assert all(map(is_delay_queue, names))
 
 
 @pytest.mark.parametrize(
@@ -81,6 +88,9 @@ def test_every_queue_in_which_retries_wait_is_known_by_its_name(delay_s: float) 
         "work.retry.625",
         "work.retry.0125",
         "a.retry.0",
+        "work.retry.125.q3",
+        "work.retry.125.q2.FFFF",
+        "work.retry.back",
     ],
 )
 def test_other_names_are_not(name: str) -> None:

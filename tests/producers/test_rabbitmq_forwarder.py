@@ -67,7 +67,7 @@ async def test_what_is_confirmed_stays_so_when_another_ones_queue_is_gone_and_ca
             pass
 
         async def declare(self, queue: str, arguments: Mapping[str, Any]) -> float:
-            if "work.retry.32000" in self.published:
+            if "work.retry.32000.q2" in self.published:
                 raise ProducerError("it may not be declared")
             return SYSTEM_CLOCK.monotonic()
 
@@ -86,4 +86,4 @@ async def test_what_is_confirmed_stays_so_when_another_ones_queue_is_gone_and_ca
     )
     reasons = await forwarder.retry([(message(1), 1.0), (message(2), 30.0)])
     assert [reason and str(reason) for reason in reasons] == [None, "it may not be declared"]
-    assert publisher.published == ["work.retry.1000", "work.retry.32000"]
+    assert publisher.published == ["work.retry.1000.q2", "work.retry.32000.q2"]

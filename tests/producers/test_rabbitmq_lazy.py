@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, cast, get_args
+from typing import Any, Final, cast, get_args
 
 import pytest
 from aiormq.abc import AbstractChannel, DeliveredMessage
@@ -29,6 +29,10 @@ ALL = tuple(get_args(MetadataName))
 SESSION = cast("Acknowledger", object())
 
 
+#: By which exchange retries return to which queue.
+BACK: Final = {"work": "work.retry.back"}
+
+
 def cut(frames: list[bytes]) -> Delivery:
     cutter = Cutter()
     cutter.feed(TUNED + OPENED)
@@ -39,7 +43,7 @@ def cut(frames: list[bytes]) -> Delivery:
 
 
 def lazy(found: Delivery, **settings: Any) -> LazyMessage:
-    (message,) = messages_of([found], SESSION, RabbitMQOptions(queue="work", **settings), {"ours": "work"})
+    (message,) = messages_of([found], SESSION, RabbitMQOptions(queue="work", **settings), {"ours": "work"}, BACK)
     assert isinstance(message, LazyMessage)
     return message
 
@@ -50,7 +54,7 @@ def plain(frames: list[bytes], **settings: Any) -> Message[bytes]:
     assert isinstance(head, ContentHeader)
     body = b"".join(one[7:-1] for one in frames[2:])
     came = DeliveredMessage(command, head, body, cast("AbstractChannel", None))
-    return to_message(came, SESSION, RabbitMQOptions(queue="work", **settings), "work")
+    return to_message(came, SESSION, RabbitMQOptions(queue="work", **settings), "work", BACK["work"])
 
 
 texts = st.text(max_size=20)
@@ -77,21 +81,27 @@ properties = st.fixed_dictionaries(
 )
 
 
-@given(properties, st.booleans(), st.binary(max_size=20), st.sampled_from([(), ALL]))
+@given(
+    properties,
+    st.booleans(),
+    st.binary(max_size=20),
+    st.sampled_from([(), ALL]),
+    st.sampled_from(["events", *BACK.values()]),
+)
 def test_a_lazy_message_is_what_the_plain_path_makes(
-    set_by_publisher: dict[str, Any], redelivered: bool, body: bytes, metadata: tuple[str, ...]
+    set_by_publisher: dict[str, Any], redelivered: bool, body: bytes, metadata: tuple[str, ...], exchange: str
 ) -> None:
-    frames = delivery(7, [body] if body else [], redelivered=redelivered, exchange="events", **set_by_publisher)
+    frames = delivery(7, [body] if body else [], redelivered=redelivered, exchange=exchange, **set_by_publisher)
     ours, theirs = lazy(cut(frames), metadata=metadata), plain(frames, metadata=metadata)
     assert ours.id == theirs.id, "before anything is decoded"
     for name in ("data", "raw", "size", "attempt", "metadata", "id", "batcher", "batch_key", "batch_mode", "ok"):
         assert getattr(ours, name) == getattr(theirs, name), name
     assert ours.acknowledgement.acknowledger is SESSION
-    assert ours.acknowledgement.data[:5] == theirs.acknowledgement.data[:5]
-    assert ours.acknowledgement.data[6] == theirs.acknowledgement.data[6]
+    assert ours.acknowledgement.data[:6] == theirs.acknowledgement.data[:6]
+    assert ours.acknowledgement.data[7] == theirs.acknowledgement.data[7]
     again = delivery_of(ours.acknowledgement.data)
     assert dict(again.header.properties) == dict(delivery_of(theirs.acknowledgement.data).header.properties)
-    assert (again.body, again.exchange, again.routing_key) == (body, "events", "work")
+    assert (again.body, again.exchange, again.routing_key) == (body, exchange, "work")
 
 
 def test_nothing_is_decoded_before_somebody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +122,7 @@ def test_nothing_is_decoded_before_somebody_asks(monkeypatch: pytest.MonkeyPatch
 
 def test_how_many_were_redelivered_is_known_without_a_look() -> None:
     found = [cut(delivery(tag, redelivered=tag > 1)) for tag in (1, 2, 3)]
-    assert messages_of(found, SESSION, RabbitMQOptions(queue="work"), {"ours": "work"}).redelivered == 2
+    assert messages_of(found, SESSION, RabbitMQOptions(queue="work"), {"ours": "work"}, BACK).redelivered == 2
 
 
 def test_what_the_handler_sets_stays() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import pytest
 from aiormq import Channel
@@ -18,9 +18,9 @@ from pamqp.header import ContentHeader
 
 from broadway_py.errors import ProducerError
 from broadway_py.message import Failed
-from broadway_py.producers.rabbitmq.delays import delay_queue, rung_ms
+from broadway_py.producers.rabbitmq.delays import delay_queue, former_delay_queues, rung_ms, way_back
 from broadway_py.producers.rabbitmq.delivery import attempt_of
-from broadway_py.producers.rabbitmq.letters import Letter, Origin, as_new, bury, fitted, retry
+from broadway_py.producers.rabbitmq.letters import Letter, Origin, as_new, bury, fitted, moved, retry
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC).timestamp()
 
@@ -34,8 +34,11 @@ def delivery(headers: dict[str, Any] | None = None, **properties: Any) -> Delive
     )
 
 
-def buried(came: DeliveredMessage, status: Failed | None = None, pipeline: str = "orders") -> Letter:
-    return bury(came, "q.dead", queue="q", attempts=5, status=status, origin=Origin(pipeline, "host:1"), now_s=NOW)
+def buried(
+    came: DeliveredMessage, status: Failed | None = None, pipeline: str = "orders", *, retried: bool = True
+) -> Letter:
+    origin = Origin(pipeline, "host:1")
+    return bury(came, "q.dead", queue="q", retried=retried, attempts=5, status=status, origin=origin, now_s=NOW)
 
 
 # --- delays -----------------------------------------------------------------------------------------------------------
@@ -53,11 +56,11 @@ def test_there_are_few_queues_however_many_delays() -> None:
 
 
 def test_a_queue_outlives_its_messages_and_returns_them_to_one_queue() -> None:
-    waiting = delay_queue("orders", 5.0, {})
-    assert waiting.name == "orders.retry.6000"
+    waiting = delay_queue("orders", 5.0, {}, is_passing=True)
+    assert waiting.name == "orders.retry.6000.c2"
     assert waiting.arguments == {
         "x-message-ttl": 6000,
-        "x-dead-letter-exchange": "",
+        "x-dead-letter-exchange": "orders.retry.back",
         "x-dead-letter-routing-key": "orders",
         "x-expires": 306_000,
         "x-queue-type": "classic",
@@ -68,20 +71,48 @@ def test_a_queue_outlives_its_messages_and_returns_them_to_one_queue() -> None:
 
 def test_a_queue_that_the_broker_would_delete_although_it_is_used_stays() -> None:
     """To be declared again does not renew the lease of a quorum queue."""
-    arguments = {"x-queue-type": "quorum", "x-overflow": "reject-publish"}
-    waiting = delay_queue("orders", 5.0, arguments)
-    assert waiting.name == "orders.retry.6000.quorum"
+    waiting = delay_queue("orders", 5.0, {})
+    assert waiting.name == "orders.retry.6000.q2"
     assert waiting.arguments == {
         "x-message-ttl": 6000,
-        "x-dead-letter-exchange": "",
+        "x-dead-letter-exchange": "orders.retry.back",
         "x-dead-letter-routing-key": "orders",
-        **arguments,
+        "x-queue-type": "quorum",
+        # All three together: without the others the first is not heeded.
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
     }
     assert waiting.safe_s == math.inf
+    assert delay_queue("orders", 5.0, {"x-queue-type": "quorum", "x-overflow": "reject-publish"}) == waiting
+
+
+def test_queues_with_other_arguments_have_other_names() -> None:
+    """No queue can be declared with arguments other than those it has."""
+    wanted: list[dict[str, Any]] = [
+        {},
+        {"x-queue-type": "classic"},
+        {"x-queue-type": "classic", "x-queue-mode": "lazy"},
+        {"x-quorum-initial-group-size": 3},
+        {"x-quorum-initial-group-size": 5},
+    ]
+    names = [delay_queue("orders", 5.0, arguments).name for arguments in wanted]
+    names.append(delay_queue("orders", 5.0, {}, back="").name)
+    assert len(set(names)) == len(names)
+    assert names[0] == "orders.retry.6000.q2"
+    assert not set(names) & {name for name, _ in former_delay_queues("orders")}
+    assert all(len(delay_queue("o" * 230, 1e12, arguments).name) <= 255 for arguments in wanted)
+
+
+def test_the_exchange_by_which_messages_return_has_a_name_that_the_library_takes() -> None:
+    assert way_back("orders") == "orders.retry.back"
+    assert way_back("amq.gen-x") == "gen-x.retry.back"
+    long = [way_back("o" * 229 + last) for last in "ab"]
+    assert [len(name) <= 127 for name in long] == [True, True]
+    assert long[0] != long[1]
 
 
 def test_names_that_are_the_brokers_are_not_used() -> None:
-    assert delay_queue("amq.gen-x", 1.0, {}).name == "gen-x.retry.1000"
+    assert delay_queue("amq.gen-x", 1.0, {}, is_passing=True).name == "gen-x.retry.1000.c2"
 
 
 # --- headers ----------------------------------------------------------------------------------------------------------
@@ -112,7 +143,7 @@ def test_a_retry_is_the_message_as_it_came_but_for_what_would_lead_it_astray() -
         user_id="bob",
         delivery_mode=1,
     )
-    letter = retry(came, "q.retry.1000", 2, NOW)
+    letter = retry(came, "q.retry.1000", 2, NOW, retried=False)
     again = letter.properties
     assert (letter.queue, letter.body) == ("q.retry.1000", b"payload")
     assert again.headers == {
@@ -134,9 +165,45 @@ def test_a_retry_is_the_message_as_it_came_but_for_what_would_lead_it_astray() -
 
 
 def test_origin_and_first_failure_stay_from_one_attempt_to_the_next() -> None:
-    first = retry(delivery(), "q", 2, NOW)
-    second = retry(delivery(dict(first.properties.headers or {})), "q", 3, NOW + 60)
+    first = retry(delivery(), "q", 2, NOW, retried=False)
+    second = retry(delivery(dict(first.properties.headers or {})), "q", 3, NOW + 60, retried=True)
     assert second.properties.headers == {**(first.properties.headers or {}), "x-broadway-attempt": 3}
+
+
+#: What a publisher can write who knows our names.
+FORGED: Final = {
+    "x-broadway-attempt": 2**31 - 1,
+    "x-broadway-attempts": 9,
+    "x-broadway-exchange": "internal",
+    "x-broadway-first-failed-at": "1999-01-01T00:00:00Z",
+    "x-broadway-id": "000000000000",
+    "x-broadway-left-out": "trace",
+    "x-broadway-queue": "payroll",
+    "x-broadway-routing-key": "tenant.admin.delete",
+}
+
+
+def test_what_a_publisher_says_in_our_words_is_in_no_copy() -> None:
+    came = delivery({"mine": 1, **FORGED})
+    assert retry(came, "q.retry.1000", 2, NOW, retried=False).properties.headers == {
+        "mine": 1,
+        "x-broadway-attempt": 2,
+        "x-broadway-exchange": "events",
+        "x-broadway-first-failed-at": "2026-11-01T12:00:00Z",
+        "x-broadway-routing-key": "orders.new",
+    }
+    headers = dict(buried(came, retried=False).properties.headers or {})
+    assert headers.pop("x-broadway-id") != "000000000000"
+    assert not set(map(str, headers.values())) & set(map(str, FORGED.values()))
+    assert as_new(came, "q").properties.headers == {"mine": 1}
+
+
+def test_one_that_goes_on_waiting_elsewhere_is_as_it_was() -> None:
+    waiting = retry(delivery({"mine": 1}, message_id="m"), "q.retry.1000", 2, NOW, retried=False).properties
+    came = DeliveredMessage(Basic.GetOk(7), ContentHeader(properties=waiting), b"payload", cast("Channel", None))
+    letter = moved(came, "q.retry.1000.q2")
+    assert (letter.queue, letter.body, letter.properties.message_id) == ("q.retry.1000.q2", b"payload", "m")
+    assert letter.properties.headers == waiting.headers
 
 
 def test_a_dead_letter_says_why_and_shows_neither_payload_nor_reason() -> None:
@@ -195,7 +262,12 @@ def test_a_replayed_one_can_be_sent_whatever_its_headers_came_as() -> None:
 def test_attempts_are_counted_by_us_and_by_the_broker(
     headers: dict[str, Any], redelivered: bool, attempt: int | None
 ) -> None:
-    assert attempt_of(headers, redelivered=redelivered) == attempt
+    assert attempt_of(headers, redelivered=redelivered, retried=True) == attempt
+
+
+@pytest.mark.parametrize("headers", [{"x-broadway-attempt": 7}, {"x-delivery-count": 7}, {"x-acquired-count": 7}])
+def test_an_attempt_that_a_publisher_has_written_is_none(headers: dict[str, int]) -> None:
+    assert attempt_of(headers, redelivered=False, retried=False) == 1
 
 
 @pytest.mark.parametrize(
@@ -215,13 +287,13 @@ def test_attempts_are_counted_by_us_and_by_the_broker(
 def test_a_header_is_written_as_it_came(written: bytes) -> None:
     written = struct.pack(">I", len(written)) + written
     came = decode.field_table(written)[1]
-    for letter in (retry(delivery(dict(came)), "q", 2, NOW), buried(delivery(dict(came)))):
+    for letter in (retry(delivery(dict(came)), "q", 2, NOW, retried=False), buried(delivery(dict(came)))):
         assert written[4:] in letter.properties.marshal()
 
 
 def test_a_time_stamp_in_milliseconds_stays_one() -> None:
     stamp = struct.pack(">Q", 1_700_000_000_123)
-    again = retry(delivery(timestamp=decode.timestamp(stamp)[1]), "q", 2, NOW)
+    again = retry(delivery(timestamp=decode.timestamp(stamp)[1]), "q", 2, NOW, retried=False)
     assert again.properties.marshal().endswith(stamp)
 
 
@@ -229,7 +301,7 @@ def test_a_header_that_cannot_be_written_is_left_out_and_named() -> None:
     deep: dict[str, Any] = {}
     for _ in range(3000):
         deep = {"in": deep}
-    headers = retry(delivery({"a": 1, "deep": deep}), "q", 2, NOW).properties.headers or {}
+    headers = retry(delivery({"a": 1, "deep": deep}), "q", 2, NOW, retried=False).properties.headers or {}
     assert (headers["a"], headers["x-broadway-left-out"]) == (1, "deep")
     assert "deep" not in headers
 
@@ -244,14 +316,14 @@ def test_a_header_that_just_can_be_written_is_written_from_further_down_the_stac
     deep: dict[str, Any] = {}
     for _ in range(500):
         deep = {"in": deep}
-        deeper(20, retry(delivery({"deep": deep}), "q", 2, NOW))
+        deeper(20, retry(delivery({"deep": deep}), "q", 2, NOW, retried=False))
 
 
 def test_an_attempt_that_no_header_can_hold_is_put_away_all_the_same() -> None:
     came = delivery({"x-broadway-attempt": 2**63 - 1, "x-delivery-count": 2**63 - 1})
-    attempt = attempt_of(came.header.properties.headers or {}, redelivered=True)
+    attempt = attempt_of(came.header.properties.headers or {}, redelivered=True, retried=True)
     assert attempt == 2 * (2**31 - 1)
-    retry(came, "q", attempt + 1, NOW).properties.marshal()
+    retry(came, "q", attempt + 1, NOW, retried=True).properties.marshal()
 
 
 # --- what does not fit ------------------------------------------------------------------------------------------------
@@ -266,7 +338,7 @@ def size_of(letter: Letter) -> int:
 
 def test_the_largest_headers_of_others_are_left_out_until_the_frame_is_not_too_large() -> None:
     came = {"trace": "x" * 70_000, "baggage": "y" * 60_000, "tenant": "z", "x-broadway-attempt": 3}
-    for letter in (retry(delivery(dict(came)), "q", 4, NOW), buried(delivery(dict(came)))):
+    for letter in (retry(delivery(dict(came)), "q", 4, NOW, retried=True), buried(delivery(dict(came)))):
         before = dict(letter.properties.headers or {})
         there = fitted(letter, ROOM)
         # The broker adds some, too.
@@ -280,7 +352,7 @@ def test_the_largest_headers_of_others_are_left_out_until_the_frame_is_not_too_l
 
 def test_ours_are_the_last_to_go_unless_they_are_somebody_elses() -> None:
     came = {"x-broadway-exchange": "x" * 3000, "mine": "y" * 100}
-    letter = fitted(retry(delivery(came, message_id="m"), "q", 2, NOW), 4096 - 8)
+    letter = fitted(retry(delivery(came, message_id="m"), "q", 2, NOW, retried=True), 4096 - 8)
     assert size_of(letter) < 4096 - 8 - 1000
     assert letter.properties.headers == {
         "mine": "y" * 100,
@@ -293,7 +365,7 @@ def test_ours_are_the_last_to_go_unless_they_are_somebody_elses() -> None:
 
 def test_one_that_does_not_fit_without_any_headers_says_so() -> None:
     full = dict.fromkeys(("correlation_id", "reply_to", "message_id", "app_id", "content_type"), "x" * 255)
-    letter = retry(delivery({}, **full), "q", 2, NOW)
+    letter = retry(delivery({}, **full), "q", 2, NOW, retried=False)
     with pytest.raises(ProducerError) as refused:
         fitted(letter, 1024)
     assert str(refused.value) == "a message for queue 'q' has properties that do not fit into 1024 bytes"
@@ -321,5 +393,5 @@ def test_what_fits_has_all_and_what_does_not_is_made_to_fit(came: dict[str, Any]
 
 
 def test_a_frame_without_a_limit_takes_anything() -> None:
-    letter = retry(delivery({"trace": "x" * 500_000}), "q", 2, NOW)
+    letter = retry(delivery({"trace": "x" * 500_000}), "q", 2, NOW, retried=False)
     assert fitted(letter, -8) is letter

@@ -133,15 +133,19 @@ class Stream(Producer):
 
     async def handle_demand(self, demand: int) -> Sequence[Message[bytes]] | None:
         taken, self._came = self._came[:demand], self._came[demand:]
-        return messages_of(taken, self._settler, self.options, {"ours": "work"}) if taken else None
+        return (
+            messages_of(taken, self._settler, self.options, {"ours": "work"}, {"work": "work.retry.back"})
+            if taken
+            else None
+        )
 
     def check_failure(self, plan: Any) -> None:
         """Every plan will do."""
 
 
-def three(broken: bytes = LATIN) -> bytes:
+def three(broken: bytes = LATIN, *, exchange: str = "events") -> bytes:
     """Three deliveries; the properties of the second one are *broken*."""
-    second = delivery(2, exchange="events", routing_key="new")
+    second = delivery(2, exchange=exchange, routing_key="new")
     return b"".join([*delivery(1, message_id="one"), second[0], broken, second[2], *delivery(3, message_id="three")])
 
 
@@ -309,7 +313,7 @@ async def test_what_decodes_of_it_is_kept_when_it_is_tried_again() -> None:
             if message.acknowledgement.data.tag == 2:
                 raise LookupError
 
-    source = Stream(three())
+    source = Stream(three(exchange="work.retry.back"))
     assert await finish(Failing(producer=source)) == {"acked": 2, "retried": 1}
     (letter,) = source.post.letters
     assert (letter.properties.message_id, letter.properties.app_id) == (None, "shop")
@@ -325,5 +329,5 @@ async def test_its_attempts_are_counted_and_end() -> None:
             if message.acknowledgement.data.tag == 2:
                 raise LookupError
 
-    source = Stream(three())
+    source = Stream(three(exchange="work.retry.back"))
     assert await finish(Failing(producer=source)) == {"acked": 2, "dead_lettered": 1}

@@ -343,7 +343,6 @@ class RabbitMQ:
 
     async def crash_queue(self, queue: str = "work") -> None:
         """End the process of *queue*, as a defect of the broker would: its consumers are cancelled, it comes back."""
-        name = f"rabbit_misc:r({binary(self.vhost)}, queue, {binary(queue)})"
         await self._ask(f"{{ok, Q}} = rabbit_amqqueue:lookup({self._name_of(queue)}), exit(amqqueue:get_pid(Q), kill)")
 
     def _pids(self) -> str:

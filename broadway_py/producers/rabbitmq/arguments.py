@@ -38,6 +38,10 @@ _CARRIED: Final = (
 )
 #: Arguments that make a queue one for retries. Over ours they would have messages leave for nowhere, or be deleted.
 _OURS: Final = ("x-message-ttl", "x-expires", "x-dead-letter-exchange", "x-dead-letter-routing-key")
+#: What keeps a quorum queue for retries from losing messages; set for each.
+_SAFE: Final = {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
+#: Arguments that a broker does not take for a quorum queue.
+_CLASSIC_ONLY: Final = ("x-max-priority", "x-queue-master-locator", "x-queue-mode", "x-queue-version")
 
 
 def queue_name(value: str) -> str:
@@ -126,15 +130,37 @@ def _of_consumers(value: Mapping[str, Any]) -> Mapping[str, Any]:
     return value
 
 
+def _refuse_unsafe(of_quorum_queues: Mapping[str, Any]) -> None:
+    for name, safe in _SAFE.items():
+        if (got := of_quorum_queues.get(name, safe)) != safe:
+            raise ValueError(
+                f"{name} is {safe} for quorum queues in which retries wait: with {got!r} the broker loses messages "
+                "when it restarts; leave it out"
+            )
+    for name in _CLASSIC_ONLY:
+        if name in of_quorum_queues:
+            raise ValueError(
+                f"{name} is for classic queues, but retries wait in quorum queues, which lose none when the broker "
+                "restarts: leave it out, or say x-queue-type: classic"
+            )
+
+
 def _for_retries(value: Mapping[str, Any]) -> Mapping[str, Any]:
     for name in _OURS:
         if name in value:
             raise ValueError(
                 f"{name} is set for each delay, to send waiting messages back to their queue in time; leave it out"
             )
-    kind = value.get("x-queue-type", "classic")
+    kind = value.get("x-queue-type", "quorum")
     if kind not in ("classic", "quorum"):
         raise ValueError(f"retries wait in queues of x-queue-type classic or quorum, not {kind!r}")
+    if kind == "quorum":
+        _refuse_unsafe(value)
+        return value
+    if "x-dead-letter-strategy" in value:
+        raise ValueError(
+            "x-dead-letter-strategy is for quorum queues: leave it out, or leave out x-queue-type: classic"
+        )
     for name in ("x-max-length", "x-max-length-bytes"):
         if name in value and value.get("x-overflow") != "reject-publish":
             raise ValueError(

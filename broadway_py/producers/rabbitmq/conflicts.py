@@ -12,7 +12,13 @@ from broadway_py.producers.rabbitmq.arguments import queue_name
 from broadway_py.producers.rabbitmq.forwarder import BY_THE_BROKER
 from broadway_py.producers.rabbitmq.options import RabbitMQOptions
 
-__all__ = ["loses_late_retries", "refuse_copies_that_shut_each_other_out", "refuse_losing", "rejects_unasked"]
+__all__ = [
+    "loses_late_retries",
+    "refuse_copies_that_shut_each_other_out",
+    "refuse_losing",
+    "rejects_unasked",
+    "waits_in_classic_queues",
+]
 
 #: What can become of a failed message that the broker has forgotten already.
 _WITHOUT_THE_BROKER: Final = frozenset({"drop", "stop"})
@@ -55,8 +61,13 @@ def loses_late_retries(options: RabbitMQOptions) -> bool:
     refuses = str(wanted.get("x-overflow", "")).startswith("reject-publish")
     is_limited = "x-max-length" in wanted or "x-max-length-bytes" in wanted
     # A classic queue lets go of a message without asking whether it arrived.
-    asks = options.retry_arguments.get("x-dead-letter-strategy") == "at-least-once"
+    asks = not waits_in_classic_queues(options) and not any(map(options.is_passing, options.queues))
     return refuses and is_limited and not asks and not options.consume_options.no_ack
+
+
+def waits_in_classic_queues(options: RabbitMQOptions) -> bool:
+    """Whether retries wait in classic queues because the settings say so."""
+    return options.retry_arguments.get("x-queue-type") == "classic"
 
 
 def refuse_losing(options: RabbitMQOptions, plan: FailurePlan, pipeline: str | None = None) -> None:

@@ -14,6 +14,7 @@ from broadway_py.message import NOOP, Acknowledgement, Message
 from broadway_py.producers.rabbitmq.cutter import Delivery
 from broadway_py.producers.rabbitmq.limits import count_in, times_returned
 from broadway_py.producers.rabbitmq.options import RabbitMQOptions, Verdict
+from broadway_py.producers.rabbitmq.returns import BY_DEFAULT, came_back
 
 __all__ = [
     "ATTEMPT_HEADER",
@@ -26,6 +27,7 @@ __all__ = [
     "said_by",
     "tag_of",
     "to_message",
+    "was_retried",
 ]
 
 
@@ -44,6 +46,8 @@ class Receipt(NamedTuple):
     on_failure: Verdict
     #: The queue it came from.
     queue: str = ""
+    #: The exchange by which retries return to it; see ``returns.came_back``.
+    back: str = BY_DEFAULT
     #: The delivery itself, for whoever has to put the message somewhere else as it came; see ``lazy.delivery_of``.
     delivery: DeliveredMessage | Delivery | None = None
     #: Who said what a failure comes to: nobody, the settings of the producer, or ``configure_ack`` of this message.
@@ -96,9 +100,16 @@ def tag_of(delivery: DeliveredMessage) -> int:
 
 
 def to_message(
-    delivery: DeliveredMessage, settler: Acknowledger, options: RabbitMQOptions, queue: str | None = None
+    delivery: DeliveredMessage,
+    settler: Acknowledger,
+    options: RabbitMQOptions,
+    queue: str | None = None,
+    back: str = BY_DEFAULT,
 ) -> Message[bytes]:
-    """The message that goes into the pipeline, to be settled by *settler*; *queue* is where it came from."""
+    """The message that goes into the pipeline, to be settled by *settler*.
+
+    *queue* is where it came from, and *back* the exchange by which retries return there.
+    """
     deliver = cast("Basic.Deliver", delivery.delivery)
     properties = delivery.header.properties
     queue = options.queues[0] if queue is None else queue
@@ -107,12 +118,29 @@ def to_message(
         acknowledgement = NOOP
     else:
         receipt = Receipt(
-            tag_of(delivery), redelivered, options.on_success, options.on_failure, queue, delivery, said_by(options)
+            tag_of(delivery),
+            redelivered,
+            options.on_success,
+            options.on_failure,
+            queue,
+            back,
+            delivery,
+            said_by(options),
         )
         acknowledgement = Acknowledgement(settler, None, receipt)
-    message = Message(delivery.body, metadata_of(deliver, properties, options.metadata, queue), acknowledgement)
-    message.attempt = attempt_of(properties.headers or {}, redelivered=redelivered)
+    retried = was_retried(deliver, properties, queue, back)
+    metadata = metadata_of(deliver, properties, options.metadata, queue, retried=retried)
+    message = Message(delivery.body, metadata, acknowledgement)
+    message.attempt = attempt_of(properties.headers or {}, redelivered=redelivered, retried=retried)
     return message
+
+
+def was_retried(deliver: Basic.Deliver, properties: Basic.Properties, queue: str, back: str) -> bool:
+    """Whether we have put it back, and it came the way that only those come: then its headers of ours are ours."""
+    headers = properties.headers or {}
+    return ATTEMPT_HEADER in headers and came_back(
+        deliver.exchange or "", deliver.routing_key or "", headers, queue, back
+    )
 
 
 def said_by(options: RabbitMQOptions) -> Literal["source"] | None:
@@ -121,9 +149,12 @@ def said_by(options: RabbitMQOptions) -> Literal["source"] | None:
 
 
 def metadata_of(
-    deliver: Basic.Deliver, properties: Basic.Properties, wanted: Sequence[str], queue: str
+    deliver: Basic.Deliver, properties: Basic.Properties, wanted: Sequence[str], queue: str, *, retried: bool
 ) -> dict[str, Any]:
-    """What the handler finds in ``message.metadata``: the *wanted* ones, as far as they were set."""
+    """What the handler finds in ``message.metadata``: the *wanted* ones, as far as they were set.
+
+    Of one that :func:`was_retried`, exchange and routing key are those of its first delivery.
+    """
     headers = properties.headers or {}
     metadata: dict[str, Any] = {"redelivered": bool(deliver.redelivered)}
     for name in ("message_id", *wanted):
@@ -132,7 +163,7 @@ def metadata_of(
         if value is not None and (value != "" or name == "exchange"):
             # What a handler does to its headers is not to reach the copy that is put away.
             metadata[name] = _copy(value) if name == "headers" else value
-    if ATTEMPT_HEADER in headers:
+    if retried:
         _restore_origin(metadata, headers)
     return metadata
 
@@ -156,13 +187,13 @@ def _restore_origin(metadata: dict[str, Any], headers: Mapping[str, object]) -> 
             metadata[name] = origin
 
 
-def attempt_of(headers: Mapping[str, object], *, redelivered: bool) -> int | None:
+def attempt_of(headers: Mapping[str, object], *, redelivered: bool, retried: bool) -> int | None:
     """Which attempt a delivery with *headers* is, or None where nobody has counted.
 
-    Our own header counts the times it was put back by us, the broker those that this copy came back: quorum queues do,
-    others only say that there was one.
+    Our own header counts the times it was put back by us, if it was *retried* (see :func:`was_retried`); the broker
+    those that this copy came back: quorum queues do, others only say that there was one.
     """
-    first = count_in(headers.get(ATTEMPT_HEADER)) or None
+    first = (count_in(headers.get(ATTEMPT_HEADER)) or None) if retried else None
     returned = times_returned(headers, redelivered=redelivered)
     if returned is not None:
         return (first or 1) + returned

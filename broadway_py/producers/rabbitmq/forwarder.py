@@ -6,21 +6,29 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
+
+from aiormq.abc import DeliveredMessage
+from aiormq.exceptions import ChannelAccessRefused, ChannelClosed, ChannelPreconditionFailed
+from pamqp.commands import Basic
 
 from broadway_py._core.backoff import Backoff
 from broadway_py.clock import Clock
 from broadway_py.errors import ProducerError
+from broadway_py.log import logger
 from broadway_py.message import Message
 from broadway_py.producer import FailurePlan
-from broadway_py.producers.rabbitmq.delays import delay_queue
-from broadway_py.producers.rabbitmq.delivery import Receipt
+from broadway_py.producers.rabbitmq.delays import DelayQueue, delay_queue, way_back
+from broadway_py.producers.rabbitmq.delivery import Receipt, was_retried
 from broadway_py.producers.rabbitmq.lazy import delivery_of
-from broadway_py.producers.rabbitmq.letters import Letter, Origin, bury, retry
+from broadway_py.producers.rabbitmq.letters import Letter, Origin, bury, moved, retry
 from broadway_py.producers.rabbitmq.options import RabbitMQOptions
 from broadway_py.producers.rabbitmq.publisher import Away, NoQueue, Publisher
+from broadway_py.producers.rabbitmq.returns import BY_DEFAULT
 
 __all__ = ["BY_THE_BROKER", "Forwarder", "Troubled", "dead_letters_of"]
+
+log = logger("broadway_py.producers.rabbitmq")
 
 #: The place of dead letters that stands for: the queue's own dead-letter exchange, for which the user vouches.
 BY_THE_BROKER: Final = "broker"
@@ -39,6 +47,8 @@ class Troubled:
     """Queues of ours that the broker refused: looked at again at the next connect, before anything is consumed."""
 
     queues: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    #: Queues to which retries return by the default exchange, as we may not have one of our own.
+    by_default: set[str] = field(default_factory=set)
 
 
 class _Put(NamedTuple):
@@ -125,6 +135,52 @@ class Forwarder:
             # Another copy may have looked at it meanwhile.
             self._troubled.queues.pop(queue, None)
 
+    async def make_ways_back(
+        self, queues: Sequence[str], make: Callable[[str, str], Awaitable[bool]]
+    ) -> dict[str, bool]:
+        """See, before anything is consumed from *queues*, that retries can return there by a way that is ours alone.
+
+        *make* makes the way to a queue by an exchange, and says whether it was not there before; so does this, for each
+        queue that has one.
+
+        Raises:
+            AMQPError: the broker is away, or a queue is.
+        """
+        made: dict[str, bool] = {}
+        if self._plan is None or "retry" not in self._plan.actions or self._options.consume_options.no_ack:
+            return made
+        for queue in queues:
+            exchange = way_back(queue)
+            try:
+                made[queue] = await make(queue, exchange)
+            except (ChannelAccessRefused, ChannelPreconditionFailed) as refused:
+                if queue not in self._troubled.by_default:
+                    log.warning(
+                        "retries return by the default exchange, where publishers can pretend to be one, for the "
+                        "exchange of our own is refused: give the user the permissions to configure, write and read "
+                        "it, and to write to the queue",
+                        exchange=exchange,
+                        queue=queue,
+                        reason=_said(refused),
+                    )
+                self._troubled.by_default.add(queue)
+            else:
+                self._troubled.by_default.discard(queue)
+        return made
+
+    def way_back(self, queue: str) -> str:
+        """The exchange by which retries return to *queue*; see ``returns.came_back``."""
+        return BY_DEFAULT if queue in self._troubled.by_default else way_back(queue)
+
+    def _delay_queue(self, queue: str, delay_s: float) -> DelayQueue:
+        return delay_queue(
+            queue,
+            delay_s,
+            self._options.retry_arguments,
+            back=self.way_back(queue),
+            is_passing=self._options.is_passing(queue),
+        )
+
     async def retry(self, failed: Sequence[tuple[Message[Any], float]]) -> list[ProducerError | None]:
         """Have each delivered again to its queue after so many seconds; for each, why that is not sure, or None."""
         puts: list[_Put] = []
@@ -132,12 +188,20 @@ class Forwarder:
         for message, delay_s in failed:
             receipt: Receipt = message.acknowledgement.data
             delivery, attempt = delivery_of(receipt), (1 if message.attempt is None else message.attempt) + 1
-            if delay_s <= 0.0:
-                puts.append(_Put(retry(delivery, receipt.queue, attempt, now_s), None))
-            else:
-                waiting = delay_queue(receipt.queue, delay_s, self._options.retry_arguments)
-                letter = retry(delivery, waiting.name, attempt, now_s)
-                puts.append(_Put(letter, waiting.arguments, waiting.safe_s))
+            # Also without a delay: what comes another way is a publisher's.
+            waiting = self._delay_queue(receipt.queue, delay_s)
+            letter = retry(delivery, waiting.name, attempt, now_s, retried=_was_retried(delivery, receipt))
+            puts.append(_Put(letter, waiting.arguments, waiting.safe_s))
+        return await self._put(puts)
+
+    async def go_on_waiting(
+        self, queue: str, waiting: Sequence[tuple[DeliveredMessage, float]]
+    ) -> list[ProducerError | None]:
+        """Have each, a retry of *queue* that waited elsewhere, wait so many seconds more; for each as :meth:`retry`."""
+        puts: list[_Put] = []
+        for delivery, delay_s in waiting:
+            place = self._delay_queue(queue, delay_s)
+            puts.append(_Put(moved(delivery, place.name), place.arguments, place.safe_s))
         return await self._put(puts)
 
     async def keep(self, messages: Sequence[Message[Any]]) -> list[ProducerError | None]:
@@ -147,8 +211,12 @@ class Forwarder:
         puts: list[_Put] = []
         for message in [messages[index] for index in refused]:
             receipt: Receipt = message.acknowledgement.data
-            attempt = 1 if message.attempt is None else message.attempt
-            puts.append(_Put(retry(delivery_of(receipt), receipt.queue, attempt, self._clock.wall()), None))
+            delivery, attempt = delivery_of(receipt), 1 if message.attempt is None else message.attempt
+            # The way of a retry without a delay: what comes another way is a publisher's, and its attempts do not count.
+            place = self._delay_queue(receipt.queue, 0.0)
+            retried = _was_retried(delivery, receipt)
+            letter = retry(delivery, place.name, attempt, self._clock.wall(), retried=retried)
+            puts.append(_Put(letter, place.arguments, place.safe_s))
         for index, reason in zip(refused, await self._put(puts) if puts else (), strict=True):
             # That of the dead letters is what somebody has to mend.
             reasons[index] = reason and reasons[index]
@@ -165,10 +233,12 @@ class Forwarder:
         puts: list[_Put] = []
         for message in failed:
             receipt: Receipt = message.acknowledgement.data
+            delivery = delivery_of(receipt)
             letter = bury(
-                delivery_of(receipt),
+                delivery,
                 self.dead_letters_of(receipt.queue),
                 queue=receipt.queue,
+                retried=_was_retried(delivery, receipt),
                 attempts=message.attempt,
                 status=message.status,
                 origin=self._origin,
@@ -223,3 +293,12 @@ class Forwarder:
         if put.safe_s is None or self._clock.monotonic() - declared[put.letter.queue] <= put.safe_s:
             return None
         return ProducerError(f"putting a message into queue {put.letter.queue!r} took so long that it may be gone")
+
+
+def _was_retried(delivery: DeliveredMessage, receipt: Receipt) -> bool:
+    deliver = cast("Basic.Deliver", delivery.delivery)
+    return was_retried(deliver, delivery.header.properties, receipt.queue, receipt.back)
+
+
+def _said(refused: ChannelClosed) -> str:
+    return next((part for part in reversed(refused.args) if isinstance(part, str)), "no reason given")

@@ -14,7 +14,7 @@ from broadway_py.errors import MalformedMessage
 from broadway_py.message import NOOP, OPEN, Acknowledgement, Message
 from broadway_py.producer import Deliveries
 from broadway_py.producers.rabbitmq.cutter import Delivery
-from broadway_py.producers.rabbitmq.delivery import Receipt, attempt_of, metadata_of, said_by
+from broadway_py.producers.rabbitmq.delivery import Receipt, attempt_of, metadata_of, said_by, was_retried
 from broadway_py.producers.rabbitmq.envelope import decode, message_id_in, what_decodes
 from broadway_py.producers.rabbitmq.limits import COUNTER, times_returned
 from broadway_py.producers.rabbitmq.options import RabbitMQOptions
@@ -26,6 +26,8 @@ class _Origin(NamedTuple):
     """What the messages of one consumer share."""
 
     queue: str
+    #: The exchange by which retries return to it.
+    back: str
     wanted: Sequence[str]
 
 
@@ -70,15 +72,18 @@ class LazyMessage(Message[bytes]):
 
     def _read_metadata(self) -> dict[str, Any]:
         deliver, properties = self._decoded
-        return metadata_of(deliver, properties, self._origin.wanted, self._origin.queue)
+        queue, back, wanted = self._origin
+        retried = was_retried(deliver, properties, queue, back)
+        return metadata_of(deliver, properties, wanted, queue, retried=retried)
 
     def _read_attempt(self) -> int | None:
         # One that does not decode fails when somebody wants its properties, but is counted all the same.
         try:
-            properties = self._decoded[1]
+            deliver, properties = self._decoded
         except MalformedMessage:
-            properties = _what_decodes(self._delivery)[1]
-        return attempt_of(properties.headers or {}, redelivered=bool(self._delivery[1]))
+            deliver, properties = _what_decodes(self._delivery)
+        retried = was_retried(deliver, properties, self._origin.queue, self._origin.back)
+        return attempt_of(properties.headers or {}, redelivered=bool(self._delivery[1]), retried=retried)
 
     def _named(self) -> object:
         # Without decoding the other properties, while nobody has looked at them.
@@ -108,26 +113,34 @@ _READERS: Final[Mapping[str, Callable[[LazyMessage], object]]] = {
 
 
 def messages_of(
-    taken: Sequence[Delivery], settler: Acknowledger, options: RabbitMQOptions, queues: Mapping[str, str]
+    taken: Sequence[Delivery],
+    settler: Acknowledger,
+    options: RabbitMQOptions,
+    queues: Mapping[str, str],
+    ways_back: Mapping[str, str],
 ) -> Deliveries:
-    """The messages that go into the pipeline, to be settled by *settler*; *queues* knows the queue of each consumer."""
+    """The messages that go into the pipeline, to be settled by *settler*.
+
+    *queues* knows the queue of each consumer, and *ways_back* the exchange by which retries return to each queue.
+    """
     made = Deliveries()
     on_success, on_failure, said, wanted = options.on_success, options.on_failure, said_by(options), options.metadata
     settled = not options.consume_options.no_ack
     # The constructors of named tuples take twice as long.
     new, none_of_ours = tuple.__new__, NOOP
     consumer_tag: str | None = None
-    origin = _Origin("", ())
-    queue = ""
+    origin = _Origin("", "", ())
+    queue = back = ""
     for delivery in taken:
         tag, redelivered, _, _, its_consumer = delivery
         if its_consumer is not consumer_tag:
             consumer_tag, queue = its_consumer, queues[its_consumer]
-            origin = _Origin(queue, wanted)
+            back = ways_back[queue]
+            origin = _Origin(queue, back, wanted)
         if redelivered:
             made.redelivered += 1
         if settled:
-            receipt = new(Receipt, (tag, redelivered == 1, on_success, on_failure, queue, delivery, said))
+            receipt = new(Receipt, (tag, redelivered == 1, on_success, on_failure, queue, back, delivery, said))
             made.append(LazyMessage(delivery, origin, new(Acknowledgement, (settler, None, receipt))))
         else:
             made.append(LazyMessage(delivery, origin, none_of_ours))

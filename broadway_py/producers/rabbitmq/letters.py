@@ -17,10 +17,21 @@ from broadway_py.message import Failed
 from broadway_py.producers.rabbitmq.delivery import ATTEMPT_HEADER, EXCHANGE_HEADER, ROUTING_KEY_HEADER
 from broadway_py.producers.rabbitmq.properties import FaithfulProperties, table
 
-__all__ = ["HEADER_PREFIX", "Letter", "Origin", "as_new", "bury", "fitted", "renewed", "retry"]
+__all__ = [
+    "FIRST_FAILED_HEADER",
+    "HEADER_PREFIX",
+    "Letter",
+    "Origin",
+    "as_new",
+    "bury",
+    "fitted",
+    "moved",
+    "renewed",
+    "retry",
+]
 
 HEADER_PREFIX: Final = "x-broadway-"
-_FIRST_FAILED: Final = "x-broadway-first-failed-at"
+FIRST_FAILED_HEADER: Final = "x-broadway-first-failed-at"
 #: The names of headers of others that the copy does not have, because they cannot be written, or do not fit.
 _LEFT_OUT: Final = "x-broadway-left-out"
 #: Longer values of our headers are cut.
@@ -64,9 +75,12 @@ class Origin(NamedTuple):
     worker: str
 
 
-def retry(delivery: DeliveredMessage, to: str, attempt: int, now_s: float) -> Letter:
-    """*delivery* again, as its attempt number *attempt*, for the queue *to*."""
-    headers = _headers(delivery, _BROKERS_COUNTERS | _DEATHS | _COPIES)
+def retry(delivery: DeliveredMessage, to: str, attempt: int, now_s: float, *, retried: bool) -> Letter:
+    """*delivery* again, as its attempt number *attempt*, for the queue *to*.
+
+    It says where it first came from, and when it first failed: what it says of that itself counts if it was *retried*.
+    """
+    headers = _headers(delivery, _BROKERS_COUNTERS | _DEATHS | _COPIES, keeps_ours=retried)
     _note_origin(headers, delivery, now_s)
     headers[ATTEMPT_HEADER] = attempt
     return Letter(to, delivery.body, _properties(delivery, headers))
@@ -77,6 +91,7 @@ def bury(
     to: str,
     *,
     queue: str,
+    retried: bool,
     attempts: int | None,
     status: Failed | None,
     origin: Origin,
@@ -85,9 +100,10 @@ def bury(
 ) -> Letter:
     """*delivery*, which failed for good in *queue*, for the queue of dead letters *to*. Says why, and shows no data.
 
-    What *status* does not say of the cause, *cause* does.
+    What *status* does not say of the cause, *cause* does. What it says itself of its first delivery and failure counts
+    if it was *retried*.
     """
-    headers = _headers(delivery, _BROKERS_COUNTERS | _COPIES | {ATTEMPT_HEADER})
+    headers = _headers(delivery, _BROKERS_COUNTERS | _COPIES | {ATTEMPT_HEADER}, keeps_ours=retried)
     _note_origin(headers, delivery, now_s)
     headers["x-broadway-id"] = uuid.uuid4().hex[:12]
     headers["x-broadway-queue"] = queue
@@ -102,18 +118,24 @@ def bury(
     return Letter(to, delivery.body, _properties(delivery, headers))
 
 
+def moved(delivery: DeliveredMessage, to: str) -> Letter:
+    """*delivery*, which waits for its next attempt, for the queue *to*, in which it goes on waiting."""
+    headers = _headers(delivery, _BROKERS_COUNTERS | _DEATHS | _COPIES, keeps_ours=True)
+    return Letter(to, delivery.body, _properties(delivery, headers))
+
+
 def as_new(delivery: DeliveredMessage, to: str) -> Letter:
     """*delivery*, a dead letter, for the queue *to*: as it was before it failed for the first time."""
-    headers = _headers(delivery, _BROKERS_COUNTERS | _DEATHS | _COPIES)
-    ours = [name for name in headers if name.startswith(HEADER_PREFIX)]
-    for name in ours:
-        del headers[name]
+    headers = _headers(delivery, _BROKERS_COUNTERS | _DEATHS | _COPIES, keeps_ours=False)
+    headers.pop(_LEFT_OUT, None)
     return Letter(to, delivery.body, _properties(delivery, headers))
 
 
 def renewed(delivery: DeliveredMessage, to: str) -> Letter:
     """*delivery*, a dead letter, once more for its queue *to*, which then counts its deliveries anew."""
-    return Letter(to, delivery.body, _properties(delivery, _headers(delivery, _BROKERS_COUNTERS | _COPIES)))
+    return Letter(
+        to, delivery.body, _properties(delivery, _headers(delivery, _BROKERS_COUNTERS | _COPIES, keeps_ours=True))
+    )
 
 
 def fitted(letter: Letter, room: int) -> Letter:
@@ -173,9 +195,13 @@ def _is_ours(name: str, size: int) -> bool:
     return name.startswith(HEADER_PREFIX) and size <= _LARGEST_OF_OURS
 
 
-def _headers(delivery: DeliveredMessage, without: frozenset[str] | set[str]) -> dict[str, Any]:
-    """Those of *delivery* that a copy is to have; what cannot be written is left out."""
-    headers = delivery.header.properties.headers or {}
+def _headers(delivery: DeliveredMessage, without: frozenset[str] | set[str], *, keeps_ours: bool) -> dict[str, Any]:
+    """Those of *delivery* that a copy is to have; what cannot be written is left out.
+
+    Not *keeps_ours*: those with our names are a publisher's, or of an earlier life.
+    """
+    came = delivery.header.properties.headers or {}
+    headers = {name: value for name, value in came.items() if keeps_ours or not name.startswith(HEADER_PREFIX)}
     kept = {name: value for name, value in headers.items() if name not in without and _encodes(name, value)}
     _note_left_out(kept, [name for name in headers if name not in without and name not in kept])
     return kept
@@ -204,7 +230,7 @@ def _note_origin(headers: dict[str, Any], delivery: DeliveredMessage, now_s: flo
     """Where it first came from, and when it failed first: kept from one attempt to the next."""
     headers.setdefault(EXCHANGE_HEADER, _cut(delivery.exchange or ""))
     headers.setdefault(ROUTING_KEY_HEADER, delivery.routing_key or "")
-    headers.setdefault(_FIRST_FAILED, _time(now_s))
+    headers.setdefault(FIRST_FAILED_HEADER, _time(now_s))
 
 
 def _properties(delivery: DeliveredMessage, headers: dict[str, Any]) -> Basic.Properties:

@@ -259,7 +259,8 @@ class RabbitMQOptions(Options):
     dead_letter_declare: Literal["passive", "active"] = "active"
     #: The broker's own settings for the queue of dead letters, such as ``x-queue-type: quorum``.
     dead_letter_arguments: Arguments = Field(default_factory=dict)
-    #: The broker's own settings for the queues in which messages wait for their next attempt, beside ours.
+    #: The broker's own settings for the queues in which messages wait for their next attempt, beside ours. They are
+    #: quorum queues, unless ``x-queue-type: classic`` is said, or the queue itself does not outlive the broker.
     retry_arguments: RetryArguments = Field(default_factory=dict)
     #: Seconds that the broker may take to confirm a retry or a dead letter; time in which it takes none (its memory is
     #: full) does not count.
@@ -366,6 +367,13 @@ class RabbitMQOptions(Options):
         wanted = self.consume_options
         is_single = self.declare == "active" and bool(self.declare_options.arguments.get("x-single-active-consumer"))
         return not wanted.exclusive and wanted.consumer_tag is None and not is_single
+
+    def is_passing(self, queue: str) -> bool:
+        """Whether *queue* does not outlive its connection or the broker, as far as we know."""
+        wanted = self.declare_options
+        is_declared_so = self.declare == "active" and (wanted.exclusive or wanted.auto_delete or not wanted.durable)
+        # The broker makes up such a name at each connect.
+        return is_declared_so or not queue or queue.startswith("amq.")
 
     @property
     def goes_with_its_consumer(self) -> bool:

@@ -15,6 +15,7 @@ from broadway_py.producers.rabbitmq.conflicts import (
     refuse_copies_that_shut_each_other_out,
     refuse_losing,
     rejects_unasked,
+    waits_in_classic_queues,
 )
 from broadway_py.producers.rabbitmq.forwarder import Forwarder, Troubled
 from broadway_py.producers.rabbitmq.options import RabbitMQOptions
@@ -115,8 +116,15 @@ class RabbitMQProducer(Producer):
             if retries and any(loses_late_retries(options) for options in self._of_copies):
                 log.warning(
                     "a retry that returns while the queue is full is lost, as the queue refuses what is beyond its "
-                    "limit: have retries wait in quorum queues with x-dead-letter-strategy: at-least-once "
-                    "(retry_arguments), or leave the limit away",
+                    "limit: have retries wait in quorum queues (a durable queue, and no x-queue-type in "
+                    "retry_arguments), or leave the limit away",
+                    queue=self.options.queue,
+                )
+            elif retries and any(waits_in_classic_queues(options) for options in self._of_copies):
+                log.warning(
+                    "retries wait in classic queues, as retry_arguments say, and a restart of the broker can lose "
+                    "those that are due meanwhile: leave x-queue-type out, and they wait in quorum queues, which lose "
+                    "none",
                     queue=self.options.queue,
                 )
         elif any(rejects_unasked(options) for options in self._of_copies):
@@ -169,6 +177,7 @@ class RabbitMQProducer(Producer):
                 clock=self.clock,
                 troubled=self._troubled,
             ),
+            clock=self.clock,
         )
         await self._session.open(self._connection_name())
 

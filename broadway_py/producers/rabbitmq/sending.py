@@ -61,7 +61,7 @@ async def _declare(options: RabbitMQOptions) -> None:
             async with asyncio.timeout(options.connect_timeout):
                 channel = await connection.channel(publisher_confirms=False)
                 underlay = cast("Channel", await channel.get_underlay_channel())
-                await Topology(underlay, options, connection.where).declare()
+                await Topology(connection, underlay, options).declare()
     except TimeoutError as error:
         raise ProducerError(str(troubles.of_open(error, options, connection.where))) from None
     finally:

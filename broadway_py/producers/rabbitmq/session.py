@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import inspect
 import uuid
 from collections import deque
@@ -14,6 +15,7 @@ from aiormq import Channel
 from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
 
+from broadway_py.clock import SYSTEM_CLOCK, Clock
 from broadway_py.errors import ProducerError, SettleError
 from broadway_py.log import logger
 from broadway_py.message import Message
@@ -21,6 +23,7 @@ from broadway_py.producers.rabbitmq import troubles
 from broadway_py.producers.rabbitmq.connection import Connection, connect
 from broadway_py.producers.rabbitmq.cutter import Ended, Sink
 from broadway_py.producers.rabbitmq.delivery import tag_of, to_message
+from broadway_py.producers.rabbitmq.former import take_over
 from broadway_py.producers.rabbitmq.forwarder import Forwarder
 from broadway_py.producers.rabbitmq.lazy import messages_of, times_back
 from broadway_py.producers.rabbitmq.ledger import TagLedger
@@ -29,7 +32,7 @@ from broadway_py.producers.rabbitmq.options import AUTO_BYTES, RabbitMQOptions
 from broadway_py.producers.rabbitmq.path import is_fast
 from broadway_py.producers.rabbitmq.settlements import DirectSettlements, QueuedSettlements, Settlements
 from broadway_py.producers.rabbitmq.settler import Settler
-from broadway_py.producers.rabbitmq.topology import Topology
+from broadway_py.producers.rabbitmq.topology import Topology, make_way_back
 
 __all__ = ["Session"]
 
@@ -71,6 +74,7 @@ class Session:
         lost: called once, when delivering ends and nobody asked for it.
         overrun: called with the average size of the buffered bodies while there are too many bytes of them.
         forwarder: puts failed messages away, for a while or for good.
+        clock: tells how long those of a former version have waited.
     """
 
     def __init__(
@@ -81,8 +85,10 @@ class Session:
         lost: Callable[[ProducerError], None],
         overrun: Callable[[float], None],
         forwarder: Forwarder,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._options = options
+        self._clock = clock
         # Wanted; last told to the channel; and what the consumers at work began with: changes may overtake each other.
         self._window = self._asked = self._consumed_with = _Window(prefetch)
         self._lost = lost
@@ -104,6 +110,10 @@ class Session:
         self._limits: dict[str, int] = {}
         # As the broker calls them: it names the nameless.
         self._queues = list(options.queues)
+        # Queue -> the exchange by which retries return there.
+        self._ways_back: dict[str, str] = {}
+        # Those to which none did before this connect.
+        self._newly_retried: list[str] = []
         # Consumer tag -> queue: of every consumer whose deliveries may still be in the buffer; and those at work.
         self._origins: dict[str, str] = {}
         self._consumers: set[str] = set()
@@ -143,6 +153,10 @@ class Session:
                     async with self._consuming:
                         # The first bodies may already ask for another prefetch.
                         await self._consume()
+                    for queue in self._newly_retried:
+                        self._aside(
+                            take_over(self._options, name, self._forwarder, queue, self._clock), "former delays"
+                        )
         except TimeoutError as error:
             raise troubles.of_open(error, self._options, self._where) from None
         if self.trouble is not None:
@@ -180,6 +194,17 @@ class Session:
         self._queues = await topology.declare()
         self._limits.update(topology.limits)
         await self._forwarder.prepare(self._queues, topology.declare_own, topology.look_at_own)
+        made = await self._forwarder.make_ways_back(
+            self._queues, functools.partial(make_way_back, self._another_channel)
+        )
+        self._ways_back = {queue: self._forwarder.way_back(queue) for queue in self._queues}
+        self._newly_retried = [
+            queue for queue, is_new in made.items() if is_new and not self._options.is_passing(queue)
+        ]
+
+    async def _another_channel(self) -> Channel:
+        channel = await cast("Connection", self._connection).channel(publisher_confirms=False)
+        return cast("Channel", await channel.get_underlay_channel())
 
     async def _consume(self) -> None:
         wanted = self._options.consume_options
@@ -358,8 +383,9 @@ class Session:
     ) -> list[Message[bytes]]:
         origins = self._origins
         if self._sink is not None:
-            return messages_of(taken, settler, options, origins)
-        return [to_message(delivery, settler, options, origins[consumer]) for _, _, delivery, _, consumer in taken]
+            return messages_of(taken, settler, options, origins, self._ways_back)
+        came = [(delivery, origins[consumer]) for _, _, delivery, _, consumer in taken]
+        return [to_message(delivery, settler, options, queue, self._ways_back[queue]) for delivery, queue in came]
 
     def _on_waiting(self, reason: ProducerError | None) -> None:
         """Failed messages cannot be put away, for *reason*, or can again."""

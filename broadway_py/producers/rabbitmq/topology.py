@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, cast
 
 from aiormq import Channel
-from aiormq.exceptions import ChannelClosed
+from aiormq.exceptions import ChannelClosed, ChannelNotFoundEntity
 
 from broadway_py.log import logger
 from broadway_py.producers.rabbitmq import troubles
@@ -14,7 +14,7 @@ from broadway_py.producers.rabbitmq.connection import Connection
 from broadway_py.producers.rabbitmq.limits import declare_lifted, default_limit, may_be_lifted
 from broadway_py.producers.rabbitmq.options import RabbitMQOptions
 
-__all__ = ["Topology"]
+__all__ = ["Topology", "make_way_back"]
 
 log = logger("broadway_py.producers.rabbitmq")
 
@@ -117,3 +117,27 @@ class Topology:
             await self._channel.queue_declare(queue, passive=True)
         except ChannelClosed as refused:
             raise troubles.of_own_queue(refused, queue, self._where) from refused
+
+
+async def make_way_back(channels: Callable[[], Awaitable[Channel]], queue: str, exchange: str) -> bool:
+    """See that messages return to *queue* by *exchange*, to which nobody can publish; True if that is new here.
+
+    Args:
+        channels: opens one; a refusal closes it, and nothing else is to suffer from that.
+        queue: exists, and may belong to the connection of the channels.
+        exchange: goes with the queue.
+
+    Raises:
+        ChannelClosed: the broker refused.
+    """
+    is_new = False
+    channel = await channels()
+    try:
+        await channel.exchange_declare(exchange, passive=True)
+    except ChannelNotFoundEntity:
+        is_new = True
+        channel = await channels()
+    await channel.exchange_declare(exchange, exchange_type="direct", durable=True, auto_delete=True, internal=True)
+    await channel.queue_bind(queue, exchange, queue)
+    await channel.close()
+    return is_new
