@@ -73,11 +73,12 @@ def _cannot_listen(settings: Http, failed: OSError) -> OptionsError:
         return OptionsError(("http", "port"), problem)
     if failed.errno in (errno.EACCES, errno.EPERM):
         return OptionsError(("http", "port"), f"{place} is not allowed for this user; choose a port above 1023")
-    if isinstance(failed, socket.gaierror) or failed.errno == errno.EADDRNOTAVAIL:
+    # Since 3.13 asyncio says in words of its own, without a number, that none of the addresses is ours.
+    if isinstance(failed, socket.gaierror) or failed.errno in (errno.EADDRNOTAVAIL, None):
         return OptionsError(
             ("http", "host"), f"{settings.host!r} is no address of this machine; use 127.0.0.1 or 0.0.0.0"
         )
-    return OptionsError(("http", "host"), f"cannot listen on {place}: {failed.strerror}")
+    return OptionsError(("http", "host"), f"cannot listen on {place}: {failed.strerror or failed}")
 
 
 def _in_url(host: str) -> str:
