@@ -1,9 +1,13 @@
 # Every target sets up what it needs: Python 3.11 or newer and make are all that must be there.
 # ARGS goes to the program behind the target: make run ARGS="--workers 2", make test ARGS="-k drain".
 
-VENV := .venv
+# The environment of the machine's own Python, or that of the one in PYTHON: each version has its own.
+PYTHON ?=
+VENV := $(if $(PYTHON),.cache/venv-$(shell sh tests/support/python_version.sh "$(PYTHON)"),.venv)
 BIN := $(VENV)/bin
+# `make run` needs less than the others: no tests, no tools, no clients of brokers.
 STAMP := $(VENV)/.complete
+RUNS := $(VENV)/.runs
 ARGS ?=
 FLAKE_RUNS ?= 20
 SOAK_MINUTES ?= 2
@@ -23,10 +27,10 @@ endif
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo '  Settings: ARGS="…" for the program behind run, test, sabotage, bench and bars; PYTHON=…; FLAKE_RUNS=20; SOAK_MINUTES=2;'
+	@echo '  Settings: ARGS="…" for the program behind run, test, sabotage, bench and bars; PYTHON=python3.13; FLAKE_RUNS=20; SOAK_MINUTES=2;'
 	@echo '  WORKERS=2 processes for test and flake; RABBITMQ=3.10, 4.0, 4.3, or 4 (the newest) for what needs a RabbitMQ'
 
-run: $(STAMP)  ## the shipments example on the embedded queue; page and metrics on http://127.0.0.1:8080
+run: $(RUNS)  ## the shipments example on the embedded queue; page and metrics on http://127.0.0.1:8080
 	@exec $(BIN)/broadway run config/quickstart.yaml $(ARGS)
 
 test: $(STAMP) broker localstack  ## the whole suite, against a real RabbitMQ and LocalStack's SQS
@@ -79,5 +83,9 @@ localstack: $(STAMP)
 	@sh tests/support/get_localstack.sh $(BIN)/python
 
 $(STAMP): pyproject.toml constraints.txt
-	@sh tests/support/make_venv.sh $(VENV) "$(PYTHON)"
+	@sh tests/support/make_venv.sh $(VENV) "$(PYTHON)" all,dev
+	@touch $(RUNS) $@
+
+$(RUNS): pyproject.toml constraints.txt
+	@sh tests/support/make_venv.sh $(VENV) "$(PYTHON)" daemon,speed
 	@touch $@

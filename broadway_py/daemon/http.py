@@ -81,7 +81,9 @@ async def serve(settings: Http, view: View) -> AsyncIterator[int]:
 
 def _cannot_listen(settings: Http, failed: OSError | ValueError) -> OptionsError:
     place = f"{_in_url(settings.host)}:{settings.port}"
-    if not isinstance(failed, OSError) or isinstance(failed, socket.gaierror) or failed.errno == errno.EADDRNOTAVAIL:
+    # Since 3.13 asyncio says in words of its own, without a number, that none of the addresses is ours.
+    unknown = (errno.EADDRNOTAVAIL, None)
+    if not isinstance(failed, OSError) or isinstance(failed, socket.gaierror) or failed.errno in unknown:
         return OptionsError(
             ("http", "host"), f"{settings.host!r} is no address of this machine; use 127.0.0.1 or 0.0.0.0"
         )
@@ -90,7 +92,7 @@ def _cannot_listen(settings: Http, failed: OSError | ValueError) -> OptionsError
         return OptionsError(("http", "port"), problem)
     if failed.errno in (errno.EACCES, errno.EPERM):
         return OptionsError(("http", "port"), f"{place} is not allowed for this user; choose a port above 1023")
-    return OptionsError(("http", "host"), f"cannot listen on {place}: {failed.strerror}")
+    return OptionsError(("http", "host"), f"cannot listen on {place}: {failed.strerror or failed}")
 
 
 def _in_url(host: str) -> str:

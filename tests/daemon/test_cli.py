@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import socket
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def settings_file(folder: Path, text: str) -> Path:
 
 def waiting(path: Path) -> list[bytes]:
     """The payloads in a queue file, in order, read without our own code."""
-    with sqlite3.connect(path) as database:
+    with closing(sqlite3.connect(path)) as database:
         return [payload for (payload,) in database.execute("SELECT payload FROM messages ORDER BY id")]
 
 

@@ -7,6 +7,7 @@ import json
 import re
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,7 @@ def path(tmp_path: Path) -> Path:
 
 def left(path: Path) -> tuple[list[int], list[int]]:
     """The ids that wait and that are dead, read without our own code."""
-    with sqlite3.connect(path) as database:
+    with closing(sqlite3.connect(path)) as database:
         waiting = [row for (row,) in database.execute("SELECT id FROM messages ORDER BY id")]
         return waiting, [row for (row,) in database.execute("SELECT id FROM dead_letters ORDER BY id")]
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import tomllib
+from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from broadway_py.daemon.settings import read_settings
 from tests.deploy.dashboards import DASHBOARDS, DEPLOY
@@ -20,6 +24,55 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
 #: Seconds: what the drain has, and how much later the process has left at the latest.
 DRAIN, LEAVES = 25, 2
+
+#: The lists that the image is installed from.
+LOCKED = ("requirements.txt", "requirements-build.txt")
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PINS = {
+    canonicalize_name(line.partition("==")[0]): line.partition("==")[2]
+    for line in (ROOT / "constraints.txt").read_text().splitlines()
+    if line and not line.startswith("#")
+}
+
+
+def locked(name: str) -> list[tuple[str, str, list[str]]]:
+    """Package, version and hashes of each line of deploy/*name*."""
+    text = (DEPLOY / name).read_text().replace("\\\n", " ")
+    lines = [line.split() for line in text.splitlines() if not line.startswith("#")]
+    return [
+        (canonicalize_name(head.partition("==")[0]), head.partition("==")[2], [one.partition(":")[2] for one in hashes])
+        for head, *hashes in lines
+    ]
+
+
+def closure(of: str) -> set[str]:
+    """The names of what *of* needs on the image's Python on Linux, itself included."""
+    python = instructions("ARG")[0].removeprefix("PYTHON=").partition("-")[0]
+    there = {
+        "python_version": python.rpartition(".")[0],
+        "python_full_version": python,
+        "sys_platform": "linux",
+        "platform_system": "Linux",
+        "platform_machine": "x86_64",
+        "implementation_name": "cpython",
+        "platform_python_implementation": "CPython",
+        "os_name": "posix",
+    }
+    found: set[tuple[str, frozenset[str]]] = set()
+    open_ones = [Requirement(of)]
+    while open_ones:
+        one = open_ones.pop()
+        key = (canonicalize_name(one.name), frozenset(one.extras))
+        if key in found:
+            continue
+        found.add(key)
+        for text in requires(one.name) or []:
+            needed = Requirement(text)
+            if needed.marker is None or any(
+                needed.marker.evaluate({**there, "extra": extra}) for extra in ("", *one.extras)
+            ):
+                open_ones.append(needed)
+    return {name for name, _ in found}
 
 
 def instructions(name: str) -> list[str]:
@@ -129,12 +182,66 @@ def test_grafana_finds_its_data_source_and_the_dashboards() -> None:
 
 
 def test_the_image_is_built_in_two_stages_and_nothing_runs_as_root() -> None:
-    assert len(instructions("FROM")) == 2
-    assert all(re.match(r"python:\d+\.\d+\.\d+-slim", base) for base in instructions("FROM"))
+    (tag, digest) = instructions("ARG")
+    assert re.fullmatch(r"PYTHON=\d+\.\d+\.\d+-slim-\w+", tag)
+    assert digest == "PYTHON_DIGEST="
+    image = "python:${PYTHON}${PYTHON_DIGEST:+@${PYTHON_DIGEST}}"
+    assert instructions("FROM") == [f"{image} AS build", image]
+    assert SERVICES["broadway"]["build"]["args"] == {"PYTHON_DIGEST": "${PYTHON_DIGEST:-}"}
     assert instructions("USER") == ["10001:10001"]
     assert instructions("ENTRYPOINT") == ['["broadway"]']
     assert "CMD [" in instructions("HEALTHCHECK")[0]
     assert "syntax=" not in DOCKERFILE.replace(" ", "")
+
+
+def test_the_python_of_the_image_is_the_newest_that_the_package_names() -> None:
+    named = [line.rpartition(" ")[2] for line in PROJECT["project"]["classifiers"] if "Python :: 3." in line]
+    newest = max(named, key=lambda version: int(version.partition(".")[2]))
+    assert instructions("ARG")[0].startswith(f"PYTHON={newest}.")
+
+
+def test_everything_that_is_installed_into_the_image_is_known_by_its_hash() -> None:
+    installs = [
+        one.strip() for run in instructions("RUN") for one in run.split("&&") if "install" in one and "pip" in one
+    ]
+    assert len(installs) == 3
+    for one in installs:
+        assert "--require-hashes" in one or "--no-index" in one, one
+    assert "--no-build-isolation" in DOCKERFILE, "or pip would fetch what builds the wheel by itself, unknown"
+
+
+@pytest.mark.parametrize("name", LOCKED)
+def test_the_hashed_requirements_agree_with_the_constraints(name: str) -> None:
+    for package, version, hashes in locked(name):
+        assert PINS[package] == version, f"{package}: run sh deploy/renew_requirements.sh"
+        assert len(hashes) >= 1, package
+        assert all(re.fullmatch(r"[0-9a-f]{64}", one) for one in hashes)
+
+
+def test_the_hashed_requirements_are_what_the_package_needs() -> None:
+    """Through the requirements of what is installed here, which are those of the pins."""
+    wanted = closure(f"{PROJECT['project']['name']}[all]") - {canonicalize_name(PROJECT["project"]["name"])}
+    assert {package for package, _, _ in locked("requirements.txt")} == wanted
+
+
+def test_the_hashed_requirements_of_the_build_have_its_backend() -> None:
+    (backend,) = PROJECT["build-system"]["requires"]
+    builds = {package: version for package, version, _ in locked("requirements-build.txt")}
+    assert builds[Requirement(backend).name] in Requirement(backend).specifier
+
+
+def test_pods_are_reached_by_prometheus_alone_and_reach_what_they_need() -> None:
+    by_kind = {one["kind"]: one for one in manifests()}
+    policy, deployment = by_kind["NetworkPolicy"]["spec"], by_kind["Deployment"]["spec"]
+    assert policy["podSelector"]["matchLabels"] == deployment["selector"]["matchLabels"]
+    assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
+    (container,) = deployment["template"]["spec"]["containers"]
+    (inward,) = policy["ingress"]
+    assert [port["port"] for port in inward["ports"]] == [port["name"] for port in container["ports"]]
+    assert all("from" in rule for rule in policy["ingress"])
+    assert all(rule["to"] for rule in policy["egress"])
+    reached = {port["port"] for rule in policy["egress"] for port in rule["ports"]}
+    assert reached == {53, 5671, 5672}
 
 
 def test_a_pod_has_time_to_drain_and_no_rights_that_it_does_not_need() -> None:

@@ -248,7 +248,7 @@ def test_classic_queues_for_retries_are_warned_of(caplog: pytest.LogCaptureFixtu
     RabbitMQProducer("q", declare="active", declare_options={"arguments": arguments}).check_failure(DEFAULT)
     assert events_logged(caplog) == []
     declared: dict[str, Any] = {"declare": "active", "declare_options": {"arguments": arguments}}
-    RabbitMQProducer("q", **declared, **CLASSIC).check_failure(DEFAULT)
+    RabbitMQProducer("q", **{**declared, **CLASSIC}).check_failure(DEFAULT)
     (sentence,) = events_logged(caplog)
     assert sentence == (
         "retries wait in classic queues, as retry_arguments say, and a restart of the broker can lose those that are "

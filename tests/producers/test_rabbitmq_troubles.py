@@ -52,6 +52,25 @@ def alert(reason: str) -> ssl.SSLError:
                 "name the authority that has, or put it among those of the system"
             ),
         ),
+        *(
+            (
+                caused(certificate_error(code, said)),
+                (
+                    f"the certificate of {WHERE} or that of its authority breaks a rule of RFC 5280, and Python 3.13 "
+                    f"and newer insist on it: {said}; have both issued anew with the extensions of RFC 5280 "
+                    "(Basic Constraints, Key Usage, Subject and Authority Key Identifier)"
+                ),
+            )
+            # The first and the last that only a strict look finds, and those that old private authorities have.
+            for code, said in (
+                (80, "Path length invalid for non-CA cert"),
+                (85, "Missing Authority Key Identifier"),
+                (86, "Missing Subject Key Identifier"),
+                (89, "Basic Constraints of CA cert not marked critical"),
+                (92, "CA cert does not include key usage extension"),
+                (93, "Using cert extension requires at least X509v3"),
+            )
+        ),
         (
             caused(certificate_error(9, "certificate is not yet valid")),
             f"the certificate of {WHERE} is not valid yet; check the clocks of both machines",

@@ -82,7 +82,8 @@ class Daemon:
             with urllib.request.urlopen(self.url + path, timeout=10) as answer:  # noqa: S310  # our own http URL
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as refused:
-            return refused.code, refused.read().decode()
+            with refused:
+                return refused.code, refused.read().decode()
 
     def post(self, path: str) -> int:
         """Send ``{}``; the status."""

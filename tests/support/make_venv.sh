@@ -1,25 +1,36 @@
 #!/bin/sh
-# Make the virtual environment $1, with the Python $2 or the newest one found, and install the project into it.
+# Make the virtual environment $1 with the Python $2, or with the machine's own, and install the project into it, with
+# the extras $3. An environment that is there and works is kept, whatever its Python: the Makefile has one for each.
 set -eu
 venv=$1
 wanted=${2:-}
-probe='import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))'
+extras=$3
+here=${0%/*}
 
-if ! "$venv/bin/python" -c "$probe" >/dev/null 2>&1; then
-    python=
-    for candidate in ${wanted:-python3.13 python3.12 python3.11 python3 python}; do
-        if "$candidate" -c "$probe" >/dev/null 2>&1; then
-            python=$candidate
-            break
-        fi
-    done
-    if [ -z "$python" ]; then
-        echo "expected Python 3.11 or newer with its venv module, found none as ${wanted:-python3.13, python3.12, python3.11, python3 or python}." >&2
+if ! "$venv/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
+    if [ -n "$wanted" ]; then
+        set -- "$wanted"
+        said=$wanted
+    else
+        # The machine's own first. The names behind it are for machines whose own is older.
+        set -- python3 python3.14 python3.13 python3.12 python3.11 python
+        said="python3, python3.14, python3.13, python3.12, python3.11 or python"
+    fi
+    python=$(/bin/sh "$here/find_python.sh" "$@") || {
+        echo "expected Python 3.11 or newer with its venv module, found none as $said." >&2
         echo "Install one (Debian, Ubuntu: apt-get install python3 python3-venv), or name it: make PYTHON=/path/to/python3" >&2
         exit 1
-    fi
+    }
     echo "setting up $venv with $("$python" --version)"
-    "$python" -m venv --clear "$venv"
+    if "$python" -c 'import ensurepip' 2>/dev/null; then
+        "$python" -m venv --clear "$venv"
+    else
+        "$python" -m venv --clear --without-pip "$venv"
+    fi
 fi
 echo "installing the pinned dependencies into $venv"
-"$venv/bin/python" -m pip install --quiet -c constraints.txt -e '.[all,dev]'
+if "$venv/bin/python" -c 'import pip' 2>/dev/null; then
+    "$venv/bin/python" -m pip install --quiet -c constraints.txt -e ".[$extras]"
+else
+    python3 -m pip --python "$venv/bin/python" install --quiet -c constraints.txt -e ".[$extras]"
+fi

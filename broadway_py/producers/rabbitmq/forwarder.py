@@ -212,7 +212,7 @@ class Forwarder:
         for message in [messages[index] for index in refused]:
             receipt: Receipt = message.acknowledgement.data
             delivery, attempt = delivery_of(receipt), 1 if message.attempt is None else message.attempt
-            # The way of a retry without a delay: what comes another way is a publisher's, and its attempts do not count.
+            # The way of a retry without a delay: what comes another way is a publisher's, and its attempt is not ours.
             place = self._delay_queue(receipt.queue, 0.0)
             retried = _was_retried(delivery, receipt)
             letter = retry(delivery, place.name, attempt, self._clock.wall(), retried=retried)

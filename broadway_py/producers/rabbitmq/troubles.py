@@ -25,6 +25,7 @@ from aiormq.exceptions import (
 )
 
 from broadway_py.errors import ProducerError, SourceRefused
+from broadway_py.producers.certificates import broken_rule
 from broadway_py.producers.rabbitmq.options import RabbitMQOptions
 
 __all__ = [
@@ -217,6 +218,8 @@ def _tls_trouble(error: BaseException, where: str) -> str | None:
                 case 62 | 64:
                     said = error.verify_message.rstrip(".")
                     return f"the certificate of {where} is made out to others: {said}; connect by a name that it has"
+            if (rule := broken_rule(error)) is not None:
+                return f"the certificate of {where} {rule}"
             return (
                 f"nobody whom we trust has signed the certificate of {where}: {error.verify_message}; "
                 "name the authority that has, or put it among those of the system"
