@@ -43,6 +43,12 @@ Dead = Annotated[
     str | None,
     typer.Option("--dead", metavar="NAME", help="The RabbitMQ queue that keeps them, where it is not QUEUE.dead."),
 ]
+To = Annotated[
+    str | None,
+    typer.Option(
+        "--to", metavar="NAME", help="The RabbitMQ queue that they go to, in place of the one they failed in."
+    ),
+]
 Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="As `broadway dlq ls` shows them.")]
 Cause = Annotated[str | None, typer.Option(metavar="CAUSE", help="Only those that failed for this cause.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
@@ -126,6 +132,7 @@ def replay(
     config: Config = None,
     pipeline: PipelineName = None,
     dead: Dead = None,
+    to: To = None,
 ) -> None:
     """Put dead letters back into their queue, as if new; without ID and --cause, all of them.
 
@@ -136,6 +143,8 @@ def replay(
       broadway dlq replay --queue var/queue.db:orders --cause timeout --rate 50/s
 
       broadway dlq replay --queue var/queue.db:orders --dry-run
+
+      broadway dlq replay --url amqp://user@broker/ --dead graveyard --to orders
     """
     moved = 0
 
@@ -150,7 +159,9 @@ def replay(
     with sentences():
         per_second = None if rate is None else letters.rate_of(rate)
         count = _with_queue(
-            _place(queue, url, config, pipeline, dead), back, lambda: f"; {letters.counted(moved)} put back before that"
+            _place(queue, url, config, pipeline, dead, to=to),
+            back,
+            lambda: f"; {letters.counted(moved)} put back before that",
         )
     typer.echo(f"{letters.counted(count)} {'would be ' if dry_run else ''}put back into the queue")
 
@@ -202,20 +213,28 @@ def _is_terminal() -> bool:
     return sys.stdin.isatty()
 
 
-def _place(queue: str | None, url: str | None, config: Path | None, pipeline: str | None, dead: str | None) -> Place:
+def _place(
+    queue: str | None,
+    url: str | None,
+    config: Path | None,
+    pipeline: str | None,
+    dead: str | None,
+    *,
+    to: str | None = None,
+) -> Place:
     if url is not None and config is not None:
         raise OptionsError((), "dlq: give --url or --config, not both")
     if config is not None:
         settings = read_settings([config])
         try:
-            return of_settings(settings, pipeline, queue, dead)
+            return of_settings(settings, pipeline, queue, dead, to)
         except OptionsError as wrong:
             raise settings.located(wrong) from None
     if url is not None:
-        return of_url(url, queue, dead)
+        return of_url(url, queue, dead, to)
     if queue is None:
         raise OptionsError((), "dlq: name the queue with --queue FILE:NAME, or a pipeline with --config FILE")
-    return of_queue(queue, dead)
+    return of_queue(queue, dead, to)
 
 
 def _with_queue(place: Place, work: Callable[[Letters], Awaitable[R]], so_far: Callable[[], str] = str) -> R:

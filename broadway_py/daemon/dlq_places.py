@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from broadway_py.daemon.dlq import Letters
 from broadway_py.daemon.dlq_queue import opened
@@ -22,12 +22,14 @@ _NOT_FOR_SQS = (
     "redrive: in the console, or aws sqs start-message-move-task with --destination-arn"
 )
 
+#: Behind the name of a queue: that of the one that keeps its dead letters, unless a policy says otherwise.
+_DEAD: Final = ".dead"
 #: A way to open them.
 Place = Callable[[], AbstractAsyncContextManager[Letters]]
 
 
-def of_queue(reference: str, dead: str | None = None) -> Place:
-    """Those of the embedded queue ``FILE.db:NAME``, which has no other place for them: *dead* must be None.
+def of_queue(reference: str, dead: str | None = None, to: str | None = None) -> Place:
+    """Those of the embedded queue ``FILE.db:NAME``, which has no other place for them: *dead* and *to* must be None.
 
     Raises:
         OptionsError: it is the URL of a broker.
@@ -38,11 +40,15 @@ def of_queue(reference: str, dead: str | None = None) -> Place:
         raise OptionsError((), "--queue: a broker is named by --url, or by --config; --queue names a queue there")
     if dead is not None:
         raise OptionsError((), "--dead names a queue of RabbitMQ; an embedded queue keeps its dead letters itself")
+    if to is not None:
+        raise OptionsError((), "--to names a queue of RabbitMQ; the dead letters of an embedded queue go back into it")
     return lambda: opened(reference)
 
 
-def of_url(url: str, queue: str | None, dead: str | None = None) -> Place:
+def of_url(url: str, queue: str | None, dead: str | None = None, to: str | None = None) -> Place:
     """Those in the RabbitMQ queue *dead*, or else ``<queue>.dead``; *queue* is where they failed.
+
+    They may go back to *to*; without it to *queue*, or to the one that *dead* is named after.
 
     Raises:
         OptionsError: no queue is named, the URL is none, or what RabbitMQ needs is not installed.
@@ -59,12 +65,16 @@ def of_url(url: str, queue: str | None, dead: str | None = None) -> Place:
             (), "dlq: name the queue with --queue NAME, or the one that keeps its dead letters with --dead NAME"
         )
     try:
-        return _of_rabbitmq({"queue": queue or kept_in, "url": url}, kept_in, queue)
+        usual = queue or kept_in.removesuffix(_DEAD) if queue or kept_in.endswith(_DEAD) else None
+        is_sure = usual is not None and kept_in == f"{usual}{_DEAD}"
+        return _of_rabbitmq({"queue": queue or kept_in, "url": url}, kept_in, to, usual, is_sure=is_sure)
     except OptionsError as wrong:
         raise wrong.under("--url") if wrong.path != ("url",) else OptionsError(("--url",), wrong.problem) from None
 
 
-def of_settings(settings: Settings, pipeline: str | None, queue: str | None, dead: str | None = None) -> Place:
+def of_settings(
+    settings: Settings, pipeline: str | None, queue: str | None, dead: str | None = None, to: str | None = None
+) -> Place:
     """Those of what *pipeline* of *settings* reads.
 
     Args:
@@ -72,6 +82,7 @@ def of_settings(settings: Settings, pipeline: str | None, queue: str | None, dea
         pipeline: may be None where there is only one.
         queue: which one, where it reads several.
         dead: the RabbitMQ queue that keeps them, in place of the one that the settings name.
+        to: the RabbitMQ queue that they go back to, in place of the one that they failed in.
 
     Raises:
         OptionsError: there is no such pipeline, or its source keeps none that can be looked at.
@@ -91,7 +102,7 @@ def of_settings(settings: Settings, pipeline: str | None, queue: str | None, dea
     kind, fields = arguments(section.get("producer"), path)
     if kind == "queue":
         _refuse_strange(queue, pipeline, [str(fields.get("queue"))])
-        return of_queue(f"{fields.get('path')}:{fields.get('queue')}", dead)
+        return of_queue(f"{fields.get('path')}:{fields.get('queue')}", dead, to)
     if kind == "sqs":
         raise OptionsError((*path, "kind"), _NOT_FOR_SQS)
     if kind != "rabbitmq":
@@ -103,7 +114,8 @@ def of_settings(settings: Settings, pipeline: str | None, queue: str | None, dea
         queue = queues[0]
     kept_in = dead or _kept_in(section, pipeline, queue, queues)
     try:
-        return _of_rabbitmq(fields, kept_in, queue or None)
+        is_sure = bool(queue) and kept_in == f"{queue}{_DEAD}"
+        return _of_rabbitmq(fields, kept_in, to, queue or None, [one for one in queues if one], is_sure=is_sure)
     except OptionsError as wrong:
         raise wrong.under(*path) from None
 
@@ -158,9 +170,20 @@ def _extra_needed() -> Iterator[None]:
         raise OptionsError((), "this needs aio-pika: pip install 'broadway-py[rabbitmq]'") from None
 
 
-def _of_rabbitmq(fields: Mapping[str, Any], kept_in: str, failed_in: str | None) -> Place:
+def _of_rabbitmq(
+    fields: Mapping[str, Any],
+    kept_in: str,
+    to: str | None,
+    usual: str | None,
+    others: Sequence[str] = (),
+    *,
+    is_sure: bool,
+) -> Place:
     with _extra_needed():
         from broadway_py.daemon import dlq_rabbitmq  # noqa: PLC0415  # needs an extra
         from broadway_py.producers.rabbitmq import RabbitMQOptions  # noqa: PLC0415  # an extra
+    if to is not None and (to == kept_in or not to):
+        raise OptionsError((), f"--to {to}: expected another queue than the one that keeps the dead letters")
     options = RabbitMQOptions(**fields)
-    return lambda: dlq_rabbitmq.opened(options, kept_in, failed_in)
+    home = dlq_rabbitmq.Home(usual, others, is_sure) if to is None else dlq_rabbitmq.Home(to, is_sure=True)
+    return lambda: dlq_rabbitmq.opened(options, kept_in, home)

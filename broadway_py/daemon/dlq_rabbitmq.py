@@ -31,11 +31,31 @@ from broadway_py.producers.rabbitmq.path import problem
 from broadway_py.producers.rabbitmq.publisher import Publisher
 from broadway_py.producers.rabbitmq.quiet import hush
 
-__all__ = ["RabbitMQLetters", "opened"]
+__all__ = ["Home", "RabbitMQLetters", "opened"]
 
 _NAME: Final = "broadway dlq"
 #: Of our headers: what is shown under a name of its own.
 _SAID_BEFORE: Final = frozenset({"attempt", "attempts", "cause", "exception", "failed-at", "id"})
+
+
+class Home(NamedTuple):
+    """Where dead letters may go back to.
+
+    What a letter says itself chooses among these at most, for anybody can write it.
+    """
+
+    #: Of a letter that does not say it. None: nobody knows.
+    usual: str | None = None
+    #: Others, if the letter names them.
+    others: Sequence[str] = ()
+    #: Whatever is kept there goes to the usual queue, also if it says something else.
+    is_sure: bool = False
+
+    def of(self, said: str | None) -> str | None:
+        """The queue for a letter that names *said*; None: it may go nowhere."""
+        if said is None or self.is_sure:
+            return self.usual
+        return said if said == self.usual or said in self.others else None
 
 
 class _Taken(NamedTuple):
@@ -49,17 +69,15 @@ class RabbitMQLetters:
 
     Args:
         name: of the queue that holds the dead letters.
-        failed_in: the queue that they go back to, where they do not say it themselves; None: nobody knows.
+        home: where they may go back to.
         channel: what they are fetched by; its end gives back what is left.
         publisher: what carries them back.
         limit: how often the queue takes one back before it drops it; None: as often as one likes.
     """
 
-    def __init__(
-        self, name: str, failed_in: str | None, channel: Channel, publisher: Publisher, limit: int | None = None
-    ) -> None:
+    def __init__(self, name: str, home: Home, channel: Channel, publisher: Publisher, limit: int | None = None) -> None:
         self.name = name
-        self._failed_in = failed_in
+        self._home = home
         self._channel = channel
         self._publisher = publisher
         self._limit = limit
@@ -77,7 +95,8 @@ class RabbitMQLetters:
         """Put these back into the queue they failed in, as if new: confirmed there, and only then taken off here.
 
         Raises:
-            PartlyReplayed: some of them were not confirmed. They stay.
+            PartlyReplayed: some of them were not confirmed, or nobody but they themselves says where they belong. They
+                stay.
         """
         taken = [(await self._all())[one] for one in letters]
         new = [self._as_new(one) for one in taken]
@@ -175,14 +194,21 @@ class RabbitMQLetters:
     def _as_new(self, taken: _Taken) -> Letter | ProducerError:
         """What is to be published; or why it cannot be."""
         died = death_of(taken.delivery.header.properties.headers or {})
-        to = died.queue or self._failed_in
-        if to is None:
-            return ProducerError(f"letter {taken.head.id} does not say which queue it failed in: say it with --queue")
-        return as_new(taken.delivery, to)
+        to = self._home.of(died.queue)
+        if to is not None:
+            return as_new(taken.delivery, to)
+        if died.queue is None:
+            why = "does not say which queue it failed in"
+        else:
+            why = (
+                f"says that it failed in queue {printable(died.queue)!r}, but a publisher can write that, and it is no "
+                "queue of the pipeline or of --queue"
+            )
+        return ProducerError(f"letter {taken.head.id} {why}: say where it is to go with --to NAME")
 
 
 @asynccontextmanager
-async def opened(options: RabbitMQOptions, dead: str, failed_in: str | None) -> AsyncIterator[RabbitMQLetters]:
+async def opened(options: RabbitMQOptions, dead: str, home: Home) -> AsyncIterator[RabbitMQLetters]:
     """The dead letters in the queue *dead* of the broker that *options* name; see :class:`RabbitMQLetters`.
 
     Raises:
@@ -201,7 +227,7 @@ async def opened(options: RabbitMQOptions, dead: str, failed_in: str | None) -> 
             try:
                 underlay = cast("Channel", await channel.get_underlay_channel())
                 limit = limit_in(options.dead_letter_arguments, connection.version)
-                letters = RabbitMQLetters(dead, failed_in, underlay, publisher, limit)
+                letters = RabbitMQLetters(dead, home, underlay, publisher, limit)
                 try:
                     yield letters
                 except BaseException:

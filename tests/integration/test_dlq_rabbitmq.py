@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -172,20 +173,21 @@ async def test_a_letter_with_a_header_that_is_no_text_is_replayed_with_the_other
     assert back == {b"good 1": {}, b"good 2": {}, b"latin": {"a": b"caf\xe9"}, b"good 3": {}}
 
 
-async def test_what_was_put_back_is_counted_when_others_were_not(rabbitmq: RabbitMQ) -> None:
+async def test_what_was_put_back_is_counted_when_others_were_not(rabbitmq: RabbitMQ, tmp_path: Path) -> None:
     await rabbitmq.declare()
-    await rabbitmq.declare("work.dead")
-    await rabbitmq.publish([b"one", b"two"], queue="work.dead")
-    await rabbitmq.publish([b"lost"], queue="work.dead", headers={"x-broadway-queue": "gone"})
+    await rabbitmq.declare("graveyard")
+    await rabbitmq.publish([b"one", b"two"], queue="graveyard", headers={"x-broadway-queue": "work"})
+    await rabbitmq.publish([b"lost"], queue="graveyard", headers={"x-broadway-queue": "gone"})
 
-    done = await dlq("replay", "--url", rabbitmq.url, "--queue", "work")
+    path = settings_file(tmp_path, rabbitmq, queue=["work", "gone"])
+    done = await dlq("replay", "--config", str(path), "--dead", "graveyard")
 
     assert (done.exit_code, done.stdout) == (1, "")
     assert done.stderr == (
         f"broadway: 1 dead letter was not put back: there is no queue 'gone' on {rabbitmq.where}; "
         "2 dead letters put back before that\n"
     )
-    await rabbitmq.until_ready(1, "work.dead")
+    await rabbitmq.until_ready(1, "graveyard")
     await rabbitmq.until_ready(2)
 
 
@@ -280,8 +282,8 @@ async def test_what_the_broker_keeps_after_retries_goes_back_to_the_queue_it_fai
 
     listed = await dlq("ls", *at)
     assert [line.split() for line in listed.stdout.splitlines()[1:]] == [["m1", "-", "2", "rejected", "-", "3", "B"]]
-    # As the broker does by itself when nobody has used them for a while.
-    for waiting in ("work.retry.125", "work.retry.250"):
+    # As an operator does when nobody uses them any more.
+    for waiting in ("work.retry.125.q2", "work.retry.250.q2"):
         await rabbitmq.delete_queue(waiting)
     done = await dlq("replay", *at)
 
@@ -300,8 +302,8 @@ async def test_a_server_named_queue_has_its_dead_letters_by_the_name_of_the_pipe
     assert [line.split()[0] for line in listed.stdout.splitlines()] == ["id", "m1"]
     done = await dlq("replay", "--config", str(path))
     assert done.stderr == (
-        "broadway: 1 dead letter was not put back: letter m1 does not say which queue it failed in: say it with "
-        "--queue; 0 dead letters put back before that\n"
+        "broadway: 1 dead letter was not put back: letter m1 does not say which queue it failed in: say where it is to "
+        "go with --to NAME; 0 dead letters put back before that\n"
     )
 
 
@@ -318,15 +320,67 @@ async def test_any_queue_can_be_named_as_the_one_that_keeps_them(rabbitmq: Rabbi
         listed = await dlq("ls", "--dead", "graveyard", *words)
         assert [line.split()[0] for line in listed.stdout.splitlines()] == ["id", "m1", "m2"]
 
-    # Nobody knows where the first one failed; the second one says it.
+    # Nobody but the letters says where they failed.
     done = await dlq("replay", "--dead", "graveyard", "--url", rabbitmq.url)
     assert done.stderr == (
-        "broadway: 1 dead letter was not put back: letter m1 does not say which queue it failed in: say it with "
-        "--queue; 1 dead letter put back before that\n"
+        "broadway: 2 dead letters were not put back: letter m1 does not say which queue it failed in: say where it is "
+        "to go with --to NAME; 0 dead letters put back before that\n"
     )
     done = await dlq("replay", "--dead", "graveyard", "--url", rabbitmq.url, "--queue", "work")
+    assert done.stdout == "2 dead letters put back into the queue\n"
+    assert [message.body for message in await dead_letters(rabbitmq, "work")] == [b"one", b"two"]
+
+
+@pytest.mark.parametrize("said", [{"x-broadway-queue": "payroll"}, {"x-first-death-queue": "payroll"}])
+async def test_a_letter_goes_to_no_queue_that_only_its_headers_name(
+    rabbitmq: RabbitMQ, tmp_path: Path, said: dict[str, Any]
+) -> None:
+    await rabbitmq.declare()
+    for queue in ("payroll", "graveyard", "work.dead"):
+        await rabbitmq.declare(queue)
+    forged = {**said, "x-broadway-exchange": "amq.fanout", "x-broadway-routing-key": "payroll"}
+    for kept_in in ("graveyard", "work.dead"):
+        await rabbitmq.publish([b"x"], queue=kept_in, message_id="m1", headers=forged)
+    refused = (
+        "broadway: 1 dead letter was not put back: letter m1 says that it failed in queue 'payroll', but a publisher "
+        "can write that, and it is no queue of the pipeline or of --queue: say where it is to go with --to NAME; 0 "
+        "dead letters put back before that\n"
+    )
+    url, config = ("--url", rabbitmq.url), ("--config", str(settings_file(tmp_path, rabbitmq)))
+    for words in (url, (*url, "--queue", "work"), config, (*config, "--queue", "work")):
+        done = await dlq("replay", "--dead", "graveyard", *words)
+        assert (done.exit_code, done.stderr) == (1, refused), words
+    # What is kept in the queue's own place belongs to it, whatever it says.
+    done = await dlq("replay", *url, "--queue", "work")
     assert done.stdout == "1 dead letter put back into the queue\n"
-    assert [message.body for message in await dead_letters(rabbitmq, "work")] == [b"two", b"one"]
+    # Somebody else knows better.
+    done = await dlq("replay", *url, "--dead", "graveyard", "--to", "work")
+    assert done.stdout == "1 dead letter put back into the queue\n"
+    assert [message.body for message in await dead_letters(rabbitmq, "work")] == [b"x", b"x"]
+    assert await rabbitmq.ready("payroll") == 0
+
+
+async def test_a_letter_of_another_queue_of_the_pipeline_goes_back_to_that(rabbitmq: RabbitMQ, tmp_path: Path) -> None:
+    for queue in ("orders", "o2", "graveyard"):
+        await rabbitmq.declare(queue)
+    await rabbitmq.publish([b"x"], queue="graveyard", headers={"x-broadway-queue": "o2"})
+    path = settings_file(tmp_path, rabbitmq, queue=["orders", "o2"])
+    done = await dlq("replay", "--config", str(path), "--dead", "graveyard")
+    assert done.stdout == "1 dead letter put back into the queue\n"
+    assert [await rabbitmq.ready(queue) for queue in ("orders", "o2")] == [0, 1]
+
+
+@pytest.mark.parametrize("to", ["", "work.dead"])
+async def test_a_letter_does_not_go_back_to_where_it_is_kept(rabbitmq: RabbitMQ, to: str) -> None:
+    done = await dlq("replay", "--url", rabbitmq.url, "--queue", "work", "--to", to)
+    assert done.stderr.endswith(f"--to {to}: expected another queue than the one that keeps the dead letters\n")
+
+
+async def test_to_is_for_rabbitmq(tmp_path: Path) -> None:
+    done = await dlq("replay", "--queue", f"{tmp_path}/q.db:orders", "--to", "o2")
+    assert done.stderr.endswith(
+        "--to names a queue of RabbitMQ; the dead letters of an embedded queue go back into it\n"
+    )
 
 
 async def test_of_several_queues_the_one_is_named(rabbitmq: RabbitMQ, tmp_path: Path) -> None:

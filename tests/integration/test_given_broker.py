@@ -37,10 +37,10 @@ async def test_what_the_test_and_its_pipeline_made_is_deleted_also_when_the_conn
         policy = FailurePolicy(attempts=2, backoff=(0.1, 0.1), breaker=None)
         async with Failing(producer=source(given), context=raising(ValueError()), failure=policy):
             await given.until_ready(1, "work.dead")
-        assert [await rabbitmq.ready(queue) for queue in ("work", "work.retry.125", "work.dead")] == [0, 0, 1]
+        assert [await rabbitmq.ready(queue) for queue in ("work", "work.retry.125.q2", "work.dead")] == [0, 0, 1]
         assert given._connection is not None
         await given._connection.close()
-    assert [await rabbitmq.ready(queue) for queue in ("work", "work.retry.125", "work.dead")] == [None] * 3
+    assert [await rabbitmq.ready(queue) for queue in ("work", "work.retry.125.q2", "work.dead")] == [None] * 3
     # With other settings, so it is a new one.
     await rabbitmq.channel.declare_exchange("events", auto_delete=True)
 

@@ -190,7 +190,7 @@ async def test_on_failure_of_a_message_goes_before_any_policy(rabbitmq: RabbitMQ
 async def test_a_queue_for_retries_with_other_arguments_loses_nothing_and_is_told(rabbitmq: RabbitMQ) -> None:
     await rabbitmq.declare()
     for wait in (125, 250):
-        await rabbitmq.declare(f"work.retry.{wait}")
+        await rabbitmq.declare(f"work.retry.{wait}.q2")
     await rabbitmq.publish([b"one", b"two"])
     pipeline = Failing(
         producer=source(rabbitmq, **SOON),
@@ -202,7 +202,7 @@ async def test_a_queue_for_retries_with_other_arguments_loses_nothing_and_is_tol
             what="the trouble is told",
         )
         for wait in (125, 250):
-            await rabbitmq.delete_queue(f"work.retry.{wait}")
+            await rabbitmq.delete_queue(f"work.retry.{wait}.q2")
         await eventually(
             lambda: outcomes(pipeline).get("acked", 0) == 2, timeout=20, what="both were handled in the end"
         )

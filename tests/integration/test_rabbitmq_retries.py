@@ -22,7 +22,7 @@ from tests.support.rabbitmq import RabbitMQ
 pytestmark = [pytest.mark.integration, pytest.mark.faults]
 
 #: Where a message may wait for its second attempt.
-WAITING: Final = ("work.retry.125", "work.retry.250")
+WAITING: Final = ("work.retry.125.q2", "work.retry.250.q2")
 
 # --- retries --------------------------------------------------------------------------------------------------------
 
@@ -69,14 +69,10 @@ async def test_a_message_gets_its_attempts_with_growing_gaps_and_then_goes_to_th
 
 
 @pytest.mark.any_broker
-async def test_retries_may_wait_in_quorum_queues_that_lose_nothing_on_the_way_back(rabbitmq: RabbitMQ) -> None:
+async def test_retries_may_wait_in_queues_with_arguments_of_the_users_own(rabbitmq: RabbitMQ) -> None:
     await rabbitmq.declare("work", **{"x-queue-type": "quorum"})
     await rabbitmq.publish([b"one"])
-    arguments = {
-        "x-queue-type": "quorum",
-        "x-dead-letter-strategy": "at-least-once",
-        "x-overflow": "reject-publish",
-    }
+    arguments = {"x-quorum-initial-group-size": 1}
     producer = source(rabbitmq, retry_arguments=arguments, dead_letter_arguments={"x-queue-type": "quorum"})
     pipeline = Failing(
         producer=producer, context=raising(ValueError()), failure=FailurePolicy(attempts=2, backoff=(0.2, 1.0))
@@ -104,8 +100,7 @@ async def test_a_quorum_queue_for_retries_is_not_deleted_while_it_is_in_use(
             raise RetryLater(after=2.0)
 
     failure = FailurePolicy(attempts=9, breaker=None)
-    producer = source(rabbitmq, retry_arguments={"x-queue-type": "quorum"})
-    pipeline = Failing(producer=producer, context=later, failure=failure)
+    pipeline = Failing(producer=source(rabbitmq), context=later, failure=failure)
     async with at_work(pipeline, rabbitmq):
         await eventually(lambda: len(pipeline.seen[b"one"]) == 6, timeout=20, what="it came for the sixth time")
 
@@ -121,10 +116,10 @@ async def test_a_short_delay_does_not_wait_behind_a_long_one(rabbitmq: RabbitMQ)
     pipeline = Failing(producer=source(rabbitmq), context=later)
     async with at_work(pipeline, rabbitmq):
         await rabbitmq.publish([b"long"])
-        await until_there(rabbitmq, "work.retry.32000")
+        await until_there(rabbitmq, "work.retry.32000.q2")
         await rabbitmq.publish([b"short"])
         await eventually(lambda: len(pipeline.seen[b"short"]) == 2, what="the short one came again")
-        assert await rabbitmq.ready("work.retry.32000") == 1
+        assert await rabbitmq.ready("work.retry.32000.q2") == 1
 
 
 @pytest.mark.any_broker
@@ -240,7 +235,7 @@ async def test_a_breaker_that_probes_often_uses_up_no_deliveries_of_what_waits(r
     assert {attempts[0] for attempts in pipeline.attempts.values()} <= {1, 2}
 
 
-async def test_the_queues_for_retries_go_away_when_nobody_needs_them(
+async def test_classic_queues_for_retries_go_away_when_nobody_needs_them(
     rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A second, in place of five minutes.
@@ -249,7 +244,7 @@ async def test_the_queues_for_retries_go_away_when_nobody_needs_them(
     await rabbitmq.declare()
     await rabbitmq.publish([b"x"])
     pipeline = Failing(
-        producer=source(rabbitmq),
+        producer=source(rabbitmq, retry_arguments={"x-queue-type": "classic"}),
         context=lambda message: message.fail("no") if message.attempt == 1 else None,
     )
     async with at_work(pipeline, rabbitmq):

@@ -211,7 +211,7 @@ def test_queues_that_the_broker_names_are_not_shared() -> None:
 # --- retries that a full queue refuses ------------------------------------------------------------------------------
 
 LIMITED = {"x-max-length": 5, "x-overflow": "reject-publish"}
-CLASSIC = {"retry_arguments": {"x-queue-type": "classic"}}
+CLASSIC: dict[str, Any] = {"retry_arguments": {"x-queue-type": "classic"}}
 
 
 @pytest.mark.parametrize(
@@ -245,9 +245,9 @@ def test_retries_that_a_full_queue_would_refuse_are_warned_of(
 
 @pytest.mark.parametrize("arguments", [{}, {"x-max-length": 5}, {"x-overflow": "reject-publish"}])
 def test_classic_queues_for_retries_are_warned_of(caplog: pytest.LogCaptureFixture, arguments: dict[str, Any]) -> None:
-    RabbitMQProducer("q", declare="active", declare_options={"arguments": arguments}).check_failure(DEFAULT)
-    assert events_logged(caplog) == []
     declared: dict[str, Any] = {"declare": "active", "declare_options": {"arguments": arguments}}
+    RabbitMQProducer("q", **declared).check_failure(DEFAULT)
+    assert events_logged(caplog) == []
     RabbitMQProducer("q", **{**declared, **CLASSIC}).check_failure(DEFAULT)
     (sentence,) = events_logged(caplog)
     assert sentence == (
