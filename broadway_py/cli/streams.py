@@ -24,7 +24,7 @@ _PLAIN: Final = {ord("└"): "`", ord("─"): "-", ord("→"): "->", ord("…"):
 def prepare() -> None:
     """Open what is closed, and let no letter that a terminal cannot write stop a command.
 
-    Before anything else is opened: the first file would take the place of a closed stream, and get what is meant for it.
+    Before anything else is opened: a file would take the place of a closed stream, and get what is meant for that.
     """
     if not os.environ.get("TERMINAL_WIDTH", "0").isdecimal():
         # Read as a number by the library of the command line, while it is imported.

@@ -116,9 +116,7 @@ def test_every_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
 def test_every_key_that_comes_twice_is_told(tmp_path: Path) -> None:
     text = "http: {port: 1, port: 2}\nlog: {level: info}\nlog: {}\n"
     assert complaints(tmp_path, ("a.yaml", text)) == [
-        (
-            "a.yaml:3: log: given twice in one file, first on line 2; keep one of the two, or give them different names"
-        ),
+        ("a.yaml:3: log: given twice in one file, first on line 2; keep one of the two, or give them different names"),
         (
             "a.yaml:1: http.port: given twice in one file, first on line 1; keep one of the two, or give them "
             "different names"

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 from yarl import URL
 
+from broadway_py import Pipeline
 from broadway_py.daemon.loader import build_pipelines
 from broadway_py.daemon.settings import Settings, read_settings
 from broadway_py.errors import OptionsError
@@ -201,8 +203,8 @@ def test_a_wrong_set_is_named(tmp_path: Path) -> None:
 # --- texts that come from elsewhere, typed by their fields
 
 SECRETS = [
-    "12345678", "null", "true", "007", "1e3", "1.10", "~", "no", "2024-01-01", "[a]", "{a: b}", "a: b #c", "$HOME${X}$$",
-    "p@ss:w/o?r#d", "pässwörd-✓-密码", "Ln1V3#'C0oA1{FFB9l_IwBv9hmf;[]\\|\"`~^<>", "'quoted'", " blank ",
+    "12345678", "null", "true", "007", "1e3", "1.10", "~", "no", "2024-01-01", "[a]", "{a: b}", "a: b #c",
+    "$HOME${X}$$", "p@ss:w/o?r#d", "pässwörd-✓-密码", "Ln1V3#'C0oA1{FFB9l_IwBv9hmf;[]\\|\"`~^<>", "'quoted'", " blank ",
 ]  # fmt: skip
 
 RABBIT = """\
@@ -235,11 +237,15 @@ JSON = """\
 """
 
 
+def source_of(pipeline: Pipeline[Any]) -> Any:
+    return pipeline.producer
+
+
 def passwords(folder: Path, name: str, text: str, **environ: str) -> list[tuple[str | None, int]]:
     path = folder / name
     path.write_text(text)
     built = build_pipelines(read_settings([path], environ=environ))
-    return [(one.producer.options.password, one.processors.concurrency) for one in built]
+    return [(source_of(one).options.password, one.processors.concurrency) for one in built]
 
 
 @pytest.mark.parametrize(
@@ -266,7 +272,8 @@ def test_a_secret_of_any_look_reaches_its_field_as_it_is(tmp_path: Path, name: s
 def test_a_secret_of_any_look_comes_by_every_way(tmp_path: Path, secret: str, way: str) -> None:
     path = tmp_path / "a.yaml"
     text = RABBIT.format(password="x", number=2).partition("  b:")[0]
-    environ, sets = {}, []
+    environ: dict[str, str] = {}
+    sets: list[str] = []
     if way == "environment":
         environ["BROADWAY_PIPELINES__A__PRODUCER__PASSWORD"] = f"{secret}\n"
     elif way == "set":
@@ -302,7 +309,7 @@ def test_a_section_may_come_from_a_variable_and_be_added_to(tmp_path: Path) -> N
     )
     assert settings.http is None
     (built,) = build_pipelines(settings)
-    assert (built.producer.options.path, built.producer.options.queue) == ("007", "123")
+    assert (source_of(built).options.path, source_of(built).options.queue) == ("007", "123")
     assert built.context == {"a": 5, "b": "5"}
     assert {name: one.batch_size for name, one in built.batchers.items()} == {"default": 5}
 
@@ -319,7 +326,7 @@ def test_a_plug_in_gets_what_its_arguments_say(tmp_path: Path, monkeypatch: pyte
         '{kind: found, url: "${A}", size: "${A}", more: "${A}", names: ["${A}"]}',
     )
     (built,) = build_pipelines(read(tmp_path, text, environ={"A": "5"}))
-    assert built.producer.got == ("5", 5, "5", ["5"])
+    assert source_of(built).got == ("5", 5, "5", ["5"])
 
 
 @pytest.mark.parametrize(

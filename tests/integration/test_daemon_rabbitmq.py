@@ -76,7 +76,8 @@ async def test_sending_makes_what_declare_active_would_make(tmp_path: Path, rabb
     file.write_text(
         file.read_text().replace(
             "queue: work,",
-            "queue: work, declare: active, declare_options: {arguments: {x-max-length: 5, x-overflow: reject-publish}}, "
+            "queue: work, declare: active, "
+            "declare_options: {arguments: {x-max-length: 5, x-overflow: reject-publish}}, "
             "bindings: [{exchange: amq.topic, routing_key: 'orders.#'}],",
         )
     )
