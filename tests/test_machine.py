@@ -94,3 +94,7 @@ def test_parts_of_a_processor_are_rounded_up(number: float, times: int, told: st
 def test_this_process_has_no_more_than_its_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     assert 0 < usable_processors().number <= (os.cpu_count() or 1)
+
+
+def test_a_large_host_with_a_small_quota_gives_few_processors(tmp_path: Path) -> None:
+    assert usable_processors(written(tmp_path, {f"{V2}/cpu.max": "10000 100000"})).times(2) == 1
