@@ -132,8 +132,10 @@ def test_a_whole_section_may_be_one_text() -> None:
         ),
         ({"word": "plane"}, "word: expected 'plain' or 'external', got 'plane'"),
         ({"inner": "{size: many}"}, "inner.size: expected a valid integer, got 'many'"),
-        ({"inner": "{passwort: geheim}"}, "inner.passwort: unknown setting; known here: password, size; "
-         "did you mean 'password'?"),
+        (
+            {"inner": "{passwort: geheim}"},
+            "inner.passwort: unknown setting; known here: password, size; did you mean 'password'?",
+        ),
     ],
 )  # fmt: skip
 def test_what_fits_in_no_way_is_refused_by_its_field(settings: Mapping[str, str], sentence: str) -> None:
@@ -166,7 +168,7 @@ def test_sections_open_and_texts_stay() -> None:
 
 @pytest.mark.parametrize("plain", [True, False])
 def test_it_reaches_workers_as_it_is(plain: bool) -> None:
-    again = pickle.loads(pickle.dumps(Written("007", plain=plain)))
+    again = pickle.loads(pickle.dumps(Written("007", plain=plain)))  # noqa: S301  # our own bytes
     assert (again, type(again), again.plain) == ("007", Written, plain)
 
 

@@ -13,6 +13,9 @@ __all__ = ["CUT_OFF", "drawable", "finish", "is_input_closed", "prepare", "refus
 #: What a shell shows for a program whose reader has gone, such as ``head``.
 CUT_OFF: Final = 141
 
+#: What writing to a stream that was open may come to, besides a reader that has gone.
+_NOT_WRITTEN: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF, errno.EFBIG})
+
 _closed: set[str] = set()
 #: For terminals that cannot draw.
 _PLAIN: Final = {ord("└"): "`", ord("─"): "-", ord("→"): "->", ord("…"): "..."}
@@ -21,8 +24,11 @@ _PLAIN: Final = {ord("└"): "`", ord("─"): "-", ord("→"): "->", ord("…"):
 def prepare() -> None:
     """Open what is closed, and let no letter that a terminal cannot write stop a command.
 
-    Before anything else is opened: the first file would take the place of a closed stream, and get what is meant for it.
+    Before anything else is opened: a file would take the place of a closed stream, and get what is meant for that.
     """
+    if not os.environ.get("TERMINAL_WIDTH", "0").isdecimal():
+        # Read as a number by the library of the command line, while it is imported.
+        del os.environ["TERMINAL_WIDTH"]
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
@@ -54,36 +60,45 @@ def drawable(text: str) -> str:
 
 def finish(ended: SystemExit) -> NoReturn:
     """Exit with the code of *ended*, once all output is written."""
-    context = ended.__context__
-    if isinstance(context, OSError) and context.errno == errno.EPIPE:
-        # The command line has handled it, by a code that means a crash here.
-        _leave(CUT_OFF)
-    refuse_output(None, ended.code)
+    failed = ended.__context__
+    if not isinstance(failed, OSError) or failed.errno != errno.EPIPE:
+        try:
+            sys.stdout.flush()
+        except OSError as refused:
+            failed = refused
+        except ValueError:  # closed meanwhile: there is nothing to be written
+            failed = None
+        else:
+            failed = None
+    if isinstance(failed, OSError):
+        # The command line handles a reader that has gone by itself, with a code that means a crash here.
+        refuse_output(failed, ended.code)
     sys.exit(ended.code)
 
 
-def refuse_output(failed: OSError | None, code: str | int | None = None) -> None:
-    """Exit if standard output takes nothing more: without a word if its reader has gone, else with one sentence.
+def refuse_output(failed: OSError, code: str | int | None = None) -> None:
+    """Exit if *failed* says that an output takes no more: without a word if its reader has gone, else with a sentence.
 
-    *failed* is what was raised, *code* what the process was to end with.
+    *code* is what the process was to end with; None or 0: that of a crash.
     """
-    try:
-        sys.stdout.flush()
-    except OSError as refused:
-        if refused.errno == errno.EPIPE:
-            _leave(CUT_OFF)
-        with suppress(OSError):
-            print(f"broadway: standard output cannot be written: {os.strerror(refused.errno or 0)}", file=sys.stderr)
-        _leave(code or 1)
-    except ValueError:
-        # Closed by somebody; there is nothing to be written.
-        return
-    if failed is not None and failed.errno == errno.EPIPE:
+    if failed.errno == errno.EPIPE:
         _leave(CUT_OFF)
+    if failed.errno not in _NOT_WRITTEN or failed.filename is not None:
+        return
+    wrong: BaseException | None = failed
+    while wrong is not None and not code:
+        # What was to be said is that something is wrong: that has a code of its own.
+        code = getattr(wrong, "exit_code", None)
+        wrong = wrong.__context__
+    with suppress(OSError):
+        print(f"broadway: the output cannot be written: {os.strerror(failed.errno or 0)}", file=sys.stderr, flush=True)
+    _leave(code or 1)
 
 
 def _leave(code: str | int) -> NoReturn:
-    # What is left in it cannot be written, and Python would say so once more at the end.
+    # What is left cannot be written, and Python would say so once more at the end.
     with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for number in (1, 2):
+            os.dup2(nowhere, number)
     sys.exit(code)

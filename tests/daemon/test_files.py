@@ -145,3 +145,95 @@ def test_a_producer_of_another_kind_replaces_the_whole_section() -> None:
     first = {"producer": {"kind": "queue", "path": "q.db"}}
     second = {"producer": {"kind": "rabbitmq", "queue": "q"}}
     assert merged(first, second) == second
+
+
+MEANINGLESS = ": cannot be read: it holds a number, a key or a tag that means nothing; quotes make it text"
+
+TEXTS = {
+    "a.yaml": "http:\n  host: ünï\n  port: 80\n",
+    "a.toml": '[http]\nhost = "ünï"\nport = 80\n',
+    "a.json": '{"http":\n {"host": "ünï",\n  "port": 80}}\n',
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("last", [True, False], ids=["ended", "not ended"])
+def test_a_file_is_read_however_its_editor_saved_it(
+    tmp_path: Path, name: str, end: str, encoding: str, last: bool
+) -> None:
+    text = TEXTS[name].replace("\n", end)
+    path = tmp_path / name
+    path.write_bytes((text if last else text.removesuffix(end)).encode(encoding))
+
+    found = read_file(path)
+
+    assert found.data == {"http": {"host": "ünï", "port": 80}}
+    assert found.origins[("http", "port")].place == f"{path}:3"
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_the_place_of_what_is_no_text_is_told(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"\r\n\r\n  ab\xe4\xe9")
+    with pytest.raises(OptionsError) as refused:
+        read_file(path)
+    assert str(refused.value) == (
+        f"{path}:3: expected UTF-8 text, found a byte that is none in column 5; save the file as UTF-8"
+    )
+    path.write_bytes("a\n".encode("utf-16") + b"\x00")
+    with pytest.raises(OptionsError) as refused:
+        read_file(path)
+    assert str(refused.value) == (
+        f"{path}:2: expected UTF-16 text, found a byte that is none in column 1; save the file as UTF-8"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("a:\n\tgeheim: 1\n", ":2: not valid YAML: a tab where only spaces may stand; indent with spaces"),
+        ("a: `geheim\n", ":1: not valid YAML: text that begins with ` needs quotes around it"),
+        (
+            "a: *geheim\n",
+            (
+                ":1: not valid YAML: an alias (*name) of which nothing says what it stands for; "
+                "text that begins with * needs quotes around it"
+            ),
+        ),
+        (
+            "a: !geheim x\n",
+            (
+                ":1: not valid YAML: a tag (!name), which settings have none of; "
+                "text that begins with ! needs quotes around it"
+            ),
+        ),
+        (
+            "a: &geheim 1\nb: &geheim 2\n",
+            (
+                ":2: not valid YAML: an anchor (&name) that is there already; "
+                "text that begins with & needs quotes around it"
+            ),
+        ),
+        ("a: \x07geheim\n", ":1: not valid YAML: the character U+0007 may not stand in it"),
+        ("[" * 3000, ": cannot be read: its lists and sections are nested too deeply"),
+        (f"a: {'1' * 5000}\n", MEANINGLESS),
+        ("a: !!int geheim\n", MEANINGLESS),
+        ("a: &a\n  <<: *a\n", ":1: a: an alias (*name) that contains itself"),
+    ],
+)
+def test_what_yaml_does_not_take_is_said_without_showing_it(tmp_path: Path, text: str, sentence: str) -> None:
+    path = write(tmp_path, "a.yaml", text)
+    with pytest.raises(OptionsError) as refused:
+        read_file(path)
+    assert str(refused.value) == f"{path}{sentence}"
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.toml"])
+def test_a_number_beyond_all_bounds_is_refused(tmp_path: Path, name: str) -> None:
+    number = "1" * 5000
+    path = write(tmp_path, name, f'{{"a": {number}}}' if name == "a.json" else f"a = {number}\n")
+    with pytest.raises(OptionsError) as refused:
+        read_file(path)
+    assert str(refused.value) == f"{path}{MEANINGLESS}"

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from broadway_py import Pipeline
+from broadway_py.daemon.dlq_places import of_settings
 from broadway_py.daemon.loader import build_pipelines, check_pipelines
 from broadway_py.daemon.settings import Settings, read_settings
 from broadway_py.errors import OptionsError
@@ -57,6 +59,26 @@ def test_a_class_is_found_in_the_current_directory(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend("")
     assert build(tmp_path, section("here_only:Plain"))[0].name == "orders"
+
+
+def test_dead_letters_of_a_pipeline_are_looked_for_by_the_class_that_run_would_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "only_here.py").write_text(
+        "from broadway_py.options import FailurePolicy\n"
+        "from tests.daemon.pipelines import Plain\n\n\n"
+        "class Orders(Plain):\n    failure = FailurePolicy(dead_letter='broker')\n"
+    )
+    settings = settings_of(
+        tmp_path, "pipelines: {a: {class: 'only_here:Orders', producer: {kind: rabbitmq, queue: q, host: h}}}"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [entry for entry in sys.path if entry not in ("", str(tmp_path))])
+    with pytest.raises(OptionsError) as refused:
+        of_settings(settings, "a", None)
+    assert str(refused.value) == (
+        "the dead letters are where the queue's own dead-letter exchange leads: name that queue with --dead NAME"
+    )
 
 
 @pytest.mark.parametrize(

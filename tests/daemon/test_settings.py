@@ -1,11 +1,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import pytest
+from yarl import URL
 
+from broadway_py import Pipeline
+from broadway_py.daemon.loader import build_pipelines
 from broadway_py.daemon.settings import Settings, read_settings
 from broadway_py.errors import OptionsError
+from broadway_py.producers import DummyProducer
+from broadway_py.producers.kinds import arguments
+from broadway_py.producers.rabbitmq import RabbitMQOptions
 
 ONE = """\
 pipelines:
@@ -190,3 +198,155 @@ def test_a_set_without_a_value_is_refused(tmp_path: Path) -> None:
 
 def test_a_wrong_set_is_named(tmp_path: Path) -> None:
     assert refusal(tmp_path, sets=("http.port=x",)) == ("--set http.port: http.port: expected a valid integer, got 'x'")
+
+
+# --- texts that come from elsewhere, typed by their fields
+
+SECRETS = [
+    "12345678", "null", "true", "007", "1e3", "1.10", "~", "no", "2024-01-01", "[a]", "{a: b}", "a: b #c",
+    "$HOME${X}$$", "p@ss:w/o?r#d", "pässwörd-✓-密码", "Ln1V3#'C0oA1{FFB9l_IwBv9hmf;[]\\|\"`~^<>", "'quoted'", " blank ",
+]  # fmt: skip
+
+RABBIT = """\
+pipelines:
+  a: &base
+    class: tests.daemon.pipelines:Plain
+    producer: &source
+      kind: rabbitmq
+      queue: q
+      host: h
+      password: {password}
+    processors: {{concurrency: {number}}}
+  b:
+    <<: *base
+    name: second
+"""
+TOML = """\
+[pipelines.a]
+class = "tests.daemon.pipelines:Plain"
+processors = {concurrency = "${N}"}
+[pipelines.a.producer]
+kind = "rabbitmq"
+queue = "q"
+host = "h"
+password = "${PW}"
+"""
+JSON = """\
+{"pipelines": {"a": {"class": "tests.daemon.pipelines:Plain", "processors": {"concurrency": "${N}"},
+  "producer": {"kind": "rabbitmq", "queue": "q", "host": "h", "password": "${PW}"}}}}
+"""
+
+
+def source_of(pipeline: Pipeline[Any]) -> Any:
+    return pipeline.producer
+
+
+def passwords(folder: Path, name: str, text: str, **environ: str) -> list[tuple[str | None, int]]:
+    path = folder / name
+    path.write_text(text)
+    built = build_pipelines(read_settings([path], environ=environ))
+    return [(source_of(one).options.password, one.processors.concurrency) for one in built]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.yaml", RABBIT.format(password="${PW}", number='"${N}"')),
+        ("b.yaml", RABBIT.format(password='"${PW}"', number='"${N:-9}"')),
+        ("c.yaml", RABBIT.format(password="${PW:-other}", number='"${N}"')),
+        ("a.toml", TOML),
+        ("a.json", JSON),
+    ],
+    ids=["plain", "quoted", "with a default", "toml", "json"],
+)
+def test_a_secret_of_any_look_reaches_its_field_as_it_is(tmp_path: Path, name: str, text: str) -> None:
+    for number, secret in enumerate(SECRETS):
+        end = ("", "\n", "\r\n")[number % 3]
+        found = passwords(tmp_path, name, text, PW=f"{secret}{end}", N=f"7{end}")
+        assert found == [(secret, 7)] * len(found)
+        assert found
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize("way", ["environment", "set", "file"])
+def test_a_secret_of_any_look_comes_by_every_way(tmp_path: Path, secret: str, way: str) -> None:
+    path = tmp_path / "a.yaml"
+    text = RABBIT.format(password="x", number=2).partition("  b:")[0]
+    environ: dict[str, str] = {}
+    sets: list[str] = []
+    if way == "environment":
+        environ["BROADWAY_PIPELINES__A__PRODUCER__PASSWORD"] = f"{secret}\n"
+    elif way == "set":
+        sets.append(f"pipelines.a.producer.password={secret}\n")
+    else:
+        url = f"amqp://u:{quote(secret, safe='')}@h/"
+        text = text.replace("      host: h\n      password: x\n", "")
+        (tmp_path / "secret").write_bytes(f"\ufeff{url}\r\n".encode())
+        environ["BROADWAY_PIPELINES__A__PRODUCER__URL_FILE"] = str(tmp_path / "secret")
+    path.write_text(text)
+    settings = read_settings([path], assignments=sets, environ=environ)
+    build_pipelines(settings)
+    _, given = arguments(settings.pipelines["a"]["producer"], ())
+    assert (URL(given["url"]).password if way == "file" else RabbitMQOptions(**given).password) == secret
+
+
+def test_null_in_a_default_means_nothing_and_in_a_variable_it_is_text(tmp_path: Path) -> None:
+    text = RABBIT.format(password="${PW:-null}", number=2).partition("  b:")[0]
+    assert passwords(tmp_path, "a.yaml", text) == [(None, 2)]
+    assert passwords(tmp_path, "a.yaml", text, PW="null") == [("null", 2)]
+
+
+def test_a_section_may_come_from_a_variable_and_be_added_to(tmp_path: Path) -> None:
+    settings = read(
+        tmp_path,
+        ONE + "http: ${HTTP:-null}\n",
+        environ={
+            "BROADWAY_PIPELINES__ORDERS__PRODUCER": "{kind: queue, path: 007, queue: null}",
+            "BROADWAY_PIPELINES__ORDERS__PRODUCER__QUEUE": "123",
+            "BROADWAY_PIPELINES__ORDERS__CONTEXT": "{a: 5, b: '5'}",
+        },
+        sets=("pipelines.orders.batchers={slow: null, default: {batch_size: 5}}",),
+    )
+    assert settings.http is None
+    (built,) = build_pipelines(settings)
+    assert (source_of(built).options.path, source_of(built).options.queue) == ("007", "123")
+    assert built.context == {"a": 5, "b": "5"}
+    assert {name: one.batch_size for name, one in built.batchers.items()} == {"default": 5}
+
+
+def test_a_plug_in_gets_what_its_arguments_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Found(DummyProducer):
+        def __init__(self, url: str, size: int = 1, more: object = None, *, names: tuple[str, ...] = ()) -> None:
+            super().__init__()
+            self.got = (url, size, more, names)
+
+    monkeypatch.setattr("broadway_py.producers.kinds.producer_class", lambda _: Found)
+    text = ONE.replace(
+        "{kind: queue, path: q.db, queue: orders}",
+        '{kind: found, url: "${A}", size: "${A}", more: "${A}", names: ["${A}"]}',
+    )
+    (built,) = build_pipelines(read(tmp_path, text, environ={"A": "5"}))
+    assert source_of(built).got == ("5", 5, "5", ["5"])
+
+
+@pytest.mark.parametrize(
+    ("written", "sentence"),
+    [
+        ("${PLACE", "expected ${NAME} or ${NAME:-default} where ${ stands; write $${ for ${ itself"),
+        ("${PLACE:?no}", "expected ${NAME} or ${NAME:-default} where ${ stands; write $${ for ${ itself"),
+        ("${A:-${B}}", "the default of ${A:-…} holds another ${; it may hold plain text alone"),
+    ],
+)
+def test_a_variable_that_is_none_is_refused(tmp_path: Path, written: str, sentence: str) -> None:
+    text = ONE.replace("q.db", f'"{written}"')
+    assert refusal(tmp_path, text) == f"a.yaml:4: pipelines.orders.producer.path: {sentence}"
+
+
+def test_a_variable_in_another_locale_is_read_as_utf8(tmp_path: Path) -> None:
+    text = ONE.replace("queue: orders", 'queue: "${Q}"')
+    # As Python gives it in the locale "C".
+    settings = read(tmp_path, text, environ={"Q": "ü".encode().decode("ascii", "surrogateescape")})
+    assert settings.pipelines["orders"]["producer"]["queue"] == "ü"
+    assert refusal(tmp_path, text, environ={"Q": b"\xfc".decode("ascii", "surrogateescape")}) == (
+        "a.yaml:4: pipelines.orders.producer.queue: expected UTF-8 text, but the environment variable Q holds none"
+    )

@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from aio_pika import Message
 
 from tests.support.daemon import ROOT, daemon
 from tests.support.eventually import eventually
@@ -68,6 +69,39 @@ async def test_sending_to_a_queue_that_is_not_there_says_so(tmp_path: Path, rabb
     assert (sent.returncode, sent.stdout) == (1, "")
     assert sent.stderr.startswith(f"broadway: there is no queue 'work' on {rabbitmq.where}")
     assert sent.stderr.endswith("; 0 lines were put before that\n")
+
+
+async def test_sending_makes_what_declare_active_would_make(tmp_path: Path, rabbitmq: RabbitMQ) -> None:
+    file = settings(tmp_path, rabbitmq, "Recorder")
+    file.write_text(
+        file.read_text().replace(
+            "queue: work,",
+            "queue: work, declare: active, "
+            "declare_options: {arguments: {x-max-length: 5, x-overflow: reject-publish}}, "
+            "bindings: [{exchange: amq.topic, routing_key: 'orders.#'}],",
+        )
+    )
+    sent = await send(file, ["a", "b"])
+    assert (sent.returncode, sent.stdout, sent.stderr) == (0, "2 lines were put on the queue\n", "")
+
+    # The queue has the arguments, or this would be refused; and the binding leads to it.
+    await rabbitmq.declare("work", **{"x-max-length": 5, "x-overflow": "reject-publish"})
+    exchange = await rabbitmq.channel.get_exchange("amq.topic")
+    await exchange.publish(Message(b"c"), "orders.new")
+    await rabbitmq.until_ready(3)
+
+
+async def test_nothing_is_sent_to_a_queue_that_the_broker_names(tmp_path: Path, rabbitmq: RabbitMQ) -> None:
+    file = settings(tmp_path, rabbitmq, "Recorder")
+    file.write_text(file.read_text().replace("queue: work", "queue: '', declare: active"))
+    sent = await send(file, ["a"])
+    assert (sent.returncode, sent.stderr) == (
+        2,
+        (
+            f"broadway: {file}:4: pipelines.orders.producer.queue: the broker names this queue for its consumer alone; "
+            "name the queue to send to\n"
+        ),
+    )
 
 
 async def test_what_a_blocked_handler_held_is_back_on_the_broker(tmp_path: Path, rabbitmq: RabbitMQ) -> None:
