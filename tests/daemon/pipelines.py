@@ -56,7 +56,7 @@ class RefusedInWorkers(Finite):
     """Its settings are wrong, but only a worker notices."""
 
     def __init__(self, **options: Any) -> None:
-        if "broadway_py.daemon.worker" in sys.argv[0] or sys.argv[0].endswith("worker.py"):
+        if sys.argv[0].endswith("daemon/__main__.py"):
             raise OptionsError(("context",), "this machine has no licence")
         super().__init__(**options)
 
