@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -41,6 +42,14 @@ class Recorder(Pipeline[bytes]):
     async def handle_message(self, message: Message[bytes]) -> None:
         with Path(self.context["file"]).open("ab") as file:
             file.write(message.data + b"\n")
+
+
+class LeavesOrphans(Recorder):
+    """Starts a program that leaves one behind, for process 1 to reap."""
+
+    async def handle_message(self, message: Message[bytes]) -> None:
+        subprocess.run(["sh", "-c", "sleep 0.2 &"], check=True)  # it returns at once
+        await super().handle_message(message)
 
 
 class RecordedShipments(Shipments):

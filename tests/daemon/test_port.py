@@ -176,7 +176,7 @@ async def test_without_descriptors_it_tries_again_after_a_while_and_does_not_spi
         client.setblocking(False)
         used = max(int(each.name) for each in Path("/proc/self/fd").iterdir())
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(used, client.fileno()) + 1, usual[1]))
-        spare = []
+        spare: list[socket.socket] = []
         try:
             while len(spare) < 1000:
                 try:

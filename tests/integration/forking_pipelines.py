@@ -31,8 +31,8 @@ def run_a_loop() -> None:
 def listening_ports() -> list[int]:
     """Ports that this process listens on."""
     found = []
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError, ValueError), socket.socket(fileno=os.dup(int(name))) as each:
+    for one in list(Path("/proc/self/fd").iterdir()):
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(one.name))) as each:
             if each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                 found.append(each.getsockname()[1])
     return found
