@@ -53,7 +53,7 @@ class Client:
     async def is_cut(self) -> bool:
         """Wait until the other side has closed; True if it had nothing to say."""
         try:
-            return await asyncio.wait_for(self._reader.read(), 20) == b""
+            return await asyncio.wait_for(self._reader.read(), 8) == b""
         except ConnectionError:
             return True
 
