@@ -106,5 +106,14 @@ def test_a_process_says_its_lag_its_restarts_and_what_was_built() -> None:
     assert set(found["broadway_build_info"].samples[0].labels) == {"version", "python"}
 
 
+def test_a_supervisor_says_how_long_each_worker_has_been_silent() -> None:
+    found = {family.name: family for family in process_metrics({}, 0, {"0": 0.5, "1": 12.0})}
+    assert [(one.labels["worker"], one.value) for one in found["broadway_worker_silent_seconds"].samples] == [
+        ("0", 0.5),
+        ("1", 12.0),
+    ]
+    assert "broadway_worker_silent_seconds" not in {family.name for family in process_metrics({}, 0)}
+
+
 def test_no_pipeline_gives_metrics_without_series() -> None:
     assert all(not family.samples for family in pipeline_metrics([]))

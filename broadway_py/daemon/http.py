@@ -12,7 +12,7 @@ from dataclasses import asdict
 from importlib.resources import files
 from typing import Any, Final
 
-from aiohttp import HttpVersion11, web
+from aiohttp import web
 from prometheus_client.core import Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encoder, generate_latest
 from prometheus_client.registry import Collector
@@ -163,12 +163,13 @@ def _same_site(known: str | None) -> Any:
 
 
 def _hosts_of(request: web.Request) -> Iterator[str]:
-    """The names that the client knows us by: in the header, and in front of the path, where proxies are told."""
-    if "Host" in request.headers or request.version >= HttpVersion11:
-        host = request.headers.get("Host", "").lower()
-        yield host[1:].partition("]")[0] if host.startswith("[") else host.rpartition(":")[0] or host
-    if request.rel_url.host is not None:
-        yield request.rel_url.host.lower()
+    """The names that the client knows us by: in the header, and in front of the path, as proxies are told.
+
+    Without any (HTTP/1.0) it is the address that it has connected to.
+    """
+    for host in (request.headers.get("Host", request.host), request.host):
+        lower = host.lower()
+        yield lower[1:].partition("]")[0] if lower.startswith("[") else lower.rpartition(":")[0] or lower
 
 
 def _is_loopback(host: str) -> bool:

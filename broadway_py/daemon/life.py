@@ -98,12 +98,19 @@ class Life:
         """Ask it to pause or to resume a pipeline. It answers; an earlier wish that it has not read is forgotten."""
         self._outbox.put(command)
 
+    def terminate(self) -> None:
+        """Ask it to end by a signal: before it runs, when it does not read its commands yet, it leaves at once."""
+        self._signal(signal.SIGTERM)
+
     def kill(self) -> None:
         """End it now. From any thread."""
         self.was_killed = True
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
         with self._reaping:
             if self._process.returncode is None:
-                os.kill(self.pid, signal.SIGKILL)
+                os.kill(self.pid, number)
 
     def has_reported(self, number: int) -> bool:
         """True once the report of this number is there, or nobody is left to make it."""

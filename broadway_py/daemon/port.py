@@ -56,7 +56,7 @@ async def bind(host: str, port: int) -> list[socket.socket]:
         OSError: one of them cannot be had.
     """
     found = await asyncio.get_running_loop().getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_ADDRCONFIG
+        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
     with contextlib.ExitStack() as undo:
         sockets: list[socket.socket] = []
@@ -136,6 +136,8 @@ class Visit(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """The answer to what is no HTTP, or too long; and to what our own code stumbled over, which is logged."""
+        if isinstance(exc, ConnectionError):
+            raise exc  # the client is gone, and nobody is left to be answered
         if status >= 500:  # the server's own faults
             log.error("a request could not be answered", exc_info=exc)
         answer = web.json_response({"error": _in_words(status, message)}, status=status, headers=self._headers)
@@ -223,8 +225,10 @@ class Port:
                 self._loop.remove_reader(each.fileno())
 
     def _accept(self, listening: socket.socket) -> None:
-        for _ in range(_AT_ONCE):
+        for taken in range(_AT_ONCE):
             if len(self._visits) + len(self._arriving) >= self._most:
+                if taken:
+                    return  # whether there is one more, the next turn says
                 self._say("the HTTP port has as many connections as it may have; the idle ones make room")
                 self._pause()  # until one has left
                 if not self._make_room():

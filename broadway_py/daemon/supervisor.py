@@ -113,6 +113,9 @@ class Supervisor:
             return
         self._stopping.set()
         self._ask_all("stop")
+        for life in self._lives.values():
+            if life.report is None:
+                life.terminate()
         self._kill_in(self.shutdown_timeout + _KILL_AFTER)
 
     def give_up(self) -> None:

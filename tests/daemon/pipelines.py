@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -43,6 +44,14 @@ class Recorder(Pipeline[bytes]):
             file.write(message.data + b"\n")
 
 
+class LeavesOrphans(Recorder):
+    """Starts a program that leaves one behind, for process 1 to reap."""
+
+    async def handle_message(self, message: Message[bytes]) -> None:
+        subprocess.run(["sh", "-c", "sleep 0.2 &"], check=True)  # it returns at once
+        await super().handle_message(message)
+
+
 class RecordedShipments(Shipments):
     """Appends the ids of what it has handled to a file of this process, in the folder ``context["folder"]``."""
 
@@ -56,7 +65,7 @@ class RefusedInWorkers(Finite):
     """Its settings are wrong, but only a worker notices."""
 
     def __init__(self, **options: Any) -> None:
-        if "broadway_py.daemon.worker" in sys.argv[0] or sys.argv[0].endswith("worker.py"):
+        if sys.argv[0].endswith("daemon/__main__.py"):
             raise OptionsError(("context",), "this machine has no licence")
         super().__init__(**options)
 

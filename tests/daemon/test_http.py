@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -144,6 +146,170 @@ async def test_a_page_of_another_site_cannot_pause(headers: dict[str, str], stat
         answer = await client.post("/api/pipelines/orders/pause", data="{}", headers=headers)
         assert answer.status == status
         assert pipeline.is_paused is (status == 200)
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics", "/livez", "/readyz", "/api/pipelines", "/page.js", "/none"])
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:80", "", "192.0.2.1", "[2001:db8::1]:8080"])
+async def test_a_site_that_points_its_name_at_this_machine_cannot_read(path: str, host: str) -> None:
+    async with served() as (client, _):
+        answer = await client.get(path, headers={"Host": host})
+        assert answer.status == 403
+        assert await answer.json() == {"error": "send this to an address of this machine, such as 127.0.0.1"}
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10:1", "LOCALHOST:80", "localhost.", "[::1]", "[::1]:80"])
+async def test_this_machine_is_known_by_its_names(host: str) -> None:
+    async with served() as (client, _):
+        assert (await client.get("/livez", headers={"Host": host})).status == 200
+
+
+async def test_the_name_in_the_settings_is_served_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve = socket.getaddrinfo
+
+    def as_loopback(host: Any, *arguments: Any, **options: Any) -> Any:
+        return resolve("127.0.0.1" if host == "Monitor.example" else host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", as_loopback)
+    async with served(host="Monitor.example") as (client, _):
+        assert (await client.get("/livez", headers={"Host": "monitor.example:8080"})).status == 200
+        assert (await client.get("/livez", headers={"Host": "evil.example"})).status == 403
+
+
+async def test_an_address_for_all_is_served_under_any_name_and_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING", "broadway_py.daemon"):
+        async with served(host="0.0.0.0") as (client, _):  # what is tested
+            assert (await client.get("/livez", headers={"Host": "orders.internal"})).status == 200
+    (line,) = caplog.records
+    assert isinstance(line.msg, dict)
+    assert line.msg["event"] == (
+        "everybody who reaches this port can see what runs here, and can pause it: there are no passwords; "
+        "let only a network that is yours reach it, or set http.host to 127.0.0.1"
+    )
+    assert (line.msg["host"], line.msg["port"] > 0) == ("0.0.0.0", True)  # what is tested
+
+
+async def test_loopback_is_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING", "broadway_py.daemon"):
+        async with served(host="127.0.0.1"):
+            pass
+    assert not caplog.records
+
+
+async def test_a_pipeline_that_cannot_be_paused_says_why() -> None:
+    async with served() as (client, pipeline):
+        await pipeline.ready(10)
+        await pipeline.stop()
+        answer = await client.post("/api/pipelines/orders/pause", data="{}", headers=JSON)
+        why = "pause(): pipeline 'orders' is stopped"
+        assert (answer.status, await answer.json()) == (
+            503,
+            {
+                "pipeline": "orders",
+                "error": f"pause of 'orders' is not done everywhere: worker 0: {why}",
+                "heard": [],
+                "not_heard": {"0": why},
+            },
+        )
+
+
+# --- odd requests
+
+HOST = b"Host: 127.0.0.1\r\n"
+ODD_HEADERS = [
+    b"Accept: application/openmetrics-text; version=abc",
+    b"Accept: application/openmetrics-text; version=999.0.0",
+    b"Accept: application/openmetrics-text; version=1.0.0; escaping=nonsense",
+    b"Accept: text/plain; version=1.x; escaping",
+    b"Accept: text/plain; version=1.0.0; escaping=\xff",
+    b"Accept: " + b",;" * 3000,
+    b"Accept: \xff\xfe",
+    b"Accept-Encoding: \xff, gzip;q=nan",
+    b"Range: bytes=5-2",
+    b"Range: x",
+    b"If-None-Match: \xff",
+    b"If-Modified-Since: yesterday",
+    b"Cookie: \xff=\x01",
+    b"Expect: a miracle",
+    b"Content-Length: -1",
+    b"Content-Length: many",
+    b"Content-Length: 99999999999999999999999",
+    b"Transfer-Encoding: nonsense",
+    b"Content-Type: \xff/\xfe; charset=\x80",
+    b"Content-Encoding: br",
+    b"Connection: upgrade\r\nUpgrade: websocket",
+    b"X: " + b"y" * 9000,
+    b"X-\xff: y",
+    b": y",
+    b"X y",
+    b"Host: evil.example",
+    b"".join(b"X%d: y\r\n" % number for number in range(500)) + b"X: y",
+]
+ODD_REQUESTS = [
+    *(
+        line + HOST + header + b"\r\n\r\n"
+        for header in ODD_HEADERS
+        for line in (
+            b"GET /metrics HTTP/1.1\r\n",
+            b"GET / HTTP/1.1\r\n",
+            b"POST /api/pipelines/orders/pause HTTP/1.1\r\n",
+        )
+    ),
+    *(
+        line + b"\r\n" + HOST + b"\r\n"
+        for line in (
+            b"GET http://evil.example/metrics HTTP/1.1",
+            b"GET http://[::1/ HTTP/1.1",
+            b"GET //evil.example/ HTTP/1.1",
+            b"CONNECT evil.example:80 HTTP/1.1",
+            b"OPTIONS * HTTP/1.1",
+            b"TRACE / HTTP/1.1",
+            b"FOO / HTTP/1.1",
+            b"GET /livez?\xff HTTP/1.1",
+            b"GET /readyz?pipeline=%ff%00 HTTP/1.1",
+            b"GET /api/pipelines/%ff%00 HTTP/1.1",
+            b"GET /" + b"a" * 9000 + b" HTTP/1.1",
+            b"GET / HTTP/9",
+        )
+    ),
+    *(b"GET / HTTP/1.1\r\nHost: " + host + b"\r\n\r\n" for host in (b"", b":", b"[", b"a b", b"\xff", b"a" * 8000)),
+    b"GET /metrics HTTP/1.1\r\n\r\n",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),
+]
+
+
+@pytest.mark.parametrize("request_", ODD_REQUESTS, ids=range(len(ODD_REQUESTS)))
+async def test_whatever_is_sent_the_answer_is_safe_and_no_crash(request_: bytes) -> None:
+    async with served() as (client, _):
+        assert client._base_url is not None
+        reader, writer = await asyncio.open_connection("127.0.0.1", client._base_url.port)
+        writer.write(request_)
+        head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)).decode()
+        writer.close()
+        status = int(head.split()[1])
+        assert status in {200, 400, 403, 404, 405, 415, 417}
+        for header in ("Content-Security-Policy", "X-Content-Type-Options", "Referrer-Policy", "Cache-Control"):
+            assert head.count(f"\r\n{header}: ") == 1
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "DELETE", "PUT"])
+@pytest.mark.parametrize("path", ["/", "/page.css", "/metrics", "/livez", "/readyz", "/api/pipelines", "/none"])
+async def test_every_answer_has_the_safety_headers(method: str, path: str) -> None:
+    async with served() as (client, _):
+        answer = await client.request(method, path)
+        assert answer.headers["Content-Security-Policy"].startswith("default-src 'self'")
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+async def test_what_is_no_http_is_answered_with_a_sentence() -> None:
+    async with served() as (client, _):
+        assert client._base_url is not None
+        reader, writer = await asyncio.open_connection("127.0.0.1", client._base_url.port)
+        writer.write(b"GET /livez HTTP/1.1\r\nX y\r\n\r\n")
+        answer = await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+        body = json.loads(answer.partition(b"\r\n\r\n")[2])
+        assert body["error"].startswith("expected a request in HTTP/1.1: ")
 
 
 async def test_reading_cannot_pause() -> None:

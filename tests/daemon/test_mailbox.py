@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -56,6 +58,27 @@ def test_signals_are_as_before_afterwards() -> None:
     assert signal.getsignal(signal.SIGUSR2) is before
     assert signal.set_wakeup_fd(-1) == -1
     mailbox.close()
+
+
+def test_a_signal_to_a_forked_child_ends_it_and_leaves_no_word_here() -> None:
+    program = """
+import os, signal, time
+from broadway_py.daemon.mailbox import Mailbox
+mailbox = Mailbox()
+with mailbox.signals({signal.SIGTERM: "term"}):
+    for _ in range(50):
+        child = os.fork()
+        if not child:
+            time.sleep(5)
+            os._exit(0)
+        os.kill(child, signal.SIGTERM)  # as early as can be
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+    assert mailbox.take(time.monotonic() + 0.05) is None
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert mailbox.take(time.monotonic() + 10) == "term"
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert (ran.returncode, ran.stderr) == (0, "")
 
 
 def test_a_word_after_the_end_is_lost_quietly() -> None:

@@ -43,6 +43,7 @@ PROMISED: Final = {
     "broadway_event_loop_lag_seconds": ("gauge", {"worker"}),
     "broadway_stuck_handlers": ("gauge", {"pipeline"}),
     "broadway_worker_restarts_total": ("counter", set()),
+    "broadway_worker_silent_seconds": ("gauge", {"worker"}),
     "broadway_build_info": ("gauge", {"version", "python"}),
     "broadway_sqs_requests_total": ("counter", {*OF_PRODUCER, "kind", "result"}),
     "broadway_sqs_batch_entries_total": ("counter", {*OF_PRODUCER, "kind"}),

@@ -135,6 +135,38 @@ def test_a_blocked_loop_makes_it_return_75(tmp_path: Path) -> None:
     assert process.returncode == 75
 
 
+def test_a_signal_while_it_imports_what_serves_http_drains_it(tmp_path: Path) -> None:
+    process = script(
+        tmp_path,
+        """
+        import os, signal
+        class Finder:
+            def find_spec(self, name, *_):
+                if name == "aiohttp":
+                    os.kill(os.getpid(), signal.SIGTERM)
+        sys.meta_path.insert(0, Finder())
+        print("code", run(Orders(producer=DummyProducer()), port=0), signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)
+        """,
+    )
+    out, err = process.communicate(timeout=60)
+    assert (out, process.returncode) == ("code 0 True\n", 0)
+    assert "stopping" in [json.loads(line)["event"] for line in err.splitlines()]
+
+
+def test_a_folder_for_metrics_of_several_processes_is_no_crash(tmp_path: Path) -> None:
+    process = script(
+        tmp_path,
+        """
+        import os
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = "/none"
+        print("code", run(Orders(producer=MemoryProducer(range(5))), port=0))
+        """,
+    )
+    out, err = process.communicate(timeout=60)
+    assert (out, process.returncode) == ("code 0\n", 0)
+    assert "Traceback" not in err
+
+
 def test_it_needs_a_pipeline(tmp_path: Path) -> None:
     process = script(tmp_path, "run()")
     _, err = process.communicate(timeout=30)

@@ -87,11 +87,18 @@ class Daemon:
 
     def post(self, path: str) -> int:
         """Send ``{}``; the status."""
+        return self.posted(path)[0]
+
+    def posted(self, path: str) -> tuple[int, dict[str, Any]]:
+        """Send ``{}``; the status and the body of the answer."""
         request = urllib.request.Request(  # noqa: S310  # our own http URL
             self.url + path, data=b"{}", headers={"Content-Type": "application/json"}, method="POST"
         )
-        with urllib.request.urlopen(request, timeout=15) as answer:  # noqa: S310  # our own http URL
-            return int(answer.status)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310  # our own http URL
+                return int(answer.status), json.loads(answer.read())
+        except urllib.error.HTTPError as refused:
+            return refused.code, json.loads(refused.read())
 
     def until_ready(self, timeout: float = 60.0) -> None:
         """Wait for 200 from ``/readyz``."""
