@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+from broadway_py.error_text import name_of
 from broadway_py.message import Message
 from broadway_py.producers.sqs.delivery import Receipt
 
@@ -32,7 +33,7 @@ def death_letter(message: Message[Any], *, queue: str, pipeline: str, died_at: f
             "message_id": receipt.message_id,
             "attempts": message.attempt,
             "cause": "failed" if status is None else status.cause,
-            "exception": None if exception is None else type(exception).__name__,
+            "exception": None if exception is None else name_of(exception),
             "died_at": round(died_at, 3),
             "pipeline": pipeline,
         }
