@@ -11,7 +11,17 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from broadway_py import Acknowledgement, Acknowledger, Failed, FailurePolicy, Message, Pipeline, Reject
+from broadway_py import (
+    Acknowledgement,
+    Acknowledger,
+    Batcher,
+    BatchInfo,
+    Failed,
+    FailurePolicy,
+    Message,
+    Pipeline,
+    Reject,
+)
 from broadway_py.log import show_error_texts
 from broadway_py.message import raised
 from broadway_py.pipeline.failure_log import masked
@@ -150,12 +160,7 @@ def sets_status(message: Message[Any]) -> None:
     message.status = Failed("timeout", f"too slow: {message.data}")
 
 
-def picks_batcher(message: Message[Any]) -> None:
-    """By what is in the message."""
-    message.batcher = str(message.data)
-
-
-@pytest.mark.parametrize("handle", [quotes_reversed, decides, validates, sets_status, picks_batcher])
+@pytest.mark.parametrize("handle", [quotes_reversed, decides, validates, sets_status])
 async def test_by_default_the_text_of_a_failure_is_not_shown_however_it_quotes(
     caplog: pytest.LogCaptureFixture, handle: Callable[[Message[Any]], None]
 ) -> None:
@@ -181,15 +186,36 @@ async def test_validation_in_a_handler_is_told_by_place_and_kind(caplog: pytest.
 
 
 async def test_our_own_words_are_shown(caplog: pytest.LogCaptureFixture) -> None:
-    async with running(Fails(lambda _: None, producer=MemoryProducer([1]))):
-        pass
-    pipeline = Fails(forgets, producer=MemoryProducer([1]))
-    await finish(pipeline)
+    await finish(Fails(forgets, producer=MemoryProducer([1])))
 
-    assert (
-        logged(caplog)[-1]["reason"] == "handle_message returned an int; expected None or the message it was given: "
-        "change it in place (message.data = …), or message.fail(reason)"
+    assert logged(caplog)[-1]["reason"] == (
+        "handle_message returned an int; expected None or the message it was given: "
+        "change the message in place (message.data = …) and return nothing"
     )
+
+
+class Picks(Quiet):
+    """Chooses the batcher by what is in the message."""
+
+    batchers = {"orders": Batcher(), "audit": Batcher()}  # noqa: RUF012  # as users write it
+
+    async def handle_message(self, message: Message[Any]) -> None:
+        if message.data is not None:
+            message.batcher = message.data
+
+    async def handle_batch(self, messages: list[Message[Any]], info: BatchInfo) -> None:
+        """Nothing."""
+
+
+async def test_a_batcher_that_was_taken_from_a_message_is_not_shown_but_a_forgotten_one_is(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    await finish(Picks(producer=MemoryProducer(["canary", b"canary" * 100_000, None]), failure=None))
+
+    reasons = {line["reason"] for line in logged(caplog)}
+    assert "canary" not in caplog.text
+    assert "handle_message chose batcher 'default'; this pipeline has audit, orders" in reasons
+    assert "not shown, it may quote the message; broadway_py.log.show_error_texts() shows it" in reasons
 
 
 async def test_where_texts_are_asked_for_they_are_shown_without_the_words_of_the_payload(
