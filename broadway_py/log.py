@@ -11,7 +11,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping
+from itertools import islice
 from typing import Any, Final, cast
 
 import structlog
@@ -35,6 +36,10 @@ __all__ = [
 MOST_LINE: Final = 8_192
 _MOST_FIELDS: Final = 40
 _MOST_ITEMS: Final = 30
+_MOST_DEPTH: Final = 2
+#: Characters that a value gets in any case, and the fields that are there in any case.
+_LEAST: Final = 20
+_ALWAYS: Final = frozenset({"event", "level", "logger", "timestamp", "worker"})
 #: Characters of one value; of those that may hold a stack more.
 _MOST_VALUE: Final = 1_000
 _MOST_EVENT: Final = 4_096
@@ -145,15 +150,11 @@ def bounded(event: _EventDict, most: int = MOST_LINE) -> _EventDict:
     """Cut the values of *event* so that a line of them has about *most* characters."""
     left = most
     for number, (key, value) in enumerate(list(event.items())):
-        if number >= _MOST_FIELDS:
+        if number >= _MOST_FIELDS or (left <= 0 and key not in _ALWAYS):
             del event[key]
             continue
-        room = min(_MOST_EVENT if key in _LONG else _MOST_VALUE, max(left, 20))
-        cut = _cut(value, room)
-        if isinstance(cut, str):
-            left -= len(cut)
-        elif not isinstance(cut, int | float | None):
-            left -= len(str(cut))
+        cut = _cut(value, min(_MOST_EVENT if key in _LONG else _MOST_VALUE, max(left, _LEAST)))
+        left -= len(cut) if isinstance(cut, str) else len(str(cut))
         event[key] = cut
     return event
 
@@ -170,14 +171,16 @@ def _cut(value: object, room: int, depth: int = 0) -> Any:
         return clipped(value, room)
     try:
         if depth < 3 and isinstance(value, Mapping):  # deeper is nothing for a line
-            pairs = [pair for pair, _ in zip(value.items(), range(_MOST_ITEMS), strict=False)]
-            share = max(20, room // (2 * max(len(pairs), 1)))
+            pairs = list(islice(value.items(), min(_MOST_ITEMS, room // _LEAST)))
+            share = max(_LEAST, room // max(len(pairs), 1))
             return {clipped(str(key), 100): _cut(one, share, depth + 1) for key, one in pairs}
         if depth < 3 and isinstance(value, list | tuple):  # as above
-            share = max(20, room // max(min(len(value), _MOST_ITEMS), 1))
-            return [_cut(one, share, depth + 1) for one in value[:_MOST_ITEMS]]
-        if isinstance(value, bytes | bytearray):
-            return f"({len(value):,} bytes)"
+            items = value[: min(_MOST_ITEMS, room // _LEAST)]
+            share = max(_LEAST, room // max(len(items), 1))
+            return [_cut(one, share, depth + 1) for one in items]
+        if isinstance(value, Collection):
+            # Bytes are payload; the others would be written whole before they are cut.
+            return f"({clipped(kind.__name__, 100)} of {len(value):,})"
         return clipped(repr(value), room)
     except Exception:  # noqa: BLE001  # an object that cannot be shown
         return f"({clipped(kind.__name__, 100)}: cannot be shown)"

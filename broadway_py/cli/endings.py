@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final, NoReturn
@@ -9,13 +10,17 @@ from typing import Final, NoReturn
 import typer
 
 from broadway_py.daemon import logs
-from broadway_py.daemon.watch import ExitCode
+from broadway_py.daemon.watch import ExitCode, bounded, leave
+from broadway_py.error_text import clipped, text_of
 from broadway_py.errors import BroadwayError, OptionsError
 
 __all__ = ["INTERRUPTED", "fail", "sentences"]
 
 #: What a shell shows for a program that Ctrl-C ended.
 INTERRUPTED: Final = 130
+
+# Characters; a sentence about many settings has many.
+_MOST_SAID: Final = 65_536
 
 
 @contextmanager
@@ -29,7 +34,22 @@ def sentences() -> Iterator[None]:
 
 def fail(error: BroadwayError | str, code: int) -> NoReturn:
     """Say *error* and what else was wrong at the same time, without credentials, and leave with *code*."""
-    with suppress(OSError):  # nobody reads it: the code still tells
-        for one in error.all() if isinstance(error, OptionsError) else [error]:
-            typer.echo(f"broadway: {logs.mask_credentials(str(one))}", err=True)
+    wrong = error.all() if isinstance(error, OptionsError) else [error]
+    said = [
+        logs.mask_credentials(clipped(one, _MOST_SAID) if isinstance(one, str) else text_of(one, _MOST_SAID))
+        for one in wrong
+    ]
+    logs.flush()
+    done = threading.Event()
+
+    def say() -> None:
+        with suppress(OSError):  # nobody reads it: the code still tells
+            for one in said:
+                typer.echo(f"broadway: {one}", err=True)
+        done.set()
+
+    bounded(say, 1.0)
+    if not done.is_set():
+        # Nobody reads standard error. An ordinary end would wait for them as it closes the stream.
+        leave(code, at_once=True)
     raise typer.Exit(code)

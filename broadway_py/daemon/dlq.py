@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple, Protocol, get_args
 
 from broadway_py.clock import SYSTEM_CLOCK, Clock
+from broadway_py.error_text import clipped
 from broadway_py.errors import BroadwayError, OptionsError, did_you_mean
 from broadway_py.message import Cause
 
@@ -164,8 +165,8 @@ def drawn(heads: Sequence[Head]) -> Iterator[str]:
             one.id,
             "-" if one.died_s is None else time_of(one.died_s),
             "-" if one.attempts is None else str(one.attempts),
-            one.cause,
-            one.exception or "-",
+            clipped(one.cause, 60),
+            clipped(one.exception or "-", 100),
             size_of(one.size),
         )
         for one in heads
@@ -178,7 +179,7 @@ def drawn(heads: Sequence[Head]) -> Iterator[str]:
 
 def shown(head: Head) -> Iterator[str]:
     """All that is known about *head*, but for its payload, line by line; fit for a terminal."""
-    facts = [(printable(name), printable(value)) for name, value in head.facts]
+    facts = [(printable(name), printable(clipped(value, 1000))) for name, value in head.facts]
     width = max(len(name) for name, _ in facts) + 2
     for name, value in facts:
         yield f"{name}:".ljust(width) + value

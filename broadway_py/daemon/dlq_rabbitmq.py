@@ -156,13 +156,14 @@ class RabbitMQLetters:
     async def _all(self) -> dict[str, _Taken]:
         if self._taken is None:
             self._taken = {}
+            numbers: dict[str, int] = {}
             count = cast("int", (await self._channel.queue_declare(self.name, passive=True)).message_count)
             # No more than were there: what comes meanwhile is for the next time.
             for _ in range(count):
                 delivery = await self._fetched(count)
                 if isinstance(delivery.delivery, Basic.GetEmpty):
                     break
-                taken = _read(delivery, self._taken)
+                taken = _read(delivery, self._taken, numbers)
                 self._taken[taken.head.id] = taken
         return self._taken
 
@@ -260,16 +261,19 @@ def _loss(options: RabbitMQOptions, where: str) -> Callable[[BaseException], Pro
     return lambda error: troubles.of_loss(error, options, where)
 
 
-def _read(delivery: DeliveredMessage, known: Mapping[str, object]) -> _Taken:
+def _read(delivery: DeliveredMessage, known: Mapping[str, object], numbers: dict[str, int]) -> _Taken:
+    """*delivery* under a name that is not among those *known*; *numbers* are the last ones given to each name."""
     properties = delivery.header.properties
     headers: Mapping[str, Any] = properties.headers or {}
     # Those that the broker itself has put there have no number of ours.
     # As it is shown, so that it can be typed.
     wanted = printable(str(headers.get("x-broadway-id") or properties.message_id or "letter"))
-    name, number = wanted, 1
+    # Thousands may have the same: what was given already is not tried again.
+    name, number = wanted, numbers.get(wanted, 1)
     while name in known:
         number += 1
         name = f"{wanted}~{number}"
+    numbers[wanted] = number
     ours = {one.removeprefix(HEADER_PREFIX): value for one, value in headers.items() if one.startswith(HEADER_PREFIX)}
     _, cause, attempts = death_of(headers)
     failed_at, exception = ours.get("failed-at"), ours.get("exception")

@@ -9,6 +9,7 @@ import queue
 import select
 import threading
 import weakref
+from datetime import UTC, datetime
 from typing import Final, TextIO
 
 from broadway_py.log import Fields, line_limit
@@ -52,7 +53,7 @@ class Writer(logging.Handler):
         _writers.add(self)
 
     def _begin(self) -> None:
-        self._lines: queue.SimpleQueue[str | threading.Event] = queue.SimpleQueue()
+        self._lines: queue.SimpleQueue[str | threading.Event | None] = queue.SimpleQueue()
         # Each is changed by one side only: those who log hold the handler's lock, and there is one thread.
         self._put_chars = self._written_chars = 0
         self._dropped = self._not_written = self._told = 0
@@ -103,6 +104,18 @@ class Writer(logging.Handler):
         self._lines.put(written)
         written.wait(_FLUSH_S)
 
+    def close(self) -> None:
+        """Write what was logged until now, if somebody takes it; what is logged from now on is lost."""
+        self.flush()
+        if self._thread is not None:
+            self._lines.put(None)
+        super().close()
+
+    def _end(self) -> None:
+        descriptor, self._descriptor, self._stream = self._descriptor, None, None
+        if descriptor is not None:
+            os.close(descriptor)
+
     def be_a_child(self) -> None:
         """In a forked child: what waits is the parent's, who writes it; the thread is not here."""
         self._begin()
@@ -115,6 +128,9 @@ class Writer(logging.Handler):
             except queue.Empty:
                 line_limit.sum_up()
                 continue
+            if line is None:
+                self._end()
+                return
             if isinstance(line, threading.Event):
                 line.set()
                 continue
@@ -143,17 +159,20 @@ class Writer(logging.Handler):
         return line.encode(self._encoding, errors="backslashreplace")
 
     def _line(self, event: str, **fields: object) -> str:
-        record = logging.LogRecord("broadway_py.daemon", logging.WARNING, __file__, 0, event, (), None)
-        record.__dict__["_fields"] = Fields(fields)
+        said = Fields(event=event, **fields, level="warning", timestamp=datetime.now(UTC).isoformat())
+        record = logging.LogRecord("broadway_py.daemon", logging.WARNING, __file__, 0, said, (), None)
+        # As a line of ours looks to the formatter.
+        record.__dict__.update(_logger=None, _name="warning")
         try:
             return self.format(record) + "\n"
         except Exception:  # noqa: BLE001  # the formatter itself is broken
-            return f"{event} {Fields(fields)}\n"
+            return f"{said}\n"
 
 
 def _descriptor_of(stream: TextIO | None) -> int | None:
+    """One of our own: that of *stream* may be closed, and its number be that of a file of others."""
     try:
-        return None if stream is None else stream.fileno()
+        return None if stream is None else os.dup(stream.fileno())
     except (OSError, ValueError, AttributeError, io.UnsupportedOperation):
         return None
 

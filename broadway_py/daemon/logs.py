@@ -82,7 +82,6 @@ def configure(settings: Log, *, stream: TextIO | None = None, worker: int | None
             processors=[
                 structlog.stdlib.add_logger_name,
                 _bind_worker(worker),
-                _add_fields,
                 _render_exception,
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 lambda _logger, _name, event: _rendered(event, render),
@@ -207,11 +206,6 @@ def _bind_worker(worker: int | None) -> Callable[[Any, str, _EventDict], _EventD
         return event
 
     return bind
-
-
-def _add_fields(_logger: Any, _name: str, event: _EventDict) -> _EventDict:
-    event.update(getattr(event["_record"], "_fields", {}))
-    return event
 
 
 def _render_exception(_logger: Any, _name: str, event: _EventDict) -> _EventDict:

@@ -202,12 +202,13 @@ def _flush() -> None:
             stream.flush()
 
 
-def leave(code: int) -> None:
+def leave(code: int, *, at_once: bool = False) -> None:
     """End this process with *code*, within a second, whatever threads still run.
 
-    Clean-up that others have registered with ``atexit`` runs unless it, too, hangs.
+    Clean-up that others have registered with ``atexit`` runs unless it, too, hangs; or never when it is to end
+    *at_once*.
     """
-    if code == ExitCode.LATE:
+    if at_once or code == ExitCode.LATE:
         bounded(_flush)
         os._exit(code)
     guard = threading.Timer(1.0, os._exit, (code,))

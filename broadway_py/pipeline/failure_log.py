@@ -119,9 +119,10 @@ class FailureLog:
         fields["reason"] = _reason(message, status)
         if status.exception is not None:
             fields["exception"] = name_of(status.exception)
-            fields["at"] = place_of(status.exception)
-        elif status.cause == "failed" and (place := place_of_reason(status)) is not None:
-            fields["at"] = place
+            if place := place_of(status.exception):
+                fields["at"] = place
+        elif status.cause == "failed" and (said_at := place_of_reason(status)) is not None:
+            fields["at"] = said_at
         if message.attempt is not None:
             fields["attempt"] = message.attempt
         if becomes:

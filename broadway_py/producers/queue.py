@@ -14,6 +14,7 @@ from pydantic import Field
 
 from broadway_py.acknowledger import Acknowledger
 from broadway_py.clock import SYSTEM_CLOCK, Clock
+from broadway_py.error_text import name_of
 from broadway_py.errors import ProducerError, SettleError
 from broadway_py.log import logger
 from broadway_py.message import Acknowledgement, Message, Outcome
@@ -327,4 +328,4 @@ def _buried(held: Held, message: Message[Any]) -> Buried:
     status = message.status
     if status is None:
         return Buried(held, "failed", None)
-    return Buried(held, status.cause, None if status.exception is None else type(status.exception).__name__)
+    return Buried(held, status.cause, None if status.exception is None else name_of(status.exception))

@@ -116,8 +116,9 @@ def test_sigusr1_writes_state_and_stacks_and_sighup_is_answered(tmp_path: Path) 
     with daemon(tmp_path, file) as running:
         running.until_ready()
         running.signal(signal.SIGUSR1)
-        assert "broadway-loop" in running.until_logged("state: threads")["stacks"]
         assert running.until_logged("state: pipeline")["pipeline"] == "orders"
+        stacks = {line["thread"]: line["stack"] for line in running.log if line["event"] == "state: thread"}
+        assert "run_until_complete" in stacks["broadway-loop"]
         assert running.until_logged("state: task")["at"] is not None
         running.signal(signal.SIGHUP)
         running.until_logged("SIGHUP: the settings cannot be reloaded in place; restart the process")

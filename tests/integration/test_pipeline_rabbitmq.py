@@ -10,6 +10,7 @@ import pytest
 import broadway_py.pipeline.source
 from broadway_py import Batcher, Message, Processors, RateLimit
 from broadway_py._core.backoff import Backoff
+from broadway_py.log import show_error_texts
 from broadway_py.producers import RabbitMQProducer
 from broadway_py.testing import FakeClock
 from tests.integration.aftermath import until_lost
@@ -320,6 +321,7 @@ async def test_a_wrong_way_to_settle_fails_the_message_and_is_logged(
         async def handle_message(self, message: Message[bytes]) -> None:
             message.configure_ack(**options)
 
+    show_error_texts()
     await job.publish(1)
     pipeline = Misconfigured(producer=source(job), context=hands)
     async with at_work(pipeline, job.broker):

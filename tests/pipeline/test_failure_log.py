@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
-from broadway_py import FailurePolicy, Message, Pipeline
+from broadway_py import (
+    Acknowledgement,
+    Acknowledger,
+    Batcher,
+    BatchInfo,
+    Failed,
+    FailurePolicy,
+    Message,
+    Pipeline,
+    Reject,
+)
+from broadway_py.log import show_error_texts
+from broadway_py.message import raised
+from broadway_py.pipeline.failure_log import masked
 from broadway_py.producers import MemoryProducer
 from tests.pipeline.support import ONE, ManualProducer, Quiet, finish, logged, running
+
+
+def forgets(message: Message[Any]) -> Any:
+    """Returns what it may not."""
+    return 5
 
 
 class Fails(Pipeline[Any]):
@@ -19,12 +40,12 @@ class Fails(Pipeline[Any]):
     processors = ONE
     failure: FailurePolicy | None = None  # one attempt is enough to be logged
 
-    def __init__(self, handle: Callable[[Message[Any]], None], **options: Any) -> None:
+    def __init__(self, handle: Callable[[Message[Any]], Any], **options: Any) -> None:
         super().__init__(**options)
         self.handle = handle
 
-    async def handle_message(self, message: Message[Any]) -> None:
-        self.handle(message)
+    async def handle_message(self, message: Message[Any]) -> Any:
+        return self.handle(message)
 
 
 def raising(message: Message[Any]) -> None:
@@ -46,6 +67,7 @@ async def test_five_of_a_kind_are_shown_and_the_rest_of_the_minute_is_summed_up(
             "stage": "processors",
             "cause": "raised",
             "exception": "ValueError",
+            "becomes": "rejected",
             "not_shown": 15,
         }
         producer.feed.put(*range(7))
@@ -90,7 +112,7 @@ async def test_a_line_names_pipeline_stage_message_cause_and_place(caplog: pytes
 
     (line,) = logged(caplog)
     assert line.pop("at").endswith(" raising")
-    line.pop("reason", None)
+    assert line.pop("reason") == "not shown, it may quote the message; broadway_py.log.show_error_texts() shows it"
     assert line == {
         "event": "a message failed",
         "pipeline": "Fails",
@@ -99,6 +121,7 @@ async def test_a_line_names_pipeline_stage_message_cause_and_place(caplog: pytes
         "cause": "raised",
         "exception": "ValueError",
         "attempt": 3,
+        "becomes": "rejected",
     }
 
 
@@ -117,6 +140,167 @@ def marks_with_data(message: Message[Any]) -> None:
     message.fail(f"bad customer {message.data}")
 
 
+def quotes_reversed(message: Message[Any]) -> None:
+    """In a way that no search finds."""
+    raise ValueError(str(message.data)[::-1])
+
+
+def decides(message: Message[Any]) -> None:
+    """As handlers do."""
+    raise Reject(f"bad customer {message.data}")
+
+
+def validates(message: Message[Any]) -> None:
+    """With pydantic."""
+    TypeAdapter(dict[str, int]).validate_json(message.data)
+
+
+def sets_status(message: Message[Any]) -> None:
+    """With a cause of ours and words of its own."""
+    message.status = Failed("timeout", f"too slow: {message.data}")
+
+
+@pytest.mark.parametrize("handle", [quotes_reversed, decides, validates, sets_status])
+async def test_by_default_the_text_of_a_failure_is_not_shown_however_it_quotes(
+    caplog: pytest.LogCaptureFixture, handle: Callable[[Message[Any]], None]
+) -> None:
+    await finish(Fails(handle, producer=MemoryProducer(['{"canary": "yranac"}'])))
+
+    assert logged(caplog)
+    assert "canary" not in caplog.text
+    assert "yranac" not in caplog.text
+
+
+async def test_a_line_without_text_says_where_the_handler_failed_its_message(caplog: pytest.LogCaptureFixture) -> None:
+    await finish(Fails(marks_with_data, producer=MemoryProducer(["canary"])))
+
+    (line,) = logged(caplog)
+    assert line["at"].startswith("test_failure_log.py:")
+    assert line["at"].endswith(" marks_with_data")
+
+
+async def test_validation_in_a_handler_is_told_by_place_and_kind(caplog: pytest.LogCaptureFixture) -> None:
+    await finish(Fails(validates, producer=MemoryProducer(['{"canary": "x"}'])))
+
+    assert logged(caplog)[0]["reason"] == "***: int_parsing"
+
+
+async def test_our_own_words_are_shown(caplog: pytest.LogCaptureFixture) -> None:
+    await finish(Fails(forgets, producer=MemoryProducer([1])))
+
+    assert logged(caplog)[-1]["reason"] == (
+        "handle_message returned an int; expected None or the message it was given: "
+        "change the message in place (message.data = …) and return nothing"
+    )
+
+
+class Picks(Quiet):
+    """Chooses the batcher by what is in the message."""
+
+    batchers = {"orders": Batcher(), "audit": Batcher()}  # noqa: RUF012  # as users write it
+
+    async def handle_message(self, message: Message[Any]) -> None:
+        if message.data is not None:
+            message.batcher = message.data
+
+    async def handle_batch(self, messages: list[Message[Any]], info: BatchInfo) -> None:
+        """Nothing."""
+
+
+async def test_a_batcher_that_was_taken_from_a_message_is_not_shown_but_a_forgotten_one_is(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    await finish(Picks(producer=MemoryProducer(["canary", b"canary" * 100_000, None]), failure=None))
+
+    reasons = {line["reason"] for line in logged(caplog)}
+    assert "canary" not in caplog.text
+    assert "handle_message chose batcher 'default'; this pipeline has audit, orders" in reasons
+    assert "not shown, it may quote the message; broadway_py.log.show_error_texts() shows it" in reasons
+
+
+async def test_where_texts_are_asked_for_they_are_shown_without_the_words_of_the_payload(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    show_error_texts()
+    await finish(Fails(marks_with_data, producer=MemoryProducer(["canary-4711"])))
+
+    assert logged(caplog)[0]["reason"] == "bad customer ***"
+
+
+async def test_a_line_says_what_becomes_of_its_message(caplog: pytest.LogCaptureFixture) -> None:
+    class Keeps(Acknowledger):
+        async def ack(self, ref: object, successful: object, failed: object) -> None: ...
+        async def retry(self, ref: object, messages_and_delays: object) -> None: ...
+        async def dead_letter(self, ref: object, messages: object) -> None: ...
+        def dead_letters_go_to(self, data: Any) -> str | None:
+            return "orders.dead"
+
+    first, last = (Message(n, None, Acknowledgement(Keeps())) for n in (1, 2))
+    first.attempt, last.attempt = 1, 3
+    policy = FailurePolicy(attempts=3, backoff=(40.0, 40.0), breaker=None)
+    await finish(Fails(raising, producer=MemoryProducer([first, last]), failure=policy))
+
+    retried, buried = (line["becomes"] for line in logged(caplog))
+    assert re.fullmatch(r"retry in [234]\d s", retried)
+    assert buried == "dead-lettered to orders.dead"
+
+
+async def test_what_is_said_of_a_final_end_is_counted_apart_from_retries(caplog: pytest.LogCaptureFixture) -> None:
+    messages = [Message(n) for n in range(30)]
+    for message in messages[:20]:
+        message.attempt = 1
+    for message in messages[20:]:
+        message.attempt = 3
+
+    class Retries(Acknowledger):
+        async def ack(self, ref: object, successful: object, failed: object) -> None: ...
+        async def retry(self, ref: object, messages_and_delays: object) -> None: ...
+
+    keeper = Retries()
+    for message in messages:
+        message._acknowledgement = Acknowledgement(keeper)
+    policy = FailurePolicy(attempts=3, final="drop", breaker=None)
+    await finish(Fails(raising, producer=MemoryProducer(messages), failure=policy))
+
+    shown = [line["becomes"] for line in logged(caplog) if line["event"] == "a message failed"]
+    assert (len(shown), shown.count("dropped")) == (10, 5)
+
+
+async def test_handle_failed_that_raises_for_each_message_is_limited(caplog: pytest.LogCaptureFixture) -> None:
+    class Raises(Fails):
+        async def handle_failed(self, messages: list[Message[Any]]) -> None:
+            raise ValueError("canary")
+
+    await finish(Raises(raising, producer=MemoryProducer(range(300))))
+
+    said = [line for line in logged(caplog) if line["event"].startswith("handle_failed raised")]
+    assert len(said) == 20
+    assert said[0]["at"].endswith(" handle_failed")
+    assert "canary" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["w1234567 " * 500_000, "x" * 4_000_000, "a" + " b" * 1_000_000],
+    ids=["words", "no blank", "short words"],
+)
+async def test_a_long_text_is_cut_before_it_is_looked_at(caplog: pytest.LogCaptureFixture, text: str) -> None:
+    show_error_texts()
+    body = json.dumps([f"x{n} euro" for n in range(100_000)]).encode()
+
+    def long(message: Message[Any]) -> None:
+        raise ValueError(text)
+
+    message = Message(body)
+    message.status = raised(ValueError(text))
+    began = time.perf_counter()
+    masked(message.status.reason, message)
+    assert time.perf_counter() - began < 0.2
+    await finish(Fails(long, producer=MemoryProducer([body])))
+    assert len(caplog.text) < 12_000
+
+
+@pytest.mark.parametrize("texts", [False, True], ids=["type", "text"])
 @pytest.mark.parametrize(
     ("handle", "payload"),
     [
@@ -132,8 +316,9 @@ def marks_with_data(message: Message[Any]) -> None:
     ],
 )
 async def test_no_part_of_a_payload_is_shown(
-    caplog: pytest.LogCaptureFixture, handle: Callable[[Message[Any]], None], payload: Any
+    caplog: pytest.LogCaptureFixture, handle: Callable[[Message[Any]], None], payload: Any, texts: bool
 ) -> None:
+    show_error_texts(texts)
     pipeline = Fails(handle, producer=MemoryProducer([payload]))
     await finish(pipeline)
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
+from broadway_py.error_text import name_of
 from broadway_py.message import Message
 from broadway_py.producers.sqs.delivery import Receipt
 
@@ -68,7 +69,7 @@ class Letter:
                 message_id=receipt.message_id,
                 attempts=message.attempt,
                 cause=cause,
-                exception=None if exception is None else type(exception).__name__,
+                exception=None if exception is None else name_of(exception),
                 died_at=round(died_at, 3),
                 pipeline=pipeline,
             )
