@@ -143,7 +143,8 @@ class Forwarder:
     async def keep(self, messages: Sequence[Message[Any]]) -> list[ProducerError | None]:
         """As :meth:`bury`, of what the broker would soon drop; else put a copy of it into its own queue."""
         reasons = await self.bury(messages, cause="delivery_limit")
-        refused = [index for index, reason in enumerate(reasons) if reason is not None]
+        # What is only not confirmed may have arrived.
+        refused = [index for index, reason in enumerate(reasons) if not isinstance(reason, Away | None)]
         puts: list[_Put] = []
         for message in [messages[index] for index in refused]:
             receipt: Receipt = message.acknowledgement.data
