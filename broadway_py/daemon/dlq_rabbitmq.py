@@ -139,7 +139,7 @@ class RabbitMQLetters:
             raise ProducerError(
                 f"{some} in queue {self.name!r} came back to it so often that the broker would "
                 f"soon drop them (more than {self._limit} times), and copies in their place were refused: "
-                f"{reasons[0]}; make room for them before you look again"
+                f"{reasons[0]}; mend that, or make room, before you look again"
             )
 
     def _worn(self) -> list[_Taken]:

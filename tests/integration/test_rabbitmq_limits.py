@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, Final, cast
 
 import pytest
-from aio_pika.exceptions import DeliveryError
 
 from broadway_py import FailurePolicy, Message
 from broadway_py.producers import RabbitMQProducer
@@ -16,7 +15,7 @@ from broadway_py.producers.rabbitmq.publisher import Publisher
 from tests.contract.producer_contract import opened, settle, take
 from tests.integration.failing_pipelines import Failing, dead_letters, raising, source
 from tests.integration.gated_pipelines import at_work
-from tests.integration.test_dlq_rabbitmq import dlq
+from tests.integration.test_dlq_rabbitmq import dlq, settings_file
 from tests.pipeline.support import logged, outcomes
 from tests.support.eventually import eventually
 from tests.support.proxy import FaultProxy
@@ -111,6 +110,11 @@ async def by_losses(broker: RabbitMQ, proxy: FaultProxy, owner: str) -> None:
         async with opened(RabbitMQProducer("work", url, prefetch_count=50, **OWNERS[owner]), losses=[]):
             await until_held(broker, owner)
             proxy.reset()
+
+        async def noticed() -> bool:
+            return (await broker.counts()).unacked == 0
+
+        await eventually(noticed, what="the broker has everything back")
 
 
 WAYS: Final = [by_pauses, by_smaller_prefetches, by_drains, by_closing, by_losses]
@@ -230,6 +234,28 @@ async def test_what_is_rejected_to_the_queue_counts(rabbitmq: RabbitMQ, owner: s
         async with at_work(pipeline, rabbitmq):
             await eventually(lambda: outcomes(pipeline).get("acked") == len(BODIES), what="all were handled")
         assert set(map(tuple, pipeline.attempts.values())) == {(1, 2, 3, 4)}
+
+
+async def test_a_consumer_time_out_that_cancels_the_consumer_costs_no_attempt(rabbitmq: RabbitMQ) -> None:
+    if rabbitmq.version < SPARED:
+        pytest.skip("before 4.3 it closes the channel, which counts")
+    gate = asyncio.Event()
+
+    class Slow(Failing):
+        async def handle_message(self, message: Message[bytes]) -> None:
+            await super().handle_message(message)
+            await gate.wait()
+
+    await prepare(rabbitmq, "others")
+    producer = source(rabbitmq, consume_options={"arguments": {"x-consumer-timeout": 1000}}, **SOON)
+    pipeline = Slow(producer=producer)
+    async with at_work(pipeline, rabbitmq):
+        await eventually(lambda: pipeline.stats().producers[0].connections_lost >= 2, what="it timed out", timeout=30)
+        gate.set()
+        await eventually(lambda: outcomes(pipeline).get("acked", 0) >= len(BODIES), what="all were handled", timeout=20)
+        await rabbitmq.until(ready=0, unacked=0)
+    assert set(pipeline.seen) == BODIES
+    assert {attempt for attempts in pipeline.attempts.values() for attempt in attempts} == {1}
 
 
 # --- a full queue of dead letters -------------------------------------------------------------------------------------
@@ -423,25 +449,38 @@ async def test_looking_at_letters_that_the_broker_has_put_there_costs_nothing(ra
 
 
 @pytest.mark.delivery_path("fast")
-async def test_letters_that_can_be_looked_at_no_more_say_so_and_stay(rabbitmq: RabbitMQ) -> None:
-    if rabbitmq.version < LIMITED:
-        pytest.skip("there is no limit on 3.x where nobody has said one")
-    await rabbitmq.declare("work.dead", **QUORUM, **FULL)
-    count = 0
-    # It is strict only once there is more in it than may be.
-    with contextlib.suppress(DeliveryError):
-        for count in range(20):
-            await rabbitmq.publish([b"%d" % count], queue="work.dead")
+async def test_a_letter_that_was_looked_at_often_is_counted_anew(rabbitmq: RabbitMQ, tmp_path: Path) -> None:
+    """With a limit that the settings say; on every version."""
+    arguments = {**QUORUM, "x-delivery-limit": 4}
+    await rabbitmq.declare("work.dead", **arguments)
+    await rabbitmq.publish([b"one"], queue="work.dead", headers={"x-broadway-id": "abc", "mine": 1})
     queue = await rabbitmq.channel.get_queue("work.dead")
-    for _ in range(12):
-        for letter in [await queue.get(timeout=10) for _ in range(count)]:
-            await letter.reject(requeue=True)
-    shown = await dlq("ls", "--url", rabbitmq.url, "--queue", "work")
+    for _ in range(4):
+        await (await queue.get(timeout=10)).reject(requeue=True)
+    settings = settings_file(tmp_path, rabbitmq, dead_letter_arguments=arguments)
+    shown = await dlq("ls", "--config", str(settings))
+    assert shown.exit_code == 0, shown.output
+    letter = await queue.get(timeout=10)
+    assert (letter.body, letter.redelivered) == (b"one", False)
+    assert {name: letter.headers[name] for name in ("x-broadway-id", "mine")} == {"x-broadway-id": "abc", "mine": 1}
+
+
+@pytest.mark.delivery_path("fast")
+async def test_letters_that_can_be_looked_at_no_more_say_so_and_stay(rabbitmq: RabbitMQ, tmp_path: Path) -> None:
+    arguments = {**QUORUM, "x-delivery-limit": 8}
+    await rabbitmq.declare("work.dead", **arguments)
+    await rabbitmq.publish([b"one"], queue="work.dead")
+    queue = await rabbitmq.channel.get_queue("work.dead")
+    for _ in range(4):
+        await (await queue.get(timeout=10)).reject(requeue=True)
+    await rabbitmq.allow(write="nothing")
+    settings = settings_file(tmp_path, rabbitmq, dead_letter_arguments=arguments)
+    shown = await dlq("ls", "--config", str(settings))
     assert shown.exit_code == 1
-    some = "1 dead letter" if count == 1 else f"{count} dead letters"
-    assert shown.stderr.strip().endswith(
-        f"{some} in queue 'work.dead' came back to it so often that the broker would soon drop them (more than "
-        f"20 times), and copies in their place were refused: RabbitMQ at {rabbitmq.where} refused a message for queue "
-        "'work.dead': the queue is full, or broken; make room for them before you look again"
-    )
-    await rabbitmq.until(queue="work.dead", ready=count, unacked=0)
+    assert (
+        "1 dead letter in queue 'work.dead' came back to it so often that the broker would soon drop them (more than "
+        "8 times), and copies in their place were refused: this user may not put failed messages into queue "
+        f"'work.dead' on {rabbitmq.where}: ACCESS_REFUSED - "
+    ) in shown.stderr
+    assert shown.stderr.strip().endswith("mend that, or make room, before you look again")
+    await rabbitmq.until("work.dead", ready=1, unacked=0)

@@ -204,10 +204,13 @@ class Forwarder:
             puts.append(_Put(moved(delivery, place.name), place.arguments, place.safe_s))
         return await self._put(puts)
 
-    async def keep(self, messages: Sequence[Message[Any]]) -> list[ProducerError | None]:
-        """As :meth:`bury`, of what the broker would soon drop; else put a copy of it into its own queue."""
+    async def keep(self, messages: Sequence[Message[Any]], *, renews: bool) -> list[ProducerError | None]:
+        """As :meth:`bury`, of what the broker would soon drop; if it *renews*, else put a copy into its own queue."""
         reasons = await self.bury(messages, cause="delivery_limit")
-        refused = [index for index, reason in enumerate(reasons) if reason is not None]
+        if not renews:
+            return reasons
+        # What is only not confirmed may have arrived.
+        refused = [index for index, reason in enumerate(reasons) if not isinstance(reason, Away | None)]
         puts: list[_Put] = []
         for message in [messages[index] for index in refused]:
             receipt: Receipt = message.acknowledgement.data

@@ -36,8 +36,9 @@ LIMIT: Final = "x-delivery-limit"
 DEFAULT_LIMIT: Final = 20
 _SINCE: Final = (4,)
 _NONE: Final = -1
-#: Returns that are kept in reserve: what is put away may come back once or twice before the broker has confirmed it.
-_RESERVE: Final = 2
+#: Returns that are kept in reserve: where connections die often, what is put away comes back some times before the ack
+#: gets through.
+_RESERVE: Final = 5
 #: The broker's words for the argument that a queue has: "current is the value '5' of type 'byte'", "current is '5'".
 _THERE: Final = re.compile(r"inequivalent arg 'x-delivery-limit' .*current is (?:the value )?(?:none|'(-?\d+)')")
 

@@ -96,8 +96,16 @@ class Settler(Acknowledger):
         """
         if self._forwarder.leaves_burying_to_the_broker:
             await self.dead_letter(None, messages)
-        else:
-            await self._put_away(messages, self._forwarder.keep, messages)
+            return
+        renews = False
+
+        async def keep(left: Sequence[Message[Any]]) -> list[ProducerError | None]:
+            # Not at the first try: a connection that died is noticed in a moment, and all of it comes again.
+            nonlocal renews
+            before, renews = renews, True
+            return await self._forwarder.keep(left, renews=before)
+
+        await self._put_away(messages, keep, messages)
 
     def failure_said_by(self, data: Any) -> Literal["source", "message"] | None:
         """``on_failure`` of the producer, when it was given, or ``configure_ack(on_failure=…)``."""
