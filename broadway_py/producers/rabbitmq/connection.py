@@ -196,11 +196,11 @@ async def _connect_to(
         if task is None or task.cancelling():
             raise
         # A connection that dies cancels what waits on it.
-        raise troubles.of_open(error, options, target.where) from None
+        raise troubles.of_first_words(error, options, target.where) from None
     except Exception as error:
         if not troubles.is_of_library(error):
             raise
-        raise troubles.of_open(error, options, target.where) from error
+        raise troubles.of_first_words(error, options, target.where) from error
     finally:
         if not connected:
             # One that is dropped without it closes itself some time later, in a task that nobody owns.
