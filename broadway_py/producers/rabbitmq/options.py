@@ -341,6 +341,11 @@ class RabbitMQOptions(Options):
                     f"a binding names the queue {binding.queue!r}, which is not consumed here: "
                     f"{', '.join(self.queues)}{hint}"
                 )
+        if self.consume_options.exclusive and self.declares_quorum:
+            raise ValueError(
+                "consume_options.exclusive does nothing on a quorum queue, others would consume it too: declare it "
+                "with x-single-active-consumer: true, and one consumer at a time gets messages"
+            )
         if self.consume_options.consumer_tag is not None and len(self.queues) > 1:
             raise ValueError("a consumer_tag names one consumer, but there is one for each of several queues")
         return self
@@ -376,6 +381,11 @@ class RabbitMQOptions(Options):
         wanted = self.consume_options
         is_single = self.declare == "active" and bool(self.declare_options.arguments.get("x-single-active-consumer"))
         return not wanted.exclusive and wanted.consumer_tag is None and not is_single
+
+    @property
+    def declares_quorum(self) -> bool:
+        """Whether the queues are quorum queues, as far as we declare them."""
+        return self.declare == "active" and self.declare_options.arguments.get("x-queue-type") == "quorum"
 
     def is_passing(self, queue: str) -> bool:
         """Whether *queue* does not outlive its connection or the broker, as far as we know."""

@@ -260,7 +260,7 @@ def _tls_trouble(error: BaseException, where: str) -> str | None:
                 f"nobody whom we trust has signed the certificate of {where}: {error.verify_message}; "
                 "name the authority that has, or put it among those of the system"
             )
-        case ssl.SSLError() if (error.reason or "") in _IN_PLAIN_TEXT:
+        case ssl.SSLError() if getattr(error, "reason", None) in _IN_PLAIN_TEXT:
             return (
                 f"{where} does not speak TLS; name the port that does, mostly 5671, or, if the way needs no "
                 "protection, say amqp:// (with host: leave out tls)"
