@@ -231,11 +231,11 @@ FAULTS: Final = {
     "flapping": Fault(flapping, CUT),
     "queue-recreated": Fault(
         queue_recreated,
-        r"RabbitMQ at \S+ cancelled the consumer of queue 'work': the queue was deleted, or has moved",
+        r"RabbitMQ at \S+ cancelled the consumer of queue 'work': the queue (was deleted|is there, so .*)",
     ),
     "consumer-cancelled": Fault(
         queue_crashed,
-        r"RabbitMQ at \S+ cancelled the consumer of queue 'work': the queue was deleted, or has moved",
+        r"RabbitMQ at \S+ cancelled the consumer of queue 'work': the queue (was deleted|is there, so .*)",
         CANCEL_ON_CRASH,
         forgets_acks=True,
     ),

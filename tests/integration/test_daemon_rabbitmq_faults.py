@@ -92,6 +92,7 @@ async def start_broker(scene: Scene) -> None:
             stop_broker,
             start_broker,
             r"cannot reach \S+: connection refused; .*|the connection to \S+ broke while it was set up .*"
+            r"|\S+ hung up at our first words; .*"
             r"|cannot reach \S+: connection reset by peer; .*",
             id="broker-stopped",
         ),

@@ -150,7 +150,7 @@ async def test_a_cancelled_consumer_is_reported_and_its_messages_may_still_be_se
         with pytest.raises(ProducerError) as error:
             await waiting
         assert str(error.value) == (
-            f"RabbitMQ at {rabbitmq.where} cancelled the consumer of queue 'work': the queue was deleted, or has moved"
+            f"RabbitMQ at {rabbitmq.where} cancelled the consumer of queue 'work': the queue was deleted"
         )
         await settle(messages)
         # It does not create what an operator has deleted …
@@ -236,7 +236,7 @@ async def test_connecting_to_something_that_hangs_up_says_so(rabbitmq: RabbitMQ)
         port = server.sockets[0].getsockname()[1]
         error = await refusal(RabbitMQProducer("work", rabbitmq.through(port)))
     assert re.fullmatch(
-        rf"the connection to amqp://\*\*\*@127\.0\.0\.1:{port}/{rabbitmq.vhost} broke while it was set up \(\w+\)",
+        rf"amqp://\*\*\*@127\.0\.0\.1:{port}/{rabbitmq.vhost} hung up at our first words; check the port, .*",
         str(error),
     )
 
@@ -304,3 +304,25 @@ async def test_a_restarted_broker_is_found_again_with_all_its_messages(
         again = await take(copy, 3)
         assert data(again) == bodies(3, start=2)
         await settle(again)
+
+
+async def test_a_message_that_takes_longer_than_the_consumer_time_out_is_told_as_that(
+    rabbitmq_node: Node | None, rabbitmq: RabbitMQ
+) -> None:
+    """Up to 4.2 the broker closes the channel, and says so; from 4.3 on it takes back the consumer, without a word."""
+    assert rabbitmq_node is not None
+    await rabbitmq.declare("work", **{"x-queue-type": "quorum"})
+    await rabbitmq.publish(bodies(1))
+    with rabbitmq_node.consumer_timeout(1.0):
+        async with opened(RabbitMQProducer("work", rabbitmq.url)) as copy:
+            await take(copy, 1)
+            waiting = await ask(copy, 1)
+            async with asyncio.timeout(60):
+                await asyncio.wait([waiting])
+            reason = str(waiting.exception())
+    assert re.search(
+        r"closed the channel: PRECONDITION_FAILED - delivery acknowledgement on channel \d+ timed out|"
+        r"cancelled the consumer of queue 'work': the queue is there, so a message was not settled within the consumer "
+        r"time-out",
+        reason,
+    ), reason

@@ -54,8 +54,9 @@ async def test_a_restart_of_the_broker_loses_no_retry(
         await asyncio.to_thread(rabbitmq_node.stop_application)
         await asyncio.to_thread(rabbitmq_node.start_application)
 
+        # Of a retry that was on its way when the broker went, a quorum queue counts one attempt more.
         def handled() -> bool:
-            return {body for body, attempts in pipeline.attempts.items() if 2 in attempts} == bodies
+            return {body for body, attempts in pipeline.attempts.items() if attempts[-1] != 1} == bodies
 
         await eventually(handled, timeout=60, what="every retry came back")
     check_books(pipeline)

@@ -153,15 +153,15 @@ async def test_a_certificate_that_has_expired(rabbitmq: RabbitMQ, node: Node, au
 async def test_a_port_that_does_not_speak_tls(rabbitmq: RabbitMQ, authority: Authority) -> None:
     _, port = rabbitmq.address
     assert await complaint(over_tls(rabbitmq, port, trusting=authority)) == (
-        f"cannot reach {where(rabbitmq, port)}: it does not speak TLS as we do; "
-        "check host and port, and whether the broker runs"
+        f"{where(rabbitmq, port)} does not speak TLS; name the port that does, mostly 5671, or, if the way needs no "
+        "protection, say amqp:// (with host: leave out tls)"
     )
 
 
 async def test_a_port_that_speaks_nothing_but_tls(rabbitmq: RabbitMQ, port: int) -> None:
     assert await complaint(rabbitmq.through(port)) == (
-        f"cannot reach {where(rabbitmq, port, 'amqp')}: connection reset by peer; "
-        "check host and port, and whether the broker runs"
+        f"{where(rabbitmq, port, 'amqp')} hung up at our first words; check the port, and whether the broker runs, and "
+        "if it is the port for TLS, say amqps:// (with host: tls)"
     )
 
 

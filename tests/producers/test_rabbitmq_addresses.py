@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+from urllib.parse import quote
 
 import pytest
+from pamqp import encode
 
 from broadway_py.errors import OptionsError, ProducerError
 from broadway_py.producers.rabbitmq import RabbitMQOptions, RabbitMQProducer, TlsOptions
+from broadway_py.producers.rabbitmq.address import Login
+from broadway_py.producers.rabbitmq.connection import _Plain
 from tests.support.conformance import conforms
 
 
@@ -23,12 +27,134 @@ def addresses(**settings: Any) -> set[str]:
     return {str(target.url) for target in RabbitMQOptions(queue="q", **settings).targets()}
 
 
+def login(**settings: Any) -> Login:
+    (target,) = RabbitMQOptions(queue="q", **settings).targets()
+    return target.login
+
+
 @conforms("R-003")
 def test_host_and_who_we_are_can_be_given_field_by_field() -> None:
     settings: dict[str, Any] = {"host": "mq.example", "port": 5673, "username": "bo b", "password": "p@ss:/"}
     assert addresses(**settings, virtual_host="shop/eu", heartbeat=20) == {
-        "amqp://bo%20b:p%40ss%3A%2F@mq.example:5673/shop%2Feu?heartbeat=20&auth=plain"
+        "amqp://mq.example:5673/?heartbeat=20&auth=plain"
     }
+    assert login(**settings, virtual_host="shop/eu") == ("bo b", "p@ss:/", "shop/eu")
+
+
+ODD: Final = [
+    *(
+        "/",
+        "//",
+        "a/b",
+        "a%2Fb",
+        "%2F",
+        "%",
+        "%25",
+        "a b",
+        "#",
+        "?",
+        "a?b#c",
+        "..",
+        ".",
+        "../x",
+        "ünï-✓",
+        "$HOME",
+        "+",
+        "&",
+    ),
+    *("@", ":", "[", "~", " ", "null", "007", "\\", '"', "{}", "|^`<>", "\t"),
+]
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_every_name_reaches_the_broker_as_it_is_written(odd: str) -> None:
+    wanted = (odd, odd, odd)
+    assert login(host="h", username=odd, password=odd, virtual_host=odd) == wanted
+    quoted = quote(odd, safe="")
+    assert login(url=f"amqp://{quoted}:{quoted}@h/{quoted}") == wanted
+    (where,) = {RabbitMQOptions(queue="q", host="h", virtual_host=odd).where}
+    assert where == ("amqp://h:5672/" if odd == "/" else f"amqp://h:5672/{quoted}")
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        ({"url": "amqp://h"}, ("guest", "guest", "/")),
+        ({"url": "amqp://h/"}, ("guest", "guest", "/")),
+        ({"url": "amqp://h//"}, ("guest", "guest", "/")),
+        ({"url": "amqp://h/%2f"}, ("guest", "guest", "/")),
+        ({"url": "amqp://h/a/b"}, ("guest", "guest", "a/b")),
+        ({"url": "amqp://bob@h/"}, ("bob", "guest", "/")),
+        ({"url": "amqp://bob:@h/"}, ("bob", "", "/")),
+        ({"url": "amqp://bob:a@h/", "username": "eve"}, ("eve", "a", "/")),
+        ({"url": "amqp://bob:a@h/", "password": ""}, ("bob", "", "/")),
+        ({"host": "h"}, ("guest", "guest", "/")),
+        ({"host": "h", "virtual_host": ""}, ("guest", "guest", "")),
+        # Bytes that are no UTF-8.
+        ({"url": "amqp://bob:p%E4ss@h/"}, ("bob", "p\udce4ss", "/")),
+        # Secret stores put a line break behind what they hold.
+        ({"url": "amqp://bob:a@h/v\n"}, ("bob", "a", "v")),
+        ({"host": "h", "password": "a\r\n", "username": "bob\n"}, ("bob", "a", "/")),
+        ({"host": "h", "password": "a\n\n"}, ("guest", "a\n", "/")),
+    ],
+)
+def test_what_is_not_said_is_the_brokers_default(settings: dict[str, Any], wanted: tuple[str, str, str]) -> None:
+    assert login(**settings) == wanted
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (
+            {"url": "amqp://bob:a#b@h/"},
+            "url: expected no # in a URL: in user, password and virtual host write it as %23, and / ? @ : % as %2F",
+        ),
+        ({"url": "amqp://h/%FF"}, "url: expected a virtual host in UTF-8 behind the host, percent-encoded"),
+        (
+            {"url": "amqp://h/" + "v" * 128},
+            "url: the virtual host behind the host: expected 127 characters at most, but these are 128",
+        ),
+        ({"url": "amqp://b%00b:a@h/"}, "url: expected no %00 in user and password: a broker takes none"),
+        (
+            {"host": "h", "password": "a\0b"},
+            "password: expected text without a zero byte: a broker takes none in user and password",
+        ),
+        (
+            {"host": "h", "virtual_host": "v" * 128},
+            "virtual_host: expected 127 characters at most, but these are 128",
+        ),
+    ],
+)
+def test_a_name_that_nobody_can_have_is_refused(settings: dict[str, Any], sentence: str) -> None:
+    assert complaint(**settings).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("written", "password"),
+    [
+        (b"secret", "secret"),
+        (b"secret\n", "secret"),
+        (b"secret\r\n", "secret"),
+        (b"secret\r", "secret"),
+        (b"secret\n\n", "secret\n"),
+        (b" secret ", " secret "),
+        (b"\xef\xbb\xbfsecret", "secret"),
+        (b"one\r\ntwo\n", "one\r\ntwo"),
+        (b"p\xe4ss\xff\n", "p\udce4ss\udcff"),
+        (b"", ""),
+    ],
+)
+def test_one_line_break_at_the_end_of_a_password_file_is_none_of_it(
+    tmp_path: Path, written: bytes, password: str
+) -> None:
+    (tmp_path / "pw").write_bytes(written)
+    assert login(host="h", password_file=str(tmp_path / "pw")) == ("guest", password, "/")
+
+
+def test_a_password_goes_onto_the_wire_as_the_bytes_that_were_read() -> None:
+    sent = _Plain(Login("bob", "p\udce4ss✓", "/")).marshal()
+    assert encode.long_string(sent) == b"\0\0\0\x0c" + b"\0bob\0p\xe4ss\xe2\x9c\x93"
+    assert "p" not in repr(Login("bob", "p", "/"))
 
 
 def test_every_host_is_tried_once_and_may_have_a_port_of_its_own() -> None:
@@ -91,10 +217,10 @@ def test_the_password_file_is_read_again_at_each_connect(tmp_path: Path) -> None
     secret = tmp_path / "password"
     secret.write_text("first\n")
     options = RabbitMQOptions(queue="q", url="amqp://bob@h/", password_file=str(secret))
-    assert [target.url.password for target in options.targets()] == ["first"]
+    assert [target.login.password for target in options.targets()] == ["first"]
 
     secret.write_text("second\n")
-    assert [(target.url.user, target.url.password) for target in options.targets()] == [("bob", "second")]
+    assert [(target.login.username, target.login.password) for target in options.targets()] == [("bob", "second")]
 
     secret.unlink()
     with pytest.raises(ProducerError) as gone:

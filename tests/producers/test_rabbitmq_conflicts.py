@@ -14,7 +14,7 @@ from broadway_py.producer import FailurePlan
 from broadway_py.producers.rabbitmq import RabbitMQOptions, RabbitMQProducer
 from broadway_py.producers.rabbitmq.forwarder import Forwarder, Troubled
 from broadway_py.producers.rabbitmq.publisher import Publisher
-from tests.pipeline.support import events_logged
+from tests.pipeline.support import events_logged, logged
 
 GIVEN = FailurePlan(frozenset({"retry", "dead_letter"}), None, is_given=True)
 DEFAULT = GIVEN._replace(is_given=False)
@@ -254,3 +254,44 @@ def test_classic_queues_for_retries_are_warned_of(caplog: pytest.LogCaptureFixtu
         "retries wait in classic queues, as retry_arguments say, and a restart of the broker can lose those that are "
         "due meanwhile: leave x-queue-type out, and they wait in quorum queues, which lose none"
     )
+
+
+# --- what is otherwise on quorum queues -----------------------------------------------------------------------------
+
+
+def quorum(**arguments: Any) -> dict[str, Any]:
+    return {"declare": "active", "declare_options": {"arguments": {"x-queue-type": "quorum", **arguments}}}
+
+
+def test_exclusive_is_refused_where_it_does_nothing() -> None:
+    with pytest.raises(OptionsError) as wrong:
+        RabbitMQProducer("q", consume_options={"exclusive": True}, **quorum())
+    assert str(wrong.value).startswith(
+        "consume_options.exclusive does nothing on a quorum queue, others would consume it too: declare it with "
+        "x-single-active-consumer: true, and one consumer at a time gets messages"
+    )
+    RabbitMQProducer("q", **quorum(**{"x-single-active-consumer": True}))
+    RabbitMQProducer("q", consume_options={"exclusive": True})
+
+
+@pytest.mark.parametrize(
+    ("settings", "limits"),
+    [
+        ({"on_failure": "reject_and_requeue", **quorum(**{"x-delivery-limit": 20})}, [20]),
+        ({"on_success": "reject_and_requeue", **quorum(**{"x-delivery-limit": 0})}, [0]),
+        ({"on_failure": "reject_and_requeue", **quorum(**{"x-delivery-limit": -1})}, []),
+        ({"on_failure": "reject_and_requeue", **quorum()}, []),
+        ({"on_failure": "reject_and_requeue_once", **quorum(**{"x-delivery-limit": 20})}, []),
+    ],
+)
+def test_a_limit_on_what_is_to_come_back_for_ever_is_warned_of(
+    caplog: pytest.LogCaptureFixture, settings: dict[str, Any], limits: list[int]
+) -> None:
+    RabbitMQProducer("q", **settings).check_failure(DEFAULT)
+    said = logged(caplog)
+    assert [line["limit"] for line in said] == limits
+    sentence = (
+        "reject_and_requeue is not for ever here: a quorum queue dead-letters a message that came back as often as its "
+        "x-delivery-limit says, and deletes it where it has no dead-letter exchange"
+    )
+    assert all(line["event"] == sentence for line in said)

@@ -16,7 +16,7 @@ from aiormq.exceptions import (
 
 from broadway_py.errors import ProducerError, SourceRefused
 from broadway_py.producers.rabbitmq.options import RabbitMQOptions
-from broadway_py.producers.rabbitmq.troubles import of_loss, of_open, translated
+from broadway_py.producers.rabbitmq.troubles import of_cancelled_consumer, of_first_words, of_loss, of_open, translated
 
 OPTIONS = RabbitMQOptions(queue="work", url="amqps://user:canary@mq/shop")
 WHERE = "amqps://***@mq:5671/shop"
@@ -109,7 +109,7 @@ def alert(reason: str) -> ssl.SSLError:
             ),
         ),
         (
-            caused(ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number")),
+            caused(ssl.SSLError(1, "[SSL: NO_PROTOCOLS_AVAILABLE] no protocols available")),
             f"cannot reach {WHERE}: it does not speak TLS as we do; check host and port, and whether the broker runs",
         ),
         (
@@ -178,3 +178,43 @@ def test_what_it_does_not_raise_passes(error: Exception) -> None:
     with pytest.raises(type(error)) as passed, translated(lambda _: ProducerError("it is away")):
         raise error
     assert passed.value is error
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "reset"), asyncio.IncompleteReadError(b"", 1)])
+def test_a_port_that_hangs_up_at_our_first_words_may_be_the_one_for_tls(error: Exception) -> None:
+    plain, tls = "amqp://h:5671/", "amqps://h:5672/"
+    assert str(of_first_words(caused(error), OPTIONS, plain)) == (
+        f"{plain} hung up at our first words; check the port, and whether the broker runs, and if it is the port for "
+        "TLS, say amqps:// (with host: tls)"
+    )
+    assert "first words" not in str(of_first_words(caused(error), OPTIONS, tls))
+
+
+def test_an_answer_in_plain_text_says_that_there_is_no_tls() -> None:
+    error = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number")
+    error.reason = "WRONG_VERSION_NUMBER"
+    assert str(of_first_words(caused(error), OPTIONS, "amqps://h:5672/")) == (
+        "amqps://h:5672/ does not speak TLS; name the port that does, mostly 5671, or, if the way needs no protection, "
+        "say amqp:// (with host: leave out tls)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("is_there", "unsettled", "why"),
+    [
+        (False, 3, "the queue was deleted"),
+        (
+            True,
+            3,
+            (
+                "the queue is there, so a message was not settled within the consumer time-out (30 minutes, unless the "
+                "broker or the queue says otherwise), or else it was made anew, or has moved; keep batch_timeout plus "
+                "the longest handler well below that time-out, or raise consumer_timeout at the broker"
+            ),
+        ),
+        (True, 0, "the queue is there, so it was made anew, or has moved"),
+    ],
+)
+def test_why_a_consumer_was_cancelled(*, is_there: bool, unsettled: int, why: str) -> None:
+    trouble = of_cancelled_consumer("work", WHERE, is_there=is_there, unsettled=unsettled)
+    assert str(trouble) == f"RabbitMQ at {WHERE} cancelled the consumer of queue 'work': {why}"

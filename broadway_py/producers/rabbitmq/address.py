@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
 import random
+import re
 import ssl
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Final, Literal, NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, unquote_to_bytes
 
-from pydantic import BeforeValidator, field_validator
+from pydantic import AfterValidator, BeforeValidator, field_validator
 from yarl import URL
 
 from broadway_py.errors import ProducerError, did_you_mean
@@ -19,15 +21,19 @@ __all__ = [
     "DEFAULT_URL",
     "LEAST_HEARTBEAT",
     "MOST_HEARTBEAT",
+    "Address",
+    "Login",
     "Secret",
     "Target",
     "Texts",
     "TlsOptions",
+    "VirtualHost",
     "checked_url",
     "heartbeat_of",
-    "shown",
+    "of_host",
+    "of_url",
     "targets",
-    "url_of",
+    "without_line_break",
 ]
 
 DEFAULT_URL: Final = "amqp://guest:guest@127.0.0.1/"
@@ -37,6 +43,11 @@ _QUERY: Final = ("auth", "cafile", "certfile", "heartbeat", "keyfile")
 LEAST_HEARTBEAT: Final = 1
 MOST_HEARTBEAT: Final = 3600
 _PORTS: Final = {"amqp": 5672, "amqps": 5671}
+#: What stands behind the host of a URL, as it was written: the client library and yarl read some names as others.
+_PATH: Final = re.compile(r"[^:/?#]+://[^/?#]*(?:/([^?#]*))?")
+#: Characters that the name of a virtual host may have for the client library; RabbitMQ takes twice as many.
+_LONGEST_VIRTUAL_HOST: Final = 127
+_GUEST: Final = "guest"
 
 
 def _texts(value: object) -> object:
@@ -45,6 +56,25 @@ def _texts(value: object) -> object:
     if isinstance(value, list | tuple) and value and all(isinstance(one, str) for one in value):
         return tuple(value)
     raise ValueError("expected one text or a list of them")
+
+
+def _virtual_host(value: str) -> str:
+    if len(value) > _LONGEST_VIRTUAL_HOST:
+        raise ValueError(f"expected {_LONGEST_VIRTUAL_HOST} characters at most, but these are {len(value)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("expected text that UTF-8 can write") from None
+    return value
+
+
+#: The name of one, as it is.
+VirtualHost = Annotated[str, AfterValidator(_virtual_host)]
+
+
+def without_line_break(text: str) -> str:
+    """*text* without the line break that editors, ``echo`` and secret stores put behind it, if there is one."""
+    return re.sub(r"(\r\n|\n|\r)\Z", "", text)
 
 
 #: One text, or several.
@@ -57,6 +87,11 @@ def checked_url(value: str) -> URL:
     Raises:
         ValueError: it is none, or its query says something that we do not know.
     """
+    if "#" in value:
+        raise ValueError(
+            "expected no # in a URL: in user, password and virtual host write it as %23, and / ? @ : % as %2F %3F %40 "
+            "%3A %25"
+        )
     try:
         url = URL(value)
         complete = url.scheme in _PORTS and bool(url.host) and url.port != 0
@@ -64,6 +99,7 @@ def checked_url(value: str) -> URL:
         complete = False
     if not complete:
         raise ValueError("expected amqp://user:password@host:port/vhost, or the same with amqps://")
+    of_url(value)
     for name in url.query:
         if name == "no_verify_ssl":
             raise ValueError("no_verify_ssl is not taken from a URL; say tls: {verify: false} if you mean it")
@@ -139,6 +175,18 @@ def _refuse_unreadable(name: str, file: str) -> None:
         raise ProducerError(f"tls.{name}: the file {file!r} cannot be read: {failed.strerror}") from None
 
 
+class Login(NamedTuple):
+    """Who we are, and where; as the broker is told."""
+
+    username: str
+    #: Bytes that are no UTF-8 are in it as Python's ``surrogateescape`` has them.
+    password: str
+    virtual_host: str
+
+    def __repr__(self) -> str:
+        return f"<Login to {self.virtual_host!r}>"
+
+
 class Secret(NamedTuple):
     """Who we are. *password_file* is read again at each connect."""
 
@@ -147,25 +195,57 @@ class Secret(NamedTuple):
     password_file: str | None
 
     def read(self) -> str | None:
-        """The password of this moment; None when the URL has it.
+        """The password of this moment, of any bytes (see :class:`Login`); None when the URL has it.
 
         Raises:
-            ValueError: the file cannot be read.
+            ValueError: the file cannot be read, or holds what is no password.
         """
         if self.password_file is None:
             return self.password
         try:
-            return Path(self.password_file).read_text(encoding="utf-8").rstrip("\r\n")
+            read = Path(self.password_file).read_bytes()
         except OSError as failed:
             raise ValueError(f"the file {self.password_file!r} cannot be read: {failed.strerror}") from None
-        except UnicodeDecodeError:
-            raise ValueError(f"the file {self.password_file!r} is not UTF-8 text") from None
+        found = without_line_break(read.removeprefix(codecs.BOM_UTF8).decode(errors="surrogateescape"))
+        if "\0" in found:
+            raise ValueError(f"the file {self.password_file!r} has a zero byte in it, which no password can have")
+        return found
+
+
+class Address(NamedTuple):
+    """One of the broker, as the settings have it: never shown but by *where*."""
+
+    url: URL
+    #: Its name, as it is.
+    virtual_host: str
+
+    @property
+    def where(self) -> str:
+        """As it may be shown: without user, password and query."""
+        url = self.url
+        masked = "***@" if url.user is not None or url.password is not None else ""
+        host = f"[{url.host}]" if ":" in (url.host or "") else url.host
+        # In a URL the virtual host "/" is the path "/", and that of another name is quoted as one part.
+        path = "/" if self.virtual_host == "/" else f"/{quote(self.virtual_host, safe='')}"
+        return f"{url.scheme}://{masked}{host}:{url.port or _PORTS[url.scheme]}{path}"
+
+    @property
+    def user(self) -> str | None:
+        """The one in the URL."""
+        return _unquoted(self.url.raw_user)
+
+    @property
+    def password(self) -> str | None:
+        """The one in the URL."""
+        return _unquoted(self.url.raw_password)
 
 
 class Target(NamedTuple):
-    """One address to be tried, credentials included: never shown."""
+    """One address to be tried."""
 
+    #: Without user, password and virtual host: those are in *login*.
     url: URL
+    login: Login
     tls: TlsOptions
     where: str
 
@@ -176,13 +256,13 @@ class Target(NamedTuple):
 
 
 def targets(
-    urls: Sequence[URL],
+    addresses: Sequence[Address],
     secret: Secret,
     tls: TlsOptions | None,
     auth: Literal["plain", "external"] | None,
     heartbeat: int,
 ) -> Iterator[Target]:
-    """Each of *urls* once, in random order, so that many clients do not all come to the first one.
+    """Each of *addresses* once, in random order, so that many clients do not all come to the first one.
 
     Raises:
         ProducerError: the password's file cannot be read.
@@ -191,19 +271,23 @@ def targets(
         password = secret.read()
     except ValueError as unreadable:
         raise ProducerError(f"password_file: {unreadable}") from None
-    for url in random.sample(urls, len(urls)):
-        query = url.query
+    for address in random.sample(addresses, len(addresses)):
+        query = address.url.query
         own = tls or TlsOptions(
             ca_file=query.get("cafile"), cert_file=query.get("certfile"), key_file=query.get("keyfile")
         )
-        full = url
-        if secret.username is not None:
-            full = full.with_user(secret.username).with_password(url.password)
-        if password is not None:
-            full = full.with_user(full.user or "guest").with_password(password)
+        login = Login(
+            _first(secret.username, address.user, _GUEST),
+            _first(password, address.password, _GUEST),
+            address.virtual_host,
+        )
         mechanism = auth or query.get("auth", "plain").lower()
-        full = full.with_query({"heartbeat": str(heartbeat), "auth": mechanism})
-        yield Target(full, own, shown(url))
+        bare = address.url.with_user(None).with_path("/").with_query({"heartbeat": str(heartbeat), "auth": mechanism})
+        yield Target(bare, login, own, address.where)
+
+
+def _first(*those: str | None) -> str:
+    return next(one for one in those if one is not None)
 
 
 def heartbeat_of(url: URL) -> int | None:
@@ -212,15 +296,33 @@ def heartbeat_of(url: URL) -> int | None:
     return None if asked is None else int(asked)
 
 
-def shown(url: URL) -> str:
-    """The address as it may be shown: without user, password and query."""
-    masked = "***@" if url.user is not None or url.password is not None else ""
-    host = f"[{url.host}]" if ":" in (url.host or "") else url.host
-    return f"{url.scheme}://{masked}{host}:{url.port or _PORTS[url.scheme]}{url.raw_path}"
+def of_url(text: str) -> Address:
+    """That of a :func:`checked_url`.
+
+    Raises:
+        ValueError: its user or virtual host cannot be the name of one.
+    """
+    found = _PATH.match(text)
+    path = found[1] if found is not None else None
+    try:
+        # Nothing, or a lone slash: the broker's own default.
+        virtual_host = _virtual_host(unquote_to_bytes(path).decode() if path else "/")
+    except UnicodeDecodeError:
+        raise ValueError("expected a virtual host in UTF-8 behind the host, percent-encoded") from None
+    except ValueError as wrong:
+        raise ValueError(f"the virtual host behind the host: {wrong}") from None
+    address = Address(URL(text), virtual_host)
+    if any("\0" in (one or "") for one in (address.user, address.password)):
+        raise ValueError("expected no %00 in user and password: a broker takes none")
+    return address
 
 
-def url_of(host: str, port: int | None, virtual_host: str, *, is_tls: bool) -> URL:
-    """The URL of one of the hosts that the settings name; *host* may carry a port of its own.
+def _unquoted(part: str | None) -> str | None:
+    return None if part is None else unquote_to_bytes(part).decode(errors="surrogateescape")
+
+
+def of_host(host: str, port: int | None, virtual_host: str, *, is_tls: bool) -> Address:
+    """That of one of the hosts that the settings name; *host* may carry a port of its own.
 
     Raises:
         ValueError: *host* is no host.
@@ -234,6 +336,5 @@ def url_of(host: str, port: int | None, virtual_host: str, *, is_tls: bool) -> U
     if not name or not plain:
         raise ValueError("expected a host, or host:port, such as mq.example or mq.example:5672")
     scheme = "amqps" if is_tls else "amqp"
-    base = URL.build(scheme=scheme, host=name, port=own_port or port or _PORTS[scheme])
-    # In a URL the virtual host "/" is the path "/", and that of another name is quoted as one part.
-    return base.with_path("/" if virtual_host == "/" else f"/{quote(virtual_host, safe='')}", encoded=True)
+    url = URL.build(scheme=scheme, host=name, port=own_port or port or _PORTS[scheme])
+    return Address(url, virtual_host)

@@ -17,6 +17,7 @@ __all__ = [
     "refuse_copies_that_shut_each_other_out",
     "refuse_losing",
     "rejects_unasked",
+    "requeues_up_to",
     "waits_in_classic_queues",
 ]
 
@@ -53,6 +54,13 @@ def _wants_it_alone(options: RabbitMQOptions) -> str | None:
 def rejects_unasked(options: RabbitMQOptions) -> bool:
     """Whether, without a failure policy, what failed is rejected though nobody has said so."""
     return "on_failure" not in options.model_fields_set and not options.consume_options.no_ack
+
+
+def requeues_up_to(options: RabbitMQOptions) -> int | None:
+    """How often a message comes back that is to come back for ever, where a limit of the declared queue ends that."""
+    limit = options.declare_options.arguments.get("x-delivery-limit", -1)
+    requeues = "reject_and_requeue" in (options.on_success, options.on_failure)
+    return limit if requeues and options.declares_quorum and isinstance(limit, int) and limit >= 0 else None
 
 
 def loses_late_retries(options: RabbitMQOptions) -> bool:

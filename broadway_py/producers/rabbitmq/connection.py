@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import aio_pika
 import aiormq
+from aio_pika.abc import UnderlayConnection
+from aiormq.auth import AuthMechanism
+from yarl import URL
 
 from broadway_py.errors import ProducerError, SourceRefused
 from broadway_py.log import logger
 from broadway_py.producers.rabbitmq import troubles
-from broadway_py.producers.rabbitmq.address import Target
+from broadway_py.producers.rabbitmq.address import Login, Target
 from broadway_py.producers.rabbitmq.options import RabbitMQOptions
 from broadway_py.producers.rabbitmq.transport import CuttingReader, Transport
 
@@ -23,6 +26,52 @@ log = logger("broadway_py.producers.rabbitmq")
 
 #: Seconds for a farewell; on a dead network the library would wait for three heartbeats.
 _CLOSE_TIMEOUT: Final = 3.0
+
+
+class _Octets(str):
+    """Text that goes onto the wire as the bytes that it was read from, also where they are no UTF-8."""
+
+    __slots__ = ()
+
+    def encode(self, encoding: str = "utf-8", errors: str = "surrogateescape") -> bytes:
+        return super().encode(encoding, "surrogateescape")
+
+
+class _Plain:
+    """The login of a user with a password, in the form in which the library asks for one."""
+
+    name: Final = AuthMechanism.PLAIN.name
+
+    def __init__(self, login: Login) -> None:
+        self._login = login
+
+    def value(self, _: object) -> _Plain:
+        return self
+
+    def marshal(self) -> str:
+        return _Octets(f"\0{self._login.username}\0{self._login.password}")
+
+
+class _Amqp(aiormq.Connection):
+    """The library's, which would read user, password and virtual host from a URL, and some of them as others."""
+
+    def __init__(self, url: URL, *, login: Login, **settings: Any) -> None:
+        super().__init__(url, **settings)
+        self.vhost = login.virtual_host
+        self._login = login
+
+    def _credentials_class(self, start_frame: Any) -> Any:
+        found = super()._credentials_class(start_frame)
+        return _Plain(self._login) if found is AuthMechanism.PLAIN else found
+
+
+class _Underlay(UnderlayConnection):
+    @classmethod
+    async def make_connection(cls, url: URL, timeout: float | None = None, **settings: Any) -> aiormq.Connection:
+        connection = _Amqp(url, **settings)
+        async with asyncio.timeout(timeout):
+            await connection.connect()
+        return connection
 
 
 class Connection(aio_pika.Connection):
@@ -39,12 +88,22 @@ class Connection(aio_pika.Connection):
         publishing: bool = False,
     ) -> None:
         super().__init__(target.url, ssl_context=context, client_properties={"connection_name": name})
+        self.kwargs["login"] = target.login
         #: The address as it may be shown.
         self.where = target.where
         self._factory = Transport(heartbeat, cutting=cutting, publishing=publishing)
         self.kwargs["transport_factory"] = self._factory
         if context is not None and target.tls.server_name is not None:
             self.kwargs["server_hostname"] = target.tls.server_name
+
+    async def connect(self, timeout: float | None = None) -> None:
+        """As the library does, but as whom and where the settings say.
+
+        Raises:
+            AMQPError, OSError: it did not work.
+        """
+        self.transport = await _Underlay.connect(self.url, self._on_connection_close, timeout, **self.kwargs)
+        await self._on_connected()
 
     def __str__(self) -> str:
         """The address as it may be shown: the library logs its connections, and its own text names the user."""
@@ -146,11 +205,11 @@ async def _connect_to(
         if task is None or task.cancelling():
             raise
         # A connection that dies cancels what waits on it.
-        raise troubles.of_open(error, options, target.where) from None
+        raise troubles.of_first_words(error, options, target.where) from None
     except Exception as error:
         if not troubles.is_of_library(error):
             raise
-        raise troubles.of_open(error, options, target.where) from error
+        raise troubles.of_first_words(error, options, target.where) from error
     finally:
         if not connected:
             # One that is dropped without it closes itself some time later, in a task that nobody owns.

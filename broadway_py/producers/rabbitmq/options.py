@@ -9,7 +9,6 @@ from typing import Annotated, Any, Final, Literal, Self, get_args
 
 from aio_pika.abc import AbstractChannel
 from pydantic import BeforeValidator, Field, field_validator, model_validator
-from yarl import URL
 
 from broadway_py._core.backoff import Backoff, BackoffKind
 from broadway_py.errors import did_you_mean
@@ -18,15 +17,18 @@ from broadway_py.producers.rabbitmq.address import (
     DEFAULT_URL,
     LEAST_HEARTBEAT,
     MOST_HEARTBEAT,
+    Address,
     Secret,
     Target,
     Texts,
     TlsOptions,
+    VirtualHost,
     checked_url,
     heartbeat_of,
-    shown,
+    of_host,
+    of_url,
     targets,
-    url_of,
+    without_line_break,
 )
 from broadway_py.producers.rabbitmq.arguments import (
     Arguments,
@@ -221,7 +223,7 @@ class RabbitMQOptions(Options):
     #: Of every host that names none. None: 5672, with tls 5671.
     port: Annotated[int, Field(ge=1, le=65_535, strict=True)] | None = None
     #: Of a host.
-    virtual_host: str | None = None
+    virtual_host: VirtualHost | None = None
     #: Who we are; replaces the user in a URL. None: as the URL says, or guest.
     username: Annotated[str | None, Field(repr=False)] = None
     #: Replaces the password in a URL.
@@ -285,9 +287,18 @@ class RabbitMQOptions(Options):
     @field_validator("url")
     @classmethod
     def _is_amqp(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        for one in (value,) if isinstance(value, str) else value:
+        urls = tuple(without_line_break(one) for one in ((value,) if isinstance(value, str) else value))
+        for one in urls:
             checked_url(one)
-        return value
+        return urls[0] if isinstance(value, str) else urls
+
+    @field_validator("username", "password")
+    @classmethod
+    def _fits_a_login(cls, value: str | None) -> str | None:
+        if value is not None and "\0" in value:
+            raise ValueError("expected text without a zero byte: a broker takes none in user and password")
+        # Secret stores put one behind what they hold.
+        return None if value is None else without_line_break(value)
 
     @model_validator(mode="after")
     def _address_fits(self) -> Self:
@@ -299,9 +310,7 @@ class RabbitMQOptions(Options):
             raise ValueError("port and virtual_host belong to a host: give host, too")
         if "password" in given and "password_file" in given:
             raise ValueError("give password or password_file, not both")
-        if self.host is not None:
-            self._urls()
-        is_plain = any(url.scheme == "amqp" for url in self._urls())
+        is_plain = any(address.url.scheme == "amqp" for address in self._addresses())
         if self.tls is not None and is_plain:
             raise ValueError("tls is for amqps://, but the url says amqp://, which is not protected")
         if self.auth == "external" and is_plain:
@@ -332,6 +341,11 @@ class RabbitMQOptions(Options):
                     f"a binding names the queue {binding.queue!r}, which is not consumed here: "
                     f"{', '.join(self.queues)}{hint}"
                 )
+        if self.consume_options.exclusive and self.declares_quorum:
+            raise ValueError(
+                "consume_options.exclusive does nothing on a quorum queue, others would consume it too: declare it "
+                "with x-single-active-consumer: true, and one consumer at a time gets messages"
+            )
         if self.consume_options.consumer_tag is not None and len(self.queues) > 1:
             raise ValueError("a consumer_tag names one consumer, but there is one for each of several queues")
         return self
@@ -367,6 +381,11 @@ class RabbitMQOptions(Options):
         wanted = self.consume_options
         is_single = self.declare == "active" and bool(self.declare_options.arguments.get("x-single-active-consumer"))
         return not wanted.exclusive and wanted.consumer_tag is None and not is_single
+
+    @property
+    def declares_quorum(self) -> bool:
+        """Whether the queues are quorum queues, as far as we declare them."""
+        return self.declare == "active" and self.declare_options.arguments.get("x-queue-type") == "quorum"
 
     def is_passing(self, queue: str) -> bool:
         """Whether *queue* does not outlive its connection or the broker, as far as we know."""
@@ -412,22 +431,22 @@ class RabbitMQOptions(Options):
         Raises:
             ProducerError: the password's file cannot be read.
         """
-        return targets(self._urls(), self._secret(), self.tls, self.auth, self.heartbeat_seconds)
+        return targets(self._addresses(), self._secret(), self.tls, self.auth, self.heartbeat_seconds)
 
     def _secret(self) -> Secret:
         return Secret(self.username, self.password, self.password_file)
 
-    def _urls(self) -> list[URL]:
+    def _addresses(self) -> list[Address]:
         if self.host is None:
-            return [checked_url(one) for one in ((self.url,) if isinstance(self.url, str) else self.url)]
-        path = "/" if self.virtual_host is None else self.virtual_host
-        return [url_of(one, self.port, path, is_tls=self.tls is not None) for one in self.host]
+            return [of_url(one) for one in ((self.url,) if isinstance(self.url, str) else self.url)]
+        name = "/" if self.virtual_host is None else self.virtual_host
+        return [of_host(one, self.port, name, is_tls=self.tls is not None) for one in self.host]
 
     @property
     def heartbeat_seconds(self) -> int:
         """Whole seconds, as AMQP has them: the setting, or else what the URL asks for."""
         if "heartbeat" not in self.model_fields_set:
-            asked = heartbeat_of(self._urls()[0])
+            asked = heartbeat_of(self._addresses()[0].url)
             if asked is not None:
                 return asked
         return math.ceil(self.heartbeat)
@@ -435,4 +454,4 @@ class RabbitMQOptions(Options):
     @property
     def where(self) -> str:
         """The broker's address, or addresses, as they may be shown: without user, password and query."""
-        return ", ".join(map(shown, self._urls()))
+        return ", ".join(address.where for address in self._addresses())

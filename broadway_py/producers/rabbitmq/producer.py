@@ -15,6 +15,7 @@ from broadway_py.producers.rabbitmq.conflicts import (
     refuse_copies_that_shut_each_other_out,
     refuse_losing,
     rejects_unasked,
+    requeues_up_to,
     waits_in_classic_queues,
 )
 from broadway_py.producers.rabbitmq.forwarder import Forwarder, Troubled
@@ -109,6 +110,13 @@ class RabbitMQProducer(Producer):
             OptionsError: dead letters would come back to the queue itself, or ``reject`` would delete messages; or the
                 messages are gone before they fail.
         """
+        for limit in {requeues_up_to(options) for options in self._of_copies} - {None}:
+            log.warning(
+                "reject_and_requeue is not for ever here: a quorum queue dead-letters a message that came back as "
+                "often as its x-delivery-limit says, and deletes it where it has no dead-letter exchange",
+                queue=self.options.queue,
+                limit=limit,
+            )
         if plan is not None:
             for options in self._of_copies:
                 refuse_losing(options, plan)

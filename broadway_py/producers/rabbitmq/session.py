@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple, cast
 
 from aiormq import Channel
 from aiormq.abc import DeliveredMessage
+from aiormq.exceptions import ChannelNotFoundEntity
 from pamqp.commands import Basic
 
 from broadway_py.clock import SYSTEM_CLOCK, Clock
@@ -322,16 +323,31 @@ class Session:
         """The broker took back a consumer, or closed the channel or the connection."""
         if why.what == "consumer":
             if why.text in self._consumers:
-                queue = self._origins[why.text]
                 self._consumers.discard(why.text)
-                self._stop_delivering(
-                    ProducerError(
-                        f"RabbitMQ at {self._where} cancelled the consumer of queue {queue!r}: "
-                        "the queue was deleted, or has moved"
-                    )
-                )
+                self._aside(self._ask_why_cancelled(self._origins[why.text]), "why cancelled")
             return
         self._stop(ProducerError(f"RabbitMQ at {self._where} closed the {why.what}: {why.text or 'no reason given'}"))
+
+    async def _ask_why_cancelled(self, queue: str) -> None:
+        """End delivering, and say why; the broker has not."""
+        is_there = True
+        try:
+            async with asyncio.timeout(_ANSWER_TIMEOUT):
+                channel = await self._another_channel()
+                await channel.queue_declare(queue, passive=True)
+                await channel.close()
+        except ChannelNotFoundEntity:
+            is_there = False
+        except TimeoutError:
+            pass
+        except Exception as error:
+            if not troubles.is_of_library(error):
+                raise
+            # Another reason comes with it, or has come.
+        unsettled = self._ledger.open
+        self._stop_delivering(
+            troubles.of_cancelled_consumer(queue, self._where, is_there=is_there, unsettled=unsettled)
+        )
 
     def cut_off(self, problem: str | None) -> None:
         """The connection is gone without a word."""

@@ -31,6 +31,8 @@ from broadway_py.producers.rabbitmq.options import RabbitMQOptions
 __all__ = [
     "is_of_library",
     "of_after_connect",
+    "of_cancelled_consumer",
+    "of_first_words",
     "of_loss",
     "of_no_awaitable",
     "of_open",
@@ -41,6 +43,10 @@ __all__ = [
 
 #: What aio-pika and aiormq raise by a name for what happens at the broker or on the way to it.
 _LIBRARY_ERRORS: Final = CONNECTION_EXCEPTIONS
+#: OpenSSL's names for an answer that is no TLS; they differ from version to version.
+_IN_PLAIN_TEXT: Final = frozenset(
+    {"HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL", "WRONG_VERSION_NUMBER"}
+)
 
 
 def is_of_library(error: BaseException) -> bool:
@@ -72,6 +78,17 @@ def of_open(error: BaseException, options: RabbitMQOptions, where: str | None = 
     if type(error) is Exception:
         return ProducerError(f"{where} hung up while the connection was set up")
     return ProducerError(f"the connection to {where} broke while it was set up ({type(error).__name__})")
+
+
+def of_first_words(error: BaseException, options: RabbitMQOptions, where: str) -> ProducerError:
+    """As :func:`of_open`, of a connection on which nothing but the login was said."""
+    if where.startswith("amqp:") and isinstance(_innermost(error), ConnectionResetError | asyncio.IncompleteReadError):
+        # What a port for TLS does when it hears AMQP, and what a proxy does that has no broker behind it.
+        return ProducerError(
+            f"{where} hung up at our first words; check the port, and whether the broker runs, and if it is the port "
+            "for TLS, say amqps:// (with host: tls)"
+        )
+    return of_open(error, options, where)
 
 
 def of_after_connect(error: Exception, where: str) -> ProducerError:
@@ -187,6 +204,28 @@ def of_loss(
     return ProducerError(f"the connection to {where} was cut")
 
 
+def of_cancelled_consumer(queue: str, where: str, *, is_there: bool, unsettled: int) -> ProducerError:
+    """Why the broker has taken back the consumer of *queue*, which it does not say.
+
+    Args:
+        queue: as the broker calls it.
+        where: the broker's address.
+        is_there: the queue still exists.
+        unsettled: how many messages of it were in our hands.
+    """
+    if not is_there:
+        why = "the queue was deleted"
+    elif unsettled:
+        why = (
+            "the queue is there, so a message was not settled within the consumer time-out (30 minutes, unless the "
+            "broker or the queue says otherwise), or else it was made anew, or has moved; keep batch_timeout plus the "
+            "longest handler well below that time-out, or raise consumer_timeout at the broker"
+        )
+    else:
+        why = "the queue is there, so it was made anew, or has moved"
+    return ProducerError(f"RabbitMQ at {where} cancelled the consumer of queue {queue!r}: {why}")
+
+
 def _said(error: AMQPError) -> str:
     """The broker's own words."""
     words = [str(part) for part in error.args if isinstance(part, str)]
@@ -223,6 +262,11 @@ def _tls_trouble(error: BaseException, where: str) -> str | None:
             return (
                 f"nobody whom we trust has signed the certificate of {where}: {error.verify_message}; "
                 "name the authority that has, or put it among those of the system"
+            )
+        case ssl.SSLError() if getattr(error, "reason", None) in _IN_PLAIN_TEXT:
+            return (
+                f"{where} does not speak TLS; name the port that does, mostly 5671, or, if the way needs no "
+                "protection, say amqp:// (with host: leave out tls)"
             )
         case ssl.SSLError():
             return _alert(getattr(error, "reason", None) or "", where)
