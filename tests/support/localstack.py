@@ -21,7 +21,7 @@ from typing import Any, Final
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
 
-from tests.support.eventually import eventually, eventually_sync
+from tests.support.eventually import PATIENCE, eventually, eventually_sync
 from tests.support.rabbitmq_node import free_port
 
 __all__ = ["CREDENTIALS", "REGION", "SQS", "LocalStack", "Queue", "given_endpoint", "localstack_program"]
@@ -142,7 +142,7 @@ class Queue:
         ready, held = (int(answer["Attributes"][name]) for name in names)
         return Counts(ready, held)
 
-    async def until(self, *, ready: int, held: int, timeout: float = 10.0) -> None:
+    async def until(self, *, ready: int, held: int, timeout: float = PATIENCE) -> None:
         """Wait until it counts so many messages.
 
         In three looks one after the other: LocalStack counts a message nowhere while it hands it over.
