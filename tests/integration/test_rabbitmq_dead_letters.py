@@ -350,7 +350,7 @@ async def test_while_the_broker_takes_no_messages_a_queue_for_retries_is_waited_
     await rabbitmq.declare()
     await rabbitmq.publish([b"one", b"two"])
     pipeline = Alarming(
-        producer=source(rabbitmq, connect_timeout=0.5, publish_timeout=0.5),
+        producer=source(rabbitmq, connect_timeout=1.5, publish_timeout=1.5),
         context=lambda message: message.fail("no") if message.attempt == 1 else None,
     )
     await asyncio.to_thread(rabbitmq.node.ask, "vm_memory_monitor:set_vm_memory_high_watermark(0.0000001)")
@@ -360,7 +360,7 @@ async def test_while_the_broker_takes_no_messages_a_queue_for_retries_is_waited_
             blocked.set()
             await eventually(lambda: pipeline.attempts[b"two"] == [1], what="it has failed")
             # Longer than the time for an answer: it does not run while the broker takes nothing.
-            await asyncio.sleep(1.5)  # nothing tells that something goes on not happening
+            await asyncio.sleep(2)  # nothing tells that something goes on not happening
             assert pipeline.stats().trouble is None
             assert outcomes(pipeline) == {}
             await asyncio.to_thread(rabbitmq.node.ask, "vm_memory_monitor:set_vm_memory_high_watermark(0.4)")

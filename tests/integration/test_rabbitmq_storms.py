@@ -85,11 +85,17 @@ async def test_twenty_consumers_come_back_spread_over_time_after_a_restart(
             await storm.until_lost(copies)
             del proxy.accepted_at[:]
         await until_connected(pipeline, copies)
-    tries = sorted(proxy.accepted_at)
-    assert len(tries) >= copies
-    # Together they would all come in one tenth of a second.
-    busiest = max(sum(first <= one < first + 0.1 for one in tries) for first in tries)
-    assert busiest <= copies // 2, f"{busiest} of {len(tries)} attempts came within 100 ms"
+    assert len(proxy.accepted_at) >= copies
+    # Together they would all come in one tenth of a second. On a busy machine the loop may stand still for longer, and
+    # what was due meanwhile comes at once; so what counts is when each was due.
+    due = sorted(
+        record.created + record.msg["wait_seconds"]
+        for record in caplog.records
+        if isinstance(record.msg, dict) and "wait_seconds" in record.msg
+    )
+    assert len(due) >= copies
+    busiest = max(sum(first <= one < first + 0.1 for one in due) for first in due)
+    assert busiest <= copies // 2, f"{busiest} of {len(due)} attempts were due within 100 ms"
 
 
 # --- what is wrong from the start, and mended later -------------------------------------------------------------------

@@ -45,6 +45,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("delivery_path", paths, indirect=True)
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what runs on a RabbitMQ, so that it can be chosen to run on another one."""
+    for item in items:
+        if "rabbitmq_node" in getattr(item, "fixturenames", ()):
+            item.add_marker("rabbitmq")
+
+
 @pytest.fixture
 def delivery_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The setting for the path that the test runs on; each producer made in it has it unless it says otherwise."""

@@ -16,6 +16,9 @@ T = TypeVar("T")
 
 #: Seconds between two looks.
 _PAUSE: Final = 0.02
+#: Seconds until a wait fails, unless its caller says otherwise. They say nothing of speed: a machine that has much else
+#: to do takes ten times as long. Less than a test may take under `make sabotage`, where failing is what is asked for.
+PATIENCE: Final = 20.0
 
 
 @overload
@@ -41,7 +44,7 @@ async def eventually(
 async def eventually(
     predicate: Callable[[], T | Awaitable[T]],
     *,
-    timeout: float = 10.0,
+    timeout: float = PATIENCE,
     what: str,
     ignoring: type[Exception] | tuple[type[Exception], ...] = (),
 ) -> T:
@@ -79,7 +82,7 @@ async def eventually(
 def eventually_sync(
     predicate: Callable[[], T],
     *,
-    timeout: float = 10.0,
+    timeout: float = PATIENCE,
     what: str,
     ignoring: type[Exception] | tuple[type[Exception], ...] = (),
 ) -> T:

@@ -21,7 +21,7 @@ from typing import Any, Final
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
 
-from tests.support.eventually import eventually, eventually_sync
+from tests.support.eventually import PATIENCE, eventually, eventually_sync
 from tests.support.rabbitmq_node import free_port
 
 __all__ = ["CREDENTIALS", "REGION", "SQS", "LocalStack", "Queue", "given_endpoint", "localstack_program"]
@@ -35,6 +35,12 @@ CREDENTIALS: Final = {
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
 }
+#: LocalStack, which ends when its standard input does: a test that hangs takes with it whoever would have ended it.
+_PROGRAM: Final = """
+import os, runpy, threading
+threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
+runpy.run_module("localstack.runtime.main", run_name="__main__", alter_sys=True)
+"""
 _ROOT: Final = Path(__file__).resolve().parents[2]
 
 
@@ -72,8 +78,9 @@ class LocalStack:
         environment.pop("PYTHONPATH", None)
         with (self.directory / "server.log").open("ab") as log:
             self._server = subprocess.Popen(
-                [self._python, "-m", "localstack.runtime.main"],
+                [self._python, "-c", _PROGRAM],
                 env=environment,
+                stdin=subprocess.PIPE,
                 cwd=self.directory,
                 stdout=log,
                 stderr=log,
@@ -91,9 +98,8 @@ class LocalStack:
     def remove(self) -> None:
         """End it, and delete its files."""
         if self._server is not None:
-            with contextlib.suppress(ProcessLookupError):
+            with self._server, contextlib.suppress(ProcessLookupError):
                 os.killpg(self._server.pid, signal.SIGKILL)
-            self._server.wait()
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _log_tail(self) -> str:
@@ -142,7 +148,7 @@ class Queue:
         ready, held = (int(answer["Attributes"][name]) for name in names)
         return Counts(ready, held)
 
-    async def until(self, *, ready: int, held: int, timeout: float = 10.0) -> None:
+    async def until(self, *, ready: int, held: int, timeout: float = PATIENCE) -> None:
         """Wait until it counts so many messages.
 
         In three looks one after the other: LocalStack counts a message nowhere while it hands it over.

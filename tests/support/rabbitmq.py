@@ -17,7 +17,7 @@ from aio_pika.abc import AbstractChannel, UnderlayConnection
 from aio_pika.exceptions import ChannelNotFoundEntity
 
 from tests.support.erlang import NodeRefusedError, binary
-from tests.support.eventually import eventually
+from tests.support.eventually import PATIENCE, eventually
 from tests.support.given_broker import Made, noting
 from tests.support.rabbitmq_node import PASSWORD, USER, Node, parsed_version
 
@@ -225,7 +225,7 @@ class RabbitMQ:
                 return None
             return found.declaration_result.message_count
 
-    async def until_ready(self, count: int | None, queue: str = "work", *, timeout: float = 10.0) -> None:
+    async def until_ready(self, count: int | None, queue: str = "work", *, timeout: float = PATIENCE) -> None:
         """Wait until :meth:`ready` says *count*."""
 
         async def seen() -> bool:
