@@ -1,4 +1,4 @@
-"""Why a server's certificate was not accepted, in words that every producer uses."""
+"""Why a server's certificate was not accepted."""
 
 from __future__ import annotations
 

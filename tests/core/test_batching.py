@@ -267,11 +267,24 @@ def test_a_raising_batch_size_function_refuses_that_message_alone() -> None:
     assert (batches.count, batches.next_deadline()) == (0, None)
 
 
+def unpack_two(pair: Any) -> None:
+    _, _ = pair
+
+
+def pythons_words(call: Callable[[], object]) -> str:
+    """What this Python says when *call* fails: each version words it anew."""
+    try:
+        call()
+    except Exception as error:  # noqa: BLE001  # whichever it is
+        return str(error)
+    raise AssertionError("it did not fail")
+
+
 @pytest.mark.parametrize(
     ("returned", "error", "sentence"),
     [
         (("stop", 0), "ValueError", "the batch_size function returned 'stop'; expected 'emit' or 'cont'"),
-        (("emit", 0, 1), "ValueError", "too many values to unpack (expected 2)"),
+        (("emit", 0, 1), "ValueError", pythons_words(lambda: unpack_two(("emit", 0, 1)))),
         (None, "TypeError", "cannot unpack non-iterable NoneType object"),
     ],
 )
@@ -290,7 +303,7 @@ def test_a_raising_partition_function_refuses_that_message_alone() -> None:
     batches = OpenBatches("b", 2, 1.0, partition_of=partition_of)
 
     assert told(batches.add([message(6), message(0), message(6)], 0.0)) == [([6, 6], "default", "size")]
-    assert refused(batches) == [(0, "ZeroDivisionError", "integer division or modulo by zero")]
+    assert refused(batches) == [(0, "ZeroDivisionError", pythons_words(lambda: 6 // 0))]
 
 
 def test_a_key_that_cannot_be_hashed_refuses_that_message_alone() -> None:

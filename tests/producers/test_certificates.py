@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import sys
 from pathlib import Path
 
 import pytest
@@ -112,11 +111,3 @@ async def test_sqs_says_why_it_does_not_accept_a_certificate(tmp_path: Path, mon
         "the endpoint's TLS certificate is not accepted: unable to get local issuer certificate; "
         "name a private authority in AWS_CA_BUNDLE"
     ) in await asked(tmp_path, authority, others.issue("broker"), monkeypatch)
-
-
-@pytest.mark.skipif(sys.version_info < (3, 13), reason="Python before 3.13 does not look that closely")
-async def test_sqs_names_the_rule_that_newer_pythons_insist_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    authority = Authority(tmp_path, complete=False)
-    assert f"the certificate of the endpoint {RULE}" in await asked(
-        tmp_path, authority, authority.issue("broker"), monkeypatch
-    )

@@ -21,7 +21,7 @@ from botocore.exceptions import (
 )
 
 from broadway_py.errors import ProducerError, SourceRefused
-from broadway_py.producers.certificates import broken_rule, certificate_error
+from broadway_py.producers.certificates import certificate_error
 from broadway_py.producers.sqs.options import SQSOptions
 
 __all__ = ["Kind", "Trouble", "entry_kind", "of_error", "refused_entries"]
@@ -160,8 +160,6 @@ def _of_certificate(error: SSLError) -> str:
     refused = certificate_error(error)
     if refused is None:
         return "the endpoint's TLS certificate is not accepted"
-    if (rule := broken_rule(refused)) is not None:
-        return f"the certificate of the endpoint {rule}"
     said = refused.verify_message.rstrip(".")
     return f"the endpoint's TLS certificate is not accepted: {said}; name a private authority in AWS_CA_BUNDLE"
 
