@@ -15,7 +15,7 @@ from typing import Any, Final, TextIO
 import structlog
 
 from broadway_py.daemon.settings import Log
-from broadway_py.errors import BroadwayError
+from broadway_py.errors import BatchFailed, BroadwayError, HandlerVerdict, MessageFailed
 
 __all__ = ["configure", "describe_exception", "mask_credentials"]
 
@@ -86,7 +86,9 @@ def describe_exception(error: BaseException, *, with_text: bool) -> str:
 def _one(error: BaseException, *, with_text: bool) -> str:
     stack = "".join(traceback.format_tb(error.__traceback__))
     name = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
-    text = f": {error}" if with_text or isinstance(error, BroadwayError) else ""
+    # Ours speak of settings and sources, but those that a handler raises, or that tell of its message, quote the user.
+    is_ours = isinstance(error, BroadwayError) and not isinstance(error, HandlerVerdict | MessageFailed | BatchFailed)
+    text = f": {error}" if with_text or is_ours else ""
     return f"{stack}{name}{text}"
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextvars import Context
 from typing import Any, Final
 
 from broadway_py.clock import Clock
+from broadway_py.foreign import foreign_errors, text_of, type_name
 from broadway_py.log import logger
 from broadway_py.message import Failed, Message
 
@@ -46,8 +48,8 @@ class FailureLog:
         # Failures of each kind in the running minute, and since when it runs.
         self._minutes: dict[_Kind, tuple[float, int]] = {}
 
-    def note(self, stage: str, messages: Sequence[Message[Any]]) -> None:
-        """*messages* failed in *stage*."""
+    def note(self, stage: str, messages: Sequence[Message[Any]], contexts: Mapping[int, Context]) -> None:
+        """*messages* failed in *stage*; those that *contexts* holds, by identity, are told of in their own."""
         now = self._clock.monotonic()
         for message in messages:
             status = message.status
@@ -62,9 +64,19 @@ class FailureLog:
                 since, count = now, 0
             self._minutes[kind] = (since, count + 1)
             if count < SHOWN_PER_MINUTE:
-                self._show(stage, message, status)
+                own = contexts.get(id(message))
+                if own is None:
+                    self._show(stage, message, status)
+                else:
+                    own.run(self._show, stage, message, status)
             elif count == SHOWN_PER_MINUTE:
                 self._clock.call_at(since + MINUTE_S, lambda kind=kind: self._minute_over(kind))  # type: ignore[misc]  # the default binds the kind
+
+    def cannot_be_told(self, stage: str, count: int, error: BaseException) -> None:
+        """*count* messages failed in *stage*, and one of them cannot be written down: what it holds raised *error*."""
+        self._log.error(
+            "messages failed, but what they hold cannot be shown", stage=stage, messages=count, raised=type_name(error)
+        )
 
     def callback_failed(self, callback: str, stage: str, error: BaseException) -> None:
         """*callback* itself raised, where that changes no message."""
@@ -131,8 +143,8 @@ def id_of(message: Message[Any]) -> str | None:
     """What its source calls it; None also where a handler has put something else in place of the metadata."""
     try:
         return message.id
-    except Exception:  # noqa: BLE001  # the handler may have put anything there
-        return None
+    except foreign_errors():
+        return None  # the handler may have put anything there
 
 
 def _payload_text(message: Message[Any]) -> str:
@@ -151,13 +163,16 @@ def _payload_text(message: Message[Any]) -> str:
 def _shown(value: object) -> str:
     try:
         return repr(value)[:_MASK_CHARS]
-    except Exception:  # noqa: BLE001  # an object of the user that cannot be shown
-        return ""
+    except foreign_errors():
+        return ""  # an object of the user that cannot be shown
 
 
 def place_of(error: BaseException) -> str:
     """The innermost places of *error*'s traceback, outermost first: file, line, function; no source, no values."""
-    if (place := getattr(error, PLACE, None)) is not None:
-        return str(place)
-    frames = traceback.extract_tb(error.__traceback__)[-4:]
+    try:
+        if (place := getattr(error, PLACE, None)) is not None:
+            return text_of(place)
+        frames = traceback.extract_tb(error.__traceback__)[-4:]
+    except foreign_errors():
+        return ""  # an exception of the user's that does not let itself be asked
     return " > ".join(f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno} {frame.name}" for frame in frames)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from broadway_py.errors import did_you_mean
+from broadway_py.foreign import is_a, shown
 from broadway_py.message import Failed, Message
 
 if TYPE_CHECKING:
@@ -42,14 +44,22 @@ def route(chunk: Chunk, batchers: Mapping[str, str]) -> tuple[Chunk, Chunk, Chun
             message.batcher = name
             forward.append(message)
         else:
-            known = ", ".join(sorted(set(batchers.values())))
-            message._status = Failed(
-                "unknown_batcher",
-                f"handle_message chose batcher {message.batcher!r}; this pipeline has {known}",
-            )
+            message._status = Failed("unknown_batcher", _sentence(message.batcher, batchers))
             failed.append(message)
     return settle, forward, failed
 
 
 def _look_up(batchers: Mapping[str, str], name: object) -> str | None:
-    return batchers.get(name) if isinstance(name, str) else None
+    # A text of a type of its own may hash and compare as it likes.
+    return batchers.get(str.__str__(cast("str", name))) if is_a(name, str) else None
+
+
+def _sentence(name: object, batchers: Mapping[str, str]) -> str:
+    known = sorted(set(batchers.values()))
+    if name == "default" and type(name) is str:
+        return (
+            "message.batcher is 'default', and this pipeline has no batcher of that name; set it in handle_message, "
+            f"to one of {', '.join(known)}, or to None for no batch"
+        )
+    close = did_you_mean(str.__str__(cast("str", name)), known) if is_a(name, str) else ""
+    return f"handle_message chose batcher {shown(name)}; this pipeline has {', '.join(known)}{close}"

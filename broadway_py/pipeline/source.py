@@ -11,8 +11,11 @@ from broadway_py import telemetry
 from broadway_py._core.backoff import Backoff
 from broadway_py._core.ledger import Ledger
 from broadway_py.errors import PipelineCrashed, ProducerError, SourceRefused
+from broadway_py.foreign import foreign_errors
 from broadway_py.log import logger
 from broadway_py.message import Message
+from broadway_py.options import seconds_of
+from broadway_py.pipeline.contexts import CleanRoom
 from broadway_py.pipeline.gate import Gate
 from broadway_py.pipeline.intake import Intake
 from broadway_py.pipeline.producer_calls import CANCELLED_BY_LIBRARY, CLOSE_S, done_unless_stopped, passing_cancellation
@@ -73,7 +76,9 @@ class Source(Worker):
         self._capacity = capacity
         self._gate = gate
         self._fail_fast = fail_fast
-        self._intake = Intake(shared.name, index, ledger, shared.clock, transformer)
+        self._intake = Intake(
+            shared.name, index, ledger, shared.clock, transformer=transformer, room=CleanRoom(shared.base)
+        )
         self._internal = internal
         self._copy: Producer | None = None
         self._lost: ProducerError | None = None
@@ -107,7 +112,7 @@ class Source(Worker):
             except ProducerError as error:
                 lasted = 0.0 if opened_at is None else self.shared.clock.monotonic() - opened_at
                 await self._fail_over(error, backoff, lasted)
-            except Exception:
+            except foreign_errors():
                 await self._close_copy(CLOSE_S)
                 raise
             else:
@@ -155,7 +160,7 @@ class Source(Worker):
             self.connections_lost += 1
         self.connected, self.trouble = False, str(error)
         telemetry.execute("broadway.producer.lost", self._now(), {**self._about(), "reason": str(error)})
-        wait_s = backoff.failed(lasted_s, _REFUSED_WAIT_S if isinstance(error, SourceRefused) else 0.0)
+        wait_s = self._wait_of(backoff, lasted_s, _REFUSED_WAIT_S if isinstance(error, SourceRefused) else 0.0)
         if wait_s == math.inf:
             self._log.error("the source is away; not trying again", reason=str(error))
             await self._close_copy(CLOSE_S)
@@ -172,6 +177,15 @@ class Source(Worker):
                 await self._wait_for_rate(until)
             else:
                 await self.wake.wait_until(until, self.shared.clock)
+
+    def _wait_of(self, backoff: Delays, lasted_s: float, at_least_s: float) -> float:
+        """What the producer's back-off says; ours where that is no duration."""
+        try:
+            said: object = backoff.failed(lasted_s, at_least_s)
+            return math.inf if said == math.inf else max(0.0, seconds_of(said, "backoff().failed()"))
+        except ValueError as wrong:
+            self._log.error("the producer's back-off is of no use; waiting 10 s", reason=str(wrong))
+            return _REFUSED_WAIT_S
 
     async def _pump(self, copy: Producer) -> None:
         outlet, gate = self.outlet, self._gate
@@ -255,7 +269,8 @@ class Source(Worker):
             await self.set_paused(paused=True)
         except asyncio.CancelledError:
             self.was_cut()
-        except Exception as error:  # noqa: BLE001  # whoever closed the gate tells it once more
+        except foreign_errors() as error:
+            # Whoever closed the gate tells it once more.
             self._log.error("the producer could not be paused", exception=type(error).__name__)
         finally:
             self.in_callback = False
@@ -313,7 +328,8 @@ class Source(Worker):
     async def _prepare(self, copy: Producer) -> None:
         try:
             await passing_cancellation(copy.prepare_for_draining())
-        except Exception as error:  # noqa: BLE001  # a broken source must not keep us from draining
+        except foreign_errors() as error:
+            # A broken source must not keep us from draining.
             self._log.warning("the producer could not prepare for draining", exception=type(error).__name__)
 
     async def _end_copy(self, copy: Producer) -> None:
@@ -362,7 +378,8 @@ class Source(Worker):
         try:
             async with self.shared.clock.timeout(most_s):
                 await passing_cancellation(copy.close())
-        except Exception as error:  # noqa: BLE001  # it is broken: what matters is the next copy
+        except foreign_errors() as error:
+            # It is broken: what matters is the next copy.
             self._log.debug("closing a broken producer raised", exception=type(error).__name__)
 
     async def close(self) -> None:
@@ -374,7 +391,8 @@ class Source(Worker):
         except asyncio.CancelledError:
             self._log.warning("closing the producer took until the deadline of the stop; it was cut off")
             raise
-        except Exception as error:  # noqa: BLE001  # the other sources still have to be closed
+        except foreign_errors() as error:
+            # The other sources still have to be closed.
             self._log.warning("the producer could not end its lost copies", exception=type(error).__name__)
 
     async def set_paused(self, *, paused: bool) -> None:

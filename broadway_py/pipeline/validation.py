@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from broadway_py.foreign import foreign_errors, type_name
 from broadway_py.message import Failed
 
 if TYPE_CHECKING:
     from broadway_py.pipeline.chunk import Chunk
+    from broadway_py.pipeline.contexts import CleanRoom
 
 __all__ = ["validate"]
 
@@ -17,13 +19,14 @@ __all__ = ["validate"]
 _MOST_TOLD = 5
 
 
-def validate(chunk: Chunk, schema: TypeAdapter[Any], names: frozenset[str]) -> None:
+def validate(chunk: Chunk, schema: TypeAdapter[Any], names: frozenset[str], room: CleanRoom) -> None:
     """Put what *schema* makes of it in place of each message's data; what does not fit fails with cause ``invalid``.
 
     Args:
         chunk: those that have failed already are left alone.
         schema: JSON is read by it where the data is text or bytes.
         names: of the schema's own fields, which may be shown.
+        room: where a validator of the user is called.
     """
     for message in chunk:
         if message._status is not None:
@@ -31,13 +34,14 @@ def validate(chunk: Chunk, schema: TypeAdapter[Any], names: frozenset[str]) -> N
         data = message.data
         try:
             if isinstance(data, str | bytes | bytearray):
-                message.data = schema.validate_json(data)
+                message.data = room.run(schema.validate_json, data)
             else:
-                message.data = schema.validate_python(data)
+                message.data = room.run(schema.validate_python, data)
         except ValidationError as invalid:
             message._status = Failed("invalid", _without_input(invalid, names))
-        except Exception as error:  # noqa: BLE001  # a validator of the user may raise anything
-            message._status = Failed("invalid", f"the schema raised {type(error).__name__}", error)
+        except foreign_errors() as error:
+            # A validator of the user may raise anything.
+            message._status = Failed("invalid", f"the schema raised {type_name(error)}", error)
 
 
 def _without_input(invalid: ValidationError, names: frozenset[str]) -> str:

@@ -5,18 +5,24 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
-import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextvars import Context, copy_context
+from itertools import islice
+from types import GeneratorType
 from typing import TYPE_CHECKING, Any, Final
 
 from broadway_py import telemetry
+from broadway_py._core.failure import asked_delay
 from broadway_py._core.histogram import BATCH_SIZE_BOUNDS, SECONDS_BOUNDS, Histogram
 from broadway_py._core.ledger import Ledger
+from broadway_py._core.settlement import drop, most_returned
 from broadway_py.clock import Clock, Timer
 from broadway_py.errors import MalformedMessage, RetryLater
+from broadway_py.foreign import article, foreign_errors, is_a, text_of, type_name
 from broadway_py.message import BatchTrigger, Cause, Failed, Message
-from broadway_py.pipeline.failure_desk import FailureDesk
+from broadway_py.pipeline.contexts import CleanRoom, awaited, drive, is_changed
+from broadway_py.pipeline.failure_desk import FailureDesk, refuse_odd_attempt
 from broadway_py.pipeline.failure_log import FailureLog
 from broadway_py.pipeline.probation import Probation, Witness
 from broadway_py.pipeline.settler import Settler, will_be_stopped
@@ -28,7 +34,7 @@ if TYPE_CHECKING:
     from broadway_py.pipeline.definition import Callbacks
     from broadway_py.pipeline.processes import CallbackProcesses
 
-__all__ = ["SUBMITTED", "Meter", "Shared", "Worker", "fail_together", "failure_from", "raised_by_callback", "transform"]
+__all__ = ["SUBMITTED", "Meter", "Shared", "Worker", "fail_together", "failure_from", "transform"]
 
 #: Name of the producer of submitted messages.
 SUBMITTED: Final = "push"
@@ -57,6 +63,8 @@ class Shared:
         self.children = Ledger("", self.settler)
         self.failures = FailureLog(name, clock)
         self.threads = CallbackThreads(name)
+        #: Context variables as ``setup`` has left them: what each call of the user's code starts with.
+        self.base = copy_context()
         #: None when no callback runs in a worker process.
         self.processes: CallbackProcesses | None = None
         #: True once a stop was asked for: what was not started and can be given back is not started any more.
@@ -111,6 +119,10 @@ class Worker:
         self._timed_out = False
         #: A thread of ours is past its deadline and has not returned.
         self.stuck = False
+        # The contexts of failed messages, by identity, where a callback has set something: for what is said of them.
+        self.own_contexts: dict[int, Context] = {}
+        # That of the last call, if it has set something.
+        self._called_in: Context | None = None
         #: Keeps the journal of what is at work here; None: there is none.
         self.witness = None if shared.probation is None else Witness(shared.probation, self)
 
@@ -231,22 +243,49 @@ class Worker:
     async def call(self, name: str, *arguments: Any) -> Any:
         """Run the user's callback *name* on a list of messages.
 
-        In this task, or in a thread when it is a plain function.
+        In this task, or in a thread when it is a plain function; in a clean context. What it says of one failed
+        message alone is said in that message's own.
         """
         callbacks = self.shared.callbacks
         callback: Callable[..., Any] = getattr(callbacks, name)
+        base = self.clean_context()
+        if name == "handle_failed" and len(arguments[0]) == 1:
+            base = self.own_contexts.get(id(arguments[0][0]), base)
+        context = base.copy()
+        self._called_in = None
         self.in_callback = True
         if self.witness is not None:
             self.witness.at_work(arguments[0])
         try:
             if callbacks.is_async[name]:
-                return await callback(*arguments)
-            result = await self.shared.threads.run(lambda: callback(*arguments), self.came_back)
-            return await result if inspect.isawaitable(result) else result
+                return await drive(callback(*arguments), context)
+
+            def job() -> Any:
+                returned = callback(*arguments)
+                # A generator's body is the callback's: it must not run in the event loop.
+                if type(returned) is GeneratorType:
+                    return list(islice(returned, most_returned(len(arguments[0])) + 1))
+                return returned
+
+            result = await self.shared.threads.run(job, self.came_back, context)
+            return await drive(awaited(result), context) if inspect.isawaitable(result) else result
         finally:
             self.in_callback = False
+            if is_changed(context, base):
+                self._called_in = context
             if self.witness is not None:
                 self.witness.nothing_at_work()
+
+    def clean_context(self) -> Context:
+        """What a call of the user's code starts with; telemetry's handlers may have added to it for this chunk."""
+        return copy_context() if telemetry.active() else self.shared.base
+
+    def note_context(self, messages: Sequence[Message[Any]]) -> None:
+        """Those of *messages* that have failed did so in the last call, which may have set context variables."""
+        if self._called_in is not None:
+            for message in messages:
+                if message._status is not None:
+                    self.own_contexts[id(message)] = self._called_in
 
     def note_stopped(self, message: Message[Any]) -> None:
         """Count a message that fails because it cannot be given back."""
@@ -267,20 +306,30 @@ class Worker:
         """
         if failed:
             for message in failed:
+                refuse_odd_attempt(message)
                 self.meter.failed[message.status.cause] += 1  # type: ignore[union-attr]  # failed messages have a status
-            self.shared.failures.note(self.layer, failed)
+            self.note_failed(failed)
             if self.shared.callbacks.handle_failed is not None:
                 told = failed if self.witness is None else self.witness.may_be_told(failed)
                 if told:
                     await self._handle_failed(told)
+            self.own_contexts.clear()
         await self.shared.settler.settle(successful, failed, of_children=of_children)
+
+    def note_failed(self, failed: Sequence[Message[Any]]) -> None:
+        """Log them."""
+        try:
+            self.shared.failures.note(self.layer, failed, self.own_contexts)
+        except foreign_errors() as error:
+            # An object of the user was asked for its name or its text. That must not keep anything from being settled.
+            self.shared.failures.cannot_be_told(self.layer, len(failed), error)
 
     async def _handle_failed(self, failed: Sequence[Message[Any]]) -> None:
         statuses = [message.status for message in failed]
         span = self.span("broadway.handle_failed", stage=self.layer, messages=list(failed))
         try:
             await self.call("handle_failed", list(failed))
-        except raised_by_callback() as error:
+        except foreign_errors() as error:
             # The messages are settled all the same.
             if span is not None:
                 span.exception(error)
@@ -302,28 +351,17 @@ class Worker:
         self.shared.failures.callback_failed("handle_failed", self.layer, error)
 
 
-def raised_by_callback() -> tuple[type[BaseException], ...]:
-    """What fails the messages that a callback was called with, when it lets it out.
-
-    An exit too: in a thread it ends nothing but its message, and here it must not end everything. Ctrl-C is somebody's
-    wish and passes through, but it comes to the main thread alone: anywhere else the callback has raised it itself.
-    """
-    if threading.current_thread() is threading.main_thread():
-        return (Exception, SystemExit)
-    return (Exception, SystemExit, KeyboardInterrupt)
-
-
 def failure_from(error: BaseException) -> Failed:
     """The status of a message whose callback let *error* out."""
-    if isinstance(error, asyncio.CancelledError):
+    if is_a(error, asyncio.CancelledError):
         return Failed("cancelled", "the callback was cancelled, and not by the pipeline", error)
-    if isinstance(error, MalformedMessage):
-        return Failed("invalid", str(error), error)
+    if is_a(error, MalformedMessage):
+        return Failed("invalid", text_of(error), error)
     try:
-        text = str(error)
-    except Exception:  # noqa: BLE001  # an error that cannot say what it is
-        text = "(its text cannot be shown)"
-    return Failed("raised", f"{type(error).__name__}: {text}", error)
+        asked_delay(error)
+    except ValueError as wrong:
+        return Failed("raised", str(wrong), error)
+    return Failed("raised", f"{type_name(error)}: {text_of(error)}", error)
 
 
 def fail_together(messages: Sequence[Message[Any]], error: BaseException) -> None:
@@ -334,10 +372,10 @@ def fail_together(messages: Sequence[Message[Any]], error: BaseException) -> Non
     """
     status = failure_from(error)
     own: list[MalformedMessage | None] = [None] * len(messages)
-    if isinstance(error, MalformedMessage):
+    if is_a(error, MalformedMessage):
         own = [_malformed(message) for message in messages]
     if any(own):
-        reason = f"a message beside it is malformed: {error}"
+        reason = f"a message beside it is malformed: {text_of(error)}"
         status = Failed("raised", reason, RetryLater(reason=reason))
     for message, malformed in zip(messages, own, strict=True):
         message._status = status if malformed is None else failure_from(malformed)
@@ -352,15 +390,17 @@ def _malformed(message: Message[Any]) -> MalformedMessage | None:
     return None
 
 
-def transform(messages: Sequence[Message[Any]], transformer: Callable[[Message[Any]], object]) -> None:
-    """Call *transformer* on each of *messages*; one for which it raises fails."""
+def transform(messages: Sequence[Message[Any]], transformer: Callable[[Message[Any]], object], room: CleanRoom) -> None:
+    """Call *transformer* on each of *messages*, in *room*; one for which it raises fails."""
     for message in messages:
         try:
-            returned = transformer(message)
+            returned = room.run(transformer, message)
             if returned is not None and returned is not message:
+                drop(returned)
                 raise TypeError(
-                    f"transformer returned {type(returned).__name__}; expected None or the message it was given: "
-                    "change the message in place"
+                    f"transformer returned {article(returned)}; expected None or the message it was given: "
+                    "change the message in place, in a plain function"
                 )
-        except Exception as error:  # noqa: BLE001  # code of the user: it fails this message alone
+        except foreign_errors() as error:
+            # Code of the user: it fails this message alone.
             message.status = failure_from(error)
