@@ -8,8 +8,14 @@ ARGS ?=
 FLAKE_RUNS ?= 20
 SOAK_MINUTES ?= 2
 SOAK_LOG ?=
+RABBITMQ ?=
+WORKERS ?= 2
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Those of Debian need no word of ours; 4.0 and 4.3 are unpacked (tests/support/unpack_rabbitmq.sh).
+ifneq ($(filter 4%,$(RABBITMQ)),)
+export BROADWAY_TEST_RABBITMQ_SERVER := $(CURDIR)/.cache/rabbitmq-$(RABBITMQ)/bin/rabbitmq-server
+endif
 
 .DEFAULT_GOAL := help
 .PHONY: help run test sabotage mutation lint types format conformance bench bars soak flake broker localstack clean
@@ -17,13 +23,14 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo '  Settings: ARGS="…" for the program behind run, test, sabotage, bench and bars; PYTHON=…; FLAKE_RUNS=20; SOAK_MINUTES=2'
+	@echo '  Settings: ARGS="…" for the program behind run, test, sabotage, bench and bars; PYTHON=…; FLAKE_RUNS=20; SOAK_MINUTES=2;'
+	@echo '  WORKERS=2 processes for test and flake; RABBITMQ=3.10, 4.0, 4.3, or 4 (the newest) for what needs a RabbitMQ'
 
 run: $(STAMP)  ## the shipments example on the embedded queue; page and metrics on http://127.0.0.1:8080
 	@exec $(BIN)/broadway run config/quickstart.yaml $(ARGS)
 
 test: $(STAMP) broker localstack  ## the whole suite, against a real RabbitMQ and LocalStack's SQS
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 sabotage: $(STAMP) broker  ## break a copy of the code in known ways, one at a time; the tests must notice (ARGS=part of a name)
 	@$(BIN)/python -m tests.sabotage.run $(ARGS)
@@ -57,7 +64,7 @@ soak: $(STAMP) broker  ## random faults for SOAK_MINUTES, then the proof that no
 flake: $(STAMP) broker localstack  ## the fault suite, FLAKE_RUNS times; stops at the first failure
 	@for round in $$(seq $(FLAKE_RUNS)); do \
 		echo "flake: round $$round of $(FLAKE_RUNS)"; \
-		$(BIN)/python -m pytest -q -m 'faults and not soak' $(ARGS) || exit 1; \
+		$(BIN)/python -m pytest -q -n $(WORKERS) -m 'faults and not soak' $(ARGS) || exit 1; \
 	done
 
 clean:  ## remove the environment and every cache; queue files in var/ stay
@@ -65,7 +72,7 @@ clean:  ## remove the environment and every cache; queue files in var/ stay
 	@find broadway_py tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 broker:
-	@sh tests/support/get_rabbitmq.sh
+	@sh tests/support/get_rabbitmq.sh $(RABBITMQ)
 	@sh tests/support/get_prometheus.sh
 
 localstack: $(STAMP)

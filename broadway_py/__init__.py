@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
 
-from broadway_py.acknowledger import Acknowledger, CallerAcknowledger, NoopAcknowledger
-from broadway_py.errors import (
-    BatchFailed,
-    BroadwayError,
-    CalledInsideCallback,
-    DefinitionError,
-    HandlerVerdict,
-    MalformedMessage,
-    MessageFailed,
-    OptionsError,
-    PipelineCrashed,
-    PipelineNotRunning,
-    ProducerError,
-    Reject,
-    RetryLater,
-    SettleError,
-    SourceRefused,
-    Unavailable,
-)
-from broadway_py.message import Acknowledgement, BatchInfo, Failed, Message
-from broadway_py.options import Batcher, Breaker, FailurePolicy, Processors, RateLimit
-from broadway_py.pipeline import DrainReport, Pipeline, PipelineStats, Settled, ack_immediately, all_running
-
+# Each name is imported when somebody asks for it, and this module imports next to nothing by itself: the command must
+# be able to take signals before it imports what takes a second. And ``run`` needs the extra [daemon], which a program
+# that only embeds a pipeline does not.
+TYPE_CHECKING = False  # type checkers know this name; the module typing takes a while to load
 if TYPE_CHECKING:
+    from typing import Any
+
+    from broadway_py.acknowledger import Acknowledger, CallerAcknowledger, NoopAcknowledger
     from broadway_py.daemon.runner import run
+    from broadway_py.errors import (
+        BatchFailed,
+        BroadwayError,
+        CalledInsideCallback,
+        DefinitionError,
+        HandlerVerdict,
+        MalformedMessage,
+        MessageFailed,
+        OptionsError,
+        PipelineCrashed,
+        PipelineNotRunning,
+        ProducerError,
+        Reject,
+        RetryLater,
+        SettleError,
+        SourceRefused,
+        Unavailable,
+    )
+    from broadway_py.message import Acknowledgement, BatchInfo, Failed, Message
+    from broadway_py.options import Batcher, Breaker, FailurePolicy, Processors, RateLimit
+    from broadway_py.pipeline import DrainReport, Pipeline, PipelineStats, Settled, ack_immediately, all_running
 
 __all__ = [
     "Acknowledgement",
@@ -68,11 +73,45 @@ __all__ = [
     "run",
 ]
 
+# Where they are at home.
+_HOMES = {
+    "acknowledger": ("Acknowledger", "CallerAcknowledger", "NoopAcknowledger"),
+    "errors": (
+        "BatchFailed",
+        "BroadwayError",
+        "CalledInsideCallback",
+        "DefinitionError",
+        "HandlerVerdict",
+        "MalformedMessage",
+        "MessageFailed",
+        "OptionsError",
+        "PipelineCrashed",
+        "PipelineNotRunning",
+        "ProducerError",
+        "Reject",
+        "RetryLater",
+        "SettleError",
+        "SourceRefused",
+        "Unavailable",
+    ),
+    "message": ("Acknowledgement", "BatchInfo", "Failed", "Message"),
+    "options": ("Batcher", "Breaker", "FailurePolicy", "Processors", "RateLimit"),
+    "pipeline": ("DrainReport", "Pipeline", "PipelineStats", "Settled", "ack_immediately", "all_running"),
+    "daemon.runner": ("run",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
 
 def __getattr__(name: str) -> Any:
-    # The daemon's parts need the extra [daemon]; whoever only embeds a pipeline does not.
-    if name == "run":
-        from broadway_py.daemon.runner import run
+    if name in _HOME_OF:
+        value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    elif name in _HOMES:  # ``broadway_py.errors`` and the like, without an import of their own
+        value = import_module(f"{__name__}.{name}")
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
 
-        return run
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

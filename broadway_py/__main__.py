@@ -1,6 +1,30 @@
-"""``python -m broadway_py`` is the ``broadway`` command."""
+"""The ``broadway`` command, also as ``python -m broadway_py``. It takes signals before it imports what takes time."""
 
-from broadway_py.cli import main
+from __future__ import annotations
+
+import signal
+import sys
+
+TYPE_CHECKING = False  # type checkers know this name; the module typing takes a while to load
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+__all__ = ["main"]
+
+
+def main() -> NoReturn:
+    """The console script."""
+    # What comes from here on waits until there is a handler for it. Process 1 of a container ignores what has none.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1))
+    from broadway_py.daemon.starting import begin_command  # noqa: PLC0415  # after the signals
+
+    try:
+        begin_command()
+        from broadway_py.cli import main as command  # noqa: PLC0415  # after the signals
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    command()
+
 
 if __name__ == "__main__":
     main()

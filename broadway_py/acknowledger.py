@@ -46,6 +46,10 @@ class Acknowledger(abc.ABC):
         """What :meth:`ack` does with a failed message whose acknowledgement data is *data*: for the books."""
         return "rejected"
 
+    def dead_letters_go_to(self, data: Any) -> str | None:
+        """Where ``dead_letter`` keeps a message whose acknowledgement data is *data*, for the log; None: unnamed."""
+        return None
+
     def failure_said_by(self, data: Any) -> Literal["source", "message"] | None:
         """Who has said what :meth:`ack` is to do with a failed message whose acknowledgement data is *data*.
 

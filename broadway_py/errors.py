@@ -55,16 +55,30 @@ class BroadwayError(Exception):
 
 
 class OptionsError(BroadwayError, ValueError):
-    """A setting is wrong. *path* says where, the text what was expected and what came."""
+    """A setting is wrong. *path* says where, the text what was expected and what came.
 
-    def __init__(self, path: Sequence[str], problem: str) -> None:
+    What else was found wrong at the same time is in *also*.
+    """
+
+    def __init__(self, path: Sequence[str], problem: str, *, also: Iterable[OptionsError] = ()) -> None:
         self.path = tuple(path)
         self.problem = problem
+        self.also = tuple(also)
         super().__init__(f"{'.'.join(self.path)}: {problem}" if self.path else problem)
+
+    @classmethod
+    def of(cls, found: Iterable[OptionsError]) -> OptionsError:
+        """One error for all of *found*, at least one: the first, with the others in its *also*."""
+        first, *others = (one for each in found for one in each.all())
+        return cls(first.path, first.problem, also=others)
+
+    def all(self) -> list[OptionsError]:
+        """This one, and what else was found wrong at the same time, each by itself."""
+        return [OptionsError(self.path, self.problem) if self.also else self, *self.also]
 
     def under(self, *prefix: str) -> OptionsError:
         """The same error, seen from further out: *prefix* comes before its path."""
-        return OptionsError((*prefix, *self.path), self.problem)
+        return OptionsError((*prefix, *self.path), self.problem, also=[one.under(*prefix) for one in self.also])
 
 
 class DefinitionError(BroadwayError, TypeError):

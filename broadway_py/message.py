@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar, get_args
 
-from broadway_py.foreign import article, foreign_errors, is_a, shown, text_of, type_name
+from broadway_py.error_text import MOST_TEXT, clipped, name_of, text_of
+from broadway_py.foreign import article, foreign_errors, is_a, shown, type_name
+from broadway_py.foreign import text_of as text_of_value
 
 __all__ = [
     "NOOP",
@@ -18,6 +21,10 @@ __all__ = [
     "Failed",
     "Message",
     "Outcome",
+    "Plain",
+    "place_of_reason",
+    "plain_reason",
+    "raised",
 ]
 
 T = TypeVar("T")
@@ -47,6 +54,20 @@ _CAUSES: Final[frozenset[object]] = frozenset(get_args(Cause))
 Outcome = Literal["acked", "retried", "dead_lettered", "rejected", "dropped", "returned", "unknown"]
 
 
+class Plain(str):
+    """A reason in our own words, with nothing in it of a message or an error: it may be shown everywhere."""
+
+    __slots__ = ()
+
+
+class _Said(str):
+    """A reason that a handler has given, and where it did."""
+
+    __slots__ = ("place",)
+
+    place: str
+
+
 @dataclass(frozen=True, slots=True)
 class Failed:
     """Why a message failed: a cause out of a closed set, a sentence, and the exception if there was one.
@@ -68,12 +89,49 @@ class Failed:
         if self.exception is not None and not is_a(self.exception, BaseException):
             raise TypeError(f"Failed: exception takes an exception or None, got {article(self.exception)}")
 
+    def __getattr__(self, name: str) -> str:
+        # Comes here for what is not there: the reason that raised() has left out.
+        if name != "reason":
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        reason = _text_of_raised(self.exception)
+        object.__setattr__(self, "reason", reason)
+        return reason
+
     def __repr__(self) -> str:
         # The reason and the exception's text may quote the payload, so neither is shown.
-        raised = f", {type(self.exception).__name__}" if self.exception is not None else ""
-        return f"Failed({self.cause}{raised})"
+        error = f", {name_of(self.exception)}" if self.exception is not None else ""
+        return f"Failed({self.cause}{error})"
 
     __str__ = __repr__
+
+
+_REASON: Final[Any] = Failed.__dict__["reason"]
+
+
+def raised(error: BaseException) -> Failed:
+    """The status of a message whose callback let *error* out. What the error says is asked for when it is read."""
+    failed = object.__new__(Failed)
+    object.__setattr__(failed, "cause", "raised")
+    object.__setattr__(failed, "exception", error)
+    return failed
+
+
+def plain_reason(failed: Failed) -> Plain | None:
+    """The reason, where it is in our own words; it is not asked for where it would be made of an error's text."""
+    try:
+        reason = _REASON.__get__(failed, Failed)
+    except AttributeError:
+        return None
+    return reason if isinstance(reason, Plain) else None
+
+
+def place_of_reason(failed: Failed) -> str | None:
+    """Where the handler said that its message has failed; None where it did not."""
+    return failed.reason.place if isinstance(failed.reason, _Said) else None
+
+
+def _text_of_raised(error: BaseException | None) -> str:
+    return "" if error is None else f"{name_of(error)}: {text_of(error)}"
 
 
 class Acknowledgement(NamedTuple):
@@ -227,7 +285,7 @@ class Message(Generic[T]):
     def id(self) -> str | None:
         """What its source calls it (``metadata["message_id"]``), for logs; None when it has no name."""
         found = self._named()
-        return None if found is None else text_of(found)
+        return None if found is None else text_of_value(found)
 
     def _named(self) -> object:
         # Handlers may put anything there.
@@ -272,7 +330,10 @@ class Message(Generic[T]):
 
     def fail(self, reason: str) -> None:
         """Mark the message as failed. It goes to ``handle_failed`` and is settled as failed; nothing is raised."""
-        self._status = Failed("failed", text_of(reason))
+        said = _Said(clipped(text_of_value(reason), MOST_TEXT))
+        caller = sys._getframe(1)
+        said.place = f"{caller.f_code.co_filename.rsplit('/', 1)[-1]}:{caller.f_lineno} {caller.f_code.co_name}"
+        self._status = Failed("failed", said)
 
     def configure_ack(self, **options: Any) -> None:
         """Change how this one message will be settled, in the words of its acknowledger.
@@ -298,7 +359,9 @@ class Message(Generic[T]):
     def __repr__(self) -> str:
         # Never the data: a repr ends up in logs.
         state = "ok" if self._status is None else repr(self._status)
-        return f"<Message id={self.id!r} producer={self.producer!r} size={self._size} {state}>"
+        name = self.id
+        name = name if name is None else clipped(name, 200)
+        return f"<Message id={name!r} producer={self.producer!r} size={self._size} {state}>"
 
 
 @dataclass(frozen=True, slots=True)

@@ -258,12 +258,20 @@ def _stage_metrics(stages: list[tuple[str, StageStats]]) -> Iterator[Metric]:
         yield histogram.histogram()
 
 
-def process_metrics(lags: Mapping[str, float], restarts: int) -> Iterator[Metric]:
-    """What is said of processes: event loop lag by worker, restarts of workers, and what was built."""
+def process_metrics(
+    lags: Mapping[str, float], restarts: int, silences: Mapping[str, float] | None = None
+) -> Iterator[Metric]:
+    """What is said of processes: event loop lag and silence by worker, restarts of workers, and what was built."""
     lag = _Series("broadway_event_loop_lag_seconds", "How late the event loop ran its last timer.", ("worker",), "max")
     for worker, seconds in lags.items():
         lag.add((worker,), seconds)
     yield lag.gauge()
+    if silences:
+        text = "Seconds since the worker was last heard of; it reports each second."
+        silent = _Series("broadway_worker_silent_seconds", text, ("worker",), "max")
+        for worker, seconds in silences.items():
+            silent.add((worker,), seconds)
+        yield silent.gauge()
     restarted = CounterMetricFamily("broadway_worker_restarts", "Workers started again after they died.")
     restarted.add_metric((), restarts)
     yield restarted

@@ -5,9 +5,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
-import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
 from numbers import Real
@@ -18,6 +17,8 @@ from pydantic_core import ErrorDetails
 
 from broadway_py.errors import OptionsError, did_you_mean
 from broadway_py.foreign import article, foreign_errors, is_a, shown
+from broadway_py.machine import usable_processors
+from broadway_py.written import has_written, kinds_of, opened, read_as
 
 __all__ = [
     "INHERIT",
@@ -110,17 +111,39 @@ PartitionBy = Callable[[Any], Any]
 
 
 class Options(BaseModel):
-    """A section of settings. A wrong or unknown one raises :class:`OptionsError` with its path."""
+    """A section of settings. Wrong or unknown ones raise one :class:`OptionsError` with their paths.
+
+    What came as text (:class:`~broadway_py.written.Written`) becomes what its field wants.
+    """
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", arbitrary_types_allowed=True, validate_default=False, hide_input_in_errors=True
     )
 
     def __init__(self, /, **settings: Any) -> None:
+        model = type(self)
+        written = {name for name, value in settings.items() if has_written(value)}
+        given = {**settings, **{name: read_as(_annotation(model, name), settings[name]) for name in written}}
         try:
-            super().__init__(**settings)
+            super().__init__(**given)
         except ValidationError as invalid:
-            raise explain(type(self), invalid) from None
+            before = invalid
+        else:
+            return
+        refused = written & {str(error["loc"][0]) for error in before.errors(include_url=False) if error["loc"]}
+        if not refused:
+            raise explain(model, before) from None
+        given |= {name: read_as(_annotation(model, name), settings[name], otherwise=True) for name in refused}
+        try:
+            super().__init__(**given)
+        except ValidationError as again:
+            # What neither reading fits is told as the first one had it.
+            raise explain(model, again, refused, before) from None
+
+
+def _annotation(model: type[BaseModel], name: str) -> Any:
+    field = model.model_fields.get(name)
+    return Any if field is None else field.annotation
 
 
 O = TypeVar("O", bound=Options)  # noqa: E741  # the usual name would hide what it is
@@ -130,8 +153,9 @@ def load(model: type[O], raw: object, path: Sequence[str] = ()) -> O:
     """Build *model* from text settings such as a config file's section at *path*.
 
     Raises:
-        OptionsError: the first setting that is wrong, with its whole path.
+        OptionsError: what is wrong, with its whole path.
     """
+    raw = opened(raw)
     if not isinstance(raw, Mapping):
         raise OptionsError(path, f"expected a section of settings, got {type(raw).__name__}")
     try:
@@ -140,14 +164,34 @@ def load(model: type[O], raw: object, path: Sequence[str] = ()) -> O:
         raise wrong.under(*path) from None
 
 
-def explain(model: type[BaseModel], invalid: ValidationError) -> OptionsError:
-    """One sentence for the first complaint of pydantic, without showing what might be a secret."""
-    first = min(invalid.errors(include_url=False), key=lambda error: error["type"] != "extra_forbidden")
-    path = tuple(str(part) for part in _place(first))
-    further_in = first.get("ctx", {}).get("error")
-    if isinstance(further_in, OptionsError):
-        return further_in.under(*path)
-    return OptionsError(path, _sentence(model, first))
+def explain(
+    model: type[BaseModel],
+    invalid: ValidationError,
+    refused: Collection[str] = (),
+    before: ValidationError | None = None,
+) -> OptionsError:
+    """One sentence for each complaint of pydantic, without showing what might be a secret.
+
+    Those about the fields *refused* are taken from *before*.
+    """
+    errors = invalid.errors(include_url=False)
+    if before is not None:
+        still = {error["loc"][0] for error in errors if error["loc"] and error["loc"][0] in refused}
+        errors = [error for error in errors if not error["loc"] or error["loc"][0] not in refused]
+        errors += [error for error in before.errors(include_url=False) if error["loc"] and error["loc"][0] in still]
+    found: dict[tuple[str, ...], OptionsError] = {}
+    for error in sorted(errors, key=lambda error: error["type"] != "extra_forbidden"):
+        path = tuple(str(part) for part in _place(error))
+        # None of the types that it may have fits: the first complaint will do.
+        if path and len(kinds_of(_annotation(model, path[0]))) > 1 and any(one[0] == path[0] for one in found if one):
+            continue
+        further_in = error.get("ctx", {}).get("error")
+        if isinstance(further_in, OptionsError):
+            for one in further_in.under(*path).all():
+                found.setdefault(one.path, one)
+        else:
+            found.setdefault(path, OptionsError(path, _sentence(model, error)))
+    return OptionsError.of(found.values())
 
 
 def _sentence(model: type[BaseModel], error: ErrorDetails) -> str:
@@ -158,7 +202,7 @@ def _sentence(model: type[BaseModel], error: ErrorDetails) -> str:
         return f"unknown setting; known here: {', '.join(known)}{did_you_mean(str(place[-1]), known)}"
     if kind == "missing":
         return "required, but missing"
-    text = error["msg"]
+    text = "expected true or false" if kind.startswith("bool_") else error["msg"]
     for lead in ("Value error, ", "Assertion failed, ", "Input should be "):
         if text.startswith(lead):
             text = text[len(lead) :]
@@ -193,8 +237,9 @@ def _callable_or_none(value: object) -> object:
 class Processors(Options):
     """How messages reach ``handle_message``."""
 
-    #: How many messages are handled side by side.
-    concurrency: PositiveInt = Field(default_factory=lambda: 2 * (os.cpu_count() or 1))
+    #: How many messages are handled side by side. Default: two for each processor that this process may use (by its
+    #: affinity and the quota of its control group).
+    concurrency: PositiveInt = Field(default_factory=lambda: usable_processors().times(2))
     #: The most messages a processor holds that it has not finished.
     max_demand: PositiveInt = 10
     #: A processor asks for more when it holds this many or fewer. None: half of max_demand.

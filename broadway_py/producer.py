@@ -213,6 +213,14 @@ class Producer:
         """
         self._report_lost(error)
 
+    @property
+    def obstacle(self) -> str | None:
+        """Why a copy that is connected does not do its work for now, in one sentence without credentials; else None.
+
+        Shown where the pipeline says that it is not ready. Asked on a running copy, at any time.
+        """
+        return None
+
     async def pause(self) -> None:
         """Stop fetching and give back what was not handed over. ``handle_demand`` may go on waiting."""
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import pytest
 from hypothesis import settings
+
+from broadway_py.log import line_limit, show_error_texts
 
 # No deadline per example: on a busy machine it says nothing about the code. `--hypothesis-profile` chooses another.
 settings.register_profile("broadway", deadline=None, max_examples=100, stateful_step_count=30)
@@ -17,7 +19,16 @@ pytest_plugins = [
     "tests.support.broker_fixtures",
     "tests.support.sqs_fixtures",
     "tests.support.conformance",
+    "tests.support.workers",
 ]
+
+
+@pytest.fixture(autouse=True)
+def _logs_of_this_test_alone() -> Iterator[None]:
+    """What other tests of the same minute have logged takes no line away from this one; nor are its texts shown."""
+    line_limit.forget()
+    yield
+    show_error_texts(False, how="broadway_py.log.show_error_texts() shows it")
 
 
 @pytest.hookimpl(wrapper=True)

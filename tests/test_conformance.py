@@ -225,8 +225,11 @@ def recorded(suite: pytest.Pytester) -> Any:
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def test_a_complete_run_records_the_worst_outcome_of_each_test_that_carries_a_number(suite: pytest.Pytester) -> None:
-    suite.runpytest_inprocess()
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_complete_run_records_the_worst_outcome_of_each_test_that_carries_a_number(
+    suite: pytest.Pytester, workers: int
+) -> None:
+    suite.runpytest_inprocess("-n", str(workers))
 
     assert recorded(suite) == {
         "checks/test_it.py::test_breaks_in_its_tear_down": entry("B-005", outcomes=("failed",)),
@@ -246,6 +249,7 @@ def test_a_complete_run_records_the_worst_outcome_of_each_test_that_carries_a_nu
         ["-x"],
         ["--lf"],
         ["--collect-only"],
+        ["-n2", "-k", "passes"],
     ],
     ids=" ".join,
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broadway_py.errors import OptionsError
+from broadway_py.machine import usable_processors
 from broadway_py.options import (
     INHERIT,
     Batcher,
@@ -40,7 +40,7 @@ def count(_message: Any, total: int) -> tuple[str, int]:
 
 @conforms("B-010")
 def test_there_are_two_processors_for_each_core_unless_said_otherwise() -> None:
-    assert Processors().concurrency == 2 * (os.cpu_count() or 1)
+    assert Processors().concurrency == usable_processors().times(2)
 
 
 def test_the_other_defaults_of_processors() -> None:
@@ -214,7 +214,7 @@ def test_a_scope_is_one_of_those_there_are() -> None:
 
 @pytest.mark.parametrize("wrong", [1, "yes", None])
 def test_a_switch_is_on_or_off(wrong: Any) -> None:
-    assert sentence(PlainOptions, {"fail_fast": wrong}) == f"fail_fast: expected a valid boolean, got {wrong!r}"
+    assert sentence(PlainOptions, {"fail_fast": wrong}) == f"fail_fast: expected true or false, got {wrong!r}"
 
 
 @pytest.mark.parametrize(

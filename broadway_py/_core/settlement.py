@@ -7,7 +7,7 @@ from types import CoroutineType
 from typing import Any, Final, Literal, cast
 
 from broadway_py.foreign import article, foreign_errors, is_a, text_of, type_name
-from broadway_py.message import CLAIMED, OPEN, SETTLED, Acknowledgement, Failed, Message, Outcome
+from broadway_py.message import CLAIMED, OPEN, SETTLED, Acknowledgement, Failed, Message, Outcome, Plain
 
 __all__ = [
     "Round",
@@ -186,4 +186,4 @@ def drop(returned: object) -> None:
 
 def not_returned(callback: str) -> Failed:
     """The status of a message that a callback kept for itself."""
-    return Failed("not_returned", f"not returned by {callback}")
+    return Failed("not_returned", Plain(f"not returned by {callback}"))

@@ -15,10 +15,10 @@ try:
 except ImportError:
     sys.exit("broadway: the command needs typer, which is not installed: pip install 'broadway-py[daemon]'")
 
-from broadway_py.cli import dlq
+from broadway_py.cli import dlq, streams
 from broadway_py.cli.endings import INTERRUPTED, fail, sentences
 from broadway_py.daemon import logs
-from broadway_py.daemon.settings import read_settings
+from broadway_py.daemon.settings import examine, read_settings
 from broadway_py.daemon.watch import ExitCode, leave
 from broadway_py.errors import BroadwayError, OptionsError
 
@@ -48,10 +48,16 @@ app.add_typer(dlq.commands, name="dlq")
 
 def main() -> NoReturn:
     """The console script."""
+    streams.prepare()
     try:
         app()
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except SystemExit as ended:
+        streams.finish(ended)
+    except OSError as failed:
+        streams.refuse_output(failed)
+        raise
     raise AssertionError("typer always exits")
 
 
@@ -98,7 +104,8 @@ def _broadway(
 def run(
     files: Files,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="How many processes run the pipelines; overrides the setting `workers`.")
+        int | None,
+        typer.Option(min=1, max=1024, help="How many processes run the pipelines; overrides the setting `workers`."),
     ] = None,
     assignments: Assignments = None,
 ) -> None:
@@ -118,12 +125,13 @@ def run(
 
       BROADWAY_HTTP__PORT=9090 broadway run orders.yaml
     """
-    from broadway_py.daemon.runner import run_settings  # noqa: PLC0415  # keeps --help fast
+    from broadway_py.daemon.runner import log_hidden_variables, run_settings  # noqa: PLC0415  # keeps --help fast
 
     more = [] if workers is None else [f"workers={workers}"]
     with sentences():
         settings = read_settings(files, assignments=[*(assignments or []), *more])
         logs.configure(settings.log)
+        log_hidden_variables()
         try:
             code = run_settings(settings)
         except OptionsError as wrong:
@@ -145,13 +153,11 @@ def check(files: Files, assignments: Assignments = None) -> None:
     """
     from broadway_py.daemon.loader import check_pipelines  # noqa: PLC0415  # keeps --help fast
 
-    with sentences():
-        settings = read_settings(files, assignments=assignments or [])
-    wrong = check_pipelines(settings)
-    for one in wrong:
-        typer.echo(f"broadway: {logs.mask_credentials(str(one))}", err=True)
+    examined = examine(files, assignments=assignments or [])
+    settings = examined.settings
+    wrong = [*examined.wrong, *check_pipelines(settings, examined.told)]
     if wrong:
-        raise typer.Exit(ExitCode.USAGE)
+        fail(OptionsError.of(wrong), ExitCode.USAGE)
     count = len(settings.pipelines)
     typer.echo(f"ok: {count} pipeline{'s' if count > 1 else ''}: {', '.join(settings.pipelines)}")
 
@@ -179,7 +185,7 @@ def topology(
         typer.echo(json.dumps(shapes, indent=2))
         return
     for shape in shapes:
-        typer.echo("\n".join(_drawn(shape)))
+        typer.echo(streams.drawable("\n".join(_drawn(shape))))
 
 
 def _drawn(shape: dict[str, Any]) -> Iterator[str]:
@@ -273,6 +279,8 @@ def _end_line() -> None:
 @contextmanager
 def _input(name: str) -> Iterator[BinaryIO]:
     if name == "-":
+        if streams.is_input_closed():
+            fail("send: standard input is closed; name a file whose lines are to be sent", ExitCode.USAGE)
         yield sys.stdin.buffer
         return
     try:

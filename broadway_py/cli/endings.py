@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final, NoReturn
 
 import typer
@@ -20,7 +20,7 @@ INTERRUPTED: Final = 130
 
 @contextmanager
 def sentences() -> Iterator[None]:
-    """What is wrong with the settings, as one sentence and exit code 2."""
+    """What is wrong with the settings, as one sentence for each and exit code 2."""
     try:
         yield
     except OptionsError as wrong:
@@ -28,6 +28,8 @@ def sentences() -> Iterator[None]:
 
 
 def fail(error: BroadwayError | str, code: int) -> NoReturn:
-    """Say *error*, without credentials, and leave with *code*."""
-    typer.echo(f"broadway: {logs.mask_credentials(str(error))}", err=True)
+    """Say *error* and what else was wrong at the same time, without credentials, and leave with *code*."""
+    with suppress(OSError):  # nobody reads it: the code still tells
+        for one in error.all() if isinstance(error, OptionsError) else [error]:
+            typer.echo(f"broadway: {logs.mask_credentials(str(one))}", err=True)
     raise typer.Exit(code)

@@ -7,6 +7,7 @@ looked at is given back at the end: the broker puts it where it was. Meanwhile n
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -24,7 +25,8 @@ from broadway_py.errors import ProducerError
 from broadway_py.producers.rabbitmq import RabbitMQOptions, troubles
 from broadway_py.producers.rabbitmq.connection import connect
 from broadway_py.producers.rabbitmq.deaths import death_of
-from broadway_py.producers.rabbitmq.letters import HEADER_PREFIX, Letter, as_new
+from broadway_py.producers.rabbitmq.letters import HEADER_PREFIX, Letter, as_new, renewed
+from broadway_py.producers.rabbitmq.limits import limit_in, times_returned
 from broadway_py.producers.rabbitmq.path import problem
 from broadway_py.producers.rabbitmq.publisher import Publisher
 from broadway_py.producers.rabbitmq.quiet import hush
@@ -50,13 +52,17 @@ class RabbitMQLetters:
         failed_in: the queue that they go back to, where they do not say it themselves; None: nobody knows.
         channel: what they are fetched by; its end gives back what is left.
         publisher: what carries them back.
+        limit: how often the queue takes one back before it drops it; None: as often as one likes.
     """
 
-    def __init__(self, name: str, failed_in: str | None, channel: Channel, publisher: Publisher) -> None:
+    def __init__(
+        self, name: str, failed_in: str | None, channel: Channel, publisher: Publisher, limit: int | None = None
+    ) -> None:
         self.name = name
         self._failed_in = failed_in
         self._channel = channel
         self._publisher = publisher
+        self._limit = limit
         self._taken: dict[str, _Taken] | None = None
 
     async def heads(self) -> list[Head]:
@@ -95,12 +101,38 @@ class RabbitMQLetters:
         return cast("int", (await self._channel.queue_purge(self.name)).message_count)
 
     async def give_back(self) -> None:
-        """Leave what is still held where it was."""
+        """Leave what is still held where it was.
+
+        A quorum queue counts how often its messages came back, and drops them in the end. So half-way to its limit a
+        copy takes the place of a letter, behind the others: the broker has confirmed it before the letter goes.
+
+        Raises:
+            ProducerError: it refused the copies. The letters are there still.
+        """
+        reasons = await self._renew(self._worn()) if self._taken and self._limit is not None else []
         if self._taken:
             last = max(taken.tag for taken in self._taken.values())
             # A nack costs no attempt on recent brokers, where the loss of a channel does.
             await self._channel.basic_nack(last, multiple=True, requeue=True)
             self._taken = {}
+        if reasons:
+            some = "1 dead letter" if len(reasons) == 1 else f"{len(reasons)} dead letters"
+            raise ProducerError(
+                f"{some} in queue {self.name!r} came back to it so often that the broker would "
+                f"soon drop them (more than {self._limit} times), and copies in their place were refused: "
+                f"{reasons[0]}; make room for them before you look again"
+            )
+
+    def _worn(self) -> list[_Taken]:
+        """Those that have come back half as often as they may."""
+        most = max(1, (self._limit or 0) // 2)
+        return [taken for taken in (self._taken or {}).values() if (_returned(taken) or 0) >= most]
+
+    async def _renew(self, worn: Sequence[_Taken]) -> list[ProducerError]:
+        """Put a copy in the place of each; why those stay that could not be."""
+        reasons = await self._publisher.publish([renewed(taken.delivery, self.name) for taken in worn])
+        await self._ack([taken for taken, reason in zip(worn, reasons, strict=True) if reason is None])
+        return [reason for reason in reasons if reason is not None]
 
     async def _all(self) -> dict[str, _Taken]:
         if self._taken is None:
@@ -168,10 +200,16 @@ async def opened(options: RabbitMQOptions, dead: str, failed_in: str | None) -> 
             channel: AbstractChannel = await connection.channel(publisher_confirms=False)
             try:
                 underlay = cast("Channel", await channel.get_underlay_channel())
-                letters = RabbitMQLetters(dead, failed_in, underlay, publisher)
-                yield letters
-                async with asyncio.timeout(options.connect_timeout):
-                    await letters.give_back()
+                limit = limit_in(options.dead_letter_arguments, connection.version)
+                letters = RabbitMQLetters(dead, failed_in, underlay, publisher, limit)
+                try:
+                    yield letters
+                except BaseException:
+                    # In so many words: the loss of a channel is counted where this is not.
+                    with contextlib.suppress(Exception, asyncio.CancelledError):
+                        await _given_back(letters, options)
+                    raise
+                await _given_back(letters, options)
             except ChannelNotFoundEntity:
                 raise ProducerError(
                     f"there is no queue {dead!r} on {where}: nothing has died there yet, or its dead letters are "
@@ -180,6 +218,16 @@ async def opened(options: RabbitMQOptions, dead: str, failed_in: str | None) -> 
     finally:
         await publisher.close()
         await connection.end()
+
+
+async def _given_back(letters: RabbitMQLetters, options: RabbitMQOptions) -> None:
+    async with asyncio.timeout(options.connect_timeout):
+        await letters.give_back()
+
+
+def _returned(taken: _Taken) -> int | None:
+    redelivered = bool(cast("Basic.GetOk", taken.delivery.delivery).redelivered)
+    return times_returned(taken.delivery.header.properties.headers or {}, redelivered=redelivered)
 
 
 def _loss(options: RabbitMQOptions, where: str) -> Callable[[BaseException], ProducerError]:

@@ -5,26 +5,26 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import yaml
 
+from broadway_py.daemon.lines import SettingPath, json_lines, toml_lines, yaml_lines
 from broadway_py.errors import OptionsError
+from broadway_py.text_files import NotText, decoded
+from broadway_py.written import PlainYaml, Written, opened
 
-__all__ = ["Document", "Origin", "SettingPath", "merge", "parse_value", "read_file"]
-
-SettingPath = tuple[str, ...]
+__all__ = ["Document", "Origin", "SettingPath", "merge", "read_file"]
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a setting was given, for error messages; *plain*: written in YAML without quotes."""
+    """Where a setting was given, for error messages."""
 
     place: str
-    plain: bool = False
 
 
 @dataclass(slots=True)
@@ -34,22 +34,21 @@ class Document:
     data: dict[str, Any] = field(default_factory=dict)
     origins: dict[SettingPath, Origin] = field(default_factory=dict)
 
+    def origin(self, path: SettingPath) -> Origin | None:
+        """Where the setting at *path* was given, or else the nearest section around it."""
+        return next((self.origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.origins), None)
 
-class _Loader(yaml.SafeLoader):
-    """YAML as people mean it: ``on`` and ``no`` are words, ``1:30`` and ``2024-01-01`` are text."""
+
+class _Loader(PlainYaml):
+    """Marks ``${…}`` without quotes, which is typed once it is replaced."""
 
 
-_LOOSE_TAGS: Final = {"tag:yaml.org,2002:bool", "tag:yaml.org,2002:int", "tag:yaml.org,2002:timestamp"}
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _LOOSE_TAGS]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:int", re.compile(r"^(?:[-+]?(?:0|[1-9][0-9_]*)|0x[0-9a-fA-F]+)$"), list("-+0123456789")
-)
+def _text(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> str:
+    text = loader.construct_scalar(node)
+    return Written(text) if node.style is None and "${" in text else text
+
+
+_Loader.add_constructor("tag:yaml.org,2002:str", _text)
 
 
 def read_file(path: Path) -> Document:
@@ -59,37 +58,29 @@ def read_file(path: Path) -> Document:
         OptionsError: the file cannot be read, is not well-formed, holds no settings, or gives a key twice.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = decoded(path.read_bytes())
     except OSError as failed:
         raise OptionsError((), f"{path}: cannot be read: {failed.strerror or type(failed).__name__}") from None
-    except UnicodeDecodeError as failed:
-        raise OptionsError((), f"{path}: expected UTF-8 text, found another byte at offset {failed.start}") from None
-    suffix = path.suffix.lower()
-    if suffix == ".toml":
-        return _from_toml(path, text)
-    if suffix == ".json":
-        return _from_json(path, text)
-    return _from_yaml(path, text)
-
-
-def parse_value(text: str) -> Any:
-    """A value given as text (``--set``, an environment variable), typed as in a YAML file.
-
-    What is no number, true, false, null, list or mapping stays exactly the text that it is: a password may hold
-    ``#`` or ``: ``.
-    """
+    except NotText as wrong:
+        raise OptionsError(
+            (),
+            f"{path}:{wrong.line}: expected {wrong.encoding} text, found a byte that is none in column {wrong.column}; "
+            "save the file as UTF-8",
+        ) from None
+    text = text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n") + "\n"
+    read = {".toml": _from_toml, ".json": _from_json}.get(path.suffix.lower(), _from_yaml)
     try:
-        value = yaml.load(text, _Loader)  # noqa: S506  # _Loader is a SafeLoader
-    except yaml.YAMLError:
-        return text
-    if isinstance(value, str):
-        quoted = len(text) >= 2 and text[0] == text[-1] and text[0] in "'\""
-        return value if quoted else text
-    if isinstance(value, Mapping) and not text.lstrip().startswith("{"):
-        return text
-    if isinstance(value, list) and not text.lstrip().startswith("["):
-        return text
-    return text if value is None and text.strip() not in {"null", "~"} else value
+        data, lines = read(path, text)
+    except OptionsError:
+        raise
+    except RecursionError:
+        raise OptionsError((), f"{path}: cannot be read: its lists and sections are nested too deeply") from None
+    except (yaml.YAMLError, ValueError, TypeError):
+        raise OptionsError(
+            (), f"{path}: cannot be read: it holds a number, a key or a tag that means nothing; quotes make it text"
+        ) from None
+    origins = {at: Origin(str(path)) for at in _paths(data)}
+    return Document(data, origins | {at: Origin(f"{path}:{line}") for at, line in lines.items()})
 
 
 def merge(base: Document, over: Document) -> Document:
@@ -97,17 +88,29 @@ def merge(base: Document, over: Document) -> Document:
 
     A producer section of another ``kind`` replaces the whole section: the fields of one kind mean nothing to another.
     """
-    return Document(_merged(base.data, over.data), {**base.origins, **over.origins})
+    replaced: list[SettingPath] = []
+    data = _merged(base.data, over.data, (), replaced)
+    gone = set(replaced)
+    kept = {
+        path: origin
+        for path, origin in base.origins.items()
+        if not any(path[:length] in gone for length in range(1, len(path) + 1))
+    }
+    return Document(data, {**kept, **over.origins})
 
 
-def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(
+    base: Mapping[str, Any], over: Mapping[str, Any], at: SettingPath, replaced: list[SettingPath]
+) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
-        before = merged.get(key)
-        if isinstance(before, Mapping) and isinstance(value, Mapping) and not _other_kind(before, value):
-            merged[key] = _merged(before, value)
+        before, path = opened(merged.get(key)), (*at, str(key))
+        new = opened(value)
+        if isinstance(before, Mapping) and isinstance(new, Mapping) and not _other_kind(before, new):
+            merged[key] = _merged(before, new, path, replaced)
         else:
             merged[key] = value
+            replaced.append(path)
     return merged
 
 
@@ -129,97 +132,92 @@ def _kind_of(value: object) -> str:
     return "text" if isinstance(value, str) else f"a single {type(value).__name__}"
 
 
-def _from_toml(path: Path, text: str) -> Document:
+def _paths(value: Any, at: SettingPath = ()) -> list[SettingPath]:
+    found: list[SettingPath] = []
+    for key, item in value.items() if isinstance(value, Mapping) else ():
+        found += [(*at, str(key)), *_paths(item, (*at, str(key)))]
+    return found
+
+
+def _marked(value: Any) -> Any:
+    """*value* with each ``${…}`` marked as one without quotes, which TOML and JSON cannot write."""
+    if isinstance(value, dict):
+        return {key: _marked(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_marked(item) for item in value]
+    return Written(value) if isinstance(value, str) and "${" in value else value
+
+
+def _from_toml(path: Path, text: str) -> tuple[dict[str, Any], dict[SettingPath, int]]:
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as wrong:
-        raise OptionsError((), f"{path}: not valid TOML: {wrong}") from None
-    return Document(data, _whole_file(path, data))
+        said, _, place = str(wrong).rpartition(" (at ")
+        line = re.match(r"line (\d+)", place)
+        number = int(line[1]) if line else text.count("\n")
+        raise OptionsError((), f"{path}:{number}: not valid TOML: {said}") from None
+    return _marked(data), toml_lines(text)
 
 
-def _from_json(path: Path, text: str) -> Document:
-    def refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        section: dict[str, Any] = {}
-        for key, value in pairs:
-            if key in section:
-                raise OptionsError((), f"{path}: {key!r} is given twice in one section; keep one of the two")
-            section[key] = value
+def _from_json(path: Path, text: str) -> tuple[dict[str, Any], dict[SettingPath, int]]:
+    twice: list[str] = []
+
+    def note_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        section = dict(pairs)
+        if len(section) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice.extend(name for name in section if names.count(name) > 1)
         return section
 
     try:
-        data = _section(path, json.loads(text, object_pairs_hook=refuse_twice))
+        data = _section(path, json.loads(text, object_pairs_hook=note_twice))
     except json.JSONDecodeError as wrong:
         raise OptionsError((), f"{path}:{wrong.lineno}: not valid JSON: {wrong.msg}") from None
-    return Document(data, _whole_file(path, data))
+    lines = json_lines(text, path)
+    if twice:
+        raise OptionsError((), f"{path}: {twice[0]!r} is given twice in one section; keep one of the two")
+    return _marked(data), lines
 
 
-def _whole_file(path: Path, data: Mapping[str, Any], at: SettingPath = ()) -> dict[SettingPath, Origin]:
-    origins: dict[SettingPath, Origin] = {}
-    for key, value in data.items():
-        origins[(*at, key)] = Origin(str(path))
-        if isinstance(value, Mapping):
-            origins |= _whole_file(path, value, (*at, key))
-    return origins
-
-
-def _from_yaml(path: Path, text: str) -> Document:
-    loader = _Loader(text)
+def _from_yaml(path: Path, text: str) -> tuple[dict[str, Any], dict[SettingPath, int]]:
+    try:
+        loader = _Loader(text)
+    except yaml.reader.ReaderError as wrong:
+        line = text.count("\n", 0, wrong.position) + 1
+        raise OptionsError(
+            (), f"{path}:{line}: not valid YAML: the character U+{wrong.character:04X} may not stand in it"
+        ) from None
     try:
         root = loader.get_single_node()
         if root is None:
-            return Document()
-        origins = _YamlWalk(path).walk(root, (), ())
-        data = loader.construct_document(root)
+            return {}, {}
+        lines = yaml_lines(root, path)
+        return _section(path, loader.construct_document(root)), lines
     except yaml.MarkedYAMLError as wrong:
         mark = wrong.problem_mark or wrong.context_mark
+        rows = text.split("\n")
+        row = rows[mark.line] if mark is not None and mark.line < len(rows) else ""
         place = f"{path}:{mark.line + 1}" if mark is not None else str(path)
-        line = text.splitlines()[mark.line] if mark is not None and mark.line < len(text.splitlines()) else ""
-        hint = "; put quotes around ${…} inside { } or [ ]" if "${" in line else ""
-        raise OptionsError((), f"{place}: not valid YAML: {wrong.problem or wrong.context}{hint}") from None
-    except yaml.YAMLError as wrong:
-        raise OptionsError((), f"{path}: not valid YAML: {type(wrong).__name__}") from None
+        raise OptionsError((), f"{place}: not valid YAML: {_yaml_trouble(wrong, row)}") from None
     finally:
         loader.dispose()
-    return Document(_section(path, data), origins)
 
 
-class _YamlWalk:
-    """Notes the line of every key and refuses a key that comes twice: YAML itself would keep the last one."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-
-    def walk(self, node: yaml.Node, at: SettingPath, inside: tuple[int, ...]) -> dict[SettingPath, Origin]:
-        if id(node) in inside:
-            raise OptionsError(at, f"{self._place(node)}: an alias (*name) that contains itself")
-        origins: dict[SettingPath, Origin] = {}
-        if isinstance(node, yaml.MappingNode):
-            for key, (line, value) in self._keys(node, at).items():
-                plain = isinstance(value, yaml.ScalarNode) and value.style is None
-                origins[(*at, key)] = Origin(f"{self._file}:{line}", plain)
-                origins |= self.walk(value, (*at, key), (*inside, id(node)))
-        elif isinstance(node, yaml.SequenceNode):
-            for index, item in enumerate(node.value):
-                plain = isinstance(item, yaml.ScalarNode) and item.style is None
-                origins[(*at, str(index))] = Origin(self._place(item), plain)
-                origins |= self.walk(item, (*at, str(index)), (*inside, id(node)))
-        return origins
-
-    def _keys(self, node: yaml.MappingNode, at: SettingPath) -> dict[str, tuple[int, yaml.Node]]:
-        found: dict[str, tuple[int, yaml.Node]] = {}
-        for key_node, value_node in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue
-            key: Hashable = key_node.value
-            name, line = str(key), key_node.start_mark.line + 1
-            if name in found:
-                raise OptionsError(
-                    (),
-                    f"{self._file}:{line}: {'.'.join((*at, name))}: given twice in one file, first on line "
-                    f"{found[name][0]}; keep one of the two, or give them different names",
-                )
-            found[name] = (line, value_node)
-        return found
-
-    def _place(self, node: yaml.Node) -> str:
-        return f"{self._file}:{node.start_mark.line + 1}"
+def _yaml_trouble(wrong: yaml.MarkedYAMLError, line: str) -> str:
+    """What YAML has against *line*, without what stands there: it may be a password that wants quotes."""
+    problem = wrong.problem or wrong.context or "nobody knows what it means"
+    begins = re.match(r"found character ['\"](.|\\t)['\"] that cannot start any token", problem)
+    if begins is not None and begins[1] in ("\t", "\\t"):
+        return "a tab where only spaces may stand; indent with spaces"
+    if begins is not None:
+        return f"text that begins with {begins[1]} needs quotes around it"
+    if "alias" in problem:
+        return (
+            "an alias (*name) of which nothing says what it stands for; text that begins with * needs quotes around it"
+        )
+    if "tag" in problem:
+        return "a tag (!name), which settings have none of; text that begins with ! needs quotes around it"
+    if "duplicate anchor" in (wrong.context or ""):
+        return "an anchor (&name) that is there already; text that begins with & needs quotes around it"
+    hint = "; put quotes around ${…} inside { } or [ ]" if "${" in line else ""
+    return problem + hint

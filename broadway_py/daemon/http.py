@@ -12,12 +12,13 @@ from dataclasses import asdict
 from importlib.resources import files
 from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from prometheus_client.core import Metric
-from prometheus_client.exposition import choose_encoder
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encoder, generate_latest
 from prometheus_client.registry import Collector
 
 from broadway_py.daemon.logs import mask_credentials
+from broadway_py.daemon.port import Port, Visit, bind, most_connections
 from broadway_py.daemon.settings import Http
 from broadway_py.daemon.view import View
 from broadway_py.errors import OptionsError
@@ -51,32 +52,44 @@ async def serve(settings: Http, view: View) -> AsyncIterator[int]:
     Raises:
         OptionsError: it cannot listen there; the path names the setting to change.
     """
-    runner = web.AppRunner(_application(settings, view), access_log=None, shutdown_timeout=1.0)
-    await runner.setup()
     try:
-        site = web.TCPSite(runner, settings.host, settings.port)
-        try:
-            await site.start()
-        except OSError as failed:
-            raise _cannot_listen(settings, failed) from None
-        port = int(runner.addresses[0][1])
-        log.info("listening", url=f"http://{_in_url(settings.host)}:{port}/")
-        yield port
+        sockets = await bind(settings.host, settings.port)
+    except (OSError, ValueError) as failed:
+        raise _cannot_listen(settings, failed) from None
+    addresses = [each.getsockname() for each in sockets]
+    is_local = all(_is_loopback(address[0]) for address in addresses)
+    runner = web.AppRunner(_application(settings, view, is_local=is_local), access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    server = runner.server
+    assert server is not None  # noqa: S101  # it has been set up
+    port = Port(sockets, lambda port: Visit(port, server, _SAFE), most_connections())
+    try:
+        port.open()
+        log.info("listening", url=f"http://{_in_url(settings.host)}:{addresses[0][1]}/")
+        if not is_local:
+            log.warning(
+                "everybody who reaches this port can see what runs here, and can pause it: there are no passwords; "
+                "let only a network that is yours reach it, or set http.host to 127.0.0.1",
+                host=settings.host,
+                port=addresses[0][1],
+            )
+        yield int(addresses[0][1])
     finally:
+        await port.close()
         await runner.cleanup()
 
 
-def _cannot_listen(settings: Http, failed: OSError) -> OptionsError:
+def _cannot_listen(settings: Http, failed: OSError | ValueError) -> OptionsError:
     place = f"{_in_url(settings.host)}:{settings.port}"
+    if not isinstance(failed, OSError) or isinstance(failed, socket.gaierror) or failed.errno == errno.EADDRNOTAVAIL:
+        return OptionsError(
+            ("http", "host"), f"{settings.host!r} is no address of this machine; use 127.0.0.1 or 0.0.0.0"
+        )
     if failed.errno == errno.EADDRINUSE:
         problem = f"{place} is in use by another program; choose another port, or 0 for a free one"
         return OptionsError(("http", "port"), problem)
     if failed.errno in (errno.EACCES, errno.EPERM):
         return OptionsError(("http", "port"), f"{place} is not allowed for this user; choose a port above 1023")
-    if isinstance(failed, socket.gaierror) or failed.errno == errno.EADDRNOTAVAIL:
-        return OptionsError(
-            ("http", "host"), f"{settings.host!r} is no address of this machine; use 127.0.0.1 or 0.0.0.0"
-        )
     return OptionsError(("http", "host"), f"cannot listen on {place}: {failed.strerror}")
 
 
@@ -84,8 +97,10 @@ def _in_url(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _application(settings: Http, view: View) -> web.Application:
-    application = web.Application(middlewares=[_headers, _same_site(settings)], client_max_size=64 * 1024)
+def _application(settings: Http, view: View, *, is_local: bool) -> web.Application:
+    known = settings.host if is_local else None
+    application = web.Application(middlewares=[_timed, _answered, _same_site(known)], client_max_size=64 * 1024)
+    application.on_response_prepare.append(_make_safe)
     handlers = _Handlers(view)
     application.router.add_get("/metrics", handlers.metrics)
     application.router.add_get("/livez", handlers.livez)
@@ -93,49 +108,69 @@ def _application(settings: Http, view: View) -> web.Application:
     application.router.add_get("/api/pipelines", handlers.pipelines)
     application.router.add_get("/api/pipelines/{name}", handlers.pipeline)
     application.router.add_post("/api/pipelines/{name}/{act:pause|resume}", handlers.act)
-    for path in _PAGE:
-        application.router.add_get(path, _page)
+    for path, (name, content_type) in _PAGE.items():
+        application.router.add_get(path, _page(name, content_type))
     return application
 
 
+async def _make_safe(_request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(_SAFE)
+
+
 @web.middleware
-async def _headers(request: web.Request, handler: _Handler) -> web.StreamResponse:
+async def _timed(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    visit = request.protocol
+    assert isinstance(visit, Visit)  # noqa: S101  # we make no others
+    visit.begin()
     try:
-        response = await handler(request)
+        return await handler(request)
+    finally:
+        visit.end()
+
+
+@web.middleware
+async def _answered(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
     except web.HTTPException as refused:
         response = _json({"error": refused.reason}, status=refused.status)
         if isinstance(refused, web.HTTPMethodNotAllowed):
             response.headers["Allow"] = ", ".join(sorted(refused.allowed_methods))
-    response.headers.update(_SAFE)
-    return response
+        return response
 
 
-def _same_site(settings: Http) -> Any:
-    """Pages of other sites may not change anything here.
+def _same_site(known: str | None) -> Any:
+    """Pages of other sites may neither read nor change anything here.
 
     A browser sends them JSON only after asking us first, which we never allow. A site that points its own name at
     this machine would pass that, so on a loopback address only names of this machine are served.
+
+    Args:
+        known: the name that the loopback address has in the settings; None: all of the network may ask.
     """
 
     @web.middleware
     async def check(request: web.Request, handler: _Handler) -> web.StreamResponse:
-        if request.method not in ("GET", "HEAD"):
-            if request.content_type != "application/json":
-                return _json({"error": "send this with the header Content-Type: application/json"}, status=415)
-            if _is_loopback(settings.host) and not _is_loopback(_host_of(request)):
-                return _json({"error": "send this to an address of this machine, such as 127.0.0.1"}, status=403)
+        if known is not None and not all(_is_loopback(host) or host == known.lower() for host in _hosts_of(request)):
+            return _json({"error": "send this to an address of this machine, such as 127.0.0.1"}, status=403)
+        if request.method not in ("GET", "HEAD") and request.content_type != "application/json":
+            return _json({"error": "send this with the header Content-Type: application/json"}, status=415)
         return await handler(request)
 
     return check
 
 
-def _host_of(request: web.Request) -> str:
-    host = request.headers.get("Host", "")
-    return host[1:].partition("]")[0] if host.startswith("[") else host.rpartition(":")[0] or host
+def _hosts_of(request: web.Request) -> Iterator[str]:
+    """The names that the client knows us by: in the header, and in front of the path, where proxies are told."""
+    if "Host" in request.headers or request.version >= HttpVersion11:
+        host = request.headers.get("Host", "").lower()
+        yield host[1:].partition("]")[0] if host.startswith("[") else host.rpartition(":")[0] or host
+    if request.rel_url.host is not None:
+        yield request.rel_url.host.lower()
 
 
 def _is_loopback(host: str) -> bool:
-    if host.lower() == "localhost":
+    if host in ("localhost", "localhost."):
         return True
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -157,8 +192,13 @@ class _Handlers:
 
     async def metrics(self, request: web.Request) -> web.Response:
         await self._view.refresh()
-        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        return web.Response(body=encode(_Scrape(self._view)), headers={"Content-Type": content_type})
+        scrape = _Scrape(self._view)
+        try:
+            encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+            body = encode(scrape)
+        except Exception:  # noqa: BLE001  # it stumbles over versions and escapings that it does not know
+            body, content_type = generate_latest(scrape), CONTENT_TYPE_PLAIN_0_0_4
+        return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def livez(self, _request: web.Request) -> web.Response:
         problems = self._view.not_alive()
@@ -191,8 +231,14 @@ class _Handlers:
         if name not in known:
             return _no_pipeline(name, dict.fromkeys(known))
         log.info("asked for by HTTP", action=act, pipeline=name)
-        await (self._view.pause(name) if act == "pause" else self._view.resume(name))
-        return _json({"pipeline": name, "done": act})
+        told = await (self._view.pause(name) if act == "pause" else self._view.resume(name))
+        heard, not_heard = list(told.heard), {str(index): why for index, why in told.not_heard.items()}
+        if not not_heard:
+            return _json({"pipeline": name, "done": act, "heard": heard, "not_heard": {}})
+        others = "; ".join(f"worker {index}: {why}" for index, why in not_heard.items())
+        log.warning("not every worker has done what was asked for by HTTP", action=act, pipeline=name, reason=others)
+        error = f"{act} of {name!r} is not done everywhere: {others}"
+        return _json({"pipeline": name, "error": error, "heard": heard, "not_heard": not_heard}, status=503)
 
     def _described(self) -> list[dict[str, Any]]:
         topologies, reasons = self._view.topologies(), self._view.not_ready()
@@ -211,7 +257,11 @@ def _json(body: object, *, status: int = 200) -> web.Response:
     return web.json_response(text=mask_credentials(json.dumps(body, default=repr)), status=status)
 
 
-async def _page(request: web.Request) -> web.Response:
-    name, content_type = _PAGE[request.path]
+def _page(name: str, content_type: str) -> _Handler:
+    # Read once: when descriptors run out, the page can still be looked at.
     text = files("broadway_py.daemon").joinpath("page", name).read_text(encoding="utf-8")
-    return web.Response(text=text, content_type=content_type)
+
+    async def page(_request: web.Request) -> web.Response:
+        return web.Response(text=text, content_type=content_type)
+
+    return page

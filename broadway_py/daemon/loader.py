@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib import import_module
 from pathlib import Path
 from traceback import extract_tb
 from typing import Any
 
-from broadway_py.daemon.settings import Settings
+from broadway_py.daemon.files import SettingPath
+from broadway_py.daemon.settings import Settings, news
 from broadway_py.errors import DefinitionError, OptionsError, did_you_mean
 from broadway_py.pipeline import Pipeline
+from broadway_py.pipeline.settings import merged_options
 from broadway_py.producers.kinds import build_all
 
 __all__ = ["build_pipelines", "check_pipelines", "pipeline_class"]
@@ -23,30 +25,35 @@ def build_pipelines(settings: Settings, *, share: tuple[int, int] = (0, 1)) -> l
     *share* is ``(index, workers)``: which worker this process is, out of how many.
 
     Raises:
-        OptionsError: the first thing that is wrong, located by file and line where they are known.
+        OptionsError: what is wrong, located by file and line where they are known.
     """
-    _look_here()
-    try:
-        names = _names(settings.pipelines)
-        return [_build(key, names[key], section, share) for key, section in settings.pipelines.items()]
-    except OptionsError as wrong:
-        raise settings.located(wrong) from wrong.__cause__
-
-
-def check_pipelines(settings: Settings) -> list[OptionsError]:
-    """What is wrong with each pipeline of *settings*; empty when all can be built."""
-    _look_here()
     wrong: list[OptionsError] = []
-    try:
-        names = _names(settings.pipelines)
-    except OptionsError as clash:
-        return [settings.located(clash)]
+    names = _names(settings.pipelines, wrong)
+    built: list[Pipeline[Any]] = []
+    for key, section in settings.pipelines.items():
+        try:
+            built.append(_build(key, names[key], section, share))
+        except OptionsError as refused:
+            wrong.append(refused)
+    if wrong:
+        cause = next((one.__cause__ for one in wrong if one.__cause__ is not None), None)
+        raise settings.located(OptionsError.of(wrong)) from cause
+    return built
+
+
+def check_pipelines(settings: Settings, told: Collection[SettingPath] = ()) -> list[OptionsError]:
+    """Everything that is wrong with the pipelines of *settings*; empty when all can be built.
+
+    Nothing is said of what was *told* to be wrong before.
+    """
+    wrong: list[OptionsError] = []
+    names = _names(settings.pipelines, wrong)
     for key, section in settings.pipelines.items():
         try:
             _build(key, names[key], section, (0, settings.workers))
-        except OptionsError as found:
-            wrong.append(settings.located(found))
-    return wrong
+        except OptionsError as refused:
+            wrong += refused.all()
+    return [settings.located(one) for one in news(wrong, told)]
 
 
 def _look_here() -> None:
@@ -56,46 +63,78 @@ def _look_here() -> None:
         sys.path.insert(0, here)
 
 
-def _names(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+def _names(sections: Mapping[str, Mapping[str, Any]], wrong: list[OptionsError]) -> dict[str, str]:
+    """The name of each pipeline; what is wrong with one is added to *wrong*, and its key stands in for it."""
     names: dict[str, str] = {}
+    owners: dict[str, str] = {}
     for key, section in sections.items():
         name = section.get("name", key)
+        names[key] = key
         if not isinstance(name, str) or not name:
-            raise OptionsError(("pipelines", key, "name"), f"expected a name, got {type(name).__name__}")
-        names[key] = name
-    owners: dict[str, str] = {}
-    for key, name in names.items():
-        if name in owners:
-            # The section that says `name:` is the one to change.
-            changed, other = (key, owners[name]) if "name" in sections[key] else (owners[name], key)
-            raise OptionsError(
+            came = "empty text" if name == "" else type(name).__name__
+            wrong.append(OptionsError(("pipelines", key, "name"), f"expected a name, got {came}"))
+            continue
+        names[key] = name = str(name)
+        if name not in owners:
+            owners[name] = key
+            continue
+        # The section that says `name:` is the one to change.
+        changed, other = (key, owners[name]) if "name" in section else (owners[name], key)
+        wrong.append(
+            OptionsError(
                 ("pipelines", changed, "name"),
                 f"{name!r} is already the name of pipelines.{other}; "
                 "names label logs and metrics, so give each pipeline its own",
             )
-        owners[name] = key
+        )
     return names
 
 
 def _build(key: str, name: str, section: Mapping[str, Any], share: tuple[int, int]) -> Pipeline[Any]:
     path = ("pipelines", key)
     options = {field: value for field, value in section.items() if field not in ("class", "producer", "name")}
-    made = pipeline_class(section.get("class"), (*path, "class"))
-    producer = section.get("producer")
-    if producer is not None:
-        producer = build_all(producer, (*path, "producer"))
+    wrong: list[OptionsError] = []
+    made: type[Pipeline[Any]] | None = None
+    producer: Any = None
+    try:
+        made = pipeline_class(section.get("class"), (*path, "class"))
+    except OptionsError as refused:
+        wrong.append(refused)
+    try:
+        producer = section.get("producer")
+        if producer is not None:
+            producer = build_all(producer, (*path, "producer"))
+    except OptionsError as refused:
+        wrong.append(refused)
+    try:
+        # By themselves, so that all is told at once; without the class, as far as they do not depend on it.
+        merged_options(Pipeline if made is None else made, options)
+    except OptionsError as refused:
+        found = refused.under(*path).all()
+        wrong += found if made is not None else [one for one in found if not _depends_on_class(one.path[2:])]
+    if made is None or wrong:
+        raise OptionsError.of(wrong) from next((one.__cause__ for one in wrong if one.__cause__), None)
     try:
         return made.from_settings(options, name=name, producer=producer, path=path, share=share)
-    except DefinitionError as wrong:
-        raise OptionsError((*path, "class"), str(wrong)) from wrong
+    except DefinitionError as refused:
+        raise OptionsError((*path, "class"), str(refused)) from refused
+
+
+def _depends_on_class(path: tuple[str, ...]) -> bool:
+    """Whether what is wrong at *path* is a whole section, to which the class may have more to say."""
+    match path:
+        case ("processors" | "batch_defaults" | "failure" | "rate_limit",) | ("batchers", _):
+            return True
+    return False
 
 
 def pipeline_class(reference: object, path: tuple[str, ...]) -> type[Pipeline[Any]]:
-    """The class that ``"module:Class"`` names.
+    """The class that ``"module:Class"`` names; the current directory is searched first.
 
     Raises:
         OptionsError: the form is another, the module is missing or fails, it has no such name, or that is no Pipeline.
     """
+    _look_here()
     if reference is None:
         raise OptionsError(path, "required, but missing; expected 'module:Class', such as 'orders:Orders'")
     module_name, colon, attribute = str(reference).partition(":")

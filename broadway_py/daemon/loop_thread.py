@@ -11,7 +11,8 @@ import traceback
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol, TypeVar
 
-from broadway_py.daemon.logs import describe_exception
+from broadway_py import forks
+from broadway_py.error_text import clipped, described, error_texts_are_shown, name_of
 from broadway_py.errors import OptionsError
 from broadway_py.log import logger
 
@@ -21,12 +22,15 @@ log = logger("broadway_py.daemon")
 
 T = TypeVar("T")
 
+# Frames that are told of the loop.
+_MOST_FRAMES: Final = 30
+
 # Seconds that tasks which nobody awaits may take to end.
 _CLEANUP: Final = 1.0
 
 
 class Body(Protocol):
-    """What runs in the loop. All methods but :attr:`shutdown_timeout` are called in it."""
+    """What runs in the loop. All methods but :attr:`shutdown_timeout` and :meth:`abandon` are called in it."""
 
     @property
     def shutdown_timeout(self) -> float:
@@ -47,6 +51,9 @@ class Body(Protocol):
 
     def log_state(self) -> None:
         """Write what is going on to the log."""
+
+    def abandon(self) -> None:
+        """End what would outlive this process: the loop does not answer. Called in the main thread, at the end."""
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
@@ -99,16 +106,20 @@ class LoopThread:
     def stack(self) -> str:
         """Where the loop's thread is right now, as text without values."""
         frame = sys._current_frames().get(self._thread.ident or 0)
-        return "".join(traceback.format_stack(frame)) if frame is not None else "the thread has ended"
+        return (
+            "".join(traceback.format_stack(frame, limit=_MOST_FRAMES)) if frame is not None else "the thread has ended"
+        )
 
     def _run(self) -> None:
+        forks.own_this_thread()
         asyncio.set_event_loop(self._loop)
         outcome: int | OptionsError = 1
         try:
             outcome = self._loop.run_until_complete(self._body.run())
         except OptionsError as wrong:
             outcome = wrong
-        except BaseException:
+        except BaseException as error:
+            forks.leave_if_forked(error)
             log.exception("the daemon crashed")
         finally:
             self._finished(outcome)
@@ -129,5 +140,7 @@ class LoopThread:
 def _log_unhandled(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     # asyncio's own handler prints the reprs of tasks and futures, results and error texts included.
     error = context.get("exception")
-    stack = describe_exception(error, with_text=False) if isinstance(error, BaseException) else None
-    log.error("an error that no task waited for", reason=context.get("message"), stack=stack)
+    about: dict[str, Any] = {}
+    if isinstance(error, BaseException):
+        about = {"exception": name_of(error), "stack": described(error, with_text=error_texts_are_shown())}
+    log.error("an error that no task waited for", reason=clipped(str(context.get("message")), 500), **about)

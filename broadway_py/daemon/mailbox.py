@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, Generic, TypeVar
 
+from broadway_py import forks
+
 __all__ = ["Mailbox"]
 
 T = TypeVar("T")
@@ -62,18 +64,32 @@ class Mailbox(Generic[T]):
 
     @contextlib.contextmanager
     def signals(self, meanings: Mapping[int, T]) -> Iterator[None]:
-        """While the block runs each signal leaves the word that *meanings* has for it. Main thread only."""
+        """While the block runs each signal leaves the word that *meanings* has for it. Main thread only.
+
+        Signals to a process that is forked off meanwhile leave nothing here: they do there what they did before.
+        """
         if not meanings:
             yield
             return
         self._meanings = meanings
         descriptor = signal.set_wakeup_fd(self._outside.fileno(), warn_on_full_buffer=False)
         before = {number: signal.signal(number, _ignore) for number in meanings}
+
+        def put_back() -> None:
+            for number, handler in before.items():
+                signal.signal(number, handler or signal.SIG_DFL)
+
+        def be_forked() -> None:
+            signal.set_wakeup_fd(-1)
+            put_back()
+            self.close()
+
+        forget = forks.when_forked(be_forked)
         try:
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            forget()
+            put_back()
             signal.set_wakeup_fd(descriptor)
 
     def close(self) -> None:

@@ -11,7 +11,10 @@ from prometheus_client.core import Metric
 from broadway_py.daemon.settings import Settings
 from broadway_py.pipeline.stats import PipelineStats
 
-__all__ = ["Answer", "Assignment", "Command", "Final", "FromWorker", "Refused", "Report"]
+__all__ = ["Act", "Answer", "Assignment", "Command", "Final", "FromWorker", "Refused", "Report"]
+
+#: What a worker can be asked for; the last two are answered.
+Act = Literal["stop", "now", "dump", "report", "pause", "resume"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +32,9 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """Supervisor to worker. *number* is repeated in the answer."""
+    """Supervisor to worker. *number* is repeated in the report or the answer; 0: none is waited for."""
 
-    act: Literal["stop", "now", "dump", "report", "pause", "resume"]
+    act: Act
     number: int = 0
     pipeline: str = ""
 
@@ -49,9 +52,12 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Worker to supervisor: the command of this number is done."""
+    """Worker to supervisor: the command of this number is done, or cannot be."""
 
     number: int
+    pipeline: str
+    #: Why it cannot be done.
+    refused: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,8 +134,6 @@ def _described(name: str, field: FieldInfo, comment: list[str]) -> Iterator[str]
     yield from (line.replace("``", "").replace("None:", "null:") for line in comment)
     if field.is_required():
         yield "Required."
-    elif field.default_factory is not None and _default(field) is PydanticUndefined:
-        yield "Default: two for each core."
     elif name in _SHOWN:
         yield f"Default: {_value(_default(field))}."
 

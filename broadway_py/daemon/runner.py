@@ -6,13 +6,18 @@ import logging
 from typing import Any
 
 from broadway_py.daemon import logs
+from broadway_py.daemon.defaults import tell_of_defaults
 from broadway_py.daemon.lag import LagMeter
 from broadway_py.daemon.service import Service
 from broadway_py.daemon.settings import Http, Log, Settings
+from broadway_py.daemon.starting import hidden_variables, noting
 from broadway_py.daemon.watch import Watch
+from broadway_py.log import logger
 from broadway_py.pipeline import Pipeline
 
-__all__ = ["run", "run_settings"]
+__all__ = ["log_hidden_variables", "run", "run_settings"]
+
+log = logger("broadway_py.daemon")
 
 
 def run(*pipelines: Pipeline[Any], port: int | None = None, host: str = "127.0.0.1") -> int:
@@ -35,10 +40,12 @@ def run(*pipelines: Pipeline[Any], port: int | None = None, host: str = "127.0.0
     """
     if not pipelines:
         raise TypeError("run() takes at least one pipeline, got none")
-    if not logging.getLogger().handlers:
-        logs.configure(Log())
-    http = None if port is None else Http(host=host, port=port)
-    return Watch(_service(list(pipelines), http)).run()
+    # A signal that comes while HTTP is imported is obeyed once it is.
+    with noting():
+        if not logging.getLogger().handlers:
+            logs.configure(Log())
+        http = None if port is None else Http(host=host, port=port)
+        return Watch(_service(list(pipelines), http)).run()
 
 
 def run_settings(settings: Settings) -> int:
@@ -52,13 +59,25 @@ def run_settings(settings: Settings) -> int:
     pipelines = build_pipelines(settings, share=(0, settings.workers))
     if settings.workers == 1:
         return Watch(_service(pipelines, settings.http)).run()
+    tell_of_defaults(pipelines)
     from broadway_py.daemon import supervisor  # noqa: PLC0415  # prometheus_client and aiohttp: an extra
 
     return Watch(supervisor.Supervisor(settings, pipelines), grace=supervisor.GRACE).run()
 
 
+def log_hidden_variables() -> None:
+    """Say which variables of the environment were left out."""
+    for name in hidden_variables():
+        log.warning(
+            "left out of the environment: the daemon adds the metrics of its workers up by itself, without files",
+            variable=name,
+        )
+
+
 def _service(pipelines: list[Pipeline[Any]], http: Http | None) -> Service:
+    tell_of_defaults(pipelines)
     lag = LagMeter()
+    paused: set[str] = set()
     if http is None:
         return Service(pipelines, lag)
     try:
@@ -68,4 +87,4 @@ def _service(pipelines: list[Pipeline[Any]], http: Http | None) -> Service:
         raise ImportError(
             f"serving HTTP needs {missing.name}, which is not installed: pip install 'broadway-py[daemon]'"
         ) from missing
-    return Service(pipelines, lag, listening=serve(http, LocalView(pipelines, lag)))
+    return Service(pipelines, lag, listening=serve(http, LocalView(pipelines, lag, paused)), paused=paused)

@@ -7,10 +7,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import islice
 from typing import Any, BinaryIO, Final
 
-from broadway_py.clock import SYSTEM_CLOCK
 from broadway_py.daemon.settings import Settings
 from broadway_py.errors import OptionsError, did_you_mean
 from broadway_py.producers.kinds import arguments
+from broadway_py.written import opened
 
 __all__ = ["Target", "lines_of", "queue_file", "send_lines", "target_of"]
 
@@ -75,7 +75,7 @@ def target_of(settings: Settings, pipeline: str | None) -> Target:
             f"--pipeline {pipeline}: no such pipeline; known here: {', '.join(names)}{did_you_mean(pipeline, names)}",
         )
     path = ("pipelines", pipeline, "producer")
-    section = settings.pipelines[pipeline].get("producer")
+    section = opened(settings.pipelines[pipeline].get("producer"))
     if not isinstance(section, Mapping):
         raise OptionsError(path, "expected one producer section in the settings to send to; or use --queue FILE:NAME")
     kind, fields = arguments(section, path)
@@ -111,31 +111,13 @@ def _embedded(path: str, name: str) -> Target:
 
 
 def _rabbitmq(fields: Mapping[str, Any]) -> Target:
-    from pamqp.commands import Basic  # noqa: PLC0415  # an extra, as the next ones
-
-    from broadway_py.producers.rabbitmq import RabbitMQOptions  # noqa: PLC0415  # an extra
-    from broadway_py.producers.rabbitmq.letters import Letter  # noqa: PLC0415  # an extra
-    from broadway_py.producers.rabbitmq.publisher import Publisher  # noqa: PLC0415  # an extra
+    from broadway_py.producers.rabbitmq.options import RabbitMQOptions  # noqa: PLC0415  # an extra
+    from broadway_py.producers.rabbitmq.sending import sending  # noqa: PLC0415  # an extra
 
     options = RabbitMQOptions(**fields)
-    name = options.queues[0]
-
-    @asynccontextmanager
-    async def opened() -> AsyncIterator[Put]:
-        publisher = Publisher(options, "broadway send", SYSTEM_CLOCK)
-
-        async def put(lines: Sequence[bytes]) -> None:
-            letters = [Letter(name, line, Basic.Properties(delivery_mode=2)) for line in lines]
-            for reason in await publisher.publish(letters):
-                if reason is not None:
-                    raise reason
-
-        try:
-            yield put
-        finally:
-            await publisher.close()
-
-    return opened
+    if not options.queues[0]:
+        raise OptionsError(("queue",), "the broker names this queue for its consumer alone; name the queue to send to")
+    return lambda: sending(options)
 
 
 def _sqs(fields: Mapping[str, Any]) -> Target:
@@ -143,13 +125,7 @@ def _sqs(fields: Mapping[str, Any]) -> Target:
     from broadway_py.producers.sqs.sending import sending  # noqa: PLC0415  # an extra
 
     options = SQSOptions(**fields)
-
-    @asynccontextmanager
-    async def opened() -> AsyncIterator[Put]:
-        async with sending(options) as put:
-            yield put
-
-    return opened
+    return lambda: sending(options)
 
 
 _TARGETS: Final[Mapping[str, Callable[[Mapping[str, Any]], Target]]] = {

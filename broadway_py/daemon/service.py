@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import Any
+from itertools import islice
+from typing import Any, Final
 
 from broadway_py.daemon.lag import LagMeter
 from broadway_py.daemon.watch import ExitCode
+from broadway_py.error_text import text_of
 from broadway_py.errors import OptionsError, PipelineCrashed, PipelineNotRunning, ProducerError
-from broadway_py.log import logger
+from broadway_py.log import ALL, logger
 from broadway_py.pipeline import Pipeline
 
 __all__ = ["Service", "quieten_collector"]
 
 log = logger("broadway_py.daemon")
+
+#: Tasks that a dump tells of: finding and writing them holds up the loop.
+_MOST_TASKS: Final = 200
 
 
 def quieten_collector() -> None:
@@ -39,7 +44,7 @@ class Service:
         pipelines: built, not started.
         lag: measured while this runs.
         listening: held open while this runs, from before the first pipeline starts; None: nothing is.
-        paused: names of pipelines that start paused.
+        paused: names of pipelines that start paused; looked at when each has started.
     """
 
     def __init__(
@@ -48,7 +53,7 @@ class Service:
         lag: LagMeter,
         *,
         listening: AbstractAsyncContextManager[object] | None = None,
-        paused: frozenset[str] = frozenset(),
+        paused: Collection[str] = (),
     ) -> None:
         self._pipelines = pipelines
         self._listening = listening
@@ -102,10 +107,16 @@ class Service:
     def log_state(self) -> None:
         """One log line per pipeline, and one per task of the loop."""
         for pipeline in self._pipelines:
-            log.warning("state: pipeline", pipeline=pipeline.name, stats=repr(pipeline.stats()))
-        for task in asyncio.all_tasks():
-            frames = [f"{f.f_code.co_filename}:{f.f_lineno} {f.f_code.co_name}" for f in task.get_stack()]
-            log.warning("state: task", task=task.get_name(), at=frames)
+            log.warning("state: pipeline", pipeline=pipeline.name, stats=repr(pipeline.stats()), **{ALL: True})
+        tasks = asyncio.all_tasks()
+        for task in islice(tasks, _MOST_TASKS):
+            frames = [f"{f.f_code.co_filename}:{f.f_lineno} {f.f_code.co_name}" for f in task.get_stack(limit=20)]
+            log.warning("state: task", task=task.get_name(), at=frames, **{ALL: True})
+        if len(tasks) > _MOST_TASKS:
+            log.warning("state: more tasks", tasks=len(tasks) - _MOST_TASKS)
+
+    def abandon(self) -> None:
+        """Nothing: worker processes of stages end with this one."""
 
     async def _run_one(self, pipeline: Pipeline[Any]) -> None:
         if self.was_asked_to_stop:
@@ -140,7 +151,7 @@ class Service:
             log.exception(
                 "the pipeline crashed for good; stopping the others",
                 pipeline=pipeline.name,
-                reason=str(crash),
+                reason=text_of(crash),
                 exc_info=not isinstance(crash.__cause__, ProducerError),
             )
             self._crashed()

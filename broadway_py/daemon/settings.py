@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import Field
 
@@ -14,8 +14,11 @@ from broadway_py.daemon.environment import expand, from_assignments, from_enviro
 from broadway_py.daemon.files import Document, Origin, SettingPath, merge, read_file
 from broadway_py.errors import OptionsError, did_you_mean
 from broadway_py.options import Options, load
+from broadway_py.written import opened
 
-__all__ = ["Http", "Log", "Settings", "Top", "read_settings"]
+__all__ = ["Examined", "Http", "Log", "Settings", "Top", "examine", "news", "read_settings"]
+
+O = TypeVar("O", bound=Options)  # noqa: E741  # the usual name would hide what it is
 
 
 class Http(Options):
@@ -34,6 +37,9 @@ class Log(Options):
     level: Literal["debug", "info", "warning", "error"] = "info"
     #: "console" for people, "json" for machines; "auto": console on a terminal, else json.
     format: Literal["auto", "json", "console"] = "auto"
+    #: "type": of an error its type and the places in the code; "text": also what it says, which often quotes the
+    #: message. For development.
+    errors: Literal["type", "text"] = "type"
 
 
 class Top(Options):
@@ -60,11 +66,17 @@ class Settings:
 
     def located(self, wrong: OptionsError) -> OptionsError:
         """*wrong* with the file and line, environment variable or ``--set`` that gave the setting before it."""
-        for length in range(len(wrong.path), 0, -1):
-            origin = self.origins.get(wrong.path[:length])
-            if origin is not None:
-                return OptionsError((), f"{origin.place}: {wrong}")
-        return wrong
+        return OptionsError.of(_placed(self.origins, one) for one in wrong.all())
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """Settings as far as they are known, and everything that is wrong with them."""
+
+    settings: Settings
+    wrong: Sequence[OptionsError]
+    #: The paths of what is wrong, about which there is no more to say.
+    told: frozenset[SettingPath]
 
 
 def read_settings(
@@ -73,62 +85,102 @@ def read_settings(
     """Merge *files* in their order, then the environment, then *assignments*, and check the result.
 
     Raises:
-        OptionsError: something is wrong, in one sentence that says what and where.
+        OptionsError: what is wrong, each in one sentence that says what and where.
     """
+    examined = examine(files, assignments=assignments, environ=environ)
+    if examined.wrong:
+        raise OptionsError.of(examined.wrong)
+    return examined.settings
+
+
+def examine(
+    files: Sequence[Path], *, assignments: Sequence[str] = (), environ: Mapping[str, str] | None = None
+) -> Examined:
+    """As :func:`read_settings`, but with what is wrong beside what could be read."""
     environ = os.environ if environ is None else environ
+    wrong: list[OptionsError] = []
     document = Document()
     for file in files:
-        document = merge(document, read_file(file))
-    variables = from_environment(environ, document.data, tuple(s for s in SECTIONS if s != "workers"))
-    assigned = from_assignments(tuple(assignments), document.data)
-    overrides = merge(variables, assigned)
-    try:
-        expand(document, environ, set(overrides.origins))
-    except OptionsError as wrong:
-        raise _placed(document, wrong) from None
+        try:
+            document = merge(document, read_file(file))
+        except OptionsError as refused:
+            wrong += refused.all()
+    if wrong:
+        # What the others say means something else without it.
+        return Examined(Settings({}, 1, None, Log(), {}), wrong, frozenset())
+    variables = from_environment(environ, document.data, tuple(s for s in SECTIONS if s != "workers"), wrong)
+    overrides = merge(variables, from_assignments(tuple(assignments), document.data, wrong))
+    expand(document, environ, set(overrides.origins), wrong)
     document = merge(document, overrides)
-    try:
-        return _checked(document)
-    except OptionsError as wrong:
-        raise _placed(document, wrong) from None
+    told = frozenset(one.path for one in wrong if one.path)
+    settings = _checked(document, wrong, told)
+    told = frozenset(one.path for one in wrong if one.path)
+    return Examined(settings, [_placed(document.origins, one) for one in wrong], told)
 
 
-def _placed(document: Document, wrong: OptionsError) -> OptionsError:
-    return Settings({}, 1, None, Log(), document.origins).located(wrong)
+def news(found: Iterable[OptionsError], told: Collection[SettingPath]) -> list[OptionsError]:
+    """Those of *found* about whose settings nothing was *told* before."""
+    return [one for one in found if not any(one.path[:length] in told for length in range(1, len(one.path) + 1))]
 
 
-def _checked(document: Document) -> Settings:
+def _placed(origins: Mapping[SettingPath, Origin], wrong: OptionsError) -> OptionsError:
+    origin = Document({}, dict(origins)).origin(wrong.path)
+    return wrong if origin is None else OptionsError((), f"{origin.place}: {wrong}")
+
+
+def _checked(document: Document, wrong: list[OptionsError], told: Collection[SettingPath]) -> Settings:
+    """The settings of *document*, with the defaults where something is wrong, which is added to *wrong*."""
     data = document.data
-    for key in data:
-        if key not in SECTIONS:
-            raise OptionsError(
-                (str(key),), f"unknown setting; known here: {', '.join(SECTIONS)}{did_you_mean(str(key), SECTIONS)}"
-            )
-    http = data.get("http", {})
+    known = ", ".join(SECTIONS)
+    wrong += [
+        OptionsError((str(key),), f"unknown setting; known here: {known}{did_you_mean(str(key), SECTIONS)}")
+        for key in data
+        if key not in SECTIONS
+    ]
+
+    def loaded(model: type[O], raw: object, path: SettingPath = ()) -> O:
+        try:
+            return load(model, raw, path)
+        except OptionsError as refused:
+            wrong.extend(news(refused.all(), told))
+            return model()
+
+    http = opened(data.get("http", {}))
     return Settings(
-        pipelines=_pipelines(data.get("pipelines")),
-        workers=load(Top, {"workers": data["workers"]} if "workers" in data else {}).workers,
-        http=None if http is None else load(Http, http, ("http",)),
-        log=load(Log, data.get("log") or {}, ("log",)),
+        pipelines=_pipelines(opened(data.get("pipelines")), wrong, told),
+        workers=loaded(Top, {"workers": data["workers"]} if "workers" in data else {}).workers,
+        http=None if http is None else loaded(Http, http, ("http",)),
+        log=loaded(Log, opened(data.get("log")) or {}, ("log",)),
         origins=document.origins,
     )
 
 
-def _pipelines(section: object) -> dict[str, Mapping[str, Any]]:
+def _pipelines(
+    section: object, wrong: list[OptionsError], told: Collection[SettingPath]
+) -> dict[str, Mapping[str, Any]]:
+    complaints: list[OptionsError] = []
+    found: dict[str, Mapping[str, Any]] = {}
     if not isinstance(section, Mapping):
         came = "nothing" if section is None else type(section).__name__
-        raise OptionsError(
-            ("pipelines",), f"expected at least one pipeline, such as 'orders: {{class: orders:Orders}}', got {came}"
-        )
-    found: dict[str, Mapping[str, Any]] = {}
-    for name, value in section.items():
-        if value is None:
-            continue
-        if not isinstance(value, Mapping):
-            raise OptionsError(
-                ("pipelines", str(name)), f"expected a section of settings with a class, got {type(value).__name__}"
+        complaints.append(
+            OptionsError(
+                ("pipelines",),
+                f"expected at least one pipeline, such as 'orders: {{class: orders:Orders}}', got {came}",
             )
-        found[str(name)] = value
-    if not found:
-        raise OptionsError(("pipelines",), "expected at least one pipeline, but all of them are null")
+        )
+    else:
+        for name, said in section.items():
+            value = opened(said)
+            if isinstance(value, Mapping):
+                found[str(name)] = value
+            elif value is not None:
+                complaints.append(
+                    OptionsError(
+                        ("pipelines", str(name)),
+                        f"expected a section of settings with a class, got {type(value).__name__}",
+                    )
+                )
+        if not found and not complaints:
+            complaints.append(OptionsError(("pipelines",), "expected at least one pipeline, but all of them are null"))
+    wrong.extend(news(complaints, told))
     return found

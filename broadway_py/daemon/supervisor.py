@@ -5,25 +5,27 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from itertools import count
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from prometheus_client import REGISTRY
 from prometheus_client.core import Metric
 
 from broadway_py._core.backoff import Backoff
+from broadway_py._core.exits import exit_text
 from broadway_py.daemon.fold import depart, depart_metrics, fold_metrics, fold_stats, label_worker, speaks_of_process
 from broadway_py.daemon.http import serve
 from broadway_py.daemon.inquest import Inquest
 from broadway_py.daemon.lag import LagMeter
 from broadway_py.daemon.life import Life
-from broadway_py.daemon.messages import Assignment, Command
+from broadway_py.daemon.messages import Act, Assignment, Command
 from broadway_py.daemon.settings import Settings
+from broadway_py.daemon.view import Told
 from broadway_py.daemon.watch import ExitCode
 from broadway_py.errors import OptionsError
-from broadway_py.log import logger
+from broadway_py.log import ALL, logger
 from broadway_py.metrics import pipeline_metrics, process_metrics
 from broadway_py.pipeline import Pipeline
 from broadway_py.pipeline.stats import PipelineStats
@@ -40,6 +42,8 @@ _KILL_AFTER: Final = 1.4
 _FRESH: Final = 0.3
 _CARRIED_OUT: Final = 10.0
 _SILENT: Final = 10.0
+# Seconds after which a scrape does not wait for a worker any more; each is due to report every second.
+_LATE: Final = 2.5
 # Seconds that a worker may take to import and build its pipelines before /livez complains.
 _STARTING: Final = 60.0
 
@@ -56,6 +60,12 @@ class Supervisor:
         self._settings = settings
         self._pipelines = {pipeline.name: pipeline for pipeline in pipelines}
         self._lives: dict[int, Life] = {}
+        # When each worker was last heard of, if it does not run now.
+        self._last_words: dict[int, float] = {}
+        # Why workers do not run that should.
+        self._absent: dict[int, str] = {}
+        # Workers whose sources have ended, and who will not run again.
+        self._ended: set[int] = set()
         self._restarts = 0
         self._paused: set[str] = set()
         self._stopping = asyncio.Event()
@@ -102,32 +112,48 @@ class Supervisor:
         if self._stopping.is_set():
             return
         self._stopping.set()
-        self._tell_all(Command("stop"))
+        self._ask_all("stop")
         self._kill_in(self.shutdown_timeout + _KILL_AFTER)
 
     def give_up(self) -> None:
         """Tell all workers to do their last steps at once."""
         self.stop()
-        self._tell_all(Command("now"))
+        self._ask_all("now")
         self._kill_in(_KILL_AFTER)
 
     def log_state(self) -> None:
         """One log line per worker and pipeline; the workers add their own."""
         for index, life in self._lives.items():
-            log.warning("state: worker", index=index, pid=life.pid)
+            log.warning("state: worker", index=index, pid=life.pid, **{ALL: True})
         for one in self.stats():
-            log.warning("state: pipeline", pipeline=one.name, stats=repr(one))
-        self._tell_all(Command("dump"))
+            log.warning("state: pipeline", pipeline=one.name, stats=repr(one), **{ALL: True})
+        self._ask_all("dump")
+
+    def abandon(self) -> None:
+        """Kill the workers: nobody is left to tell them anything."""
+        for life in list(self._lives.values()):
+            life.kill()
 
     # --- keeping workers alive
 
     async def _keep(self, index: int) -> None:
-        backoff = Backoff(first_s=1.0, most_s=30.0, healthy_s=60.0)
+        deaths = Backoff(first_s=1.0, most_s=30.0, healthy_s=60.0)
+        refusals = Backoff(first_s=1.0, most_s=15.0)
         while not self._stopping.is_set():
-            life = self._lives[index] = Life(self._assignment(index), self._note_change, self._inquest.descriptor)
+            try:
+                life = self._lives[index] = Life(self._assignment(index), self._note_change, self._inquest.descriptor)
+            except (OSError, MemoryError) as failed:
+                # For want of descriptors, memory or processes, most likely, and of those there may be some later.
+                delay = refusals.failed()
+                self._note_refusal(index, failed, delay)
+                await self._sleep(delay)
+                continue
+            refusals = Backoff(first_s=1.0, most_s=15.0)
+            self._absent.pop(index, None)
             log.info("worker started", index=index, pid=life.pid)
             code = await life.exited()
             del self._lives[index]
+            self._last_words[index] = life.heard_at
             ended = life.final is not None and life.final.ended and code == ExitCode.CLEAN
             self._keep_numbers(life, restarts=not ended)
             if life.refused is not None:
@@ -135,12 +161,14 @@ class Supervisor:
                 self.stop()
                 return
             if ended:
+                self._ended.add(index)
                 return
             if self._stopping.is_set():
                 self._note_exit(life, code)
                 return
             suspects = self._inquest.died(index, code, life.peak_kib)
-            delay = backoff.failed(asyncio.get_running_loop().time() - life.started_at)
+            delay = deaths.failed(asyncio.get_running_loop().time() - life.started_at)
+            self._absent[index] = f"it has died ({exit_text(code)}) and is started again"
             log.error(
                 "worker died; starting it again",
                 index=index,
@@ -148,10 +176,19 @@ class Supervisor:
                 suspects=suspects,
                 seconds=round(delay, 3),
             )
-            with suppress(TimeoutError):
-                async with asyncio.timeout(delay):
-                    await self._stopping.wait()
+            await self._sleep(delay)
             self._restarts += not self._stopping.is_set()
+
+    async def _sleep(self, seconds: float) -> None:
+        """Wait, but no longer than until the stop."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+
+    def _note_refusal(self, index: int, failed: OSError | MemoryError, delay: float) -> None:
+        reason = "out of memory" if isinstance(failed, MemoryError) else failed.strerror or str(failed)
+        self._absent[index] = f"it cannot be started for now: {reason}"
+        log.error("a worker cannot be started; trying again", index=index, reason=reason, seconds=round(delay, 3))
 
     def _assignment(self, index: int) -> Assignment:
         return Assignment(
@@ -177,15 +214,15 @@ class Supervisor:
             self._gone[name] = fold_stats([], [depart(last, state=state), self._gone[name]])
         self._gone_metrics = fold_metrics([self._gone_metrics, depart_metrics(life.report.metrics)])
 
-    def _tell_all(self, command: Command) -> None:
+    def _ask_all(self, act: Act) -> None:
         for life in self._lives.values():
-            life.send(command)
+            life.ask(act)
 
     def _kill_in(self, seconds: float) -> None:
         def kill() -> None:
+            self.abandon()
             for index, life in self._lives.items():
                 log.error("worker did not leave in time; killing it", index=index, pid=life.pid)
-                life.kill()
 
         asyncio.get_running_loop().call_later(seconds, kill)
 
@@ -194,21 +231,25 @@ class Supervisor:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
-    async def _until_answered(self, number: int, seconds: float) -> bool:
+    async def _until(self, is_done: Callable[[Life], bool], seconds: float) -> None:
+        """Wait until *is_done* is true of every worker that runs, but no longer than *seconds*."""
+        lives = list(self._lives.values())
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while not all(life.has_answered(number) for life in list(self._lives.values())):
+                while not all(is_done(life) for life in lives):
                     await self._changed.wait()
-                return True
-        return False
 
     # --- what the HTTP port shows and does
 
     async def refresh(self) -> None:
-        """Ask every worker for a report; what has not come in time is at most a second old."""
+        """Ask every worker for a report; what has not come in time is at most a second old.
+
+        A worker that is silent is not waited for.
+        """
         number = next(self._numbers)
-        self._tell_all(Command("report", number))
-        await self._until_answered(number, _FRESH)
+        for life in self._lives.values():
+            life.ask_for_report(number)
+        await self._until(lambda life: life.has_reported(number) or self._silence(life) > _LATE, _FRESH)
 
     def stats(self) -> Sequence[PipelineStats]:
         """One folded snapshot per pipeline."""
@@ -228,20 +269,30 @@ class Supervisor:
         reports = {str(index): life.report for index, life in self._lives.items() if life.report is not None}
         yield from pipeline_metrics(self.stats())
         lags = {"supervisor": self._lag.seconds, **{index: one.lag_seconds for index, one in reports.items()}}
-        yield from process_metrics(lags, self._restarts)
+        yield from process_metrics(lags, self._restarts, self._silences())
         own = [label_worker(family, "supervisor") for family in REGISTRY.collect() if speaks_of_process(family)]
         theirs = [[label_worker(family, index) for family in one.metrics] for index, one in reports.items()]
         yield from fold_metrics([own, self._gone_metrics, *theirs])
 
+    def _silence(self, life: Life) -> float:
+        return asyncio.get_running_loop().time() - life.heard_at
+
+    def _silences(self) -> dict[str, float]:
+        """Seconds since each worker was heard of, but for those whose sources have ended."""
+        now = asyncio.get_running_loop().time()
+        heard = {**self._last_words, **{index: life.heard_at for index, life in self._lives.items()}}
+        return {str(index): now - heard[index] for index in sorted(heard) if index not in self._ended}
+
+    def _is_silent(self, life: Life) -> bool:
+        return self._silence(life) > (_SILENT if life.report is not None else _STARTING)
+
     def not_alive(self) -> Sequence[str]:
         """Workers that have not been heard of for ten seconds."""
-        now = asyncio.get_running_loop().time()
-        silences = {
-            index: now - life.heard_at
+        return [
+            f"worker {index} has not answered for {self._silence(life):.0f} s"
             for index, life in self._lives.items()
-            if now - life.heard_at > (_SILENT if life.report is not None else _STARTING)
-        }
-        return [f"worker {index} has not answered for {seconds:.0f} s" for index, seconds in silences.items()]
+            if self._is_silent(life)
+        ]
 
     def not_ready(self) -> Mapping[str, Sequence[str]]:
         """By pipeline, the reasons of each worker that is not ready."""
@@ -250,27 +301,51 @@ class Supervisor:
     def _reasons(self, name: str) -> Iterator[str]:
         for index in range(self._settings.workers):
             life = self._lives.get(index)
-            if life is None or life.report is None:
+            if life is None and index in self._absent:
+                yield f"worker {index}: {self._absent[index]}"
+            elif life is not None and self._is_silent(life):
+                yield f"worker {index}: it has not answered for {self._silence(life):.0f} s"
+            elif life is None or life.report is None:
                 state = self._gone[name].state
                 yield f"worker {index}: {state}"
             elif (trouble := life.report.pipelines[name].trouble) is not None:
                 yield f"worker {index}: {trouble}"
 
-    async def pause(self, pipeline: str) -> None:
+    async def pause(self, pipeline: str) -> Told:
         """Pause it in every worker, also in those that start later."""
         self._paused.add(pipeline)
-        await self._carry_out("pause", pipeline)
+        return await self._carry_out("pause", pipeline)
 
-    async def resume(self, pipeline: str) -> None:
+    async def resume(self, pipeline: str) -> Told:
         """Resume it in every worker."""
         self._paused.discard(pipeline)
-        await self._carry_out("resume", pipeline)
+        return await self._carry_out("resume", pipeline)
 
-    async def _carry_out(self, act: Any, pipeline: str) -> None:
+    async def _carry_out(self, act: Literal["pause", "resume"], pipeline: str) -> Told:
         number = next(self._numbers)
-        self._tell_all(Command(act, number, pipeline))
-        if await self._until_answered(number, _CARRIED_OUT):
-            await self.refresh()
+        lives = dict(self._lives)
+        for life in lives.values():
+            life.control(Command(act, number, pipeline))
+        await self._until(lambda life: life.has_answered(number) or self._is_silent(life), _CARRIED_OUT)
+        not_heard: dict[int, str] = {}
+        for index in range(self._settings.workers):
+            reason = None if index in self._ended else self._why_not(lives.get(index), number, act)
+            if reason is not None:
+                not_heard[index] = reason
+        await self.refresh()
+        return Told([index for index in range(self._settings.workers) if index not in not_heard], not_heard)
+
+    def _why_not(self, life: Life | None, number: int, act: Literal["pause", "resume"]) -> str | None:
+        """Why *life* has not carried out the control of *number*; None if it has."""
+        will_start = f"it will start {'paused' if act == 'pause' else 'running'}"
+        if life is None:
+            return f"it does not run now; {will_start}"
+        if life.has_answered(number):
+            refusal = life.refusal(number)
+            return f"{refusal}; {will_start}" if refusal is not None and life.has_ended else refusal
+        if life.report is None:
+            return "it is still starting; it will do so once it runs"
+        return f"it has not answered for {self._silence(life):.0f} s; it will do so once it answers"
 
 
 def _exit_text(code: int) -> str:

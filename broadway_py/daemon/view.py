@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Iterator, Mapping, MutableSet, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
 
 from prometheus_client import REGISTRY
 from prometheus_client.core import Metric
 
 from broadway_py.daemon.lag import LagMeter
+from broadway_py.errors import PipelineNotRunning
 from broadway_py.metrics import pipeline_metrics, process_metrics
 from broadway_py.pipeline import Pipeline
 from broadway_py.pipeline.stats import PipelineStats
 
-__all__ = ["LocalView", "View"]
+__all__ = ["LocalView", "Told", "View"]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Which workers have carried out what they were asked for; one process alone is worker 0."""
+
+    heard: Sequence[int]
+    #: Why each of the others has not.
+    not_heard: Mapping[int, str] = field(default_factory=dict)
 
 
 class View(Protocol):
@@ -37,17 +48,26 @@ class View(Protocol):
     def not_ready(self) -> Mapping[str, Sequence[str]]:
         """By pipeline, why it is not ready; empty when it is."""
 
-    async def pause(self, pipeline: str) -> None:
-        """Pause it, in every process."""
+    async def pause(self, pipeline: str) -> Told:
+        """Pause it, in every process, within a deadline."""
 
-    async def resume(self, pipeline: str) -> None:
-        """Resume it, in every process."""
+    async def resume(self, pipeline: str) -> Told:
+        """Resume it, in every process, within a deadline."""
 
 
 class LocalView:
-    """Pipelines of this process."""
+    """Pipelines of this process.
 
-    def __init__(self, pipelines: Iterable[Pipeline[Any]], lag: LagMeter) -> None:
+    Args:
+        pipelines: what is shown.
+        lag: of their event loop.
+        paused: names of those that are to be paused as soon as they run; kept up to date for whoever starts them.
+    """
+
+    def __init__(
+        self, pipelines: Iterable[Pipeline[Any]], lag: LagMeter, paused: MutableSet[str] | None = None
+    ) -> None:
+        self._paused = set() if paused is None else paused
         self._pipelines = {pipeline.name: pipeline for pipeline in pipelines}
         self._lag = lag
 
@@ -81,10 +101,25 @@ class LocalView:
         """By pipeline, why it is not ready."""
         return {one.name: [one.trouble] if one.trouble is not None else [] for one in self.stats()}
 
-    async def pause(self, pipeline: str) -> None:
-        """Pause it."""
-        await self._pipelines[pipeline].pause()
+    async def pause(self, pipeline: str) -> Told:
+        """Pause it; one that is starting begins paused."""
+        self._paused.add(pipeline)
+        return await self._carry_out(pipeline, is_pause=True)
 
-    async def resume(self, pipeline: str) -> None:
+    async def resume(self, pipeline: str) -> Told:
         """Resume it."""
-        await self._pipelines[pipeline].resume()
+        self._paused.discard(pipeline)
+        return await self._carry_out(pipeline, is_pause=False)
+
+    async def _carry_out(self, name: str, *, is_pause: bool) -> Told:
+        pipeline = self._pipelines[name]
+        if pipeline.state not in _BEFORE:
+            try:
+                await (pipeline.pause() if is_pause else pipeline.resume())
+            except PipelineNotRunning as refused:
+                return Told((), {0: str(refused)})
+        return Told((0,))
+
+
+# States of a pipeline whose sources are not open yet: whoever starts it looks at what was wished for.
+_BEFORE: Final = ("new", "starting")

@@ -1,7 +1,6 @@
 """One worker process: builds the pipelines from its assignment, runs them, reports, and obeys its supervisor.
 
-Started as ``python -m broadway_py.daemon.worker COMMANDS REPORTS JOURNAL``, with the numbers of two inherited pipes
-and of the file of the in-flight journal.
+Started by ``python -m broadway_py.daemon``.
 """
 
 from __future__ import annotations
@@ -12,12 +11,13 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from multiprocessing.connection import Connection
-from typing import Final
+from typing import Any, Final
 
 from prometheus_client import REGISTRY
 
+from broadway_py import forks
 from broadway_py._core.costs import all_costs
 from broadway_py.daemon import logs
 from broadway_py.daemon.lag import LagMeter
@@ -26,8 +26,8 @@ from broadway_py.daemon.messages import Answer, Assignment, Command, FromWorker,
 from broadway_py.daemon.messages import Final as LastReport
 from broadway_py.daemon.service import Service
 from broadway_py.daemon.view import LocalView
-from broadway_py.daemon.watch import ExitCode, Request, Watch, bounded, leave
-from broadway_py.errors import BroadwayError, OptionsError
+from broadway_py.daemon.watch import ExitCode, Request, Watch, bounded
+from broadway_py.errors import OptionsError
 from broadway_py.log import logger
 from broadway_py.metrics import request_metrics
 from broadway_py.pipeline.journal import Journal
@@ -44,20 +44,26 @@ GRACE: Final = 1.0
 _EVERY: Final = 1.0
 
 # SIGTERM may come from a service manager to every process of the group, besides the supervisor's command: both
-# together are one request, so the second does not mean "at once" here.
+# together are one request, so the second does not mean "at once" here. Ctrl-C and a hang-up are dropped from the
+# start on: the supervisor decides.
 _SIGNALS: Final[Mapping[int, Request]] = {signal.SIGTERM: Request.DRAIN, signal.SIGUSR1: Request.DUMP}
 
 
 class _Link:
-    """The two pipes to the supervisor, each with a thread: a blocked event loop must neither miss a command nor the
-    supervisor's death, and a supervisor that does not read must not block the event loop.
+    """The two pipes to the supervisor. A blocked event loop must neither miss a command nor the supervisor's death, and
+    a supervisor that does not read must not block the event loop: so commands, controls and reports have a thread each.
     """
 
     def __init__(self, commands: Connection, reports: Connection) -> None:
         self._commands = commands
         self._reports = reports
         self._sending = threading.Lock()
-        self._jobs: queue.SimpleQueue[Command] = queue.SimpleQueue()
+        # The supervisor has one of each under way at most, and one control for each pipeline.
+        self._asked: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._controls: queue.SimpleQueue[Command] = queue.SimpleQueue()
+        # Whom a handler forks off must not hold the pipes: the supervisor would wait for their end.
+        forks.when_forked(commands.close)
+        forks.when_forked(reports.close)
 
     def send(self, message: FromWorker) -> None:
         """Blocks while the supervisor does not read. Raises OSError once it is gone."""
@@ -66,8 +72,12 @@ class _Link:
 
     def start(self, view: LocalView, watch: Watch) -> None:
         """Obey and report from now on."""
-        threading.Thread(target=self._obey, args=(watch,), name="broadway-commands", daemon=True).start()
-        threading.Thread(target=self._report, args=(view, watch), name="broadway-reports", daemon=True).start()
+        for target, name in (
+            (lambda: self._obey(watch), "commands"),
+            (lambda: self._control(view, watch), "controls"),
+            (lambda: self._report(view, watch), "reports"),
+        ):
+            threading.Thread(target=target, name=f"broadway-{name}", daemon=True).start()
 
     def _obey(self, watch: Watch) -> None:
         while True:
@@ -80,34 +90,50 @@ class _Link:
             request = _REQUESTS.get(command.act)
             if request is not None:
                 watch.request(request)
+            elif command.act == "report":
+                self._asked.put(command.number)
             else:
-                self._jobs.put(command)
+                self._controls.put(command)
+
+    def _control(self, view: LocalView, watch: Watch) -> None:
+        while True:
+            command = self._controls.get()
+            if not self._tell(watch, _carry_out(view, command)):
+                return
 
     def _report(self, view: LocalView, watch: Watch) -> None:
         while True:
             try:
-                command = self._jobs.get(timeout=_EVERY)
+                number = self._asked.get(timeout=_EVERY)
             except queue.Empty:
-                command = Command("report")
-            try:
-                # Waits as long as the event loop is blocked: the supervisor notices the silence.
-                self.send(watch.submit(_carry_out(view, command)).result())
-            except (OSError, concurrent.futures.CancelledError):
-                return  # the supervisor is gone, or the loop has ended: the main thread does the rest
+                number = 0
+            if not self._tell(watch, _snapshot_in_loop(view, number)):
+                return
+
+    def _tell(self, watch: Watch, work: Coroutine[Any, Any, FromWorker]) -> bool:
+        """Do *work* in the loop and send what it gives; False when that is of no use any more."""
+        try:
+            # Waits as long as the event loop is blocked: the supervisor notices the silence.
+            self.send(watch.submit(work).result())
+        except (OSError, concurrent.futures.CancelledError):
+            return False  # the supervisor is gone, or the loop has ended: the main thread does the rest
+        return True
 
 
 _REQUESTS: Final = {"stop": Request.DRAIN, "now": Request.NOW, "dump": Request.DUMP}
 
 
-async def _carry_out(view: LocalView, command: Command) -> FromWorker:
-    if command.act == "report":
-        return _snapshot(view, command.number)
+async def _carry_out(view: LocalView, command: Command) -> Answer:
     act = view.pause if command.act == "pause" else view.resume
-    try:
-        await act(command.pipeline)
-    except BroadwayError as refused:
-        log.warning("the command could not be carried out", command=command.act, reason=str(refused))
-    return Answer(command.number)
+    told = await act(command.pipeline)
+    for refused in told.not_heard.values():
+        log.warning("the command could not be carried out", command=command.act, reason=refused)
+        return Answer(command.number, command.pipeline, refused)
+    return Answer(command.number, command.pipeline)
+
+
+async def _snapshot_in_loop(view: LocalView, number: int) -> Report:
+    return _snapshot(view, number)
 
 
 def _snapshot(view: LocalView, number: int = 0) -> Report:
@@ -120,19 +146,21 @@ def _snapshot(view: LocalView, number: int = 0) -> Report:
 
 
 def main(commands_fd: int, reports_fd: int, journal_fd: int) -> int:
-    """Run one worker; its exit code."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    """Run one worker, whose signals are taken already; its exit code."""
     for descriptor in (commands_fd, reports_fd, journal_fd):
         os.set_inheritable(descriptor, False)  # or a program started by a handler would hold the pipes open
     link = _Link(commands := Connection(commands_fd, writable=False), Connection(reports_fd, readable=False))
-    assignment: Assignment = commands.recv()
+    try:
+        assignment: Assignment = commands.recv()
+    except EOFError:
+        return ExitCode.CLEAN  # the supervisor has gone meanwhile
     sys.path[:] = assignment.search_path
     logs.configure(assignment.settings.log, worker=assignment.index)
     try:
         return _run(assignment, link, Probation(Journal(journal_fd, assignment.workers), assignment.index))
     except OptionsError as wrong:
-        link.send(Refused(str(assignment.settings.located(wrong))))
+        refused = Refused(str(assignment.settings.located(wrong)))
+        bounded(lambda: link.send(refused))
         return ExitCode.USAGE
 
 
@@ -141,21 +169,13 @@ def _run(assignment: Assignment, link: _Link, probation: Probation) -> int:
     for pipeline in pipelines:
         pipeline._probation = probation
     lag = LagMeter()
-    service = Service(pipelines, lag, paused=assignment.paused)
-    view = LocalView(pipelines, lag)
+    paused = set(assignment.paused)
+    service = Service(pipelines, lag, paused=paused)
+    view = LocalView(pipelines, lag, paused)
     watch = Watch(service, grace=GRACE, signals=_SIGNALS)
-    # The supervisor has them blocked while a worker starts: what came meanwhile is delivered once run() takes it.
     link.start(view, watch)
-    code = watch.run(started=_unblock)
+    code = watch.run()
     probation.end()
     if code != ExitCode.LATE:
         bounded(lambda: link.send(LastReport(_snapshot(view), ended=not service.was_asked_to_stop)))
     return code
-
-
-def _unblock() -> None:
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
-
-
-if __name__ == "__main__":
-    leave(main(*map(int, sys.argv[1:4])))

@@ -13,7 +13,7 @@ from broadway_py import telemetry
 from broadway_py._core.batching import Batch
 from broadway_py._core.settlement import not_returned, returned_list_problem
 from broadway_py.foreign import foreign_errors
-from broadway_py.message import BatchInfo, Failed, Message
+from broadway_py.message import BatchInfo, Failed, Message, Plain
 from broadway_py.pipeline.chunk import is_plain
 from broadway_py.pipeline.in_place import called_off, retry_in_place
 from broadway_py.pipeline.probation import Witness
@@ -228,7 +228,7 @@ def _part_of(batch: Batch, messages: list[Message[Any]]) -> Batch:
 def _reconcile(messages: list[Message[Any]], returned: object) -> None:
     problem, missing = returned_list_problem("handle_batch", messages, returned)
     if problem:
-        _fail(messages, Failed("raised", problem, TypeError(problem)))
+        _fail(messages, Failed("raised", Plain(problem), TypeError(problem)))
     else:
         _fail([message for message in missing if message.ok], not_returned("handle_batch"))
 
@@ -237,7 +237,7 @@ def _refuse_children(messages: list[Message[Any]]) -> None:
     for message in messages:
         if message._children is not None and message._status is None:
             sentence = "spawn() was called in handle_batch, behind every batcher; spawn in handle_message instead"
-            message._status = Failed("raised", sentence, TypeError(sentence))
+            message._status = Failed("raised", Plain(sentence), TypeError(sentence))
 
 
 def _fail(messages: list[Message[Any]], status: Failed) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from broadway_py.message import Failed, Message
+from broadway_py.message import Failed, Message, Plain
 from broadway_py.pipeline.spans import Span
 from broadway_py.pipeline.worker import failure_from
 
@@ -97,4 +97,4 @@ def fail(messages: Chunk, status: Failed) -> None:
 
 def refused(sentence: str) -> Failed:
     """The status of a message whose callback returned what it may not."""
-    return Failed("raised", sentence, TypeError(sentence))
+    return Failed("raised", Plain(sentence), TypeError(sentence))

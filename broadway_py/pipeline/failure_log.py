@@ -1,37 +1,48 @@
-"""Failures in the log: the first few of a kind whole, the rest of the minute as a number, and never the payload."""
+"""Failures in the log: the first few of a kind one by one, the rest of the minute as a number."""
 
 from __future__ import annotations
 
 import re
-import traceback
-from collections.abc import Mapping, Sequence
+import reprlib
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
 from typing import Any, Final
 
 from broadway_py.clock import Clock
-from broadway_py.foreign import foreign_errors, text_of, type_name
-from broadway_py.log import logger
-from broadway_py.message import Failed, Message
+from broadway_py.error_text import (
+    clipped,
+    error_texts_are_shown,
+    how_to_see_texts,
+    name_of,
+    place_of,
+    shown_text,
+    text_of,
+)
+from broadway_py.foreign import foreign_errors, type_name
+from broadway_py.limit import MINUTE_S, OTHER, PerMinute
+from broadway_py.log import ALL, logger
+from broadway_py.message import Failed, Message, place_of_reason, plain_reason
 
-__all__ = ["PLACE", "FailureLog", "id_of", "masked", "place_of"]
+__all__ = ["FailureLog", "Fate", "id_of", "masked"]
 
 log = logger("broadway_py.pipeline")
 
-#: Attribute of an exception that came from another process without its traceback: where it was raised there.
-PLACE: Final = "_broadway_place"
 #: How many failures of one kind are logged one by one in each minute.
 SHOWN_PER_MINUTE: Final = 5
-MINUTE_S: Final = 60.0
-#: Kinds are (stage, cause, exception type); user code could make types without end.
+#: Kinds are (stage, cause, exception type, what becomes of it); user code could make types without end.
 _MOST_KINDS: Final = 200
-#: How much of a payload is searched for words to mask.
-_MASK_CHARS: Final = 65_536
+#: How much of a text, and of a payload, is searched for words to mask.
+_MASKED_CHARS: Final = 2_048
+_PAYLOAD_CHARS: Final = 16_384
 #: A word of at least this length is also hidden where it is part of a longer one.
 _PART_CHARS: Final = 5
 _WORD: Final = re.compile(r"[^\s'\"(),:;=<>\[\]{}]+")
 _ESCAPE: Final = re.compile(r"\\u([0-9a-fA-F]{4})")
 
-_Kind = tuple[str, str, str]
+#: What becomes of a failed message: of which kind that is, and the words for it.
+Fate = Callable[[Message[Any]], tuple[str, str]]
+
+_Kind = tuple[str, str, str, str]
 
 
 class FailureLog:
@@ -45,32 +56,42 @@ class FailureLog:
     def __init__(self, pipeline: str, clock: Clock) -> None:
         self._log = log.bind(pipeline=pipeline)
         self._clock = clock
-        # Failures of each kind in the running minute, and since when it runs.
-        self._minutes: dict[_Kind, tuple[float, int]] = {}
+        self._minutes: PerMinute[_Kind] = PerMinute(SHOWN_PER_MINUTE, _MOST_KINDS, ("", "", OTHER, ""))
 
-    def note(self, stage: str, messages: Sequence[Message[Any]], contexts: Mapping[int, Context]) -> None:
-        """*messages* failed in *stage*; those that *contexts* holds, by identity, are told of in their own."""
+    def note(
+        self,
+        stage: str,
+        messages: Sequence[Message[Any]],
+        statuses: Sequence[Failed | None] | None = None,
+        fate: Fate | None = None,
+        *,
+        contexts: Mapping[int, Context] | None = None,
+    ) -> None:
+        """*messages* failed in *stage*.
+
+        Args:
+            stage: the layer.
+            messages: what failed.
+            statuses: why; None: as the messages say.
+            fate: what becomes of each; None: nobody knows.
+            contexts: by identity, those whose lines carry the context variables that their handler has set.
+        """
         now = self._clock.monotonic()
-        for message in messages:
-            status = message.status
+        self._sum_up(now)
+        for number, message in enumerate(messages):
+            status = message.status if statuses is None else statuses[number]
             if status is None:
                 continue
-            kind = (stage, status.cause, type(status.exception).__name__ if status.exception else "")
-            if kind not in self._minutes and len(self._minutes) >= _MOST_KINDS:
-                kind = (stage, status.cause, "other")
-            since, count = self._minutes.get(kind, (now, 0))
-            if now - since >= MINUTE_S:
-                self._sum_up(kind, count)
-                since, count = now, 0
-            self._minutes[kind] = (since, count + 1)
-            if count < SHOWN_PER_MINUTE:
-                own = contexts.get(id(message))
-                if own is None:
-                    self._show(stage, message, status)
-                else:
-                    own.run(self._show, stage, message, status)
-            elif count == SHOWN_PER_MINUTE:
-                self._clock.call_at(since + MINUTE_S, lambda kind=kind: self._minute_over(kind))  # type: ignore[misc]  # the default binds the kind
+            becomes, words = ("", "") if fate is None else fate(message)
+            exception = name_of(status.exception) if status.exception is not None else ""
+            verdict = self._minutes.note((stage, str(status.cause), exception, becomes), now)
+            own = None if contexts is None else contexts.get(id(message))
+            if verdict == "show" and own is not None:
+                own.run(self._show, stage, message, status, words)
+            elif verdict == "show":
+                self._show(stage, message, status, words)
+            elif verdict == "begin_hiding":
+                self._clock.call_at(now + MINUTE_S, lambda: self._sum_up(self._clock.monotonic()))
 
     def cannot_be_told(self, stage: str, count: int, error: BaseException) -> None:
         """*count* messages failed in *stage*, and one of them cannot be written down: what it holds raised *error*."""
@@ -83,50 +104,63 @@ class FailureLog:
         self._log.error(
             f"{callback} raised; the messages are settled as they were",
             stage=stage,
-            exception=type(error).__name__,
+            exception=name_of(error),
             at=place_of(error),
+            **_text_of_error(error),
         )
 
     def close(self) -> None:
         """Sum up what was not shown."""
-        for kind, (_, count) in self._minutes.items():
-            self._sum_up(kind, count)
-        self._minutes.clear()
+        for kind, count in self._minutes.close():
+            self._tell(kind, count)
 
-    def _minute_over(self, kind: _Kind) -> None:
-        since, count = self._minutes.get(kind, (0.0, 0))
-        if count and self._clock.monotonic() - since >= MINUTE_S:
-            self._sum_up(kind, count)
-            del self._minutes[kind]
+    def _sum_up(self, now: float) -> None:
+        for kind, count in self._minutes.over(now):
+            self._tell(kind, count)
 
-    def _sum_up(self, kind: _Kind, count: int) -> None:
-        if count > SHOWN_PER_MINUTE:
-            stage, cause, exception = kind
-            self._log.warning(
-                "more messages failed in the same way",
-                stage=stage,
-                cause=cause,
-                exception=exception or None,
-                not_shown=count - SHOWN_PER_MINUTE,
-            )
+    def _tell(self, kind: _Kind, count: int) -> None:
+        stage, cause, exception, becomes = kind
+        fields = {"stage": stage, "cause": cause, "exception": exception or None, "becomes": becomes}
+        self._log.warning(
+            "more messages failed in the same way",
+            **{key: value for key, value in fields.items() if value != ""},
+            not_shown=count,
+            **{ALL: True},
+        )
 
-    def _show(self, stage: str, message: Message[Any], status: Failed) -> None:
+    def _show(self, stage: str, message: Message[Any], status: Failed, becomes: str) -> None:
         fields: dict[str, Any] = {"stage": stage, "message_id": id_of(message), "cause": status.cause}
-        # What does not fit a schema is told without the input in the first place.
-        fields["reason"] = status.reason if status.cause == "invalid" else masked(status.reason, message)
+        fields["reason"] = _reason(message, status)
         if status.exception is not None:
-            fields["exception"] = type(status.exception).__name__
+            fields["exception"] = name_of(status.exception)
             fields["at"] = place_of(status.exception)
+        elif status.cause == "failed" and (place := place_of_reason(status)) is not None:
+            fields["at"] = place
         if message.attempt is not None:
             fields["attempt"] = message.attempt
-        self._log.warning("a message failed", **fields)
+        if becomes:
+            fields["becomes"] = becomes
+        self._log.warning("a message failed", **fields, **{ALL: True})
+
+
+def _reason(message: Message[Any], status: Failed) -> str:
+    if (plain := plain_reason(status)) is not None:
+        return plain
+    if error_texts_are_shown():
+        return masked(status.reason, message)
+    shown = None if status.exception is None else shown_text(status.exception)
+    return how_to_see_texts() if shown is None else shown
+
+
+def _text_of_error(error: BaseException) -> Mapping[str, str]:
+    shown = text_of(error) if error_texts_are_shown() else shown_text(error)
+    return {"reason": shown if shown is not None else how_to_see_texts()}
 
 
 def masked(text: str, message: Message[Any]) -> str:
     """*text* with every word that also stands in the message's payload replaced by ``***``.
 
-    The text of an exception often quotes what it stumbled over: ``int("4711")`` raises a sentence with 4711 in it.
-    What was computed from the payload (a checksum, a part decoded from base64) is not recognised.
+    No promise: what was computed from the payload is not recognised, nor what stands far behind in a long one.
     """
     payload = _payload_text(message)
     words = {word.strip(".!?") for word in _WORD.findall(payload)}
@@ -136,43 +170,43 @@ def masked(text: str, message: Message[Any]) -> str:
         # A short word counts only as a whole, or "the" would be hidden because of the Netherlands.
         return "***" if bare and (bare in payload if len(bare) >= _PART_CHARS else bare in words) else word[0]
 
-    return _WORD.sub(hide, text)
+    return _WORD.sub(hide, clipped(text, _MASKED_CHARS))
 
 
 def id_of(message: Message[Any]) -> str | None:
     """What its source calls it; None also where a handler has put something else in place of the metadata."""
     try:
-        return message.id
+        name = message.id
     except foreign_errors():
         return None  # the handler may have put anything there
+    return name if name is None else clipped(name, 200)
 
 
 def _payload_text(message: Message[Any]) -> str:
-    """The payload as text, in each of the ways in which an error may quote it."""
+    """The beginning of the payload as text, in each of the ways in which an error may quote it."""
+    texts = [_shown(message.raw), _shown(message.data)]
     raw = message.raw
-    texts = [_shown(raw), _shown(message.data)]
-    if isinstance(raw, bytes | bytearray | memoryview):
-        texts.append(bytes(raw[:_MASK_CHARS]).decode(errors="replace"))
-    elif isinstance(raw, str):
-        texts.append(raw[:_MASK_CHARS])
+    try:
+        if isinstance(raw, bytes | bytearray | memoryview):
+            texts.append(bytes(raw[:_PAYLOAD_CHARS]).decode(errors="replace"))
+        elif isinstance(raw, str):
+            texts.append(raw[:_PAYLOAD_CHARS])
+    except Exception:  # noqa: BLE001, S110  # a memoryview of another shape; what it shows is in the list already
+        pass
     # JSON may write ü as \\u00fc.
     texts += [_ESCAPE.sub(lambda code: chr(int(code[1], 16)), text) for text in texts]
     return "\n".join(texts).casefold()
 
 
+_repr: Final = reprlib.Repr()
+_repr.maxdict = _repr.maxlist = _repr.maxtuple = _repr.maxset = 200
+_repr.maxstring = _repr.maxother = _PAYLOAD_CHARS
+
+
 def _shown(value: object) -> str:
     try:
-        return repr(value)[:_MASK_CHARS]
+        if isinstance(value, bytes | bytearray | memoryview | str):
+            return repr(value[:_PAYLOAD_CHARS])
+        return _repr.repr(value)[:_PAYLOAD_CHARS]
     except foreign_errors():
         return ""  # an object of the user that cannot be shown
-
-
-def place_of(error: BaseException) -> str:
-    """The innermost places of *error*'s traceback, outermost first: file, line, function; no source, no values."""
-    try:
-        if (place := getattr(error, PLACE, None)) is not None:
-            return text_of(place)
-        frames = traceback.extract_tb(error.__traceback__)[-4:]
-    except foreign_errors():
-        return ""  # an exception of the user's that does not let itself be asked
-    return " > ".join(f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno} {frame.name}" for frame in frames)

@@ -7,7 +7,7 @@ from typing import Any
 
 from broadway_py._core.ledger import Ledger, Receipt
 from broadway_py.acknowledger import Acknowledger
-from broadway_py.message import Acknowledgement, Failed, Message
+from broadway_py.message import Acknowledgement, Failed, Message, Plain
 
 __all__ = ["Family", "found_family"]
 
@@ -55,7 +55,7 @@ class Family(Acknowledger):
             await self._give_back([parent])
         elif self._failed:
             first = self._failed[0].status or Failed("failed")
-            reason = (
+            reason = Plain(
                 f"{len(self._failed)} of {self._children} messages spawned from it failed; the first: {first.cause}"
             )
             parent.status = Failed(first.cause, reason, first.exception)

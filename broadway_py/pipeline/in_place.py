@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from broadway_py.message import Message
+from broadway_py.pipeline.fates import retry_words
 from broadway_py.pipeline.settler import can_give_back
 from broadway_py.pipeline.worker import Worker
 
@@ -25,7 +26,9 @@ async def retry_in_place(worker: Worker, failed: Sequence[Message[Any]]) -> list
     again = [message for message in failed if delays[id(message)] is not None]
     if not again:
         return []
-    worker.note_failed(again)
+    worker.note_failed(
+        again, fate=lambda message: ("retry", f"{retry_words(delays[id(message)] or 0.0)}, in its place")
+    )
     worker.own_contexts.clear()
     desk.failed_in_place(again)
     until = clock.monotonic() + max(delays[id(message)] or 0.0 for message in again)

@@ -7,11 +7,13 @@ from typing import Any, cast
 
 from broadway_py._core.ledger import Ledger, Receipt
 from broadway_py.clock import Clock
+from broadway_py.error_text import text_of
 from broadway_py.errors import MalformedMessage
-from broadway_py.foreign import article, foreign_errors, is_a, text_of, type_name
+from broadway_py.foreign import article, foreign_errors, is_a, type_name
 from broadway_py.log import logger
 from broadway_py.message import Failed, Message
 from broadway_py.pipeline.contexts import CleanRoom
+from broadway_py.pipeline.failure_log import id_of
 from broadway_py.pipeline.worker import failure_from, transform
 from broadway_py.producer import Deliveries
 
@@ -90,7 +92,7 @@ class Intake:
         if is_a(thing, Message):
             self._log.error(
                 "the producer returned a message that is in a pipeline already; it was left out",
-                message_id=cast("Message[Any]", thing).id,
+                message_id=id_of(cast("Message[Any]", thing)),
             )
         else:
             self._log.error(

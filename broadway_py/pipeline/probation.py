@@ -12,7 +12,7 @@ from broadway_py._core.exits import exit_text
 from broadway_py._core.identity import identity_of, name_of
 from broadway_py._core.turns import Turns
 from broadway_py.errors import MalformedMessage
-from broadway_py.message import SETTLED, Failed, Message
+from broadway_py.message import SETTLED, Failed, Message, Plain
 from broadway_py.pipeline.family import Family
 from broadway_py.pipeline.journal import CONVICTED, REPEATED, SUSPECTED, Entry, Journal, Page
 from broadway_py.pipeline.memory import memory_mark
@@ -59,7 +59,7 @@ class Probation:
         self._entries: dict[bytes, Entry] = {}
 
     def end(self) -> None:
-        """The process leaves in order; unless a stage has crashed for good, which is put down to what it had in hand."""
+        """The process leaves in order, unless a stage has crashed for good: that is put down to what it had in hand."""
         if not self.region.is_blamed:
             self.region.end()
 
@@ -172,7 +172,7 @@ class Witness:
         for message in messages:
             entry = self._probation.entry(self._identity(message))
             if entry is not None and entry.state in (CONVICTED, REPEATED) and message._status is None:
-                message._status = Failed("worker_died", _sentence(entry))
+                message._status = Failed("worker_died", Plain(_sentence(entry)))
 
     def leave(self, part: Part) -> None:
         """The turn is over, whatever has become of *part*; what it settled of the suspects is cleared."""

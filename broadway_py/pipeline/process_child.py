@@ -23,8 +23,9 @@ from queue import SimpleQueue
 from types import FrameType, SimpleNamespace
 from typing import Any, Final
 
+from broadway_py import forks
 from broadway_py._core.settlement import not_returned, returned_list_problem, returned_one_problem
-from broadway_py.message import BatchInfo, Failed, Message
+from broadway_py.message import BatchInfo, Failed, Message, Plain
 from broadway_py.pipeline.process_parcels import dumps, failed_result, pack_error, pack_result, unpack_message
 from broadway_py.pipeline.process_wire import BatchJob, ChunkJob, Frame, FrameReader, Kind, Recipe, frame
 from broadway_py.pipeline.worker import failure_from
@@ -156,6 +157,7 @@ class _Callbacks:
         given = message.data
         try:
             returned = self._handle_message(message)
+            forks.leave_if_forked()
             if returned is not None and returned is not message:
                 message._status = _refused(returned_one_problem("handle_message", returned))
         except BaseException as error:  # noqa: BLE001  # code of the user: it fails this message alone
@@ -185,6 +187,7 @@ class _Callbacks:
         assert self._handle_batch is not None  # noqa: S101  # a pipeline without it has no batches
         try:
             returned = self._handle_batch(list(messages), info)
+            forks.leave_if_forked()
             if returned is not None:
                 problem, missing = returned_list_problem("handle_batch", messages, returned)
                 if problem:
@@ -204,7 +207,7 @@ def _unpacked(packed: bytes) -> Message[Any] | Failed:
 
 
 def _refused(sentence: str) -> Failed:
-    return Failed("raised", sentence, TypeError(sentence))
+    return Failed("raised", Plain(sentence), TypeError(sentence))
 
 
 def _fail(messages: Sequence[Message[Any]], status: Failed) -> None:
@@ -220,10 +223,18 @@ def _ignore(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _become_worker() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _ignore)
+    taken = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, _ignore) for number in taken}
     # The parent has them blocked while we start.
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, taken)
+
+    def be_forked() -> None:
+        # Whom a callback forks off can be ended by whoever has started it.
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+    forks.when_forked(be_forked)
+    forks.own_this_thread()
     faulthandler.enable()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -238,6 +249,7 @@ def main(descriptor: int) -> None:
     _become_worker()
     connection = socket.socket(fileno=descriptor)
     connection.set_inheritable(False)  # or a program started by a callback would hold it open
+    forks.when_forked(connection.close)
     link = _Link(connection)
     link.start()
     pipeline = _make(pickle.loads(link.jobs.get().body), link)  # noqa: S301  # from our own parent

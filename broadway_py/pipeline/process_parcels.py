@@ -9,9 +9,9 @@ import pickle
 from collections.abc import Hashable, Mapping
 from typing import Any, Final, NamedTuple, NoReturn
 
-from broadway_py.foreign import article, foreign_errors, text_of, type_name
+from broadway_py.error_text import PLACE, name_of, place_of, text_of
+from broadway_py.foreign import article, foreign_errors, type_name
 from broadway_py.message import NOOP, Acknowledgement, BatchMode, Failed, Message
-from broadway_py.pipeline.failure_log import PLACE, place_of
 from broadway_py.pipeline.worker import failure_from
 
 __all__ = [
@@ -283,7 +283,7 @@ def pack_error(error: BaseException) -> PackedError:
         _dumped(type(error)),
         _dumped(error.args),
         _dumped(_attributes(error)),
-        type_name(error),
+        name_of(error),
         text_of(error),
         place_of(error),
     )
@@ -350,4 +350,4 @@ def _loaded(packed: bytes | None) -> object:
 
 
 def _told(error: BaseException) -> str:
-    return f"{type_name(error)}: {text_of(error)}"
+    return f"{name_of(error)}: {text_of(error)}"

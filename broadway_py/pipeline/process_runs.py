@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from broadway_py.errors import MalformedMessage
-from broadway_py.message import BatchInfo, Failed, Message
+from broadway_py.message import BatchInfo, Failed, Message, Plain
 from broadway_py.pipeline.process_parcels import NotPicklable, apply_result, dumps, pack_message
 from broadway_py.pipeline.process_wire import BatchJob, ChunkJob, Frame, Kind
 
@@ -105,14 +105,14 @@ class Run:
             return
         if len(self.group.positions) == 1 and (fresh or self.group.again):
             reason = f"the worker process died while {self.callback} ran for this message alone: {how}"
-            self._close([running], Failed("worker_died", reason))
+            self._close([running], Failed("worker_died", Plain(reason)))
         else:
             self._split(running)
 
     def overdue(self, running: Sequence[int], timeout_s: float) -> None:
         """The worker process was killed because of *running*, which were in hand when the time had passed."""
         status = Failed(
-            "timeout", f"not finished within its time-out of {timeout_s:g} s; its worker process was killed"
+            "timeout", Plain(f"not finished within its time-out of {timeout_s:g} s; its worker process was killed")
         )
         self._close([position for position in running if position in self._open], status)
         self._groups.appendleft(Group(self.in_hand))

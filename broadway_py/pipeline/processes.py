@@ -12,11 +12,11 @@ from typing import Any, Final
 from broadway_py._core.backoff import Backoff
 from broadway_py._core.exits import exit_text
 from broadway_py.clock import Clock
+from broadway_py.error_text import name_of, place_of, text_of
 from broadway_py.errors import OptionsError, Unavailable
 from broadway_py.log import logger
 from broadway_py.message import Failed, Message
 from broadway_py.options import Batcher, Processors
-from broadway_py.pipeline.failure_log import place_of
 from broadway_py.pipeline.process_link import Link
 from broadway_py.pipeline.process_parcels import PackedError, dumps, unpack_error
 from broadway_py.pipeline.process_runs import BatchRun, ChunkRun, Run
@@ -97,7 +97,7 @@ class CallbackProcesses:
             raise OptionsError(
                 ("context",),
                 f"expected something that pickles, for executor='process', got {type(context).__name__}: "
-                f"{type(error).__name__}: {error}; make in setup_worker() what cannot be sent to a worker process",
+                f"{name_of(error)}: {text_of(error)}; make in setup_worker() what cannot be sent to a worker process",
             ) from error
         self._recipe = Recipe(cls.__module__, cls.__qualname__, pipeline.name, packed)
         self._clock: Clock = pipeline.clock
@@ -306,13 +306,13 @@ class CallbackProcess:
         self._log.error(
             "a worker process could not start",
             step=step,
-            exception=type(error).__name__,
+            exception=name_of(error),
             at=place_of(error),
             messages=len(run.unfinished()),
             seconds=round(self._pause_s, 3),
         )
         # Not the fault of the messages.
-        sentence = f"the worker process could not start; {step} raised {type(error).__name__}: {error}"
+        sentence = f"the worker process could not start; {step} raised {name_of(error)}: {text_of(error)}"
         unavailable = Unavailable(sentence)
         unavailable.__cause__ = error
         run.fail(Failed("crashed", sentence, unavailable))

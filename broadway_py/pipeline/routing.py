@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+from broadway_py.error_text import clipped
 from broadway_py.errors import did_you_mean
-from broadway_py.foreign import is_a, shown
-from broadway_py.message import Failed, Message
+from broadway_py.foreign import article, is_a
+from broadway_py.message import Failed, Message, Plain
 
 if TYPE_CHECKING:
     from broadway_py.pipeline.chunk import Chunk
@@ -56,10 +57,14 @@ def _look_up(batchers: Mapping[str, str], name: object) -> str | None:
 
 def _sentence(name: object, batchers: Mapping[str, str]) -> str:
     known = sorted(set(batchers.values()))
-    if name == "default" and type(name) is str:
-        return (
+    # What a handler took from its message is not shown; what it left as it was is.
+    if type(name) is str and name == "default":
+        return Plain(
             "message.batcher is 'default', and this pipeline has no batcher of that name; set it in handle_message, "
             f"to one of {', '.join(known)}, or to None for no batch"
         )
-    close = did_you_mean(str.__str__(cast("str", name)), known) if is_a(name, str) else ""
-    return f"handle_message chose batcher {shown(name)}; this pipeline has {', '.join(known)}{close}"
+    text = clipped(str.__str__(cast("str", name)), 200) if is_a(name, str) else None
+    chosen = article(name) if text is None else f"{text!r}"
+    return (
+        f"handle_message chose batcher {chosen}; this pipeline has {', '.join(known)}{did_you_mean(text or '', known)}"
+    )

@@ -13,14 +13,14 @@ from broadway_py._core.backoff import Backoff
 from broadway_py._core.ledger import Ledger
 from broadway_py._core.restarts import Restarts
 from broadway_py.clock import Clock
+from broadway_py.error_text import name_of, place_of
 from broadway_py.errors import PipelineCrashed
 from broadway_py.foreign import foreign_errors
 from broadway_py.log import logger
-from broadway_py.message import Failed, Message, Outcome
+from broadway_py.message import Failed, Message, Outcome, Plain
 from broadway_py.pipeline.batch_processor import BatchProcessor
 from broadway_py.pipeline.batcher import BatcherStage
 from broadway_py.pipeline.breaker import BreakerGuard
-from broadway_py.pipeline.failure_log import place_of
 from broadway_py.pipeline.processor import Processor
 from broadway_py.pipeline.settler import will_be_stopped
 from broadway_py.pipeline.source import Source
@@ -202,11 +202,11 @@ class Runtime:
                     stage=worker.layer,
                     index=worker.index,
                     messages=len(lost),
-                    exception=type(error).__name__,
+                    exception=name_of(error),
                     at=place_of(error),
                 )
                 for message in lost:
-                    message.status = Failed("crashed", f"{worker.layer} crashed: {type(error).__name__}", error)
+                    message.status = Failed("crashed", Plain(f"{worker.layer} crashed: {name_of(error)}"), error)
                 worker.meter.failed["crashed"] += len(lost)
                 await self.shared.settler.settle((), lost)
                 worker.forget()

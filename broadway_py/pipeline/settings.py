@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from broadway_py.errors import OptionsError, did_you_mean
 from broadway_py.options import Batcher, FailurePolicy, Options, PlainOptions, Processors, RateLimit, load
+from broadway_py.written import looked_at, opened, read_as
 
 __all__ = ["OPTION_NAMES", "merged_options", "resolve_options"]
 
@@ -80,27 +81,45 @@ def merged_options(cls: type, settings: Mapping[str, Any]) -> dict[str, Any]:
     A ``null`` removes: a batcher of that name, or the rate limit.
 
     Raises:
-        OptionsError: an unknown setting or a wrong value, with its path.
+        OptionsError: unknown settings and wrong values, with their paths.
     """
     merged: dict[str, Any] = {}
+    wrong: list[OptionsError] = []
     for name, value in settings.items():
-        if name not in _IN_FILES:
-            known = sorted({*_IN_FILES, "class", "producer"})
-            raise OptionsError((name,), f"unknown setting; known here: {', '.join(known)}{did_you_mean(name, known)}")
-        base = getattr(cls, name, None)
-        if name == "processors":
-            merged[name] = _over(base, Processors, value, (name,))
-        elif name in _REMOVABLE:
-            merged[name] = None if value is None else _over(base, _REMOVABLE[name], value, (name,))
-        elif name == "batchers":
-            merged[name] = _over_batchers(base, value)
-        else:
-            merged[name] = value
+        try:
+            merged[name] = _merged(cls, name, value)
+        except OptionsError as refused:
+            wrong += refused.all()
+    try:
+        checked = load(PlainOptions, {name: merged[name] for name in merged if name in _PLAIN})
+        merged |= {name: getattr(checked, name) for name in checked.model_fields_set}
+    except OptionsError as refused:
+        wrong += refused.all()
+    if wrong:
+        raise OptionsError.of(wrong)
     return merged
+
+
+def _merged(cls: type, name: str, value: object) -> object:
+    if name not in _IN_FILES:
+        known = sorted({*_IN_FILES, "class", "producer"})
+        raise OptionsError((name,), f"unknown setting; known here: {', '.join(known)}{did_you_mean(name, known)}")
+    base = getattr(cls, name, None)
+    if name == "processors":
+        return _over(base, Processors, value, (name,))
+    if name in _REMOVABLE:
+        value = opened(value)
+        return None if value is None else _over(base, _REMOVABLE[name], value, (name,))
+    if name == "batchers":
+        return _over_batchers(base, opened(value))
+    if name == "name":
+        return read_as(str, value)
+    return value if name in _PLAIN else looked_at(value)
 
 
 def _over(base: object, model: type[Options], raw: object, path: tuple[str, ...]) -> Options:
     known = {}
+    raw = opened(raw)
     if isinstance(base, BaseModel):
         known = {field: getattr(base, field) for field in base.model_fields_set}
     if isinstance(raw, Mapping):
@@ -112,11 +131,18 @@ def _over_batchers(base: object, raw: object) -> dict[str, Batcher]:
     if not isinstance(raw, Mapping):
         raise OptionsError(("batchers",), f"expected a section with one entry for each batcher, got {raw!r}")
     merged: dict[str, Any] = dict(base) if isinstance(base, Mapping) else {}
-    for key, value in raw.items():
+    wrong: list[OptionsError] = []
+    for key, said in raw.items():
+        value = opened(said)
         if value is None:
             merged.pop(str(key), None)
-        else:
+            continue
+        try:
             merged[str(key)] = _over(merged.get(str(key)), Batcher, value, ("batchers", str(key)))
+        except OptionsError as refused:
+            wrong += refused.all()
+    if wrong:
+        raise OptionsError.of(wrong)
     return merged
 
 

@@ -6,16 +6,19 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
+from broadway_py import forks
 from broadway_py._core.ledger import OUTCOMES
 from broadway_py._core.settlement import Round, claim, record
 from broadway_py.acknowledger import Acknowledger
 from broadway_py.clock import Clock
+from broadway_py.error_text import name_of, place_of, text_of
 from broadway_py.errors import SettleError
-from broadway_py.foreign import foreign_errors, shown, type_name
+from broadway_py.foreign import article, foreign_errors
 from broadway_py.log import logger
-from broadway_py.message import OPEN, Failed, Message, Outcome
-from broadway_py.pipeline.failure_desk import FailureDesk
-from broadway_py.pipeline.failure_log import place_of
+from broadway_py.message import OPEN, Failed, Message, Outcome, Plain
+from broadway_py.pipeline.failure_desk import Decided, FailureDesk
+from broadway_py.pipeline.failure_log import Fate
+from broadway_py.pipeline.fates import fate_of
 
 __all__ = ["Settler", "ack_immediately", "can_give_back", "will_be_stopped"]
 
@@ -51,13 +54,19 @@ class Settler:
         self.aside: set[asyncio.Task[list[BaseException]]] = set()
 
     async def settle(
-        self, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]] = (), *, of_children: bool = False
+        self,
+        successful: Sequence[Message[Any]],
+        failed: Sequence[Message[Any]] = (),
+        *,
+        of_children: bool = False,
+        decided: Callable[[Fate], object] | None = None,
     ) -> None:
         """Tell the acknowledgers, and write the outcomes into the books. Never raises for an acknowledger's error.
 
-        With *of_children* they are parents, whose outcome is that of their children.
+        With *of_children* they are parents, whose outcome is that of their children. *decided* is called with what
+        becomes of the failed ones, before it is done.
         """
-        rounds, delays = self._claim(successful, failed, of_children=of_children)
+        rounds, delays = self._claim(successful, failed, of_children=of_children, decided=decided)
         if len(rounds) == 1 and rounds[0].acknowledger is None and rounds[0].kind == "ack":
             self._record(rounds[0].successful, "acked")
             self._record(rounds[0].failed, "rejected")
@@ -67,19 +76,28 @@ class Settler:
             await self._carry_out(rounds, delays)
 
     def _claim(
-        self, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]], *, of_children: bool = False
+        self,
+        successful: Sequence[Message[Any]],
+        failed: Sequence[Message[Any]],
+        *,
+        of_children: bool = False,
+        decided: Callable[[Fate], object] | None = None,
     ) -> tuple[list[Round], Mapping[int, float]]:
         if self._failures is None:
+            if decided is not None:
+                decided(lambda message: fate_of(message, "ack", None))
             return claim(successful, failed), {}
         if not failed:
             if not of_children:
                 self._failures.note_successes(len(successful))
             return claim(successful), {}
-        decided = self._failures.decide(failed, len(successful), of_children=of_children)
-        rounds = claim(successful, decided.by_kind.pop("ack", ()))
-        for kind, messages in decided.by_kind.items():
+        verdicts = self._failures.decide(failed, len(successful), of_children=of_children)
+        if decided is not None:
+            decided(_fates(verdicts))
+        rounds = claim(successful, verdicts.by_kind.pop("ack", ()))
+        for kind, messages in verdicts.by_kind.items():
             rounds += claim(messages, (), kind)
-        return rounds, decided.delays_s
+        return rounds, verdicts.delays_s
 
     async def give_back(self, messages: Iterable[Message[Any]]) -> None:
         """Give *messages* back without a decision; those whose source takes none back fail with cause ``stopped``."""
@@ -131,6 +149,7 @@ class Settler:
 
     async def _attempt(self, each: Round, delays_s: Mapping[int, float]) -> BaseException | None:
         """Act on one round; whatever happens, each of its messages has an outcome afterwards."""
+        forks.leave_if_forked()
         settled = False
         try:
             await self._act(each, delays_s)
@@ -199,10 +218,19 @@ class Settler:
             "an acknowledger failed; the outcome of its messages is unknown and left to the source",
             acknowledger=type(each.acknowledger).__name__,
             messages=unknown,
-            exception=type_name(error),
-            reason=str(error) if isinstance(error, SettleError) else None,
+            exception=name_of(error),
+            reason=text_of(error) if isinstance(error, SettleError) else None,
             at=place_of(error),
         )
+
+
+def _fates(verdicts: Decided) -> Fate:
+    kinds = {id(message): kind for kind, messages in verdicts.by_kind.items() for message in messages}
+
+    def fate(message: Message[Any]) -> tuple[str, str]:
+        return fate_of(message, kinds[id(message)], verdicts.delays_s.get(id(message)))
+
+    return fate
 
 
 def _by_outcome(each: Round, failed: Sequence[Message[Any]]) -> dict[Outcome, list[Message[Any]]]:
@@ -215,10 +243,10 @@ def _by_outcome(each: Round, failed: Sequence[Message[Any]]) -> dict[Outcome, li
             outcome = each.acknowledger.outcome_of_failed(message._acknowledgement[2])
         except foreign_errors() as error:
             # The acknowledger's code: it was told, but cannot say what it did.
-            log.warning("an acknowledger cannot say what became of a message", exception=type_name(error))
+            log.warning("an acknowledger cannot say what became of a message", exception=name_of(error))
             outcome = "unknown"
         if outcome not in OUTCOMES:
-            log.warning("an acknowledger says something unknown of a message", expected=OUTCOMES, got=shown(outcome))
+            log.warning("an acknowledger says something unknown of a message", expected=OUTCOMES, got=article(outcome))
             outcome = "unknown"
         outcomes.setdefault(outcome, []).append(message)
     return outcomes
@@ -230,7 +258,7 @@ def _stop(each: Round) -> None:
     each.successful, each.failed = [], each.successful
     for message in each.failed:
         if message.ok:
-            message.status = Failed("stopped", "the pipeline stopped before this message was finished")
+            message.status = Failed("stopped", Plain("the pipeline stopped before this message was finished"))
 
 
 async def ack_immediately(messages: Message[Any] | Sequence[Message[Any]]) -> None:

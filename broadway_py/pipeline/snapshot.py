@@ -44,7 +44,7 @@ def take_snapshot(
 
 
 def _producer(ledger: Ledger, copies: Sequence[Source], now: float) -> ProducerStats:
-    troubles = [source.trouble for source in copies if source.trouble is not None]
+    troubles = [trouble for source in copies if (trouble := source.why_not_ready) is not None]
     return ProducerStats(
         name=ledger.producer,
         received=ledger.received,

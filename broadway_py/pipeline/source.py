@@ -10,6 +10,7 @@ from typing import Any
 from broadway_py import telemetry
 from broadway_py._core.backoff import Backoff
 from broadway_py._core.ledger import Ledger
+from broadway_py.error_text import name_of, text_of
 from broadway_py.errors import PipelineCrashed, ProducerError, SourceRefused
 from broadway_py.foreign import foreign_errors
 from broadway_py.log import logger
@@ -98,6 +99,14 @@ class Source(Worker):
         """The copy at work, also while it connects."""
         return self._copy
 
+    @property
+    def why_not_ready(self) -> str | None:
+        """Why it is not connected, or does not do its work though it is; None when all is well."""
+        if self.trouble is not None:
+            return self.trouble
+        obstacle = None if self._copy is None else self._copy.obstacle
+        return None if obstacle is None else f"degraded: {obstacle}"
+
     async def run(self) -> None:
         """Fetch until the source ends or a stop was asked for. The last copy stays open: see :meth:`close`."""
         backoff = self._description.backoff() or Backoff()
@@ -151,23 +160,23 @@ class Source(Worker):
     async def _fail_over(self, error: ProducerError, backoff: Delays, lasted_s: float) -> None:
         """Close what is broken, say so, wait."""
         if self._fail_fast and not self.opened.is_set():
-            self._log.error("the source is away; not trying again", reason=str(error))
+            self._log.error("the source is away; not trying again", reason=text_of(error))
             await self._close_copy(CLOSE_S)
             raise PipelineCrashed(
-                f"producer {self.ledger.producer!r} could not connect at the start: {error}"
+                f"producer {self.ledger.producer!r} could not connect at the start: {text_of(error)}"
             ) from error
         if self.connected:
             self.connections_lost += 1
-        self.connected, self.trouble = False, str(error)
-        telemetry.execute("broadway.producer.lost", self._now(), {**self._about(), "reason": str(error)})
+        self.connected, self.trouble = False, text_of(error)
+        telemetry.execute("broadway.producer.lost", self._now(), {**self._about(), "reason": text_of(error)})
         wait_s = self._wait_of(backoff, lasted_s, _REFUSED_WAIT_S if isinstance(error, SourceRefused) else 0.0)
         if wait_s == math.inf:
-            self._log.error("the source is away; not trying again", reason=str(error))
+            self._log.error("the source is away; not trying again", reason=text_of(error))
             await self._close_copy(CLOSE_S)
             raise PipelineCrashed(
-                f"producer {self.ledger.producer!r} was lost, and its back-off says to stop: {error}"
+                f"producer {self.ledger.producer!r} was lost, and its back-off says to stop: {text_of(error)}"
             ) from error
-        self._log.warning("the source is away; trying again", reason=str(error), wait_seconds=round(wait_s, 2))
+        self._log.warning("the source is away; trying again", reason=text_of(error), wait_seconds=round(wait_s, 2))
         await self._close_copy(CLOSE_S)
         # Counted from here: copies that a busy loop closes late, all at once, would else come back all at once.
         until = self.shared.clock.monotonic() + wait_s
@@ -271,7 +280,7 @@ class Source(Worker):
             self.was_cut()
         except foreign_errors() as error:
             # Whoever closed the gate tells it once more.
-            self._log.error("the producer could not be paused", exception=type(error).__name__)
+            self._log.error("the producer could not be paused", exception=name_of(error))
         finally:
             self.in_callback = False
 
@@ -330,7 +339,7 @@ class Source(Worker):
             await passing_cancellation(copy.prepare_for_draining())
         except foreign_errors() as error:
             # A broken source must not keep us from draining.
-            self._log.warning("the producer could not prepare for draining", exception=type(error).__name__)
+            self._log.warning("the producer could not prepare for draining", exception=name_of(error))
 
     async def _end_copy(self, copy: Producer) -> None:
         """Let the copy stop fetching and give back what it holds, and take in what it handed over meanwhile."""
@@ -380,7 +389,7 @@ class Source(Worker):
                 await passing_cancellation(copy.close())
         except foreign_errors() as error:
             # It is broken: what matters is the next copy.
-            self._log.debug("closing a broken producer raised", exception=type(error).__name__)
+            self._log.debug("closing a broken producer raised", exception=name_of(error))
 
     async def close(self) -> None:
         """Release the last copy; called when every message was settled. Only the deadline of the stop ends it."""
@@ -393,7 +402,7 @@ class Source(Worker):
             raise
         except foreign_errors() as error:
             # The other sources still have to be closed.
-            self._log.warning("the producer could not end its lost copies", exception=type(error).__name__)
+            self._log.warning("the producer could not end its lost copies", exception=name_of(error))
 
     async def set_paused(self, *, paused: bool) -> None:
         """Tell the copy; the gate is set already. A source that stops does not fetch again, whoever resumes."""

@@ -44,7 +44,8 @@ class ProducerStats:
     connected: int
     copies: int
     connections_lost: int
-    #: Why a copy is not connected, in one sentence without credentials; None when all are.
+    #: Why a copy is not connected, or does not do its work though it is ("degraded: …"), in one sentence without
+    #: credentials; None when all is well.
     trouble: str | None
     #: True once the source said that there is no more.
     ended: bool

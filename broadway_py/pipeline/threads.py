@@ -12,6 +12,8 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
+from broadway_py import forks
+
 __all__ = ["CallbackThreads"]
 
 _Job = tuple[Callable[[], Any], contextvars.Context, asyncio.AbstractEventLoop, "asyncio.Future[Any]"]
@@ -67,12 +69,14 @@ class CallbackThreads:
         return value
 
     def _work(self) -> None:
+        forks.own_this_thread()
         while (item := self._jobs.get()) is not None:
             job, context, loop, future = item
             try:
                 outcome = (False, context.run(job))
             except BaseException as error:  # noqa: BLE001  # it is raised again where the caller waits
                 outcome = (True, error)
+            forks.leave_if_forked(outcome[1] if outcome[0] else None)
             del job, context, item
             try:
                 loop.call_soon_threadsafe(self._finish, future, outcome)

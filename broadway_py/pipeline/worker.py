@@ -12,18 +12,19 @@ from itertools import islice
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any, Final
 
-from broadway_py import telemetry
+from broadway_py import forks, telemetry
 from broadway_py._core.failure import asked_delay
 from broadway_py._core.histogram import BATCH_SIZE_BOUNDS, SECONDS_BOUNDS, Histogram
 from broadway_py._core.ledger import Ledger
 from broadway_py._core.settlement import drop, most_returned
 from broadway_py.clock import Clock, Timer
+from broadway_py.error_text import text_of
 from broadway_py.errors import MalformedMessage, RetryLater
-from broadway_py.foreign import article, foreign_errors, is_a, text_of, type_name
-from broadway_py.message import BatchTrigger, Cause, Failed, Message
+from broadway_py.foreign import article, foreign_errors, is_a
+from broadway_py.message import BatchTrigger, Cause, Failed, Message, Plain, raised
 from broadway_py.pipeline.contexts import CleanRoom, awaited, drive, is_changed
 from broadway_py.pipeline.failure_desk import FailureDesk, refuse_odd_attempt
-from broadway_py.pipeline.failure_log import FailureLog
+from broadway_py.pipeline.failure_log import FailureLog, Fate
 from broadway_py.pipeline.probation import Probation, Witness
 from broadway_py.pipeline.settler import Settler, will_be_stopped
 from broadway_py.pipeline.spans import Span
@@ -223,7 +224,7 @@ class Worker:
 
     def timeout_failure(self) -> Failed:
         """The status of a message whose callback took too long."""
-        return Failed("timeout", f"not finished within its time-out of {self.timeout_s:g} s")
+        return Failed("timeout", Plain(f"not finished within its time-out of {self.timeout_s:g} s"))
 
     def was_cut(self) -> bool:
         """True when a cancellation that a callback let out is the end that :meth:`cut_off` asked for.
@@ -308,18 +309,35 @@ class Worker:
             for message in failed:
                 refuse_odd_attempt(message)
                 self.meter.failed[message.status.cause] += 1  # type: ignore[union-attr]  # failed messages have a status
-            self.note_failed(failed)
-            if self.shared.callbacks.handle_failed is not None:
-                told = failed if self.witness is None else self.witness.may_be_told(failed)
-                if told:
-                    await self._handle_failed(told)
+            statuses = [message.status for message in failed]
+            try:
+                if self.shared.callbacks.handle_failed is not None:
+                    told = failed if self.witness is None else self.witness.may_be_told(failed)
+                    if told:
+                        await self._handle_failed(told)
+            except BaseException:
+                self.note_failed(failed, statuses)
+                raise
+            # The line says what becomes of the message, which is decided with the settlement.
+            await self.shared.settler.settle(
+                successful,
+                failed,
+                of_children=of_children,
+                decided=lambda fate: self.note_failed(failed, statuses, fate),
+            )
             self.own_contexts.clear()
-        await self.shared.settler.settle(successful, failed, of_children=of_children)
+        else:
+            await self.shared.settler.settle(successful, of_children=of_children)
 
-    def note_failed(self, failed: Sequence[Message[Any]]) -> None:
-        """Log them."""
+    def note_failed(
+        self,
+        failed: Sequence[Message[Any]],
+        statuses: Sequence[Failed | None] | None = None,
+        fate: Fate | None = None,
+    ) -> None:
+        """Log them, in their own contexts; see :meth:`FailureLog.note`."""
         try:
-            self.shared.failures.note(self.layer, failed, self.own_contexts)
+            self.shared.failures.note(self.layer, failed, statuses, fate, contexts=self.own_contexts)
         except foreign_errors() as error:
             # An object of the user was asked for its name or its text. That must not keep anything from being settled.
             self.shared.failures.cannot_be_told(self.layer, len(failed), error)
@@ -353,15 +371,16 @@ class Worker:
 
 def failure_from(error: BaseException) -> Failed:
     """The status of a message whose callback let *error* out."""
+    forks.leave_if_forked(error)
     if is_a(error, asyncio.CancelledError):
-        return Failed("cancelled", "the callback was cancelled, and not by the pipeline", error)
+        return Failed("cancelled", Plain("the callback was cancelled, and not by the pipeline"), error)
     if is_a(error, MalformedMessage):
         return Failed("invalid", text_of(error), error)
     try:
         asked_delay(error)
     except ValueError as wrong:
         return Failed("raised", str(wrong), error)
-    return Failed("raised", f"{type_name(error)}: {text_of(error)}", error)
+    return raised(error)
 
 
 def fail_together(messages: Sequence[Message[Any]], error: BaseException) -> None:

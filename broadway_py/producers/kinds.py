@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_type_hints
 
 from broadway_py.errors import OptionsError, did_you_mean
 from broadway_py.log import logger
 from broadway_py.producer import Delays, FailurePlan, Producer
+from broadway_py.text_files import NotText, decoded, without_end
+from broadway_py.written import Written, has_written, opened, read_as
 
 __all__ = ["ENTRY_POINT_GROUP", "arguments", "build", "build_all", "kinds", "producer_class"]
 
@@ -65,13 +67,23 @@ def build_all(section: object, path: Sequence[str]) -> Producer | list[Producer]
     """The producer, or the list of producers, that a settings section at *path* describes.
 
     Raises:
-        OptionsError: the first thing that is wrong, with its whole path.
+        OptionsError: what is wrong, with its whole path.
     """
-    if isinstance(section, list):
-        if not section:
-            raise OptionsError(path, "expected one producer or a list of them, got an empty list")
-        return [build(one, (*path, str(index))) for index, one in enumerate(section)]
-    return build(section, path)
+    section = opened(section)
+    if not isinstance(section, list):
+        return build(section, path)
+    if not section:
+        raise OptionsError(path, "expected one producer or a list of them, got an empty list")
+    made: list[Producer] = []
+    wrong: list[OptionsError] = []
+    for index, one in enumerate(section):
+        try:
+            made.append(build(one, (*path, str(index))))
+        except OptionsError as refused:
+            wrong += refused.all()
+    if wrong:
+        raise OptionsError.of(wrong)
+    return made
 
 
 def build(section: object, path: Sequence[str]) -> Producer:
@@ -90,14 +102,15 @@ def build(section: object, path: Sequence[str]) -> Producer:
     return _FromFiles(make) if secrets else make()
 
 
-def arguments(section: object, path: Sequence[str]) -> tuple[str, dict[str, Any]]:
+def arguments(section: Any, path: Sequence[str]) -> tuple[str, dict[str, Any]]:
     """The kind and the arguments that :func:`build` would use, secrets read from their files.
 
     Raises:
         OptionsError: as :func:`build` does, except for what the class itself would refuse.
     """
-    _, settings, secrets = _read(section, path)
-    return str(section["kind"]), {**settings, **_contents(secrets, path)}  # type: ignore[index]  # _read has seen one
+    section = opened(section)
+    made, settings, secrets = _read(section, path)
+    return str(section["kind"]), _typed(made, {**settings, **_contents(secrets, path)})
 
 
 class _FromFiles(Producer):
@@ -139,6 +152,7 @@ class _FromFiles(Producer):
 
 def _read(section: object, path: Sequence[str]) -> tuple[type[Producer], dict[str, Any], dict[str, str]]:
     """The class, its arguments, and by argument the names of files that hold further ones."""
+    section = opened(section)
     if not isinstance(section, Mapping):
         raise OptionsError(path, f"expected a section of settings with a kind, got {type(section).__name__}")
     settings = {str(key): value for key, value in section.items()}
@@ -155,32 +169,67 @@ def _read(section: object, path: Sequence[str]) -> tuple[type[Producer], dict[st
     return made, settings, secrets
 
 
-def _construct(made: Callable[..., Producer], settings: Mapping[str, Any], path: Sequence[str]) -> Producer:
+def _construct(made: type[Producer], settings: Mapping[str, Any], path: Sequence[str]) -> Producer:
     try:
         inspect.signature(made).bind(**settings)
     except TypeError:
         _explain_arguments(made, settings, path)
         raise
     try:
-        return made(**settings)
+        return made(**_typed(made, settings))
     except OptionsError as wrong:
         raise wrong.under(*path) from None
     except (TypeError, ValueError) as wrong:
         raise OptionsError(path, str(wrong)) from wrong
 
 
+def _typed(made: type[Producer], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """*settings* that came as text, as the arguments of *made* want them."""
+    if _is_ours(made):
+        return dict(settings)  # checked by options, which know their fields
+    try:
+        hints = get_type_hints(vars(_owner(made))["__init__"])
+    except Exception:  # noqa: BLE001  # code of the user: names that exist only for a type checker
+        hints = {}
+    known = _known(made)
+    # What it takes without a name is most likely passed on.
+    passed_on = any(map(_is_ours, made.__mro__))
+    return {
+        name: value
+        if name not in known and passed_on
+        else read_as(hints.get(name, Any), value)
+        if has_written(value)
+        else value
+        for name, value in settings.items()
+    }
+
+
+def _owner(made: type) -> type:
+    """The class that says how *made* is constructed."""
+    return next(base for base in made.__mro__ if "__init__" in vars(base))
+
+
+def _is_ours(made: type) -> bool:
+    return _owner(made).__module__.startswith("broadway_py.producers.")
+
+
 def _explain_arguments(made: Callable[..., Producer], settings: Mapping[str, Any], path: Sequence[str]) -> None:
     known = _known(made)
     open_ended = any(one.kind is one.VAR_KEYWORD for one in inspect.signature(made).parameters.values())
-    for name in settings:
-        if name not in known and not open_ended:
-            raise OptionsError(
-                (*path, name),
-                f"unknown setting; known here: {', '.join(sorted(known))}{did_you_mean(name, known)}",
-            )
-    for name, parameter in known.items():
-        if parameter.default is parameter.empty and name not in settings:
-            raise OptionsError((*path, name), "required, but missing")
+    wrong = [
+        OptionsError(
+            (*path, name), f"unknown setting; known here: {', '.join(sorted(known))}{did_you_mean(name, known)}"
+        )
+        for name in settings
+        if name not in known and not open_ended
+    ]
+    wrong += [
+        OptionsError((*path, name), "required, but missing")
+        for name, parameter in known.items()
+        if parameter.default is parameter.empty and name not in settings
+    ]
+    if wrong:
+        raise OptionsError.of(wrong)
 
 
 def _known(made: Callable[..., Producer]) -> dict[str, inspect.Parameter]:
@@ -200,7 +249,7 @@ def _secrets(made: Callable[..., Producer], settings: Mapping[str, Any], path: S
             raise OptionsError((*path, name), f"give {field} or {name}, not both")
         if not isinstance(file, str):
             raise OptionsError((*path, name), f"expected the name of a file, got {type(file).__name__}")
-        found[field] = file
+        found[field] = str(file)
     return found
 
 
@@ -209,11 +258,13 @@ def _contents(secrets: Mapping[str, str], path: Sequence[str]) -> dict[str, str]
     for field, file in secrets.items():
         place = (*path, f"{field}_file")
         try:
-            found[field] = Path(file).read_text(encoding="utf-8").rstrip("\r\n")
+            found[field] = Written(without_end(decoded(Path(file).read_bytes())))
         except OSError as failed:
             raise OptionsError(place, f"the file {file!r} cannot be read: {failed.strerror}") from None
-        except UnicodeDecodeError:
-            raise OptionsError(place, f"the file {file!r} is not UTF-8 text") from None
+        except NotText as wrong:
+            raise OptionsError(place, f"the file {file!r} is not {wrong.encoding} text: {wrong}") from None
+        except ValueError:
+            raise OptionsError(place, f"the file {file!r} cannot be read: no file can have that name") from None
     return found
 
 

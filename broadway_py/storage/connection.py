@@ -11,18 +11,19 @@ from functools import partial
 from typing import Final, TypeVar
 
 from broadway_py.storage.errors import explain, refuse_hopeless
+from broadway_py.storage.modes import make_private
 from broadway_py.storage.schema import Schema
 
-__all__ = ["begin", "commit", "connect", "patiently", "undo"]
+__all__ = ["begin", "commit", "connect", "empty_log", "patiently", "undo"]
 
 R = TypeVar("R")
 
 #: How long a transaction waits for those of other processes, in seconds, before its callers get an error.
 PATIENCE: Final = 10.0
-#: Pages in the write-ahead log before they are moved into the file: 8 MB.
-_CHECKPOINT_PAGES: Final = 2_000
 #: A log that had to grow is cut back to this many bytes.
 _LOG_BYTES: Final = 32 * 1024 * 1024
+#: How long the emptying of the log waits for those of other processes who read in it, in milliseconds.
+_READERS_MS: Final = 200
 
 
 def connect(path: str, schema: Schema) -> sqlite3.Connection:
@@ -36,6 +37,7 @@ def connect(path: str, schema: Schema) -> sqlite3.Connection:
     refuse_hopeless(schema.what, path)
     connection: sqlite3.Connection | None = None
     try:
+        make_private(path)
         connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
         connection.execute("PRAGMA synchronous = FULL")
         # The kind of file is looked at first: another program's database keeps its journal mode.
@@ -43,7 +45,6 @@ def connect(path: str, schema: Schema) -> sqlite3.Connection:
         schema.prepare(connection, path)
         commit(connection)
         patiently(partial(connection.execute, "PRAGMA journal_mode = WAL"))
-        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
         connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
         # From here on the waiting is ours, see patiently().
         connection.execute("PRAGMA busy_timeout = 0")
@@ -81,6 +82,22 @@ def patiently(work: Callable[[], R]) -> R:
 def commit(connection: sqlite3.Connection) -> None:
     """End the transaction; returns once it is on the disk."""
     connection.execute("COMMIT")
+
+
+def empty_log(connection: sqlite3.Connection) -> bool:
+    """Move the write-ahead log into the file, and give its room on the disk back; False when that was not possible.
+
+    SQLite moves it by itself, but keeps its room for what comes next. Outside of a transaction only.
+    """
+    try:
+        connection.execute(f"PRAGMA busy_timeout = {_READERS_MS}")
+        try:
+            (is_busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        finally:
+            connection.execute("PRAGMA busy_timeout = 0")
+    except sqlite3.Error:
+        return False  # there is no room to move it to, or the disk is broken
+    return not is_busy
 
 
 def undo(connection: sqlite3.Connection) -> None:

@@ -9,11 +9,14 @@ from typing import Final
 
 from broadway_py.errors import BroadwayError
 from broadway_py.storage.places import network_file_system
+from broadway_py.storage.room import free_bytes
 
-__all__ = ["StorageError", "explain", "refuse_hopeless"]
+__all__ = ["StorageError", "explain", "is_for_want_of_room", "refuse_hopeless", "told"]
 
 # The low byte is the primary result code; the rest says more than anybody can act on.
 _PRIMARY: Final = 0xFF
+#: Bytes that a file of shared memory beside the queue's grows by.
+_LEAST_ROOM: Final = 32 * 1024
 
 _SENTENCES: Final = {
     sqlite3.SQLITE_FULL: "the disk is full; nothing of this call was stored: free some space and try again",
@@ -42,7 +45,29 @@ class StorageError(BroadwayError):
 def explain(what: str, path: str, error: sqlite3.Error) -> StorageError:
     """*error* of SQLite about *path*, in one sentence; *what* is "queue file", for example."""
     code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY
+    if code == sqlite3.SQLITE_IOERR and not _has_room(path):
+        code = sqlite3.SQLITE_FULL  # so it calls a log that could not grow
     return StorageError(f"{what} {path}: {_SENTENCES.get(code, f'SQLite says: {error}')}")
+
+
+def _has_room(path: str) -> bool:
+    try:
+        return free_bytes(str(Path(path).parent)) >= _LEAST_ROOM
+    except OSError:
+        return True
+
+
+def told(what: str, path: str, error: sqlite3.Error) -> StorageError:
+    """As :func:`explain`, with *error* as its cause."""
+    said = explain(what, path, error)
+    said.__cause__ = error
+    return said
+
+
+def is_for_want_of_room(error: BaseException | None) -> bool:
+    """Whether *error* was caused by a disk that is full."""
+    cause = None if error is None else error.__cause__
+    return isinstance(cause, sqlite3.Error) and getattr(cause, "sqlite_errorcode", 0) & _PRIMARY == sqlite3.SQLITE_FULL
 
 
 def refuse_hopeless(what: str, path: str) -> None:

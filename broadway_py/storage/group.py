@@ -10,8 +10,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Generic, Literal, TypeVar
 
-from broadway_py.storage.connection import begin, commit, patiently, undo
-from broadway_py.storage.errors import StorageError, explain
+from broadway_py.storage.connection import begin, commit, empty_log, patiently, undo
+from broadway_py.storage.errors import StorageError, is_for_want_of_room, told
 from broadway_py.storage.schema import Schema
 from broadway_py.storage.turnstile import Turnstile
 
@@ -77,7 +77,8 @@ def execute(
 
     Returns:
         Those that are finished, with their result or error, and those that must wait for the next transaction
-        because this one took too long or was lost before their turn.
+        because this one took too long or was lost before their turn. The work of a request may run a second time, when
+        the disk was full and the log could be emptied; what it did before is undone by then.
     """
     # A caller that was cancelled before its turn wants nothing any more.
     wanted = [request for request in group if not request.future.cancelled()]
@@ -87,10 +88,19 @@ def execute(
         _attempt(connection, schema, path, request)
     if not writes:
         return finished, []
-    transaction = _Transaction(connection, schema, path)
     with turnstile.passed():
+        transaction = _Transaction(connection, schema, path)
         left = transaction.run(writes)
-    return finished + transaction.members, left
+        finished += transaction.members
+        unstored = [request for request in transaction.members if is_for_want_of_room(request.error)]
+        # The log may have what the disk lacks; so it is emptied before anybody hears that the disk is full.
+        if unstored and empty_log(connection):
+            for request in unstored:
+                request.error = None
+            second = _Transaction(connection, schema, path)
+            left = second.run(unstored) + left
+            finished = [request for request in finished if request not in unstored] + second.members
+    return finished, left
 
 
 class _Transaction:
@@ -107,7 +117,7 @@ class _Transaction:
             begin(self.connection)
         except sqlite3.Error as error:
             self.members = writes
-            self._lose(explain(self.schema.what, self.path, error))
+            self._lose(told(self.schema.what, self.path, error))
             return []
         until = time.monotonic() + GROUP_SECONDS
         for index, request in enumerate(writes):
@@ -124,7 +134,7 @@ class _Transaction:
             commit(self.connection)
         except sqlite3.Error as error:
             undo(self.connection)
-            self._lose(explain(self.schema.what, self.path, error))
+            self._lose(told(self.schema.what, self.path, error))
         return writes[len(self.members) :]
 
     def _try(self, request: Request[Any], *, guarded: bool) -> None:
@@ -140,7 +150,7 @@ class _Transaction:
                 connection.execute("ROLLBACK TO request" if guarded else "ROLLBACK")
         except sqlite3.Error as error:
             # Not even back to the savepoint: nothing of this transaction can be kept.
-            request.error = request.error or explain(self.schema.what, self.path, error)
+            request.error = request.error or told(self.schema.what, self.path, error)
             undo(connection)
 
     def _lose(self, error: BaseException | None) -> None:
@@ -149,6 +159,7 @@ class _Transaction:
                 sentence = str(error) if isinstance(error, StorageError) else _LOST.format(self.schema.what, self.path)
                 # One exception each: they are raised in different tasks, and each gets a traceback of its own.
                 request.error = StorageError(sentence)
+                request.error.__cause__ = None if error is None else error.__cause__
 
 
 _LOST: Final = "{} {}: the transaction was lost; nothing of this call was stored: try again"
@@ -161,7 +172,6 @@ def _attempt(connection: sqlite3.Connection, schema: Schema, path: str, request:
         else:
             request.result = request.work(connection)
     except sqlite3.Error as error:
-        request.error = explain(schema.what, path, error)
-        request.error.__cause__ = error
+        request.error = told(schema.what, path, error)
     except BaseException as error:  # noqa: BLE001  # whatever it is, it belongs to the caller
         request.error = error

@@ -7,6 +7,8 @@ import fcntl
 import os
 from pathlib import Path
 
+from broadway_py.storage.modes import open_beside
+
 __all__ = ["LifeLock", "is_alive"]
 
 
@@ -15,14 +17,15 @@ class LifeLock:
 
     Args:
         path: the file to make and lock; the name must never have been used before.
+        main: the file that it belongs to: who may use that may look at this one.
 
     Raises:
         OSError: it could not be made or locked.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, main: str) -> None:
         self._path = path
-        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._handle = open_beside(path, main)
         try:
             # flock, not lockf: it belongs to this one handle, so a neighbour in the same process is seen as well.
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -98,6 +98,9 @@ class QueueConsumer:
         return consumer
 
     def _enter(self, at: sqlite3.Connection) -> None:
+        if self._lock is not None:
+            self._lock.drop()  # of an entry that the disk had no room for
+            self._lock = None
         self._id, clash = members.enter(at, self._file.queue, self._membership, self._lives)
         if clash is not None:
             raise StorageError(
@@ -108,7 +111,7 @@ class QueueConsumer:
         path = self._lock_path(self._id)
         try:
             # Locked before anybody else can see the row, so nobody can take it for a dead one's.
-            self._lock = LifeLock(path)
+            self._lock = LifeLock(path, self._file.writer.path)
         except OSError as error:
             raise StorageError(
                 f"queue file {self._file.writer.path}: the lock file {path} cannot be made ({error.strerror}): "

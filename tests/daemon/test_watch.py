@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from broadway_py.daemon import logs
 from broadway_py.daemon.settings import Log
 from broadway_py.daemon.watch import Request, Watch
 from broadway_py.errors import OptionsError
+from tests.support.eventually import eventually_sync
 
 
 class Body:
@@ -44,6 +46,9 @@ class Body:
     def log_state(self) -> None:
         self.told.append("log state")
 
+    def abandon(self) -> None:
+        self.told.append("abandon")
+
 
 class Blocked(Body):
     """A handler that blocks the loop, until the test lets it go."""
@@ -54,8 +59,18 @@ class Blocked(Body):
         return 0
 
 
+class Seconds:
+    """A clock that stands still until it is set."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 @contextlib.contextmanager
-def watched(body: Body, **options: float) -> Iterator[tuple[Watch, list[object], threading.Thread]]:
+def watched(body: Body, **options: Any) -> Iterator[tuple[Watch, list[object], threading.Thread]]:
     watch = Watch(body, signals={}, **options)
     codes: list[object] = []
 
@@ -83,11 +98,48 @@ def test_a_stop_drains_and_ends_with_the_bodys_code() -> None:
     assert (codes, body.told) == ([0], ["stop"])
 
 
-def test_a_second_stop_cuts_the_drain_short() -> None:
+def until_taken(watch: Watch) -> None:
+    eventually_sync(lambda: not watch._events._waiting, what="the main thread has taken the request")
+
+
+def told_after(body: Body, watch: Watch) -> list[str]:
+    """What *body* was told, once everything that was asked for until now has been dealt with."""
+    before = body.told.count("log state")
+    watch.request(Request.DUMP)
+    eventually_sync(lambda: body.told.count("log state") > before, what="the state is logged")
+    return [each for each in body.told if each != "log state"]
+
+
+def test_a_second_stop_after_more_than_a_second_cuts_the_drain_short() -> None:
+    clock, body = Seconds(), Body(obeys=False)
+    with watched(body, monotonic=clock) as (watch, codes, thread):
+        watch.request(Request.STOP)
+        assert told_after(body, watch) == ["stop"]
+        clock.now += 1.001
+        watch.request(Request.STOP)
+        thread.join(10)
+    assert (codes, [each for each in body.told if each != "log state"]) == ([0], ["stop", "give up"])
+
+
+def test_stops_within_a_second_are_one() -> None:
+    clock, body = Seconds(), Body(obeys=False)
+    with watched(body, monotonic=clock) as (watch, codes, thread):
+        for step in (0.0, 0.0, 0.4, 0.6):
+            clock.now += step
+            watch.request(Request.STOP)
+            assert told_after(body, watch) == ["stop"]
+        # A second after the first of them, not after the last: who keeps pressing Ctrl-C gets it.
+        clock.now += 0.01
+        watch.request(Request.STOP)
+        thread.join(10)
+    assert codes == [0]
+
+
+def test_a_wish_to_leave_at_once_does_not_wait_for_a_second_to_pass() -> None:
     body = Body(obeys=False)
-    with watched(body) as (watch, codes, thread):
+    with watched(body, monotonic=Seconds()) as (watch, codes, thread):
         watch.request(Request.STOP)
-        watch.request(Request.STOP)
+        watch.request(Request.NOW)
         thread.join(10)
     assert (codes, body.told) == ([0], ["stop", "give up"])
 
@@ -113,15 +165,18 @@ def test_a_blocked_loop_is_left_at_the_deadline_with_its_stack_in_the_log() -> N
         thread.join(10)
         assert 0.25 < time.monotonic() - began < 2.2
     assert codes == [75]
+    assert body.told == ["abandon"]
     last = json.loads(stream.getvalue().splitlines()[-1])
     assert last["event"] == "the drain ran out of time and the event loop does not answer; leaving without it"
     assert "self.released.wait()" in last["stack"]
 
 
 def test_a_second_signal_leaves_a_blocked_loop_soon() -> None:
-    body = Blocked(shutdown_timeout=1000.0)
-    with watched(body, grace=0.2) as (watch, codes, thread):
+    clock, body = Seconds(), Blocked(shutdown_timeout=1000.0)
+    with watched(body, grace=0.2, monotonic=clock) as (watch, codes, thread):
         watch.request(Request.STOP)
+        until_taken(watch)
+        clock.now += 2.0
         watch.request(Request.STOP)
         began = time.monotonic()
         thread.join(10)

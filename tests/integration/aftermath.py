@@ -20,7 +20,7 @@ from tests.support.eventually import eventually
 from tests.support.main_job import Job
 from tests.support.rabbitmq import Counts
 
-__all__ = ["reasons", "unharmed", "until_told", "waits"]
+__all__ = ["reasons", "unharmed", "until_connected", "until_lost", "until_told", "waits"]
 
 #: Messages that come when all is over.
 _AFTERWARDS: Final = 200
@@ -45,8 +45,9 @@ async def unharmed(
         await job.until_empty()
         assert_none_lost(job)
         await job.broker.until_connected(copies)
-        (producer,) = pipeline.stats().producers
-        assert (producer.connected, pipeline.stats().trouble, pipeline.stats().restarts) == (copies, None, 0)
+        # The broker knows of the last consumer a moment before we have heard that it does.
+        await until_connected(pipeline, copies)
+        assert (pipeline.stats().trouble, pipeline.stats().restarts) == (None, 0)
         check_books(pipeline)
     check_books(pipeline)
     assert in_flight(pipeline) == 0
@@ -77,6 +78,23 @@ def _alive() -> Counter[str]:
     # The description is the pipeline's for good.
     del found[RabbitMQProducer.__qualname__]
     return found
+
+
+async def until_lost(pipeline: Pipeline[Any], count: int = 1) -> None:
+    """Wait until *pipeline* has noticed that it lost so many connections since its start.
+
+    It counts them. That it is away it says for as long as it is, which may be a moment that nobody sees.
+    """
+    await eventually(
+        lambda: pipeline.stats().producers[0].connections_lost >= count, timeout=30, what="the loss is noticed"
+    )
+
+
+async def until_connected(pipeline: Pipeline[Any], copies: int = 1) -> None:
+    """Wait until *copies* of its producer are connected, where nothing breaks any more."""
+    await eventually(
+        lambda: pipeline.stats().producers[0].connected == copies, timeout=60, what=f"{copies} are connected"
+    )
 
 
 def reasons(caplog: pytest.LogCaptureFixture) -> list[str]:

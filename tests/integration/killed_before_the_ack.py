@@ -19,9 +19,11 @@ from tests.integration.failing_pipelines import Failing, raising
 _bury = Forwarder.bury
 
 
-async def bury_and_die(self: Forwarder, failed: Sequence[Message[Any]]) -> list[ProducerError | None]:
+async def bury_and_die(
+    self: Forwarder, failed: Sequence[Message[Any]], *, cause: str | None = None
+) -> list[ProducerError | None]:
     """What is confirmed is never acked."""
-    reasons = await _bury(self, failed)
+    reasons = await _bury(self, failed, cause=cause)
     assert reasons == [None]
     os.kill(os.getpid(), signal.SIGKILL)
     return reasons

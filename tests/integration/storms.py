@@ -14,9 +14,8 @@ from pamqp import commands
 
 from broadway_py import Batcher, Pipeline, RateLimit
 from broadway_py.producers.rabbitmq import RabbitMQProducer
-from tests.integration.aftermath import reasons, unharmed, until_told
+from tests.integration.aftermath import reasons, unharmed, until_connected, until_lost, until_told
 from tests.integration.gated_pipelines import PREFETCH, Hands, WorkInBatches
-from tests.support.eventually import eventually
 from tests.support.main_job import Job
 from tests.support.proxy import FaultProxy
 from tests.support.rabbitmq import RabbitMQ
@@ -66,12 +65,11 @@ class Storm:
 
     async def until_lost(self, count: int = 1) -> None:
         """Wait until the pipeline has noticed."""
-        await eventually(lambda: self.lost >= count, timeout=30, what="the loss is noticed")
+        await until_lost(self.pipeline, self._known + count)
 
     async def until_back(self) -> None:
         """Wait until it is connected again."""
-        stats = self.pipeline.stats
-        await eventually(lambda: stats().producers[0].connected == 1, timeout=60, what="it is connected again")
+        await until_connected(self.pipeline)
 
     async def until_handled(self, more: int) -> None:
         """Wait until *more* messages than now are handled."""
@@ -168,7 +166,7 @@ async def consumer_timeout(storm: Storm) -> None:
     with storm.node.consumer_timeout(0.5):
         storm.proxy.cut()  # the broker looks at this setting when a channel opens
         await storm.until_lost()
-        await until_told(storm.caplog, CONSUMER_TIMEOUT)
+        await until_told(storm.caplog, FAULTS["consumer-time-out"].told_by(storm.node) or "")
     storm.proxy.cut()
     storm.hands.gate.set()
 
@@ -206,6 +204,16 @@ class Fault:
     settings: Mapping[str, Any] = field(default_factory=dict)
     #: The broker crashes, and may not remember the latest acks.
     forgets_acks: bool = False
+    #: From 4.3 on it comes over quorum queues alone, and this is what is said of it there.
+    tells_from_4_3: str | None = None
+
+    def told_by(self, node: Node) -> str | None:
+        """What is said of it where this *node* is the broker."""
+        return self.tells_from_4_3 if self.needs_quorum_queue(node) else self.tells
+
+    def needs_quorum_queue(self, node: Node) -> bool:
+        """Whether this *node* does it to quorum queues alone."""
+        return self.tells_from_4_3 is not None and node.version >= (4, 3)
 
 
 FAULTS: Final = {
@@ -234,7 +242,11 @@ FAULTS: Final = {
     "channel-error": Fault(
         channel_error, r"RabbitMQ at \S+ closed the channel: PRECONDITION_FAILED - unknown delivery tag 4711"
     ),
-    "consumer-time-out": Fault(consumer_timeout, CONSUMER_TIMEOUT),
+    "consumer-time-out": Fault(
+        consumer_timeout,
+        CONSUMER_TIMEOUT,
+        tells_from_4_3=r"RabbitMQ at \S+ cancelled the consumer of queue 'work': .*",
+    ),
     "memory-alarm": Fault(memory_alarm, None),
 }
 
@@ -246,6 +258,10 @@ async def weather(
 
     The pipeline goes to *url*, by way of *proxy*; None: without TLS.
     """
+    node = own_node(job.broker)
+    if fault.needs_quorum_queue(node):
+        await job.broker.delete_queue()
+        await job.broker.declare_with_dead_letters(**{"x-queue-type": "quorum"})
     await job.publish(COUNT)
     pipeline = WorkInBatches(
         producer=RabbitMQProducer(
@@ -260,8 +276,9 @@ async def weather(
         await job.until_noted(200)
         assert job.notes < COUNT, "it comes in the middle"
         await fault.does(storm)
-        if fault.tells is not None:
-            await until_told(caplog, fault.tells)
+        tells = fault.told_by(node)
+        if tells is not None:
+            await until_told(caplog, tells)
             assert storm.lost > 0
-    if fault.tells is None:
+    if tells is None:
         assert (storm.lost, reasons(caplog)) == (0, [])

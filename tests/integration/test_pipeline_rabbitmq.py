@@ -12,6 +12,7 @@ from broadway_py import Batcher, Message, Processors, RateLimit
 from broadway_py._core.backoff import Backoff
 from broadway_py.producers import RabbitMQProducer
 from broadway_py.testing import FakeClock
+from tests.integration.aftermath import until_lost
 from tests.integration.gated_pipelines import (
     PREFETCH,
     Hands,
@@ -126,7 +127,7 @@ async def test_what_a_lost_connection_left_unsettled_is_logged_and_comes_again(
     async with at_work(pipeline, job.broker):
         await eventually(lambda: hands.begun == 1, what="the message is in hand")
         proxy.cut()
-        await eventually(lambda: pipeline.stats().trouble is not None, what="the loss is noticed")
+        await until_lost(pipeline)
         hands.gate.set()
         await job.until_noted(2)
         await job.until_empty()

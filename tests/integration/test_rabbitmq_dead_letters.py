@@ -15,6 +15,7 @@ from aiormq import Channel
 from broadway_py import FailurePolicy, Message, Pipeline, Reject, ack_immediately
 from broadway_py.errors import OptionsError, SettleError
 from broadway_py.producers import RabbitMQProducer
+from tests.integration.aftermath import until_lost
 from tests.integration.failing_pipelines import Failing, dead_letters, raising, source, until_there
 from tests.integration.gated_pipelines import at_work
 from tests.pipeline.support import events_logged, logged, outcomes
@@ -200,7 +201,6 @@ async def test_a_queue_for_retries_with_other_arguments_loses_nothing_and_is_tol
             lambda: "which holds failed messages, exists, but with other arguments" in str(pipeline.stats().trouble),
             what="the trouble is told",
         )
-        await rabbitmq.until_ready(2)
         for wait in (125, 250):
             await rabbitmq.delete_queue(f"work.retry.{wait}")
         await eventually(
@@ -210,7 +210,7 @@ async def test_a_queue_for_retries_with_other_arguments_loses_nothing_and_is_tol
 
 
 @pytest.mark.any_broker
-async def test_what_the_broker_refuses_stays_with_it(rabbitmq: RabbitMQ) -> None:
+async def test_what_the_broker_refuses_is_kept_until_it_does_not(rabbitmq: RabbitMQ) -> None:
     """A queue that is full, and says so."""
     await rabbitmq.declare()
     full = {"x-max-length": 1, "x-overflow": "reject-publish"}
@@ -222,15 +222,17 @@ async def test_what_the_broker_refuses_stays_with_it(rabbitmq: RabbitMQ) -> None
     async with at_work(pipeline, rabbitmq):
         await until_trouble(
             pipeline,
-            f"rabbitmq: RabbitMQ at {rabbitmq.where} refused a message for queue 'work.dead': "
-            "the queue is full, or broken",
+            "rabbitmq: degraded: nothing new is begun, for a failed message cannot be put away: "
+            f"RabbitMQ at {rabbitmq.where} refused a message for queue 'work.dead': the queue is full, or broken",
         )
         await (await rabbitmq.channel.get_queue("work.dead")).get(no_ack=True)
         await rabbitmq.until_ready(1, "work.dead")
     assert await rabbitmq.ready() == 0
     (letter,) = await dead_letters(rabbitmq)
     assert letter.body == b"one"
-    assert outcomes(pipeline)["dead_lettered"] == 1
+    assert outcomes(pipeline) == {"dead_lettered": 1}
+    assert pipeline.attempts[b"one"] == [1]
+    assert pipeline.stats().producers[0].connections_lost == 0
 
 
 @pytest.mark.any_broker
@@ -250,9 +252,10 @@ async def test_a_confirm_that_never_comes_leaves_the_message_with_the_broker(
     async with at_work(pipeline, rabbitmq):
         await until_trouble(
             pipeline,
-            f"rabbitmq: RabbitMQ at {rabbitmq.where} did not confirm a message for queue 'work.dead' in 0.3 s",
+            "rabbitmq: degraded: nothing new is begun, for a failed message cannot be put away: "
+            f"RabbitMQ at {rabbitmq.where} did not confirm a message for queue 'work.dead' in 0.3 s",
         )
-        assert outcomes(pipeline).keys() == {"unknown"}
+        assert outcomes(pipeline) == {}
         monkeypatch.undo()
         await eventually(lambda: outcomes(pipeline).get("dead_lettered") == 1, what="it is among the dead letters")
     assert await rabbitmq.ready() == 0
@@ -398,7 +401,7 @@ async def test_settling_on_a_channel_that_is_gone_is_told_to_whoever_settles(
         async def handle_message(self, message: Message[bytes]) -> None:
             if not errors:
                 await rabbitmq.close_connections("test")
-                await eventually(lambda: self.stats().trouble is not None, what="the loss is known")
+                await until_lost(self)
                 with pytest.raises(SettleError) as raised:
                     await ack_immediately(message)
                 errors.append(raised.value)

@@ -14,7 +14,7 @@ import pytest
 from broadway_py import Processors, RateLimit
 from broadway_py.producers.rabbitmq import RabbitMQProducer
 from broadway_py.testing import FakeClock
-from tests.integration.aftermath import reasons, unharmed, waits
+from tests.integration.aftermath import reasons, unharmed, until_connected, waits
 from tests.integration.gated_pipelines import PREFETCH, Hands, Work, source
 from tests.integration.storms import COUNT, FAULTS, MISSING_QUEUE, Storm, broker_away, own_node, weather
 from tests.support.conformance import conforms
@@ -84,9 +84,7 @@ async def test_twenty_consumers_come_back_spread_over_time_after_a_restart(
         async with broker_away(storm):
             await storm.until_lost(copies)
             del proxy.accepted_at[:]
-        await eventually(
-            lambda: pipeline.stats().producers[0].connected == copies, timeout=60, what="all of them are back"
-        )
+        await until_connected(pipeline, copies)
     tries = sorted(proxy.accepted_at)
     assert len(tries) >= copies
     # Together they would all come in one tenth of a second.

@@ -10,11 +10,10 @@ import pytest
 from broadway_py.errors import ProducerError
 from broadway_py.producers.rabbitmq import RabbitMQProducer
 from tests.contract.producer_contract import bodies, data, opened, refusal, settle, take
-from tests.integration.aftermath import unharmed
+from tests.integration.aftermath import unharmed, until_lost
 from tests.integration.gated_pipelines import PREFETCH, Hands, Work
 from tests.integration.storms import FAULTS, own_node, weather
 from tests.support.certificates import Authority, Certificate
-from tests.support.eventually import eventually
 from tests.support.main_job import Job
 from tests.support.proxy import FaultProxy
 from tests.support.rabbitmq import RabbitMQ
@@ -220,7 +219,7 @@ async def test_a_renewed_certificate_is_shown_at_the_next_connect(
             renewed.certificate.replace(ours.certificate)
             renewed.key.replace(ours.key)
             proxy.cut()
-            await eventually(lambda: pipeline.stats().producers[0].connections_lost == 1, what="the loss is noticed")
+            await until_lost(pipeline)
             await pipeline.ready(30)
             await rabbitmq.until_connected(1)
             assert await rabbitmq.certificate_subjects() == ["CN=renewed"]

@@ -10,13 +10,11 @@ import asyncio
 import gc
 import os
 import random
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
@@ -25,9 +23,9 @@ from tests.integration.aftermath import unharmed
 from tests.integration.gated_pipelines import Hands, WorkInBatches, assert_none_lost, source
 from tests.integration.storms import CANCEL_ON_CRASH, FAULTS, Storm
 from tests.pipeline.support import check_books
-from tests.support.daemon import ROOT
 from tests.support.main_job import Job
 from tests.support.proxy import FaultProxy
+from tests.support.soak_log import note
 
 pytestmark = [pytest.mark.integration, pytest.mark.soak]
 
@@ -35,16 +33,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.soak]
 ROUND: Final = 2_000
 #: Bytes by which the process may have grown from the first quarter of the time to the end.
 GROWTH: Final = 32 * 1024 * 1024
-HEAD: Final = """\
-# Soak runs
-
-Each line is one run of `make soak SOAK_LOG=docs/soak.md`: random faults on a real RabbitMQ under load, and the count at
-the end, from outside: what the broker had confirmed to the publisher against what handlers wrote down. The seed repeats
-the choices of a run. *Repeated* are messages that were handled more than once, as at-least-once allows after a loss.
-
-| When | Commit | Minutes | Delivery | Seed | Messages | Faults | Repeated | Lost | Grown by |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
-"""
 
 
 async def pause_and_resume(storm: Storm) -> None:
@@ -98,7 +86,15 @@ async def test_random_faults_cost_no_message(
     print(f"soak: {published} messages, {dict(sorted(done.items()))}, {repeated} handled more than once, none lost")
     grown = max(0, late - (early or late))
     await asyncio.to_thread(
-        note, job, minutes=minutes, seed=seed, published=published, faults=done.total(), repeated=repeated, grown=grown
+        note,
+        minutes=minutes,
+        what=str(job.broker.settings.get("delivery_path", "plain")),
+        seed=seed,
+        published=published,
+        faults=done.total(),
+        repeated=repeated,
+        lost=len(job.counted.missing),
+        grown=grown,
     )
     assert grown < GROWTH, f"the process has grown by {grown / 1e6:.0f} MB"
 
@@ -128,27 +124,3 @@ def resident() -> int:
     """Bytes of memory that this process has."""
     gc.collect()
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def note(job: Job, **run: Any) -> None:
-    """Add a line to the file that ``SOAK_LOG`` names."""
-    if not (name := os.environ.get("SOAK_LOG")):
-        return
-    path = ROOT / name
-    found = subprocess.run(
-        ["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    cells = [
-        datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
-        found.stdout.strip() or "?",
-        f"{run['minutes']:g}",
-        str(job.broker.settings.get("delivery_path", "plain")),
-        str(run["seed"]),
-        f"{run['published']:,}",
-        str(run["faults"]),
-        f"{run['repeated']:,}",
-        str(len(job.counted.missing)),
-        f"{run['grown'] / 1e6:.1f} MB",
-    ]
-    text = path.read_text() if path.exists() else HEAD
-    path.write_text(f"{text}| {' | '.join(cells)} |\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -332,6 +333,73 @@ async def test_a_letter_of_which_the_answer_was_lost_is_sent_again_rather_than_f
     async with Handled(producer=through(faults, work, dead_letter_queue=dead.url), context=notes, failure=policy):
         await work.until(ready=0, held=0)
         await dead.until(ready=2, held=0)
+
+
+async def test_a_message_as_long_as_its_queue_allows_becomes_a_dead_letter_and_so_do_its_neighbours(
+    faults: SQSProxy, sqs: SQS, work: Queue
+) -> None:
+    dead = await sqs.queue("dead")
+    for queue in (work, dead):
+        await queue.set(MaximumMessageSize="2048")
+    full, nearly = "bad" + "a" * 2045, "bad" + "b" * 1945  # without room for what we add; with room for a part of it
+    short = [f"bad {number}" for number in range(8)]
+    await work.send([full, nearly, *short])
+    policy = FailurePolicy(attempts=1)
+    async with Handled(
+        producer=through(faults, work, dead_letter_queue=dead.url), context=[], failure=policy
+    ) as pipeline:
+        await eventually(lambda: outcomes(pipeline) == {"dead_lettered": 10}, what="all are put away")
+        await work.until(ready=0, held=0)
+    letters: dict[str, Any] = {}
+    while len(letters) < 10:
+        letters |= {letter["Body"]: letter.get("MessageAttributes", {}) for letter in await dead.take()}
+    assert sorted(letters) == sorted([full, nearly, *short])
+    assert letters[full] == {}
+    assert letters[nearly]["x-broadway-death"]["StringValue"] == '{"cause": "failed", "attempts": 1}'
+    assert all('"queue": ' in letters[one]["x-broadway-death"]["StringValue"] for one in short)
+
+
+async def test_a_message_that_is_longer_than_dead_letters_may_be_stays_and_the_log_says_why(
+    faults: SQSProxy, sqs: SQS, work: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    dead = await sqs.queue("dead")
+    await dead.set(MaximumMessageSize="1024")
+    await work.send(["bad" + "a" * 2045, "bad apple"])
+    producer = through(faults, work, dead_letter_queue=dead.url, visibility_timeout=600)
+    async with Handled(producer=producer, context=[], failure=FailurePolicy(attempts=1)) as pipeline:
+        await eventually(
+            lambda: outcomes(pipeline) == {"dead_lettered": 1, "unknown": 1}, what="one is put away, one stays"
+        )
+        await work.until(ready=0, held=1)
+    (said,) = [record.msg for record in caplog.records if "does not take failed messages" in str(record.msg)]
+    assert isinstance(said, dict)
+    assert said["event"] == (
+        "the dead letter queue does not take failed messages; they stay in their queue, and come again"
+    )
+    assert (said["messages"], said["bytes_of_one"], said["dead_letter_queue"]) == (1, 2048, dead.name)
+    assert said["what_to_do"] == "let its MaximumMessageSize be no smaller than that of the queue"
+    assert (
+        f"SQS queue {work.name!r}: 1 of 1 messages could not be settled (1: the dead letter queue does not take it, "
+        in (caplog.text)
+    )
+
+
+async def test_the_group_and_the_trace_that_a_sender_gave_travel_on_from_a_standard_queue(
+    faults: SQSProxy, sqs: SQS, work: Queue
+) -> None:
+    dead = await sqs.queue("dead")
+    trace = "Root=1-5759e988-bd862e3fe1be46a994272793"
+    await work.send(
+        ["bad apple"],
+        MessageGroupId="tenant-7",
+        MessageSystemAttributes={"AWSTraceHeader": {"DataType": "String", "StringValue": trace}},
+    )
+    policy = FailurePolicy(attempts=1)
+    async with Handled(producer=through(faults, work, dead_letter_queue=dead.url), context=[], failure=policy):
+        await dead.until(ready=1, held=0)
+    (letter,) = await dead.take()
+    assert letter["Attributes"]["MessageGroupId"] == "tenant-7"
+    assert letter["Attributes"]["AWSTraceHeader"] == trace
 
 
 async def test_without_a_dead_letter_queue_the_redrive_policy_moves_what_fails(

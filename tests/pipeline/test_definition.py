@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from broadway_py import Batcher, DefinitionError, Message, OptionsError, Pipeline, Processors, RateLimit
+from broadway_py.machine import usable_processors
 from broadway_py.producers import DummyProducer
 from tests.pipeline.support import Quiet, running
 from tests.support.conformance import conforms
@@ -166,7 +166,7 @@ def test_a_name_that_is_no_text_is_refused(name: Any, came: str) -> None:
             {"shutdown_timeout": "soon"},
             "shutdown_timeout: expected a duration in seconds, or text such as '500ms', '2s', '1m', got 'soon'",
         ),
-        ({"fail_fast": "yes"}, "fail_fast: expected a valid boolean, got 'yes'"),
+        ({"fail_fast": "yes"}, "fail_fast: expected true or false, got 'yes'"),
     ],
 )
 def test_a_wrong_option_is_refused_with_its_path(options: dict[str, Any], sentence: str) -> None:
@@ -247,7 +247,7 @@ def test_the_defaults_are_those_that_are_written_down() -> None:
 
     assert pipeline.name == "Plain"
     assert pipeline.context is None
-    assert pipeline.processors.concurrency == 2 * (os.cpu_count() or 1)
+    assert pipeline.processors.concurrency == usable_processors().times(2)
     assert (pipeline.processors.max_demand, pipeline.processors.refill_at) == (10, 5)
     assert dict(pipeline.batchers) == {}
     assert (pipeline.shutdown_timeout, pipeline.max_restarts, pipeline.max_seconds) == (25.0, 3, 5.0)

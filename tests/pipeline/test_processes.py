@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import pytest
 
 from broadway_py import Failed, Message, OptionsError, Pipeline, Processors, Unavailable
-from broadway_py.pipeline.failure_log import place_of
+from broadway_py.error_text import place_of
 from broadway_py.pipeline.process_parcels import WorkerError
 from broadway_py.pipeline.process_wire import Frame, FrameReader, Kind, frame
 from broadway_py.producers import MemoryProducer

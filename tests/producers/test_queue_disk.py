@@ -50,6 +50,11 @@ class Disk:
         """Make room again."""
         (self.place / "filler").unlink()
 
+    def give_back(self, size: int) -> None:
+        """Make so many bytes of room."""
+        filler = self.place / "filler"
+        os.truncate(filler, filler.stat().st_size - size)
+
     def set_writable(self, *, writable: bool) -> None:
         """Mount it again, to be read only or not."""
         mode = "rw" if writable else "ro"
@@ -121,6 +126,32 @@ async def test_a_pipeline_on_a_full_disk_is_not_ready_drops_nothing_and_goes_on_
             await eventually(lambda: len(pipeline.seen) >= len(bodies) + more, timeout=60, what="everything is handled")
         assert sorted(pipeline.seen)[: len(bodies)] == bodies
         assert await queue.counts() == Counts(0, 0, 0, 0)
+
+
+async def test_a_log_that_has_grown_does_not_take_the_room_that_the_file_needs(disk: Disk) -> None:
+    path = disk.place / "q.db"
+    async with Queue(path, "q") as queue:
+        await queue.put_many([b"%04d" % number + b"." * 400 for number in range(1_000)])
+        disk.fill()
+        await use_up_the_log(queue)
+        left = await queue.size()
+        disk.give_back(256 * 1024)  # far less than a log that is emptied at eight megabytes would take
+        async with Noting(producer=QueueProducer(path, "q")) as pipeline:
+            await eventually(lambda: len(pipeline.seen) >= left, timeout=20, what="everything is handled")
+        assert await queue.counts() == Counts(0, 0, 0, 0)
+
+
+async def test_what_does_not_fit_into_the_log_is_stored_once_the_log_is_emptied(disk: Disk) -> None:
+    path = disk.place / "q.db"
+    async with Queue(path, "q") as queue:
+        # What was settled leaves room in the file, and its pages fill the log.
+        await queue.put_many([b"." * 1_000] * 1_000)
+        async with opened(QueueProducer(path, "q")) as copy:
+            await settle(await take(copy, 1_000))
+        disk.fill()
+        for number in range(300):
+            await queue.put(b"%03d" % number + b"." * 1_000)
+        assert await queue.size() == 300
 
 
 async def test_what_cannot_be_settled_on_a_full_disk_comes_again(disk: Disk) -> None:

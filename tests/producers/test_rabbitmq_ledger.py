@@ -132,3 +132,20 @@ def test_a_run_of_deliveries_and_acks_is_as_one_by_one() -> None:
     ledger.delivered_run(1, 4)
     assert ledger.ack_all([1, 2, 4]) == [True, True, True]
     assert ledger.take() == [Settlement("ack", 2, multiple=True), Settlement("ack", 4)]
+
+
+def test_all_that_is_open_is_released_unless_some_of_it_is_somebody_elses() -> None:
+    ledger = ledger_of(0)
+    ledger.delivered_run(1, 3)
+    ledger.ack(2)
+    ledger.release_all()
+    assert ledger.take() == [
+        Settlement("nack", 1, requeue=True),
+        Settlement("nack", 3, requeue=True),
+        Settlement("ack", 2),
+    ]
+    assert ledger.open == 0
+    strange = ledger_of(0)
+    strange.delivered_run(2, 3)  # 1 went to somebody else, who may have settled it
+    strange.release_all()
+    assert strange.take() == []

@@ -180,9 +180,14 @@ def test_a_replayed_one_can_be_sent_whatever_its_headers_came_as() -> None:
         ({"x-broadway-attempt": 3}, False, 3),
         ({"x-broadway-attempt": 3}, True, 3),
         ({"x-broadway-attempt": 3, "x-delivery-count": 2}, True, 5),
-        # 4.x: what was given back counts in the one, and is no attempt.
+        # 4.3: what was given back counts in the one, and is no attempt.
         ({"x-delivery-count": 1, "x-acquired-count": 4}, True, 2),
-        ({"x-acquired-count": 4}, True, 5),
+        ({"x-acquired-count": 4}, True, 1),
+        ({"x-broadway-attempt": 3, "x-acquired-count": 4}, True, 3),
+        # Written by a publisher: the broker has counted deliveries, but none that failed, or this is the first.
+        ({"x-delivery-count": 50, "x-acquired-count": 4}, True, 1),
+        ({"x-delivery-count": 50}, False, 1),
+        ({"x-acquired-count": 50}, False, 1),
         ({"x-broadway-attempt": "junk", "x-delivery-count": True}, True, None),
         ({"x-broadway-attempt": -5}, False, 1),
     ],

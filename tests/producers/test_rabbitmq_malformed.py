@@ -94,8 +94,8 @@ class Stream(Producer):
     def __init__(self, stream: bytes, **settings: Any) -> None:
         self.options = RabbitMQOptions(queue="work", **settings)
         self.writes, self.post = Writes(), Post()
-        #: Why it was lost, each time.
-        self.troubles: list[ProducerError] = []
+        #: Why messages could not be put away, each time.
+        self.troubles: list[ProducerError | None] = []
         self._stream = stream
         self._came: list[Delivery] = []
 
@@ -116,7 +116,7 @@ class Stream(Producer):
                 clock=self.clock,
                 troubled=Troubled(),
             ),
-            unsafe=self.troubles.append,
+            waiting=self.troubles.append,
         )
         reader.feed_data(self._stream)
 

@@ -35,6 +35,7 @@ class Line:
         self.sizes: list[int] = []
         self.confirmations: dict[int, object] = {}
         self.is_closed = False
+        self.version = (3, 10)
         self.blocked = False
         #: Rises each time that somebody looks whether it is blocked.
         self.looks = asyncio.Semaphore(0)

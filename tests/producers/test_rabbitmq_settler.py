@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, cast
 
 import pytest
 
+from broadway_py._core.backoff import Backoff
 from broadway_py.errors import ProducerError, SettleError
 from broadway_py.message import Acknowledgement, Message
 from broadway_py.producers.rabbitmq.delivery import Receipt
@@ -14,6 +16,7 @@ from broadway_py.producers.rabbitmq.forwarder import Forwarder
 from broadway_py.producers.rabbitmq.ledger import Settlement, TagLedger
 from broadway_py.producers.rabbitmq.settlements import Settlements
 from broadway_py.producers.rabbitmq.settler import Settler
+from broadway_py.testing import FakeClock, settle
 
 FULL = ProducerError("the queue is full")
 GONE = ProducerError("the connection was cut")
@@ -32,6 +35,9 @@ class Writer:
             raise self.gone
         self.written += self._ledger.take()
 
+    def tell_soon(self) -> None:
+        self.written += self._ledger.take()
+
     def stop(self, reason: ProducerError) -> None:
         self.gone = reason
 
@@ -42,17 +48,21 @@ class Shelf:
     leaves_burying_to_the_broker = False
 
     def __init__(self, *refused: int) -> None:
-        self._refused = refused
+        self.refused = set(refused)
         self.asked: list[int] = []
         #: What breaks it.
         self.defect: Exception | None = None
+        self.clock = FakeClock()
+
+    def waits(self) -> Backoff:
+        return Backoff(1.0, 30.0, kind="exp")
 
     async def bury(self, failed: Sequence[Message[Any]]) -> list[ProducerError | None]:
         if self.defect is not None:
             raise self.defect
         tags = [message.acknowledgement.data.tag for message in failed]
         self.asked += tags
-        return [FULL if tag in self._refused else None for tag in tags]
+        return [FULL if tag in self.refused else None for tag in tags]
 
 
 class Desk:
@@ -62,27 +72,79 @@ class Desk:
         ledger = TagLedger()
         ledger.delivered_run(1, 3)
         self.writer, self.shelf = Writer(ledger), Shelf(*refused)
-        #: Why no more should be delivered.
-        self.unsafe: list[ProducerError] = []
+        #: Why no more should be begun, each time that this changed.
+        self.waiting: list[str | None] = []
         self.settler = Settler(
-            ledger, cast("Settlements", self.writer), cast("Forwarder", self.shelf), unsafe=self.unsafe.append
+            ledger,
+            cast("Settlements", self.writer),
+            cast("Forwarder", self.shelf),
+            waiting=lambda reason: self.waiting.append(None if reason is None else str(reason)),
         )
         self.messages = [
             Message(b"", None, Acknowledgement(self.settler, None, Receipt(tag, False, "ack", "reject")))
             for tag in (1, 2, 3)
         ]
 
+    async def until_waiting(self) -> None:
+        """What was begun has been refused, and waits for its next try."""
+        await settle()
+        assert self.waiting[-1:] != [None]
 
-async def test_what_cannot_be_put_away_stays_open_and_stops_the_deliveries() -> None:
+
+async def test_what_cannot_be_put_away_is_kept_and_tried_again_until_it_can() -> None:
     desk = Desk(2)
-    with pytest.raises(SettleError) as partial:
-        await desk.settler.dead_letter(None, desk.messages)
-    assert str(partial.value) == (
-        "1 of 3 failed messages were not put away, and stay with the broker: the queue is full"
-    )
-    assert partial.value.unsettled == [desk.messages[1]]
+    putting = asyncio.ensure_future(desk.settler.dead_letter(None, desk.messages))
+    await desk.until_waiting()
     assert desk.writer.written == [Settlement("ack", 1), Settlement("ack", 3)]
-    assert desk.unsafe == [FULL]
+    assert desk.waiting == ["the queue is full"]
+    for tries, wait in enumerate((1.0, 2.0, 4.0), start=1):
+        await desk.shelf.clock.advance(wait - 0.01)
+        assert desk.shelf.asked == [1, 2, 3, *[2] * (tries - 1)]
+        await desk.shelf.clock.advance(0.01)
+        assert desk.shelf.asked == [1, 2, 3, *[2] * tries]
+    desk.shelf.refused.clear()
+    await desk.shelf.clock.advance(8.0)
+    await putting
+    assert desk.writer.written[2:] == [Settlement("ack", 2)]
+    assert desk.waiting[-1] is None
+    assert set(desk.waiting[:-1]) == {"the queue is full"}
+
+
+async def test_others_wait_for_as_long_as_any_cannot_be_put_away() -> None:
+    desk = Desk(1, 2)
+    first = asyncio.ensure_future(desk.settler.dead_letter(None, desk.messages[:1]))
+    second = asyncio.ensure_future(desk.settler.dead_letter(None, desk.messages[1:]))
+    await desk.until_waiting()
+    desk.shelf.refused = {2}
+    await desk.shelf.clock.advance(1.0)
+    await first
+    assert desk.waiting[-1] == "the queue is full"
+    desk.shelf.refused.clear()
+    await desk.shelf.clock.advance(2.0)
+    await second
+    assert desk.waiting[-1] is None
+
+
+async def test_a_drain_gives_back_what_cannot_be_put_away() -> None:
+    desk = Desk(2)
+    putting = asyncio.ensure_future(desk.settler.dead_letter(None, desk.messages))
+    await desk.until_waiting()
+    desk.settler.give_up()
+    with pytest.raises(SettleError) as partial:
+        await putting
+    assert str(partial.value) == "1 of 3 failed messages were not put away, and are given back: the queue is full"
+    assert partial.value.unsettled == [desk.messages[1]]
+    assert desk.writer.written[2:] == [Settlement("nack", 2, requeue=True)]
+    assert desk.waiting == ["the queue is full", None]
+
+
+async def test_what_fails_during_a_drain_is_tried_once() -> None:
+    desk = Desk(2)
+    desk.settler.give_up()
+    with pytest.raises(SettleError):
+        await desk.settler.dead_letter(None, desk.messages)
+    assert desk.shelf.asked == [1, 2, 3]
+    assert desk.waiting == []
 
 
 async def test_nothing_is_put_away_once_the_channel_is_gone() -> None:
@@ -98,25 +160,51 @@ async def test_nothing_is_put_away_once_the_channel_is_gone() -> None:
 async def test_when_the_channel_goes_meanwhile_nobody_knows_of_any() -> None:
     desk = Desk(2)
     desk.writer.gone = GONE
+    putting = asyncio.ensure_future(desk.settler.dead_letter(None, desk.messages))
+    await desk.until_waiting()
+    desk.settler.stop(GONE)
     with pytest.raises(SettleError) as lost:
-        await desk.settler.dead_letter(None, desk.messages)
+        await putting
     assert str(lost.value) == (
         "cannot settle 2 messages: the connection was cut; "
         "1 of 3 failed messages were not put away, and stay with the broker: the queue is full"
     )
     assert lost.value.unsettled == [desk.messages[0], desk.messages[2], desk.messages[1]]
-    assert desk.unsafe == [FULL]
+    assert desk.waiting == ["the queue is full", None]
+
+
+async def test_a_cut_leaves_nobody_waiting() -> None:
+    desk = Desk(2)
+    putting = asyncio.ensure_future(desk.settler.dead_letter(None, desk.messages))
+    await desk.until_waiting()
+    putting.cancel()
+    await asyncio.wait({putting})
+    assert putting.cancelled()
+    assert desk.waiting == ["the queue is full", None]
+
+
+async def test_the_end_gives_back_all_that_is_open_and_nothing_is_settled_after_it() -> None:
+    desk = Desk()
+    await desk.settler.ack(None, desk.messages[:1], [])
+    desk.settler.release_all(GONE)
+    with pytest.raises(SettleError, match=r"^cannot settle 1 message: the connection was cut$"):
+        await desk.settler.ack(None, desk.messages[1:2], [])
+    assert desk.writer.written == [
+        Settlement("ack", 1),
+        Settlement("nack", 2, requeue=True),
+        Settlement("nack", 3, requeue=True),
+    ]
 
 
 @pytest.mark.parametrize("defect", [KeyError("canary"), Exception("canary")])
-async def test_when_putting_away_breaks_none_is_settled_and_the_deliveries_stop(defect: Exception) -> None:
+async def test_when_putting_away_breaks_none_is_settled_and_it_is_tried_again(defect: Exception) -> None:
     desk = Desk()
     desk.shelf.defect = defect
-    with pytest.raises(SettleError) as lost:
-        await desk.settler.dead_letter(None, desk.messages)
-    sentence = f"putting them away raised {type(defect).__name__}"
-    assert str(lost.value) == f"3 of 3 failed messages were not put away, and stay with the broker: {sentence}"
-    assert lost.value.unsettled == desk.messages
+    putting = asyncio.ensure_future(desk.settler.dead_letter(None, desk.messages))
+    await desk.until_waiting()
+    assert desk.waiting == [f"putting them away raised {type(defect).__name__}"]
     assert desk.writer.written == []
-    assert [str(reason) for reason in desk.unsafe] == [sentence]
-    assert desk.unsafe[0].__cause__ is defect
+    desk.shelf.defect = None
+    await desk.shelf.clock.advance(1.0)
+    await putting
+    assert desk.writer.written == [Settlement("ack", 3, multiple=True)]

@@ -363,6 +363,41 @@ async def test_dead_letters_are_sent_in_tens_and_deleted_then() -> None:
     assert first_of[:2] == ["send", "send"]
 
 
+async def test_what_we_add_to_a_dead_letter_gives_way_until_its_queue_takes_it() -> None:
+    office = Office(dead=True, dead_letter_queue="dead")
+    messages = office.receive(3)
+    desk = office.desk
+    assert isinstance(desk, DeskWithDeadLetters)
+    # Together; then alone as it is, with less, with nothing of ours.
+    office.client.answers = [{1: "wrong"}, {0: "wrong"}, {0: "wrong"}]
+    burying = asyncio.create_task(desk.dead_letter(None, messages))
+    await office.clock.advance(0.1)
+    await burying
+    assert [entries for _, what, entries in office.client.asked if what == "send"] == [
+        ["b1", "b2", "b3"],
+        ["b2"],
+        ["b2"],
+        ["b2"],
+    ]
+    deleted = [handle for _, what, entries in office.client.asked if what == "delete" for handle in entries]
+    assert sorted(deleted) == ["h1", "h2", "h3"]
+
+
+async def test_a_dead_letter_that_its_queue_takes_in_no_form_is_left_where_it_is() -> None:
+    office = Office(dead=True, dead_letter_queue="dead")
+    messages = office.receive(1)
+    desk = office.desk
+    assert isinstance(desk, DeskWithDeadLetters)
+    office.client.answers = [Trouble("wrong", "BatchRequestTooLong")] * 3
+    with pytest.raises(SettleError) as left:
+        await desk.dead_letter(None, messages)
+    assert str(left.value) == (
+        "SQS queue 'orders': 1 of 1 messages could not be settled (1: the dead letter queue does not take it, and it "
+        "was left where it is)"
+    )
+    assert office.client.kinds() == [("send", 1)] * 3
+
+
 async def test_a_retry_is_shown_again_after_its_delay_rounded_up_and_never_past_12_hours() -> None:
     office = Office()
     messages = office.receive(2)

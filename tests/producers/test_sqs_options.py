@@ -231,13 +231,59 @@ def test_what_loses_no_dead_letter_that_somebody_wants_is_taken() -> None:
     Plain(producer=SQSProducer("orders"), failure=given)
 
 
-def test_the_endpoint_of_a_queue_that_is_not_at_aws_is_its_host() -> None:
-    assert SQSOptions(queue_url="http://127.0.0.1:4566/000000000000/q").endpoint == "http://127.0.0.1:4566"
+@pytest.mark.parametrize(
+    ("host", "region"),
+    [
+        ("127.0.0.1:4566", None),
+        ("sqs.example.com", None),
+        ("sqs.eu-central-1.amazonaws.com", "eu-central-1"),
+        ("SQS.EU-CENTRAL-1.amazonaws.com", "eu-central-1"),
+        ("sqs.cn-north-1.amazonaws.com.cn", "cn-north-1"),
+        ("sqs.us-gov-west-1.amazonaws.com", "us-gov-west-1"),
+        ("sqs-fips.us-gov-west-1.amazonaws.com", "us-gov-west-1"),
+        ("sqs-fips.us-east-1.api.aws", "us-east-1"),
+        ("sqs.eu-west-1.api.aws", "eu-west-1"),
+        ("sqs.cn-northwest-1.api.amazonwebservices.com.cn", "cn-northwest-1"),
+        ("sqs.us-iso-east-1.c2s.ic.gov", "us-iso-east-1"),
+        ("sqs.us-isob-east-1.sc2s.sgov.gov", "us-isob-east-1"),
+        ("sqs.eu-isoe-west-1.cloud.adc-e.uk", "eu-isoe-west-1"),
+        ("sqs.eusc-de-east-1.amazonaws.eu", "eusc-de-east-1"),
+        ("vpce-0123456789abcdef0-abcdefgh.sqs.us-east-2.vpce.amazonaws.com", "us-east-2"),
+        ("vpce-0123456789abcdef0-abcdefgh-us-east-2a.sqs.us-east-2.vpce.amazonaws.com", "us-east-2"),
+        ("vpce-0123456789abcdef0-abcdefgh.sqs.cn-north-1.vpce.amazonaws.com.cn", "cn-north-1"),
+        ("eu-west-1.queue.amazonaws.com", "eu-west-1"),
+        ("cn-north-1.queue.amazonaws.com.cn", "cn-north-1"),
+        ("queue.amazonaws.com", "us-east-1"),
+        ("sqs.us-east-1.localhost.localstack.cloud:4566", "us-east-1"),
+    ],
+)
+def test_the_host_in_the_url_is_asked_and_says_the_region(host: str, region: str | None) -> None:
+    options = SQSOptions(queue_url=f"https://{host}/123456789012/orders")
+    assert (options.endpoint, options.region_name) == (f"https://{host}", region)
+
+
+def test_an_endpoint_and_a_region_that_are_given_go_before_the_url() -> None:
     assert SQSOptions(queue_url="http://127.0.0.1:4566/0/q", endpoint_url="http://h:1").endpoint == "http://h:1"
-    for host in ("sqs.eu-west-1.amazonaws.com", "eu-west-1.queue.amazonaws.com", "sqs.cn-north-1.amazonaws.com.cn"):
-        options = SQSOptions(queue_url=f"https://{host}/1/q")
-        assert options.endpoint is None
-        assert options.region_name in {"eu-west-1", "cn-north-1"}
+    assert SQSOptions(queue_url=URL, endpoint_url="http://h:1", region="us-east-1").region_name == "us-east-1"
+
+
+def test_a_region_that_the_host_is_not_in_is_refused() -> None:
+    assert complaint(queue_url=URL, region="us-east-1") == (
+        "region is us-east-1, but the host in queue_url is in eu-central-1, and would refuse every request: leave "
+        "region out, or mend one of the two"
+    )
+
+
+def test_dead_letters_are_sent_to_the_host_that_is_asked_or_refused() -> None:
+    endpoint = "https://vpce-1.sqs.eu-central-1.vpce.amazonaws.com"
+    assert complaint(queue_url=f"{endpoint}/1/orders", dead_letter_queue=URL) == (
+        "dead_letter_queue is at the host sqs.eu-central-1.amazonaws.com, queue_url at "
+        "vpce-1.sqs.eu-central-1.vpce.amazonaws.com, and all requests go to one host: write both with the same host, "
+        "or give dead_letter_queue by its name alone"
+    )
+    SQSOptions(queue_url=f"{endpoint}/1/orders", dead_letter_queue=f"{endpoint}/1/dead")
+    SQSOptions(queue_url=f"{endpoint}/1/orders", dead_letter_queue="dead")
+    SQSOptions(queue_url=f"{endpoint}/1/orders", dead_letter_queue=URL, endpoint_url="http://h:1")
 
 
 def test_a_settings_file_names_it_by_its_kind() -> None:

@@ -12,7 +12,7 @@ HOLD = """
 import sys
 from broadway_py.storage.locks import LifeLock
 
-lock = LifeLock(sys.argv[1])
+lock = LifeLock(sys.argv[1], sys.argv[1])
 print("held", flush=True)
 sys.stdin.read()
 """
@@ -22,7 +22,7 @@ def test_its_owner_is_alive_until_it_drops_the_lock(tmp_path: Path) -> None:
     path = str(tmp_path / "lock")
     assert not is_alive(path)
 
-    lock = LifeLock(path)
+    lock = LifeLock(path, path)
     assert is_alive(path)
     lock.drop()
     lock.drop()
@@ -40,9 +40,9 @@ def test_looking_does_not_make_it_alive(tmp_path: Path) -> None:
 
 def test_a_second_owner_is_refused(tmp_path: Path) -> None:
     path = str(tmp_path / "lock")
-    lock = LifeLock(path)
+    lock = LifeLock(path, path)
     with pytest.raises(OSError, match="temporarily unavailable"):
-        LifeLock(path)
+        LifeLock(path, path)
     lock.drop()
 
 

@@ -306,7 +306,7 @@ async def test_a_consumer_that_cannot_sign_off_counts_as_dead(file: QueueFile) -
 async def test_a_place_for_locks_that_cannot_be_written_is_named(
     file: QueueFile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def refuse(path: str) -> None:
+    def refuse(path: str, main: str) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("broadway_py.storage.queue_consumer.LifeLock", refuse)

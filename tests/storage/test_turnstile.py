@@ -129,7 +129,7 @@ def test_the_number_of_one_that_died_is_free(three: list[Turnstile]) -> None:
     assert not is_free(other)
     dead._numbers.close()  # as the kernel does it
     assert is_free(other)
-    dead._numbers = other._numbers.__class__(f"{dead._path}-line")
+    dead._numbers = other._numbers.__class__(f"{dead._path}-line", dead._path)
 
 
 def test_one_that_was_stopped_while_it_drew_a_number_stops_nobody(

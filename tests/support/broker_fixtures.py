@@ -13,7 +13,7 @@ import pytest
 
 from broadway_py.producers.rabbitmq import RabbitMQProducer
 from tests.support.rabbitmq import RabbitMQ, given_url
-from tests.support.rabbitmq_node import Node, server_program
+from tests.support.rabbitmq_node import Node, server_program, version_of
 
 
 def _choice() -> str:
@@ -21,7 +21,7 @@ def _choice() -> str:
         return "the broker in BROADWAY_TEST_AMQP_URL"
     program = server_program()
     if program is not None:
-        return f"a node of our own by {program}"
+        return f"a node of our own, version {version_of(program) or 'unknown'}, by {program}"
     return "none: set BROADWAY_TEST_AMQP_URL, or install rabbitmq-server; its tests are skipped"
 
 

@@ -29,6 +29,9 @@ _EXCEPTIONS: Final = Path("tests", "conformance_exceptions.toml")
 #: What `-m` says in pyproject.toml: a run with it is still a complete one.
 _USUAL_SELECTION: Final = "not soak"
 
+#: The attribute of a test's report with the numbers that the test carries.
+_NUMBERS: Final = "contract_numbers"
+
 #: test name (without parameters) -> numbers and outcomes, as in the record's file
 Record = Mapping[str, Mapping[str, Any]]
 
@@ -47,17 +50,17 @@ def conforms(*numbers: str) -> pytest.MarkDecorator:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(_Recorder(config), "conformance-recorder")
+    config.pluginmanager.register(_Carrier(), "conformance-carrier")
+    # A worker runs a share of the tests and tells the process that started it; that one sees them all.
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(_Recorder(config), "conformance-recorder")
 
 
-class _Recorder:
-    """Collects the outcomes of one run."""
+class _Carrier:
+    """Where tests run: puts the numbers of each into its reports, which travel from a worker to the recorder."""
 
-    def __init__(self, config: pytest.Config) -> None:
-        self._config = config
+    def __init__(self) -> None:
         self._numbers: dict[str, list[str]] = {}
-        self._outcomes: dict[str, str] = {}
-        self._collected = 0
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         for item in items:
@@ -70,33 +73,42 @@ class _Recorder:
                 raise pytest.UsageError(f"{item.nodeid}: {wrong}") from None
             self._numbers[item.nodeid] = numbers
 
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        self._collected = len(session.items)
-
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
-        before = self._outcomes.get(item.nodeid)
+        vars(report)[_NUMBERS] = self._numbers.get(item.nodeid, [])
+        return report
+
+
+class _Recorder:
+    """Where the run ends: collects the outcomes of all its tests."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._numbers: dict[str, list[str]] = {}
+        self._outcomes: dict[str, str] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        before = self._outcomes.get(report.nodeid)
         outcome = "skipped" if hasattr(report, "wasxfail") else report.outcome
         # The worst of set-up, call and tear-down counts.
         if before is None or before == "passed" or outcome == "failed":
-            self._outcomes[item.nodeid] = outcome
-        return report
+            self._outcomes[report.nodeid] = outcome
+        if numbers := getattr(report, _NUMBERS, []):
+            self._numbers[report.nodeid] = numbers
 
-    def pytest_sessionfinish(self, exitstatus: int) -> None:
-        if not self._is_complete(exitstatus):
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        if not self._is_complete(session, exitstatus):
             return
         record: dict[str, dict[str, Any]] = {}
         for nodeid, numbers in sorted(self._numbers.items()):
-            if nodeid not in self._outcomes:
-                continue  # a soak test, which complete runs leave out
             entry = record.setdefault(nodeid.partition("[")[0], {"numbers": numbers, "outcomes": []})
             entry["outcomes"] = sorted({*entry["outcomes"], self._outcomes[nodeid]})
         path = self._config.rootpath / _RECORD
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(record, indent=1) + "\n")
 
-    def _is_complete(self, exitstatus: int) -> bool:
+    def _is_complete(self, session: pytest.Session, exitstatus: int) -> bool:
         """Whether every test ran: a selection must not leave a record with gaps."""
         option = self._config.option
         return (
@@ -106,7 +118,7 @@ class _Recorder:
             and not (option.keyword or option.deselect or option.ignore or option.ignore_glob)
             and not (option.collectonly or option.maxfail)
             and not (getattr(option, "lf", False) or getattr(option, "stepwise", False))  # of a plug-in
-            and len(self._outcomes) == self._collected
+            and len(self._outcomes) == session.testscollected
         )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-__all__ = ["ErlangShell", "NodeRefusedError", "binary"]
+__all__ = ["DISTRIBUTION", "ErlangShell", "NodeRefusedError", "binary"]
 
 # Reads one line with an expression, has the *broker's* node evaluate it, answers one line. When its input ends, the
 # tests were killed: then nobody else would end the node and its epmd.
@@ -37,6 +37,9 @@ end,
 Loop().
 """
 
+#: Options of Erlang without which the port of its distribution is open to the network.
+DISTRIBUTION: Final = ("-kernel", "inet_dist_use_interface", "{127,0,0,1}")
+
 
 class NodeRefusedError(Exception):
     """The node is not running, or the expression failed in it."""
@@ -49,13 +52,16 @@ def binary(text: str) -> str:
 
 
 class ErlangShell:
-    """A small Erlang process of our own beside the node; close it with :meth:`close`."""
+    """A small Erlang process of our own beside the node, by the program *erl*; close it with :meth:`close`."""
 
-    def __init__(self, node: str, environment: Mapping[str, str], log: Path) -> None:
+    def __init__(self, erl: str, node: str, environment: Mapping[str, str], log: Path) -> None:
         self._lock = threading.Lock()
         with log.open("ab") as errors:
             self._process = subprocess.Popen(
-                ["erl", "-noshell", "-sname", f"asks_{os.getpid()}@localhost", "-eval", " ".join(_LOOP.split())],
+                [
+                    *(erl, "-noshell", "-sname", f"asks_{os.getpid()}@localhost", *DISTRIBUTION),
+                    *("-eval", " ".join(_LOOP.split())),
+                ],
                 env={**environment, "ASKED_NODE": node},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

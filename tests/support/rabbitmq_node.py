@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
+import re
 import shutil
 import signal
 import socket
@@ -14,35 +16,67 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from tests.support.erlang import ErlangShell, NodeRefusedError
+from tests.support.erlang import DISTRIBUTION, ErlangShell, NodeRefusedError
 from tests.support.eventually import eventually_sync
 
-__all__ = ["PASSWORD", "USER", "Node", "free_port", "server_program"]
+__all__ = ["PASSWORD", "USER", "Node", "free_port", "parsed_version", "server_program", "version_of"]
 
 #: Where distributions put the program itself; the one in PATH may switch to another user and lose our environment.
 _PROGRAMS: Final = ("/usr/lib/rabbitmq/bin/rabbitmq-server", "/usr/local/lib/rabbitmq/bin/rabbitmq-server")
 #: Milliseconds of the time-out of consumers, and between two looks at it.
 _TIMEOUTS: Final = ("consumer_timeout", "channel_tick_interval")
+#: Among how many workers the ports are divided.
+_SHARES: Final = 16
 USER: Final = "tester"
 #: The password of every connection in the tests: it must show up nowhere.
 PASSWORD: Final = "canary-password"
 
 
 def server_program() -> str | None:
-    """The ``rabbitmq-server`` program of this machine, if it has one (and the Erlang to ask it things)."""
-    if shutil.which("erl") is None:
-        return None
-    if given := os.environ.get("BROADWAY_TEST_RABBITMQ_SERVER"):
-        return given
-    return next((program for program in _PROGRAMS if Path(program).exists()), shutil.which("rabbitmq-server"))
+    """The ``rabbitmq-server`` program that the environment names, or this machine's, if it has one and its Erlang."""
+    given = os.environ.get("BROADWAY_TEST_RABBITMQ_SERVER")
+    program = given or next((path for path in _PROGRAMS if Path(path).exists()), shutil.which("rabbitmq-server"))
+    return program if program is not None and shutil.which("erl", path=_path(program)) is not None else None
+
+
+def version_of(program: str) -> str | None:
+    """The version that lies beside the program, as Debian's packages lay it; None: only a running node can say."""
+    prefix = Path(program).parent.parent
+    places = ("lib", "lib/rabbitmq/lib", "usr/lib/rabbitmq/lib", "root/usr/lib/rabbitmq/lib")
+    found = [folder.name for place in places for folder in (prefix / place).glob("rabbitmq_server-*")]
+    return found[0].partition("-")[2] if found else None
+
+
+def parsed_version(text: str) -> tuple[int, ...]:
+    """``4.3.6`` as (4, 3, 6); what follows a plus or minus is left out."""
+    return tuple(int(part) for part in re.split(r"[+~-]", text)[0].split("."))
+
+
+def _tool(name: str, program: str) -> str:
+    return shutil.which(name, path=_path(program)) or name
+
+
+def _path(program: str) -> str:
+    # An Erlang that was unpacked with the server lies beside it; another one may be too old for it.
+    return f"{Path(program).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody uses at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of 127.0.0.1 that nobody uses at this moment.
+
+    Of those that the system gives to nobody unasked (to a connection it would, between this call and the server's
+    start), and of this worker's share of them, where the suite runs on several.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    share = range(10_000 + worker % _SHARES, 32_000, _SHARES)
+    for port in random.sample(share, len(share)):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                continue  # somebody listens there with leave to share it
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port of 127.0.0.1 is free between 10000 and 32000")
 
 
 class Node:
@@ -53,18 +87,19 @@ class Node:
         self.port = free_port()
         self._program = program
         self._name = f"broadway_{os.getpid()}@localhost"
+        self._version: tuple[int, ...] | None = None
         self._environment = self._prepare()
         self._server: subprocess.Popen[bytes] | None = None
         with (self.directory / "epmd.log").open("wb") as log:
             # Started by the node it would outlive us as a daemon.
             self._epmd = subprocess.Popen(
-                ["epmd", "-address", "127.0.0.1", "-relaxed_command_check"],
+                [_tool("epmd", program), "-address", "127.0.0.1", "-relaxed_command_check"],
                 env=self._environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self._shell = ErlangShell(self._name, self._environment, self.directory / "shell.log")
+        self._shell = ErlangShell(_tool("erl", program), self._name, self._environment, self.directory / "shell.log")
 
     def _prepare(self) -> dict[str, str]:
         home = self.directory / "home"
@@ -81,6 +116,7 @@ class Node:
         )
         return {
             **os.environ,
+            "PATH": _path(self._program),
             "HOME": str(home),
             "ERL_EPMD_PORT": str(free_port()),
             "RABBITMQ_NODENAME": self._name,
@@ -94,6 +130,7 @@ class Node:
             "RABBITMQ_CONFIG_FILE": str(self.directory / "rabbitmq.conf"),
             "RABBITMQ_ADVANCED_CONFIG_FILE": str(self.directory / "advanced.config"),
             "RABBITMQ_CONF_ENV_FILE": os.devnull,
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": " ".join(DISTRIBUTION),
         }
 
     def start(self) -> None:
@@ -118,6 +155,13 @@ class Node:
                 return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
         eventually_sync(listens, timeout=60, what="the RabbitMQ node takes connections")
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """Of the running node, such as (4, 3, 6): what differs between versions asks for it."""
+        if self._version is None:
+            self._version = parsed_version(self.ask("rabbit_misc:version()").strip('"'))
+        return self._version
 
     def write_definitions(self) -> None:
         """Have what was declared written to the disk.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from typing import Final, cast
 
@@ -55,6 +56,14 @@ class Connection(aio_pika.Connection):
         return (
             self.transport is not None and cast("aiormq.Connection", self.transport.connection).is_connection_was_stuck
         )
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """Of the broker, as (4, 3); empty where it does not say."""
+        properties = {} if self.transport is None else self.transport.connection.server_properties
+        found = properties.get("version")
+        numbers = re.match(r"(\d+)\.(\d+)", found) if isinstance(found, str) else None
+        return () if numbers is None else tuple(map(int, numbers.groups()))
 
     @property
     def reader(self) -> CuttingReader | None:

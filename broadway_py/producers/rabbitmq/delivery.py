@@ -12,6 +12,7 @@ from broadway_py.acknowledger import Acknowledger
 from broadway_py.errors import did_you_mean
 from broadway_py.message import NOOP, Acknowledgement, Message
 from broadway_py.producers.rabbitmq.cutter import Delivery
+from broadway_py.producers.rabbitmq.limits import count_in, times_returned
 from broadway_py.producers.rabbitmq.options import RabbitMQOptions, Verdict
 
 __all__ = [
@@ -158,30 +159,16 @@ def _restore_origin(metadata: dict[str, Any], headers: Mapping[str, object]) -> 
 def attempt_of(headers: Mapping[str, object], *, redelivered: bool) -> int | None:
     """Which attempt a delivery with *headers* is, or None where nobody has counted.
 
-    Our own header counts the times it was put back by us, the broker those that it delivered this copy: quorum queues
-    do, others only say that there was one. 4.x also counts what was given back (``x-acquired-count``), which is no
-    attempt, so that is asked last (from its documentation; unproven on 4.x).
+    Our own header counts the times it was put back by us, the broker those that this copy came back: quorum queues do,
+    others only say that there was one.
     """
-    first = _count(headers.get(ATTEMPT_HEADER)) or None
-    for name in _COUNTERS:
-        if (earlier := _count(headers.get(name))) is not None:
-            return (first or 1) + earlier
+    first = count_in(headers.get(ATTEMPT_HEADER)) or None
+    returned = times_returned(headers, redelivered=redelivered)
+    if returned is not None:
+        return (first or 1) + returned
     if first is not None:
         return first
     return None if redelivered else 1
-
-
-#: Headers in which brokers count the earlier deliveries of a message.
-_COUNTERS: Final = ("x-delivery-count", "x-acquired-count")
-#: A header can say anything, and what comes of it is to fit into a header again.
-_MOST: Final = 2**31 - 1
-
-
-def _count(value: object) -> int | None:
-    """*value* if it counts something, or else None."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        return None
-    return min(value, _MOST)
 
 
 _VERDICTS: Final[Sequence[Verdict]] = ("ack", "reject", "reject_and_requeue", "reject_and_requeue_once")

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
+from broadway_py._core.backoff import Backoff
 from broadway_py.clock import Clock
 from broadway_py.errors import ProducerError
 from broadway_py.message import Message
@@ -78,6 +79,15 @@ class Forwarder:
         self._troubled = troubled
 
     @property
+    def clock(self) -> Clock:
+        """What tells for how long to wait."""
+        return self._clock
+
+    def waits(self) -> Backoff:
+        """Fresh waits between two tries to put the same messages away."""
+        return self._options.backoff_that_goes_on()
+
+    @property
     def leaves_burying_to_the_broker(self) -> bool:
         """A rejected message goes where the queue's own dead-letter exchange leads."""
         return self._plan is not None and self._plan.dead_letter == BY_THE_BROKER
@@ -130,8 +140,27 @@ class Forwarder:
                 puts.append(_Put(letter, waiting.arguments, waiting.safe_s))
         return await self._put(puts)
 
-    async def bury(self, failed: Sequence[Message[Any]]) -> list[ProducerError | None]:
-        """Keep each among the dead letters; for each, why that is not sure, or None."""
+    async def keep(self, messages: Sequence[Message[Any]]) -> list[ProducerError | None]:
+        """As :meth:`bury`, of what the broker would soon drop; else put a copy of it into its own queue."""
+        reasons = await self.bury(messages, cause="delivery_limit")
+        refused = [index for index, reason in enumerate(reasons) if reason is not None]
+        puts: list[_Put] = []
+        for message in [messages[index] for index in refused]:
+            receipt: Receipt = message.acknowledgement.data
+            attempt = 1 if message.attempt is None else message.attempt
+            puts.append(_Put(retry(delivery_of(receipt), receipt.queue, attempt, self._clock.wall()), None))
+        for index, reason in zip(refused, await self._put(puts) if puts else (), strict=True):
+            # That of the dead letters is what somebody has to mend.
+            reasons[index] = reason and reasons[index]
+        return reasons
+
+    async def bury(self, failed: Sequence[Message[Any]], *, cause: str | None = None) -> list[ProducerError | None]:
+        """Keep each among the dead letters; for each, why that is not sure, or None.
+
+        Args:
+            failed: the messages.
+            cause: why they are there, where their status does not say it.
+        """
         now_s = self._clock.wall()
         puts: list[_Put] = []
         for message in failed:
@@ -144,6 +173,7 @@ class Forwarder:
                 status=message.status,
                 origin=self._origin,
                 now_s=now_s,
+                cause=cause,
             )
             is_ours = self._options.dead_letter_declare == "active"
             puts.append(_Put(letter, self._options.dead_letter_arguments if is_ours else None))

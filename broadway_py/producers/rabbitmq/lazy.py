@@ -16,9 +16,10 @@ from broadway_py.producer import Deliveries
 from broadway_py.producers.rabbitmq.cutter import Delivery
 from broadway_py.producers.rabbitmq.delivery import Receipt, attempt_of, metadata_of, said_by
 from broadway_py.producers.rabbitmq.envelope import decode, message_id_in, what_decodes
+from broadway_py.producers.rabbitmq.limits import COUNTER, times_returned
 from broadway_py.producers.rabbitmq.options import RabbitMQOptions
 
-__all__ = ["LazyMessage", "delivery_of", "messages_of"]
+__all__ = ["LazyMessage", "delivery_of", "messages_of", "times_back"]
 
 
 class _Origin(NamedTuple):
@@ -141,6 +142,15 @@ def delivery_of(receipt: Receipt) -> DeliveredMessage:
     deliver, properties = _what_decodes(delivery)
     body = delivery[3]
     return DeliveredMessage(deliver, ContentHeader(0, len(body), properties), body, cast("AbstractChannel", None))
+
+
+def times_back(delivery: tuple[int, int, Any, bytes, str]) -> int | None:
+    """As :func:`times_returned`, of a delivery whichever way it came."""
+    came = delivery[2]
+    if isinstance(came, bytes) and COUNTER not in came:
+        return None  # most have none, and decoding takes a while
+    properties = _what_decodes(delivery)[1] if isinstance(came, bytes) else came.header.properties
+    return times_returned(properties.headers or {}, redelivered=bool(delivery[1]))
 
 
 def _decode(delivery: Delivery) -> tuple[Basic.Deliver, Basic.Properties]:

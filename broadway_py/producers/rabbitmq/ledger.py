@@ -31,6 +31,8 @@ class TagLedger:
         # As a dict it is ordered by tag, for the broker counts upwards. Bounded by the prefetch.
         self._open: dict[int, None] = {}
         self._last = 0
+        # Some of the open ones are not ours: somebody else fetched them.
+        self._has_strangers = False
         self._acks: list[int] = []
         self._others: list[Settlement] = []
 
@@ -43,6 +45,7 @@ class TagLedger:
         """The broker handed out *tag*."""
         for unseen in range(self._last + 1, tag):
             self._open[unseen] = None
+            self._has_strangers = True
         self._open[tag] = None
         self._last = tag
 
@@ -84,6 +87,12 @@ class TagLedger:
             return False
         self._others.append(Settlement("nack", tag, requeue=True))
         return True
+
+    def release_all(self) -> None:
+        """All that is open goes back without a decision; nothing does where some of it is somebody else's."""
+        if not self._has_strangers:
+            for tag in list(self._open):
+                self.release(tag)
 
     def take(self) -> list[Settlement]:
         """What is to be sent now, in this order."""

@@ -17,7 +17,7 @@ from broadway_py.message import Failed
 from broadway_py.producers.rabbitmq.delivery import ATTEMPT_HEADER, EXCHANGE_HEADER, ROUTING_KEY_HEADER
 from broadway_py.producers.rabbitmq.properties import FaithfulProperties, table
 
-__all__ = ["HEADER_PREFIX", "Letter", "Origin", "as_new", "bury", "fitted", "retry"]
+__all__ = ["HEADER_PREFIX", "Letter", "Origin", "as_new", "bury", "fitted", "renewed", "retry"]
 
 HEADER_PREFIX: Final = "x-broadway-"
 _FIRST_FAILED: Final = "x-broadway-first-failed-at"
@@ -81,15 +81,19 @@ def bury(
     status: Failed | None,
     origin: Origin,
     now_s: float,
+    cause: str | None = None,
 ) -> Letter:
-    """*delivery*, which failed for good in *queue*, for the queue of dead letters *to*. Says why, and shows no data."""
+    """*delivery*, which failed for good in *queue*, for the queue of dead letters *to*. Says why, and shows no data.
+
+    What *status* does not say of the cause, *cause* does.
+    """
     headers = _headers(delivery, _BROKERS_COUNTERS | _COPIES | {ATTEMPT_HEADER})
     _note_origin(headers, delivery, now_s)
     headers["x-broadway-id"] = uuid.uuid4().hex[:12]
     headers["x-broadway-queue"] = queue
     if attempts is not None:
         headers["x-broadway-attempts"] = attempts
-    headers["x-broadway-cause"] = "failed" if status is None else status.cause
+    headers["x-broadway-cause"] = (cause or "failed") if status is None else status.cause
     if status is not None and status.exception is not None:
         headers["x-broadway-exception"] = _cut(type(status.exception).__name__)
     headers["x-broadway-failed-at"] = _time(now_s)
@@ -105,6 +109,11 @@ def as_new(delivery: DeliveredMessage, to: str) -> Letter:
     for name in ours:
         del headers[name]
     return Letter(to, delivery.body, _properties(delivery, headers))
+
+
+def renewed(delivery: DeliveredMessage, to: str) -> Letter:
+    """*delivery*, a dead letter, once more for its queue *to*, which then counts its deliveries anew."""
+    return Letter(to, delivery.body, _properties(delivery, _headers(delivery, _BROKERS_COUNTERS | _COPIES)))
 
 
 def fitted(letter: Letter, room: int) -> Letter:

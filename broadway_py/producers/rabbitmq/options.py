@@ -386,6 +386,18 @@ class RabbitMQOptions(Options):
             return None
         return Backoff(*self.backoff, kind=self.backoff_type, least_s=_LEAST_WAIT_S)
 
+    def without_no_ack(self) -> Self:
+        """The same, for messages that are to be settled by what becomes of them."""
+        if not self.consume_options.no_ack:
+            return self
+        settled = self.consume_options.model_copy(update={"no_ack": False})
+        return self.model_copy(update={"consume_options": settled})
+
+    def backoff_that_goes_on(self) -> Backoff:
+        """Fresh waits as long as those between two connects, but never without end."""
+        kind: BackoffKind = "jitter" if self.backoff_type == "stop" else self.backoff_type
+        return Backoff(*self.backoff, kind=kind, least_s=_LEAST_WAIT_S)
+
     def targets(self) -> Iterator[Target]:
         """Every address once, in random order, with the credentials of this moment.
 

@@ -199,7 +199,7 @@ class RabbitMQProducer(Producer):
         """Also ends a waiting :meth:`handle_demand`."""
         super().begin_draining()
         if self._session is not None:
-            self._session.changed.set()
+            self._session.begin_draining()
 
     async def pause(self) -> None:
         """Cancel the consumer and requeue what was not handed over."""
@@ -226,6 +226,13 @@ class RabbitMQProducer(Producer):
         """Cancel the consumer and requeue what was not handed over."""
         if self._session is not None:
             await self._session.stop_consuming()
+            await self._session.kept()
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why failed messages cannot be put away for now; no others are begun meanwhile."""
+        found = None if self._session is None else self._session.obstacle
+        return None if found is None else f"nothing new is begun, for a failed message cannot be put away: {found}"
 
     def resize(self, capacity: int) -> None:
         """The pipeline holds *capacity* messages now: with ``prefetch_count: auto`` the prefetch follows."""

@@ -16,6 +16,7 @@ from broadway_py.producers.rabbitmq import troubles
 from broadway_py.producers.rabbitmq.connection import Connection, connect
 from broadway_py.producers.rabbitmq.delays import DECLARED_AGAIN_S
 from broadway_py.producers.rabbitmq.letters import Letter, fitted
+from broadway_py.producers.rabbitmq.limits import declare_lifted
 from broadway_py.producers.rabbitmq.options import RabbitMQOptions
 
 __all__ = ["Away", "NoQueue", "Publisher"]
@@ -117,13 +118,17 @@ class Publisher:
 
     async def _declare_on(self, link: _Link, queue: str, arguments: Mapping[str, Any], where: str) -> None:
         with troubles.translated(lambda error: Away(f"cannot declare queue {queue!r}: {self._loss(error, where)}")):
-            # A refusal closes the channel, and publishing must not suffer from it.
-            channel = await link.connection.channel(publisher_confirms=False)
+
+            async def declare(with_arguments: Mapping[str, Any]) -> None:
+                # A refusal closes the channel, and publishing must not suffer from it.
+                channel = await link.connection.channel(publisher_confirms=False)
+                await channel.declare_queue(queue, durable=True, arguments=dict(with_arguments))
+                await channel.close()
+
             try:
-                await channel.declare_queue(queue, durable=True, arguments=dict(arguments))
+                await declare_lifted(queue, arguments, link.connection.version, declare)
             except ChannelClosed as refused:
                 raise troubles.of_own_queue(refused, queue, where) from refused
-            await channel.close()
 
     async def _overdue(self, link: _Link, task: asyncio.Task[None], timeout: float) -> bool:
         """Wait for *task*; whether it takes longer than *timeout*, and not because the broker takes nothing."""

@@ -22,8 +22,9 @@ from broadway_py.producers.rabbitmq.connection import Connection, connect
 from broadway_py.producers.rabbitmq.cutter import Ended, Sink
 from broadway_py.producers.rabbitmq.delivery import tag_of, to_message
 from broadway_py.producers.rabbitmq.forwarder import Forwarder
-from broadway_py.producers.rabbitmq.lazy import messages_of
+from broadway_py.producers.rabbitmq.lazy import messages_of, times_back
 from broadway_py.producers.rabbitmq.ledger import TagLedger
+from broadway_py.producers.rabbitmq.limits import is_near
 from broadway_py.producers.rabbitmq.options import AUTO_BYTES, RabbitMQOptions
 from broadway_py.producers.rabbitmq.path import is_fast
 from broadway_py.producers.rabbitmq.settlements import DirectSettlements, QueuedSettlements, Settlements
@@ -38,6 +39,9 @@ log = logger("broadway_py.producers.rabbitmq")
 _ANSWER_TIMEOUT: Final = 3.0
 #: Seconds for the last settlements to get onto a connection that may be dead.
 _FLUSH_TIMEOUT: Final = 3.0
+
+#: Seconds between two log lines about messages near their delivery limit.
+_SILENCE_S: Final = 60.0
 
 #: What waits to be taken: tag, redelivered, envelope (from the library: all of the delivery), body, consumer tag.
 _Waiting = tuple[int, int, Any, bytes, str]
@@ -86,6 +90,8 @@ class Session:
         self._forwarder = forwarder
         #: Why no more messages come; None while they do.
         self.trouble: ProducerError | None = None
+        #: Why failed messages cannot be put away for now, so that no others are handed over; None while they can.
+        self.obstacle: ProducerError | None = None
         #: Set whenever a look at the buffer may be worth it.
         self.changed = asyncio.Event()
         self._buffer: deque[_Waiting] = deque()
@@ -94,12 +100,19 @@ class Session:
         self._connection: Connection | None = None
         self._channel: Channel | None = None
         self._where = options.where
+        # Queue -> after how many returns the broker drops a message of it; none where it never does.
+        self._limits: dict[str, int] = {}
         # As the broker calls them: it names the nameless.
         self._queues = list(options.queues)
         # Consumer tag -> queue: of every consumer whose deliveries may still be in the buffer; and those at work.
         self._origins: dict[str, str] = {}
         self._consumers: set[str] = set()
         self._asides: set[asyncio.Task[None]] = set()
+        # Of these, what puts messages away.
+        self._keeping: set[asyncio.Task[None]] = set()
+        # Messages near their limit of which the log does not know yet, and when it was told last.
+        self._untold = 0
+        self._told_at: float | None = None
         # Pausing, resuming and draining may come at once: they stand in line here, and the last word counts.
         self._consuming = asyncio.Lock()
         self._is_to_consume = True
@@ -143,7 +156,7 @@ class Session:
         for end in (self._channel.connection.closing, self._channel.closing):
             end.add_done_callback(self._on_closed)
         settlements = self._make_settlements(self._channel, name)
-        self._settler = Settler(self._ledger, settlements, self._forwarder, unsafe=self._stop_delivering)
+        self._settler = Settler(self._ledger, settlements, self._forwarder, waiting=self._on_waiting)
         if self._options.after_connect is not None:
             try:
                 returned = self._options.after_connect(channel)
@@ -162,9 +175,10 @@ class Session:
         return QueuedSettlements(channel, self._ledger, name)
 
     async def _prepare_queues(self) -> None:
-        topology = Topology(self._the_channel(), self._options, self._where)
+        topology = Topology(cast("Connection", self._connection), self._the_channel(), self._options)
         await self._ask_for(self._window)
         self._queues = await topology.declare()
+        self._limits.update(topology.limits)
         await self._forwarder.prepare(self._queues, topology.declare_own, topology.look_at_own)
 
     async def _consume(self) -> None:
@@ -230,17 +244,61 @@ class Session:
             for waiting in deliveries:
                 self._ledger.delivered(waiting[0])
         if self.trouble is None:
+            if self._limits:
+                deliveries = self._without_those_near_their_limit(deliveries)
             self._buffer.extend(deliveries)
             self._buffered_bytes += _bytes_of(deliveries)
             if self._buffered_bytes > AUTO_BYTES:
                 self._overrun(self._buffered_bytes / len(self._buffer))
             self.changed.set()
 
+    def _without_those_near_their_limit(self, deliveries: Sequence[_Waiting]) -> Sequence[_Waiting]:
+        """Put away what the broker would drop if it came back a few times more, and that it does by itself: a pause
+        gives back what nobody has taken.
+        """
+        near = [one for one in deliveries if one[1] and self._is_near_limit(one)]
+        if not near:
+            return deliveries
+        self._tell_of(near)
+        keeping = self._aside(self._keep(near), "keep what came back too often")
+        self._keeping.add(keeping)
+        keeping.add_done_callback(self._keeping.discard)
+        gone = {one[0] for one in near}
+        return [one for one in deliveries if one[0] not in gone]
+
+    def _is_near_limit(self, one: _Waiting) -> bool:
+        limit = self._limits.get(self._origins.get(one[4], ""))
+        return limit is not None and is_near(times_back(one), limit)
+
+    def _tell_of(self, near: Sequence[_Waiting]) -> None:
+        """Log how many there are; once in a while, for it may be each message of a queue."""
+        self._untold += len(near)
+        now = self._forwarder.clock.monotonic()
+        if self._told_at is not None and now - self._told_at < _SILENCE_S:
+            return
+        queue = self._origins[near[0][4]]
+        log.warning(
+            "messages came back to their queue so often that the broker would soon drop them; they are put among the "
+            "dead letters",
+            queue=queue,
+            messages=self._untold,
+            limit=self._limits[queue],
+            broker=self._where,
+        )
+        self._untold, self._told_at = 0, now
+
+    async def _keep(self, near: Sequence[_Waiting]) -> None:
+        settler = cast("Settler", self._settler)
+        # Then they are with the broker, and come again.
+        with contextlib.suppress(SettleError):
+            await settler.keep(self._messages_of(near, settler, self._options.without_no_ack()))
+
     def ended(self, why: Ended) -> None:
         """The broker took back a consumer, or closed the channel or the connection."""
         if why.what == "consumer":
             if why.text in self._consumers:
                 queue = self._origins[why.text]
+                self._consumers.discard(why.text)
                 self._stop_delivering(
                     ProducerError(
                         f"RabbitMQ at {self._where} cancelled the consumer of queue {queue!r}: "
@@ -278,7 +336,6 @@ class Session:
         # The broker has them still, and hands them out again.
         self._buffer.clear()
         self._buffered_bytes = 0
-        self._consumers.clear()
         self.changed.set()
         if self._reporting:
             self._lost(reason)
@@ -288,16 +345,48 @@ class Session:
     def take(self, demand: int) -> list[Message[bytes]]:
         """Up to *demand* of the buffered messages, oldest first; without waiting."""
         settler, buffer = self._settler, self._buffer
-        if settler is None:
-            return []  # nothing has come before there was a channel
+        if settler is None or self.obstacle is not None:
+            return []  # nothing has come before there was a channel; and what would fail now could not be put away
         taken = [buffer.popleft() for _ in range(min(demand, len(buffer)))]
         self._buffered_bytes = self._buffered_bytes - _bytes_of(taken) if buffer else 0
         if self._options.consume_options.no_ack and taken:
             settler.ack_at_once([waiting[0] for waiting in taken])
-        origins, options = self._origins, self._options
+        return self._messages_of(taken, settler, self._options)
+
+    def _messages_of(
+        self, taken: Sequence[_Waiting], settler: Settler, options: RabbitMQOptions
+    ) -> list[Message[bytes]]:
+        origins = self._origins
         if self._sink is not None:
             return messages_of(taken, settler, options, origins)
         return [to_message(delivery, settler, options, origins[consumer]) for _, _, delivery, _, consumer in taken]
+
+    def _on_waiting(self, reason: ProducerError | None) -> None:
+        """Failed messages cannot be put away, for *reason*, or can again."""
+        if (self.obstacle is None) == (reason is None):
+            self.obstacle = reason
+            return
+        self.obstacle = reason
+        if reason is None:
+            log.info("failed messages can be put away again; others are begun", broker=self._where)
+        else:
+            log.warning(
+                "failed messages cannot be put away; they are kept, and tried again, and no others are begun",
+                reason=str(reason),
+                broker=self._where,
+            )
+        self.changed.set()
+
+    def begin_draining(self) -> None:
+        """What cannot be put away now is given back; also ends a wait for :attr:`changed`."""
+        if self._settler is not None:
+            self._settler.give_up()
+        self.changed.set()
+
+    async def kept(self) -> None:
+        """Wait, some seconds at most, until what would soon be dropped by the broker has been put away."""
+        if self._keeping:
+            await asyncio.wait(self._keeping, timeout=_ANSWER_TIMEOUT)
 
     async def stop_consuming(self) -> None:
         """Cancel the consumers, and give back what was not taken. Does nothing on a connection that is gone.
@@ -416,6 +505,7 @@ class Session:
         is_in_time = False
         try:
             if self._settler is not None:
+                await self._give_all_back(self._settler)
                 await self._settler.finish(_FLUSH_TIMEOUT)
             await self._end_settling()
             is_in_time = True
@@ -425,6 +515,15 @@ class Session:
                 self._call_off()
             if self._connection is not None:
                 await self._connection.end()
+
+    async def _give_all_back(self, settler: Settler) -> None:
+        """What is not settled goes back in so many words: recent brokers count the end of a connection as a failure of
+        all that it had in hand, and these not.
+        """
+        if self._channel is not None and self._consumers:
+            # They would be handed it again, and again count that.
+            await self.stop_consuming()
+        settler.release_all(self._closed)
 
     def abort(self) -> None:
         """Drop the connection without a farewell; :meth:`close` is still to be called."""
@@ -439,8 +538,12 @@ class Session:
         if self._settler is not None:
             await self._settler.ended()
 
+    @property
+    def _closed(self) -> ProducerError:
+        return ProducerError(f"the connection to {self._where} was closed")
+
     def _call_off(self) -> None:
-        self._stop(ProducerError(f"the connection to {self._where} was closed"))
+        self._stop(self._closed)
         for aside in self._asides:
             aside.cancel()
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
+from broadway_py._core.backoff import Backoff
 from broadway_py.acknowledger import Acknowledger
 from broadway_py.errors import ProducerError, SettleError
 from broadway_py.message import Message, Outcome
@@ -26,7 +29,8 @@ class Settler(Acknowledger):
         ledger: which deliveries are open; whoever receives them enters them.
         settlements: writes what the ledger has collected.
         forwarder: puts failed messages away, for a while or for good.
-        unsafe: called when some could not be put away, with the reason: no more messages should come that way.
+        waiting: called with the reason when some could not be put away and wait for the next try, so that no more
+            messages should be begun; with None when none waits any more.
     """
 
     def __init__(
@@ -35,12 +39,16 @@ class Settler(Acknowledger):
         settlements: Settlements,
         forwarder: Forwarder,
         *,
-        unsafe: Callable[[ProducerError], None],
+        waiting: Callable[[ProducerError | None], None],
     ) -> None:
         self._ledger = ledger
         self._settlements = settlements
         self._forwarder = forwarder
-        self._unsafe = unsafe
+        self._waiting = waiting
+        # Of every call that could not put its messages away so far.
+        self._refused: dict[Backoff, ProducerError] = {}
+        # Set when nobody is to wait for another try.
+        self._no_more_tries = asyncio.Event()
         # Why nothing can be settled any more; None while it can.
         self._gone: ProducerError | None = None
 
@@ -59,10 +67,11 @@ class Settler(Acknowledger):
     async def retry(self, ref: Hashable, messages_and_delays: Sequence[tuple[Message[Any], float]]) -> None:
         """Have each delivered again to its queue after its delay, as the next attempt.
 
-        Published with confirm to a queue that holds it so long, and only then acked here.
+        Published with confirm to a queue that holds it so long, and only then acked here. What the broker does not
+        take is kept, and tried again with back-off, until :meth:`give_up` or :meth:`stop`.
 
         Raises:
-            SettleError: for some of them that is not sure: they stay with the broker, which delivers them again.
+            SettleError: for some of them that is not sure: the broker delivers them again.
         """
         messages = [message for message, _ in messages_and_delays]
         await self._put_away(messages, self._forwarder.retry, messages_and_delays)
@@ -74,6 +83,21 @@ class Settler(Acknowledger):
             await self._finish(messages, settled)
         else:
             await self._put_away(messages, self._forwarder.bury, messages)
+
+    def dead_letters_go_to(self, data: Any) -> str | None:
+        """The queue; None where the broker's own dead-letter exchange says."""
+        receipt: Receipt = data
+        return None if self._forwarder.leaves_burying_to_the_broker else self._forwarder.dead_letters_of(receipt.queue)
+
+    async def keep(self, messages: Sequence[Message[Any]]) -> None:
+        """As :meth:`dead_letter`, of what came back so often that its queue would soon drop it.
+
+        While the dead letters take none, a copy in the queue itself is counted anew.
+        """
+        if self._forwarder.leaves_burying_to_the_broker:
+            await self.dead_letter(None, messages)
+        else:
+            await self._put_away(messages, self._forwarder.keep, messages)
 
     def failure_said_by(self, data: Any) -> Literal["source", "message"] | None:
         """``on_failure`` of the producer, when it was given, or ``configure_ack(on_failure=…)``."""
@@ -109,11 +133,24 @@ class Settler(Acknowledger):
             self._ledger.release(tag)
         await self._told()
 
+    def give_up(self) -> None:
+        """Wait for no other try: what cannot be put away now is given back from now on."""
+        self._no_more_tries.set()
+
+    def release_all(self, reason: ProducerError) -> None:
+        """Give back all that is open, without waiting for it; whoever settles from now on gets *reason*."""
+        if self._gone is None:
+            self._gone = reason
+            self._no_more_tries.set()
+            self._ledger.release_all()
+            self._settlements.tell_soon()
+
     def stop(self, reason: ProducerError) -> None:
         """The channel is gone: whoever settles from now on, or waits for it now, gets *reason*."""
         if self._gone is None:
             self._gone = reason
         self._settlements.stop(reason)
+        self._no_more_tries.set()
 
     async def finish(self, timeout: float) -> None:
         """Wait until everything settled so far is written, *timeout* seconds at most."""
@@ -134,29 +171,67 @@ class Settler(Acknowledger):
         if self._gone is not None:
             # The broker has them again: to publish them, too, would double them.
             await self._finish(messages, [])
-        reasons = await _reasons(put, what)
-        safe = [message for message, reason in zip(messages, reasons, strict=True) if reason is None]
+        left, tries = list(zip(messages, what, strict=True)), self._forwarder.waits()
         unsettled: list[Message[Any]] = []
         problems: list[str] = []
-        if safe:
-            try:
-                await self._finish(safe, [self._ledger.ack(receipt.tag) for receipt in _receipts(safe)])
-            except SettleError as lost:
-                unsettled += lost.unsettled
-                problems.append(str(lost))
-        reason = next((reason for reason in reasons if reason is not None), None)
-        if reason is not None:
-            # Given back at once it would fail and come here again at once: so the next try is a matter of the back-off
-            # of the whole connection, whose end gives everything back.
-            self._unsafe(reason)
-            unsafe = [message for message, why in zip(messages, reasons, strict=True) if why is not None]
-            unsettled += unsafe
+        reason: ProducerError | None = None
+        try:
+            while left:
+                reasons = await _reasons(put, [each for _, each in left])
+                safe = [message for (message, _), why in zip(left, reasons, strict=True) if why is None]
+                left = [one for one, why in zip(left, reasons, strict=True) if why is not None]
+                reason = next((why for why in reasons if why is not None), None)
+                try:
+                    await self._ack(safe)
+                except SettleError as lost:
+                    unsettled += lost.unsettled
+                    problems.append(str(lost))
+                if reason is None or not await self._may_try_again(tries, reason):
+                    break
+        finally:
+            self._waits_no_longer(tries)
+        if left:
+            rest = [message for message, _ in left]
             problems.append(
-                f"{len(unsafe)} of {len(messages)} failed messages were not put away, and stay with the broker: "
-                f"{reason}"
+                f"{len(rest)} of {len(messages)} failed messages were not put away, and "
+                f"{await self._give_back(rest)}: {reason}"
             )
+            unsettled += rest
         if unsettled:
             raise SettleError("; ".join(problems), unsettled=unsettled) from reason
+
+    async def _may_try_again(self, tries: Backoff, reason: ProducerError) -> bool:
+        """Wait for the next of *tries*; False: there is none.
+
+        Given back at once a message would be delivered, fail and come here again at once, and a quorum queue would
+        count that each time.
+        """
+        if self._no_more_tries.is_set():
+            return False
+        self._refused[tries] = reason
+        self._waiting(reason)
+        try:
+            async with self._forwarder.clock.timeout(tries.failed()):
+                await self._no_more_tries.wait()
+        except TimeoutError:
+            return True
+        return False
+
+    def _waits_no_longer(self, tries: Backoff) -> None:
+        if self._refused.pop(tries, None) is not None:
+            self._waiting(next(iter(self._refused.values()), None))
+
+    async def _ack(self, messages: Sequence[Message[Any]]) -> None:
+        if messages:
+            await self._finish(messages, [self._ledger.ack(receipt.tag) for receipt in _receipts(messages)])
+
+    async def _give_back(self, messages: Sequence[Message[Any]]) -> str:
+        """Have the broker deliver *messages* again; what becomes of them, in words."""
+        if self._gone is None:
+            with contextlib.suppress(SettleError):
+                await self.release(None, messages)
+                return "are given back"
+        return "stay with the broker"
 
     def _note_successes(self, receipts: Sequence[Receipt]) -> list[bool]:
         tags = [receipt.tag for receipt in receipts if receipt.on_success == "ack"]

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from aiormq import Channel
 from aiormq.exceptions import ChannelClosed
 
+from broadway_py.log import logger
 from broadway_py.producers.rabbitmq import troubles
+from broadway_py.producers.rabbitmq.connection import Connection
+from broadway_py.producers.rabbitmq.limits import declare_lifted, default_limit, may_be_lifted
 from broadway_py.producers.rabbitmq.options import RabbitMQOptions
 
 __all__ = ["Topology"]
 
+log = logger("broadway_py.producers.rabbitmq")
+
 
 class Topology:
-    """What *options* say of queues, on *channel* of the broker *where*."""
+    """What *options* say of queues, on *channel* of *connection*."""
 
-    def __init__(self, channel: Channel, options: RabbitMQOptions, where: str) -> None:
+    def __init__(self, connection: Connection, channel: Channel, options: RabbitMQOptions) -> None:
+        self._connection = connection
         self._channel = channel
         self._options = options
-        self._where = where
+        self._where = connection.where
+        #: Queue -> after how many returns the broker drops a message of it, as far as we know; none: never.
+        self.limits: dict[str, int] = {}
 
     async def declare(self) -> list[str]:
         """Declare, or look for, the queues that are consumed, and bind them; their names, also of the nameless.
@@ -32,17 +40,11 @@ class Topology:
         names = list(options.queues)
         for position, queue in enumerate(options.queues):
             if options.declare == "active":
-                wanted = options.declare_options
-                declared = await channel.queue_declare(
-                    queue,
-                    durable=wanted.durable,
-                    auto_delete=wanted.auto_delete,
-                    exclusive=wanted.exclusive,
-                    arguments=wanted.arguments,
-                )
-                names[position] = declared.queue or queue
+                names[position] = await self._declare(queue)
             elif options.declare == "passive":
                 await channel.queue_declare(queue, passive=True)
+            if options.declare != "active":
+                self._note_limit(names[position], default_limit(self._connection.version))
             for bound in options.bindings:
                 if bound.queue in (None, queue):
                     await channel.queue_bind(
@@ -50,14 +52,62 @@ class Topology:
                     )
         return names
 
+    async def _declare(self, queue: str) -> str:
+        """Declare *queue* as the settings say; its name."""
+        wanted, name = self._options.declare_options, queue
+
+        async def declare(arguments: Mapping[str, Any]) -> None:
+            nonlocal name
+            lifts = may_be_lifted(queue, wanted.arguments, self._connection.version)
+            # The broker may refuse it, which closes the channel, and is not the last word.
+            channel = await self._another_channel() if lifts else self._channel
+            answer = await channel.queue_declare(
+                queue,
+                durable=wanted.durable,
+                auto_delete=wanted.auto_delete,
+                exclusive=wanted.exclusive,
+                arguments=dict(arguments),
+            )
+            name = answer.queue or queue
+            if lifts:
+                await channel.close()
+
+        limit = await declare_lifted(queue, wanted.arguments, self._connection.version, declare)
+        self._note_limit(name, limit)
+        if limit is not None and may_be_lifted(queue, wanted.arguments, self._connection.version):
+            log.warning(
+                "the queue was made with a delivery limit: what comes back almost as often goes to the dead letters; "
+                "delete it when it is empty, and it is made anew without one",
+                queue=name,
+                limit=limit,
+                broker=self._where,
+            )
+        return name
+
+    def _note_limit(self, queue: str, limit: int | None) -> None:
+        if limit is not None:
+            self.limits[queue] = limit
+
+    async def _another_channel(self) -> Channel:
+        channel = await self._connection.channel(publisher_confirms=False)
+        return cast("Channel", await channel.get_underlay_channel())
+
     async def declare_own(self, queue: str, arguments: Mapping[str, Any]) -> None:
         """See that *queue*, in which we put failed messages, exists.
 
         Raises:
             ProducerError: the broker refused, with its words.
         """
+
+        async def declare(with_arguments: Mapping[str, Any]) -> None:
+            lifts = may_be_lifted(queue, arguments, self._connection.version)
+            channel = await self._another_channel() if lifts else self._channel
+            await channel.queue_declare(queue, durable=True, arguments=dict(with_arguments))
+            if lifts:
+                await channel.close()
+
         try:
-            await self._channel.queue_declare(queue, durable=True, arguments=dict(arguments))
+            await declare_lifted(queue, arguments, self._connection.version, declare)
         except ChannelClosed as refused:
             raise troubles.of_own_queue(refused, queue, self._where) from refused
 

@@ -16,7 +16,8 @@ from aiobotocore.session import AioSession
 from broadway_py._core.costs import RequestCosts
 from broadway_py.clock import Clock
 from broadway_py.producers.sqs.delivery import asked_attributes, asked_message_attributes
-from broadway_py.producers.sqs.options import SQSOptions, is_url
+from broadway_py.producers.sqs.endpoint import is_url
+from broadway_py.producers.sqs.options import SQSOptions
 from broadway_py.producers.sqs.troubles import Kind, Trouble, entry_kind, of_error
 
 __all__ = ["Client", "Facts"]
@@ -166,7 +167,13 @@ class Client:
             return _Generation(stack.pop_all(), polls, settlements)
 
     def _made(self, session: AioSession, connections: int, answer_s: float) -> Any:
+        options = self._options
+        # A host that is written is that of FIPS or of dual stack, or it is not: AWS_USE_FIPS_ENDPOINT and the like, by
+        # which AWS programs choose a host, have nothing to choose, and the client library would refuse them.
+        as_written = None if options.endpoint is None else False
         config = AioConfig(
+            use_fips_endpoint=as_written,
+            use_dualstack_endpoint=as_written,
             # One try: how often and when is decided above, where it can be seen, and where it does not block.
             retries={"total_max_attempts": 1, "mode": "standard"},
             max_pool_connections=connections,
@@ -176,7 +183,6 @@ class Client:
             parameter_validation=False,
             user_agent=_USER_AGENT,
         )
-        options = self._options
         # Machines of AWS set AWS_REGION; this client library knows the other name alone.
         region = options.region_name or session.get_config_variable("region") or os.environ.get("AWS_REGION")
         return session.create_client("sqs", region_name=region, endpoint_url=options.endpoint, config=config)
@@ -212,9 +218,11 @@ class Client:
         )
 
     async def send(self, url: str, messages: Sequence[Mapping[str, Any]]) -> dict[int, Kind]:
-        """Send at most ten; by position, what was not sent and why."""
+        """Send at most ten; by position, what was not sent and why (``wrong``: SQS does not take it as it is)."""
         entries = [{"Id": str(number), **message} for number, message in enumerate(messages)]
-        return await self._batch("send", "SendMessage", "send_message_batch", url, entries)
+        failed = await self._batch("send", "SendMessage", "send_message_batch", url, entries)
+        # There is no receipt that could be stale: what SQS calls an invalid parameter is the message.
+        return {number: "wrong" if kind == "stale" else kind for number, kind in failed.items()}
 
     async def _batch(
         self, kind: str, action: str, method: str, url: str, entries: list[dict[str, Any]]

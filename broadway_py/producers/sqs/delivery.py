@@ -16,9 +16,10 @@ __all__ = ["Receipt", "asked_attributes", "asked_message_attributes", "configure
 _NUMBERS: Final = frozenset(
     {"SentTimestamp", "ApproximateReceiveCount", "ApproximateFirstReceiveTimestamp", "SequenceNumber"}
 )
-#: What we need ourselves: attempts, and the group on FIFO queues.
+#: What we need ourselves: attempts, the group on FIFO queues, and for dead letters what travels on with them.
 _OURS: Final = ("ApproximateReceiveCount",)
 _OURS_FIFO: Final = (*_OURS, "MessageGroupId")
+_OURS_TO_SEND: Final = (*_OURS_FIFO, "AWSTraceHeader")
 
 
 class Receipt:
@@ -35,6 +36,8 @@ class Receipt:
         "on_success",
         "received_at",
         "said_by",
+        "sent_group",
+        "trace",
         "visible_until",
     )
 
@@ -43,8 +46,13 @@ class Receipt:
     ) -> None:
         self.handle: str = raw["ReceiptHandle"]
         self.message_id: str = raw["MessageId"]
-        #: The message group, on FIFO queues.
-        self.group: str | None = raw["Attributes"].get("MessageGroupId") if options.is_fifo else None
+        given = raw["Attributes"]
+        #: The message group that its sender named: on standard queues, too, where it keeps no order.
+        self.sent_group: str | None = given.get("MessageGroupId")
+        #: The message group, on FIFO queues: one of its messages at a time.
+        self.group: str | None = self.sent_group if options.is_fifo else None
+        #: The trace header of AWS.
+        self.trace: str | None = given.get("AWSTraceHeader")
         #: Attributes that the sender gave, as SQS writes them: dead letters take them along.
         self.attributes: Mapping[str, Any] = raw.get("MessageAttributes") or {}
         #: When SQS hid it, at the earliest: the start of the receive that brought it.
@@ -69,7 +77,7 @@ def asked_attributes(options: SQSOptions) -> list[str]:
     """The attributes of SQS that a receive asks for."""
     if options.attribute_names == "all":
         return ["All"]
-    ours = _OURS_FIFO if options.is_fifo else _OURS
+    ours = _OURS_TO_SEND if options.dead_letter_queue is not None else _OURS_FIFO if options.is_fifo else _OURS
     return list(dict.fromkeys([*ours, *map(wire_name, options.attribute_names or ())]))
 
 

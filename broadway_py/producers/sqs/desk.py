@@ -251,10 +251,10 @@ class Desk(Acknowledger):
                 self._say(message.acknowledgement.data, Verdict("ack"), ticket)
             self._tick()
 
-        def left(unburied: Sequence[Message[Any]]) -> None:
+        def left(unburied: Sequence[Message[Any]], why: Literal["unsent", "unfit"]) -> None:
             for message in unburied:
                 self._fall_back(message.acknowledgement.data)
-                ticket.leave(message.acknowledgement.data, "unsent")
+                ticket.leave(message.acknowledgement.data, why)
 
         await self._burial.bury(messages, sent=sent, left=left)
 
@@ -395,6 +395,10 @@ class Desk(Acknowledger):
 
 class DeskWithDeadLetters(Desk):
     """The same, where a dead letter queue is set."""
+
+    def dead_letters_go_to(self, data: Any) -> str | None:
+        """The name of the queue."""
+        return (self._facts.dead_letter_url or "").rpartition("/")[2] or None
 
     async def dead_letter(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
         """Send to the dead letter queue, then delete. Raises as ``ack`` does."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from broadway_py.message import Message
 from broadway_py.producers.sqs.delivery import Receipt
 
-__all__ = ["DEATH", "death_letter", "portions"]
+__all__ = ["DEATH", "Letter", "portions"]
 
-#: The message attribute that says why: one of the ten that SQS allows. A message that has ten already goes without.
+#: The message attribute that says why: one of the ten that SQS allows. A message that has ten already goes without, and
+#: so does one that would be too long with it.
 DEATH: Final = "x-broadway-death"
 
 _MOST_ATTRIBUTES: Final = 10
@@ -20,30 +21,73 @@ _MOST_ENTRIES: Final = 10
 _MOST_BYTES: Final = 256 * 1024
 
 
-def death_letter(message: Message[Any], *, queue: str, pipeline: str, died_at: float, is_fifo: bool) -> dict[str, Any]:
-    """The entry of a batch of sends: body and attributes as they came, without any change by handlers."""
-    receipt: Receipt = message.acknowledgement.data
-    attributes = {name: _sendable(parts) for name, parts in receipt.attributes.items() if name != DEATH}
-    if len(attributes) < _MOST_ATTRIBUTES:
-        status = message.status
-        exception = None if status is None else status.exception
-        said = {
-            "queue": queue,
-            "message_id": receipt.message_id,
-            "attempts": message.attempt,
-            "cause": "failed" if status is None else status.cause,
-            "exception": None if exception is None else type(exception).__name__,
-            "died_at": round(died_at, 3),
-            "pipeline": pipeline,
+class Letter:
+    """One dead letter: the body and what its sender and SQS gave it, as they came, and what we add.
+
+    A queue may not take all of it: the body alone may be as long as the queue allows. What is ours gives way then, the
+    most dispensable first; what came with the message never does.
+
+    Args:
+        message: the one that failed; what handlers changed of it is not sent.
+        queue: where it came from.
+        pipeline: the name of the pipeline.
+        died_at: wall time, in seconds.
+        is_fifo: whether the queue for dead letters is.
+    """
+
+    def __init__(self, message: Message[Any], *, queue: str, pipeline: str, died_at: float, is_fifo: bool) -> None:
+        self.message = message
+        receipt: Receipt = message.acknowledgement.data
+        raw = message.raw
+        attributes = {name: _sendable(parts) for name, parts in receipt.attributes.items() if name != DEATH}
+        #: The entry of a batch of sends.
+        self.entry: dict[str, Any] = {
+            "MessageBody": raw.decode() if isinstance(raw, bytes) else str(raw),
+            "MessageAttributes": attributes,
         }
-        attributes[DEATH] = {"DataType": "String", "StringValue": json.dumps(said)}
-    raw = message.raw
-    letter = {"MessageBody": raw.decode() if isinstance(raw, bytes) else str(raw), "MessageAttributes": attributes}
-    if is_fifo:
-        # The message's own id: sending it again after a lost answer makes no second letter.
-        letter["MessageDeduplicationId"] = receipt.message_id
-        letter["MessageGroupId"] = receipt.group or receipt.message_id
-    return letter
+        if receipt.trace is not None:
+            trace = {"DataType": "String", "StringValue": receipt.trace}
+            self.entry["MessageSystemAttributes"] = {"AWSTraceHeader": trace}
+        if is_fifo:
+            # The message's own id: sending it again after a lost answer makes no second letter.
+            self.entry["MessageDeduplicationId"] = receipt.message_id
+            self.entry["MessageGroupId"] = receipt.sent_group or receipt.message_id
+        elif receipt.sent_group is not None:
+            self.entry["MessageGroupId"] = receipt.sent_group
+        # What is left to give way, the next one last.
+        self._gives_way: list[Callable[[], object]] = []
+        if not is_fifo and receipt.sent_group is not None:
+            # Of use for the order in which standard queues hand out, and not known everywhere.
+            self._gives_way.append(lambda: self.entry.pop("MessageGroupId"))
+        if len(attributes) < _MOST_ATTRIBUTES:
+            status = message.status
+            cause = "failed" if status is None else status.cause
+            exception = None if status is None else status.exception
+            self._say(
+                queue=queue,
+                message_id=receipt.message_id,
+                attempts=message.attempt,
+                cause=cause,
+                exception=None if exception is None else type(exception).__name__,
+                died_at=round(died_at, 3),
+                pipeline=pipeline,
+            )
+            self._gives_way += [lambda: attributes.pop(DEATH), lambda: self._say(cause=cause, attempts=message.attempt)]
+
+    def _say(self, **said: object) -> None:
+        self.entry["MessageAttributes"][DEATH] = {"DataType": "String", "StringValue": json.dumps(said)}
+
+    def give_way(self) -> bool:
+        """Leave out some of what we add; False when there is nothing left that could be left out."""
+        if not self._gives_way:
+            return False
+        self._gives_way.pop()()
+        return True
+
+    @property
+    def weight(self) -> int:
+        """Bytes, as SQS counts them."""
+        return _weight(self.entry)
 
 
 def _sendable(parts: dict[str, Any]) -> dict[str, Any]:

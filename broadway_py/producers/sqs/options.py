@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Final, Literal, NamedTuple, Self, get_args
-from urllib.parse import urlsplit
+from typing import Annotated, Final, Literal, NamedTuple, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -19,6 +18,7 @@ from pydantic import (
 
 from broadway_py.errors import did_you_mean
 from broadway_py.options import Duration, Options, PositiveInt
+from broadway_py.producers.sqs.endpoint import endpoint_of, host_of, is_url, region_of, split
 
 __all__ = [
     "MOST_VISIBILITY",
@@ -26,7 +26,6 @@ __all__ = [
     "AttributeName",
     "SQSOptions",
     "Verdict",
-    "is_url",
     "read_verdict",
     "wire_name",
 ]
@@ -121,9 +120,10 @@ class SQSOptions(Options):
 
     #: The queue's URL, or its name in the account that the credentials belong to.
     queue_url: Annotated[str, Field(strict=True)]
-    #: Such as eu-central-1. None: out of the queue's URL, else as AWS programs find it (AWS_REGION, profile).
+    #: Such as eu-central-1. None: as the host in the queue's URL says, else as AWS programs find it (AWS_REGION).
     region: str | None = None
-    #: Where SQS answers, if not at AWS: LocalStack, a VPC endpoint. None: AWS, or the host in a URL that is not of AWS.
+    #: Where SQS answers: LocalStack, a VPC endpoint. None: at the host in the queue's URL; for a queue that is named
+    #: without one, where AWS (or AWS_ENDPOINT_URL_SQS) says.
     endpoint_url: str | None = Field(None, repr=False)
     #: A profile of the AWS config files, which may name a role to assume. None: AWS_PROFILE, or none.
     profile: str | None = None
@@ -167,7 +167,7 @@ class SQSOptions(Options):
     def _names_a_queue(cls, value: str | None) -> str | None:
         if value is None or _NAME.fullmatch(value):
             return value
-        parts = _split(value)
+        parts = split(value)
         if parts is None or parts.username is not None or not parts.path.strip("/"):
             raise ValueError(
                 "expected the URL of a queue, such as https://sqs.eu-central-1.amazonaws.com/123456789012/orders, "
@@ -179,7 +179,7 @@ class SQSOptions(Options):
     @classmethod
     def _is_http(cls, value: str | None) -> str | None:
         # What came is not shown: it may hold a password.
-        if value is not None and ((parts := _split(value)) is None or parts.username is not None):
+        if value is not None and ((parts := split(value)) is None or parts.username is not None):
             raise ValueError("expected http://host:port or https://host, without user and password")
         return value
 
@@ -191,7 +191,28 @@ class SQSOptions(Options):
             raise ValueError("on_failure: dead_letter needs dead_letter_queue: name the queue, or leave on_failure out")
         if self.dead_letter_queue is not None and self.dead_letter_queue == self.queue_url:
             raise ValueError("dead_letter_queue is the queue itself: its dead letters would come again for ever")
+        self._asks_one_host()
         return self
+
+    def _asks_one_host(self) -> None:
+        if not is_url(self.queue_url) or self.endpoint_url is not None:
+            return
+        host = host_of(self.queue_url)
+        if (
+            self.dead_letter_queue is not None
+            and is_url(self.dead_letter_queue)
+            and (other := host_of(self.dead_letter_queue)) != host
+        ):
+            raise ValueError(
+                f"dead_letter_queue is at the host {other}, queue_url at {host}, and all requests go to one host: "
+                "write both with the same host, or give dead_letter_queue by its name alone"
+            )
+        named = region_of(self.queue_url)
+        if self.region is not None and named is not None and named != self.region:
+            raise ValueError(
+                f"region is {self.region}, but the host in queue_url is in {named}, and would refuse every request: "
+                "leave region out, or mend one of the two"
+            )
 
     @property
     def says_what_failing_means(self) -> bool:
@@ -210,24 +231,17 @@ class SQSOptions(Options):
 
     @property
     def endpoint(self) -> str | None:
-        """Where requests go, if not to where AWS says."""
+        """Where requests go; None: where AWS says, for a queue that is named without its URL."""
         if self.endpoint_url is not None or not is_url(self.queue_url):
             return self.endpoint_url
-        parts = urlsplit(self.queue_url)
-        return None if _of_aws(parts.hostname or "") else f"{parts.scheme}://{parts.netloc}"
+        return endpoint_of(self.queue_url)
 
     @property
     def region_name(self) -> str | None:
         """The region, as far as the settings tell it."""
         if self.region is not None or not is_url(self.queue_url):
             return self.region
-        found = re.fullmatch(r"(?:sqs\.)?([a-z0-9-]+)(?:\.queue)?\.amazonaws\.com(?:\.cn)?", _host(self.queue_url))
-        return None if found is None or found[1] == "queue" else found[1]
-
-
-def is_url(queue: str) -> bool:
-    """Whether *queue* is a URL; else it is a name."""
-    return "://" in queue
+        return region_of(self.queue_url)
 
 
 def wire_name(name: str) -> str:
@@ -237,20 +251,3 @@ def wire_name(name: str) -> str:
 
 #: The other way round.
 OUR_NAMES: Final[Mapping[str, str]] = {wire_name(name): name for name in _ATTRIBUTES}
-
-
-def _host(url: str) -> str:
-    return urlsplit(url).hostname or ""
-
-
-def _of_aws(host: str) -> bool:
-    return host.endswith((".amazonaws.com", ".amazonaws.com.cn", ".api.aws"))
-
-
-def _split(url: str) -> Any:
-    try:
-        parts = urlsplit(url)
-        complete = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return None
-    return parts if complete else None

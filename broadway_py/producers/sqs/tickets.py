@@ -13,8 +13,9 @@ from broadway_py.producers.sqs.troubles import Kind
 
 __all__ = ["Entry", "Fate", "Ticket"]
 
-#: Why an entry was not settled: a kind of trouble, or that nobody settles any more, or that it could not be buried.
-Fate = Kind | Literal["closed", "unsent"]
+#: Why an entry was not settled: a kind of trouble, or that nobody settles any more, or that it could not be buried: not
+#: sent, or not taken.
+Fate = Kind | Literal["closed", "unsent", "unfit"]
 
 #: How long a settlement is tried at most, in seconds.
 _PATIENCE_S: Final = 60.0
@@ -29,6 +30,7 @@ _WHY: Final[Mapping[str, str]] = {
     "wrong": "SQS did not accept it",
     "closed": "the producer was closed",
     "unsent": "it could not be sent to the dead letter queue, and was left where it is",
+    "unfit": "the dead letter queue does not take it, and it was left where it is",
 }
 
 

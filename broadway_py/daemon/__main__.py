@@ -1,0 +1,15 @@
+"""``python -m broadway_py.daemon COMMANDS REPORTS JOURNAL`` is a worker: its supervisor starts it so.
+
+The numbers are those of two inherited pipes, and of the file of the in-flight journal.
+"""
+
+import sys
+
+from broadway_py.daemon.starting import begin_worker
+
+if __name__ == "__main__":
+    begin_worker()
+    from broadway_py.daemon.watch import leave
+    from broadway_py.daemon.worker import main
+
+    leave(main(*map(int, sys.argv[1:4])))

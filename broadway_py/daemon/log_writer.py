@@ -1,0 +1,204 @@
+"""Writes log lines from a thread of its own: whoever logs never waits for whoever reads."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import queue
+import select
+import threading
+import weakref
+from typing import Final, TextIO
+
+from broadway_py.log import Fields, line_limit
+
+__all__ = ["Writer", "keep_standard_streams"]
+
+#: What may wait for a reader: lines, and characters.
+_MOST_LINES: Final = 10_000
+_MOST_CHARS: Final = 4 * 1024 * 1024
+#: Seconds that a flush, so also the end of the process, waits for the reader.
+_FLUSH_S: Final = 0.5
+#: Seconds that a forked child, which has no thread of ours, waits for it at each line.
+_CHILD_S: Final = 0.2
+#: Seconds between two looks for lines that the limit has left out.
+_SUM_UP_S: Final = 5.0
+
+_writers: weakref.WeakSet[Writer] = weakref.WeakSet()
+
+
+class Writer(logging.Handler):
+    """A handler that puts its lines into a bounded queue, in order; a daemonic thread writes them to *stream*.
+
+    While the queue is full, lines are dropped and counted; the count is written as soon as something can be. In a
+    forked child there is no thread: it writes its lines itself, and drops those that nobody takes in a moment. A
+    stream without a descriptor, such as a ``StringIO``, is written to at once: nobody can keep it waiting.
+
+    Args:
+        stream: where to; None: nowhere.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        super().__init__()
+        self._stream = stream
+        self._descriptor = _descriptor_of(stream)
+        self._encoding = getattr(stream, "encoding", None) or "utf-8"
+        self._is_child = False
+        self._thread: threading.Thread | None = None
+        self._begin()
+        if self._descriptor is not None:
+            self._start()
+        _writers.add(self)
+
+    def _begin(self) -> None:
+        self._lines: queue.SimpleQueue[str | threading.Event] = queue.SimpleQueue()
+        # Each is changed by one side only: those who log hold the handler's lock, and there is one thread.
+        self._put_chars = self._written_chars = 0
+        self._dropped = self._not_written = self._told = 0
+
+    def _start(self) -> None:
+        try:
+            thread = threading.Thread(target=self._write_all, name="broadway-log", daemon=True)
+            thread.start()
+        except RuntimeError:
+            return  # no thread can be started now; the next line tries again
+        self._thread = thread
+
+    @property
+    def dropped(self) -> int:
+        """How many lines nobody will ever see."""
+        return self._dropped + self._not_written
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Put *record*'s line into the queue. Never waits, never raises."""
+        try:
+            line = self.format(record) + "\n"
+        except Exception as error:  # noqa: BLE001  # of whoever logged: an odd argument, an object that cannot be shown
+            line = self._line(
+                "a log line could not be made",
+                line_of=record.name,
+                at=f"{record.filename}:{record.lineno} {record.funcName}",
+                exception=type(error).__name__,
+            )
+        if self._descriptor is None:
+            self._write_to_object(line)
+        elif self._is_child:
+            if not _write(self._descriptor, self._encoded(line), patience_s=_CHILD_S):
+                self._dropped += 1
+        elif self._lines.qsize() >= _MOST_LINES or self._put_chars - self._written_chars > _MOST_CHARS:
+            self._dropped += 1
+        else:
+            self._put_chars += len(line)
+            self._lines.put(line)
+            if self._thread is None:
+                self._start()
+
+    def flush(self) -> None:
+        """Wait for what was logged until now to be written, but not for long."""
+        thread = self._thread
+        if self._is_child or thread is None or thread is threading.current_thread() or not thread.is_alive():
+            return
+        written = threading.Event()
+        self._lines.put(written)
+        written.wait(_FLUSH_S)
+
+    def be_a_child(self) -> None:
+        """In a forked child: what waits is the parent's, who writes it; the thread is not here."""
+        self._begin()
+        self._is_child, self._thread = True, None
+
+    def _write_all(self) -> None:
+        while True:
+            try:
+                line = self._lines.get(timeout=_SUM_UP_S)
+            except queue.Empty:
+                line_limit.sum_up()
+                continue
+            if isinstance(line, threading.Event):
+                line.set()
+                continue
+            self._written_chars += len(line)
+            if not self._descriptor_takes(line):
+                self._not_written += 1
+            elif self.dropped > self._told:
+                missing, self._told = self.dropped - self._told, self.dropped
+                self._descriptor_takes(
+                    self._line("log lines were dropped: nobody took them in time, or there was no room", lines=missing)
+                )
+
+    def _descriptor_takes(self, line: str) -> bool:
+        return self._descriptor is not None and _write(self._descriptor, self._encoded(line))
+
+    def _write_to_object(self, line: str) -> None:
+        if self._stream is None:
+            return
+        try:
+            self._stream.write(line)
+            self._stream.flush()
+        except Exception:  # noqa: BLE001  # closed, or broken: a log must not break what it tells of
+            self._not_written += 1
+
+    def _encoded(self, line: str) -> bytes:
+        return line.encode(self._encoding, errors="backslashreplace")
+
+    def _line(self, event: str, **fields: object) -> str:
+        record = logging.LogRecord("broadway_py.daemon", logging.WARNING, __file__, 0, event, (), None)
+        record.__dict__["_fields"] = Fields(fields)
+        try:
+            return self.format(record) + "\n"
+        except Exception:  # noqa: BLE001  # the formatter itself is broken
+            return f"{event} {Fields(fields)}\n"
+
+
+def _descriptor_of(stream: TextIO | None) -> int | None:
+    try:
+        return None if stream is None else stream.fileno()
+    except (OSError, ValueError, AttributeError, io.UnsupportedOperation):
+        return None
+
+
+def _write(descriptor: int, data: bytes, *, patience_s: float | None = None) -> bool:
+    """Write all of *data*; False when it cannot be written, or nobody has taken it within *patience_s*."""
+    rest = memoryview(data)
+    while rest:
+        try:
+            # A pipe that has room for anything takes 4096 bytes without waiting.
+            if patience_s is not None and not _has_room(descriptor, patience_s):
+                return False
+            rest = rest[os.write(descriptor, rest[: 4096 if patience_s is not None else len(rest)]) :]
+        except BlockingIOError:
+            # Somebody else has made it non-blocking, for us too.
+            if not _has_room(descriptor, patience_s):
+                return False
+        except (OSError, ValueError):
+            return False
+    return True
+
+
+def _has_room(descriptor: int, patience_s: float | None) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return bool(poll.poll(None if patience_s is None else patience_s * 1000))
+
+
+def keep_standard_streams() -> None:
+    """See that descriptors 0, 1 and 2 are open: a file that got one of them would be written to by mistake."""
+    while True:
+        try:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+        except OSError:
+            return
+        if descriptor > 2:  # standard error
+            os.close(descriptor)
+            return
+        os.set_inheritable(descriptor, True)  # programs that are started want them open, too
+
+
+def _after_fork() -> None:
+    for writer in list(_writers):
+        writer.be_a_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

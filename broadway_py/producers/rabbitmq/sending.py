@@ -1,0 +1,68 @@
+"""Putting bodies into a queue: for ``broadway send``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Final, cast
+
+from aiormq import Channel
+from pamqp.commands import Basic
+
+from broadway_py.clock import SYSTEM_CLOCK
+from broadway_py.errors import ProducerError
+from broadway_py.producers.rabbitmq import troubles
+from broadway_py.producers.rabbitmq.connection import connect
+from broadway_py.producers.rabbitmq.letters import Letter
+from broadway_py.producers.rabbitmq.options import RabbitMQOptions
+from broadway_py.producers.rabbitmq.publisher import Publisher
+from broadway_py.producers.rabbitmq.topology import Topology
+
+__all__ = ["sending"]
+
+_NAME: Final = "broadway send"
+
+
+@asynccontextmanager
+async def sending(options: RabbitMQOptions) -> AsyncIterator[Callable[[Sequence[bytes]], Awaitable[None]]]:
+    """``await put(bodies)`` returns once the broker has confirmed them all in the first of the queues.
+
+    With ``declare: active`` the queues and their bindings are made first, as a pipeline makes them.
+
+    Args:
+        options: where the broker is; the queue has a name.
+
+    Raises:
+        ProducerError: the broker is away, refuses, or has no such queue.
+    """
+    queue = options.queues[0]
+    # An exclusive queue belongs to the connection that makes it: ours would take it away again at its end.
+    if options.declare == "active" and not options.declare_options.exclusive:
+        await _declare(options)
+    publisher = Publisher(options, _NAME, SYSTEM_CLOCK)
+
+    async def put(bodies: Sequence[bytes]) -> None:
+        letters = [Letter(queue, body, Basic.Properties(delivery_mode=2)) for body in bodies]
+        for reason in await publisher.publish(letters):
+            if reason is not None:
+                raise reason
+
+    try:
+        yield put
+    finally:
+        await publisher.close()
+
+
+async def _declare(options: RabbitMQOptions) -> None:
+    connection = await connect(options, _NAME)
+    try:
+        with troubles.translated(lambda error: troubles.of_open(error, options, connection.where)):
+            async with asyncio.timeout(options.connect_timeout):
+                channel = await connection.channel(publisher_confirms=False)
+                underlay = cast("Channel", await channel.get_underlay_channel())
+                await Topology(underlay, options, connection.where).declare()
+    except TimeoutError as error:
+        raise ProducerError(str(troubles.of_open(error, options, connection.where))) from None
+    finally:
+        await connection.end()
