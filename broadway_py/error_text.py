@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import sysconfig
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Final
 
 from pydantic_core import ValidationError
@@ -42,6 +42,7 @@ __all__ = [
     "how_to_see_texts",
     "name_of",
     "place_of",
+    "place_of_stack",
     "show_error_texts",
     "shown_text",
     "text_of",
@@ -169,9 +170,22 @@ def place_of(error: BaseException) -> str:
         stack = error.__traceback__
     except foreign_errors(cancellations=True):
         return ""  # code of the user
+    return _places(_frames(stack))
+
+
+def place_of_stack(frame: FrameType | None) -> str:
+    """The same of a stack that runs: where *frame*, its innermost, is now."""
+    frames: deque[tuple[str, int, str]] = deque()
+    while frame is not None and len(frames) < _MOST_WALKED:
+        frames.appendleft((frame.f_code.co_filename, frame.f_lineno or 0, frame.f_code.co_name))
+        frame = frame.f_back
+    return _places(frames)
+
+
+def _places(frames: Iterable[tuple[str, int, str]]) -> str:
     last: deque[tuple[int, str]] = deque(maxlen=_INNERMOST)
     users = (-1, "")
-    for number, (filename, line, function) in enumerate(_frames(stack)):
+    for number, (filename, line, function) in enumerate(frames):
         shown = f"{clipped(filename.rsplit('/', 1)[-1], 100)}:{line} {clipped(function, 100)}"
         last.append((number, shown))
         if _is_users(filename):

@@ -352,10 +352,6 @@ class Message(Generic[T]):
             )
         self._acknowledgement = Acknowledgement(acknowledger, ref, configure(ref, data, options))
 
-    def __delattr__(self, name: str) -> None:
-        # What is gone would be missed by the stages behind.
-        raise AttributeError(f"message.{name} cannot be deleted; set it to None or to another value")
-
     def __repr__(self) -> str:
         # Never the data: a repr ends up in logs.
         state = "ok" if self._status is None else repr(self._status)

@@ -166,11 +166,11 @@ class OpenBatches:
         partition_of = self._partition_of
         key: Hashable = None
         for message in messages:
-            if partition_of is None and last is not None and message.batch_key is key:
-                run.append(message)
-                continue
             try:
                 key_now = message.batch_key
+                if partition_of is None and last is not None and key_now is key:
+                    run.append(message)
+                    continue
                 place = (
                     key_now if type(key_now) in _PLAIN_KEYS else _Key(key_now),
                     None if partition_of is None else partition_of(message),

@@ -147,6 +147,7 @@ class BatchProcessor(Worker):
                 span.exception(error)
             raise
         self.held = ()
+        self.own_contexts.clear()
         self.busy_since = None
         took = monotonic() - started
         self.meter.busy_seconds += took

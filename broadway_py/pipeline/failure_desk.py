@@ -171,7 +171,7 @@ def refuse_odd_attempt(message: Message[Any]) -> None:
 
     Nobody knows any more how often such a message was tried, so it is not tried again.
     """
-    attempt: object = message.attempt
+    attempt: object = getattr(message, "attempt", "nothing at all")
     if attempt is None or (type(attempt) is int and attempt >= 0):
         return
     if is_a(attempt, int) and not is_a(attempt, bool) and int.__index__(cast("int", attempt)) >= 0:

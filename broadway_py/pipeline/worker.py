@@ -143,6 +143,7 @@ class Worker:
     def forget(self) -> None:
         """After a crash: nothing is in hand any more, and no call is running."""
         self.held = ()
+        self.own_contexts.clear()
         self.busy_since = None
         self.in_callback = False
         self._deadline = math.inf
@@ -325,7 +326,6 @@ class Worker:
                 of_children=of_children,
                 decided=lambda fate: self.note_failed(failed, statuses, fate),
             )
-            self.own_contexts.clear()
         else:
             await self.shared.settler.settle(successful, of_children=of_children)
 
