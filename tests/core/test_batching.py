@@ -301,8 +301,10 @@ def test_a_key_that_cannot_be_hashed_refuses_that_message_alone() -> None:
         (
             2,
             "TypeError",
-            "message.batch_key is a list, which does not hash (TypeError: unhashable type: 'list'); expected a key such "
-            "as text, a number, or a tuple of them",
+            (
+                "message.batch_key is a list, which does not hash (TypeError: unhashable type: 'list'); "
+                "expected a key such as text, a number, or a tuple of them"
+            ),
         )
     ]
 
