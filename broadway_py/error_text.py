@@ -11,23 +11,26 @@ from __future__ import annotations
 
 import sysconfig
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Final
 
 from pydantic_core import ValidationError
 
 from broadway_py.errors import (
+    BatchFailed,
     BroadwayError,
     DefinitionError,
     HandlerVerdict,
     MalformedMessage,
+    MessageFailed,
     OptionsError,
     ProducerError,
     SettleError,
 )
+from broadway_py.foreign import foreign_errors, type_name
 
 __all__ = [
     "MOST_TEXT",
@@ -39,6 +42,7 @@ __all__ = [
     "how_to_see_texts",
     "name_of",
     "place_of",
+    "place_of_stack",
     "show_error_texts",
     "shown_text",
     "text_of",
@@ -102,7 +106,7 @@ def clipped(text: str, most: int) -> str:
 
 def name_of(error: BaseException) -> str:
     """The name of its type, not longer than a name should be."""
-    return clipped(type(error).__name__, _MOST_NAME)
+    return clipped(type_name(error), _MOST_NAME)
 
 
 def text_of(error: BaseException, most: int = MOST_TEXT) -> str:
@@ -122,7 +126,9 @@ def shown_text(error: BaseException) -> str | None:
     """What may be told of the text of *error* where texts are not shown: our own words; None: nothing."""
     if isinstance(error, ValidationError):
         return complaints_of(error)
-    if isinstance(error, BroadwayError) and not isinstance(error, HandlerVerdict | MalformedMessage):
+    # These quote the handler of a message, or what came with it.
+    quoting = HandlerVerdict | MalformedMessage | MessageFailed | BatchFailed
+    if isinstance(error, BroadwayError) and not isinstance(error, quoting):
         # Classes of users may say anything; of a connector's errors the text is meant to be shown.
         ours = type(error).__module__.partition(".")[0] == "broadway_py"
         if ours or isinstance(error, ProducerError | SettleError | OptionsError | DefinitionError):
@@ -161,11 +167,25 @@ def place_of(error: BaseException) -> str:
     try:
         if (place := getattr(error, PLACE, None)) is not None:
             return clipped(str(place), 1000)
-    except Exception:  # noqa: BLE001  # code of the user
-        return ""
+        stack = error.__traceback__
+    except foreign_errors(cancellations=True):
+        return ""  # code of the user
+    return _places(_frames(stack))
+
+
+def place_of_stack(frame: FrameType | None) -> str:
+    """The same of a stack that runs: where *frame*, its innermost, is now."""
+    frames: deque[tuple[str, int, str]] = deque()
+    while frame is not None and len(frames) < _MOST_WALKED:
+        frames.appendleft((frame.f_code.co_filename, frame.f_lineno or 0, frame.f_code.co_name))
+        frame = frame.f_back
+    return _places(frames)
+
+
+def _places(frames: Iterable[tuple[str, int, str]]) -> str:
     last: deque[tuple[int, str]] = deque(maxlen=_INNERMOST)
     users = (-1, "")
-    for number, (filename, line, function) in enumerate(_frames(error.__traceback__)):
+    for number, (filename, line, function) in enumerate(frames):
         shown = f"{clipped(filename.rsplit('/', 1)[-1], 100)}:{line} {clipped(function, 100)}"
         last.append((number, shown))
         if _is_users(filename):

@@ -24,7 +24,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from typing import Any
+
+from broadway_py.foreign import text_of
 
 __all__ = [
     "BatchFailed",
@@ -111,18 +114,24 @@ class MalformedMessage(BroadwayError, ValueError):
 class HandlerVerdict(BroadwayError):
     """What a handler raises to say what is to become of its message; see the leaves."""
 
+    #: For people. What is no text is shown as text.
+    reason: str = ""
+
     def __init__(self, reason: str = "") -> None:
-        self.reason = reason
-        super().__init__(reason)
+        self.reason = text_of(reason)
+        super().__init__(self.reason)
 
 
 class RetryLater(HandlerVerdict):
-    """Deliver the message again, *after* seconds (None: as the failure policy's back-off says).
+    """Deliver the message again, *after* seconds or a timedelta (None: as the failure policy's back-off says).
 
-    It counts as an attempt; after the last one the policy's ``final`` action follows.
+    It counts as an attempt; after the last one the policy's ``final`` action follows. An *after* that is no duration
+    is said to be wrong where the message is settled, which is then tried again as after any other error.
     """
 
-    def __init__(self, after: float | None = None, reason: str = "asked to be retried later") -> None:
+    after: float | timedelta | None = None
+
+    def __init__(self, after: float | timedelta | None = None, reason: str = "asked to be retried later") -> None:
         self.after = after
         super().__init__(reason)
 
@@ -139,21 +148,34 @@ class Unavailable(HandlerVerdict):
 
 
 class MessageFailed(BroadwayError):
-    """``submit()``: the message was settled as failed; ``message.status`` says why."""
+    """``submit()``: the message was settled as failed.
+
+    *cause* and *reason* say why, as ``message.status`` does; the exception that failed it, if any, is chained.
+    """
 
     def __init__(self, message: Any) -> None:
         self.message = message
-        super().__init__(f"the submitted message failed: {message.status}")
+        self.cause: str = message.status.cause
+        self.reason: str = message.status.reason
+        super().__init__(f"the submitted message failed ({self.cause}){_because(self.reason)}")
+        self.__cause__ = message.status.exception
 
 
 class BatchFailed(BroadwayError):
-    """``Settled.raise_for_failed()``: at least one submitted message failed."""
+    """``Settled.raise_for_failed()``: at least one submitted message failed; why the first one did is chained."""
 
     def __init__(self, failed: Sequence[Any], total: int) -> None:
         self.failed = list(failed)
+        first = self.failed[0].status
         super().__init__(
-            f"{len(self.failed)} of {total} submitted messages failed; the first one: {self.failed[0].status}"
+            f"{len(self.failed)} of {total} submitted messages failed; the first one ({first.cause})"
+            f"{_because(first.reason)}"
         )
+        self.__cause__ = first.exception
+
+
+def _because(reason: str) -> str:
+    return f": {reason}" if reason else ""
 
 
 class PipelineCrashed(BroadwayError):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar, get_args
 
 from broadway_py.error_text import MOST_TEXT, clipped, name_of, text_of
+from broadway_py.foreign import article, foreign_errors, is_a, shown, type_name
+from broadway_py.foreign import text_of as text_of_value
 
 __all__ = [
     "NOOP",
@@ -46,6 +48,8 @@ Cause = Literal[
     "worker_died",  # it killed the process that handled it
 ]
 
+_CAUSES: Final[frozenset[object]] = frozenset(get_args(Cause))
+
 #: How a delivery ended. Each ends in exactly one.
 Outcome = Literal["acked", "retried", "dead_lettered", "rejected", "dropped", "returned", "unknown"]
 
@@ -66,11 +70,24 @@ class _Said(str):
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Why a message failed: a cause out of a closed set, a sentence, and the exception if there was one."""
+    """Why a message failed: a cause out of a closed set, a sentence, and the exception if there was one.
+
+    Raises:
+        ValueError: there is no such cause.
+        TypeError: the reason is no text, or the exception is none.
+    """
 
     cause: Cause
     reason: str = ""
     exception: BaseException | None = None
+
+    def __post_init__(self) -> None:
+        if not is_a(self.cause, str) or self.cause not in _CAUSES:
+            raise ValueError(f"Failed: cause takes one of {', '.join(get_args(Cause))}; got {shown(self.cause)}")
+        if not is_a(self.reason, str):
+            raise TypeError(f"Failed: reason takes a str, got {article(self.reason)}")
+        if self.exception is not None and not is_a(self.exception, BaseException):
+            raise TypeError(f"Failed: exception takes an exception or None, got {article(self.exception)}")
 
     def __getattr__(self, name: str) -> str:
         # Comes here for what is not there: the reason that raised() has left out.
@@ -139,7 +156,7 @@ SETTLED: Final = 2
 _SIZED: Final = (bytes, str, bytearray, memoryview)
 
 
-def _size_of(payload: bytes | str | bytearray | memoryview) -> int:
+def _size_of(payload: Any) -> int:
     if isinstance(payload, str):
         return len(payload.encode(errors="surrogatepass"))
     return payload.nbytes if isinstance(payload, memoryview) else len(payload)
@@ -163,6 +180,7 @@ class Message(Generic[T]):
         "_identity",
         "_receipt",
         "_settlement",
+        "_size",
         "_status",
         "attempt",
         "batch_key",
@@ -170,14 +188,11 @@ class Message(Generic[T]):
         "data",
         "metadata",
         "raw",
-        "size",
     )
 
     data: T
     raw: Any
     metadata: dict[str, Any]
-    #: Size of the payload in bytes; 0 for objects that are not bytes or str.
-    size: int
     #: Which delivery of this message it is (1, 2, …), or None where the source cannot tell.
     attempt: int | None
     #: The batcher it goes to after ``handle_message``; None settles it without a batch.
@@ -206,7 +221,23 @@ class Message(Generic[T]):
         self._receipt: Any = None
         self._children: list[Message[Any]] | None = None
         # One look for what has no size: most objects that come from memory.
-        self.size = _size_of(data) if isinstance(data, _SIZED) else 0
+        try:
+            self._size: int = _size_of(data) if isinstance(data, _SIZED) else 0
+        except foreign_errors():
+            self._size = 0  # it said that it is text, or did not let itself be asked
+
+    @property
+    def size(self) -> int:
+        """Size of the payload in bytes; 0 for objects that are not bytes or str. A producer may set it."""
+        return self._size
+
+    @size.setter
+    def size(self, size: int) -> None:
+        if not is_a(size, int) or size < 0:
+            raise TypeError(f"message.size takes a number of bytes, got {shown(size)}")
+        if self._receipt is not None:
+            raise AttributeError("message.size stays as it is in a pipeline, whose books count it")
+        self._size = size
 
     @property
     def batch_mode(self) -> BatchMode:
@@ -215,8 +246,8 @@ class Message(Generic[T]):
 
     @batch_mode.setter
     def batch_mode(self, mode: BatchMode) -> None:
-        if mode not in ("bulk", "flush"):
-            raise ValueError(f"batch_mode takes 'bulk' or 'flush', got {mode!r}")
+        if not is_a(mode, str) or mode not in ("bulk", "flush"):
+            raise ValueError(f"batch_mode takes 'bulk' or 'flush', got {shown(mode)}")
         self._batch_mode = mode
 
     @property
@@ -226,10 +257,8 @@ class Message(Generic[T]):
 
     @status.setter
     def status(self, status: Failed | None) -> None:
-        if status is not None and not isinstance(status, Failed):
-            raise TypeError(
-                f"message.status takes None or a Failed, got {type(status).__name__}; use message.fail(reason)"
-            )
+        if status is not None and not is_a(status, Failed):
+            raise TypeError(f"message.status takes None or a Failed, got {type_name(status)}; use message.fail(reason)")
         self._status = status
 
     @property
@@ -256,12 +285,12 @@ class Message(Generic[T]):
     def id(self) -> str | None:
         """What its source calls it (``metadata["message_id"]``), for logs; None when it has no name."""
         found = self._named()
-        return None if found is None else str(found)
+        return None if found is None else text_of_value(found)
 
     def _named(self) -> object:
         # Handlers may put anything there.
-        metadata: object = self.metadata
-        return metadata.get("message_id") if isinstance(metadata, dict) else None
+        metadata: Any = self.metadata
+        return dict.get(metadata, "message_id") if is_a(metadata, dict) else None
 
     def spawn(self, data: Any, metadata: dict[str, Any] | None = None, batcher: str | None = None) -> Message[Any]:
         """Make another message out of this one, in ``prepare_messages`` or ``handle_message``.
@@ -269,7 +298,14 @@ class Message(Generic[T]):
         It goes straight to *batcher* (None: this message's own), past rate limit and ``handle_message``. This message
         itself goes no further: it is acked when all its children are, and fails when any of them failed. When it
         fails before that, its children are not sent.
+
+        Raises:
+            TypeError: *metadata* is no dict, or *batcher* no name.
         """
+        if metadata is not None and not is_a(metadata, dict):
+            raise TypeError(f"spawn: expected metadata as a dict or None, got {article(metadata)}")
+        if batcher is not None and not is_a(batcher, str):
+            raise TypeError(f"spawn: expected the name of a batcher or None, got {article(batcher)}")
         child: Message[Any] = Message(data, metadata)
         child.batcher = self.batcher if batcher is None else batcher
         child.attempt = self.attempt
@@ -283,8 +319,10 @@ class Message(Generic[T]):
 
         For a handler that cannot be stopped: whatever it still writes to its message has no effect.
         """
-        other: Message[T] = Message(self.data, dict(self.metadata), self._acknowledgement)
-        other.raw, other.size, other.attempt = self.raw, self.size, self.attempt
+        # A handler may have put anything in place of the metadata.
+        metadata = dict(self.metadata) if is_a(self.metadata, dict) else self.metadata
+        other: Message[T] = Message(self.data, metadata, self._acknowledgement)
+        other.raw, other._size, other.attempt = self.raw, self._size, self.attempt
         other.batcher, other.batch_key, other._batch_mode = self.batcher, self.batch_key, self._batch_mode
         other._status, other._receipt = self._status, self._receipt
         other._settlement, self._settlement = self._settlement, SETTLED
@@ -292,7 +330,7 @@ class Message(Generic[T]):
 
     def fail(self, reason: str) -> None:
         """Mark the message as failed. It goes to ``handle_failed`` and is settled as failed; nothing is raised."""
-        said = _Said(clipped(str(reason), MOST_TEXT))
+        said = _Said(clipped(text_of_value(reason), MOST_TEXT))
         caller = sys._getframe(1)
         said.place = f"{caller.f_code.co_filename.rsplit('/', 1)[-1]}:{caller.f_lineno} {caller.f_code.co_name}"
         self._status = Failed("failed", said)
@@ -319,7 +357,7 @@ class Message(Generic[T]):
         state = "ok" if self._status is None else repr(self._status)
         name = self.id
         name = name if name is None else clipped(name, 200)
-        return f"<Message id={name!r} producer={self.producer!r} size={self.size} {state}>"
+        return f"<Message id={name!r} producer={self.producer!r} size={self._size} {state}>"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,16 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from datetime import timedelta
+from decimal import Decimal
+from numbers import Real
+from typing import Annotated, Any, Final, Literal, Self, TypeVar, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from broadway_py.errors import OptionsError, did_you_mean
+from broadway_py.foreign import article, foreign_errors, is_a, shown
 from broadway_py.machine import usable_processors
 from broadway_py.written import has_written, kinds_of, opened, read_as
 
@@ -27,6 +31,8 @@ __all__ = [
     "Processors",
     "RateLimit",
     "load",
+    "seconds_of",
+    "timeout_of",
 ]
 
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
@@ -34,20 +40,58 @@ _SECRET: Final = re.compile(r"url|uri|pass|secret|token|key|user|credential|auth
 _DURATION: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|)\s*")
 
 
-def _seconds(value: object) -> object:
-    """``"500ms"``, ``"2s"``, ``"1m"``, ``"1h"`` and plain numbers, in seconds."""
-    if isinstance(value, bool):
-        raise ValueError("expected a duration in seconds, or text such as '500ms', '2s', '1m'")  # noqa: TRY004  # pydantic wants ValueError
-    if isinstance(value, int | float):
-        if not math.isfinite(value):
-            raise ValueError("expected a finite duration in seconds")
-        return float(value)
-    if isinstance(value, str) and (found := _DURATION.fullmatch(value)):
-        return float(found[1]) * _UNITS[found[2]]
-    raise ValueError("expected a duration in seconds, or text such as '500ms', '2s', '1m'")
+def _seconds(value: object) -> float:
+    """``"500ms"``, ``"2s"``, ``"1m"``, ``"1h"``, a timedelta and plain numbers, in seconds."""
+    seconds = _as_float(value)
+    if seconds is None:
+        raise ValueError("expected a duration in seconds, or text such as '500ms', '2s', '1m'")
+    if not math.isfinite(seconds):
+        raise ValueError("expected a finite duration in seconds")
+    return seconds
 
 
-#: Seconds, as a float; config files also take "500ms", "2s", "1m", "1h".
+def _as_float(value: object) -> float | None:
+    if is_a(value, timedelta):
+        return timedelta.total_seconds(cast("timedelta", value))
+    if is_a(value, (str,)):
+        found = _DURATION.fullmatch(str.__str__(cast("str", value)))
+        return None if found is None else float(found[1]) * _UNITS[found[2]]
+    if is_a(value, bool) or not is_a(value, (Real, Decimal)):
+        return None
+    try:
+        return float(cast("float", value))
+    except foreign_errors():
+        return None  # too large, or a number of somebody's own that will not say
+
+
+def seconds_of(value: object, what: str) -> float:
+    """*value* in seconds, where code says it: a number, a timedelta, or text as in config files.
+
+    Raises:
+        ValueError: it is none of these, or not a number; *what* is where it was given.
+    """
+    seconds = _as_float(value)
+    if seconds is None or not math.isfinite(seconds):
+        came = shown(value) if seconds is not None or is_a(value, (str, Real, Decimal)) else article(value)
+        raise ValueError(f"{what}: expected seconds as a finite number, a timedelta, or text such as '2s', got {came}")
+    return seconds
+
+
+def timeout_of(value: object, what: str) -> float | None:
+    """As :func:`seconds_of`, for a time-out: None and infinity mean as long as it takes.
+
+    Raises:
+        OptionsError: at *what*.
+    """
+    if value is None or _as_float(value) == math.inf:
+        return None
+    try:
+        return seconds_of(value, what)
+    except ValueError as wrong:
+        raise OptionsError((), str(wrong)) from None
+
+
+#: Seconds, as a float; a timedelta will do, and config files also take "500ms", "2s", "1m", "1h".
 Duration = Annotated[float, BeforeValidator(_seconds)]
 PositiveDuration = Annotated[Duration, Field(gt=0)]
 PositiveInt = Annotated[int, Field(ge=1, strict=True)]
@@ -167,7 +211,7 @@ def _sentence(model: type[BaseModel], error: ErrorDetails) -> str:
     # Only a setting that is plainly no secret is shown back; the names below may hold credentials.
     if not place or any(_SECRET.search(str(part)) for part in place):
         return text
-    return f"{text}, got {_shown(error['input'])}"
+    return f"{text}, got {shown(error['input'])}"
 
 
 def _place(error: ErrorDetails) -> tuple[int | str, ...]:
@@ -182,11 +226,6 @@ def _owner(model: type[BaseModel], place: Sequence[int | str]) -> type[BaseModel
             return None
         model = field.annotation
     return model
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _callable_or_none(value: object) -> object:

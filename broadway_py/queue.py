@@ -17,6 +17,7 @@ import os
 import threading
 from collections.abc import Collection, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, Self, TypeVar
 
 from broadway_py.clock import SYSTEM_CLOCK, Clock
@@ -61,9 +62,9 @@ class Queue:
     Args:
         path: the file; made if it is missing, its directory must exist. Not on a network file system.
         name: the queue in the file; made if it is new.
-        dedup_window: seconds, counted from when it was put, for which a second message of the same ``message_id`` is
-            taken for a repetition and not stored; None: never. It counts among those who put with a window; give
-            all of them the same. A message without a ``message_id`` is always new.
+        dedup_window: seconds (or a timedelta), counted from when it was put, for which a second message of the same
+            ``message_id`` is taken for a repetition and not stored; None: never. It counts among those who put with a
+            window; give all of them the same. A message without a ``message_id`` is always new.
 
     Raises:
         OptionsError: the path or the name is none.
@@ -73,13 +74,17 @@ class Queue:
     #: What tells the time; a test puts a fake here.
     clock: Clock = SYSTEM_CLOCK
 
-    def __init__(self, path: str | os.PathLike[str], name: str, *, dedup_window: float | None = None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], name: str, *, dedup_window: float | timedelta | None = None
+    ) -> None:
         checked = QueuePlace(path=path, queue=name)
         self.path = checked.path
         self.name = checked.queue
+        if isinstance(dedup_window, timedelta):
+            dedup_window = dedup_window.total_seconds()
         if dedup_window is not None and not 0 < dedup_window <= LONGEST:
             raise ValueError(f"dedup_window takes seconds up to {LONGEST:.0f} (ten years), got {dedup_window!r}")
-        self.dedup_window = dedup_window
+        self.dedup_window: float | None = dedup_window
         self._file: QueueFile | None = None
 
     async def open(self) -> None:
@@ -108,7 +113,7 @@ class Queue:
         self,
         data: bytes | str,
         metadata: Mapping[str, Any] | None = None,
-        delay: float | None = None,
+        delay: float | timedelta | None = None,
         *,
         priority: int = 0,
         key: str | None = None,
@@ -215,7 +220,9 @@ class SyncQueue:
         OptionsError, ValueError: as :class:`Queue`.
     """
 
-    def __init__(self, path: str | os.PathLike[str], name: str, *, dedup_window: float | None = None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], name: str, *, dedup_window: float | timedelta | None = None
+    ) -> None:
         self._queue = Queue(path, name, dedup_window=dedup_window)
         self.path = self._queue.path
         self.name = self._queue.name
@@ -269,7 +276,7 @@ class SyncQueue:
         self,
         data: bytes | str,
         metadata: Mapping[str, Any] | None = None,
-        delay: float | None = None,
+        delay: float | timedelta | None = None,
         *,
         priority: int = 0,
         key: str | None = None,

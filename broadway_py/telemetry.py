@@ -10,6 +10,7 @@ from typing import Any
 
 from broadway_py.errors import did_you_mean
 from broadway_py.events import EVENTS
+from broadway_py.foreign import foreign_errors
 from broadway_py.log import logger
 
 __all__ = ["Handler", "active", "attach", "detach", "execute", "listening"]
@@ -66,6 +67,6 @@ def execute(event: str, measurements: Mapping[str, Any], metadata: Mapping[str, 
     for name, handler in _handlers.get(event, {}).items():
         try:
             handler(event, measurements, metadata)
-        except Exception:
+        except foreign_errors():
             detach(name)
             log.exception("a telemetry handler raised and was detached", handler=name, telemetry_event=event)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from broadway_py.error_text import shown_text
 from broadway_py.errors import (
     BatchFailed,
     BroadwayError,
@@ -66,22 +67,31 @@ def failed(cause: str) -> Message[str]:
     return message
 
 
-def test_a_failed_submission_carries_the_message_and_does_not_quote_it() -> None:
+def test_a_failed_submission_carries_the_message_the_reason_and_the_cause() -> None:
     message = failed("raised")
 
     error = MessageFailed(message)
 
-    assert str(error) == "the submitted message failed: Failed(raised, ValueError)"
+    assert str(error) == "the submitted message failed (raised): geheim"
     assert error.message is message
+    assert (error.cause, error.reason) == ("raised", "geheim")
+    assert message.status is not None
+    assert error.__cause__ is message.status.exception
 
 
-def test_a_failed_batch_counts_and_shows_the_first_without_quoting_it() -> None:
+def test_a_failed_batch_counts_and_says_why_the_first_one_failed() -> None:
     messages = (failed("timeout"), failed("raised"))
 
     error = BatchFailed(messages, 5)
 
-    assert str(error) == "2 of 5 submitted messages failed; the first one: Failed(timeout, ValueError)"
+    assert str(error) == "2 of 5 submitted messages failed; the first one (timeout): geheim"
     assert error.failed == list(messages)
+    assert isinstance(error.__cause__, ValueError)
+
+
+@pytest.mark.parametrize("error", [MessageFailed(failed("raised")), BatchFailed([failed("raised")], 1)])
+def test_the_log_does_not_quote_what_a_failed_submission_says(error: Exception) -> None:
+    assert shown_text(error) is None
 
 
 def test_a_call_from_inside_a_callback_is_told_what_to_use_instead() -> None:

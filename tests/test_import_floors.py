@@ -16,6 +16,7 @@ ROOT: Final = Path(__file__).resolve().parents[1] / PACKAGE
 
 #: Room (a module or package right under broadway_py) -> floor. A room imports from lower floors and from itself.
 FLOORS: Final[dict[str, float]] = {
+    "foreign": -1,
     "errors": 0,
     "limit": 0,
     "error_text": 0.2,

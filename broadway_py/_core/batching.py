@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
+from broadway_py.foreign import article, foreign_errors, is_a, shown, text_of, type_name
 from broadway_py.message import BatchInfo, BatchTrigger, Message
 
 __all__ = ["Batch", "OpenBatches", "RefusedMessage"]
@@ -36,7 +37,44 @@ class RefusedMessage:
     """A function of the user raised for this message, so it is in no batch."""
 
     message: Message[Any]
-    error: Exception
+    error: BaseException
+
+
+class _Key:
+    """Stands for a batch key of a type that may hash and compare as it likes: here it does both once and for all.
+
+    Raises:
+        TypeError: it does not hash.
+    """
+
+    __slots__ = ("_hash", "key")
+
+    def __init__(self, key: Hashable) -> None:
+        self.key = key
+        try:
+            self._hash = hash(key)
+        except foreign_errors() as error:
+            raise TypeError(
+                f"message.batch_key is {article(key)}, which does not hash ({type_name(error)}: {text_of(error)}); "
+                "expected a key such as text, a number, or a tuple of them"
+            ) from error
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if type(other) is not _Key or other._hash != self._hash:
+            return False
+        try:
+            return bool(self.key is other.key or self.key == other.key)
+        except foreign_errors():
+            return False  # it cannot say, so it is a key of its own
+
+
+#: Keys of these types are used as they are. A number of one of them may equal one of another, as in any dict.
+_PLAIN_KEYS: Final = frozenset({str, bytes, int, float, bool, type(None)})
 
 
 class OpenBatches:
@@ -128,20 +166,22 @@ class OpenBatches:
         partition_of = self._partition_of
         key: Hashable = None
         for message in messages:
-            if partition_of is None and last is not None and message.batch_key is key:
-                run.append(message)
-                continue
             try:
-                place = (message.batch_key, None if partition_of is None else partition_of(message))
-                same = place == last
-                if not same:
-                    hash(place)
-                if same:
+                key_now = message.batch_key
+                if partition_of is None and last is not None and key_now is key:
+                    run.append(message)
+                    continue
+                place = (
+                    key_now if type(key_now) in _PLAIN_KEYS else _Key(key_now),
+                    None if partition_of is None else partition_of(message),
+                )
+                if place == last:
                     run.append(message)
                 else:
-                    last, run, key = place, [message], message.batch_key
+                    last, run, key = place, [message], key_now
                     runs.append((place, run))
-            except Exception as error:  # noqa: BLE001  # code of the user: its error belongs to this message alone
+            except foreign_errors() as error:
+                # Code of the user: its error belongs to this message alone.
                 self.refused.append(RefusedMessage(message, error))
         return runs
 
@@ -173,16 +213,17 @@ class OpenBatches:
     ) -> None:
         if self._max_bytes is not None:
             batch = self._open.get(place)
-            if batch is not None and batch.size_bytes + message.size > self._max_bytes:
+            if batch is not None and batch.size_bytes + message._size > self._max_bytes:
                 closed.append(self._close(place, "bytes"))
         batch = self._opened(place, now)
         verdict = "cont"
         if self._split is not None:
             try:
                 verdict, accumulator = self._split(message, batch.accumulator)
-                if verdict not in ("emit", "cont"):
-                    raise ValueError(f"the batch_size function returned {verdict!r}; expected 'emit' or 'cont'")
-            except Exception as error:  # noqa: BLE001  # code of the user: its error belongs to this message alone
+                if not is_a(verdict, str) or verdict not in ("emit", "cont"):
+                    raise ValueError(f"the batch_size function returned {shown(verdict)}; expected 'emit' or 'cont'")
+            except foreign_errors() as error:
+                # Code of the user: its error belongs to this message alone.
                 self.refused.append(RefusedMessage(message, error))
                 if not batch.messages:
                     del self._open[place]
@@ -190,7 +231,7 @@ class OpenBatches:
                 return
             batch.accumulator = accumulator
         batch.messages.append(message)
-        batch.size_bytes += message.size
+        batch.size_bytes += message._size
         self.count += 1
         if verdict == "emit" or len(batch.messages) == self._limit:
             closed.append(self._close(place, "size"))
@@ -216,4 +257,6 @@ class OpenBatches:
             # What the function returned with "emit" is where its next batch of this key begins.
             self._carry(place, batch.accumulator)
         key, partition = place
+        if type(key) is _Key:
+            key = key.key
         return Batch(batch.messages, BatchInfo(self.batcher, key, partition, len(batch.messages), trigger))

@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
 from broadway_py.errors import Reject, RetryLater, Unavailable
+from broadway_py.foreign import article, foreign_errors, is_a, text_of, type_name
 from broadway_py.message import Failed
+from broadway_py.options import seconds_of
 
-__all__ = ["Action", "FailureRules", "Verdict"]
+__all__ = ["Action", "FailureRules", "Verdict", "asked_delay"]
 
 #: What a policy may do with a message that has failed for good, or at once by the type of its exception.
 Action = Literal["dead_letter", "drop", "reject", "retry", "stop"]
@@ -20,6 +22,24 @@ class Verdict(NamedTuple):
 
     action: Action
     delay_s: float = 0.0
+
+
+def asked_delay(error: BaseException | None) -> float | None:
+    """Seconds that a ``RetryLater`` asks for; None when it asks for none, or *error* is another.
+
+    Raises:
+        ValueError: what it asks for is no duration.
+    """
+    if not is_a(error, RetryLater):
+        return None
+    try:
+        after: object = error.after  # type: ignore[union-attr]  # is_a says it
+    except foreign_errors() as raised:
+        raise ValueError(
+            f"{type_name(error)}: expected after= as seconds, a timedelta or None; looking at it raised "
+            f"{article(raised)}: {text_of(raised)}"
+        ) from None
+    return None if after is None else max(0.0, seconds_of(after, f"{type_name(error)}(after=…)"))
 
 
 class FailureRules:
@@ -53,18 +73,20 @@ class FailureRules:
         While what the handlers need is away, no attempt is the last.
         """
         error = status.exception
-        if isinstance(error, Unavailable):
+        if is_a(error, Unavailable):
             return Verdict("retry", self._delay(attempt))
-        if status.cause in ("invalid", "worker_died") or isinstance(error, Reject):
+        if status.cause in ("invalid", "worker_died") or is_a(error, Reject):
             return Verdict(self._final)
         action = self._classified(error)
         if action is not None and action != "retry":
             return Verdict(action)
         if attempt >= self._attempts and not is_sink_away:
             return Verdict(self._final)
-        if isinstance(error, RetryLater) and error.after is not None:
-            return Verdict("retry", max(0.0, error.after))
-        return Verdict("retry", self._delay(attempt))
+        try:
+            asked = asked_delay(error)
+        except ValueError:
+            asked = None
+        return Verdict("retry", self._delay(attempt) if asked is None else asked)
 
     def last_word(self) -> Verdict:
         """What becomes of a message that is not tried again."""

@@ -45,7 +45,7 @@ def identity_of(message: Message[Any], pipeline: str) -> bytes | None:
     if name is not None:
         known = b"+" + name.encode(errors="surrogatepass")
         payload = payload[:_HEAD_BYTES]
-    whole = b"%b%b\0%d\0%b" % (_origin(pipeline, message.producer), known, message.size, payload)
+    whole = b"%b%b\0%d\0%b" % (_origin(pipeline, message.producer), known, message._size, payload)
     return blake2b(whole, digest_size=IDENTITY_BYTES).digest()
 
 

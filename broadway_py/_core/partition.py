@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Any
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from typing import Any, Final
 
+from broadway_py._core.settlement import drop
+from broadway_py.foreign import article, foreign_errors, is_a, text_of, type_name
 from broadway_py.message import Message
 
 __all__ = ["partition_in_process"]
+
+#: What functions return that were meant to be awaited, or run to their end: each call makes another.
+_NO_KEYS: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
 
 
 def partition_in_process(
@@ -20,6 +26,17 @@ def partition_in_process(
 
     def partition(message: Message[Any]) -> int | None:
         key = key_of(message)
-        return None if key is None else hash(key) % partitions
+        if key is None:
+            return None
+        if is_a(key, _NO_KEYS):
+            drop(key)
+            raise TypeError(f"partition_by returned {article(key)}; expected a key: write it as a plain function")
+        try:
+            return hash(key) % partitions
+        except foreign_errors() as error:
+            raise TypeError(
+                f"partition_by returned {article(key)}, which does not hash ({type_name(error)}: {text_of(error)}); "
+                "expected a key such as text, a number, or a tuple of them"
+            ) from error
 
     return partition

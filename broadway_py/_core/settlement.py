@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, Literal
+from types import CoroutineType
+from typing import Any, Final, Literal, cast
 
+from broadway_py.foreign import article, foreign_errors, is_a, text_of, type_name
 from broadway_py.message import CLAIMED, OPEN, SETTLED, Acknowledgement, Failed, Message, Outcome, Plain
 
-__all__ = ["Round", "RoundKind", "claim", "not_returned", "record", "returned_list_problem", "returned_one_problem"]
+__all__ = [
+    "Round",
+    "RoundKind",
+    "claim",
+    "drop",
+    "most_returned",
+    "not_returned",
+    "record",
+    "returned_list_problem",
+    "returned_one_problem",
+]
 
 
 #: ``drop`` is an ack of failed messages: a policy said so by name.
 RoundKind = Literal["ack", "release", "retry", "dead_letter", "drop"]
+
+# See most_returned.
+_MOST_TIMES: Final = 10
+_MOST_MORE: Final = 1_000
 
 _GIVEN: Final[Mapping[RoundKind, Outcome]] = {
     "ack": "acked",
@@ -58,23 +74,41 @@ def claim(
             if acknowledgement is last:
                 target.append(message)
                 continue
-            if last is None or acknowledgement[0] is not last[0] or acknowledgement[1] != last[1]:
+            if (
+                last is None
+                or acknowledgement[0] is not last[0]
+                or (acknowledgement[1] is not last[1] and not _are_equal(acknowledgement[1], last[1]))
+            ):
                 last = acknowledgement
-                key = (id(acknowledgement[0]), _hashable(acknowledgement[1]))
-                found = rounds.get(key)
+                found = _found(rounds, acknowledgement)
                 if found is None:
-                    found = rounds[key] = Round(acknowledgement[0], acknowledgement[1], kind)
+                    found = Round(acknowledgement[0], acknowledgement[1], kind)
+                    rounds[id(acknowledgement[0]), _hashable(acknowledgement[1])] = found
                 target = found.successful if is_success else found.failed
             target.append(message)
     return list(rounds.values())
 
 
-def _hashable(ref: Any) -> Any:
+def _are_equal(one: Any, other: Any) -> bool:
     try:
-        hash(ref)
-    except TypeError:
+        return bool(one == other)
+    except foreign_errors():
+        return False
+
+
+def _found(rounds: Mapping[tuple[int, Any], Round], acknowledgement: Acknowledgement) -> Round | None:
+    try:
+        return rounds.get((id(acknowledgement[0]), acknowledgement[1]))
+    except foreign_errors():
+        return rounds.get((id(acknowledgement[0]), id(acknowledgement[1])))
+
+
+def _hashable(ref: Any) -> Any:
+    """*ref* as a key: itself, or its identity where it cannot be one."""
+    try:
+        return ref if hash(ref) == hash(ref) and ref == ref else id(ref)  # noqa: PLR0124  # it may not even equal itself
+    except foreign_errors():
         return id(ref)
-    return ref
 
 
 def record(messages: Sequence[Message[Any]], outcome: Outcome, now: float) -> None:
@@ -89,14 +123,15 @@ def record(messages: Sequence[Message[Any]], outcome: Outcome, now: float) -> No
             receipt = message._receipt
             count = size = 0
         count += 1
-        size += message.size
+        size += message._size
     if receipt is not None:
         receipt.ledger.settle(receipt, outcome, count, size, now)
 
 
 def returned_one_problem(callback: str, returned: object) -> str:
     """Why *returned*, which is neither None nor the message that was given, is refused; what to do instead."""
-    came = "another Message" if isinstance(returned, Message) else f"{_article(returned)} {type(returned).__name__}"
+    came = "another Message" if is_a(returned, Message) else article(returned)
+    drop(returned)
     return (
         f"{callback} returned {came}; expected None or the message it was given: "
         "change the message in place (message.data = …) and return nothing"
@@ -112,31 +147,43 @@ def returned_list_problem(
         A sentence if the value as a whole is refused (then all of *given* fail), and the given ones that are missing
         from it. One that comes twice counts once.
     """
-    if not isinstance(returned, Iterable) or isinstance(returned, str | bytes):
-        return (
-            f"{callback} returned {_article(returned)} {type(returned).__name__}; expected None or a list of the "
-            "messages it was given"
-        ), []
-    back = {id(message): message for message in returned}
+    if not hasattr(type(returned), "__iter__") or is_a(returned, (str, bytes)):
+        drop(returned)
+        return f"{callback} returned {article(returned)}; expected None or a list of the messages it was given", []
     mine = {id(message) for message in given}
-    for identity, item in back.items():
-        if identity not in mine:
-            came = (
-                "a Message it was not given"
-                if isinstance(item, Message)
-                else f"a list holding {_article(item)} {type(item).__name__}"
-            )
-            return (
-                f"{callback} returned {came}; expected None or the messages it was given, "
-                "changed in place (message.data = …)"
-            ), []
+    back: set[int] = set()
+    most = most_returned(len(given))
+    try:
+        # What comes out of it is looked at one by one: it may be endless.
+        for count, item in enumerate(cast("Iterable[object]", returned)):
+            if id(item) not in mine:
+                came = "a Message it was not given" if is_a(item, Message) else f"a list holding {article(item)}"
+                return (
+                    f"{callback} returned {came}; expected None or the messages it was given, "
+                    "changed in place (message.data = …)"
+                ), []
+            if count >= most:
+                return (
+                    f"{callback} returned {article(returned)} of more than {most} items for the {len(given)} messages "
+                    "it was given; expected None or a list of them"
+                ), []
+            back.add(id(item))
+    except foreign_errors() as error:
+        return f"{callback} returned {article(returned)} that raised {type_name(error)}: {text_of(error)}", []
     return None, [message for message in given if id(message) not in back]
+
+
+def most_returned(given: int) -> int:
+    """How many items a list of *given* messages may have: it may name one more than once."""
+    return _MOST_TIMES * given + _MOST_MORE
+
+
+def drop(returned: object) -> None:
+    """Close a coroutine that nobody will await: Python would warn of it."""
+    if is_a(returned, CoroutineType):
+        cast("CoroutineType[Any, Any, Any]", returned).close()
 
 
 def not_returned(callback: str) -> Failed:
     """The status of a message that a callback kept for itself."""
     return Failed("not_returned", Plain(f"not returned by {callback}"))
-
-
-def _article(value: object) -> str:
-    return "an" if type(value).__name__[0] in "aeiouAEIOU" else "a"

@@ -12,7 +12,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol, TypeVar
 
 from broadway_py import forks
-from broadway_py.error_text import clipped, described, error_texts_are_shown, name_of
+from broadway_py.daemon.block_watch import BlockWatch
+from broadway_py.error_text import clipped, described, error_texts_are_shown, name_of, place_of
 from broadway_py.errors import OptionsError
 from broadway_py.log import logger
 
@@ -79,10 +80,12 @@ class LoopThread:
         self._loop = new_event_loop()
         self._loop.set_exception_handler(_log_unhandled)
         self._thread = threading.Thread(target=self._run, name="broadway-loop", daemon=True)
+        self._watch = BlockWatch(self.call, lambda: self._thread.ident)
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
+        self._watch.start()
 
     def call(self, callback: Callable[[], object]) -> None:
         """Run *callback* in the loop, as soon as that gets to it; nothing happens once it has ended."""
@@ -115,15 +118,31 @@ class LoopThread:
         asyncio.set_event_loop(self._loop)
         outcome: int | OptionsError = 1
         try:
-            outcome = self._loop.run_until_complete(self._body.run())
+            outcome = self._until_done(self._loop.create_task(self._body.run(), name="broadway"))
         except OptionsError as wrong:
             outcome = wrong
         except BaseException as error:
             forks.leave_if_forked(error)
             log.exception("the daemon crashed")
         finally:
+            self._watch.stop()
             self._finished(outcome)
             self._clean_up()
+
+    def _until_done(self, body: asyncio.Task[int]) -> int:
+        while True:
+            try:
+                return self._loop.run_until_complete(body)
+            except (SystemExit, KeyboardInterrupt) as error:
+                # A task that a callback has started lets it out of the loop. Signals come to the main thread alone.
+                forks.leave_if_forked(error)
+                if body.done():
+                    raise
+                log.error(  # noqa: TRY400  # where it happened says enough: the stack is the loop's
+                    "a task that user code has started tried to end the process; it has ended that task alone",
+                    exception=name_of(error),
+                    at=place_of(error),
+                )
 
     def _clean_up(self) -> None:
         # The default executor is not waited for: a thread that hangs in it must not keep the process.

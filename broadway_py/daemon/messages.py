@@ -62,10 +62,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Final:
-    """Worker to supervisor: the last report; *ended*: by itself, not because somebody asked."""
+    """Worker to supervisor: the last report; *ended*: by itself, not because somebody asked.
+
+    Not *started*: the ``setup`` of a pipeline raised, as it would in another worker.
+    """
 
     report: Report
     ended: bool
+    started: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from broadway_py.daemon.lag import LagMeter
 from broadway_py.daemon.watch import ExitCode
 from broadway_py.error_text import text_of
 from broadway_py.errors import OptionsError, PipelineCrashed, PipelineNotRunning, ProducerError
+from broadway_py.foreign import foreign_errors
 from broadway_py.log import ALL, logger
 from broadway_py.pipeline import Pipeline
 
@@ -62,6 +63,8 @@ class Service:
         self._code: int = ExitCode.CLEAN
         self._wrong: OptionsError | None = None
         self._lag = lag
+        #: A pipeline's ``setup`` has raised.
+        self.could_not_start = False
 
     @property
     def shutdown_timeout(self) -> float:
@@ -129,9 +132,10 @@ class Service:
             return
         except PipelineNotRunning:
             return  # stopped during its setup()
-        except Exception:
+        except foreign_errors():
             # The others are drained: a pipeline that cannot start is a crash of the process.
             log.exception("the pipeline cannot start", pipeline=pipeline.name)
+            self.could_not_start = True
             self._crashed()
             return
         await self._begin(pipeline)

@@ -166,6 +166,12 @@ class Supervisor:
             if ended:
                 self._ended.add(index)
                 return
+            if life.final is not None and not life.final.started and not self._stopping.is_set():
+                # As with one worker: whoever has started the daemon is told, and starts it again.
+                log.error("a worker could not start its pipelines; stopping the others", index=index)
+                self._code = ExitCode.CRASH
+                self.stop()
+                return
             if self._stopping.is_set():
                 self._note_exit(life, code)
                 return

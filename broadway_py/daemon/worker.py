@@ -175,7 +175,9 @@ def _run(assignment: Assignment, link: _Link, probation: Probation) -> int:
     watch = Watch(service, grace=GRACE, signals=_SIGNALS)
     link.start(view, watch)
     code = watch.run()
+    # A crash may be put down to what was at work.
     probation.end()
     if code != ExitCode.LATE:
-        bounded(lambda: link.send(LastReport(_snapshot(view), ended=not service.was_asked_to_stop)))
+        last = LastReport(_snapshot(view), ended=not service.was_asked_to_stop, started=not service.could_not_start)
+        bounded(lambda: link.send(last))
     return code

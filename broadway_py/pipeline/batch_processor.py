@@ -12,12 +12,13 @@ from typing import Any
 from broadway_py import telemetry
 from broadway_py._core.batching import Batch
 from broadway_py._core.settlement import not_returned, returned_list_problem
+from broadway_py.foreign import foreign_errors
 from broadway_py.message import BatchInfo, Failed, Message, Plain
 from broadway_py.pipeline.chunk import is_plain
 from broadway_py.pipeline.in_place import called_off, retry_in_place
 from broadway_py.pipeline.probation import Witness
 from broadway_py.pipeline.processes import BatchRun
-from broadway_py.pipeline.worker import Meter, Shared, Worker, fail_together, failure_from, raised_by_callback
+from broadway_py.pipeline.worker import Meter, Shared, Worker, fail_together, failure_from
 from broadway_py.stage import Inlet
 
 __all__ = ["BatchProcessor"]
@@ -124,6 +125,9 @@ class BatchProcessor(Worker):
                 # Convicted while it was waiting here.
                 await self.conclude((), batch.messages)
                 self.held = ()
+        except BaseException:
+            witness.note_crash(part)
+            raise
         finally:
             witness.leave(part)
 
@@ -138,11 +142,12 @@ class BatchProcessor(Worker):
             )
         try:
             await self._work(batch)
-        except Exception as error:
-            if span is not None:
+        except BaseException as error:
+            if span is not None and not isinstance(error, asyncio.CancelledError | GeneratorExit):
                 span.exception(error)
             raise
         self.held = ()
+        self.own_contexts.clear()
         self.busy_since = None
         took = monotonic() - started
         self.meter.busy_seconds += took
@@ -169,12 +174,13 @@ class BatchProcessor(Worker):
             returned = await self._call(messages, info)
             if returned is not None:
                 _reconcile(messages, returned)
-        except raised_by_callback() as error:
+        except foreign_errors() as error:
             fail_together(messages, error)
         except asyncio.CancelledError as cancelled:
             cut = self.was_cut()
             if not cut:
                 _fail(messages, failure_from(cancelled))
+        self.note_context(messages)
         if self.end_call() and not cut:
             self._fail_late(batch, messages)
         return messages if cut else []

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from broadway_py import telemetry
 from broadway_py._core.batching import Batch, OpenBatches
 from broadway_py.message import Message
 from broadway_py.options import Batcher
+from broadway_py.pipeline.contexts import CleanRoom
 from broadway_py.pipeline.worker import Meter, Shared, Worker, failure_from
 from broadway_py.stage import Inlet, Outlet
 
@@ -45,9 +47,11 @@ class BatcherStage(Worker):
         self.outlet: Outlet[Batch]
         full = options.batch_size if isinstance(options.batch_size, int) else options.demand
         self._most_open = _OPEN_BATCHES * full
-        self._batches = OpenBatches(
-            key, options.batch_size, options.batch_timeout, options.max_batch_bytes, partition_of
-        )
+        batch_size = options.batch_size
+        if not isinstance(batch_size, int):
+            initial, split = batch_size
+            batch_size = (initial, partial(CleanRoom(shared.base).run, split))
+        self._batches = OpenBatches(key, batch_size, options.batch_timeout, options.max_batch_bytes, partition_of)
 
     @property
     def open_messages(self) -> int:

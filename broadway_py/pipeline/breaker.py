@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from broadway_py._core.breaker import CircuitBreaker
 from broadway_py.clock import Clock
+from broadway_py.foreign import foreign_errors
 from broadway_py.log import logger
 from broadway_py.message import Message
 from broadway_py.pipeline.gate import Gate
@@ -125,7 +126,8 @@ class BreakerGuard:
     async def _tell(self, source: Source, *, paused: bool) -> None:
         try:
             await source.set_paused(paused=paused)
-        except Exception as error:  # noqa: BLE001  # the producer's code: without the guard, nothing would ever go on
+        except foreign_errors() as error:
+            # The producer's code: without the guard, nothing would ever go on.
             self._log.error(
                 "a producer could not be paused or resumed", producer=source.layer, exception=type(error).__name__
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from broadway_py._core.batching import Batch
@@ -12,10 +13,12 @@ from broadway_py._core.ledger import Ledger
 from broadway_py._core.partition import partition_in_process
 from broadway_py._core.rate import Rate
 from broadway_py.errors import OptionsError
+from broadway_py.foreign import foreign_errors
 from broadway_py.message import Message
 from broadway_py.options import INHERIT, Batcher, Processors, RateLimit
 from broadway_py.pipeline.batch_processor import BatchProcessor
 from broadway_py.pipeline.batcher import BatcherStage
+from broadway_py.pipeline.contexts import CleanRoom
 from broadway_py.pipeline.fill import warn_of_batches_that_never_fill
 from broadway_py.pipeline.gate import Gate
 from broadway_py.pipeline.processor import Processor
@@ -130,9 +133,9 @@ def build(
         for index in range(processors.concurrency)
     ]
     for source in [*sources, submissions]:
-        _connect_processors(source, stages.processors, processors, key_of)
+        _connect_processors(source, stages.processors, processors, _in_room(shared, key_of))
     for name, options in batchers.items():
-        own = partition_by if options.partition_by is INHERIT else options.partition_by
+        own = _in_room(shared, partition_by if options.partition_by is INHERIT else options.partition_by)
         _add_batcher(
             stages, BatcherStage(shared, name, options, meters[f"batcher:{name}"], _partition(own, options)), meters
         )
@@ -189,11 +192,17 @@ def _guarded(key_of: KeyOf, partitions: int) -> Callable[[Message[Any]], int | N
     def guarded(message: Message[Any]) -> int | None:
         try:
             return partition(message)
-        except Exception as error:  # noqa: BLE001  # code of the user: it fails this message alone
+        except foreign_errors() as error:
+            # Code of the user: it fails this message alone.
             message.status = failure_from(error)
             return None
 
     return guarded
+
+
+def _in_room(shared: Shared, key_of: KeyOf | None) -> KeyOf | None:
+    """*key_of*, called in a clean context each time."""
+    return None if key_of is None else partial(CleanRoom(shared.base).run, key_of)
 
 
 def _partition(key_of: KeyOf | None, options: Batcher) -> Callable[[Message[Any]], int | None] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from datetime import timedelta
 
 from broadway_py.errors import OptionsError
 from broadway_py.options import INHERIT, Batcher, Processors, RateLimit, load
@@ -16,7 +17,7 @@ from broadway_py.pipeline.worker import Meter
 __all__ = ["changed_limit", "resize_pool", "resized", "set_paused"]
 
 
-def changed_limit(limit: RateLimit, *, allowed_messages: int | None, interval: float | None) -> RateLimit:
+def changed_limit(limit: RateLimit, *, allowed_messages: int | None, interval: float | timedelta | None) -> RateLimit:
     """*limit* with what is not None in place of its own."""
     changes = {"allowed_messages": allowed_messages, "interval": interval}
     return RateLimit(**{**limit.model_dump(), **{key: value for key, value in changes.items() if value is not None}})

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from broadway_py._core.settlement import returned_one_problem
+from broadway_py.foreign import foreign_errors
 from broadway_py.message import Failed, Message
 from broadway_py.pipeline.chunk import Chunk, ChunkRunner, fail, refused
+from broadway_py.pipeline.contexts import awaited, drive, is_changed
 from broadway_py.pipeline.settler import can_give_back
 from broadway_py.pipeline.spans import end_message_span, message_listeners
-from broadway_py.pipeline.worker import failure_from, raised_by_callback
+from broadway_py.pipeline.worker import failure_from
 
 if TYPE_CHECKING:
     from broadway_py.pipeline.processor import Processor
@@ -53,11 +56,13 @@ class ThreadRunner(ChunkRunner):
             processor.in_callback = False
             self._running = None
         self.unfinished.extend(m for m in given[run.finished :] if id(m) not in self.taken)
-        for message, result in zip(given[: run.finished], run.results, strict=False):
+        for message, (result, context) in zip(given[: run.finished], run.results, strict=False):
             if isinstance(result, Failed):
                 message._status = result
-            elif result is not None:
-                await self._await_result(message, result)
+            elif result is not None and context is not None:
+                await self._await_result(message, result, context)
+            if message._status is not None and context is not None:
+                processor.own_contexts[id(message)] = context
         return chunk
 
     async def _leave_behind(self, chunk: Chunk, unfinished: Chunk) -> list[Message[Any]]:
@@ -81,7 +86,7 @@ class ThreadRunner(ChunkRunner):
         processor.held = kept
         return kept
 
-    async def _await_result(self, message: Message[Any], awaitable: Any) -> None:
+    async def _await_result(self, message: Message[Any], awaitable: Any, context: Context) -> None:
         """A plain function that returned an awaitable is an async one in disguise (a decorator's wrapper, often)."""
         processor = self.processor
         processor.in_callback = True
@@ -89,10 +94,10 @@ class ThreadRunner(ChunkRunner):
         if processor.witness is not None:
             processor.witness.at_work([message])
         try:
-            returned = await awaitable
+            returned = await drive(awaited(awaitable), context)
             if returned is not None and returned is not message:
                 message._status = refused(returned_one_problem("handle_message", returned))
-        except raised_by_callback() as error:
+        except foreign_errors() as error:
             message._status = failure_from(error)
         except asyncio.CancelledError as cancelled:
             self.note_cancelled(message, cancelled)
@@ -134,8 +139,10 @@ class _ThreadedChunk:
     def __init__(self, runner: ThreadRunner, messages: list[Message[Any]]) -> None:
         self.finished = 0
         self.abandoned = False
-        #: For each finished message: None, why it failed, or an awaitable to wait for.
-        self.results: list[Any] = []
+        #: For each finished message: None, why it failed, or an awaitable to wait for; and its context, if it has set
+        #: something there, or goes on.
+        self.results: list[tuple[Any, Context | None]] = []
+        self._base = runner.processor.clean_context()
         self._shared = runner.processor.shared
         self.began_at = self._shared.clock.monotonic()
         self._at = -1
@@ -149,15 +156,24 @@ class _ThreadedChunk:
     def __call__(self) -> None:
         taken, spans = self._runner.taken, message_listeners()
         monotonic = self._shared.clock.monotonic
+        context = self._base.copy()
         for place, message in enumerate(self._messages):
             self.began_at = monotonic()
             self._at = place
             if self.abandoned:
                 return
-            self.results.append(None if id(message) in taken else self._handle(message, spans=spans))
+            if id(message) in taken:
+                self.results.append((None, None))
+            else:
+                result = context.run(self._handle, message, spans)
+                if is_changed(context, self._base) or not (result is None or isinstance(result, Failed)):
+                    self.results.append((result, context))
+                    context = self._base.copy()
+                else:
+                    self.results.append((result, None))
             self.finished += 1
 
-    def _handle(self, message: Message[Any], *, spans: bool) -> Any:
+    def _handle(self, message: Message[Any], spans: bool) -> Any:  # noqa: FBT001  # Context.run passes it on
         result: Any = None
         span = self._runner.begin_span(message) if spans else None
         try:

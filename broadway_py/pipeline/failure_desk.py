@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from broadway_py._core.breaker import CircuitBreaker
 from broadway_py._core.failure import FailureRules, Verdict
@@ -12,13 +12,14 @@ from broadway_py._core.settlement import RoundKind
 from broadway_py.acknowledger import Acknowledger
 from broadway_py.clock import Clock
 from broadway_py.errors import Reject, RetryLater, Unavailable
+from broadway_py.foreign import foreign_errors, is_a, shown, type_name
 from broadway_py.log import logger
 from broadway_py.message import Failed, Message
 from broadway_py.options import FailurePolicy
 from broadway_py.pipeline.failure_log import id_of
 from broadway_py.producer import FailurePlan, Producer
 
-__all__ = ["Decided", "FailureDesk", "check_sources", "plan_of", "tell_of_two_wills"]
+__all__ = ["Decided", "FailureDesk", "check_sources", "plan_of", "refuse_odd_attempt", "tell_of_two_wills"]
 
 log = logger("broadway_py.pipeline")
 
@@ -84,6 +85,7 @@ class FailureDesk:
 
     def in_place(self, message: Message[Any]) -> float | None:
         """Seconds after which a failed *message* is tried again where it is; None: its failure is to be settled."""
+        refuse_odd_attempt(message)
         status = message.status or Failed("failed")
         is_away = self.breaker is not None and self.breaker.state != "closed"
         verdict = self._rules.decide(status, message.attempt or 1, is_sink_away=is_away and _is_suspect(status))
@@ -107,6 +109,7 @@ class FailureDesk:
         is_away = self.breaker is not None and self.breaker.state != "closed"
         decided = Decided()
         for message in failed:
+            refuse_odd_attempt(message)
             status = message.status or Failed("failed")
             is_blameless = is_away and _is_suspect(status)
             verdict = self._rules.decide(status, message.attempt or 1, is_sink_away=is_blameless)
@@ -136,11 +139,16 @@ class FailureDesk:
         acknowledger = message.acknowledgement.acknowledger
         if not isinstance(acknowledger, Acknowledger):
             return False
-        said_by = acknowledger.failure_said_by(message.acknowledgement.data)
+        try:
+            said_by = acknowledger.failure_said_by(message.acknowledgement.data)
+        except foreign_errors() as error:
+            # The acknowledger's code. It can still be told what the policy says.
+            log.warning("an acknowledger cannot say who decides about a message", exception=type_name(error))
+            return False
         if said_by is None or (said_by == "source" and self.plan.is_given):
             return False
         status = message.status
-        is_asked = status is not None and isinstance(status.exception, RetryLater | Unavailable)
+        is_asked = status is not None and is_a(status.exception, (RetryLater, Unavailable))
         return not (verdict.action == "retry" and (is_blameless or is_asked))
 
     def _tell_breaker(self, failed: Sequence[Message[Any]], successes: int) -> None:
@@ -148,7 +156,7 @@ class FailureDesk:
         if breaker is None:
             return
         statuses = [message.status for message in failed if message.status is not None]
-        if any(isinstance(status.exception, Unavailable) for status in statuses):
+        if any(is_a(status.exception, Unavailable) for status in statuses):
             before = breaker.state
             breaker.unavailable(self._clock.monotonic())
             if breaker.state != before:
@@ -156,6 +164,25 @@ class FailureDesk:
             return
         suspects = [message for message in failed if message.status is not None and _is_suspect(message.status)]
         self._note(breaker, successes, suspects)
+
+
+def refuse_odd_attempt(message: Message[Any]) -> None:
+    """See that ``message.attempt`` is a number still: a handler may have put anything there.
+
+    Nobody knows any more how often such a message was tried, so it is not tried again.
+    """
+    attempt: object = getattr(message, "attempt", "nothing at all")
+    if attempt is None or (type(attempt) is int and attempt >= 0):
+        return
+    if is_a(attempt, int) and not is_a(attempt, bool) and int.__index__(cast("int", attempt)) >= 0:
+        message.attempt = int.__index__(cast("int", attempt))
+        return
+    sentence = (
+        f"message.attempt was set to {shown(attempt)}; expected the number that stood there (1, 2, …) or None. "
+        "The message is not tried again: leave the attribute as it is"
+    )
+    message.attempt = None
+    message._status = Failed("raised", sentence, Reject(sentence))
 
 
 def _nobody() -> None:
@@ -193,12 +220,12 @@ def _is_suspect(status: Failed) -> bool:
 
     It is not when the handler says what is to become of its message: that speaks of the message.
     """
-    return status.cause in _SUSPECT and not isinstance(status.exception, Reject | RetryLater)
+    return status.cause in _SUSPECT and not is_a(status.exception, (Reject, RetryLater))
 
 
 def _lacks_something_outside(message: Message[Any]) -> bool:
     """True when its failure itself says that something could not be reached: connections, files, the network."""
-    return message.status is not None and isinstance(message.status.exception, OSError)
+    return message.status is not None and is_a(message.status.exception, OSError)
 
 
 def _name_of(message: Message[Any]) -> Hashable:
@@ -208,7 +235,7 @@ def _name_of(message: Message[Any]) -> Hashable:
         return name
     try:
         return hash(message.raw)
-    except TypeError:
+    except foreign_errors():
         return id(message.raw)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import Context
 from typing import Any, Final
 
 from broadway_py.clock import Clock
@@ -17,6 +18,7 @@ from broadway_py.error_text import (
     shown_text,
     text_of,
 )
+from broadway_py.foreign import foreign_errors, type_name
 from broadway_py.limit import MINUTE_S, OTHER, PerMinute
 from broadway_py.log import ALL, logger
 from broadway_py.message import Failed, Message, place_of_reason, plain_reason
@@ -62,6 +64,8 @@ class FailureLog:
         messages: Sequence[Message[Any]],
         statuses: Sequence[Failed | None] | None = None,
         fate: Fate | None = None,
+        *,
+        contexts: Mapping[int, Context] | None = None,
     ) -> None:
         """*messages* failed in *stage*.
 
@@ -70,6 +74,7 @@ class FailureLog:
             messages: what failed.
             statuses: why; None: as the messages say.
             fate: what becomes of each; None: nobody knows.
+            contexts: by identity, those whose lines carry the context variables that their handler has set.
         """
         now = self._clock.monotonic()
         self._sum_up(now)
@@ -80,10 +85,19 @@ class FailureLog:
             becomes, words = ("", "") if fate is None else fate(message)
             exception = name_of(status.exception) if status.exception is not None else ""
             verdict = self._minutes.note((stage, str(status.cause), exception, becomes), now)
-            if verdict == "show":
+            own = None if contexts is None else contexts.get(id(message))
+            if verdict == "show" and own is not None:
+                own.run(self._show, stage, message, status, words)
+            elif verdict == "show":
                 self._show(stage, message, status, words)
             elif verdict == "begin_hiding":
                 self._clock.call_at(now + MINUTE_S, lambda: self._sum_up(self._clock.monotonic()))
+
+    def cannot_be_told(self, stage: str, count: int, error: BaseException) -> None:
+        """*count* messages failed in *stage*, and one of them cannot be written down: what it holds raised *error*."""
+        self._log.error(
+            "messages failed, but what they hold cannot be shown", stage=stage, messages=count, raised=type_name(error)
+        )
 
     def callback_failed(self, callback: str, stage: str, error: BaseException) -> None:
         """*callback* itself raised, where that changes no message."""
@@ -164,8 +178,8 @@ def id_of(message: Message[Any]) -> str | None:
     """What its source calls it; None also where a handler has put something else in place of the metadata."""
     try:
         name = message.id
-    except Exception:  # noqa: BLE001  # the handler may have put anything there
-        return None
+    except foreign_errors():
+        return None  # the handler may have put anything there
     return name if name is None else clipped(name, 200)
 
 
@@ -195,5 +209,5 @@ def _shown(value: object) -> str:
         if isinstance(value, bytes | bytearray | memoryview | str):
             return repr(value[:_PAYLOAD_CHARS])
         return _repr.repr(value)[:_PAYLOAD_CHARS]
-    except Exception:  # noqa: BLE001  # an object of the user that cannot be shown
-        return ""
+    except foreign_errors():
+        return ""  # an object of the user that cannot be shown

@@ -73,4 +73,4 @@ def found_family(parent: Message[Any], books: Ledger, now: float, conclude: Conc
     for child in children:
         child._acknowledgement = Acknowledgement(family)
         child._receipt = receipt
-    books.receive(receipt, len(children), sum(child.size for child in children))
+    books.receive(receipt, len(children), sum(child._size for child in children))

@@ -7,6 +7,7 @@ from typing import Any, Final
 from broadway_py._core.settlement import RoundKind
 from broadway_py.acknowledger import Acknowledger
 from broadway_py.error_text import clipped
+from broadway_py.foreign import foreign_errors
 from broadway_py.message import OPEN, Message, Outcome
 
 __all__ = ["fate_of", "retry_words"]
@@ -36,14 +37,15 @@ def fate_of(message: Message[Any], kind: RoundKind, delay_s: float | None) -> tu
     if kind == "dead_letter":
         try:
             place = None if ours is None else ours.dead_letters_go_to(data)
-        except Exception:  # noqa: BLE001  # the acknowledger's code; the settlement itself says what is wrong
+        except foreign_errors():
+            # The acknowledger's code; the settlement itself says what is wrong.
             place = None
         return kind, "dead-lettered" if place is None else f"dead-lettered to {clipped(place, 300)}"
     if kind in ("drop", "release"):
         return kind, "dropped" if kind == "drop" else "given back"
     try:
         outcome: Outcome = "rejected" if ours is None else ours.outcome_of_failed(data)
-    except Exception:  # noqa: BLE001  # as above
+    except foreign_errors():
         outcome = "unknown"
     return outcome, _BY_SOURCE.get(outcome, "left to its source")
 

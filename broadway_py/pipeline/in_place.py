@@ -26,9 +26,10 @@ async def retry_in_place(worker: Worker, failed: Sequence[Message[Any]]) -> list
     again = [message for message in failed if delays[id(message)] is not None]
     if not again:
         return []
-    shared.failures.note(
-        worker.layer, again, fate=lambda message: ("retry", f"{retry_words(delays[id(message)] or 0.0)}, in its place")
+    worker.note_failed(
+        again, fate=lambda message: ("retry", f"{retry_words(delays[id(message)] or 0.0)}, in its place")
     )
+    worker.own_contexts.clear()
     desk.failed_in_place(again)
     until = clock.monotonic() + max(delays[id(message)] or 0.0 for message in again)
     while clock.monotonic() < until:

@@ -55,9 +55,9 @@ _ENTRY_STATE, _ENTRY_DEATHS, _ENTRY_EXIT = 2, 3, 4
 
 # A region: its own head, a name, then pages one behind the other.
 _REGION_BYTES: Final = 1 << 20
-_STATE, _ALONE, _PEAK, _KILLS, _FULL, _NAME_BYTES = range(6)
-_NAME_AT: Final = 6 * _WORD
-_NAME_MOST: Final = 464
+_STATE, _ALONE, _PEAK, _KILLS, _FULL, _NAME_BYTES, _BLAMED = range(7)
+_NAME_AT: Final = 7 * _WORD
+_NAME_MOST: Final = 456
 _PAGES_AT: Final = 512
 _RUNNING: Final = 1
 _ENDED: Final = 2
@@ -225,8 +225,29 @@ class Region:
         """The worker leaves in order: what it leaves behind has no say in that."""
         self._words[self._first + _STATE] = _ENDED
 
+    def blame(self, identities: Sequence[bytes | None], *, alone: bool, name: str, memory: MemoryMark) -> None:
+        """A stage has crashed for good with these in hand, and the process will end for that: all else has no say."""
+        if self._words[self._first + _BLAMED]:
+            return
+        at, room = self.extent(len(identities))
+        self.set_identities(at, b"".join(each or _UNNAMED for each in identities[:room]))
+        self.set_count(at, len(identities))
+        if alone:
+            self.begin_alone(name, memory)
+        else:
+            self.end_alone()
+        # Last: from here on nothing of it changes.
+        self._words[self._first + _BLAMED] = at
+
+    @property
+    def is_blamed(self) -> bool:
+        """True once :meth:`blame` was called."""
+        return bool(self._words[self._first + _BLAMED])
+
     def begin_alone(self, name: str, memory: MemoryMark) -> None:
         """From now on what is at work is alone in the process; *name* says who it is."""
+        if self.is_blamed:
+            return
         text = name.encode(errors="replace")[:_NAME_MOST]
         at = self._start + _NAME_AT
         self._bytes[at : at + len(text)] = text
@@ -237,6 +258,8 @@ class Region:
 
     def end_alone(self) -> None:
         """Something else may be at work, too."""
+        if self.is_blamed:
+            return
         self._words[self._first + _ALONE] = 0
 
     def page(self) -> Page:
@@ -294,17 +317,21 @@ class Region:
         return found
 
     def _pages(self) -> Iterator[tuple[int, int, int]]:
-        at = self._start + _PAGES_AT
+        at = self._words[self._first + _BLAMED] or self._start + _PAGES_AT
         while at + _PAGE_HEAD_BYTES <= self._end:
             room, count = self._words[at // _WORD], self._words[at // _WORD + 1]
             following = at + _PAGE_HEAD_BYTES + room * IDENTITY_BYTES
             if room == 0 or following > self._end:
                 return
             yield at, room, count
+            if self.is_blamed:
+                return
             at = following
 
     def reset(self) -> None:
         """Make room for the next worker."""
+        # Also what stands before the page that is blamed.
+        self._words[self._first + _BLAMED] = 0
         end = self._start + _PAGES_AT
         for at, room, _ in self._pages():
             end = at + _PAGE_HEAD_BYTES + room * IDENTITY_BYTES

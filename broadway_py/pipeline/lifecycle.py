@@ -6,9 +6,12 @@ import asyncio
 import contextlib
 import weakref
 from collections.abc import Callable, Coroutine
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from broadway_py.errors import CalledInsideCallback, PipelineNotRunning
+from broadway_py.foreign import foreign_errors
+from broadway_py.pipeline.contexts import take_over
 from broadway_py.pipeline.runtime import DrainReport, Runtime, announce
 from broadway_py.pipeline.stats import PipelineState
 from broadway_py.pipeline.worker import Shared
@@ -84,8 +87,11 @@ class LifeCycle:
         """Run ``setup`` and build the stages; None when that failed, which the caller of ``start`` is told."""
         try:
             await self._own_callback(shared, "setup")
+            shared.base = copy_context()
             self.runtime = self._build(shared)
         except BaseException as error:
+            # What its caller is told need not be told twice; but Ctrl-C, and the end of the loop, are not meant for it.
+            raised_in_setup = foreign_errors()
             self.state = "stopped"
             stopped = isinstance(error, asyncio.CancelledError)
             try:
@@ -96,7 +102,7 @@ class LifeCycle:
                 )
                 # Whoever called start() may be gone.
                 is_set_up.exception()
-            if isinstance(error, Exception) or stopped:
+            if stopped or isinstance(error, raised_in_setup):
                 return None
             raise
         self.state = "running"
@@ -110,8 +116,14 @@ class LifeCycle:
             return
         if shared.callbacks.is_async[name]:
             await callback()
-        else:
-            await shared.threads.run(callback)
+            return
+        # What it sets is to be seen by all that comes after it, as if it had run here.
+        before = copy_context()
+        context = before.copy()
+        try:
+            await shared.threads.run(callback, context=context)
+        finally:
+            take_over(context, before)
 
     async def ready(self, timeout_s: float | None) -> None:
         """Wait until every producer is connected."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from types import TracebackType
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
@@ -14,7 +15,7 @@ from broadway_py.errors import (
     PipelineNotRunning,
 )
 from broadway_py.message import BatchMode, Message
-from broadway_py.options import Batcher, FailurePolicy, Processors, RateLimit
+from broadway_py.options import Batcher, FailurePolicy, Processors, RateLimit, timeout_of
 from broadway_py.pipeline.breaker import BreakerGuard
 from broadway_py.pipeline.build import build, named_producers, refuse_shared_keys
 from broadway_py.pipeline.changes import changed_limit, resize_pool, resized, set_paused
@@ -255,23 +256,23 @@ class Pipeline(Generic[T]):
         shared.desk.breaker_moved = guard.moved
         return guard
 
-    async def ready(self, timeout: float | None = None) -> None:
+    async def ready(self, timeout: float | timedelta | None = None) -> None:
         """Wait until every producer is connected.
 
         Raises:
             TimeoutError: not within *timeout* seconds.
             PipelineNotRunning: it has stopped, or not started.
         """
-        await self._life.ready(timeout)
+        await self._life.ready(timeout_of(timeout, "ready(timeout=…)"))
 
-    async def stop(self, timeout: float | None = None) -> DrainReport:
+    async def stop(self, timeout: float | timedelta | None = None) -> DrainReport:
         """Drain: stop fetching, give back what was not started, finish what was, flush, settle, close.
 
         Args:
             timeout: seconds for all of it; default ``shutdown_timeout``. A second call joins the first.
         """
         self._life.refuse_inside("stop")
-        return await self._life.stop(timeout)
+        return await self._life.stop(timeout_of(timeout, "stop(timeout=…)"))
 
     def request_stop(self) -> None:
         """Begin to drain and return at once. For callbacks, other threads and signal handlers."""
@@ -297,7 +298,7 @@ class Pipeline(Generic[T]):
         data: Any,
         metadata: dict[str, Any] | None = None,
         batch_mode: BatchMode = "flush",
-        timeout: float | None = None,
+        timeout: float | timedelta | None = None,
     ) -> Message[T]:
         """Send one message through the pipeline and wait until it was settled.
 
@@ -309,7 +310,7 @@ class Pipeline(Generic[T]):
             TimeoutError: not settled within *timeout* seconds (it travels on).
             PipelineNotRunning: the pipeline does not run, or is draining.
         """
-        async with self.clock.timeout(timeout):
+        async with self.clock.timeout(timeout_of(timeout, "submit(timeout=…)")):
             settled = await self._submitter.submit("submit", [data], metadata, batch_mode)
         if settled.failed:
             raise MessageFailed(settled.failed[0])
@@ -360,7 +361,7 @@ class Pipeline(Generic[T]):
         return take_snapshot(self.name, self.state, runtime, self._gate, self._meters)
 
     def update_rate_limit(
-        self, *, allowed_messages: int | None = None, interval: float | None = None, reset: bool = False
+        self, *, allowed_messages: int | None = None, interval: float | timedelta | None = None, reset: bool = False
     ) -> None:
         """Change the rate limit: from the next interval on, or at once with ``reset=True``.
 

@@ -59,8 +59,9 @@ class Probation:
         self._entries: dict[bytes, Entry] = {}
 
     def end(self) -> None:
-        """The process leaves in order."""
-        self.region.end()
+        """The process leaves in order, unless a stage has crashed for good: that is put down to what it had in hand."""
+        if not self.region.is_blamed:
+            self.region.end()
 
     def entry(self, identity: bytes | None) -> Entry | None:
         """What is known of a message."""
@@ -107,6 +108,9 @@ class Witness:
         self._worker = worker
         self._pipeline = worker.shared.name
         self._page = Page(probation.region)
+        # Of the last crash: what the stage had in hand, and whether nothing else was at work.
+        self._crashed_with: list[Message[Any]] = []
+        self._crashed_alone = False
 
     def wake(self) -> None:
         """The turns have changed."""
@@ -162,9 +166,7 @@ class Witness:
         if part.alone:
             self._fail_convicted(part.now)
         if self._probation.turns.alone is self:
-            message = _root(part.now[0])
-            name = "\0".join((self._pipeline, str(message.producer), str(name_of(message))))
-            self._probation.region.begin_alone(name, memory_mark())
+            self._probation.region.begin_alone(self._name(part.now[0]), memory_mark())
 
     def _fail_convicted(self, messages: Messages) -> None:
         for message in messages:
@@ -184,6 +186,24 @@ class Witness:
         probation.turns.leave(self, self._worker.shared.clock.monotonic())
         self._note_company()
         probation.wake_waiting()
+
+    def note_crash(self, part: Part) -> None:
+        """The stage has crashed over *part*. Whether that is put down to it, :meth:`blame` decides."""
+        self._crashed_alone = part.alone and self._probation.turns.alone is self
+        self._crashed_with = part.now
+
+    def blame(self) -> None:
+        """The stage crashed once too often: the process ends because of what it had in hand the last time."""
+        messages, self._crashed_with = self._crashed_with, []
+        if messages:
+            identities = dict.fromkeys(self._identity(message) for message in messages)
+            self._probation.region.blame(
+                list(identities), alone=self._crashed_alone, name=self._name(messages[0]), memory=memory_mark()
+            )
+
+    def _name(self, message: Message[Any]) -> str:
+        message = _root(message)
+        return "\0".join((self._pipeline, str(message.producer), str(name_of(message))))
 
     def _note_company(self) -> None:
         if self._probation.turns.alone is None:

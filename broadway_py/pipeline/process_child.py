@@ -6,9 +6,9 @@ Started by :mod:`broadway_py.pipeline.process_link` in a fresh interpreter, with
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import dataclasses
 import faulthandler
-import inspect
 import io
 import os
 import pickle
@@ -139,13 +139,16 @@ class _Callbacks:
         self._link = link
         self._handle_message: Callable[[Message[Any]], object] = pipeline.handle_message
         self._handle_batch: Callable[[Sequence[Message[Any]], BatchInfo], object] | None = pipeline.handle_batch
+        # As setup_worker has left it: what each message and each batch starts with.
+        self._base = contextvars.copy_context()
 
     def chunk(self, job: Frame) -> None:
         """``handle_message`` for each message that is not taken back."""
         messages: list[bytes] = ChunkJob(*pickle.loads(job.body)).messages  # noqa: S301  # from our own parent
         for position, packed in enumerate(messages):
             if self._link.may_start(position):
-                self._link.send(Kind.RESULT, self._handle_one(packed), job=job.job, position=position)
+                result = self._base.copy().run(self._handle_one, packed)
+                self._link.send(Kind.RESULT, result, job=job.job, position=position)
 
     def _handle_one(self, packed: bytes) -> bytes:
         message = _unpacked(packed)
@@ -156,13 +159,16 @@ class _Callbacks:
             returned = self._handle_message(message)
             forks.leave_if_forked()
             if returned is not None and returned is not message:
-                message._status = _refused(returned_one_problem("handle_message", _closed(returned)))
+                message._status = _refused(returned_one_problem("handle_message", returned))
         except BaseException as error:  # noqa: BLE001  # code of the user: it fails this message alone
             message._status = failure_from(error)
         return pack_result(message, given, message._status, "handle_message")
 
     def batch(self, job: Frame) -> None:
         """``handle_batch`` for all messages that can be unpickled."""
+        self._base.copy().run(self._batch, job)
+
+    def _batch(self, job: Frame) -> None:
         packed, info = BatchJob(*pickle.loads(job.body))  # noqa: S301  # from our own parent
         unpacked = [_unpacked(each) for each in packed]
         messages = [each for each in unpacked if isinstance(each, Message)]
@@ -183,7 +189,7 @@ class _Callbacks:
             returned = self._handle_batch(list(messages), info)
             forks.leave_if_forked()
             if returned is not None:
-                problem, missing = returned_list_problem("handle_batch", messages, _closed(returned))
+                problem, missing = returned_list_problem("handle_batch", messages, returned)
                 if problem:
                     _fail(messages, _refused(problem))
                 else:
@@ -198,13 +204,6 @@ def _unpacked(packed: bytes) -> Message[Any] | Failed:
     except BaseException as error:  # noqa: BLE001  # code of the user: it fails this message alone
         failure = failure_from(error)
         return Failed("raised", f"cannot be unpickled in the worker process: {failure.reason}", error)
-
-
-def _closed(returned: object) -> object:
-    # A plain function that returns a coroutine: nobody will await it here, and Python would warn of that.
-    if inspect.iscoroutine(returned):
-        returned.close()
-    return returned
 
 
 def _refused(sentence: str) -> Failed:

@@ -5,12 +5,12 @@ Each is pickled by itself, so that an object that does not pickle is the trouble
 
 from __future__ import annotations
 
-import asyncio
 import pickle
 from collections.abc import Hashable, Mapping
 from typing import Any, Final, NamedTuple, NoReturn
 
 from broadway_py.error_text import PLACE, name_of, place_of, text_of
+from broadway_py.foreign import article, foreign_errors, type_name
 from broadway_py.message import NOOP, Acknowledgement, BatchMode, Failed, Message
 from broadway_py.pipeline.worker import failure_from
 
@@ -27,10 +27,6 @@ __all__ = [
     "unpack_error",
     "unpack_message",
 ]
-
-#: What code of the user (``__reduce__``, ``__setstate__``, a constructor) may raise while something is pickled or
-#: unpickled. Not KeyboardInterrupt: in the parent that is somebody's Ctrl-C.
-_ANYTHING: Final = (Exception, SystemExit, GeneratorExit, asyncio.CancelledError)
 
 #: What cannot have been changed in place: it need not come back.
 _UNCHANGING: Final = (bytes, str, int, float, bool, type(None))
@@ -91,7 +87,7 @@ def pack_message(message: Message[Any]) -> tuple[bytes, tuple[Any, ...]]:
     metadata: Any = message.metadata
     try:
         return dumps(_parts(message, message.raw, metadata)), ()
-    except _ANYTHING:
+    except foreign_errors(cancellations=True):
         return _pack_what_pickles(message)
 
 
@@ -101,7 +97,7 @@ def _parts(message: Message[Any], raw: Any, metadata: Any) -> tuple[Any, ...]:
         raw,
         metadata,
         message.attempt,
-        message.size,
+        message._size,
         message.producer,
         message.batcher,
         message.batch_key,
@@ -120,7 +116,7 @@ def _pack_what_pickles(message: Message[Any]) -> tuple[bytes, tuple[Any, ...]]:
         problem = _problem(value)
         if problem is not None:
             raise NotPicklable(
-                f"expected {what} that pickles, for executor='process', got {_article(value)}: {problem}; "
+                f"expected {what} that pickles, for executor='process', got {article(value)}: {problem}; "
                 "change it in prepare_messages, which runs in the parent"
             )
     over = {key: value for key, value in metadata.items() if _problem((key, value)) is None}
@@ -131,7 +127,7 @@ def _pack_what_pickles(message: Message[Any]) -> tuple[bytes, tuple[Any, ...]]:
 def _problem(value: object) -> str | None:
     try:
         dumps(value)
-    except _ANYTHING as error:
+    except foreign_errors(cancellations=True) as error:
         return _told(error)
     return None
 
@@ -148,7 +144,7 @@ def unpack_message(packed: bytes) -> Message[Any]:
     message: Message[Any] = Message(data, metadata, _FAR if has_acknowledger else NOOP)
     message.raw = raw
     message.attempt = attempt
-    message.size = size
+    message._size = size
     message.batcher = batcher
     message.batch_key = batch_key
     message._batch_mode = batch_mode
@@ -190,7 +186,7 @@ def pack_result(message: Message[Any], given: object, status: Failed | None, cal
     )
     try:
         return dumps((_pack_failure(status), dumps(tuple(content))))
-    except _ANYTHING as error:
+    except foreign_errors(cancellations=True) as error:
         if status is not None:
             return failed_result(status)
         sentence = (
@@ -227,7 +223,7 @@ def apply_result(message: Message[Any], packed: bytes, left: tuple[Any, ...]) ->
         failure, content = pickle.loads(packed)  # noqa: S301  # from our own worker process
         if content is not None:
             _apply(message, _Content(*pickle.loads(content)), left)  # noqa: S301  # the same
-    except _ANYTHING as error:
+    except foreign_errors(cancellations=True) as error:
         if failure is None:
             sentence = f"what came back from the worker process cannot be unpickled: {_told(error)}"
             message._status = Failed("raised", sentence, error)
@@ -259,7 +255,8 @@ def _apply(message: Message[Any], content: _Content, left: tuple[Any, ...]) -> N
     try:
         for options in content.options:
             message.configure_ack(**options)
-    except Exception as error:  # noqa: BLE001  # the acknowledger refuses the options: that fails this message
+    except foreign_errors() as error:
+        # The acknowledger refuses the options: that fails this message.
         message._status = failure_from(error)
 
 
@@ -285,11 +282,18 @@ def pack_error(error: BaseException) -> PackedError:
         _dumped(error),
         _dumped(type(error)),
         _dumped(error.args),
-        _dumped(vars(error)),
+        _dumped(_attributes(error)),
         name_of(error),
         text_of(error),
         place_of(error),
     )
+
+
+def _attributes(error: BaseException) -> object:
+    try:
+        return vars(error)
+    except foreign_errors(cancellations=True):
+        return {}
 
 
 def unpack_error(packed: PackedError) -> BaseException:
@@ -302,7 +306,7 @@ def unpack_error(packed: PackedError) -> BaseException:
 
 def _rebuilt(packed: PackedError) -> BaseException | None:
     whole = _loaded(packed.whole)
-    if isinstance(whole, BaseException) and type(whole).__name__ == packed.name:
+    if isinstance(whole, BaseException) and type_name(whole) == packed.name:
         return whole
     kind = _loaded(packed.kind)
     if not (isinstance(kind, type) and issubclass(kind, BaseException)):
@@ -315,7 +319,7 @@ def _rebuilt(packed: PackedError) -> BaseException | None:
         attributes = _loaded(packed.attributes)
         vars(error).update(attributes if isinstance(attributes, dict) else {})
         str(error)
-    except _ANYTHING:
+    except foreign_errors(cancellations=True):
         return None
     return error
 
@@ -334,21 +338,16 @@ def _stand_in(name: str) -> type[WorkerError]:
 def _dumped(value: object) -> bytes | None:
     try:
         return dumps(value)
-    except _ANYTHING:
+    except foreign_errors(cancellations=True):
         return None
 
 
 def _loaded(packed: bytes | None) -> object:
     try:
         return None if packed is None else pickle.loads(packed)  # noqa: S301  # from our own worker process
-    except _ANYTHING:
+    except foreign_errors(cancellations=True):
         return None
 
 
 def _told(error: BaseException) -> str:
     return f"{name_of(error)}: {text_of(error)}"
-
-
-def _article(value: object) -> str:
-    name = type(value).__name__
-    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"

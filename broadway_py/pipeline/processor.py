@@ -9,11 +9,13 @@ from typing import Any
 
 from broadway_py import telemetry
 from broadway_py._core.settlement import not_returned, returned_list_problem
+from broadway_py.foreign import foreign_errors
 from broadway_py.message import Message
 from broadway_py.pipeline.chunk import Chunk, ChunkRunner, contains, fail, is_plain, refused
 from broadway_py.pipeline.chunk_in_loop import LoopRunner
 from broadway_py.pipeline.chunk_in_process import ProcessRunner
 from broadway_py.pipeline.chunk_in_thread import ThreadRunner
+from broadway_py.pipeline.contexts import CleanRoom, StageContext
 from broadway_py.pipeline.family import found_family
 from broadway_py.pipeline.in_place import called_off, retry_in_place
 from broadway_py.pipeline.probation import Witness
@@ -27,7 +29,6 @@ from broadway_py.pipeline.worker import (
     Worker,
     fail_together,
     failure_from,
-    raised_by_callback,
     transform,
 )
 from broadway_py.stage import Inlet, Outlet
@@ -70,6 +71,8 @@ class Processor(Worker):
         self.handle_message = shared.callbacks.handle_message
         if self.witness is not None:
             self.handle_message = self.witness.noting(self.handle_message)
+        self._context = StageContext(shared.base)
+        self._room = CleanRoom(shared.base)
         self._runner = self._choose_runner()
         # Settles parents after their children: in whichever task the last child ends, so never in the name of ours.
         self._parents = Worker(shared, "processors", index, meter)
@@ -84,11 +87,14 @@ class Processor(Worker):
 
     def _choose_runner(self) -> ChunkRunner:
         if self.shared.callbacks.is_async["handle_message"]:
-            return LoopRunner(self)
+            return LoopRunner(self, self._context)
         return ThreadRunner(self) if self.process is None else ProcessRunner(self, self.process)
 
     async def run(self) -> None:
         """Work until every producer of this stage has ended, or until cut off."""
+        await (self._context.drive(self._run()) if isinstance(self._runner, LoopRunner) else self._run())
+
+    async def _run(self) -> None:
         inlet, outlet = self.inlet, self.outlet
         while not self.cut:
             if self.stuck and not self.shared.draining:
@@ -172,11 +178,12 @@ class Processor(Worker):
         span = self.span("broadway.processor", name=self.name, messages=list(chunk)) if telemetry.active() else None
         try:
             settle, forward, failed = await self._work(chunk)
-        except Exception as error:
-            if span is not None:
+        except BaseException as error:
+            if span is not None and not isinstance(error, asyncio.CancelledError | GeneratorExit):
                 span.exception(error)
             raise
         self.held = ()
+        self.own_contexts.clear()
         self.busy_since = None
         took = monotonic() - started
         self.meter.busy_seconds += took
@@ -206,7 +213,7 @@ class Processor(Worker):
         if callbacks.schema is not None:
             if self.witness is not None:
                 self.witness.at_work(chunk)
-            validate(chunk, callbacks.schema, callbacks.schema_names)
+            validate(chunk, callbacks.schema, callbacks.schema_names, self._room)
             if self.witness is not None:
                 self.witness.nothing_at_work()
         if callbacks.prepare_messages is not None:
@@ -240,6 +247,9 @@ class Processor(Worker):
             if part.now:
                 witness.begin(part)
                 await self._process(part.now)
+        except BaseException:
+            witness.note_crash(part)
+            raise
         finally:
             witness.leave(part)
 
@@ -261,7 +271,7 @@ class Processor(Worker):
         for message in messages:
             message.data = message.raw
         if transformer is not None:
-            transform([message for message in messages if message.producer != SUBMITTED], transformer)
+            transform([message for message in messages if message.producer != SUBMITTED], transformer, self._room)
 
     async def _prepare(self, chunk: Chunk) -> None:
         given = [message for message in chunk if message._status is None]
@@ -275,13 +285,14 @@ class Processor(Worker):
                     fail(given, refused(problem))
                 else:
                     fail([message for message in missing if message.ok], not_returned("prepare_messages"))
-        except raised_by_callback() as error:
+        except foreign_errors() as error:
             fail_together(given, error)
         except asyncio.CancelledError as cancelled:
             if self.was_cut():
                 self._runner.unfinished.extend(given)
             else:
                 fail(given, failure_from(cancelled))
+        self.note_context(given)
 
     def current_deadline(self) -> float:
         """In a thread, it moves along with the messages of the chunk."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from broadway_py.error_text import clipped
+from broadway_py.errors import did_you_mean
+from broadway_py.foreign import article, is_a
 from broadway_py.message import Failed, Message, Plain
 
 if TYPE_CHECKING:
@@ -43,21 +45,26 @@ def route(chunk: Chunk, batchers: Mapping[str, str]) -> tuple[Chunk, Chunk, Chun
             message.batcher = name
             forward.append(message)
         else:
-            known = ", ".join(sorted(set(batchers.values())))
-            # What a handler took from its message is not shown; what it left as it was is.
-            words = Plain if message.batcher == "default" else str
-            message._status = Failed(
-                "unknown_batcher",
-                words(f"handle_message chose batcher {_named(message.batcher)}; this pipeline has {known}"),
-            )
+            message._status = Failed("unknown_batcher", _sentence(message.batcher, batchers))
             failed.append(message)
     return settle, forward, failed
 
 
-def _named(batcher: object) -> str:
-    """What the handler chose, for an error; it may have put anything there."""
-    return repr(clipped(batcher, 200)) if isinstance(batcher, str) else f"of type {type(batcher).__name__}"
-
-
 def _look_up(batchers: Mapping[str, str], name: object) -> str | None:
-    return batchers.get(name) if isinstance(name, str) else None
+    # A text of a type of its own may hash and compare as it likes.
+    return batchers.get(str.__str__(cast("str", name))) if is_a(name, str) else None
+
+
+def _sentence(name: object, batchers: Mapping[str, str]) -> str:
+    known = sorted(set(batchers.values()))
+    # What a handler took from its message is not shown; what it left as it was is.
+    if type(name) is str and name == "default":
+        return Plain(
+            "message.batcher is 'default', and this pipeline has no batcher of that name; set it in handle_message, "
+            f"to one of {', '.join(known)}, or to None for no batch"
+        )
+    text = clipped(str.__str__(cast("str", name)), 200) if is_a(name, str) else None
+    chosen = article(name) if text is None else f"{text!r}"
+    return (
+        f"handle_message chose batcher {chosen}; this pipeline has {', '.join(known)}{did_you_mean(text or '', known)}"
+    )

@@ -15,6 +15,7 @@ from broadway_py._core.restarts import Restarts
 from broadway_py.clock import Clock
 from broadway_py.error_text import name_of, place_of
 from broadway_py.errors import PipelineCrashed
+from broadway_py.foreign import foreign_errors
 from broadway_py.log import logger
 from broadway_py.message import Failed, Message, Outcome, Plain
 from broadway_py.pipeline.batch_processor import BatchProcessor
@@ -191,7 +192,7 @@ class Runtime:
                 await worker.run()
             except PipelineCrashed:
                 raise
-            except (Exception, asyncio.CancelledError) as error:
+            except foreign_errors(cancellations=True) as error:
                 if isinstance(error, asyncio.CancelledError) and (worker.cut or _is_being_cancelled()):
                     raise
                 lost = list(worker.held)
@@ -210,6 +211,8 @@ class Runtime:
                 await self.shared.settler.settle((), lost)
                 worker.forget()
                 if not self.restarts.crashed(self.clock.monotonic()):
+                    if worker.witness is not None:
+                        worker.witness.blame()
                     # A drain under way must not wait for a stage that is gone.
                     self._give_up.set()
                     raise PipelineCrashed(

@@ -7,11 +7,13 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 from broadway_py import forks
+from broadway_py._core.ledger import OUTCOMES
 from broadway_py._core.settlement import Round, claim, record
 from broadway_py.acknowledger import Acknowledger
 from broadway_py.clock import Clock
 from broadway_py.error_text import name_of, place_of, text_of
 from broadway_py.errors import SettleError
+from broadway_py.foreign import article, foreign_errors
 from broadway_py.log import logger
 from broadway_py.message import OPEN, Failed, Message, Outcome, Plain
 from broadway_py.pipeline.failure_desk import Decided, FailureDesk
@@ -157,7 +159,8 @@ class Settler:
             settled = True
             self._complain(each, len(partial.unsettled), partial)
             return partial
-        except Exception as error:  # noqa: BLE001  # the acknowledger's code: its outcome is unknown, ours goes on
+        except foreign_errors() as error:
+            # The acknowledger's code: its outcome is unknown, ours goes on.
             self._complain(each, len(each.successful) + len(each.failed), error)
             return error
         except asyncio.CancelledError as cancelled:
@@ -236,11 +239,14 @@ def _by_outcome(each: Round, failed: Sequence[Message[Any]]) -> dict[Outcome, li
         return {"rejected": list(failed)}
     outcomes: dict[Outcome, list[Message[Any]]] = {}
     for message in failed:
-        outcome: Outcome
         try:
             outcome = each.acknowledger.outcome_of_failed(message._acknowledgement[2])
-        except Exception as error:  # noqa: BLE001  # the acknowledger's code: it was told, but cannot say what it did
+        except foreign_errors() as error:
+            # The acknowledger's code: it was told, but cannot say what it did.
             log.warning("an acknowledger cannot say what became of a message", exception=name_of(error))
+            outcome = "unknown"
+        if outcome not in OUTCOMES:
+            log.warning("an acknowledger says something unknown of a message", expected=OUTCOMES, got=article(outcome))
             outcome = "unknown"
         outcomes.setdefault(outcome, []).append(message)
     return outcomes

@@ -12,8 +12,11 @@ from broadway_py._core.backoff import Backoff
 from broadway_py._core.ledger import Ledger
 from broadway_py.error_text import name_of, text_of
 from broadway_py.errors import PipelineCrashed, ProducerError, SourceRefused
+from broadway_py.foreign import foreign_errors
 from broadway_py.log import logger
 from broadway_py.message import Message
+from broadway_py.options import seconds_of
+from broadway_py.pipeline.contexts import CleanRoom
 from broadway_py.pipeline.gate import Gate
 from broadway_py.pipeline.intake import Intake
 from broadway_py.pipeline.producer_calls import CANCELLED_BY_LIBRARY, CLOSE_S, done_unless_stopped, passing_cancellation
@@ -74,7 +77,9 @@ class Source(Worker):
         self._capacity = capacity
         self._gate = gate
         self._fail_fast = fail_fast
-        self._intake = Intake(shared.name, index, ledger, shared.clock, transformer)
+        self._intake = Intake(
+            shared.name, index, ledger, shared.clock, transformer=transformer, room=CleanRoom(shared.base)
+        )
         self._internal = internal
         self._copy: Producer | None = None
         self._lost: ProducerError | None = None
@@ -116,7 +121,7 @@ class Source(Worker):
             except ProducerError as error:
                 lasted = 0.0 if opened_at is None else self.shared.clock.monotonic() - opened_at
                 await self._fail_over(error, backoff, lasted)
-            except Exception:
+            except foreign_errors():
                 await self._close_copy(CLOSE_S)
                 raise
             else:
@@ -164,7 +169,7 @@ class Source(Worker):
             self.connections_lost += 1
         self.connected, self.trouble = False, text_of(error)
         telemetry.execute("broadway.producer.lost", self._now(), {**self._about(), "reason": text_of(error)})
-        wait_s = backoff.failed(lasted_s, _REFUSED_WAIT_S if isinstance(error, SourceRefused) else 0.0)
+        wait_s = self._wait_of(backoff, lasted_s, _REFUSED_WAIT_S if isinstance(error, SourceRefused) else 0.0)
         if wait_s == math.inf:
             self._log.error("the source is away; not trying again", reason=text_of(error))
             await self._close_copy(CLOSE_S)
@@ -181,6 +186,15 @@ class Source(Worker):
                 await self._wait_for_rate(until)
             else:
                 await self.wake.wait_until(until, self.shared.clock)
+
+    def _wait_of(self, backoff: Delays, lasted_s: float, at_least_s: float) -> float:
+        """What the producer's back-off says; ours where that is no duration."""
+        try:
+            said: object = backoff.failed(lasted_s, at_least_s)
+            return math.inf if said == math.inf else max(0.0, seconds_of(said, "backoff().failed()"))
+        except ValueError as wrong:
+            self._log.error("the producer's back-off is of no use; waiting 10 s", reason=str(wrong))
+            return _REFUSED_WAIT_S
 
     async def _pump(self, copy: Producer) -> None:
         outlet, gate = self.outlet, self._gate
@@ -264,7 +278,8 @@ class Source(Worker):
             await self.set_paused(paused=True)
         except asyncio.CancelledError:
             self.was_cut()
-        except Exception as error:  # noqa: BLE001  # whoever closed the gate tells it once more
+        except foreign_errors() as error:
+            # Whoever closed the gate tells it once more.
             self._log.error("the producer could not be paused", exception=name_of(error))
         finally:
             self.in_callback = False
@@ -322,7 +337,8 @@ class Source(Worker):
     async def _prepare(self, copy: Producer) -> None:
         try:
             await passing_cancellation(copy.prepare_for_draining())
-        except Exception as error:  # noqa: BLE001  # a broken source must not keep us from draining
+        except foreign_errors() as error:
+            # A broken source must not keep us from draining.
             self._log.warning("the producer could not prepare for draining", exception=name_of(error))
 
     async def _end_copy(self, copy: Producer) -> None:
@@ -371,7 +387,8 @@ class Source(Worker):
         try:
             async with self.shared.clock.timeout(most_s):
                 await passing_cancellation(copy.close())
-        except Exception as error:  # noqa: BLE001  # it is broken: what matters is the next copy
+        except foreign_errors() as error:
+            # It is broken: what matters is the next copy.
             self._log.debug("closing a broken producer raised", exception=name_of(error))
 
     async def close(self) -> None:
@@ -383,7 +400,8 @@ class Source(Worker):
         except asyncio.CancelledError:
             self._log.warning("closing the producer took until the deadline of the stop; it was cut off")
             raise
-        except Exception as error:  # noqa: BLE001  # the other sources still have to be closed
+        except foreign_errors() as error:
+            # The other sources still have to be closed.
             self._log.warning("the producer could not end its lost copies", exception=name_of(error))
 
     async def set_paused(self, *, paused: bool) -> None:

@@ -35,8 +35,13 @@ class CallbackThreads:
         # Who waits for a thread whose caller has stopped waiting for its result.
         self._awaited: dict[asyncio.Future[Any], Callable[[], None]] = {}
 
-    async def run(self, job: Callable[[], Any], came_back: Callable[[], None] | None = None) -> Any:
-        """Run *job* in a thread; its result, or what it raised.
+    async def run(
+        self,
+        job: Callable[[], Any],
+        came_back: Callable[[], None] | None = None,
+        context: contextvars.Context | None = None,
+    ) -> Any:
+        """Run *job* in a thread, in *context* (None: a copy of the caller's); its result, or what it raised.
 
         When the caller is cancelled, the thread goes on alone and what it returns is dropped; *came_back* is called
         then.
@@ -48,7 +53,7 @@ class CallbackThreads:
             threading.Thread(target=self._work, name=f"{self._name}.callback.{self._started}", daemon=True).start()
         else:
             self._idle -= 1
-        self._jobs.put((job, contextvars.copy_context(), loop, future))
+        self._jobs.put((job, contextvars.copy_context() if context is None else context, loop, future))
         try:
             raised, value = await future
         except asyncio.CancelledError:

@@ -5,20 +5,26 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
-import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextvars import Context, copy_context
+from itertools import islice
+from types import GeneratorType
 from typing import TYPE_CHECKING, Any, Final
 
 from broadway_py import forks, telemetry
+from broadway_py._core.failure import asked_delay
 from broadway_py._core.histogram import BATCH_SIZE_BOUNDS, SECONDS_BOUNDS, Histogram
 from broadway_py._core.ledger import Ledger
+from broadway_py._core.settlement import drop, most_returned
 from broadway_py.clock import Clock, Timer
 from broadway_py.error_text import text_of
 from broadway_py.errors import MalformedMessage, RetryLater
+from broadway_py.foreign import article, foreign_errors, is_a
 from broadway_py.message import BatchTrigger, Cause, Failed, Message, Plain, raised
-from broadway_py.pipeline.failure_desk import FailureDesk
-from broadway_py.pipeline.failure_log import FailureLog
+from broadway_py.pipeline.contexts import CleanRoom, awaited, drive, is_changed
+from broadway_py.pipeline.failure_desk import FailureDesk, refuse_odd_attempt
+from broadway_py.pipeline.failure_log import FailureLog, Fate
 from broadway_py.pipeline.probation import Probation, Witness
 from broadway_py.pipeline.settler import Settler, will_be_stopped
 from broadway_py.pipeline.spans import Span
@@ -29,7 +35,7 @@ if TYPE_CHECKING:
     from broadway_py.pipeline.definition import Callbacks
     from broadway_py.pipeline.processes import CallbackProcesses
 
-__all__ = ["SUBMITTED", "Meter", "Shared", "Worker", "fail_together", "failure_from", "raised_by_callback", "transform"]
+__all__ = ["SUBMITTED", "Meter", "Shared", "Worker", "fail_together", "failure_from", "transform"]
 
 #: Name of the producer of submitted messages.
 SUBMITTED: Final = "push"
@@ -58,6 +64,8 @@ class Shared:
         self.children = Ledger("", self.settler)
         self.failures = FailureLog(name, clock)
         self.threads = CallbackThreads(name)
+        #: Context variables as ``setup`` has left them: what each call of the user's code starts with.
+        self.base = copy_context()
         #: None when no callback runs in a worker process.
         self.processes: CallbackProcesses | None = None
         #: True once a stop was asked for: what was not started and can be given back is not started any more.
@@ -112,6 +120,10 @@ class Worker:
         self._timed_out = False
         #: A thread of ours is past its deadline and has not returned.
         self.stuck = False
+        # The contexts of failed messages, by identity, where a callback has set something: for what is said of them.
+        self.own_contexts: dict[int, Context] = {}
+        # That of the last call, if it has set something.
+        self._called_in: Context | None = None
         #: Keeps the journal of what is at work here; None: there is none.
         self.witness = None if shared.probation is None else Witness(shared.probation, self)
 
@@ -131,6 +143,7 @@ class Worker:
     def forget(self) -> None:
         """After a crash: nothing is in hand any more, and no call is running."""
         self.held = ()
+        self.own_contexts.clear()
         self.busy_since = None
         self.in_callback = False
         self._deadline = math.inf
@@ -232,22 +245,49 @@ class Worker:
     async def call(self, name: str, *arguments: Any) -> Any:
         """Run the user's callback *name* on a list of messages.
 
-        In this task, or in a thread when it is a plain function.
+        In this task, or in a thread when it is a plain function; in a clean context. What it says of one failed
+        message alone is said in that message's own.
         """
         callbacks = self.shared.callbacks
         callback: Callable[..., Any] = getattr(callbacks, name)
+        base = self.clean_context()
+        if name == "handle_failed" and len(arguments[0]) == 1:
+            base = self.own_contexts.get(id(arguments[0][0]), base)
+        context = base.copy()
+        self._called_in = None
         self.in_callback = True
         if self.witness is not None:
             self.witness.at_work(arguments[0])
         try:
             if callbacks.is_async[name]:
-                return await callback(*arguments)
-            result = await self.shared.threads.run(lambda: callback(*arguments), self.came_back)
-            return await result if inspect.isawaitable(result) else result
+                return await drive(callback(*arguments), context)
+
+            def job() -> Any:
+                returned = callback(*arguments)
+                # A generator's body is the callback's: it must not run in the event loop.
+                if type(returned) is GeneratorType:
+                    return list(islice(returned, most_returned(len(arguments[0])) + 1))
+                return returned
+
+            result = await self.shared.threads.run(job, self.came_back, context)
+            return await drive(awaited(result), context) if inspect.isawaitable(result) else result
         finally:
             self.in_callback = False
+            if is_changed(context, base):
+                self._called_in = context
             if self.witness is not None:
                 self.witness.nothing_at_work()
+
+    def clean_context(self) -> Context:
+        """What a call of the user's code starts with; telemetry's handlers may have added to it for this chunk."""
+        return copy_context() if telemetry.active() else self.shared.base
+
+    def note_context(self, messages: Sequence[Message[Any]]) -> None:
+        """Those of *messages* that have failed did so in the last call, which may have set context variables."""
+        if self._called_in is not None:
+            for message in messages:
+                if message._status is not None:
+                    self.own_contexts[id(message)] = self._called_in
 
     def note_stopped(self, message: Message[Any]) -> None:
         """Count a message that fails because it cannot be given back."""
@@ -268,6 +308,7 @@ class Worker:
         """
         if failed:
             for message in failed:
+                refuse_odd_attempt(message)
                 self.meter.failed[message.status.cause] += 1  # type: ignore[union-attr]  # failed messages have a status
             statuses = [message.status for message in failed]
             try:
@@ -276,24 +317,37 @@ class Worker:
                     if told:
                         await self._handle_failed(told)
             except BaseException:
-                self.shared.failures.note(self.layer, failed, statuses)
+                self.note_failed(failed, statuses)
                 raise
             # The line says what becomes of the message, which is decided with the settlement.
             await self.shared.settler.settle(
                 successful,
                 failed,
                 of_children=of_children,
-                decided=lambda fate: self.shared.failures.note(self.layer, failed, statuses, fate),
+                decided=lambda fate: self.note_failed(failed, statuses, fate),
             )
         else:
             await self.shared.settler.settle(successful, of_children=of_children)
+
+    def note_failed(
+        self,
+        failed: Sequence[Message[Any]],
+        statuses: Sequence[Failed | None] | None = None,
+        fate: Fate | None = None,
+    ) -> None:
+        """Log them, in their own contexts; see :meth:`FailureLog.note`."""
+        try:
+            self.shared.failures.note(self.layer, failed, statuses, fate, contexts=self.own_contexts)
+        except foreign_errors() as error:
+            # An object of the user was asked for its name or its text. That must not keep anything from being settled.
+            self.shared.failures.cannot_be_told(self.layer, len(failed), error)
 
     async def _handle_failed(self, failed: Sequence[Message[Any]]) -> None:
         statuses = [message.status for message in failed]
         span = self.span("broadway.handle_failed", stage=self.layer, messages=list(failed))
         try:
             await self.call("handle_failed", list(failed))
-        except raised_by_callback() as error:
+        except foreign_errors() as error:
             # The messages are settled all the same.
             if span is not None:
                 span.exception(error)
@@ -315,24 +369,17 @@ class Worker:
         self.shared.failures.callback_failed("handle_failed", self.layer, error)
 
 
-def raised_by_callback() -> tuple[type[BaseException], ...]:
-    """What fails the messages that a callback was called with, when it lets it out.
-
-    An exit too: in a thread it ends nothing but its message, and here it must not end everything. Ctrl-C is somebody's
-    wish and passes through, but it comes to the main thread alone: anywhere else the callback has raised it itself.
-    """
-    if threading.current_thread() is threading.main_thread():
-        return (Exception, SystemExit)
-    return (Exception, SystemExit, KeyboardInterrupt)
-
-
 def failure_from(error: BaseException) -> Failed:
     """The status of a message whose callback let *error* out."""
     forks.leave_if_forked(error)
-    if isinstance(error, asyncio.CancelledError):
+    if is_a(error, asyncio.CancelledError):
         return Failed("cancelled", Plain("the callback was cancelled, and not by the pipeline"), error)
-    if isinstance(error, MalformedMessage):
+    if is_a(error, MalformedMessage):
         return Failed("invalid", text_of(error), error)
+    try:
+        asked_delay(error)
+    except ValueError as wrong:
+        return Failed("raised", str(wrong), error)
     return raised(error)
 
 
@@ -344,7 +391,7 @@ def fail_together(messages: Sequence[Message[Any]], error: BaseException) -> Non
     """
     status = failure_from(error)
     own: list[MalformedMessage | None] = [None] * len(messages)
-    if isinstance(error, MalformedMessage):
+    if is_a(error, MalformedMessage):
         own = [_malformed(message) for message in messages]
     if any(own):
         reason = f"a message beside it is malformed: {text_of(error)}"
@@ -362,15 +409,17 @@ def _malformed(message: Message[Any]) -> MalformedMessage | None:
     return None
 
 
-def transform(messages: Sequence[Message[Any]], transformer: Callable[[Message[Any]], object]) -> None:
-    """Call *transformer* on each of *messages*; one for which it raises fails."""
+def transform(messages: Sequence[Message[Any]], transformer: Callable[[Message[Any]], object], room: CleanRoom) -> None:
+    """Call *transformer* on each of *messages*, in *room*; one for which it raises fails."""
     for message in messages:
         try:
-            returned = transformer(message)
+            returned = room.run(transformer, message)
             if returned is not None and returned is not message:
+                drop(returned)
                 raise TypeError(
-                    f"transformer returned {type(returned).__name__}; expected None or the message it was given: "
-                    "change the message in place"
+                    f"transformer returned {article(returned)}; expected None or the message it was given: "
+                    "change the message in place, in a plain function"
                 )
-        except Exception as error:  # noqa: BLE001  # code of the user: it fails this message alone
+        except foreign_errors() as error:
+            # Code of the user: it fails this message alone.
             message.status = failure_from(error)

@@ -12,6 +12,7 @@ from typing import Any
 
 from broadway_py.acknowledger import Acknowledger
 from broadway_py.clock import SYSTEM_CLOCK, Clock
+from broadway_py.foreign import foreign_errors, is_a
 from broadway_py.message import Acknowledgement, Message
 from broadway_py.producer import Producer
 from broadway_py.stage import Wake
@@ -41,7 +42,7 @@ class _Position:
         self.items = items
         self.sync: Iterator[Any] | None = None
         self.waiting: AsyncIterator[Any] | None = None
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self.exhausted = False
         # Wrapped items without an outcome; a retry is one.
         self.in_flight = 0
@@ -69,9 +70,9 @@ class _MemoryAcknowledger(Acknowledger):
         position, now = self._position, self.clock.monotonic()
         for message, delay_s in messages_and_delays:
             attempt = 1 if message.attempt is None else message.attempt
-            heapq.heappush(
-                position.again, (now + delay_s, next(position.order), message.raw, message.metadata, attempt + 1)
-            )
+            # A handler may have put anything in its place.
+            metadata = message.metadata if is_a(message.metadata, dict) else {}
+            heapq.heappush(position.again, (now + delay_s, next(position.order), message.raw, metadata, attempt + 1))
         self._leave(len(messages_and_delays))
 
     async def dead_letter(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
@@ -140,7 +141,8 @@ class MemoryProducer(Producer):
             try:
                 # extend() keeps what came before an error.
                 items.extend(islice(position.sync or (), demand))
-            except Exception as error:  # noqa: BLE001  # raised again once what came before it was handed over
+            except foreign_errors() as error:
+                # Raised again once what came before it was handed over.
                 position.error = error
         if items:
             return self._wrapped(items)
@@ -154,7 +156,8 @@ class MemoryProducer(Producer):
         acknowledgement, fresh = self._acknowledgement, 0
         messages: list[Message[Any]] = []
         for item in items:
-            if isinstance(item, Message):
+            # By its true type: an object's own __class__ may raise.
+            if issubclass(type(item), Message):
                 messages.append(item)
             else:
                 fresh += 1

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from datetime import timedelta
+from typing import Any, Final, cast
 
 from broadway_py.storage.queue_rows import NewRow
 from broadway_py.storage.queue_slots import slot_of
@@ -29,8 +30,8 @@ class NewMessage:
     data: bytes | str = field(repr=False)
     #: What JSON can say; becomes part of ``message.metadata``.
     metadata: Mapping[str, Any] | None = field(default=None, repr=False)
-    #: Seconds until it may be taken.
-    delay: float | None = None
+    #: Seconds (or a timedelta) until it may be taken.
+    delay: float | timedelta | None = None
     #: From -100 to 100; a message with a larger one is taken first, equal ones in the order in which they were put.
     priority: int = 0
     #: Messages of one key stay in order, and with ``partitioned: true`` in the hands of one reader at a time. Found
@@ -41,6 +42,8 @@ class NewMessage:
     message_id: str | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.delay, timedelta):
+            object.__setattr__(self, "delay", self.delay.total_seconds())  # from here on it is seconds
         _check_delay(self.delay)
         if type(self.priority) is not int or not -_MOST_PRIORITY <= self.priority <= _MOST_PRIORITY:
             raise ValueError(f"priority takes a whole number from -100 to 100, got {self.priority!r}")
@@ -56,7 +59,7 @@ class NewMessage:
 Item = bytes | str | tuple[bytes | str, Mapping[str, Any] | None] | NewMessage
 
 
-def _check_delay(delay: float | None) -> None:
+def _check_delay(delay: Any) -> None:
     if delay is not None and not 0 <= delay <= LONGEST:
         raise ValueError(f"delay takes seconds from 0 to {LONGEST:.0f} (ten years), got {delay!r}")
 
@@ -84,7 +87,7 @@ def row(new: NewMessage, now: float) -> NewRow:
     return NewRow(
         payload=_payload(new.data),
         metadata=_metadata(new),
-        due=None if new.delay is None else now + new.delay,
+        due=None if new.delay is None else now + cast("float", new.delay),
         priority=new.priority,
         slot=None if new.key is None else slot_of(new.key),
     )

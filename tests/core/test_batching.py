@@ -310,7 +310,16 @@ def test_a_key_that_cannot_be_hashed_refuses_that_message_alone() -> None:
     batches = OpenBatches("b", 2, 1.0)
 
     assert told(batches.add([message(1), message(2, key=["x"]), message(3)], 0.0)) == [([1, 3], "default", "size")]
-    assert refused(batches) == [(2, "TypeError", "unhashable type: 'list'")]
+    assert refused(batches) == [
+        (
+            2,
+            "TypeError",
+            (
+                "message.batch_key is a list, which does not hash (TypeError: unhashable type: 'list'); "
+                "expected a key such as text, a number, or a tuple of them"
+            ),
+        )
+    ]
 
 
 def test_a_carried_accumulator_outlives_a_refused_message() -> None:

@@ -404,7 +404,10 @@ async def test_with_two_batchers_none_is_the_default_one() -> None:
     )
 
     assert await finish(pipeline) == {"rejected": 1}
-    assert recorder.statuses[1].reason == "handle_message chose batcher 'default'; this pipeline has audit, sink"
+    assert recorder.statuses[1].reason == (
+        "message.batcher is 'default', and this pipeline has no batcher of that name; set it in handle_message, to "
+        "one of audit, sink, or to None for no batch"
+    )
 
 
 async def test_without_batchers_the_name_of_one_is_ignored() -> None:

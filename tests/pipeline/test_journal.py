@@ -126,7 +126,7 @@ def test_who_is_alone_is_named_with_the_memory_before(region: Region) -> None:
     assert trace.is_alone
     assert trace.memory == MemoryMark(5000, 2)
     assert trace.name.startswith("orders\x00queue\x00777")
-    assert len(trace.name) == 464
+    assert len(trace.name) == 456
 
     region.end_alone()
 
@@ -138,6 +138,22 @@ def test_a_worker_that_leaves_in_order_says_so(region: Region) -> None:
     assert not region.read().has_ended
     region.end()
     assert region.read().has_ended
+
+
+def test_a_crash_is_put_down_to_what_its_stage_had_in_hand_whatever_the_others_do_meanwhile(region: Region) -> None:
+    own, other = b"o" * 16, b"x" * 16
+    page = region.page()
+    page.set([other])
+
+    region.blame([own], alone=True, name="orders", memory=MemoryMark(1, 1))
+    region.end_alone()
+    page.set([other])
+    trace = region.read()
+
+    assert (trace.at_work, trace.is_alone, trace.has_ended, trace.name) == ({own}, True, False, "orders")
+    region.reset()
+    assert region.read().at_work == frozenset()
+    assert not region.is_blamed
 
 
 def test_the_next_worker_finds_its_region_empty(journal: Journal) -> None:

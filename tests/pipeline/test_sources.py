@@ -654,7 +654,8 @@ async def test_a_transformer_that_returns_something_else_fails_the_message_and_s
 
     assert await finish(pipeline) == {"rejected": 1}
     assert recorder.statuses[1].reason == (
-        "TypeError: transformer returned int; expected None or the message it was given: change the message in place"
+        "TypeError: transformer returned an int; expected None or the message it was given: change the message in "
+        "place, in a plain function"
     )
 
 

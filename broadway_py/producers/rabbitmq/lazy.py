@@ -46,7 +46,7 @@ class LazyMessage(Message[bytes]):
     def __init__(self, delivery: Delivery, origin: _Origin, acknowledgement: Acknowledgement) -> None:
         # Everything that Message sets but for what is lazy: one is made per message, and super() would cost half more.
         self.data = self.raw = body = delivery[3]
-        self.size = len(body)
+        self._size = len(body)
         self.batcher = "default"
         self.batch_key = "default"
         self._batch_mode = "bulk"

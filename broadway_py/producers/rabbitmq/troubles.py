@@ -257,11 +257,14 @@ def _tls_trouble(error: BaseException, where: str) -> str | None:
                 case 62 | 64:
                     said = error.verify_message.rstrip(".")
                     return f"the certificate of {where} is made out to others: {said}; connect by a name that it has"
-            if (rule := broken_rule(error)) is not None:
-                return f"the certificate of {where} {rule}"
+            rule = broken_rule(error)
             return (
-                f"nobody whom we trust has signed the certificate of {where}: {error.verify_message}; "
-                "name the authority that has, or put it among those of the system"
+                f"the certificate of {where} {rule}"
+                if rule is not None
+                else (
+                    f"nobody whom we trust has signed the certificate of {where}: {error.verify_message}; "
+                    "name the authority that has, or put it among those of the system"
+                )
             )
         case ssl.SSLError() if getattr(error, "reason", None) in _IN_PLAIN_TEXT:
             return (

@@ -1,0 +1,316 @@
+"""Whatever code of a user lets out, returns or leaves in a message harms that message at most."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import decimal
+from collections.abc import Callable
+from typing import Any, Final
+
+import pytest
+
+from broadway_py import (
+    Batcher,
+    BatchInfo,
+    FailurePolicy,
+    Message,
+    OptionsError,
+    Pipeline,
+    Processors,
+    Reject,
+    RetryLater,
+)
+from broadway_py.message import Failed
+from broadway_py.producers import MemoryProducer
+from tests.pipeline.support import Recorder, soon
+
+ONE_BY_ONE: Final = {"default": Batcher(batch_size=1)}
+
+
+class Panic(BaseException):
+    """As pyo3_runtime.PanicException."""
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise Panic("no")
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+
+def poison(message: Message[int], error: BaseException) -> None:
+    if message.data == 3:
+        raise error
+
+
+class Base(Pipeline[int]):
+    processors = Processors(concurrency=1, max_demand=1, min_demand=0)
+    failure = None
+
+    async def handle_message(self, message: Message[int]) -> Any:
+        pass
+
+
+class InLoop(Base):
+    async def handle_message(self, message: Message[int]) -> None:
+        poison(message, self.context)
+
+
+class InThread(Pipeline[int]):
+    processors = Base.processors
+    failure = None
+
+    def handle_message(self, message: Message[int]) -> Any:
+        poison(message, self.context)
+
+
+class InPrepare(Base):
+    async def prepare_messages(self, messages: list[Message[int]]) -> None:
+        poison(messages[0], self.context)
+
+
+class InBatch(Base):
+    batchers = ONE_BY_ONE
+
+    async def handle_batch(self, messages: list[Message[int]], info: BatchInfo) -> None:
+        poison(messages[0], self.context)
+
+
+class InThreadedBatch(Base):
+    batchers = ONE_BY_ONE
+
+    def handle_batch(self, messages: list[Message[int]], info: BatchInfo) -> None:
+        poison(messages[0], self.context)
+
+
+class InKey(Base):
+    def partition_by(self, message: Message[int]) -> int:
+        poison(message, self.context)
+        return 1
+
+
+class InHandleFailed(InLoop):
+    def handle_failed(self, messages: list[Message[int]]) -> None:
+        raise self.context
+
+
+EVERYWHERE = [InLoop, InThread, InPrepare, InBatch, InThreadedBatch, InKey, InHandleFailed]
+
+
+async def outcome(cls: type[Pipeline[Any]], recorder: Recorder, **options: Any) -> Pipeline[Any]:
+    pipeline = cls(producer=MemoryProducer(recorder.messages(range(6))), **options)
+    async with pipeline:
+        await soon(pipeline.wait())
+    return pipeline
+
+
+@pytest.mark.parametrize("cls", EVERYWHERE)
+@pytest.mark.parametrize(
+    "error",
+    [Panic("boom"), GeneratorExit(), SystemExit(3), BaseExceptionGroup("two", [Panic("boom")]), Unspeakable()],
+    ids=lambda error: type(error).__name__,
+)
+async def test_whatever_a_callback_lets_out_fails_its_message_alone(
+    cls: type[Pipeline[Any]], error: BaseException
+) -> None:
+    recorder = Recorder()
+
+    pipeline = await outcome(cls, recorder, context=error)
+
+    assert (recorder.successful, recorder.failed) == ([0, 1, 2, 4, 5], [3])
+    assert recorder.statuses[3].cause == "raised"
+    assert pipeline.stats().restarts == 0
+
+
+async def test_an_acknowledger_that_panics_leaves_its_outcome_unknown_and_the_others_alone() -> None:
+    async def fault(call: Any) -> None:
+        if 3 in call.data[0]:
+            raise Panic("boom")
+
+    pipeline = await outcome(Base, Recorder(fault))
+
+    assert {k: v for k, v in pipeline.stats().producers[0].outcomes.items() if v} == {"acked": 5, "unknown": 1}
+
+
+@pytest.mark.parametrize(
+    ("after", "came"),
+    [("soon", "'soon'"), (float("nan"), "nan"), (float("inf"), "inf"), (True, "True"), (object(), "an object")],
+)
+async def test_a_delay_that_is_none_is_said_to_be_wrong_and_the_message_fails_like_any_other(
+    after: Any, came: str
+) -> None:
+    recorder = Recorder()
+
+    await outcome(InLoop, recorder, context=RetryLater(after=after))
+
+    assert recorder.statuses[3].reason == (
+        f"RetryLater(after=…): expected seconds as a finite number, a timedelta, or text such as '2s', got {came}"
+    )
+
+
+@pytest.mark.parametrize("after", [dt.timedelta(milliseconds=1), decimal.Decimal("0.001"), "1ms", -5, 0.001])
+async def test_a_delay_may_be_said_in_many_ways(after: Any) -> None:
+    producer = MemoryProducer(range(6))
+    pipeline = InLoop(
+        producer=producer,
+        context=RetryLater(after=after),
+        failure=FailurePolicy(attempts=2, backoff=(60, 60), breaker=None),
+    )
+    async with pipeline:
+        await soon(pipeline.wait())
+
+    assert [message.data for message in producer.dead_letters] == [3]
+
+
+class Leaving(Base):
+    batchers = ONE_BY_ONE
+
+    async def handle_message(self, message: Message[int]) -> None:
+        if message.data == 3:
+            self.context(message)
+
+    async def handle_batch(self, messages: list[Message[int]], info: BatchInfo) -> None:
+        pass
+
+
+class Fickle:
+    """Neither hashes nor compares twice in the same way."""
+
+    count = 0
+
+    def __hash__(self) -> int:
+        Fickle.count += 1
+        return Fickle.count
+
+    def __eq__(self, other: object) -> bool:
+        raise Panic("no")
+
+
+class Mute:
+    def __repr__(self) -> str:
+        raise Panic("no")
+
+
+def leave(name: str, value: object) -> Callable[[Message[Any]], None]:
+    return lambda message: setattr(message, name, value)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (leave("batcher", Mute()), "handle_message chose batcher a Mute; this pipeline has default"),
+        (leave("batcher", ["x"]), "handle_message chose batcher a list; this pipeline has default"),
+        (
+            leave("batch_key", ["x"]),
+            (
+                "TypeError: message.batch_key is a list, which does not hash (TypeError: unhashable type: 'list'); "
+                "expected a key such as text, a number, or a tuple of them"
+            ),
+        ),
+        (
+            leave("batch_mode", Mute()),
+            "ValueError: batch_mode takes 'bulk' or 'flush', got a Mute that cannot be shown",
+        ),
+        (leave("status", "bad"), "TypeError: message.status takes None or a Failed, got str; use message.fail(reason)"),
+        (leave("size", 7), "AttributeError: message.size stays as it is in a pipeline, whose books count it"),
+        (
+            lambda message: message.spawn(1, "x"),
+            "TypeError: spawn: expected metadata as a dict or None, got a str",
+        ),
+        (
+            lambda message: message.spawn(1, batcher=["x"]),
+            "TypeError: spawn: expected the name of a batcher or None, got a list",
+        ),
+        (lambda _: Failed("bored"), None),  # type: ignore[arg-type]  # that is what is tested
+        (lambda _: Failed("raised", Mute()), "TypeError: Failed: reason takes a str, got a Mute"),  # type: ignore[arg-type]  # as above
+    ],
+)
+async def test_an_odd_value_in_a_message_fails_it_alone_with_the_sentence(
+    change: Callable[[Message[Any]], object], reason: str | None
+) -> None:
+    recorder = Recorder()
+
+    pipeline = await outcome(Leaving, recorder, context=change)
+
+    assert (sorted(recorder.successful), recorder.failed) == ([0, 1, 2, 4, 5], [3])
+    if reason is not None:
+        assert recorder.statuses[3].reason == reason
+    assert pipeline.stats().restarts == 0
+
+
+@pytest.mark.parametrize("change", [leave("batch_key", Fickle()), leave("metadata", 5), leave("data", Mute())])
+async def test_a_value_that_need_not_be_looked_at_harms_nobody(change: Callable[[Message[Any]], object]) -> None:
+    recorder = Recorder()
+
+    pipeline = await outcome(Leaving, recorder, context=change)
+
+    assert (recorder.count, recorder.failed) == (6, [])
+    assert pipeline.stats().restarts == 0
+
+
+async def test_a_message_whose_attempt_was_overwritten_is_not_tried_again() -> None:
+    def change(message: Message[Any]) -> None:
+        message.attempt = "third"  # type: ignore[assignment]  # that is what is tested
+        raise ValueError
+
+    producer = MemoryProducer(range(6))
+    pipeline = Leaving(producer=producer, context=change, failure=FailurePolicy(attempts=2, backoff=(0.01, 0.01)))
+    async with pipeline:
+        await soon(pipeline.wait())
+
+    (letter,) = producer.dead_letters
+    assert letter.status is not None
+    assert letter.status.reason == (
+        "message.attempt was set to 'third'; expected the number that stood there (1, 2, …) or None. The message is "
+        "not tried again: leave the attribute as it is"
+    )
+
+
+async def test_an_endless_list_is_refused() -> None:
+    class Endless(Base):
+        batchers = ONE_BY_ONE
+
+        async def handle_batch(self, messages: list[Message[int]], info: BatchInfo) -> Any:
+            return iter(lambda: messages[0], None)
+
+    recorder = Recorder()
+
+    await outcome(Endless, recorder)
+
+    assert recorder.failed == list(range(6))
+    assert recorder.statuses[3].reason == (
+        "handle_batch returned a callable_iterator of more than 1010 items for the 1 messages it was given; expected "
+        "None or a list of them"
+    )
+
+
+async def test_setup_may_panic_and_start_says_so() -> None:
+    class Broken(Base):
+        def setup(self) -> None:
+            raise Panic("boom")
+
+    with pytest.raises(Panic):
+        await Broken(producer=MemoryProducer([])).start()
+
+
+async def test_timeouts_take_a_timedelta_and_say_what_else_is_wrong() -> None:
+    async with Base(producer=MemoryProducer([])) as pipeline:
+        await pipeline.ready(timeout=dt.timedelta(seconds=5))
+        with pytest.raises(OptionsError) as wrong:
+            await pipeline.stop(timeout="tomorrow")  # type: ignore[arg-type]  # that is what is tested
+        assert str(wrong.value) == (
+            "stop(timeout=…): expected seconds as a finite number, a timedelta, or text such as '2s', got 'tomorrow'"
+        )
+        await pipeline.stop(timeout=dt.timedelta(seconds=1))
+
+
+async def test_a_rejection_with_an_odd_reason_is_one_all_the_same() -> None:
+    producer = MemoryProducer(range(6))
+    pipeline = InLoop(producer=producer, context=Reject(Mute()), failure=FailurePolicy(backoff=(60, 60)))  # type: ignore[arg-type]  # that is what is tested
+    async with asyncio.timeout(5):
+        async with pipeline:
+            await pipeline.wait()
+
+    assert [message.data for message in producer.dead_letters] == [3]
