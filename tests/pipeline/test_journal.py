@@ -150,7 +150,7 @@ def test_a_crash_is_put_down_to_what_its_stage_had_in_hand_whatever_the_others_d
     page.set([other])
     trace = region.read()
 
-    assert (trace.at_work, trace.is_alone, trace.has_ended, trace.name) == ({own}, True, False, "orders")
+    assert (trace.at_work, trace.is_alone, trace.has_ended, trace.name) == (frozenset({own}), True, False, "orders")
     region.reset()
     assert region.read().at_work == frozenset()
     assert not region.is_blamed
