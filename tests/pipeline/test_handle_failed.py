@@ -106,6 +106,7 @@ async def test_a_raise_in_it_is_logged_and_the_messages_are_settled_as_they_were
         "pipeline": "Failing",
         "stage": "processors",
         "exception": "RuntimeError",
+        "reason": "not shown, it may quote the message; broadway_py.log.show_error_texts() shows it",
     }
     assert pipeline.stats().restarts == 0
 
