@@ -117,12 +117,17 @@ def looked_at(value: Any) -> Any:
 
 
 def has_written(value: Any) -> bool:
-    """Whether there is a :class:`Written` in *value*."""
-    if isinstance(value, Mapping):
-        return any(map(has_written, value.values()))
-    if isinstance(value, list):
-        return any(map(has_written, value))
-    return isinstance(value, Written)
+    """Whether there is a :class:`Written` in *value*, which a program may have made deep, or run in a circle."""
+    seen: set[int] = set()
+    waiting: list[Any] = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, Written):
+            return True
+        if isinstance(one, Mapping | list) and id(one) not in seen:
+            seen.add(id(one))
+            waiting.extend(one.values() if isinstance(one, Mapping) else one)
+    return False
 
 
 def read_as(annotation: Any, value: Any, *, otherwise: bool = False) -> Any:

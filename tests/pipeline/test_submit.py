@@ -126,14 +126,15 @@ async def test_submit_flushes_so_that_one_message_is_enough() -> None:
     assert pipeline.batches == [[10]]
 
 
-async def test_submit_raises_what_failed_without_showing_the_payload() -> None:
+async def test_submit_raises_what_failed_with_its_cause_and_reason() -> None:
     async with running(pipeline := Doubling()):
         with pytest.raises(MessageFailed) as failed:
             await soon(pipeline.submit(-17))
 
     assert failed.value.message.data == -34
     assert failed.value.message.status.reason == "negative"
-    assert str(failed.value) == "the submitted message failed: Failed(failed)"
+    assert str(failed.value) == "the submitted message failed (failed): negative"
+    assert (failed.value.cause, failed.value.reason) == ("failed", "negative")
 
 
 async def test_submit_batch_tells_both_lists_and_raises_when_asked() -> None:
@@ -145,7 +146,7 @@ async def test_submit_batch_tells_both_lists_and_raises_when_asked() -> None:
     assert [message.data for message in settled.failed] == [-2]
     with pytest.raises(BatchFailed) as failed:
         settled.raise_for_failed()
-    assert str(failed.value) == "1 of 3 submitted messages failed; the first one: Failed(failed)"
+    assert str(failed.value) == "1 of 3 submitted messages failed; the first one (failed): negative"
     good.raise_for_failed()
 
 

@@ -248,7 +248,7 @@ class RabbitMQ:
         """Messages in all queues of this virtual host but *queue*, unacknowledged ones too; exact at this moment."""
         # What `info` says of quorum queues is seconds old.
         quorum = (
-            "(fun() -> {ok, M, _} = ra:consistent_query(amqqueue:get_pid(Q), fun rabbit_fifo:overview/1),"
+            "(fun() -> {ok, M, _} = ra:consistent_query(amqqueue:get_pid(Q), {rabbit_fifo, overview, []}),"
             " maps:get(num_messages, case M of #{machine := Inner} -> Inner; _ -> M end) end)()"
         )
         classic = "proplists:get_value(messages, rabbit_amqqueue:info(Q, [messages]))"
