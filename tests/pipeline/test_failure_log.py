@@ -215,8 +215,8 @@ async def test_a_batcher_that_was_taken_from_a_message_is_not_shown_but_a_forgot
     reasons = {line["reason"] for line in logged(caplog)}
     assert "canary" not in caplog.text
     assert (
-        "message.batcher is 'default', and this pipeline has no batcher of that name; set it in handle_message, to one of "
-        "audit, orders, or to None for no batch"
+        "message.batcher is 'default', and this pipeline has no batcher of that name; set it in handle_message, to one "
+        "of audit, orders, or to None for no batch"
     ) in reasons
     assert "not shown, it may quote the message; broadway_py.log.show_error_texts() shows it" in reasons
 
