@@ -199,4 +199,4 @@ def test_a_very_long_name_is_told_as_far_as_it_goes(inquest: Inquest, caplog: py
     inquest.died(0, ABORT, 0)
 
     (line,) = logged(caplog)
-    assert (line["pipeline"], line["producer"], line["message_id"]) == ("x" * 464, "", "")
+    assert (line["pipeline"], line["producer"], line["message_id"]) == ("x" * 456, "", "")

@@ -190,7 +190,7 @@ def test_the_login_of_a_url_is_masked(text: str, shown: str) -> None:
 
 def test_what_a_library_says_is_shown_without_texts_that_may_be_of_a_message() -> None:
     stream = configured()
-    logging.getLogger("aiormq.channel").error("unroutable %r after %d of %.1f s", CANARY.encode(), 3, 0.5)
+    logging.getLogger("boto3.x").error("unroutable %r after %d of %.1f s", CANARY.encode(), 3, 0.5)
     logging.getLogger("botocore.x").warning("%(body)s", {"body": CANARY})
     logging.getLogger("asyncio").warning("%d things", CANARY)
     assert [line["event"] for line in lines(stream)] == ["unroutable (bytes) after 3 of 0.5 s", "(str)", "%d things"]

@@ -123,7 +123,7 @@ async def broker_away(storm: Storm) -> AsyncIterator[None]:
 
 async def broker_restarted(storm: Storm) -> None:
     async with broker_away(storm):
-        await until_told(storm.caplog, r"cannot reach .*: connection refused; .*|the connection to .* broke while .*")
+        await until_told(storm.caplog, AWAY)
 
 
 async def broker_killed(storm: Storm) -> None:
@@ -183,6 +183,9 @@ async def memory_alarm(storm: Storm) -> None:
 # --- what each of them is called --------------------------------------------------------------------------------------
 
 MISSING_QUEUE: Final = r"queue 'work' .*does not exist.*; create it or set declare: active"
+AWAY: Final = (
+    r"cannot reach .*: connection refused; .*|the connection to .* broke while .*|\S+ hung up at our first words; .*"
+)
 CUT: Final = r"the connection to amqps?://\*\*\*@127\.0\.0\.1:\d+/\S+ was cut"
 CONSUMER_TIMEOUT: Final = (
     r"RabbitMQ at \S+ closed the channel: PRECONDITION_FAILED - delivery acknowledgement on channel 1 timed out\. .*"

@@ -19,6 +19,7 @@ from tests.integration.main_job_pipelines import (
     SpinsInThreadWithBatch,
 )
 from tests.support.daemon import daemon
+from tests.support.eventually import eventually
 from tests.support.main_job import Job, aside
 
 # What is looked at here is the same on every delivery path.
@@ -81,6 +82,9 @@ async def test_a_second_signal_does_not_wait_for_the_deadline(
         await job.until_noted(1)
         running.signal(signal.SIGTERM)
         await aside(running.until_logged, "stopping")
+        asked = time.monotonic()
+        # Sooner it would be the same wish.
+        await eventually(lambda: time.monotonic() - asked > 1.1, what="more than a second has passed")
         began = time.monotonic()
         running.signal(signal.SIGTERM)
         code = await aside(running.exit_code)

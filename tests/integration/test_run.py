@@ -64,7 +64,7 @@ def test_a_signal_drains_it_and_signals_are_as_before_afterwards(tmp_path: Path)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert (out, process.returncode) == ("code 0 True\n", 0)
-    assert json.loads(err.splitlines()[0])["event"] == "listening"
+    assert "listening" in {json.loads(line)["event"] for line in err.splitlines()}
 
 
 def test_a_pipeline_that_crashes_for_good_returns_1_after_the_others_have_drained(tmp_path: Path) -> None:

@@ -136,9 +136,11 @@ class Forwarder:
             self._troubled.queues.pop(queue, None)
 
     async def make_ways_back(
-        self, queues: Sequence[str], make: Callable[[str, str], Awaitable[bool]]
+        self, queues: Sequence[str], make: Callable[[str, str], Awaitable[bool]], *, for_retries: bool = True
     ) -> dict[str, bool]:
         """See, before anything is consumed from *queues*, that retries can return there by a way that is ours alone.
+
+        Not *for_retries*: for what :meth:`keep` puts back, whether or not there will be retries.
 
         *make* makes the way to a queue by an exchange, and says whether it was not there before; so does this, for each
         queue that has one.
@@ -147,7 +149,8 @@ class Forwarder:
             AMQPError: the broker is away, or a queue is.
         """
         made: dict[str, bool] = {}
-        if self._plan is None or "retry" not in self._plan.actions or self._options.consume_options.no_ack:
+        plan = self._plan
+        if for_retries and (plan is None or "retry" not in plan.actions or self._options.consume_options.no_ack):
             return made
         for queue in queues:
             exchange = way_back(queue)
