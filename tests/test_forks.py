@@ -18,8 +18,10 @@ def exit_of(child):
 
 
 def said(program: str) -> str:
+    # Python 3.12 and newer warn of a fork beside threads, which is what this is about.
+    python = [sys.executable, "-W", "ignore:This process:DeprecationWarning"]
     ran = subprocess.run(
-        [sys.executable, "-c", HEAD + textwrap.dedent(program)], capture_output=True, text=True, check=False, timeout=60
+        [*python, "-c", HEAD + textwrap.dedent(program)], capture_output=True, text=True, check=False, timeout=60
     )
     assert ran.stderr == ""
     return ran.stdout
