@@ -214,9 +214,8 @@ async def test_a_renewed_certificate_is_shown_at_the_next_connect(
         pipeline = Work(producer=RabbitMQProducer("work", url, prefetch_count=PREFETCH), context=hands)
         async with unharmed(pipeline, job):
             await job.until_noted(100)
-            # The connection that looks for delay queues of a former version ends by itself.
-            await rabbitmq.until_connected(1)
-            assert await rabbitmq.certificate_subjects() == ["CN=ours"]
+            # There may be a second connection, which looks for delay queues of a former version.
+            assert set(await rabbitmq.certificate_subjects()) == {"CN=ours"}
             renewed = authority.issue("renewed")
             renewed.certificate.replace(ours.certificate)
             renewed.key.replace(ours.key)

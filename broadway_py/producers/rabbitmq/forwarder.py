@@ -25,6 +25,7 @@ from broadway_py.producers.rabbitmq.letters import Letter, Origin, bury, moved, 
 from broadway_py.producers.rabbitmq.options import RabbitMQOptions
 from broadway_py.producers.rabbitmq.publisher import Away, NoQueue, Publisher
 from broadway_py.producers.rabbitmq.returns import BY_DEFAULT
+from broadway_py.producers.rabbitmq.troubles import is_of_library
 
 __all__ = ["BY_THE_BROKER", "Forwarder", "Troubled", "dead_letters_of"]
 
@@ -87,6 +88,7 @@ class Forwarder:
         self._origin = Origin(pipeline, f"{socket.gethostname()}:{os.getpid()}")
         self._clock = clock
         self._troubled = troubled
+        self._make_way: Callable[[str, str], Awaitable[bool]] | None = None
 
     @property
     def clock(self) -> Clock:
@@ -149,6 +151,7 @@ class Forwarder:
             AMQPError: the broker is away, or a queue is.
         """
         made: dict[str, bool] = {}
+        self._make_way = make
         plan = self._plan
         if for_retries and (plan is None or "retry" not in plan.actions or self._options.consume_options.no_ack):
             return made
@@ -214,6 +217,15 @@ class Forwarder:
             return reasons
         # What is only not confirmed may have arrived.
         refused = [index for index, reason in enumerate(reasons) if not isinstance(reason, Away | None)]
+        if refused and self._make_way is not None:
+            # Not before: what the broker may drop at the next loss must be away first.
+            queues = {messages[index].acknowledgement.data.queue for index in refused}
+            try:
+                await self.make_ways_back(sorted(queues), self._make_way, for_retries=False)
+            except Exception as error:
+                if not is_of_library(error):
+                    raise
+                return reasons
         puts: list[_Put] = []
         for message in [messages[index] for index in refused]:
             receipt: Receipt = message.acknowledgement.data

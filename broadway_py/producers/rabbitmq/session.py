@@ -195,8 +195,9 @@ class Session:
         self._queues = await topology.declare()
         self._limits.update(topology.limits)
         await self._forwarder.prepare(self._queues, topology.declare_own, topology.look_at_own)
-        make = functools.partial(make_way_back, self._another_channel)
-        made = await self._forwarder.make_ways_back(self._queues, make)
+        made = await self._forwarder.make_ways_back(
+            self._queues, functools.partial(make_way_back, self._another_channel)
+        )
         self._ways_back = {queue: self._forwarder.way_back(queue) for queue in self._queues}
         self._newly_retried = [
             queue for queue, is_new in made.items() if is_new and not self._options.is_passing(queue)
@@ -314,15 +315,6 @@ class Session:
 
     async def _keep(self, near: Sequence[_Waiting]) -> None:
         settler = cast("Settler", self._settler)
-        queues = sorted({self._origins[one[4]] for one in near})
-        make = functools.partial(make_way_back, self._another_channel)
-        try:
-            await self._forwarder.make_ways_back(queues, make, for_retries=False)
-        except Exception as error:
-            if not troubles.is_of_library(error):
-                raise
-            # What is put away next tells of it.
-        self._ways_back.update({queue: self._forwarder.way_back(queue) for queue in queues})
         # Then they are with the broker, and come again.
         with contextlib.suppress(SettleError):
             await settler.keep(self._messages_of(near, settler, self._options.without_no_ack()))
