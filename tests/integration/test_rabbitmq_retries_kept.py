@@ -66,12 +66,13 @@ async def test_a_restart_of_the_broker_loses_no_retry(
 async def test_what_waits_while_its_queue_is_deleted_comes_when_there_is_one_again(rabbitmq: RabbitMQ) -> None:
     await rabbitmq.declare()
     await rabbitmq.publish([b"one"])
-    pipeline = Failing(producer=source(rabbitmq), context=first_fails, failure=waiting(3.0))
+    pipeline = Failing(producer=source(rabbitmq), context=first_fails, failure=waiting(12.0))
     async with at_work(pipeline, rabbitmq):
-        await until_there(rabbitmq, "work.retry.3000.q2")
+        # What a quorum queue tells its clients is some seconds old.
+        await until_there(rabbitmq, "work.retry.12000.q2")
         await rabbitmq.delete_queue()
         await rabbitmq.declare()
-        await eventually(lambda: pipeline.attempts[b"one"] == [1, 2], timeout=20, what="it came again")
+        await eventually(lambda: pipeline.attempts[b"one"] == [1, 2], timeout=40, what="it came again")
 
 
 @pytest.mark.any_broker
