@@ -171,6 +171,16 @@ async def test_by_default_the_text_of_a_failure_is_not_shown_however_it_quotes(
     assert "yranac" not in caplog.text
 
 
+async def test_by_default_words_of_a_payload_that_no_masking_finds_are_not_shown(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    await finish(Fails(quotes_reversed, producer=MemoryProducer(["canary"])))
+
+    (line,) = logged(caplog)
+    assert line["reason"] == "not shown, it may quote the message; broadway_py.log.show_error_texts() shows it"
+    assert "yranac" not in caplog.text
+
+
 async def test_a_line_without_text_says_where_the_handler_failed_its_message(caplog: pytest.LogCaptureFixture) -> None:
     await finish(Fails(marks_with_data, producer=MemoryProducer(["canary"])))
 
