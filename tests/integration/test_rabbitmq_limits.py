@@ -236,9 +236,8 @@ async def test_what_is_rejected_to_the_queue_counts(rabbitmq: RabbitMQ, owner: s
         assert set(map(tuple, pipeline.attempts.values())) == {(1, 2, 3, 4)}
 
 
+@pytest.mark.since_rabbitmq("4.3")  # before, it closes the channel, which counts
 async def test_a_consumer_time_out_that_cancels_the_consumer_costs_no_attempt(rabbitmq: RabbitMQ) -> None:
-    if rabbitmq.version < SPARED:
-        pytest.skip("before 4.3 it closes the channel, which counts")
     gate = asyncio.Event()
 
     class Slow(Failing):
@@ -374,12 +373,17 @@ async def test_quorum_queues_that_we_declare_have_no_limit(rabbitmq: RabbitMQ) -
         pass
 
 
-@pytest.mark.parametrize("there", [{}, {"x-delivery-limit": 5}])
+@pytest.mark.parametrize(
+    "there",
+    [
+        {},
+        # Before, we ask for no limit of our own, and this queue is not the one that was asked for.
+        pytest.param({"x-delivery-limit": 5}, marks=pytest.mark.since_rabbitmq("4.0")),
+    ],
+)
 async def test_a_quorum_queue_that_is_there_with_another_limit_is_used_as_it_is(
     rabbitmq: RabbitMQ, there: dict[str, int]
 ) -> None:
-    if there and rabbitmq.version < LIMITED:
-        pytest.skip("we ask for no limit of our own there, so that queue is not the one that was asked for")
     for queue in ("work", "work.dead"):
         await rabbitmq.declare(queue, **QUORUM, **there)
     await rabbitmq.publish([b"one"])

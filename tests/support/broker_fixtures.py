@@ -13,7 +13,7 @@ import pytest
 
 from broadway_py.producers.rabbitmq import RabbitMQProducer
 from tests.support.rabbitmq import RabbitMQ, given_url
-from tests.support.rabbitmq_node import Node, server_program, version_of
+from tests.support.rabbitmq_node import Node, parsed_version, server_program, version_of
 
 
 def _choice() -> str:
@@ -46,11 +46,25 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what runs on a RabbitMQ, so that it can be chosen to run on another one."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what runs on a RabbitMQ, so that it can be chosen to run on another one; leave out what needs a newer one."""
     for item in items:
         if "rabbitmq_node" in getattr(item, "fixturenames", ()):
             item.add_marker("rabbitmq")
+    program = server_program() if given_url() is None else None
+    version = version_of(program) if program is not None else None
+    if version is None:
+        return
+    too_new = [item for item in items if _since(item) > parsed_version(version)]
+    if too_new:
+        config.hook.pytest_deselected(items=too_new)
+        items[:] = [item for item in items if item not in too_new]
+
+
+def _since(item: pytest.Item) -> tuple[int, ...]:
+    """The first version of RabbitMQ that the test can run on."""
+    marker = item.get_closest_marker("since_rabbitmq")
+    return parsed_version(marker.args[0]) if marker is not None else ()
 
 
 @pytest.fixture
