@@ -47,7 +47,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what runs on a RabbitMQ, so that it can be chosen to run on another one; leave out what needs a newer one."""
+    """Mark what runs on a RabbitMQ, so that it can be chosen to run on another one; leave out what needs newer."""
     for item in items:
         if "rabbitmq_node" in getattr(item, "fixturenames", ()):
             item.add_marker("rabbitmq")
