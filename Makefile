@@ -16,6 +16,8 @@ RABBITMQ ?=
 WORKERS ?= 2
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Some machines forbid byte code. The suite starts hundreds of daemons, and each would compile the package anew.
+export PYTHONDONTWRITEBYTECODE :=
 # Those of Debian need no word of ours; 4.0 and 4.3 are unpacked (tests/support/unpack_rabbitmq.sh).
 ifneq ($(filter 4%,$(RABBITMQ)),)
 export BROADWAY_TEST_RABBITMQ_SERVER := $(CURDIR)/.cache/rabbitmq-$(RABBITMQ)/bin/rabbitmq-server
