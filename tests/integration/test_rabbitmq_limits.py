@@ -276,6 +276,8 @@ class Tries:
 
 FULL: Final = {"x-max-length": 1, "x-overflow": "reject-publish"}
 ONE_BY_ONE: Final = Failing.processors.model_copy(update={"concurrency": 1, "max_demand": 1})
+#: While one waits with its failed message, the others have nothing to do.
+SIDE_BY_SIDE: Final = Failing.processors.model_copy(update={"concurrency": 3, "max_demand": 4})
 
 
 def fails_first(message: Message[bytes]) -> None:
@@ -318,6 +320,48 @@ async def test_a_full_queue_of_dead_letters_costs_no_delivery(
     # Each once, and as its first attempt.
     assert set(map(tuple, pipeline.attempts.values())) == {(1,)}
     assert set(pipeline.seen) == BODIES
+
+
+@pytest.mark.parametrize("owner", ["ours", "others"])
+async def test_processors_that_are_free_begin_nothing_while_a_failed_message_cannot_be_put_away(
+    rabbitmq: RabbitMQ, owner: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What they began would soon fail like it, and each of them would hold a message that nobody can put away."""
+    await fill_dead_letters(rabbitmq)
+    if owner == "others":
+        await rabbitmq.declare("work", **QUORUM)
+    tries = Tries(monkeypatch)
+    bad, others = min(BODIES), sorted(BODIES - {min(BODIES)})
+    pipeline = Failing(
+        producer=source(rabbitmq, **{**OWNERS[owner], **SOON, "dead_letter_arguments": FULL}),
+        context=fails_first,
+        failure=FailurePolicy(attempts=1, breaker=None),
+        processors=SIDE_BY_SIDE,
+    )
+    async with at_work(pipeline, rabbitmq):
+        await pipeline.ready(10)
+        await rabbitmq.publish([bad])
+        await eventually(lambda: "degraded" in str(pipeline.stats().trouble), what="it cannot be put away")
+        await rabbitmq.publish(others)
+        # They are with us, and three processors want them.
+        await rabbitmq.until(ready=0, unacked=len(BODIES))
+        before = tries.count
+        await eventually(lambda: tries.count >= before + 10, what="it is tried again and again")
+        assert set(pipeline.attempts) == {bad}
+        # Nor does a pause and its end begin them.
+        await pipeline.pause()
+        await pipeline.resume()
+        await rabbitmq.until(ready=0, unacked=len(BODIES))
+        before = tries.count
+        await eventually(lambda: tries.count >= before + 10, what="it is tried again and again")
+        assert set(pipeline.attempts) == {bad}
+        await (await rabbitmq.channel.get_queue("work.dead")).get(no_ack=True)
+        await eventually(lambda: sum(outcomes(pipeline).values()) >= len(BODIES), what="all went on", timeout=20)
+        assert pipeline.stats().trouble is None
+    settled = outcomes(pipeline)
+    assert {name: settled[name] for name in ("acked", "dead_lettered")} == {"acked": len(others), "dead_lettered": 1}
+    assert set(map(len, pipeline.attempts.values())) == {1}
+    assert set(pipeline.attempts) == BODIES
 
 
 @pytest.mark.parametrize("owner", OWNERS)
