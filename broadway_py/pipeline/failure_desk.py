@@ -14,12 +14,20 @@ from broadway_py.clock import Clock
 from broadway_py.errors import Reject, RetryLater, Unavailable
 from broadway_py.foreign import foreign_errors, is_a, shown, type_name
 from broadway_py.log import logger
-from broadway_py.message import Failed, Message
+from broadway_py.message import Failed, Message, Plain, fill_gaps
 from broadway_py.options import FailurePolicy
 from broadway_py.pipeline.failure_log import id_of
 from broadway_py.producer import FailurePlan, Producer
 
-__all__ = ["Decided", "FailureDesk", "check_sources", "plan_of", "refuse_odd_attempt", "tell_of_two_wills"]
+__all__ = [
+    "Decided",
+    "FailureDesk",
+    "check_sources",
+    "plan_of",
+    "refuse_gaps",
+    "refuse_odd_values",
+    "tell_of_two_wills",
+]
 
 log = logger("broadway_py.pipeline")
 
@@ -85,7 +93,7 @@ class FailureDesk:
 
     def in_place(self, message: Message[Any]) -> float | None:
         """Seconds after which a failed *message* is tried again where it is; None: its failure is to be settled."""
-        refuse_odd_attempt(message)
+        refuse_odd_values(message)
         status = message.status or Failed("failed")
         is_away = self.breaker is not None and self.breaker.state != "closed"
         verdict = self._rules.decide(status, message.attempt or 1, is_sink_away=is_away and _is_suspect(status))
@@ -109,7 +117,7 @@ class FailureDesk:
         is_away = self.breaker is not None and self.breaker.state != "closed"
         decided = Decided()
         for message in failed:
-            refuse_odd_attempt(message)
+            refuse_odd_values(message)
             status = message.status or Failed("failed")
             is_blameless = is_away and _is_suspect(status)
             verdict = self._rules.decide(status, message.attempt or 1, is_sink_away=is_blameless)
@@ -166,12 +174,25 @@ class FailureDesk:
         self._note(breaker, successes, suspects)
 
 
-def refuse_odd_attempt(message: Message[Any]) -> None:
-    """See that ``message.attempt`` is a number still: a handler may have put anything there.
+#: Without these a message cannot be tried again.
+_NEEDED: Final = ("raw", "attempt")
 
-    Nobody knows any more how often such a message was tried, so it is not tried again.
+
+def refuse_gaps(message: Message[Any]) -> None:
+    """See that *message* has all its attributes: a handler may have deleted any.
+
+    When nobody knows any more how often it was tried, or with what payload, it fails, and is not tried again.
     """
-    attempt: object = getattr(message, "attempt", "nothing at all")
+    for name in fill_gaps(message):
+        if name in _NEEDED:
+            said = Plain(f"message.{name} was deleted. The message is not tried again: leave the attribute as it is")
+            message._status = Failed("raised", said, Reject(said))
+
+
+def refuse_odd_values(message: Message[Any]) -> None:
+    """As :func:`refuse_gaps`, of a failed message, whose ``attempt`` must be a number still, whatever is put there."""
+    refuse_gaps(message)
+    attempt: object = message.attempt
     if attempt is None or (type(attempt) is int and attempt >= 0):
         return
     if is_a(attempt, int) and not is_a(attempt, bool) and int.__index__(cast("int", attempt)) >= 0:
@@ -236,7 +257,7 @@ def _name_of(message: Message[Any]) -> Hashable:
     try:
         return hash(message.raw)
     except foreign_errors():
-        return id(message.raw)
+        return id(getattr(message, "raw", message))
 
 
 def _kind_of(message: Message[Any], verdict: Verdict, *, gives_back: bool) -> RoundKind:

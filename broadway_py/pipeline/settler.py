@@ -155,9 +155,10 @@ class Settler:
             await self._act(each, delays_s)
             settled = True
         except SettleError as partial:
-            self._record_partial(each, partial)
+            unsettled = _unsettled(each, partial)
+            self._record_partial(each, unsettled)
             settled = True
-            self._complain(each, len(partial.unsettled), partial)
+            self._complain(each, len(unsettled), partial)
             return partial
         except foreign_errors() as error:
             # The acknowledger's code: its outcome is unknown, ours goes on.
@@ -206,8 +207,7 @@ class Settler:
         for outcome, messages in outcomes.items():
             self._record(messages, outcome)
 
-    def _record_partial(self, each: Round, partial: SettleError) -> None:
-        unsettled = {id(message) for message in partial.unsettled}
+    def _record_partial(self, each: Round, unsettled: set[int]) -> None:
         failed = _by_outcome(each, [m for m in each.failed if id(m) not in unsettled])
         self._record([m for m in [*each.successful, *each.failed] if id(m) in unsettled], "unknown")
         self._record([m for m in each.successful if id(m) not in unsettled], each.given)
@@ -250,6 +250,15 @@ def _by_outcome(each: Round, failed: Sequence[Message[Any]]) -> dict[Outcome, li
             outcome = "unknown"
         outcomes.setdefault(outcome, []).append(message)
     return outcomes
+
+
+def _unsettled(each: Round, partial: SettleError) -> set[int]:
+    """By identity, those of *each* that *partial* speaks of; all of them where it does not say."""
+    try:
+        return {id(message) for message in partial.unsettled}
+    except foreign_errors():
+        # An acknowledger of others may leave out what makes it one, or take it away.
+        return {id(message) for message in [*each.successful, *each.failed]}
 
 
 def _stop(each: Round) -> None:
