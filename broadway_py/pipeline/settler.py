@@ -60,13 +60,14 @@ class Settler:
         *,
         of_children: bool = False,
         decided: Callable[[Fate], object] | None = None,
+        stage: str = "",
     ) -> None:
         """Tell the acknowledgers, and write the outcomes into the books. Never raises for an acknowledger's error.
 
         With *of_children* they are parents, whose outcome is that of their children. *decided* is called with what
-        becomes of the failed ones, before it is done.
+        becomes of the failed ones, before it is done. *stage* is the layer in which they failed.
         """
-        rounds, delays = self._claim(successful, failed, of_children=of_children, decided=decided)
+        rounds, delays = self._claim(successful, failed, of_children=of_children, decided=decided, stage=stage)
         if len(rounds) == 1 and rounds[0].acknowledger is None and rounds[0].kind == "ack":
             self._record(rounds[0].successful, "acked")
             self._record(rounds[0].failed, "rejected")
@@ -82,6 +83,7 @@ class Settler:
         *,
         of_children: bool = False,
         decided: Callable[[Fate], object] | None = None,
+        stage: str = "",
     ) -> tuple[list[Round], Mapping[int, float]]:
         if self._failures is None:
             if decided is not None:
@@ -91,7 +93,7 @@ class Settler:
             if not of_children:
                 self._failures.note_successes(len(successful))
             return claim(successful), {}
-        verdicts = self._failures.decide(failed, len(successful), of_children=of_children)
+        verdicts = self._failures.decide(failed, len(successful), of_children=of_children, stage=stage)
         if decided is not None:
             decided(_fates(verdicts))
         rounds = claim(successful, verdicts.by_kind.pop("ack", ()))

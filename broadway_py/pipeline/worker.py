@@ -325,6 +325,7 @@ class Worker:
                 failed,
                 of_children=of_children,
                 decided=lambda fate: self.note_failed(failed, statuses, fate),
+                stage=self.layer,
             )
         else:
             await self.shared.settler.settle(successful, of_children=of_children)
