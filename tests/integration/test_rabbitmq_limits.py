@@ -17,6 +17,7 @@ from tests.integration.failing_pipelines import Failing, dead_letters, raising, 
 from tests.integration.gated_pipelines import at_work
 from tests.integration.test_dlq_rabbitmq import dlq, settings_file
 from tests.pipeline.support import logged, outcomes
+from tests.support.erlang import binary
 from tests.support.eventually import eventually
 from tests.support.proxy import FaultProxy
 from tests.support.rabbitmq import Counts, RabbitMQ
@@ -175,6 +176,31 @@ async def test_a_message_near_its_limit_is_put_away_while_nothing_is_asked_for(
         "messages": 1,
         "limit": 4,
     }
+
+
+@pytest.mark.parametrize("by", ["policy", "argument"])
+async def test_a_limit_that_cannot_be_seen_counts_where_it_was_said(rabbitmq: RabbitMQ, by: str) -> None:
+    """Also where it is smaller than any that would be taken for granted."""
+    if by == "policy":
+        await rabbitmq._ask(
+            f"ok = rabbit_policy:set({binary(rabbitmq.vhost)}, {binary('few')}, {binary('^work$')}, "
+            f"[{{{binary('delivery-limit')}, 5}}], 0, {binary('queues')}, {binary('tests')})"
+        )
+        await rabbitmq.declare("work", **QUORUM)
+    else:
+        await rabbitmq.declare("work", **QUORUM, **{"x-delivery-limit": 5})
+    await rabbitmq.publish([b"one", b"two"])
+    queue = await rabbitmq.channel.get_queue("work")
+    for _ in range(4):
+        first = await queue.get(timeout=10)
+        assert first.body == b"one"
+        await first.reject(requeue=True)
+    async with opened(RabbitMQProducer("work", rabbitmq.url, delivery_limit=5)) as copy:
+        (message,) = await take(copy, 1)
+        assert message.data == b"two"
+        await rabbitmq.until_ready(1, "work.dead")
+        await settle([message])
+    assert await bodies_in(rabbitmq, "work.dead") == {b"one": "delivery_limit"}
 
 
 async def test_while_the_dead_letters_take_none_a_message_near_its_limit_is_counted_anew(rabbitmq: RabbitMQ) -> None:

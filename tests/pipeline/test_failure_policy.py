@@ -9,7 +9,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
@@ -615,7 +615,7 @@ class InTwoStages(Pipeline[int]):
     """Its batches fail, two of three; the processors fail nothing."""
 
     processors = Processors(concurrency=1, max_demand=10)
-    batchers: ClassVar[Any] = {"sink": Batcher(batch_size=1)}
+    batchers = {"sink": Batcher(batch_size=1)}  # noqa: RUF012  # as users write it
 
     async def handle_message(self, message: Message[int]) -> None:
         message.batcher = "sink"

@@ -6,7 +6,7 @@ import asyncio
 import datetime as dt
 import decimal
 from collections.abc import Callable
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import pytest
 from hypothesis import given, settings
@@ -328,7 +328,7 @@ class Deleting(Pipeline[int]):
     """Deletes attributes of message 3: its context maps the names of callbacks to those, or to an error to raise."""
 
     processors = Processors(concurrency=1, max_demand=2, min_demand=0)
-    batchers: ClassVar[Any] = {"default": Batcher(batch_size=2, batch_timeout=0.01)}
+    batchers = {"default": Batcher(batch_size=2, batch_timeout=0.01)}  # noqa: RUF012  # as users write it
     failure = FailurePolicy(attempts=2, backoff=(0.001, 0.001), breaker=None)
 
     def __init__(self, **options: Any) -> None:
@@ -370,7 +370,7 @@ class DeletingInOrder(Deleting):
     ordered = True
 
     def partition_by(self, message: Message[int]) -> int:
-        return message.raw % 2
+        return int(message.raw) % 2
 
 
 CALLBACKS: Final = ("prepare_messages", "handle_message", "handle_batch", "handle_failed")
