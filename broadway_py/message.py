@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar, get_args
+from typing import Any, ClassVar, Final, Generic, Literal, NamedTuple, TypeVar, get_args
 
 from broadway_py.error_text import MOST_TEXT, clipped, name_of, text_of
 from broadway_py.foreign import article, foreign_errors, is_a, shown, type_name
@@ -22,6 +22,8 @@ __all__ = [
     "Message",
     "Outcome",
     "Plain",
+    "fill_gaps",
+    "gaps_in",
     "place_of_reason",
     "plain_reason",
     "raised",
@@ -202,6 +204,9 @@ class Message(Generic[T]):
     # Only there once somebody who keeps a journal has asked, see broadway_py._core.identity.
     _identity: bytes | None
 
+    #: Attributes that a subclass finds out when somebody looks at them, so that none of them is ever missing.
+    _read_when_asked: ClassVar[frozenset[str]] = frozenset()
+
     def __init__(
         self,
         data: T,
@@ -288,8 +293,8 @@ class Message(Generic[T]):
         return None if found is None else text_of_value(found)
 
     def _named(self) -> object:
-        # Handlers may put anything there.
-        metadata: Any = self.metadata
+        # Handlers may put anything there, or delete it.
+        metadata: Any = getattr(self, "metadata", None)
         return dict.get(metadata, "message_id") if is_a(metadata, dict) else None
 
     def spawn(self, data: Any, metadata: dict[str, Any] | None = None, batcher: str | None = None) -> Message[Any]:
@@ -319,6 +324,7 @@ class Message(Generic[T]):
 
         For a handler that cannot be stopped: whatever it still writes to its message has no effect.
         """
+        gaps = fill_gaps(self)
         # A handler may have put anything in place of the metadata.
         metadata = dict(self.metadata) if is_a(self.metadata, dict) else self.metadata
         other: Message[T] = Message(self.data, metadata, self._acknowledgement)
@@ -326,6 +332,8 @@ class Message(Generic[T]):
         other.batcher, other.batch_key, other._batch_mode = self.batcher, self.batch_key, self._batch_mode
         other._status, other._receipt = self._status, self._receipt
         other._settlement, self._settlement = self._settlement, SETTLED
+        for name in gaps:
+            delattr(other, name)  # what follows from it is decided where the message is settled
         return other
 
     def fail(self, reason: str) -> None:
@@ -358,6 +366,38 @@ class Message(Generic[T]):
         name = self.id
         name = name if name is None else clipped(name, 200)
         return f"<Message id={name!r} producer={self.producer!r} size={self._size} {state}>"
+
+
+#: What callbacks may change, and Python lets them delete; and what a message has there of which nothing was said.
+_CHANGEABLE: Final[Mapping[str, Callable[[], Any]]] = {
+    "data": lambda: None,
+    "raw": lambda: None,
+    "metadata": dict,
+    "attempt": lambda: None,
+    "batcher": lambda: None,
+    "batch_key": lambda: "default",
+}
+_SLOTS: Final[Mapping[str, Any]] = {name: vars(Message)[name] for name in _CHANGEABLE}
+
+
+def gaps_in(message: Message[Any]) -> list[str]:
+    """The names of the attributes that a callback has deleted from *message*."""
+    gaps: list[str] = []
+    for name, slot in _SLOTS.items():
+        try:
+            slot.__get__(message)
+        except AttributeError:
+            if name not in message._read_when_asked:
+                gaps.append(name)
+    return gaps
+
+
+def fill_gaps(message: Message[Any]) -> list[str]:
+    """Put something in place of each attribute that a callback has deleted from *message*; their names."""
+    gaps = gaps_in(message)
+    for name in gaps:
+        setattr(message, name, _CHANGEABLE[name]())
+    return gaps
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from broadway_py.foreign import article, foreign_errors, is_a, shown, text_of, type_name
-from broadway_py.message import BatchInfo, BatchTrigger, Message
+from broadway_py.message import BatchInfo, BatchTrigger, Message, gaps_in
 
 __all__ = ["Batch", "OpenBatches", "RefusedMessage"]
 
@@ -71,6 +71,15 @@ class _Key:
             return bool(self.key is other.key or self.key == other.key)
         except foreign_errors():
             return False  # it cannot say, so it is a key of its own
+
+
+def _deleted_key(message: Message[Any]) -> TypeError | None:
+    """What is wrong with a *message* whose key was deleted; None where it has one."""
+    if "batch_key" not in gaps_in(message):
+        return None
+    return TypeError(
+        "message.batch_key was deleted; leave it, or set it to a key such as text, a number, or a tuple of them"
+    )
 
 
 #: Keys of these types are used as they are. A number of one of them may equal one of another, as in any dict.
@@ -182,7 +191,7 @@ class OpenBatches:
                     runs.append((place, run))
             except foreign_errors() as error:
                 # Code of the user: its error belongs to this message alone.
-                self.refused.append(RefusedMessage(message, error))
+                self.refused.append(RefusedMessage(message, _deleted_key(message) or error))
         return runs
 
     def _add_run(

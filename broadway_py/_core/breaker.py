@@ -62,6 +62,8 @@ class CircuitBreaker:
         self._wait_s = first_wait_s
         self._probe_at = 0.0
         self.state: Literal["closed", "open", "half_open"] = "closed"
+        #: How many had failed when it opened, and of how many; None where one message alone had it open.
+        self.opened_at: tuple[int, int] | None = None
         # (messages, failures) of the last rounds; the oldest leave when the others are enough.
         self._rounds: deque[tuple[int, int]] = deque()
         self._total = 0
@@ -89,7 +91,11 @@ class CircuitBreaker:
             failures = self._not_seen(failed) if failed else 0
             self._count(successes, failures)
             fails_in_a_row = self._fails_in_a_row(successes, failures if lacks_something_outside else 0)
-            if fails_in_a_row or self._fails_too_often():
+            if fails_in_a_row:
+                self.opened_at = (self._failures_in_a_row, self._failures_in_a_row)
+                self._open(now)
+            elif self._fails_too_often():
+                self.opened_at = (self._failures, self._total)
                 self._open(now)
         elif self.state == "half_open":
             if failed:
@@ -109,6 +115,8 @@ class CircuitBreaker:
         """A handler said that what it needs is away."""
         if self.state == "half_open":
             self._wait_s = min(self._most_wait_s, self._wait_s * 2.0)
+        if self.state == "closed":
+            self.opened_at = None
         if self.state != "open":
             self._open(now)
 

@@ -30,7 +30,7 @@ def identity_of(message: Message[Any], pipeline: str) -> bytes | None:
     payload; without an id, of the whole payload. None for what has neither an id nor a payload of bytes or text.
     """
     name = name_of(message)
-    raw = message.raw
+    raw = getattr(message, "raw", None)  # a transformer may have deleted it
     if isinstance(raw, bytes):
         payload = raw
     elif isinstance(raw, str):

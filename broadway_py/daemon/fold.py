@@ -43,6 +43,7 @@ def fold_stats(live: Sequence[PipelineStats], gone: Sequence[PipelineStats]) -> 
         restarts=sum(one.restarts for one in every),
         stuck_handlers=sum(one.stuck_handlers for one in every),
         breaker_open=any(one.breaker_open for one in live),
+        breaker_opened_by=next((one.breaker_opened_by for one in live if one.breaker_open), ""),
     )
 
 
@@ -55,6 +56,7 @@ def depart(last: PipelineStats, *, state: PipelineState) -> PipelineStats:
         stages=tuple(replace(one, concurrency=0, queued=0) for one in last.stages),
         stuck_handlers=0,
         breaker_open=False,
+        breaker_opened_by="",
     )
 
 

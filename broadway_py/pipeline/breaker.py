@@ -10,6 +10,7 @@ from broadway_py.clock import Clock
 from broadway_py.foreign import foreign_errors
 from broadway_py.log import logger
 from broadway_py.message import Message
+from broadway_py.pipeline.failure_desk import FailureDesk
 from broadway_py.pipeline.gate import Gate
 from broadway_py.pipeline.settler import Settler
 from broadway_py.pipeline.source import Source
@@ -28,6 +29,7 @@ class BreakerGuard:
 
     Args:
         pipeline: its name, for the log.
+        desk: knows what had the breaker open.
         breaker: who decides.
         stages: whose sources fetch; each probe comes from the next of them, and from what is submitted meanwhile.
         gate: what the sources look at.
@@ -38,6 +40,7 @@ class BreakerGuard:
     def __init__(
         self,
         pipeline: str,
+        desk: FailureDesk,
         breaker: CircuitBreaker,
         stages: Stages,
         *,
@@ -46,6 +49,7 @@ class BreakerGuard:
         clock: Clock,
     ) -> None:
         self._log = log.bind(pipeline=pipeline)
+        self._desk = desk
         self._breaker = breaker
         self._stages = stages
         self._sources = [*stages.sources, stages.submissions]
@@ -63,6 +67,7 @@ class BreakerGuard:
         """The breaker has opened, closed or begun to probe: nothing more is fetched from this moment on."""
         if self._breaker.state != "closed" and not self._gate.broken:
             self._gate.broken = True
+            self._gate.broken_by = "" if self._desk.opened_by is None else str(self._desk.opened_by)
             # Not only when our own task gets its turn: until then a processor might begin with all that it has.
             self._unstarted = self._stages.take_unstarted()
             for source in self._sources:
@@ -91,7 +96,12 @@ class BreakerGuard:
             self._wake.close()
 
     async def _stop_fetching(self) -> None:
-        self._log.error("the breaker opened: too much fails; fetching stops until a probe succeeds")
+        by = self._desk.opened_by
+        self._log.error(
+            "the breaker opened: too much fails; fetching stops until a probe succeeds",
+            by=self._gate.broken_by,
+            **({} if by is None else by.said),
+        )
         self._has_stopped = True
         unstarted, self._unstarted = self._unstarted, []
         try:
@@ -116,6 +126,7 @@ class BreakerGuard:
     async def _go_on(self) -> None:
         self._log.warning("the breaker closed: a probe succeeded; fetching goes on")
         self._gate.broken = self._has_stopped = self._is_probing = False
+        self._gate.broken_by = ""
         await self._tell_sources()
 
     async def _tell_sources(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
@@ -11,15 +12,25 @@ from broadway_py._core.failure import FailureRules, Verdict
 from broadway_py._core.settlement import RoundKind
 from broadway_py.acknowledger import Acknowledger
 from broadway_py.clock import Clock
+from broadway_py.error_text import name_of, place_of
 from broadway_py.errors import Reject, RetryLater, Unavailable
 from broadway_py.foreign import foreign_errors, is_a, shown, type_name
 from broadway_py.log import logger
-from broadway_py.message import Failed, Message
+from broadway_py.message import Failed, Message, Plain, fill_gaps
 from broadway_py.options import FailurePolicy
-from broadway_py.pipeline.failure_log import id_of
+from broadway_py.pipeline.failure_log import id_of, reason_of
 from broadway_py.producer import FailurePlan, Producer
 
-__all__ = ["Decided", "FailureDesk", "check_sources", "plan_of", "refuse_odd_attempt", "tell_of_two_wills"]
+__all__ = [
+    "Decided",
+    "FailureDesk",
+    "OpenedBy",
+    "check_sources",
+    "plan_of",
+    "refuse_gaps",
+    "refuse_odd_values",
+    "tell_of_two_wills",
+]
 
 log = logger("broadway_py.pipeline")
 
@@ -33,6 +44,27 @@ class Decided:
 
     by_kind: dict[RoundKind, list[Message[Any]]] = field(default_factory=dict)
     delays_s: dict[int, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedBy:
+    """What had the breaker open."""
+
+    #: The type of the error that failed most of the last messages, or their cause where there was none.
+    name: str
+    #: The layer in which it failed them; "" where nobody knows.
+    stage: str
+    #: How many had failed, and of how many; None where one message alone has it open.
+    counted: tuple[int, int] | None
+    #: For the log: where it was raised, and what it says as far as that is shown.
+    said: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        where = f" in {self.stage}" if self.stage else ""
+        if self.counted is None:
+            return f"{self.name}{where}"
+        failed, total = self.counted
+        return f"{failed} of {total}, the last by {self.name}{where}"
 
 
 class FailureDesk:
@@ -61,6 +93,10 @@ class FailureDesk:
         #: The same, as sources have to know it.
         self.plan = plan_of(policy, is_given=is_given)
         self._clock = clock
+        #: What had the breaker open when it last did; None before.
+        self.opened_by: OpenedBy | None = None
+        # What failed last, and in which layer. Not the error: its traceback holds its message.
+        self._latest = ("", "")
         #: Called when the breaker opened or closed; set by whoever carries that out.
         self.breaker_moved: Callable[[], None] = _nobody
         self._request_stop = request_stop
@@ -72,8 +108,12 @@ class FailureDesk:
             return
         self._note(breaker, count, ())
 
-    def _note(self, breaker: CircuitBreaker, successes: int, failed: Collection[Message[Any]]) -> None:
+    def _note(self, breaker: CircuitBreaker, successes: int, failed: Collection[Message[Any]], stage: str = "") -> None:
         before = breaker.state
+        for message in failed:
+            if message.status is not None:
+                self._latest = (_name_of_failure(message.status), stage)
+                break
         breaker.note(
             successes,
             [_name_of(message) for message in failed],
@@ -81,11 +121,23 @@ class FailureDesk:
             lacks_something_outside=all(map(_lacks_something_outside, failed)),
         )
         if breaker.state != before:
+            if before == "closed":
+                self._note_opening(breaker, failed, stage)
             self.breaker_moved()
+
+    def _note_opening(self, breaker: CircuitBreaker, failed: Iterable[Message[Any]], stage: str) -> None:
+        named = [(_name_of_failure(message.status), message) for message in failed if message.status is not None]
+        if not named:
+            # A success made them enough to judge by; the failures were before it.
+            self.opened_by = OpenedBy(*self._latest, breaker.opened_at)
+            return
+        ((name, _),) = Counter(name for name, _ in named).most_common(1)
+        first = next(message for its_name, message in named if its_name == name)
+        self.opened_by = OpenedBy(name, stage, breaker.opened_at, _said_by(first))
 
     def in_place(self, message: Message[Any]) -> float | None:
         """Seconds after which a failed *message* is tried again where it is; None: its failure is to be settled."""
-        refuse_odd_attempt(message)
+        refuse_odd_values(message)
         status = message.status or Failed("failed")
         is_away = self.breaker is not None and self.breaker.state != "closed"
         verdict = self._rules.decide(status, message.attempt or 1, is_sink_away=is_away and _is_suspect(status))
@@ -93,23 +145,25 @@ class FailureDesk:
             return None
         return verdict.delay_s
 
-    def failed_in_place(self, failed: Sequence[Message[Any]]) -> None:
-        """Count *failed*, which will be tried again where they are, for the breaker."""
-        self._tell_breaker(failed, 0)
+    def failed_in_place(self, failed: Sequence[Message[Any]], stage: str) -> None:
+        """Count *failed*, which will be tried again where they are, in *stage*, for the breaker."""
+        self._tell_breaker(failed, 0, stage)
 
-    def decide(self, failed: Sequence[Message[Any]], successes: int, *, of_children: bool = False) -> Decided:
-        """Where each of *failed* goes; *successes* were handled well beside them.
+    def decide(
+        self, failed: Sequence[Message[Any]], successes: int, *, of_children: bool = False, stage: str = ""
+    ) -> Decided:
+        """Where each of *failed* goes; *successes* were handled well beside them, in the layer *stage*.
 
         With *of_children* they are parents that failed because a child did: that was counted with the child, and tried
         again with it where order counts.
         """
         was_probing = self.breaker is not None and self.breaker.state == "half_open"
         if not of_children:
-            self._tell_breaker(failed, successes)
+            self._tell_breaker(failed, successes, stage)
         is_away = self.breaker is not None and self.breaker.state != "closed"
         decided = Decided()
         for message in failed:
-            refuse_odd_attempt(message)
+            refuse_odd_values(message)
             status = message.status or Failed("failed")
             is_blameless = is_away and _is_suspect(status)
             verdict = self._rules.decide(status, message.attempt or 1, is_sink_away=is_blameless)
@@ -151,27 +205,42 @@ class FailureDesk:
         is_asked = status is not None and is_a(status.exception, (RetryLater, Unavailable))
         return not (verdict.action == "retry" and (is_blameless or is_asked))
 
-    def _tell_breaker(self, failed: Sequence[Message[Any]], successes: int) -> None:
+    def _tell_breaker(self, failed: Sequence[Message[Any]], successes: int, stage: str) -> None:
         breaker = self.breaker
         if breaker is None:
             return
-        statuses = [message.status for message in failed if message.status is not None]
-        if any(is_a(status.exception, Unavailable) for status in statuses):
+        away = [m for m in failed if m.status is not None and is_a(m.status.exception, Unavailable)]
+        if away:
             before = breaker.state
             breaker.unavailable(self._clock.monotonic())
             if breaker.state != before:
+                if before == "closed":
+                    self._note_opening(breaker, away, stage)
                 self.breaker_moved()
             return
         suspects = [message for message in failed if message.status is not None and _is_suspect(message.status)]
-        self._note(breaker, successes, suspects)
+        self._note(breaker, successes, suspects, stage)
 
 
-def refuse_odd_attempt(message: Message[Any]) -> None:
-    """See that ``message.attempt`` is a number still: a handler may have put anything there.
+#: Without these a message cannot be tried again.
+_NEEDED: Final = ("raw", "attempt")
 
-    Nobody knows any more how often such a message was tried, so it is not tried again.
+
+def refuse_gaps(message: Message[Any]) -> None:
+    """See that *message* has all its attributes: a handler may have deleted any.
+
+    When nobody knows any more how often it was tried, or with what payload, it fails, and is not tried again.
     """
-    attempt: object = getattr(message, "attempt", "nothing at all")
+    for name in fill_gaps(message):
+        if name in _NEEDED:
+            said = Plain(f"message.{name} was deleted. The message is not tried again: leave the attribute as it is")
+            message._status = Failed("raised", said, Reject(said))
+
+
+def refuse_odd_values(message: Message[Any]) -> None:
+    """As :func:`refuse_gaps`, of a failed message, whose ``attempt`` must be a number still, whatever is put there."""
+    refuse_gaps(message)
+    attempt: object = message.attempt
     if attempt is None or (type(attempt) is int and attempt >= 0):
         return
     if is_a(attempt, int) and not is_a(attempt, bool) and int.__index__(cast("int", attempt)) >= 0:
@@ -215,6 +284,21 @@ def plan_of(policy: FailurePolicy, *, is_given: bool) -> FailurePlan:
     return FailurePlan(frozenset(actions), policy.dead_letter, is_given)
 
 
+def _name_of_failure(status: Failed) -> str:
+    return str(status.cause) if status.exception is None else name_of(status.exception)
+
+
+def _said_by(message: Message[Any]) -> Mapping[str, str]:
+    status = message.status
+    if status is None:
+        return {}
+    try:
+        said = {"reason": reason_of(message, status)}
+        return said if status.exception is None else {**said, "at": place_of(status.exception)}
+    except foreign_errors():
+        return {}  # an object of the user was asked for its text
+
+
 def _is_suspect(status: Failed) -> bool:
     """True when the failure may be the fault of what the handlers need.
 
@@ -236,7 +320,7 @@ def _name_of(message: Message[Any]) -> Hashable:
     try:
         return hash(message.raw)
     except foreign_errors():
-        return id(message.raw)
+        return id(getattr(message, "raw", message))
 
 
 def _kind_of(message: Message[Any], verdict: Verdict, *, gives_back: bool) -> RoundKind:

@@ -23,7 +23,7 @@ from broadway_py.limit import MINUTE_S, OTHER, PerMinute
 from broadway_py.log import ALL, logger
 from broadway_py.message import Failed, Message, place_of_reason, plain_reason
 
-__all__ = ["FailureLog", "Fate", "id_of", "masked"]
+__all__ = ["FailureLog", "Fate", "id_of", "masked", "reason_of"]
 
 log = logger("broadway_py.pipeline")
 
@@ -130,7 +130,7 @@ class FailureLog:
 
     def _show(self, stage: str, message: Message[Any], status: Failed, becomes: str) -> None:
         fields: dict[str, Any] = {"stage": stage, "message_id": id_of(message), "cause": status.cause}
-        fields["reason"] = _reason(message, status)
+        fields["reason"] = reason_of(message, status)
         if status.exception is not None:
             fields["exception"] = name_of(status.exception)
             if place := place_of(status.exception):
@@ -144,7 +144,8 @@ class FailureLog:
         self._log.warning("a message failed", **fields, **{ALL: True})
 
 
-def _reason(message: Message[Any], status: Failed) -> str:
+def reason_of(message: Message[Any], status: Failed) -> str:
+    """Why *message* failed, as far as the log may show it, or how to see that."""
     if (plain := plain_reason(status)) is not None:
         return plain
     if error_texts_are_shown():

@@ -19,6 +19,8 @@ class Gate:
         self.paused = False
         #: The breaker is not closed: only probes go through.
         self.broken = False
+        #: What had it open, in words; "" while it is closed.
+        self.broken_by = ""
         self._most_bytes: int | None = None
         self._ledgers: Sequence[Ledger] = ()
         self._wakes: Sequence[Wake] = ()

@@ -30,7 +30,7 @@ async def retry_in_place(worker: Worker, failed: Sequence[Message[Any]]) -> list
         again, fate=lambda message: ("retry", f"{retry_words(delays[id(message)] or 0.0)}, in its place")
     )
     worker.own_contexts.clear()
-    desk.failed_in_place(again)
+    desk.failed_in_place(again, worker.layer)
     until = clock.monotonic() + max(delays[id(message)] or 0.0 for message in again)
     while clock.monotonic() < until:
         if worker.cut or shared.draining:

@@ -247,6 +247,7 @@ class Pipeline(Generic[T]):
             return None
         guard = BreakerGuard(
             self.name,
+            shared.desk,
             shared.desk.breaker,
             stages,
             gate=self._gate,

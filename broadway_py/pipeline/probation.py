@@ -246,13 +246,15 @@ class Witness:
 
 def _comes_again(message: Message[Any]) -> bool:
     message = _root(message)
-    if message.attempt is not None and message.attempt > 1:
+    # A handler may have deleted what it does not need.
+    attempt: int | None = getattr(message, "attempt", None)
+    if attempt is not None and attempt > 1:
         return True
     try:
-        metadata: object = message.metadata
+        metadata: object = getattr(message, "metadata", None)
     except MalformedMessage:
         # It may: nobody has counted.
-        return message.attempt is None
+        return attempt is None
     # A handler may have put anything there.
     return isinstance(metadata, dict) and bool(metadata.get("redelivered"))
 

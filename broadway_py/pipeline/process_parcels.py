@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 
 from broadway_py.error_text import PLACE, name_of, place_of, text_of
 from broadway_py.foreign import article, foreign_errors, type_name
-from broadway_py.message import NOOP, Acknowledgement, BatchMode, Failed, Message
+from broadway_py.message import NOOP, Acknowledgement, BatchMode, Failed, Message, Plain, gaps_in
 from broadway_py.pipeline.worker import failure_from
 
 __all__ = [
@@ -81,12 +81,11 @@ def pack_message(message: Message[Any]) -> tuple[bytes, tuple[Any, ...]]:
     """*message* without its acknowledgement, and the keys of the metadata that stay here because they do not pickle.
 
     Raises:
-        NotPicklable: its data or its batch key.
+        NotPicklable: its data or its batch key; or some of it was deleted.
         MalformedMessage: its metadata does not decode.
     """
-    metadata: Any = message.metadata
     try:
-        return dumps(_parts(message, message.raw, metadata)), ()
+        return dumps(_parts(message, message.raw, message.metadata)), ()
     except foreign_errors(cancellations=True):
         return _pack_what_pickles(message)
 
@@ -107,6 +106,8 @@ def _parts(message: Message[Any], raw: Any, metadata: Any) -> tuple[Any, ...]:
 
 
 def _pack_what_pickles(message: Message[Any]) -> tuple[bytes, tuple[Any, ...]]:
+    if gaps := gaps_in(message):
+        raise NotPicklable(f"message.{gaps[0]} was deleted; leave the attribute, or set it")
     metadata: Any = message.metadata
     needed = [("data", message.data), ("batch_key", message.batch_key)]
     if not isinstance(metadata, dict):
@@ -172,23 +173,27 @@ class _Content(NamedTuple):
 
 def pack_result(message: Message[Any], given: object, status: Failed | None, callback: str) -> bytes:
     """In the worker process: what *callback* made of *message*, whose data was *given*. Never raises."""
-    data = message.data
-    has_data = data is not given or type(data) not in _UNCHANGING
-    content = _Content(
-        has_data,
-        data if has_data else None,
-        message.metadata,
-        message.batcher,
-        message.batch_key,
-        message._batch_mode,
-        message._acknowledgement.data or (),
-        tuple(map(_child_parts, message._children or ())),
-    )
     try:
+        data = message.data
+        has_data = data is not given or type(data) not in _UNCHANGING
+        content = _Content(
+            has_data,
+            data if has_data else None,
+            message.metadata,
+            message.batcher,
+            message.batch_key,
+            message._batch_mode,
+            message._acknowledgement.data or (),
+            tuple(map(_child_parts, message._children or ())),
+        )
         return dumps((_pack_failure(status), dumps(tuple(content))))
     except foreign_errors(cancellations=True) as error:
         if status is not None:
             return failed_result(status)
+        for one in (message, *(message._children or ())):
+            if gaps := gaps_in(one):
+                sentence = f"{callback} deleted message.{gaps[0]}; leave the attribute, or set it"
+                return failed_result(Failed("raised", Plain(sentence), TypeError(sentence)))
         sentence = (
             f"{callback} left something in the message that does not pickle, so it cannot come back from the worker "
             f"process: {_told(error)}"

@@ -16,6 +16,7 @@ from broadway_py.pipeline.chunk_in_loop import LoopRunner
 from broadway_py.pipeline.chunk_in_process import ProcessRunner
 from broadway_py.pipeline.chunk_in_thread import ThreadRunner
 from broadway_py.pipeline.contexts import CleanRoom, StageContext
+from broadway_py.pipeline.failure_desk import refuse_gaps
 from broadway_py.pipeline.family import found_family
 from broadway_py.pipeline.in_place import called_off, retry_in_place
 from broadway_py.pipeline.probation import Witness
@@ -269,6 +270,8 @@ class Processor(Worker):
         """Bring the data of *messages* to where they were when they came in here."""
         transformer = self.shared.callbacks.transformer
         for message in messages:
+            # One that has lost its payload fails.
+            refuse_gaps(message)
             message.data = message.raw
         if transformer is not None:
             transform([message for message in messages if message.producer != SUBMITTED], transformer, self._room)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from broadway_py.error_text import clipped
 from broadway_py.errors import did_you_mean
 from broadway_py.foreign import article, is_a
-from broadway_py.message import Failed, Message, Plain
+from broadway_py.message import Failed, Message, Plain, gaps_in
 
 if TYPE_CHECKING:
     from broadway_py.pipeline.chunk import Chunk
@@ -24,8 +24,24 @@ def settle_all(chunk: Chunk) -> tuple[Chunk, Chunk, Chunk]:
 def route(chunk: Chunk, batchers: Mapping[str, str]) -> tuple[Chunk, Chunk, Chunk]:
     """What to settle as successful, what goes to batchers, what failed; *batchers* by each name that they may be given.
 
-    Sending a message to a batcher that does not exist fails it.
+    Sending a message to a batcher that does not exist fails it, and so does deleting where it goes to.
     """
+    try:
+        return _route(chunk, batchers)
+    except AttributeError:
+        for message in chunk:
+            if message._status is None and "batcher" in gaps_in(message):
+                message._status = Failed(
+                    "unknown_batcher",
+                    Plain(
+                        f"message.batcher was deleted; this pipeline has {', '.join(_names(batchers))}: set it to one "
+                        "of them, or to None for no batch"
+                    ),
+                )
+        return _route(chunk, batchers)
+
+
+def _route(chunk: Chunk, batchers: Mapping[str, str]) -> tuple[Chunk, Chunk, Chunk]:
     settle: list[Message[Any]] = []
     forward: list[Message[Any]] = []
     failed: list[Message[Any]] = []
@@ -55,8 +71,12 @@ def _look_up(batchers: Mapping[str, str], name: object) -> str | None:
     return batchers.get(str.__str__(cast("str", name))) if is_a(name, str) else None
 
 
+def _names(batchers: Mapping[str, str]) -> list[str]:
+    return sorted(set(batchers.values()))
+
+
 def _sentence(name: object, batchers: Mapping[str, str]) -> str:
-    known = sorted(set(batchers.values()))
+    known = _names(batchers)
     # What a handler took from its message is not shown; what it left as it was is.
     if type(name) is str and name == "default":
         return Plain(

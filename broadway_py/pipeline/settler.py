@@ -60,13 +60,14 @@ class Settler:
         *,
         of_children: bool = False,
         decided: Callable[[Fate], object] | None = None,
+        stage: str = "",
     ) -> None:
         """Tell the acknowledgers, and write the outcomes into the books. Never raises for an acknowledger's error.
 
         With *of_children* they are parents, whose outcome is that of their children. *decided* is called with what
-        becomes of the failed ones, before it is done.
+        becomes of the failed ones, before it is done. *stage* is the layer in which they failed.
         """
-        rounds, delays = self._claim(successful, failed, of_children=of_children, decided=decided)
+        rounds, delays = self._claim(successful, failed, of_children=of_children, decided=decided, stage=stage)
         if len(rounds) == 1 and rounds[0].acknowledger is None and rounds[0].kind == "ack":
             self._record(rounds[0].successful, "acked")
             self._record(rounds[0].failed, "rejected")
@@ -82,6 +83,7 @@ class Settler:
         *,
         of_children: bool = False,
         decided: Callable[[Fate], object] | None = None,
+        stage: str = "",
     ) -> tuple[list[Round], Mapping[int, float]]:
         if self._failures is None:
             if decided is not None:
@@ -91,7 +93,7 @@ class Settler:
             if not of_children:
                 self._failures.note_successes(len(successful))
             return claim(successful), {}
-        verdicts = self._failures.decide(failed, len(successful), of_children=of_children)
+        verdicts = self._failures.decide(failed, len(successful), of_children=of_children, stage=stage)
         if decided is not None:
             decided(_fates(verdicts))
         rounds = claim(successful, verdicts.by_kind.pop("ack", ()))
@@ -155,9 +157,10 @@ class Settler:
             await self._act(each, delays_s)
             settled = True
         except SettleError as partial:
-            self._record_partial(each, partial)
+            unsettled = _unsettled(each, partial)
+            self._record_partial(each, unsettled)
             settled = True
-            self._complain(each, len(partial.unsettled), partial)
+            self._complain(each, len(unsettled), partial)
             return partial
         except foreign_errors() as error:
             # The acknowledger's code: its outcome is unknown, ours goes on.
@@ -206,8 +209,7 @@ class Settler:
         for outcome, messages in outcomes.items():
             self._record(messages, outcome)
 
-    def _record_partial(self, each: Round, partial: SettleError) -> None:
-        unsettled = {id(message) for message in partial.unsettled}
+    def _record_partial(self, each: Round, unsettled: set[int]) -> None:
         failed = _by_outcome(each, [m for m in each.failed if id(m) not in unsettled])
         self._record([m for m in [*each.successful, *each.failed] if id(m) in unsettled], "unknown")
         self._record([m for m in each.successful if id(m) not in unsettled], each.given)
@@ -250,6 +252,15 @@ def _by_outcome(each: Round, failed: Sequence[Message[Any]]) -> dict[Outcome, li
             outcome = "unknown"
         outcomes.setdefault(outcome, []).append(message)
     return outcomes
+
+
+def _unsettled(each: Round, partial: SettleError) -> set[int]:
+    """By identity, those of *each* that *partial* speaks of; all of them where it does not say."""
+    try:
+        return {id(message) for message in partial.unsettled}
+    except foreign_errors():
+        # An acknowledger of others may leave out what makes it one, or take it away.
+        return {id(message) for message in [*each.successful, *each.failed]}
 
 
 def _stop(each: Round) -> None:

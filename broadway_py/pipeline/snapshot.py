@@ -40,6 +40,7 @@ def take_snapshot(
         restarts=runtime.restarts.count,
         stuck_handlers=runtime.shared.threads.stuck,
         breaker_open=gate.broken,
+        breaker_opened_by=gate.broken_by,
     )
 
 

@@ -85,6 +85,8 @@ class PipelineStats:
     stuck_handlers: int
     #: Fetching has stopped because too much failed.
     breaker_open: bool = False
+    #: How many had failed then, by which error and in which layer; "" while it has not.
+    breaker_opened_by: str = ""
 
     @property
     def trouble(self) -> str | None:
@@ -92,7 +94,8 @@ class PipelineStats:
         if self.state != "running":
             return self.state
         if self.breaker_open:
-            return "degraded: too many messages failed; fetching has stopped until a probe succeeds"
+            by = f" ({self.breaker_opened_by})" if self.breaker_opened_by else ""
+            return f"degraded: too many messages failed{by}; fetching has stopped until a probe succeeds"
         for producer in self.producers:
             if producer.trouble is not None:
                 return f"{producer.name}: {producer.trouble}"

@@ -21,9 +21,9 @@ from broadway_py.clock import Clock, Timer
 from broadway_py.error_text import text_of
 from broadway_py.errors import MalformedMessage, RetryLater
 from broadway_py.foreign import article, foreign_errors, is_a
-from broadway_py.message import BatchTrigger, Cause, Failed, Message, Plain, raised
+from broadway_py.message import BatchTrigger, Cause, Failed, Message, Plain, gaps_in, raised
 from broadway_py.pipeline.contexts import CleanRoom, awaited, drive, is_changed
-from broadway_py.pipeline.failure_desk import FailureDesk, refuse_odd_attempt
+from broadway_py.pipeline.failure_desk import FailureDesk, refuse_odd_values
 from broadway_py.pipeline.failure_log import FailureLog, Fate
 from broadway_py.pipeline.probation import Probation, Witness
 from broadway_py.pipeline.settler import Settler, will_be_stopped
@@ -308,7 +308,7 @@ class Worker:
         """
         if failed:
             for message in failed:
-                refuse_odd_attempt(message)
+                refuse_odd_values(message)
                 self.meter.failed[message.status.cause] += 1  # type: ignore[union-attr]  # failed messages have a status
             statuses = [message.status for message in failed]
             try:
@@ -325,6 +325,7 @@ class Worker:
                 failed,
                 of_children=of_children,
                 decided=lambda fate: self.note_failed(failed, statuses, fate),
+                stage=self.layer,
             )
         else:
             await self.shared.settler.settle(successful, of_children=of_children)
@@ -406,6 +407,8 @@ def _malformed(message: Message[Any]) -> MalformedMessage | None:
         _ = message.metadata
     except MalformedMessage as error:
         return error
+    except AttributeError:
+        return None  # the callback has deleted it
     return None
 
 
@@ -420,6 +423,8 @@ def transform(messages: Sequence[Message[Any]], transformer: Callable[[Message[A
                     f"transformer returned {article(returned)}; expected None or the message it was given: "
                     "change the message in place, in a plain function"
                 )
+            if gaps := gaps_in(message):
+                raise TypeError(f"transformer deleted message.{gaps[0]}; leave the attribute, or set it")
         except foreign_errors() as error:
             # Code of the user: it fails this message alone.
             message.status = failure_from(error)

@@ -60,10 +60,8 @@ async def unharmed(
     assert await job.broker.counts() == Counts(0, 0)
     await job.broker.until_connected(0)
     await eventually(lambda: asyncio.all_tasks() <= tasks, what="the pipeline's tasks have ended")
-    # The last of a connection may end a moment after it: a transport that closes holds on to it.
-    await eventually(
-        lambda: not (_alive() - objects), what="no object of a connection that has ended, and no message, is kept"
-    )
+    kept = _alive() - objects
+    assert not kept, f"objects of connections that have ended, or their messages, are kept: {dict(kept)}"
 
 
 def _alive() -> Counter[str]:

@@ -17,6 +17,7 @@ from tests.integration.failing_pipelines import Failing, dead_letters, raising, 
 from tests.integration.gated_pipelines import at_work
 from tests.integration.test_dlq_rabbitmq import dlq, settings_file
 from tests.pipeline.support import logged, outcomes
+from tests.support.erlang import binary
 from tests.support.eventually import eventually
 from tests.support.proxy import FaultProxy
 from tests.support.rabbitmq import Counts, RabbitMQ
@@ -177,6 +178,31 @@ async def test_a_message_near_its_limit_is_put_away_while_nothing_is_asked_for(
     }
 
 
+@pytest.mark.parametrize("by", ["policy", "argument"])
+async def test_a_limit_that_cannot_be_seen_counts_where_it_was_said(rabbitmq: RabbitMQ, by: str) -> None:
+    """Also where it is smaller than any that would be taken for granted."""
+    if by == "policy":
+        await rabbitmq._ask(
+            f"ok = rabbit_policy:set({binary(rabbitmq.vhost)}, {binary('few')}, {binary('^work$')}, "
+            f"[{{{binary('delivery-limit')}, 5}}], 0, {binary('queues')}, {binary('tests')})"
+        )
+        await rabbitmq.declare("work", **QUORUM)
+    else:
+        await rabbitmq.declare("work", **QUORUM, **{"x-delivery-limit": 5})
+    await rabbitmq.publish([b"one", b"two"])
+    queue = await rabbitmq.channel.get_queue("work")
+    for _ in range(4):
+        first = await queue.get(timeout=10)
+        assert first.body == b"one"
+        await first.reject(requeue=True)
+    async with opened(RabbitMQProducer("work", rabbitmq.url, delivery_limit=5)) as copy:
+        (message,) = await take(copy, 1)
+        assert message.data == b"two"
+        await rabbitmq.until_ready(1, "work.dead")
+        await settle([message])
+    assert await bodies_in(rabbitmq, "work.dead") == {b"one": "delivery_limit"}
+
+
 async def test_while_the_dead_letters_take_none_a_message_near_its_limit_is_counted_anew(rabbitmq: RabbitMQ) -> None:
     arguments = {**QUORUM, "x-delivery-limit": 4}
     await rabbitmq.declare("work", **arguments)
@@ -276,6 +302,8 @@ class Tries:
 
 FULL: Final = {"x-max-length": 1, "x-overflow": "reject-publish"}
 ONE_BY_ONE: Final = Failing.processors.model_copy(update={"concurrency": 1, "max_demand": 1})
+#: While one waits with its failed message, the others have nothing to do.
+SIDE_BY_SIDE: Final = Failing.processors.model_copy(update={"concurrency": 3, "max_demand": 4})
 
 
 def fails_first(message: Message[bytes]) -> None:
@@ -318,6 +346,48 @@ async def test_a_full_queue_of_dead_letters_costs_no_delivery(
     # Each once, and as its first attempt.
     assert set(map(tuple, pipeline.attempts.values())) == {(1,)}
     assert set(pipeline.seen) == BODIES
+
+
+@pytest.mark.parametrize("owner", ["ours", "others"])
+async def test_processors_that_are_free_begin_nothing_while_a_failed_message_cannot_be_put_away(
+    rabbitmq: RabbitMQ, owner: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What they began would soon fail like it, and each of them would hold a message that nobody can put away."""
+    await fill_dead_letters(rabbitmq)
+    if owner == "others":
+        await rabbitmq.declare("work", **QUORUM)
+    tries = Tries(monkeypatch)
+    bad, others = min(BODIES), sorted(BODIES - {min(BODIES)})
+    pipeline = Failing(
+        producer=source(rabbitmq, **{**OWNERS[owner], **SOON, "dead_letter_arguments": FULL}),
+        context=fails_first,
+        failure=FailurePolicy(attempts=1, breaker=None),
+        processors=SIDE_BY_SIDE,
+    )
+    async with at_work(pipeline, rabbitmq):
+        await pipeline.ready(10)
+        await rabbitmq.publish([bad])
+        await eventually(lambda: "degraded" in str(pipeline.stats().trouble), what="it cannot be put away")
+        await rabbitmq.publish(others)
+        # They are with us, and three processors want them.
+        await rabbitmq.until(ready=0, unacked=len(BODIES))
+        before = tries.count
+        await eventually(lambda: tries.count >= before + 10, what="it is tried again and again")
+        assert set(pipeline.attempts) == {bad}
+        # Nor does a pause and its end begin them.
+        await pipeline.pause()
+        await pipeline.resume()
+        await rabbitmq.until(ready=0, unacked=len(BODIES))
+        before = tries.count
+        await eventually(lambda: tries.count >= before + 10, what="it is tried again and again")
+        assert set(pipeline.attempts) == {bad}
+        await (await rabbitmq.channel.get_queue("work.dead")).get(no_ack=True)
+        await eventually(lambda: sum(outcomes(pipeline).values()) >= len(BODIES), what="all went on", timeout=20)
+        assert pipeline.stats().trouble is None
+    settled = outcomes(pipeline)
+    assert {name: settled[name] for name in ("acked", "dead_lettered")} == {"acked": len(others), "dead_lettered": 1}
+    assert set(map(len, pipeline.attempts.values())) == {1}
+    assert set(pipeline.attempts) == BODIES
 
 
 @pytest.mark.parametrize("owner", OWNERS)

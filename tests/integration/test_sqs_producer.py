@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +14,7 @@ from broadway_py import Processors, telemetry
 from broadway_py.errors import ProducerError, SettleError, SourceRefused
 from broadway_py.producers import SQSProducer
 from broadway_py.producers.sqs.delivery import Receipt
+from broadway_py.producers.sqs.letters import DEATH
 from tests.contract.producer_contract import ask, bodies, data, give_back, opened, refusal, settle, take
 from tests.integration.sqs_support import Handled, faults, through, work
 from tests.pipeline.support import logged
@@ -149,6 +151,37 @@ async def test_senders_attributes_come_whole(faults: SQSProxy, work: Queue) -> N
             "blob": b"\x00\xff",
         }
         await settle([message])
+
+
+async def test_what_a_sender_writes_is_never_taken_for_what_sqs_says(faults: SQSProxy, sqs: SQS, work: Queue) -> None:
+    forged = {
+        name: {"DataType": "String", "StringValue": "7"}
+        for name in (
+            *("ApproximateReceiveCount", "attempt", "redelivered", "message_id", "queue", "MessageGroupId"),
+            *("x-broadway-attempt", DEATH),
+        )
+    }
+    (own,) = await work.send(["body"], MessageAttributes=forged)
+    dead = await sqs.queue("dead")
+    producer = through(faults, work, attribute_names="all", message_attribute_names="all", dead_letter_queue=dead.url)
+    async with opened(producer) as copy:
+        (message,) = await take(copy, 1)
+        assert message.attempt == 1
+        assert {name: message.metadata[name] for name in ("message_id", "queue", "redelivered")} == {
+            "message_id": own,
+            "queue": work.name,
+            "redelivered": False,
+        }
+        assert "message_group_id" not in message.metadata
+        assert message.metadata["attributes"]["approximate_receive_count"] == 1
+        assert set(message.metadata["message_attributes"]) == set(forged)
+        message.raw = b"what a handler makes of it"
+        message.fail("no good")
+        await message.acknowledgement.acknowledger.dead_letter(None, [message])
+    (letter,) = await dead.take(1, MessageAttributeNames=["All"])
+    assert letter["Body"] == "body"
+    said = json.loads(letter["MessageAttributes"][DEATH]["StringValue"])
+    assert (said["queue"], said["message_id"], said["attempts"]) == (work.name, own, 1)
 
 
 async def test_a_body_that_was_broken_on_its_way_is_left_to_come_again(

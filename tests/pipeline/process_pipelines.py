@@ -91,6 +91,9 @@ class Far(Pipeline[Any]):
     def do_keep(self, message: Message[Any], value: Any) -> None:
         pass
 
+    def do_delete(self, message: Message[Any], value: str) -> None:
+        delattr(message, value)
+
     def do_pid(self, message: Message[Any], value: Any) -> None:
         message.data = os.getpid()
 

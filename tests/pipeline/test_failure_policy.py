@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import re
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from broadway_py import (
     RetryLater,
     Unavailable,
 )
+from broadway_py.log import show_error_texts
 from broadway_py.producers import MemoryProducer, Producer, QueueProducer
 from broadway_py.queue import Queue
 from broadway_py.stage import Wake
@@ -40,6 +42,7 @@ from tests.pipeline.support import (
     clock_of,
     events_logged,
     in_flight,
+    logged,
     outcomes,
     received,
     running,
@@ -587,7 +590,8 @@ async def test_a_breaker_that_opens_says_so_stops_fetching_and_gives_back_what_w
     async with running(pipeline):
         await clock.advance(0.5)
         assert pipeline.stats().trouble == (
-            "degraded: too many messages failed; fetching has stopped until a probe succeeds"
+            "degraded: too many messages failed (Unavailable in processors); fetching has stopped until a probe "
+            "succeeds"
         )
         assert in_flight(pipeline) == 0
         assert outcomes(pipeline) == {"returned": received(pipeline)}
@@ -605,6 +609,53 @@ async def test_a_breaker_that_opens_says_so_stops_fetching_and_gives_back_what_w
     said = events_logged(caplog)
     assert said.count("the breaker opened: too much fails; fetching stops until a probe succeeds") == 1
     assert said.count("the breaker closed: a probe succeeded; fetching goes on") == 1
+
+
+class InTwoStages(Pipeline[int]):
+    """Its batches fail, two of three; the processors fail nothing."""
+
+    processors = Processors(concurrency=1, max_demand=10)
+    batchers = {"sink": Batcher(batch_size=1)}  # noqa: RUF012  # as users write it
+
+    async def handle_message(self, message: Message[int]) -> None:
+        message.batcher = "sink"
+
+    async def handle_batch(self, messages: list[Message[int]], info: BatchInfo) -> None:
+        if messages[0].data % 3:
+            raise ConnectionError("no route to 10.0.0.7")
+
+
+@pytest.mark.parametrize("shown", [False, True], ids=["types", "texts"])
+async def test_a_breaker_that_opened_says_by_what(
+    caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest, *, shown: bool
+) -> None:
+    clock = FakeClock()
+    broker = Broker(clock, range(100))
+    policy = FailurePolicy(breaker=Breaker(ratio=0.5, over=20))
+    pipeline = InTwoStages(producer=broker.producer(), failure=policy)
+    pipeline.clock = clock
+    if shown:
+        show_error_texts()
+        request.addfinalizer(lambda: show_error_texts(False))
+    async with running(pipeline):
+        await clock.advance(0.5)
+        stats = pipeline.stats()
+        found = re.fullmatch(
+            r"(\d+) of (\d+), the last by ConnectionError in batch_processors:sink", stats.breaker_opened_by
+        )
+        assert found is not None
+        failed, total = map(int, found.groups())
+        assert 10 < failed <= total
+        assert total >= 20
+        assert stats.trouble == (
+            f"degraded: too many messages failed ({stats.breaker_opened_by}); fetching has stopped until a probe "
+            "succeeds"
+        )
+
+    (line,) = [line for line in logged(caplog) if str(line["event"]).startswith("the breaker opened")]
+    assert line["by"] == stats.breaker_opened_by
+    assert "handle_batch" in line["at"]
+    assert ("no route to" in line["reason"]) == shown
 
 
 async def test_one_message_probes_after_waits_that_double() -> None:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from broadway_py import (
     Batcher,
@@ -21,9 +23,10 @@ from broadway_py import (
     Reject,
     RetryLater,
 )
+from broadway_py.errors import SettleError
 from broadway_py.message import Failed
 from broadway_py.producers import MemoryProducer
-from tests.pipeline.support import Recorder, soon
+from tests.pipeline.support import Recorder, check_books, outcomes, soon
 
 ONE_BY_ONE: Final = {"default": Batcher(batch_size=1)}
 
@@ -314,3 +317,192 @@ async def test_a_rejection_with_an_odd_reason_is_one_all_the_same() -> None:
             await pipeline.wait()
 
     assert [message.data for message in producer.dead_letters] == [3]
+
+
+# --- what callbacks delete --------------------------------------------------------------------------------------------
+
+NAMES: Final = ("data", "raw", "metadata", "attempt", "batcher", "batch_key")
+
+
+class Deleting(Pipeline[int]):
+    """Deletes attributes of message 3: its context maps the names of callbacks to those, or to an error to raise."""
+
+    processors = Processors(concurrency=1, max_demand=2, min_demand=0)
+    batchers = {"default": Batcher(batch_size=2, batch_timeout=0.01)}  # noqa: RUF012  # as users write it
+    failure = FailurePolicy(attempts=2, backoff=(0.001, 0.001), breaker=None)
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.bad: list[Message[int]] = []
+        self.well: set[int] = set()
+
+    def _delete(self, callback: str, messages: list[Message[int]]) -> None:
+        deleted, raises = self.context.get(callback, ((), False))
+        for message in messages:
+            if any(message is one for one in self.bad):
+                for name in deleted:
+                    if hasattr(message, name):
+                        delattr(message, name)
+                if raises:
+                    raise ValueError
+
+    async def prepare_messages(self, messages: list[Message[int]]) -> None:
+        self.bad += [message for message in messages if message.raw == 3]
+        self._delete("prepare_messages", messages)
+
+    async def handle_message(self, message: Message[int]) -> None:
+        self._delete("handle_message", [message])
+
+    async def handle_batch(self, messages: list[Message[int]], info: BatchInfo) -> None:
+        self._delete("handle_batch", messages)
+        self.well |= {message.raw for message in messages if not any(message is one for one in self.bad)}
+
+    async def handle_failed(self, messages: list[Message[int]]) -> None:
+        self._delete("handle_failed", messages)
+
+
+class DeletingInThreads(Deleting):
+    def handle_message(self, message: Message[int]) -> None:  # type: ignore[override]  # a plain function is one, too
+        self._delete("handle_message", [message])
+
+
+class DeletingInOrder(Deleting):
+    ordered = True
+
+    def partition_by(self, message: Message[int]) -> int:
+        return int(message.raw) % 2
+
+
+CALLBACKS: Final = ("prepare_messages", "handle_message", "handle_batch", "handle_failed")
+_calls: Final = st.tuples(st.lists(st.sampled_from(NAMES), unique=True), st.booleans())
+
+
+@pytest.mark.parametrize("cls", [Deleting, DeletingInThreads, DeletingInOrder])
+@given(calls=st.fixed_dictionaries({}, optional=dict.fromkeys(CALLBACKS, _calls)))
+@settings(max_examples=60)
+def test_what_a_callback_deletes_crashes_no_stage(
+    cls: type[Deleting], calls: dict[str, tuple[list[str], bool]]
+) -> None:
+    async def run() -> Deleting:
+        pipeline = cls(producer=MemoryProducer(range(6)), context=calls)
+        async with pipeline:
+            await soon(pipeline.wait())
+        return pipeline
+
+    pipeline = asyncio.run(run())
+
+    stats = pipeline.stats()
+    assert stats.restarts == 0
+    check_books(pipeline)
+    assert outcomes(pipeline).get("unknown", 0) == 0
+    if not any(calls.get(callback, ((), False))[1] for callback in ("prepare_messages", "handle_batch")):
+        assert pipeline.well == {0, 1, 2, 4, 5}
+
+
+def delete(name: str) -> Callable[[Message[Any]], None]:
+    return lambda message: delattr(message, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "cause", "reason"),
+    [
+        (
+            "batcher",
+            "unknown_batcher",
+            ("message.batcher was deleted; this pipeline has default: set it to one of them, or to None for no batch"),
+        ),
+        (
+            "batch_key",
+            "raised",
+            (
+                "TypeError: message.batch_key was deleted; leave it, or set it to a key such as text, a number, or a "
+                "tuple of them"
+            ),
+        ),
+        ("batch_mode", "raised", None),
+        ("status", "raised", None),
+        ("size", "raised", None),
+        ("acknowledgement", "raised", None),
+    ],
+)
+async def test_a_message_that_lacks_what_it_needs_fails_alone_with_the_sentence(
+    name: str, cause: str, reason: str | None
+) -> None:
+    recorder = Recorder()
+
+    pipeline = await outcome(Leaving, recorder, context=delete(name))
+
+    assert (sorted(recorder.successful), recorder.failed) == ([0, 1, 2, 4, 5], [3])
+    assert recorder.statuses[3].cause == cause
+    if reason is not None:
+        assert recorder.statuses[3].reason == reason
+    assert pipeline.stats().restarts == 0
+
+
+@pytest.mark.parametrize("name", ["raw", "attempt"])
+async def test_a_message_that_cannot_be_tried_again_says_so(name: str) -> None:
+    def spoil(message: Message[int]) -> None:
+        delattr(message, name)
+        raise ValueError
+
+    policy = FailurePolicy(attempts=3, backoff=(0.001, 0.001), breaker=None)
+    producer = MemoryProducer(range(6))
+    pipeline = Leaving(producer=producer, context=spoil, failure=policy)
+    async with pipeline:
+        await soon(pipeline.wait())
+
+    (letter,) = producer.dead_letters
+    assert letter.status is not None
+    assert letter.status.reason == (
+        f"message.{name} was deleted. The message is not tried again: leave the attribute as it is"
+    )
+    assert outcomes(pipeline) == {"acked": 5, "dead_lettered": 1}
+
+
+@pytest.mark.parametrize("name", ["data", "metadata", "batcher"])
+async def test_a_transformer_that_deletes_fails_its_message(name: str) -> None:
+    recorder = Recorder()
+
+    def transformer(message: Message[int]) -> None:
+        if message.data == 3:
+            delattr(message, name)
+
+    producer = MemoryProducer(recorder.messages(range(6)))
+    pipeline = Leaving(producer=producer, transformer=transformer, context=None)
+    async with pipeline:
+        await soon(pipeline.wait())
+
+    (status,) = recorder.statuses.values()
+    assert status.reason == f"TypeError: transformer deleted message.{name}; leave the attribute, or set it"
+    assert pipeline.stats().restarts == 0
+
+
+async def test_a_child_whose_batcher_was_deleted_fails_with_its_parent() -> None:
+    recorder = Recorder()
+
+    def spoil(message: Message[int]) -> None:
+        del message.spawn("child").batcher
+
+    pipeline = await outcome(Leaving, recorder, context=spoil)
+
+    assert (sorted(recorder.successful), recorder.failed) == ([0, 1, 2, 4, 5], [3])
+    assert recorder.statuses[3].cause == "unknown_batcher"
+    assert pipeline.stats().restarts == 0
+
+
+class Partly(SettleError):
+    """Of somebody else: it does not say what it was asked for."""
+
+    def __init__(self) -> None:
+        Exception.__init__(self, "a part")
+
+
+async def test_a_settle_error_that_does_not_say_which_leaves_all_unknown() -> None:
+    async def fault(call: Any) -> None:
+        if 3 in call.data[0]:
+            raise Partly
+
+    pipeline = await outcome(Base, Recorder(fault))
+
+    assert {k: v for k, v in pipeline.stats().producers[0].outcomes.items() if v} == {"acked": 5, "unknown": 1}
+    assert pipeline.stats().restarts == 0

@@ -220,6 +220,8 @@ async def test_a_failure_comes_back_with_its_cause_and_the_data_as_it_stood() ->
             ),
         ),
         (("exit", 3), "SystemExit: 3"),
+        (("delete", "data"), "handle_message deleted message.data; leave the attribute, or set it"),
+        (("delete", "batch_key"), "handle_message deleted message.batch_key; leave the attribute, or set it"),
     ],
 )
 async def test_what_goes_wrong_with_one_message_fails_that_message_alone(

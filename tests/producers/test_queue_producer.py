@@ -59,7 +59,7 @@ async def test_metadata_says_what_the_queue_knows(path: Path) -> None:
                 "enqueued_at": clock.wall(),
                 "redelivered": False,
             }
-            assert (one.id, two.id, one.attempt) == ("1", "mine", 1)
+            assert (one.id, two.id, one.attempt, two.attempt) == ("1", "mine", 1, 1)
             await settle([one, two])
 
 

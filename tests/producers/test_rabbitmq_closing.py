@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,6 +13,8 @@ import pytest
 from pamqp import commands
 
 from broadway_py.producers.rabbitmq import RabbitMQProducer
+from broadway_py.producers.rabbitmq.connection import connect
+from broadway_py.producers.rabbitmq.options import RabbitMQOptions
 from broadway_py.testing import settle
 from tests.producers.fake_broker import FakeBroker, Peer
 from tests.support.eventually import eventually
@@ -58,3 +62,27 @@ async def test_a_close_that_is_cancelled_drops_the_connections(slow: str, monkey
         assert closing.cancelled()
         await eventually(lambda: not broker.peers, what="both connections are gone")
         assert session.trouble is not None
+
+
+async def test_a_connection_whose_farewell_is_cut_short_is_gone_with_its_tasks() -> None:
+    """The library's finalizer would bring it back to life, to close it in a task that nobody owns."""
+
+    async def answer(peer: Peer, name: str, channel: int, word: Any) -> bool:
+        return isinstance(word, commands.Connection.Close)
+
+    async with FakeBroker.at_work(answer) as broker:
+        tasks = asyncio.all_tasks()
+        connection = await connect(RabbitMQOptions(queue="work", url=broker.url), "ours")
+        ending = asyncio.create_task(connection.end())
+        await settle()
+        assert not ending.done()
+        ending.cancel()
+        await asyncio.wait({ending})
+        assert ending.cancelled()
+        left = weakref.ref(connection)
+        del connection, ending
+        await eventually(lambda: not broker.peers, what="it is gone for the broker")
+        await eventually(lambda: asyncio.all_tasks() <= tasks, what="the library's tasks have ended")
+        gc.collect()
+        assert left() is None
+        assert asyncio.all_tasks() <= tasks

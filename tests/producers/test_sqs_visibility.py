@@ -9,7 +9,7 @@ OPTIONS = SQSOptions(queue_url="orders")
 
 def receipts(count: int, at: float = 0.0, life: float = 30.0) -> list[Receipt]:
     return [
-        Receipt({"ReceiptHandle": f"h{n}", "MessageId": f"m{n}", "Attributes": {}}, OPTIONS, at, life, at)
+        Receipt({"ReceiptHandle": f"h{n}", "MessageId": f"m{n}", "Attributes": {}, "Body": ""}, OPTIONS, at, life, at)
         for n in range(count)
     ]
 
@@ -88,7 +88,7 @@ def test_an_extension_that_failed_is_tried_again_while_it_makes_sense() -> None:
 def test_what_a_long_poll_brought_late_is_not_given_up_before_it_can_be_visible() -> None:
     guard = Guard(10.0)
     held = Receipt(
-        {"ReceiptHandle": "h", "MessageId": "m", "Attributes": {}},
+        {"ReceiptHandle": "h", "MessageId": "m", "Attributes": {}, "Body": ""},
         OPTIONS,
         received_at=0.0,
         visibility_s=10.0,

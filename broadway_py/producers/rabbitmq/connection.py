@@ -146,7 +146,10 @@ class Connection(aio_pika.Connection):
         return False
 
     async def end(self) -> None:
-        """Say goodbye, or drop the connection if that takes too long. Never raises for what the broker does."""
+        """Say goodbye, or drop the connection if that takes too long, or is cancelled.
+
+        Never raises for what the broker does.
+        """
         try:
             async with asyncio.timeout(_CLOSE_TIMEOUT):
                 await self.close()
@@ -156,6 +159,9 @@ class Connection(aio_pika.Connection):
             log.debug("connection dropped without a farewell", error=type(error).__name__)
         finally:
             self.abort()
+            if not self._closed.done():
+                # Else the library's finalizer would close it once more, some time later, in a task that nobody owns.
+                self._closed.set_result(True)
 
     def abort(self) -> None:
         """Drop the connection without a farewell; :meth:`end` is still to be called."""

@@ -58,6 +58,8 @@ class LazyMessage(Message[bytes]):
         self._delivery = delivery
         self._origin = origin
 
+    _read_when_asked = frozenset({"attempt", "metadata"})
+
     def __getattr__(self, name: str) -> Any:
         # Python comes here for a slot that was never set.
         read = _READERS.get(name)

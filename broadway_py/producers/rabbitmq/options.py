@@ -267,6 +267,9 @@ class RabbitMQOptions(Options):
     #: Seconds that the broker may take to confirm a retry or a dead letter; time in which it takes none (its memory is
     #: full) does not count.
     publish_timeout: PositiveDuration = 30.0
+    #: How often a quorum queue takes a message back before it drops it, where a policy or somebody else's declaration
+    #: says so: neither can be seen from here. None: as its arguments say, or else the broker's default.
+    delivery_limit: Annotated[int, Field(ge=1, strict=True)] | None = None
     #: Seconds between signs of life; a silent connection is given up after about three times that.
     heartbeat: Annotated[Duration, Field(ge=LEAST_HEARTBEAT, le=MOST_HEARTBEAT)] = 15.0
     #: Seconds from the first packet until messages may flow, ``after_connect`` included; for each address.

@@ -11,7 +11,7 @@ from aiormq.exceptions import ChannelClosed, ChannelNotFoundEntity
 from broadway_py.log import logger
 from broadway_py.producers.rabbitmq import troubles
 from broadway_py.producers.rabbitmq.connection import Connection
-from broadway_py.producers.rabbitmq.limits import declare_lifted, default_limit, may_be_lifted
+from broadway_py.producers.rabbitmq.limits import LIMIT, declare_lifted, default_limit, may_be_lifted
 from broadway_py.producers.rabbitmq.options import RabbitMQOptions
 
 __all__ = ["Topology", "make_way_back"]
@@ -73,7 +73,7 @@ class Topology:
                 await channel.close()
 
         limit = await declare_lifted(queue, wanted.arguments, self._connection.version, declare)
-        self._note_limit(name, limit)
+        self._note_limit(name, limit, is_said=LIMIT in wanted.arguments)
         if limit is not None and may_be_lifted(queue, wanted.arguments, self._connection.version):
             log.warning(
                 "the queue was made with a delivery limit: what comes back almost as often goes to the dead letters; "
@@ -84,7 +84,11 @@ class Topology:
             )
         return name
 
-    def _note_limit(self, queue: str, limit: int | None) -> None:
+    def _note_limit(self, queue: str, limit: int | None, *, is_said: bool = False) -> None:
+        given = self._options.delivery_limit
+        if given is not None:
+            # What a policy or an operator says is nowhere to be seen; of it and an argument the smaller one counts.
+            limit = min(limit, given) if is_said and limit is not None else given
         if limit is not None:
             self.limits[queue] = limit
 

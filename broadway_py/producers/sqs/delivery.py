@@ -27,6 +27,7 @@ class Receipt:
 
     __slots__ = (
         "attributes",
+        "body",
         "group",
         "guarded",
         "handle",
@@ -46,6 +47,8 @@ class Receipt:
     ) -> None:
         self.handle: str = raw["ReceiptHandle"]
         self.message_id: str = raw["MessageId"]
+        #: As it came: a handler may put anything in place of the message's.
+        self.body: bytes = raw["Body"].encode()
         given = raw["Attributes"]
         #: The message group that its sender named: on standard queues, too, where it keeps no order.
         self.sent_group: str | None = given.get("MessageGroupId")
@@ -111,7 +114,7 @@ def to_message(raw: Mapping[str, Any], receipt: Receipt, desk: Acknowledger, opt
     }
     if receipt.group is not None:
         metadata["message_group_id"] = receipt.group
-    message = Message(raw["Body"].encode(), metadata, Acknowledgement(desk, None, receipt))
+    message = Message(receipt.body, metadata, Acknowledgement(desk, None, receipt))
     message.attempt = attempt
     return message
 

@@ -39,11 +39,10 @@ class Letter:
     def __init__(self, message: Message[Any], *, queue: str, pipeline: str, died_at: float, is_fifo: bool) -> None:
         self.message = message
         receipt: Receipt = message.acknowledgement.data
-        raw = message.raw
         attributes = {name: _sendable(parts) for name, parts in receipt.attributes.items() if name != DEATH}
         #: The entry of a batch of sends.
         self.entry: dict[str, Any] = {
-            "MessageBody": raw.decode() if isinstance(raw, bytes) else str(raw),
+            "MessageBody": receipt.body.decode(),
             "MessageAttributes": attributes,
         }
         if receipt.trace is not None:
