@@ -13,7 +13,7 @@ from broadway_py._core.backoff import Backoff
 from broadway_py._core.exits import exit_text
 from broadway_py.clock import Clock
 from broadway_py.error_text import name_of, place_of, text_of
-from broadway_py.errors import OptionsError, Unavailable
+from broadway_py.errors import OptionsError, Unavailable, gathered
 from broadway_py.log import logger
 from broadway_py.message import Failed, Message
 from broadway_py.options import Batcher, Processors
@@ -39,13 +39,18 @@ def layers_in_processes(pipeline: object, processors: Processors, batchers: Mapp
         OptionsError: they cannot run there; it says why, and what to do.
     """
     layers: set[str] = set()
+    wrong: list[OptionsError] = []
     if processors.executor == "process":
-        _check(pipeline, "handle_message", ("processors", "executor"))
         layers.add("processors")
+        with gathered(wrong):
+            _check(pipeline, "handle_message", ("processors", "executor"))
     for key, batcher in batchers.items():
         if batcher.executor == "process":
-            _check(pipeline, "handle_batch", ("batchers", key, "executor"))
             layers.add(f"batch_processors:{key}")
+            with gathered(wrong):
+                _check(pipeline, "handle_batch", ("batchers", key, "executor"))
+    if wrong:
+        raise OptionsError.of(wrong)
     return frozenset(layers)
 
 

@@ -13,6 +13,7 @@ from aiohappyeyeballs import start_connection
 from aiormq.exceptions import AMQPConnectionError
 from yarl import URL
 
+from broadway_py.producers.hosts import certificate_name, host_in
 from broadway_py.producers.rabbitmq.cutter import CorruptFrameError, Cutter, Delivery, Ended, Sink
 from broadway_py.producers.rabbitmq.mending import mended
 
@@ -131,7 +132,7 @@ class Transport(aiormq.TransportFactory):
         loop = asyncio.get_running_loop()
         context = await _context(url, kwargs.pop("ssl_context_provider", None))
         if context is not None:
-            kwargs.setdefault("server_hostname", url.host)
+            kwargs.setdefault("server_hostname", certificate_name(host_in(url)))
         reader = asyncio.StreamReader(loop=loop)
         if self._cutting:
             reader = self.reader = CuttingReader(loop)
@@ -171,7 +172,7 @@ async def _connected(url: URL) -> socket.socket:
     The next is tried after a quarter of a second, the first ones beside it (RFC 8305); uvloop cannot do that itself.
     """
     loop = asyncio.get_running_loop()
-    addresses = await loop.getaddrinfo(str(url.host), url.port, type=socket.SOCK_STREAM)
+    addresses = await loop.getaddrinfo(host_in(url), url.port, type=socket.SOCK_STREAM)
     try:
         return await start_connection(addresses, happy_eyeballs_delay=_NEXT_ADDRESS_S)
     except RuntimeError as error:  # uvloop's, for some addresses
