@@ -156,6 +156,7 @@ class Connection(aio_pika.Connection):
             log.debug("connection dropped without a farewell", error=type(error).__name__)
         finally:
             self.abort()
+            self._factory.let_go()
 
     def abort(self) -> None:
         """Drop the connection without a farewell; :meth:`end` is still to be called."""

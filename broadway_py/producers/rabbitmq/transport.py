@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol, SupportsIndex, cast
 
 import aiormq
@@ -13,6 +13,7 @@ from aiohappyeyeballs import start_connection
 from aiormq.exceptions import AMQPConnectionError
 from yarl import URL
 
+from broadway_py import forks
 from broadway_py.producers.hosts import certificate_name, host_in
 from broadway_py.producers.rabbitmq.cutter import CorruptFrameError, Cutter, Delivery, Ended, Sink
 from broadway_py.producers.rabbitmq.mending import mended
@@ -121,6 +122,13 @@ class Transport(aiormq.TransportFactory):
         self._publishing = publishing
         self.reader: CuttingReader | None = None
         self.writer: asyncio.StreamWriter | None = None
+        self._forget: Callable[[], None] | None = None
+
+    def let_go(self) -> None:
+        """The connection has ended."""
+        if self._forget is not None:
+            self._forget()
+            self._forget = None
 
     async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect; called by the library.
@@ -142,6 +150,9 @@ class Transport(aiormq.TransportFactory):
             if not self._publishing and hasattr(socket, "TCP_USER_TIMEOUT"):
                 # What we sent was not even received: no need to wait for three missing heartbeats.
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 2000 * self._heartbeat)
+            self.let_go()
+            # A child that a handler forks off would hold the connection open when we are gone.
+            self._forget = forks.when_forked(lambda: forks.part_with([sock.fileno()]))
             transport, _ = await loop.create_connection(lambda: protocol, sock=sock, ssl=context, **kwargs)
         except OSError as error:
             raise AMQPConnectionError(*error.args) from error
