@@ -161,8 +161,8 @@ def _part(part: int | str, names: Collection[str]) -> str:
 
 
 def place_of(error: BaseException) -> str:
-    """Where *error* was raised: the innermost places, outermost first, and before them the last one in the user's own
-    code: file, line, function; no source, no values.
+    """Where *error* was raised: the innermost places, outermost first, beginning with the user's own code if there is
+    any of it: file, line, function; no source, no values.
     """
     try:
         if (place := getattr(error, PLACE, None)) is not None:
@@ -185,14 +185,19 @@ def place_of_stack(frame: FrameType | None) -> str:
 def _places(frames: Iterable[tuple[str, int, str]]) -> str:
     last: deque[tuple[int, str]] = deque(maxlen=_INNERMOST)
     users = (-1, "")
+    own: set[int] = set()
     for number, (filename, line, function) in enumerate(frames):
         shown = f"{clipped(filename.rsplit('/', 1)[-1], 100)}:{line} {clipped(function, 100)}"
         last.append((number, shown))
         if _is_users(filename):
             users = (number, shown)
+            own.add(number)
     places = [shown for _, shown in last]
     if last and 0 <= users[0] < last[0][0]:
         places[:1] = [users[1], "…"]
+    else:
+        # What of ours called the user's code is of no use to anybody.
+        del places[: next((at for at, (number, _) in enumerate(last) if number in own), 0)]
     return " > ".join(places)
 
 

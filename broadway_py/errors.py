@@ -23,7 +23,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -47,6 +48,7 @@ __all__ = [
     "SourceRefused",
     "Unavailable",
     "did_you_mean",
+    "gathered",
 ]
 
 
@@ -79,6 +81,15 @@ class OptionsError(BroadwayError, ValueError):
     def under(self, *prefix: str) -> OptionsError:
         """The same error, seen from further out: *prefix* comes before its path."""
         return OptionsError((*prefix, *self.path), self.problem, also=[one.under(*prefix) for one in self.also])
+
+
+@contextmanager
+def gathered(wrong: list[OptionsError]) -> Iterator[None]:
+    """Add what the block finds wrong with settings to *wrong*, and go on behind it."""
+    try:
+        yield
+    except OptionsError as refused:
+        wrong += refused.all()
 
 
 class DefinitionError(BroadwayError, TypeError):

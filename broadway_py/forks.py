@@ -7,13 +7,14 @@ copy must die of a signal instead of passing it on to its parent, and it must no
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
-__all__ = ["leave_if_forked", "own_this_thread", "when_forked"]
+__all__ = ["leave_if_forked", "own_this_thread", "part_with", "when_forked"]
 
 # Signals wait while a fork is under way: one that the child got before its handlers are reset would go to the parent.
 _HELD: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT})
@@ -46,6 +47,19 @@ def when_forked(reset: Callable[[], object]) -> Callable[[], None]:
         _resets.pop(token, None)
 
     return forget
+
+
+def part_with(descriptors: Iterable[int]) -> None:
+    """In a forked child: let go of *descriptors* of its parent without a word to whoever is at their other end.
+
+    Each is replaced by one that leads nowhere, not closed: the objects that stand for them would close others of the
+    same number.
+    """
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError):
+            os.dup2(nothing, descriptor, inheritable=False)
+    os.close(nothing)
 
 
 def own_this_thread() -> None:

@@ -26,6 +26,8 @@ __all__ = [
     "Fields",
     "LineLimit",
     "bounded",
+    "carried_setup",
+    "carry_setup",
     "error_texts_are_shown",
     "line_limit",
     "logger",
@@ -54,6 +56,21 @@ _MOST_KINDS: Final = 500
 _KIND_FIELDS: Final = (
     "pipeline", "producer", "stage", "queue", "index", "worker", "exception", "at", "cause", "becomes", "action",
 )  # fmt: skip
+
+
+class _Carried:
+    setup: Callable[[], None] | None = None
+
+
+def carry_setup(setup: Callable[[], None]) -> None:
+    """Have worker processes of callbacks call *setup*, which pickles, before anything else: it places their lines."""
+    _Carried.setup = setup
+
+
+def carried_setup() -> Callable[[], None] | None:
+    """What :func:`carry_setup` was given last; None where the application places the output itself."""
+    return _Carried.setup
+
 
 _EventDict = MutableMapping[str, Any]
 _Kind = tuple[str, str, tuple[str, ...]]

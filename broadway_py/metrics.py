@@ -31,7 +31,7 @@ from broadway_py._core.costs import RequestCosts, all_costs
 from broadway_py.message import BatchTrigger, Cause, Outcome
 from broadway_py.pipeline.stats import Distribution, PipelineStats, ProducerStats, StageStats
 
-__all__ = ["SERIES_LIMIT", "PipelineCollector", "pipeline_metrics", "process_metrics", "request_metrics"]
+__all__ = ["SERIES_LIMIT", "PipelineCollector", "log_metrics", "pipeline_metrics", "process_metrics", "request_metrics"]
 
 #: The most series of one metric.
 SERIES_LIMIT: Final = 1000
@@ -279,6 +279,13 @@ def process_metrics(
     built = GaugeMetricFamily("broadway_build_info", "Always 1.", labels=("version", "python"))
     built.add_metric((package_version(), platform.python_version()), 1)
     yield built
+
+
+def log_metrics(dropped: int) -> Iterator[Metric]:
+    """What is said of the log: how many lines nobody will ever see."""
+    lines = CounterMetricFamily("broadway_log_lines_dropped", "Log lines that nobody took in time, or had no room.")
+    lines.add_metric((), dropped)
+    yield lines
 
 
 def package_version() -> str:

@@ -6,11 +6,11 @@ import importlib
 import inspect
 import math
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from datetime import date, time, timedelta
 from decimal import Decimal
 from numbers import Real
-from typing import Annotated, Any, Final, Literal, Self, TypeVar, cast
+from typing import Annotated, Any, Final, Literal, NamedTuple, Self, TypeVar, cast, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -24,6 +24,7 @@ __all__ = [
     "INHERIT",
     "Batcher",
     "Breaker",
+    "Conflict",
     "Duration",
     "FailurePolicy",
     "Options",
@@ -37,6 +38,8 @@ __all__ = [
 
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 _SECRET: Final = re.compile(r"url|uri|pass|secret|token|key|user|credential|auth|header", re.IGNORECASE)
+#: What YAML, TOML and JSON make of words that look so.
+_NO_TEXT: Final = (int, float, date, time)
 _DURATION: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|)\s*")
 
 
@@ -110,6 +113,24 @@ INHERIT: Final = _Inherit()
 PartitionBy = Callable[[Any], Any]
 
 
+class Conflict(NamedTuple):
+    """Settings that are right each by itself, but do not go together."""
+
+    #: The setting to be changed first.
+    path: tuple[str, ...]
+    problem: str
+    #: The fields that it is about. When one of them is wrong by itself, nothing can be said of the conflict.
+    among: frozenset[str]
+
+
+class _Clash(ValueError):
+    """How a :class:`Conflict` gets through pydantic."""
+
+    def __init__(self, found: Sequence[Conflict]) -> None:
+        super().__init__(found[0].problem)
+        self.found = found
+
+
 class Options(BaseModel):
     """A section of settings. Wrong or unknown ones raise one :class:`OptionsError` with their paths.
 
@@ -130,15 +151,53 @@ class Options(BaseModel):
             before = invalid
         else:
             return
-        refused = written & {str(error["loc"][0]) for error in before.errors(include_url=False) if error["loc"]}
+        refused = written & _wrong_fields(before)
         if not refused:
-            raise explain(model, before) from None
+            raise _with_conflicts(model, given, before, explain(model, before)) from None
         given |= {name: read_as(_annotation(model, name), settings[name], otherwise=True) for name in refused}
         try:
             super().__init__(**given)
         except ValidationError as again:
             # What neither reading fits is told as the first one had it.
-            raise explain(model, again, refused, before) from None
+            raise _with_conflicts(model, given, again, explain(model, again, refused, before)) from None
+
+    def conflicts(self) -> Iterator[Conflict]:
+        """What does not go together, each by itself; all of it is told at once."""
+        yield from ()
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Self:
+        if found := list(self.conflicts()):
+            raise _Clash(found)
+        return self
+
+
+def _wrong_fields(invalid: ValidationError) -> set[str]:
+    return {str(error["loc"][0]) for error in invalid.errors(include_url=False) if error["loc"]}
+
+
+def _with_conflicts(
+    model: type[BaseModel], given: Mapping[str, Any], invalid: ValidationError, found: OptionsError
+) -> OptionsError:
+    """*found*, and the conflicts among those settings of *given* with which nothing else is wrong."""
+    wrong = _wrong_fields(invalid)
+    rest = {name: value for name, value in given.items() if name not in wrong}
+    if not wrong:
+        return found  # these are the conflicts
+    try:
+        # Past the constructor, which would do the same again.
+        model.__pydantic_validator__.validate_python(rest, self_instance=model.__new__(model))
+    except ValidationError as again:
+        clashes = [error.get("ctx", {}).get("error") for error in again.errors(include_url=False) if not error["loc"]]
+        more = [
+            OptionsError(one.path, one.problem)
+            for clash in clashes
+            if isinstance(clash, _Clash)
+            for one in clash.found
+            if not one.among & wrong
+        ]
+        return OptionsError.of([found, *more])
+    return found
 
 
 def _annotation(model: type[BaseModel], name: str) -> Any:
@@ -186,7 +245,11 @@ def explain(
         if path and len(kinds_of(_annotation(model, path[0]))) > 1 and any(one[0] == path[0] for one in found if one):
             continue
         further_in = error.get("ctx", {}).get("error")
-        if isinstance(further_in, OptionsError):
+        if isinstance(further_in, _Clash):
+            # Of one setting there may be several.
+            for number, each in enumerate(further_in.found):
+                found[*path, *each.path, f"#{number}"] = OptionsError((*path, *each.path), each.problem)
+        elif isinstance(further_in, OptionsError):
             for one in further_in.under(*path).all():
                 found.setdefault(one.path, one)
         else:
@@ -203,15 +266,39 @@ def _sentence(model: type[BaseModel], error: ErrorDetails) -> str:
     if kind == "missing":
         return "required, but missing"
     text = "expected true or false" if kind.startswith("bool_") else error["msg"]
+    if kind == "string_type":
+        text = "expected text"
     for lead in ("Value error, ", "Assertion failed, ", "Input should be "):
         if text.startswith(lead):
             text = text[len(lead) :]
             if lead == "Input should be ":
                 text = f"expected {text}"
+    quotes = _quotes(model, error) if place and ("text" in text or "path" in text) else ""
     # Only a setting that is plainly no secret is shown back; the names below may hold credentials.
     if not place or any(_SECRET.search(str(part)) for part in place):
-        return text
-    return f"{text}, got {shown(error['input'])}"
+        return f"{text}, got {article(error['input'])}{quotes}" if quotes else text
+    return f"{text}, got {shown(error['input'])}{quotes}"
+
+
+def _quotes(model: type[BaseModel], error: ErrorDetails) -> str:
+    """What to do where text is wanted and files have something else, such as a password of digits alone.
+
+    It is not taken as the text that it looks like: nobody knows any more whether it was ``0123``, ``1e5`` or ``1_000``.
+    """
+    kinds = kinds_of(_annotation(model, str(_place(error)[0])))
+    if not kinds or not all(map(_is_plain_text, kinds)):
+        return ""
+    if is_a(error["input"], _NO_TEXT):
+        return "; put quotes around it"
+    items = error["input"]
+    several = is_a(items, (list, tuple)) and any(is_a(one, _NO_TEXT) for one in items)
+    return "; put quotes around each that is none" if several else ""
+
+
+def _is_plain_text(kind: Any) -> bool:
+    if get_origin(kind) in (tuple, list):
+        return all(inner is ... or kinds_of(inner) == [str] for inner in get_args(kind))
+    return kind is str
 
 
 def _place(error: ErrorDetails) -> tuple[int | str, ...]:
@@ -251,14 +338,15 @@ class Processors(Options):
     #: Where a plain ``def handle_message`` runs: ``auto`` and ``thread`` in a thread, ``process`` in a worker process.
     executor: Literal["auto", "thread", "process"] = "auto"
 
-    @model_validator(mode="after")
-    def _demand_fits(self) -> Self:
+    def conflicts(self) -> Iterator[Conflict]:
+        """What does not go together."""
         if self.min_demand is not None and self.min_demand >= self.max_demand:
-            raise ValueError(
-                f"min_demand must be less than max_demand ({self.max_demand}), got {self.min_demand}: "
-                "a processor that may never ask again would stop for ever"
+            yield Conflict(
+                ("min_demand",),
+                f"expected less than max_demand ({self.max_demand}), got {self.min_demand}: "
+                "a processor that may never ask again would stop for ever",
+                frozenset({"min_demand", "max_demand"}),
             )
-        return self
 
     @property
     def refill_at(self) -> int:
@@ -310,11 +398,11 @@ class Batcher(Options):
     #: Where a plain ``def handle_batch`` runs: ``auto`` and ``thread`` in a thread, ``process`` in a worker process.
     executor: Literal["auto", "thread", "process"] = "auto"
 
-    @model_validator(mode="after")
-    def _demand_known(self) -> Self:
+    def conflicts(self) -> Iterator[Conflict]:
+        """What does not go together."""
         if not isinstance(self.batch_size, int) and self.max_demand is None:
-            raise ValueError("max_demand is required when batch_size is a function")
-        return self
+            about = frozenset({"batch_size", "max_demand"})
+            yield Conflict(("max_demand",), "required when batch_size is a function", about)
 
     @property
     def demand(self) -> int:
@@ -367,11 +455,11 @@ class FailurePolicy(Options):
     #: None: never stop fetching because of failures.
     breaker: Breaker | None = Breaker()
 
-    @model_validator(mode="after")
-    def _backoff_grows(self) -> Self:
+    def conflicts(self) -> Iterator[Conflict]:
+        """What does not go together."""
         if self.backoff[0] > self.backoff[1]:
-            raise ValueError(f"backoff must be (first, most) with first <= most, got {self.backoff}")
-        return self
+            problem = f"expected (first, most) with first <= most, got {self.backoff}"
+            yield Conflict(("backoff",), problem, frozenset({"backoff"}))
 
 
 class RateLimit(Options):

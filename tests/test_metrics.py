@@ -4,7 +4,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from broadway_py.metrics import SERIES_LIMIT, PipelineCollector, pipeline_metrics, process_metrics
+from broadway_py.metrics import SERIES_LIMIT, PipelineCollector, log_metrics, pipeline_metrics, process_metrics
 from broadway_py.pipeline.stats import PipelineStats
 from tests.daemon.snapshots import pipeline, producer
 
@@ -113,6 +113,11 @@ def test_a_supervisor_says_how_long_each_worker_has_been_silent() -> None:
         ("1", 12.0),
     ]
     assert "broadway_worker_silent_seconds" not in {family.name for family in process_metrics({}, 0)}
+
+
+def test_dropped_lines_of_the_log_are_counted() -> None:
+    (lines,) = log_metrics(7)
+    assert [(one.name, one.labels, one.value) for one in lines.samples] == [("broadway_log_lines_dropped_total", {}, 7)]
 
 
 def test_no_pipeline_gives_metrics_without_series() -> None:

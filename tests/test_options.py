@@ -168,7 +168,7 @@ def test_a_duration_that_something_waits_for_is_longer_than_nothing(model: type[
 @pytest.mark.parametrize(("most", "least"), [(10, 10), (10, 11), (1, 1)])
 def test_a_processor_must_be_able_to_ask_again(most: int, least: int) -> None:
     assert sentence(Processors, {"max_demand": most, "min_demand": least}) == (
-        f"min_demand must be less than max_demand ({most}), got {least}: "
+        f"min_demand: expected less than max_demand ({most}), got {least}: "
         "a processor that may never ask again would stop for ever"
     )
 
@@ -184,7 +184,7 @@ def test_a_batch_size_is_a_number_or_a_function_with_its_beginning(wrong: Any) -
 
 @conforms("B-007")
 def test_a_batch_size_function_needs_a_demand() -> None:
-    assert sentence(Batcher, {"batch_size": (0, count)}) == "max_demand is required when batch_size is a function"
+    assert sentence(Batcher, {"batch_size": (0, count)}) == "max_demand: required when batch_size is a function"
 
 
 def test_a_batch_size_function_may_come_in_a_list_as_files_have_it() -> None:
@@ -324,9 +324,9 @@ def test_a_section_is_read_with_its_units() -> None:
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("url", "expected a valid string"),
-        ("api_token", "expected a valid string"),
-        ("password", "expected a valid string"),
+        ("url", "expected text"),
+        ("api_token", "expected text"),
+        ("password", "expected text"),
         ("users", "expected a valid integer, unable to parse string as an integer"),
     ],
 )

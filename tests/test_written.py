@@ -148,7 +148,7 @@ def test_all_wrong_fields_are_told_those_that_came_as_text_too() -> None:
     with pytest.raises(OptionsError) as refused:
         Outer(number=Written("x"), word=Written("y"), either="z", text=5, share=Written("0.1"), file=Written("1"))
     assert [str(one) for one in refused.value.all()] == [
-        "text: expected a valid string, got 5",
+        "text: expected text, got 5; put quotes around it",
         "either.int: expected a valid integer, got 'z'",
         "number: expected a valid integer, got 'x'",
         "word: expected 'plain' or 'external', got 'y'",

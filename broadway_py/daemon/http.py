@@ -24,6 +24,7 @@ from broadway_py.daemon.view import View
 from broadway_py.errors import OptionsError
 from broadway_py.log import logger
 from broadway_py.metrics import package_version
+from broadway_py.producers.hosts import certificate_name, wire_name
 
 __all__ = ["serve"]
 
@@ -53,7 +54,7 @@ async def serve(settings: Http, view: View) -> AsyncIterator[int]:
         OptionsError: it cannot listen there; the path names the setting to change.
     """
     try:
-        sockets = await bind(settings.host, settings.port)
+        sockets = await bind(_as_dns(settings.host, wire_name), settings.port)
     except (OSError, ValueError) as failed:
         raise _cannot_listen(settings, failed) from None
     addresses = [each.getsockname() for each in sockets]
@@ -100,7 +101,7 @@ def _in_url(host: str) -> str:
 
 
 def _application(settings: Http, view: View, *, is_local: bool) -> web.Application:
-    known = settings.host if is_local else None
+    known = _as_dns(settings.host) if is_local else None
     application = web.Application(middlewares=[_timed, _answered, _same_site(known)], client_max_size=64 * 1024)
     application.on_response_prepare.append(_make_safe)
     handlers = _Handlers(view)
@@ -148,12 +149,12 @@ def _same_site(known: str | None) -> Any:
     this machine would pass that, so on a loopback address only names of this machine are served.
 
     Args:
-        known: the name that the loopback address has in the settings; None: all of the network may ask.
+        known: the name that the loopback address has in the settings, as DNS has it; None: all of the network may ask.
     """
 
     @web.middleware
     async def check(request: web.Request, handler: _Handler) -> web.StreamResponse:
-        if known is not None and not all(_is_loopback(host) or host == known.lower() for host in _hosts_of(request)):
+        if known is not None and not all(_is_loopback(host) or host == known for host in _hosts_of(request)):
             return _json({"error": "send this to an address of this machine, such as 127.0.0.1"}, status=403)
         if request.method not in ("GET", "HEAD") and request.content_type != "application/json":
             return _json({"error": "send this with the header Content-Type: application/json"}, status=415)
@@ -168,12 +169,19 @@ def _hosts_of(request: web.Request) -> Iterator[str]:
     Without any (HTTP/1.0) it is the address that it has connected to.
     """
     for host in (request.headers.get("Host", request.host), request.host):
-        lower = host.lower()
-        yield lower[1:].partition("]")[0] if lower.startswith("[") else lower.rpartition(":")[0] or lower
+        yield _as_dns(host[1:].partition("]")[0] if host.startswith("[") else host.rpartition(":")[0] or host)
+
+
+def _as_dns(host: str, form: Callable[[str], str] = certificate_name) -> str:
+    """*host* in a *form* in which DNS knows it; as it is where no host has that name."""
+    try:
+        return form(host)
+    except ValueError:
+        return host
 
 
 def _is_loopback(host: str) -> bool:
-    if host in ("localhost", "localhost."):
+    if host == "localhost":
         return True
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Collection, Mapping
 from importlib import import_module
@@ -11,9 +12,10 @@ from typing import Any
 
 from broadway_py.daemon.files import SettingPath
 from broadway_py.daemon.settings import Settings, news
-from broadway_py.errors import DefinitionError, OptionsError, did_you_mean
+from broadway_py.errors import DefinitionError, OptionsError, did_you_mean, gathered
 from broadway_py.pipeline import Pipeline
 from broadway_py.pipeline.settings import merged_options
+from broadway_py.producer import Producer
 from broadway_py.producers.kinds import build_all
 
 __all__ = ["build_pipelines", "check_pipelines", "pipeline_class"]
@@ -72,7 +74,8 @@ def _names(sections: Mapping[str, Mapping[str, Any]], wrong: list[OptionsError])
         names[key] = key
         if not isinstance(name, str) or not name:
             came = "empty text" if name == "" else type(name).__name__
-            wrong.append(OptionsError(("pipelines", key, "name"), f"expected a name, got {came}"))
+            quotes = "; put quotes around it" if isinstance(name, int | float) else ""
+            wrong.append(OptionsError(("pipelines", key, "name"), f"expected a name, got {came}{quotes}"))
             continue
         names[key] = name = str(name)
         if name not in owners:
@@ -112,12 +115,25 @@ def _build(key: str, name: str, section: Mapping[str, Any], share: tuple[int, in
     except OptionsError as refused:
         found = refused.under(*path).all()
         wrong += found if made is not None else [one for one in found if not _depends_on_class(one.path[2:])]
+    if made is not None and wrong:
+        told = {one.path[len(path)] for each in wrong for one in each.all() if len(one.path) > len(path)}
+        rest = {option: value for option, value in options.items() if option not in told}
+        stand_in = _Unknown() if "producer" in told else producer
+        # A constructor of the user's own may stumble over what is left out.
+        with contextlib.suppress(Exception), gathered(wrong):
+            made.from_settings(rest, name=name, producer=stand_in, path=path, share=share)
     if made is None or wrong:
         raise OptionsError.of(wrong) from next((one.__cause__ for one in wrong if one.__cause__), None)
     try:
         return made.from_settings(options, name=name, producer=producer, path=path, share=share)
     except DefinitionError as refused:
         raise OptionsError((*path, "class"), str(refused)) from refused
+
+
+class _Unknown(Producer):
+    """Stands in for one with which something is wrong, so that what the others are in conflict about is told, too."""
+
+    keeps_keys_apart = True
 
 
 def _depends_on_class(path: tuple[str, ...]) -> bool:

@@ -11,17 +11,18 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Mapping, MutableMapping
+from functools import partial
 from types import TracebackType
-from typing import Any, Final, TextIO
+from typing import Any, Final, Literal, TextIO
 
 import structlog
 
 from broadway_py.daemon.log_writer import Writer, keep_standard_streams
 from broadway_py.daemon.settings import Log
 from broadway_py.error_text import clipped, described, error_texts_are_shown, how_to_see_texts, text_of
-from broadway_py.log import MOST_LINE, bounded, line_limit, logger, show_error_texts
+from broadway_py.log import MOST_LINE, bounded, carry_setup, line_limit, logger, show_error_texts
 
-__all__ = ["configure", "flush", "mask_credentials"]
+__all__ = ["configure", "dropped_lines", "flush", "mask_credentials"]
 
 #: Loggers of libraries under us. What they say may quote a message or a URL, so their lines are shown without texts,
 #: and limited like our own. The user's own loggers are not cut: what they log is their decision.
@@ -92,6 +93,9 @@ def configure(settings: Log, *, stream: TextIO | None = None, worker: int | None
     logging.captureWarnings(capture=True)
     warnings.showwarning = _log_warning
     _take_over_hooks()
+    # The same stream is theirs, too, and so is its form: "auto" means what it does here.
+    form: Literal["console", "json"] = "console" if console else "json"
+    carry_setup(partial(configure, settings.model_copy(update={"format": form}), worker=worker))
     atexit.unregister(_sum_up)
     atexit.register(_sum_up)
 
@@ -101,6 +105,11 @@ def flush() -> None:
     _sum_up()
     for handler in logging.getLogger().handlers:
         handler.flush()
+
+
+def dropped_lines() -> int:
+    """How many lines of this process were dropped, because nobody took them or there was no room."""
+    return sum(handler.dropped for handler in logging.getLogger().handlers if isinstance(handler, Writer))
 
 
 def _sum_up() -> None:

@@ -290,12 +290,7 @@ class Port:
             log.warning(event, connections=len(self._visits), most=self._most, **details)
 
     def _be_forked(self) -> None:
-        # Whom a handler forks off must not hold the port when we are gone. Replaced, not closed: the objects that stand
-        # for these descriptors would close others of the same number.
-        nothing = os.open(os.devnull, os.O_RDWR)
+        # Whom a handler forks off must not hold the port when we are gone.
         transports = [visit.transport for visit in self._visits if visit.transport is not None]
         sockets = [*self._sockets, *(each.get_extra_info("socket") for each in transports)]
-        for each in sockets:
-            with contextlib.suppress(OSError):
-                os.dup2(nothing, each.fileno(), inheritable=False)
-        os.close(nothing)
+        forks.part_with(each.fileno() for each in sockets)

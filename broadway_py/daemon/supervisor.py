@@ -20,13 +20,14 @@ from broadway_py.daemon.http import serve
 from broadway_py.daemon.inquest import Inquest
 from broadway_py.daemon.lag import LagMeter
 from broadway_py.daemon.life import Life
+from broadway_py.daemon.logs import dropped_lines
 from broadway_py.daemon.messages import Act, Assignment, Command
 from broadway_py.daemon.settings import Settings
 from broadway_py.daemon.view import Told
 from broadway_py.daemon.watch import ExitCode
 from broadway_py.errors import OptionsError
 from broadway_py.log import ALL, logger
-from broadway_py.metrics import pipeline_metrics, process_metrics
+from broadway_py.metrics import log_metrics, pipeline_metrics, process_metrics
 from broadway_py.pipeline import Pipeline
 from broadway_py.pipeline.stats import PipelineStats
 
@@ -280,6 +281,7 @@ class Supervisor:
         lags = {"supervisor": self._lag.seconds, **{index: one.lag_seconds for index, one in reports.items()}}
         yield from process_metrics(lags, self._restarts, self._silences())
         own = [label_worker(family, "supervisor") for family in REGISTRY.collect() if speaks_of_process(family)]
+        own += log_metrics(dropped_lines())
         theirs = [[label_worker(family, index) for family in one.metrics] for index, one in reports.items()]
         yield from fold_metrics([own, self._gone_metrics, *theirs])
 

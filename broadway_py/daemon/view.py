@@ -10,8 +10,9 @@ from prometheus_client import REGISTRY
 from prometheus_client.core import Metric
 
 from broadway_py.daemon.lag import LagMeter
+from broadway_py.daemon.logs import dropped_lines
 from broadway_py.errors import PipelineNotRunning
-from broadway_py.metrics import pipeline_metrics, process_metrics
+from broadway_py.metrics import log_metrics, pipeline_metrics, process_metrics
 from broadway_py.pipeline import Pipeline
 from broadway_py.pipeline.stats import PipelineStats
 
@@ -91,6 +92,7 @@ class LocalView:
         """Ours, then everything in the default registry."""
         yield from pipeline_metrics(self.stats())
         yield from process_metrics({"0": self._lag.seconds}, 0)
+        yield from log_metrics(dropped_lines())
         yield from REGISTRY.collect()
 
     def not_alive(self) -> Sequence[str]:

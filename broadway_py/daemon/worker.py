@@ -29,7 +29,7 @@ from broadway_py.daemon.view import LocalView
 from broadway_py.daemon.watch import ExitCode, Request, Watch, bounded
 from broadway_py.errors import OptionsError
 from broadway_py.log import logger
-from broadway_py.metrics import request_metrics
+from broadway_py.metrics import log_metrics, request_metrics
 from broadway_py.pipeline.journal import Journal
 from broadway_py.pipeline.probation import Probation
 
@@ -139,7 +139,7 @@ async def _snapshot_in_loop(view: LocalView, number: int) -> Report:
 def _snapshot(view: LocalView, number: int = 0) -> Report:
     return Report(
         pipelines={one.name: one for one in view.stats()},
-        metrics=(*request_metrics(all_costs()), *REGISTRY.collect()),
+        metrics=(*request_metrics(all_costs()), *log_metrics(logs.dropped_lines()), *REGISTRY.collect()),
         lag_seconds=view.lag_seconds,
         number=number,
     )

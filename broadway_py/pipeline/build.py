@@ -49,15 +49,19 @@ def named_producers(producers: Producer | Sequence[Producer]) -> dict[str, Produ
     if not isinstance(given, list | tuple) or not given:
         raise OptionsError(("producer",), f"expected a Producer or a list of them, got {type(producers).__name__}")
     named: dict[str, Producer] = {}
+    wrong: list[str] = []
     for each in given:
         if not isinstance(each, Producer):
-            raise OptionsError(("producer",), f"expected a Producer or a list of them, got {type(each).__name__}")
+            wrong.append(f"expected a Producer or a list of them, got {type(each).__name__}")
+            continue
         name = each.name or type(each).__name__.removesuffix("Producer").lower() or "producer"
         if name in named:
-            raise OptionsError(("producer",), f"two producers are called {name!r}; give each a name= of its own")
+            wrong.append(f"two producers are called {name!r}; give each a name= of its own")
         if name == Submissions.name:
-            raise OptionsError(("producer",), f"the name {name!r} is taken by the pipeline itself; choose another")
+            wrong.append(f"the name {name!r} is taken by the pipeline itself; choose another")
         named[name] = each
+    if wrong:
+        raise OptionsError.of(OptionsError(("producer",), problem) for problem in wrong)
     return named
 
 

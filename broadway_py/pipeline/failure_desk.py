@@ -13,7 +13,7 @@ from broadway_py._core.settlement import RoundKind
 from broadway_py.acknowledger import Acknowledger
 from broadway_py.clock import Clock
 from broadway_py.error_text import name_of, place_of
-from broadway_py.errors import Reject, RetryLater, Unavailable
+from broadway_py.errors import OptionsError, Reject, RetryLater, Unavailable, gathered
 from broadway_py.foreign import foreign_errors, is_a, shown, type_name
 from broadway_py.log import logger
 from broadway_py.message import Failed, Message, Plain, fill_gaps
@@ -265,8 +265,13 @@ def check_sources(producers: Iterable[Producer], policy: FailurePolicy | None, *
         OptionsError: one of them cannot.
     """
     plan = None if policy is None else plan_of(policy, is_given=is_given)
+    wrong: list[OptionsError] = []
     for producer in producers:
-        producer.check_failure(plan)
+        with gathered(wrong):
+            producer.check_failure(plan)
+    if wrong:
+        # Several may say the same.
+        raise OptionsError.of({str(one): one for one in wrong}.values())
 
 
 def tell_of_two_wills(pipeline: str, producers: Mapping[str, Producer], *, is_given: bool) -> None:

@@ -13,6 +13,7 @@ from broadway_py.errors import (
     MessageFailed,
     OptionsError,
     PipelineNotRunning,
+    gathered,
 )
 from broadway_py.message import BatchMode, Message
 from broadway_py.options import Batcher, FailurePolicy, Processors, RateLimit, timeout_of
@@ -128,17 +129,23 @@ class Pipeline(Generic[T]):
         resolved = resolve_options(self, options)
         for option, value in resolved.items():
             setattr(self, option, value)
-        if self.ordered and self.partition_by is None:
-            raise OptionsError(("ordered",), "needs partition_by, which says what must stay in order; got none")
         self._limit: RateLimit | None = resolved["rate_limit"]
-        self._producers = named_producers(resolved["producer"])
         # The default is one object, so whatever the user wrote is another one.
         self._failure_is_given = self.failure is not Pipeline.failure
-        check_sources(self._producers.values(), self.failure, is_given=self._failure_is_given)
+        wrong: list[OptionsError] = []
+        if self.ordered and self.partition_by is None:
+            needs = "needs partition_by, which says what must stay in order; got none"
+            wrong.append(OptionsError(("ordered",), needs))
+        with gathered(wrong):
+            self._producers = named_producers(resolved["producer"])
+            check_sources(self._producers.values(), self.failure, is_given=self._failure_is_given)
+        with gathered(wrong):
+            self._in_processes = layers_in_processes(self, self.processors, self.batchers)
+        if wrong:
+            raise OptionsError.of(wrong)
         if self.ordered:
             self._producers = {name: producer.for_order() for name, producer in self._producers.items()}
         self._callbacks = resolve_callbacks(self, self.schema, self.transformer, has_batchers=bool(self.batchers))
-        self._in_processes = layers_in_processes(self, self.processors, self.batchers)
         self._life = LifeCycle(self, self._build)
         self._submitter = Submitter(self._life)
         self._gate = Gate(None)
@@ -169,20 +176,29 @@ class Pipeline(Generic[T]):
         """
         try:
             options = merged_options(cls, settings)
-        except OptionsError as wrong:
-            raise wrong.under(*path) from None
+        except OptionsError as refused:
+            raise refused.under(*path) from None
         options.setdefault("name", name)
         if producer is not None:
             options["producer"] = producer
+        wrong: list[OptionsError] = []
         if share[1] > 1 and options.get("ordered", cls.ordered):
-            refuse_shared_keys(options.get("producer", cls.producer), share[1], (*path, "ordered"))
+            with gathered(wrong):
+                refuse_shared_keys(options.get("producer", cls.producer), share[1], (*path, "ordered"))
         limit = options.get("rate_limit", cls.rate_limit)
         if isinstance(limit, RateLimit) and limit.scope == "pipeline":
             options["rate_limit"] = limit.divided(*share)
         try:
-            return cls(**options)
-        except OptionsError as wrong:
-            raise wrong.under(*path) from None
+            made = cls(**options)
+        except OptionsError as refused:
+            raise OptionsError.of([*wrong, refused.under(*path)]) from None
+        except Exception:  # a constructor of the user's own
+            if wrong:
+                raise OptionsError.of(wrong) from None
+            raise
+        if wrong:
+            raise OptionsError.of(wrong)
+        return made
 
     # --- driving
 

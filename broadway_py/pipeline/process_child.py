@@ -10,6 +10,7 @@ import contextvars
 import dataclasses
 import faulthandler
 import io
+import logging
 import os
 import pickle
 import signal
@@ -103,6 +104,8 @@ class _Link:
 
     def _leave(self) -> None:
         """The parent is gone: what a callback does now is of no use to anybody, and it may never return."""
+        for handler in logging.getLogger().handlers:
+            handler.flush()
         os._exit(1)
 
 
@@ -252,7 +255,10 @@ def main(descriptor: int) -> None:
     forks.when_forked(connection.close)
     link = _Link(connection)
     link.start()
-    pipeline = _make(pickle.loads(link.jobs.get().body), link)  # noqa: S301  # from our own parent
+    recipe: Recipe = pickle.loads(link.jobs.get().body)  # noqa: S301  # from our own parent
+    if recipe.log_setup is not None:
+        pickle.loads(recipe.log_setup)()  # noqa: S301  # as above
+    pipeline = _make(recipe, link)
     if pipeline is None:
         return
     callbacks = _Callbacks(pipeline, link)

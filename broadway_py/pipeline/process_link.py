@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import signal
 import socket
 import subprocess
@@ -38,6 +39,9 @@ class Link:
         recipe: what it is to make.
         changed: called whenever there is something new: a frame, or the exit.
         request_stop: called when a callback wants the pipeline to stop.
+
+    Raises:
+        OSError: no process can be started now, or no thread that waits for its exit; nothing is left behind.
     """
 
     def __init__(self, recipe: Recipe, changed: Callable[[], None], request_stop: Callable[[], None]) -> None:
@@ -52,10 +56,23 @@ class Link:
         self._reader = FrameReader()
         # One job is under way at a time, so no more than that ever waits here.
         self._unsent = bytearray()
+        body = dumps(recipe)
         self._process, self._socket = _spawn()
-        self._loop.add_reader(self._socket.fileno(), self._on_readable)
-        threading.Thread(target=self._wait, name=f"broadway-process-{self.pid}", daemon=True).start()
-        self.send(Kind.RECIPE, dumps(recipe))
+        try:
+            threading.Thread(target=self._wait, name=f"broadway-process-{self.pid}", daemon=True).start()
+        except RuntimeError as error:
+            # There are too many threads for now: then nobody would hear of its exit.
+            self._process.kill()
+            self._process.wait()
+            self._socket.close()
+            raise OSError(errno.EAGAIN, "no thread can be started to wait for its exit") from error
+        try:
+            self._loop.add_reader(self._socket.fileno(), self._on_readable)
+        except OSError:
+            self._process.kill()
+            self._socket.close()
+            raise
+        self.send(Kind.RECIPE, body)
 
     @property
     def pid(self) -> int:

@@ -81,6 +81,8 @@ class Recipe:
     name: str
     #: Pickled by itself: it may need what importing the module does.
     context: bytes
+    #: Pickled: what places the lines of its log, called first; None: nobody has said.
+    log_setup: bytes | None = None
 
 
 class ChunkJob(NamedTuple):

@@ -13,8 +13,8 @@ from broadway_py._core.backoff import Backoff
 from broadway_py._core.exits import exit_text
 from broadway_py.clock import Clock
 from broadway_py.error_text import name_of, place_of, text_of
-from broadway_py.errors import OptionsError, Unavailable
-from broadway_py.log import logger
+from broadway_py.errors import OptionsError, Unavailable, gathered
+from broadway_py.log import carried_setup, logger
 from broadway_py.message import Failed, Message
 from broadway_py.options import Batcher, Processors
 from broadway_py.pipeline.process_link import Link
@@ -39,13 +39,18 @@ def layers_in_processes(pipeline: object, processors: Processors, batchers: Mapp
         OptionsError: they cannot run there; it says why, and what to do.
     """
     layers: set[str] = set()
+    wrong: list[OptionsError] = []
     if processors.executor == "process":
-        _check(pipeline, "handle_message", ("processors", "executor"))
         layers.add("processors")
+        with gathered(wrong):
+            _check(pipeline, "handle_message", ("processors", "executor"))
     for key, batcher in batchers.items():
         if batcher.executor == "process":
-            _check(pipeline, "handle_batch", ("batchers", key, "executor"))
             layers.add(f"batch_processors:{key}")
+            with gathered(wrong):
+                _check(pipeline, "handle_batch", ("batchers", key, "executor"))
+    if wrong:
+        raise OptionsError.of(wrong)
     return frozenset(layers)
 
 
@@ -99,7 +104,9 @@ class CallbackProcesses:
                 f"expected something that pickles, for executor='process', got {type(context).__name__}: "
                 f"{name_of(error)}: {text_of(error)}; make in setup_worker() what cannot be sent to a worker process",
             ) from error
-        self._recipe = Recipe(cls.__module__, cls.__qualname__, pipeline.name, packed)
+        setup = carried_setup()
+        log_setup = None if setup is None else dumps(setup)
+        self._recipe = Recipe(cls.__module__, cls.__qualname__, pipeline.name, packed, log_setup)
         self._clock: Clock = pipeline.clock
         self._layers = layers
         self._request_stop = request_stop

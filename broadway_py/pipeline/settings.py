@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from broadway_py.errors import OptionsError, did_you_mean
+from broadway_py.errors import OptionsError, did_you_mean, gathered
 from broadway_py.options import Batcher, FailurePolicy, Options, PlainOptions, Processors, RateLimit, load
 from broadway_py.written import looked_at, opened, read_as
 
@@ -43,6 +43,7 @@ _REMOVABLE: Final[Mapping[str, type[Options]]] = {
     "failure": FailurePolicy,
     "rate_limit": RateLimit,
 }
+_SECTIONS: Final[Mapping[str, type[Options]]] = {"processors": Processors, **_REMOVABLE}
 _PLAIN: Final = frozenset(PlainOptions.model_fields)
 
 
@@ -52,26 +53,36 @@ def resolve_options(pipeline: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         OptionsError: naming the option, what was expected and what came.
     """
-    for name in given:
-        if name not in OPTION_NAMES:
-            raise OptionsError((name,), f"unknown option; known: {', '.join(sorted(OPTION_NAMES))}{_hint(name)}")
-    options = {name: given[name] if name in given else getattr(pipeline, name, None) for name in OPTION_NAMES}
+    wrong = [
+        OptionsError((name,), f"unknown option; known: {', '.join(sorted(OPTION_NAMES))}{_hint(name)}")
+        for name in given
+        if name not in OPTION_NAMES
+    ]
+    options: dict[str, Any] = {
+        name: given[name] if name in given else getattr(pipeline, name, None) for name in OPTION_NAMES
+    }
     options["name"] = options["name"] or type(pipeline).__name__
     if not isinstance(options["name"], str):
-        raise OptionsError(("name",), f"expected text, got {type(options['name']).__name__}")
+        wrong.append(OptionsError(("name",), f"expected text, got {type(options['name']).__name__}"))
     if options["producer"] is None:
-        raise OptionsError(("producer",), "required, but missing; give producer=… or a class attribute `producer`")
-    options["processors"] = _checked(options["processors"], Processors, ("processors",))
-    if options["batch_defaults"] is not None:
-        options["batch_defaults"] = _checked(options["batch_defaults"], Batcher, ("batch_defaults",))
-    options["batchers"] = _with_defaults(_checked_batchers(options["batchers"]), options["batch_defaults"])
-    if options["rate_limit"] is not None:
-        options["rate_limit"] = _checked(options["rate_limit"], RateLimit, ("rate_limit",))
-    if options["failure"] is not None:
-        options["failure"] = _checked(options["failure"], FailurePolicy, ("failure",))
+        missing = "required, but missing; give producer=… or a class attribute `producer`"
+        wrong.append(OptionsError(("producer",), missing))
+    for name, model in _SECTIONS.items():
+        if options[name] is not None or name not in _REMOVABLE:
+            with gathered(wrong):
+                _checked(options[name], model, (name,))
+    with gathered(wrong):
+        options["batchers"] = _checked_batchers(options["batchers"])
     for name in ("partition_by", "transformer"):
-        _check_function(name, options[name])
-    options.update(PlainOptions(**{name: options[name] for name in _PLAIN}).model_dump())
+        with gathered(wrong):
+            _check_function(name, options[name])
+    with gathered(wrong):
+        options.update(PlainOptions(**{name: options[name] for name in _PLAIN}).model_dump())
+    if not any(one.path[:1] in (("batchers",), ("batch_defaults",)) for one in wrong):
+        with gathered(wrong):
+            options["batchers"] = _with_defaults(options["batchers"], options["batch_defaults"])
+    if wrong:
+        raise OptionsError.of(wrong)
     return options
 
 
@@ -155,10 +166,15 @@ def _checked(value: object, model: type[Options], path: tuple[str, ...]) -> Any:
 def _checked_batchers(value: object) -> dict[str, Batcher]:
     if not isinstance(value, Mapping):
         raise OptionsError(("batchers",), f"expected a dict of name -> Batcher(…), got {type(value).__name__}")
+    wrong: list[OptionsError] = []
     for name, batcher in value.items():
         if not isinstance(name, str) or not name:
-            raise OptionsError(("batchers",), f"expected names as text, got {name!r}")
-        _checked(batcher, Batcher, ("batchers", name))
+            wrong.append(OptionsError(("batchers",), f"expected names as text, got {name!r}"))
+            continue
+        with gathered(wrong):
+            _checked(batcher, Batcher, ("batchers", name))
+    if wrong:
+        raise OptionsError.of(wrong)
     return dict(value)
 
 
@@ -167,10 +183,16 @@ def _with_defaults(batchers: dict[str, Batcher], defaults: Batcher | None) -> di
     if defaults is None:
         return batchers
     common = {name: getattr(defaults, name) for name in defaults.model_fields_set}
-    return {
-        key: Batcher(**{**common, **{name: getattr(own, name) for name in own.model_fields_set}})
-        for key, own in batchers.items()
-    }
+    made: dict[str, Batcher] = {}
+    wrong: list[OptionsError] = []
+    for key, own in batchers.items():
+        try:
+            made[key] = Batcher(**{**common, **{name: getattr(own, name) for name in own.model_fields_set}})
+        except OptionsError as refused:
+            wrong += refused.under("batchers", key).all()
+    if wrong:
+        raise OptionsError.of(wrong)
+    return made
 
 
 def _check_function(name: str, value: Callable[..., Any] | None) -> None:

@@ -9,7 +9,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Final, get_type_hints
 
-from broadway_py.errors import OptionsError, did_you_mean
+from broadway_py.errors import OptionsError, did_you_mean, gathered
 from broadway_py.log import logger
 from broadway_py.producer import Delays, FailurePlan, Producer
 from broadway_py.text_files import NotText, decoded, without_end
@@ -92,14 +92,27 @@ def build(section: object, path: Sequence[str]) -> Producer:
     Where the class takes ``url``, say, ``url_file`` is taken too: the name of a file that holds the value.
 
     Raises:
-        OptionsError: the first thing that is wrong, with its whole path.
+        OptionsError: what is wrong, with its whole path.
     """
-    made, settings, secrets = _read(section, path)
+    wrong: list[OptionsError] = []
+    made, settings, secrets = _read(section, path, wrong)
 
     def make() -> Producer:
         return _construct(made, {**settings, **_contents(secrets, path)}, path)
 
-    return _FromFiles(make) if secrets else make()
+    read: dict[str, str] = {}
+    for field, file in secrets.items():
+        with gathered(wrong):
+            read |= _contents({field: file}, path)
+    if not wrong:
+        return _FromFiles(make) if secrets else make()
+    unread = secrets.keys() - read.keys()
+    try:
+        _construct(made, {**settings, **read}, path)
+    except OptionsError as refused:
+        # Of what is not known nothing can be said.
+        wrong += [one for one in refused.all() if one.path[len(path) :][:1] not in {(field,) for field in unread}]
+    raise OptionsError.of(wrong)
 
 
 def arguments(section: Any, path: Sequence[str]) -> tuple[str, dict[str, Any]]:
@@ -109,7 +122,10 @@ def arguments(section: Any, path: Sequence[str]) -> tuple[str, dict[str, Any]]:
         OptionsError: as :func:`build` does, except for what the class itself would refuse.
     """
     section = opened(section)
-    made, settings, secrets = _read(section, path)
+    wrong: list[OptionsError] = []
+    made, settings, secrets = _read(section, path, wrong)
+    if wrong:
+        raise OptionsError.of(wrong)
     return str(section["kind"]), _typed(made, {**settings, **_contents(secrets, path)})
 
 
@@ -150,8 +166,13 @@ class _FromFiles(Producer):
         return self._last.copy(**place)
 
 
-def _read(section: object, path: Sequence[str]) -> tuple[type[Producer], dict[str, Any], dict[str, str]]:
-    """The class, its arguments, and by argument the names of files that hold further ones."""
+def _read(
+    section: object, path: Sequence[str], wrong: list[OptionsError]
+) -> tuple[type[Producer], dict[str, Any], dict[str, str]]:
+    """The class, its arguments, and by argument the names of files that hold further ones.
+
+    What is wrong with the names of files is added to *wrong*.
+    """
     section = opened(section)
     if not isinstance(section, Mapping):
         raise OptionsError(path, f"expected a section of settings with a kind, got {type(section).__name__}")
@@ -161,11 +182,9 @@ def _read(section: object, path: Sequence[str]) -> tuple[type[Producer], dict[st
         raise OptionsError((*path, "kind"), f"required: the kind of source; known here: {', '.join(kinds())}")
     try:
         made = producer_class(kind)
-    except OptionsError as wrong:
-        raise wrong.under(*path, "kind") from wrong.__cause__
-    secrets = _secrets(made, settings, path)
-    for name in secrets:
-        del settings[f"{name}_file"]
+    except OptionsError as refused:
+        raise refused.under(*path, "kind") from refused.__cause__
+    secrets = _secrets(made, settings, path, wrong)
     return made, settings, secrets
 
 
@@ -238,18 +257,23 @@ def _known(made: Callable[..., Producer]) -> dict[str, inspect.Parameter]:
     return {name: parameter for name, parameter in parameters.items() if parameter.kind in kinds_of_name}
 
 
-def _secrets(made: Callable[..., Producer], settings: Mapping[str, Any], path: Sequence[str]) -> dict[str, str]:
+def _secrets(
+    made: Callable[..., Producer], settings: dict[str, Any], path: Sequence[str], wrong: list[OptionsError]
+) -> dict[str, str]:
+    """By argument the names of files, which are taken out of *settings*."""
     known = _known(made)
     found: dict[str, str] = {}
-    for name, file in settings.items():
+    for name in list(settings):
         field = name.removesuffix("_file")
         if name in known or field == name or field not in known:
             continue
+        file = settings.pop(name)
         if field in settings:
-            raise OptionsError((*path, name), f"give {field} or {name}, not both")
-        if not isinstance(file, str):
-            raise OptionsError((*path, name), f"expected the name of a file, got {type(file).__name__}")
-        found[field] = str(file)
+            wrong.append(OptionsError((*path, name), f"give {field} or {name}, not both"))
+        elif not isinstance(file, str):
+            wrong.append(OptionsError((*path, name), f"expected the name of a file, got {type(file).__name__}"))
+        else:
+            found[field] = str(file)
     return found
 
 

@@ -71,7 +71,7 @@ workers: 0
             "give each pipeline its own"
         ),
         "base.yaml:4: pipelines.a.producer.foo: unknown setting; known here",
-        "base.yaml:4: pipelines.a.producer.queue: expected a text or a list of texts, got 5",
+        "base.yaml:4: pipelines.a.producer.queue: expected a text or a list of texts, got 5; put quotes around it",
         "base.yaml:4: pipelines.a.producer.heartbeat: expected greater than or equal to 1, got 0",
         "base.yaml:5: pipelines.a.processors.max_demand: expected greater than or equal to 1, got 0",
         (
@@ -155,6 +155,7 @@ def test_what_a_variable_gave_is_told_by_its_line_and_its_name(tmp_path: Path) -
             "a.yaml:5, environment variable B: pipelines.a.max_seconds: expected a duration in seconds, or text such "
             "as '500ms', '2s', '1m', got '1x'"
         ),
+        "a.yaml:2: pipelines.a.producer: required, but missing; give producer=… or a class attribute `producer`",
     ]
 
 
@@ -173,9 +174,9 @@ def test_what_a_variable_gave_is_told_by_its_line_and_its_name(tmp_path: Path) -
     ],
 )
 def test_toml_and_json_know_their_lines(tmp_path: Path, name: str, text: str, line: int) -> None:
-    assert complaints(tmp_path, (name, text.format(CLASS))) == [
-        f"{name}:{line}: pipelines.a.max_restarts: expected greater than or equal to 0, got -1"
-    ]
+    first, missing = complaints(tmp_path, (name, text.format(CLASS)))
+    assert first == f"{name}:{line}: pipelines.a.max_restarts: expected greater than or equal to 0, got -1"
+    assert missing.endswith(": required, but missing; give producer=… or a class attribute `producer`")
 
 
 def test_tables_in_toml_lists_know_their_lines(tmp_path: Path) -> None:
@@ -206,4 +207,151 @@ def test_run_tells_all_of_it_too(tmp_path: Path) -> None:
     assert [str(one) for one in refused.value.all()] == [
         f"{path}:1: pipelines.a.class: expected 'module:Class', such as 'orders:Orders', got 'x'",
         f"{path}:1: pipelines.b.class: expected 'module:Class', such as 'orders:Orders', got 'y'",
+    ]
+
+
+def test_all_that_does_not_go_together_is_told_at_once(tmp_path: Path) -> None:
+    base = f"""\
+pipelines:
+  a:
+    class: {CLASS}
+    producer:
+      kind: rabbitmq
+      queue: ["", q]
+      url: amqp://mq
+      host: mq
+      port: 5672
+      username: bob
+      username_file: {tmp_path}/no
+      password_file: {tmp_path}/no
+      tls: {{}}
+      auth: external
+      declare_options: {{auto_delete: true, arguments: {{x-queue-type: quorum}}}}
+      bindings: [{{exchange: e, queue: q}}, {{exchange: e, queue: p}}]
+      consume_options: {{consumer_tag: t, priority: 1, arguments: {{x-priority: 1}}}}
+      backoff_min: 5
+    processors: {{max_demand: 5, min_demand: 5}}
+    failure: {{backoff: [5, 1]}}
+    ordered: true
+"""
+    found = complaints(
+        tmp_path, ("a.yaml", base), environ={"BROADWAY_PIPELINES__A__PRODUCER__BACKOFF_MAX": "1s"}, sets=("workers=2",)
+    )
+    assert found == [
+        "a.yaml:15: pipelines.a.producer.declare_options.auto_delete: a quorum queue needs auto_delete: false",
+        (
+            "a.yaml:17: pipelines.a.producer.consume_options.priority: give priority, or x-priority among the "
+            "arguments, not both"
+        ),
+        "a.yaml:8: pipelines.a.producer.host: give url, or host, port and virtual_host, not both: got url and host",
+        "a.yaml:9: pipelines.a.producer.port: give url, or host, port and virtual_host, not both: got url and port",
+        "a.yaml:11: pipelines.a.producer.username_file: give username or username_file, not both",
+        "a.yaml:12: pipelines.a.producer.password_file: the file 'no' cannot be read: No such file or directory",
+        (
+            "a.yaml:6: pipelines.a.producer.queue: '' is named by the broker when it is declared, but declare is "
+            "'passive': set declare: active, or name the queue"
+        ),
+        "a.yaml:16: pipelines.a.producer.bindings.1.queue: 'p' is not consumed here, but , q",
+        "a.yaml:18: pipelines.a.producer.backoff_min: expected no more than backoff_max (1), got 5",
+        (
+            "a.yaml:19: pipelines.a.processors.min_demand: expected less than max_demand (5), got 5: a processor that "
+            "may never ask again would stop for ever"
+        ),
+        "a.yaml:20: pipelines.a.failure.backoff: expected (first, most) with first <= most, got (5.0, 1.0)",
+        "a.yaml:21: pipelines.a.ordered: needs partition_by, which says what must stay in order; got none",
+    ]
+
+
+def test_nothing_is_said_of_settings_that_may_not_go_with_a_wrong_one(tmp_path: Path) -> None:
+    text = f"""\
+pipelines:
+  a:
+    class: {CLASS}
+    producer: {{kind: rabbitmq, queue: q, declare: activ, declare_options: {{durable: false}}, port: 1}}
+    processors: {{max_demand: 0, min_demand: 50}}
+"""
+    assert complaints(tmp_path, ("a.yaml", text)) == [
+        "a.yaml:4: pipelines.a.producer.declare: expected 'never', 'passive' or 'active', got 'activ'",
+        "a.yaml:4: pipelines.a.producer.port: port and virtual_host belong to a host: give host, too",
+        "a.yaml:5: pipelines.a.processors.max_demand: expected greater than or equal to 1, got 0",
+    ]
+
+
+def test_what_does_not_go_together_in_sqs_and_beside_a_secret_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    text = f"""\
+pipelines:
+  a:
+    class: {CLASS}
+    producer:
+      kind: sqs
+      queue_url: https://sqs.eu-central-1.amazonaws.com/1/orders
+      region: us-east-1
+      on_success: dead_letter
+      on_failure: dead_letter
+  b:
+    class: {CLASS}
+    producer: {{kind: rabbitmq, queue: q, url_file: no, port: 1, queue_file: 7, heartbeat: 0}}
+    ordered: true
+"""
+    assert complaints(tmp_path, ("a.yaml", text)) == [
+        ("a.yaml:8: pipelines.a.producer.on_success: expected ack, noop, nack or [nack, seconds], got dead_letter"),
+        (
+            "a.yaml:9: pipelines.a.producer.on_failure: dead_letter needs dead_letter_queue: name the queue, or leave "
+            "on_failure out"
+        ),
+        (
+            "a.yaml:7: pipelines.a.producer.region: got us-east-1, but the host in queue_url is in eu-central-1, and "
+            "would refuse every request: leave region out, or mend one of the two"
+        ),
+        "a.yaml:12: pipelines.b.producer.queue_file: give queue or queue_file, not both",
+        "a.yaml:12: pipelines.b.producer.url_file: the file 'no' cannot be read: No such file or directory",
+        "a.yaml:12: pipelines.b.producer.heartbeat: expected greater than or equal to 1, got 0",
+        "a.yaml:12: pipelines.b.producer.port: port and virtual_host belong to a host: give host, too",
+        "a.yaml:13: pipelines.b.ordered: needs partition_by, which says what must stay in order; got none",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.yaml", "pipelines: {{a: {{class: {}, producer: {{kind: rabbitmq, queue: q, {}: {}}}}}}}\n"),
+        ("a.toml", '[pipelines.a]\nclass = "{}"\nproducer = {{ kind = "rabbitmq", queue = "q", {} = {} }}\n'),
+        (
+            "a.json",
+            '{{"pipelines": {{"a": {{"class": "{}", "producer": {{"kind": "rabbitmq", "queue": "q", "{}": {}}}}}}}}}',
+        ),
+    ],
+)
+@pytest.mark.parametrize("field", ["username", "password", "virtual_host", "name", "connection_name"])
+@pytest.mark.parametrize("number", ["12345678", "1e5", "1.50", "true"])
+def test_a_number_where_text_is_wanted_needs_quotes_and_a_secret_is_not_shown(
+    tmp_path: Path, name: str, text: str, field: str, number: str
+) -> None:
+    # Where it came as text there is no doubt what it is.
+    over = f"pipelines.a.producer.{field}={number}"
+    text = text.format(CLASS, field, number)
+    in_hand = {"virtual_host": ("pipelines.a.producer.host=h",)}.get(field, ())
+    if name == "a.yaml" and number == "1e5":
+        text = text.replace("1e5", "1.0e+5")  # what YAML 1.1 takes for one
+    (line,) = complaints(tmp_path, (name, text), sets=in_hand)
+    _, _, said = line.partition(f"pipelines.a.producer.{field}: ")
+    is_secret = field in ("username", "password")
+    came = {"12345678": "12345678", "1e5": "100000.0", "1.50": "1.5", "true": "True"}[number]
+    kind = {"12345678": "an int", "true": "a bool"}.get(number, "a float")
+    assert said == f"expected text, got {kind if is_secret else came}; put quotes around it"
+    assert complaints(tmp_path, (name, text), sets=(over, *in_hand)) == []
+
+
+def test_a_list_of_texts_is_told_which_want_quotes(tmp_path: Path) -> None:
+    text = f"pipelines: {{a: {{class: {CLASS}, name: 5, producer: {{kind: rabbitmq, queue: [q, 7], host: [h, 8]}}}}}}\n"
+    assert complaints(tmp_path, ("a.yaml", text)) == [
+        "a.yaml:1: pipelines.a.name: expected a name, got int; put quotes around it",
+        (
+            "a.yaml:1: pipelines.a.producer.queue: expected a text or a list of texts, got ['q', 7]; put quotes around "
+            "each that is none"
+        ),
+        (
+            "a.yaml:1: pipelines.a.producer.host: expected one text or a list of them, got ['h', 8]; put quotes around "
+            "each that is none"
+        ),
     ]

@@ -157,7 +157,10 @@ async def test_a_site_that_points_its_name_at_this_machine_cannot_read(path: str
         assert await answer.json() == {"error": "send this to an address of this machine, such as 127.0.0.1"}
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10:1", "LOCALHOST:80", "localhost.", "[::1]", "[::1]:80"])
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "127.8.9.10:1", "LOCALHOST:80", "localhost.", "LocalHost.:80", "[::1]", "[::1]:80", "[0:0::1]"],
+)
 async def test_this_machine_is_known_by_its_names(host: str) -> None:
     async with served() as (client, _):
         assert (await client.get("/livez", headers={"Host": host})).status == 200
@@ -167,11 +170,12 @@ async def test_the_name_in_the_settings_is_served_too(monkeypatch: pytest.Monkey
     resolve = socket.getaddrinfo
 
     def as_loopback(host: Any, *arguments: Any, **options: Any) -> Any:
-        return resolve("127.0.0.1" if host == "Monitor.example" else host, *arguments, **options)
+        return resolve("127.0.0.1" if host == "monitor.example" else host, *arguments, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", as_loopback)
     async with served(host="Monitor.example") as (client, _):
         assert (await client.get("/livez", headers={"Host": "monitor.example:8080"})).status == 200
+        assert (await client.get("/livez", headers={"Host": "MONITOR.example."})).status == 200
         assert (await client.get("/livez", headers={"Host": "evil.example"})).status == 403
 
 

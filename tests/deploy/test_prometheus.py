@@ -44,6 +44,7 @@ PROMISED: Final = {
     "broadway_stuck_handlers": ("gauge", {"pipeline"}),
     "broadway_worker_restarts_total": ("counter", set()),
     "broadway_worker_silent_seconds": ("gauge", {"worker"}),
+    "broadway_log_lines_dropped_total": ("counter", set()),
     "broadway_build_info": ("gauge", {"version", "python"}),
     "broadway_sqs_requests_total": ("counter", {*OF_PRODUCER, "kind", "result"}),
     "broadway_sqs_batch_entries_total": ("counter", {*OF_PRODUCER, "kind"}),

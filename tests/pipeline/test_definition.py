@@ -213,14 +213,14 @@ def test_a_batch_size_that_is_neither_number_nor_pair_is_refused(size: Any) -> N
 @conforms("B-007")
 def test_a_batch_size_function_needs_max_demand() -> None:
     assert refused(lambda: Batcher(batch_size=(0, lambda _, acc: ("cont", acc)))) == (
-        "max_demand is required when batch_size is a function"
+        "max_demand: required when batch_size is a function"
     )
 
 
 def test_demands_with_which_nothing_would_ever_be_asked_are_refused() -> None:
     assert refused(lambda: Processors(max_demand=0)) == "max_demand: expected greater than or equal to 1, got 0"
     assert refused(lambda: Processors(max_demand=4, min_demand=4)) == (
-        "min_demand must be less than max_demand (4), got 4: a processor that may never ask again would stop for ever"
+        "min_demand: expected less than max_demand (4), got 4: a processor that may never ask again would stop for ever"
     )
     assert refused(lambda: Processors(min_demand=-1)) == "min_demand: expected greater than or equal to 0, got -1"
     assert refused(lambda: Processors(concurrency=0)) == "concurrency: expected greater than or equal to 1, got 0"

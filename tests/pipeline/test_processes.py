@@ -417,6 +417,48 @@ async def test_when_no_process_can_start_messages_fail_with_the_reason_and_start
     assert len([pause for pause in pauses[1:] if pause > 0.0]) >= 2
 
 
+@pytest.mark.parametrize("missing", ["a thread", "a descriptor"])
+async def test_what_a_start_lacks_for_now_is_waited_for_and_nothing_is_left_behind(
+    monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    started: list[int] = []
+    popen, start = subprocess.Popen, threading.Thread.start
+    refused = iter([True, True])
+
+    def spawn(*arguments: Any, **options: Any) -> Any:
+        if missing == "a descriptor" and next(refused, False):
+            raise OSError(24, "Too many open files")
+        made = popen(*arguments, **options)
+        started.append(made.pid)
+        return made
+
+    def begin(thread: threading.Thread) -> None:
+        if missing == "a thread" and thread.name.startswith("broadway-process") and next(refused, False):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(subprocess, "Popen", spawn)
+    monkeypatch.setattr(threading.Thread, "start", begin)
+    before = threading.active_count()
+    recorder, _ = await run_through(
+        [("keep", number) for number in range(4)],
+        processors=Processors(concurrency=1, max_demand=1, executor="process"),
+    )
+    why = {
+        "a thread": "OSError: [Errno 11] no thread can be started to wait for its exit",
+        "a descriptor": "OSError: [Errno 24] Too many open files",
+    }[missing]
+    # BlockingIOError is what Python makes of that number.
+    why = why.replace("OSError: [Errno 11]", "BlockingIOError: [Errno 11]")
+    sentence = f"the worker process could not start; starting a process raised {why}"
+    assert reasons(recorder) == [("crashed", sentence)] * 2
+    assert all(isinstance(status.exception, Unavailable) for status in failures(recorder))
+    assert sum(len(call.successful) for call in recorder.calls) == 2
+    for pid in started:
+        await until_gone(pid)
+    await eventually(lambda: threading.active_count() <= before + 1, timeout=DEADLINE, what="its threads have ended")
+
+
 async def test_a_process_that_dies_before_it_is_ready_fails_what_waits_with_the_reason() -> None:
     recorder, _ = await run_through([("keep", 1), ("keep", 2)], DeadOnArrival)
 

@@ -378,14 +378,14 @@ async def test_a_missing_directory_is_named(tmp_path: Path) -> None:
     ("path", "name", "sentence"),
     [
         ("", "q", "path: expected the path of a file, got ''"),
-        (5, "q", "path: expected the path of a file, got 5"),
+        (5, "q", "path: expected the path of a file, got 5; put quotes around it"),
         (
             ":memory:",
             "q",
             "path: expected the path of a file: a queue in memory could neither be shared nor survive, got ':memory:'",
         ),
         ("q.db", "", "queue: String should have at least 1 character, got ''"),
-        ("q.db", None, "queue: expected a valid string, got None"),
+        ("q.db", None, "queue: expected text, got None"),
     ],
 )
 def test_a_place_that_is_none_is_refused(path: Any, name: Any, sentence: str) -> None:

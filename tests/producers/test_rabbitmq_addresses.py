@@ -177,12 +177,15 @@ def test_several_urls_are_tried_in_random_order() -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"url": "amqp://h/", "host": "h"}, "give url, or host, port and virtual_host, not both: got url and host"),
-        ({"virtual_host": "v"}, "port and virtual_host belong to a host: give host, too"),
-        ({"password": "canary", "password_file": "f"}, "give password or password_file, not both"),
-        ({"host": "user@h"}, "expected a host, or host:port, such as mq.example or mq.example:5672"),
-        ({"host": "h/vhost"}, "expected a host, or host:port, such as mq.example or mq.example:5672"),
-        ({"tls": {}}, "tls is for amqps://, but the url says amqp://, which is not protected"),
+        (
+            {"url": "amqp://h/", "host": "h"},
+            "host: give url, or host, port and virtual_host, not both: got url and host",
+        ),
+        ({"virtual_host": "v"}, "virtual_host: port and virtual_host belong to a host: give host, too"),
+        ({"password": "canary", "password_file": "f"}, "password_file: give password or password_file, not both"),
+        ({"host": "user@h"}, "host: expected a host, or host:port, such as mq.example or mq.example:5672"),
+        ({"host": "h/vhost"}, "host: expected a host, or host:port, such as mq.example or mq.example:5672"),
+        ({"tls": {}}, "tls: this is for amqps://, but the url says amqp://, which is not protected"),
         (
             {"host": "h", "auth": "external"},
             "auth: external shows a certificate, so it needs amqps:// or tls",
@@ -275,3 +278,27 @@ def test_a_file_that_is_no_certificate_says_so(settings: dict[str, str], sentenc
     with pytest.raises(ProducerError) as wrong:
         options.context()
     assert str(wrong.value) == sentence.format(tmp_path)
+
+
+def test_the_file_of_the_users_name_is_read_again_at_each_connect(tmp_path: Path) -> None:
+    name, secret = tmp_path / "name", tmp_path / "password"
+    name.write_bytes(b"\xef\xbb\xbfbob\r\n")
+    secret.write_text("first\n")
+    options = RabbitMQOptions(queue="q", url="amqp://eve:x@h/", username_file=str(name), password_file=str(secret))
+    assert [target.login for target in options.targets()] == [("bob", "first", "/")]
+    name.write_bytes(b"p\xe4t")
+    assert [target.login.username for target in options.targets()] == ["p\udce4t"]
+    name.write_bytes(b"a\0b")
+    with pytest.raises(ProducerError) as wrong:
+        list(options.targets())
+    assert str(wrong.value) == (
+        f"username_file: the file {str(name)!r} has a zero byte in it, which no user and no password can have"
+    )
+    name.unlink()
+    with pytest.raises(ProducerError) as wrong:
+        list(options.targets())
+    assert str(wrong.value) == f"username_file: the file {str(name)!r} cannot be read: No such file or directory"
+    assert complaint(username="bob", username_file="f") == "username_file: give username or username_file, not both"
+    assert complaint(username_file="a\0b") == (
+        "username_file: the file 'a\\x00b' cannot be read: no file can have that name"
+    )

@@ -267,7 +267,7 @@ def test_exclusive_is_refused_where_it_does_nothing() -> None:
     with pytest.raises(OptionsError) as wrong:
         RabbitMQProducer("q", consume_options={"exclusive": True}, **quorum())
     assert str(wrong.value).startswith(
-        "consume_options.exclusive does nothing on a quorum queue, others would consume it too: declare it with "
+        "consume_options.exclusive: this does nothing on a quorum queue, others would consume it too: declare it with "
         "x-single-active-consumer: true, and one consumer at a time gets messages"
     )
     RabbitMQProducer("q", **quorum(**{"x-single-active-consumer": True}))

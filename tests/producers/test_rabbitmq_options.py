@@ -59,7 +59,7 @@ def test_an_unknown_setting_is_refused_with_the_known_ones() -> None:
         "bindings, concurrency, connect_timeout, connection_name, consume_options, dead_letter_arguments, "
         "dead_letter_declare, declare, declare_options, delivery_path, heartbeat, host, merge_options, metadata, name, "
         "on_failure, on_success, password, password_file, port, prefetch_count, publish_timeout, queue, "
-        "retry_arguments, tls, url, username, virtual_host; did you mean 'prefetch_count'?"
+        "retry_arguments, tls, url, username, username_file, virtual_host; did you mean 'prefetch_count'?"
     )
 
 
@@ -77,13 +77,13 @@ def test_unknown_settings_further_in_are_refused_with_their_path() -> None:
 @conforms("R-012", "R-013")
 def test_the_queue_is_required_and_a_string() -> None:
     assert complaint() == "queue: required, but missing"
-    assert complaint(queue=7) == "queue: expected a text or a list of texts, got 7"
+    assert complaint(queue=7) == "queue: expected a text or a list of texts, got 7; put quotes around it"
 
 
 @conforms("R-014")
 def test_a_queue_that_the_broker_names_must_be_declared() -> None:
     assert complaint(queue="") == (
-        "queue '' is named by the broker when it is declared, but declare is 'passive': "
+        "queue: '' is named by the broker when it is declared, but declare is 'passive': "
         "set declare: active, or name the queue"
     )
     RabbitMQProducer("", declare="active")
@@ -91,8 +91,7 @@ def test_a_queue_that_the_broker_names_must_be_declared() -> None:
 
 def test_declare_options_without_a_declaration_are_refused() -> None:
     assert complaint(queue="q", declare_options={"durable": False}) == (
-        "declare_options are used by declare: active only, but declare is 'passive': "
-        "set declare: active, or remove them"
+        "declare_options: used by declare: active only, but declare is 'passive': set declare: active, or remove them"
     )
 
 
@@ -208,12 +207,15 @@ def test_several_queues_are_named_in_a_list() -> None:
     assert RabbitMQProducer(["a", "b"]).options.queues == ("a", "b")
     assert complaint(queue=[]) == "queue: expected the name of a queue or a list of them, got an empty list, got []"
     assert complaint(queue=["a", "b", "a"]) == "queue: queue 'a' is named twice, got ['a', 'b', 'a']"
-    assert complaint(queue=["a", 7]) == "queue: expected a text or a list of texts, got ['a', 7]"
+    assert (
+        complaint(queue=["a", 7])
+        == "queue: expected a text or a list of texts, got ['a', 7]; put quotes around each that is none"
+    )
 
 
 def test_a_binding_of_a_queue_that_is_not_consumed_is_refused() -> None:
     assert complaint(queue=["orders", "bills"], bindings=[{"exchange": "e", "queue": "order"}]) == (
-        "a binding names the queue 'order', which is not consumed here: orders, bills; did you mean 'orders'?"
+        "bindings.0.queue: 'order' is not consumed here, but orders, bills; did you mean 'orders'?"
     )
 
 
@@ -226,7 +228,7 @@ def test_a_quorum_queue_outlives_its_consumers(wrong: dict[str, bool]) -> None:
     (name,) = wrong
     options = {**wrong, "arguments": {"x-queue-type": "quorum"}}
     assert complaint(queue="q", declare="active", declare_options=options) == (
-        f"declare_options: a quorum queue needs {name}: {str(not wrong[name]).lower()}"
+        f"declare_options.{name}: a quorum queue needs {name}: {str(not wrong[name]).lower()}"
     )
 
 
@@ -234,7 +236,7 @@ def test_the_priority_of_a_consumer_is_told_to_the_broker_once() -> None:
     options = RabbitMQOptions(queue="q", consume_options={"priority": 5, "arguments": {"x-a": 1}}).consume_options
     assert options.all_arguments() == {"x-a": 1, "x-priority": 5}
     assert complaint(queue="q", consume_options={"priority": 5, "arguments": {"x-priority": 1}}) == (
-        "consume_options: give priority, or x-priority among the arguments, not both"
+        "consume_options.priority: give priority, or x-priority among the arguments, not both"
     )
 
 
@@ -317,7 +319,7 @@ def test_a_back_off_that_is_no_duration_is_refused(name: str) -> None:
 @conforms("R-077")
 def test_a_back_off_cannot_begin_above_its_end() -> None:
     assert complaint(queue="q", backoff_min=5, backoff_max=2) == (
-        "backoff_min must not be more than backoff_max, got 5 and 2"
+        "backoff_min: expected no more than backoff_max (2), got 5"
     )
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
+import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -243,3 +246,43 @@ async def test_an_address_of_the_host_that_swallows_packets_does_not_hide_the_ne
             writer.close()
             await writer.wait_closed()
             await listener.done.wait()
+
+
+async def test_a_forked_child_lets_go_of_the_connection_and_says_nothing_on_it() -> None:
+    heard: list[bytes] = []
+    said = asyncio.Event()
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(100):
+            heard.append(data)
+            said.set()
+        heard.append(b"")
+        said.set()
+        writer.close()
+
+    server = await asyncio.start_server(listen, "127.0.0.1", 0)
+    factory = Transport(15, cutting=True)
+    port = server.sockets[0].getsockname()[1]
+    _, writer = await factory.create(URL(f"amqp://127.0.0.1:{port}/"))
+    descriptor = writer.get_extra_info("socket").fileno()
+    with warnings.catch_warnings():
+        # Python warns of forks beside threads: that is what is tried.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        gone = os.fstat(descriptor).st_rdev == Path(os.devnull).stat().st_rdev
+        writer.write(b"from the child")
+        writer.close()
+        os._exit(0 if gone else 1)
+    _, status = await asyncio.to_thread(os.waitpid, child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    writer.write(b"from us")
+    await asyncio.wait_for(said.wait(), 30)
+    assert heard == [b"from us"]
+    said.clear()
+    factory.let_go()
+    writer.close()
+    await asyncio.wait_for(said.wait(), 30)
+    assert heard == [b"from us", b""]
+    server.close()
+    await server.wait_closed()

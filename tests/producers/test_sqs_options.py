@@ -182,13 +182,13 @@ def test_what_becomes_of_a_message_is_checked() -> None:
         "on_failure: expected a delay from 0 to 43200 seconds after nack"
     )
     assert complaint(on_success="dead_letter") == (
-        "on_success cannot be dead_letter: expected ack, noop, nack or [nack, seconds]"
+        "on_success: expected ack, noop, nack or [nack, seconds], got dead_letter"
     )
     assert complaint(on_failure="dead_letter") == (
         "on_failure: dead_letter needs dead_letter_queue: name the queue, or leave on_failure out"
     )
     assert complaint(dead_letter_queue="orders") == (
-        "dead_letter_queue is the queue itself: its dead letters would come again for ever"
+        "dead_letter_queue: this is the queue itself: its dead letters would come again for ever"
     )
 
 
@@ -259,7 +259,7 @@ def test_what_loses_no_dead_letter_that_somebody_wants_is_taken() -> None:
 )
 def test_the_host_in_the_url_is_asked_and_says_the_region(host: str, region: str | None) -> None:
     options = SQSOptions(queue_url=f"https://{host}/123456789012/orders")
-    assert (options.endpoint, options.region_name) == (f"https://{host}", region)
+    assert (options.endpoint, options.region_name) == (f"https://{host.lower()}", region)
 
 
 def test_an_endpoint_and_a_region_that_are_given_go_before_the_url() -> None:
@@ -269,7 +269,7 @@ def test_an_endpoint_and_a_region_that_are_given_go_before_the_url() -> None:
 
 def test_a_region_that_the_host_is_not_in_is_refused() -> None:
     assert complaint(queue_url=URL, region="us-east-1") == (
-        "region is us-east-1, but the host in queue_url is in eu-central-1, and would refuse every request: leave "
+        "region: got us-east-1, but the host in queue_url is in eu-central-1, and would refuse every request: leave "
         "region out, or mend one of the two"
     )
 
@@ -277,7 +277,7 @@ def test_a_region_that_the_host_is_not_in_is_refused() -> None:
 def test_dead_letters_are_sent_to_the_host_that_is_asked_or_refused() -> None:
     endpoint = "https://vpce-1.sqs.eu-central-1.vpce.amazonaws.com"
     assert complaint(queue_url=f"{endpoint}/1/orders", dead_letter_queue=URL) == (
-        "dead_letter_queue is at the host sqs.eu-central-1.amazonaws.com, queue_url at "
+        "dead_letter_queue: its host is sqs.eu-central-1.amazonaws.com, that of queue_url is "
         "vpce-1.sqs.eu-central-1.vpce.amazonaws.com, and all requests go to one host: write both with the same host, "
         "or give dead_letter_queue by its name alone"
     )

@@ -16,6 +16,7 @@ from yarl import URL
 
 from broadway_py.errors import ProducerError, did_you_mean
 from broadway_py.options import Options
+from broadway_py.producers.hosts import certificate_name, host_in
 
 __all__ = [
     "DEFAULT_URL",
@@ -32,6 +33,7 @@ __all__ = [
     "heartbeat_of",
     "of_host",
     "of_url",
+    "read_secret",
     "targets",
     "without_line_break",
 ]
@@ -99,6 +101,10 @@ def checked_url(value: str) -> URL:
         complete = False
     if not complete:
         raise ValueError("expected amqp://user:password@host:port/vhost, or the same with amqps://")
+    try:
+        host_in(url)
+    except ValueError as wrong:
+        raise ValueError(f"the host in it: {wrong}") from None
     of_url(value)
     for name in url.query:
         if name == "no_verify_ssl":
@@ -129,6 +135,17 @@ class TlsOptions(Options):
     server_name: str | None = None
     #: false takes any certificate, so anybody on the way may read and change everything; logged at each connect.
     verify: bool = True
+
+    @field_validator("server_name")
+    @classmethod
+    def _is_one_name(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        inner = value[1:-1] if value.startswith("[") and value.endswith("]") else value
+        try:
+            return certificate_name(inner)
+        except ValueError as wrong:
+            raise ValueError(f"{wrong}; without a port, and one name that the certificate has, not a pattern") from None
 
     @field_validator("verify", mode="before")
     @classmethod
@@ -178,8 +195,8 @@ def _refuse_unreadable(name: str, file: str) -> None:
 class Login(NamedTuple):
     """Who we are, and where; as the broker is told."""
 
+    #: Bytes that are no UTF-8 are in both as Python's ``surrogateescape`` has them.
     username: str
-    #: Bytes that are no UTF-8 are in it as Python's ``surrogateescape`` has them.
     password: str
     virtual_host: str
 
@@ -188,28 +205,50 @@ class Login(NamedTuple):
 
 
 class Secret(NamedTuple):
-    """Who we are. *password_file* is read again at each connect."""
+    """Who we are, and the files that say so, which are read again at each connect."""
 
     username: str | None
     password: str | None
+    username_file: str | None
     password_file: str | None
 
-    def read(self) -> str | None:
-        """The password of this moment, of any bytes (see :class:`Login`); None when the URL has it.
+    def read(self) -> tuple[str | None, str | None]:
+        """User and password of this moment, of any bytes (see :class:`Login`); None for what the URL has.
 
         Raises:
-            ValueError: the file cannot be read, or holds what is no password.
+            ProducerError: a file cannot be read, or holds what is neither.
         """
-        if self.password_file is None:
-            return self.password
-        try:
-            read = Path(self.password_file).read_bytes()
-        except OSError as failed:
-            raise ValueError(f"the file {self.password_file!r} cannot be read: {failed.strerror}") from None
-        found = without_line_break(read.removeprefix(codecs.BOM_UTF8).decode(errors="surrogateescape"))
-        if "\0" in found:
-            raise ValueError(f"the file {self.password_file!r} has a zero byte in it, which no password can have")
-        return found
+        return (
+            _of_moment("username_file", self.username_file, self.username),
+            _of_moment("password_file", self.password_file, self.password),
+        )
+
+
+def _of_moment(setting: str, file: str | None, given: str | None) -> str | None:
+    if file is None:
+        return given
+    try:
+        return read_secret(file)
+    except ValueError as unreadable:
+        raise ProducerError(f"{setting}: {unreadable}") from None
+
+
+def read_secret(file: str) -> str:
+    """What *file* holds, without the line break at its end.
+
+    Raises:
+        ValueError: it cannot be read, or holds what is neither a user's name nor a password.
+    """
+    try:
+        read = Path(file).read_bytes()
+    except OSError as failed:
+        raise ValueError(f"the file {file!r} cannot be read: {failed.strerror}") from None
+    except ValueError:
+        raise ValueError(f"the file {file!r} cannot be read: no file can have that name") from None
+    found = without_line_break(read.removeprefix(codecs.BOM_UTF8).decode(errors="surrogateescape"))
+    if "\0" in found:
+        raise ValueError(f"the file {file!r} has a zero byte in it, which no user and no password can have")
+    return found
 
 
 class Address(NamedTuple):
@@ -265,19 +304,16 @@ def targets(
     """Each of *addresses* once, in random order, so that many clients do not all come to the first one.
 
     Raises:
-        ProducerError: the password's file cannot be read.
+        ProducerError: the file of the user's name or of the password cannot be read.
     """
-    try:
-        password = secret.read()
-    except ValueError as unreadable:
-        raise ProducerError(f"password_file: {unreadable}") from None
+    username, password = secret.read()
     for address in random.sample(addresses, len(addresses)):
         query = address.url.query
         own = tls or TlsOptions(
             ca_file=query.get("cafile"), cert_file=query.get("certfile"), key_file=query.get("keyfile")
         )
         login = Login(
-            _first(secret.username, address.user, _GUEST),
+            _first(username, address.user, _GUEST),
             _first(password, address.password, _GUEST),
             address.virtual_host,
         )
@@ -336,5 +372,5 @@ def of_host(host: str, port: int | None, virtual_host: str, *, is_tls: bool) -> 
     if not name or not plain:
         raise ValueError("expected a host, or host:port, such as mq.example or mq.example:5672")
     scheme = "amqps" if is_tls else "amqp"
-    url = URL.build(scheme=scheme, host=name, port=own_port or port or _PORTS[scheme])
+    url = URL.build(scheme=scheme, host=host_in(parts), port=own_port or port or _PORTS[scheme])
     return Address(url, virtual_host)

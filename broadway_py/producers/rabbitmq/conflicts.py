@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from broadway_py.errors import OptionsError
+from broadway_py.errors import OptionsError, gathered
 from broadway_py.producer import FailurePlan
 from broadway_py.producers.rabbitmq.arguments import queue_name
 from broadway_py.producers.rabbitmq.forwarder import BY_THE_BROKER
@@ -93,19 +93,27 @@ def refuse_losing(options: RabbitMQOptions, plan: FailurePlan, pipeline: str | N
     if options.consume_options.no_ack:
         _refuse_too_late(plan)
         return
+    wrong: list[OptionsError] = []
     if plan.dead_letter in options.queues:
-        raise OptionsError(
-            ("failure", "dead_letter"),
-            f"{plan.dead_letter!r} is consumed here, so its dead letters would come back; name another queue",
+        wrong.append(
+            OptionsError(
+                ("failure", "dead_letter"),
+                f"{plan.dead_letter!r} is consumed here, so its dead letters would come back; name another queue",
+            )
         )
-    _refuse_unusable_names(options, plan, pipeline)
+    with gathered(wrong):
+        _refuse_unusable_names(options, plan, pipeline)
     rejects = options.on_failure in ("reject", "reject_and_requeue_once")
     if "reject" in plan.actions and rejects and plan.dead_letter != BY_THE_BROKER:
-        raise OptionsError(
-            ("failure",),
-            "reject deletes messages for good, unless the queue has a dead-letter exchange: if it has one, say "
-            "dead_letter: broker; else choose dead_letter or drop",
+        wrong.append(
+            OptionsError(
+                ("failure",),
+                "reject deletes messages for good, unless the queue has a dead-letter exchange: if it has one, say "
+                "dead_letter: broker; else choose dead_letter or drop",
+            )
         )
+    if wrong:
+        raise OptionsError.of(wrong)
 
 
 def _refuse_too_late(plan: FailurePlan) -> None:

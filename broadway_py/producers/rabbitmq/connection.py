@@ -159,6 +159,7 @@ class Connection(aio_pika.Connection):
             log.debug("connection dropped without a farewell", error=type(error).__name__)
         finally:
             self.abort()
+            self._factory.let_go()
             if not self._closed.done():
                 # Else the library's finalizer would close it once more, some time later, in a task that nobody owns.
                 self._closed.set_result(True)

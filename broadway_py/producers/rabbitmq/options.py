@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Annotated, Any, Final, Literal, Self, get_args
 
 from aio_pika.abc import AbstractChannel
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from broadway_py._core.backoff import Backoff, BackoffKind
-from broadway_py.errors import did_you_mean
-from broadway_py.options import Duration, Options, PositiveDuration, PositiveInt
+from broadway_py.errors import OptionsError, did_you_mean
+from broadway_py.options import Conflict, Duration, Options, PositiveDuration, PositiveInt
 from broadway_py.producers.rabbitmq.address import (
     DEFAULT_URL,
     LEAST_HEARTBEAT,
@@ -27,6 +27,7 @@ from broadway_py.producers.rabbitmq.address import (
     heartbeat_of,
     of_host,
     of_url,
+    read_secret,
     targets,
     without_line_break,
 )
@@ -161,18 +162,20 @@ class DeclareOptions(Options):
     #: or ``x-dead-letter-exchange``.
     arguments: Arguments = Field(default_factory=dict)
 
-    @model_validator(mode="after")
-    def _quorum_fits(self) -> Self:
+    def conflicts(self) -> Iterator[Conflict]:
+        """What does not go together."""
         kind = self.arguments.get("x-queue-type")
         if kind == "stream":
-            raise ValueError(
-                "streams are not supported: what a pause gives back to a stream would not come again; declare a queue"
+            yield Conflict(
+                ("arguments", "x-queue-type"),
+                "streams are not supported: what a pause gives back to a stream would not come again; declare a queue",
+                frozenset({"arguments"}),
             )
         if kind == "quorum":
             for name, wanted in (("durable", True), ("auto_delete", False), ("exclusive", False)):
                 if getattr(self, name) is not wanted:
-                    raise ValueError(f"a quorum queue needs {name}: {str(wanted).lower()}")
-        return self
+                    problem = f"a quorum queue needs {name}: {str(wanted).lower()}"
+                    yield Conflict((name,), problem, frozenset({name, "arguments"}))
 
 
 class Binding(Options):
@@ -199,11 +202,14 @@ class ConsumeOptions(Options):
     #: The broker's own settings, such as ``x-cancel-on-ha-failover``.
     arguments: ConsumerArguments = Field(default_factory=dict)
 
-    @model_validator(mode="after")
-    def _one_priority(self) -> Self:
+    def conflicts(self) -> Iterator[Conflict]:
+        """What does not go together."""
         if self.priority is not None and "x-priority" in self.arguments:
-            raise ValueError("give priority, or x-priority among the arguments, not both")
-        return self
+            yield Conflict(
+                ("priority",),
+                "give priority, or x-priority among the arguments, not both",
+                frozenset({"priority", "arguments"}),
+            )
 
     def all_arguments(self) -> dict[str, Any]:
         """What the broker is told."""
@@ -228,6 +234,8 @@ class RabbitMQOptions(Options):
     username: Annotated[str | None, Field(repr=False)] = None
     #: Replaces the password in a URL.
     password: Annotated[str | None, Field(repr=False)] = None
+    #: A file that holds the user's name. Read again at each connect.
+    username_file: str | None = None
     #: A file that holds the password. Read again at each connect.
     password_file: str | None = None
     #: ``plain``: user and password. ``external``: who we are stands in our TLS certificate. None: as the URL says.
@@ -295,6 +303,17 @@ class RabbitMQOptions(Options):
             checked_url(one)
         return urls[0] if isinstance(value, str) else urls
 
+    @field_validator("host")
+    @classmethod
+    def _is_host(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for one in value or ():
+            try:
+                of_host(one, None, "/", is_tls=False)
+            except ValueError as wrong:
+                # What came is not shown: somebody may have written a password before it.
+                raise OptionsError((), str(wrong)) from None
+        return value
+
     @field_validator("username", "password")
     @classmethod
     def _fits_a_login(cls, value: str | None) -> str | None:
@@ -303,62 +322,98 @@ class RabbitMQOptions(Options):
         # Secret stores put one behind what they hold.
         return None if value is None else without_line_break(value)
 
-    @model_validator(mode="after")
-    def _address_fits(self) -> Self:
+    def conflicts(self) -> Iterator[Conflict]:
+        """What does not go together."""
+        yield from self._conflicts_of_address()
+        yield from self._conflicts_of_login()
+        yield from self._conflicts_of_declaration()
+        yield from self._conflicts_of_consumers()
+        low, most = self.backoff_min, self.backoff_max
+        if low is not None and most is not None and low > most:
+            yield Conflict(
+                ("backoff_min",),
+                f"expected no more than backoff_max ({most:g}), got {low:g}",
+                frozenset({"backoff_min", "backoff_max"}),
+            )
+
+    def _conflicts_of_address(self) -> Iterator[Conflict]:
         given = {name for name in self.model_fields_set if getattr(self, name) is not None}
         for name in ("host", "port", "virtual_host"):
             if "url" in given and name in given:
-                raise ValueError(f"give url, or host, port and virtual_host, not both: got url and {name}")
-        if {"port", "virtual_host"} & given and "host" not in given:
-            raise ValueError("port and virtual_host belong to a host: give host, too")
-        if "password" in given and "password_file" in given:
-            raise ValueError("give password or password_file, not both")
-        is_plain = any(address.url.scheme == "amqp" for address in self._addresses())
-        if self.tls is not None and is_plain:
-            raise ValueError("tls is for amqps://, but the url says amqp://, which is not protected")
-        if self.auth == "external" and is_plain:
-            raise ValueError("auth: external shows a certificate, so it needs amqps:// or tls")
-        if self.password_file is not None:
-            try:
-                self._secret().read()
-            except ValueError as unreadable:
-                raise ValueError(f"password_file: {unreadable}") from None
-        return self
+                yield Conflict(
+                    (name,),
+                    f"give url, or host, port and virtual_host, not both: got url and {name}",
+                    frozenset({"url", name}),
+                )
+            elif name in given and "host" not in given:
+                yield Conflict(
+                    (name,), "port and virtual_host belong to a host: give host, too", frozenset({name, "host", "url"})
+                )
 
-    @model_validator(mode="after")
-    def _declaration_fits(self) -> Self:
+    def _conflicts_of_login(self) -> Iterator[Conflict]:
+        for name in ("username", "password"):
+            file = f"{name}_file"
+            if getattr(self, file) is None:
+                continue
+            if getattr(self, name) is not None:
+                yield Conflict((file,), f"give {name} or {file}, not both", frozenset({name, file}))
+                continue
+            try:
+                read_secret(getattr(self, file))
+            except ValueError as unreadable:
+                yield Conflict((file,), str(unreadable), frozenset({file}))
+        if not any(address.url.scheme == "amqp" for address in self._addresses()):
+            return
+        if self.tls is not None:
+            yield Conflict(
+                ("tls",),
+                "this is for amqps://, but the url says amqp://, which is not protected",
+                frozenset({"tls", "url", "host"}),
+            )
+        if self.auth == "external":
+            yield Conflict(
+                ("auth",),
+                "external shows a certificate, so it needs amqps:// or tls",
+                frozenset({"auth", "tls", "url", "host"}),
+            )
+
+    def _conflicts_of_declaration(self) -> Iterator[Conflict]:
         if "" in self.queues and self.declare != "active":
-            raise ValueError(
-                f"queue '' is named by the broker when it is declared, but declare is {self.declare!r}: "
-                "set declare: active, or name the queue"
+            yield Conflict(
+                ("queue",),
+                f"'' is named by the broker when it is declared, but declare is {self.declare!r}: "
+                "set declare: active, or name the queue",
+                frozenset({"queue", "declare"}),
             )
         if "declare_options" in self.model_fields_set and self.declare != "active":
-            raise ValueError(
-                f"declare_options are used by declare: active only, but declare is {self.declare!r}: "
-                "set declare: active, or remove them"
+            yield Conflict(
+                ("declare_options",),
+                f"used by declare: active only, but declare is {self.declare!r}: set declare: active, or remove them",
+                frozenset({"declare_options", "declare"}),
             )
-        for binding in self.bindings:
+        for index, binding in enumerate(self.bindings):
             if binding.queue is not None and binding.queue not in self.queues:
                 hint = did_you_mean(binding.queue, self.queues)
-                raise ValueError(
-                    f"a binding names the queue {binding.queue!r}, which is not consumed here: "
-                    f"{', '.join(self.queues)}{hint}"
+                yield Conflict(
+                    ("bindings", str(index), "queue"),
+                    f"{binding.queue!r} is not consumed here, but {', '.join(self.queues)}{hint}",
+                    frozenset({"bindings", "queue"}),
                 )
+
+    def _conflicts_of_consumers(self) -> Iterator[Conflict]:
         if self.consume_options.exclusive and self.declares_quorum:
-            raise ValueError(
-                "consume_options.exclusive does nothing on a quorum queue, others would consume it too: declare it "
-                "with x-single-active-consumer: true, and one consumer at a time gets messages"
+            yield Conflict(
+                ("consume_options", "exclusive"),
+                "this does nothing on a quorum queue, others would consume it too: declare it "
+                "with x-single-active-consumer: true, and one consumer at a time gets messages",
+                frozenset({"consume_options", "declare", "declare_options"}),
             )
         if self.consume_options.consumer_tag is not None and len(self.queues) > 1:
-            raise ValueError("a consumer_tag names one consumer, but there is one for each of several queues")
-        return self
-
-    @model_validator(mode="after")
-    def _backoff_fits(self) -> Self:
-        low, most = self.backoff_min, self.backoff_max
-        if low is not None and most is not None and low > most:
-            raise ValueError(f"backoff_min must not be more than backoff_max, got {low:g} and {most:g}")
-        return self
+            yield Conflict(
+                ("consume_options", "consumer_tag"),
+                "this names one consumer, but there is one for each of several queues",
+                frozenset({"consume_options", "queue"}),
+            )
 
     @property
     def queues(self) -> tuple[str, ...]:
@@ -432,12 +487,12 @@ class RabbitMQOptions(Options):
         """Every address once, in random order, with the credentials of this moment.
 
         Raises:
-            ProducerError: the password's file cannot be read.
+            ProducerError: the file of the user's name or of the password cannot be read.
         """
         return targets(self._addresses(), self._secret(), self.tls, self.auth, self.heartbeat_seconds)
 
     def _secret(self) -> Secret:
-        return Secret(self.username, self.password, self.password_file)
+        return Secret(self.username, self.password, self.username_file, self.password_file)
 
     def _addresses(self) -> list[Address]:
         if self.host is None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from broadway_py.errors import OptionsError, ProducerError
+from broadway_py.errors import OptionsError, ProducerError, gathered
 from broadway_py.log import logger
 from broadway_py.message import Message
 from broadway_py.producer import Delays, FailurePlan, Producer
@@ -118,8 +118,13 @@ class RabbitMQProducer(Producer):
                 limit=limit,
             )
         if plan is not None:
+            wrong: list[OptionsError] = []
             for options in self._of_copies:
-                refuse_losing(options, plan)
+                with gathered(wrong):
+                    refuse_losing(options, plan)
+            if wrong:
+                # Copies mostly say the same.
+                raise OptionsError.of({str(one): one for one in wrong}.values())
             retries = "retry" in plan.actions and (plan.is_given or not self.says_what_failing_means)
             if retries and any(loses_late_retries(options) for options in self._of_copies):
                 log.warning(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol, SupportsIndex, cast
 
 import aiormq
@@ -13,6 +13,8 @@ from aiohappyeyeballs import start_connection
 from aiormq.exceptions import AMQPConnectionError
 from yarl import URL
 
+from broadway_py import forks
+from broadway_py.producers.hosts import certificate_name, host_in
 from broadway_py.producers.rabbitmq.cutter import CorruptFrameError, Cutter, Delivery, Ended, Sink
 from broadway_py.producers.rabbitmq.mending import mended
 
@@ -120,6 +122,13 @@ class Transport(aiormq.TransportFactory):
         self._publishing = publishing
         self.reader: CuttingReader | None = None
         self.writer: asyncio.StreamWriter | None = None
+        self._forget: Callable[[], None] | None = None
+
+    def let_go(self) -> None:
+        """The connection has ended."""
+        if self._forget is not None:
+            self._forget()
+            self._forget = None
 
     async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect; called by the library.
@@ -131,7 +140,7 @@ class Transport(aiormq.TransportFactory):
         loop = asyncio.get_running_loop()
         context = await _context(url, kwargs.pop("ssl_context_provider", None))
         if context is not None:
-            kwargs.setdefault("server_hostname", url.host)
+            kwargs.setdefault("server_hostname", certificate_name(host_in(url)))
         reader = asyncio.StreamReader(loop=loop)
         if self._cutting:
             reader = self.reader = CuttingReader(loop)
@@ -141,6 +150,9 @@ class Transport(aiormq.TransportFactory):
             if not self._publishing and hasattr(socket, "TCP_USER_TIMEOUT"):
                 # What we sent was not even received: no need to wait for three missing heartbeats.
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 2000 * self._heartbeat)
+            self.let_go()
+            # A child that a handler forks off would hold the connection open when we are gone.
+            self._forget = forks.when_forked(lambda: forks.part_with([sock.fileno()]))
             transport, _ = await loop.create_connection(lambda: protocol, sock=sock, ssl=context, **kwargs)
         except OSError as error:
             raise AMQPConnectionError(*error.args) from error
@@ -171,7 +183,7 @@ async def _connected(url: URL) -> socket.socket:
     The next is tried after a quarter of a second, the first ones beside it (RFC 8305); uvloop cannot do that itself.
     """
     loop = asyncio.get_running_loop()
-    addresses = await loop.getaddrinfo(str(url.host), url.port, type=socket.SOCK_STREAM)
+    addresses = await loop.getaddrinfo(host_in(url), url.port, type=socket.SOCK_STREAM)
     try:
         return await start_connection(addresses, happy_eyeballs_delay=_NEXT_ADDRESS_S)
     except RuntimeError as error:  # uvloop's, for some addresses

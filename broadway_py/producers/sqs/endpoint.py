@@ -5,15 +5,20 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
-__all__ = ["endpoint_of", "host_of", "is_url", "region_of", "split"]
+from broadway_py.producers.hosts import wire_name
+
+__all__ = ["endpoint_of", "host_of", "is_url", "refuse_host", "region_of", "split"]
 
 #: eu-central-1, us-gov-west-1, us-isob-east-1, eusc-de-east-1.
 _REGION: Final = re.compile(r"[a-z]{2,5}(?:-[a-z]+)+-\d{1,2}")
 #: The labels of a host name that stand right before the region, in every partition of AWS, with FIPS or without, for
 #: dual-stack and VPC endpoints, and for LocalStack.
 _BEFORE_THE_REGION: Final = frozenset({"sqs", "sqs-fips"})
+#: What the AWS client library takes between two dots.
+_LABEL: Final = re.compile(r"(?!-)[a-z0-9-]+(?<!-)")
+_PORTS: Final = {"http": 80, "https": 443}
 #: The label right behind it, in the host names of old queues.
 _BEHIND_THE_REGION: Final = "queue"
 #: The one such host name without a region.
@@ -35,15 +40,41 @@ def split(url: str) -> Any:
     return parts if complete else None
 
 
+def refuse_host(url: str) -> None:
+    """Refuse a complete *url* whose host nobody can ask.
+
+    Raises:
+        ValueError: no host can have that name, or the AWS client library takes none such.
+    """
+    name = _host(url)
+    if ":" not in name and not all(map(_LABEL.fullmatch, name.removesuffix(".").split("."))):
+        raise ValueError(
+            "the AWS client library takes no host with _ in its name, nor with - at the end of a part: give the host "
+            "another name, or write its address"
+        )
+
+
 def host_of(url: str) -> str:
-    """The host in *url*, with its port if it names one."""
-    return urlsplit(url).netloc.lower()
+    """The host in *url*, with its port if it names one that is not the usual one; the same for the same host."""
+    parts = urlsplit(url)
+    host, port = _host(url).removesuffix("."), parts.port
+    shown = f"[{host}]" if ":" in host else host
+    return shown if port in (None, _PORTS[parts.scheme]) else f"{shown}:{port}"
 
 
 def endpoint_of(url: str) -> str:
     """Where requests about the queue at *url* go: to the host that is written there, and to no other."""
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"
+    host = _host(url)
+    port = "" if parts.port is None else f":{parts.port}"
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}"
+
+
+def _host(url: str) -> str:
+    """The host in *url* as DNS knows it."""
+    host = urlsplit(url).hostname or ""
+    # In a URL the % before the zone of an address may be written as %25.
+    return wire_name(unquote(host) if ":" in host else host)
 
 
 def region_of(url: str) -> str | None:

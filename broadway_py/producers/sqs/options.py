@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Final, Literal, NamedTuple, Self, get_args
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Final, Literal, NamedTuple, get_args
 
 from pydantic import (
     AfterValidator,
@@ -13,12 +13,11 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
     field_validator,
-    model_validator,
 )
 
 from broadway_py.errors import did_you_mean
-from broadway_py.options import Duration, Options, PositiveInt
-from broadway_py.producers.sqs.endpoint import endpoint_of, host_of, is_url, region_of, split
+from broadway_py.options import Conflict, Duration, Options, PositiveInt
+from broadway_py.producers.sqs.endpoint import endpoint_of, host_of, is_url, refuse_host, region_of, split
 
 __all__ = [
     "MOST_VISIBILITY",
@@ -181,21 +180,38 @@ class SQSOptions(Options):
         # What came is not shown: it may hold a password.
         if value is not None and ((parts := split(value)) is None or parts.username is not None):
             raise ValueError("expected http://host:port or https://host, without user and password")
+        if value is not None:
+            refuse_host(value)
         return value
 
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def conflicts(self) -> Iterator[Conflict]:
+        """What does not go together."""
+        letters = frozenset({"queue_url", "dead_letter_queue"})
         if self.on_success.action == "dead_letter":
-            raise ValueError("on_success cannot be dead_letter: expected ack, noop, nack or [nack, seconds]")
+            yield Conflict(
+                ("on_success",),
+                "expected ack, noop, nack or [nack, seconds], got dead_letter",
+                frozenset({"on_success"}),
+            )
         if self.on_failure.action == "dead_letter" and self.dead_letter_queue is None:
-            raise ValueError("on_failure: dead_letter needs dead_letter_queue: name the queue, or leave on_failure out")
+            yield Conflict(
+                ("on_failure",),
+                "dead_letter needs dead_letter_queue: name the queue, or leave on_failure out",
+                frozenset({"on_failure", "dead_letter_queue"}),
+            )
         if self.dead_letter_queue is not None and self.dead_letter_queue == self.queue_url:
-            raise ValueError("dead_letter_queue is the queue itself: its dead letters would come again for ever")
-        self._asks_one_host()
-        return self
-
-    def _asks_one_host(self) -> None:
+            yield Conflict(
+                ("dead_letter_queue",),
+                "this is the queue itself: its dead letters would come again for ever",
+                letters,
+            )
         if not is_url(self.queue_url) or self.endpoint_url is not None:
+            return
+        try:
+            refuse_host(self.queue_url)
+        except ValueError as wrong:
+            # With an endpoint of its own a queue may be called by a URL that cannot be asked.
+            yield Conflict(("queue_url",), str(wrong), frozenset({"queue_url", "endpoint_url"}))
             return
         host = host_of(self.queue_url)
         if (
@@ -203,15 +219,19 @@ class SQSOptions(Options):
             and is_url(self.dead_letter_queue)
             and (other := host_of(self.dead_letter_queue)) != host
         ):
-            raise ValueError(
-                f"dead_letter_queue is at the host {other}, queue_url at {host}, and all requests go to one host: "
-                "write both with the same host, or give dead_letter_queue by its name alone"
+            yield Conflict(
+                ("dead_letter_queue",),
+                f"its host is {other}, that of queue_url is {host}, and all requests go to one host: "
+                "write both with the same host, or give dead_letter_queue by its name alone",
+                letters | {"endpoint_url"},
             )
         named = region_of(self.queue_url)
         if self.region is not None and named is not None and named != self.region:
-            raise ValueError(
-                f"region is {self.region}, but the host in queue_url is in {named}, and would refuse every request: "
-                "leave region out, or mend one of the two"
+            yield Conflict(
+                ("region",),
+                f"got {self.region}, but the host in queue_url is in {named}, and would refuse every request: "
+                "leave region out, or mend one of the two",
+                frozenset({"region", "queue_url", "endpoint_url"}),
             )
 
     @property
@@ -232,9 +252,9 @@ class SQSOptions(Options):
     @property
     def endpoint(self) -> str | None:
         """Where requests go; None: where AWS says, for a queue that is named without its URL."""
-        if self.endpoint_url is not None or not is_url(self.queue_url):
-            return self.endpoint_url
-        return endpoint_of(self.queue_url)
+        if self.endpoint_url is not None:
+            return endpoint_of(self.endpoint_url) + (split(self.endpoint_url).path or "")
+        return endpoint_of(self.queue_url) if is_url(self.queue_url) else None
 
     @property
     def region_name(self) -> str | None:

@@ -67,11 +67,14 @@ class SQSProducer(Producer):
         """
         if plan is None:
             return
+        wrong: list[OptionsError] = []
         if plan.dead_letter is not None:
-            raise OptionsError(
-                ("failure", "dead_letter"),
-                "for SQS the producer says where dead letters go: name the queue in its dead_letter_queue, or leave it "
-                "to the queue's redrive policy, and leave dead_letter out here",
+            wrong.append(
+                OptionsError(
+                    ("failure", "dead_letter"),
+                    "for SQS the producer says where dead letters go: name the queue in its dead_letter_queue, or "
+                    "leave it to the queue's redrive policy, and leave dead_letter out here",
+                )
             )
         has_place = self.options.dead_letter_queue is not None
         if (
@@ -80,11 +83,15 @@ class SQSProducer(Producer):
             and not has_place
             and self.options.on_failure.action == "ack"
         ):
-            raise OptionsError(
-                ("failure",),
-                "dead letters would be deleted: no dead_letter_queue is set, and then on_failure: ack counts; set "
-                "dead_letter_queue, or leave on_failure out where the queue has a redrive policy, or choose drop",
+            wrong.append(
+                OptionsError(
+                    ("failure",),
+                    "dead letters would be deleted: no dead_letter_queue is set, and then on_failure: ack counts; set "
+                    "dead_letter_queue, or leave on_failure out where the queue has a redrive policy, or choose drop",
+                )
             )
+        if wrong:
+            raise OptionsError.of(wrong)
 
     async def open(self) -> None:
         """Find the queue, and see whether we may delete from it.
