@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.support import broker_fixtures, sqs_fixtures
-from tests.support.containers import ContainersUnavailableError, image_of, unavailable, wanted
+from tests.support.containers import ContainersUnavailableError, image_of, main, unavailable, wanted
 from tests.support.eventually import eventually_sync
 from tests.support.rabbitmq_node import parsed_version
 
@@ -43,12 +44,22 @@ def bin_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return folder
 
 
-def docker(folder: Path, says: dict[str, Any], *, status: int = 0, errors: str = "") -> None:
-    """A ``docker`` whose ``docker info`` answers so; each call is noted."""
+def docker(
+    folder: Path, says: dict[str, Any], *, status: int = 0, errors: str = "", has: bool = True, pulls: bool = True
+) -> None:
+    """A ``docker`` whose ``docker info`` answers so, and that has or pulls every image; each call is noted."""
     program = folder / "docker"
     program.write_text(
-        f"#!/bin/sh\necho called >>{folder}/calls\n"
-        f"printf '%s\\n' '{json.dumps(says)}'\nprintf '%s' '{errors}' >&2\nexit {status}\n"
+        f"""#!/bin/sh
+echo "$1" "$2" >>{folder}/calls
+case $1 in
+image) exit {int(not has)} ;;
+pull) exit {int(not pulls)} ;;
+esac
+printf '%s\\n' '{json.dumps(says)}'
+printf '%s' '{errors}' >&2
+exit {status}
+"""
     )
     program.chmod(0o755)
 
@@ -65,7 +76,7 @@ def test_the_engine_is_asked_once_in_a_run(bin_folder: Path) -> None:
     for _ in range(5):
         broker_fixtures.pytest_report_header()
         sqs_fixtures.pytest_report_header()
-    assert (bin_folder / "calls").read_text() == "called\n"
+    assert (bin_folder / "calls").read_text() == "info --format\n"
 
 
 def test_by_hand_local_programs_are_taken_though_an_engine_answers(
@@ -177,6 +188,58 @@ def test_the_image_of_the_daemon_installs_nothing_of_the_containers() -> None:
     listed = re.findall(r"^([\w-]+)==", (ROOT / "deploy" / "requirements.txt").read_text(), re.MULTILINE)
     assert listed
     assert not {"docker", "testcontainers", "requests"} & set(listed)
+
+
+def test_before_the_suite_images_that_are_missing_are_pulled(
+    bin_folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    docker(bin_folder, ENGINE, has=False)
+    assert main() == 0
+    assert capfd.readouterr().out == "containers\n"
+    calls = (bin_folder / "calls").read_text().splitlines()
+    assert [call for call in calls if call.startswith("pull")] == [f"pull {RABBITMQ}", f"pull {LOCALSTACK}"]
+
+
+def test_images_that_are_there_are_not_asked_for_elsewhere(bin_folder: Path) -> None:
+    docker(bin_folder, ENGINE)
+    assert main() == 0
+    assert "pull" not in (bin_folder / "calls").read_text()
+
+
+def test_an_image_that_cannot_be_had_is_named_before_the_suite(
+    bin_folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    docker(bin_folder, ENGINE, has=False, pulls=False)
+    assert main() == 1
+    assert capfd.readouterr() == (
+        "",
+        f"the image {RABBITMQ} is neither here nor can it be pulled; mend that, or say BROADWAY_TEST_BROKERS=local\n",
+    )
+
+
+def test_without_an_engine_the_suite_is_told_to_take_local_programs(
+    bin_folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main() == 0
+    assert capfd.readouterr() == ("local\n", "")
+    monkeypatch.setenv("BROADWAY_TEST_BROKERS", "containers")
+    assert main() == 1
+    out, errors = capfd.readouterr()
+    assert out == ""
+    assert errors.startswith("BROADWAY_TEST_BROKERS=containers asks for a container engine, but there is no program")
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
+def test_a_version_by_make_and_containers_by_hand_contradict_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BROADWAY_TEST_BROKERS", "containers")
+    planned = subprocess.run(
+        ["make", "--dry-run", "test", "RABBITMQ=4.3"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert planned.returncode == 2
+    assert (
+        "RABBITMQ=4.3 asks for a program of this machine, BROADWAY_TEST_BROKERS=containers for a container: leave one "
+        "of them out"
+    ) in planned.stderr
 
 
 def test_a_container_is_removed_when_the_tests_are_killed(

@@ -1,5 +1,7 @@
 """Brokers from containers: whether the suite takes them, and one container that ends with the run.
 
+As a program (``make test``) it says ``containers`` or ``local``, and sees that the images are there.
+
 The images are those of docker-compose.yml. Each container is in this machine's own network: a listener that is shut
 refuses connections, and clients come from 127.0.0.1, as with a local program. Published ports would put a proxy of the
 engine between, which takes every connection, whether or not a broker stands behind it.
@@ -14,6 +16,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -180,3 +183,30 @@ class Container:
         """End it at once, as a crash of its machine would, and delete its files."""
         self._keeper.remove()
         self._container.get_docker_client().client.close()
+
+
+def main() -> int:
+    """Print what the brokers come from; before containers, pull images that are missing, however long that takes."""
+    try:
+        chosen = wanted()
+    except ContainersUnavailableError as error:
+        print(error, file=sys.stderr)
+        return 1
+    images = [image_of("rabbitmq"), image_of("localstack")] if chosen else []
+    for image in images:
+        there = subprocess.run(["docker", "image", "inspect", image], capture_output=True, check=False)
+        if (
+            there.returncode != 0
+            and subprocess.run(["docker", "pull", image], stdout=sys.stderr, check=False).returncode
+        ):
+            print(
+                f"the image {image} is neither here nor can it be pulled; mend that, or say {_VARIABLE}=local",
+                file=sys.stderr,
+            )
+            return 1
+    print("containers" if chosen else "local")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
