@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -80,8 +80,8 @@ def _path(program: str) -> str:
     return f"{Path(program).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody uses at this moment.
+def free_port(*, but: Collection[int] = ()) -> int:
+    """A port of 127.0.0.1 that nobody uses at this moment, and none of *but*, which are going to be used.
 
     Of those that the system gives to nobody unasked (to a connection it would, between this call and the server's
     start), and of this worker's share of them, where the suite runs on several.
@@ -89,6 +89,8 @@ def free_port() -> int:
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     share = range(10_000 + worker % _SHARES, 32_000, _SHARES)
     for port in random.sample(share, len(share)):
+        if port in but:
+            continue
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 continue  # somebody listens there with leave to share it
@@ -122,13 +124,14 @@ class Node(ABC):
             f"default_pass = {PASSWORD}\n"
             "disk_free_limit.absolute = 50MB\n"
         )
+        epmd = free_port(but=[self.port])
         return {
             "HOME": str(home),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "ERL_EPMD_PORT": str(free_port()),
+            "ERL_EPMD_PORT": str(epmd),
             "RABBITMQ_NODENAME": self._name,
             "RABBITMQ_NODE_PORT": str(self.port),
-            "RABBITMQ_DIST_PORT": str(free_port()),
+            "RABBITMQ_DIST_PORT": str(free_port(but=[self.port, epmd])),
             "RABBITMQ_MNESIA_BASE": str(self.directory / "data"),
             "RABBITMQ_LOG_BASE": str(self.directory / "log"),
             "RABBITMQ_LOGS": "-",
