@@ -18,10 +18,19 @@ WORKERS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Some machines forbid byte code. The suite starts hundreds of daemons, and each would compile the package anew.
 export PYTHONDONTWRITEBYTECODE :=
-# Those of Debian need no word of ours; 4.0 and 4.3 are unpacked (tests/support/unpack_rabbitmq.sh).
+# A version that is asked for is a program of this machine. Debian needs no word of ours; 4.0 and 4.3 are unpacked
 ifneq ($(filter 4%,$(RABBITMQ)),)
 export BROADWAY_TEST_RABBITMQ_SERVER := $(CURDIR)/.cache/rabbitmq-$(RABBITMQ)/bin/rabbitmq-server
 endif
+
+ifneq ($(RABBITMQ),)
+ifeq ($(BROADWAY_TEST_BROKERS),containers)
+$(error RABBITMQ=$(RABBITMQ) asks for a program of this machine, BROADWAY_TEST_BROKERS=containers for a container: leave one of them out)
+endif
+export BROADWAY_TEST_BROKERS := local
+endif
+# What is measured is to be compared with what was measured before.
+bench bars: export BROADWAY_TEST_BROKERS := local
 
 .DEFAULT_GOAL := help
 .PHONY: help run test sabotage mutation lint types format conformance bench bars soak flake broker localstack clean
@@ -30,7 +39,8 @@ help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo '  Settings: ARGS="…" for the program behind run, test, sabotage, bench and bars; PYTHON=python3.13; FLAKE_RUNS=20; SOAK_MINUTES=2;'
-	@echo '  WORKERS=2 processes for test and flake; RABBITMQ=3.10, 4.0, 4.3, or 4 (the newest) for what needs a RabbitMQ'
+	@echo '  WORKERS=2 processes for test and flake; RABBITMQ=3.10, 4.0, 4.3, or 4 (the newest) for what needs a RabbitMQ;'
+	@echo '  BROADWAY_TEST_BROKERS=containers or local; without it containers where an engine answers'
 
 run: $(RUNS)  ## the shipments example on the embedded queue; page and metrics on http://127.0.0.1:8080
 	@exec $(BIN)/broadway run config/quickstart.yaml $(ARGS)
@@ -77,12 +87,15 @@ clean:  ## remove the environment and every cache; queue files in var/ stay
 	@rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 	@find broadway_py tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
-broker:
-	@sh tests/support/get_rabbitmq.sh $(RABBITMQ)
+# Programs, where no containers are taken; the images, where they are.
+broker: $(STAMP)
+	@from=$$($(BIN)/python -m tests.support.containers) || exit 1; \
+	[ "$$from" = containers ] || sh tests/support/get_rabbitmq.sh $(RABBITMQ)
 	@sh tests/support/get_prometheus.sh
 
 localstack: $(STAMP)
-	@sh tests/support/get_localstack.sh $(BIN)/python
+	@from=$$($(BIN)/python -m tests.support.containers) || exit 1; \
+	[ "$$from" = containers ] || sh tests/support/get_localstack.sh $(BIN)/python
 
 $(STAMP): pyproject.toml constraints.txt
 	@sh tests/support/make_venv.sh $(VENV) "$(PYTHON)" all,dev

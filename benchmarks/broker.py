@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.support.localstack import CREDENTIALS, REGION, LocalStack, given_endpoint, localstack_program
+from tests.support.localstack import CREDENTIALS, REGION, LocalStackProcess, given_endpoint, localstack_program
 from tests.support.rabbitmq import RabbitMQ, given_url
-from tests.support.rabbitmq_node import Node, server_program
+from tests.support.rabbitmq_node import LocalNode, server_program
 
 __all__ = ["NoBrokerError", "running_broker"]
 
@@ -39,7 +39,7 @@ def _sqs() -> Iterator[str]:
         raise NoBrokerError("no SQS: set BROADWAY_TEST_SQS_URL, or run make localstack")
     # The programs that are measured find them as AWS programs do.
     os.environ.update(CREDENTIALS | {"AWS_DEFAULT_REGION": REGION})
-    server = LocalStack(python)
+    server = LocalStackProcess(python)
     try:
         server.start()
         yield server.endpoint
@@ -56,7 +56,7 @@ def _rabbitmq() -> Iterator[str]:
     program = server_program()
     if program is None:
         raise NoBrokerError("no RabbitMQ: set BROADWAY_TEST_AMQP_URL, or install rabbitmq-server")
-    node = Node(program)
+    node = LocalNode(program)
     try:
         node.start()
         yield RabbitMQ.on_node(node).url

@@ -1,7 +1,8 @@
 """Fixtures that give a test a real broker; loaded as a pytest plugin.
 
-The broker is the one in ``BROADWAY_TEST_AMQP_URL``, else a ``rabbitmq-server`` process of our own, started with the
-first test that asks for it and ended with the run, else none: then the test is skipped with the reason.
+The broker is the one in ``BROADWAY_TEST_AMQP_URL``, else a node of our own, in a container where an engine answers and
+by the program ``rabbitmq-server`` elsewhere, started with the first test that asks for it and ended with the run; else
+none: then the test is skipped with the reason.
 """
 
 from __future__ import annotations
@@ -12,13 +13,42 @@ from typing import Any, Final
 import pytest
 
 from broadway_py.producers.rabbitmq import RabbitMQProducer
+from tests.support.containers import ContainersUnavailableError, asked_for, image_of, wanted
 from tests.support.rabbitmq import RabbitMQ, given_url
-from tests.support.rabbitmq_node import Node, parsed_version, server_program, version_of
+from tests.support.rabbitmq_node import (
+    ContainerNode,
+    LocalNode,
+    Node,
+    given_program,
+    parsed_version,
+    server_program,
+    version_of,
+)
+
+
+def _image() -> str | None:
+    """The image of our node; None: it is no container, because a broker or a program is named, or no engine answers."""
+    if given_url() is not None or (given_program() is not None and not asked_for()):
+        return None
+    return image_of("rabbitmq") if wanted() else None
+
+
+def _version() -> tuple[int, ...] | None:
+    """Of the RabbitMQ that is going to be started; None: it is not known before it runs."""
+    image = _image()
+    if image is not None:
+        return parsed_version(image.rpartition(":")[2])
+    program = server_program() if given_url() is None else None
+    version = version_of(program) if program is not None else None
+    return parsed_version(version) if version is not None else None
 
 
 def _choice() -> str:
     if given_url() is not None:
         return "the broker in BROADWAY_TEST_AMQP_URL"
+    image = _image()
+    if image is not None:
+        return f"a container of our own, of {image}"
     program = server_program()
     if program is not None:
         return f"a node of our own, version {version_of(program) or 'unknown'}, by {program}"
@@ -31,6 +61,13 @@ NOT_OURS: Final = (
 )
 #: The ways by which the producer can take deliveries off its socket; a test on the broker runs on each of them.
 _PATHS: Final = ("plain", "fast")
+
+
+def pytest_configure() -> None:
+    try:
+        _choice()
+    except ContainersUnavailableError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 def pytest_report_header() -> list[str]:
@@ -51,11 +88,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "rabbitmq_node" in getattr(item, "fixturenames", ()):
             item.add_marker("rabbitmq")
-    program = server_program() if given_url() is None else None
-    version = version_of(program) if program is not None else None
+    version = _version()
     if version is None:
         return
-    too_new = [item for item in items if _since(item) > parsed_version(version)]
+    too_new = [item for item in items if _since(item) > version]
     if too_new:
         config.hook.pytest_deselected(items=too_new)
         items[:] = [item for item in items if item not in too_new]
@@ -86,10 +122,14 @@ def rabbitmq_node() -> Iterator[Node | None]:
     if given_url() is not None:
         yield None
         return
-    program = server_program()
-    if program is None:
+    image, program = _image(), server_program()
+    node: Node
+    if image is not None:
+        node = ContainerNode(image)
+    elif program is not None:
+        node = LocalNode(program)
+    else:
         pytest.skip(f"no RabbitMQ: {_choice()}")
-    node = Node(program)
     try:
         node.start()
         yield node

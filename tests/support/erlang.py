@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -52,14 +53,14 @@ def binary(text: str) -> str:
 
 
 class ErlangShell:
-    """A small Erlang process of our own beside the node, by the program *erl*; close it with :meth:`close`."""
+    """A small Erlang process of our own beside the node, by the command *erl*; close it with :meth:`close`."""
 
-    def __init__(self, erl: str, node: str, environment: Mapping[str, str], log: Path) -> None:
+    def __init__(self, erl: Sequence[str], node: str, environment: Mapping[str, str], log: Path) -> None:
         self._lock = threading.Lock()
         with log.open("ab") as errors:
             self._process = subprocess.Popen(
                 [
-                    *(erl, "-noshell", "-sname", f"asks_{os.getpid()}@localhost", *DISTRIBUTION),
+                    *(*erl, "-noshell", "-sname", f"asks_{os.getpid()}@localhost", *DISTRIBUTION),
                     *("-eval", " ".join(_LOOP.split())),
                 ],
                 env={**environment, "ASKED_NODE": node},
@@ -80,8 +81,11 @@ class ErlangShell:
         assert talk_in is not None
         assert talk_out is not None
         with self._lock:
-            talk_in.write(" ".join(expression.split()).rstrip(".") + ".\n")
-            talk_in.flush()
+            try:
+                talk_in.write(" ".join(expression.split()).rstrip(".") + ".\n")
+                talk_in.flush()
+            except BrokenPipeError:
+                raise NodeRefusedError(f"asked for {expression!r}, but the process that asks has ended") from None
             answer = talk_out.readline()
         verdict, _, value = answer.rstrip("\n").partition(" ")
         if verdict != "ok":
@@ -90,5 +94,9 @@ class ErlangShell:
 
     def close(self) -> None:
         """End the process."""
-        with self._process:
-            self._process.kill()
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(BrokenPipeError):  # what was not written when it ended
+                if pipe is not None:
+                    pipe.close()

@@ -1,4 +1,4 @@
-"""A real SQS for tests: LocalStack as a process of our own, or an endpoint that the environment names."""
+"""A real SQS for tests: LocalStack as a process or container of our own, or an endpoint that the environment names."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import tempfile
 import urllib.error
 import urllib.request
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -21,10 +22,21 @@ from typing import Any, Final
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
 
+from tests.support.containers import Container
 from tests.support.eventually import PATIENCE, eventually, eventually_sync
 from tests.support.rabbitmq_node import free_port
 
-__all__ = ["CREDENTIALS", "REGION", "SQS", "LocalStack", "Queue", "given_endpoint", "localstack_program"]
+__all__ = [
+    "CREDENTIALS",
+    "REGION",
+    "SQS",
+    "LocalStack",
+    "LocalStackContainer",
+    "LocalStackProcess",
+    "Queue",
+    "given_endpoint",
+    "localstack_program",
+]
 
 REGION: Final = "eu-central-1"
 #: The credentials of every request in the tests: the secret must show up nowhere.
@@ -55,26 +67,59 @@ def localstack_program() -> Path | None:
     return directory / "bin" / "python" if (directory / ".complete").exists() else None
 
 
-class LocalStack:
+class LocalStack(ABC):
     """A LocalStack of our own that serves SQS alone, on a port of its own. Nothing else is touched."""
 
-    def __init__(self, python: Path) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="broadway-localstack-"))
+    def __init__(self) -> None:
         self.endpoint = f"http://127.0.0.1:{free_port()}"
-        self._python = python
-        self._server: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start it and wait until it answers. What it held before is gone."""
-        environment = {
-            **os.environ,
+        #: What it reads of its environment.
+        self._settings: Final = {
             "SERVICES": "sqs",
             "EAGER_SERVICE_LOADING": "0",
             "SKIP_SSL_CERT_DOWNLOAD": "1",
             "DISABLE_EVENTS": "1",
             "GATEWAY_LISTEN": self.endpoint.removeprefix("http://"),
-            "FILESYSTEM_ROOT": str(self.directory),
         }
+
+    def start(self) -> None:
+        """Start it and wait until it answers. What it held before is gone."""
+        self._launch()
+
+        def up() -> bool:
+            assert not self._ended(), f"LocalStack ended: {self._log_tail()}"
+            with urllib.request.urlopen(f"{self.endpoint}/_localstack/health", timeout=5) as answer:  # noqa: S310  # ours
+                return b'"sqs": "' in answer.read()
+
+        eventually_sync(up, timeout=90, what="LocalStack answers", ignoring=(urllib.error.URLError, OSError))
+
+    @abstractmethod
+    def _launch(self) -> None:
+        """Start it, and return before it is up."""
+
+    @abstractmethod
+    def _ended(self) -> bool:
+        """Whether it has ended by itself."""
+
+    @abstractmethod
+    def _log_tail(self) -> str:
+        """The last of what it wrote to standard output and error."""
+
+    @abstractmethod
+    def remove(self) -> None:
+        """End it, and delete its files."""
+
+
+class LocalStackProcess(LocalStack):
+    """A process of *python*, the Python of its environment."""
+
+    def __init__(self, python: Path) -> None:
+        super().__init__()
+        self.directory = Path(tempfile.mkdtemp(prefix="broadway-localstack-"))
+        self._python = python
+        self._server: subprocess.Popen[bytes] | None = None
+
+    def _launch(self) -> None:
+        environment = {**os.environ, **self._settings, "FILESYSTEM_ROOT": str(self.directory)}
         environment.pop("PYTHONPATH", None)
         with (self.directory / "server.log").open("ab") as log:
             self._server = subprocess.Popen(
@@ -86,24 +131,44 @@ class LocalStack:
                 stderr=log,
                 start_new_session=True,
             )
-        server = self._server
 
-        def up() -> bool:
-            assert server.poll() is None, f"LocalStack ended: {self._log_tail()}"
-            with urllib.request.urlopen(f"{self.endpoint}/_localstack/health", timeout=5) as answer:  # noqa: S310  # ours
-                return b'"sqs": "' in answer.read()
+    def _ended(self) -> bool:
+        return self._server is None or self._server.poll() is not None
 
-        eventually_sync(up, timeout=90, what="LocalStack answers", ignoring=(urllib.error.URLError, OSError))
+    def _log_tail(self) -> str:
+        return (self.directory / "server.log").read_text(errors="replace")[-2000:]
 
     def remove(self) -> None:
-        """End it, and delete its files."""
+        """End the process, and its group."""
         if self._server is not None:
             with self._server, contextlib.suppress(ProcessLookupError):
                 os.killpg(self._server.pid, signal.SIGKILL)
         shutil.rmtree(self.directory, ignore_errors=True)
 
+
+class LocalStackContainer(LocalStack):
+    """A container of *image*."""
+
+    def __init__(self, image: str) -> None:
+        super().__init__()
+        self._image = image
+        self._container: Container | None = None
+
+    def _launch(self) -> None:
+        # In this machine's network it must leave the port of DNS alone.
+        self._container = Container(self._image, environment={**self._settings, "DNS_ADDRESS": "0"})
+
+    def _ended(self) -> bool:
+        return self._container is None or self._container.ended()
+
     def _log_tail(self) -> str:
-        return (self.directory / "server.log").read_text(errors="replace")[-2000:]
+        return self._container.log_tail() if self._container is not None else ""
+
+    def remove(self) -> None:
+        """End the container."""
+        if self._container is not None:
+            self._container.remove()
+            self._container = None
 
 
 @dataclass(frozen=True, slots=True)

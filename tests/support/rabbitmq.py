@@ -351,7 +351,9 @@ class RabbitMQ:
 
     def _others(self) -> str:
         ours = f'lists:member({{<<"connection_name">>, longstr, {binary(_OURS)}}}, Said)'
-        said = "{client_properties, Said} <- rabbit_networking:connection_info(P, [client_properties])"
+        # One that ends between the two looks is nobody's.
+        info = "catch rabbit_networking:connection_info(P, [client_properties])"
+        said = f"{{client_properties, Said}} <- case {info} of L when is_list(L) -> L; _ -> [] end"
         return f"[P || P <- {self._pids()}, {said}, not {ours}]"
 
     async def _numbers(self, queue: str, *items: str) -> list[int]:

@@ -1,4 +1,4 @@
-"""A RabbitMQ node of our own, as a process, for the length of a test run."""
+"""A RabbitMQ node of our own, as a process or in a container, for the length of a test run."""
 
 from __future__ import annotations
 
@@ -12,14 +12,27 @@ import socket
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final
 
+from tests.support.containers import Container
 from tests.support.erlang import DISTRIBUTION, ErlangShell, NodeRefusedError
 from tests.support.eventually import eventually_sync
 
-__all__ = ["PASSWORD", "USER", "Node", "free_port", "parsed_version", "server_program", "version_of"]
+__all__ = [
+    "PASSWORD",
+    "USER",
+    "ContainerNode",
+    "LocalNode",
+    "Node",
+    "free_port",
+    "given_program",
+    "parsed_version",
+    "server_program",
+    "version_of",
+]
 
 #: Where distributions put the program itself; the one in PATH may switch to another user and lose our environment.
 _PROGRAMS: Final = ("/usr/lib/rabbitmq/bin/rabbitmq-server", "/usr/local/lib/rabbitmq/bin/rabbitmq-server")
@@ -32,10 +45,16 @@ USER: Final = "tester"
 PASSWORD: Final = "canary-password"
 
 
+def given_program() -> str | None:
+    """The ``rabbitmq-server`` program that the environment names."""
+    return os.environ.get("BROADWAY_TEST_RABBITMQ_SERVER") or None
+
+
 def server_program() -> str | None:
     """The ``rabbitmq-server`` program that the environment names, or this machine's, if it has one and its Erlang."""
-    given = os.environ.get("BROADWAY_TEST_RABBITMQ_SERVER")
-    program = given or next((path for path in _PROGRAMS if Path(path).exists()), shutil.which("rabbitmq-server"))
+    program = given_program() or next(
+        (path for path in _PROGRAMS if Path(path).exists()), shutil.which("rabbitmq-server")
+    )
     return program if program is not None and shutil.which("erl", path=_path(program)) is not None else None
 
 
@@ -48,7 +67,7 @@ def version_of(program: str) -> str | None:
 
 
 def parsed_version(text: str) -> tuple[int, ...]:
-    """``4.3.6`` as (4, 3, 6); what follows a plus or minus is left out."""
+    """``4.3.6``, or ``4.3.6-management``, as (4, 3, 6); what follows a plus, minus or tilde is left out."""
     return tuple(int(part) for part in re.split(r"[+~-]", text)[0].split("."))
 
 
@@ -61,8 +80,8 @@ def _path(program: str) -> str:
     return f"{Path(program).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody uses at this moment.
+def free_port(*, but: Collection[int] = ()) -> int:
+    """A port of 127.0.0.1 that nobody uses at this moment, and none of *but*, which are going to be used.
 
     Of those that the system gives to nobody unasked (to a connection it would, between this call and the server's
     start), and of this worker's share of them, where the suite runs on several.
@@ -70,6 +89,8 @@ def free_port() -> int:
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     share = range(10_000 + worker % _SHARES, 32_000, _SHARES)
     for port in random.sample(share, len(share)):
+        if port in but:
+            continue
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 continue  # somebody listens there with leave to share it
@@ -79,27 +100,16 @@ def free_port() -> int:
     raise AssertionError("no port of 127.0.0.1 is free between 10000 and 32000")
 
 
-class Node:
-    """A ``rabbitmq-server`` of our own, with ports, files, cookie and epmd of its own. Nothing else is touched."""
+class Node(ABC):
+    """A RabbitMQ of our own, with ports, files, cookie and epmd of its own. Nothing else is touched."""
 
-    def __init__(self, program: str) -> None:
+    def __init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="broadway-rabbitmq-"))
         self.port = free_port()
-        self._program = program
         self._name = f"broadway_{os.getpid()}@localhost"
         self._version: tuple[int, ...] | None = None
-        self._environment = self._prepare()
-        self._server: subprocess.Popen[bytes] | None = None
-        with (self.directory / "epmd.log").open("wb") as log:
-            # Started by the node it would outlive us as a daemon.
-            self._epmd = subprocess.Popen(
-                [_tool("epmd", program), "-address", "127.0.0.1", "-relaxed_command_check"],
-                env=self._environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        self._shell = ErlangShell(_tool("erl", program), self._name, self._environment, self.directory / "shell.log")
+        self._settings = self._prepare()
+        self._shell: ErlangShell | None = None
 
     def _prepare(self) -> dict[str, str]:
         home = self.directory / "home"
@@ -114,14 +124,14 @@ class Node:
             f"default_pass = {PASSWORD}\n"
             "disk_free_limit.absolute = 50MB\n"
         )
+        epmd = free_port(but=[self.port])
         return {
-            **os.environ,
-            "PATH": _path(self._program),
             "HOME": str(home),
-            "ERL_EPMD_PORT": str(free_port()),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_EPMD_PORT": str(epmd),
             "RABBITMQ_NODENAME": self._name,
             "RABBITMQ_NODE_PORT": str(self.port),
-            "RABBITMQ_DIST_PORT": str(free_port()),
+            "RABBITMQ_DIST_PORT": str(free_port(but=[self.port, epmd])),
             "RABBITMQ_MNESIA_BASE": str(self.directory / "data"),
             "RABBITMQ_LOG_BASE": str(self.directory / "log"),
             "RABBITMQ_LOGS": "-",
@@ -135,14 +145,10 @@ class Node:
 
     def start(self) -> None:
         """Start the node and wait until it takes connections."""
-        with (self.directory / "server.log").open("ab") as log:
-            self._server = subprocess.Popen(
-                [self._program], env=self._environment, stdout=log, stderr=log, start_new_session=True
-            )
-        server = self._server
+        self._launch()
 
         def up() -> bool:
-            assert server.poll() is None, f"rabbitmq-server ended: {self._log_tail()}"
+            assert not self._ended(), f"rabbitmq-server ended: {self._log_tail()}"
             return self.ask("rabbit:is_running()") == "true"
 
         eventually_sync(up, timeout=60, what="the RabbitMQ node comes up", ignoring=NodeRefusedError)
@@ -170,24 +176,32 @@ class Node:
         """
         self.ask("mnesia:dump_log()")
 
+    @abstractmethod
+    def _launch(self) -> None:
+        """Start the server, and the shell that asks it; return before it is up."""
+
+    @abstractmethod
+    def _ended(self) -> bool:
+        """Whether the server has ended by itself."""
+
+    @abstractmethod
+    def _log_tail(self) -> str:
+        """The last of what the server wrote to standard output and error."""
+
+    @abstractmethod
     def kill(self) -> None:
         """End the node at once, as a crash of its machine would."""
-        if self._server is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._server.pid, signal.SIGKILL)
-            self._server.wait()
-            self._server = None
 
     def remove(self) -> None:
         """End everything that this object started, and delete its files."""
         self.kill()
-        self._shell.close()
-        with self._epmd:
-            self._epmd.kill()
+        if self._shell is not None:
+            self._shell.close()
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def ask(self, expression: str) -> str:
         """Evaluate an Erlang expression in the node."""
+        assert self._shell is not None, "the node was not started yet"
         return self._shell.ask(expression)
 
     def stop_application(self) -> None:
@@ -241,9 +255,13 @@ class Node:
             clients_of: the authority whose certificate each client must show; None: no client need show one.
         """
         port = free_port()
-        options = f'[{{certfile, "{certificate}"}}, {{keyfile, "{key}"}}'
+        # Into the node's own folder: of this machine's files one in a container sees no others.
+        folder = self.directory / f"tls-{port}"
+        folder.mkdir()
+        options = f'[{{certfile, "{shutil.copy(certificate, folder)}"}}, {{keyfile, "{shutil.copy(key, folder)}"}}'
         if clients_of is not None:
-            options += f', {{cacertfile, "{clients_of}"}}, {{verify, verify_peer}}, {{fail_if_no_peer_cert, true}}'
+            options += f', {{cacertfile, "{shutil.copy(clients_of, folder)}"}}'
+            options += ", {verify, verify_peer}, {fail_if_no_peer_cert, true}"
         # The broker starts Erlang's TLS with its first listener, and there was none in its settings.
         self.ask("rabbit_networking:ensure_ssl()")
         self.ask(f'ok = rabbit_networking:start_ssl_listener({{"127.0.0.1", {port}}}, {options}], 2)')
@@ -252,5 +270,83 @@ class Node:
         finally:
             self.ask(f'rabbit_networking:stop_tcp_listener({{"127.0.0.1", {port}}})')
 
+
+class LocalNode(Node):
+    """A node by the program ``rabbitmq-server`` of this machine."""
+
+    def __init__(self, program: str) -> None:
+        super().__init__()
+        self._program = program
+        self._environment = {**os.environ, "PATH": _path(program), **self._settings}
+        self._server: subprocess.Popen[bytes] | None = None
+        with (self.directory / "epmd.log").open("wb") as log:
+            # Started by the node it would outlive us as a daemon.
+            self._epmd = subprocess.Popen(
+                [_tool("epmd", program), "-address", "127.0.0.1", "-relaxed_command_check"],
+                env=self._environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def _launch(self) -> None:
+        if self._shell is None:
+            erl = [_tool("erl", self._program)]
+            self._shell = ErlangShell(erl, self._name, self._environment, self.directory / "shell.log")
+        with (self.directory / "server.log").open("ab") as log:
+            self._server = subprocess.Popen(
+                [self._program], env=self._environment, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def _ended(self) -> bool:
+        return self._server is None or self._server.poll() is not None
+
     def _log_tail(self) -> str:
         return (self.directory / "server.log").read_text(errors="replace")[-2000:]
+
+    def kill(self) -> None:
+        """End the process, and its group."""
+        if self._server is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._server.pid, signal.SIGKILL)
+            self._server.wait()
+            self._server = None
+
+    def remove(self) -> None:
+        """End epmd, too."""
+        super().remove()
+        with self._epmd:
+            self._epmd.kill()
+
+
+class ContainerNode(Node):
+    """A node in a container of *image*, whose files lie in a folder of this machine and so outlive the container.
+
+    The image's own start is passed over: it gives the server to a user of its own, who may not read our files.
+    """
+
+    def __init__(self, image: str) -> None:
+        super().__init__()
+        self._image = image
+        self._container: Container | None = None
+
+    def _launch(self) -> None:
+        if self._shell is not None:
+            self._shell.close()  # it ended with the container it was in
+        self._container = Container(
+            self._image, environment=self._settings, folder=self.directory, run=["rabbitmq-server"]
+        )
+        erl = self._container.inside("erl", "--env", "ASKED_NODE")
+        self._shell = ErlangShell(erl, self._name, os.environ, self.directory / "shell.log")
+
+    def _ended(self) -> bool:
+        return self._container is None or self._container.ended()
+
+    def _log_tail(self) -> str:
+        return self._container.log_tail() if self._container is not None else ""
+
+    def kill(self) -> None:
+        """End the container."""
+        if self._container is not None:
+            self._container.remove()
+            self._container = None

@@ -1,7 +1,8 @@
 """Fixtures that give a test a real SQS; loaded as a pytest plugin.
 
-It is the endpoint in ``BROADWAY_TEST_SQS_URL``, else a LocalStack of our own, started with the first test that asks for
-it and ended with the run, else none: then the test is skipped with the reason.
+It is the endpoint in ``BROADWAY_TEST_SQS_URL``, else a LocalStack of our own, in a container where an engine answers
+and in ``.cache/localstack`` elsewhere, started with the first test that asks for it and ended with the run; else none:
+then the test is skipped with the reason.
 """
 
 from __future__ import annotations
@@ -10,12 +11,31 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from tests.support.localstack import CREDENTIALS, REGION, SQS, LocalStack, given_endpoint, localstack_program, sqs_at
+from tests.support.containers import image_of, wanted
+from tests.support.localstack import (
+    CREDENTIALS,
+    REGION,
+    SQS,
+    LocalStack,
+    LocalStackContainer,
+    LocalStackProcess,
+    given_endpoint,
+    localstack_program,
+    sqs_at,
+)
+
+
+def _image() -> str | None:
+    """The image of our LocalStack; None: it is no container, because an endpoint is named, or no engine answers."""
+    return image_of("localstack") if given_endpoint() is None and wanted() else None
 
 
 def _choice() -> str:
     if given_endpoint() is not None:
         return "the endpoint in BROADWAY_TEST_SQS_URL"
+    image = _image()
+    if image is not None:
+        return f"a container of our own, of {image}"
     if localstack_program() is not None:
         return "a LocalStack of our own in .cache/localstack"
     return "none: set BROADWAY_TEST_SQS_URL, or run `make localstack`; its tests are skipped"
@@ -32,10 +52,14 @@ def sqs_endpoint() -> Iterator[str]:
     if given is not None:
         yield given
         return
-    python = localstack_program()
-    if python is None:
+    image, python = _image(), localstack_program()
+    server: LocalStack
+    if image is not None:
+        server = LocalStackContainer(image)
+    elif python is not None:
+        server = LocalStackProcess(python)
+    else:
         pytest.skip(f"no SQS: {_choice()}")
-    server = LocalStack(python)
     try:
         server.start()
         yield server.endpoint
