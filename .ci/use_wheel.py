@@ -18,6 +18,7 @@ OF_EXTRAS = (
     "broadway_py.daemon",
     "broadway_py.examples.shipments",
     "broadway_py.metrics",
+    "broadway_py.producers.hosts",  # by yarl, which all three of its users have
     "broadway_py.producers.rabbitmq",
     "broadway_py.producers.sqs",
 )
