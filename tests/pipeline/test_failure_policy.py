@@ -924,7 +924,7 @@ def test_null_removes_the_policy_or_its_breaker() -> None:
         ),
         (
             {"backoff": [10, 1]},
-            "pipelines.p.failure: backoff must be (first, most) with first <= most, got (10.0, 1.0)",
+            "pipelines.p.failure.backoff: expected (first, most) with first <= most, got (10.0, 1.0)",
         ),
         (
             {"classify": {"NoSuchError": "drop"}},

@@ -256,8 +256,7 @@ class Node(ABC):
         """
         port = free_port()
         # Into the node's own folder: of this machine's files one in a container sees no others.
-        folder = self.directory / f"tls-{port}"
-        folder.mkdir()
+        folder = Path(tempfile.mkdtemp(prefix="tls-", dir=self.directory))
         options = f'[{{certfile, "{shutil.copy(certificate, folder)}"}}, {{keyfile, "{shutil.copy(key, folder)}"}}'
         if clients_of is not None:
             options += f', {{cacertfile, "{shutil.copy(clients_of, folder)}"}}'
