@@ -9,6 +9,8 @@ import struct
 from types import TracebackType
 from typing import Final, Self
 
+from tests.support.eventually import PATIENCE
+
 __all__ = ["FaultProxy"]
 
 #: Close with a reset instead of a farewell: linger on, for zero seconds.
@@ -125,7 +127,7 @@ class FaultProxy:
 
     # --- watching -------------------------------------------------------------------------------------------------
 
-    async def until_connections(self, count: int, *, timeout: float = 10.0) -> None:
+    async def until_connections(self, count: int, *, timeout: float = PATIENCE) -> None:
         """Wait until exactly *count* connections go through."""
         async with asyncio.timeout(timeout), self._changed:
             await self._changed.wait_for(lambda: len(self._links) == count)
