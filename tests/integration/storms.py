@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -74,6 +74,15 @@ class Storm:
     async def until_handled(self, more: int) -> None:
         """Wait until *more* messages than now are handled."""
         await self.job.until_noted(self.job.notes + more)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let no handler end in the block, so that there are messages to go on with, however long it takes."""
+        self.hands.gate.clear()
+        try:
+            yield
+        finally:
+            self.hands.gate.set()
 
 
 def own_node(broker: RabbitMQ) -> Node:
@@ -151,7 +160,8 @@ async def queue_recreated(storm: Storm) -> None:
 async def queue_crashed(storm: Storm) -> None:
     # Without `x-cancel-on-ha-failover` the broker consumes anew on the same channel, mixes up what was acked before and
     # after, and some messages stay unacknowledged for it until the channel ends (seen on 3.10.8, once in ten times).
-    await storm.job.broker.crash_queue()
+    with storm.held():
+        await storm.job.broker.crash_queue()
     await storm.until_handled(300)
 
 
@@ -162,17 +172,18 @@ async def channel_error(storm: Storm) -> None:
 
 
 async def consumer_timeout(storm: Storm) -> None:
-    storm.hands.gate.clear()
-    with storm.node.consumer_timeout(0.5):
-        storm.proxy.cut()  # the broker looks at this setting when a channel opens
-        await storm.until_lost()
-        await until_told(storm.caplog, FAULTS["consumer-time-out"].told_by(storm.node) or "")
-    storm.proxy.cut()
-    storm.hands.gate.set()
+    with storm.held():
+        with storm.node.consumer_timeout(0.5):
+            storm.proxy.cut()  # the broker looks at this setting when a channel opens
+            await storm.until_lost()
+            await until_told(storm.caplog, FAULTS["consumer-time-out"].told_by(storm.node) or "")
+        storm.proxy.cut()
 
 
 async def memory_alarm(storm: Storm) -> None:
-    with storm.node.memory_alarm():
+    with ExitStack() as until_all_is_well:
+        with storm.held():
+            until_all_is_well.enter_context(storm.node.memory_alarm())
         publishing = asyncio.create_task(storm.job.publish(100))
         # Whoever publishes stands still; whoever consumes does not.
         await storm.until_handled(300)
