@@ -12,6 +12,7 @@ import pytest
 from broadway_py import FailurePolicy, Message
 from broadway_py.producers import RabbitMQProducer
 from broadway_py.producers.rabbitmq.publisher import Publisher
+from broadway_py.producers.rabbitmq.session import Session
 from tests.contract.producer_contract import opened, settle, take
 from tests.integration.failing_pipelines import Failing, dead_letters, raising, source
 from tests.integration.gated_pipelines import at_work
@@ -108,8 +109,10 @@ async def by_closing(broker: RabbitMQ, proxy: FaultProxy, owner: str) -> None:
 async def by_losses(broker: RabbitMQ, proxy: FaultProxy, owner: str) -> None:
     url = broker.through(proxy.port)
     for _ in range(MANY):
-        async with opened(RabbitMQProducer("work", url, prefetch_count=50, **OWNERS[owner]), losses=[]):
+        async with opened(RabbitMQProducer("work", url, prefetch_count=50, **OWNERS[owner]), losses=[]) as opened_copy:
             await until_held(broker, owner)
+            # Several losses in a row before anything could be put away would use up the returns kept in reserve.
+            await until_put_away(broker, cast("RabbitMQProducer", opened_copy)._opened())
             proxy.reset()
 
         async def noticed() -> bool:
@@ -128,6 +131,15 @@ async def until_held(broker: RabbitMQ, owner: str) -> None:
         return (await broker.counts()).ready == 0
 
     await eventually(held, what="all that is there has been handed out")
+
+
+async def until_put_away(broker: RabbitMQ, session: Session) -> None:
+    """Wait until *session* has seen all that was handed out, and has put away what is near its limit."""
+
+    async def done() -> bool:
+        return (await broker.counts()).unacked == len(session._buffer) and not session._keeping
+
+    await eventually(done, what="what is near its limit has been put away")
 
 
 @pytest.mark.parametrize("owner", OWNERS)
