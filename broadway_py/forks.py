@@ -73,7 +73,8 @@ def leave_if_forked(error: BaseException | None = None) -> None:
     That child has copies of our connections: whatever it did next would be done twice. Its exit code is that of
     *error* if it is a ``SystemExit``, 1 for another one, and 0 without.
     """
-    if _thread.owner is not None and _thread.owner != _Process.generation:
+    # The first look is for speed: it is taken for every chunk, mostly in a process that was not forked at all.
+    if _Process.generation and _thread.owner is not None and _thread.owner != _Process.generation:
         os._exit(_code_of(error))
 
 

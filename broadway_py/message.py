@@ -156,6 +156,8 @@ SETTLED: Final = 2
 
 
 _SIZED: Final = (bytes, str, bytearray, memoryview)
+#: Usual types that have no size, found more quickly than it is found out that they are none of the above.
+_WITHOUT_SIZE: Final[frozenset[type]] = frozenset({int, float, bool, type(None), dict, list, tuple})
 
 
 def _size_of(payload: Any) -> int:
@@ -225,9 +227,12 @@ class Message(Generic[T]):
         self._settlement = OPEN
         self._receipt: Any = None
         self._children: list[Message[Any]] | None = None
-        # One look for what has no size: most objects that come from memory.
+        self._size: int
+        if type(data) in _WITHOUT_SIZE:
+            self._size = 0
+            return
         try:
-            self._size: int = _size_of(data) if isinstance(data, _SIZED) else 0
+            self._size = _size_of(data) if isinstance(data, _SIZED) else 0
         except foreign_errors():
             self._size = 0  # it said that it is text, or did not let itself be asked
 

@@ -62,7 +62,8 @@ def claim(
 
     The claim is taken here, without waiting, and only its holder may settle: a message is in one round at most, ever.
     """
-    rounds: dict[tuple[int, Any], Round] = {}
+    rounds: list[Round] = []
+    by_target: dict[tuple[int, Any], Round] = {}
     for messages, is_success in ((successful, True), (failed, False)):
         last: Acknowledgement | None = None
         target: list[Message[Any]] = []
@@ -80,13 +81,29 @@ def claim(
                 or (acknowledgement[1] is not last[1] and not _are_equal(acknowledgement[1], last[1]))
             ):
                 last = acknowledgement
-                found = _found(rounds, acknowledgement)
-                if found is None:
+                if rounds:
+                    found = _round_for(acknowledgement, kind, rounds, by_target)
+                else:
+                    # Most often there is no other, so it is not noted where it would be looked for.
                     found = Round(acknowledgement[0], acknowledgement[1], kind)
-                    rounds[id(acknowledgement[0]), _hashable(acknowledgement[1])] = found
+                    rounds.append(found)
                 target = found.successful if is_success else found.failed
             target.append(message)
-    return list(rounds.values())
+    return rounds
+
+
+def _round_for(
+    acknowledgement: Acknowledgement, kind: RoundKind, rounds: list[Round], by_target: dict[tuple[int, Any], Round]
+) -> Round:
+    """The round of *rounds* for that acknowledger and ref, or a new one; *by_target* finds it."""
+    if not by_target:
+        by_target[id(rounds[0].acknowledger), _hashable(rounds[0].ref)] = rounds[0]
+    found = _found(by_target, acknowledgement)
+    if found is None:
+        found = Round(acknowledgement[0], acknowledgement[1], kind)
+        rounds.append(found)
+        by_target[id(found.acknowledger), _hashable(found.ref)] = found
+    return found
 
 
 def _are_equal(one: Any, other: Any) -> bool:

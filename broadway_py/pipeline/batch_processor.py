@@ -147,7 +147,8 @@ class BatchProcessor(Worker):
                 span.exception(error)
             raise
         self.held = ()
-        self.own_contexts.clear()
+        if self.own_contexts:
+            self.own_contexts.clear()
         self.busy_since = None
         took = monotonic() - started
         self.meter.busy_seconds += took

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
 
@@ -35,25 +36,30 @@ class LoopRunner(ChunkRunner):
         self._context = context
         self._current: Message[Any] | None = None
 
-    async def run(self, chunk: Chunk) -> Chunk:
+    def run(self, chunk: Chunk) -> Coroutine[Any, Any, Chunk]:
         """Handle every message of *chunk* that is ok; all of it stays here."""
         if telemetry.active():
-            # What its handlers have set for this chunk is there for each message, and for its end.
-            outer, base = self._context.current, copy_context()
-            await self._fresh(base)
-            await self._run(chunk, base)
-            await self._context.switch(outer)
-            return chunk
+            return self._run_watched(chunk)
         base = self.processor.shared.base
         if is_changed(self._context.current, base):
-            await self._fresh(base)
-        await self._run(chunk, base)
+            return self._run_afresh(chunk, base)
+        return self._run(chunk, base)
+
+    async def _run_watched(self, chunk: Chunk) -> Chunk:
+        # What the handlers of telemetry have set for this chunk is there for each message, and for its end.
+        outer, base = self._context.current, copy_context()
+        await self._fresh(base)
+        await self._run(chunk, base, spans=message_listeners())
+        await self._context.switch(outer)
         return chunk
 
-    async def _run(self, chunk: Chunk, base: Context) -> None:
+    async def _run_afresh(self, chunk: Chunk, base: Context) -> Chunk:
+        await self._fresh(base)
+        return await self._run(chunk, base)
+
+    async def _run(self, chunk: Chunk, base: Context, *, spans: bool = False) -> Chunk:
         processor, context = self.processor, self._context.current
-        handle, taken = processor.handle_message, self.taken
-        spans, limited = message_listeners(), processor.timeout_s is not None
+        handle, taken, limited = processor.handle_message, self.taken, processor.timeout_s is not None
         processor.in_callback = True
         for message in chunk:
             if message._status is not None or (taken and id(message) in taken):
@@ -86,6 +92,7 @@ class LoopRunner(ChunkRunner):
                 context = await self._fresh(base)
         self._current = None
         processor.in_callback = False
+        return chunk
 
     async def _fresh(self, base: Context) -> Context:
         """Go on in a clean context; that."""

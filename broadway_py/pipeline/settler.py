@@ -67,7 +67,11 @@ class Settler:
         With *of_children* they are parents, whose outcome is that of their children. *decided* is called with what
         becomes of the failed ones, before it is done. *stage* is the layer in which they failed.
         """
-        rounds, delays = self._claim(successful, failed, of_children=of_children, decided=decided, stage=stage)
+        delays: Mapping[int, float] = {}
+        if failed:
+            rounds, delays = self._claim(successful, failed, of_children=of_children, decided=decided, stage=stage)
+        else:
+            rounds = self._claim_successful(successful, of_children=of_children)
         if len(rounds) == 1 and rounds[0].acknowledger is None and rounds[0].kind == "ack":
             self._record(rounds[0].successful, "acked")
             self._record(rounds[0].failed, "rejected")
@@ -75,6 +79,11 @@ class Settler:
             await self._attempt(rounds[0], delays)
         elif rounds:
             await self._carry_out(rounds, delays)
+
+    def _claim_successful(self, messages: Sequence[Message[Any]], *, of_children: bool = False) -> list[Round]:
+        if self._failures is not None and not of_children:
+            self._failures.note_successes(len(messages))
+        return claim(messages)
 
     def _claim(
         self,
@@ -89,10 +98,6 @@ class Settler:
             if decided is not None:
                 decided(lambda message: fate_of(message, "ack", None))
             return claim(successful, failed), {}
-        if not failed:
-            if not of_children:
-                self._failures.note_successes(len(successful))
-            return claim(successful), {}
         verdicts = self._failures.decide(failed, len(successful), of_children=of_children, stage=stage)
         if decided is not None:
             decided(_fates(verdicts))
@@ -128,7 +133,8 @@ class Settler:
 
     def settle_now(self, messages: Sequence[Message[Any]]) -> asyncio.Task[list[BaseException]]:
         """Settle *messages* by their status, whatever happens to the caller; the acknowledgers' errors."""
-        rounds, delays = self._claim([m for m in messages if m.ok], [m for m in messages if not m.ok])
+        successful, failed = [m for m in messages if m.ok], [m for m in messages if not m.ok]
+        rounds, delays = self._claim(successful, failed) if failed else (self._claim_successful(successful), {})
         return self._aside(self._carry_out(rounds, delays), "ack_immediately")
 
     async def finish(self) -> None:
@@ -154,7 +160,12 @@ class Settler:
         forks.leave_if_forked()
         settled = False
         try:
-            await self._act(each, delays_s)
+            if each.kind == "ack" and each.acknowledger is not None:
+                # In line, as almost every round is of this kind.
+                await each.acknowledger.ack(each.ref, each.successful, each.failed)
+            else:
+                await self._tell(each, delays_s)
+            self._record_round(each)
             settled = True
         except SettleError as partial:
             unsettled = _unsettled(each, partial)
@@ -179,7 +190,7 @@ class Settler:
                 self._record(each.failed, "unknown")
         return None
 
-    async def _act(self, each: Round, delays_s: Mapping[int, float]) -> None:
+    async def _tell(self, each: Round, delays_s: Mapping[int, float]) -> None:
         to = each.acknowledger
         if each.kind == "release" and getattr(to, "release", None) is None:
             _stop(each)
@@ -194,6 +205,8 @@ class Settler:
                 await to.dead_letter(each.ref, each.successful)
             else:
                 await to.ack(each.ref, each.successful, [])
+
+    def _record_round(self, each: Round) -> None:
         failed = _by_outcome(each, each.failed) if each.failed else {}
         self._record(each.successful, each.given)
         if failed:

@@ -155,9 +155,14 @@ class MemoryProducer(Producer):
     def _wrapped(self, items: Sequence[Any]) -> list[Message[Any]]:
         acknowledgement, fresh = self._acknowledgement, 0
         messages: list[Message[Any]] = []
+        last: type = object
+        is_message = False
         for item in items:
-            # By its true type: an object's own __class__ may raise.
-            if issubclass(type(item), Message):
+            # By its true type: an object's own __class__ may raise. Neighbours are mostly of one type.
+            if type(item) is not last:
+                last = type(item)
+                is_message = issubclass(last, Message)
+            if is_message:
                 messages.append(item)
             else:
                 fresh += 1
