@@ -13,7 +13,8 @@ FLAKE_RUNS ?= 20
 SOAK_MINUTES ?= 2
 SOAK_LOG ?=
 RABBITMQ ?=
-WORKERS ?= 2
+# Two for each core of a small machine: half of the time of a test is a wait for somebody else.
+WORKERS ?= 4
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Some machines forbid byte code. The suite starts hundreds of daemons, and each would compile the package anew.
@@ -39,7 +40,7 @@ help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo '  Settings: ARGS="…" for the program behind run, test, sabotage, bench and bars; PYTHON=python3.13; FLAKE_RUNS=20; SOAK_MINUTES=2;'
-	@echo '  WORKERS=2 processes for test and flake; RABBITMQ=3.10, 4.0, 4.3, or 4 (the newest) for what needs a RabbitMQ;'
+	@echo '  WORKERS=4 processes for test and flake; RABBITMQ=3.10, 4.0, 4.3, or 4 (the newest) for what needs a RabbitMQ;'
 	@echo '  BROADWAY_TEST_BROKERS=containers or local; without it containers where an engine answers'
 
 run: $(RUNS)  ## the shipments example on the embedded queue; page and metrics on http://127.0.0.1:8080
