@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator, Iterator
 
 import pytest
@@ -21,6 +22,12 @@ pytest_plugins = [
     "tests.support.conformance",
     "tests.support.workers",
 ]
+
+
+def pytest_configure() -> None:
+    """Take Ctrl-C: a shell has what it starts in the background ignore it, and so would the programs of the tests."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

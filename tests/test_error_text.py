@@ -140,10 +140,10 @@ def test_keys_of_a_dict_are_data() -> None:
 
 def test_of_very_many_complaints_only_the_number_is_told() -> None:
     error = wrong(20_000)
-    began = time.perf_counter()
+    began = time.thread_time()
     assert complaints_of(error) == "40,000 complaints, too many to name one"
     assert text_of(error) == "40,000 complaints about list[Item]"
-    assert time.perf_counter() - began < 0.05
+    assert time.thread_time() - began < 0.05
 
 
 def test_our_own_errors_are_told_but_not_what_handlers_say_with_them() -> None:
@@ -193,9 +193,9 @@ def test_a_deep_stack_is_told_by_its_end() -> None:
             down(5_000)
     finally:
         sys.setrecursionlimit(before)
-    began = time.perf_counter()
+    began = time.thread_time()
     told, place = described(info.value, with_text=False), place_of(info.value)
-    assert time.perf_counter() - began < 0.2
+    assert time.thread_time() - began < 0.2
     assert "more frames)" in told
     assert len(told) < 6_000
     assert place.count(" > ") == 3

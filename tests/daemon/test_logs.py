@@ -168,9 +168,9 @@ def test_an_error_that_no_task_waited_for_is_logged_without_its_text() -> None:
     ],
 )
 def test_looking_for_passwords_takes_no_longer_than_reading(text: str) -> None:
-    began = time.perf_counter()
+    began = time.thread_time()
     logs.mask_credentials(text)
-    assert time.perf_counter() - began < 0.5
+    assert time.thread_time() - began < 0.5
 
 
 @pytest.mark.parametrize(

@@ -515,7 +515,9 @@ async def test_looking_at_dead_letters_costs_nothing(rabbitmq: RabbitMQ, owner: 
     first = await listed(rabbitmq)
     assert len(first) == 3
     for _ in range(MANY):
+        await rabbitmq.until_ready(3, "work.dead")
         assert await listed(rabbitmq) == first
+    await rabbitmq.until_ready(3, "work.dead")
     replayed = await dlq("replay", "--url", rabbitmq.url, "--queue", "work")
     assert replayed.exit_code == 0, replayed.output
     back = await dead_letters(rabbitmq, "work")
@@ -532,8 +534,11 @@ async def test_looking_at_letters_that_the_broker_has_put_there_costs_nothing(ra
     await rabbitmq.until_ready(1, "work.dead")
     first = await listed(rabbitmq)
     for _ in range(MANY):
+        # What was looked at is back a moment later.
+        await rabbitmq.until_ready(1, "work.dead")
         assert await listed(rabbitmq) == first
     # It still knows where it died.
+    await rabbitmq.until_ready(1, "work.dead")
     replayed = await dlq("replay", "--url", rabbitmq.url, "--dead", "work.dead")
     assert replayed.exit_code == 0, replayed.output
     await rabbitmq.until_ready(1)

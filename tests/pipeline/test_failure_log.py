@@ -306,9 +306,9 @@ async def test_a_long_text_is_cut_before_it_is_looked_at(caplog: pytest.LogCaptu
 
     message = Message(body)
     message.status = raised(ValueError(text))
-    began = time.perf_counter()
+    began = time.thread_time()
     masked(message.status.reason, message)
-    assert time.perf_counter() - began < 0.2
+    assert time.thread_time() - began < 0.2
     await finish(Fails(long, producer=MemoryProducer([body])))
     assert len(caplog.text) < 12_000
 
