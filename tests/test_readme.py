@@ -55,6 +55,13 @@ def test_every_link_to_a_file_leads_to_one(page: str) -> None:
     assert [target for target in targets if not (ROOT / page).parent.joinpath(target).exists()] == []
 
 
+def test_every_page_of_the_docs_can_be_reached_from_the_readme() -> None:
+    linked = set(re.findall(r"\]\((docs/[^)#]+)", (ROOT / "README.md").read_text()))
+
+    pages = [page.relative_to(ROOT).as_posix() for page in ROOT.glob("docs/*.md")]
+    assert [page for page in [*pages, "docs/decisions/README.md"] if page not in linked] == []
+
+
 def anchors(page: Path) -> set[str]:
     """The names by which the headings of a page can be linked to."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
