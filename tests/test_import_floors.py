@@ -56,7 +56,7 @@ WING, WING_SEES_BELOW = "producers", 5
 #: What reaches the terminal or ends the process, and the rooms (or modules) that may.
 PRINTS: Final = {"cli"}
 EXITS: Final = {"cli", "daemon", "__main__"}
-LEAVES: Final = {"broadway_py.forks", "broadway_py.pipeline.process_child", "daemon"}
+LEAVES: Final = {"broadway_py.forks", "broadway_py.pipeline.processes.child", "daemon"}
 
 #: Libraries of extras: only the parts that need them import them.
 OPTIONAL: Final = (
@@ -85,7 +85,7 @@ def is_module(dotted: str) -> bool:
 
 
 def room(dotted: str) -> str:
-    """``broadway_py.pipeline.batcher`` is in the room ``pipeline``; the front door's room is ``""``."""
+    """``broadway_py.pipeline.stages.batcher`` is in the room ``pipeline``; the front door's room is ``""``."""
     return dotted.split(".")[1] if "." in dotted else ""
 
 
@@ -189,7 +189,7 @@ def test_every_room_of_the_package_has_a_floor() -> None:
         (
             "broadway_py.cli",
             "os._exit(1)",
-            "leaves the process: only broadway_py.forks, broadway_py.pipeline.process_child, daemon may",
+            "leaves the process: only broadway_py.forks, broadway_py.pipeline.processes.child, daemon may",
         ),
     ],
 )
@@ -208,7 +208,7 @@ def test_what_a_floor_does_not_allow_is_found(dotted: str, source: str, complain
         ("broadway_py.daemon.http", "import aiohttp\nfrom broadway_py.metrics import collect"),
         ("broadway_py", "from broadway_py.pipeline import Pipeline"),
         ("broadway_py.daemon.watchdog", "os._exit(75)"),
-        ("broadway_py.pipeline.process_child", "os._exit(1)"),
+        ("broadway_py.pipeline.processes.child", "os._exit(1)"),
         ("broadway_py.cli", "print('x')\nsys.exit(2)"),
     ],
 )

@@ -9,8 +9,8 @@ from typing import Final
 from broadway_py._core.exits import exit_text
 from broadway_py._core.poison import Suspects
 from broadway_py.log import logger
-from broadway_py.pipeline.journal import CONVICTED, MOST_ENTRIES, REPEATED, SUSPECTED, Journal, Trace
-from broadway_py.pipeline.memory import memory_mark, ran_out
+from broadway_py.pipeline.poison.journal import CONVICTED, MOST_ENTRIES, REPEATED, SUSPECTED, Journal, Trace
+from broadway_py.pipeline.poison.memory import memory_mark, ran_out
 
 __all__ = ["Inquest"]
 

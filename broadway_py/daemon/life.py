@@ -20,7 +20,7 @@ from broadway_py.daemon.messages import Final as LastReport
 from broadway_py.daemon.outbox import Outbox
 from broadway_py.daemon.starting import SIGNALS
 from broadway_py.log import logger
-from broadway_py.pipeline.memory import to_kib
+from broadway_py.pipeline.poison.memory import to_kib
 
 __all__ = ["Life"]
 

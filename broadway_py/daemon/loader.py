@@ -14,7 +14,7 @@ from broadway_py.daemon.files import SettingPath
 from broadway_py.daemon.settings import Settings, news
 from broadway_py.errors import DefinitionError, OptionsError, did_you_mean, gathered
 from broadway_py.pipeline import Pipeline
-from broadway_py.pipeline.settings import merged_options
+from broadway_py.pipeline.option_sources import merged_options
 from broadway_py.producer import Producer
 from broadway_py.producers.kinds import build_all
 

@@ -30,8 +30,8 @@ from broadway_py.daemon.watch import ExitCode, Request, Watch, bounded
 from broadway_py.errors import OptionsError
 from broadway_py.log import logger
 from broadway_py.metrics import log_metrics, request_metrics
-from broadway_py.pipeline.journal import Journal
-from broadway_py.pipeline.probation import Probation
+from broadway_py.pipeline.poison.isolation import Probation
+from broadway_py.pipeline.poison.journal import Journal
 
 __all__ = ["GRACE", "main"]
 

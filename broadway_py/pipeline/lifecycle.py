@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from broadway_py.errors import CalledInsideCallback, PipelineNotRunning
 from broadway_py.foreign import foreign_errors
 from broadway_py.pipeline.contexts import take_over
-from broadway_py.pipeline.runtime import DrainReport, Runtime, announce
+from broadway_py.pipeline.runtime.run import DrainReport, Runtime, announce
+from broadway_py.pipeline.stages.stage import Shared
 from broadway_py.pipeline.stats import PipelineState
-from broadway_py.pipeline.worker import Shared
 
 if TYPE_CHECKING:
     from broadway_py.pipeline.pipeline import Pipeline

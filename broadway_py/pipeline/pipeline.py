@@ -17,22 +17,22 @@ from broadway_py.errors import (
 )
 from broadway_py.message import BatchMode, Message
 from broadway_py.options import Batcher, FailurePolicy, Processors, RateLimit, timeout_of
-from broadway_py.pipeline.breaker import BreakerGuard
-from broadway_py.pipeline.build import build, named_producers, refuse_shared_keys
-from broadway_py.pipeline.changes import changed_limit, resize_pool, resized, set_paused
-from broadway_py.pipeline.definition import check_class, resolve_callbacks
-from broadway_py.pipeline.failure_desk import FailureDesk, check_sources, tell_of_two_wills
-from broadway_py.pipeline.gate import Gate
+from broadway_py.pipeline.callbacks.definition import check_class, resolve_callbacks
+from broadway_py.pipeline.intake.gate import Gate
 from broadway_py.pipeline.lifecycle import LifeCycle, all_running
-from broadway_py.pipeline.probation import Probation
-from broadway_py.pipeline.processes import CallbackProcesses, layers_in_processes
-from broadway_py.pipeline.runtime import DrainReport, Runtime, Stages
-from broadway_py.pipeline.settings import OPTION_NAMES, merged_options, resolve_options
-from broadway_py.pipeline.snapshot import take_snapshot
+from broadway_py.pipeline.option_sources import OPTION_NAMES, merged_options, resolve_options
+from broadway_py.pipeline.poison.isolation import Probation
+from broadway_py.pipeline.processes.callback_process import CallbackProcesses, layers_in_processes
+from broadway_py.pipeline.runtime.breaker import BreakerGuard
+from broadway_py.pipeline.runtime.build import build, named_producers, refuse_shared_keys
+from broadway_py.pipeline.runtime.live_changes import changed_limit, resize_pool, resized, set_paused
+from broadway_py.pipeline.runtime.run import DrainReport, Runtime, Stages
+from broadway_py.pipeline.runtime.snapshot import take_snapshot
+from broadway_py.pipeline.runtime.topology import topology_of
+from broadway_py.pipeline.settlement.failure_router import FailureDesk, check_sources, tell_of_two_wills
+from broadway_py.pipeline.stages.stage import Meter, Shared
 from broadway_py.pipeline.stats import PipelineState, PipelineStats
-from broadway_py.pipeline.submissions import Settled, Submitter
-from broadway_py.pipeline.topology import topology_of
-from broadway_py.pipeline.worker import Meter, Shared
+from broadway_py.pipeline.submit import Settled, Submitter
 from broadway_py.producer import Producer
 
 __all__ = ["DrainReport", "Pipeline", "Settled", "all_running"]

@@ -8,7 +8,7 @@ from broadway_py import telemetry
 from broadway_py.message import Failed, Message
 
 if TYPE_CHECKING:
-    from broadway_py.pipeline.worker import Worker
+    from broadway_py.pipeline.stages.stage import Worker
 
 __all__ = ["Span", "end_message_span", "message_listeners"]
 

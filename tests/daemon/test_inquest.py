@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from broadway_py.daemon.inquest import Inquest
-from broadway_py.pipeline.journal import CONVICTED, REPEATED, SUSPECTED, Entry
-from broadway_py.pipeline.memory import GROWN_KIB, MemoryMark, memory_mark, ran_out, to_kib
+from broadway_py.pipeline.poison.journal import CONVICTED, REPEATED, SUSPECTED, Entry
+from broadway_py.pipeline.poison.memory import GROWN_KIB, MemoryMark, memory_mark, ran_out, to_kib
 from tests.pipeline.support import logged
 
 A, B, C = (bytes([number]) * 16 for number in (1, 2, 3))

@@ -24,7 +24,7 @@ from broadway_py import (
 )
 from broadway_py.log import show_error_texts
 from broadway_py.message import raised
-from broadway_py.pipeline.failure_log import masked
+from broadway_py.pipeline.settlement.failure_log import masked
 from broadway_py.producers import MemoryProducer
 from tests.pipeline.support import ONE, ManualProducer, Quiet, finish, logged, running
 

@@ -11,8 +11,17 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from broadway_py.pipeline.journal import CLEARED, CONVICTED, MOST_ENTRIES, SUSPECTED, Entry, Journal, Page, Region
-from broadway_py.pipeline.memory import MemoryMark
+from broadway_py.pipeline.poison.journal import (
+    CLEARED,
+    CONVICTED,
+    MOST_ENTRIES,
+    SUSPECTED,
+    Entry,
+    Journal,
+    Page,
+    Region,
+)
+from broadway_py.pipeline.poison.memory import MemoryMark
 from tests.support.daemon import ROOT
 
 
@@ -231,7 +240,7 @@ def test_what_was_written_survives_the_process(journal: Journal, way: str) -> No
     program = textwrap.dedent(
         f"""
         import os, resource, sys
-        from broadway_py.pipeline.journal import Journal
+        from broadway_py.pipeline.poison.journal import Journal
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         region = Journal(int(sys.argv[1]), 2).region(1)
         region.begin()

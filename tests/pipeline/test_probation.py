@@ -10,8 +10,8 @@ import pytest
 
 from broadway_py import Batcher, BatchInfo, FailurePolicy, Message, Pipeline, Processors
 from broadway_py._core.identity import identity_of
-from broadway_py.pipeline.journal import CLEARED, CONVICTED, REPEATED, SUSPECTED, Journal
-from broadway_py.pipeline.probation import PATIENCE_S, Probation
+from broadway_py.pipeline.poison.isolation import PATIENCE_S, Probation
+from broadway_py.pipeline.poison.journal import CLEARED, CONVICTED, REPEATED, SUSPECTED, Journal
 from broadway_py.producers import MemoryProducer
 from broadway_py.testing import FakeClock
 from tests.pipeline.support import ManualProducer, Quiet, Recorder, ReturningRecorder, clock_of, finish, running, soon

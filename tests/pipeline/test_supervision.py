@@ -15,7 +15,7 @@ import pytest
 
 from broadway_py import Batcher, BatchInfo, Message, Pipeline, PipelineCrashed, Processors, RateLimit
 from broadway_py._core.dispatch import DemandDispatcher
-from broadway_py.pipeline.chunk_in_loop import LoopRunner
+from broadway_py.pipeline.callbacks.in_loop import LoopRunner
 from tests.pipeline.support import (
     ONE,
     Breaking,

@@ -12,9 +12,9 @@ import pytest
 from broadway_py import Batcher, BatchInfo, FailurePolicy, Message, Pipeline, Processors
 from broadway_py.errors import MalformedMessage, ProducerError
 from broadway_py.message import Failed
-from broadway_py.pipeline.journal import SUSPECTED, Journal
-from broadway_py.pipeline.probation import Probation
-from broadway_py.pipeline.process_runs import BatchRun
+from broadway_py.pipeline.poison.isolation import Probation
+from broadway_py.pipeline.poison.journal import SUSPECTED, Journal
+from broadway_py.pipeline.processes.jobs import BatchRun
 from broadway_py.producer import Producer
 from broadway_py.producers.rabbitmq.cutter import Delivery, Ended
 from broadway_py.producers.rabbitmq.forwarder import Forwarder, Troubled

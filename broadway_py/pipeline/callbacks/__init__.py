@@ -1,0 +1,1 @@
+"""Calls the user's code: in the loop, in a thread, in a process; time-out, cancellation, stuck thread."""

@@ -1,0 +1,129 @@
+"""``async def handle_message``: message after message in the processor's own task."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from contextvars import Context, copy_context
+from typing import TYPE_CHECKING, Any
+
+from broadway_py import telemetry
+from broadway_py._core.settlement import returned_one_problem
+from broadway_py.foreign import foreign_errors
+from broadway_py.message import Message
+from broadway_py.pipeline.callbacks.runner import Chunk, ChunkRunner, contains, refused
+from broadway_py.pipeline.contexts import StageContext, is_changed
+from broadway_py.pipeline.settlement.settler import can_give_back
+from broadway_py.pipeline.spans import Span, end_message_span, message_listeners
+from broadway_py.pipeline.stages.stage import failure_from
+
+if TYPE_CHECKING:
+    from broadway_py.pipeline.stages.processor import Processor
+
+__all__ = ["LoopRunner"]
+
+
+class LoopRunner(ChunkRunner):
+    """Awaits the callback.
+
+    Args:
+        processor: whose chunks they are.
+        context: which the processor's work runs in.
+    """
+
+    def __init__(self, processor: Processor, context: StageContext) -> None:
+        super().__init__(processor)
+        self._context = context
+        self._current: Message[Any] | None = None
+
+    def run(self, chunk: Chunk) -> Coroutine[Any, Any, Chunk]:
+        """Handle every message of *chunk* that is ok; all of it stays here."""
+        if telemetry.active():
+            return self._run_watched(chunk)
+        base = self.processor.shared.base
+        if is_changed(self._context.current, base):
+            return self._run_afresh(chunk, base)
+        return self._run(chunk, base)
+
+    async def _run_watched(self, chunk: Chunk) -> Chunk:
+        # What the handlers of telemetry have set for this chunk is there for each message, and for its end.
+        outer, base = self._context.current, copy_context()
+        await self._fresh(base)
+        await self._run(chunk, base, spans=message_listeners())
+        await self._context.switch(outer)
+        return chunk
+
+    async def _run_afresh(self, chunk: Chunk, base: Context) -> Chunk:
+        await self._fresh(base)
+        return await self._run(chunk, base)
+
+    async def _run(self, chunk: Chunk, base: Context, *, spans: bool = False) -> Chunk:
+        processor, context = self.processor, self._context.current
+        handle, taken, limited = processor.handle_message, self.taken, processor.timeout_s is not None
+        processor.in_callback = True
+        for message in chunk:
+            if message._status is not None or (taken and id(message) in taken):
+                continue
+            if processor.cut:
+                self._leave_out(message)
+                continue
+            self._current = message
+            span = self.begin_span(message) if spans else None
+            if limited:
+                processor.begin_call()
+            try:
+                returned = await handle(message)
+                if returned is not None and returned is not message:
+                    message._status = refused(returned_one_problem("handle_message", returned))
+            except foreign_errors() as error:
+                message._status = failure_from(error)
+            except asyncio.CancelledError as cancelled:
+                self.note_cancelled(message, cancelled)
+            if limited or spans:
+                self._note_end(message, span)
+            # In line, because it is looked at for each message; a value that does not let itself be compared is new.
+            try:
+                is_clean = context == base
+            except foreign_errors():
+                is_clean = False
+            if not is_clean:
+                if message._status is not None:
+                    processor.own_contexts[id(message)] = context
+                context = await self._fresh(base)
+        self._current = None
+        processor.in_callback = False
+        return chunk
+
+    async def _fresh(self, base: Context) -> Context:
+        """Go on in a clean context; that."""
+        context = base.copy()
+        await self._context.switch(context)
+        return context
+
+    def _leave_out(self, message: Message[Any]) -> None:
+        if not contains(self.unfinished, message):
+            self.unfinished.append(message)
+
+    def _note_end(self, message: Message[Any], span: Span | None) -> None:
+        processor = self.processor
+        if processor.timeout_s is not None and processor.end_call() and not processor.cut:
+            # However it ended: it ended late.
+            message._status = processor.timeout_failure()
+        if span is not None:
+            end_message_span(span, message, message._status)
+
+    def forget(self) -> None:
+        """The processor crashed: there is no chunk in hand."""
+        super().forget()
+        self._current = None
+
+    def take_rest(self) -> list[Message[Any]]:
+        """Take out what comes after the message that is handled now."""
+        if self._current is None:
+            return []
+        rest = list(self.processor.held)
+        rest = rest[next(place for place, m in enumerate(rest) if m is self._current) + 1 :]
+        taken = [m for m in rest if m._status is None and id(m) not in self.taken and can_give_back(m)]
+        # The loop looks at this before each message.
+        self.taken.update(id(message) for message in taken)
+        return taken

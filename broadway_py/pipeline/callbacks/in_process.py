@@ -1,0 +1,72 @@
+"""``executor="process"``: the whole chunk goes to the processor's worker process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from broadway_py.message import Message
+from broadway_py.pipeline.callbacks.runner import Chunk, ChunkRunner, fail
+from broadway_py.pipeline.processes.callback_process import CallbackProcess, ChunkRun
+from broadway_py.pipeline.settlement.settler import can_give_back
+from broadway_py.pipeline.spans import Span, end_message_span, message_listeners
+from broadway_py.pipeline.stages.stage import failure_from
+
+if TYPE_CHECKING:
+    from broadway_py.pipeline.stages.processor import Processor
+
+__all__ = ["ProcessRunner"]
+
+
+class ProcessRunner(ChunkRunner):
+    """Sends chunks to *process* and takes over what it says."""
+
+    def __init__(self, processor: Processor, process: CallbackProcess) -> None:
+        super().__init__(processor)
+        self._process = process
+
+    async def run(self, chunk: Chunk) -> Chunk:
+        """Handle every message of *chunk* that is ok; all of it stays here."""
+        given = self.unhandled(chunk)
+        if not given:
+            return chunk
+        processor = self.processor
+        run = ChunkRun(given, self._taken_by_process, *self._begin_and_end())
+        try:
+            processor.in_callback = True
+            await self._process.run(run)
+        except asyncio.CancelledError as cancelled:
+            if processor.was_cut():
+                self.unfinished.extend(run.unfinished())
+            else:
+                fail(run.unfinished(), failure_from(cancelled))
+        finally:
+            processor.in_callback = False
+        return chunk
+
+    def _taken_by_process(self, messages: Chunk) -> None:
+        """The worker process, asked by :meth:`take_rest`, has not begun with *messages* and leaves them out."""
+        self.taken.update(id(message) for message in messages)
+        self.processor.shared.settler.give_back_soon(messages)
+
+    def take_rest(self) -> list[Message[Any]]:
+        """Take out what was not sent, and ask the process for what it has not begun."""
+        taken = self._process.take_back(can_give_back)
+        self.taken.update(id(message) for message in taken)
+        return taken
+
+    def _begin_and_end(self) -> tuple[Callable[[Message[Any]], None], Callable[[Message[Any]], None]]:
+        """What tells telemetry of a message that is handled in another process."""
+        spans: dict[int, Span | None] = {}
+
+        def begin(message: Message[Any]) -> None:
+            if id(message) not in spans and message_listeners():
+                spans[id(message)] = self.begin_span(message)
+
+        def end(message: Message[Any]) -> None:
+            span = spans.pop(id(message), None)
+            if span is not None:
+                end_message_span(span, message, message._status)
+
+        return begin, end

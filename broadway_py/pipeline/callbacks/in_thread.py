@@ -1,0 +1,189 @@
+"""Plain ``def handle_message``: one hop into a thread for the whole chunk."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from contextvars import Context
+from typing import TYPE_CHECKING, Any
+
+from broadway_py._core.settlement import returned_one_problem
+from broadway_py.foreign import foreign_errors
+from broadway_py.message import Failed, Message
+from broadway_py.pipeline.callbacks.runner import Chunk, ChunkRunner, fail, refused
+from broadway_py.pipeline.contexts import awaited, drive, is_changed
+from broadway_py.pipeline.settlement.settler import can_give_back
+from broadway_py.pipeline.spans import end_message_span, message_listeners
+from broadway_py.pipeline.stages.stage import failure_from
+
+if TYPE_CHECKING:
+    from broadway_py.pipeline.stages.processor import Processor
+
+__all__ = ["ThreadRunner"]
+
+
+class ThreadRunner(ChunkRunner):
+    """Waits for the thread, takes over what it says, and leaves it behind when it is past its deadline."""
+
+    def __init__(self, processor: Processor) -> None:
+        super().__init__(processor)
+        self._running: _ThreadedChunk | None = None
+
+    async def run(self, chunk: Chunk) -> Chunk:
+        """Handle every message of *chunk* that is ok; what is left of it here."""
+        given = self.unhandled(chunk)
+        if not given:
+            return chunk
+        processor = self.processor
+        run = self._running = _ThreadedChunk(self, given)
+        try:
+            processor.in_callback = True
+            processor.begin_call()
+            await processor.shared.threads.run(run, processor.came_back)
+        except asyncio.CancelledError as cancelled:
+            run.abandoned = True
+            cut = processor.was_cut()
+            if processor.end_call() and not cut:
+                # Looked at once: the thread may get on meanwhile, but what it finishes now is late.
+                finished = run.finished
+                given, unfinished = given[:finished], given[finished:]
+                chunk = await self._leave_behind(chunk, unfinished)
+            elif not cut:
+                fail(given[run.finished :], failure_from(cancelled))
+                given = given[: run.finished]
+        finally:
+            processor.end_call()
+            processor.in_callback = False
+            self._running = None
+        self.unfinished.extend(m for m in given[run.finished :] if id(m) not in self.taken)
+        for message, (result, context) in zip(given[: run.finished], run.results, strict=False):
+            if isinstance(result, Failed):
+                message._status = result
+            elif result is not None and context is not None:
+                await self._await_result(message, result, context)
+            if message._status is not None and context is not None:
+                processor.own_contexts[id(message)] = context
+        return chunk
+
+    async def _leave_behind(self, chunk: Chunk, unfinished: Chunk) -> list[Message[Any]]:
+        """The first of *unfinished* is past its deadline in a thread that cannot be stopped; what is left of *chunk*.
+
+        It fails now, as an object that the thread does not know. The others were not started: they go back to the
+        source, or wait in the processor until the thread returns.
+        """
+        unfinished = [message for message in unfinished if id(message) not in self.taken]
+        if not unfinished:
+            return list(chunk)
+        processor = self.processor
+        processor.leave_thread()
+        overdue, *rest = unfinished
+        mine = overdue.detached()
+        mine._status = processor.timeout_failure()
+        processor.postpone([message for message in rest if not can_give_back(message)])
+        await processor.give_back([message for message in rest if can_give_back(message)])
+        gone = {id(message) for message in rest}
+        kept = [mine if message is overdue else message for message in chunk if id(message) not in gone]
+        processor.held = kept
+        return kept
+
+    async def _await_result(self, message: Message[Any], awaitable: Any, context: Context) -> None:
+        """A plain function that returned an awaitable is an async one in disguise (a decorator's wrapper, often)."""
+        processor = self.processor
+        processor.in_callback = True
+        processor.begin_call()
+        if processor.witness is not None:
+            processor.witness.at_work([message])
+        try:
+            returned = await drive(awaited(awaitable), context)
+            if returned is not None and returned is not message:
+                message._status = refused(returned_one_problem("handle_message", returned))
+        except foreign_errors() as error:
+            message._status = failure_from(error)
+        except asyncio.CancelledError as cancelled:
+            self.note_cancelled(message, cancelled)
+        finally:
+            processor.in_callback = False
+            if processor.end_call() and not processor.cut:
+                message._status = processor.timeout_failure()
+
+    def forget(self) -> None:
+        """The processor crashed: there is no chunk in hand, and no thread is waited for."""
+        super().forget()
+        self._running = None
+
+    def take_rest(self) -> list[Message[Any]]:
+        """Take out what the thread has not come to."""
+        running = self._running
+        if running is None:
+            return []
+        rest = running.unstarted()
+        taken = [m for m in rest if m._status is None and id(m) not in self.taken and can_give_back(m)]
+        # The thread looks at this after it has said where it is: what it came to meanwhile is not ours to take.
+        self.taken.update(id(message) for message in taken)
+        late = {id(message) for message in rest} - {id(message) for message in running.unstarted()}
+        self.taken -= late
+        return [message for message in taken if id(message) not in late]
+
+    def began_at(self) -> float | None:
+        """The deadline moves along with the messages of the chunk."""
+        return None if self._running is None else self._running.began_at
+
+
+class _ThreadedChunk:
+    """``handle_message`` for each message of a chunk, in one thread.
+
+    The thread says which message it is at and then looks whether that one was taken back or all was abandoned; the
+    event loop takes back (or abandons) and then looks where the thread is. So whichever comes second knows.
+    """
+
+    def __init__(self, runner: ThreadRunner, messages: list[Message[Any]]) -> None:
+        self.finished = 0
+        self.abandoned = False
+        #: For each finished message: None, why it failed, or an awaitable to wait for; and its context, if it has set
+        #: something there, or goes on.
+        self.results: list[tuple[Any, Context | None]] = []
+        self._base = runner.processor.clean_context()
+        self._shared = runner.processor.shared
+        self.began_at = self._shared.clock.monotonic()
+        self._at = -1
+        self._messages = messages
+        self._runner = runner
+
+    def unstarted(self) -> list[Message[Any]]:
+        """The messages that the thread has not come to."""
+        return self._messages[self._at + 1 :]
+
+    def __call__(self) -> None:
+        taken, spans = self._runner.taken, message_listeners()
+        monotonic = self._shared.clock.monotonic
+        context = self._base.copy()
+        for place, message in enumerate(self._messages):
+            self.began_at = monotonic()
+            self._at = place
+            if self.abandoned:
+                return
+            if id(message) in taken:
+                self.results.append((None, None))
+            else:
+                result = context.run(self._handle, message, spans)
+                if is_changed(context, self._base) or not (result is None or isinstance(result, Failed)):
+                    self.results.append((result, context))
+                    context = self._base.copy()
+                else:
+                    self.results.append((result, None))
+            self.finished += 1
+
+    def _handle(self, message: Message[Any], spans: bool) -> Any:  # noqa: FBT001  # Context.run passes it on
+        result: Any = None
+        span = self._runner.begin_span(message) if spans else None
+        try:
+            returned = self._runner.processor.handle_message(message)
+            if inspect.isawaitable(returned):
+                result = returned
+            elif returned is not None and returned is not message:
+                result = refused(returned_one_problem("handle_message", returned))
+        except BaseException as error:  # noqa: BLE001  # code of the user, in a thread of its own: it fails this message
+            result = failure_from(error)
+        if span is not None and not self.abandoned:
+            end_message_span(span, message, result if isinstance(result, Failed) else message._status)
+        return result

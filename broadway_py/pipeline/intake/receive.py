@@ -1,0 +1,107 @@
+"""Where messages enter the books: each is looked at, gets its receipt, and passes the transformer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+from broadway_py._core.ledger import Ledger, Receipt
+from broadway_py.clock import Clock
+from broadway_py.error_text import text_of
+from broadway_py.errors import MalformedMessage
+from broadway_py.foreign import article, foreign_errors, is_a, type_name
+from broadway_py.log import logger
+from broadway_py.message import Failed, Message
+from broadway_py.pipeline.contexts import CleanRoom
+from broadway_py.pipeline.settlement.failure_log import id_of
+from broadway_py.pipeline.stages.stage import failure_from, transform
+from broadway_py.producer import Deliveries
+
+__all__ = ["Intake"]
+
+log = logger("broadway_py.pipeline")
+
+
+class Intake:
+    """Of one copy of a producer.
+
+    Args:
+        pipeline: its name, for the log.
+        index: position among the copies, for the log.
+        ledger: the producer's books, shared by its copies.
+        clock: for the receipts.
+        transformer: called on every message that comes in; None: there is none.
+        room: where it is called.
+    """
+
+    def __init__(
+        self,
+        pipeline: str,
+        index: int,
+        ledger: Ledger,
+        clock: Clock,
+        *,
+        transformer: Callable[[Message[Any]], object] | None,
+        room: CleanRoom,
+    ) -> None:
+        self._log = log.bind(pipeline=pipeline, producer=ledger.producer, index=index)
+        self._ledger = ledger
+        self._clock = clock
+        self._transformer = transformer
+        self._room = room
+
+    def enter(self, messages: Sequence[Any]) -> list[Message[Any]]:
+        """Receive *messages* together; those that are new messages, the others are complained of and left out."""
+        fresh: list[Message[Any]] = []
+        size = redelivered = 0
+        receipt = Receipt(self._ledger, self._clock.monotonic())
+        # Of these it is known without a look into the metadata.
+        known = messages if isinstance(messages, Deliveries) else None
+        for message in messages if isinstance(messages, list | tuple) else list(messages):
+            try:
+                is_new = isinstance(message, Message) and message._receipt is None
+            except foreign_errors():
+                is_new = False  # it does not even say what it is
+            if not is_new:
+                self._refuse(message)
+                continue
+            message._receipt = receipt
+            size += message._size
+            fresh.append(message)
+            if known is None:
+                try:
+                    metadata = message.metadata
+                    if metadata and type(metadata) is not dict and not is_a(metadata, dict):
+                        message.status = _no_metadata(metadata)
+                    elif metadata and metadata.get("redelivered"):
+                        redelivered += 1
+                except MalformedMessage as error:
+                    message.status = Failed("invalid", text_of(error), error)
+                except foreign_errors() as error:
+                    # A dict of the producer's own.
+                    message.status = failure_from(error)
+        if known is not None:
+            redelivered = known.redelivered
+        if fresh:
+            self._ledger.receive(receipt, len(fresh), size, redelivered)
+            if self._transformer is not None:
+                transform(fresh, self._transformer, self._room)
+        return fresh
+
+    def _refuse(self, thing: object) -> None:
+        if is_a(thing, Message):
+            self._log.error(
+                "the producer returned a message that is in a pipeline already; it was left out",
+                message_id=id_of(cast("Message[Any]", thing)),
+            )
+        else:
+            self._log.error(
+                "the producer returned something that is no Message; it was left out",
+                expected="broadway_py.Message",
+                got=type_name(thing),
+            )
+
+
+def _no_metadata(metadata: object) -> Failed:
+    sentence = f"expected the metadata of a message as a dict, got {article(metadata)}; mend the producer"
+    return Failed("invalid", sentence, TypeError(sentence))

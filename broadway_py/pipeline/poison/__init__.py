@@ -1,0 +1,1 @@
+"""Finds out which message was at work when a worker died, and runs suspects alone."""

@@ -1,0 +1,1 @@
+"""Runs callbacks in worker processes, for ``executor="process"``."""

@@ -1,0 +1,343 @@
+"""Worker processes for plain ``def`` callbacks that compute: one for each stage, fed by chunks and batches."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import pickle
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from broadway_py._core.backoff import Backoff
+from broadway_py._core.exits import exit_text
+from broadway_py.clock import Clock
+from broadway_py.error_text import name_of, place_of, text_of
+from broadway_py.errors import OptionsError, Unavailable, gathered
+from broadway_py.log import carried_setup, logger
+from broadway_py.message import Failed, Message
+from broadway_py.options import Batcher, Processors
+from broadway_py.pipeline.processes.child_handle import Link
+from broadway_py.pipeline.processes.jobs import BatchRun, ChunkRun, Run
+from broadway_py.pipeline.processes.pickling import PackedError, dumps, unpack_error
+from broadway_py.pipeline.processes.protocol import Kind, Recipe
+from broadway_py.stage import Wake
+
+__all__ = ["BatchRun", "CallbackProcess", "CallbackProcesses", "ChunkRun", "layers_in_processes"]
+
+log = logger("broadway_py.pipeline")
+
+#: Seconds that a worker process may take to end once it was asked to; then it is killed. Of the machine's own time,
+#: whatever the pipeline's clock shows.
+_END_S: Final = 1.0
+
+
+def layers_in_processes(pipeline: object, processors: Processors, batchers: Mapping[str, Batcher]) -> frozenset[str]:
+    """Names of the layers whose callbacks are to run in worker processes.
+
+    Raises:
+        OptionsError: they cannot run there; it says why, and what to do.
+    """
+    layers: set[str] = set()
+    wrong: list[OptionsError] = []
+    if processors.executor == "process":
+        layers.add("processors")
+        with gathered(wrong):
+            _check(pipeline, "handle_message", ("processors", "executor"))
+    for key, batcher in batchers.items():
+        if batcher.executor == "process":
+            layers.add(f"batch_processors:{key}")
+            with gathered(wrong):
+                _check(pipeline, "handle_batch", ("batchers", key, "executor"))
+    if wrong:
+        raise OptionsError.of(wrong)
+    return frozenset(layers)
+
+
+def _check(pipeline: object, callback: str, path: Sequence[str]) -> None:
+    cls = type(pipeline)
+    for name in (callback, "setup_worker"):
+        if inspect.iscoroutinefunction(getattr(pipeline, name, None)):
+            raise OptionsError(
+                path,
+                f"'process' takes plain functions, and {cls.__qualname__}.{name} is async; "
+                f"write `def {name}`, or leave the executor out",
+            )
+    problem = _import_problem(cls)
+    if problem is not None:
+        raise OptionsError(path, f"'process' needs a class that a worker process can import, and {problem}")
+
+
+def _import_problem(cls: type) -> str | None:
+    name = f"{cls.__module__}.{cls.__qualname__}"
+    if cls.__module__ == "__main__":
+        return f"{cls.__qualname__} is defined in the program that was started; move it to a module that it imports"
+    if "<locals>" in cls.__qualname__:
+        return f"{name} is defined inside a function; define it at the top of its module"
+    found: Any = sys.modules.get(cls.__module__)
+    for part in cls.__qualname__.split("."):
+        found = getattr(found, part, None)
+    if found is not cls:
+        return f"{name} is not the class that is found under this name; give it a name of its own in its module"
+    return None
+
+
+class CallbackProcesses:
+    """Makes the worker processes of one pipeline's stages. To be made when its ``setup`` has run.
+
+    Args:
+        pipeline: whose object each of them has, with its name and its context.
+        layers: names of the layers that need one for each stage.
+        request_stop: called when a callback calls ``self.request_stop()``.
+
+    Raises:
+        OptionsError: the context does not pickle.
+    """
+
+    def __init__(self, pipeline: Any, layers: frozenset[str], request_stop: Callable[[], None]) -> None:
+        cls, context = type(pipeline), pipeline.context
+        try:
+            packed = dumps(context)
+        except Exception as error:
+            raise OptionsError(
+                ("context",),
+                f"expected something that pickles, for executor='process', got {type(context).__name__}: "
+                f"{name_of(error)}: {text_of(error)}; make in setup_worker() what cannot be sent to a worker process",
+            ) from error
+        setup = carried_setup()
+        log_setup = None if setup is None else dumps(setup)
+        self._recipe = Recipe(cls.__module__, cls.__qualname__, pipeline.name, packed, log_setup)
+        self._clock: Clock = pipeline.clock
+        self._layers = layers
+        self._request_stop = request_stop
+
+    def make(self, layer: str, stage: str, timeout_s: float | None) -> CallbackProcess | None:
+        """The worker process of *stage*; None when its layer has none."""
+        if layer not in self._layers:
+            return None
+        return CallbackProcess(self._recipe, stage, self._clock, self._request_stop, timeout_s)
+
+
+class CallbackProcess:
+    """The worker process of one stage: started when it is needed first, and again after a death.
+
+    The stage uses it from its own task, one call at a time. A call that is cancelled kills the worker process; what
+    was finished until then stands.
+
+    Args:
+        recipe: what the worker process makes.
+        stage: name of the stage, for the log.
+        clock: of the pipeline.
+        request_stop: called when a callback calls ``self.request_stop()``.
+        timeout_s: seconds that a callback may take, for a message or a batch; None: as long as it likes.
+    """
+
+    def __init__(
+        self, recipe: Recipe, stage: str, clock: Clock, request_stop: Callable[[], None], timeout_s: float | None = None
+    ) -> None:
+        self._recipe = recipe
+        self._clock = clock
+        self._request_stop = request_stop
+        self._timeout_s = timeout_s
+        self._log = log.bind(pipeline=recipe.name, stage=stage)
+        self._wake = Wake()
+        self._link: Link | None = None
+        # Killed, and perhaps not gone yet.
+        self._killed: list[Link] = []
+        self._run: Run | None = None
+        self._job = 0
+        # Since the worker process was started, it has finished something.
+        self._proven = False
+        # Worker processes in a row that ended before they had finished anything, and how long to wait for the next.
+        self._fruitless = 0
+        self._pause_s = 0.0
+        self._backoff = _new_backoff()
+
+    async def run(self, run: Run) -> None:
+        """Take *run* through worker processes.
+
+        Returns once each message has a result, has failed or was taken back. Never raises for what happens to them.
+        """
+        self._run = run
+        try:
+            while run.next_group():
+                link = await self._ready_link(run)
+                if link is None:
+                    return
+                await self._run_group(link, run)
+        except asyncio.CancelledError:
+            if self._link is not None:
+                self._link.read()
+                self._take_frames(self._link, run)
+            raise
+        finally:
+            self._run = None
+            if run.unfinished():
+                self.kill()
+
+    def take_back(self, wanted: Callable[[Message[Any]], bool]) -> list[Message[Any]]:
+        """Of the chunk under way, take out what no callback has seen and *wanted* is true for.
+
+        The worker process may have to be asked; what it can leave out is told to the chunk's ``taken`` later.
+        """
+        if not isinstance(self._run, ChunkRun):
+            return []
+        out, places = self._run.take_back(wanted)
+        if places and self._link is not None:
+            self._link.send(Kind.TAKE_BACK, dumps(places), job=self._job)
+        return out
+
+    def kill(self) -> None:
+        """End the worker process now."""
+        if self._link is not None:
+            self._link.abandon()
+            self._killed = [link for link in self._killed if link.exit is None]
+            self._killed.append(self._link)
+            self._link = None
+
+    async def close(self) -> None:
+        """Let the worker process end; kill it when it does not, or when it still works."""
+        try:
+            if self._link is not None and self._run is None:
+                self._link.send(Kind.CLOSE)
+                await _gone([self._link])
+        finally:
+            self.kill()
+            self._wake.close()
+        await _gone(self._killed)
+
+    # --- one run
+
+    async def _run_group(self, link: Link, run: Run) -> None:
+        if run.first() is None:
+            return  # taken back while the worker process was starting
+        self._job += 1
+        kind, body = run.job()
+        link.send(kind, body, job=self._job)
+        deadline = self._deadline()
+        while True:
+            if self._take_frames(link, run):
+                deadline = self._deadline()
+            if run.first() is None:
+                return
+            if link.exit is not None:
+                self._note_death(link, run)
+                return
+            if deadline is not None and self._clock.monotonic() >= deadline:
+                # It may have finished in time, and the event loop been late to read of it.
+                link.read()
+                if not link.frames:
+                    await self._kill_overdue(link, run)
+                    return
+            else:
+                await self._wake.wait_until(deadline, self._clock)
+
+    def _deadline(self) -> float | None:
+        return None if self._timeout_s is None else self._clock.monotonic() + self._timeout_s
+
+    def _take_frames(self, link: Link, run: Run) -> bool:
+        progress = False
+        while link.frames:
+            frame = link.frames.popleft()
+            if frame.job == self._job and run.take(frame):
+                progress = True
+        if progress:
+            self._proven = True
+            if self._fruitless:
+                self._fruitless, self._pause_s, self._backoff = 0, 0.0, _new_backoff()
+        return progress
+
+    async def _kill_overdue(self, link: Link, run: Run) -> None:
+        running = run.what_runs()
+        link.kill()
+        self._log.warning("a callback is overdue; its worker process was killed", callback=run.callback, pid=link.pid)
+        await link.exited()
+        self._link = None
+        self._take_frames(link, run)
+        run.worker_is_gone()
+        run.overdue(running, self._timeout_s or 0.0)
+
+    def _note_death(self, link: Link, run: Run) -> None:
+        how = exit_text(link.exit or 0)
+        self._log.warning(
+            "a worker process died", callback=run.callback, pid=link.pid, exit=how, messages=len(run.in_hand)
+        )
+        self._link = None
+        run.worker_is_gone()
+        run.died(how, fresh=not self._proven)
+        if not self._proven:
+            self._note_fruitless()
+
+    # --- its life
+
+    async def _ready_link(self, run: Run) -> Link | None:
+        """The worker process, ready for a job; None when it cannot start, and everything open has failed for that."""
+        if self._link is not None:
+            if self._link.exit is None:
+                return self._link
+            how = exit_text(self._link.exit)
+            self._log.warning("a worker process died while it had nothing to do", pid=self._link.pid, exit=how)
+            self._link = None
+        if self._pause_s:
+            await self._clock.sleep(self._pause_s)
+        try:
+            link = self._link = Link(self._recipe, self._wake.set, self._request_stop)
+        except OSError as error:
+            self._note_refusal(run, "starting a process", error)
+            return None
+        self._proven = False
+        while link.exit is None or link.frames:
+            while link.frames:
+                frame = link.frames.popleft()
+                if frame.kind is Kind.READY:
+                    return link
+                if frame.kind is Kind.REFUSED:
+                    await self._discard(link, run, frame.body)
+                    return None
+            await self._wake.wait()
+        self._note_refusal(run, "starting", RuntimeError(f"it died: {exit_text(link.exit)}"))
+        return None
+
+    async def _discard(self, link: Link, run: Run, refused: bytes) -> None:
+        step: str
+        error: PackedError
+        step, error = pickle.loads(refused)  # noqa: S301  # from our own worker process
+        # It ends by itself, unless the user's code has left a thread running.
+        self.kill()
+        await link.exited()
+        self._note_refusal(run, step, unpack_error(error))
+
+    def _note_refusal(self, run: Run, step: str, error: BaseException) -> None:
+        self._link = None
+        self._note_fruitless()
+        self._log.error(
+            "a worker process could not start",
+            step=step,
+            exception=name_of(error),
+            at=place_of(error),
+            messages=len(run.unfinished()),
+            seconds=round(self._pause_s, 3),
+        )
+        # Not the fault of the messages.
+        sentence = f"the worker process could not start; {step} raised {name_of(error)}: {text_of(error)}"
+        unavailable = Unavailable(sentence)
+        unavailable.__cause__ = error
+        run.fail(Failed("crashed", sentence, unavailable))
+
+    def _note_fruitless(self) -> None:
+        self._fruitless += 1
+        # The first may be due to its message: go on at once.
+        self._pause_s = self._backoff.failed() if self._fruitless > 1 else 0.0
+
+
+def _new_backoff() -> Backoff:
+    return Backoff(first_s=0.2, most_s=5.0)
+
+
+async def _gone(links: Sequence[Link]) -> None:
+    """Wait until *links* have exited, but not for long."""
+    exits = [asyncio.ensure_future(link.exited()) for link in links]
+    if exits:
+        await asyncio.wait(exits, timeout=_END_S)
+    for each in exits:
+        each.cancel()

@@ -1,0 +1,267 @@
+"""A chunk or a batch on its way through worker processes: what is finished, what comes next, whom a death is due to."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from broadway_py.errors import MalformedMessage
+from broadway_py.message import BatchInfo, Failed, Message, Plain
+from broadway_py.pipeline.processes.pickling import NotPicklable, apply_result, dumps, pack_message
+from broadway_py.pipeline.processes.protocol import BatchJob, ChunkJob, Frame, Kind
+
+__all__ = ["BatchRun", "ChunkRun", "Group", "Run"]
+
+_Told = Callable[[Message[Any]], None]
+
+
+def _tell_nobody(_message: Message[Any]) -> None:
+    pass
+
+
+class Group(NamedTuple):
+    """Positions of messages that a worker process gets in one job."""
+
+    positions: Sequence[int]
+    #: True when a worker process has died with it before.
+    again: bool = False
+
+
+class Run:
+    """What a chunk and a batch have in common.
+
+    A message is open until it has a result, has failed, or was taken back. A worker process that dies is due to a
+    message that was alone in it: in a fresh one, or after a death before.
+
+    Args:
+        messages: all still ok. One that does not pickle, or whose metadata does not decode, fails here and now.
+    """
+
+    callback: ClassVar[Literal["handle_message", "handle_batch"]]
+
+    def __init__(self, messages: Sequence[Message[Any]]) -> None:
+        self.messages = messages
+        self._open: dict[int, None] = {}
+        self._packed: dict[int, bytes] = {}
+        self._left: dict[int, tuple[Any, ...]] = {}
+        for position, message in enumerate(messages):
+            try:
+                self._packed[position], self._left[position] = pack_message(message)
+                self._open[position] = None
+            except NotPicklable as problem:
+                message._status = Failed("raised", str(problem), problem)
+            except MalformedMessage as problem:
+                message._status = Failed("invalid", str(problem), problem)
+        self._groups = deque([Group(tuple(self._open))])
+        #: The group that a worker process has, or had when it ended.
+        self.group = Group(())
+        # Everything in the group before this place is not open any more.
+        self._place = 0
+
+    def unfinished(self) -> list[Message[Any]]:
+        """The messages that have neither a result nor failed, and were not taken back."""
+        return [self.messages[position] for position in self._open]
+
+    def next_group(self) -> bool:
+        """Go on to the next :attr:`group`; False when there is none."""
+        while self._groups:
+            positions, again = self._groups.popleft()
+            positions = [position for position in positions if position in self._open]
+            if positions:
+                self.group = Group(positions, again)
+                self._place = 0
+                return True
+        return False
+
+    def first(self) -> int | None:
+        """The first open position of the group; None when the group is done."""
+        positions = self.group.positions
+        while self._place < len(positions):
+            if positions[self._place] in self._open:
+                return positions[self._place]
+            self._place += 1
+        return None
+
+    @property
+    def in_hand(self) -> list[int]:
+        """The open positions of the group."""
+        return [position for position in self.group.positions if position in self._open]
+
+    def job(self) -> tuple[Kind, bytes]:
+        """What to send for the group."""
+        raise NotImplementedError
+
+    def take(self, frame: Frame) -> bool:
+        """Note what the worker process said; True when that is a result."""
+        raise NotImplementedError
+
+    def died(self, how: str, *, fresh: bool) -> None:
+        """The worker process ended by itself with the group; *fresh*: it had not finished anything before."""
+        running = self.first()
+        if running is None:
+            return
+        if len(self.group.positions) == 1 and (fresh or self.group.again):
+            reason = f"the worker process died while {self.callback} ran for this message alone: {how}"
+            self._close([running], Failed("worker_died", Plain(reason)))
+        else:
+            self._split(running)
+
+    def overdue(self, running: Sequence[int], timeout_s: float) -> None:
+        """The worker process was killed because of *running*, which were in hand when the time had passed."""
+        status = Failed(
+            "timeout", Plain(f"not finished within its time-out of {timeout_s:g} s; its worker process was killed")
+        )
+        self._close([position for position in running if position in self._open], status)
+        self._groups.appendleft(Group(self.in_hand))
+
+    def fail(self, status: Failed) -> None:
+        """Nothing more can be done for what is open."""
+        self._close(tuple(self._open), status)
+
+    def what_runs(self) -> list[int]:
+        """The positions that a callback is at, as far as is known here."""
+        raise NotImplementedError
+
+    def worker_is_gone(self) -> None:
+        """It has ended, and everything that it said was taken."""
+
+    def _split(self, running: int) -> None:
+        """The worker process has died at *running*, it seems: find out, and do the rest of the group."""
+        raise NotImplementedError
+
+    def _finish(self, position: int, result: bytes) -> None:
+        if position in self._open:
+            apply_result(self.messages[position], result, self._left[position])
+            self._remove(position)
+            self._told_end(position)
+
+    def _close(self, positions: Sequence[int], status: Failed) -> None:
+        for position in positions:
+            self.messages[position]._status = status
+            self._remove(position)
+            self._told_end(position)
+
+    def _remove(self, position: int) -> None:
+        del self._open[position], self._packed[position]
+
+    def _told_end(self, position: int) -> None:
+        """The message at *position* has a result, or has failed."""
+
+
+class ChunkRun(Run):
+    """``handle_message`` for each of *messages*: each has a result of its own.
+
+    Args:
+        messages: as in :class:`Run`.
+        taken: called with messages that were taken back after :meth:`take_back` had returned.
+        begins: called with each message when ``handle_message`` begins with it, as far as is known here; again when
+            it begins again.
+        ends: called with each message once it has a result or has failed.
+    """
+
+    callback = "handle_message"
+
+    def __init__(
+        self,
+        messages: Sequence[Message[Any]],
+        taken: Callable[[list[Message[Any]]], None],
+        begins: _Told = _tell_nobody,
+        ends: _Told = _tell_nobody,
+    ) -> None:
+        super().__init__(messages)
+        self._taken = taken
+        self._begins = begins
+        self._ends = ends
+        # A worker process has been asked whether it can still leave these out.
+        self._wanted: set[int] = set()
+        self._sent = False
+
+    def job(self) -> tuple[Kind, bytes]:
+        """``handle_message`` for each of the group, in order."""
+        self._sent = True
+        self._begins(self.messages[self.group.positions[0]])
+        return Kind.CHUNK, dumps(tuple(ChunkJob([self._packed[position] for position in self.group.positions])))
+
+    def take(self, frame: Frame) -> bool:
+        """One message's result, or which of those that were asked for are not begun."""
+        if frame.kind is Kind.TAKEN:
+            self._give_back([self.group.positions[each] for each in pickle.loads(frame.body)])  # noqa: S301  # from our own worker process
+            return False
+        self._finish(self.group.positions[frame.position], frame.body)
+        following = self.first()
+        if following is not None:
+            self._begins(self.messages[following])
+        return True
+
+    def what_runs(self) -> list[int]:
+        """The one after the last result."""
+        first = self.first()
+        return [] if first is None else [first]
+
+    def take_back(self, wanted: Callable[[Message[Any]], bool]) -> tuple[list[Message[Any]], list[int]]:
+        """Take out what no callback has seen and *wanted* is true for.
+
+        Returns:
+            The messages that are out, and the places in the job of those that only the worker process can leave out.
+        """
+        with_worker = set(self.in_hand) if self._sent else set()
+        begun = set(self.what_runs()) if self._sent or self.group.again else set()
+        asked = [p for p in self._open if p not in begun and p not in self._wanted and wanted(self.messages[p])]
+        self._wanted.update(asked)
+        out = [position for position in asked if position not in with_worker]
+        for position in out:
+            self._remove(position)
+        places = [place for place, position in enumerate(self.group.positions) if position in asked]
+        return [self.messages[position] for position in out], places if self._sent else []
+
+    def worker_is_gone(self) -> None:
+        """What it was asked to leave out, and had not begun, is out without its answer."""
+        self._sent = False
+        running = set(self.what_runs())
+        self._give_back([position for position in self._wanted if position not in running])
+
+    def _give_back(self, positions: Sequence[int]) -> None:
+        out = [position for position in positions if position in self._open]
+        for position in out:
+            self._remove(position)
+        if out:
+            self._taken([self.messages[position] for position in out])
+
+    def _split(self, running: int) -> None:
+        self._groups.appendleft(Group([position for position in self.in_hand if position != running]))
+        self._groups.appendleft(Group([running], again=True))
+
+    def _told_end(self, position: int) -> None:
+        self._ends(self.messages[position])
+
+
+class BatchRun(Run):
+    """``handle_batch`` for *messages*: they have their results together. After a death, each is a batch of its own."""
+
+    callback = "handle_batch"
+
+    def __init__(self, messages: Sequence[Message[Any]], info: BatchInfo) -> None:
+        super().__init__(messages)
+        self._info = info
+
+    def job(self) -> tuple[Kind, bytes]:
+        """``handle_batch`` for the group."""
+        packed = [self._packed[position] for position in self.group.positions]
+        return Kind.BATCH, dumps(tuple(BatchJob(packed, dataclasses.replace(self._info, size=len(packed)))))
+
+    def take(self, frame: Frame) -> bool:
+        """The results of the whole group."""
+        results: list[bytes] = pickle.loads(frame.body)  # noqa: S301  # from our own worker process
+        for position, result in zip(self.group.positions, results, strict=True):
+            self._finish(position, result)
+        return True
+
+    def what_runs(self) -> list[int]:
+        """The whole group."""
+        return self.in_hand
+
+    def _split(self, running: int) -> None:
+        self._groups.extendleft(Group([position], again=True) for position in reversed(self.in_hand))

@@ -1,0 +1,358 @@
+"""Messages, results and exceptions as bytes, on their way to a worker process and back.
+
+Each is pickled by itself, so that an object that does not pickle is the trouble of its own message.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Hashable, Mapping
+from typing import Any, Final, NamedTuple, NoReturn
+
+from broadway_py.error_text import PLACE, name_of, place_of, text_of
+from broadway_py.foreign import article, foreign_errors, type_name
+from broadway_py.message import NOOP, Acknowledgement, BatchMode, Failed, Message, Plain, gaps_in
+from broadway_py.pipeline.stages.stage import failure_from
+
+__all__ = [
+    "NotPicklable",
+    "PackedError",
+    "WorkerError",
+    "apply_result",
+    "dumps",
+    "failed_result",
+    "pack_error",
+    "pack_message",
+    "pack_result",
+    "unpack_error",
+    "unpack_message",
+]
+
+#: What cannot have been changed in place: it need not come back.
+_UNCHANGING: Final = (bytes, str, int, float, bool, type(None))
+
+#: Exceptions that nobody can rebuild are few kinds; user code could make types without end.
+_MOST_STAND_INS: Final = 200
+
+
+def dumps(value: object) -> bytes:
+    """Pickled, in the newest protocol that every supported Python reads."""
+    return pickle.dumps(value, 5)
+
+
+class NotPicklable(Exception):
+    """A message cannot go over, or its result cannot come back: the text says what, and why."""
+
+
+class WorkerError(RuntimeError):
+    """Stands for an exception of a worker process that cannot be rebuilt here; its subclass bears the name of that."""
+
+
+# --- messages, on their way over
+
+
+class _Origin:
+    """Stands for the receipt of a message, which stays in the parent."""
+
+    __slots__ = ("producer",)
+
+    def __init__(self, producer: str) -> None:
+        self.producer = producer
+
+    @property
+    def ledger(self) -> NoReturn:
+        raise RuntimeError(
+            "ack_immediately() was called in a worker process, but acknowledgers stay in the parent; "
+            "call it in prepare_messages, or settle by the result of the callback"
+        )
+
+
+class _FarAcknowledger:
+    """Stands for the acknowledger, which stays in the parent: options are noted, and checked there."""
+
+    def configure(self, _ref: Hashable, data: Any, options: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+        return (*data, dict(options))
+
+
+_FAR: Final = Acknowledgement(_FarAcknowledger(), None, ())
+
+
+def pack_message(message: Message[Any]) -> tuple[bytes, tuple[Any, ...]]:
+    """*message* without its acknowledgement, and the keys of the metadata that stay here because they do not pickle.
+
+    Raises:
+        NotPicklable: its data or its batch key; or some of it was deleted.
+        MalformedMessage: its metadata does not decode.
+    """
+    try:
+        return dumps(_parts(message, message.raw, message.metadata)), ()
+    except foreign_errors(cancellations=True):
+        return _pack_what_pickles(message)
+
+
+def _parts(message: Message[Any], raw: Any, metadata: Any) -> tuple[Any, ...]:
+    return (
+        message.data,
+        raw,
+        metadata,
+        message.attempt,
+        message._size,
+        message.producer,
+        message.batcher,
+        message.batch_key,
+        message._batch_mode,
+        message._acknowledgement.acknowledger is not None,
+    )
+
+
+def _pack_what_pickles(message: Message[Any]) -> tuple[bytes, tuple[Any, ...]]:
+    if gaps := gaps_in(message):
+        raise NotPicklable(f"message.{gaps[0]} was deleted; leave the attribute, or set it")
+    metadata: Any = message.metadata
+    needed = [("data", message.data), ("batch_key", message.batch_key)]
+    if not isinstance(metadata, dict):
+        needed.append(("metadata", metadata))
+        metadata = {}
+    for what, value in needed:
+        problem = _problem(value)
+        if problem is not None:
+            raise NotPicklable(
+                f"expected {what} that pickles, for executor='process', got {article(value)}: {problem}; "
+                "change it in prepare_messages, which runs in the parent"
+            )
+    over = {key: value for key, value in metadata.items() if _problem((key, value)) is None}
+    raw = message.raw if _problem(message.raw) is None else None
+    return dumps(_parts(message, raw, over)), tuple(key for key in metadata if key not in over)
+
+
+def _problem(value: object) -> str | None:
+    try:
+        dumps(value)
+    except foreign_errors(cancellations=True) as error:
+        return _told(error)
+    return None
+
+
+def unpack_message(packed: bytes) -> Message[Any]:
+    """In the worker process: a message that looks as it did in the parent.
+
+    Raises:
+        Exception: whatever the user's ``__setstate__`` or constructor raises.
+    """
+    data, raw, metadata, attempt, size, producer, batcher, batch_key, batch_mode, has_acknowledger = pickle.loads(  # noqa: S301  # from our own parent
+        packed
+    )
+    message: Message[Any] = Message(data, metadata, _FAR if has_acknowledger else NOOP)
+    message.raw = raw
+    message.attempt = attempt
+    message._size = size
+    message.batcher = batcher
+    message.batch_key = batch_key
+    message._batch_mode = batch_mode
+    message._receipt = None if producer is None else _Origin(producer)
+    return message
+
+
+# --- results, on their way back
+
+
+class _Content(NamedTuple):
+    """What the callback made of a message."""
+
+    has_data: bool
+    data: Any
+    metadata: Any
+    batcher: str | None
+    batch_key: Hashable
+    batch_mode: BatchMode
+    #: For each call of ``configure_ack``.
+    options: tuple[dict[str, Any], ...]
+    #: For each call of ``spawn``: data, metadata, routing and status of the child.
+    children: tuple[tuple[Any, ...], ...]
+
+
+def pack_result(message: Message[Any], given: object, status: Failed | None, callback: str) -> bytes:
+    """In the worker process: what *callback* made of *message*, whose data was *given*. Never raises."""
+    try:
+        data = message.data
+        has_data = data is not given or type(data) not in _UNCHANGING
+        content = _Content(
+            has_data,
+            data if has_data else None,
+            message.metadata,
+            message.batcher,
+            message.batch_key,
+            message._batch_mode,
+            message._acknowledgement.data or (),
+            tuple(map(_child_parts, message._children or ())),
+        )
+        return dumps((_pack_failure(status), dumps(tuple(content))))
+    except foreign_errors(cancellations=True) as error:
+        if status is not None:
+            return failed_result(status)
+        for one in (message, *(message._children or ())):
+            if gaps := gaps_in(one):
+                sentence = f"{callback} deleted message.{gaps[0]}; leave the attribute, or set it"
+                return failed_result(Failed("raised", Plain(sentence), TypeError(sentence)))
+        sentence = (
+            f"{callback} left something in the message that does not pickle, so it cannot come back from the worker "
+            f"process: {_told(error)}"
+        )
+        return failed_result(Failed("raised", sentence, TypeError(sentence)))
+
+
+def _child_parts(child: Message[Any]) -> tuple[Any, ...]:
+    status = _pack_failure(child._status)
+    return child.data, child.metadata, child.batcher, child.batch_key, child._batch_mode, status
+
+
+def failed_result(status: Failed) -> bytes:
+    """The result of a message of which nothing but *status* comes back."""
+    return dumps((_pack_failure(status), None))
+
+
+def _pack_failure(status: Failed | None) -> tuple[Any, ...] | None:
+    if status is None:
+        return None
+    error = None if status.exception is None else pack_error(status.exception)
+    return status.cause, status.reason, error
+
+
+def apply_result(message: Message[Any], packed: bytes, left: tuple[Any, ...]) -> None:
+    """In the parent: do to *message* what was done to it in the worker process. Never raises.
+
+    *left* are the keys of the metadata that never went over.
+    """
+    failure: tuple[Any, ...] | None = None
+    try:
+        failure, content = pickle.loads(packed)  # noqa: S301  # from our own worker process
+        if content is not None:
+            _apply(message, _Content(*pickle.loads(content)), left)  # noqa: S301  # the same
+    except foreign_errors(cancellations=True) as error:
+        if failure is None:
+            sentence = f"what came back from the worker process cannot be unpickled: {_told(error)}"
+            message._status = Failed("raised", sentence, error)
+    if failure is not None:
+        message._status = _unpack_failure(failure)
+
+
+def _unpack_failure(failure: tuple[Any, ...]) -> Failed:
+    cause, reason, error = failure
+    return Failed(cause, reason, None if error is None else unpack_error(error))
+
+
+def _apply(message: Message[Any], content: _Content, left: tuple[Any, ...]) -> None:
+    if content.has_data:
+        message.data = content.data
+    if isinstance(content.metadata, dict) and isinstance(message.metadata, dict):
+        kept = {key: message.metadata[key] for key in left if key in message.metadata}
+        message.metadata.clear()
+        message.metadata.update({**kept, **content.metadata})
+    else:
+        message.metadata = content.metadata
+    message.batcher = content.batcher
+    message.batch_key = content.batch_key
+    message._batch_mode = content.batch_mode
+    for data, metadata, batcher, batch_key, batch_mode, failure in content.children:
+        child = message.spawn(data, metadata)
+        child.batcher, child.batch_key, child._batch_mode = batcher, batch_key, batch_mode
+        child._status = None if failure is None else _unpack_failure(failure)
+    try:
+        for options in content.options:
+            message.configure_ack(**options)
+    except foreign_errors() as error:
+        # The acknowledger refuses the options: that fails this message.
+        message._status = failure_from(error)
+
+
+# --- exceptions
+
+
+class PackedError(NamedTuple):
+    """An exception, in as many ways as pickle allows: the parent takes the first that it can read."""
+
+    whole: bytes | None
+    #: Its class, its arguments and its attributes: many exceptions pickle, but do not unpickle.
+    kind: bytes | None
+    args: bytes | None
+    attributes: bytes | None
+    name: str
+    text: str
+    place: str
+
+
+def pack_error(error: BaseException) -> PackedError:
+    """*error*, with where it was raised instead of its traceback. Never raises."""
+    return PackedError(
+        _dumped(error),
+        _dumped(type(error)),
+        _dumped(error.args),
+        _dumped(_attributes(error)),
+        name_of(error),
+        text_of(error),
+        place_of(error),
+    )
+
+
+def _attributes(error: BaseException) -> object:
+    try:
+        return vars(error)
+    except foreign_errors(cancellations=True):
+        return {}
+
+
+def unpack_error(packed: PackedError) -> BaseException:
+    """An exception of the same type where that is possible, else a :class:`WorkerError` of its name. Never raises."""
+    error = _rebuilt(packed) or _stand_in(packed.name)(packed.text)
+    setattr(error, PLACE, packed.place)
+    error.add_note(f"raised in a worker process, at {packed.place or 'an unknown place'}")
+    return error
+
+
+def _rebuilt(packed: PackedError) -> BaseException | None:
+    whole = _loaded(packed.whole)
+    if isinstance(whole, BaseException) and type_name(whole) == packed.name:
+        return whole
+    kind = _loaded(packed.kind)
+    if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+        return None
+    try:
+        # Without __init__: that it wants other arguments than `args` is why the whole could not be read.
+        error = kind.__new__(kind)
+        args = _loaded(packed.args)
+        error.args = args if isinstance(args, tuple) else (packed.text,)
+        attributes = _loaded(packed.attributes)
+        vars(error).update(attributes if isinstance(attributes, dict) else {})
+        str(error)
+    except foreign_errors(cancellations=True):
+        return None
+    return error
+
+
+_stand_ins: dict[str, type[WorkerError]] = {}
+
+
+def _stand_in(name: str) -> type[WorkerError]:
+    if name not in _stand_ins:
+        if len(_stand_ins) >= _MOST_STAND_INS:
+            return WorkerError
+        _stand_ins[name] = type(name, (WorkerError,), {"__doc__": WorkerError.__doc__, "__module__": __name__})
+    return _stand_ins[name]
+
+
+def _dumped(value: object) -> bytes | None:
+    try:
+        return dumps(value)
+    except foreign_errors(cancellations=True):
+        return None
+
+
+def _loaded(packed: bytes | None) -> object:
+    try:
+        return None if packed is None else pickle.loads(packed)  # noqa: S301  # from our own worker process
+    except foreign_errors(cancellations=True):
+        return None
+
+
+def _told(error: BaseException) -> str:
+    return f"{name_of(error)}: {text_of(error)}"

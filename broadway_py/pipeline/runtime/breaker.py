@@ -1,0 +1,144 @@
+"""Carries out what the circuit breaker decides: stop fetching, give back what was not started, probe, go on."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from broadway_py._core.breaker import CircuitBreaker
+from broadway_py.clock import Clock
+from broadway_py.foreign import foreign_errors
+from broadway_py.log import logger
+from broadway_py.message import Message
+from broadway_py.pipeline.intake.gate import Gate
+from broadway_py.pipeline.settlement.failure_router import FailureDesk
+from broadway_py.pipeline.settlement.settler import Settler
+from broadway_py.pipeline.stages.source import Source
+from broadway_py.stage import Wake
+
+if TYPE_CHECKING:
+    from broadway_py.pipeline.runtime.run import Stages
+
+__all__ = ["BreakerGuard"]
+
+log = logger("broadway_py.pipeline")
+
+
+class BreakerGuard:
+    """Watches one pipeline's breaker.
+
+    Args:
+        pipeline: its name, for the log.
+        desk: knows what had the breaker open.
+        breaker: who decides.
+        stages: whose sources fetch; each probe comes from the next of them, and from what is submitted meanwhile.
+        gate: what the sources look at.
+        settler: for giving back.
+        clock: for the waits.
+    """
+
+    def __init__(
+        self,
+        pipeline: str,
+        desk: FailureDesk,
+        breaker: CircuitBreaker,
+        stages: Stages,
+        *,
+        gate: Gate,
+        settler: Settler,
+        clock: Clock,
+    ) -> None:
+        self._log = log.bind(pipeline=pipeline)
+        self._desk = desk
+        self._breaker = breaker
+        self._stages = stages
+        self._sources = [*stages.sources, stages.submissions]
+        self._fetching = list(stages.sources)
+        self._submissions = stages.submissions
+        self._has_stopped = self._is_probing = False
+        # Taken out when it opened, to be given back.
+        self._unstarted: list[Message[Any]] = []
+        self._gate = gate
+        self._settler = settler
+        self._clock = clock
+        self._wake = Wake()
+
+    def moved(self) -> None:
+        """The breaker has opened, closed or begun to probe: nothing more is fetched from this moment on."""
+        if self._breaker.state != "closed" and not self._gate.broken:
+            self._gate.broken = True
+            self._gate.broken_by = "" if self._desk.opened_by is None else str(self._desk.opened_by)
+            # Not only when our own task gets its turn: until then a processor might begin with all that it has.
+            self._unstarted = self._stages.take_unstarted()
+            for source in self._sources:
+                source.hold_back([processor.inlet for processor in self._stages.handling()])
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        breaker = self._breaker
+        try:
+            while True:
+                if breaker.state == "closed":
+                    if self._has_stopped:
+                        await self._go_on()
+                    await self._wake.wait()
+                    continue
+                if not self._has_stopped:
+                    await self._stop_fetching()
+                if breaker.state == "open" and self._is_probing:
+                    self._is_probing = False
+                    await self._tell_sources()
+                if breaker.may_probe(self._clock.monotonic()):
+                    await self._probe()
+                await self._wake.wait_until(breaker.probe_at, self._clock)
+        finally:
+            self._wake.close()
+
+    async def _stop_fetching(self) -> None:
+        by = self._desk.opened_by
+        self._log.error(
+            "the breaker opened: too much fails; fetching stops until a probe succeeds",
+            by=self._gate.broken_by,
+            **({} if by is None else by.said),
+        )
+        self._has_stopped = True
+        unstarted, self._unstarted = self._unstarted, []
+        try:
+            # First, or a source would hand out again what it gets back, and count that.
+            await self._tell_sources()
+        finally:
+            await self._settler.give_back_aside(unstarted)
+
+    async def _probe(self) -> None:
+        self._is_probing = True
+        chosen = [self._submissions]
+        able = next((source for source in self._fetching if source.connected and not source.ended), None)
+        if able is not None:
+            chosen.append(able)
+            self._fetching.remove(able)
+            self._fetching.append(able)
+        for source in chosen:
+            source.probe()
+            # It may be waiting inside its producer since before the breaker opened.
+            await self._tell(source, paused=self._gate.paused)
+
+    async def _go_on(self) -> None:
+        self._log.warning("the breaker closed: a probe succeeded; fetching goes on")
+        self._gate.broken = self._has_stopped = self._is_probing = False
+        self._gate.broken_by = ""
+        await self._tell_sources()
+
+    async def _tell_sources(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for source in self._sources:
+                group.create_task(self._tell(source, paused=self._gate.closed))
+
+    async def _tell(self, source: Source, *, paused: bool) -> None:
+        try:
+            await source.set_paused(paused=paused)
+        except foreign_errors() as error:
+            # The producer's code: without the guard, nothing would ever go on.
+            self._log.error(
+                "a producer could not be paused or resumed", producer=source.layer, exception=type(error).__name__
+            )

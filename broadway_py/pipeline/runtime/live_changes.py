@@ -1,0 +1,65 @@
+"""What can be changed while a pipeline runs: its rate limit, the number of its processors, a pause."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import timedelta
+
+from broadway_py.errors import OptionsError
+from broadway_py.options import INHERIT, Batcher, Processors, RateLimit, load
+from broadway_py.pipeline.intake.gate import Gate
+from broadway_py.pipeline.runtime.build import KeyOf, batcher_names, resize, share_capacity
+from broadway_py.pipeline.runtime.run import Runtime
+from broadway_py.pipeline.stages.processor import Processor
+from broadway_py.pipeline.stages.stage import Meter
+
+__all__ = ["changed_limit", "resize_pool", "resized", "set_paused"]
+
+
+def changed_limit(limit: RateLimit, *, allowed_messages: int | None, interval: float | timedelta | None) -> RateLimit:
+    """*limit* with what is not None in place of its own."""
+    changes = {"allowed_messages": allowed_messages, "interval": interval}
+    return RateLimit(**{**limit.model_dump(), **{key: value for key, value in changes.items() if value is not None}})
+
+
+def resized(processors: Processors, concurrency: int, partition_by: KeyOf | None) -> Processors:
+    """*processors* with another concurrency.
+
+    Raises:
+        OptionsError: not a positive number, or the processors are partitioned: a key's owner must not change.
+    """
+    given = {name: getattr(processors, name) for name in processors.model_fields_set}
+    options = load(Processors, {**given, "concurrency": concurrency}, ("processors",))
+    key_of = partition_by if options.partition_by is INHERIT else options.partition_by
+    if key_of is not None:
+        raise OptionsError(
+            ("processors", "concurrency"),
+            "cannot change while the pipeline runs, because partition_by gives each key to one processor by their "
+            "number; stop the pipeline and start it with the new one",
+        )
+    return options
+
+
+def resize_pool(runtime: Runtime, options: Processors, batchers: Mapping[str, Batcher], meter: Meter) -> None:
+    """Let new processors join, or the last ones retire, until there are as many as *options* say."""
+    names = batcher_names(batchers)
+    fresh = resize(
+        runtime.stages,
+        lambda index: Processor(runtime.shared, index, meter, names, options.timeout),
+        options,
+    )
+    for processor in fresh:
+        runtime.start_worker(processor)
+    share_capacity(runtime.stages.sources, options, batchers)
+
+
+async def set_paused(runtime: Runtime, gate: Gate, *, paused: bool) -> None:
+    """Stop reading the sources and give back what was not started; or read them again."""
+    gate.paused = paused
+    async with asyncio.TaskGroup() as group:
+        for source in runtime.stages.sources:
+            group.create_task(source.set_paused(paused=gate.closed))
+    runtime.stages.submissions.wake.set()
+    if paused:
+        await runtime.shared.settler.give_back_aside(runtime.stages.take_unstarted())

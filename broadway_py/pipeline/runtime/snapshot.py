@@ -1,0 +1,92 @@
+"""Takes the snapshot of a running pipeline. Nothing here waits, so every figure is of the same moment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from broadway_py._core.histogram import Histogram
+from broadway_py._core.ledger import Ledger
+from broadway_py.pipeline.intake.gate import Gate
+from broadway_py.pipeline.runtime.run import Runtime
+from broadway_py.pipeline.stages.source import Source
+from broadway_py.pipeline.stages.stage import Meter, Worker
+from broadway_py.pipeline.stats import Distribution, PipelineState, PipelineStats, ProducerStats, StageStats
+
+__all__ = ["take_snapshot"]
+
+
+def take_snapshot(
+    name: str, state: PipelineState, runtime: Runtime, gate: Gate, meters: Mapping[str, Meter]
+) -> PipelineStats:
+    """Everything about the pipeline called *name* at this moment."""
+    now = runtime.clock.monotonic()
+    stages = runtime.stages
+    sources = [*stages.sources, stages.submissions]
+    producers = [
+        _producer(ledger, [source for source in sources if source.ledger is ledger], now)
+        for ledger in stages.ledgers
+        if ledger is not stages.submissions.ledger or ledger.received
+    ]
+    layers: dict[str, list[Worker]] = {layer: [] for layer in meters}
+    for worker in [*stages.processors, *stages.batchers, *stages.batch_processors]:
+        layers[worker.layer].append(worker)
+    return PipelineStats(
+        name=name,
+        state=state,
+        producers=tuple(producers),
+        stages=tuple(_stage(layer, workers, meters[layer], now) for layer, workers in layers.items()),
+        rate_limit_wait_seconds=gate.waited_seconds,
+        restarts=runtime.restarts.count,
+        stuck_handlers=runtime.shared.threads.stuck,
+        breaker_open=gate.broken,
+        breaker_opened_by=gate.broken_by,
+    )
+
+
+def _producer(ledger: Ledger, copies: Sequence[Source], now: float) -> ProducerStats:
+    troubles = [trouble for source in copies if (trouble := source.why_not_ready) is not None]
+    return ProducerStats(
+        name=ledger.producer,
+        received=ledger.received,
+        redelivered=ledger.redelivered,
+        outcomes=dict(ledger.outcomes),
+        in_flight=ledger.in_flight,
+        bytes_in_flight=ledger.bytes_in_flight,
+        oldest_in_flight_seconds=ledger.oldest_age(now),
+        latency=_distribution(ledger.latency),
+        connected=sum(source.connected for source in copies),
+        copies=len(copies),
+        connections_lost=sum(source.connections_lost for source in copies),
+        trouble=troubles[0] if troubles else None,
+        ended=all(source.ended for source in copies),
+    )
+
+
+def _stage(layer: str, workers: Sequence[Worker], meter: Meter, now: float) -> StageStats:
+    kind, _, batcher = layer.partition(":")
+    running = sum(now - worker.busy_since for worker in workers if worker.busy_since is not None)
+    return StageStats(
+        name=layer,
+        concurrency=len(workers),
+        busy_seconds=meter.busy_seconds + running,
+        backpressure_seconds=meter.backpressure_seconds,
+        queued=sum(_queued(worker) for worker in workers),
+        failed=dict(meter.failed),
+        duration=None if kind == "batcher" else _distribution(meter.duration),
+        batcher=batcher or None,
+        batches=dict(meter.batches) if kind == "batcher" else {},
+        batch_sizes=_distribution(meter.batch_sizes) if kind == "batcher" else None,
+    )
+
+
+def _queued(worker: Any) -> int:
+    waiting = worker.inlet.waiting()
+    if worker.layer.startswith("batch_processors:"):
+        return sum(len(batch.messages) for batch in waiting)
+    count = sum(1 for _ in waiting)
+    return count + (worker.open_messages if worker.layer.startswith("batcher:") else 0)
+
+
+def _distribution(histogram: Histogram) -> Distribution:
+    return Distribution(histogram.bounds, tuple(histogram.counts), histogram.total)

@@ -1,0 +1,344 @@
+"""Where failed messages are sent: the failure policy, and the breaker for when it is not their fault."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, cast
+
+from broadway_py._core.breaker import CircuitBreaker
+from broadway_py._core.failure import FailureRules, Verdict
+from broadway_py._core.settlement import RoundKind
+from broadway_py.acknowledger import Acknowledger
+from broadway_py.clock import Clock
+from broadway_py.error_text import name_of, place_of
+from broadway_py.errors import OptionsError, Reject, RetryLater, Unavailable, gathered
+from broadway_py.foreign import foreign_errors, is_a, shown, type_name
+from broadway_py.log import logger
+from broadway_py.message import Failed, Message, Plain, fill_gaps
+from broadway_py.options import FailurePolicy
+from broadway_py.pipeline.settlement.failure_log import id_of, reason_of
+from broadway_py.producer import FailurePlan, Producer
+
+__all__ = [
+    "Decided",
+    "FailureDesk",
+    "OpenedBy",
+    "check_sources",
+    "plan_of",
+    "refuse_gaps",
+    "refuse_odd_values",
+    "tell_of_two_wills",
+]
+
+log = logger("broadway_py.pipeline")
+
+#: Causes that may be the fault of what the handlers need, rather than of the message.
+_SUSPECT: Final = frozenset({"raised", "failed", "timeout"})
+
+
+@dataclass(slots=True)
+class Decided:
+    """Failed messages by the call of their acknowledger that each goes to; for retries, after how many seconds."""
+
+    by_kind: dict[RoundKind, list[Message[Any]]] = field(default_factory=dict)
+    delays_s: dict[int, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedBy:
+    """What had the breaker open."""
+
+    #: The type of the error that failed most of the last messages, or their cause where there was none.
+    name: str
+    #: The layer in which it failed them; "" where nobody knows.
+    stage: str
+    #: How many had failed, and of how many; None where one message alone has it open.
+    counted: tuple[int, int] | None
+    #: For the log: where it was raised, and what it says as far as that is shown.
+    said: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        where = f" in {self.stage}" if self.stage else ""
+        if self.counted is None:
+            return f"{self.name}{where}"
+        failed, total = self.counted
+        return f"{failed} of {total}, the last by {self.name}{where}"
+
+
+class FailureDesk:
+    """Decides about the failed messages of one pipeline.
+
+    Args:
+        policy: the user's.
+        clock: for the breaker.
+        request_stop: for policies that stop the pipeline.
+        ordered: retries happen in place, see :meth:`in_place`.
+        is_given: the user has chosen the policy; else what a source was told goes before it.
+    """
+
+    def __init__(
+        self,
+        policy: FailurePolicy,
+        clock: Clock,
+        *,
+        request_stop: Callable[[], None],
+        ordered: bool = False,
+        is_given: bool = True,
+    ) -> None:
+        self._rules = FailureRules(policy.attempts, policy.backoff, policy.final, policy.classify)
+        self.breaker = None if policy.breaker is None else CircuitBreaker(policy.breaker.ratio, policy.breaker.over)
+        self.ordered = ordered
+        #: The same, as sources have to know it.
+        self.plan = plan_of(policy, is_given=is_given)
+        self._clock = clock
+        #: What had the breaker open when it last did; None before.
+        self.opened_by: OpenedBy | None = None
+        # What failed last, and in which layer. Not the error: its traceback holds its message.
+        self._latest = ("", "")
+        #: Called when the breaker opened or closed; set by whoever carries that out.
+        self.breaker_moved: Callable[[], None] = _nobody
+        self._request_stop = request_stop
+
+    def note_successes(self, count: int) -> None:
+        """Count for the breaker."""
+        breaker = self.breaker
+        if breaker is None or breaker.all_is_well(count):
+            return
+        self._note(breaker, count, ())
+
+    def _note(self, breaker: CircuitBreaker, successes: int, failed: Collection[Message[Any]], stage: str = "") -> None:
+        before = breaker.state
+        for message in failed:
+            if message.status is not None:
+                self._latest = (_name_of_failure(message.status), stage)
+                break
+        breaker.note(
+            successes,
+            [_name_of(message) for message in failed],
+            self._clock.monotonic(),
+            lacks_something_outside=all(map(_lacks_something_outside, failed)),
+        )
+        if breaker.state != before:
+            if before == "closed":
+                self._note_opening(breaker, failed, stage)
+            self.breaker_moved()
+
+    def _note_opening(self, breaker: CircuitBreaker, failed: Iterable[Message[Any]], stage: str) -> None:
+        named = [(_name_of_failure(message.status), message) for message in failed if message.status is not None]
+        if not named:
+            # A success made them enough to judge by; the failures were before it.
+            self.opened_by = OpenedBy(*self._latest, breaker.opened_at)
+            return
+        ((name, _),) = Counter(name for name, _ in named).most_common(1)
+        first = next(message for its_name, message in named if its_name == name)
+        self.opened_by = OpenedBy(name, stage, breaker.opened_at, _said_by(first))
+
+    def in_place(self, message: Message[Any]) -> float | None:
+        """Seconds after which a failed *message* is tried again where it is; None: its failure is to be settled."""
+        refuse_odd_values(message)
+        status = message.status or Failed("failed")
+        is_away = self.breaker is not None and self.breaker.state != "closed"
+        verdict = self._rules.decide(status, message.attempt or 1, is_sink_away=is_away and _is_suspect(status))
+        if not self.ordered or verdict.action != "retry" or self._is_said(message, verdict, is_blameless=False):
+            return None
+        return verdict.delay_s
+
+    def failed_in_place(self, failed: Sequence[Message[Any]], stage: str) -> None:
+        """Count *failed*, which will be tried again where they are, in *stage*, for the breaker."""
+        self._tell_breaker(failed, 0, stage)
+
+    def decide(
+        self, failed: Sequence[Message[Any]], successes: int, *, of_children: bool = False, stage: str = ""
+    ) -> Decided:
+        """Where each of *failed* goes; *successes* were handled well beside them, in the layer *stage*.
+
+        With *of_children* they are parents that failed because a child did: that was counted with the child, and tried
+        again with it where order counts.
+        """
+        was_probing = self.breaker is not None and self.breaker.state == "half_open"
+        if not of_children:
+            self._tell_breaker(failed, successes, stage)
+        is_away = self.breaker is not None and self.breaker.state != "closed"
+        decided = Decided()
+        for message in failed:
+            refuse_odd_values(message)
+            status = message.status or Failed("failed")
+            is_blameless = is_away and _is_suspect(status)
+            verdict = self._rules.decide(status, message.attempt or 1, is_sink_away=is_blameless)
+            if of_children and self.ordered and verdict.action == "retry" and not is_blameless:
+                verdict = self._rules.last_word()
+            # A probe comes again after a delay: given back, it could be the next one, again and again, and one message
+            # with a fault of its own would keep the breaker open for ever.
+            if self._is_said(message, verdict, is_blameless=is_blameless):
+                kind: RoundKind = "ack"
+            else:
+                kind = _kind_of(message, verdict, gives_back=is_blameless and not was_probing)
+            if kind == "retry" and is_blameless:
+                # It was not its fault: what comes again is this attempt, or a sink that is back for a moment only
+                # would find messages whose attempts are used up.
+                message.attempt = (message.attempt or 1) - 1
+            decided.by_kind.setdefault(kind, []).append(message)
+            decided.delays_s[id(message)] = verdict.delay_s
+            if verdict.action == "stop":
+                self._request_stop()
+        return decided
+
+    def _is_said(self, message: Message[Any], verdict: Verdict, *, is_blameless: bool) -> bool:
+        """True when the user has said for this message, or for its source, what failing means: then that is done.
+
+        Not while what the handlers need is away, nor when the handler itself asks for another delivery.
+        """
+        acknowledger = message.acknowledgement.acknowledger
+        if not isinstance(acknowledger, Acknowledger):
+            return False
+        try:
+            said_by = acknowledger.failure_said_by(message.acknowledgement.data)
+        except foreign_errors() as error:
+            # The acknowledger's code. It can still be told what the policy says.
+            log.warning("an acknowledger cannot say who decides about a message", exception=type_name(error))
+            return False
+        if said_by is None or (said_by == "source" and self.plan.is_given):
+            return False
+        status = message.status
+        is_asked = status is not None and is_a(status.exception, (RetryLater, Unavailable))
+        return not (verdict.action == "retry" and (is_blameless or is_asked))
+
+    def _tell_breaker(self, failed: Sequence[Message[Any]], successes: int, stage: str) -> None:
+        breaker = self.breaker
+        if breaker is None:
+            return
+        away = [m for m in failed if m.status is not None and is_a(m.status.exception, Unavailable)]
+        if away:
+            before = breaker.state
+            breaker.unavailable(self._clock.monotonic())
+            if breaker.state != before:
+                if before == "closed":
+                    self._note_opening(breaker, away, stage)
+                self.breaker_moved()
+            return
+        suspects = [message for message in failed if message.status is not None and _is_suspect(message.status)]
+        self._note(breaker, successes, suspects, stage)
+
+
+#: Without these a message cannot be tried again.
+_NEEDED: Final = ("raw", "attempt")
+
+
+def refuse_gaps(message: Message[Any]) -> None:
+    """See that *message* has all its attributes: a handler may have deleted any.
+
+    When nobody knows any more how often it was tried, or with what payload, it fails, and is not tried again.
+    """
+    for name in fill_gaps(message):
+        if name in _NEEDED:
+            said = Plain(f"message.{name} was deleted. The message is not tried again: leave the attribute as it is")
+            message._status = Failed("raised", said, Reject(said))
+
+
+def refuse_odd_values(message: Message[Any]) -> None:
+    """As :func:`refuse_gaps`, of a failed message, whose ``attempt`` must be a number still, whatever is put there."""
+    refuse_gaps(message)
+    attempt: object = message.attempt
+    if attempt is None or (type(attempt) is int and attempt >= 0):
+        return
+    if is_a(attempt, int) and not is_a(attempt, bool) and int.__index__(cast("int", attempt)) >= 0:
+        message.attempt = int.__index__(cast("int", attempt))
+        return
+    sentence = (
+        f"message.attempt was set to {shown(attempt)}; expected the number that stood there (1, 2, …) or None. "
+        "The message is not tried again: leave the attribute as it is"
+    )
+    message.attempt = None
+    message._status = Failed("raised", sentence, Reject(sentence))
+
+
+def _nobody() -> None:
+    """There is no breaker, or no stage is running yet."""
+
+
+def check_sources(producers: Iterable[Producer], policy: FailurePolicy | None, *, is_given: bool) -> None:
+    """See that every one of *producers* can carry out *policy*.
+
+    Raises:
+        OptionsError: one of them cannot.
+    """
+    plan = None if policy is None else plan_of(policy, is_given=is_given)
+    wrong: list[OptionsError] = []
+    for producer in producers:
+        with gathered(wrong):
+            producer.check_failure(plan)
+    if wrong:
+        # Several may say the same.
+        raise OptionsError.of({str(one): one for one in wrong}.values())
+
+
+def tell_of_two_wills(pipeline: str, producers: Mapping[str, Producer], *, is_given: bool) -> None:
+    """Log which one counts, where both the pipeline and a producer were told what failing means."""
+    for name, producer in producers.items():
+        if is_given and producer.says_what_failing_means:
+            log.info("failure= goes before the producer's on_failure=", pipeline=pipeline, producer=name)
+
+
+def plan_of(policy: FailurePolicy, *, is_given: bool) -> FailurePlan:
+    """What sources have to know of *policy*."""
+    actions: set[str] = {policy.final, *policy.classify.values()}
+    if policy.attempts > 1:
+        actions.add("retry")
+    return FailurePlan(frozenset(actions), policy.dead_letter, is_given)
+
+
+def _name_of_failure(status: Failed) -> str:
+    return str(status.cause) if status.exception is None else name_of(status.exception)
+
+
+def _said_by(message: Message[Any]) -> Mapping[str, str]:
+    status = message.status
+    if status is None:
+        return {}
+    try:
+        said = {"reason": reason_of(message, status)}
+        return said if status.exception is None else {**said, "at": place_of(status.exception)}
+    except foreign_errors():
+        return {}  # an object of the user was asked for its text
+
+
+def _is_suspect(status: Failed) -> bool:
+    """True when the failure may be the fault of what the handlers need.
+
+    It is not when the handler says what is to become of its message: that speaks of the message.
+    """
+    return status.cause in _SUSPECT and not is_a(status.exception, (Reject, RetryLater))
+
+
+def _lacks_something_outside(message: Message[Any]) -> bool:
+    """True when its failure itself says that something could not be reached: connections, files, the network."""
+    return message.status is not None and is_a(message.status.exception, OSError)
+
+
+def _name_of(message: Message[Any]) -> Hashable:
+    """The same for each delivery of one message, as far as can be seen: what its source calls it, or its payload."""
+    name = id_of(message)
+    if name is not None:
+        return name
+    try:
+        return hash(message.raw)
+    except foreign_errors():
+        return id(getattr(message, "raw", message))
+
+
+def _kind_of(message: Message[Any], verdict: Verdict, *, gives_back: bool) -> RoundKind:
+    """The call that carries out *verdict*, as far as the message's acknowledger offers it."""
+    acknowledger = message.acknowledgement.acknowledger
+    if verdict.action == "drop":
+        return "drop"
+    if verdict.action == "dead_letter":
+        return "dead_letter" if hasattr(acknowledger, "dead_letter") else "ack"
+    if verdict.action == "retry":
+        if gives_back and hasattr(acknowledger, "release"):
+            return "release"
+        return "retry" if hasattr(acknowledger, "retry") else "ack"
+    if verdict.action == "stop":
+        return "release" if hasattr(acknowledger, "release") else "ack"
+    return "ack"

@@ -1,0 +1,306 @@
+"""Carries out settlements: the one place that calls acknowledgers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any
+
+from broadway_py import forks
+from broadway_py._core.ledger import OUTCOMES
+from broadway_py._core.settlement import Round, claim, record
+from broadway_py.acknowledger import Acknowledger
+from broadway_py.clock import Clock
+from broadway_py.error_text import name_of, place_of, text_of
+from broadway_py.errors import SettleError
+from broadway_py.foreign import article, foreign_errors
+from broadway_py.log import logger
+from broadway_py.message import OPEN, Failed, Message, Outcome, Plain
+from broadway_py.pipeline.settlement.failure_log import Fate
+from broadway_py.pipeline.settlement.failure_router import Decided, FailureDesk
+from broadway_py.pipeline.settlement.fates import fate_of
+
+__all__ = ["Settler", "ack_immediately", "can_give_back", "will_be_stopped"]
+
+log = logger("broadway_py.pipeline")
+
+
+def can_give_back(message: Message[Any]) -> bool:
+    """True when the message's acknowledger offers ``release``."""
+    return getattr(message._acknowledgement[0], "release", None) is not None
+
+
+def will_be_stopped(message: Message[Any]) -> bool:
+    """True when giving *message* back makes it fail: its source takes nothing back, and nobody has settled it."""
+    return message._settlement == OPEN and not can_give_back(message)
+
+
+class Settler:
+    """Settles the messages of one pipeline. Acknowledgers are isolated: one that raises or hangs holds up no other.
+
+    Args:
+        pipeline: its name, for the log.
+        clock: for the books.
+        failures: what becomes of failed messages; None leaves them to their acknowledgers.
+    """
+
+    def __init__(self, pipeline: str, clock: Clock, failures: FailureDesk | None) -> None:
+        self._log = log.bind(pipeline=pipeline)
+        self._clock = clock
+        self._failures = failures
+        #: Called after each entry into the books, for whoever waits for room; None when nobody does.
+        self.settled: Callable[[], None] | None = None
+        #: What was begun aside and goes on: to be called off by whoever ends the pipeline.
+        self.aside: set[asyncio.Task[list[BaseException]]] = set()
+
+    async def settle(
+        self,
+        successful: Sequence[Message[Any]],
+        failed: Sequence[Message[Any]] = (),
+        *,
+        of_children: bool = False,
+        decided: Callable[[Fate], object] | None = None,
+        stage: str = "",
+    ) -> None:
+        """Tell the acknowledgers, and write the outcomes into the books. Never raises for an acknowledger's error.
+
+        With *of_children* they are parents, whose outcome is that of their children. *decided* is called with what
+        becomes of the failed ones, before it is done. *stage* is the layer in which they failed.
+        """
+        delays: Mapping[int, float] = {}
+        if failed:
+            rounds, delays = self._claim(successful, failed, of_children=of_children, decided=decided, stage=stage)
+        else:
+            rounds = self._claim_successful(successful, of_children=of_children)
+        if len(rounds) == 1 and rounds[0].acknowledger is None and rounds[0].kind == "ack":
+            self._record(rounds[0].successful, "acked")
+            self._record(rounds[0].failed, "rejected")
+        elif len(rounds) == 1:
+            await self._attempt(rounds[0], delays)
+        elif rounds:
+            await self._carry_out(rounds, delays)
+
+    def _claim_successful(self, messages: Sequence[Message[Any]], *, of_children: bool = False) -> list[Round]:
+        if self._failures is not None and not of_children:
+            self._failures.note_successes(len(messages))
+        return claim(messages)
+
+    def _claim(
+        self,
+        successful: Sequence[Message[Any]],
+        failed: Sequence[Message[Any]],
+        *,
+        of_children: bool = False,
+        decided: Callable[[Fate], object] | None = None,
+        stage: str = "",
+    ) -> tuple[list[Round], Mapping[int, float]]:
+        if self._failures is None:
+            if decided is not None:
+                decided(lambda message: fate_of(message, "ack", None))
+            return claim(successful, failed), {}
+        verdicts = self._failures.decide(failed, len(successful), of_children=of_children, stage=stage)
+        if decided is not None:
+            decided(_fates(verdicts))
+        rounds = claim(successful, verdicts.by_kind.pop("ack", ()))
+        for kind, messages in verdicts.by_kind.items():
+            rounds += claim(messages, (), kind)
+        return rounds, verdicts.delays_s
+
+    async def give_back(self, messages: Iterable[Message[Any]]) -> None:
+        """Give *messages* back without a decision; those whose source takes none back fail with cause ``stopped``."""
+        rounds = claim(messages, (), "release")
+        if rounds:
+            await self._carry_out(rounds, {})
+
+    async def give_back_aside(self, messages: Iterable[Message[Any]]) -> None:
+        """As :meth:`give_back`, of what can be given back, for callers that are no stage: ends with the pipeline at the
+        latest.
+        """
+        rounds = claim(messages, (), "release")
+        if rounds:
+            await asyncio.wait({self._aside(self._carry_out(rounds, {}), "give_back")})
+
+    def _aside(self, work: Coroutine[Any, Any, list[BaseException]], name: str) -> asyncio.Task[list[BaseException]]:
+        """Do *work* whatever happens to the caller; :meth:`finish` waits for it."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self.aside.add(task)
+        task.add_done_callback(self.aside.discard)
+        return task
+
+    def give_back_soon(self, messages: Iterable[Message[Any]]) -> None:
+        """As :meth:`give_back`, of what can be given back, without waiting for it: :meth:`finish` does."""
+        self._aside(self._carry_out(claim(messages, (), "release"), {}), "give_back")
+
+    def settle_now(self, messages: Sequence[Message[Any]]) -> asyncio.Task[list[BaseException]]:
+        """Settle *messages* by their status, whatever happens to the caller; the acknowledgers' errors."""
+        successful, failed = [m for m in messages if m.ok], [m for m in messages if not m.ok]
+        rounds, delays = self._claim(successful, failed) if failed else (self._claim_successful(successful), {})
+        return self._aside(self._carry_out(rounds, delays), "ack_immediately")
+
+    async def finish(self) -> None:
+        """Wait for what was begun aside; call it off when our own wait is."""
+        if not self.aside:
+            return
+        try:
+            await asyncio.wait(self.aside)
+        finally:
+            for task in self.aside:
+                task.cancel()
+
+    async def _carry_out(self, rounds: list[Round], delays_s: Mapping[int, float]) -> list[BaseException]:
+        if len(rounds) == 1:
+            error = await self._attempt(rounds[0], delays_s)
+            return [] if error is None else [error]
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._attempt(each, delays_s)) for each in rounds]
+        return [error for task in tasks if (error := task.result()) is not None]
+
+    async def _attempt(self, each: Round, delays_s: Mapping[int, float]) -> BaseException | None:
+        """Act on one round; whatever happens, each of its messages has an outcome afterwards."""
+        forks.leave_if_forked()
+        settled = False
+        try:
+            if each.kind == "ack" and each.acknowledger is not None:
+                # In line, as almost every round is of this kind.
+                await each.acknowledger.ack(each.ref, each.successful, each.failed)
+            else:
+                await self._tell(each, delays_s)
+            self._record_round(each)
+            settled = True
+        except SettleError as partial:
+            unsettled = _unsettled(each, partial)
+            self._record_partial(each, unsettled)
+            settled = True
+            self._complain(each, len(unsettled), partial)
+            return partial
+        except foreign_errors() as error:
+            # The acknowledger's code: its outcome is unknown, ours goes on.
+            self._complain(each, len(each.successful) + len(each.failed), error)
+            return error
+        except asyncio.CancelledError as cancelled:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # Client libraries cancel what waits on a connection that dies; nobody asked us to stop.
+            self._complain(each, len(each.successful) + len(each.failed), cancelled)
+            return cancelled
+        finally:
+            if not settled:
+                self._record(each.successful, "unknown")
+                self._record(each.failed, "unknown")
+        return None
+
+    async def _tell(self, each: Round, delays_s: Mapping[int, float]) -> None:
+        to = each.acknowledger
+        if each.kind == "release" and getattr(to, "release", None) is None:
+            _stop(each)
+        if to is not None:
+            if each.kind == "ack":
+                await to.ack(each.ref, each.successful, each.failed)
+            elif each.kind == "release":
+                await to.release(each.ref, each.successful)
+            elif each.kind == "retry":
+                await to.retry(each.ref, [(message, delays_s[id(message)]) for message in each.successful])
+            elif each.kind == "dead_letter":
+                await to.dead_letter(each.ref, each.successful)
+            else:
+                await to.ack(each.ref, each.successful, [])
+
+    def _record_round(self, each: Round) -> None:
+        failed = _by_outcome(each, each.failed) if each.failed else {}
+        self._record(each.successful, each.given)
+        if failed:
+            self._record_all(failed)
+
+    def _record(self, messages: Sequence[Message[Any]], outcome: Outcome) -> None:
+        if messages:
+            record(messages, outcome, self._clock.monotonic())
+            if self.settled is not None:
+                self.settled()
+
+    def _record_all(self, outcomes: Mapping[Outcome, Sequence[Message[Any]]]) -> None:
+        for outcome, messages in outcomes.items():
+            self._record(messages, outcome)
+
+    def _record_partial(self, each: Round, unsettled: set[int]) -> None:
+        failed = _by_outcome(each, [m for m in each.failed if id(m) not in unsettled])
+        self._record([m for m in [*each.successful, *each.failed] if id(m) in unsettled], "unknown")
+        self._record([m for m in each.successful if id(m) not in unsettled], each.given)
+        self._record_all(failed)
+
+    def _complain(self, each: Round, unknown: int, error: BaseException) -> None:
+        self._log.error(
+            "an acknowledger failed; the outcome of its messages is unknown and left to the source",
+            acknowledger=type(each.acknowledger).__name__,
+            messages=unknown,
+            exception=name_of(error),
+            reason=text_of(error) if isinstance(error, SettleError) else None,
+            at=place_of(error),
+        )
+
+
+def _fates(verdicts: Decided) -> Fate:
+    kinds = {id(message): kind for kind, messages in verdicts.by_kind.items() for message in messages}
+
+    def fate(message: Message[Any]) -> tuple[str, str]:
+        return fate_of(message, kinds[id(message)], verdicts.delays_s.get(id(message)))
+
+    return fate
+
+
+def _by_outcome(each: Round, failed: Sequence[Message[Any]]) -> dict[Outcome, list[Message[Any]]]:
+    """What became of the failed ones is the acknowledger's to say: rejected, put back, dead-lettered, dropped."""
+    if not isinstance(each.acknowledger, Acknowledger):
+        return {"rejected": list(failed)}
+    outcomes: dict[Outcome, list[Message[Any]]] = {}
+    for message in failed:
+        try:
+            outcome = each.acknowledger.outcome_of_failed(message._acknowledgement[2])
+        except foreign_errors() as error:
+            # The acknowledger's code: it was told, but cannot say what it did.
+            log.warning("an acknowledger cannot say what became of a message", exception=name_of(error))
+            outcome = "unknown"
+        if outcome not in OUTCOMES:
+            log.warning("an acknowledger says something unknown of a message", expected=OUTCOMES, got=article(outcome))
+            outcome = "unknown"
+        outcomes.setdefault(outcome, []).append(message)
+    return outcomes
+
+
+def _unsettled(each: Round, partial: SettleError) -> set[int]:
+    """By identity, those of *each* that *partial* speaks of; all of them where it does not say."""
+    try:
+        return {id(message) for message in partial.unsettled}
+    except foreign_errors():
+        # An acknowledger of others may leave out what makes it one, or take it away.
+        return {id(message) for message in [*each.successful, *each.failed]}
+
+
+def _stop(each: Round) -> None:
+    """Turn a release into a failure: this source takes nothing back."""
+    each.kind = "ack"
+    each.successful, each.failed = [], each.successful
+    for message in each.failed:
+        if message.ok:
+            message.status = Failed("stopped", Plain("the pipeline stopped before this message was finished"))
+
+
+async def ack_immediately(messages: Message[Any] | Sequence[Message[Any]]) -> None:
+    """Settle now, by each message's status, and only once: what happens to it later reaches ``handle_failed`` and the
+    log, but never the acknowledger. The message travels on. A time-out of the handler does not interrupt it.
+
+    Raises:
+        Exception: what the acknowledger raised; the outcome of those messages is unknown.
+        ValueError: a message that no pipeline has taken in.
+    """
+    given = [messages] if isinstance(messages, Message) else list(messages)
+    settlers: dict[int, tuple[Any, list[Message[Any]]]] = {}
+    for message in given:
+        if message._receipt is None:
+            raise ValueError(f"ack_immediately: {message!r} is not in a pipeline; nothing can be settled")
+        settler = message._receipt.ledger.settler
+        settlers.setdefault(id(settler), (settler, []))[1].append(message)
+    for settler, own in settlers.values():
+        errors = await asyncio.shield(settler.settle_now(own))
+        if errors:
+            raise errors[0]

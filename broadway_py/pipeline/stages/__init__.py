@@ -1,0 +1,1 @@
+"""Does the work, layer by layer: source, processor, batcher, batch processor."""

@@ -1,0 +1,247 @@
+"""Batch processors: one batch at a time through ``handle_batch``, then settled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from broadway_py import telemetry
+from broadway_py._core.batching import Batch
+from broadway_py._core.settlement import not_returned, returned_list_problem
+from broadway_py.foreign import foreign_errors
+from broadway_py.message import BatchInfo, Failed, Message, Plain
+from broadway_py.pipeline.callbacks.runner import is_plain
+from broadway_py.pipeline.poison.isolation import Witness
+from broadway_py.pipeline.processes.callback_process import BatchRun
+from broadway_py.pipeline.stages.ordered_retry import called_off, retry_in_place
+from broadway_py.pipeline.stages.stage import Meter, Shared, Worker, fail_together, failure_from
+from broadway_py.stage import Inlet
+
+__all__ = ["BatchProcessor"]
+
+
+class BatchProcessor(Worker):
+    """One of a batcher's.
+
+    Args:
+        shared: of the pipeline.
+        key: the batcher's name.
+        index: position among its batch processors.
+        meter: of the batcher's batch processors.
+        timeout_s: for one batch; None: as long as it likes.
+        keyed: batches of a partition come to this one and no other.
+    """
+
+    def __init__(
+        self,
+        shared: Shared,
+        key: str,
+        index: int,
+        meter: Meter,
+        timeout_s: float | None = None,
+        *,
+        keyed: bool = False,
+    ) -> None:
+        super().__init__(shared, f"batch_processors:{key}", index, meter, timeout_s)
+        self.inlet: Inlet[Batch] = Inlet(self.wake)
+        self._keyed = keyed
+        # Parts of a batch, to be handled as batches of their own.
+        self._later: deque[Batch] = deque()
+        # What is done with a batch that was taken.
+        self._begin: Callable[[Batch], Coroutine[Any, Any, None]] = self._process
+        if self.witness is not None:
+            self._begin = partial(self._process_in_parts, self.witness)
+
+    async def run(self) -> None:
+        """Work until the batcher has ended, or until cut off."""
+        while not self.cut:
+            if self.stuck and not self.shared.draining:
+                await self._wait_for_slot()
+            elif self.stuck:
+                if await self._turn_away():
+                    break
+            elif self._later:
+                await self._begin(self._later.popleft())
+            elif self.inlet:
+                edge, batches, ask = self.inlet.take()
+                try:
+                    for batch in batches:
+                        await self._begin(batch)
+                finally:
+                    if ask:
+                        edge.ask(ask)
+            elif self.inlet.finished:
+                break
+            else:
+                await self.wake.wait()
+
+    async def _wait_for_slot(self) -> None:
+        if self._keyed:
+            # What is here belongs to this one, whoever else is free.
+            await self.wait_for_slot()
+        else:
+            later, self._later = self._later, deque()
+            self._later.extend(self.inlet.step_aside(list(later)))
+            await self.wait_aside(self.inlet)
+
+    async def _turn_away(self) -> bool:
+        """The drain does not wait for the thread: what waits here goes back, or fails; True when no more can come."""
+        while self._later:
+            await self.give_back(self._later.popleft().messages)
+        while self.inlet:
+            edge, batches, ask = self.inlet.take()
+            for batch in batches:
+                await self.give_back(batch.messages)
+            if ask:
+                edge.ask(ask)
+        return await self.nothing_comes(self.inlet)
+
+    def leftovers(self) -> list[Message[Any]]:
+        """Take out everything that waits in this stage."""
+        waiting = [*self._later, *self.inlet.remove(lambda _: True)]
+        self._later.clear()
+        return [message for batch in waiting for message in batch.messages]
+
+    async def _process_in_parts(self, witness: Witness, batch: Batch) -> None:
+        """The first part of *batch*, when its turn has come; the rest comes after it."""
+        part = witness.first_part(batch.messages)
+        if part.rest:
+            self._later.appendleft(_part_of(batch, part.rest))
+            batch = _part_of(batch, part.now)
+        self.held = batch.messages
+        if not witness.may_come_in(alone=part.alone) and not await witness.come_in(alone=part.alone):
+            self.held = ()
+            self._later.appendleft(batch)
+            return
+        try:
+            witness.begin(part)
+            if batch.messages[0].ok:
+                await self._process(batch)
+            else:
+                # Convicted while it was waiting here.
+                await self.conclude((), batch.messages)
+                self.held = ()
+        except BaseException:
+            witness.note_crash(part)
+            raise
+        finally:
+            witness.leave(part)
+
+    async def _process(self, batch: Batch) -> None:
+        self.held = batch.messages
+        monotonic = self.shared.clock.monotonic
+        started = self.busy_since = monotonic()
+        span = None
+        if telemetry.active():
+            span = self.span(
+                "broadway.batch_processor", name=self.name, messages=list(batch.messages), batch_info=batch.info
+            )
+        try:
+            await self._work(batch)
+        except BaseException as error:
+            if span is not None and not isinstance(error, asyncio.CancelledError | GeneratorExit):
+                span.exception(error)
+            raise
+        self.held = ()
+        if self.own_contexts:
+            self.own_contexts.clear()
+        self.busy_since = None
+        took = monotonic() - started
+        self.meter.busy_seconds += took
+        self.meter.duration.observe(took)
+        if span is not None:
+            successful = [m for m in batch.messages if m.ok]
+            span.stop(successful=successful, failed=_failed_of(batch))
+
+    async def _work(self, batch: Batch) -> None:
+        unfinished = await self._call_back(batch, batch.messages)
+        if not unfinished and is_plain(batch.messages):
+            await self.shared.settler.settle(batch.messages)
+            return
+        while not unfinished and (again := await retry_in_place(self, _failed_of(batch))):
+            unfinished = await self._call_back(batch, again)
+        _refuse_children(batch.messages)
+        await self._finish(batch, unfinished or called_off(self, _failed_of(batch)))
+
+    async def _call_back(self, batch: Batch, messages: list[Message[Any]]) -> list[Message[Any]]:
+        """``handle_batch`` for *messages* of *batch*; those that it did not finish because the drain cut it off."""
+        cut = False
+        info = batch.info if messages is batch.messages else replace(batch.info, size=len(messages))
+        try:
+            returned = await self._call(messages, info)
+            if returned is not None:
+                _reconcile(messages, returned)
+        except foreign_errors() as error:
+            fail_together(messages, error)
+        except asyncio.CancelledError as cancelled:
+            cut = self.was_cut()
+            if not cut:
+                _fail(messages, failure_from(cancelled))
+        self.note_context(messages)
+        if self.end_call() and not cut:
+            self._fail_late(batch, messages)
+        return messages if cut else []
+
+    async def _call(self, messages: list[Message[Any]], info: BatchInfo) -> object:
+        if self.process is None:
+            self.begin_call()
+            return await self.call("handle_batch", list(messages), info)
+        try:
+            self.in_callback = True
+            await self.process.run(BatchRun(messages, info))
+        finally:
+            self.in_callback = False
+        return None
+
+    def _fail_late(self, batch: Batch, late: list[Message[Any]]) -> None:
+        if not self.shared.callbacks.is_async["handle_batch"]:
+            # The thread goes on: what it still writes must reach nothing of ours.
+            self.leave_thread()
+            mine = {id(message): message.detached() for message in late}
+            batch.messages = self.held = [mine.get(id(message), message) for message in batch.messages]
+            late = list(mine.values())
+        _fail(late, self.timeout_failure())
+
+    async def _finish(self, batch: Batch, unfinished: list[Message[Any]]) -> None:
+        """Give back *unfinished*, and settle the others."""
+        if unfinished:
+            await self.give_back(unfinished)
+        gone = {id(message) for message in unfinished}
+        rest = [message for message in batch.messages if id(message) not in gone]
+        failed = [message for message in rest if message._status is not None]
+        if failed:
+            await self.conclude([m for m in rest if m._status is None], failed)
+        elif rest:
+            await self.shared.settler.settle(rest)
+
+
+def _failed_of(batch: Batch) -> list[Message[Any]]:
+    return [message for message in batch.messages if message._status is not None]
+
+
+def _part_of(batch: Batch, messages: list[Message[Any]]) -> Batch:
+    return Batch(messages, replace(batch.info, size=len(messages)))
+
+
+def _reconcile(messages: list[Message[Any]], returned: object) -> None:
+    problem, missing = returned_list_problem("handle_batch", messages, returned)
+    if problem:
+        _fail(messages, Failed("raised", Plain(problem), TypeError(problem)))
+    else:
+        _fail([message for message in missing if message.ok], not_returned("handle_batch"))
+
+
+def _refuse_children(messages: list[Message[Any]]) -> None:
+    for message in messages:
+        if message._children is not None and message._status is None:
+            sentence = "spawn() was called in handle_batch, behind every batcher; spawn in handle_message instead"
+            message._status = Failed("raised", Plain(sentence), TypeError(sentence))
+
+
+def _fail(messages: list[Message[Any]], status: Failed) -> None:
+    for message in messages:
+        message._status = status

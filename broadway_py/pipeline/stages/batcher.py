@@ -1,0 +1,130 @@
+"""Batchers: one per name, gathering messages into batches for their batch processors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from broadway_py import telemetry
+from broadway_py._core.batching import Batch, OpenBatches
+from broadway_py.message import Message
+from broadway_py.options import Batcher
+from broadway_py.pipeline.contexts import CleanRoom
+from broadway_py.pipeline.stages.stage import Meter, Shared, Worker, failure_from
+from broadway_py.stage import Inlet, Outlet
+
+__all__ = ["BatcherStage"]
+
+#: Open batches hold at most this many times a full batch; then the oldest leaves, whatever it holds.
+_OPEN_BATCHES = 100
+
+
+class BatcherStage(Worker):
+    """Gathers; its batches leave through :attr:`outlet`.
+
+    Args:
+        shared: of the pipeline.
+        key: the batcher's name.
+        options: its settings.
+        meter: its figures.
+        partition_of: message -> batch processor, or None for any.
+    """
+
+    def __init__(
+        self,
+        shared: Shared,
+        key: str,
+        options: Batcher,
+        meter: Meter,
+        partition_of: Callable[[Message[Any]], int | None] | None,
+    ) -> None:
+        super().__init__(shared, f"batcher:{key}", 0, meter)
+        self.key = key
+        self.options = options
+        self.is_partitioned = partition_of is not None
+        self.inlet: Inlet[Message[Any]] = Inlet(self.wake)
+        self.outlet: Outlet[Batch]
+        full = options.batch_size if isinstance(options.batch_size, int) else options.demand
+        self._most_open = _OPEN_BATCHES * full
+        batch_size = options.batch_size
+        if not isinstance(batch_size, int):
+            initial, split = batch_size
+            batch_size = (initial, partial(CleanRoom(shared.base).run, split))
+        self._batches = OpenBatches(key, batch_size, options.batch_timeout, options.max_batch_bytes, partition_of)
+
+    @property
+    def open_messages(self) -> int:
+        """How many messages wait in batches that are not closed."""
+        return self._batches.count
+
+    async def run(self) -> None:
+        """Gather until every processor has ended; then the open batches leave at once, with trigger ``flush``."""
+        clock, inlet, outlet, batches = self.shared.clock, self.inlet, self.outlet, self._batches
+        while not self.cut:
+            deadline = batches.next_deadline()
+            if deadline is not None and deadline <= clock.monotonic():
+                self._send(batches.expire(clock.monotonic()))
+            elif outlet.backlog:
+                since = clock.monotonic()
+                await self.wake.wait_until(deadline, clock)
+                self.meter.backpressure_seconds += clock.monotonic() - since
+            elif batches.count >= self._most_open:
+                self._send(batches.flush_oldest())
+            elif inlet:
+                edge, messages, ask = inlet.take()
+                try:
+                    await self._gather(messages)
+                finally:
+                    if ask:
+                        edge.ask(ask)
+            elif inlet.finished:
+                if deadline is None:
+                    break
+                self._send(batches.flush())
+            elif inlet.flush_wanted:
+                inlet.flush_wanted = False
+                self._send(batches.flush())
+            else:
+                await self.wake.wait_until(deadline, clock)
+        self.wake.close()
+        if not self.cut:
+            outlet.close()
+
+    async def _gather(self, messages: Sequence[Message[Any]]) -> None:
+        monotonic = self.shared.clock.monotonic
+        started = monotonic()
+        self.held = messages
+        span = self.span("broadway.batcher", batcher=self.key, messages=list(messages)) if telemetry.active() else None
+        closed = self._batches.add(messages, started)
+        if closed:
+            self._send(closed)
+        self.held = ()
+        if self._batches.refused:
+            await self._fail_refused()
+        self.meter.busy_seconds += monotonic() - started
+        if span is not None:
+            span.stop()
+
+    async def _fail_refused(self) -> None:
+        refused, self._batches.refused = self._batches.refused, []
+        for each in refused:
+            each.message.status = failure_from(each.error)
+        self.held = [each.message for each in refused]
+        await self.conclude((), self.held)
+        self.held = ()
+
+    def _send(self, batches: list[Batch]) -> None:
+        # Some came in long ago: whatever breaks in here, they are in somebody's hand.
+        held, self.held = self.held, [message for batch in batches for message in batch.messages]
+        self.outlet.dispatch(batches)
+        self.held = held
+        for batch in batches:
+            self.meter.batches[batch.info.trigger] += 1
+            self.meter.batch_sizes.observe(batch.info.size)
+
+    def leftovers(self) -> list[Message[Any]]:
+        """Take out everything that waits in this stage."""
+        self.wake.close()
+        ready = [message for batch in self.outlet.take_backlog() for message in batch.messages]
+        return [*ready, *self._batches.take_all(), *self.inlet.remove(lambda _: True)]

@@ -1,0 +1,339 @@
+"""Processors: ``prepare_messages`` once per chunk, ``handle_message`` for each, then to a batcher or settled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
+from typing import Any
+
+from broadway_py import telemetry
+from broadway_py._core.settlement import not_returned, returned_list_problem
+from broadway_py.foreign import foreign_errors
+from broadway_py.message import Message
+from broadway_py.pipeline.callbacks.in_loop import LoopRunner
+from broadway_py.pipeline.callbacks.in_process import ProcessRunner
+from broadway_py.pipeline.callbacks.in_thread import ThreadRunner
+from broadway_py.pipeline.callbacks.runner import Chunk, ChunkRunner, contains, fail, is_plain, refused
+from broadway_py.pipeline.callbacks.schema import validate
+from broadway_py.pipeline.contexts import CleanRoom, StageContext
+from broadway_py.pipeline.poison.isolation import Witness
+from broadway_py.pipeline.settlement.failure_router import refuse_gaps
+from broadway_py.pipeline.settlement.settler import can_give_back
+from broadway_py.pipeline.settlement.spawned import found_family
+from broadway_py.pipeline.stages.ordered_retry import called_off, retry_in_place
+from broadway_py.pipeline.stages.routing import route, settle_all
+from broadway_py.pipeline.stages.stage import (
+    SUBMITTED,
+    Meter,
+    Shared,
+    Worker,
+    fail_together,
+    failure_from,
+    transform,
+)
+from broadway_py.stage import Inlet, Outlet
+
+__all__ = ["Processor"]
+
+
+class Processor(Worker):
+    """One of the pool.
+
+    Args:
+        shared: of the pipeline.
+        index: position in the pool.
+        meter: of the pool.
+        batchers: the batchers' names, each as the name messages may use for it.
+        timeout_s: for one message; None: as long as it likes.
+        keyed: messages of a key come to this one and no other.
+    """
+
+    inlet: Inlet[Message[Any]]
+
+    def __init__(
+        self,
+        shared: Shared,
+        index: int,
+        meter: Meter,
+        batchers: Mapping[str, str],
+        timeout_s: float | None = None,
+        *,
+        keyed: bool = False,
+    ) -> None:
+        super().__init__(shared, "processors", index, meter, timeout_s)
+        self.inlet = Inlet(self.wake)
+        #: Towards the batchers; None when there are none.
+        self.outlet: Outlet[Message[Any]] | None = None
+        self._batchers = batchers
+        self._keyed = keyed
+        self._ordered = shared.desk is not None and shared.desk.ordered
+        #: The callback, as the runners are to call it.
+        self.handle_message = shared.callbacks.handle_message
+        if self.witness is not None:
+            self.handle_message = self.witness.noting(self.handle_message)
+        self._context = StageContext(shared.base)
+        self._room = CleanRoom(shared.base)
+        self._runner = self._choose_runner()
+        # Settles parents after their children: in whichever task the last child ends, so never in the name of ours.
+        self._parents = Worker(shared, "processors", index, meter)
+        # Not started, because the slot is taken by a thread that is past its deadline.
+        self._later: list[Message[Any]] = []
+        # What is done with a chunk that was taken.
+        self._begin: Callable[[Chunk], Coroutine[Any, Any, None]] = self._process
+        if self._ordered:
+            self._begin = self._process_in_order
+        elif self.witness is not None:
+            self._begin = partial(self._process_in_parts, self.witness)
+
+    def _choose_runner(self) -> ChunkRunner:
+        if self.shared.callbacks.is_async["handle_message"]:
+            return LoopRunner(self, self._context)
+        return ThreadRunner(self) if self.process is None else ProcessRunner(self, self.process)
+
+    async def run(self) -> None:
+        """Work until every producer of this stage has ended, or until cut off."""
+        await (self._context.drive(self._run()) if isinstance(self._runner, LoopRunner) else self._run())
+
+    async def _run(self) -> None:
+        inlet, outlet = self.inlet, self.outlet
+        while not self.cut:
+            if self.stuck and not self.shared.draining:
+                await self._wait_for_slot()
+            elif outlet is not None and outlet.backlog:
+                await self._wait_for_room()
+            elif self.stuck:
+                if await self._turn_away():
+                    break
+            elif self._later:
+                later, self._later = self._later, []
+                await self._begin(later)
+            elif inlet:
+                edge, chunk, ask = inlet.take()
+                try:
+                    await self._begin(chunk)
+                finally:
+                    # Also after a crash: what was counted as asked must be asked, or this stage starves.
+                    if ask:
+                        edge.ask(ask)
+            elif inlet.finished:
+                break
+            elif not self._pass_flush_on():
+                await self.wake.wait()
+        if outlet is not None and not self.cut:
+            outlet.close()
+
+    def _pass_flush_on(self) -> bool:
+        """Tell the batchers that nothing more may come for now, if the sources said so."""
+        wanted, self.inlet.flush_wanted = self.inlet.flush_wanted, False
+        if wanted and self.outlet is not None:
+            self.outlet.flush()
+        return wanted
+
+    async def _wait_for_room(self) -> None:
+        clock = self.shared.clock
+        since = clock.monotonic()
+        await self.wake.wait()
+        self.meter.backpressure_seconds += clock.monotonic() - since
+
+    async def _wait_for_slot(self) -> None:
+        if self._keyed:
+            # What is here belongs to this processor, whoever else is free.
+            await self.wait_for_slot()
+        else:
+            later, self._later = self._later, []
+            self._later = list(self.inlet.step_aside(later))
+            await self.wait_aside(self.inlet)
+
+    async def _turn_away(self) -> bool:
+        """The drain does not wait for the thread: what waits here goes back, or fails; True when no more can come."""
+        later, self._later = self._later, []
+        await self.give_back(later)
+        while self.inlet:
+            edge, chunk, ask = self.inlet.take()
+            await self.give_back(chunk)
+            if ask:
+                edge.ask(ask)
+        return await self.nothing_comes(self.inlet)
+
+    def forget(self) -> None:
+        """After a crash: nothing is in hand any more, and what was taken out of it concerns no later message."""
+        super().forget()
+        self._runner.forget()
+
+    def retire(self) -> None:
+        """Take nothing more; finish what is here, then end."""
+        for edge in list(self.inlet.edges):
+            edge.outlet.unsubscribe(edge)
+
+    def leftovers(self) -> list[Message[Any]]:
+        """Take out everything that waits in this stage."""
+        waiting = [*self._later, *self.inlet.remove(lambda _: True)]
+        self._later = []
+        return waiting if self.outlet is None else [*self.outlet.take_backlog(), *waiting]
+
+    async def _process(self, chunk: Chunk) -> None:
+        self.held = chunk
+        monotonic = self.shared.clock.monotonic
+        started = self.busy_since = monotonic()
+        span = self.span("broadway.processor", name=self.name, messages=list(chunk)) if telemetry.active() else None
+        try:
+            settle, forward, failed = await self._work(chunk)
+        except BaseException as error:
+            if span is not None and not isinstance(error, asyncio.CancelledError | GeneratorExit):
+                span.exception(error)
+            raise
+        self.held = ()
+        if self.own_contexts:
+            self.own_contexts.clear()
+        self.busy_since = None
+        took = monotonic() - started
+        self.meter.busy_seconds += took
+        self.meter.duration.observe(took)
+        if span is not None:
+            span.stop(successful_to_ack=settle, successful_to_forward=forward, failed=failed)
+
+    async def _work(self, chunk: Chunk) -> tuple[Chunk, Chunk, Chunk]:
+        """What was settled as successful, what went to batchers, what failed."""
+        chunk = await (self._call_back_until_done(chunk) if self._ordered else self._call_back(chunk))
+        if is_plain(chunk):
+            settle, forward, failed = (chunk, (), ()) if self.outlet is None else route(chunk, self._batchers)
+        else:
+            chunk = await self._send_children(chunk)
+            settle, forward, failed = self._sort(chunk)
+        if failed:
+            await self.conclude(settle, failed)
+        elif settle:
+            await self.shared.settler.settle(settle)
+        if forward and self.outlet is not None:
+            self.outlet.dispatch(forward)
+        return settle, forward, failed
+
+    async def _call_back(self, chunk: Chunk) -> Chunk:
+        """Run the callbacks on *chunk*; what is left of it here."""
+        callbacks = self.shared.callbacks
+        if callbacks.schema is not None:
+            if self.witness is not None:
+                self.witness.at_work(chunk)
+            validate(chunk, callbacks.schema, callbacks.schema_names, self._room)
+            if self.witness is not None:
+                self.witness.nothing_at_work()
+        if callbacks.prepare_messages is not None:
+            await self._prepare(chunk)
+        runner = self._runner
+        chunk = await runner.run(chunk)
+        if self.witness is not None:
+            self.witness.nothing_at_work()
+        return await runner.without_unfinished(chunk) if runner.unfinished or runner.taken else chunk
+
+    async def _process_in_order(self, chunk: Chunk) -> None:
+        """One by one: a message that fails is done with, retries included, before the next one starts."""
+        # They wait there also because a crash or a drain must find them.
+        self._later = list(chunk)
+        while self._later and not self.cut and not self.stuck:
+            await self._process([self._later.pop(0)])
+
+    async def _process_in_parts(self, witness: Witness, chunk: Chunk) -> None:
+        """The first part of *chunk*, when its turn has come; the rest comes after it."""
+        part = witness.first_part(chunk)
+        self._later = [*part.rest, *self._later]
+        if not witness.may_come_in(alone=part.alone):
+            # They wait there because a crash or a drain must find them.
+            self._later = [*part.now, *self._later]
+            if not await witness.come_in(alone=part.alone):
+                return
+            part = part._replace(now=[message for message in part.now if contains(self._later, message)])
+            self._later = [message for message in self._later if not contains(part.now, message)]
+        try:
+            # Empty when a drain or a pause has taken all of it back meanwhile.
+            if part.now:
+                witness.begin(part)
+                await self._process(part.now)
+        except BaseException:
+            witness.note_crash(part)
+            raise
+        finally:
+            witness.leave(part)
+
+    async def _call_back_until_done(self, chunk: Chunk) -> Chunk:
+        """The same, tried again in place as long as the failure policy says so."""
+        left = await self._call_back(chunk)
+        while again := await retry_in_place(self, [message for message in left if message._status is not None]):
+            self._make_fresh(again)
+            left = await self._call_back(again)
+        returned = called_off(self, [message for message in left if message._status is not None])
+        if returned:
+            await self.give_back(returned)
+            left = [message for message in left if not contains(returned, message)]
+        return left
+
+    def _make_fresh(self, messages: Chunk) -> None:
+        """Bring the data of *messages* to where they were when they came in here."""
+        transformer = self.shared.callbacks.transformer
+        for message in messages:
+            # One that has lost its payload fails.
+            refuse_gaps(message)
+            message.data = message.raw
+        if transformer is not None:
+            transform([message for message in messages if message.producer != SUBMITTED], transformer, self._room)
+
+    async def _prepare(self, chunk: Chunk) -> None:
+        given = [message for message in chunk if message._status is None]
+        if not given:
+            return
+        try:
+            returned = await self.call("prepare_messages", list(given))
+            if returned is not None:
+                problem, missing = returned_list_problem("prepare_messages", given, returned)
+                if problem:
+                    fail(given, refused(problem))
+                else:
+                    fail([message for message in missing if message.ok], not_returned("prepare_messages"))
+        except foreign_errors() as error:
+            fail_together(given, error)
+        except asyncio.CancelledError as cancelled:
+            if self.was_cut():
+                self._runner.unfinished.extend(given)
+            else:
+                fail(given, failure_from(cancelled))
+        self.note_context(given)
+
+    def current_deadline(self) -> float:
+        """In a thread, it moves along with the messages of the chunk."""
+        began_at = self._runner.began_at()
+        if began_at is None or self.timeout_s is None:
+            return super().current_deadline()
+        return began_at + self.timeout_s
+
+    async def _send_children(self, chunk: Chunk) -> list[Message[Any]]:
+        """Let the parents in *chunk* wait for their children, and send those on; the others."""
+        others: list[Message[Any]] = []
+        shared = self.shared
+        conclude = partial(self._parents.conclude, of_children=True)
+        for message in chunk:
+            children = message._children
+            if children is None or message._status is not None:
+                others.append(message)
+                continue
+            found_family(message, shared.children, shared.clock.monotonic(), conclude, self._parents.give_back)
+            settle, forward, failed = self._sort(children)
+            if settle or failed:
+                await self.conclude(settle, failed)
+            if forward and self.outlet is not None:
+                self.outlet.dispatch(forward)
+        return others
+
+    def take_unstarted(self) -> list[Message[Any]]:
+        """Take out what no callback has seen and can be given back: it will not be started here any more."""
+        later = [message for message in self._later if can_give_back(message)]
+        self._later = [message for message in self._later if not can_give_back(message)]
+        return [*self._runner.take_rest(), *later, *self.inlet.remove(can_give_back)]
+
+    def postpone(self, messages: Chunk) -> None:
+        """Handle *messages*, of the chunk in hand, before anything that waits: once the slot is free."""
+        self._make_fresh(messages)
+        self._later = [*messages, *self._later]
+
+    def _sort(self, chunk: Chunk) -> tuple[Chunk, Chunk, Chunk]:
+        """What to settle as successful, what goes to batchers, what failed."""
+        return settle_all(chunk) if self.outlet is None else route(chunk, self._batchers)

@@ -1,0 +1,430 @@
+"""What processors, batchers and batch processors have in common: messages in hand, callbacks, an end."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextvars import Context, copy_context
+from itertools import islice
+from types import GeneratorType
+from typing import TYPE_CHECKING, Any, Final
+
+from broadway_py import forks, telemetry
+from broadway_py._core.failure import asked_delay
+from broadway_py._core.histogram import BATCH_SIZE_BOUNDS, SECONDS_BOUNDS, Histogram
+from broadway_py._core.ledger import Ledger
+from broadway_py._core.settlement import drop, most_returned
+from broadway_py.clock import Clock, Timer
+from broadway_py.error_text import text_of
+from broadway_py.errors import MalformedMessage, RetryLater
+from broadway_py.foreign import article, foreign_errors, is_a
+from broadway_py.message import BatchTrigger, Cause, Failed, Message, Plain, gaps_in, raised
+from broadway_py.pipeline.callbacks.threads import CallbackThreads
+from broadway_py.pipeline.contexts import CleanRoom, awaited, drive, is_changed
+from broadway_py.pipeline.poison.isolation import Probation, Witness
+from broadway_py.pipeline.settlement.failure_log import FailureLog, Fate
+from broadway_py.pipeline.settlement.failure_router import FailureDesk, refuse_odd_values
+from broadway_py.pipeline.settlement.settler import Settler, will_be_stopped
+from broadway_py.pipeline.spans import Span
+from broadway_py.stage import Inlet, Wake
+
+if TYPE_CHECKING:
+    from broadway_py.pipeline.callbacks.definition import Callbacks
+    from broadway_py.pipeline.processes.callback_process import CallbackProcesses
+
+__all__ = ["SUBMITTED", "Meter", "Shared", "Worker", "fail_together", "failure_from", "transform"]
+
+#: Name of the producer of submitted messages.
+SUBMITTED: Final = "push"
+
+
+class Shared:
+    """What all stages of one running pipeline use."""
+
+    def __init__(
+        self,
+        name: str,
+        callbacks: Callbacks,
+        clock: Clock,
+        context: object,
+        desk: FailureDesk | None,
+        *,
+        probation: Probation | None = None,
+    ) -> None:
+        self.name = name
+        self.callbacks = callbacks
+        self.clock = clock
+        self.context = context
+        self.desk = desk
+        self.settler = Settler(name, clock, desk)
+        #: Of spawned messages, which are no deliveries of any producer.
+        self.children = Ledger("", self.settler)
+        self.failures = FailureLog(name, clock)
+        self.threads = CallbackThreads(name)
+        #: Context variables as ``setup`` has left them: what each call of the user's code starts with.
+        self.base = copy_context()
+        #: None when no callback runs in a worker process.
+        self.processes: CallbackProcesses | None = None
+        #: True once a stop was asked for: what was not started and can be given back is not started any more.
+        self.draining = False
+        #: Of the daemon's worker; None in a process that nobody watches.
+        self.probation = probation
+
+
+class Meter:
+    """Figures of one layer, summed over its workers."""
+
+    def __init__(self) -> None:
+        self.busy_seconds = 0.0
+        self.backpressure_seconds = 0.0
+        self.failed: Counter[Cause] = Counter()
+        self.duration = Histogram(SECONDS_BOUNDS)
+        self.batches: Counter[BatchTrigger] = Counter()
+        self.batch_sizes = Histogram(BATCH_SIZE_BOUNDS)
+
+
+class Worker:
+    """One stage with its own task. Subclasses implement :meth:`run` and :meth:`leftovers`.
+
+    Args:
+        shared: of the pipeline.
+        layer: name of the layer it belongs to, for logs and metrics.
+        index: position within the layer.
+        meter: of the layer.
+        timeout_s: how long one call of the layer's callback may take; None: as long as it likes.
+    """
+
+    def __init__(self, shared: Shared, layer: str, index: int, meter: Meter, timeout_s: float | None = None) -> None:
+        self.shared = shared
+        self.layer = layer
+        self.index = index
+        self.meter = meter
+        self.wake = Wake()
+        self.task: asyncio.Task[None] | None = None
+        #: Messages being worked on.
+        self.held: Sequence[Message[Any]] = ()
+        self.busy_since: float | None = None
+        #: True once the drain has run out of time: finish nothing more.
+        self.cut = False
+        #: Code of the user runs in our task: what cuts it off must cancel.
+        self.in_callback = False
+        self.timeout_s = timeout_s
+        #: Where the layer's callback runs with ``executor="process"``; None: in this process.
+        self.process = None if shared.processes is None else shared.processes.make(layer, self.name, timeout_s)
+        # One deadline for the worker, moved along from call to call, and at most one timer behind it.
+        self._deadline = math.inf
+        self._timer: Timer | None = None
+        self._timed_out = False
+        #: A thread of ours is past its deadline and has not returned.
+        self.stuck = False
+        # The contexts of failed messages, by identity, where a callback has set something: for what is said of them.
+        self.own_contexts: dict[int, Context] = {}
+        # That of the last call, if it has set something.
+        self._called_in: Context | None = None
+        #: Keeps the journal of what is at work here; None: there is none.
+        self.witness = None if shared.probation is None else Witness(shared.probation, self)
+
+    @property
+    def name(self) -> str:
+        """Unique within the pipeline."""
+        return f"{self.shared.name}.{self.layer}.{self.index}"
+
+    async def run(self) -> None:
+        """Work until every producer of this stage has ended, or until :attr:`cut`."""
+        raise NotImplementedError
+
+    def leftovers(self) -> list[Message[Any]]:
+        """Take out everything that waits in this stage."""
+        raise NotImplementedError
+
+    def forget(self) -> None:
+        """After a crash: nothing is in hand any more, and no call is running."""
+        self.held = ()
+        self.own_contexts.clear()
+        self.busy_since = None
+        self.in_callback = False
+        self._deadline = math.inf
+        self._timed_out = False
+
+    def cut_off(self) -> None:
+        """Stop what user code is running here; a settlement under way is left alone."""
+        self.cut = True
+        self.wake.set()
+        if self.in_callback and self.task is not None:
+            self.task.cancel()
+
+    def begin_call(self) -> None:
+        """The callback is called: its time begins, if it has a limit."""
+        if self.timeout_s is not None:
+            self._deadline = self.shared.clock.monotonic() + self.timeout_s
+            if self._timer is None:
+                self._timer = self.shared.clock.call_at(self._deadline, self._look_at_deadline)
+
+    def end_call(self) -> bool:
+        """The callback has ended; True when that was too late."""
+        self._deadline = math.inf
+        late, self._timed_out = self._timed_out, False
+        if late:
+            # One that caught its cancellation and went on has left the request behind: the next one must not see it.
+            self.was_cut()
+        return late
+
+    def current_deadline(self) -> float:
+        """When the call that is running must have ended."""
+        return self._deadline
+
+    def _look_at_deadline(self) -> None:
+        self._timer = None
+        if self._deadline == math.inf:
+            return  # no call is running
+        deadline = self.current_deadline()
+        if self.shared.clock.monotonic() < deadline:
+            self._timer = self.shared.clock.call_at(deadline, self._look_at_deadline)
+            return
+        self._timed_out = True
+        self._deadline = math.inf
+        if self.task is not None:
+            self.task.cancel()
+
+    def leave_thread(self) -> None:
+        """A thread is past its deadline: it cannot be stopped, and this worker's slot is taken until it returns."""
+        # It may have returned at the very moment of its deadline.
+        self.stuck = self.shared.threads.is_out(self.came_back)
+
+    def came_back(self) -> None:
+        """The thread has returned: the slot is free."""
+        self.stuck = False
+        self.wake.set()
+
+    async def wait_for_slot(self) -> bool:
+        """Wait until the slot is free; False when the drain does not wait for that."""
+        while self.stuck and not self.cut and not self.shared.draining:
+            await self.wake.wait()
+        return not self.stuck
+
+    async def wait_aside(self, inlet: Inlet[Any]) -> None:
+        """Wait for the slot after *inlet* has stepped aside, and join again.
+
+        The drain does not wait for the thread. Then this worker joins only where nobody else is left, so that what
+        still comes is turned away rather than kept.
+        """
+        is_free = False
+        try:
+            is_free = await self.wait_for_slot()
+        finally:
+            inlet.rejoin(where_needed=not is_free)
+
+    async def nothing_comes(self, inlet: Inlet[Any]) -> bool:
+        """True when *inlet* is finished; else wait until something has changed."""
+        if not inlet.finished:
+            await self.wake.wait()
+        return inlet.finished
+
+    def timeout_failure(self) -> Failed:
+        """The status of a message whose callback took too long."""
+        return Failed("timeout", Plain(f"not finished within its time-out of {self.timeout_s:g} s"))
+
+    def was_cut(self) -> bool:
+        """True when a cancellation that a callback let out is the end that :meth:`cut_off` asked for.
+
+        False: nobody asked for it (a client library, or the callback itself), so it belongs to the callback.
+        """
+        task = asyncio.current_task()
+        asked = task is not None and task.cancelling() > 0
+        while task is not None and task.cancelling():
+            task.uncancel()
+        return asked and self.cut
+
+    def span(self, event: str, **metadata: Any) -> Span | None:
+        """Begin a pair of telemetry events; None when nobody is attached to any, so that nobody pays."""
+        return Span(self, event, metadata) if telemetry.active() else None
+
+    async def call(self, name: str, *arguments: Any) -> Any:
+        """Run the user's callback *name* on a list of messages.
+
+        In this task, or in a thread when it is a plain function; in a clean context. What it says of one failed
+        message alone is said in that message's own.
+        """
+        callbacks = self.shared.callbacks
+        callback: Callable[..., Any] = getattr(callbacks, name)
+        base = self.clean_context()
+        if name == "handle_failed" and len(arguments[0]) == 1:
+            base = self.own_contexts.get(id(arguments[0][0]), base)
+        context = base.copy()
+        self._called_in = None
+        self.in_callback = True
+        if self.witness is not None:
+            self.witness.at_work(arguments[0])
+        try:
+            if callbacks.is_async[name]:
+                return await drive(callback(*arguments), context)
+
+            def job() -> Any:
+                returned = callback(*arguments)
+                # A generator's body is the callback's: it must not run in the event loop.
+                if type(returned) is GeneratorType:
+                    return list(islice(returned, most_returned(len(arguments[0])) + 1))
+                return returned
+
+            result = await self.shared.threads.run(job, self.came_back, context)
+            return await drive(awaited(result), context) if inspect.isawaitable(result) else result
+        finally:
+            self.in_callback = False
+            if is_changed(context, base):
+                self._called_in = context
+            if self.witness is not None:
+                self.witness.nothing_at_work()
+
+    def clean_context(self) -> Context:
+        """What a call of the user's code starts with; telemetry's handlers may have added to it for this chunk."""
+        return copy_context() if telemetry.active() else self.shared.base
+
+    def note_context(self, messages: Sequence[Message[Any]]) -> None:
+        """Those of *messages* that have failed did so in the last call, which may have set context variables."""
+        if self._called_in is not None:
+            for message in messages:
+                if message._status is not None:
+                    self.own_contexts[id(message)] = self._called_in
+
+    def note_stopped(self, message: Message[Any]) -> None:
+        """Count a message that fails because it cannot be given back."""
+        self.meter.failed["stopped" if message.status is None else message.status.cause] += 1
+
+    async def give_back(self, messages: Sequence[Message[Any]]) -> None:
+        """Give *messages* back without a decision; those that cannot be given back fail here, as stopped."""
+        for message in filter(will_be_stopped, messages):
+            self.note_stopped(message)
+        await self.shared.settler.give_back(messages)
+
+    async def conclude(
+        self, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]], *, of_children: bool = False
+    ) -> None:
+        """The end of a round: ``handle_failed`` for the failed ones, then the settlement of both.
+
+        With *of_children* they are parents, whose outcome is that of their children.
+        """
+        if failed:
+            for message in failed:
+                refuse_odd_values(message)
+                self.meter.failed[message.status.cause] += 1  # type: ignore[union-attr]  # failed messages have a status
+            statuses = [message.status for message in failed]
+            try:
+                if self.shared.callbacks.handle_failed is not None:
+                    told = failed if self.witness is None else self.witness.may_be_told(failed)
+                    if told:
+                        await self._handle_failed(told)
+            except BaseException:
+                self.note_failed(failed, statuses)
+                raise
+            # The line says what becomes of the message, which is decided with the settlement.
+            await self.shared.settler.settle(
+                successful,
+                failed,
+                of_children=of_children,
+                decided=lambda fate: self.note_failed(failed, statuses, fate),
+                stage=self.layer,
+            )
+        else:
+            await self.shared.settler.settle(successful, of_children=of_children)
+
+    def note_failed(
+        self,
+        failed: Sequence[Message[Any]],
+        statuses: Sequence[Failed | None] | None = None,
+        fate: Fate | None = None,
+    ) -> None:
+        """Log them, in their own contexts; see :meth:`FailureLog.note`."""
+        try:
+            self.shared.failures.note(self.layer, failed, statuses, fate, contexts=self.own_contexts)
+        except foreign_errors() as error:
+            # An object of the user was asked for its name or its text. That must not keep anything from being settled.
+            self.shared.failures.cannot_be_told(self.layer, len(failed), error)
+
+    async def _handle_failed(self, failed: Sequence[Message[Any]]) -> None:
+        statuses = [message.status for message in failed]
+        span = self.span("broadway.handle_failed", stage=self.layer, messages=list(failed))
+        try:
+            await self.call("handle_failed", list(failed))
+        except foreign_errors() as error:
+            # The messages are settled all the same.
+            if span is not None:
+                span.exception(error)
+            self._log_handle_failed(error)
+        except asyncio.CancelledError as cancelled:
+            self.was_cut()
+            if span is not None:
+                span.exception(cancelled)
+            self._log_handle_failed(cancelled)
+        else:
+            if span is not None:
+                span.stop()
+        for message, status in zip(failed, statuses, strict=True):
+            # Turning one back to ok does not rescue it.
+            if message._status is None:
+                message._status = status
+
+    def _log_handle_failed(self, error: BaseException) -> None:
+        self.shared.failures.callback_failed("handle_failed", self.layer, error)
+
+
+def failure_from(error: BaseException) -> Failed:
+    """The status of a message whose callback let *error* out."""
+    forks.leave_if_forked(error)
+    if is_a(error, asyncio.CancelledError):
+        return Failed("cancelled", Plain("the callback was cancelled, and not by the pipeline"), error)
+    if is_a(error, MalformedMessage):
+        return Failed("invalid", text_of(error), error)
+    try:
+        asked_delay(error)
+    except ValueError as wrong:
+        return Failed("raised", str(wrong), error)
+    return raised(error)
+
+
+def fail_together(messages: Sequence[Message[Any]], error: BaseException) -> None:
+    """Fail all of *messages*: a callback was given them together, and let *error* out.
+
+    When it has stumbled over those of them that are malformed, only they fail for good: the others are tried again,
+    whatever the failure policy makes of such an error.
+    """
+    status = failure_from(error)
+    own: list[MalformedMessage | None] = [None] * len(messages)
+    if is_a(error, MalformedMessage):
+        own = [_malformed(message) for message in messages]
+    if any(own):
+        reason = f"a message beside it is malformed: {text_of(error)}"
+        status = Failed("raised", reason, RetryLater(reason=reason))
+    for message, malformed in zip(messages, own, strict=True):
+        message._status = status if malformed is None else failure_from(malformed)
+
+
+def _malformed(message: Message[Any]) -> MalformedMessage | None:
+    """Why its metadata does not decode, if it does not."""
+    try:
+        _ = message.metadata
+    except MalformedMessage as error:
+        return error
+    except AttributeError:
+        return None  # the callback has deleted it
+    return None
+
+
+def transform(messages: Sequence[Message[Any]], transformer: Callable[[Message[Any]], object], room: CleanRoom) -> None:
+    """Call *transformer* on each of *messages*, in *room*; one for which it raises fails."""
+    for message in messages:
+        try:
+            returned = room.run(transformer, message)
+            if returned is not None and returned is not message:
+                drop(returned)
+                raise TypeError(
+                    f"transformer returned {article(returned)}; expected None or the message it was given: "
+                    "change the message in place, in a plain function"
+                )
+            if gaps := gaps_in(message):
+                raise TypeError(f"transformer deleted message.{gaps[0]}; leave the attribute, or set it")
+        except foreign_errors() as error:
+            # Code of the user: it fails this message alone.
+            message.status = failure_from(error)
