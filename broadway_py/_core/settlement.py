@@ -12,6 +12,7 @@ from broadway_py.message import CLAIMED, OPEN, SETTLED, Acknowledgement, Failed,
 __all__ = [
     "Round",
     "RoundKind",
+    "can_give_back",
     "claim",
     "drop",
     "most_returned",
@@ -19,6 +20,7 @@ __all__ = [
     "record",
     "returned_list_problem",
     "returned_one_problem",
+    "will_be_stopped",
 ]
 
 
@@ -126,6 +128,16 @@ def _hashable(ref: Any) -> Any:
         return ref if hash(ref) == hash(ref) and ref == ref else id(ref)  # noqa: PLR0124  # it may not even equal itself
     except foreign_errors():
         return id(ref)
+
+
+def can_give_back(message: Message[Any]) -> bool:
+    """True when the message's acknowledger offers ``release``."""
+    return getattr(message._acknowledgement[0], "release", None) is not None
+
+
+def will_be_stopped(message: Message[Any]) -> bool:
+    """True when giving *message* back makes it fail: its source takes nothing back, and nobody has settled it."""
+    return message._settlement == OPEN and not can_give_back(message)
 
 
 def record(messages: Sequence[Message[Any]], outcome: Outcome, now: float) -> None:

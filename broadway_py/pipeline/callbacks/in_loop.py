@@ -8,14 +8,14 @@ from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
 
 from broadway_py import telemetry
-from broadway_py._core.settlement import returned_one_problem
+from broadway_py._core.settlement import can_give_back, returned_one_problem
 from broadway_py.foreign import foreign_errors
 from broadway_py.message import Message
-from broadway_py.pipeline.callbacks.runner import Chunk, ChunkRunner, contains, refused
+from broadway_py.pipeline.callbacks.chunk import Chunk, contains
+from broadway_py.pipeline.callbacks.runner import ChunkRunner
 from broadway_py.pipeline.contexts import StageContext, is_changed
-from broadway_py.pipeline.settlement.settler import can_give_back
+from broadway_py.pipeline.settlement.failures import failure_from, refused
 from broadway_py.pipeline.spans import Span, end_message_span, message_listeners
-from broadway_py.pipeline.stages.stage import failure_from
 
 if TYPE_CHECKING:
     from broadway_py.pipeline.stages.processor import Processor

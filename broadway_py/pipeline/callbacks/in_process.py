@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from broadway_py._core.settlement import can_give_back
 from broadway_py.message import Message
-from broadway_py.pipeline.callbacks.runner import Chunk, ChunkRunner, fail
+from broadway_py.pipeline.callbacks.chunk import Chunk
+from broadway_py.pipeline.callbacks.runner import ChunkRunner
 from broadway_py.pipeline.processes.callback_process import CallbackProcess, ChunkRun
-from broadway_py.pipeline.settlement.settler import can_give_back
+from broadway_py.pipeline.settlement.failures import fail, failure_from
 from broadway_py.pipeline.spans import Span, end_message_span, message_listeners
-from broadway_py.pipeline.stages.stage import failure_from
 
 if TYPE_CHECKING:
     from broadway_py.pipeline.stages.processor import Processor

@@ -1,21 +1,19 @@
-"""The chunk that a processor has in hand: what runs its callback, and what was taken back or cut off meanwhile."""
+"""What runs the callback on the chunk in hand, and what was taken back or cut off meanwhile."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from broadway_py.message import Failed, Message, Plain
+from broadway_py.message import Message
+from broadway_py.pipeline.callbacks.chunk import Chunk, contains
+from broadway_py.pipeline.settlement.failures import failure_from
 from broadway_py.pipeline.spans import Span
-from broadway_py.pipeline.stages.stage import failure_from
 
 if TYPE_CHECKING:
     from broadway_py.pipeline.stages.processor import Processor
 
-__all__ = ["Chunk", "ChunkRunner", "contains", "fail", "is_plain", "refused"]
-
-Chunk = Sequence[Message[Any]]
+__all__ = ["ChunkRunner"]
 
 
 class ChunkRunner:
@@ -74,27 +72,3 @@ class ChunkRunner:
     def unhandled(self, chunk: Chunk) -> list[Message[Any]]:
         """Those of *chunk* that are to be handled."""
         return [m for m in chunk if m._status is None and not contains(self.unfinished, m)]
-
-
-def is_plain(messages: Chunk) -> bool:
-    """True when none of *messages* has failed or spawned others: nothing but the usual is to be done."""
-    for message in messages:  # noqa: SIM110  # on everybody's way: any() with a generator takes twice as long
-        if message._status is not None or message._children is not None:
-            return False
-    return True
-
-
-def contains(messages: Sequence[Message[Any]], wanted: Message[Any]) -> bool:
-    """True when *wanted* itself, not its equal, is one of *messages*."""
-    return any(message is wanted for message in messages)
-
-
-def fail(messages: Chunk, status: Failed) -> None:
-    """Give each of *messages* that status."""
-    for message in messages:
-        message._status = status
-
-
-def refused(sentence: str) -> Failed:
-    """The status of a message whose callback returned what it may not."""
-    return Failed("raised", Plain(sentence), TypeError(sentence))

@@ -11,7 +11,7 @@ from broadway_py.foreign import foreign_errors
 from broadway_py.message import Failed, Plain
 
 if TYPE_CHECKING:
-    from broadway_py.pipeline.callbacks.runner import Chunk
+    from broadway_py.pipeline.callbacks.chunk import Chunk
     from broadway_py.pipeline.contexts import CleanRoom
 
 __all__ = ["validate"]

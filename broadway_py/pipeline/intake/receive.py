@@ -14,7 +14,7 @@ from broadway_py.log import logger
 from broadway_py.message import Failed, Message
 from broadway_py.pipeline.contexts import CleanRoom
 from broadway_py.pipeline.settlement.failure_log import id_of
-from broadway_py.pipeline.stages.stage import failure_from, transform
+from broadway_py.pipeline.settlement.failures import failure_from, transform
 from broadway_py.producer import Deliveries
 
 __all__ = ["Intake"]

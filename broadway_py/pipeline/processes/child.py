@@ -27,10 +27,10 @@ from typing import Any, Final
 
 from broadway_py import forks
 from broadway_py._core.settlement import not_returned, returned_list_problem, returned_one_problem
-from broadway_py.message import BatchInfo, Failed, Message, Plain
+from broadway_py.message import BatchInfo, Failed, Message
 from broadway_py.pipeline.processes.pickling import dumps, failed_result, pack_error, pack_result, unpack_message
 from broadway_py.pipeline.processes.protocol import BatchJob, ChunkJob, Frame, FrameReader, Kind, Recipe, frame
-from broadway_py.pipeline.stages.stage import failure_from
+from broadway_py.pipeline.settlement.failures import fail, failure_from, refused
 
 __all__ = ["main"]
 
@@ -163,7 +163,7 @@ class _Callbacks:
             returned = self._handle_message(message)
             forks.leave_if_forked()
             if returned is not None and returned is not message:
-                message._status = _refused(returned_one_problem("handle_message", returned))
+                message._status = refused(returned_one_problem("handle_message", returned))
         except BaseException as error:  # noqa: BLE001  # code of the user: it fails this message alone
             message._status = failure_from(error)
         return pack_result(message, given, message._status, "handle_message")
@@ -195,11 +195,11 @@ class _Callbacks:
             if returned is not None:
                 problem, missing = returned_list_problem("handle_batch", messages, returned)
                 if problem:
-                    _fail(messages, _refused(problem))
+                    fail(messages, refused(problem))
                 else:
-                    _fail([message for message in missing if message.ok], not_returned("handle_batch"))
+                    fail([message for message in missing if message.ok], not_returned("handle_batch"))
         except BaseException as error:  # noqa: BLE001  # code of the user: it fails what it was given
-            _fail(messages, failure_from(error))
+            fail(messages, failure_from(error))
 
 
 def _unpacked(packed: bytes) -> Message[Any] | Failed:
@@ -208,15 +208,6 @@ def _unpacked(packed: bytes) -> Message[Any] | Failed:
     except BaseException as error:  # noqa: BLE001  # code of the user: it fails this message alone
         failure = failure_from(error)
         return Failed("raised", f"cannot be unpickled in the worker process: {failure.reason}", error)
-
-
-def _refused(sentence: str) -> Failed:
-    return Failed("raised", Plain(sentence), TypeError(sentence))
-
-
-def _fail(messages: Sequence[Message[Any]], status: Failed) -> None:
-    for message in messages:
-        message._status = status
 
 
 def _ignore(_signal: int, _frame: FrameType | None) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 from broadway_py.error_text import PLACE, name_of, place_of, text_of
 from broadway_py.foreign import article, foreign_errors, type_name
 from broadway_py.message import NOOP, Acknowledgement, BatchMode, Failed, Message, Plain, gaps_in
-from broadway_py.pipeline.stages.stage import failure_from
+from broadway_py.pipeline.settlement.failures import failure_from
 
 __all__ = [
     "NotPicklable",

@@ -20,11 +20,12 @@ from broadway_py.pipeline.contexts import CleanRoom
 from broadway_py.pipeline.intake.gate import Gate
 from broadway_py.pipeline.runtime.batch_fill_check import warn_of_batches_that_never_fill
 from broadway_py.pipeline.runtime.run import Stages
+from broadway_py.pipeline.settlement.failures import failure_from
 from broadway_py.pipeline.stages.batch_processor import BatchProcessor
 from broadway_py.pipeline.stages.batcher import BatcherStage
 from broadway_py.pipeline.stages.processor import Processor
 from broadway_py.pipeline.stages.source import Source
-from broadway_py.pipeline.stages.stage import SUBMITTED, Meter, Shared, failure_from
+from broadway_py.pipeline.stages.stage import SUBMITTED, Meter, Shared
 from broadway_py.producer import Producer
 from broadway_py.stage import Edge, Outlet
 

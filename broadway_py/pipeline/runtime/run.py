@@ -12,6 +12,7 @@ from broadway_py import telemetry
 from broadway_py._core.backoff import Backoff
 from broadway_py._core.ledger import Ledger
 from broadway_py._core.restarts import Restarts
+from broadway_py._core.settlement import will_be_stopped
 from broadway_py.clock import Clock
 from broadway_py.error_text import name_of, place_of
 from broadway_py.errors import PipelineCrashed
@@ -19,7 +20,6 @@ from broadway_py.foreign import foreign_errors
 from broadway_py.log import logger
 from broadway_py.message import Failed, Message, Outcome, Plain
 from broadway_py.pipeline.runtime.breaker import BreakerGuard
-from broadway_py.pipeline.settlement.settler import will_be_stopped
 from broadway_py.pipeline.stages.batch_processor import BatchProcessor
 from broadway_py.pipeline.stages.batcher import BatcherStage
 from broadway_py.pipeline.stages.processor import Processor

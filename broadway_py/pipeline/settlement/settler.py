@@ -15,24 +15,14 @@ from broadway_py.error_text import name_of, place_of, text_of
 from broadway_py.errors import SettleError
 from broadway_py.foreign import article, foreign_errors
 from broadway_py.log import logger
-from broadway_py.message import OPEN, Failed, Message, Outcome, Plain
+from broadway_py.message import Failed, Message, Outcome, Plain
 from broadway_py.pipeline.settlement.failure_log import Fate
 from broadway_py.pipeline.settlement.failure_router import Decided, FailureDesk
 from broadway_py.pipeline.settlement.fates import fate_of
 
-__all__ = ["Settler", "ack_immediately", "can_give_back", "will_be_stopped"]
+__all__ = ["Settler", "ack_immediately"]
 
 log = logger("broadway_py.pipeline")
-
-
-def can_give_back(message: Message[Any]) -> bool:
-    """True when the message's acknowledger offers ``release``."""
-    return getattr(message._acknowledgement[0], "release", None) is not None
-
-
-def will_be_stopped(message: Message[Any]) -> bool:
-    """True when giving *message* back makes it fail: its source takes nothing back, and nobody has settled it."""
-    return message._settlement == OPEN and not can_give_back(message)
 
 
 class Settler:

@@ -13,12 +13,13 @@ from broadway_py import telemetry
 from broadway_py._core.batching import Batch
 from broadway_py._core.settlement import not_returned, returned_list_problem
 from broadway_py.foreign import foreign_errors
-from broadway_py.message import BatchInfo, Failed, Message, Plain
-from broadway_py.pipeline.callbacks.runner import is_plain
+from broadway_py.message import BatchInfo, Message
+from broadway_py.pipeline.callbacks.chunk import is_plain
 from broadway_py.pipeline.poison.isolation import Witness
 from broadway_py.pipeline.processes.callback_process import BatchRun
+from broadway_py.pipeline.settlement.failures import fail, fail_together, failure_from, refused
 from broadway_py.pipeline.stages.ordered_retry import called_off, retry_in_place
-from broadway_py.pipeline.stages.stage import Meter, Shared, Worker, fail_together, failure_from
+from broadway_py.pipeline.stages.stage import Meter, Shared, Worker
 from broadway_py.stage import Inlet
 
 __all__ = ["BatchProcessor"]
@@ -180,7 +181,7 @@ class BatchProcessor(Worker):
         except asyncio.CancelledError as cancelled:
             cut = self.was_cut()
             if not cut:
-                _fail(messages, failure_from(cancelled))
+                fail(messages, failure_from(cancelled))
         self.note_context(messages)
         if self.end_call() and not cut:
             self._fail_late(batch, messages)
@@ -204,7 +205,7 @@ class BatchProcessor(Worker):
             mine = {id(message): message.detached() for message in late}
             batch.messages = self.held = [mine.get(id(message), message) for message in batch.messages]
             late = list(mine.values())
-        _fail(late, self.timeout_failure())
+        fail(late, self.timeout_failure())
 
     async def _finish(self, batch: Batch, unfinished: list[Message[Any]]) -> None:
         """Give back *unfinished*, and settle the others."""
@@ -230,18 +231,14 @@ def _part_of(batch: Batch, messages: list[Message[Any]]) -> Batch:
 def _reconcile(messages: list[Message[Any]], returned: object) -> None:
     problem, missing = returned_list_problem("handle_batch", messages, returned)
     if problem:
-        _fail(messages, Failed("raised", Plain(problem), TypeError(problem)))
+        fail(messages, refused(problem))
     else:
-        _fail([message for message in missing if message.ok], not_returned("handle_batch"))
+        fail([message for message in missing if message.ok], not_returned("handle_batch"))
 
 
 def _refuse_children(messages: list[Message[Any]]) -> None:
     for message in messages:
         if message._children is not None and message._status is None:
-            sentence = "spawn() was called in handle_batch, behind every batcher; spawn in handle_message instead"
-            message._status = Failed("raised", Plain(sentence), TypeError(sentence))
-
-
-def _fail(messages: list[Message[Any]], status: Failed) -> None:
-    for message in messages:
-        message._status = status
+            message._status = refused(
+                "spawn() was called in handle_batch, behind every batcher; spawn in handle_message instead"
+            )

@@ -11,7 +11,8 @@ from broadway_py._core.batching import Batch, OpenBatches
 from broadway_py.message import Message
 from broadway_py.options import Batcher
 from broadway_py.pipeline.contexts import CleanRoom
-from broadway_py.pipeline.stages.stage import Meter, Shared, Worker, failure_from
+from broadway_py.pipeline.settlement.failures import failure_from
+from broadway_py.pipeline.stages.stage import Meter, Shared, Worker
 from broadway_py.stage import Inlet, Outlet
 
 __all__ = ["BatcherStage"]

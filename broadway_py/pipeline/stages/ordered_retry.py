@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from broadway_py._core.settlement import can_give_back
 from broadway_py.message import Message
 from broadway_py.pipeline.settlement.fates import retry_words
-from broadway_py.pipeline.settlement.settler import can_give_back
 from broadway_py.pipeline.stages.stage import Worker
 
 __all__ = ["called_off", "retry_in_place"]

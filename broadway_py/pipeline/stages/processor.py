@@ -8,30 +8,23 @@ from functools import partial
 from typing import Any
 
 from broadway_py import telemetry
-from broadway_py._core.settlement import not_returned, returned_list_problem
+from broadway_py._core.settlement import can_give_back, not_returned, returned_list_problem
 from broadway_py.foreign import foreign_errors
 from broadway_py.message import Message
+from broadway_py.pipeline.callbacks.chunk import Chunk, contains, is_plain
 from broadway_py.pipeline.callbacks.in_loop import LoopRunner
 from broadway_py.pipeline.callbacks.in_process import ProcessRunner
 from broadway_py.pipeline.callbacks.in_thread import ThreadRunner
-from broadway_py.pipeline.callbacks.runner import Chunk, ChunkRunner, contains, fail, is_plain, refused
+from broadway_py.pipeline.callbacks.runner import ChunkRunner
 from broadway_py.pipeline.callbacks.schema import validate
 from broadway_py.pipeline.contexts import CleanRoom, StageContext
 from broadway_py.pipeline.poison.isolation import Witness
 from broadway_py.pipeline.settlement.failure_router import refuse_gaps
-from broadway_py.pipeline.settlement.settler import can_give_back
+from broadway_py.pipeline.settlement.failures import fail, fail_together, failure_from, refused, transform
 from broadway_py.pipeline.settlement.spawned import found_family
 from broadway_py.pipeline.stages.ordered_retry import called_off, retry_in_place
 from broadway_py.pipeline.stages.routing import route, settle_all
-from broadway_py.pipeline.stages.stage import (
-    SUBMITTED,
-    Meter,
-    Shared,
-    Worker,
-    fail_together,
-    failure_from,
-    transform,
-)
+from broadway_py.pipeline.stages.stage import SUBMITTED, Meter, Shared, Worker
 from broadway_py.stage import Inlet, Outlet
 
 __all__ = ["Processor"]

@@ -11,7 +11,7 @@ from broadway_py.foreign import article, is_a
 from broadway_py.message import Failed, Message, Plain, gaps_in
 
 if TYPE_CHECKING:
-    from broadway_py.pipeline.callbacks.runner import Chunk
+    from broadway_py.pipeline.callbacks.chunk import Chunk
 
 __all__ = ["route", "settle_all"]
 

@@ -10,6 +10,7 @@ from typing import Any
 from broadway_py import telemetry
 from broadway_py._core.backoff import Backoff
 from broadway_py._core.ledger import Ledger
+from broadway_py._core.settlement import can_give_back
 from broadway_py.error_text import name_of, text_of
 from broadway_py.errors import PipelineCrashed, ProducerError, SourceRefused
 from broadway_py.foreign import foreign_errors
@@ -25,7 +26,6 @@ from broadway_py.pipeline.intake.live_producer import (
     passing_cancellation,
 )
 from broadway_py.pipeline.intake.receive import Intake
-from broadway_py.pipeline.settlement.settler import can_give_back
 from broadway_py.pipeline.stages.stage import Meter, Shared, Worker
 from broadway_py.producer import Delays, Producer
 from broadway_py.stage import Inlet, Outlet

@@ -12,22 +12,19 @@ from itertools import islice
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any, Final
 
-from broadway_py import forks, telemetry
-from broadway_py._core.failure import asked_delay
+from broadway_py import telemetry
 from broadway_py._core.histogram import BATCH_SIZE_BOUNDS, SECONDS_BOUNDS, Histogram
 from broadway_py._core.ledger import Ledger
-from broadway_py._core.settlement import drop, most_returned
+from broadway_py._core.settlement import most_returned, will_be_stopped
 from broadway_py.clock import Clock, Timer
-from broadway_py.error_text import text_of
-from broadway_py.errors import MalformedMessage, RetryLater
-from broadway_py.foreign import article, foreign_errors, is_a
-from broadway_py.message import BatchTrigger, Cause, Failed, Message, Plain, gaps_in, raised
+from broadway_py.foreign import foreign_errors
+from broadway_py.message import BatchTrigger, Cause, Failed, Message, Plain
 from broadway_py.pipeline.callbacks.threads import CallbackThreads
-from broadway_py.pipeline.contexts import CleanRoom, awaited, drive, is_changed
+from broadway_py.pipeline.contexts import awaited, drive, is_changed
 from broadway_py.pipeline.poison.isolation import Probation, Witness
 from broadway_py.pipeline.settlement.failure_log import FailureLog, Fate
 from broadway_py.pipeline.settlement.failure_router import FailureDesk, refuse_odd_values
-from broadway_py.pipeline.settlement.settler import Settler, will_be_stopped
+from broadway_py.pipeline.settlement.settler import Settler
 from broadway_py.pipeline.spans import Span
 from broadway_py.stage import Inlet, Wake
 
@@ -35,7 +32,7 @@ if TYPE_CHECKING:
     from broadway_py.pipeline.callbacks.definition import Callbacks
     from broadway_py.pipeline.processes.callback_process import CallbackProcesses
 
-__all__ = ["SUBMITTED", "Meter", "Shared", "Worker", "fail_together", "failure_from", "transform"]
+__all__ = ["SUBMITTED", "Meter", "Shared", "Worker"]
 
 #: Name of the producer of submitted messages.
 SUBMITTED: Final = "push"
@@ -368,63 +365,3 @@ class Worker:
 
     def _log_handle_failed(self, error: BaseException) -> None:
         self.shared.failures.callback_failed("handle_failed", self.layer, error)
-
-
-def failure_from(error: BaseException) -> Failed:
-    """The status of a message whose callback let *error* out."""
-    forks.leave_if_forked(error)
-    if is_a(error, asyncio.CancelledError):
-        return Failed("cancelled", Plain("the callback was cancelled, and not by the pipeline"), error)
-    if is_a(error, MalformedMessage):
-        return Failed("invalid", text_of(error), error)
-    try:
-        asked_delay(error)
-    except ValueError as wrong:
-        return Failed("raised", str(wrong), error)
-    return raised(error)
-
-
-def fail_together(messages: Sequence[Message[Any]], error: BaseException) -> None:
-    """Fail all of *messages*: a callback was given them together, and let *error* out.
-
-    When it has stumbled over those of them that are malformed, only they fail for good: the others are tried again,
-    whatever the failure policy makes of such an error.
-    """
-    status = failure_from(error)
-    own: list[MalformedMessage | None] = [None] * len(messages)
-    if is_a(error, MalformedMessage):
-        own = [_malformed(message) for message in messages]
-    if any(own):
-        reason = f"a message beside it is malformed: {text_of(error)}"
-        status = Failed("raised", reason, RetryLater(reason=reason))
-    for message, malformed in zip(messages, own, strict=True):
-        message._status = status if malformed is None else failure_from(malformed)
-
-
-def _malformed(message: Message[Any]) -> MalformedMessage | None:
-    """Why its metadata does not decode, if it does not."""
-    try:
-        _ = message.metadata
-    except MalformedMessage as error:
-        return error
-    except AttributeError:
-        return None  # the callback has deleted it
-    return None
-
-
-def transform(messages: Sequence[Message[Any]], transformer: Callable[[Message[Any]], object], room: CleanRoom) -> None:
-    """Call *transformer* on each of *messages*, in *room*; one for which it raises fails."""
-    for message in messages:
-        try:
-            returned = room.run(transformer, message)
-            if returned is not None and returned is not message:
-                drop(returned)
-                raise TypeError(
-                    f"transformer returned {article(returned)}; expected None or the message it was given: "
-                    "change the message in place, in a plain function"
-                )
-            if gaps := gaps_in(message):
-                raise TypeError(f"transformer deleted message.{gaps[0]}; leave the attribute, or set it")
-        except foreign_errors() as error:
-            # Code of the user: it fails this message alone.
-            message.status = failure_from(error)

@@ -1,0 +1,89 @@
+"""Why a message failed: the status that an error, a return value or the transformer gives it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from broadway_py import forks
+from broadway_py._core.failure import asked_delay
+from broadway_py._core.settlement import drop
+from broadway_py.error_text import text_of
+from broadway_py.errors import MalformedMessage, RetryLater
+from broadway_py.foreign import article, foreign_errors, is_a
+from broadway_py.message import Failed, Message, Plain, gaps_in, raised
+from broadway_py.pipeline.contexts import CleanRoom
+
+__all__ = ["fail", "fail_together", "failure_from", "refused", "transform"]
+
+
+def failure_from(error: BaseException) -> Failed:
+    """The status of a message whose callback let *error* out."""
+    forks.leave_if_forked(error)
+    if is_a(error, asyncio.CancelledError):
+        return Failed("cancelled", Plain("the callback was cancelled, and not by the pipeline"), error)
+    if is_a(error, MalformedMessage):
+        return Failed("invalid", text_of(error), error)
+    try:
+        asked_delay(error)
+    except ValueError as wrong:
+        return Failed("raised", str(wrong), error)
+    return raised(error)
+
+
+def fail(messages: Sequence[Message[Any]], status: Failed) -> None:
+    """Give each of *messages* that status."""
+    for message in messages:
+        message._status = status
+
+
+def refused(sentence: str) -> Failed:
+    """The status of a message whose callback returned what it may not."""
+    return Failed("raised", Plain(sentence), TypeError(sentence))
+
+
+def fail_together(messages: Sequence[Message[Any]], error: BaseException) -> None:
+    """Fail all of *messages*: a callback was given them together, and let *error* out.
+
+    When it has stumbled over those of them that are malformed, only they fail for good: the others are tried again,
+    whatever the failure policy makes of such an error.
+    """
+    status = failure_from(error)
+    own: list[MalformedMessage | None] = [None] * len(messages)
+    if is_a(error, MalformedMessage):
+        own = [_malformed(message) for message in messages]
+    if any(own):
+        reason = f"a message beside it is malformed: {text_of(error)}"
+        status = Failed("raised", reason, RetryLater(reason=reason))
+    for message, malformed in zip(messages, own, strict=True):
+        message._status = status if malformed is None else failure_from(malformed)
+
+
+def _malformed(message: Message[Any]) -> MalformedMessage | None:
+    """Why its metadata does not decode, if it does not."""
+    try:
+        _ = message.metadata
+    except MalformedMessage as error:
+        return error
+    except AttributeError:
+        return None  # the callback has deleted it
+    return None
+
+
+def transform(messages: Sequence[Message[Any]], transformer: Callable[[Message[Any]], object], room: CleanRoom) -> None:
+    """Call *transformer* on each of *messages*, in *room*; one for which it raises fails."""
+    for message in messages:
+        try:
+            returned = room.run(transformer, message)
+            if returned is not None and returned is not message:
+                drop(returned)
+                raise TypeError(
+                    f"transformer returned {article(returned)}; expected None or the message it was given: "
+                    "change the message in place, in a plain function"
+                )
+            if gaps := gaps_in(message):
+                raise TypeError(f"transformer deleted message.{gaps[0]}; leave the attribute, or set it")
+        except foreign_errors() as error:
+            # Code of the user: it fails this message alone.
+            message.status = failure_from(error)
