@@ -25,8 +25,9 @@ from broadway_py.pipeline.poison.isolation import Probation
 from broadway_py.pipeline.processes.callback_process import CallbackProcesses, layers_in_processes
 from broadway_py.pipeline.runtime.breaker import BreakerGuard
 from broadway_py.pipeline.runtime.build import build, named_producers, refuse_shared_keys
+from broadway_py.pipeline.runtime.layout import Stages
 from broadway_py.pipeline.runtime.live_changes import changed_limit, resize_pool, resized, set_paused
-from broadway_py.pipeline.runtime.run import DrainReport, Runtime, Stages
+from broadway_py.pipeline.runtime.run import DrainReport, Runtime
 from broadway_py.pipeline.runtime.snapshot import take_snapshot
 from broadway_py.pipeline.runtime.topology import topology_of
 from broadway_py.pipeline.settlement.failure_router import FailureDesk, check_sources, tell_of_two_wills

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from broadway_py._core.breaker import CircuitBreaker
 from broadway_py.clock import Clock
@@ -11,13 +11,11 @@ from broadway_py.foreign import foreign_errors
 from broadway_py.log import logger
 from broadway_py.message import Message
 from broadway_py.pipeline.intake.gate import Gate
+from broadway_py.pipeline.runtime.layout import Stages
 from broadway_py.pipeline.settlement.failure_router import FailureDesk
 from broadway_py.pipeline.settlement.settler import Settler
 from broadway_py.pipeline.stages.source import Source
 from broadway_py.stage import Wake
-
-if TYPE_CHECKING:
-    from broadway_py.pipeline.runtime.run import Stages
 
 __all__ = ["BreakerGuard"]
 

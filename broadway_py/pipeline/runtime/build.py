@@ -19,7 +19,7 @@ from broadway_py.options import INHERIT, Batcher, Processors, RateLimit
 from broadway_py.pipeline.contexts import CleanRoom
 from broadway_py.pipeline.intake.gate import Gate
 from broadway_py.pipeline.runtime.batch_fill_check import warn_of_batches_that_never_fill
-from broadway_py.pipeline.runtime.run import Stages
+from broadway_py.pipeline.runtime.layout import Stages
 from broadway_py.pipeline.settlement.failures import failure_from
 from broadway_py.pipeline.stages.batch_processor import BatchProcessor
 from broadway_py.pipeline.stages.batcher import BatcherStage

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from broadway_py import telemetry
 from broadway_py._core.backoff import Backoff
-from broadway_py._core.ledger import Ledger
 from broadway_py._core.restarts import Restarts
 from broadway_py._core.settlement import will_be_stopped
 from broadway_py.clock import Clock
@@ -20,13 +19,11 @@ from broadway_py.foreign import foreign_errors
 from broadway_py.log import logger
 from broadway_py.message import Failed, Message, Outcome, Plain
 from broadway_py.pipeline.runtime.breaker import BreakerGuard
-from broadway_py.pipeline.stages.batch_processor import BatchProcessor
-from broadway_py.pipeline.stages.batcher import BatcherStage
-from broadway_py.pipeline.stages.processor import Processor
+from broadway_py.pipeline.runtime.layout import Stages
 from broadway_py.pipeline.stages.source import Source
 from broadway_py.pipeline.stages.stage import Shared, Worker
 
-__all__ = ["DrainReport", "Runtime", "Stages", "announce"]
+__all__ = ["DrainReport", "Runtime", "announce"]
 
 log = logger("broadway_py.pipeline")
 
@@ -47,34 +44,6 @@ class DrainReport:
     outcomes: Mapping[Outcome, int]
     #: False when something had to be cut off at the deadline.
     in_time: bool
-
-
-@dataclass(slots=True)
-class Stages:
-    """Everything that runs, layer by layer."""
-
-    sources: list[Source]
-    #: The source of submitted messages; it lives as long as any other.
-    submissions: Source
-    processors: list[Processor]
-    batchers: list[BatcherStage]
-    batch_processors: list[BatchProcessor]
-    ledgers: list[Ledger]
-    #: Taken out by set_concurrency, and finishing what they have.
-    retired: list[Processor] = field(default_factory=list)
-
-    def take_unstarted(self) -> list[Message[Any]]:
-        """Take out what no callback has seen and can be given back."""
-        waiting = [message for source in [*self.sources, self.submissions] for message in source.take_unstarted()]
-        return [*waiting, *(message for processor in self.handling() for message in processor.take_unstarted())]
-
-    def handling(self) -> list[Processor]:
-        """The processors, with those that were taken out and have not finished."""
-        return [*self.processors, *self.retired]
-
-    def all(self) -> list[Worker]:
-        """From the first layer to the last."""
-        return [*self.sources, self.submissions, *self.handling(), *self.batchers, *self.batch_processors]
 
 
 class Runtime:

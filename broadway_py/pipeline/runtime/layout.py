@@ -1,0 +1,44 @@
+"""The stages of a pipeline, layer by layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from broadway_py._core.ledger import Ledger
+from broadway_py.message import Message
+from broadway_py.pipeline.stages.batch_processor import BatchProcessor
+from broadway_py.pipeline.stages.batcher import BatcherStage
+from broadway_py.pipeline.stages.processor import Processor
+from broadway_py.pipeline.stages.source import Source
+from broadway_py.pipeline.stages.stage import Worker
+
+__all__ = ["Stages"]
+
+
+@dataclass(slots=True)
+class Stages:
+    """Everything that runs, layer by layer."""
+
+    sources: list[Source]
+    #: The source of submitted messages; it lives as long as any other.
+    submissions: Source
+    processors: list[Processor]
+    batchers: list[BatcherStage]
+    batch_processors: list[BatchProcessor]
+    ledgers: list[Ledger]
+    #: Taken out by set_concurrency, and finishing what they have.
+    retired: list[Processor] = field(default_factory=list)
+
+    def take_unstarted(self) -> list[Message[Any]]:
+        """Take out what no callback has seen and can be given back."""
+        waiting = [message for source in [*self.sources, self.submissions] for message in source.take_unstarted()]
+        return [*waiting, *(message for processor in self.handling() for message in processor.take_unstarted())]
+
+    def handling(self) -> list[Processor]:
+        """The processors, with those that were taken out and have not finished."""
+        return [*self.processors, *self.retired]
+
+    def all(self) -> list[Worker]:
+        """From the first layer to the last."""
+        return [*self.sources, self.submissions, *self.handling(), *self.batchers, *self.batch_processors]
