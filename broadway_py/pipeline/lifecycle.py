@@ -13,7 +13,7 @@ from broadway_py.errors import CalledInsideCallback, PipelineNotRunning
 from broadway_py.foreign import foreign_errors
 from broadway_py.pipeline.contexts import take_over
 from broadway_py.pipeline.runtime.run import DrainReport, Runtime, announce
-from broadway_py.pipeline.stages.stage import Shared
+from broadway_py.pipeline.stages.services import Services
 from broadway_py.pipeline.stats import PipelineState
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class LifeCycle:
         build: makes the stages, once ``setup`` has run.
     """
 
-    def __init__(self, pipeline: Pipeline[Any], build: Callable[[Shared], Runtime]) -> None:
+    def __init__(self, pipeline: Pipeline[Any], build: Callable[[Services], Runtime]) -> None:
         self.name = pipeline.name
         #: Where it is, without what its stages know: see :meth:`Pipeline.state`.
         self.state: PipelineState = "new"
@@ -52,7 +52,7 @@ class LifeCycle:
         self._root: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def start(self, make_shared: Callable[[], Shared]) -> None:
+    async def start(self, make_services: Callable[[], Services]) -> None:
         """Run ``setup``, then start the stages."""
         if self.state != "new":
             raise PipelineNotRunning(f"pipeline {self.name!r} was started before; a pipeline runs once, make a new one")
@@ -60,7 +60,7 @@ class LifeCycle:
         self._loop = asyncio.get_running_loop()
         is_set_up: asyncio.Future[None] = self._loop.create_future()
         # The one task without a group around it: stop() and __aexit__ wait for it.
-        self._root = self._loop.create_task(self._main(make_shared(), is_set_up), name=f"{self.name}.pipeline")
+        self._root = self._loop.create_task(self._main(make_services(), is_set_up), name=f"{self.name}.pipeline")
         try:
             await asyncio.shield(is_set_up)
         except asyncio.CancelledError:
@@ -68,9 +68,9 @@ class LifeCycle:
             await asyncio.wait({self._root})
             raise
 
-    async def _main(self, shared: Shared, is_set_up: asyncio.Future[None]) -> None:
+    async def _main(self, services: Services, is_set_up: asyncio.Future[None]) -> None:
         try:
-            runtime = await self._set_up(shared, is_set_up)
+            runtime = await self._set_up(services, is_set_up)
             if runtime is None:
                 return
             _running.add(self)
@@ -79,23 +79,23 @@ class LifeCycle:
             finally:
                 _running.discard(self)
                 self.state = "stopped" if runtime.crash is None else "crashed"
-                await self._own_callback(shared, "teardown")
+                await self._own_callback(services, "teardown")
         finally:
-            shared.threads.close()
+            services.threads.close()
 
-    async def _set_up(self, shared: Shared, is_set_up: asyncio.Future[None]) -> Runtime | None:
+    async def _set_up(self, services: Services, is_set_up: asyncio.Future[None]) -> Runtime | None:
         """Run ``setup`` and build the stages; None when that failed, which the caller of ``start`` is told."""
         try:
-            await self._own_callback(shared, "setup")
-            shared.base = copy_context()
-            self.runtime = self._build(shared)
+            await self._own_callback(services, "setup")
+            services.base = copy_context()
+            self.runtime = self._build(services)
         except BaseException as error:
             # What its caller is told need not be told twice; but Ctrl-C, and the end of the loop, are not meant for it.
             raised_in_setup = foreign_errors()
             self.state = "stopped"
             stopped = isinstance(error, asyncio.CancelledError)
             try:
-                await self._own_callback(shared, "teardown")
+                await self._own_callback(services, "teardown")
             finally:
                 is_set_up.set_exception(
                     PipelineNotRunning(f"pipeline {self.name!r} was stopped during its setup") if stopped else error
@@ -106,22 +106,22 @@ class LifeCycle:
                 return None
             raise
         self.state = "running"
-        announce(shared, self._pipeline.topology())
+        announce(services, self._pipeline.topology())
         is_set_up.set_result(None)
         return self.runtime
 
-    async def _own_callback(self, shared: Shared, name: str) -> None:
+    async def _own_callback(self, services: Services, name: str) -> None:
         callback = getattr(self._pipeline, name)
         if callback is None:
             return
-        if shared.callbacks.is_async[name]:
+        if services.callbacks.is_async[name]:
             await callback()
             return
         # What it sets is to be seen by all that comes after it, as if it had run here.
         before = copy_context()
         context = before.copy()
         try:
-            await shared.threads.run(callback, context=context)
+            await services.threads.run(callback, context=context)
         finally:
             take_over(context, before)
 

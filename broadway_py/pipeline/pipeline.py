@@ -31,7 +31,7 @@ from broadway_py.pipeline.runtime.run import DrainReport, Runtime
 from broadway_py.pipeline.runtime.snapshot import take_snapshot
 from broadway_py.pipeline.runtime.topology import topology_of
 from broadway_py.pipeline.settlement.failure_router import FailureDesk, check_sources, tell_of_two_wills
-from broadway_py.pipeline.stages.stage import Meter, Shared
+from broadway_py.pipeline.stages.services import Meter, Services
 from broadway_py.pipeline.stats import PipelineState, PipelineStats
 from broadway_py.pipeline.submit import Settled, Submitter
 from broadway_py.producer import Producer
@@ -220,7 +220,7 @@ class Pipeline(Generic[T]):
             PipelineNotRunning: it was started before; a pipeline runs once.
         """
         await self._life.start(
-            lambda: Shared(
+            lambda: Services(
                 self.name,
                 self._callbacks,
                 self.clock,
@@ -242,11 +242,11 @@ class Pipeline(Generic[T]):
             is_given=self._failure_is_given,
         )
 
-    def _build(self, shared: Shared) -> Runtime:
+    def _build(self, services: Services) -> Runtime:
         if self._in_processes:
-            shared.processes = CallbackProcesses(self, self._in_processes, self._life.stop_wanted)
+            services.processes = CallbackProcesses(self, self._in_processes, self._life.stop_wanted)
         stages, self._gate = build(
-            shared,
+            services,
             self._producers,
             self.processors,
             self.batchers,
@@ -257,21 +257,21 @@ class Pipeline(Generic[T]):
             max_in_flight_bytes=self.max_in_flight_bytes,
         )
         restarts = Restarts(self.max_restarts, self.max_seconds)
-        return Runtime(shared, stages, restarts, self.shutdown_timeout, self._guard(shared, stages))
+        return Runtime(services, stages, restarts, self.shutdown_timeout, self._guard(services, stages))
 
-    def _guard(self, shared: Shared, stages: Stages) -> BreakerGuard | None:
-        if shared.desk is None or shared.desk.breaker is None:
+    def _guard(self, services: Services, stages: Stages) -> BreakerGuard | None:
+        if services.desk is None or services.desk.breaker is None:
             return None
         guard = BreakerGuard(
             self.name,
-            shared.desk,
-            shared.desk.breaker,
+            services.desk,
+            services.desk.breaker,
             stages,
             gate=self._gate,
-            settler=shared.settler,
+            settler=services.settler,
             clock=self.clock,
         )
-        shared.desk.breaker_moved = guard.moved
+        services.desk.breaker_moved = guard.moved
         return guard
 
     async def ready(self, timeout: float | timedelta | None = None) -> None:

@@ -233,7 +233,7 @@ async def test_a_child_and_its_parent_count_once() -> None:
         settled = await soon(settling)
         runtime = pipeline._life.runtime
         assert runtime is not None
-        desk = runtime.shared.desk
+        desk = runtime.services.desk
         assert desk is not None
         assert desk.breaker is not None
         # Four children, and neither of the two parents.

@@ -15,7 +15,7 @@ from broadway_py.pipeline.callbacks.chunk import Chunk, contains
 from broadway_py.pipeline.callbacks.runner import ChunkRunner
 from broadway_py.pipeline.contexts import StageContext, is_changed
 from broadway_py.pipeline.settlement.failures import failure_from, refused
-from broadway_py.pipeline.spans import Span, end_message_span, message_listeners
+from broadway_py.telemetry import Span, end_message_span, message_listeners
 
 if TYPE_CHECKING:
     from broadway_py.pipeline.stages.processor import Processor
@@ -40,7 +40,7 @@ class LoopRunner(ChunkRunner):
         """Handle every message of *chunk* that is ok; all of it stays here."""
         if telemetry.active():
             return self._run_watched(chunk)
-        base = self.processor.shared.base
+        base = self.processor.services.base
         if is_changed(self._context.current, base):
             return self._run_afresh(chunk, base)
         return self._run(chunk, base)

@@ -12,7 +12,7 @@ from broadway_py.pipeline.callbacks.chunk import Chunk
 from broadway_py.pipeline.callbacks.runner import ChunkRunner
 from broadway_py.pipeline.processes.callback_process import CallbackProcess, ChunkRun
 from broadway_py.pipeline.settlement.failures import fail, failure_from
-from broadway_py.pipeline.spans import Span, end_message_span, message_listeners
+from broadway_py.telemetry import Span, end_message_span, message_listeners
 
 if TYPE_CHECKING:
     from broadway_py.pipeline.stages.processor import Processor
@@ -49,7 +49,7 @@ class ProcessRunner(ChunkRunner):
     def _taken_by_process(self, messages: Chunk) -> None:
         """The worker process, asked by :meth:`take_rest`, has not begun with *messages* and leaves them out."""
         self.taken.update(id(message) for message in messages)
-        self.processor.shared.settler.give_back_soon(messages)
+        self.processor.services.settler.give_back_soon(messages)
 
     def take_rest(self) -> list[Message[Any]]:
         """Take out what was not sent, and ask the process for what it has not begun."""

@@ -14,7 +14,7 @@ from broadway_py.pipeline.callbacks.chunk import Chunk
 from broadway_py.pipeline.callbacks.runner import ChunkRunner
 from broadway_py.pipeline.contexts import awaited, drive, is_changed
 from broadway_py.pipeline.settlement.failures import fail, failure_from, refused
-from broadway_py.pipeline.spans import end_message_span, message_listeners
+from broadway_py.telemetry import end_message_span, message_listeners
 
 if TYPE_CHECKING:
     from broadway_py.pipeline.stages.processor import Processor
@@ -39,7 +39,7 @@ class ThreadRunner(ChunkRunner):
         try:
             processor.in_callback = True
             processor.begin_call()
-            await processor.shared.threads.run(run, processor.came_back)
+            await processor.services.threads.run(run, processor.came_back)
         except asyncio.CancelledError as cancelled:
             run.abandoned = True
             cut = processor.was_cut()
@@ -143,7 +143,7 @@ class _ThreadedChunk:
         #: something there, or goes on.
         self.results: list[tuple[Any, Context | None]] = []
         self._base = runner.processor.clean_context()
-        self._shared = runner.processor.shared
+        self._shared = runner.processor.services
         self.began_at = self._shared.clock.monotonic()
         self._at = -1
         self._messages = messages

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from broadway_py.message import Message
 from broadway_py.pipeline.callbacks.chunk import Chunk, contains
 from broadway_py.pipeline.settlement.failures import failure_from
-from broadway_py.pipeline.spans import Span
+from broadway_py.telemetry import Span
 
 if TYPE_CHECKING:
     from broadway_py.pipeline.stages.processor import Processor

@@ -106,7 +106,7 @@ class Witness:
     def __init__(self, probation: Probation, worker: Worker) -> None:
         self._probation = probation
         self._worker = worker
-        self._pipeline = worker.shared.name
+        self._pipeline = worker.services.name
         self._page = Page(probation.region)
         # Of the last crash: what the stage had in hand, and whether nothing else was at work.
         self._crashed_with: list[Message[Any]] = []
@@ -140,14 +140,14 @@ class Witness:
 
     def may_come_in(self, *, alone: bool) -> bool:
         """Take a turn; False: not now, see :meth:`come_in`."""
-        turns, now = self._probation.turns, self._worker.shared.clock.monotonic()
+        turns, now = self._probation.turns, self._worker.services.clock.monotonic()
         came = turns.enter_alone(self, now) if alone else turns.enter(now)
         self._note_company()
         return came
 
     async def come_in(self, *, alone: bool) -> bool:
         """Wait for a turn; False when the stage was cut off first."""
-        turns, worker, clock = self._probation.turns, self._worker, self._worker.shared.clock
+        turns, worker, clock = self._probation.turns, self._worker, self._worker.services.clock
         came = False
         self._probation.waiting.add(self)
         try:
@@ -183,7 +183,7 @@ class Witness:
                 entry = probation.entry(self._identity(message))
                 if entry is not None and _root(message)._settlement == SETTLED:
                     probation.journal.clear(entry.slot)
-        probation.turns.leave(self, self._worker.shared.clock.monotonic())
+        probation.turns.leave(self, self._worker.services.clock.monotonic())
         self._note_company()
         probation.wake_waiting()
 

@@ -24,8 +24,8 @@ from broadway_py.pipeline.settlement.failures import failure_from
 from broadway_py.pipeline.stages.batch_processor import BatchProcessor
 from broadway_py.pipeline.stages.batcher import BatcherStage
 from broadway_py.pipeline.stages.processor import Processor
+from broadway_py.pipeline.stages.services import SUBMITTED, Meter, Services
 from broadway_py.pipeline.stages.source import Source
-from broadway_py.pipeline.stages.stage import SUBMITTED, Meter, Shared
 from broadway_py.producer import Producer
 from broadway_py.stage import Edge, Outlet
 
@@ -82,7 +82,7 @@ def refuse_shared_keys(producers: Any, workers: int, path: Sequence[str]) -> Non
 
 
 def build(
-    shared: Shared,
+    services: Services,
     producers: Mapping[str, Producer],
     processors: Processors,
     batchers: Mapping[str, Batcher],
@@ -96,17 +96,17 @@ def build(
     """Make every stage and subscribe it to the one before."""
     gate = Gate(None if rate_limit is None else Rate(rate_limit.allowed_messages, rate_limit.interval))
     capacity = _capacity(processors, batchers)
-    warn_of_batches_that_never_fill(shared.name, list(producers.values()), batchers, capacity)
+    warn_of_batches_that_never_fill(services.name, list(producers.values()), batchers, capacity)
     sources: list[Source] = []
     ledgers: list[Ledger] = []
-    transformer = shared.callbacks.transformer
+    transformer = services.callbacks.transformer
     for name, description in producers.items():
-        ledger = Ledger(name, shared.settler)
+        ledger = Ledger(name, services.settler)
         ledgers.append(ledger)
         share = _share(capacity, description.concurrency)
         for index in range(description.concurrency):
             source = Source(
-                shared,
+                services,
                 description,
                 ledger,
                 gate,
@@ -117,9 +117,9 @@ def build(
                 transformer=transformer,
             )
             sources.append(source)
-    ledgers.append(Ledger(Submissions.name, shared.settler))
+    ledgers.append(Ledger(Submissions.name, services.settler))
     submissions = Source(
-        shared,
+        services,
         Submissions(),
         ledgers[-1],
         gate,
@@ -134,20 +134,20 @@ def build(
     names = batcher_names(batchers)
     key_of = partition_by if processors.partition_by is INHERIT else processors.partition_by
     stages.processors = [
-        Processor(shared, index, meters["processors"], names, processors.timeout, keyed=key_of is not None)
+        Processor(services, index, meters["processors"], names, processors.timeout, keyed=key_of is not None)
         for index in range(processors.concurrency)
     ]
     for source in [*sources, submissions]:
-        _connect_processors(source, stages.processors, processors, _in_room(shared, key_of))
+        _connect_processors(source, stages.processors, processors, _in_room(services, key_of))
     for name, options in batchers.items():
-        own = _in_room(shared, partition_by if options.partition_by is INHERIT else options.partition_by)
+        own = _in_room(services, partition_by if options.partition_by is INHERIT else options.partition_by)
         _add_batcher(
-            stages, BatcherStage(shared, name, options, meters[f"batcher:{name}"], _partition(own, options)), meters
+            stages, BatcherStage(services, name, options, meters[f"batcher:{name}"], _partition(own, options)), meters
         )
     _connect_to_batchers(stages, stages.processors)
     if max_in_flight_bytes is not None:
         gate.cap_bytes(max_in_flight_bytes, ledgers, [source.wake for source in [*sources, submissions]])
-        shared.settler.settled = gate.look_at_bytes
+        services.settler.settled = gate.look_at_bytes
     return stages, gate
 
 
@@ -205,9 +205,9 @@ def _guarded(key_of: KeyOf, partitions: int) -> Callable[[Message[Any]], int | N
     return guarded
 
 
-def _in_room(shared: Shared, key_of: KeyOf | None) -> KeyOf | None:
+def _in_room(services: Services, key_of: KeyOf | None) -> KeyOf | None:
     """*key_of*, called in a clean context each time."""
-    return None if key_of is None else partial(CleanRoom(shared.base).run, key_of)
+    return None if key_of is None else partial(CleanRoom(services.base).run, key_of)
 
 
 def _partition(key_of: KeyOf | None, options: Batcher) -> Callable[[Message[Any]], int | None] | None:
@@ -225,7 +225,7 @@ def _add_batcher(stages: Stages, batcher: BatcherStage, meters: Mapping[str, Met
     layer = f"batch_processors:{batcher.key}"
     for index in range(concurrency):
         processor = BatchProcessor(
-            batcher.shared,
+            batcher.services,
             batcher.key,
             index,
             meters[layer],

@@ -12,7 +12,7 @@ from broadway_py.pipeline.intake.gate import Gate
 from broadway_py.pipeline.runtime.build import KeyOf, batcher_names, resize, share_capacity
 from broadway_py.pipeline.runtime.run import Runtime
 from broadway_py.pipeline.stages.processor import Processor
-from broadway_py.pipeline.stages.stage import Meter
+from broadway_py.pipeline.stages.services import Meter
 
 __all__ = ["changed_limit", "resize_pool", "resized", "set_paused"]
 
@@ -46,7 +46,7 @@ def resize_pool(runtime: Runtime, options: Processors, batchers: Mapping[str, Ba
     names = batcher_names(batchers)
     fresh = resize(
         runtime.stages,
-        lambda index: Processor(runtime.shared, index, meter, names, options.timeout),
+        lambda index: Processor(runtime.services, index, meter, names, options.timeout),
         options,
     )
     for processor in fresh:
@@ -62,4 +62,4 @@ async def set_paused(runtime: Runtime, gate: Gate, *, paused: bool) -> None:
             group.create_task(source.set_paused(paused=gate.closed))
     runtime.stages.submissions.wake.set()
     if paused:
-        await runtime.shared.settler.give_back_aside(runtime.stages.take_unstarted())
+        await runtime.services.settler.give_back_aside(runtime.stages.take_unstarted())

@@ -20,8 +20,9 @@ from broadway_py.log import logger
 from broadway_py.message import Failed, Message, Outcome, Plain
 from broadway_py.pipeline.runtime.breaker import BreakerGuard
 from broadway_py.pipeline.runtime.layout import Stages
+from broadway_py.pipeline.stages.services import Services
 from broadway_py.pipeline.stages.source import Source
-from broadway_py.pipeline.stages.stage import Shared, Worker
+from broadway_py.pipeline.stages.stage import Worker
 
 __all__ = ["DrainReport", "Runtime", "announce"]
 
@@ -50,7 +51,7 @@ class Runtime:
     """Runs *stages* until they end by themselves, are stopped, or crash too often.
 
     Args:
-        shared: of the pipeline.
+        services: of the pipeline.
         stages: built and connected, not running.
         restarts: how often what crashed may be started again.
         shutdown_timeout_s: for a stop that names no time of its own.
@@ -59,13 +60,13 @@ class Runtime:
 
     def __init__(
         self,
-        shared: Shared,
+        services: Services,
         stages: Stages,
         restarts: Restarts,
         shutdown_timeout_s: float,
         guard: BreakerGuard | None,
     ) -> None:
-        self.shared = shared
+        self.services = services
         self.stages = stages
         self.restarts = restarts
         self.draining = False
@@ -80,12 +81,12 @@ class Runtime:
         self._joined = asyncio.Event()
         self._deadline: float | None = None
         self._tasks: dict[asyncio.Task[None], Worker] = {}
-        self._log = log.bind(pipeline=shared.name)
+        self._log = log.bind(pipeline=services.name)
 
     @property
     def clock(self) -> Clock:
         """The pipeline's."""
-        return self.shared.clock
+        return self.services.clock
 
     def owns(self, task: asyncio.Task[Any] | None) -> bool:
         """True for the task of one of the stages, in which callbacks run."""
@@ -104,7 +105,7 @@ class Runtime:
         self._stop_sources()
 
     def _stop_sources(self) -> None:
-        self.draining = self.shared.draining = True
+        self.draining = self.services.draining = True
         for source in [*self.stages.sources, self.stages.submissions]:
             source.stop()
 
@@ -177,7 +178,7 @@ class Runtime:
                 for message in lost:
                     message.status = Failed("crashed", Plain(f"{worker.layer} crashed: {name_of(error)}"), error)
                 worker.meter.failed["crashed"] += len(lost)
-                await self.shared.settler.settle((), lost)
+                await self.services.settler.settle((), lost)
                 worker.forget()
                 if not self.restarts.crashed(self.clock.monotonic()):
                     if worker.witness is not None:
@@ -185,7 +186,7 @@ class Runtime:
                     # A drain under way must not wait for a stage that is gone.
                     self._give_up.set()
                     raise PipelineCrashed(
-                        f"pipeline {self.shared.name!r}: {worker.layer} crashed once too often "
+                        f"pipeline {self.services.name!r}: {worker.layer} crashed once too often "
                         f"({type(error).__name__}: see the log); raise max_restarts if this is expected"
                     ) from error
                 await self._sleep_unless_stopped(backoff.failed())
@@ -229,11 +230,11 @@ class Runtime:
         if task.cancelled():
             if worker.cut:
                 return None
-            return PipelineCrashed(f"pipeline {self.shared.name!r}: {worker.layer} was cancelled from outside")
+            return PipelineCrashed(f"pipeline {self.services.name!r}: {worker.layer} was cancelled from outside")
         error = task.exception()
         if error is None or isinstance(error, PipelineCrashed):
             return error
-        crash = PipelineCrashed(f"pipeline {self.shared.name!r}: {type(error).__name__} in {worker.layer}")
+        crash = PipelineCrashed(f"pipeline {self.services.name!r}: {type(error).__name__} in {worker.layer}")
         crash.__cause__ = error
         return crash
 
@@ -244,7 +245,7 @@ class Runtime:
             worker.wake.set()  # one that waits for a thread to return waits no longer
         # What waits at the sources first: a processor that gives something back asks for more, and would begin with it.
         unstarted = self.stages.take_unstarted()
-        giving_back = asyncio.ensure_future(self.shared.settler.give_back(unstarted))
+        giving_back = asyncio.ensure_future(self.services.settler.give_back(unstarted))
         until = (self._deadline or 0.0) - self._reserve_s
         await self._wait({giving_back, *self._pending()}, until, or_given_up=True)
         if not giving_back.done():
@@ -272,7 +273,7 @@ class Runtime:
 
     async def _end(self) -> None:
         """Cut off what still runs, give everything back that has no outcome, close the sources."""
-        self.draining = self.shared.draining = True
+        self.draining = self.services.draining = True
         workers = self.stages.all()
         if self._pending():
             self.in_time = self.in_time and self.crash is not None
@@ -292,7 +293,7 @@ class Runtime:
             await self._wait({ending, *self._pending()}, deadline)
         finally:
             # Also when somebody cancels us in here: the books must be closed, and no task of ours left running.
-            last: set[asyncio.Future[Any]] = {*self._pending(), *self.shared.settler.aside}
+            last: set[asyncio.Future[Any]] = {*self._pending(), *self.services.settler.aside}
             if ending is not None:
                 last.add(ending)
             for task in last:
@@ -318,14 +319,14 @@ class Runtime:
                     producer=ledger.producer,
                     messages=unknown,
                 )
-        self.shared.failures.close()
+        self.services.failures.close()
 
     async def _give_back_and_close(
         self, left: Sequence[tuple[Message[Any], Worker]], workers: Sequence[Worker]
     ) -> None:
         stopped = [(message, worker) for message, worker in left if will_be_stopped(message)]
-        await self.shared.settler.give_back([message for message, _ in left])
-        await self.shared.settler.finish()
+        await self.services.settler.give_back([message for message, _ in left])
+        await self.services.settler.finish()
         async with asyncio.TaskGroup() as group:
             for worker in workers:
                 if isinstance(worker, Source):
@@ -341,10 +342,10 @@ def _is_being_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def announce(shared: Shared, topology: Mapping[str, Any]) -> None:
+def announce(services: Services, topology: Mapping[str, Any]) -> None:
     """Tell telemetry that the stages stand."""
     telemetry.execute(
         "broadway.topology.init",
-        {"system_time": shared.clock.wall(), "monotonic_time": shared.clock.monotonic()},
-        {"pipeline": shared.name, "context": shared.context, "topology": topology},
+        {"system_time": services.clock.wall(), "monotonic_time": services.clock.monotonic()},
+        {"pipeline": services.name, "context": services.context, "topology": topology},
     )

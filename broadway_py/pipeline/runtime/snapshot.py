@@ -9,8 +9,9 @@ from broadway_py._core.histogram import Histogram
 from broadway_py._core.ledger import Ledger
 from broadway_py.pipeline.intake.gate import Gate
 from broadway_py.pipeline.runtime.run import Runtime
+from broadway_py.pipeline.stages.services import Meter
 from broadway_py.pipeline.stages.source import Source
-from broadway_py.pipeline.stages.stage import Meter, Worker
+from broadway_py.pipeline.stages.stage import Worker
 from broadway_py.pipeline.stats import Distribution, PipelineState, PipelineStats, ProducerStats, StageStats
 
 __all__ = ["take_snapshot"]
@@ -38,7 +39,7 @@ def take_snapshot(
         stages=tuple(_stage(layer, workers, meters[layer], now) for layer, workers in layers.items()),
         rate_limit_wait_seconds=gate.waited_seconds,
         restarts=runtime.restarts.count,
-        stuck_handlers=runtime.shared.threads.stuck,
+        stuck_handlers=runtime.services.threads.stuck,
         breaker_open=gate.broken,
         breaker_opened_by=gate.broken_by,
     )

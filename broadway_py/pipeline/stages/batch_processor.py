@@ -19,7 +19,8 @@ from broadway_py.pipeline.poison.isolation import Witness
 from broadway_py.pipeline.processes.callback_process import BatchRun
 from broadway_py.pipeline.settlement.failures import fail, fail_together, failure_from, refused
 from broadway_py.pipeline.stages.ordered_retry import called_off, retry_in_place
-from broadway_py.pipeline.stages.stage import Meter, Shared, Worker
+from broadway_py.pipeline.stages.services import Meter, Services
+from broadway_py.pipeline.stages.stage import Worker
 from broadway_py.stage import Inlet
 
 __all__ = ["BatchProcessor"]
@@ -29,7 +30,7 @@ class BatchProcessor(Worker):
     """One of a batcher's.
 
     Args:
-        shared: of the pipeline.
+        services: of the pipeline.
         key: the batcher's name.
         index: position among its batch processors.
         meter: of the batcher's batch processors.
@@ -39,7 +40,7 @@ class BatchProcessor(Worker):
 
     def __init__(
         self,
-        shared: Shared,
+        services: Services,
         key: str,
         index: int,
         meter: Meter,
@@ -47,7 +48,7 @@ class BatchProcessor(Worker):
         *,
         keyed: bool = False,
     ) -> None:
-        super().__init__(shared, f"batch_processors:{key}", index, meter, timeout_s)
+        super().__init__(services, f"batch_processors:{key}", index, meter, timeout_s)
         self.inlet: Inlet[Batch] = Inlet(self.wake)
         self._keyed = keyed
         # Parts of a batch, to be handled as batches of their own.
@@ -60,7 +61,7 @@ class BatchProcessor(Worker):
     async def run(self) -> None:
         """Work until the batcher has ended, or until cut off."""
         while not self.cut:
-            if self.stuck and not self.shared.draining:
+            if self.stuck and not self.services.draining:
                 await self._wait_for_slot()
             elif self.stuck:
                 if await self._turn_away():
@@ -134,7 +135,7 @@ class BatchProcessor(Worker):
 
     async def _process(self, batch: Batch) -> None:
         self.held = batch.messages
-        monotonic = self.shared.clock.monotonic
+        monotonic = self.services.clock.monotonic
         started = self.busy_since = monotonic()
         span = None
         if telemetry.active():
@@ -161,7 +162,7 @@ class BatchProcessor(Worker):
     async def _work(self, batch: Batch) -> None:
         unfinished = await self._call_back(batch, batch.messages)
         if not unfinished and is_plain(batch.messages):
-            await self.shared.settler.settle(batch.messages)
+            await self.services.settler.settle(batch.messages)
             return
         while not unfinished and (again := await retry_in_place(self, _failed_of(batch))):
             unfinished = await self._call_back(batch, again)
@@ -199,7 +200,7 @@ class BatchProcessor(Worker):
         return None
 
     def _fail_late(self, batch: Batch, late: list[Message[Any]]) -> None:
-        if not self.shared.callbacks.is_async["handle_batch"]:
+        if not self.services.callbacks.is_async["handle_batch"]:
             # The thread goes on: what it still writes must reach nothing of ours.
             self.leave_thread()
             mine = {id(message): message.detached() for message in late}
@@ -217,7 +218,7 @@ class BatchProcessor(Worker):
         if failed:
             await self.conclude([m for m in rest if m._status is None], failed)
         elif rest:
-            await self.shared.settler.settle(rest)
+            await self.services.settler.settle(rest)
 
 
 def _failed_of(batch: Batch) -> list[Message[Any]]:

@@ -12,7 +12,8 @@ from broadway_py.message import Message
 from broadway_py.options import Batcher
 from broadway_py.pipeline.contexts import CleanRoom
 from broadway_py.pipeline.settlement.failures import failure_from
-from broadway_py.pipeline.stages.stage import Meter, Shared, Worker
+from broadway_py.pipeline.stages.services import Meter, Services
+from broadway_py.pipeline.stages.stage import Worker
 from broadway_py.stage import Inlet, Outlet
 
 __all__ = ["BatcherStage"]
@@ -25,7 +26,7 @@ class BatcherStage(Worker):
     """Gathers; its batches leave through :attr:`outlet`.
 
     Args:
-        shared: of the pipeline.
+        services: of the pipeline.
         key: the batcher's name.
         options: its settings.
         meter: its figures.
@@ -34,13 +35,13 @@ class BatcherStage(Worker):
 
     def __init__(
         self,
-        shared: Shared,
+        services: Services,
         key: str,
         options: Batcher,
         meter: Meter,
         partition_of: Callable[[Message[Any]], int | None] | None,
     ) -> None:
-        super().__init__(shared, f"batcher:{key}", 0, meter)
+        super().__init__(services, f"batcher:{key}", 0, meter)
         self.key = key
         self.options = options
         self.is_partitioned = partition_of is not None
@@ -51,7 +52,7 @@ class BatcherStage(Worker):
         batch_size = options.batch_size
         if not isinstance(batch_size, int):
             initial, split = batch_size
-            batch_size = (initial, partial(CleanRoom(shared.base).run, split))
+            batch_size = (initial, partial(CleanRoom(services.base).run, split))
         self._batches = OpenBatches(key, batch_size, options.batch_timeout, options.max_batch_bytes, partition_of)
 
     @property
@@ -61,7 +62,7 @@ class BatcherStage(Worker):
 
     async def run(self) -> None:
         """Gather until every processor has ended; then the open batches leave at once, with trigger ``flush``."""
-        clock, inlet, outlet, batches = self.shared.clock, self.inlet, self.outlet, self._batches
+        clock, inlet, outlet, batches = self.services.clock, self.inlet, self.outlet, self._batches
         while not self.cut:
             deadline = batches.next_deadline()
             if deadline is not None and deadline <= clock.monotonic():
@@ -93,7 +94,7 @@ class BatcherStage(Worker):
             outlet.close()
 
     async def _gather(self, messages: Sequence[Message[Any]]) -> None:
-        monotonic = self.shared.clock.monotonic
+        monotonic = self.services.clock.monotonic
         started = monotonic()
         self.held = messages
         span = self.span("broadway.batcher", batcher=self.key, messages=list(messages)) if telemetry.active() else None

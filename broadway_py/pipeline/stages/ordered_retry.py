@@ -18,9 +18,9 @@ async def retry_in_place(worker: Worker, failed: Sequence[Message[Any]]) -> list
 
     Nothing is tried again once the drain has begun: what can be given back is, the rest fails.
     """
-    shared = worker.shared
-    desk, clock = shared.desk, shared.clock
-    if desk is None or not desk.ordered or shared.draining:
+    services = worker.services
+    desk, clock = services.desk, services.clock
+    if desk is None or not desk.ordered or services.draining:
         return []
     delays = {id(message): desk.in_place(message) for message in failed}
     again = [message for message in failed if delays[id(message)] is not None]
@@ -33,7 +33,7 @@ async def retry_in_place(worker: Worker, failed: Sequence[Message[Any]]) -> list
     desk.failed_in_place(again, worker.layer)
     until = clock.monotonic() + max(delays[id(message)] or 0.0 for message in again)
     while clock.monotonic() < until:
-        if worker.cut or shared.draining:
+        if worker.cut or services.draining:
             return []
         await worker.wake.wait_until(until, clock)
     if not await worker.wait_for_slot():
@@ -47,7 +47,7 @@ async def retry_in_place(worker: Worker, failed: Sequence[Message[Any]]) -> list
 
 def called_off(worker: Worker, failed: Sequence[Message[Any]]) -> list[Message[Any]]:
     """Those of *failed* that the drain keeps from being tried again by *worker*, and that can be given back."""
-    desk = worker.shared.desk
-    if desk is None or not desk.ordered or not (worker.cut or worker.shared.draining):
+    desk = worker.services.desk
+    if desk is None or not desk.ordered or not (worker.cut or worker.services.draining):
         return []
     return [message for message in failed if can_give_back(message) and desk.in_place(message) is not None]

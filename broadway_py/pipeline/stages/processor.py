@@ -24,7 +24,8 @@ from broadway_py.pipeline.settlement.failures import fail, fail_together, failur
 from broadway_py.pipeline.settlement.spawned import found_family
 from broadway_py.pipeline.stages.ordered_retry import called_off, retry_in_place
 from broadway_py.pipeline.stages.routing import route, settle_all
-from broadway_py.pipeline.stages.stage import SUBMITTED, Meter, Shared, Worker
+from broadway_py.pipeline.stages.services import SUBMITTED, Meter, Services
+from broadway_py.pipeline.stages.stage import Worker
 from broadway_py.stage import Inlet, Outlet
 
 __all__ = ["Processor"]
@@ -34,7 +35,7 @@ class Processor(Worker):
     """One of the pool.
 
     Args:
-        shared: of the pipeline.
+        services: of the pipeline.
         index: position in the pool.
         meter: of the pool.
         batchers: the batchers' names, each as the name messages may use for it.
@@ -46,7 +47,7 @@ class Processor(Worker):
 
     def __init__(
         self,
-        shared: Shared,
+        services: Services,
         index: int,
         meter: Meter,
         batchers: Mapping[str, str],
@@ -54,22 +55,22 @@ class Processor(Worker):
         *,
         keyed: bool = False,
     ) -> None:
-        super().__init__(shared, "processors", index, meter, timeout_s)
+        super().__init__(services, "processors", index, meter, timeout_s)
         self.inlet = Inlet(self.wake)
         #: Towards the batchers; None when there are none.
         self.outlet: Outlet[Message[Any]] | None = None
         self._batchers = batchers
         self._keyed = keyed
-        self._ordered = shared.desk is not None and shared.desk.ordered
+        self._ordered = services.desk is not None and services.desk.ordered
         #: The callback, as the runners are to call it.
-        self.handle_message = shared.callbacks.handle_message
+        self.handle_message = services.callbacks.handle_message
         if self.witness is not None:
             self.handle_message = self.witness.noting(self.handle_message)
-        self._context = StageContext(shared.base)
-        self._room = CleanRoom(shared.base)
+        self._context = StageContext(services.base)
+        self._room = CleanRoom(services.base)
         self._runner = self._choose_runner()
         # Settles parents after their children: in whichever task the last child ends, so never in the name of ours.
-        self._parents = Worker(shared, "processors", index, meter)
+        self._parents = Worker(services, "processors", index, meter)
         # Not started, because the slot is taken by a thread that is past its deadline.
         self._later: list[Message[Any]] = []
         # What is done with a chunk that was taken.
@@ -80,7 +81,7 @@ class Processor(Worker):
             self._begin = partial(self._process_in_parts, self.witness)
 
     def _choose_runner(self) -> ChunkRunner:
-        if self.shared.callbacks.is_async["handle_message"]:
+        if self.services.callbacks.is_async["handle_message"]:
             return LoopRunner(self, self._context)
         return ThreadRunner(self) if self.process is None else ProcessRunner(self, self.process)
 
@@ -91,7 +92,7 @@ class Processor(Worker):
     async def _run(self) -> None:
         inlet, outlet = self.inlet, self.outlet
         while not self.cut:
-            if self.stuck and not self.shared.draining:
+            if self.stuck and not self.services.draining:
                 await self._wait_for_slot()
             elif outlet is not None and outlet.backlog:
                 await self._wait_for_room()
@@ -124,7 +125,7 @@ class Processor(Worker):
         return wanted
 
     async def _wait_for_room(self) -> None:
-        clock = self.shared.clock
+        clock = self.services.clock
         since = clock.monotonic()
         await self.wake.wait()
         self.meter.backpressure_seconds += clock.monotonic() - since
@@ -167,7 +168,7 @@ class Processor(Worker):
 
     async def _process(self, chunk: Chunk) -> None:
         self.held = chunk
-        monotonic = self.shared.clock.monotonic
+        monotonic = self.services.clock.monotonic
         started = self.busy_since = monotonic()
         span = self.span("broadway.processor", name=self.name, messages=list(chunk)) if telemetry.active() else None
         try:
@@ -197,14 +198,14 @@ class Processor(Worker):
         if failed:
             await self.conclude(settle, failed)
         elif settle:
-            await self.shared.settler.settle(settle)
+            await self.services.settler.settle(settle)
         if forward and self.outlet is not None:
             self.outlet.dispatch(forward)
         return settle, forward, failed
 
     async def _call_back(self, chunk: Chunk) -> Chunk:
         """Run the callbacks on *chunk*; what is left of it here."""
-        callbacks = self.shared.callbacks
+        callbacks = self.services.callbacks
         if callbacks.schema is not None:
             if self.witness is not None:
                 self.witness.at_work(chunk)
@@ -262,7 +263,7 @@ class Processor(Worker):
 
     def _make_fresh(self, messages: Chunk) -> None:
         """Bring the data of *messages* to where they were when they came in here."""
-        transformer = self.shared.callbacks.transformer
+        transformer = self.services.callbacks.transformer
         for message in messages:
             # One that has lost its payload fails.
             refuse_gaps(message)
@@ -301,14 +302,14 @@ class Processor(Worker):
     async def _send_children(self, chunk: Chunk) -> list[Message[Any]]:
         """Let the parents in *chunk* wait for their children, and send those on; the others."""
         others: list[Message[Any]] = []
-        shared = self.shared
+        services = self.services
         conclude = partial(self._parents.conclude, of_children=True)
         for message in chunk:
             children = message._children
             if children is None or message._status is not None:
                 others.append(message)
                 continue
-            found_family(message, shared.children, shared.clock.monotonic(), conclude, self._parents.give_back)
+            found_family(message, services.children, services.clock.monotonic(), conclude, self._parents.give_back)
             settle, forward, failed = self._sort(children)
             if settle or failed:
                 await self.conclude(settle, failed)

@@ -26,7 +26,8 @@ from broadway_py.pipeline.intake.live_producer import (
     passing_cancellation,
 )
 from broadway_py.pipeline.intake.receive import Intake
-from broadway_py.pipeline.stages.stage import Meter, Shared, Worker
+from broadway_py.pipeline.stages.services import Meter, Services
+from broadway_py.pipeline.stages.stage import Worker
 from broadway_py.producer import Delays, Producer
 from broadway_py.stage import Inlet, Outlet
 
@@ -42,7 +43,7 @@ class Source(Worker):
     """Runs one copy of *description* after the other.
 
     Args:
-        shared: of the pipeline.
+        services: of the pipeline.
         description: the user's producer object.
         ledger: the producer's books, shared by its copies.
         gate: rate limit and pause.
@@ -56,7 +57,7 @@ class Source(Worker):
 
     def __init__(
         self,
-        shared: Shared,
+        services: Services,
         description: Producer,
         ledger: Ledger,
         gate: Gate,
@@ -68,7 +69,7 @@ class Source(Worker):
         transformer: Callable[[Message[Any]], object] | None,
         internal: bool = False,
     ) -> None:
-        super().__init__(shared, f"producer:{ledger.producer}", index, meter)
+        super().__init__(services, f"producer:{ledger.producer}", index, meter)
         self.ledger = ledger
         self.outlet: Outlet[Message[Any]]
         #: Set once the first copy is open.
@@ -83,7 +84,7 @@ class Source(Worker):
         self._gate = gate
         self._fail_fast = fail_fast
         self._intake = Intake(
-            shared.name, index, ledger, shared.clock, transformer=transformer, room=CleanRoom(shared.base)
+            services.name, index, ledger, services.clock, transformer=transformer, room=CleanRoom(services.base)
         )
         self._internal = internal
         self._copy: Producer | None = None
@@ -97,7 +98,7 @@ class Source(Worker):
         self._ended = False
         # Taken in, but not let through by the rate limit.
         self._rest: list[Message[Any]] = []
-        self._log = log.bind(pipeline=shared.name, producer=ledger.producer, index=index)
+        self._log = log.bind(pipeline=services.name, producer=ledger.producer, index=index)
 
     @property
     def copy(self) -> Producer | None:
@@ -121,10 +122,10 @@ class Source(Worker):
                 copy = await self._open()
                 if copy is None:
                     break
-                opened_at = self.shared.clock.monotonic()
+                opened_at = self.services.clock.monotonic()
                 await self._pump(copy)
             except ProducerError as error:
-                lasted = 0.0 if opened_at is None else self.shared.clock.monotonic() - opened_at
+                lasted = 0.0 if opened_at is None else self.services.clock.monotonic() - opened_at
                 await self._fail_over(error, backoff, lasted)
             except foreign_errors():
                 await self._close_copy(CLOSE_S)
@@ -138,11 +139,11 @@ class Source(Worker):
         copy = self._copy = self._description.copy(
             index=self.index,
             capacity=self._capacity,
-            pipeline=self.shared.name,
+            pipeline=self.services.name,
             lost=lambda error: self._report_lost(copy, error),
         )
-        copy.clock = self.shared.clock
-        copy.failure = None if self.shared.desk is None else self.shared.desk.plan
+        copy.clock = self.services.clock
+        copy.failure = None if self.services.desk is None else self.services.desk.plan
         self._lost = None
         self._preparing = None
         self._is_told_to_pause = False
@@ -184,13 +185,13 @@ class Source(Worker):
         self._log.warning("the source is away; trying again", reason=text_of(error), wait_seconds=round(wait_s, 2))
         await self._close_copy(CLOSE_S)
         # Counted from here: copies that a busy loop closes late, all at once, would else come back all at once.
-        until = self.shared.clock.monotonic() + wait_s
-        while not self._stop.is_set() and not self.cut and self.shared.clock.monotonic() < until:
+        until = self.services.clock.monotonic() + wait_s
+        while not self._stop.is_set() and not self.cut and self.services.clock.monotonic() < until:
             if self._rest and self._may_start:
                 # Messages of the lost copy: the broker has them again, but whoever cannot redeliver has not.
                 await self._wait_for_rate(until)
             else:
-                await self.wake.wait_until(until, self.shared.clock)
+                await self.wake.wait_until(until, self.services.clock)
 
     def _wait_of(self, backoff: Delays, lasted_s: float, at_least_s: float) -> float:
         """What the producer's back-off says; ours where that is no duration."""
@@ -248,20 +249,20 @@ class Source(Worker):
     async def _take_in(self, messages: Sequence[Message[Any]]) -> None:
         """Enter *messages* into the books and send them on, as far as stop, pause and rate limit let them."""
         fresh = self._intake.enter(messages)
-        if (self._stop.is_set() and self.shared.draining) or self._gate.closed:
+        if (self._stop.is_set() and self.services.draining) or self._gate.closed:
             fresh = await self._keep_back(fresh)
         rate = self._gate.rate
         if self._rest:
             self._rest += fresh
             fresh = []
         elif rate is not None:
-            granted = rate.take(len(fresh), self.shared.clock.monotonic())
+            granted = rate.take(len(fresh), self.services.clock.monotonic())
             fresh, self._rest = fresh[:granted], fresh[granted:]
         self._dispatch(fresh)
 
     async def _keep_back(self, fresh: list[Message[Any]]) -> list[Message[Any]]:
         """Give back what must not start now; what is left to start at once. What has to wait waits here."""
-        is_broken = self._gate.broken and not self.shared.draining
+        is_broken = self._gate.broken and not self.services.draining
         first = 1 if is_broken and self._probing and not self._rest else 0
         # All of it is held, so that a cut in here finds the part that stays, too.
         self.held = fresh
@@ -313,9 +314,9 @@ class Source(Worker):
 
     async def _wait_for_rate(self, until: float = math.inf) -> None:
         """Let through what the rate allows; if that is nothing, wait for it, or for *until*."""
-        rate, clock = self._gate.rate, self.shared.clock
+        rate, clock = self._gate.rate, self.services.clock
         now = clock.monotonic()
-        most = 1 if self._gate.broken and not self.shared.draining else len(self._rest)
+        most = 1 if self._gate.broken and not self.services.draining else len(self._rest)
         granted = most if rate is None else rate.take(most, now)
         if granted:
             self._probing = False
@@ -366,7 +367,7 @@ class Source(Worker):
         if self._copy is not None and self.connected and not self.ended:
             await self._end_copy(self._copy)
         while not self.cut:
-            if self.shared.draining:
+            if self.services.draining:
                 await self.give_back(self.take_unstarted())
             if self._rest:
                 await self._wait_for_rate()
@@ -390,7 +391,7 @@ class Source(Worker):
         elif late:
             await self._take_in(late)
         try:
-            async with self.shared.clock.timeout(most_s):
+            async with self.services.clock.timeout(most_s):
                 await passing_cancellation(copy.close())
         except foreign_errors() as error:
             # It is broken: what matters is the next copy.
@@ -455,8 +456,8 @@ class Source(Worker):
         return [*rest, *self.outlet.take_backlog()]
 
     def _now(self) -> dict[str, float]:
-        clock = self.shared.clock
+        clock = self.services.clock
         return {"system_time": clock.wall(), "monotonic_time": clock.monotonic()}
 
     def _about(self) -> dict[str, Any]:
-        return {"pipeline": self.shared.name, "producer": self.ledger.producer, "index": self.index}
+        return {"pipeline": self.services.name, "producer": self.ledger.producer, "index": self.index}

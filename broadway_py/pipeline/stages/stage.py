@@ -5,97 +5,43 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextvars import Context, copy_context
 from itertools import islice
 from types import GeneratorType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any
 
 from broadway_py import telemetry
-from broadway_py._core.histogram import BATCH_SIZE_BOUNDS, SECONDS_BOUNDS, Histogram
-from broadway_py._core.ledger import Ledger
 from broadway_py._core.settlement import most_returned, will_be_stopped
-from broadway_py.clock import Clock, Timer
+from broadway_py.clock import Timer
 from broadway_py.foreign import foreign_errors
-from broadway_py.message import BatchTrigger, Cause, Failed, Message, Plain
-from broadway_py.pipeline.callbacks.threads import CallbackThreads
+from broadway_py.message import Failed, Message, Plain
 from broadway_py.pipeline.contexts import awaited, drive, is_changed
-from broadway_py.pipeline.poison.isolation import Probation, Witness
-from broadway_py.pipeline.settlement.failure_log import FailureLog, Fate
-from broadway_py.pipeline.settlement.failure_router import FailureDesk, refuse_odd_values
-from broadway_py.pipeline.settlement.settler import Settler
-from broadway_py.pipeline.spans import Span
+from broadway_py.pipeline.poison.isolation import Witness
+from broadway_py.pipeline.settlement.failure_log import Fate
+from broadway_py.pipeline.settlement.failure_router import refuse_odd_values
+from broadway_py.pipeline.stages.services import Meter, Services
 from broadway_py.stage import Inlet, Wake
+from broadway_py.telemetry import Span
 
-if TYPE_CHECKING:
-    from broadway_py.pipeline.callbacks.definition import Callbacks
-    from broadway_py.pipeline.processes.callback_process import CallbackProcesses
-
-__all__ = ["SUBMITTED", "Meter", "Shared", "Worker"]
-
-#: Name of the producer of submitted messages.
-SUBMITTED: Final = "push"
-
-
-class Shared:
-    """What all stages of one running pipeline use."""
-
-    def __init__(
-        self,
-        name: str,
-        callbacks: Callbacks,
-        clock: Clock,
-        context: object,
-        desk: FailureDesk | None,
-        *,
-        probation: Probation | None = None,
-    ) -> None:
-        self.name = name
-        self.callbacks = callbacks
-        self.clock = clock
-        self.context = context
-        self.desk = desk
-        self.settler = Settler(name, clock, desk)
-        #: Of spawned messages, which are no deliveries of any producer.
-        self.children = Ledger("", self.settler)
-        self.failures = FailureLog(name, clock)
-        self.threads = CallbackThreads(name)
-        #: Context variables as ``setup`` has left them: what each call of the user's code starts with.
-        self.base = copy_context()
-        #: None when no callback runs in a worker process.
-        self.processes: CallbackProcesses | None = None
-        #: True once a stop was asked for: what was not started and can be given back is not started any more.
-        self.draining = False
-        #: Of the daemon's worker; None in a process that nobody watches.
-        self.probation = probation
-
-
-class Meter:
-    """Figures of one layer, summed over its workers."""
-
-    def __init__(self) -> None:
-        self.busy_seconds = 0.0
-        self.backpressure_seconds = 0.0
-        self.failed: Counter[Cause] = Counter()
-        self.duration = Histogram(SECONDS_BOUNDS)
-        self.batches: Counter[BatchTrigger] = Counter()
-        self.batch_sizes = Histogram(BATCH_SIZE_BOUNDS)
+__all__ = ["Worker"]
 
 
 class Worker:
     """One stage with its own task. Subclasses implement :meth:`run` and :meth:`leftovers`.
 
     Args:
-        shared: of the pipeline.
+        services: of the pipeline.
         layer: name of the layer it belongs to, for logs and metrics.
         index: position within the layer.
         meter: of the layer.
         timeout_s: how long one call of the layer's callback may take; None: as long as it likes.
     """
 
-    def __init__(self, shared: Shared, layer: str, index: int, meter: Meter, timeout_s: float | None = None) -> None:
-        self.shared = shared
+    def __init__(
+        self, services: Services, layer: str, index: int, meter: Meter, timeout_s: float | None = None
+    ) -> None:
+        self.services = services
         self.layer = layer
         self.index = index
         self.meter = meter
@@ -110,7 +56,7 @@ class Worker:
         self.in_callback = False
         self.timeout_s = timeout_s
         #: Where the layer's callback runs with ``executor="process"``; None: in this process.
-        self.process = None if shared.processes is None else shared.processes.make(layer, self.name, timeout_s)
+        self.process = None if services.processes is None else services.processes.make(layer, self.name, timeout_s)
         # One deadline for the worker, moved along from call to call, and at most one timer behind it.
         self._deadline = math.inf
         self._timer: Timer | None = None
@@ -122,12 +68,12 @@ class Worker:
         # That of the last call, if it has set something.
         self._called_in: Context | None = None
         #: Keeps the journal of what is at work here; None: there is none.
-        self.witness = None if shared.probation is None else Witness(shared.probation, self)
+        self.witness = None if services.probation is None else Witness(services.probation, self)
 
     @property
     def name(self) -> str:
         """Unique within the pipeline."""
-        return f"{self.shared.name}.{self.layer}.{self.index}"
+        return f"{self.services.name}.{self.layer}.{self.index}"
 
     async def run(self) -> None:
         """Work until every producer of this stage has ended, or until :attr:`cut`."""
@@ -156,9 +102,9 @@ class Worker:
     def begin_call(self) -> None:
         """The callback is called: its time begins, if it has a limit."""
         if self.timeout_s is not None:
-            self._deadline = self.shared.clock.monotonic() + self.timeout_s
+            self._deadline = self.services.clock.monotonic() + self.timeout_s
             if self._timer is None:
-                self._timer = self.shared.clock.call_at(self._deadline, self._look_at_deadline)
+                self._timer = self.services.clock.call_at(self._deadline, self._look_at_deadline)
 
     def end_call(self) -> bool:
         """The callback has ended; True when that was too late."""
@@ -178,8 +124,8 @@ class Worker:
         if self._deadline == math.inf:
             return  # no call is running
         deadline = self.current_deadline()
-        if self.shared.clock.monotonic() < deadline:
-            self._timer = self.shared.clock.call_at(deadline, self._look_at_deadline)
+        if self.services.clock.monotonic() < deadline:
+            self._timer = self.services.clock.call_at(deadline, self._look_at_deadline)
             return
         self._timed_out = True
         self._deadline = math.inf
@@ -189,7 +135,7 @@ class Worker:
     def leave_thread(self) -> None:
         """A thread is past its deadline: it cannot be stopped, and this worker's slot is taken until it returns."""
         # It may have returned at the very moment of its deadline.
-        self.stuck = self.shared.threads.is_out(self.came_back)
+        self.stuck = self.services.threads.is_out(self.came_back)
 
     def came_back(self) -> None:
         """The thread has returned: the slot is free."""
@@ -198,7 +144,7 @@ class Worker:
 
     async def wait_for_slot(self) -> bool:
         """Wait until the slot is free; False when the drain does not wait for that."""
-        while self.stuck and not self.cut and not self.shared.draining:
+        while self.stuck and not self.cut and not self.services.draining:
             await self.wake.wait()
         return not self.stuck
 
@@ -237,7 +183,12 @@ class Worker:
 
     def span(self, event: str, **metadata: Any) -> Span | None:
         """Begin a pair of telemetry events; None when nobody is attached to any, so that nobody pays."""
-        return Span(self, event, metadata) if telemetry.active() else None
+        if not telemetry.active():
+            return None
+        services = self.services
+        return Span(
+            event, metadata, clock=services.clock, pipeline=services.name, context=services.context, index=self.index
+        )
 
     async def call(self, name: str, *arguments: Any) -> Any:
         """Run the user's callback *name* on a list of messages.
@@ -245,7 +196,7 @@ class Worker:
         In this task, or in a thread when it is a plain function; in a clean context. What it says of one failed
         message alone is said in that message's own.
         """
-        callbacks = self.shared.callbacks
+        callbacks = self.services.callbacks
         callback: Callable[..., Any] = getattr(callbacks, name)
         base = self.clean_context()
         if name == "handle_failed" and len(arguments[0]) == 1:
@@ -266,7 +217,7 @@ class Worker:
                     return list(islice(returned, most_returned(len(arguments[0])) + 1))
                 return returned
 
-            result = await self.shared.threads.run(job, self.came_back, context)
+            result = await self.services.threads.run(job, self.came_back, context)
             return await drive(awaited(result), context) if inspect.isawaitable(result) else result
         finally:
             self.in_callback = False
@@ -277,7 +228,7 @@ class Worker:
 
     def clean_context(self) -> Context:
         """What a call of the user's code starts with; telemetry's handlers may have added to it for this chunk."""
-        return copy_context() if telemetry.active() else self.shared.base
+        return copy_context() if telemetry.active() else self.services.base
 
     def note_context(self, messages: Sequence[Message[Any]]) -> None:
         """Those of *messages* that have failed did so in the last call, which may have set context variables."""
@@ -294,7 +245,7 @@ class Worker:
         """Give *messages* back without a decision; those that cannot be given back fail here, as stopped."""
         for message in filter(will_be_stopped, messages):
             self.note_stopped(message)
-        await self.shared.settler.give_back(messages)
+        await self.services.settler.give_back(messages)
 
     async def conclude(
         self, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]], *, of_children: bool = False
@@ -309,7 +260,7 @@ class Worker:
                 self.meter.failed[message.status.cause] += 1  # type: ignore[union-attr]  # failed messages have a status
             statuses = [message.status for message in failed]
             try:
-                if self.shared.callbacks.handle_failed is not None:
+                if self.services.callbacks.handle_failed is not None:
                     told = failed if self.witness is None else self.witness.may_be_told(failed)
                     if told:
                         await self._handle_failed(told)
@@ -317,7 +268,7 @@ class Worker:
                 self.note_failed(failed, statuses)
                 raise
             # The line says what becomes of the message, which is decided with the settlement.
-            await self.shared.settler.settle(
+            await self.services.settler.settle(
                 successful,
                 failed,
                 of_children=of_children,
@@ -325,7 +276,7 @@ class Worker:
                 stage=self.layer,
             )
         else:
-            await self.shared.settler.settle(successful, of_children=of_children)
+            await self.services.settler.settle(successful, of_children=of_children)
 
     def note_failed(
         self,
@@ -335,10 +286,10 @@ class Worker:
     ) -> None:
         """Log them, in their own contexts; see :meth:`FailureLog.note`."""
         try:
-            self.shared.failures.note(self.layer, failed, statuses, fate, contexts=self.own_contexts)
+            self.services.failures.note(self.layer, failed, statuses, fate, contexts=self.own_contexts)
         except foreign_errors() as error:
             # An object of the user was asked for its name or its text. That must not keep anything from being settled.
-            self.shared.failures.cannot_be_told(self.layer, len(failed), error)
+            self.services.failures.cannot_be_told(self.layer, len(failed), error)
 
     async def _handle_failed(self, failed: Sequence[Message[Any]]) -> None:
         statuses = [message.status for message in failed]
@@ -364,4 +315,4 @@ class Worker:
                 message._status = status
 
     def _log_handle_failed(self, error: BaseException) -> None:
-        self.shared.failures.callback_failed("handle_failed", self.layer, error)
+        self.services.failures.callback_failed("handle_failed", self.layer, error)
