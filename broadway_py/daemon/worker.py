@@ -30,7 +30,7 @@ from broadway_py.daemon.watch import ExitCode, Request, Watch, bounded
 from broadway_py.errors import OptionsError
 from broadway_py.log import logger
 from broadway_py.metrics import log_metrics, request_metrics
-from broadway_py.pipeline.poison.isolation import Probation
+from broadway_py.pipeline.poison.isolation import Isolation
 from broadway_py.pipeline.poison.journal import Journal
 
 __all__ = ["GRACE", "main"]
@@ -157,17 +157,17 @@ def main(commands_fd: int, reports_fd: int, journal_fd: int) -> int:
     sys.path[:] = assignment.search_path
     logs.configure(assignment.settings.log, worker=assignment.index)
     try:
-        return _run(assignment, link, Probation(Journal(journal_fd, assignment.workers), assignment.index))
+        return _run(assignment, link, Isolation(Journal(journal_fd, assignment.workers), assignment.index))
     except OptionsError as wrong:
         refused = Refused(str(assignment.settings.located(wrong)))
         bounded(lambda: link.send(refused))
         return ExitCode.USAGE
 
 
-def _run(assignment: Assignment, link: _Link, probation: Probation) -> int:
+def _run(assignment: Assignment, link: _Link, isolation: Isolation) -> int:
     pipelines = build_pipelines(assignment.settings, share=(assignment.index, assignment.workers))
     for pipeline in pipelines:
-        pipeline._probation = probation
+        pipeline._isolation = isolation
     lag = LagMeter()
     paused = set(assignment.paused)
     service = Service(pipelines, lag, paused=paused)
@@ -176,7 +176,7 @@ def _run(assignment: Assignment, link: _Link, probation: Probation) -> int:
     link.start(view, watch)
     code = watch.run()
     # A crash may be put down to what was at work.
-    probation.end()
+    isolation.end()
     if code != ExitCode.LATE:
         last = LastReport(_snapshot(view), ended=not service.was_asked_to_stop, started=not service.could_not_start)
         bounded(lambda: link.send(last))

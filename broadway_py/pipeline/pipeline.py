@@ -21,7 +21,7 @@ from broadway_py.pipeline.callbacks.definition import check_class, resolve_callb
 from broadway_py.pipeline.intake.gate import Gate
 from broadway_py.pipeline.lifecycle import LifeCycle, all_running
 from broadway_py.pipeline.option_sources import OPTION_NAMES, merged_options, resolve_options
-from broadway_py.pipeline.poison.isolation import Probation
+from broadway_py.pipeline.poison.isolation import Isolation
 from broadway_py.pipeline.processes.callback_process import CallbackProcesses, layers_in_processes
 from broadway_py.pipeline.runtime.breaker import BreakerGuard
 from broadway_py.pipeline.runtime.build import build, named_producers, refuse_shared_keys
@@ -120,7 +120,7 @@ class Pipeline(Generic[T]):
     #: Where time comes from; tests put a ``broadway_py.testing.FakeClock`` here before the start.
     clock: Clock = SYSTEM_CLOCK
     # What is known of messages that end processes; a daemon's worker puts it here before the start.
-    _probation: Probation | None = None
+    _isolation: Isolation | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -226,7 +226,7 @@ class Pipeline(Generic[T]):
                 self.clock,
                 self.context,
                 self._failure_desk(),
-                probation=self._probation,
+                isolation=self._isolation,
             )
         )
 

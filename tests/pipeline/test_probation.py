@@ -10,7 +10,7 @@ import pytest
 
 from broadway_py import Batcher, BatchInfo, FailurePolicy, Message, Pipeline, Processors
 from broadway_py._core.identity import identity_of
-from broadway_py.pipeline.poison.isolation import PATIENCE_S, Probation
+from broadway_py.pipeline.poison.isolation import PATIENCE_S, Isolation
 from broadway_py.pipeline.poison.journal import CLEARED, CONVICTED, REPEATED, SUSPECTED, Journal
 from broadway_py.producers import MemoryProducer
 from broadway_py.testing import FakeClock
@@ -38,7 +38,7 @@ class Watched(Quiet):
         self.journal = journal
         self.calls: list[tuple[str, list[Any], list[Any], bool]] = []
         self.gates: dict[Any, asyncio.Event] = {}
-        self._probation = Probation(journal, 0)
+        self._isolation = Isolation(journal, 0)
         self.clock = FakeClock()
 
     def note(self, callback: str, *messages: Message[Any]) -> None:
@@ -256,7 +256,7 @@ async def test_it_waits_until_nothing_else_is_at_work_and_nothing_begins_meanwhi
 
 async def test_nothing_of_another_pipeline_of_the_process_is_at_work_either(journal: Journal) -> None:
     other, pipeline = Watched(journal, name="other", producer=source(2)), Watched(journal, producer=source(1))
-    pipeline._probation = other._probation
+    pipeline._isolation = other._isolation
     other.gates = {data: asyncio.Event() for data in KNOWN}
     pipeline.put("m0", SUSPECTED)
 
@@ -519,12 +519,12 @@ async def test_what_waits_for_its_turn_goes_back_when_the_drain_is_cut_short(jou
     )
     pipeline.put("m1", SUSPECTED)
     # Somebody of another pipeline, who never leaves.
-    probation = pipeline._probation
-    assert probation is not None
+    isolation = pipeline._isolation
+    assert isolation is not None
 
     await soon(pipeline.start())
     clock = clock_of(pipeline)
-    assert probation.turns.enter(clock.monotonic())
+    assert isolation.turns.enter(clock.monotonic())
     await clock.advance(0.0)
     pipeline.give_up()
     await clock.advance(30.0)
@@ -544,4 +544,4 @@ async def test_a_pipeline_outside_of_a_daemon_keeps_no_journal() -> None:
 
     pipeline = Plain()
     assert await finish(pipeline) == {"acked": 3}
-    assert pipeline._probation is None
+    assert pipeline._isolation is None

@@ -12,7 +12,7 @@ import pytest
 from broadway_py import Batcher, BatchInfo, FailurePolicy, Message, Pipeline, Processors
 from broadway_py.errors import MalformedMessage, ProducerError
 from broadway_py.message import Failed
-from broadway_py.pipeline.poison.isolation import Probation
+from broadway_py.pipeline.poison.isolation import Isolation
 from broadway_py.pipeline.poison.journal import SUSPECTED, Journal
 from broadway_py.pipeline.processes.jobs import BatchRun
 from broadway_py.producer import Producer
@@ -291,7 +291,7 @@ async def test_in_a_worker_that_keeps_a_journal_it_passes_too(
     first = delivery(1, redelivered=redelivered)
     source = Stream(b"".join([first[0], LATIN, first[2]]))
     pipeline = InBatches(producer=source)
-    pipeline._probation = Probation(journal, 0)
+    pipeline._isolation = Isolation(journal, 0)
     assert await finish(pipeline) == {"acked": 1}
     assert pipeline.seen == [1]
 

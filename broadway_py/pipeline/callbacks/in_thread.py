@@ -91,8 +91,8 @@ class ThreadRunner(ChunkRunner):
         processor = self.processor
         processor.in_callback = True
         processor.begin_call()
-        if processor.witness is not None:
-            processor.witness.at_work([message])
+        if processor.journal is not None:
+            processor.journal.at_work([message])
         try:
             returned = await drive(awaited(awaitable), context)
             if returned is not None and returned is not message:

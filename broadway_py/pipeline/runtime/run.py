@@ -181,8 +181,8 @@ class Runtime:
                 await self.services.settler.settle((), lost)
                 worker.forget()
                 if not self.restarts.crashed(self.clock.monotonic()):
-                    if worker.witness is not None:
-                        worker.witness.blame()
+                    if worker.journal is not None:
+                        worker.journal.blame()
                     # A drain under way must not wait for a stage that is gone.
                     self._give_up.set()
                     raise PipelineCrashed(

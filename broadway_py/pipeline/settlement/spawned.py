@@ -9,13 +9,13 @@ from broadway_py._core.ledger import Ledger, Receipt
 from broadway_py.acknowledger import Acknowledger
 from broadway_py.message import Acknowledgement, Failed, Message, Plain
 
-__all__ = ["Family", "found_family"]
+__all__ = ["ParentAcknowledger", "adopt_children"]
 
 Conclude = Callable[[Sequence[Message[Any]], Sequence[Message[Any]]], Awaitable[None]]
 GiveBack = Callable[[Sequence[Message[Any]]], Awaitable[None]]
 
 
-class Family(Acknowledger):
+class ParentAcknowledger(Acknowledger):
     """Acknowledges the children of one parent, and the parent after the last of them.
 
     The parent is given back when a child was, fails when a child failed (with its cause), and is acked otherwise.
@@ -64,10 +64,10 @@ class Family(Acknowledger):
             await self._conclude([parent], ())
 
 
-def found_family(parent: Message[Any], books: Ledger, now: float, conclude: Conclude, give_back: GiveBack) -> None:
+def adopt_children(parent: Message[Any], books: Ledger, now: float, conclude: Conclude, give_back: GiveBack) -> None:
     """Make *parent* wait for its children, which are entered into *books* of their own: they are no deliveries."""
     children = parent._children or []
-    family = Family(parent, len(children), conclude, give_back)
+    family = ParentAcknowledger(parent, len(children), conclude, give_back)
     receipt = Receipt(books, now)
     receipt.producer = parent.producer or ""
     for child in children:

@@ -15,7 +15,7 @@ from broadway_py._core.settlement import not_returned, returned_list_problem
 from broadway_py.foreign import foreign_errors
 from broadway_py.message import BatchInfo, Message
 from broadway_py.pipeline.callbacks.chunk import is_plain
-from broadway_py.pipeline.poison.isolation import Witness
+from broadway_py.pipeline.poison.stage_journal import StageJournal
 from broadway_py.pipeline.processes.callback_process import BatchRun
 from broadway_py.pipeline.settlement.failures import fail, fail_together, failure_from, refused
 from broadway_py.pipeline.stages.ordered_retry import called_off, retry_in_place
@@ -55,8 +55,8 @@ class BatchProcessor(Worker):
         self._later: deque[Batch] = deque()
         # What is done with a batch that was taken.
         self._begin: Callable[[Batch], Coroutine[Any, Any, None]] = self._process
-        if self.witness is not None:
-            self._begin = partial(self._process_in_parts, self.witness)
+        if self.journal is not None:
+            self._begin = partial(self._process_in_parts, self.journal)
 
     async def run(self) -> None:
         """Work until the batcher has ended, or until cut off."""
@@ -108,19 +108,19 @@ class BatchProcessor(Worker):
         self._later.clear()
         return [message for batch in waiting for message in batch.messages]
 
-    async def _process_in_parts(self, witness: Witness, batch: Batch) -> None:
+    async def _process_in_parts(self, journal: StageJournal, batch: Batch) -> None:
         """The first part of *batch*, when its turn has come; the rest comes after it."""
-        part = witness.first_part(batch.messages)
+        part = journal.first_part(batch.messages)
         if part.rest:
             self._later.appendleft(_part_of(batch, part.rest))
             batch = _part_of(batch, part.now)
         self.held = batch.messages
-        if not witness.may_come_in(alone=part.alone) and not await witness.come_in(alone=part.alone):
+        if not journal.try_turn(alone=part.alone) and not await journal.wait_for_turn(alone=part.alone):
             self.held = ()
             self._later.appendleft(batch)
             return
         try:
-            witness.begin(part)
+            journal.begin(part)
             if batch.messages[0].ok:
                 await self._process(batch)
             else:
@@ -128,10 +128,10 @@ class BatchProcessor(Worker):
                 await self.conclude((), batch.messages)
                 self.held = ()
         except BaseException:
-            witness.note_crash(part)
+            journal.note_crash(part)
             raise
         finally:
-            witness.leave(part)
+            journal.leave(part)
 
     async def _process(self, batch: Batch) -> None:
         self.held = batch.messages

@@ -18,10 +18,10 @@ from broadway_py.pipeline.callbacks.in_thread import ThreadRunner
 from broadway_py.pipeline.callbacks.runner import ChunkRunner
 from broadway_py.pipeline.callbacks.schema import validate
 from broadway_py.pipeline.contexts import CleanRoom, StageContext
-from broadway_py.pipeline.poison.isolation import Witness
+from broadway_py.pipeline.poison.stage_journal import StageJournal
 from broadway_py.pipeline.settlement.failure_router import refuse_gaps
 from broadway_py.pipeline.settlement.failures import fail, fail_together, failure_from, refused, transform
-from broadway_py.pipeline.settlement.spawned import found_family
+from broadway_py.pipeline.settlement.spawned import adopt_children
 from broadway_py.pipeline.stages.ordered_retry import called_off, retry_in_place
 from broadway_py.pipeline.stages.routing import route, settle_all
 from broadway_py.pipeline.stages.services import SUBMITTED, Meter, Services
@@ -64,8 +64,8 @@ class Processor(Worker):
         self._ordered = services.desk is not None and services.desk.ordered
         #: The callback, as the runners are to call it.
         self.handle_message = services.callbacks.handle_message
-        if self.witness is not None:
-            self.handle_message = self.witness.noting(self.handle_message)
+        if self.journal is not None:
+            self.handle_message = self.journal.noting(self.handle_message)
         self._context = StageContext(services.base)
         self._room = CleanRoom(services.base)
         self._runner = self._choose_runner()
@@ -77,8 +77,8 @@ class Processor(Worker):
         self._begin: Callable[[Chunk], Coroutine[Any, Any, None]] = self._process
         if self._ordered:
             self._begin = self._process_in_order
-        elif self.witness is not None:
-            self._begin = partial(self._process_in_parts, self.witness)
+        elif self.journal is not None:
+            self._begin = partial(self._process_in_parts, self.journal)
 
     def _choose_runner(self) -> ChunkRunner:
         if self.services.callbacks.is_async["handle_message"]:
@@ -207,17 +207,17 @@ class Processor(Worker):
         """Run the callbacks on *chunk*; what is left of it here."""
         callbacks = self.services.callbacks
         if callbacks.schema is not None:
-            if self.witness is not None:
-                self.witness.at_work(chunk)
+            if self.journal is not None:
+                self.journal.at_work(chunk)
             validate(chunk, callbacks.schema, callbacks.schema_names, self._room)
-            if self.witness is not None:
-                self.witness.nothing_at_work()
+            if self.journal is not None:
+                self.journal.nothing_at_work()
         if callbacks.prepare_messages is not None:
             await self._prepare(chunk)
         runner = self._runner
         chunk = await runner.run(chunk)
-        if self.witness is not None:
-            self.witness.nothing_at_work()
+        if self.journal is not None:
+            self.journal.nothing_at_work()
         return await runner.without_unfinished(chunk) if runner.unfinished or runner.taken else chunk
 
     async def _process_in_order(self, chunk: Chunk) -> None:
@@ -227,27 +227,27 @@ class Processor(Worker):
         while self._later and not self.cut and not self.stuck:
             await self._process([self._later.pop(0)])
 
-    async def _process_in_parts(self, witness: Witness, chunk: Chunk) -> None:
+    async def _process_in_parts(self, journal: StageJournal, chunk: Chunk) -> None:
         """The first part of *chunk*, when its turn has come; the rest comes after it."""
-        part = witness.first_part(chunk)
+        part = journal.first_part(chunk)
         self._later = [*part.rest, *self._later]
-        if not witness.may_come_in(alone=part.alone):
+        if not journal.try_turn(alone=part.alone):
             # They wait there because a crash or a drain must find them.
             self._later = [*part.now, *self._later]
-            if not await witness.come_in(alone=part.alone):
+            if not await journal.wait_for_turn(alone=part.alone):
                 return
             part = part._replace(now=[message for message in part.now if contains(self._later, message)])
             self._later = [message for message in self._later if not contains(part.now, message)]
         try:
             # Empty when a drain or a pause has taken all of it back meanwhile.
             if part.now:
-                witness.begin(part)
+                journal.begin(part)
                 await self._process(part.now)
         except BaseException:
-            witness.note_crash(part)
+            journal.note_crash(part)
             raise
         finally:
-            witness.leave(part)
+            journal.leave(part)
 
     async def _call_back_until_done(self, chunk: Chunk) -> Chunk:
         """The same, tried again in place as long as the failure policy says so."""
@@ -309,7 +309,7 @@ class Processor(Worker):
             if children is None or message._status is not None:
                 others.append(message)
                 continue
-            found_family(message, services.children, services.clock.monotonic(), conclude, self._parents.give_back)
+            adopt_children(message, services.children, services.clock.monotonic(), conclude, self._parents.give_back)
             settle, forward, failed = self._sort(children)
             if settle or failed:
                 await self.conclude(settle, failed)

@@ -12,7 +12,7 @@ from broadway_py.clock import Clock
 from broadway_py.message import BatchTrigger, Cause
 from broadway_py.pipeline.callbacks.definition import Callbacks
 from broadway_py.pipeline.callbacks.threads import CallbackThreads
-from broadway_py.pipeline.poison.isolation import Probation
+from broadway_py.pipeline.poison.isolation import Isolation
 from broadway_py.pipeline.processes.callback_process import CallbackProcesses
 from broadway_py.pipeline.settlement.failure_log import FailureLog
 from broadway_py.pipeline.settlement.failure_router import FailureDesk
@@ -35,7 +35,7 @@ class Services:
         context: object,
         desk: FailureDesk | None,
         *,
-        probation: Probation | None = None,
+        isolation: Isolation | None = None,
     ) -> None:
         self.name = name
         self.callbacks = callbacks
@@ -54,7 +54,7 @@ class Services:
         #: True once a stop was asked for: what was not started and can be given back is not started any more.
         self.draining = False
         #: Of the daemon's worker; None in a process that nobody watches.
-        self.probation = probation
+        self.isolation = isolation
 
 
 class Meter:

@@ -17,7 +17,7 @@ from broadway_py.clock import Timer
 from broadway_py.foreign import foreign_errors
 from broadway_py.message import Failed, Message, Plain
 from broadway_py.pipeline.contexts import awaited, drive, is_changed
-from broadway_py.pipeline.poison.isolation import Witness
+from broadway_py.pipeline.poison.stage_journal import StageJournal
 from broadway_py.pipeline.settlement.failure_log import Fate
 from broadway_py.pipeline.settlement.failure_router import refuse_odd_values
 from broadway_py.pipeline.stages.services import Meter, Services
@@ -68,7 +68,15 @@ class Worker:
         # That of the last call, if it has set something.
         self._called_in: Context | None = None
         #: Keeps the journal of what is at work here; None: there is none.
-        self.witness = None if services.probation is None else Witness(services.probation, self)
+        self.journal: StageJournal | None = None
+        if services.isolation is not None:
+            self.journal = StageJournal(
+                services.isolation,
+                pipeline=services.name,
+                clock=services.clock,
+                wake=self.wake,
+                is_cut=lambda: self.cut,
+            )
 
     @property
     def name(self) -> str:
@@ -204,8 +212,8 @@ class Worker:
         context = base.copy()
         self._called_in = None
         self.in_callback = True
-        if self.witness is not None:
-            self.witness.at_work(arguments[0])
+        if self.journal is not None:
+            self.journal.at_work(arguments[0])
         try:
             if callbacks.is_async[name]:
                 return await drive(callback(*arguments), context)
@@ -223,8 +231,8 @@ class Worker:
             self.in_callback = False
             if is_changed(context, base):
                 self._called_in = context
-            if self.witness is not None:
-                self.witness.nothing_at_work()
+            if self.journal is not None:
+                self.journal.nothing_at_work()
 
     def clean_context(self) -> Context:
         """What a call of the user's code starts with; telemetry's handlers may have added to it for this chunk."""
@@ -261,7 +269,7 @@ class Worker:
             statuses = [message.status for message in failed]
             try:
                 if self.services.callbacks.handle_failed is not None:
-                    told = failed if self.witness is None else self.witness.may_be_told(failed)
+                    told = failed if self.journal is None else self.journal.may_be_told(failed)
                     if told:
                         await self._handle_failed(told)
             except BaseException:
