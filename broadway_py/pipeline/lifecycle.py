@@ -7,17 +7,15 @@ import contextlib
 import weakref
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from broadway_py.errors import CalledInsideCallback, PipelineNotRunning
 from broadway_py.foreign import foreign_errors
+from broadway_py.pipeline.callbacks.definition import Callbacks
 from broadway_py.pipeline.contexts import take_over
 from broadway_py.pipeline.runtime.run import DrainReport, Runtime, announce
 from broadway_py.pipeline.stages.services import Services
 from broadway_py.pipeline.stats import PipelineState
-
-if TYPE_CHECKING:
-    from broadway_py.pipeline.pipeline import Pipeline
 
 __all__ = ["LifeCycle", "all_running"]
 
@@ -30,33 +28,49 @@ _running: weakref.WeakSet[LifeCycle] = weakref.WeakSet()
 
 def all_running() -> list[str]:
     """Names of the pipelines that run in this process."""
-    return sorted(life.name for life in list(_running) if life.state == "running")
+    return sorted(life.name for life in list(_running) if life.is_running)
 
 
 class LifeCycle:
     """Of one pipeline object, which runs once.
 
     Args:
-        pipeline: whose ``setup`` and ``teardown`` are called.
+        name: of the pipeline.
+        callbacks: whose ``setup`` and ``teardown`` are called.
         build: makes the stages, once ``setup`` has run.
     """
 
-    def __init__(self, pipeline: Pipeline[Any], build: Callable[[Services], Runtime]) -> None:
-        self.name = pipeline.name
-        #: Where it is, without what its stages know: see :meth:`Pipeline.state`.
-        self.state: PipelineState = "new"
+    def __init__(self, name: str, callbacks: Callbacks, build: Callable[[Services], Runtime]) -> None:
+        self.name = name
         #: None before ``setup`` has ended.
         self.runtime: Runtime | None = None
-        self._pipeline = pipeline
+        # Where it is, without what its stages know: see :attr:`state`.
+        self._phase: PipelineState = "new"
+        self._callbacks = callbacks
         self._build = build
         self._root: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
+    @property
+    def state(self) -> PipelineState:
+        """Where it is in its life."""
+        if self.is_running and self.runtime is not None:
+            if self.runtime.draining:
+                return "draining"
+            if self.runtime.gate.paused:
+                return "paused"
+        return self._phase
+
+    @property
+    def is_running(self) -> bool:
+        """True between the start of the stages and their end, draining included."""
+        return self._phase == "running"
+
     async def start(self, make_services: Callable[[], Services]) -> None:
         """Run ``setup``, then start the stages."""
-        if self.state != "new":
+        if self._phase != "new":
             raise PipelineNotRunning(f"pipeline {self.name!r} was started before; a pipeline runs once, make a new one")
-        self.state = "starting"
+        self._phase = "starting"
         self._loop = asyncio.get_running_loop()
         is_set_up: asyncio.Future[None] = self._loop.create_future()
         # The one task without a group around it: stop() and __aexit__ wait for it.
@@ -78,7 +92,7 @@ class LifeCycle:
                 await runtime.run()
             finally:
                 _running.discard(self)
-                self.state = "stopped" if runtime.crash is None else "crashed"
+                self._phase = "stopped" if runtime.crash is None else "crashed"
                 await self._own_callback(services, "teardown")
         finally:
             services.threads.close()
@@ -92,7 +106,7 @@ class LifeCycle:
         except BaseException as error:
             # What its caller is told need not be told twice; but Ctrl-C, and the end of the loop, are not meant for it.
             raised_in_setup = foreign_errors()
-            self.state = "stopped"
+            self._phase = "stopped"
             stopped = isinstance(error, asyncio.CancelledError)
             try:
                 await self._own_callback(services, "teardown")
@@ -105,16 +119,16 @@ class LifeCycle:
             if stopped or isinstance(error, raised_in_setup):
                 return None
             raise
-        self.state = "running"
-        announce(services, self._pipeline.topology())
+        self._phase = "running"
+        announce(services, self.runtime.topology)
         is_set_up.set_result(None)
         return self.runtime
 
     async def _own_callback(self, services: Services, name: str) -> None:
-        callback = getattr(self._pipeline, name)
+        callback = getattr(self._callbacks, name)
         if callback is None:
             return
-        if services.callbacks.is_async[name]:
+        if self._callbacks.is_async[name]:
             await callback()
             return
         # What it sets is to be seen by all that comes after it, as if it had run here.
@@ -128,7 +142,7 @@ class LifeCycle:
     async def ready(self, timeout_s: float | None) -> None:
         """Wait until every producer is connected."""
         runtime = self.needs_runtime("ready")
-        if self.state != "running":
+        if not self.is_running:
             raise runtime.crash or PipelineNotRunning(f"ready(): {self.shown}")
         opened = asyncio.ensure_future(_all_opened(runtime))
         ended = asyncio.ensure_future(self.ended())
@@ -149,7 +163,7 @@ class LifeCycle:
     async def stop(self, timeout_s: float | None) -> DrainReport:
         """Drain, and wait for the end."""
         if self._root is None:
-            self.state = "stopped"
+            self._phase = "stopped"
         self.stop_wanted(timeout_s)
         await self.ended()
         return DrainReport({}, in_time=True) if self.runtime is None else self.runtime.report()
@@ -209,7 +223,7 @@ class LifeCycle:
     @property
     def shown(self) -> str:
         """The pipeline and where it is, for the text of errors."""
-        return f"pipeline {self.name!r} is {self._pipeline.state}"
+        return f"pipeline {self.name!r} is {self.state}"
 
     def needs_runtime(self, call: str) -> Runtime:
         """The running stages, for *call*, which is refused before there are any."""
@@ -220,7 +234,7 @@ class LifeCycle:
     def needs_running(self, call: str) -> Runtime:
         """The running stages, for *call*, which is refused before there are any and after their end."""
         runtime = self.needs_runtime(call)
-        if self.state != "running":
+        if not self.is_running:
             raise PipelineNotRunning(f"{call}(): {self.shown}")
         return runtime
 

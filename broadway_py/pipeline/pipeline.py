@@ -147,9 +147,8 @@ class Pipeline(Generic[T]):
         if self.ordered:
             self._producers = {name: producer.for_order() for name, producer in self._producers.items()}
         self._callbacks = resolve_callbacks(self, self.schema, self.transformer, has_batchers=bool(self.batchers))
-        self._life = LifeCycle(self, self._build)
+        self._life = LifeCycle(self.name, self._callbacks, self._build)
         self._submitter = Submitter(self._life)
-        self._gate = Gate(None)
         layers = ["processors", *(f"{kind}:{key}" for key in self.batchers for kind in ("batcher", "batch_processors"))]
         self._meters = {layer: Meter() for layer in layers}
 
@@ -245,7 +244,7 @@ class Pipeline(Generic[T]):
     def _build(self, services: Services) -> Runtime:
         if self._in_processes:
             services.processes = CallbackProcesses(self, self._in_processes, self._life.stop_wanted)
-        stages, self._gate = build(
+        stages, gate = build(
             services,
             self._producers,
             self.processors,
@@ -257,9 +256,17 @@ class Pipeline(Generic[T]):
             max_in_flight_bytes=self.max_in_flight_bytes,
         )
         restarts = Restarts(self.max_restarts, self.max_seconds)
-        return Runtime(services, stages, restarts, self.shutdown_timeout, self._guard(services, stages))
+        return Runtime(
+            services,
+            stages,
+            restarts,
+            self.shutdown_timeout,
+            self._guard(services, stages, gate),
+            gate=gate,
+            topology=self.topology(),
+        )
 
-    def _guard(self, services: Services, stages: Stages) -> BreakerGuard | None:
+    def _guard(self, services: Services, stages: Stages, gate: Gate) -> BreakerGuard | None:
         if services.desk is None or services.desk.breaker is None:
             return None
         guard = BreakerGuard(
@@ -267,7 +274,7 @@ class Pipeline(Generic[T]):
             services.desk,
             services.desk.breaker,
             stages,
-            gate=self._gate,
+            gate=gate,
             settler=services.settler,
             clock=self.clock,
         )
@@ -354,18 +361,12 @@ class Pipeline(Generic[T]):
     @property
     def state(self) -> PipelineState:
         """Where it is in its life."""
-        life = self._life
-        if life.state == "running" and life.runtime is not None:
-            if life.runtime.draining:
-                return "draining"
-            if self._gate.paused:
-                return "paused"
-        return life.state
+        return self._life.state
 
     @property
     def is_running(self) -> bool:
         """True between :meth:`start` and the end, draining included."""
-        return self._life.state == "running"
+        return self._life.is_running
 
     def topology(self) -> dict[str, Any]:
         """Producers, processors and batchers, with their names and concurrency, as a plain dict."""
@@ -376,7 +377,7 @@ class Pipeline(Generic[T]):
         runtime = self._life.runtime
         if runtime is None:
             return PipelineStats(self.name, self.state, (), (), 0.0, 0, 0)
-        return take_snapshot(self.name, self.state, runtime, self._gate, self._meters)
+        return take_snapshot(self.name, self.state, runtime, self._meters)
 
     def update_rate_limit(
         self, *, allowed_messages: int | None = None, interval: float | timedelta | None = None, reset: bool = False
@@ -390,10 +391,10 @@ class Pipeline(Generic[T]):
             raise OptionsError(("rate_limit",), f"pipeline {self.name!r} was built without one; nothing to update")
         self._limit = changed_limit(self._limit, allowed_messages=allowed_messages, interval=interval)
         self.rate_limit = self._limit
-        if self._gate.rate is not None:
-            self._gate.rate.update(self._limit.allowed_messages, self._limit.interval, reset=reset)
         runtime = self._life.runtime
         if runtime is not None:
+            if runtime.gate.rate is not None:
+                runtime.gate.rate.update(self._limit.allowed_messages, self._limit.interval, reset=reset)
             for source in [*runtime.stages.sources, runtime.stages.submissions]:
                 source.wake.set()
 
@@ -413,15 +414,16 @@ class Pipeline(Generic[T]):
     @property
     def is_paused(self) -> bool:
         """True between :meth:`pause` and :meth:`resume`."""
-        return self._gate.paused
+        runtime = self._life.runtime
+        return runtime is not None and runtime.gate.paused
 
     async def pause(self) -> None:
         """Stop reading the sources, and give back what was not started where the source takes it back."""
-        await set_paused(self._life.needs_running("pause"), self._gate, paused=True)
+        await set_paused(self._life.needs_running("pause"), paused=True)
 
     async def resume(self) -> None:
         """Read the sources again."""
-        await set_paused(self._life.needs_running("resume"), self._gate, paused=False)
+        await set_paused(self._life.needs_running("resume"), paused=False)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self.name!r} {self.state}>"

@@ -31,6 +31,8 @@ CALLBACKS: Final[Mapping[str, tuple[str, ...]]] = {
 class Callbacks:
     """The callbacks of one pipeline object, bound; None where it has none."""
 
+    setup: Callable[..., Any] | None
+    teardown: Callable[..., Any] | None
     handle_message: Callable[..., Any]
     prepare_messages: Callable[..., Any] | None
     handle_batch: Callable[..., Any] | None
@@ -103,6 +105,8 @@ def resolve_callbacks(
         )
     adapter: TypeAdapter[Any] | None = None if schema is None else TypeAdapter(schema)
     return Callbacks(
+        setup=bound["setup"],
+        teardown=bound["teardown"],
         handle_message=bound["handle_message"],
         prepare_messages=bound["prepare_messages"],
         handle_batch=bound["handle_batch"],

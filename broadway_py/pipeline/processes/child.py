@@ -126,7 +126,8 @@ def _make(recipe: Recipe, link: _Link) -> Any:
             name=recipe.name,
             context=context,
             request_stop=lambda: link.send(Kind.STOP),
-            _life=SimpleNamespace(state="running", runtime=None),  # what its properties and its repr look at
+            # What its properties and its repr look at.
+            _life=SimpleNamespace(state="running", is_running=True, runtime=None),
         )
         if pipeline.setup_worker is not None:
             pipeline.setup_worker()

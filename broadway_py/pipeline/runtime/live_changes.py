@@ -8,7 +8,6 @@ from datetime import timedelta
 
 from broadway_py.errors import OptionsError
 from broadway_py.options import INHERIT, Batcher, Processors, RateLimit, load
-from broadway_py.pipeline.intake.gate import Gate
 from broadway_py.pipeline.runtime.build import KeyOf, batcher_names, resize, share_capacity
 from broadway_py.pipeline.runtime.run import Runtime
 from broadway_py.pipeline.stages.processor import Processor
@@ -54,8 +53,9 @@ def resize_pool(runtime: Runtime, options: Processors, batchers: Mapping[str, Ba
     share_capacity(runtime.stages.sources, options, batchers)
 
 
-async def set_paused(runtime: Runtime, gate: Gate, *, paused: bool) -> None:
+async def set_paused(runtime: Runtime, *, paused: bool) -> None:
     """Stop reading the sources and give back what was not started; or read them again."""
+    gate = runtime.gate
     gate.paused = paused
     async with asyncio.TaskGroup() as group:
         for source in runtime.stages.sources:

@@ -18,6 +18,7 @@ from broadway_py.errors import PipelineCrashed
 from broadway_py.foreign import foreign_errors
 from broadway_py.log import logger
 from broadway_py.message import Failed, Message, Outcome, Plain
+from broadway_py.pipeline.intake.gate import Gate
 from broadway_py.pipeline.runtime.breaker import BreakerGuard
 from broadway_py.pipeline.runtime.layout import Stages
 from broadway_py.pipeline.stages.services import Services
@@ -56,6 +57,8 @@ class Runtime:
         restarts: how often what crashed may be started again.
         shutdown_timeout_s: for a stop that names no time of its own.
         guard: of the breaker; None when there is none.
+        gate: of the sources.
+        topology: of the pipeline, as plain data.
     """
 
     def __init__(
@@ -65,10 +68,15 @@ class Runtime:
         restarts: Restarts,
         shutdown_timeout_s: float,
         guard: BreakerGuard | None,
+        *,
+        gate: Gate,
+        topology: Mapping[str, Any],
     ) -> None:
         self.services = services
         self.stages = stages
         self.restarts = restarts
+        self.gate = gate
+        self.topology = topology
         self.draining = False
         self.in_time = True
         #: Why the pipeline crashed.

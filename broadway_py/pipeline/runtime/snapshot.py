@@ -7,7 +7,6 @@ from typing import Any
 
 from broadway_py._core.histogram import Histogram
 from broadway_py._core.ledger import Ledger
-from broadway_py.pipeline.intake.gate import Gate
 from broadway_py.pipeline.runtime.run import Runtime
 from broadway_py.pipeline.stages.services import Meter
 from broadway_py.pipeline.stages.source import Source
@@ -17,12 +16,10 @@ from broadway_py.pipeline.stats import Distribution, PipelineState, PipelineStat
 __all__ = ["take_snapshot"]
 
 
-def take_snapshot(
-    name: str, state: PipelineState, runtime: Runtime, gate: Gate, meters: Mapping[str, Meter]
-) -> PipelineStats:
+def take_snapshot(name: str, state: PipelineState, runtime: Runtime, meters: Mapping[str, Meter]) -> PipelineStats:
     """Everything about the pipeline called *name* at this moment."""
     now = runtime.clock.monotonic()
-    stages = runtime.stages
+    stages, gate = runtime.stages, runtime.gate
     sources = [*stages.sources, stages.submissions]
     producers = [
         _producer(ledger, [source for source in sources if source.ledger is ledger], now)
