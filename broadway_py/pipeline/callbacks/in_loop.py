@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context, copy_context
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from broadway_py import telemetry
 from broadway_py._core.settlement import can_give_back, returned_one_problem
 from broadway_py.foreign import foreign_errors
 from broadway_py.message import Message
+from broadway_py.pipeline.callbacks.call import Call
 from broadway_py.pipeline.callbacks.chunk import Chunk, contains
-from broadway_py.pipeline.callbacks.runner import ChunkRunner
+from broadway_py.pipeline.callbacks.runner import BeginSpan, ChunkRunner, GiveBack
 from broadway_py.pipeline.contexts import StageContext, is_changed
 from broadway_py.pipeline.settlement.failures import failure_from, refused
 from broadway_py.telemetry import Span, end_message_span, message_listeners
-
-if TYPE_CHECKING:
-    from broadway_py.pipeline.stages.processor import Processor
 
 __all__ = ["LoopRunner"]
 
@@ -27,20 +25,33 @@ class LoopRunner(ChunkRunner):
     """Awaits the callback.
 
     Args:
-        processor: whose chunks they are.
+        call: of the processor.
         context: which the processor's work runs in.
+        handle_message: the callback.
+        give_back: gives messages back to their sources.
+        begin_span: tells telemetry that a message is handled now.
     """
 
-    def __init__(self, processor: Processor, context: StageContext) -> None:
-        super().__init__(processor)
+    def __init__(
+        self,
+        call: Call,
+        context: StageContext,
+        handle_message: Callable[[Message[Any]], Awaitable[Any]],
+        *,
+        give_back: GiveBack,
+        begin_span: BeginSpan,
+    ) -> None:
+        super().__init__(call, give_back=give_back, begin_span=begin_span)
         self._context = context
+        self._handle_message = handle_message
+        self._chunk: Chunk = ()
         self._current: Message[Any] | None = None
 
     def run(self, chunk: Chunk) -> Coroutine[Any, Any, Chunk]:
         """Handle every message of *chunk* that is ok; all of it stays here."""
         if telemetry.active():
             return self._run_watched(chunk)
-        base = self.processor.services.base
+        base = self.call.base
         if is_changed(self._context.current, base):
             return self._run_afresh(chunk, base)
         return self._run(chunk, base)
@@ -58,19 +69,21 @@ class LoopRunner(ChunkRunner):
         return await self._run(chunk, base)
 
     async def _run(self, chunk: Chunk, base: Context, *, spans: bool = False) -> Chunk:
-        processor, context = self.processor, self._context.current
-        handle, taken, limited = processor.handle_message, self.taken, processor.timeout_s is not None
-        processor.in_callback = True
+        call, context = self.call, self._context.current
+        handle, taken, limited = self._handle_message, self.taken, call.timeout_s is not None
+        self._chunk = chunk
+        # By hand: it is on the way of each chunk.
+        call.in_callback.is_on = True
         for message in chunk:
             if message._status is not None or (taken and id(message) in taken):
                 continue
-            if processor.cut:
+            if call.cut:
                 self._leave_out(message)
                 continue
             self._current = message
             span = self.begin_span(message) if spans else None
             if limited:
-                processor.begin_call()
+                call.begin()
             try:
                 returned = await handle(message)
                 if returned is not None and returned is not message:
@@ -88,10 +101,11 @@ class LoopRunner(ChunkRunner):
                 is_clean = False
             if not is_clean:
                 if message._status is not None:
-                    processor.own_contexts[id(message)] = context
+                    call.own_contexts[id(message)] = context
                 context = await self._fresh(base)
         self._current = None
-        processor.in_callback = False
+        self._chunk = ()
+        call.in_callback.is_on = False
         return chunk
 
     async def _fresh(self, base: Context) -> Context:
@@ -105,10 +119,10 @@ class LoopRunner(ChunkRunner):
             self.unfinished.append(message)
 
     def _note_end(self, message: Message[Any], span: Span | None) -> None:
-        processor = self.processor
-        if processor.timeout_s is not None and processor.end_call() and not processor.cut:
+        call = self.call
+        if call.timeout_s is not None and call.end() and not call.cut:
             # However it ended: it ended late.
-            message._status = processor.timeout_failure()
+            message._status = call.timeout_failure()
         if span is not None:
             end_message_span(span, message, message._status)
 
@@ -116,12 +130,13 @@ class LoopRunner(ChunkRunner):
         """The processor crashed: there is no chunk in hand."""
         super().forget()
         self._current = None
+        self._chunk = ()
 
     def take_rest(self) -> list[Message[Any]]:
         """Take out what comes after the message that is handled now."""
         if self._current is None:
             return []
-        rest = list(self.processor.held)
+        rest = list(self._chunk)
         rest = rest[next(place for place, m in enumerate(rest) if m is self._current) + 1 :]
         taken = [m for m in rest if m._status is None and id(m) not in self.taken and can_give_back(m)]
         # The loop looks at this before each message.

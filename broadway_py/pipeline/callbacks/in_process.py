@@ -4,52 +4,65 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from broadway_py._core.settlement import can_give_back
 from broadway_py.message import Message
+from broadway_py.pipeline.callbacks.call import Call
 from broadway_py.pipeline.callbacks.chunk import Chunk
-from broadway_py.pipeline.callbacks.runner import ChunkRunner
+from broadway_py.pipeline.callbacks.runner import BeginSpan, ChunkRunner, GiveBack
 from broadway_py.pipeline.processes.callback_process import CallbackProcess, ChunkRun
 from broadway_py.pipeline.settlement.failures import fail, failure_from
 from broadway_py.telemetry import Span, end_message_span, message_listeners
-
-if TYPE_CHECKING:
-    from broadway_py.pipeline.stages.processor import Processor
 
 __all__ = ["ProcessRunner"]
 
 
 class ProcessRunner(ChunkRunner):
-    """Sends chunks to *process* and takes over what it says."""
+    """Sends chunks to *process* and takes over what it says.
 
-    def __init__(self, processor: Processor, process: CallbackProcess) -> None:
-        super().__init__(processor)
+    Args:
+        call: of the processor.
+        process: the worker process.
+        give_back: gives messages back to their sources.
+        give_back_soon: the same, without waiting for it.
+        begin_span: tells telemetry that a message is handled now.
+    """
+
+    def __init__(
+        self,
+        call: Call,
+        process: CallbackProcess,
+        *,
+        give_back: GiveBack,
+        give_back_soon: Callable[[Chunk], None],
+        begin_span: BeginSpan,
+    ) -> None:
+        super().__init__(call, give_back=give_back, begin_span=begin_span)
         self._process = process
+        self._give_back_soon = give_back_soon
 
     async def run(self, chunk: Chunk) -> Chunk:
         """Handle every message of *chunk* that is ok; all of it stays here."""
         given = self.unhandled(chunk)
         if not given:
             return chunk
-        processor = self.processor
+        call = self.call
         run = ChunkRun(given, self._taken_by_process, *self._begin_and_end())
         try:
-            processor.in_callback = True
-            await self._process.run(run)
+            with call.in_callback:
+                await self._process.run(run)
         except asyncio.CancelledError as cancelled:
-            if processor.was_cut():
+            if call.was_cut():
                 self.unfinished.extend(run.unfinished())
             else:
                 fail(run.unfinished(), failure_from(cancelled))
-        finally:
-            processor.in_callback = False
         return chunk
 
     def _taken_by_process(self, messages: Chunk) -> None:
         """The worker process, asked by :meth:`take_rest`, has not begun with *messages* and leaves them out."""
         self.taken.update(id(message) for message in messages)
-        self.processor.services.settler.give_back_soon(messages)
+        self._give_back_soon(messages)
 
     def take_rest(self) -> list[Message[Any]]:
         """Take out what was not sent, and ask the process for what it has not begun."""

@@ -4,29 +4,48 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from collections.abc import Callable
 from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from broadway_py._core.settlement import can_give_back, returned_one_problem
 from broadway_py.foreign import foreign_errors
 from broadway_py.message import Failed, Message
+from broadway_py.pipeline.callbacks.call import Call
 from broadway_py.pipeline.callbacks.chunk import Chunk
-from broadway_py.pipeline.callbacks.runner import ChunkRunner
+from broadway_py.pipeline.callbacks.runner import BeginSpan, ChunkRunner, GiveBack
 from broadway_py.pipeline.contexts import awaited, drive, is_changed
 from broadway_py.pipeline.settlement.failures import fail, failure_from, refused
 from broadway_py.telemetry import end_message_span, message_listeners
-
-if TYPE_CHECKING:
-    from broadway_py.pipeline.stages.processor import Processor
 
 __all__ = ["ThreadRunner"]
 
 
 class ThreadRunner(ChunkRunner):
-    """Waits for the thread, takes over what it says, and leaves it behind when it is past its deadline."""
+    """Waits for the thread, takes over what it says, and leaves it behind when it is past its deadline.
 
-    def __init__(self, processor: Processor) -> None:
-        super().__init__(processor)
+    Args:
+        call: of the processor.
+        handle_message: the callback.
+        give_back: gives messages back to their sources.
+        postpone: called with messages of the chunk in hand that are to be handled later, and with what is left of it.
+        begin_span: tells telemetry that a message is handled now.
+    """
+
+    def __init__(
+        self,
+        call: Call,
+        handle_message: Callable[[Message[Any]], Any],
+        *,
+        give_back: GiveBack,
+        postpone: Callable[[Chunk, Chunk], None],
+        begin_span: BeginSpan,
+    ) -> None:
+        super().__init__(call, give_back=give_back, begin_span=begin_span)
+        # The deadline moves along with the messages of the chunk.
+        call.began_at = self._began_at
+        self.handle_message = handle_message
+        self._postpone = postpone
         self._running: _ThreadedChunk | None = None
 
     async def run(self, chunk: Chunk) -> Chunk:
@@ -34,27 +53,26 @@ class ThreadRunner(ChunkRunner):
         given = self.unhandled(chunk)
         if not given:
             return chunk
-        processor = self.processor
+        call = self.call
         run = self._running = _ThreadedChunk(self, given)
-        try:
-            processor.in_callback = True
-            processor.begin_call()
-            await processor.services.threads.run(run, processor.came_back)
-        except asyncio.CancelledError as cancelled:
-            run.abandoned = True
-            cut = processor.was_cut()
-            if processor.end_call() and not cut:
-                # Looked at once: the thread may get on meanwhile, but what it finishes now is late.
-                finished = run.finished
-                given, unfinished = given[:finished], given[finished:]
-                chunk = await self._leave_behind(chunk, unfinished)
-            elif not cut:
-                fail(given[run.finished :], failure_from(cancelled))
-                given = given[: run.finished]
-        finally:
-            processor.end_call()
-            processor.in_callback = False
-            self._running = None
+        with call.in_callback:
+            try:
+                call.begin()
+                await call.threads.run(run, call.came_back)
+            except asyncio.CancelledError as cancelled:
+                run.abandoned = True
+                cut = call.was_cut()
+                if call.end() and not cut:
+                    # Looked at once: the thread may get on meanwhile, but what it finishes now is late.
+                    finished = run.finished
+                    given, unfinished = given[:finished], given[finished:]
+                    chunk = await self._leave_behind(chunk, unfinished)
+                elif not cut:
+                    fail(given[run.finished :], failure_from(cancelled))
+                    given = given[: run.finished]
+            finally:
+                call.end()
+                self._running = None
         self.unfinished.extend(m for m in given[run.finished :] if id(m) not in self.taken)
         for message, (result, context) in zip(given[: run.finished], run.results, strict=False):
             if isinstance(result, Failed):
@@ -62,7 +80,7 @@ class ThreadRunner(ChunkRunner):
             elif result is not None and context is not None:
                 await self._await_result(message, result, context)
             if message._status is not None and context is not None:
-                processor.own_contexts[id(message)] = context
+                call.own_contexts[id(message)] = context
         return chunk
 
     async def _leave_behind(self, chunk: Chunk, unfinished: Chunk) -> list[Message[Any]]:
@@ -74,37 +92,35 @@ class ThreadRunner(ChunkRunner):
         unfinished = [message for message in unfinished if id(message) not in self.taken]
         if not unfinished:
             return list(chunk)
-        processor = self.processor
-        processor.leave_thread()
+        call = self.call
+        call.leave_thread()
         overdue, *rest = unfinished
         mine = overdue.detached()
-        mine._status = processor.timeout_failure()
-        processor.postpone([message for message in rest if not can_give_back(message)])
-        await processor.give_back([message for message in rest if can_give_back(message)])
+        mine._status = call.timeout_failure()
+        await self.give_back([message for message in rest if can_give_back(message)])
         gone = {id(message) for message in rest}
         kept = [mine if message is overdue else message for message in chunk if id(message) not in gone]
-        processor.held = kept
+        self._postpone([message for message in rest if not can_give_back(message)], kept)
         return kept
 
     async def _await_result(self, message: Message[Any], awaitable: Any, context: Context) -> None:
         """A plain function that returned an awaitable is an async one in disguise (a decorator's wrapper, often)."""
-        processor = self.processor
-        processor.in_callback = True
-        processor.begin_call()
-        if processor.journal is not None:
-            processor.journal.at_work([message])
-        try:
-            returned = await drive(awaited(awaitable), context)
-            if returned is not None and returned is not message:
-                message._status = refused(returned_one_problem("handle_message", returned))
-        except foreign_errors() as error:
-            message._status = failure_from(error)
-        except asyncio.CancelledError as cancelled:
-            self.note_cancelled(message, cancelled)
-        finally:
-            processor.in_callback = False
-            if processor.end_call() and not processor.cut:
-                message._status = processor.timeout_failure()
+        call = self.call
+        with call.in_callback:
+            call.begin()
+            if call.journal is not None:
+                call.journal.at_work([message])
+            try:
+                returned = await drive(awaited(awaitable), context)
+                if returned is not None and returned is not message:
+                    message._status = refused(returned_one_problem("handle_message", returned))
+            except foreign_errors() as error:
+                message._status = failure_from(error)
+            except asyncio.CancelledError as cancelled:
+                self.note_cancelled(message, cancelled)
+            finally:
+                if call.end() and not call.cut:
+                    message._status = call.timeout_failure()
 
     def forget(self) -> None:
         """The processor crashed: there is no chunk in hand, and no thread is waited for."""
@@ -124,8 +140,7 @@ class ThreadRunner(ChunkRunner):
         self.taken -= late
         return [message for message in taken if id(message) not in late]
 
-    def began_at(self) -> float | None:
-        """The deadline moves along with the messages of the chunk."""
+    def _began_at(self) -> float | None:
         return None if self._running is None else self._running.began_at
 
 
@@ -142,9 +157,9 @@ class _ThreadedChunk:
         #: For each finished message: None, why it failed, or an awaitable to wait for; and its context, if it has set
         #: something there, or goes on.
         self.results: list[tuple[Any, Context | None]] = []
-        self._base = runner.processor.clean_context()
-        self._shared = runner.processor.services
-        self.began_at = self._shared.clock.monotonic()
+        self._base = runner.call.clean_context()
+        self._clock = runner.call.clock
+        self.began_at = self._clock.monotonic()
         self._at = -1
         self._messages = messages
         self._runner = runner
@@ -155,7 +170,7 @@ class _ThreadedChunk:
 
     def __call__(self) -> None:
         taken, spans = self._runner.taken, message_listeners()
-        monotonic = self._shared.clock.monotonic
+        monotonic = self._clock.monotonic
         context = self._base.copy()
         for place, message in enumerate(self._messages):
             self.began_at = monotonic()
@@ -177,7 +192,7 @@ class _ThreadedChunk:
         result: Any = None
         span = self._runner.begin_span(message) if spans else None
         try:
-            returned = self._runner.processor.handle_message(message)
+            returned = self._runner.handle_message(message)
             if inspect.isawaitable(returned):
                 result = returned
             elif returned is not None and returned is not message:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from broadway_py.message import Message
+from broadway_py.pipeline.callbacks.call import Call
 from broadway_py.pipeline.callbacks.chunk import Chunk, contains
 from broadway_py.pipeline.settlement.failures import failure_from
 from broadway_py.telemetry import Span
 
-if TYPE_CHECKING:
-    from broadway_py.pipeline.stages.processor import Processor
+__all__ = ["BeginSpan", "ChunkRunner", "GiveBack"]
 
-__all__ = ["ChunkRunner"]
+GiveBack = Callable[[Chunk], Awaitable[None]]
+BeginSpan = Callable[[Message[Any]], Span | None]
 
 
 class ChunkRunner:
@@ -22,11 +24,15 @@ class ChunkRunner:
     There is one kind for each place where the callback may run: the event loop, a thread, a worker process.
 
     Args:
-        processor: whose chunks they are.
+        call: of the processor.
+        give_back: gives messages back to their sources.
+        begin_span: tells telemetry that a message is handled now.
     """
 
-    def __init__(self, processor: Processor) -> None:
-        self.processor = processor
+    def __init__(self, call: Call, *, give_back: GiveBack, begin_span: BeginSpan) -> None:
+        self.call = call
+        self.give_back = give_back
+        self.begin_span = begin_span
         #: What a drain or a pause took back before it was started, by identity.
         self.taken: set[int] = set()
         #: What the end of the drain cut off.
@@ -40,22 +46,14 @@ class ChunkRunner:
         """Take out what was not started of the chunk in hand, and can be given back."""
         raise NotImplementedError
 
-    def began_at(self) -> float | None:
-        """When the message that is handled now was begun, where only the runner knows."""
-        return None
-
     def forget(self) -> None:
         """The processor crashed: there is no chunk in hand."""
         self.taken.clear()
         self.unfinished.clear()
 
-    def begin_span(self, message: Message[Any]) -> Span | None:
-        """Tell telemetry that *message* is handled now."""
-        return self.processor.span("broadway.processor.message", name=self.processor.name, message=message)
-
     def note_cancelled(self, message: Message[Any], cancelled: asyncio.CancelledError) -> None:
         """The callback of *message* let out a cancellation: of the drain, or one that nobody asked for."""
-        if self.processor.was_cut():
+        if self.call.was_cut():
             self.unfinished.append(message)
         else:
             message._status = failure_from(cancelled)
@@ -66,7 +64,7 @@ class ChunkRunner:
         gone = self.taken | {id(message) for message in unfinished}
         self.taken.clear()
         if unfinished:
-            await self.processor.give_back(unfinished)
+            await self.give_back(unfinished)
         return [message for message in chunk if id(message) not in gone]
 
     def unhandled(self, chunk: Chunk) -> list[Message[Any]]:

@@ -247,7 +247,7 @@ def resize(stages: Stages, make: Callable[[int], Processor], options: Processors
         processor.retire()
         stages.retired.append(processor)
     del stages.processors[wanted:]
-    stages.retired = [processor for processor in stages.retired if processor.task and not processor.task.done()]
+    stages.retired = [processor for processor in stages.retired if (task := processor.call.task) and not task.done()]
     fresh = [make(index) for index in range(have, wanted)]
     _connect_to_batchers(stages, fresh)
     for source in [*stages.sources, stages.submissions]:

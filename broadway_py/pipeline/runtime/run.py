@@ -147,7 +147,7 @@ class Runtime:
     def start_worker(self, worker: Worker) -> None:
         """Give *worker* its task; for stages that join while the others run, too."""
         task = asyncio.get_running_loop().create_task(self._supervise(worker), name=worker.name)
-        worker.task = task
+        worker.call.task = task
         # Those that were taken out and have ended well are forgotten: there may be many, over the months.
         ended = [known for known, of in self._tasks.items() if known.done() and self._crash_of(known, of) is None]
         for known in ended:
@@ -171,7 +171,7 @@ class Runtime:
             except PipelineCrashed:
                 raise
             except foreign_errors(cancellations=True) as error:
-                if isinstance(error, asyncio.CancelledError) and (worker.cut or _is_being_cancelled()):
+                if isinstance(error, asyncio.CancelledError) and (worker.call.cut or _is_being_cancelled()):
                     raise
                 lost = list(worker.held)
                 # Not the text of the error: it may quote a payload or a password.
@@ -236,7 +236,7 @@ class Runtime:
 
     def _crash_of(self, task: asyncio.Task[None], worker: Worker) -> PipelineCrashed | None:
         if task.cancelled():
-            if worker.cut:
+            if worker.call.cut:
                 return None
             return PipelineCrashed(f"pipeline {self.services.name!r}: {worker.layer} was cancelled from outside")
         error = task.exception()
@@ -289,7 +289,7 @@ class Runtime:
             if self.crash is None:
                 self._log.warning("the drain ran out of time; cutting off what still runs", stages=names)
             for worker in workers:
-                worker.cut_off()
+                worker.call.cut_off()
             self._stop_sources()
         now = self.clock.monotonic()
         deadline = max(now + self._reserve_s if self._deadline is None else self._deadline, now + _LEAST_S)

@@ -60,10 +60,11 @@ class BatchProcessor(Worker):
 
     async def run(self) -> None:
         """Work until the batcher has ended, or until cut off."""
-        while not self.cut:
-            if self.stuck and not self.services.draining:
+        call = self.call
+        while not call.cut:
+            if call.stuck and not self.services.draining:
                 await self._wait_for_slot()
-            elif self.stuck:
+            elif call.stuck:
                 if await self._turn_away():
                     break
             elif self._later:
@@ -84,7 +85,7 @@ class BatchProcessor(Worker):
     async def _wait_for_slot(self) -> None:
         if self._keyed:
             # What is here belongs to this one, whoever else is free.
-            await self.wait_for_slot()
+            await self.call.wait_for_slot()
         else:
             later, self._later = self._later, deque()
             self._later.extend(self.inlet.step_aside(list(later)))
@@ -149,8 +150,8 @@ class BatchProcessor(Worker):
                 span.exception(error)
             raise
         self.held = ()
-        if self.own_contexts:
-            self.own_contexts.clear()
+        if self.call.own_contexts:
+            self.call.own_contexts.clear()
         self.busy_since = None
         took = monotonic() - started
         self.meter.busy_seconds += took
@@ -180,33 +181,30 @@ class BatchProcessor(Worker):
         except foreign_errors() as error:
             fail_together(messages, error)
         except asyncio.CancelledError as cancelled:
-            cut = self.was_cut()
+            cut = self.call.was_cut()
             if not cut:
                 fail(messages, failure_from(cancelled))
-        self.note_context(messages)
-        if self.end_call() and not cut:
+        self.call.note_context(messages)
+        if self.call.end() and not cut:
             self._fail_late(batch, messages)
         return messages if cut else []
 
     async def _call(self, messages: list[Message[Any]], info: BatchInfo) -> object:
         if self.process is None:
-            self.begin_call()
-            return await self.call("handle_batch", list(messages), info)
-        try:
-            self.in_callback = True
+            self.call.begin()
+            return await self.call.run("handle_batch", list(messages), info)
+        with self.call.in_callback:
             await self.process.run(BatchRun(messages, info))
-        finally:
-            self.in_callback = False
         return None
 
     def _fail_late(self, batch: Batch, late: list[Message[Any]]) -> None:
         if not self.services.callbacks.is_async["handle_batch"]:
             # The thread goes on: what it still writes must reach nothing of ours.
-            self.leave_thread()
+            self.call.leave_thread()
             mine = {id(message): message.detached() for message in late}
             batch.messages = self.held = [mine.get(id(message), message) for message in batch.messages]
             late = list(mine.values())
-        fail(late, self.timeout_failure())
+        fail(late, self.call.timeout_failure())
 
     async def _finish(self, batch: Batch, unfinished: list[Message[Any]]) -> None:
         """Give back *unfinished*, and settle the others."""

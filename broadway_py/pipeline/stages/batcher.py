@@ -63,7 +63,8 @@ class BatcherStage(Worker):
     async def run(self) -> None:
         """Gather until every processor has ended; then the open batches leave at once, with trigger ``flush``."""
         clock, inlet, outlet, batches = self.services.clock, self.inlet, self.outlet, self._batches
-        while not self.cut:
+        call = self.call
+        while not call.cut:
             deadline = batches.next_deadline()
             if deadline is not None and deadline <= clock.monotonic():
                 self._send(batches.expire(clock.monotonic()))
@@ -90,7 +91,7 @@ class BatcherStage(Worker):
             else:
                 await self.wake.wait_until(deadline, clock)
         self.wake.close()
-        if not self.cut:
+        if not call.cut:
             outlet.close()
 
     async def _gather(self, messages: Sequence[Message[Any]]) -> None:

@@ -29,14 +29,14 @@ async def retry_in_place(worker: Worker, failed: Sequence[Message[Any]]) -> list
     worker.note_failed(
         again, fate=lambda message: ("retry", f"{retry_words(delays[id(message)] or 0.0)}, in its place")
     )
-    worker.own_contexts.clear()
+    worker.call.own_contexts.clear()
     desk.failed_in_place(again, worker.layer)
     until = clock.monotonic() + max(delays[id(message)] or 0.0 for message in again)
     while clock.monotonic() < until:
-        if worker.cut or services.draining:
+        if worker.call.cut or services.draining:
             return []
         await worker.wake.wait_until(until, clock)
-    if not await worker.wait_for_slot():
+    if not await worker.call.wait_for_slot():
         return []
     for message in again:
         message.attempt = (message.attempt or 1) + 1
@@ -48,6 +48,6 @@ async def retry_in_place(worker: Worker, failed: Sequence[Message[Any]]) -> list
 def called_off(worker: Worker, failed: Sequence[Message[Any]]) -> list[Message[Any]]:
     """Those of *failed* that the drain keeps from being tried again by *worker*, and that can be given back."""
     desk = worker.services.desk
-    if desk is None or not desk.ordered or not (worker.cut or worker.services.draining):
+    if desk is None or not desk.ordered or not (worker.call.cut or worker.services.draining):
         return []
     return [message for message in failed if can_give_back(message) and desk.in_place(message) is not None]

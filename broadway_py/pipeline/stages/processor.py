@@ -27,6 +27,7 @@ from broadway_py.pipeline.stages.routing import route, settle_all
 from broadway_py.pipeline.stages.services import SUBMITTED, Meter, Services
 from broadway_py.pipeline.stages.stage import Worker
 from broadway_py.stage import Inlet, Outlet
+from broadway_py.telemetry import Span
 
 __all__ = ["Processor"]
 
@@ -62,10 +63,6 @@ class Processor(Worker):
         self._batchers = batchers
         self._keyed = keyed
         self._ordered = services.desk is not None and services.desk.ordered
-        #: The callback, as the runners are to call it.
-        self.handle_message = services.callbacks.handle_message
-        if self.journal is not None:
-            self.handle_message = self.journal.noting(self.handle_message)
         self._context = StageContext(services.base)
         self._room = CleanRoom(services.base)
         self._runner = self._choose_runner()
@@ -81,22 +78,45 @@ class Processor(Worker):
             self._begin = partial(self._process_in_parts, self.journal)
 
     def _choose_runner(self) -> ChunkRunner:
+        handle_message = self.services.callbacks.handle_message
+        if self.journal is not None:
+            handle_message = self.journal.noting(handle_message)
         if self.services.callbacks.is_async["handle_message"]:
-            return LoopRunner(self, self._context)
-        return ThreadRunner(self) if self.process is None else ProcessRunner(self, self.process)
+            return LoopRunner(
+                self.call, self._context, handle_message, give_back=self.give_back, begin_span=self._begin_span
+            )
+        if self.process is None:
+            return ThreadRunner(
+                self.call,
+                handle_message,
+                give_back=self.give_back,
+                postpone=self._postpone,
+                begin_span=self._begin_span,
+            )
+        return ProcessRunner(
+            self.call,
+            self.process,
+            give_back=self.give_back,
+            give_back_soon=self.services.settler.give_back_soon,
+            begin_span=self._begin_span,
+        )
+
+    def _begin_span(self, message: Message[Any]) -> Span | None:
+        """Tell telemetry that *message* is handled now."""
+        return self.span("broadway.processor.message", name=self.name, message=message)
 
     async def run(self) -> None:
         """Work until every producer of this stage has ended, or until cut off."""
         await (self._context.drive(self._run()) if isinstance(self._runner, LoopRunner) else self._run())
 
     async def _run(self) -> None:
-        inlet, outlet = self.inlet, self.outlet
-        while not self.cut:
-            if self.stuck and not self.services.draining:
+        inlet, outlet, call = self.inlet, self.outlet, self.call
+        while not call.cut:
+            if call.stuck and not self.services.draining:
                 await self._wait_for_slot()
             elif outlet is not None and outlet.backlog:
                 await self._wait_for_room()
-            elif self.stuck:
+            elif call.stuck:
                 if await self._turn_away():
                     break
             elif self._later:
@@ -114,7 +134,7 @@ class Processor(Worker):
                 break
             elif not self._pass_flush_on():
                 await self.wake.wait()
-        if outlet is not None and not self.cut:
+        if outlet is not None and not call.cut:
             outlet.close()
 
     def _pass_flush_on(self) -> bool:
@@ -133,7 +153,7 @@ class Processor(Worker):
     async def _wait_for_slot(self) -> None:
         if self._keyed:
             # What is here belongs to this processor, whoever else is free.
-            await self.wait_for_slot()
+            await self.call.wait_for_slot()
         else:
             later, self._later = self._later, []
             self._later = list(self.inlet.step_aside(later))
@@ -178,8 +198,8 @@ class Processor(Worker):
                 span.exception(error)
             raise
         self.held = ()
-        if self.own_contexts:
-            self.own_contexts.clear()
+        if self.call.own_contexts:
+            self.call.own_contexts.clear()
         self.busy_since = None
         took = monotonic() - started
         self.meter.busy_seconds += took
@@ -224,7 +244,7 @@ class Processor(Worker):
         """One by one: a message that fails is done with, retries included, before the next one starts."""
         # They wait there also because a crash or a drain must find them.
         self._later = list(chunk)
-        while self._later and not self.cut and not self.stuck:
+        while self._later and not self.call.cut and not self.call.stuck:
             await self._process([self._later.pop(0)])
 
     async def _process_in_parts(self, journal: StageJournal, chunk: Chunk) -> None:
@@ -276,7 +296,7 @@ class Processor(Worker):
         if not given:
             return
         try:
-            returned = await self.call("prepare_messages", list(given))
+            returned = await self.call.run("prepare_messages", list(given))
             if returned is not None:
                 problem, missing = returned_list_problem("prepare_messages", given, returned)
                 if problem:
@@ -286,18 +306,11 @@ class Processor(Worker):
         except foreign_errors() as error:
             fail_together(given, error)
         except asyncio.CancelledError as cancelled:
-            if self.was_cut():
+            if self.call.was_cut():
                 self._runner.unfinished.extend(given)
             else:
                 fail(given, failure_from(cancelled))
-        self.note_context(given)
-
-    def current_deadline(self) -> float:
-        """In a thread, it moves along with the messages of the chunk."""
-        began_at = self._runner.began_at()
-        if began_at is None or self.timeout_s is None:
-            return super().current_deadline()
-        return began_at + self.timeout_s
+        self.call.note_context(given)
 
     async def _send_children(self, chunk: Chunk) -> list[Message[Any]]:
         """Let the parents in *chunk* wait for their children, and send those on; the others."""
@@ -323,10 +336,11 @@ class Processor(Worker):
         self._later = [message for message in self._later if not can_give_back(message)]
         return [*self._runner.take_rest(), *later, *self.inlet.remove(can_give_back)]
 
-    def postpone(self, messages: Chunk) -> None:
-        """Handle *messages*, of the chunk in hand, before anything that waits: once the slot is free."""
-        self._make_fresh(messages)
-        self._later = [*messages, *self._later]
+    def _postpone(self, rest: Chunk, kept: Chunk) -> None:
+        """Of the chunk in hand, *kept* stays; handle *rest* before anything that waits: once the slot is free."""
+        self.held = kept
+        self._make_fresh(rest)
+        self._later = [*rest, *self._later]
 
     def _sort(self, chunk: Chunk) -> tuple[Chunk, Chunk, Chunk]:
         """What to settle as successful, what goes to batchers, what failed."""

@@ -116,7 +116,7 @@ class Source(Worker):
     async def run(self) -> None:
         """Fetch until the source ends or a stop was asked for. The last copy stays open: see :meth:`close`."""
         backoff = self._description.backoff() or Backoff()
-        while not self._stop.is_set() and not self.cut:
+        while not self._stop.is_set() and not self.call.cut:
             opened_at: float | None = None
             try:
                 copy = await self._open()
@@ -186,7 +186,7 @@ class Source(Worker):
         await self._close_copy(CLOSE_S)
         # Counted from here: copies that a busy loop closes late, all at once, would else come back all at once.
         until = self.services.clock.monotonic() + wait_s
-        while not self._stop.is_set() and not self.cut and self.services.clock.monotonic() < until:
+        while not self._stop.is_set() and not self.call.cut and self.services.clock.monotonic() < until:
             if self._rest and self._may_start:
                 # Messages of the lost copy: the broker has them again, but whoever cannot redeliver has not.
                 await self._wait_for_rate(until)
@@ -203,9 +203,9 @@ class Source(Worker):
             return _REFUSED_WAIT_S
 
     async def _pump(self, copy: Producer) -> None:
-        outlet, gate = self.outlet, self._gate
+        outlet, gate, call = self.outlet, self._gate, self.call
         flushed = False
-        while not self._stop.is_set() and not self.cut:
+        while not self._stop.is_set() and not call.cut:
             if self._lost is not None:
                 raise self._lost
             if self._rest and self._may_start:
@@ -230,17 +230,18 @@ class Source(Worker):
                     await asyncio.sleep(0)
 
     async def _fetch(self, copy: Producer, demand: int) -> Sequence[Message[Any]] | None:
-        self.in_callback = True
+        # By hand: it is on the way of each list.
+        self.call.in_callback.is_on = True
         try:
             if self._gate.broken:
                 await copy.resume_for(1)
             messages = await copy.handle_demand(demand)
         except asyncio.CancelledError:
-            if self.was_cut():
+            if self.call.was_cut():
                 return []
             raise ProducerError(CANCELLED_BY_LIBRARY) from None
         finally:
-            self.in_callback = False
+            self.call.in_callback.is_on = False
         # The breaker may have opened, or closed, meanwhile.
         if self._gate.broken and self._probing:
             await self._pause_in_passing()
@@ -279,16 +280,14 @@ class Source(Worker):
 
     async def _pause_in_passing(self) -> None:
         """As :meth:`set_paused`, in our own task and with messages in hand, which are ours whatever it raises."""
-        self.in_callback = True
         try:
-            await self.set_paused(paused=True)
+            with self.call.in_callback:
+                await self.set_paused(paused=True)
         except asyncio.CancelledError:
-            self.was_cut()
+            self.call.was_cut()
         except foreign_errors() as error:
             # Whoever closed the gate tells it once more.
             self._log.error("the producer could not be paused", exception=name_of(error))
-        finally:
-            self.in_callback = False
 
     @property
     def _may_start(self) -> bool:
@@ -350,14 +349,12 @@ class Source(Worker):
     async def _end_copy(self, copy: Producer) -> None:
         """Let the copy stop fetching and give back what it holds, and take in what it handed over meanwhile."""
         preparing = self._prepare_for_draining(copy)
-        self.in_callback = True
         try:
-            await preparing
+            with self.call.in_callback:
+                await preparing
         except asyncio.CancelledError:
             preparing.cancel()
-            self.was_cut()
-        finally:
-            self.in_callback = False
+            self.call.was_cut()
         late = copy.end_draining()
         if late:
             await self._take_in(late)
@@ -366,7 +363,7 @@ class Source(Worker):
         """Send on, or give back, what is still here; then tell the processors that no more will come."""
         if self._copy is not None and self.connected and not self.ended:
             await self._end_copy(self._copy)
-        while not self.cut:
+        while not self.call.cut:
             if self.services.draining:
                 await self.give_back(self.take_unstarted())
             if self._rest:
@@ -376,7 +373,7 @@ class Source(Worker):
             else:
                 break
         self.wake.close()
-        if not self.cut:
+        if not self.call.cut:
             self.outlet.close()
 
     async def _close_copy(self, most_s: float | None) -> None:
