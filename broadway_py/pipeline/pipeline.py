@@ -30,7 +30,7 @@ from broadway_py.pipeline.runtime.live_changes import changed_limit, resize_pool
 from broadway_py.pipeline.runtime.run import DrainReport, Runtime
 from broadway_py.pipeline.runtime.snapshot import take_snapshot
 from broadway_py.pipeline.runtime.topology import topology_of
-from broadway_py.pipeline.settlement.failure_router import FailureDesk, check_sources, tell_of_two_wills
+from broadway_py.pipeline.settlement.failure_router import FailureRouter, check_sources, log_which_policy_counts
 from broadway_py.pipeline.stages.services import Meter, Services
 from broadway_py.pipeline.stats import PipelineState, PipelineStats
 from broadway_py.pipeline.submit import Settled, Submitter
@@ -224,16 +224,16 @@ class Pipeline(Generic[T]):
                 self._callbacks,
                 self.clock,
                 self.context,
-                self._failure_desk(),
+                self._failure_router(),
                 isolation=self._isolation,
             )
         )
 
-    def _failure_desk(self) -> FailureDesk | None:
+    def _failure_router(self) -> FailureRouter | None:
         if self.failure is None:
             return None
-        tell_of_two_wills(self.name, self._producers, is_given=self._failure_is_given)
-        return FailureDesk(
+        log_which_policy_counts(self.name, self._producers, is_given=self._failure_is_given)
+        return FailureRouter(
             self.failure,
             self.clock,
             request_stop=self._life.stop_wanted,
@@ -267,18 +267,18 @@ class Pipeline(Generic[T]):
         )
 
     def _guard(self, services: Services, stages: Stages, gate: Gate) -> BreakerGuard | None:
-        if services.desk is None or services.desk.breaker is None:
+        if services.router is None or services.router.breaker is None:
             return None
         guard = BreakerGuard(
             self.name,
-            services.desk,
-            services.desk.breaker,
+            services.router,
+            services.router.breaker,
             stages,
             gate=gate,
             settler=services.settler,
             clock=self.clock,
         )
-        services.desk.breaker_moved = guard.moved
+        services.router.breaker_moved = guard.moved
         return guard
 
     async def ready(self, timeout: float | timedelta | None = None) -> None:

@@ -233,11 +233,11 @@ async def test_a_child_and_its_parent_count_once() -> None:
         settled = await soon(settling)
         runtime = pipeline._life.runtime
         assert runtime is not None
-        desk = runtime.services.desk
-        assert desk is not None
-        assert desk.breaker is not None
+        router = runtime.services.router
+        assert router is not None
+        assert router.breaker is not None
         # Four children, and neither of the two parents.
-        assert (desk.breaker._total, desk.breaker._failures) == (4, 2)
+        assert (router.breaker._total, router.breaker._failures) == (4, 2)
 
     assert [message.data for message in settled.failed] == ["bad"]
 

@@ -126,9 +126,9 @@ class LoopRunner(ChunkRunner):
         if span is not None:
             end_message_span(span, message, message._status)
 
-    def forget(self) -> None:
+    def reset_after_crash(self) -> None:
         """The processor crashed: there is no chunk in hand."""
-        super().forget()
+        super().reset_after_crash()
         self._current = None
         self._chunk = ()
 

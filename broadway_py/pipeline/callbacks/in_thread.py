@@ -122,9 +122,9 @@ class ThreadRunner(ChunkRunner):
                 if call.end() and not call.cut:
                     message._status = call.timeout_failure()
 
-    def forget(self) -> None:
+    def reset_after_crash(self) -> None:
         """The processor crashed: there is no chunk in hand, and no thread is waited for."""
-        super().forget()
+        super().reset_after_crash()
         self._running = None
 
     def take_rest(self) -> list[Message[Any]]:

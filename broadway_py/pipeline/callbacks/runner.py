@@ -46,7 +46,7 @@ class ChunkRunner:
         """Take out what was not started of the chunk in hand, and can be given back."""
         raise NotImplementedError
 
-    def forget(self) -> None:
+    def reset_after_crash(self) -> None:
         """The processor crashed: there is no chunk in hand."""
         self.taken.clear()
         self.unfinished.clear()

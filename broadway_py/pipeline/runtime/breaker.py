@@ -12,7 +12,7 @@ from broadway_py.log import logger
 from broadway_py.message import Message
 from broadway_py.pipeline.intake.gate import Gate
 from broadway_py.pipeline.runtime.layout import Stages
-from broadway_py.pipeline.settlement.failure_router import FailureDesk
+from broadway_py.pipeline.settlement.failure_router import FailureRouter
 from broadway_py.pipeline.settlement.settler import Settler
 from broadway_py.pipeline.stages.source import Source
 from broadway_py.stage import Wake
@@ -27,7 +27,7 @@ class BreakerGuard:
 
     Args:
         pipeline: its name, for the log.
-        desk: knows what had the breaker open.
+        router: knows what had the breaker open.
         breaker: who decides.
         stages: whose sources fetch; each probe comes from the next of them, and from what is submitted meanwhile.
         gate: what the sources look at.
@@ -38,7 +38,7 @@ class BreakerGuard:
     def __init__(
         self,
         pipeline: str,
-        desk: FailureDesk,
+        router: FailureRouter,
         breaker: CircuitBreaker,
         stages: Stages,
         *,
@@ -47,7 +47,7 @@ class BreakerGuard:
         clock: Clock,
     ) -> None:
         self._log = log.bind(pipeline=pipeline)
-        self._desk = desk
+        self._router = router
         self._breaker = breaker
         self._stages = stages
         self._sources = [*stages.sources, stages.submissions]
@@ -65,7 +65,7 @@ class BreakerGuard:
         """The breaker has opened, closed or begun to probe: nothing more is fetched from this moment on."""
         if self._breaker.state != "closed" and not self._gate.broken:
             self._gate.broken = True
-            self._gate.broken_by = "" if self._desk.opened_by is None else str(self._desk.opened_by)
+            self._gate.broken_by = "" if self._router.opened_by is None else str(self._router.opened_by)
             # Not only when our own task gets its turn: until then a processor might begin with all that it has.
             self._unstarted = self._stages.take_unstarted()
             for source in self._sources:
@@ -94,7 +94,7 @@ class BreakerGuard:
             self._wake.close()
 
     async def _stop_fetching(self) -> None:
-        by = self._desk.opened_by
+        by = self._router.opened_by
         self._log.error(
             "the breaker opened: too much fails; fetching stops until a probe succeeds",
             by=self._gate.broken_by,

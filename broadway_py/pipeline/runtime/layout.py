@@ -11,7 +11,7 @@ from broadway_py.pipeline.stages.batch_processor import BatchProcessor
 from broadway_py.pipeline.stages.batcher import BatcherStage
 from broadway_py.pipeline.stages.processor import Processor
 from broadway_py.pipeline.stages.source import Source
-from broadway_py.pipeline.stages.stage import Worker
+from broadway_py.pipeline.stages.stage import PipelineStage
 
 __all__ = ["Stages"]
 
@@ -39,6 +39,6 @@ class Stages:
         """The processors, with those that were taken out and have not finished."""
         return [*self.processors, *self.retired]
 
-    def all(self) -> list[Worker]:
+    def all(self) -> list[PipelineStage]:
         """From the first layer to the last."""
         return [*self.sources, self.submissions, *self.handling(), *self.batchers, *self.batch_processors]

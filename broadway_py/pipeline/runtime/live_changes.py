@@ -49,7 +49,7 @@ def resize_pool(runtime: Runtime, options: Processors, batchers: Mapping[str, Ba
         options,
     )
     for processor in fresh:
-        runtime.start_worker(processor)
+        runtime.start_stage(processor)
     share_capacity(runtime.stages.sources, options, batchers)
 
 

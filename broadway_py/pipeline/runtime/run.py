@@ -23,7 +23,7 @@ from broadway_py.pipeline.runtime.breaker import BreakerGuard
 from broadway_py.pipeline.runtime.layout import Stages
 from broadway_py.pipeline.stages.services import Services
 from broadway_py.pipeline.stages.source import Source
-from broadway_py.pipeline.stages.stage import Worker
+from broadway_py.pipeline.stages.stage import PipelineStage
 
 __all__ = ["DrainReport", "Runtime", "announce"]
 
@@ -88,7 +88,7 @@ class Runtime:
         # Set when a stage has joined: whoever waits for the stages must wait for it, too.
         self._joined = asyncio.Event()
         self._deadline: float | None = None
-        self._tasks: dict[asyncio.Task[None], Worker] = {}
+        self._tasks: dict[asyncio.Task[None], PipelineStage] = {}
         self._log = log.bind(pipeline=services.name)
 
     @property
@@ -132,8 +132,8 @@ class Runtime:
 
     async def run(self) -> None:
         """Work, then drain. Returns when every stage has ended and every message has an outcome."""
-        for worker in self.stages.all():
-            self.start_worker(worker)
+        for stage in self.stages.all():
+            self.start_stage(stage)
         guarding = None if self._guard is None else asyncio.ensure_future(self._guard.run())
         try:
             await self._until_stop()
@@ -144,15 +144,15 @@ class Runtime:
                 guarding.cancel()
             await self._end()
 
-    def start_worker(self, worker: Worker) -> None:
-        """Give *worker* its task; for stages that join while the others run, too."""
-        task = asyncio.get_running_loop().create_task(self._supervise(worker), name=worker.name)
-        worker.call.task = task
+    def start_stage(self, stage: PipelineStage) -> None:
+        """Give *stage* its task; for stages that join while the others run, too."""
+        task = asyncio.get_running_loop().create_task(self._supervise(stage), name=stage.name)
+        stage.call.task = task
         # Those that were taken out and have ended well are forgotten: there may be many, over the months.
         ended = [known for known, of in self._tasks.items() if known.done() and self._crash_of(known, of) is None]
         for known in ended:
             del self._tasks[known]
-        self._tasks[task] = worker
+        self._tasks[task] = stage
         self._joined.set()
 
     @property
@@ -162,45 +162,45 @@ class Runtime:
     def _pending(self) -> set[asyncio.Task[None]]:
         return {task for task in self._tasks if not task.done()}
 
-    async def _supervise(self, worker: Worker) -> None:
-        """Run *worker*; after a crash, what it had in hand fails and it is started again."""
+    async def _supervise(self, stage: PipelineStage) -> None:
+        """Run *stage*; after a crash, what it had in hand fails and it is started again."""
         backoff = Backoff(first_s=0.1, most_s=5.0)
         while True:
             try:
-                await worker.run()
+                await stage.run()
             except PipelineCrashed:
                 raise
             except foreign_errors(cancellations=True) as error:
-                if isinstance(error, asyncio.CancelledError) and (worker.call.cut or _is_being_cancelled()):
+                if isinstance(error, asyncio.CancelledError) and (stage.call.cut or _is_being_cancelled()):
                     raise
-                lost = list(worker.held)
+                lost = list(stage.held)
                 # Not the text of the error: it may quote a payload or a password.
                 self._log.error(
                     "a stage crashed",
-                    stage=worker.layer,
-                    index=worker.index,
+                    stage=stage.layer,
+                    index=stage.index,
                     messages=len(lost),
                     exception=name_of(error),
                     at=place_of(error),
                 )
                 for message in lost:
-                    message.status = Failed("crashed", Plain(f"{worker.layer} crashed: {name_of(error)}"), error)
-                worker.meter.failed["crashed"] += len(lost)
+                    message.status = Failed("crashed", Plain(f"{stage.layer} crashed: {name_of(error)}"), error)
+                stage.meter.failed["crashed"] += len(lost)
                 await self.services.settler.settle((), lost)
-                worker.forget()
+                stage.reset_after_crash()
                 if not self.restarts.crashed(self.clock.monotonic()):
-                    if worker.journal is not None:
-                        worker.journal.blame()
+                    if stage.journal is not None:
+                        stage.journal.blame()
                     # A drain under way must not wait for a stage that is gone.
                     self._give_up.set()
                     raise PipelineCrashed(
-                        f"pipeline {self.services.name!r}: {worker.layer} crashed once too often "
+                        f"pipeline {self.services.name!r}: {stage.layer} crashed once too often "
                         f"({type(error).__name__}: see the log); raise max_restarts if this is expected"
                     ) from error
                 await self._sleep_unless_stopped(backoff.failed())
             else:
-                if worker.process is not None:
-                    await worker.process.close()
+                if stage.process is not None:
+                    await stage.process.close()
                 return
 
     async def _sleep_unless_stopped(self, seconds: float) -> None:
@@ -230,27 +230,27 @@ class Runtime:
             stop.cancel()
 
     def _look_for_crash(self) -> None:
-        for task, worker in self._tasks.items():
+        for task, stage in self._tasks.items():
             if self.crash is None and task.done():
-                self.crash = self._crash_of(task, worker)
+                self.crash = self._crash_of(task, stage)
 
-    def _crash_of(self, task: asyncio.Task[None], worker: Worker) -> PipelineCrashed | None:
+    def _crash_of(self, task: asyncio.Task[None], stage: PipelineStage) -> PipelineCrashed | None:
         if task.cancelled():
-            if worker.call.cut:
+            if stage.call.cut:
                 return None
-            return PipelineCrashed(f"pipeline {self.services.name!r}: {worker.layer} was cancelled from outside")
+            return PipelineCrashed(f"pipeline {self.services.name!r}: {stage.layer} was cancelled from outside")
         error = task.exception()
         if error is None or isinstance(error, PipelineCrashed):
             return error
-        crash = PipelineCrashed(f"pipeline {self.services.name!r}: {type(error).__name__} in {worker.layer}")
+        crash = PipelineCrashed(f"pipeline {self.services.name!r}: {type(error).__name__} in {stage.layer}")
         crash.__cause__ = error
         return crash
 
     async def _drain(self) -> None:
         """Stop fetching, give back what was not started, let the rest finish: until the reserve begins."""
         self._stop_sources()
-        for worker in self.stages.all():
-            worker.wake.set()  # one that waits for a thread to return waits no longer
+        for stage in self.stages.all():
+            stage.wake.set()  # one that waits for a thread to return waits no longer
         # What waits at the sources first: a processor that gives something back asks for more, and would begin with it.
         unstarted = self.stages.take_unstarted()
         giving_back = asyncio.ensure_future(self.services.settler.give_back(unstarted))
@@ -282,22 +282,22 @@ class Runtime:
     async def _end(self) -> None:
         """Cut off what still runs, give everything back that has no outcome, close the sources."""
         self.draining = self.services.draining = True
-        workers = self.stages.all()
+        stages = self.stages.all()
         if self._pending():
             self.in_time = self.in_time and self.crash is not None
-            names = sorted({worker.layer for task, worker in self._tasks.items() if not task.done()})
+            names = sorted({stage.layer for task, stage in self._tasks.items() if not task.done()})
             if self.crash is None:
                 self._log.warning("the drain ran out of time; cutting off what still runs", stages=names)
-            for worker in workers:
-                worker.call.cut_off()
+            for stage in stages:
+                stage.call.cut_off()
             self._stop_sources()
         now = self.clock.monotonic()
         deadline = max(now + self._reserve_s if self._deadline is None else self._deadline, now + _LEAST_S)
         ending: asyncio.Future[None] | None = None
         try:
             await self._wait(self._pending(), now + (deadline - now) * 0.5)
-            left = [(message, worker) for worker in workers for message in [*worker.held, *worker.leftovers()]]
-            ending = asyncio.ensure_future(self._give_back_and_close(left, workers))
+            left = [(message, stage) for stage in stages for message in [*stage.held, *stage.take_all()]]
+            ending = asyncio.ensure_future(self._give_back_and_close(left, stages))
             await self._wait({ending, *self._pending()}, deadline)
         finally:
             # Also when somebody cancels us in here: the books must be closed, and no task of ours left running.
@@ -310,13 +310,13 @@ class Runtime:
                 if last:
                     await asyncio.wait(last, timeout=_LEAST_S)
             finally:
-                self._close_books(workers)
+                self._close_books(stages)
 
-    def _close_books(self, workers: Sequence[Worker]) -> None:
+    def _close_books(self, stages: Sequence[PipelineStage]) -> None:
         """Nobody settles any more: what has no outcome is unknown."""
-        for worker in workers:
-            if worker.process is not None:
-                worker.process.kill()
+        for stage in stages:
+            if stage.process is not None:
+                stage.process.kill()
         for task in self._pending():
             self._log.error("a callback ignored its cancellation and was left behind", stage=self._tasks[task].layer)
         for ledger in self.stages.ledgers:
@@ -330,19 +330,19 @@ class Runtime:
         self.services.failures.close()
 
     async def _give_back_and_close(
-        self, left: Sequence[tuple[Message[Any], Worker]], workers: Sequence[Worker]
+        self, left: Sequence[tuple[Message[Any], PipelineStage]], stages: Sequence[PipelineStage]
     ) -> None:
-        stopped = [(message, worker) for message, worker in left if will_be_stopped(message)]
+        stopped = [(message, stage) for message, stage in left if will_be_stopped(message)]
         await self.services.settler.give_back([message for message, _ in left])
         await self.services.settler.finish()
         async with asyncio.TaskGroup() as group:
-            for worker in workers:
-                if isinstance(worker, Source):
-                    group.create_task(worker.close())
-                elif worker.process is not None:
-                    group.create_task(worker.process.close())
-        for message, worker in stopped:
-            worker.note_stopped(message)
+            for stage in stages:
+                if isinstance(stage, Source):
+                    group.create_task(stage.close())
+                elif stage.process is not None:
+                    group.create_task(stage.process.close())
+        for message, stage in stopped:
+            stage.conclusion.note_stopped(message)
 
 
 def _is_being_cancelled() -> bool:

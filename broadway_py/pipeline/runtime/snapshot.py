@@ -10,7 +10,7 @@ from broadway_py._core.ledger import Ledger
 from broadway_py.pipeline.runtime.run import Runtime
 from broadway_py.pipeline.stages.services import Meter
 from broadway_py.pipeline.stages.source import Source
-from broadway_py.pipeline.stages.stage import Worker
+from broadway_py.pipeline.stages.stage import PipelineStage
 from broadway_py.pipeline.stats import Distribution, PipelineState, PipelineStats, ProducerStats, StageStats
 
 __all__ = ["take_snapshot"]
@@ -26,14 +26,14 @@ def take_snapshot(name: str, state: PipelineState, runtime: Runtime, meters: Map
         for ledger in stages.ledgers
         if ledger is not stages.submissions.ledger or ledger.received
     ]
-    layers: dict[str, list[Worker]] = {layer: [] for layer in meters}
-    for worker in [*stages.processors, *stages.batchers, *stages.batch_processors]:
-        layers[worker.layer].append(worker)
+    layers: dict[str, list[PipelineStage]] = {layer: [] for layer in meters}
+    for one in [*stages.processors, *stages.batchers, *stages.batch_processors]:
+        layers[one.layer].append(one)
     return PipelineStats(
         name=name,
         state=state,
         producers=tuple(producers),
-        stages=tuple(_stage(layer, workers, meters[layer], now) for layer, workers in layers.items()),
+        stages=tuple(_stage(layer, of_layer, meters[layer], now) for layer, of_layer in layers.items()),
         rate_limit_wait_seconds=gate.waited_seconds,
         restarts=runtime.restarts.count,
         stuck_handlers=runtime.services.threads.stuck,
@@ -61,15 +61,15 @@ def _producer(ledger: Ledger, copies: Sequence[Source], now: float) -> ProducerS
     )
 
 
-def _stage(layer: str, workers: Sequence[Worker], meter: Meter, now: float) -> StageStats:
+def _stage(layer: str, of_layer: Sequence[PipelineStage], meter: Meter, now: float) -> StageStats:
     kind, _, batcher = layer.partition(":")
-    running = sum(now - worker.busy_since for worker in workers if worker.busy_since is not None)
+    running = sum(now - one.busy_since for one in of_layer if one.busy_since is not None)
     return StageStats(
         name=layer,
-        concurrency=len(workers),
+        concurrency=len(of_layer),
         busy_seconds=meter.busy_seconds + running,
         backpressure_seconds=meter.backpressure_seconds,
-        queued=sum(_queued(worker) for worker in workers),
+        queued=sum(_queued(one) for one in of_layer),
         failed=dict(meter.failed),
         duration=None if kind == "batcher" else _distribution(meter.duration),
         batcher=batcher or None,
@@ -78,12 +78,12 @@ def _stage(layer: str, workers: Sequence[Worker], meter: Meter, now: float) -> S
     )
 
 
-def _queued(worker: Any) -> int:
-    waiting = worker.inlet.waiting()
-    if worker.layer.startswith("batch_processors:"):
+def _queued(one: Any) -> int:
+    waiting = one.inlet.waiting()
+    if one.layer.startswith("batch_processors:"):
         return sum(len(batch.messages) for batch in waiting)
     count = sum(1 for _ in waiting)
-    return count + (worker.open_messages if worker.layer.startswith("batcher:") else 0)
+    return count + (one.open_messages if one.layer.startswith("batcher:") else 0)
 
 
 def _distribution(histogram: Histogram) -> Distribution:

@@ -23,13 +23,13 @@ from broadway_py.producer import FailurePlan, Producer
 
 __all__ = [
     "Decided",
-    "FailureDesk",
+    "FailureRouter",
     "OpenedBy",
     "check_sources",
+    "log_which_policy_counts",
     "plan_of",
     "refuse_gaps",
     "refuse_odd_values",
-    "tell_of_two_wills",
 ]
 
 log = logger("broadway_py.pipeline")
@@ -67,7 +67,7 @@ class OpenedBy:
         return f"{failed} of {total}, the last by {self.name}{where}"
 
 
-class FailureDesk:
+class FailureRouter:
     """Decides about the failed messages of one pipeline.
 
     Args:
@@ -274,7 +274,7 @@ def check_sources(producers: Iterable[Producer], policy: FailurePolicy | None, *
         raise OptionsError.of({str(one): one for one in wrong}.values())
 
 
-def tell_of_two_wills(pipeline: str, producers: Mapping[str, Producer], *, is_given: bool) -> None:
+def log_which_policy_counts(pipeline: str, producers: Mapping[str, Producer], *, is_given: bool) -> None:
     """Log which one counts, where both the pipeline and a producer were told what failing means."""
     for name, producer in producers.items():
         if is_given and producer.says_what_failing_means:

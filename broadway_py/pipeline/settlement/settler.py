@@ -17,7 +17,7 @@ from broadway_py.foreign import article, foreign_errors
 from broadway_py.log import logger
 from broadway_py.message import Failed, Message, Outcome, Plain
 from broadway_py.pipeline.settlement.failure_log import Fate
-from broadway_py.pipeline.settlement.failure_router import Decided, FailureDesk
+from broadway_py.pipeline.settlement.failure_router import Decided, FailureRouter
 from broadway_py.pipeline.settlement.fates import fate_of
 
 __all__ = ["Settler", "ack_immediately"]
@@ -34,7 +34,7 @@ class Settler:
         failures: what becomes of failed messages; None leaves them to their acknowledgers.
     """
 
-    def __init__(self, pipeline: str, clock: Clock, failures: FailureDesk | None) -> None:
+    def __init__(self, pipeline: str, clock: Clock, failures: FailureRouter | None) -> None:
         self._log = log.bind(pipeline=pipeline)
         self._clock = clock
         self._failures = failures

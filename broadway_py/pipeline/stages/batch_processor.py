@@ -18,15 +18,15 @@ from broadway_py.pipeline.callbacks.chunk import is_plain
 from broadway_py.pipeline.poison.stage_journal import StageJournal
 from broadway_py.pipeline.processes.callback_process import BatchRun
 from broadway_py.pipeline.settlement.failures import fail, fail_together, failure_from, refused
-from broadway_py.pipeline.stages.ordered_retry import called_off, retry_in_place
+from broadway_py.pipeline.stages.ordered_retry import called_off, wait_and_retry_in_order
 from broadway_py.pipeline.stages.services import Meter, Services
-from broadway_py.pipeline.stages.stage import Worker
+from broadway_py.pipeline.stages.stage import PipelineStage
 from broadway_py.stage import Inlet
 
 __all__ = ["BatchProcessor"]
 
 
-class BatchProcessor(Worker):
+class BatchProcessor(PipelineStage):
     """One of a batcher's.
 
     Args:
@@ -94,16 +94,16 @@ class BatchProcessor(Worker):
     async def _turn_away(self) -> bool:
         """The drain does not wait for the thread: what waits here goes back, or fails; True when no more can come."""
         while self._later:
-            await self.give_back(self._later.popleft().messages)
+            await self.conclusion.give_back(self._later.popleft().messages)
         while self.inlet:
             edge, batches, ask = self.inlet.take()
             for batch in batches:
-                await self.give_back(batch.messages)
+                await self.conclusion.give_back(batch.messages)
             if ask:
                 edge.ask(ask)
         return await self.nothing_comes(self.inlet)
 
-    def leftovers(self) -> list[Message[Any]]:
+    def take_all(self) -> list[Message[Any]]:
         """Take out everything that waits in this stage."""
         waiting = [*self._later, *self.inlet.remove(lambda _: True)]
         self._later.clear()
@@ -126,7 +126,7 @@ class BatchProcessor(Worker):
                 await self._process(batch)
             else:
                 # Convicted while it was waiting here.
-                await self.conclude((), batch.messages)
+                await self.conclusion.conclude((), batch.messages)
                 self.held = ()
         except BaseException:
             journal.note_crash(part)
@@ -140,8 +140,12 @@ class BatchProcessor(Worker):
         started = self.busy_since = monotonic()
         span = None
         if telemetry.active():
-            span = self.span(
-                "broadway.batch_processor", name=self.name, messages=list(batch.messages), batch_info=batch.info
+            span = self.services.span(
+                "broadway.batch_processor",
+                self.index,
+                name=self.name,
+                messages=list(batch.messages),
+                batch_info=batch.info,
             )
         try:
             await self._work(batch)
@@ -165,7 +169,7 @@ class BatchProcessor(Worker):
         if not unfinished and is_plain(batch.messages):
             await self.services.settler.settle(batch.messages)
             return
-        while not unfinished and (again := await retry_in_place(self, _failed_of(batch))):
+        while not unfinished and (again := await wait_and_retry_in_order(self, _failed_of(batch))):
             unfinished = await self._call_back(batch, again)
         _refuse_children(batch.messages)
         await self._finish(batch, unfinished or called_off(self, _failed_of(batch)))
@@ -209,12 +213,12 @@ class BatchProcessor(Worker):
     async def _finish(self, batch: Batch, unfinished: list[Message[Any]]) -> None:
         """Give back *unfinished*, and settle the others."""
         if unfinished:
-            await self.give_back(unfinished)
+            await self.conclusion.give_back(unfinished)
         gone = {id(message) for message in unfinished}
         rest = [message for message in batch.messages if id(message) not in gone]
         failed = [message for message in rest if message._status is not None]
         if failed:
-            await self.conclude([m for m in rest if m._status is None], failed)
+            await self.conclusion.conclude([m for m in rest if m._status is None], failed)
         elif rest:
             await self.services.settler.settle(rest)
 

@@ -13,7 +13,7 @@ from broadway_py.options import Batcher
 from broadway_py.pipeline.contexts import CleanRoom
 from broadway_py.pipeline.settlement.failures import failure_from
 from broadway_py.pipeline.stages.services import Meter, Services
-from broadway_py.pipeline.stages.stage import Worker
+from broadway_py.pipeline.stages.stage import PipelineStage
 from broadway_py.stage import Inlet, Outlet
 
 __all__ = ["BatcherStage"]
@@ -22,7 +22,7 @@ __all__ = ["BatcherStage"]
 _OPEN_BATCHES = 100
 
 
-class BatcherStage(Worker):
+class BatcherStage(PipelineStage):
     """Gathers; its batches leave through :attr:`outlet`.
 
     Args:
@@ -98,7 +98,11 @@ class BatcherStage(Worker):
         monotonic = self.services.clock.monotonic
         started = monotonic()
         self.held = messages
-        span = self.span("broadway.batcher", batcher=self.key, messages=list(messages)) if telemetry.active() else None
+        span = (
+            self.services.span("broadway.batcher", self.index, batcher=self.key, messages=list(messages))
+            if telemetry.active()
+            else None
+        )
         closed = self._batches.add(messages, started)
         if closed:
             self._send(closed)
@@ -114,7 +118,7 @@ class BatcherStage(Worker):
         for each in refused:
             each.message.status = failure_from(each.error)
         self.held = [each.message for each in refused]
-        await self.conclude((), self.held)
+        await self.conclusion.conclude((), self.held)
         self.held = ()
 
     def _send(self, batches: list[Batch]) -> None:
@@ -126,7 +130,7 @@ class BatcherStage(Worker):
             self.meter.batches[batch.info.trigger] += 1
             self.meter.batch_sizes.observe(batch.info.size)
 
-    def leftovers(self) -> list[Message[Any]]:
+    def take_all(self) -> list[Message[Any]]:
         """Take out everything that waits in this stage."""
         self.wake.close()
         ready = [message for batch in self.outlet.take_backlog() for message in batch.messages]

@@ -22,17 +22,18 @@ from broadway_py.pipeline.poison.stage_journal import StageJournal
 from broadway_py.pipeline.settlement.failure_router import refuse_gaps
 from broadway_py.pipeline.settlement.failures import fail, fail_together, failure_from, refused, transform
 from broadway_py.pipeline.settlement.spawned import adopt_children
-from broadway_py.pipeline.stages.ordered_retry import called_off, retry_in_place
+from broadway_py.pipeline.stages.conclusion import Conclusion
+from broadway_py.pipeline.stages.ordered_retry import called_off, wait_and_retry_in_order
 from broadway_py.pipeline.stages.routing import route, settle_all
 from broadway_py.pipeline.stages.services import SUBMITTED, Meter, Services
-from broadway_py.pipeline.stages.stage import Worker
-from broadway_py.stage import Inlet, Outlet
+from broadway_py.pipeline.stages.stage import PipelineStage
+from broadway_py.stage import Inlet, Outlet, Wake
 from broadway_py.telemetry import Span
 
 __all__ = ["Processor"]
 
 
-class Processor(Worker):
+class Processor(PipelineStage):
     """One of the pool.
 
     Args:
@@ -62,12 +63,12 @@ class Processor(Worker):
         self.outlet: Outlet[Message[Any]] | None = None
         self._batchers = batchers
         self._keyed = keyed
-        self._ordered = services.desk is not None and services.desk.ordered
+        self._ordered = services.router is not None and services.router.ordered
         self._context = StageContext(services.base)
         self._room = CleanRoom(services.base)
         self._runner = self._choose_runner()
         # Settles parents after their children: in whichever task the last child ends, so never in the name of ours.
-        self._parents = Worker(services, "processors", index, meter)
+        self._parents = Conclusion(services, "processors", index, meter, services.make_call(Wake()))
         # Not started, because the slot is taken by a thread that is past its deadline.
         self._later: list[Message[Any]] = []
         # What is done with a chunk that was taken.
@@ -83,27 +84,31 @@ class Processor(Worker):
             handle_message = self.journal.noting(handle_message)
         if self.services.callbacks.is_async["handle_message"]:
             return LoopRunner(
-                self.call, self._context, handle_message, give_back=self.give_back, begin_span=self._begin_span
+                self.call,
+                self._context,
+                handle_message,
+                give_back=self.conclusion.give_back,
+                begin_span=self._begin_span,
             )
         if self.process is None:
             return ThreadRunner(
                 self.call,
                 handle_message,
-                give_back=self.give_back,
+                give_back=self.conclusion.give_back,
                 postpone=self._postpone,
                 begin_span=self._begin_span,
             )
         return ProcessRunner(
             self.call,
             self.process,
-            give_back=self.give_back,
+            give_back=self.conclusion.give_back,
             give_back_soon=self.services.settler.give_back_soon,
             begin_span=self._begin_span,
         )
 
     def _begin_span(self, message: Message[Any]) -> Span | None:
         """Tell telemetry that *message* is handled now."""
-        return self.span("broadway.processor.message", name=self.name, message=message)
+        return self.services.span("broadway.processor.message", self.index, name=self.name, message=message)
 
     async def run(self) -> None:
         """Work until every producer of this stage has ended, or until cut off."""
@@ -162,25 +167,25 @@ class Processor(Worker):
     async def _turn_away(self) -> bool:
         """The drain does not wait for the thread: what waits here goes back, or fails; True when no more can come."""
         later, self._later = self._later, []
-        await self.give_back(later)
+        await self.conclusion.give_back(later)
         while self.inlet:
             edge, chunk, ask = self.inlet.take()
-            await self.give_back(chunk)
+            await self.conclusion.give_back(chunk)
             if ask:
                 edge.ask(ask)
         return await self.nothing_comes(self.inlet)
 
-    def forget(self) -> None:
+    def reset_after_crash(self) -> None:
         """After a crash: nothing is in hand any more, and what was taken out of it concerns no later message."""
-        super().forget()
-        self._runner.forget()
+        super().reset_after_crash()
+        self._runner.reset_after_crash()
 
     def retire(self) -> None:
         """Take nothing more; finish what is here, then end."""
         for edge in list(self.inlet.edges):
             edge.outlet.unsubscribe(edge)
 
-    def leftovers(self) -> list[Message[Any]]:
+    def take_all(self) -> list[Message[Any]]:
         """Take out everything that waits in this stage."""
         waiting = [*self._later, *self.inlet.remove(lambda _: True)]
         self._later = []
@@ -190,7 +195,11 @@ class Processor(Worker):
         self.held = chunk
         monotonic = self.services.clock.monotonic
         started = self.busy_since = monotonic()
-        span = self.span("broadway.processor", name=self.name, messages=list(chunk)) if telemetry.active() else None
+        span = (
+            self.services.span("broadway.processor", self.index, name=self.name, messages=list(chunk))
+            if telemetry.active()
+            else None
+        )
         try:
             settle, forward, failed = await self._work(chunk)
         except BaseException as error:
@@ -216,7 +225,7 @@ class Processor(Worker):
             chunk = await self._send_children(chunk)
             settle, forward, failed = self._sort(chunk)
         if failed:
-            await self.conclude(settle, failed)
+            await self.conclusion.conclude(settle, failed)
         elif settle:
             await self.services.settler.settle(settle)
         if forward and self.outlet is not None:
@@ -272,12 +281,14 @@ class Processor(Worker):
     async def _call_back_until_done(self, chunk: Chunk) -> Chunk:
         """The same, tried again in place as long as the failure policy says so."""
         left = await self._call_back(chunk)
-        while again := await retry_in_place(self, [message for message in left if message._status is not None]):
+        while again := await wait_and_retry_in_order(
+            self, [message for message in left if message._status is not None]
+        ):
             self._make_fresh(again)
             left = await self._call_back(again)
         returned = called_off(self, [message for message in left if message._status is not None])
         if returned:
-            await self.give_back(returned)
+            await self.conclusion.give_back(returned)
             left = [message for message in left if not contains(returned, message)]
         return left
 
@@ -325,7 +336,7 @@ class Processor(Worker):
             adopt_children(message, services.children, services.clock.monotonic(), conclude, self._parents.give_back)
             settle, forward, failed = self._sort(children)
             if settle or failed:
-                await self.conclude(settle, failed)
+                await self.conclusion.conclude(settle, failed)
             if forward and self.outlet is not None:
                 self.outlet.dispatch(forward)
         return others

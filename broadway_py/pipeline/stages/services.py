@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from contextvars import copy_context
-from typing import Final
+from typing import Any, Final
 
+from broadway_py import telemetry
 from broadway_py._core.histogram import BATCH_SIZE_BOUNDS, SECONDS_BOUNDS, Histogram
 from broadway_py._core.ledger import Ledger
 from broadway_py.clock import Clock
 from broadway_py.message import BatchTrigger, Cause
+from broadway_py.pipeline.callbacks.call import Call
 from broadway_py.pipeline.callbacks.definition import Callbacks
 from broadway_py.pipeline.callbacks.threads import CallbackThreads
 from broadway_py.pipeline.poison.isolation import Isolation
+from broadway_py.pipeline.poison.stage_journal import StageJournal
 from broadway_py.pipeline.processes.callback_process import CallbackProcesses
 from broadway_py.pipeline.settlement.failure_log import FailureLog
-from broadway_py.pipeline.settlement.failure_router import FailureDesk
+from broadway_py.pipeline.settlement.failure_router import FailureRouter
 from broadway_py.pipeline.settlement.settler import Settler
+from broadway_py.stage import Wake
+from broadway_py.telemetry import Span
 
 __all__ = ["SUBMITTED", "Meter", "Services"]
 
@@ -33,7 +38,7 @@ class Services:
         callbacks: Callbacks,
         clock: Clock,
         context: object,
-        desk: FailureDesk | None,
+        router: FailureRouter | None,
         *,
         isolation: Isolation | None = None,
     ) -> None:
@@ -41,8 +46,8 @@ class Services:
         self.callbacks = callbacks
         self.clock = clock
         self.context = context
-        self.desk = desk
-        self.settler = Settler(name, clock, desk)
+        self.router = router
+        self.settler = Settler(name, clock, router)
         #: Of spawned messages, which are no deliveries of any producer.
         self.children = Ledger("", self.settler)
         self.failures = FailureLog(name, clock)
@@ -56,9 +61,34 @@ class Services:
         #: Of the daemon's worker; None in a process that nobody watches.
         self.isolation = isolation
 
+    def make_call(self, wake: Wake, timeout_s: float | None = None) -> Call:
+        """What calls the callbacks of one stage, which waits for *wake*, and keeps its journal where there is one."""
+        journal = None
+        if self.isolation is not None:
+            journal = StageJournal(
+                self.isolation, pipeline=self.name, clock=self.clock, wake=wake, is_cut=lambda: call.cut
+            )
+        call = Call(
+            self.callbacks,
+            self.threads,
+            self.clock,
+            self.base,
+            wake=wake,
+            is_draining=lambda: self.draining,
+            timeout_s=timeout_s,
+            journal=journal,
+        )
+        return call
+
+    def span(self, event: str, index: int, **metadata: Any) -> Span | None:
+        """Begin a pair of telemetry events in the stage *index*; None when nobody is attached to any: nobody pays."""
+        if not telemetry.active():
+            return None
+        return Span(event, metadata, clock=self.clock, pipeline=self.name, context=self.context, index=index)
+
 
 class Meter:
-    """Figures of one layer, summed over its workers."""
+    """Figures of one layer, summed over its stages."""
 
     def __init__(self) -> None:
         self.busy_seconds = 0.0

@@ -27,7 +27,7 @@ from broadway_py.pipeline.intake.live_producer import (
 )
 from broadway_py.pipeline.intake.receive import Intake
 from broadway_py.pipeline.stages.services import Meter, Services
-from broadway_py.pipeline.stages.stage import Worker
+from broadway_py.pipeline.stages.stage import PipelineStage
 from broadway_py.producer import Delays, Producer
 from broadway_py.stage import Inlet, Outlet
 
@@ -39,7 +39,7 @@ log = logger("broadway_py.pipeline")
 _REFUSED_WAIT_S = 10.0
 
 
-class Source(Worker):
+class Source(PipelineStage):
     """Runs one copy of *description* after the other.
 
     Args:
@@ -143,7 +143,7 @@ class Source(Worker):
             lost=lambda error: self._report_lost(copy, error),
         )
         copy.clock = self.services.clock
-        copy.failure = None if self.services.desk is None else self.services.desk.plan
+        copy.failure = None if self.services.router is None else self.services.router.plan
         self._lost = None
         self._preparing = None
         self._is_told_to_pause = False
@@ -270,7 +270,7 @@ class Source(Worker):
         if not self._is_told_to_pause and not self._stop.is_set():
             # It would hand out again at once what it gets back.
             await self._pause_in_passing()
-        await self.give_back([message for message in fresh[first:] if can_give_back(message)])
+        await self.conclusion.give_back([message for message in fresh[first:] if can_give_back(message)])
         stay = [*fresh[:first], *(message for message in fresh[first:] if not can_give_back(message))]
         self.held = ()
         if is_broken:
@@ -365,7 +365,7 @@ class Source(Worker):
             await self._end_copy(self._copy)
         while not self.call.cut:
             if self.services.draining:
-                await self.give_back(self.take_unstarted())
+                await self.conclusion.give_back(self.take_unstarted())
             if self._rest:
                 await self._wait_for_rate()
             elif self.outlet.backlog:
@@ -384,7 +384,7 @@ class Source(Worker):
         late = copy.end_draining()
         if late and self._ended:
             # The processors are gone: given back, or failed as stopped where that cannot be.
-            await self.give_back(self._intake.enter(late))
+            await self.conclusion.give_back(self._intake.enter(late))
         elif late:
             await self._take_in(late)
         try:
@@ -446,7 +446,7 @@ class Source(Worker):
         self._rest = [message for message in self._rest if not can_give_back(message)]
         return unstarted
 
-    def leftovers(self) -> list[Message[Any]]:
+    def take_all(self) -> list[Message[Any]]:
         """Take out everything that waits in this stage."""
         self.wake.close()
         rest, self._rest = self._rest, []
