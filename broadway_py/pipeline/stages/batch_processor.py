@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
-from broadway_py import telemetry
 from broadway_py._core.batching import Batch
 from broadway_py._core.settlement import not_returned, returned_list_problem
 from broadway_py.foreign import foreign_errors
 from broadway_py.message import BatchInfo, Message
 from broadway_py.pipeline.callbacks.chunk import is_plain
-from broadway_py.pipeline.poison.stage_journal import StageJournal
+from broadway_py.pipeline.poison.stage_journal import Part, StageJournal
 from broadway_py.pipeline.processes.callback_process import BatchRun
 from broadway_py.pipeline.settlement.failures import fail, fail_together, failure_from, refused
+from broadway_py.pipeline.stages.handling import HandlingStage
 from broadway_py.pipeline.stages.ordered_retry import called_off, wait_and_retry_in_order
 from broadway_py.pipeline.stages.services import Meter, Services
-from broadway_py.pipeline.stages.stage import PipelineStage
-from broadway_py.stage import Inlet
+from broadway_py.telemetry import Span
 
 __all__ = ["BatchProcessor"]
 
 
-class BatchProcessor(PipelineStage):
+class BatchProcessor(HandlingStage[Batch, Batch]):
     """One of a batcher's.
 
     Args:
@@ -38,6 +35,8 @@ class BatchProcessor(PipelineStage):
         keyed: batches of a partition come to this one and no other.
     """
 
+    takes_failed = False
+
     def __init__(
         self,
         services: Services,
@@ -48,15 +47,7 @@ class BatchProcessor(PipelineStage):
         *,
         keyed: bool = False,
     ) -> None:
-        super().__init__(services, f"batch_processors:{key}", index, meter, timeout_s)
-        self.inlet: Inlet[Batch] = Inlet(self.wake)
-        self._keyed = keyed
-        # Parts of a batch, to be handled as batches of their own.
-        self._later: deque[Batch] = deque()
-        # What is done with a batch that was taken.
-        self._begin: Callable[[Batch], Coroutine[Any, Any, None]] = self._process
-        if self.journal is not None:
-            self._begin = partial(self._process_in_parts, self.journal)
+        super().__init__(services, f"batch_processors:{key}", index, meter, timeout_s, keyed=keyed)
 
     async def run(self) -> None:
         """Work until the batcher has ended, or until cut off."""
@@ -68,7 +59,7 @@ class BatchProcessor(PipelineStage):
                 if await self._turn_away():
                     break
             elif self._later:
-                await self._begin(self._later.popleft())
+                await self._begin(self._next_later())
             elif self.inlet:
                 edge, batches, ask = self.inlet.take()
                 try:
@@ -82,89 +73,47 @@ class BatchProcessor(PipelineStage):
             else:
                 await self.wake.wait()
 
-    async def _wait_for_slot(self) -> None:
-        if self._keyed:
-            # What is here belongs to this one, whoever else is free.
-            await self.call.wait_for_slot()
-        else:
-            later, self._later = self._later, deque()
-            self._later.extend(self.inlet.step_aside(list(later)))
-            await self.wait_aside(self.inlet)
-
-    async def _turn_away(self) -> bool:
-        """The drain does not wait for the thread: what waits here goes back, or fails; True when no more can come."""
-        while self._later:
-            await self.conclusion.give_back(self._later.popleft().messages)
-        while self.inlet:
-            edge, batches, ask = self.inlet.take()
-            for batch in batches:
-                await self.conclusion.give_back(batch.messages)
-            if ask:
-                edge.ask(ask)
-        return await self.nothing_comes(self.inlet)
-
     def take_all(self) -> list[Message[Any]]:
         """Take out everything that waits in this stage."""
         waiting = [*self._later, *self.inlet.remove(lambda _: True)]
         self._later.clear()
         return [message for batch in waiting for message in batch.messages]
 
-    async def _process_in_parts(self, journal: StageJournal, batch: Batch) -> None:
-        """The first part of *batch*, when its turn has come; the rest comes after it."""
-        part = journal.first_part(batch.messages)
-        if part.rest:
-            self._later.appendleft(_part_of(batch, part.rest))
-            batch = _part_of(batch, part.now)
-        self.held = batch.messages
-        if not journal.try_turn(alone=part.alone) and not await journal.wait_for_turn(alone=part.alone):
-            self.held = ()
-            self._later.appendleft(batch)
-            return
-        try:
-            journal.begin(part)
-            if batch.messages[0].ok:
-                await self._process(batch)
-            else:
-                # Convicted while it was waiting here.
-                await self.conclusion.conclude((), batch.messages)
-                self.held = ()
-        except BaseException:
-            journal.note_crash(part)
-            raise
-        finally:
-            journal.leave(part)
+    def _messages_of(self, batch: Batch) -> list[Message[Any]]:
+        return batch.messages
 
-    async def _process(self, batch: Batch) -> None:
+    def _pieces(self, taken: Sequence[Batch]) -> Sequence[Batch]:
+        return taken
+
+    def _next_later(self) -> Batch:
+        return self._later.pop(0)
+
+    def _begin_span_of(self, batch: Batch) -> Span | None:
+        return self.services.span(
+            "broadway.batch_processor",
+            self.index,
+            name=self.name,
+            messages=list(batch.messages),
+            batch_info=batch.info,
+        )
+
+    def _end_span_of(self, span: Span, batch: Batch, result: None) -> None:
+        span.stop(successful=[m for m in batch.messages if m.ok], failed=_failed_of(batch))
+
+    def _put_off_rest(self, part: Part, batch: Batch) -> Batch:
+        self._later.insert(0, _part_of(batch, part.rest))
+        return _part_of(batch, part.now)
+
+    async def _wait_for_turn(self, journal: StageJournal, part: Part, batch: Batch) -> tuple[Part, Batch] | None:
         self.held = batch.messages
-        monotonic = self.services.clock.monotonic
-        started = self.busy_since = monotonic()
-        span = None
-        if telemetry.active():
-            span = self.services.span(
-                "broadway.batch_processor",
-                self.index,
-                name=self.name,
-                messages=list(batch.messages),
-                batch_info=batch.info,
-            )
-        try:
-            await self._work(batch)
-        except BaseException as error:
-            if span is not None and not isinstance(error, asyncio.CancelledError | GeneratorExit):
-                span.exception(error)
-            raise
+        if await journal.wait_for_turn(alone=part.alone):
+            return part, batch
         self.held = ()
-        if self.call.own_contexts:
-            self.call.own_contexts.clear()
-        self.busy_since = None
-        took = monotonic() - started
-        self.meter.busy_seconds += took
-        self.meter.duration.observe(took)
-        if span is not None:
-            successful = [m for m in batch.messages if m.ok]
-            span.stop(successful=successful, failed=_failed_of(batch))
+        self._later.insert(0, batch)
+        return None
 
     async def _work(self, batch: Batch) -> None:
+        self.held = batch.messages
         unfinished = await self._call_back(batch, batch.messages)
         if not unfinished and is_plain(batch.messages):
             await self.services.settler.settle(batch.messages)

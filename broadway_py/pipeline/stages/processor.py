@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from broadway_py import telemetry
 from broadway_py._core.settlement import can_give_back, not_returned, returned_list_problem
 from broadway_py.foreign import foreign_errors
 from broadway_py.message import Message
@@ -18,22 +17,22 @@ from broadway_py.pipeline.callbacks.in_thread import ThreadRunner
 from broadway_py.pipeline.callbacks.runner import ChunkRunner
 from broadway_py.pipeline.callbacks.schema import validate
 from broadway_py.pipeline.contexts import CleanRoom, StageContext
-from broadway_py.pipeline.poison.stage_journal import StageJournal
+from broadway_py.pipeline.poison.stage_journal import Part, StageJournal
 from broadway_py.pipeline.settlement.failure_router import refuse_gaps
 from broadway_py.pipeline.settlement.failures import fail, fail_together, failure_from, refused, transform
 from broadway_py.pipeline.settlement.spawned import adopt_children
 from broadway_py.pipeline.stages.conclusion import Conclusion
+from broadway_py.pipeline.stages.handling import HandlingStage
 from broadway_py.pipeline.stages.ordered_retry import called_off, wait_and_retry_in_order
 from broadway_py.pipeline.stages.routing import route, settle_all
 from broadway_py.pipeline.stages.services import SUBMITTED, Meter, Services
-from broadway_py.pipeline.stages.stage import PipelineStage
-from broadway_py.stage import Inlet, Outlet, Wake
+from broadway_py.stage import Outlet, Wake
 from broadway_py.telemetry import Span
 
 __all__ = ["Processor"]
 
 
-class Processor(PipelineStage):
+class Processor(HandlingStage[Message[Any], Chunk]):
     """One of the pool.
 
     Args:
@@ -45,7 +44,8 @@ class Processor(PipelineStage):
         keyed: messages of a key come to this one and no other.
     """
 
-    inlet: Inlet[Message[Any]]
+    # A transformer fails some, or ``partition_by`` does.
+    takes_failed = True
 
     def __init__(
         self,
@@ -57,26 +57,18 @@ class Processor(PipelineStage):
         *,
         keyed: bool = False,
     ) -> None:
-        super().__init__(services, "processors", index, meter, timeout_s)
-        self.inlet = Inlet(self.wake)
+        super().__init__(services, "processors", index, meter, timeout_s, keyed=keyed)
         #: Towards the batchers; None when there are none.
         self.outlet: Outlet[Message[Any]] | None = None
         self._batchers = batchers
-        self._keyed = keyed
         self._ordered = services.router is not None and services.router.ordered
         self._context = StageContext(services.base)
         self._room = CleanRoom(services.base)
         self._runner = self._choose_runner()
         # Settles parents after their children: in whichever task the last child ends, so never in the name of ours.
         self._parents = Conclusion(services, "processors", index, meter, services.make_call(Wake()))
-        # Not started, because the slot is taken by a thread that is past its deadline.
-        self._later: list[Message[Any]] = []
-        # What is done with a chunk that was taken.
-        self._begin: Callable[[Chunk], Coroutine[Any, Any, None]] = self._process
         if self._ordered:
             self._begin = self._process_in_order
-        elif self.journal is not None:
-            self._begin = partial(self._process_in_parts, self.journal)
 
     def _choose_runner(self) -> ChunkRunner:
         handle_message = self.services.callbacks.handle_message
@@ -125,8 +117,7 @@ class Processor(PipelineStage):
                 if await self._turn_away():
                     break
             elif self._later:
-                later, self._later = self._later, []
-                await self._begin(later)
+                await self._begin(self._next_later())
             elif inlet:
                 edge, chunk, ask = inlet.take()
                 try:
@@ -155,26 +146,6 @@ class Processor(PipelineStage):
         await self.wake.wait()
         self.meter.backpressure_seconds += clock.monotonic() - since
 
-    async def _wait_for_slot(self) -> None:
-        if self._keyed:
-            # What is here belongs to this processor, whoever else is free.
-            await self.call.wait_for_slot()
-        else:
-            later, self._later = self._later, []
-            self._later = list(self.inlet.step_aside(later))
-            await self.wait_aside(self.inlet)
-
-    async def _turn_away(self) -> bool:
-        """The drain does not wait for the thread: what waits here goes back, or fails; True when no more can come."""
-        later, self._later = self._later, []
-        await self.conclusion.give_back(later)
-        while self.inlet:
-            edge, chunk, ask = self.inlet.take()
-            await self.conclusion.give_back(chunk)
-            if ask:
-                edge.ask(ask)
-        return await self.nothing_comes(self.inlet)
-
     def reset_after_crash(self) -> None:
         """After a crash: nothing is in hand any more, and what was taken out of it concerns no later message."""
         super().reset_after_crash()
@@ -191,33 +162,9 @@ class Processor(PipelineStage):
         self._later = []
         return waiting if self.outlet is None else [*self.outlet.take_backlog(), *waiting]
 
-    async def _process(self, chunk: Chunk) -> None:
-        self.held = chunk
-        monotonic = self.services.clock.monotonic
-        started = self.busy_since = monotonic()
-        span = (
-            self.services.span("broadway.processor", self.index, name=self.name, messages=list(chunk))
-            if telemetry.active()
-            else None
-        )
-        try:
-            settle, forward, failed = await self._work(chunk)
-        except BaseException as error:
-            if span is not None and not isinstance(error, asyncio.CancelledError | GeneratorExit):
-                span.exception(error)
-            raise
-        self.held = ()
-        if self.call.own_contexts:
-            self.call.own_contexts.clear()
-        self.busy_since = None
-        took = monotonic() - started
-        self.meter.busy_seconds += took
-        self.meter.duration.observe(took)
-        if span is not None:
-            span.stop(successful_to_ack=settle, successful_to_forward=forward, failed=failed)
-
     async def _work(self, chunk: Chunk) -> tuple[Chunk, Chunk, Chunk]:
         """What was settled as successful, what went to batchers, what failed."""
+        self.held = chunk
         chunk = await (self._call_back_until_done(chunk) if self._ordered else self._call_back(chunk))
         if is_plain(chunk):
             settle, forward, failed = (chunk, (), ()) if self.outlet is None else route(chunk, self._batchers)
@@ -231,6 +178,36 @@ class Processor(PipelineStage):
         if forward and self.outlet is not None:
             self.outlet.dispatch(forward)
         return settle, forward, failed
+
+    def _messages_of(self, chunk: Chunk) -> Chunk:
+        return chunk
+
+    def _pieces(self, taken: Chunk) -> Iterable[Chunk]:
+        return (taken,)
+
+    def _next_later(self) -> Chunk:
+        later, self._later = self._later, []
+        return later
+
+    def _begin_span_of(self, chunk: Chunk) -> Span | None:
+        return self.services.span("broadway.processor", self.index, name=self.name, messages=list(chunk))
+
+    def _end_span_of(self, span: Span, chunk: Chunk, result: tuple[Chunk, Chunk, Chunk]) -> None:
+        settle, forward, failed = result
+        span.stop(successful_to_ack=settle, successful_to_forward=forward, failed=failed)
+
+    def _put_off_rest(self, part: Part, chunk: Chunk) -> Chunk:
+        self._later = [*part.rest, *self._later]
+        return part.now
+
+    async def _wait_for_turn(self, journal: StageJournal, part: Part, chunk: Chunk) -> tuple[Part, Chunk] | None:
+        # They wait there because a crash or a drain must find them.
+        self._later = [*part.now, *self._later]
+        if not await journal.wait_for_turn(alone=part.alone):
+            return None
+        now = [message for message in part.now if contains(self._later, message)]
+        self._later = [message for message in self._later if not contains(now, message)]
+        return part._replace(now=now), now
 
     async def _call_back(self, chunk: Chunk) -> Chunk:
         """Run the callbacks on *chunk*; what is left of it here."""
@@ -255,28 +232,6 @@ class Processor(PipelineStage):
         self._later = list(chunk)
         while self._later and not self.call.cut and not self.call.stuck:
             await self._process([self._later.pop(0)])
-
-    async def _process_in_parts(self, journal: StageJournal, chunk: Chunk) -> None:
-        """The first part of *chunk*, when its turn has come; the rest comes after it."""
-        part = journal.first_part(chunk)
-        self._later = [*part.rest, *self._later]
-        if not journal.try_turn(alone=part.alone):
-            # They wait there because a crash or a drain must find them.
-            self._later = [*part.now, *self._later]
-            if not await journal.wait_for_turn(alone=part.alone):
-                return
-            part = part._replace(now=[message for message in part.now if contains(self._later, message)])
-            self._later = [message for message in self._later if not contains(part.now, message)]
-        try:
-            # Empty when a drain or a pause has taken all of it back meanwhile.
-            if part.now:
-                journal.begin(part)
-                await self._process(part.now)
-        except BaseException:
-            journal.note_crash(part)
-            raise
-        finally:
-            journal.leave(part)
 
     async def _call_back_until_done(self, chunk: Chunk) -> Chunk:
         """The same, tried again in place as long as the failure policy says so."""

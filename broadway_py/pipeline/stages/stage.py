@@ -8,7 +8,7 @@ from typing import Any
 from broadway_py.message import Message
 from broadway_py.pipeline.stages.conclusion import Conclusion
 from broadway_py.pipeline.stages.services import Meter, Services
-from broadway_py.stage import Inlet, Wake
+from broadway_py.stage import Wake
 
 __all__ = ["PipelineStage"]
 
@@ -61,21 +61,3 @@ class PipelineStage:
         self.held = ()
         self.busy_since = None
         self.call.reset_after_crash()
-
-    async def wait_aside(self, inlet: Inlet[Any]) -> None:
-        """Wait for the slot after *inlet* has stepped aside, and join again.
-
-        The drain does not wait for the thread. Then this stage joins only where nobody else is left, so that what
-        still comes is turned away rather than kept.
-        """
-        is_free = False
-        try:
-            is_free = await self.call.wait_for_slot()
-        finally:
-            inlet.rejoin(where_needed=not is_free)
-
-    async def nothing_comes(self, inlet: Inlet[Any]) -> bool:
-        """True when *inlet* is finished; else wait until something has changed."""
-        if not inlet.finished:
-            await self.wake.wait()
-        return inlet.finished
