@@ -152,9 +152,10 @@ class LifeCycle:
             if not opened.done():
                 raise runtime.crash or PipelineNotRunning(f"pipeline {self.name!r} stopped before it was ready")
         except TimeoutError:
-            away = next(source for source in runtime.stages.sources if not source.opened.is_set())
+            away = next(source for source in runtime.stages.sources if not source.live.opened.is_set())
             raise TimeoutError(
-                f"pipeline {self.name!r} was not ready within {timeout_s:g} s: {away.ledger.producer}: {away.trouble}"
+                f"pipeline {self.name!r} was not ready within {timeout_s:g} s: "
+                f"{away.ledger.producer}: {away.live.trouble}"
             ) from None
         finally:
             opened.cancel()
@@ -247,4 +248,4 @@ class LifeCycle:
 
 async def _all_opened(runtime: Runtime) -> None:
     for source in runtime.stages.sources:
-        await source.opened.wait()
+        await source.live.opened.wait()

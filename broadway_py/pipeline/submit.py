@@ -69,7 +69,7 @@ class Submitter:
     async def _push(self, call: str, messages: Sequence[Message[Any]]) -> None:
         runtime = self._life.needs_runtime(call)
         source = runtime.stages.submissions
-        await source.opened.wait()
-        if runtime.draining or source.copy is None:
+        await source.live.opened.wait()
+        if runtime.draining or source.live.copy is None:
             raise PipelineNotRunning(f"{call}(): {self._life.shown} and takes nothing in")
-        await source.copy.push(messages)
+        await source.live.copy.push(messages)

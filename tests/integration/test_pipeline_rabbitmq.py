@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-import broadway_py.pipeline.stages.source
+import broadway_py.pipeline.intake.live_producer
 from broadway_py import Batcher, Message, Processors, RateLimit
 from broadway_py._core.backoff import Backoff
 from broadway_py.log import show_error_texts
@@ -183,7 +183,7 @@ async def test_a_refused_connection_is_tried_again_with_growing_waits_until_it_w
     job: Job, hands: Hands, proxy: FaultProxy, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Without the jitter: always the longest wait that it may choose.
-    monkeypatch.setattr(broadway_py.pipeline.stages.source, "Backoff", lambda: Backoff(uniform=max))
+    monkeypatch.setattr(broadway_py.pipeline.intake.live_producer, "Backoff", lambda: Backoff(uniform=max))
     await job.publish(10)
     await proxy.refuse()
     pipeline = Work(producer=source(job, proxy), context=hands)

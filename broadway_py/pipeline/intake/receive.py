@@ -17,12 +17,12 @@ from broadway_py.pipeline.settlement.failure_log import id_of
 from broadway_py.pipeline.settlement.failures import failure_from, transform
 from broadway_py.producer import Deliveries
 
-__all__ = ["Intake"]
+__all__ = ["Receiver"]
 
 log = logger("broadway_py.pipeline")
 
 
-class Intake:
+class Receiver:
     """Of one copy of a producer.
 
     Args:

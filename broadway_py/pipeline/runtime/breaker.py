@@ -111,7 +111,7 @@ class BreakerGuard:
     async def _probe(self) -> None:
         self._is_probing = True
         chosen = [self._submissions]
-        able = next((source for source in self._fetching if source.connected and not source.ended), None)
+        able = next((source for source in self._fetching if source.live.connected and not source.ended), None)
         if able is not None:
             chosen.append(able)
             self._fetching.remove(able)
@@ -134,7 +134,7 @@ class BreakerGuard:
 
     async def _tell(self, source: Source, *, paused: bool) -> None:
         try:
-            await source.set_paused(paused=paused)
+            await source.live.set_paused(paused=paused)
         except foreign_errors() as error:
             # The producer's code: without the guard, nothing would ever go on.
             self._log.error(

@@ -168,7 +168,7 @@ def share_capacity(sources: Sequence[Source], processors: Processors, batchers: 
     capacity = _capacity(processors, batchers)
     copies = Counter(source.ledger.producer for source in sources)
     for source in sources:
-        source.resize(_share(capacity, copies[source.ledger.producer]))
+        source.live.resize(_share(capacity, copies[source.ledger.producer]))
 
 
 def _capacity(processors: Processors, batchers: Mapping[str, Batcher]) -> int:

@@ -59,7 +59,7 @@ async def set_paused(runtime: Runtime, *, paused: bool) -> None:
     gate.paused = paused
     async with asyncio.TaskGroup() as group:
         for source in runtime.stages.sources:
-            group.create_task(source.set_paused(paused=gate.closed))
+            group.create_task(source.live.set_paused(paused=gate.closed))
     runtime.stages.submissions.wake.set()
     if paused:
         await runtime.services.settler.give_back_aside(runtime.stages.take_unstarted())

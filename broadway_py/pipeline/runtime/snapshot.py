@@ -43,7 +43,7 @@ def take_snapshot(name: str, state: PipelineState, runtime: Runtime, meters: Map
 
 
 def _producer(ledger: Ledger, copies: Sequence[Source], now: float) -> ProducerStats:
-    troubles = [trouble for source in copies if (trouble := source.why_not_ready) is not None]
+    troubles = [trouble for source in copies if (trouble := source.live.why_not_ready) is not None]
     return ProducerStats(
         name=ledger.producer,
         received=ledger.received,
@@ -53,9 +53,9 @@ def _producer(ledger: Ledger, copies: Sequence[Source], now: float) -> ProducerS
         bytes_in_flight=ledger.bytes_in_flight,
         oldest_in_flight_seconds=ledger.oldest_age(now),
         latency=_distribution(ledger.latency),
-        connected=sum(source.connected for source in copies),
+        connected=sum(source.live.connected for source in copies),
         copies=len(copies),
-        connections_lost=sum(source.connections_lost for source in copies),
+        connections_lost=sum(source.live.connections_lost for source in copies),
         trouble=troubles[0] if troubles else None,
         ended=all(source.ended for source in copies),
     )
