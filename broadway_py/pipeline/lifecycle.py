@@ -13,7 +13,8 @@ from broadway_py.errors import CalledInsideCallback, PipelineNotRunning
 from broadway_py.foreign import foreign_errors
 from broadway_py.pipeline.callbacks.definition import Callbacks
 from broadway_py.pipeline.contexts import take_over
-from broadway_py.pipeline.runtime.run import DrainReport, Runtime, announce
+from broadway_py.pipeline.runtime.drain import DrainReport
+from broadway_py.pipeline.runtime.run import PipelineRun, announce
 from broadway_py.pipeline.stages.services import Services
 from broadway_py.pipeline.stats import PipelineState
 
@@ -40,10 +41,10 @@ class LifeCycle:
         build: makes the stages, once ``setup`` has run.
     """
 
-    def __init__(self, name: str, callbacks: Callbacks, build: Callable[[Services], Runtime]) -> None:
+    def __init__(self, name: str, callbacks: Callbacks, build: Callable[[Services], PipelineRun]) -> None:
         self.name = name
         #: None before ``setup`` has ended.
-        self.runtime: Runtime | None = None
+        self.runtime: PipelineRun | None = None
         # Where it is, without what its stages know: see :attr:`state`.
         self._phase: PipelineState = "new"
         self._callbacks = callbacks
@@ -97,7 +98,7 @@ class LifeCycle:
         finally:
             services.threads.close()
 
-    async def _set_up(self, services: Services, is_set_up: asyncio.Future[None]) -> Runtime | None:
+    async def _set_up(self, services: Services, is_set_up: asyncio.Future[None]) -> PipelineRun | None:
         """Run ``setup`` and build the stages; None when that failed, which the caller of ``start`` is told."""
         try:
             await self._own_callback(services, "setup")
@@ -167,7 +168,7 @@ class LifeCycle:
             self._phase = "stopped"
         self.stop_wanted(timeout_s)
         await self.ended()
-        return DrainReport({}, in_time=True) if self.runtime is None else self.runtime.report()
+        return DrainReport({}, in_time=True) if self.runtime is None else self.runtime.drain.report()
 
     def request_stop(self) -> None:
         """Begin to drain; from any thread."""
@@ -179,7 +180,7 @@ class LifeCycle:
     def stop_wanted(self, timeout_s: float | None = None) -> None:
         """Begin to drain; from the pipeline's own loop."""
         if self.runtime is not None:
-            self.runtime.request_stop(timeout_s)
+            self.runtime.drain.request_stop(timeout_s)
         elif self._root is not None:
             # Still in setup(), which may wait for something that never comes.
             self._root.cancel()
@@ -187,7 +188,7 @@ class LifeCycle:
     def give_up(self) -> None:
         """Do the last steps of the drain now."""
         if self.runtime is not None:
-            self.runtime.give_up()
+            self.runtime.drain.give_up()
         elif self._root is not None:
             self._root.cancel()
 
@@ -226,13 +227,13 @@ class LifeCycle:
         """The pipeline and where it is, for the text of errors."""
         return f"pipeline {self.name!r} is {self.state}"
 
-    def needs_runtime(self, call: str) -> Runtime:
+    def needs_runtime(self, call: str) -> PipelineRun:
         """The running stages, for *call*, which is refused before there are any."""
         if self.runtime is None:
             raise PipelineNotRunning(f"{call}(): {self.shown}; start it first")
         return self.runtime
 
-    def needs_running(self, call: str) -> Runtime:
+    def needs_running(self, call: str) -> PipelineRun:
         """The running stages, for *call*, which is refused before there are any and after their end."""
         runtime = self.needs_runtime(call)
         if not self.is_running:
@@ -242,10 +243,10 @@ class LifeCycle:
     def refuse_inside(self, call: str) -> None:
         """Raise when *call* comes from one of the pipeline's own tasks, which it would wait for."""
         task = asyncio.current_task()
-        if task is not None and (task is self._root or (self.runtime is not None and self.runtime.owns(task))):
+        if task is not None and (task is self._root or (self.runtime is not None and self.runtime.tasks.owns(task))):
             raise CalledInsideCallback(call)
 
 
-async def _all_opened(runtime: Runtime) -> None:
+async def _all_opened(runtime: PipelineRun) -> None:
     for source in runtime.stages.sources:
         await source.live.opened.wait()

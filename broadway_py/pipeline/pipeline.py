@@ -25,9 +25,10 @@ from broadway_py.pipeline.poison.isolation import Isolation
 from broadway_py.pipeline.processes.callback_process import CallbackProcesses, layers_in_processes
 from broadway_py.pipeline.runtime.breaker import BreakerGuard
 from broadway_py.pipeline.runtime.build import build, named_producers, refuse_shared_keys
+from broadway_py.pipeline.runtime.drain import DrainReport
 from broadway_py.pipeline.runtime.layout import Stages
 from broadway_py.pipeline.runtime.live_changes import changed_limit, resize_pool, resized, set_paused
-from broadway_py.pipeline.runtime.run import DrainReport, Runtime
+from broadway_py.pipeline.runtime.run import PipelineRun
 from broadway_py.pipeline.runtime.snapshot import take_snapshot
 from broadway_py.pipeline.runtime.topology import topology_of
 from broadway_py.pipeline.settlement.failure_router import FailureRouter, check_sources, log_which_policy_counts
@@ -241,7 +242,7 @@ class Pipeline(Generic[T]):
             is_given=self._failure_is_given,
         )
 
-    def _build(self, services: Services) -> Runtime:
+    def _build(self, services: Services) -> PipelineRun:
         if self._in_processes:
             services.processes = CallbackProcesses(self, self._in_processes, self._life.stop_wanted)
         stages, gate = build(
@@ -256,7 +257,7 @@ class Pipeline(Generic[T]):
             max_in_flight_bytes=self.max_in_flight_bytes,
         )
         restarts = Restarts(self.max_restarts, self.max_seconds)
-        return Runtime(
+        return PipelineRun(
             services,
             stages,
             restarts,

@@ -130,7 +130,7 @@ async def test_those_that_are_gone_are_forgotten() -> None:
         runtime = pipeline._life.runtime
         assert runtime is not None
         assert len(runtime.stages.retired) <= 4
-        assert len(runtime._tasks) <= 10
+        assert len(runtime.tasks) <= 10
 
 
 async def test_what_waits_in_a_processor_that_goes_is_given_back_by_a_pause() -> None:

@@ -9,7 +9,7 @@ from datetime import timedelta
 from broadway_py.errors import OptionsError
 from broadway_py.options import INHERIT, Batcher, Processors, RateLimit, load
 from broadway_py.pipeline.runtime.build import KeyOf, batcher_names, resize, share_capacity
-from broadway_py.pipeline.runtime.run import Runtime
+from broadway_py.pipeline.runtime.run import PipelineRun
 from broadway_py.pipeline.stages.processor import Processor
 from broadway_py.pipeline.stages.services import Meter
 
@@ -40,7 +40,7 @@ def resized(processors: Processors, concurrency: int, partition_by: KeyOf | None
     return options
 
 
-def resize_pool(runtime: Runtime, options: Processors, batchers: Mapping[str, Batcher], meter: Meter) -> None:
+def resize_pool(runtime: PipelineRun, options: Processors, batchers: Mapping[str, Batcher], meter: Meter) -> None:
     """Let new processors join, or the last ones retire, until there are as many as *options* say."""
     names = batcher_names(batchers)
     fresh = resize(
@@ -49,11 +49,11 @@ def resize_pool(runtime: Runtime, options: Processors, batchers: Mapping[str, Ba
         options,
     )
     for processor in fresh:
-        runtime.start_stage(processor)
+        runtime.tasks.start(processor)
     share_capacity(runtime.stages.sources, options, batchers)
 
 
-async def set_paused(runtime: Runtime, *, paused: bool) -> None:
+async def set_paused(runtime: PipelineRun, *, paused: bool) -> None:
     """Stop reading the sources and give back what was not started; or read them again."""
     gate = runtime.gate
     gate.paused = paused

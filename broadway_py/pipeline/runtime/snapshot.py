@@ -7,7 +7,7 @@ from typing import Any
 
 from broadway_py._core.histogram import Histogram
 from broadway_py._core.ledger import Ledger
-from broadway_py.pipeline.runtime.run import Runtime
+from broadway_py.pipeline.runtime.run import PipelineRun
 from broadway_py.pipeline.stages.services import Meter
 from broadway_py.pipeline.stages.source import Source
 from broadway_py.pipeline.stages.stage import PipelineStage
@@ -16,7 +16,7 @@ from broadway_py.pipeline.stats import Distribution, PipelineState, PipelineStat
 __all__ = ["take_snapshot"]
 
 
-def take_snapshot(name: str, state: PipelineState, runtime: Runtime, meters: Mapping[str, Meter]) -> PipelineStats:
+def take_snapshot(name: str, state: PipelineState, runtime: PipelineRun, meters: Mapping[str, Meter]) -> PipelineStats:
     """Everything about the pipeline called *name* at this moment."""
     now = runtime.clock.monotonic()
     stages, gate = runtime.stages, runtime.gate

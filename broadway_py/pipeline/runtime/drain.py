@@ -1,0 +1,229 @@
+"""The drain, which ends a pipeline: its steps, under one deadline."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from broadway_py._core.settlement import will_be_stopped
+from broadway_py.log import logger
+from broadway_py.message import Message, Outcome
+from broadway_py.pipeline.runtime.layout import Stages
+from broadway_py.pipeline.runtime.stage_tasks import StageTasks
+from broadway_py.pipeline.stages.services import Services
+from broadway_py.pipeline.stages.source import Source
+from broadway_py.pipeline.stages.stage import PipelineStage
+
+__all__ = ["Drain", "DrainReport"]
+
+log = logger("broadway_py.pipeline")
+
+#: Of the drain's time, this much is kept to give back what user code did not finish, and to close.
+_RESERVE_S: Final = 5.0
+_RESERVE_SHARE: Final = 0.2
+#: What is left of the time after :meth:`Drain.give_up`.
+_GIVEN_UP_S: Final = 1.0
+#: However late it is, giving back and closing get this long.
+_LEAST_S: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class DrainReport:
+    """How a pipeline ended."""
+
+    #: How many deliveries of the pipeline's life ended in each outcome.
+    outcomes: Mapping[Outcome, int]
+    #: False when something had to be cut off at the deadline.
+    in_time: bool
+
+
+class Drain:
+    """Of one pipeline.
+
+    Args:
+        services: of the pipeline.
+        stages: all of them.
+        tasks: of the stages.
+        shutdown_timeout_s: for a stop that names no time of its own.
+        stop_wanted: set here when a stop is asked for.
+        give_up: set when the last steps are to be done now.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        stages: Stages,
+        tasks: StageTasks,
+        shutdown_timeout_s: float,
+        *,
+        stop_wanted: asyncio.Event,
+        give_up: asyncio.Event,
+    ) -> None:
+        #: True once nothing more is taken in.
+        self.has_begun = False
+        self._services = services
+        self._stages = stages
+        self._tasks = tasks
+        self._shutdown_timeout_s = shutdown_timeout_s
+        self._stop_wanted = stop_wanted
+        self._give_up = give_up
+        self._deadline: float | None = None
+        self._in_time = True
+        self._log = log.bind(pipeline=services.name)
+
+    def request_stop(self, timeout_s: float | None = None) -> None:
+        """Begin to drain, within *timeout_s* from now; a later call joins the first, with its deadline."""
+        limit = self._shutdown_timeout_s if timeout_s is None else timeout_s
+        deadline = self._services.clock.monotonic() + limit
+        if self._deadline is None:
+            self._deadline = deadline
+            self._shutdown_timeout_s = limit
+        self._stop_wanted.set()
+        # At once, not when our own task hears of it: a message that is given back because a policy says stop must not
+        # be fetched once more in between.
+        self._stop_sources()
+
+    def give_up(self) -> None:
+        """Do the last steps of the drain at once."""
+        self.request_stop()
+        self._deadline = min(self._deadline or 0.0, self._services.clock.monotonic() + _GIVEN_UP_S)
+        self._give_up.set()
+
+    def report(self) -> DrainReport:
+        """The outcomes so far."""
+        total: Counter[Outcome] = Counter()
+        for ledger in self._stages.ledgers:
+            total.update(ledger.outcomes)
+        return DrainReport(dict(total), self._in_time)
+
+    async def run(self, *, lets_finish: bool, guarding: asyncio.Future[None] | None) -> None:
+        """The steps, in order: the first ones only if it *lets_finish*, and *guarding* goes on as long as those do."""
+        try:
+            if lets_finish and self._tasks.crash is None and self._tasks.pending():
+                self._stop_sources()
+                giving_back = self._give_back_unstarted()
+                await self._let_finish(giving_back)
+        finally:
+            if guarding is not None:
+                guarding.cancel()
+            stages = self._stages.all()
+            self._cut_off(stages)
+            await self._end(stages)
+
+    # --- the steps
+
+    def _stop_sources(self) -> None:
+        self.has_begun = self._services.draining = True
+        for source in [*self._stages.sources, self._stages.submissions]:
+            source.stop()
+
+    def _give_back_unstarted(self) -> asyncio.Task[None]:
+        for stage in self._stages.all():
+            stage.wake.set()  # one that waits for a thread to return waits no longer
+        # What waits at the sources first: a processor that gives something back asks for more, and would begin with it.
+        unstarted = self._stages.take_unstarted()
+        return asyncio.ensure_future(self._services.settler.give_back(unstarted))
+
+    async def _let_finish(self, giving_back: asyncio.Task[None]) -> None:
+        """Until the reserve begins."""
+        until = (self._deadline or 0.0) - self._reserve_s
+        await self._wait({giving_back, *self._tasks.pending()}, until, or_given_up=True)
+        if not giving_back.done():
+            self._tasks.add(giving_back, self._stages.submissions)
+        self._tasks.look_for_crash()
+
+    def _cut_off(self, stages: Sequence[PipelineStage]) -> None:
+        """Cut off what still runs."""
+        self.has_begun = self._services.draining = True
+        pending = self._tasks.pending()
+        if pending:
+            self._in_time = self._in_time and self._tasks.crash is not None
+            names = sorted({self._tasks.layer_of(task) for task in pending})
+            if self._tasks.crash is None:
+                self._log.warning("the drain ran out of time; cutting off what still runs", stages=names)
+            for stage in stages:
+                stage.call.cut_off()
+            self._stop_sources()
+
+    async def _end(self, stages: Sequence[PipelineStage]) -> None:
+        """Give everything back that has no outcome, close the sources, close the books."""
+        now = self._services.clock.monotonic()
+        deadline = max(now + self._reserve_s if self._deadline is None else self._deadline, now + _LEAST_S)
+        ending: asyncio.Future[None] | None = None
+        try:
+            await self._wait(self._tasks.pending(), now + (deadline - now) * 0.5)
+            left = [(message, stage) for stage in stages for message in [*stage.held, *stage.take_all()]]
+            ending = asyncio.ensure_future(self._give_back_and_close(left, stages))
+            await self._wait({ending, *self._tasks.pending()}, deadline)
+        finally:
+            # Also when somebody cancels us in here: the books must be closed, and no task of ours left running.
+            last: set[asyncio.Future[Any]] = {*self._tasks.pending(), *self._services.settler.aside}
+            if ending is not None:
+                last.add(ending)
+            for task in last:
+                task.cancel()
+            try:
+                if last:
+                    await asyncio.wait(last, timeout=_LEAST_S)
+            finally:
+                self._close_books(stages)
+
+    async def _give_back_and_close(
+        self, left: Sequence[tuple[Message[Any], PipelineStage]], stages: Sequence[PipelineStage]
+    ) -> None:
+        stopped = [(message, stage) for message, stage in left if will_be_stopped(message)]
+        await self._services.settler.give_back([message for message, _ in left])
+        await self._services.settler.finish()
+        async with asyncio.TaskGroup() as group:
+            for stage in stages:
+                if isinstance(stage, Source):
+                    group.create_task(stage.close())
+                elif stage.process is not None:
+                    group.create_task(stage.process.close())
+        for message, stage in stopped:
+            stage.conclusion.note_stopped(message)
+
+    def _close_books(self, stages: Sequence[PipelineStage]) -> None:
+        """Nobody settles any more: what has no outcome is unknown."""
+        for stage in stages:
+            if stage.process is not None:
+                stage.process.kill()
+        for task in self._tasks.pending():
+            self._log.error("a callback ignored its cancellation and was left behind", stage=self._tasks.layer_of(task))
+        for ledger in self._stages.ledgers:
+            unknown = ledger.close()
+            if unknown:
+                self._log.error(
+                    "some messages could not be settled by the deadline; their outcome is unknown",
+                    producer=ledger.producer,
+                    messages=unknown,
+                )
+        self._services.failures.close()
+
+    # --- their time
+
+    @property
+    def _reserve_s(self) -> float:
+        return min(_RESERVE_S, self._shutdown_timeout_s * _RESERVE_SHARE)
+
+    async def _wait(self, tasks: Iterable[asyncio.Future[Any]], until: float, *, or_given_up: bool = False) -> None:
+        """Until *tasks* are done, the clock shows *until*, or (when asked) it is time to give up."""
+        pending = {task for task in tasks if not task.done()}
+        if not pending:
+            return
+        over = asyncio.Event()
+        ends = {asyncio.ensure_future(over.wait())}
+        if or_given_up:
+            ends.add(asyncio.ensure_future(self._give_up.wait()))
+        timer = self._services.clock.call_at(until, over.set)
+        try:
+            while pending and not any(end.done() for end in ends):
+                await asyncio.wait({*pending, *ends}, return_when=asyncio.FIRST_COMPLETED)
+                pending = {task for task in pending if not task.done()}
+        finally:
+            timer.cancel()
+            for end in ends:
+                end.cancel()
