@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from pydantic import BaseModel
 
 from broadway_py.errors import OptionsError, did_you_mean, gathered
 from broadway_py.options import Batcher, FailurePolicy, Options, PlainOptions, Processors, RateLimit, load
+from broadway_py.pipeline.processes.callback_process import layers_in_processes
+from broadway_py.pipeline.settlement.failure_router import check_sources
+from broadway_py.pipeline.stages.services import SUBMITTED
+from broadway_py.producer import Producer
 from broadway_py.written import looked_at, opened, read_as
 
-__all__ = ["OPTION_NAMES", "merged_options", "resolve_options"]
+__all__ = [
+    "OPTION_NAMES",
+    "check_together",
+    "merged_options",
+    "named_producers",
+    "refuse_shared_keys",
+    "resolve_options",
+]
 
 #: Everything a constructor takes.
 OPTION_NAMES: Final = frozenset(
@@ -84,6 +95,76 @@ def resolve_options(pipeline: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     if wrong:
         raise OptionsError.of(wrong)
     return options
+
+
+def check_together(
+    pipeline: Any, producers: Producer | Sequence[Producer], *, failure_is_given: bool
+) -> tuple[dict[str, Producer], frozenset[str]]:
+    """See that the options of *pipeline*, each of which is right by itself, go together.
+
+    Returns:
+        Its producers by name, and the names of the layers whose callbacks run in worker processes.
+
+    Raises:
+        OptionsError: naming the options that do not.
+    """
+    named: dict[str, Producer] = {}
+    in_processes: frozenset[str] = frozenset()
+    wrong: list[OptionsError] = []
+    if pipeline.ordered and pipeline.partition_by is None:
+        needs = "needs partition_by, which says what must stay in order; got none"
+        wrong.append(OptionsError(("ordered",), needs))
+    with gathered(wrong):
+        named = named_producers(producers)
+        check_sources(named.values(), pipeline.failure, is_given=failure_is_given)
+    with gathered(wrong):
+        in_processes = layers_in_processes(pipeline, pipeline.processors, pipeline.batchers)
+    if wrong:
+        raise OptionsError.of(wrong)
+    if pipeline.ordered:
+        named = {name: producer.for_order() for name, producer in named.items()}
+    return named, in_processes
+
+
+def named_producers(producers: Producer | Sequence[Producer]) -> dict[str, Producer]:
+    """Producers by name; one without a name is called after its class.
+
+    Raises:
+        OptionsError: two of one name, or something that is no producer.
+    """
+    given: object = [producers] if isinstance(producers, Producer) else producers
+    if not isinstance(given, list | tuple) or not given:
+        raise OptionsError(("producer",), f"expected a Producer or a list of them, got {type(producers).__name__}")
+    named: dict[str, Producer] = {}
+    wrong: list[str] = []
+    for each in given:
+        if not isinstance(each, Producer):
+            wrong.append(f"expected a Producer or a list of them, got {type(each).__name__}")
+            continue
+        name = each.name or type(each).__name__.removesuffix("Producer").lower() or "producer"
+        if name in named:
+            wrong.append(f"two producers are called {name!r}; give each a name= of its own")
+        if name == SUBMITTED:
+            wrong.append(f"the name {name!r} is taken by the pipeline itself; choose another")
+        named[name] = each
+    if wrong:
+        raise OptionsError.of(OptionsError(("producer",), problem) for problem in wrong)
+    return named
+
+
+def refuse_shared_keys(producers: Any, workers: int, path: Sequence[str]) -> None:
+    """Refuse ``ordered`` where several workers could have messages of one key at the same time.
+
+    Raises:
+        OptionsError: at *path*; there is a source that does not keep keys apart.
+    """
+    given = producers if isinstance(producers, list | tuple) else [producers]
+    if not all(isinstance(each, Producer) and each.keeps_keys_apart for each in given):
+        raise OptionsError(
+            path,
+            f"a key must have one owner, but {workers} workers read the same source; set workers: 1, leave ordered "
+            "off, or use an embedded queue with partitioned: true, whose messages are put with a key",
+        )
 
 
 def merged_options(cls: type, settings: Mapping[str, Any]) -> dict[str, Any]:

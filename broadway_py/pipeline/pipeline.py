@@ -7,7 +7,6 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
-from broadway_py._core.restarts import Restarts
 from broadway_py.clock import SYSTEM_CLOCK, Clock
 from broadway_py.errors import (
     MessageFailed,
@@ -18,21 +17,19 @@ from broadway_py.errors import (
 from broadway_py.message import BatchMode, Message
 from broadway_py.options import Batcher, FailurePolicy, Processors, RateLimit, timeout_of
 from broadway_py.pipeline.callbacks.definition import check_class, resolve_callbacks
-from broadway_py.pipeline.intake.gate import Gate
 from broadway_py.pipeline.lifecycle import LifeCycle, all_running
-from broadway_py.pipeline.option_sources import OPTION_NAMES, merged_options, resolve_options
-from broadway_py.pipeline.poison.isolation import Isolation
-from broadway_py.pipeline.processes.callback_process import CallbackProcesses, layers_in_processes
-from broadway_py.pipeline.runtime.breaker import BreakerGuard
-from broadway_py.pipeline.runtime.build import build, named_producers, refuse_shared_keys
+from broadway_py.pipeline.option_sources import (
+    OPTION_NAMES,
+    check_together,
+    merged_options,
+    refuse_shared_keys,
+    resolve_options,
+)
+from broadway_py.pipeline.runtime.build import Builder, meters_of
 from broadway_py.pipeline.runtime.drain import DrainReport
-from broadway_py.pipeline.runtime.layout import Stages
 from broadway_py.pipeline.runtime.live_changes import changed_limit, resize_pool, resized, set_paused
-from broadway_py.pipeline.runtime.run import PipelineRun
 from broadway_py.pipeline.runtime.snapshot import take_snapshot
 from broadway_py.pipeline.runtime.topology import topology_of
-from broadway_py.pipeline.settlement.failure_router import FailureRouter, check_sources, log_which_policy_counts
-from broadway_py.pipeline.stages.services import Meter, Services
 from broadway_py.pipeline.stats import PipelineState, PipelineStats
 from broadway_py.pipeline.submit import Settled, Submitter
 from broadway_py.producer import Producer
@@ -121,7 +118,7 @@ class Pipeline(Generic[T]):
     #: Where time comes from; tests put a ``broadway_py.testing.FakeClock`` here before the start.
     clock: Clock = SYSTEM_CLOCK
     # What is known of messages that end processes; a daemon's worker puts it here before the start.
-    _isolation: Isolation | None = None
+    _isolation: Any = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -133,25 +130,21 @@ class Pipeline(Generic[T]):
             setattr(self, option, value)
         self._limit: RateLimit | None = resolved["rate_limit"]
         # The default is one object, so whatever the user wrote is another one.
-        self._failure_is_given = self.failure is not Pipeline.failure
-        wrong: list[OptionsError] = []
-        if self.ordered and self.partition_by is None:
-            needs = "needs partition_by, which says what must stay in order; got none"
-            wrong.append(OptionsError(("ordered",), needs))
-        with gathered(wrong):
-            self._producers = named_producers(resolved["producer"])
-            check_sources(self._producers.values(), self.failure, is_given=self._failure_is_given)
-        with gathered(wrong):
-            self._in_processes = layers_in_processes(self, self.processors, self.batchers)
-        if wrong:
-            raise OptionsError.of(wrong)
-        if self.ordered:
-            self._producers = {name: producer.for_order() for name, producer in self._producers.items()}
-        self._callbacks = resolve_callbacks(self, self.schema, self.transformer, has_batchers=bool(self.batchers))
-        self._life = LifeCycle(self.name, self._callbacks, self._build)
+        failure_is_given = self.failure is not Pipeline.failure
+        self._producers, in_processes = check_together(self, resolved["producer"], failure_is_given=failure_is_given)
+        callbacks = resolve_callbacks(self, self.schema, self.transformer, has_batchers=bool(self.batchers))
+        self._life = LifeCycle(self.name, callbacks, lambda services: self._builder.run(services, self._limit))
+        self._meters = meters_of(self.batchers)
+        self._builder = Builder(
+            self,
+            self._producers,
+            callbacks,
+            in_processes=in_processes,
+            meters=self._meters,
+            failure_is_given=failure_is_given,
+            request_stop=self._life.stop_wanted,
+        )
         self._submitter = Submitter(self._life)
-        layers = ["processors", *(f"{kind}:{key}" for key in self.batchers for kind in ("batcher", "batch_processors"))]
-        self._meters = {layer: Meter() for layer in layers}
 
     @classmethod
     def from_settings(
@@ -219,68 +212,7 @@ class Pipeline(Generic[T]):
             Exception: what ``setup`` raised (``teardown`` has run).
             PipelineNotRunning: it was started before; a pipeline runs once.
         """
-        await self._life.start(
-            lambda: Services(
-                self.name,
-                self._callbacks,
-                self.clock,
-                self.context,
-                self._failure_router(),
-                isolation=self._isolation,
-            )
-        )
-
-    def _failure_router(self) -> FailureRouter | None:
-        if self.failure is None:
-            return None
-        log_which_policy_counts(self.name, self._producers, is_given=self._failure_is_given)
-        return FailureRouter(
-            self.failure,
-            self.clock,
-            request_stop=self._life.stop_wanted,
-            ordered=self.ordered,
-            is_given=self._failure_is_given,
-        )
-
-    def _build(self, services: Services) -> PipelineRun:
-        if self._in_processes:
-            services.processes = CallbackProcesses(self, self._in_processes, self._life.stop_wanted)
-        stages, gate = build(
-            services,
-            self._producers,
-            self.processors,
-            self.batchers,
-            rate_limit=self._limit,
-            partition_by=self.partition_by,
-            fail_fast=self.fail_fast,
-            meters=self._meters,
-            max_in_flight_bytes=self.max_in_flight_bytes,
-        )
-        restarts = Restarts(self.max_restarts, self.max_seconds)
-        return PipelineRun(
-            services,
-            stages,
-            restarts,
-            self.shutdown_timeout,
-            self._guard(services, stages, gate),
-            gate=gate,
-            topology=self.topology(),
-        )
-
-    def _guard(self, services: Services, stages: Stages, gate: Gate) -> BreakerGuard | None:
-        if services.router is None or services.router.breaker is None:
-            return None
-        guard = BreakerGuard(
-            self.name,
-            services.router,
-            services.router.breaker,
-            stages,
-            gate=gate,
-            settler=services.settler,
-            clock=self.clock,
-        )
-        services.router.breaker_moved = guard.moved
-        return guard
+        await self._life.start(lambda: self._builder.services(self._isolation))
 
     async def ready(self, timeout: float | timedelta | None = None) -> None:
         """Wait until every producer is connected.

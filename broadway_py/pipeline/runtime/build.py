@@ -1,25 +1,33 @@
-"""From a pipeline's options to its connected stages."""
+"""From a pipeline's options to what runs: its services, and its connected stages."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from broadway_py._core.batching import Batch
 from broadway_py._core.dispatch import DemandDispatcher, Dispatcher, PartitionDispatcher
 from broadway_py._core.ledger import Ledger
 from broadway_py._core.partition import partition_in_process
 from broadway_py._core.rate import Rate
-from broadway_py.errors import OptionsError
+from broadway_py._core.restarts import Restarts
+from broadway_py.clock import Clock
 from broadway_py.foreign import foreign_errors
 from broadway_py.message import Message
-from broadway_py.options import INHERIT, Batcher, Processors, RateLimit
+from broadway_py.options import INHERIT, Batcher, FailurePolicy, Processors, RateLimit
+from broadway_py.pipeline.callbacks.definition import Callbacks
 from broadway_py.pipeline.contexts import CleanRoom
 from broadway_py.pipeline.intake.gate import Gate
+from broadway_py.pipeline.poison.isolation import Isolation
+from broadway_py.pipeline.processes.callback_process import CallbackProcesses
 from broadway_py.pipeline.runtime.batch_fill_check import warn_of_batches_that_never_fill
+from broadway_py.pipeline.runtime.breaker import BreakerGuard
 from broadway_py.pipeline.runtime.layout import Stages
+from broadway_py.pipeline.runtime.run import PipelineRun
+from broadway_py.pipeline.runtime.topology import topology_of
+from broadway_py.pipeline.settlement.failure_router import FailureRouter, log_which_policy_counts
 from broadway_py.pipeline.settlement.failures import failure_from
 from broadway_py.pipeline.stages.batch_processor import BatchProcessor
 from broadway_py.pipeline.stages.batcher import BatcherStage
@@ -29,7 +37,7 @@ from broadway_py.pipeline.stages.source import Source
 from broadway_py.producer import Producer
 from broadway_py.stage import Edge, Outlet
 
-__all__ = ["Submissions", "batcher_names", "build", "named_producers", "refuse_shared_keys", "resize", "share_capacity"]
+__all__ = ["Builder", "Described", "Submissions", "batcher_names", "meters_of", "resize", "share_capacity"]
 
 KeyOf = Callable[[Message[Any]], Any]
 
@@ -40,48 +48,127 @@ class Submissions(Producer):
     name = SUBMITTED
 
 
-def named_producers(producers: Producer | Sequence[Producer]) -> dict[str, Producer]:
-    """Producers by name; one without a name is called after its class.
+class Described(Protocol):
+    """A pipeline, as its options describe it."""
 
-    Raises:
-        OptionsError: two of one name, or something that is no producer.
+    name: str
+    processors: Processors
+    batchers: Mapping[str, Batcher]
+    context: Any
+    failure: FailurePolicy | None
+    partition_by: Any
+    ordered: bool
+    shutdown_timeout: float
+    max_in_flight_bytes: int | None
+    max_restarts: int
+    max_seconds: float
+    fail_fast: bool
+    clock: Clock
+
+
+class Builder:
+    """Makes what runs, from the options of a pipeline as they are when it starts: ``setup`` may have changed them.
+
+    Args:
+        pipeline: whose options they are.
+        producers: by name.
+        callbacks: of the pipeline.
+        in_processes: names of the layers whose callbacks run in worker processes.
+        meters: of each layer.
+        failure_is_given: the user has chosen the failure policy.
+        request_stop: begins the drain.
     """
-    given: object = [producers] if isinstance(producers, Producer) else producers
-    if not isinstance(given, list | tuple) or not given:
-        raise OptionsError(("producer",), f"expected a Producer or a list of them, got {type(producers).__name__}")
-    named: dict[str, Producer] = {}
-    wrong: list[str] = []
-    for each in given:
-        if not isinstance(each, Producer):
-            wrong.append(f"expected a Producer or a list of them, got {type(each).__name__}")
-            continue
-        name = each.name or type(each).__name__.removesuffix("Producer").lower() or "producer"
-        if name in named:
-            wrong.append(f"two producers are called {name!r}; give each a name= of its own")
-        if name == Submissions.name:
-            wrong.append(f"the name {name!r} is taken by the pipeline itself; choose another")
-        named[name] = each
-    if wrong:
-        raise OptionsError.of(OptionsError(("producer",), problem) for problem in wrong)
-    return named
 
+    def __init__(
+        self,
+        pipeline: Described,
+        producers: Mapping[str, Producer],
+        callbacks: Callbacks,
+        *,
+        in_processes: frozenset[str],
+        meters: Mapping[str, Meter],
+        failure_is_given: bool,
+        request_stop: Callable[[], None],
+    ) -> None:
+        self._pipeline = pipeline
+        self._producers = producers
+        self._callbacks = callbacks
+        self._in_processes = in_processes
+        self._meters = meters
+        self._failure_is_given = failure_is_given
+        self._request_stop = request_stop
 
-def refuse_shared_keys(producers: Any, workers: int, path: Sequence[str]) -> None:
-    """Refuse ``ordered`` where several workers could have messages of one key at the same time.
+    def services(self, isolation: Isolation | None) -> Services:
+        """What the stages will share; *isolation* is that of the daemon's worker."""
+        pipeline = self._pipeline
+        return Services(
+            pipeline.name,
+            self._callbacks,
+            pipeline.clock,
+            pipeline.context,
+            self._failure_router(),
+            isolation=isolation,
+        )
 
-    Raises:
-        OptionsError: at *path*; there is a source that does not keep keys apart.
-    """
-    given = producers if isinstance(producers, list | tuple) else [producers]
-    if not all(isinstance(each, Producer) and each.keeps_keys_apart for each in given):
-        raise OptionsError(
-            path,
-            f"a key must have one owner, but {workers} workers read the same source; set workers: 1, leave ordered "
-            "off, or use an embedded queue with partitioned: true, whose messages are put with a key",
+    def _failure_router(self) -> FailureRouter | None:
+        pipeline = self._pipeline
+        if pipeline.failure is None:
+            return None
+        log_which_policy_counts(pipeline.name, self._producers, is_given=self._failure_is_given)
+        return FailureRouter(
+            pipeline.failure,
+            pipeline.clock,
+            request_stop=self._request_stop,
+            ordered=pipeline.ordered,
+            is_given=self._failure_is_given,
+        )
+
+    def run(self, services: Services, rate_limit: RateLimit | None) -> PipelineRun:
+        """The stages, connected and ready to run."""
+        pipeline = self._pipeline
+        if self._in_processes:
+            services.processes = CallbackProcesses(pipeline, self._in_processes, self._request_stop)
+        stages, gate = _build(
+            services,
+            self._producers,
+            pipeline.processors,
+            pipeline.batchers,
+            rate_limit=rate_limit,
+            partition_by=pipeline.partition_by,
+            fail_fast=pipeline.fail_fast,
+            meters=self._meters,
+            max_in_flight_bytes=pipeline.max_in_flight_bytes,
+        )
+        restarts = Restarts(pipeline.max_restarts, pipeline.max_seconds)
+        return PipelineRun(
+            services,
+            stages,
+            restarts,
+            pipeline.shutdown_timeout,
+            _guard(services, stages, gate),
+            gate=gate,
+            topology=topology_of(pipeline.name, self._producers, pipeline.processors, pipeline.batchers),
         )
 
 
-def build(
+def meters_of(batchers: Iterable[str]) -> dict[str, Meter]:
+    """The figures of each layer, all zero."""
+    layers = ["processors", *(f"{kind}:{key}" for key in batchers for kind in ("batcher", "batch_processors"))]
+    return {layer: Meter() for layer in layers}
+
+
+def _guard(services: Services, stages: Stages, gate: Gate) -> BreakerGuard | None:
+    router = services.router
+    if router is None or router.breaker is None:
+        return None
+    guard = BreakerGuard(
+        services.name, router, router.breaker, stages, gate=gate, settler=services.settler, clock=services.clock
+    )
+    router.breaker_moved = guard.moved
+    return guard
+
+
+def _build(
     services: Services,
     producers: Mapping[str, Producer],
     processors: Processors,
@@ -91,7 +178,7 @@ def build(
     partition_by: KeyOf | None,
     fail_fast: bool,
     meters: Mapping[str, Meter],
-    max_in_flight_bytes: int | None = None,
+    max_in_flight_bytes: int | None,
 ) -> tuple[Stages, Gate]:
     """Make every stage and subscribe it to the one before."""
     gate = Gate(None if rate_limit is None else Rate(rate_limit.allowed_messages, rate_limit.interval))
