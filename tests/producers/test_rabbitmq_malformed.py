@@ -14,7 +14,7 @@ from broadway_py.errors import MalformedMessage, ProducerError
 from broadway_py.message import Failed
 from broadway_py.pipeline.poison.isolation import Isolation
 from broadway_py.pipeline.poison.journal import SUSPECTED, Journal
-from broadway_py.pipeline.processes.jobs import BatchRun
+from broadway_py.pipeline.processes.jobs import BatchJob
 from broadway_py.producer import Producer
 from broadway_py.producers.rabbitmq.cutter import Delivery, Ended
 from broadway_py.producers.rabbitmq.forwarder import Forwarder, Troubled
@@ -300,8 +300,8 @@ async def test_it_cannot_go_to_another_process_and_fails_alone() -> None:
     source = Stream(three())
     await source.open()
     messages = list(await source.handle_demand(10) or [])
-    run = BatchRun(messages, BatchInfo("default", "default", None, 3, "size"))
-    assert run.unfinished() == [messages[0], messages[2]]
+    job = BatchJob(messages, BatchInfo("default", "default", None, 3, "size"))
+    assert job.unfinished() == [messages[0], messages[2]]
     status = messages[1].status
     assert status is not None
     assert (status.cause, status.reason) == ("invalid", SENTENCE)

@@ -11,7 +11,8 @@ from broadway_py.message import Message
 from broadway_py.pipeline.callbacks.call import Call
 from broadway_py.pipeline.callbacks.chunk import Chunk
 from broadway_py.pipeline.callbacks.runner import BeginSpan, ChunkRunner, GiveBack
-from broadway_py.pipeline.processes.callback_process import CallbackProcess, ChunkRun
+from broadway_py.pipeline.processes.callback_process import CallbackProcess
+from broadway_py.pipeline.processes.jobs import ChunkJob
 from broadway_py.pipeline.settlement.failures import fail, failure_from
 from broadway_py.telemetry import Span, end_message_span, message_listeners
 
@@ -48,15 +49,15 @@ class ProcessRunner(ChunkRunner):
         if not given:
             return chunk
         call = self.call
-        run = ChunkRun(given, self._taken_by_process, *self._begin_and_end())
+        job = ChunkJob(given, self._taken_by_process, *self._begin_and_end())
         try:
             with call.in_callback:
-                await self._process.run(run)
+                await self._process.run(job)
         except asyncio.CancelledError as cancelled:
             if call.was_cut():
-                self.unfinished.extend(run.unfinished())
+                self.unfinished.extend(job.unfinished())
             else:
-                fail(run.unfinished(), failure_from(cancelled))
+                fail(job.unfinished(), failure_from(cancelled))
         return chunk
 
     def _taken_by_process(self, messages: Chunk) -> None:

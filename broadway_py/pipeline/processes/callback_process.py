@@ -17,13 +17,13 @@ from broadway_py.errors import OptionsError, Unavailable, gathered
 from broadway_py.log import carried_setup, logger
 from broadway_py.message import Failed, Message
 from broadway_py.options import Batcher, Processors
-from broadway_py.pipeline.processes.child_handle import Link
-from broadway_py.pipeline.processes.jobs import BatchRun, ChunkRun, Run
+from broadway_py.pipeline.processes.child_handle import ChildHandle
+from broadway_py.pipeline.processes.jobs import ChunkJob, Job
 from broadway_py.pipeline.processes.pickling import PackedError, dumps, unpack_error
 from broadway_py.pipeline.processes.protocol import Kind, Recipe
 from broadway_py.stage import Wake
 
-__all__ = ["BatchRun", "CallbackProcess", "CallbackProcesses", "ChunkRun", "layers_in_processes"]
+__all__ = ["CallbackProcess", "CallbackProcesses", "layers_in_processes"]
 
 log = logger("broadway_py.pipeline")
 
@@ -141,11 +141,11 @@ class CallbackProcess:
         self._timeout_s = timeout_s
         self._log = log.bind(pipeline=recipe.name, stage=stage)
         self._wake = Wake()
-        self._link: Link | None = None
+        self._child: ChildHandle | None = None
         # Killed, and perhaps not gone yet.
-        self._killed: list[Link] = []
-        self._run: Run | None = None
-        self._job = 0
+        self._killed: list[ChildHandle] = []
+        self._job: Job | None = None
+        self._number = 0
         # Since the worker process was started, it has finished something.
         self._proven = False
         # Worker processes in a row that ended before they had finished anything, and how long to wait for the next.
@@ -153,26 +153,26 @@ class CallbackProcess:
         self._pause_s = 0.0
         self._backoff = _new_backoff()
 
-    async def run(self, run: Run) -> None:
-        """Take *run* through worker processes.
+    async def run(self, job: Job) -> None:
+        """Take *job* through worker processes.
 
         Returns once each message has a result, has failed or was taken back. Never raises for what happens to them.
         """
-        self._run = run
+        self._job = job
         try:
-            while run.next_group():
-                link = await self._ready_link(run)
-                if link is None:
+            while job.next_group():
+                child = await self._ready_child(job)
+                if child is None:
                     return
-                await self._run_group(link, run)
+                await self._run_group(child, job)
         except asyncio.CancelledError:
-            if self._link is not None:
-                self._link.read()
-                self._take_frames(self._link, run)
+            if self._child is not None:
+                self._child.read()
+                self._take_frames(self._child, job)
             raise
         finally:
-            self._run = None
-            if run.unfinished():
+            self._job = None
+            if job.unfinished():
                 self.kill()
 
     def take_back(self, wanted: Callable[[Message[Any]], bool]) -> list[Message[Any]]:
@@ -180,54 +180,54 @@ class CallbackProcess:
 
         The worker process may have to be asked; what it can leave out is told to the chunk's ``taken`` later.
         """
-        if not isinstance(self._run, ChunkRun):
+        if not isinstance(self._job, ChunkJob):
             return []
-        out, places = self._run.take_back(wanted)
-        if places and self._link is not None:
-            self._link.send(Kind.TAKE_BACK, dumps(places), job=self._job)
+        out, places = self._job.take_back(wanted)
+        if places and self._child is not None:
+            self._child.send(Kind.TAKE_BACK, dumps(places), job=self._number)
         return out
 
     def kill(self) -> None:
         """End the worker process now."""
-        if self._link is not None:
-            self._link.abandon()
-            self._killed = [link for link in self._killed if link.exit is None]
-            self._killed.append(self._link)
-            self._link = None
+        if self._child is not None:
+            self._child.abandon()
+            self._killed = [child for child in self._killed if child.exit is None]
+            self._killed.append(self._child)
+            self._child = None
 
     async def close(self) -> None:
         """Let the worker process end; kill it when it does not, or when it still works."""
         try:
-            if self._link is not None and self._run is None:
-                self._link.send(Kind.CLOSE)
-                await _gone([self._link])
+            if self._child is not None and self._job is None:
+                self._child.send(Kind.CLOSE)
+                await _gone([self._child])
         finally:
             self.kill()
             self._wake.close()
         await _gone(self._killed)
 
-    # --- one run
+    # --- one job
 
-    async def _run_group(self, link: Link, run: Run) -> None:
-        if run.first() is None:
+    async def _run_group(self, child: ChildHandle, job: Job) -> None:
+        if job.first() is None:
             return  # taken back while the worker process was starting
-        self._job += 1
-        kind, body = run.job()
-        link.send(kind, body, job=self._job)
+        self._number += 1
+        kind, body = job.to_send()
+        child.send(kind, body, job=self._number)
         deadline = self._deadline()
         while True:
-            if self._take_frames(link, run):
+            if self._take_frames(child, job):
                 deadline = self._deadline()
-            if run.first() is None:
+            if job.first() is None:
                 return
-            if link.exit is not None:
-                self._note_death(link, run)
+            if child.exit is not None:
+                self._note_death(child, job)
                 return
             if deadline is not None and self._clock.monotonic() >= deadline:
                 # It may have finished in time, and the event loop been late to read of it.
-                link.read()
-                if not link.frames:
-                    await self._kill_overdue(link, run)
+                child.read()
+                if not child.frames:
+                    await self._kill_overdue(child, job)
                     return
             else:
                 await self._wake.wait_until(deadline, self._clock)
@@ -235,11 +235,11 @@ class CallbackProcess:
     def _deadline(self) -> float | None:
         return None if self._timeout_s is None else self._clock.monotonic() + self._timeout_s
 
-    def _take_frames(self, link: Link, run: Run) -> bool:
+    def _take_frames(self, child: ChildHandle, job: Job) -> bool:
         progress = False
-        while link.frames:
-            frame = link.frames.popleft()
-            if frame.job == self._job and run.take(frame):
+        while child.frames:
+            frame = child.frames.popleft()
+            if frame.job == self._number and job.take(frame):
                 progress = True
         if progress:
             self._proven = True
@@ -247,82 +247,82 @@ class CallbackProcess:
                 self._fruitless, self._pause_s, self._backoff = 0, 0.0, _new_backoff()
         return progress
 
-    async def _kill_overdue(self, link: Link, run: Run) -> None:
-        running = run.what_runs()
-        link.kill()
-        self._log.warning("a callback is overdue; its worker process was killed", callback=run.callback, pid=link.pid)
-        await link.exited()
-        self._link = None
-        self._take_frames(link, run)
-        run.worker_is_gone()
-        run.overdue(running, self._timeout_s or 0.0)
+    async def _kill_overdue(self, child: ChildHandle, job: Job) -> None:
+        running = job.what_runs()
+        child.kill()
+        self._log.warning("a callback is overdue; its worker process was killed", callback=job.callback, pid=child.pid)
+        await child.exited()
+        self._child = None
+        self._take_frames(child, job)
+        job.worker_is_gone()
+        job.overdue(running, self._timeout_s or 0.0)
 
-    def _note_death(self, link: Link, run: Run) -> None:
-        how = exit_text(link.exit or 0)
+    def _note_death(self, child: ChildHandle, job: Job) -> None:
+        how = exit_text(child.exit or 0)
         self._log.warning(
-            "a worker process died", callback=run.callback, pid=link.pid, exit=how, messages=len(run.in_hand)
+            "a worker process died", callback=job.callback, pid=child.pid, exit=how, messages=len(job.in_hand)
         )
-        self._link = None
-        run.worker_is_gone()
-        run.died(how, fresh=not self._proven)
+        self._child = None
+        job.worker_is_gone()
+        job.died(how, fresh=not self._proven)
         if not self._proven:
             self._note_fruitless()
 
     # --- its life
 
-    async def _ready_link(self, run: Run) -> Link | None:
+    async def _ready_child(self, job: Job) -> ChildHandle | None:
         """The worker process, ready for a job; None when it cannot start, and everything open has failed for that."""
-        if self._link is not None:
-            if self._link.exit is None:
-                return self._link
-            how = exit_text(self._link.exit)
-            self._log.warning("a worker process died while it had nothing to do", pid=self._link.pid, exit=how)
-            self._link = None
+        if self._child is not None:
+            if self._child.exit is None:
+                return self._child
+            how = exit_text(self._child.exit)
+            self._log.warning("a worker process died while it had nothing to do", pid=self._child.pid, exit=how)
+            self._child = None
         if self._pause_s:
             await self._clock.sleep(self._pause_s)
         try:
-            link = self._link = Link(self._recipe, self._wake.set, self._request_stop)
+            child = self._child = ChildHandle(self._recipe, self._wake.set, self._request_stop)
         except OSError as error:
-            self._note_refusal(run, "starting a process", error)
+            self._note_refusal(job, "starting a process", error)
             return None
         self._proven = False
-        while link.exit is None or link.frames:
-            while link.frames:
-                frame = link.frames.popleft()
+        while child.exit is None or child.frames:
+            while child.frames:
+                frame = child.frames.popleft()
                 if frame.kind is Kind.READY:
-                    return link
+                    return child
                 if frame.kind is Kind.REFUSED:
-                    await self._discard(link, run, frame.body)
+                    await self._discard(child, job, frame.body)
                     return None
             await self._wake.wait()
-        self._note_refusal(run, "starting", RuntimeError(f"it died: {exit_text(link.exit)}"))
+        self._note_refusal(job, "starting", RuntimeError(f"it died: {exit_text(child.exit)}"))
         return None
 
-    async def _discard(self, link: Link, run: Run, refused: bytes) -> None:
+    async def _discard(self, child: ChildHandle, job: Job, refused: bytes) -> None:
         step: str
         error: PackedError
         step, error = pickle.loads(refused)  # noqa: S301  # from our own worker process
         # It ends by itself, unless the user's code has left a thread running.
         self.kill()
-        await link.exited()
-        self._note_refusal(run, step, unpack_error(error))
+        await child.exited()
+        self._note_refusal(job, step, unpack_error(error))
 
-    def _note_refusal(self, run: Run, step: str, error: BaseException) -> None:
-        self._link = None
+    def _note_refusal(self, job: Job, step: str, error: BaseException) -> None:
+        self._child = None
         self._note_fruitless()
         self._log.error(
             "a worker process could not start",
             step=step,
             exception=name_of(error),
             at=place_of(error),
-            messages=len(run.unfinished()),
+            messages=len(job.unfinished()),
             seconds=round(self._pause_s, 3),
         )
         # Not the fault of the messages.
         sentence = f"the worker process could not start; {step} raised {name_of(error)}: {text_of(error)}"
         unavailable = Unavailable(sentence)
         unavailable.__cause__ = error
-        run.fail(Failed("crashed", sentence, unavailable))
+        job.fail(Failed("crashed", sentence, unavailable))
 
     def _note_fruitless(self) -> None:
         self._fruitless += 1
@@ -334,9 +334,9 @@ def _new_backoff() -> Backoff:
     return Backoff(first_s=0.2, most_s=5.0)
 
 
-async def _gone(links: Sequence[Link]) -> None:
-    """Wait until *links* have exited, but not for long."""
-    exits = [asyncio.ensure_future(link.exited()) for link in links]
+async def _gone(children: Sequence[ChildHandle]) -> None:
+    """Wait until *children* have exited, but not for long."""
+    exits = [asyncio.ensure_future(child.exited()) for child in children]
     if exits:
         await asyncio.wait(exits, timeout=_END_S)
     for each in exits:

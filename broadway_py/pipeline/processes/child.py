@@ -29,7 +29,7 @@ from broadway_py import forks
 from broadway_py._core.settlement import not_returned, returned_list_problem, returned_one_problem
 from broadway_py.message import BatchInfo, Failed, Message
 from broadway_py.pipeline.processes.pickling import dumps, failed_result, pack_error, pack_result, unpack_message
-from broadway_py.pipeline.processes.protocol import BatchJob, ChunkJob, Frame, FrameReader, Kind, Recipe, frame
+from broadway_py.pipeline.processes.protocol import BatchBody, ChunkBody, Frame, FrameReader, Kind, Recipe, frame
 from broadway_py.pipeline.settlement.failures import fail, failure_from, refused
 
 __all__ = ["main"]
@@ -149,7 +149,7 @@ class _Callbacks:
 
     def chunk(self, job: Frame) -> None:
         """``handle_message`` for each message that is not taken back."""
-        messages: list[bytes] = ChunkJob(*pickle.loads(job.body)).messages  # noqa: S301  # from our own parent
+        messages: list[bytes] = ChunkBody(*pickle.loads(job.body)).messages  # noqa: S301  # from our own parent
         for position, packed in enumerate(messages):
             if self._link.may_start(position):
                 result = self._base.copy().run(self._handle_one, packed)
@@ -174,7 +174,7 @@ class _Callbacks:
         self._base.copy().run(self._batch, job)
 
     def _batch(self, job: Frame) -> None:
-        packed, info = BatchJob(*pickle.loads(job.body))  # noqa: S301  # from our own parent
+        packed, info = BatchBody(*pickle.loads(job.body))  # noqa: S301  # from our own parent
         unpacked = [_unpacked(each) for each in packed]
         messages = [each for each in unpacked if isinstance(each, Message)]
         given = {id(message): message.data for message in messages}

@@ -17,7 +17,7 @@ from typing import Final
 from broadway_py.pipeline.processes.pickling import dumps
 from broadway_py.pipeline.processes.protocol import Frame, FrameReader, Kind, Recipe, frame
 
-__all__ = ["Link"]
+__all__ = ["ChildHandle"]
 
 _READ_BYTES: Final = 1 << 18
 
@@ -32,7 +32,7 @@ _PROGRAM: Final = (
 _BLOCKED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Link:
+class ChildHandle:
     """A running worker process. Everything but the waiting for its exit is done in the event loop, and nothing blocks.
 
     Args:

@@ -11,9 +11,9 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from broadway_py.errors import MalformedMessage
 from broadway_py.message import BatchInfo, Failed, Message, Plain
 from broadway_py.pipeline.processes.pickling import NotPicklable, apply_result, dumps, pack_message
-from broadway_py.pipeline.processes.protocol import BatchJob, ChunkJob, Frame, Kind
+from broadway_py.pipeline.processes.protocol import BatchBody, ChunkBody, Frame, Kind
 
-__all__ = ["BatchRun", "ChunkRun", "Group", "Run"]
+__all__ = ["BatchJob", "ChunkJob", "Group", "Job"]
 
 _Told = Callable[[Message[Any]], None]
 
@@ -30,7 +30,7 @@ class Group(NamedTuple):
     again: bool = False
 
 
-class Run:
+class Job:
     """What a chunk and a batch have in common.
 
     A message is open until it has a result, has failed, or was taken back. A worker process that dies is due to a
@@ -90,7 +90,7 @@ class Run:
         """The open positions of the group."""
         return [position for position in self.group.positions if position in self._open]
 
-    def job(self) -> tuple[Kind, bytes]:
+    def to_send(self) -> tuple[Kind, bytes]:
         """What to send for the group."""
         raise NotImplementedError
 
@@ -151,11 +151,11 @@ class Run:
         """The message at *position* has a result, or has failed."""
 
 
-class ChunkRun(Run):
+class ChunkJob(Job):
     """``handle_message`` for each of *messages*: each has a result of its own.
 
     Args:
-        messages: as in :class:`Run`.
+        messages: as in :class:`Job`.
         taken: called with messages that were taken back after :meth:`take_back` had returned.
         begins: called with each message when ``handle_message`` begins with it, as far as is known here; again when
             it begins again.
@@ -179,11 +179,11 @@ class ChunkRun(Run):
         self._wanted: set[int] = set()
         self._sent = False
 
-    def job(self) -> tuple[Kind, bytes]:
+    def to_send(self) -> tuple[Kind, bytes]:
         """``handle_message`` for each of the group, in order."""
         self._sent = True
         self._begins(self.messages[self.group.positions[0]])
-        return Kind.CHUNK, dumps(tuple(ChunkJob([self._packed[position] for position in self.group.positions])))
+        return Kind.CHUNK, dumps(tuple(ChunkBody([self._packed[position] for position in self.group.positions])))
 
     def take(self, frame: Frame) -> bool:
         """One message's result, or which of those that were asked for are not begun."""
@@ -238,7 +238,7 @@ class ChunkRun(Run):
         self._ends(self.messages[position])
 
 
-class BatchRun(Run):
+class BatchJob(Job):
     """``handle_batch`` for *messages*: they have their results together. After a death, each is a batch of its own."""
 
     callback = "handle_batch"
@@ -247,10 +247,10 @@ class BatchRun(Run):
         super().__init__(messages)
         self._info = info
 
-    def job(self) -> tuple[Kind, bytes]:
+    def to_send(self) -> tuple[Kind, bytes]:
         """``handle_batch`` for the group."""
         packed = [self._packed[position] for position in self.group.positions]
-        return Kind.BATCH, dumps(tuple(BatchJob(packed, dataclasses.replace(self._info, size=len(packed)))))
+        return Kind.BATCH, dumps(tuple(BatchBody(packed, dataclasses.replace(self._info, size=len(packed)))))
 
     def take(self, frame: Frame) -> bool:
         """The results of the whole group."""

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from broadway_py.message import BatchInfo
 
-__all__ = ["HEADER", "BatchJob", "ChunkJob", "Frame", "FrameReader", "Kind", "Recipe", "frame"]
+__all__ = ["HEADER", "BatchBody", "ChunkBody", "Frame", "FrameReader", "Kind", "Recipe", "frame"]
 
 
 class Kind(enum.IntEnum):
@@ -18,8 +18,8 @@ class Kind(enum.IntEnum):
 
     # To the worker process.
     RECIPE = 1  # how to make the pipeline object [Recipe]
-    CHUNK = 2  # messages for handle_message, each answered by a RESULT [ChunkJob]
-    BATCH = 3  # messages for handle_batch, answered by one BATCH_RESULT [BatchJob]
+    CHUNK = 2  # messages for handle_message, each answered by a RESULT [ChunkBody]
+    BATCH = 3  # messages for handle_batch, answered by one BATCH_RESULT [BatchBody]
     TAKE_BACK = 4  # do not start these any more, answered by TAKEN [list of positions]
     CLOSE = 5  # end when nothing is left to do
     # From the worker process.
@@ -85,13 +85,13 @@ class Recipe:
     log_setup: bytes | None = None
 
 
-class ChunkJob(NamedTuple):
+class ChunkBody(NamedTuple):
     """A chunk's messages, each pickled by itself: one that cannot be unpickled is alone with that."""
 
     messages: list[bytes]
 
 
-class BatchJob(NamedTuple):
+class BatchBody(NamedTuple):
     """A batch's messages, each pickled by itself."""
 
     messages: list[bytes]

@@ -13,7 +13,7 @@ from broadway_py.foreign import foreign_errors
 from broadway_py.message import BatchInfo, Message
 from broadway_py.pipeline.callbacks.chunk import is_plain
 from broadway_py.pipeline.poison.stage_journal import Part, StageJournal
-from broadway_py.pipeline.processes.callback_process import BatchRun
+from broadway_py.pipeline.processes.jobs import BatchJob
 from broadway_py.pipeline.settlement.failures import fail, fail_together, failure_from, refused
 from broadway_py.pipeline.stages.handling import HandlingStage
 from broadway_py.pipeline.stages.ordered_retry import called_off, wait_and_retry_in_order
@@ -147,7 +147,7 @@ class BatchProcessor(HandlingStage[Batch, Batch]):
             self.call.begin()
             return await self.call.run("handle_batch", list(messages), info)
         with self.call.in_callback:
-            await self.process.run(BatchRun(messages, info))
+            await self.process.run(BatchJob(messages, info))
         return None
 
     def _fail_late(self, batch: Batch, late: list[Message[Any]]) -> None:
