@@ -1,11 +1,12 @@
-"""The house stands on its floors: a module imports only from below, and only the outermost ones print or exit."""
+"""The house stands on its floors: a module imports only from below, in no circle; only the outermost print or exit."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Final
 
@@ -47,6 +48,24 @@ FLOORS: Final[dict[str, float]] = {
     "cli": 9,
 }
 
+#: Room (a module or package right under broadway_py.pipeline) -> floor inside that; the same rule.
+FLOORS_OF_PIPELINE: Final[dict[str, float]] = {
+    "contexts": -1,
+    "stats": -1,
+    "settlement": 0,
+    "intake": 1,
+    "poison": 1,
+    "processes": 1,
+    "callbacks": 2,
+    "stages": 3,
+    "runtime": 4,
+    "lifecycle": 5,
+    "option_sources": 5,
+    "submit": 5.5,
+    "pipeline": 6,
+    "": 7,  # the package itself, which re-exports
+}
+
 #: The front door re-exports everything up to floor 7: who imports it stands above all of that.
 FRONT_DOOR: Final = 7.5
 
@@ -79,6 +98,10 @@ def modules() -> Iterator[tuple[str, Path]]:
         yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
 
 
+def is_package(path: Path) -> bool:
+    return path.name == "__init__.py"
+
+
 def is_module(dotted: str) -> bool:
     path = ROOT.parent.joinpath(*dotted.split("."))
     return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
@@ -87,6 +110,11 @@ def is_module(dotted: str) -> bool:
 def room(dotted: str) -> str:
     """``broadway_py.pipeline.stages.batcher`` is in the room ``pipeline``; the front door's room is ``""``."""
     return dotted.split(".")[1] if "." in dotted else ""
+
+
+def room_of_pipeline(dotted: str) -> str:
+    """``broadway_py.pipeline.stages.batcher`` is in the room ``stages`` of it; the package itself is ``""``."""
+    return dotted.split(".")[2] if dotted.count(".") > 1 else ""
 
 
 def imports(dotted: str, tree: ast.AST, *, is_package: bool) -> Iterator[tuple[int, str]]:
@@ -119,7 +147,7 @@ def complaints(dotted: str, source: str, *, is_package: bool = False) -> list[st
     found = []
     if own not in {"", "__main__"}:
         for line, target in imports(dotted, tree, is_package=is_package):
-            if target.split(".")[0] == PACKAGE and (reason := refused(own, room(target))) is not None:
+            if target.split(".")[0] == PACKAGE and (reason := why_refused(dotted, target)) is not None:
                 found.append(f"{dotted}:{line} imports {target}: {reason}")
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
         name = called(call)
@@ -130,6 +158,31 @@ def complaints(dotted: str, source: str, *, is_package: bool = False) -> list[st
         elif name == "os._exit" and not {own, dotted} & LEAVES:
             found.append(f"{dotted}:{call.lineno} leaves the process: only {', '.join(sorted(LEAVES))} may")
     return found
+
+
+def why_refused(dotted: str, target: str) -> str | None:
+    own = room(dotted)
+    if own != "pipeline" or room(target) != "pipeline":
+        return refused(own, room(target))
+    inner, above = room_of_pipeline(dotted), room_of_pipeline(target)
+    if inner == above:
+        return None
+    for each in (inner, above):
+        if each not in FLOORS_OF_PIPELINE:
+            return f"{each} has no floor: give it one in FLOORS_OF_PIPELINE"
+    if FLOORS_OF_PIPELINE[above] >= FLOORS_OF_PIPELINE[inner]:
+        return f"floor {FLOORS_OF_PIPELINE[above]:g} is not below floor {FLOORS_OF_PIPELINE[inner]:g} of pipeline"
+    return None
+
+
+def circle_in(graph: Mapping[str, Iterable[str]]) -> list[str]:
+    """Modules that import each other in a circle, the first of them twice; none when there is no circle."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as found:
+        circle: list[str] = found.args[1]
+        return circle
+    return []
 
 
 def refused(own: str, target: str) -> str | None:
@@ -151,14 +204,34 @@ def test_a_module_imports_only_from_lower_floors() -> None:
     assert [
         complaint
         for dotted, path in modules()
-        for complaint in complaints(dotted, path.read_text(), is_package=path.name == "__init__.py")
+        for complaint in complaints(dotted, path.read_text(), is_package=is_package(path))
     ] == []
 
 
 def test_every_room_of_the_package_has_a_floor() -> None:
     rooms = {room(dotted) for dotted, _ in modules()} - {"", "__main__"}
+    inner = {room_of_pipeline(dotted) for dotted, _ in modules() if room(dotted) == "pipeline"}
 
     assert rooms - set(FLOORS) == set()
+    assert inner == set(FLOORS_OF_PIPELINE)
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    graph = {
+        dotted: {target for _, target in imports(dotted, ast.parse(path.read_text()), is_package=is_package(path))}
+        for dotted, path in modules()
+    }
+
+    assert circle_in(graph) == []
+
+
+def test_a_circle_is_found() -> None:
+    assert circle_in({"a": ["b"], "b": ["c"], "c": ["a"], "d": ["a"]}) in (
+        ["a", "c", "b", "a"],
+        ["b", "a", "c", "b"],
+        ["c", "b", "a", "c"],
+    )
+    assert circle_in({"a": ["b", "c"], "b": ["c"]}) == []
 
 
 @pytest.mark.parametrize(
@@ -182,6 +255,21 @@ def test_every_room_of_the_package_has_a_floor() -> None:
             "producers sees the floors below 5 only",
         ),
         ("broadway_py.producers.memory", "from broadway_py.state import x", "producers sees the floors below 5 only"),
+        (
+            "broadway_py.pipeline.settlement.settler",
+            "from broadway_py.pipeline.stages.stage import PipelineStage",
+            "floor 3 is not below floor 0 of pipeline",
+        ),
+        (
+            "broadway_py.pipeline.poison.journal",
+            "if TYPE_CHECKING:\n    from broadway_py.pipeline.processes import jobs",
+            "floor 1 is not below floor 1 of pipeline",
+        ),
+        (
+            "broadway_py.pipeline.helpers",
+            "from broadway_py.pipeline.stats import PipelineStats",
+            "helpers has no floor: give it one in FLOORS_OF_PIPELINE",
+        ),
         ("broadway_py.utils", "import broadway_py.errors", "utils has no floor: give it one in FLOORS"),
         ("broadway_py.stage.link", "print('x')", "prints: only cli may"),
         ("broadway_py.metrics", "import sys\nsys.exit(1)", "exits: only __main__, cli, daemon may"),
@@ -207,6 +295,9 @@ def test_what_a_floor_does_not_allow_is_found(dotted: str, source: str, complain
         ("broadway_py.examples.shipments", "from broadway_py import Pipeline"),
         ("broadway_py.daemon.http", "import aiohttp\nfrom broadway_py.metrics import collect"),
         ("broadway_py", "from broadway_py.pipeline import Pipeline"),
+        ("broadway_py.pipeline.stages.processor", "from broadway_py.pipeline.stages.stage import PipelineStage"),
+        ("broadway_py.pipeline.stages.stage", "from broadway_py.pipeline.callbacks.call import Call"),
+        ("broadway_py.pipeline.callbacks.call", "from broadway_py.stage import Wake"),
         ("broadway_py.daemon.watchdog", "os._exit(75)"),
         ("broadway_py.pipeline.processes.child", "os._exit(1)"),
         ("broadway_py.cli", "print('x')\nsys.exit(2)"),
