@@ -26,7 +26,7 @@ OF_EXTRAS = (
 package = files("broadway_py")
 if Path(broadway_py.__file__).is_relative_to(Path(sys.argv[1])):
     sys.exit(f"this is the checkout's broadway_py, not the wheel's: {broadway_py.__file__}")
-for data in ("py.typed", "daemon/page/index.html"):
+for data in ("py.typed", "daemon/http/page/index.html"):
     if not package.joinpath(data).is_file():
         sys.exit(f"the wheel lacks broadway_py/{data}")
 for name in set(broadway_py.__all__) - {"run"}:  # run is the daemon's

@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks.measure import Ids, Meter, arguments, run_async
 from benchmarks.ours import PACKAGES, all_acked, scraped, settings_of
 from broadway_py import Pipeline
-from broadway_py.daemon.loader import pipeline_class
+from broadway_py.daemon.pipelines.loader import pipeline_class
 from broadway_py.producers import MemoryProducer
 
 

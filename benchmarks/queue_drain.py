@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.measure import Ids, Meter, arguments, run_async
 from benchmarks.ours import PACKAGES, all_acked, scraped, settings_of
 from benchmarks.queue_file import body, directory
-from broadway_py.daemon.loader import build_pipelines
+from broadway_py.daemon.pipelines.loader import build_pipelines
 from broadway_py.queue import Queue
 
 _AT_ONCE = 5_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.measure import Ids, Meter, arguments, run_async
 from benchmarks.ours import PACKAGES, all_acked, scraped, settings_of
-from broadway_py.daemon.loader import build_pipelines
+from broadway_py.daemon.pipelines.loader import build_pipelines
 
 
 async def measure(url: str, queue: str, messages: int, config: str, *, gate: bool) -> None:

@@ -10,7 +10,7 @@ from benchmarks.measure import Meter, arguments, run_async
 from benchmarks.ours import PACKAGES, all_acked, scraped, settings_of
 from benchmarks.rabbitmq_pace import began_at, offered, p99
 from broadway_py import telemetry
-from broadway_py.daemon.loader import build_pipelines
+from broadway_py.daemon.pipelines.loader import build_pipelines
 
 
 async def measure(url: str, queue: str, messages: int, *, gate: bool) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from benchmarks.measure import Ids, Meter, arguments, run_async
 from benchmarks.ours import PACKAGES, all_acked, scraped, settings_of
 from benchmarks.sqs_queue import url_of
-from broadway_py._core.costs import costs_of
-from broadway_py.daemon.loader import build_pipelines
+from broadway_py._core.request_counts import costs_of
+from broadway_py.daemon.pipelines.loader import build_pipelines
 
 
 async def measure(endpoint: str, queue: str, messages: int, *, gate: bool) -> None:

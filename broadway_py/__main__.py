@@ -16,7 +16,7 @@ def main() -> NoReturn:
     """The console script."""
     # What comes from here on waits until there is a handler for it. Process 1 of a container ignores what has none.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1))
-    from broadway_py.daemon.starting import begin_command  # noqa: PLC0415  # after the signals
+    from broadway_py.daemon.process.startup import begin_command  # noqa: PLC0415  # after the signals
 
     try:
         begin_command()

@@ -27,7 +27,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from broadway_py._core.costs import RequestCosts, all_costs
+from broadway_py._core.request_counts import RequestCosts, all_costs
 from broadway_py.message import BatchTrigger, Cause, Outcome
 from broadway_py.pipeline.stats import Distribution, PipelineStats, ProducerStats, StageStats
 

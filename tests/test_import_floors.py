@@ -293,7 +293,7 @@ def test_what_a_floor_does_not_allow_is_found(dotted: str, source: str, complain
         ("broadway_py.producers.memory", "from broadway_py.producer import Producer"),
         ("broadway_py.producers.rabbitmq.consumer", "from broadway_py.producers.rabbitmq.link import Link"),
         ("broadway_py.examples.shipments", "from broadway_py import Pipeline"),
-        ("broadway_py.daemon.http", "import aiohttp\nfrom broadway_py.metrics import collect"),
+        ("broadway_py.daemon.http.server", "import aiohttp\nfrom broadway_py.metrics import collect"),
         ("broadway_py", "from broadway_py.pipeline import Pipeline"),
         ("broadway_py.pipeline.stages.processor", "from broadway_py.pipeline.stages.stage import PipelineStage"),
         ("broadway_py.pipeline.stages.stage", "from broadway_py.pipeline.callbacks.call import Call"),

@@ -17,9 +17,9 @@ except ImportError:
 
 from broadway_py.cli import dlq, streams
 from broadway_py.cli.endings import INTERRUPTED, fail, sentences
-from broadway_py.daemon import logs
-from broadway_py.daemon.settings import examine, read_settings
-from broadway_py.daemon.watch import ExitCode, leave
+from broadway_py.daemon.logs import logs
+from broadway_py.daemon.process.main_thread import ExitCode, leave
+from broadway_py.daemon.settings.settings import examine, read_settings
 from broadway_py.errors import BroadwayError, OptionsError
 
 __all__ = ["app", "main"]
@@ -151,7 +151,7 @@ def check(files: Files, assignments: Assignments = None) -> None:
 
       broadway check base.yaml production.yaml
     """
-    from broadway_py.daemon.loader import check_pipelines  # noqa: PLC0415  # keeps --help fast
+    from broadway_py.daemon.pipelines.loader import check_pipelines  # noqa: PLC0415  # keeps --help fast
 
     examined = examine(files, assignments=assignments or [])
     settings = examined.settings
@@ -176,7 +176,7 @@ def topology(
 
       broadway topology orders.yaml --json
     """
-    from broadway_py.daemon.loader import build_pipelines  # noqa: PLC0415  # keeps --help fast
+    from broadway_py.daemon.pipelines.loader import build_pipelines  # noqa: PLC0415  # keeps --help fast
 
     with sentences():
         settings = read_settings(files, assignments=assignments or [])

@@ -11,11 +11,11 @@ from typing import Annotated, TypeVar
 import typer
 
 from broadway_py.cli.endings import INTERRUPTED, fail, sentences
-from broadway_py.daemon import dlq as letters
-from broadway_py.daemon.dlq import Head, Letters
-from broadway_py.daemon.dlq_places import Place, of_queue, of_settings, of_url
-from broadway_py.daemon.settings import read_settings
-from broadway_py.daemon.watch import ExitCode
+from broadway_py.daemon.dead_letters import letters
+from broadway_py.daemon.dead_letters.letters import Head, Letters
+from broadway_py.daemon.dead_letters.places import Place, of_queue, of_settings, of_url
+from broadway_py.daemon.process.main_thread import ExitCode
+from broadway_py.daemon.settings.settings import read_settings
 from broadway_py.errors import BroadwayError, OptionsError
 
 __all__ = ["commands"]

@@ -9,8 +9,8 @@ from typing import Final, NoReturn
 
 import typer
 
-from broadway_py.daemon import logs
-from broadway_py.daemon.watch import ExitCode, bounded, leave
+from broadway_py.daemon.logs import logs
+from broadway_py.daemon.process.main_thread import ExitCode, bounded, leave
 from broadway_py.error_text import clipped, text_of
 from broadway_py.errors import BroadwayError, OptionsError
 

@@ -5,11 +5,11 @@ The numbers are those of two inherited pipes, and of the file of the in-flight j
 
 import sys
 
-from broadway_py.daemon.starting import begin_worker
+from broadway_py.daemon.process.startup import begin_worker
 
 if __name__ == "__main__":
     begin_worker()
-    from broadway_py.daemon.watch import leave
-    from broadway_py.daemon.worker import main
+    from broadway_py.daemon.process.main_thread import leave
+    from broadway_py.daemon.workers.worker import main
 
     leave(main(*map(int, sys.argv[1:4])))

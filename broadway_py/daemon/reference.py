@@ -18,11 +18,11 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from broadway_py.daemon.settings import Http, Log, Top
+from broadway_py.daemon.settings.settings import Http, Log, Top
 from broadway_py.options import Batcher, FailurePolicy, PlainOptions, Processors, RateLimit
 from broadway_py.producers.queue import QueueOptions
-from broadway_py.producers.rabbitmq.options import RabbitMQOptions
-from broadway_py.producers.sqs.options import SQSOptions
+from broadway_py.producers.rabbitmq.settings.options import RabbitMQOptions
+from broadway_py.producers.sqs.settings.options import SQSOptions
 
 __all__ = ["reference_text"]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from broadway_py.daemon import logs
-from broadway_py.daemon.defaults import tell_of_defaults
-from broadway_py.daemon.lag import LagMeter
-from broadway_py.daemon.service import Service
-from broadway_py.daemon.settings import Http, Log, Settings
-from broadway_py.daemon.starting import hidden_variables, noting
-from broadway_py.daemon.watch import Watch
+from broadway_py.daemon.logs import logs
+from broadway_py.daemon.pipelines.defaults import tell_of_defaults
+from broadway_py.daemon.pipelines.service import Service
+from broadway_py.daemon.process.loop_lag import LagMeter
+from broadway_py.daemon.process.main_thread import Watch
+from broadway_py.daemon.process.startup import hidden_variables, noting
+from broadway_py.daemon.settings.settings import Http, Log, Settings
 from broadway_py.log import logger
 from broadway_py.pipeline import Pipeline
 
@@ -54,13 +54,13 @@ def run_settings(settings: Settings) -> int:
     Raises:
         OptionsError: a setting is wrong; nothing runs any more.
     """
-    from broadway_py.daemon.loader import build_pipelines  # noqa: PLC0415  # run() must not need what kinds need
+    from broadway_py.daemon.pipelines.loader import build_pipelines  # noqa: PLC0415  # run() must not need what kinds need
 
     pipelines = build_pipelines(settings, share=(0, settings.workers))
     if settings.workers == 1:
         return Watch(_service(pipelines, settings.http)).run()
     tell_of_defaults(pipelines)
-    from broadway_py.daemon import supervisor  # noqa: PLC0415  # prometheus_client and aiohttp: an extra
+    from broadway_py.daemon.workers import supervisor  # noqa: PLC0415  # prometheus_client and aiohttp: an extra
 
     return Watch(supervisor.Supervisor(settings, pipelines), grace=supervisor.GRACE).run()
 
@@ -81,8 +81,8 @@ def _service(pipelines: list[Pipeline[Any]], http: Http | None) -> Service:
     if http is None:
         return Service(pipelines, lag)
     try:
-        from broadway_py.daemon.http import serve  # noqa: PLC0415  # aiohttp: an extra
-        from broadway_py.daemon.view import LocalView  # noqa: PLC0415  # prometheus_client: an extra
+        from broadway_py.daemon.http.server import serve  # noqa: PLC0415  # aiohttp: an extra
+        from broadway_py.daemon.http.view import LocalView  # noqa: PLC0415  # prometheus_client: an extra
     except ImportError as missing:
         raise ImportError(
             f"serving HTTP needs {missing.name}, which is not installed: pip install 'broadway-py[daemon]'"

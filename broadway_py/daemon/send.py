@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import islice
 from typing import Any, BinaryIO, Final
 
-from broadway_py.daemon.settings import Settings
+from broadway_py.daemon.settings.settings import Settings
 from broadway_py.errors import OptionsError, did_you_mean
 from broadway_py.producers.kinds import arguments
 from broadway_py.written import opened
@@ -111,8 +111,8 @@ def _embedded(path: str, name: str) -> Target:
 
 
 def _rabbitmq(fields: Mapping[str, Any]) -> Target:
-    from broadway_py.producers.rabbitmq.options import RabbitMQOptions  # noqa: PLC0415  # an extra
     from broadway_py.producers.rabbitmq.sending import sending  # noqa: PLC0415  # an extra
+    from broadway_py.producers.rabbitmq.settings.options import RabbitMQOptions  # noqa: PLC0415  # an extra
 
     options = RabbitMQOptions(**fields)
     if not options.queues[0]:
@@ -121,8 +121,8 @@ def _rabbitmq(fields: Mapping[str, Any]) -> Target:
 
 
 def _sqs(fields: Mapping[str, Any]) -> Target:
-    from broadway_py.producers.sqs.options import SQSOptions  # noqa: PLC0415  # an extra
     from broadway_py.producers.sqs.sending import sending  # noqa: PLC0415  # an extra
+    from broadway_py.producers.sqs.settings.options import SQSOptions  # noqa: PLC0415  # an extra
 
     options = SQSOptions(**fields)
     return lambda: sending(options)

@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, Literal, TypeVar
 from broadway_py.storage.connection import begin, commit, empty_log, patiently, undo
 from broadway_py.storage.errors import StorageError, is_for_want_of_room, told
 from broadway_py.storage.schema import Schema
-from broadway_py.storage.turnstile import Turnstile
+from broadway_py.storage.writer_queue import Turnstile
 
 __all__ = ["GROUP_ROWS", "GROUP_SECONDS", "Request", "execute", "gather"]
 

@@ -19,7 +19,7 @@ from broadway_py.storage.errors import StorageError
 from broadway_py.storage.group import Request, execute, gather
 from broadway_py.storage.room import LogLimit
 from broadway_py.storage.schema import Schema
-from broadway_py.storage.turnstile import Turnstile
+from broadway_py.storage.writer_queue import Turnstile
 
 __all__ = ["Writer"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from broadway_py.daemon.block_watch import BlockWatch
+from broadway_py.daemon.process.block_watch import BlockWatch
 
 
 def test_a_blocked_loop_is_named_with_its_place_and_told_when_it_goes_on(caplog: pytest.LogCaptureFixture) -> None:

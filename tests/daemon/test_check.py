@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from broadway_py.daemon.loader import build_pipelines, check_pipelines
-from broadway_py.daemon.settings import examine, read_settings
+from broadway_py.daemon.pipelines.loader import build_pipelines, check_pipelines
+from broadway_py.daemon.settings.settings import examine, read_settings
 from broadway_py.errors import OptionsError
 
 CLASS = "tests.daemon.pipelines:Plain"

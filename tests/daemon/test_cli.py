@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from broadway_py.cli import app
 from broadway_py.daemon.reference import reference_text
-from broadway_py.daemon.settings import read_settings
+from broadway_py.daemon.settings.settings import read_settings
 
 ROOT = Path(__file__).parents[2]
 

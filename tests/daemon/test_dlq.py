@@ -15,8 +15,8 @@ from typer.testing import CliRunner, Result
 
 from broadway_py.cli import app
 from broadway_py.clock import SYSTEM_CLOCK
-from broadway_py.daemon.dlq import Head, drawn, rate_of, replay, shown
-from broadway_py.daemon.dlq_queue import EmbeddedLetters
+from broadway_py.daemon.dead_letters.embedded_queue import EmbeddedLetters
+from broadway_py.daemon.dead_letters.letters import Head, drawn, rate_of, replay, shown
 from broadway_py.errors import OptionsError
 from broadway_py.queue import Queue
 from broadway_py.storage.queue_consumer import QueueConsumer

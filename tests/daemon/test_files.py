@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from broadway_py.daemon.files import Document, merge, read_file
+from broadway_py.daemon.settings.files import Document, merge, read_file
 from broadway_py.errors import OptionsError
 from broadway_py.written import parse_value
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import Metric
 
-from broadway_py.daemon.fold import depart, depart_metrics, fold_metrics, fold_stats, label_worker
+from broadway_py.daemon.workers.merge_reports import depart, depart_metrics, fold_metrics, fold_stats, label_worker
 from broadway_py.pipeline.stats import PipelineStats
 from tests.daemon.snapshots import pipeline, producer
 

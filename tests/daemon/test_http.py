@@ -12,10 +12,10 @@ import pytest
 from prometheus_client import Counter
 
 from broadway_py import Message, Pipeline, Processors, ProducerError
-from broadway_py.daemon.http import serve
-from broadway_py.daemon.lag import LagMeter
-from broadway_py.daemon.settings import Http
-from broadway_py.daemon.view import LocalView
+from broadway_py.daemon.http.server import serve
+from broadway_py.daemon.http.view import LocalView
+from broadway_py.daemon.process.loop_lag import LagMeter
+from broadway_py.daemon.settings.settings import Http
 from broadway_py.errors import OptionsError
 from broadway_py.producers import DummyProducer, Producer
 from tests.support.eventually import eventually

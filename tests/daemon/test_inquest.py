@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from broadway_py.daemon.inquest import Inquest
+from broadway_py.daemon.workers.poison_verdicts import Inquest
 from broadway_py.pipeline.poison.journal import CONVICTED, REPEATED, SUSPECTED, Entry
 from broadway_py.pipeline.poison.memory import GROWN_KIB, MemoryMark, memory_mark, ran_out, to_kib
 from tests.pipeline.support import logged

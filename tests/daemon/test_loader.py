@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from broadway_py import Pipeline
-from broadway_py.daemon.dlq_places import of_settings
-from broadway_py.daemon.loader import build_pipelines, check_pipelines
-from broadway_py.daemon.settings import Settings, read_settings
+from broadway_py.daemon.dead_letters.places import of_settings
+from broadway_py.daemon.pipelines.loader import build_pipelines, check_pipelines
+from broadway_py.daemon.settings.settings import Settings, read_settings
 from broadway_py.errors import OptionsError
 from broadway_py.options import RateLimit
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from broadway_py.daemon.log_writer import Writer
+from broadway_py.daemon.logs.log_writer import Writer
 from broadway_py.log import Fields
 from tests.support.eventually import eventually
 
@@ -162,8 +162,8 @@ def run(program: str, *, redirect: str = "", **options: Any) -> subprocess.Compl
     """A program that logs as the daemon does."""
     head = """
         import logging, os, sys, threading
-        from broadway_py.daemon import logs
-        from broadway_py.daemon.settings import Log
+        from broadway_py.daemon.logs import logs
+        from broadway_py.daemon.settings.settings import Log
         logs.configure(Log())
         log = logging.getLogger("mine")
     """

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from broadway_py.daemon import logs
-from broadway_py.daemon.loop_thread import LoopThread
-from broadway_py.daemon.settings import Log
+from broadway_py.daemon.logs import logs
+from broadway_py.daemon.process.loop_thread import LoopThread
+from broadway_py.daemon.settings.settings import Log
 from broadway_py.error_text import described
 from broadway_py.errors import ProducerError
 from broadway_py.log import logger

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 
-from broadway_py.daemon.mailbox import Mailbox
+from broadway_py.daemon.process.signal_queue import Mailbox
 
 
 def test_words_come_in_order_and_none_after_the_deadline() -> None:
@@ -63,7 +63,7 @@ def test_signals_are_as_before_afterwards() -> None:
 def test_a_signal_to_a_forked_child_ends_it_and_leaves_no_word_here() -> None:
     program = """
 import os, signal, time
-from broadway_py.daemon.mailbox import Mailbox
+from broadway_py.daemon.process.signal_queue import Mailbox
 mailbox = Mailbox()
 with mailbox.signals({signal.SIGTERM: "term"}):
     for _ in range(50):

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from broadway_py.daemon.messages import Command
-from broadway_py.daemon.outbox import Outbox
+from broadway_py.daemon.workers.messages import Command
+from broadway_py.daemon.workers.outbox import Outbox
 from tests.support.eventually import eventually
 
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from broadway_py.daemon import http, port
-from broadway_py.daemon.http import serve
-from broadway_py.daemon.lag import LagMeter
-from broadway_py.daemon.settings import Http
-from broadway_py.daemon.view import LocalView
+from broadway_py.daemon.http import listener, server
+from broadway_py.daemon.http.server import serve
+from broadway_py.daemon.http.view import LocalView
+from broadway_py.daemon.process.loop_lag import LagMeter
+from broadway_py.daemon.settings.settings import Http
 from tests.support.eventually import eventually
 
 HEAD = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n"
@@ -63,7 +63,7 @@ class Client:
 
 @pytest.mark.parametrize("said", [b"", b"GET", PART, b"\r\n\r\n"])
 async def test_a_request_whose_head_does_not_come_is_cut_off(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(port, "HEAD_S", 0.05)
+    monkeypatch.setattr(listener, "HEAD_S", 0.05)
     async with listening() as number:
         client = await Client.to(number, said)
         assert await client.is_cut()
@@ -74,7 +74,7 @@ async def test_a_request_whose_head_does_not_come_is_cut_off(said: bytes, monkey
 async def test_a_connection_that_is_idle_after_a_request_is_cut_off(
     said: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(port, "IDLE_S", 0.05)
+    monkeypatch.setattr(listener, "IDLE_S", 0.05)
     async with listening() as number:
         client = await Client.to(number, HEAD + b"\r\n")
         assert await client.status() == 200
@@ -93,7 +93,7 @@ async def test_requests_in_time_keep_their_connection() -> None:
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(port, "IDLE_S", 0.05)
+    monkeypatch.setattr(listener, "IDLE_S", 0.05)
     async with listening() as number:
         client = await Client.to(number, b"POST /livez HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 50000\r\n\r\n{")
         assert await client.status() == 415
@@ -109,15 +109,15 @@ class _Endless(LocalView):
 
 
 async def test_a_client_that_does_not_read_its_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(port, "IDLE_S", 0.2)
+    monkeypatch.setattr(listener, "IDLE_S", 0.2)
     cut = asyncio.Event()
-    lost = port.Visit.connection_lost
+    lost = listener.Visit.connection_lost
 
-    def note(self: port.Visit, exc: BaseException | None) -> None:
+    def note(self: listener.Visit, exc: BaseException | None) -> None:
         lost(self, exc)
         cut.set()
 
-    monkeypatch.setattr(port.Visit, "connection_lost", note)
+    monkeypatch.setattr(listener.Visit, "connection_lost", note)
     async with listening(_Endless([], LagMeter())) as number:
         with socket.create_connection(("127.0.0.1", number)) as client:
             client.sendall(b"GET /readyz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
@@ -125,7 +125,7 @@ async def test_a_client_that_does_not_read_its_answer_is_cut_off(monkeypatch: py
 
 
 async def test_the_connection_that_has_waited_longest_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "most_connections", lambda: 8)
+    monkeypatch.setattr(server, "most_connections", lambda: 8)
     async with listening() as number:
         idle = [await Client.to(number, PART) for _ in range(40)]
         probe = await Client.to(number, HEAD + b"\r\n")
@@ -152,7 +152,7 @@ class _Slow(LocalView):
 
 
 async def test_those_that_are_at_work_are_not_cut_and_the_next_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "most_connections", lambda: 8)
+    monkeypatch.setattr(server, "most_connections", lambda: 8)
     view = _Slow()
     async with listening(view) as number:
         at_work = [await Client.to(number, b"GET /api/pipelines HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n") for _ in range(8)]
@@ -169,7 +169,7 @@ async def test_those_that_are_at_work_are_not_cut_and_the_next_wait(monkeypatch:
 async def test_without_descriptors_it_tries_again_after_a_while_and_does_not_spin(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(port, "_RETRY_S", 0.1)
+    monkeypatch.setattr(listener, "_RETRY_S", 0.1)
     async with listening() as number:
         usual = resource.getrlimit(resource.RLIMIT_NOFILE)
         client = socket.socket()
@@ -200,11 +200,11 @@ async def test_without_descriptors_it_tries_again_after_a_while_and_does_not_spi
 @pytest.mark.parametrize(("limit", "most"), [(resource.RLIM_INFINITY, 100), (65536, 100), (128, 32), (16, 8)])
 def test_brokers_keep_three_quarters_of_the_descriptors(limit: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _which: (limit, limit))
-    assert port.most_connections() == most
+    assert listener.most_connections() == most
 
 
 async def test_a_name_of_several_addresses_is_served_on_all_of_them_with_one_port() -> None:
-    sockets = await port.bind("localhost", 0)
+    sockets = await listener.bind("localhost", 0)
     try:
         assert len({each.getsockname()[1] for each in sockets}) == 1
     finally:

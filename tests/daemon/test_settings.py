@@ -8,8 +8,8 @@ import pytest
 from yarl import URL
 
 from broadway_py import Pipeline
-from broadway_py.daemon.loader import build_pipelines
-from broadway_py.daemon.settings import Settings, read_settings
+from broadway_py.daemon.pipelines.loader import build_pipelines
+from broadway_py.daemon.settings.settings import Settings, read_settings
 from broadway_py.errors import OptionsError
 from broadway_py.producers import DummyProducer
 from broadway_py.producers.kinds import arguments

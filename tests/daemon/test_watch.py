@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from broadway_py.daemon import logs
-from broadway_py.daemon.settings import Log
-from broadway_py.daemon.watch import Request, Watch
+from broadway_py.daemon.logs import logs
+from broadway_py.daemon.process.main_thread import Request, Watch
+from broadway_py.daemon.settings.settings import Log
 from broadway_py.errors import OptionsError
 from tests.support.eventually import eventually_sync
 

@@ -15,7 +15,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import NormalizedName, canonicalize_name
 
-from broadway_py.daemon.settings import read_settings
+from broadway_py.daemon.settings.settings import read_settings
 from tests.deploy.dashboards import DASHBOARDS, DEPLOY
 
 ROOT = DEPLOY.parent

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from broadway_py import Batcher, BatchInfo, Message, Pipeline, Processors
-from broadway_py._core.costs import RequestCosts
+from broadway_py._core.request_counts import RequestCosts
 from broadway_py.metrics import (
     SERIES_LIMIT,
     PipelineCollector,

@@ -13,7 +13,7 @@ from broadway_py import FailurePolicy
 from broadway_py.errors import ProducerError
 from broadway_py.message import Message
 from broadway_py.producers import RabbitMQProducer
-from broadway_py.producers.rabbitmq.forwarder import Forwarder
+from broadway_py.producers.rabbitmq.retries.forwarder import Forwarder
 from tests.integration.failing_pipelines import Failing, raising
 
 _bury = Forwarder.bury

@@ -11,7 +11,7 @@ import pytest
 
 from broadway_py import FailurePolicy, Message
 from broadway_py.producers import RabbitMQProducer
-from broadway_py.producers.rabbitmq.publisher import Publisher
+from broadway_py.producers.rabbitmq.retries.publisher import Publisher
 from broadway_py.producers.rabbitmq.session import Session
 from tests.contract.producer_contract import opened, settle, take
 from tests.integration.failing_pipelines import Failing, dead_letters, raising, source

@@ -13,7 +13,7 @@ import pytest
 from broadway_py import FailurePolicy, Message, Pipeline, PipelineCrashed, Processors
 from broadway_py.message import NOOP
 from broadway_py.producers import RabbitMQProducer
-from broadway_py.producers.rabbitmq.options import AUTO_BYTES
+from broadway_py.producers.rabbitmq.settings.options import AUTO_BYTES
 from tests.contract.producer_contract import data, opened, refusal, settle, take
 from tests.integration.failing_pipelines import Failing, queues, until_there
 from tests.integration.gated_pipelines import at_work

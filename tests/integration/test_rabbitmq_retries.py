@@ -11,7 +11,8 @@ import pytest
 
 from broadway_py import FailurePolicy, Message, RetryLater, Unavailable
 from broadway_py.producers import RabbitMQProducer
-from broadway_py.producers.rabbitmq import delays, publisher
+from broadway_py.producers.rabbitmq.retries import publisher
+from broadway_py.producers.rabbitmq.topology import delay_queues
 from tests.integration.failing_pipelines import Failing, dead_letters, queues, raising, source, until_there
 from tests.integration.gated_pipelines import at_work
 from tests.pipeline.support import clock_of, outcomes
@@ -88,8 +89,8 @@ async def test_a_quorum_queue_for_retries_is_not_deleted_while_it_is_in_use(
     rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The broker renews the lease of a classic queue when it is declared again, but not that of a quorum queue."""
-    monkeypatch.setattr(delays, "_SLACK_MS", 800)
-    for module in (delays, publisher):
+    monkeypatch.setattr(delay_queues, "_SLACK_MS", 800)
+    for module in (delay_queues, publisher):
         monkeypatch.setattr(module, "DECLARED_AGAIN_S", 0.0)
     await rabbitmq.declare()
     await rabbitmq.publish([b"one"])
@@ -239,8 +240,8 @@ async def test_classic_queues_for_retries_go_away_when_nobody_needs_them(
     rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A second, in place of five minutes.
-    monkeypatch.setattr(delays, "_SLACK_MS", 1000)
-    monkeypatch.setattr(delays, "DECLARED_AGAIN_S", 0.0)
+    monkeypatch.setattr(delay_queues, "_SLACK_MS", 1000)
+    monkeypatch.setattr(delay_queues, "DECLARED_AGAIN_S", 0.0)
     await rabbitmq.declare()
     await rabbitmq.publish([b"x"])
     pipeline = Failing(

@@ -13,8 +13,8 @@ import pytest
 from broadway_py import Processors, telemetry
 from broadway_py.errors import ProducerError, SettleError, SourceRefused
 from broadway_py.producers import SQSProducer
-from broadway_py.producers.sqs.delivery import Receipt
-from broadway_py.producers.sqs.letters import DEATH
+from broadway_py.producers.sqs.dead_letters.letters import DEATH
+from broadway_py.producers.sqs.deliveries.message import Receipt
 from tests.contract.producer_contract import ask, bodies, data, give_back, opened, refusal, settle, take
 from tests.integration.sqs_support import Handled, faults, through, work
 from tests.pipeline.support import logged

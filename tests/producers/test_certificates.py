@@ -12,8 +12,8 @@ from aiobotocore.session import get_session
 from botocore.exceptions import SSLError
 
 from broadway_py.producers.certificates import broken_rule, certificate_error
-from broadway_py.producers.sqs.options import SQSOptions
-from broadway_py.producers.sqs.troubles import of_error
+from broadway_py.producers.sqs.requests.errors import of_error
+from broadway_py.producers.sqs.settings.options import SQSOptions
 from tests.support.certificates import Authority, Certificate
 from tests.support.localstack import CREDENTIALS, REGION
 

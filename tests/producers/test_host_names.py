@@ -14,8 +14,8 @@ from aiormq.exceptions import AMQPConnectionError
 from broadway_py.errors import OptionsError
 from broadway_py.producers.hosts import EXPECTED, certificate_name, wire_name
 from broadway_py.producers.rabbitmq import RabbitMQOptions
-from broadway_py.producers.rabbitmq.address import Target
-from broadway_py.producers.rabbitmq.connection import Connection
+from broadway_py.producers.rabbitmq.connection.connection import Connection
+from broadway_py.producers.rabbitmq.settings.address import Target
 from broadway_py.producers.sqs import SQSOptions
 from tests.support.certificates import Authority
 from tests.support.eventually import PATIENCE

@@ -12,8 +12,8 @@ from pamqp import encode
 
 from broadway_py.errors import OptionsError, ProducerError
 from broadway_py.producers.rabbitmq import RabbitMQOptions, RabbitMQProducer, TlsOptions
-from broadway_py.producers.rabbitmq.address import Login
-from broadway_py.producers.rabbitmq.connection import _Plain
+from broadway_py.producers.rabbitmq.connection.connection import _Plain
+from broadway_py.producers.rabbitmq.settings.address import Login
 from tests.support.conformance import conforms
 
 

@@ -10,9 +10,9 @@ import pytest
 from pamqp.commands import Basic
 
 from broadway_py.clock import SYSTEM_CLOCK
-from broadway_py.producers.rabbitmq.letters import Letter
-from broadway_py.producers.rabbitmq.options import RabbitMQOptions
-from broadway_py.producers.rabbitmq.publisher import Publisher
+from broadway_py.producers.rabbitmq.retries.letters import Letter
+from broadway_py.producers.rabbitmq.retries.publisher import Publisher
+from broadway_py.producers.rabbitmq.settings.options import RabbitMQOptions
 from tests.producers.amqp_bytes import HEARTBEAT
 from tests.producers.fake_broker import FakeBroker, Peer
 

@@ -9,7 +9,7 @@ import pytest
 
 from broadway_py.errors import OptionsError
 from broadway_py.producers.rabbitmq import RabbitMQOptions, RabbitMQProducer
-from broadway_py.producers.rabbitmq.delays import delay_queue
+from broadway_py.producers.rabbitmq.topology.delay_queues import delay_queue
 
 CARRIED = (
     "expected something that AMQP can carry: true or false, whole numbers of 64 bits, floating point numbers of "

@@ -13,8 +13,8 @@ import pytest
 from pamqp import commands
 
 from broadway_py.producers.rabbitmq import RabbitMQProducer
-from broadway_py.producers.rabbitmq.connection import connect
-from broadway_py.producers.rabbitmq.options import RabbitMQOptions
+from broadway_py.producers.rabbitmq.connection.connection import connect
+from broadway_py.producers.rabbitmq.settings.options import RabbitMQOptions
 from broadway_py.testing import settle
 from tests.producers.fake_broker import FakeBroker, Peer
 from tests.support.eventually import eventually

@@ -12,8 +12,8 @@ from broadway_py.clock import SYSTEM_CLOCK
 from broadway_py.errors import OptionsError, ProducerError
 from broadway_py.producer import FailurePlan
 from broadway_py.producers.rabbitmq import RabbitMQOptions, RabbitMQProducer
-from broadway_py.producers.rabbitmq.forwarder import Forwarder, Troubled
-from broadway_py.producers.rabbitmq.publisher import Publisher
+from broadway_py.producers.rabbitmq.retries.forwarder import Forwarder, Troubled
+from broadway_py.producers.rabbitmq.retries.publisher import Publisher
 from tests.pipeline.support import events_logged, logged
 
 GIVEN = FailurePlan(frozenset({"retry", "dead_letter"}), None, is_given=True)

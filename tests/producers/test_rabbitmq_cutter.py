@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from pamqp import commands, frame, header
 
-from broadway_py.producers.rabbitmq.cutter import CorruptFrameError, Cut, Cutter, Ended, Sink
-from broadway_py.producers.rabbitmq.envelope import decode
+from broadway_py.producers.rabbitmq.wire.delivery_parser import CorruptFrameError, Cut, Cutter, Ended, Sink
+from broadway_py.producers.rabbitmq.wire.envelope import decode
 from tests.producers.amqp_bytes import HEARTBEAT, OPENED, TUNED, body_frame, content, delivery, method
 
 CLOSE = method(commands.Channel.Close(404, "NOT_FOUND - no queue", 0, 0))

@@ -14,8 +14,8 @@ from pamqp.body import ContentBody
 from pamqp.exceptions import PAMQPException
 from pamqp.header import ContentHeader
 
-from broadway_py.producers.rabbitmq.cutter import CorruptFrameError, Cutter, Ended
-from broadway_py.producers.rabbitmq.envelope import decode
+from broadway_py.producers.rabbitmq.wire.delivery_parser import CorruptFrameError, Cutter, Ended
+from broadway_py.producers.rabbitmq.wire.envelope import decode
 from tests.producers.amqp_bytes import HEARTBEAT, OPENED, TUNED, content, delivery, method
 
 #: Channels 1 and 2 have a sink for two consumers; 3 has none.

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broadway_py.producers.rabbitmq.deaths import Death, death_of
-from broadway_py.producers.rabbitmq.delays import delay_queue, former_delay_queues, is_delay_queue
+from broadway_py.producers.rabbitmq.retries.death_headers import Death, death_of
+from broadway_py.producers.rabbitmq.topology.delay_queues import delay_queue, former_delay_queues, is_delay_queue
 
 
 def first(queue: str, reason: str) -> dict[str, Any]:

@@ -14,10 +14,10 @@ from pamqp.header import ContentHeader
 
 from broadway_py.acknowledger import Acknowledger
 from broadway_py.message import Message
-from broadway_py.producers.rabbitmq.delivery import Receipt, configured, to_message
-from broadway_py.producers.rabbitmq.lazy import delivery_of
-from broadway_py.producers.rabbitmq.letters import retry
-from broadway_py.producers.rabbitmq.options import MetadataName, RabbitMQOptions
+from broadway_py.producers.rabbitmq.deliveries.lazy_message import delivery_of
+from broadway_py.producers.rabbitmq.deliveries.message import Receipt, configured, to_message
+from broadway_py.producers.rabbitmq.retries.letters import retry
+from broadway_py.producers.rabbitmq.settings.options import MetadataName, RabbitMQOptions
 from tests.support.conformance import conforms
 
 

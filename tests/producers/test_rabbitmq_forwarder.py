@@ -15,11 +15,11 @@ from broadway_py.acknowledger import Acknowledger
 from broadway_py.clock import SYSTEM_CLOCK
 from broadway_py.errors import ProducerError
 from broadway_py.message import Message
-from broadway_py.producers.rabbitmq.delivery import to_message
-from broadway_py.producers.rabbitmq.forwarder import Forwarder, Troubled
-from broadway_py.producers.rabbitmq.letters import Letter
-from broadway_py.producers.rabbitmq.options import RabbitMQOptions
-from broadway_py.producers.rabbitmq.publisher import NoQueue, Publisher
+from broadway_py.producers.rabbitmq.deliveries.message import to_message
+from broadway_py.producers.rabbitmq.retries.forwarder import Forwarder, Troubled
+from broadway_py.producers.rabbitmq.retries.letters import Letter
+from broadway_py.producers.rabbitmq.retries.publisher import NoQueue, Publisher
+from broadway_py.producers.rabbitmq.settings.options import RabbitMQOptions
 
 
 async def test_two_copies_may_look_at_the_same_queue_at_once() -> None:

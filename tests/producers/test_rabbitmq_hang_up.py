@@ -11,9 +11,9 @@ from pamqp import commands
 from broadway_py.clock import SYSTEM_CLOCK
 from broadway_py.errors import ProducerError
 from broadway_py.producers.rabbitmq import RabbitMQProducer
-from broadway_py.producers.rabbitmq.letters import Letter
-from broadway_py.producers.rabbitmq.options import RabbitMQOptions
-from broadway_py.producers.rabbitmq.publisher import Publisher
+from broadway_py.producers.rabbitmq.retries.letters import Letter
+from broadway_py.producers.rabbitmq.retries.publisher import Publisher
+from broadway_py.producers.rabbitmq.settings.options import RabbitMQOptions
 from tests.contract.producer_contract import refusal
 from tests.producers.amqp_bytes import delivery, method
 from tests.producers.fake_broker import FakeBroker, Peer

@@ -19,10 +19,10 @@ from broadway_py.acknowledger import Acknowledger
 from broadway_py.errors import MalformedMessage
 from broadway_py.message import NOOP, Failed, Message
 from broadway_py.producer import Producer
-from broadway_py.producers.rabbitmq.cutter import Cutter, Delivery
-from broadway_py.producers.rabbitmq.delivery import ATTEMPT_HEADER, EXCHANGE_HEADER, to_message
-from broadway_py.producers.rabbitmq.lazy import LazyMessage, delivery_of, messages_of
-from broadway_py.producers.rabbitmq.options import MetadataName, RabbitMQOptions
+from broadway_py.producers.rabbitmq.deliveries.lazy_message import LazyMessage, delivery_of, messages_of
+from broadway_py.producers.rabbitmq.deliveries.message import ATTEMPT_HEADER, EXCHANGE_HEADER, to_message
+from broadway_py.producers.rabbitmq.settings.options import MetadataName, RabbitMQOptions
+from broadway_py.producers.rabbitmq.wire.delivery_parser import Cutter, Delivery
 from tests.producers.amqp_bytes import OPENED, TUNED, delivery
 
 ALL = tuple(get_args(MetadataName))
@@ -111,7 +111,7 @@ def test_nothing_is_decoded_before_somebody_asks(monkeypatch: pytest.MonkeyPatch
         asked.append(tag)
         return commands.Basic.Deliver(), commands.Basic.Properties(message_id="m")
 
-    monkeypatch.setattr("broadway_py.producers.rabbitmq.lazy.decode", decode)
+    monkeypatch.setattr("broadway_py.producers.rabbitmq.deliveries.lazy_message.decode", decode)
     message = lazy(cut(delivery(7, message_id="m")))
     assert (message.data, message.size, message.ok, message.settled) == (b"payload", 7, True, False)
     assert message.id == "m"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broadway_py.producers.rabbitmq.ledger import Settlement, TagLedger
+from broadway_py.producers.rabbitmq.settlements.ledger import Settlement, TagLedger
 
 
 def ledger_of(count: int) -> TagLedger:

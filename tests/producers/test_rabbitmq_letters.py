@@ -18,9 +18,9 @@ from pamqp.header import ContentHeader
 
 from broadway_py.errors import ProducerError
 from broadway_py.message import Failed
-from broadway_py.producers.rabbitmq.delays import delay_queue, former_delay_queues, rung_ms, way_back
-from broadway_py.producers.rabbitmq.delivery import attempt_of
-from broadway_py.producers.rabbitmq.letters import Letter, Origin, as_new, bury, fitted, moved, retry
+from broadway_py.producers.rabbitmq.deliveries.message import attempt_of
+from broadway_py.producers.rabbitmq.retries.letters import Letter, Origin, as_new, bury, fitted, moved, retry
+from broadway_py.producers.rabbitmq.topology.delay_queues import delay_queue, former_delay_queues, rung_ms, way_back
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC).timestamp()
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import pytest
 from aiormq.exceptions import ChannelPreconditionFailed
 
-from broadway_py.producers.rabbitmq.limits import (
+from broadway_py.producers.rabbitmq.topology.delivery_limits import (
     count_in,
     declare_lifted,
     default_limit,

@@ -16,16 +16,16 @@ from broadway_py.pipeline.poison.isolation import Isolation
 from broadway_py.pipeline.poison.journal import SUSPECTED, Journal
 from broadway_py.pipeline.processes.jobs import BatchJob
 from broadway_py.producer import Producer
-from broadway_py.producers.rabbitmq.cutter import Delivery, Ended
-from broadway_py.producers.rabbitmq.forwarder import Forwarder, Troubled
-from broadway_py.producers.rabbitmq.lazy import messages_of
-from broadway_py.producers.rabbitmq.ledger import Settlement, TagLedger
-from broadway_py.producers.rabbitmq.letters import Letter
-from broadway_py.producers.rabbitmq.options import RabbitMQOptions
-from broadway_py.producers.rabbitmq.publisher import Publisher
-from broadway_py.producers.rabbitmq.settlements import DirectSettlements, encode
-from broadway_py.producers.rabbitmq.settler import Settler
-from broadway_py.producers.rabbitmq.transport import CuttingReader
+from broadway_py.producers.rabbitmq.connection.transport import CuttingReader
+from broadway_py.producers.rabbitmq.deliveries.lazy_message import messages_of
+from broadway_py.producers.rabbitmq.retries.forwarder import Forwarder, Troubled
+from broadway_py.producers.rabbitmq.retries.letters import Letter
+from broadway_py.producers.rabbitmq.retries.publisher import Publisher
+from broadway_py.producers.rabbitmq.settings.options import RabbitMQOptions
+from broadway_py.producers.rabbitmq.settlements.ack_writer import DirectSettlements, encode
+from broadway_py.producers.rabbitmq.settlements.acknowledger import Settler
+from broadway_py.producers.rabbitmq.settlements.ledger import Settlement, TagLedger
+from broadway_py.producers.rabbitmq.wire.delivery_parser import Delivery, Ended
 from tests.pipeline.support import finish
 from tests.producers.amqp_bytes import OPENED, TUNED, delivery, with_properties
 

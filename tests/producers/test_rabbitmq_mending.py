@@ -10,7 +10,7 @@ from pamqp import frame
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
-from broadway_py.producers.rabbitmq.mending import mended
+from broadway_py.producers.rabbitmq.wire.repair import mended
 
 #: A header whose properties all decode, whatever else is in the table.
 SOUND = Basic.Properties(content_type="text/plain", headers={"n": 1, "S": "text"}, message_id="m-1", priority=3)

@@ -11,10 +11,10 @@ from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
 from broadway_py.errors import ProducerError, SourceRefused
-from broadway_py.producers.rabbitmq import publisher as module
-from broadway_py.producers.rabbitmq.letters import Letter
-from broadway_py.producers.rabbitmq.options import RabbitMQOptions
-from broadway_py.producers.rabbitmq.publisher import Away, Publisher
+from broadway_py.producers.rabbitmq.retries import publisher as module
+from broadway_py.producers.rabbitmq.retries.letters import Letter
+from broadway_py.producers.rabbitmq.retries.publisher import Away, Publisher
+from broadway_py.producers.rabbitmq.settings.options import RabbitMQOptions
 from broadway_py.testing import FakeClock, settle
 
 URL = "amqp://guest:guest@broker/"

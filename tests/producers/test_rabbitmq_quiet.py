@@ -13,7 +13,7 @@ from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
 from broadway_py.producers.rabbitmq import RabbitMQProducer
-from broadway_py.producers.rabbitmq.quiet import hush
+from broadway_py.producers.rabbitmq.connection.log_filter import hush
 from tests.producers.fake_broker import FakeBroker
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from broadway_py.producers.rabbitmq.returns import BY_DEFAULT, came_back
+from broadway_py.producers.rabbitmq.deliveries.returned import BY_DEFAULT, came_back
 
 
 def died_in(*queues: object) -> dict[str, Any]:

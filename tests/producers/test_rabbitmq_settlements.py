@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pamqp import commands, frame
 
 from broadway_py.errors import ProducerError
-from broadway_py.producers.rabbitmq.ledger import Settlement, TagLedger
-from broadway_py.producers.rabbitmq.settlements import DirectSettlements, encode
+from broadway_py.producers.rabbitmq.settlements.ack_writer import DirectSettlements, encode
+from broadway_py.producers.rabbitmq.settlements.ledger import Settlement, TagLedger
 from broadway_py.testing import settle as until_settled
 
 tags = st.integers(1, 2**63 - 1)

@@ -11,11 +11,11 @@ import pytest
 from broadway_py._core.backoff import Backoff
 from broadway_py.errors import ProducerError, SettleError
 from broadway_py.message import Acknowledgement, Message
-from broadway_py.producers.rabbitmq.delivery import Receipt
-from broadway_py.producers.rabbitmq.forwarder import Forwarder
-from broadway_py.producers.rabbitmq.ledger import Settlement, TagLedger
-from broadway_py.producers.rabbitmq.settlements import Settlements
-from broadway_py.producers.rabbitmq.settler import Settler
+from broadway_py.producers.rabbitmq.deliveries.message import Receipt
+from broadway_py.producers.rabbitmq.retries.forwarder import Forwarder
+from broadway_py.producers.rabbitmq.settlements.ack_writer import Settlements
+from broadway_py.producers.rabbitmq.settlements.acknowledger import Settler
+from broadway_py.producers.rabbitmq.settlements.ledger import Settlement, TagLedger
 from broadway_py.testing import FakeClock, settle
 
 FULL = ProducerError("the queue is full")

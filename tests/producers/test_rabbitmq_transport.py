@@ -17,8 +17,8 @@ from aiormq.exceptions import AMQPConnectionError
 from pamqp import commands
 from yarl import URL
 
-from broadway_py.producers.rabbitmq.cutter import Delivery, Ended
-from broadway_py.producers.rabbitmq.transport import CuttingReader, Transport
+from broadway_py.producers.rabbitmq.connection.transport import CuttingReader, Transport
+from broadway_py.producers.rabbitmq.wire.delivery_parser import Delivery, Ended
 from tests.producers.amqp_bytes import HEARTBEAT, OPENED, TUNED, delivery, method
 
 ONE = b"".join(delivery(1))

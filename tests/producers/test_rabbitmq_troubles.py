@@ -15,8 +15,14 @@ from aiormq.exceptions import (
 )
 
 from broadway_py.errors import ProducerError, SourceRefused
-from broadway_py.producers.rabbitmq.options import RabbitMQOptions
-from broadway_py.producers.rabbitmq.troubles import of_cancelled_consumer, of_first_words, of_loss, of_open, translated
+from broadway_py.producers.rabbitmq.connection.errors import (
+    of_cancelled_consumer,
+    of_first_words,
+    of_loss,
+    of_open,
+    translated,
+)
+from broadway_py.producers.rabbitmq.settings.options import RabbitMQOptions
 
 OPTIONS = RabbitMQOptions(queue="work", url="amqps://user:canary@mq/shop")
 WHERE = "amqps://***@mq:5671/shop"

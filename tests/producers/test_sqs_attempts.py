@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from broadway_py.producers.sqs.attempts import Attempts
+from broadway_py.producers.sqs.deliveries.receive_attempts import Attempts
 
 
 def test_each_receive_of_a_fifo_queue_has_a_name_of_its_own_until_one_is_lost() -> None:

@@ -3,9 +3,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broadway_py.producers.sqs.batches import LINGER_S, Batches, retry_delay
-from broadway_py.producers.sqs.groups import Groups
-from broadway_py.producers.sqs.tickets import Fate
+from broadway_py.producers.sqs.deliveries.fifo_groups import Groups
+from broadway_py.producers.sqs.settlements.batches import LINGER_S, Batches, retry_delay
+from broadway_py.producers.sqs.settlements.pending_settlement import Fate
 from tests.support.conformance import conforms
 
 

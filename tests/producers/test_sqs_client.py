@@ -12,11 +12,11 @@ import pytest
 from aiobotocore.credentials import AioRefreshableCredentials
 from botocore.exceptions import ClientError
 
-from broadway_py._core.costs import RequestCosts
-from broadway_py.producers.sqs import client as clients
-from broadway_py.producers.sqs.client import Client
-from broadway_py.producers.sqs.options import SQSOptions
-from broadway_py.producers.sqs.troubles import Trouble
+from broadway_py._core.request_counts import RequestCosts
+from broadway_py.producers.sqs.requests import client as clients
+from broadway_py.producers.sqs.requests.client import Client
+from broadway_py.producers.sqs.requests.errors import Trouble
+from broadway_py.producers.sqs.settings.options import SQSOptions
 from broadway_py.testing import FakeClock, settle
 
 URL = "https://sqs.eu-central-1.amazonaws.com/1/orders"

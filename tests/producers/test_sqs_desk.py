@@ -10,12 +10,12 @@ import pytest
 
 from broadway_py.errors import SettleError
 from broadway_py.message import Message
-from broadway_py.producers.sqs.client import Facts
-from broadway_py.producers.sqs.delivery import Receipt, to_message
-from broadway_py.producers.sqs.desk import Desk, DeskWithDeadLetters
-from broadway_py.producers.sqs.guardian import Guardian
-from broadway_py.producers.sqs.options import SQSOptions
-from broadway_py.producers.sqs.troubles import Kind, Trouble
+from broadway_py.producers.sqs.deliveries.message import Receipt, to_message
+from broadway_py.producers.sqs.requests.client import Facts
+from broadway_py.producers.sqs.requests.errors import Kind, Trouble
+from broadway_py.producers.sqs.settings.options import SQSOptions
+from broadway_py.producers.sqs.settlements.acknowledger import Desk, DeskWithDeadLetters
+from broadway_py.producers.sqs.visibility.guardian import Guardian
 from broadway_py.testing import FakeClock, settle
 
 

@@ -8,7 +8,7 @@ from broadway_py import FailurePolicy, Pipeline
 from broadway_py.errors import OptionsError
 from broadway_py.producers import SQSProducer
 from broadway_py.producers.kinds import build
-from broadway_py.producers.sqs.options import SQSOptions, Verdict, wire_name
+from broadway_py.producers.sqs.settings.options import SQSOptions, Verdict, wire_name
 from tests.support.conformance import conforms
 
 URL = "https://sqs.eu-central-1.amazonaws.com/123456789012/orders"

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from broadway_py._core.backoff import Backoff
-from broadway_py.producers.sqs.polls import PollPlan
+from broadway_py.producers.sqs.deliveries.poll_plan import PollPlan
 from tests.support.conformance import conforms
 
 

@@ -13,11 +13,11 @@ from broadway_py import Pipeline, Processors
 from broadway_py.message import Message
 from broadway_py.producers import SQSProducer
 from broadway_py.producers.sqs import session as sessions
-from broadway_py.producers.sqs.attempts import Attempts
-from broadway_py.producers.sqs.client import Facts
-from broadway_py.producers.sqs.options import SQSOptions
+from broadway_py.producers.sqs.deliveries.receive_attempts import Attempts
+from broadway_py.producers.sqs.requests.client import Facts
+from broadway_py.producers.sqs.requests.errors import Trouble
 from broadway_py.producers.sqs.session import Session
-from broadway_py.producers.sqs.troubles import Trouble
+from broadway_py.producers.sqs.settings.options import SQSOptions
 from broadway_py.testing import FakeClock, settle
 
 

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from broadway_py.producers.sqs.delivery import Receipt
-from broadway_py.producers.sqs.options import SQSOptions
-from broadway_py.producers.sqs.visibility import Guard
+from broadway_py.producers.sqs.deliveries.message import Receipt
+from broadway_py.producers.sqs.settings.options import SQSOptions
+from broadway_py.producers.sqs.visibility.extensions import Guard
 
 OPTIONS = SQSOptions(queue_url="orders")
 

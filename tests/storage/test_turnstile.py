@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from broadway_py.storage import turnstile as module
-from broadway_py.storage.turnstile import Turnstile
+from broadway_py.storage import writer_queue as module
+from broadway_py.storage.writer_queue import Turnstile
 from tests.support.eventually import eventually_sync
 
 

@@ -7,7 +7,13 @@ try:
 except ImportError as missing:
     raise ImportError("the rabbitmq producer needs aio-pika: pip install 'broadway-py[rabbitmq]'") from missing
 
-from broadway_py.producers.rabbitmq.options import Binding, ConsumeOptions, DeclareOptions, RabbitMQOptions, TlsOptions
 from broadway_py.producers.rabbitmq.producer import RabbitMQProducer
+from broadway_py.producers.rabbitmq.settings.options import (
+    Binding,
+    ConsumeOptions,
+    DeclareOptions,
+    RabbitMQOptions,
+    TlsOptions,
+)
 
 __all__ = ["Binding", "ConsumeOptions", "DeclareOptions", "RabbitMQOptions", "RabbitMQProducer", "TlsOptions"]

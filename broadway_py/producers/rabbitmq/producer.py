@@ -10,7 +10,12 @@ from broadway_py.errors import OptionsError, ProducerError, gathered
 from broadway_py.log import logger
 from broadway_py.message import Message
 from broadway_py.producer import Delays, FailurePlan, Producer
-from broadway_py.producers.rabbitmq.conflicts import (
+from broadway_py.producers.rabbitmq.connection.log_filter import hush
+from broadway_py.producers.rabbitmq.deliveries.prefetch import PrefetchGauge
+from broadway_py.producers.rabbitmq.retries.forwarder import Forwarder, Troubled
+from broadway_py.producers.rabbitmq.retries.publisher import Publisher
+from broadway_py.producers.rabbitmq.session import Session
+from broadway_py.producers.rabbitmq.settings.conflicts import (
     loses_late_retries,
     refuse_copies_that_shut_each_other_out,
     refuse_losing,
@@ -18,12 +23,7 @@ from broadway_py.producers.rabbitmq.conflicts import (
     requeues_up_to,
     waits_in_classic_queues,
 )
-from broadway_py.producers.rabbitmq.forwarder import Forwarder, Troubled
-from broadway_py.producers.rabbitmq.options import RabbitMQOptions
-from broadway_py.producers.rabbitmq.prefetch import PrefetchGauge
-from broadway_py.producers.rabbitmq.publisher import Publisher
-from broadway_py.producers.rabbitmq.quiet import hush
-from broadway_py.producers.rabbitmq.session import Session
+from broadway_py.producers.rabbitmq.settings.options import RabbitMQOptions
 
 __all__ = ["RabbitMQProducer"]
 

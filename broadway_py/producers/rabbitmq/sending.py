@@ -12,12 +12,12 @@ from pamqp.commands import Basic
 
 from broadway_py.clock import SYSTEM_CLOCK
 from broadway_py.errors import ProducerError
-from broadway_py.producers.rabbitmq import troubles
-from broadway_py.producers.rabbitmq.connection import connect
-from broadway_py.producers.rabbitmq.letters import Letter
-from broadway_py.producers.rabbitmq.options import RabbitMQOptions
-from broadway_py.producers.rabbitmq.publisher import Publisher
-from broadway_py.producers.rabbitmq.topology import Topology
+from broadway_py.producers.rabbitmq.connection import errors
+from broadway_py.producers.rabbitmq.connection.connection import connect
+from broadway_py.producers.rabbitmq.retries.letters import Letter
+from broadway_py.producers.rabbitmq.retries.publisher import Publisher
+from broadway_py.producers.rabbitmq.settings.options import RabbitMQOptions
+from broadway_py.producers.rabbitmq.topology.declare import Topology
 
 __all__ = ["sending"]
 
@@ -57,12 +57,12 @@ async def sending(options: RabbitMQOptions) -> AsyncIterator[Callable[[Sequence[
 async def _declare(options: RabbitMQOptions) -> None:
     connection = await connect(options, _NAME)
     try:
-        with troubles.translated(lambda error: troubles.of_open(error, options, connection.where)):
+        with errors.translated(lambda error: errors.of_open(error, options, connection.where)):
             async with asyncio.timeout(options.connect_timeout):
                 channel = await connection.channel(publisher_confirms=False)
                 underlay = cast("Channel", await channel.get_underlay_channel())
                 await Topology(connection, underlay, options).declare()
     except TimeoutError as error:
-        raise ProducerError(str(troubles.of_open(error, options, connection.where))) from None
+        raise ProducerError(str(errors.of_open(error, options, connection.where))) from None
     finally:
         await connection.end()

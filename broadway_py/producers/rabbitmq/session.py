@@ -20,20 +20,20 @@ from broadway_py.clock import SYSTEM_CLOCK, Clock
 from broadway_py.errors import ProducerError, SettleError
 from broadway_py.log import logger
 from broadway_py.message import Message
-from broadway_py.producers.rabbitmq import troubles
-from broadway_py.producers.rabbitmq.connection import Connection, connect
-from broadway_py.producers.rabbitmq.cutter import Ended, Sink
-from broadway_py.producers.rabbitmq.delivery import tag_of, to_message
-from broadway_py.producers.rabbitmq.former import take_over
-from broadway_py.producers.rabbitmq.forwarder import Forwarder
-from broadway_py.producers.rabbitmq.lazy import messages_of, times_back
-from broadway_py.producers.rabbitmq.ledger import TagLedger
-from broadway_py.producers.rabbitmq.limits import is_near
-from broadway_py.producers.rabbitmq.options import AUTO_BYTES, RabbitMQOptions
-from broadway_py.producers.rabbitmq.path import is_fast
-from broadway_py.producers.rabbitmq.settlements import DirectSettlements, QueuedSettlements, Settlements
-from broadway_py.producers.rabbitmq.settler import Settler
-from broadway_py.producers.rabbitmq.topology import Topology, make_way_back
+from broadway_py.producers.rabbitmq.connection import errors
+from broadway_py.producers.rabbitmq.connection.connection import Connection, connect
+from broadway_py.producers.rabbitmq.deliveries.choose_path import is_fast
+from broadway_py.producers.rabbitmq.deliveries.lazy_message import messages_of, times_back
+from broadway_py.producers.rabbitmq.deliveries.message import tag_of, to_message
+from broadway_py.producers.rabbitmq.retries.former_delays import take_over
+from broadway_py.producers.rabbitmq.retries.forwarder import Forwarder
+from broadway_py.producers.rabbitmq.settings.options import AUTO_BYTES, RabbitMQOptions
+from broadway_py.producers.rabbitmq.settlements.ack_writer import DirectSettlements, QueuedSettlements, Settlements
+from broadway_py.producers.rabbitmq.settlements.acknowledger import Settler
+from broadway_py.producers.rabbitmq.settlements.ledger import TagLedger
+from broadway_py.producers.rabbitmq.topology.declare import Topology, make_way_back
+from broadway_py.producers.rabbitmq.topology.delivery_limits import is_near
+from broadway_py.producers.rabbitmq.wire.delivery_parser import Ended, Sink
 
 __all__ = ["Session"]
 
@@ -148,7 +148,7 @@ class Session:
         self._where = self._connection.where
         try:
             async with asyncio.timeout(self._options.connect_timeout):
-                with self._translated(troubles.of_open):
+                with self._translated(errors.of_open):
                     await self._open_channel(name)
                     await self._prepare_queues()
                     async with self._consuming:
@@ -159,7 +159,7 @@ class Session:
                             take_over(self._options, name, self._forwarder, queue, self._clock), "former delays"
                         )
         except TimeoutError as error:
-            raise troubles.of_open(error, self._options, self._where) from None
+            raise errors.of_open(error, self._options, self._where) from None
         if self.trouble is not None:
             raise self.trouble
         self._reporting = True
@@ -179,9 +179,9 @@ class Session:
                 if is_awaitable:
                     await returned
             except Exception as error:  # whatever the user's function raises is weather
-                raise troubles.of_after_connect(error, self._where) from error
+                raise errors.of_after_connect(error, self._where) from error
             if not is_awaitable:
-                raise troubles.of_no_awaitable(returned, self._where)
+                raise errors.of_no_awaitable(returned, self._where)
 
     def _make_settlements(self, channel: Channel, name: str) -> Settlements:
         writer = cast("Connection", self._connection).writer
@@ -242,8 +242,8 @@ class Session:
 
     @contextlib.contextmanager
     def _translated(self, sentence: Callable[[BaseException, RabbitMQOptions, str], ProducerError]) -> Iterator[None]:
-        """As :func:`troubles.translated`, for our broker."""
-        with troubles.translated(lambda error: sentence(error, self._options, self._where)):
+        """As :func:`errors.translated`, for our broker."""
+        with errors.translated(lambda error: sentence(error, self._options, self._where)):
             yield
 
     # --- what the client library tells us; called from its tasks, so they only take note ---------------------------
@@ -341,24 +341,22 @@ class Session:
         except TimeoutError:
             pass
         except Exception as error:
-            if not troubles.is_of_library(error):
+            if not errors.is_of_library(error):
                 raise
             # Another reason comes with it, or has come.
         unsettled = self._ledger.open
-        self._stop_delivering(
-            troubles.of_cancelled_consumer(queue, self._where, is_there=is_there, unsettled=unsettled)
-        )
+        self._stop_delivering(errors.of_cancelled_consumer(queue, self._where, is_there=is_there, unsettled=unsettled))
 
     def cut_off(self, problem: str | None) -> None:
         """The connection is gone without a word."""
         if problem is None:
-            self._stop(troubles.of_loss(None, self._options, self._where, silent=self._is_silent))
+            self._stop(errors.of_loss(None, self._options, self._where, silent=self._is_silent))
         else:
             self._stop(ProducerError(f"{self._where} sent what is no AMQP: {problem}"))
 
     def _on_closed(self, closing: asyncio.Future[Any]) -> None:
         error = None if closing.cancelled() else closing.exception()
-        self._stop(troubles.of_loss(error, self._options, self._where, silent=self._is_silent))
+        self._stop(errors.of_loss(error, self._options, self._where, silent=self._is_silent))
 
     @property
     def _is_silent(self) -> bool:
@@ -443,7 +441,7 @@ class Session:
             if self._is_to_consume:
                 return
             # A loss in here is reported by the callbacks above, and the broker takes everything back by itself.
-            with contextlib.suppress(ProducerError, SettleError), self._translated(troubles.of_loss):
+            with contextlib.suppress(ProducerError, SettleError), self._translated(errors.of_loss):
                 await self._cancel(set(self._consumers))
                 await self._give_back(list(self._buffer))
 
@@ -473,7 +471,7 @@ class Session:
             if not self._is_to_consume or self.trouble is not None:
                 return
             # A refusal closes the channel, and is reported by the callbacks above.
-            with contextlib.suppress(ProducerError, SettleError), self._translated(troubles.of_loss):
+            with contextlib.suppress(ProducerError, SettleError), self._translated(errors.of_loss):
                 if self._window != self._asked:
                     await self._ask_for(self._window)
                 if not self._consumers:
@@ -495,7 +493,7 @@ class Session:
         async with self._consuming:
             if self.trouble is not None or prefetch != self._window.prefetch:
                 return  # the next change is waiting behind this one
-            with contextlib.suppress(ProducerError, SettleError), self._translated(troubles.of_loss):
+            with contextlib.suppress(ProducerError, SettleError), self._translated(errors.of_loss):
                 await self._ask_for(self._window)
                 if self._consumers and self._options.allows_another_consumer:
                     await self._replace_consumers()

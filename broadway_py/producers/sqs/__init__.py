@@ -7,7 +7,7 @@ try:
 except ImportError as missing:
     raise ImportError("the sqs producer needs aiobotocore: pip install 'broadway-py[sqs]'") from missing
 
-from broadway_py.producers.sqs.options import SQSOptions
 from broadway_py.producers.sqs.producer import SQSProducer
+from broadway_py.producers.sqs.settings.options import SQSOptions
 
 __all__ = ["SQSOptions", "SQSProducer"]

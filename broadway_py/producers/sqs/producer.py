@@ -9,10 +9,10 @@ from typing import Any
 from broadway_py.errors import OptionsError
 from broadway_py.message import Message
 from broadway_py.producer import FailurePlan, Producer
-from broadway_py.producers.sqs.attempts import Attempts
-from broadway_py.producers.sqs.options import SQSOptions
-from broadway_py.producers.sqs.quiet import hush
+from broadway_py.producers.sqs.deliveries.receive_attempts import Attempts
+from broadway_py.producers.sqs.requests.log_filter import hush
 from broadway_py.producers.sqs.session import LAST_POLLS_S, Session
+from broadway_py.producers.sqs.settings.options import SQSOptions
 
 __all__ = ["SQSProducer"]
 

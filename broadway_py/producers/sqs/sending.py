@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from broadway_py._core.costs import RequestCosts
+from broadway_py._core.request_counts import RequestCosts
 from broadway_py.clock import SYSTEM_CLOCK
 from broadway_py.errors import ProducerError
-from broadway_py.producers.sqs.client import Client
-from broadway_py.producers.sqs.letters import portions
-from broadway_py.producers.sqs.options import SQSOptions
-from broadway_py.producers.sqs.troubles import Kind
+from broadway_py.producers.sqs.dead_letters.letters import portions
+from broadway_py.producers.sqs.requests.client import Client
+from broadway_py.producers.sqs.requests.errors import Kind
+from broadway_py.producers.sqs.settings.options import SQSOptions
 
 __all__ = ["sending"]
 

@@ -10,18 +10,18 @@ from contextlib import AsyncExitStack
 from typing import Any, Final
 
 from broadway_py import telemetry
-from broadway_py._core.costs import costs_of
+from broadway_py._core.request_counts import costs_of
 from broadway_py.clock import Clock
 from broadway_py.errors import ProducerError
 from broadway_py.log import logger
 from broadway_py.message import Message
-from broadway_py.producers.sqs.attempts import Attempt, Attempts
-from broadway_py.producers.sqs.client import Client, Facts
-from broadway_py.producers.sqs.delivery import Receipt, is_intact, to_message
-from broadway_py.producers.sqs.desk import Desk, DeskWithDeadLetters
-from broadway_py.producers.sqs.options import SQSOptions
-from broadway_py.producers.sqs.polls import PollPlan
-from broadway_py.producers.sqs.troubles import Trouble
+from broadway_py.producers.sqs.deliveries.message import Receipt, is_intact, to_message
+from broadway_py.producers.sqs.deliveries.poll_plan import PollPlan
+from broadway_py.producers.sqs.deliveries.receive_attempts import Attempt, Attempts
+from broadway_py.producers.sqs.requests.client import Client, Facts
+from broadway_py.producers.sqs.requests.errors import Trouble
+from broadway_py.producers.sqs.settings.options import SQSOptions
+from broadway_py.producers.sqs.settlements.acknowledger import Desk, DeskWithDeadLetters
 from broadway_py.stage.wake import Wake
 
 __all__ = ["LAST_POLLS_S", "Session"]

@@ -1,0 +1,1 @@
+"""Shows, puts back and removes dead letters, wherever they are kept."""

@@ -1,0 +1,189 @@
+"""Which dead letters are meant: by a file and a name, by the URL of a broker, or by the settings of a pipeline."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
+from typing import Any, Final, cast
+
+from broadway_py.daemon.dead_letters.embedded_queue import opened
+from broadway_py.daemon.dead_letters.letters import Letters
+from broadway_py.daemon.pipelines.loader import pipeline_class
+from broadway_py.daemon.settings.settings import Settings
+from broadway_py.errors import OptionsError, did_you_mean
+from broadway_py.options import FailurePolicy
+from broadway_py.producers.kinds import arguments
+
+__all__ = ["Place", "of_queue", "of_settings", "of_url"]
+
+_NOT_FOR_SQS = (
+    "broadway dlq is not for SQS: look into the dead letter queue with AWS's own tools, and put letters back with its "
+    "redrive: in the console, or aws sqs start-message-move-task with --destination-arn"
+)
+
+#: Behind the name of a queue: that of the one that keeps its dead letters, unless a policy says otherwise.
+_DEAD: Final = ".dead"
+#: A way to open them.
+Place = Callable[[], AbstractAsyncContextManager[Letters]]
+
+
+def of_queue(reference: str, dead: str | None = None, to: str | None = None) -> Place:
+    """Those of the embedded queue ``FILE.db:NAME``, which has no other place for them: *dead* and *to* must be None.
+
+    Raises:
+        OptionsError: it is the URL of a broker.
+    """
+    if _is_of_sqs(reference):
+        raise OptionsError((), _NOT_FOR_SQS)
+    if "://" in reference:
+        raise OptionsError((), "--queue: a broker is named by --url, or by --config; --queue names a queue there")
+    if dead is not None:
+        raise OptionsError((), "--dead names a queue of RabbitMQ; an embedded queue keeps its dead letters itself")
+    if to is not None:
+        raise OptionsError((), "--to names a queue of RabbitMQ; the dead letters of an embedded queue go back into it")
+    return lambda: opened(reference)
+
+
+def of_url(url: str, queue: str | None, dead: str | None = None, to: str | None = None) -> Place:
+    """Those in the RabbitMQ queue *dead*, or else ``<queue>.dead``; *queue* is where they failed.
+
+    They may go back to *to*; without it to *queue*, or to the one that *dead* is named after.
+
+    Raises:
+        OptionsError: no queue is named, the URL is none, or what RabbitMQ needs is not installed.
+    """
+    if _is_of_sqs(url):
+        raise OptionsError((), _NOT_FOR_SQS)
+    if dead is None and queue is not None and queue.startswith("amq."):
+        raise OptionsError(
+            (), f"--queue {queue}: the broker has named it, so its dead letters are in PIPELINE.dead: say --dead NAME"
+        )
+    kept_in = dead if queue is None or dead is not None else f"{queue}.dead"
+    if kept_in is None:
+        raise OptionsError(
+            (), "dlq: name the queue with --queue NAME, or the one that keeps its dead letters with --dead NAME"
+        )
+    try:
+        usual = queue or kept_in.removesuffix(_DEAD) if queue or kept_in.endswith(_DEAD) else None
+        is_sure = usual is not None and kept_in == f"{usual}{_DEAD}"
+        return _of_rabbitmq({"queue": queue or kept_in, "url": url}, kept_in, to, usual, is_sure=is_sure)
+    except OptionsError as wrong:
+        raise wrong.under("--url") if wrong.path != ("url",) else OptionsError(("--url",), wrong.problem) from None
+
+
+def of_settings(
+    settings: Settings, pipeline: str | None, queue: str | None, dead: str | None = None, to: str | None = None
+) -> Place:
+    """Those of what *pipeline* of *settings* reads.
+
+    Args:
+        settings: all of them.
+        pipeline: may be None where there is only one.
+        queue: which one, where it reads several.
+        dead: the RabbitMQ queue that keeps them, in place of the one that the settings name.
+        to: the RabbitMQ queue that they go back to, in place of the one that they failed in.
+
+    Raises:
+        OptionsError: there is no such pipeline, or its source keeps none that can be looked at.
+    """
+    names = list(settings.pipelines)
+    if pipeline is None and len(names) == 1:
+        pipeline = names[0]
+    if pipeline is None:
+        raise OptionsError((), f"--pipeline is needed: the settings have several, {', '.join(names)}")
+    if pipeline not in names:
+        raise OptionsError(
+            (),
+            f"--pipeline {pipeline}: no such pipeline; known here: {', '.join(names)}{did_you_mean(pipeline, names)}",
+        )
+    section = settings.pipelines[pipeline]
+    path = ("pipelines", pipeline, "producer")
+    kind, fields = arguments(section.get("producer"), path)
+    if kind == "queue":
+        _refuse_strange(queue, pipeline, [str(fields.get("queue"))])
+        return of_queue(f"{fields.get('path')}:{fields.get('queue')}", dead, to)
+    if kind == "sqs":
+        raise OptionsError((*path, "kind"), _NOT_FOR_SQS)
+    if kind != "rabbitmq":
+        raise OptionsError((*path, "kind"), f"the dead letters of the kind {kind!r} cannot be looked at from here")
+    read = fields.get("queue")
+    queues = [str(one) for one in (read if isinstance(read, list) else [read])]
+    _refuse_strange(queue, pipeline, queues)
+    if queue is None and len(queues) == 1:
+        queue = queues[0]
+    kept_in = dead or _kept_in(section, pipeline, queue, queues)
+    try:
+        is_sure = bool(queue) and kept_in == f"{queue}{_DEAD}"
+        return _of_rabbitmq(fields, kept_in, to, queue or None, [one for one in queues if one], is_sure=is_sure)
+    except OptionsError as wrong:
+        raise wrong.under(*path) from None
+
+
+def _refuse_strange(queue: str | None, pipeline: str, known: Sequence[str]) -> None:
+    if queue is not None and queue not in known:
+        reads = ", ".join(one or "one that the broker names" for one in known)
+        raise OptionsError(
+            (), f"--queue {queue}: pipeline {pipeline} does not read it; it reads {reads}{did_you_mean(queue, known)}"
+        )
+
+
+def _kept_in(section: Mapping[str, Any], pipeline: str, queue: str | None, queues: Sequence[str]) -> str:
+    """The queue of the dead letters of *queue*, by the rule of the producer.
+
+    Raises:
+        OptionsError: the broker alone knows it; or *queue*, which is None, has to be said.
+    """
+    place = _place_of_policy(section, ("pipelines", pipeline, "class"))
+    if place == "broker":
+        raise OptionsError(
+            (),
+            "the dead letters are where the queue's own dead-letter exchange leads: name that queue with --dead NAME",
+        )
+    if place is not None:
+        return place
+    if queue is None:
+        raise OptionsError((), f"--queue is needed: the pipeline reads several, {', '.join(queues)}")
+    with _extra_needed():
+        from broadway_py.producers.rabbitmq.retries.forwarder import dead_letters_of  # noqa: PLC0415  # needs an extra
+    return dead_letters_of(queue, pipeline)
+
+
+def _is_of_sqs(reference: str) -> bool:
+    """Whether somebody has tried the URL of a queue of SQS, today's or that of its first years."""
+    return re.match(r"https?://(sqs\.|[^/]+\.queue\.amazonaws\.)", reference) is not None
+
+
+def _place_of_policy(section: Mapping[str, Any], path: tuple[str, ...]) -> str | None:
+    policy = section.get("failure")
+    if isinstance(policy, Mapping) and "dead_letter" in policy:
+        return cast("str | None", policy["dead_letter"])
+    own = pipeline_class(section.get("class"), path).failure
+    return own.dead_letter if isinstance(own, FailurePolicy) else None
+
+
+@contextmanager
+def _extra_needed() -> Iterator[None]:
+    try:
+        yield
+    except ImportError:
+        raise OptionsError((), "this needs aio-pika: pip install 'broadway-py[rabbitmq]'") from None
+
+
+def _of_rabbitmq(
+    fields: Mapping[str, Any],
+    kept_in: str,
+    to: str | None,
+    usual: str | None,
+    others: Sequence[str] = (),
+    *,
+    is_sure: bool,
+) -> Place:
+    with _extra_needed():
+        from broadway_py.daemon.dead_letters import rabbitmq  # noqa: PLC0415  # needs an extra
+        from broadway_py.producers.rabbitmq import RabbitMQOptions  # noqa: PLC0415  # an extra
+    if to is not None and (to == kept_in or not to):
+        raise OptionsError((), f"--to {to}: expected another queue than the one that keeps the dead letters")
+    options = RabbitMQOptions(**fields)
+    home = rabbitmq.Home(usual, others, is_sure) if to is None else rabbitmq.Home(to, is_sure=True)
+    return lambda: rabbitmq.opened(options, kept_in, home)

@@ -1,0 +1,308 @@
+"""The dead letters of a RabbitMQ queue.
+
+AMQP cannot look at a message without taking it. So every letter is fetched, none of them is acked, and what was only
+looked at is given back at the end: the broker puts it where it was. Meanwhile nobody else sees them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any, Final, NamedTuple, cast
+
+from aio_pika.abc import AbstractChannel
+from aiormq import Channel
+from aiormq.abc import DeliveredMessage
+from aiormq.exceptions import ChannelNotFoundEntity, InvalidFrameError
+from pamqp.commands import Basic
+
+from broadway_py.clock import SYSTEM_CLOCK
+from broadway_py.daemon.dead_letters.letters import Head, PartlyReplayed, printable, size_of
+from broadway_py.errors import ProducerError
+from broadway_py.producers.rabbitmq import RabbitMQOptions
+from broadway_py.producers.rabbitmq.connection import errors
+from broadway_py.producers.rabbitmq.connection.connection import connect
+from broadway_py.producers.rabbitmq.connection.log_filter import hush
+from broadway_py.producers.rabbitmq.deliveries.choose_path import problem
+from broadway_py.producers.rabbitmq.retries.death_headers import death_of
+from broadway_py.producers.rabbitmq.retries.letters import HEADER_PREFIX, Letter, as_new, renewed
+from broadway_py.producers.rabbitmq.retries.publisher import Publisher
+from broadway_py.producers.rabbitmq.topology.delivery_limits import limit_in, times_returned
+
+__all__ = ["Home", "RabbitMQLetters", "opened"]
+
+_NAME: Final = "broadway dlq"
+#: Of our headers: what is shown under a name of its own.
+_SAID_BEFORE: Final = frozenset({"attempt", "attempts", "cause", "exception", "failed-at", "id"})
+
+
+class Home(NamedTuple):
+    """Where dead letters may go back to.
+
+    What a letter says itself chooses among these at most, for anybody can write it.
+    """
+
+    #: Of a letter that does not say it. None: nobody knows.
+    usual: str | None = None
+    #: Others, if the letter names them.
+    others: Sequence[str] = ()
+    #: Whatever is kept there goes to the usual queue, also if it says something else.
+    is_sure: bool = False
+
+    def of(self, said: str | None) -> str | None:
+        """The queue for a letter that names *said*; None: it may go nowhere."""
+        if said is None or self.is_sure:
+            return self.usual
+        return said if said == self.usual or said in self.others else None
+
+
+class _Taken(NamedTuple):
+    head: Head
+    tag: int
+    delivery: DeliveredMessage
+
+
+class RabbitMQLetters:
+    """Those in the queue *name*.
+
+    Args:
+        name: of the queue that holds the dead letters.
+        home: where they may go back to.
+        channel: what they are fetched by; its end gives back what is left.
+        publisher: what carries them back.
+        limit: how often the queue takes one back before it drops it; None: as often as one likes.
+    """
+
+    def __init__(self, name: str, home: Home, channel: Channel, publisher: Publisher, limit: int | None = None) -> None:
+        self.name = name
+        self._home = home
+        self._channel = channel
+        self._publisher = publisher
+        self._limit = limit
+        self._taken: dict[str, _Taken] | None = None
+
+    async def heads(self) -> list[Head]:
+        """All that are there now, the oldest first."""
+        return [taken.head for taken in (await self._all()).values()]
+
+    async def payload(self, letter: str) -> bytes:
+        """That of one of them."""
+        return (await self._all())[letter].delivery.body
+
+    async def replay(self, letters: Sequence[str]) -> int:
+        """Put these back into the queue they failed in, as if new: confirmed there, and only then taken off here.
+
+        Raises:
+            PartlyReplayed: some of them were not confirmed, or nobody but they themselves says where they belong. They
+                stay.
+        """
+        taken = [(await self._all())[one] for one in letters]
+        new = [self._as_new(one) for one in taken]
+        published = iter(await self._publisher.publish([one for one in new if isinstance(one, Letter)]))
+        reasons = [next(published) if isinstance(one, Letter) else one for one in new]
+        safe = [one for one, reason in zip(taken, reasons, strict=True) if reason is None]
+        await self._ack(safe)
+        for reason in reasons:
+            if reason is not None:
+                raise PartlyReplayed(len(safe), len(letters) - len(safe), reason)
+        return len(safe)
+
+    async def discard(self, letters: Sequence[str]) -> int:
+        """Remove these for good; how many."""
+        taken = [(await self._all())[one] for one in letters]
+        await self._ack(taken)
+        return len(taken)
+
+    async def discard_all(self) -> int:
+        """Remove all of them for good, also those that cannot be read: the broker does it, none is fetched."""
+        return cast("int", (await self._channel.queue_purge(self.name)).message_count)
+
+    async def give_back(self) -> None:
+        """Leave what is still held where it was.
+
+        A quorum queue counts how often its messages came back, and drops them in the end. So half-way to its limit a
+        copy takes the place of a letter, behind the others: the broker has confirmed it before the letter goes.
+
+        Raises:
+            ProducerError: it refused the copies. The letters are there still.
+        """
+        reasons = await self._renew(self._worn()) if self._taken and self._limit is not None else []
+        if self._taken:
+            last = max(taken.tag for taken in self._taken.values())
+            # A nack costs no attempt on recent brokers, where the loss of a channel does.
+            await self._channel.basic_nack(last, multiple=True, requeue=True)
+            self._taken = {}
+        if reasons:
+            some = "1 dead letter" if len(reasons) == 1 else f"{len(reasons)} dead letters"
+            raise ProducerError(
+                f"{some} in queue {self.name!r} came back to it so often that the broker would "
+                f"soon drop them (more than {self._limit} times), and copies in their place were refused: "
+                f"{reasons[0]}; mend that, or make room, before you look again"
+            )
+
+    def _worn(self) -> list[_Taken]:
+        """Those that have come back half as often as they may."""
+        most = max(1, (self._limit or 0) // 2)
+        return [taken for taken in (self._taken or {}).values() if (_returned(taken) or 0) >= most]
+
+    async def _renew(self, worn: Sequence[_Taken]) -> list[ProducerError]:
+        """Put a copy in the place of each; why those stay that could not be."""
+        reasons = await self._publisher.publish([renewed(taken.delivery, self.name) for taken in worn])
+        await self._ack([taken for taken, reason in zip(worn, reasons, strict=True) if reason is None])
+        return [reason for reason in reasons if reason is not None]
+
+    async def _all(self) -> dict[str, _Taken]:
+        if self._taken is None:
+            self._taken = {}
+            numbers: dict[str, int] = {}
+            count = cast("int", (await self._channel.queue_declare(self.name, passive=True)).message_count)
+            # No more than were there: what comes meanwhile is for the next time.
+            for _ in range(count):
+                delivery = await self._fetched(count)
+                if isinstance(delivery.delivery, Basic.GetEmpty):
+                    break
+                taken = _read(delivery, self._taken, numbers)
+                self._taken[taken.head.id] = taken
+        return self._taken
+
+    async def _fetched(self, count: int) -> DeliveredMessage:
+        """The next one of *count*.
+
+        Raises:
+            ProducerError: its properties do not decode, and this connection is of those that do not mend them.
+        """
+        ended = self._channel.connection.closing
+        try:
+            return await self._channel.basic_get(self.name)
+        except (Exception, asyncio.CancelledError):
+            if ended.done() and not ended.cancelled() and isinstance(ended.exception(), InvalidFrameError):
+                read = len(self._taken or ())
+                raise ProducerError(
+                    f"the properties of dead letter {read + 1} of {count} in queue {self.name!r} do not decode, and "
+                    "delivery_path: plain cannot read past it: have them read with delivery_path: auto, or remove all "
+                    "of them, unseen, with broadway dlq purge --yes"
+                ) from None
+            raise
+
+    async def _ack(self, letters: Sequence[_Taken]) -> None:
+        for one in letters:
+            await self._channel.basic_ack(one.tag)
+            if self._taken is not None:
+                del self._taken[one.head.id]
+
+    def _as_new(self, taken: _Taken) -> Letter | ProducerError:
+        """What is to be published; or why it cannot be."""
+        died = death_of(taken.delivery.header.properties.headers or {})
+        to = self._home.of(died.queue)
+        if to is not None:
+            return as_new(taken.delivery, to)
+        if died.queue is None:
+            why = "does not say which queue it failed in"
+        else:
+            why = (
+                f"says that it failed in queue {printable(died.queue)!r}, but a publisher can write that, and it is no "
+                "queue of the pipeline or of --queue"
+            )
+        return ProducerError(f"letter {taken.head.id} {why}: say where it is to go with --to NAME")
+
+
+@asynccontextmanager
+async def opened(options: RabbitMQOptions, dead: str, home: Home) -> AsyncIterator[RabbitMQLetters]:
+    """The dead letters in the queue *dead* of the broker that *options* name; see :class:`RabbitMQLetters`.
+
+    Raises:
+        ProducerError: the broker is away, or there is no such queue.
+    """
+    hush()
+    mends = options.delivery_path != "plain" and problem() is None
+    connection = await connect(options, _NAME, cutting=mends)
+    if mends and connection.reader is not None:
+        connection.reader.mend()
+    publisher = Publisher(options, f"{_NAME}.publisher", SYSTEM_CLOCK)
+    where = connection.where
+    try:
+        with errors.translated(_loss(options, where)):
+            channel: AbstractChannel = await connection.channel(publisher_confirms=False)
+            try:
+                underlay = cast("Channel", await channel.get_underlay_channel())
+                limit = limit_in(options.dead_letter_arguments, connection.version)
+                letters = RabbitMQLetters(dead, home, underlay, publisher, limit)
+                try:
+                    yield letters
+                except BaseException:
+                    # In so many words: the loss of a channel is counted where this is not.
+                    with contextlib.suppress(Exception, asyncio.CancelledError):
+                        await _given_back(letters, options)
+                    raise
+                await _given_back(letters, options)
+            except ChannelNotFoundEntity:
+                raise ProducerError(
+                    f"there is no queue {dead!r} on {where}: nothing has died there yet, or its dead letters are "
+                    "kept elsewhere: name that queue with --dead NAME"
+                ) from None
+    finally:
+        await publisher.close()
+        await connection.end()
+
+
+async def _given_back(letters: RabbitMQLetters, options: RabbitMQOptions) -> None:
+    async with asyncio.timeout(options.connect_timeout):
+        await letters.give_back()
+
+
+def _returned(taken: _Taken) -> int | None:
+    redelivered = bool(cast("Basic.GetOk", taken.delivery.delivery).redelivered)
+    return times_returned(taken.delivery.header.properties.headers or {}, redelivered=redelivered)
+
+
+def _loss(options: RabbitMQOptions, where: str) -> Callable[[BaseException], ProducerError]:
+    return lambda error: errors.of_loss(error, options, where)
+
+
+def _read(delivery: DeliveredMessage, known: Mapping[str, object], numbers: dict[str, int]) -> _Taken:
+    """*delivery* under a name that is not among those *known*; *numbers* are the last ones given to each name."""
+    properties = delivery.header.properties
+    headers: Mapping[str, Any] = properties.headers or {}
+    # Those that the broker itself has put there have no number of ours.
+    # As it is shown, so that it can be typed.
+    wanted = printable(str(headers.get("x-broadway-id") or properties.message_id or "letter"))
+    # Thousands may have the same: what was given already is not tried again.
+    name, number = wanted, numbers.get(wanted, 1)
+    while name in known:
+        number += 1
+        name = f"{wanted}~{number}"
+    numbers[wanted] = number
+    ours = {one.removeprefix(HEADER_PREFIX): value for one, value in headers.items() if one.startswith(HEADER_PREFIX)}
+    _, cause, attempts = death_of(headers)
+    failed_at, exception = ours.get("failed-at"), ours.get("exception")
+    facts = [
+        ("id", name),
+        ("cause", cause or "-"),
+        ("exception", str(exception or "-")),
+        ("attempts", "-" if attempts is None else str(attempts)),
+        ("died", str(failed_at or "-")),
+        *((one, str(value)) for one, value in sorted(ours.items()) if one not in _SAID_BEFORE),
+        ("message-id", str(properties.message_id or "-")),
+        ("size", size_of(len(delivery.body))),
+    ]
+    head = Head(
+        name,
+        _seconds(failed_at),
+        attempts,
+        cause or "-",
+        None if exception is None else str(exception),
+        len(delivery.body),
+        facts,
+    )
+    tag = cast("Basic.GetOk", delivery.delivery).delivery_tag
+    return _Taken(head, cast("int", tag), delivery)
+
+
+def _seconds(when: object) -> float | None:
+    try:
+        return datetime.fromisoformat(str(when)).timestamp()
+    except ValueError:
+        return None

@@ -1,0 +1,1 @@
+"""Serves the HTTP port: metrics, health checks, the live page and its data."""

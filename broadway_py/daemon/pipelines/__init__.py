@@ -1,0 +1,1 @@
+"""Builds the pipelines that the settings name, and runs them in one event loop."""

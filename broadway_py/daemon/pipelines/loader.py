@@ -1,0 +1,196 @@
+"""From settings to pipelines: import the class, build its producer, merge the options."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Collection, Mapping
+from importlib import import_module
+from pathlib import Path
+from traceback import extract_tb
+from typing import Any
+
+from broadway_py.daemon.settings.files import SettingPath
+from broadway_py.daemon.settings.settings import Settings, news
+from broadway_py.errors import DefinitionError, OptionsError, did_you_mean, gathered
+from broadway_py.pipeline import Pipeline
+from broadway_py.pipeline.option_sources import merged_options
+from broadway_py.producer import Producer
+from broadway_py.producers.kinds import build_all
+
+__all__ = ["build_pipelines", "check_pipelines", "pipeline_class"]
+
+
+def build_pipelines(settings: Settings, *, share: tuple[int, int] = (0, 1)) -> list[Pipeline[Any]]:
+    """Every pipeline of *settings*, built and not started.
+
+    *share* is ``(index, workers)``: which worker this process is, out of how many.
+
+    Raises:
+        OptionsError: what is wrong, located by file and line where they are known.
+    """
+    wrong: list[OptionsError] = []
+    names = _names(settings.pipelines, wrong)
+    built: list[Pipeline[Any]] = []
+    for key, section in settings.pipelines.items():
+        try:
+            built.append(_build(key, names[key], section, share))
+        except OptionsError as refused:
+            wrong.append(refused)
+    if wrong:
+        cause = next((one.__cause__ for one in wrong if one.__cause__ is not None), None)
+        raise settings.located(OptionsError.of(wrong)) from cause
+    return built
+
+
+def check_pipelines(settings: Settings, told: Collection[SettingPath] = ()) -> list[OptionsError]:
+    """Everything that is wrong with the pipelines of *settings*; empty when all can be built.
+
+    Nothing is said of what was *told* to be wrong before.
+    """
+    wrong: list[OptionsError] = []
+    names = _names(settings.pipelines, wrong)
+    for key, section in settings.pipelines.items():
+        try:
+            _build(key, names[key], section, (0, settings.workers))
+        except OptionsError as refused:
+            wrong += refused.all()
+    return [settings.located(one) for one in news(wrong, told)]
+
+
+def _look_here() -> None:
+    # As `python -m` does: the user's module usually lies where the command is run.
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+
+
+def _names(sections: Mapping[str, Mapping[str, Any]], wrong: list[OptionsError]) -> dict[str, str]:
+    """The name of each pipeline; what is wrong with one is added to *wrong*, and its key stands in for it."""
+    names: dict[str, str] = {}
+    owners: dict[str, str] = {}
+    for key, section in sections.items():
+        name = section.get("name", key)
+        names[key] = key
+        if not isinstance(name, str) or not name:
+            came = "empty text" if name == "" else type(name).__name__
+            quotes = "; put quotes around it" if isinstance(name, int | float) else ""
+            wrong.append(OptionsError(("pipelines", key, "name"), f"expected a name, got {came}{quotes}"))
+            continue
+        names[key] = name = str(name)
+        if name not in owners:
+            owners[name] = key
+            continue
+        # The section that says `name:` is the one to change.
+        changed, other = (key, owners[name]) if "name" in section else (owners[name], key)
+        wrong.append(
+            OptionsError(
+                ("pipelines", changed, "name"),
+                f"{name!r} is already the name of pipelines.{other}; "
+                "names label logs and metrics, so give each pipeline its own",
+            )
+        )
+    return names
+
+
+def _build(key: str, name: str, section: Mapping[str, Any], share: tuple[int, int]) -> Pipeline[Any]:
+    path = ("pipelines", key)
+    options = {field: value for field, value in section.items() if field not in ("class", "producer", "name")}
+    wrong: list[OptionsError] = []
+    made: type[Pipeline[Any]] | None = None
+    producer: Any = None
+    try:
+        made = pipeline_class(section.get("class"), (*path, "class"))
+    except OptionsError as refused:
+        wrong.append(refused)
+    try:
+        producer = section.get("producer")
+        if producer is not None:
+            producer = build_all(producer, (*path, "producer"))
+    except OptionsError as refused:
+        wrong.append(refused)
+    try:
+        # By themselves, so that all is told at once; without the class, as far as they do not depend on it.
+        merged_options(Pipeline if made is None else made, options)
+    except OptionsError as refused:
+        found = refused.under(*path).all()
+        wrong += found if made is not None else [one for one in found if not _depends_on_class(one.path[2:])]
+    if made is not None and wrong:
+        told = {one.path[len(path)] for each in wrong for one in each.all() if len(one.path) > len(path)}
+        rest = {option: value for option, value in options.items() if option not in told}
+        stand_in = _Unknown() if "producer" in told else producer
+        # A constructor of the user's own may stumble over what is left out.
+        with contextlib.suppress(Exception), gathered(wrong):
+            made.from_settings(rest, name=name, producer=stand_in, path=path, share=share)
+    if made is None or wrong:
+        raise OptionsError.of(wrong) from next((one.__cause__ for one in wrong if one.__cause__), None)
+    try:
+        return made.from_settings(options, name=name, producer=producer, path=path, share=share)
+    except DefinitionError as refused:
+        raise OptionsError((*path, "class"), str(refused)) from refused
+
+
+class _Unknown(Producer):
+    """Stands in for one with which something is wrong, so that what the others are in conflict about is told, too."""
+
+    keeps_keys_apart = True
+
+
+def _depends_on_class(path: tuple[str, ...]) -> bool:
+    """Whether what is wrong at *path* is a whole section, to which the class may have more to say."""
+    match path:
+        case ("processors" | "batch_defaults" | "failure" | "rate_limit",) | ("batchers", _):
+            return True
+    return False
+
+
+def pipeline_class(reference: object, path: tuple[str, ...]) -> type[Pipeline[Any]]:
+    """The class that ``"module:Class"`` names; the current directory is searched first.
+
+    Raises:
+        OptionsError: the form is another, the module is missing or fails, it has no such name, or that is no Pipeline.
+    """
+    _look_here()
+    if reference is None:
+        raise OptionsError(path, "required, but missing; expected 'module:Class', such as 'orders:Orders'")
+    module_name, colon, attribute = str(reference).partition(":")
+    if not isinstance(reference, str) or not colon or not module_name or not attribute:
+        raise OptionsError(path, f"expected 'module:Class', such as 'orders:Orders', got {reference!r}")
+    found = _import(module_name, path)
+    for part in attribute.split("."):
+        inner = getattr(found, part, None)
+        if inner is None:
+            known = [name for name, value in vars(found).items() if isinstance(value, type)]
+            raise OptionsError(path, f"the module {module_name!r} has no {attribute!r}{did_you_mean(attribute, known)}")
+        found = inner
+    if not (isinstance(found, type) and issubclass(found, Pipeline)):
+        what = "class" if isinstance(found, type) else type(found).__name__
+        raise OptionsError(
+            path, f"{reference!r} is a {what}, but no pipeline; expected a subclass of broadway_py.Pipeline"
+        )
+    return found
+
+
+def _import(name: str, path: tuple[str, ...]) -> Any:
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as missing:
+        if missing.name is not None and (name == missing.name or name.startswith(f"{missing.name}.")):
+            raise OptionsError(
+                path,
+                f"there is no module {missing.name!r}, neither in the current directory nor among the installed "
+                "packages; check the name, or run from the directory that holds it",
+            ) from None
+        raise _failed_import(name, path, missing) from missing
+    except DefinitionError as wrong:
+        raise OptionsError(path, str(wrong)) from wrong
+    except Exception as failed:  # any error of the user's module is reported as what it is
+        raise _failed_import(name, path, failed) from failed
+
+
+def _failed_import(name: str, path: tuple[str, ...], failed: Exception) -> OptionsError:
+    frames = [frame for frame in extract_tb(failed.__traceback__) if "importlib" not in frame.filename]
+    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    return OptionsError(
+        path, f"the module {name!r} failed while it was imported: {type(failed).__name__}: {failed}{place}"
+    )

@@ -1,0 +1,220 @@
+"""The main thread: it waits for signals and deadlines, and ends the process when the event loop cannot."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final, TypeVar
+
+from broadway_py.daemon.logs import logs
+from broadway_py.daemon.process.loop_thread import Body, LoopThread
+from broadway_py.daemon.process.signal_queue import Mailbox
+from broadway_py.daemon.process.startup import begun
+from broadway_py.errors import OptionsError
+from broadway_py.log import ALL, logger
+
+__all__ = ["SIGNALS", "ExitCode", "Request", "Watch", "bounded", "leave"]
+
+log = logger("broadway_py.daemon")
+
+# Seconds within which a second signal is the same wish: `timeout`, npm and shells pass on to us what the terminal, or
+# the service manager, has sent to the whole group already.
+_ONE_WISH: Final = 1.0
+
+# Seconds that logging may take before the process leaves without it: the reader of our output may hang.
+_LOGGING: Final = 0.3
+# Threads and frames that a dump tells of.
+_MOST_THREADS: Final = 200
+_MOST_FRAMES: Final = 30
+
+
+class ExitCode:
+    """What the process says as it leaves."""
+
+    CLEAN: Final = 0
+    CRASH: Final = 1
+    USAGE: Final = 2
+    #: The drain ran out of time; what was left has been given back, or is left to the broker.
+    LATE: Final = 75
+
+
+class Request(Enum):
+    """What the outside asks of a running process."""
+
+    #: Drain; when it comes again after more than a second, do the last steps at once.
+    STOP = "stop"
+    #: Drain; asked twice it means no more than once.
+    DRAIN = "drain"
+    #: Do the last steps at once.
+    NOW = "now"
+    DUMP = "dump"
+    RELOAD = "reload"
+
+
+#: What a daemon's signals ask for.
+SIGNALS: Final[Mapping[int, Request]] = {
+    signal.SIGTERM: Request.STOP,
+    signal.SIGINT: Request.STOP,
+    signal.SIGHUP: Request.RELOAD,
+    signal.SIGUSR1: Request.DUMP,
+}
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Finished:
+    outcome: int | OptionsError
+
+
+class Watch:
+    """Runs a :class:`Body` in a thread and guards its end.
+
+    Args:
+        body: what to run.
+        grace: seconds after the drain's deadline, or after the second signal, at which the process is left.
+        signals: what each signal asks for. Outside the main thread none can be taken.
+        monotonic: the clock by which two requests to stop are one.
+    """
+
+    def __init__(
+        self,
+        body: Body,
+        *,
+        grace: float = 1.5,
+        signals: Mapping[int, Request] = SIGNALS,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._body = body
+        self._grace = grace
+        self._signals = signals if threading.current_thread() is threading.main_thread() else {}
+        self._events: Mailbox[Request | _Finished] = Mailbox()
+        self._thread = LoopThread(body, lambda outcome: self._events.put(_Finished(outcome)))
+        self._leave_at: float | None = None
+        self._monotonic = monotonic
+        self._stopping_since: float | None = None
+
+    def request(self, what: Request) -> None:
+        """Ask for *what*, from any thread."""
+        self._events.put(what)
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        """Run *work* in the loop, from any thread; cancelled when the loop has ended."""
+        return self._thread.submit(work)
+
+    def run(self) -> int:
+        """Block until the body has ended or its time is up; the exit code.
+
+        Raises:
+            OptionsError: the body found a setting that is wrong.
+        """
+        try:
+            with self._events.signals(self._signals):
+                if self._signals:
+                    for number in begun():
+                        if number in self._signals:
+                            self._events.put(self._signals[number])
+                self._thread.start()
+                return self._until_finished()
+        finally:
+            self._events.close()
+
+    def _until_finished(self) -> int:
+        while True:
+            event = self._events.take(self._leave_at)
+            if event is None:
+                self._body.abandon()
+                self._log_blocked()
+                return ExitCode.LATE
+            if isinstance(event, _Finished):
+                self._thread.join(self._grace)
+                if isinstance(event.outcome, OptionsError):
+                    raise event.outcome
+                return event.outcome
+            self._handle(event)
+
+    def _handle(self, event: Request) -> None:
+        if event is Request.DUMP:
+            for name, stack in _stacks():
+                log.warning("state: thread", thread=name, stack=stack, **{ALL: True})
+            self._thread.call(self._body.log_state)
+        elif event is Request.RELOAD:
+            log.warning("SIGHUP: the settings cannot be reloaded in place; restart the process")
+        elif self._stopping_since is None:
+            self._begin(self._body.shutdown_timeout)
+            if event is Request.NOW:
+                self._hurry()
+        elif event is Request.NOW or (event is Request.STOP and self._is_another_wish(self._stopping_since)):
+            self._hurry()
+
+    def _is_another_wish(self, since: float) -> bool:
+        return self._monotonic() - since > _ONE_WISH
+
+    def _begin(self, timeout: float) -> None:
+        self._stopping_since = self._monotonic()
+        self._leave_at = time.monotonic() + timeout + self._grace
+        log.info("stopping", shutdown_timeout=timeout)
+        self._thread.call(self._body.stop)
+
+    def _hurry(self) -> None:
+        at_once = time.monotonic() + self._grace
+        self._leave_at = at_once if self._leave_at is None else min(self._leave_at, at_once)
+        log.warning("stopping at once")
+        self._thread.call(self._body.give_up)
+
+    def _log_blocked(self) -> None:
+        bounded(
+            lambda: log.error(
+                "the drain ran out of time and the event loop does not answer; leaving without it",
+                stack=self._thread.stack(),
+            )
+        )
+
+
+def _stacks() -> Iterator[tuple[str, str]]:
+    """Each thread's name and where it is, the innermost frames."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    for ident, frame in list(sys._current_frames().items())[:_MOST_THREADS]:
+        yield str(names.get(ident, ident)), "".join(traceback.format_stack(frame, limit=_MOST_FRAMES))
+
+
+def bounded(action: Callable[[], object], seconds: float = _LOGGING) -> None:
+    """Do *action*, but do not wait for it longer than *seconds*; not at all when there is no thread to be had."""
+    speaker = threading.Thread(target=action, name="broadway-last-words", daemon=True)
+    with contextlib.suppress(RuntimeError):
+        speaker.start()
+        speaker.join(seconds)
+
+
+def _flush() -> None:
+    logs.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # closed since the start
+            stream.flush()
+
+
+def leave(code: int, *, at_once: bool = False) -> None:
+    """End this process with *code*, within a second, whatever threads still run.
+
+    Clean-up that others have registered with ``atexit`` runs unless it, too, hangs; or never when it is to end
+    *at_once*.
+    """
+    if at_once or code == ExitCode.LATE:
+        bounded(_flush)
+        os._exit(code)
+    guard = threading.Timer(1.0, os._exit, (code,))
+    guard.daemon = True
+    try:
+        guard.start()
+    except RuntimeError:  # no thread to be had: then nothing of others is run that could hang
+        os._exit(code)
+    sys.exit(code)

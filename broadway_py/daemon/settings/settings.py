@@ -1,0 +1,186 @@
+"""The settings of a daemon: files, environment and ``--set`` merged, checked once, and frozen."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+from pydantic import Field
+
+from broadway_py.daemon.settings.environment import expand, from_assignments, from_environment
+from broadway_py.daemon.settings.files import Document, Origin, SettingPath, merge, read_file
+from broadway_py.errors import OptionsError, did_you_mean
+from broadway_py.options import Options, load
+from broadway_py.written import opened
+
+__all__ = ["Examined", "Http", "Log", "Settings", "Top", "examine", "news", "read_settings"]
+
+O = TypeVar("O", bound=Options)  # noqa: E741  # the usual name would hide what it is
+
+
+class Http(Options):
+    """Where the live page, the metrics and the health checks are served. ``http: null`` serves nothing."""
+
+    #: The address to listen on; 0.0.0.0 for all of this machine's.
+    host: str = "127.0.0.1"
+    #: The port to listen on; 0 takes a free one and logs which.
+    port: Annotated[int, Field(ge=0, le=65535, strict=True)] = 8080
+
+
+class Log(Options):
+    """What is logged, to standard error."""
+
+    #: The least severe level that is shown.
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    #: "console" for people, "json" for machines; "auto": console on a terminal, else json.
+    format: Literal["auto", "json", "console"] = "auto"
+    #: "type": of an error its type and the places in the code; "text": also what it says, which often quotes the
+    #: message. For development.
+    errors: Literal["type", "text"] = "type"
+
+
+class Top(Options):
+    """What stands outside of every section."""
+
+    #: How many processes run the pipelines; rate limits are divided among them.
+    workers: Annotated[int, Field(ge=1, le=1024, strict=True)] = 1
+
+
+SECTIONS: Final = ("http", "log", "pipelines", "workers")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything a daemon was told. Picklable: workers get it whole."""
+
+    #: One section per pipeline, not yet checked: only its class knows what it takes.
+    pipelines: Mapping[str, Mapping[str, Any]]
+    workers: int
+    http: Http | None
+    log: Log
+    #: Where each setting was given.
+    origins: Mapping[SettingPath, Origin]
+
+    def located(self, wrong: OptionsError) -> OptionsError:
+        """*wrong* with the file and line, environment variable or ``--set`` that gave the setting before it."""
+        return OptionsError.of(_placed(self.origins, one) for one in wrong.all())
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """Settings as far as they are known, and everything that is wrong with them."""
+
+    settings: Settings
+    wrong: Sequence[OptionsError]
+    #: The paths of what is wrong, about which there is no more to say.
+    told: frozenset[SettingPath]
+
+
+def read_settings(
+    files: Sequence[Path], *, assignments: Sequence[str] = (), environ: Mapping[str, str] | None = None
+) -> Settings:
+    """Merge *files* in their order, then the environment, then *assignments*, and check the result.
+
+    Raises:
+        OptionsError: what is wrong, each in one sentence that says what and where.
+    """
+    examined = examine(files, assignments=assignments, environ=environ)
+    if examined.wrong:
+        raise OptionsError.of(examined.wrong)
+    return examined.settings
+
+
+def examine(
+    files: Sequence[Path], *, assignments: Sequence[str] = (), environ: Mapping[str, str] | None = None
+) -> Examined:
+    """As :func:`read_settings`, but with what is wrong beside what could be read."""
+    environ = os.environ if environ is None else environ
+    wrong: list[OptionsError] = []
+    document = Document()
+    for file in files:
+        try:
+            document = merge(document, read_file(file))
+        except OptionsError as refused:
+            wrong += refused.all()
+    if wrong:
+        # What the others say means something else without it.
+        return Examined(Settings({}, 1, None, Log(), {}), wrong, frozenset())
+    variables = from_environment(environ, document.data, tuple(s for s in SECTIONS if s != "workers"), wrong)
+    overrides = merge(variables, from_assignments(tuple(assignments), document.data, wrong))
+    expand(document, environ, set(overrides.origins), wrong)
+    document = merge(document, overrides)
+    told = frozenset(one.path for one in wrong if one.path)
+    settings = _checked(document, wrong, told)
+    told = frozenset(one.path for one in wrong if one.path)
+    return Examined(settings, [_placed(document.origins, one) for one in wrong], told)
+
+
+def news(found: Iterable[OptionsError], told: Collection[SettingPath]) -> list[OptionsError]:
+    """Those of *found* about whose settings nothing was *told* before."""
+    return [one for one in found if not any(one.path[:length] in told for length in range(1, len(one.path) + 1))]
+
+
+def _placed(origins: Mapping[SettingPath, Origin], wrong: OptionsError) -> OptionsError:
+    origin = Document({}, dict(origins)).origin(wrong.path)
+    return wrong if origin is None else OptionsError((), f"{origin.place}: {wrong}")
+
+
+def _checked(document: Document, wrong: list[OptionsError], told: Collection[SettingPath]) -> Settings:
+    """The settings of *document*, with the defaults where something is wrong, which is added to *wrong*."""
+    data = document.data
+    known = ", ".join(SECTIONS)
+    wrong += [
+        OptionsError((str(key),), f"unknown setting; known here: {known}{did_you_mean(str(key), SECTIONS)}")
+        for key in data
+        if key not in SECTIONS
+    ]
+
+    def loaded(model: type[O], raw: object, path: SettingPath = ()) -> O:
+        try:
+            return load(model, raw, path)
+        except OptionsError as refused:
+            wrong.extend(news(refused.all(), told))
+            return model()
+
+    http = opened(data.get("http", {}))
+    return Settings(
+        pipelines=_pipelines(opened(data.get("pipelines")), wrong, told),
+        workers=loaded(Top, {"workers": data["workers"]} if "workers" in data else {}).workers,
+        http=None if http is None else loaded(Http, http, ("http",)),
+        log=loaded(Log, opened(data.get("log")) or {}, ("log",)),
+        origins=document.origins,
+    )
+
+
+def _pipelines(
+    section: object, wrong: list[OptionsError], told: Collection[SettingPath]
+) -> dict[str, Mapping[str, Any]]:
+    complaints: list[OptionsError] = []
+    found: dict[str, Mapping[str, Any]] = {}
+    if not isinstance(section, Mapping):
+        came = "nothing" if section is None else type(section).__name__
+        complaints.append(
+            OptionsError(
+                ("pipelines",),
+                f"expected at least one pipeline, such as 'orders: {{class: orders:Orders}}', got {came}",
+            )
+        )
+    else:
+        for name, said in section.items():
+            value = opened(said)
+            if isinstance(value, Mapping):
+                found[str(name)] = value
+            elif value is not None:
+                complaints.append(
+                    OptionsError(
+                        ("pipelines", str(name)),
+                        f"expected a section of settings with a class, got {type(value).__name__}",
+                    )
+                )
+        if not found and not complaints:
+            complaints.append(OptionsError(("pipelines",), "expected at least one pipeline, but all of them are null"))
+    wrong.extend(news(complaints, told))
+    return found

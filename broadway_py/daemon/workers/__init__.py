@@ -1,0 +1,1 @@
+"""Runs several worker processes as one: starts, restarts, asks, adds up and drains them."""

@@ -1,0 +1,374 @@
+"""Several worker processes seen as one: started, restarted, asked, added up, drained under one deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
+from itertools import count
+from typing import Any, Final, Literal
+
+from prometheus_client import REGISTRY
+from prometheus_client.core import Metric
+
+from broadway_py._core.backoff import Backoff
+from broadway_py._core.exits import exit_text
+from broadway_py.daemon.http.server import serve
+from broadway_py.daemon.http.view import Told
+from broadway_py.daemon.logs.logs import dropped_lines
+from broadway_py.daemon.process.loop_lag import LagMeter
+from broadway_py.daemon.process.main_thread import ExitCode
+from broadway_py.daemon.settings.settings import Settings
+from broadway_py.daemon.workers.merge_reports import (
+    depart,
+    depart_metrics,
+    fold_metrics,
+    fold_stats,
+    label_worker,
+    speaks_of_process,
+)
+from broadway_py.daemon.workers.messages import Act, Assignment, Command
+from broadway_py.daemon.workers.poison_verdicts import Inquest
+from broadway_py.daemon.workers.worker_handle import Life
+from broadway_py.errors import OptionsError
+from broadway_py.log import ALL, logger
+from broadway_py.metrics import log_metrics, pipeline_metrics, process_metrics
+from broadway_py.pipeline import Pipeline
+from broadway_py.pipeline.stats import PipelineStats
+
+__all__ = ["GRACE", "Supervisor"]
+
+log = logger("broadway_py.daemon")
+
+#: Seconds after the deadline at which the supervisor itself leaves; workers leave, or are killed, before.
+GRACE: Final = 1.8
+_KILL_AFTER: Final = 1.4
+
+# Seconds: how long a scrape waits for fresh numbers, a command for its end, and /livez for a word of a worker.
+_FRESH: Final = 0.3
+_CARRIED_OUT: Final = 10.0
+_SILENT: Final = 10.0
+# Seconds after which a scrape does not wait for a worker any more; each is due to report every second.
+_LATE: Final = 2.5
+# Seconds that a worker may take to import and build its pipelines before /livez complains.
+_STARTING: Final = 60.0
+
+
+class Supervisor:
+    """The body of a process whose pipelines run in workers; also what its HTTP port shows.
+
+    Args:
+        settings: checked.
+        pipelines: built from *settings* and never started: their names, stages and time-outs are looked at.
+    """
+
+    def __init__(self, settings: Settings, pipelines: Sequence[Pipeline[Any]]) -> None:
+        self._settings = settings
+        self._pipelines = {pipeline.name: pipeline for pipeline in pipelines}
+        self._lives: dict[int, Life] = {}
+        # When each worker was last heard of, if it does not run now.
+        self._last_words: dict[int, float] = {}
+        # Why workers do not run that should.
+        self._absent: dict[int, str] = {}
+        # Workers whose sources have ended, and who will not run again.
+        self._ended: set[int] = set()
+        self._restarts = 0
+        self._paused: set[str] = set()
+        self._stopping = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._numbers = count(1)
+        self._code: int = ExitCode.CLEAN
+        self._wrong: OptionsError | None = None
+        self._lag = LagMeter()
+        self._inquest = Inquest(settings.workers)
+        # What is kept of workers that are gone; to begin with, zeros, so that every series is there at once.
+        self._gone = {name: depart(one.stats(), state="starting") for name, one in self._pipelines.items()}
+        self._gone_metrics: list[Metric] = []
+
+    @property
+    def shutdown_timeout(self) -> float:
+        """The longest of the pipelines'."""
+        return max(pipeline.shutdown_timeout for pipeline in self._pipelines.values())
+
+    async def run(self) -> int:
+        """Keep the workers running until all have ended by themselves or were asked to; the worst exit code.
+
+        Raises:
+            OptionsError: a worker, or the HTTP port, found a setting that is wrong; no worker runs any more.
+        """
+        self._lag.start()
+        try:
+            async with AsyncExitStack() as stack:
+                if self._settings.http is not None:
+                    await stack.enter_async_context(serve(self._settings.http, self))
+                async with asyncio.TaskGroup() as tasks:
+                    for index in range(self._settings.workers):
+                        tasks.create_task(self._keep(index), name=f"worker {index}")
+        finally:
+            self._lag.stop()
+            for life in self._lives.values():
+                life.kill()
+            self._inquest.close()
+        if self._wrong is not None:
+            raise self._wrong
+        return self._code
+
+    def stop(self) -> None:
+        """Drain all workers at once; kill those that are left after the deadline."""
+        if self._stopping.is_set():
+            return
+        self._stopping.set()
+        self._ask_all("stop")
+        for life in self._lives.values():
+            if life.report is None:
+                life.terminate()
+        self._kill_in(self.shutdown_timeout + _KILL_AFTER)
+
+    def give_up(self) -> None:
+        """Tell all workers to do their last steps at once."""
+        self.stop()
+        self._ask_all("now")
+        self._kill_in(_KILL_AFTER)
+
+    def log_state(self) -> None:
+        """One log line per worker and pipeline; the workers add their own."""
+        for index, life in self._lives.items():
+            log.warning("state: worker", index=index, pid=life.pid, **{ALL: True})
+        for one in self.stats():
+            log.warning("state: pipeline", pipeline=one.name, stats=repr(one), **{ALL: True})
+        self._ask_all("dump")
+
+    def abandon(self) -> None:
+        """Kill the workers: nobody is left to tell them anything."""
+        for life in list(self._lives.values()):
+            life.kill()
+
+    # --- keeping workers alive
+
+    async def _keep(self, index: int) -> None:
+        deaths = Backoff(first_s=1.0, most_s=30.0, healthy_s=60.0)
+        refusals = Backoff(first_s=1.0, most_s=15.0)
+        while not self._stopping.is_set():
+            try:
+                life = self._lives[index] = Life(self._assignment(index), self._note_change, self._inquest.descriptor)
+            except (OSError, MemoryError) as failed:
+                # For want of descriptors, memory or processes, most likely, and of those there may be some later.
+                delay = refusals.failed()
+                self._note_refusal(index, failed, delay)
+                await self._sleep(delay)
+                continue
+            refusals = Backoff(first_s=1.0, most_s=15.0)
+            self._absent.pop(index, None)
+            log.info("worker started", index=index, pid=life.pid)
+            code = await life.exited()
+            del self._lives[index]
+            self._last_words[index] = life.heard_at
+            ended = life.final is not None and life.final.ended and code == ExitCode.CLEAN
+            self._keep_numbers(life, restarts=not ended)
+            if life.refused is not None:
+                self._wrong = self._wrong or OptionsError((), life.refused)
+                self.stop()
+                return
+            if ended:
+                self._ended.add(index)
+                return
+            if life.final is not None and not life.final.started and not self._stopping.is_set():
+                # As with one worker: whoever has started the daemon is told, and starts it again.
+                log.error("a worker could not start its pipelines; stopping the others", index=index)
+                self._code = ExitCode.CRASH
+                self.stop()
+                return
+            if self._stopping.is_set():
+                self._note_exit(life, code)
+                return
+            suspects = self._inquest.died(index, code, life.peak_kib)
+            delay = deaths.failed(asyncio.get_running_loop().time() - life.started_at)
+            self._absent[index] = f"it has died ({exit_text(code)}) and is started again"
+            log.error(
+                "worker died; starting it again",
+                index=index,
+                exit=_exit_text(code),
+                suspects=suspects,
+                seconds=round(delay, 3),
+            )
+            await self._sleep(delay)
+            self._restarts += not self._stopping.is_set()
+
+    async def _sleep(self, seconds: float) -> None:
+        """Wait, but no longer than until the stop."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+
+    def _note_refusal(self, index: int, failed: OSError | MemoryError, delay: float) -> None:
+        reason = "out of memory" if isinstance(failed, MemoryError) else failed.strerror or str(failed)
+        self._absent[index] = f"it cannot be started for now: {reason}"
+        log.error("a worker cannot be started; trying again", index=index, reason=reason, seconds=round(delay, 3))
+
+    def _assignment(self, index: int) -> Assignment:
+        return Assignment(
+            settings=self._settings,
+            index=index,
+            workers=self._settings.workers,
+            paused=frozenset(self._paused),
+            search_path=tuple(sys.path),
+        )
+
+    def _note_exit(self, life: Life, code: int) -> None:
+        if code == ExitCode.CLEAN:
+            return
+        log.error("worker did not end cleanly", index=life.index, exit=_exit_text(code))
+        late = code == ExitCode.LATE or life.was_killed
+        self._code = ExitCode.LATE if late or self._code == ExitCode.LATE else ExitCode.CRASH
+
+    def _keep_numbers(self, life: Life, *, restarts: bool) -> None:
+        if life.report is None:
+            return
+        state: Any = "starting" if restarts and not self._stopping.is_set() else "stopped"
+        for name, last in life.report.pipelines.items():
+            self._gone[name] = fold_stats([], [depart(last, state=state), self._gone[name]])
+        self._gone_metrics = fold_metrics([self._gone_metrics, depart_metrics(life.report.metrics)])
+
+    def _ask_all(self, act: Act) -> None:
+        for life in self._lives.values():
+            life.ask(act)
+
+    def _kill_in(self, seconds: float) -> None:
+        def kill() -> None:
+            self.abandon()
+            for index, life in self._lives.items():
+                log.error("worker did not leave in time; killing it", index=index, pid=life.pid)
+
+        asyncio.get_running_loop().call_later(seconds, kill)
+
+    def _note_change(self) -> None:
+        self._inquest.forget_cleared()
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    async def _until(self, is_done: Callable[[Life], bool], seconds: float) -> None:
+        """Wait until *is_done* is true of every worker that runs, but no longer than *seconds*."""
+        lives = list(self._lives.values())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not all(is_done(life) for life in lives):
+                    await self._changed.wait()
+
+    # --- what the HTTP port shows and does
+
+    async def refresh(self) -> None:
+        """Ask every worker for a report; what has not come in time is at most a second old.
+
+        A worker that is silent is not waited for.
+        """
+        number = next(self._numbers)
+        for life in self._lives.values():
+            life.ask_for_report(number)
+        await self._until(lambda life: life.has_reported(number) or self._silence(life) > _LATE, _FRESH)
+
+    def stats(self) -> Sequence[PipelineStats]:
+        """One folded snapshot per pipeline."""
+        return [
+            fold_stats(
+                [life.report.pipelines[name] for life in self._lives.values() if life.report], [self._gone[name]]
+            )
+            for name in self._pipelines
+        ]
+
+    def topologies(self) -> Mapping[str, Mapping[str, Any]]:
+        """The stages of each pipeline, as each worker has them."""
+        return {name: pipeline.topology() for name, pipeline in self._pipelines.items()}
+
+    def metrics(self) -> Iterator[Metric]:
+        """Ours, then the workers' default registries added up, then what is said of each process."""
+        reports = {str(index): life.report for index, life in self._lives.items() if life.report is not None}
+        yield from pipeline_metrics(self.stats())
+        lags = {"supervisor": self._lag.seconds, **{index: one.lag_seconds for index, one in reports.items()}}
+        yield from process_metrics(lags, self._restarts, self._silences())
+        own = [label_worker(family, "supervisor") for family in REGISTRY.collect() if speaks_of_process(family)]
+        own += log_metrics(dropped_lines())
+        theirs = [[label_worker(family, index) for family in one.metrics] for index, one in reports.items()]
+        yield from fold_metrics([own, self._gone_metrics, *theirs])
+
+    def _silence(self, life: Life) -> float:
+        return asyncio.get_running_loop().time() - life.heard_at
+
+    def _silences(self) -> dict[str, float]:
+        """Seconds since each worker was heard of, but for those whose sources have ended."""
+        now = asyncio.get_running_loop().time()
+        heard = {**self._last_words, **{index: life.heard_at for index, life in self._lives.items()}}
+        return {str(index): now - heard[index] for index in sorted(heard) if index not in self._ended}
+
+    def _is_silent(self, life: Life) -> bool:
+        return self._silence(life) > (_SILENT if life.report is not None else _STARTING)
+
+    def not_alive(self) -> Sequence[str]:
+        """Workers that have not been heard of for ten seconds."""
+        return [
+            f"worker {index} has not answered for {self._silence(life):.0f} s"
+            for index, life in self._lives.items()
+            if self._is_silent(life)
+        ]
+
+    def not_ready(self) -> Mapping[str, Sequence[str]]:
+        """By pipeline, the reasons of each worker that is not ready."""
+        return {name: [*self._reasons(name)] for name in self._pipelines}
+
+    def _reasons(self, name: str) -> Iterator[str]:
+        for index in range(self._settings.workers):
+            life = self._lives.get(index)
+            if life is None and index in self._absent:
+                yield f"worker {index}: {self._absent[index]}"
+            elif life is not None and self._is_silent(life):
+                yield f"worker {index}: it has not answered for {self._silence(life):.0f} s"
+            elif life is None or life.report is None:
+                state = self._gone[name].state
+                yield f"worker {index}: {state}"
+            elif (trouble := life.report.pipelines[name].trouble) is not None:
+                yield f"worker {index}: {trouble}"
+
+    async def pause(self, pipeline: str) -> Told:
+        """Pause it in every worker, also in those that start later."""
+        self._paused.add(pipeline)
+        return await self._carry_out("pause", pipeline)
+
+    async def resume(self, pipeline: str) -> Told:
+        """Resume it in every worker."""
+        self._paused.discard(pipeline)
+        return await self._carry_out("resume", pipeline)
+
+    async def _carry_out(self, act: Literal["pause", "resume"], pipeline: str) -> Told:
+        number = next(self._numbers)
+        lives = dict(self._lives)
+        for life in lives.values():
+            life.control(Command(act, number, pipeline))
+        await self._until(lambda life: life.has_answered(number) or self._is_silent(life), _CARRIED_OUT)
+        not_heard: dict[int, str] = {}
+        for index in range(self._settings.workers):
+            reason = None if index in self._ended else self._why_not(lives.get(index), number, act)
+            if reason is not None:
+                not_heard[index] = reason
+        await self.refresh()
+        return Told([index for index in range(self._settings.workers) if index not in not_heard], not_heard)
+
+    def _why_not(self, life: Life | None, number: int, act: Literal["pause", "resume"]) -> str | None:
+        """Why *life* has not carried out the control of *number*; None if it has."""
+        will_start = f"it will start {'paused' if act == 'pause' else 'running'}"
+        if life is None:
+            return f"it does not run now; {will_start}"
+        if life.has_answered(number):
+            refusal = life.refusal(number)
+            return f"{refusal}; {will_start}" if refusal is not None and life.has_ended else refusal
+        if life.report is None:
+            return "it is still starting; it will do so once it runs"
+        return f"it has not answered for {self._silence(life):.0f} s; it will do so once it answers"
+
+
+def _exit_text(code: int) -> str:
+    if code >= 0:
+        return str(code)
+    with suppress(ValueError):
+        return signal.Signals(-code).name
+    return f"signal {-code}"

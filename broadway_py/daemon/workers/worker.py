@@ -1,0 +1,183 @@
+"""One worker process: builds the pipelines from its assignment, runs them, reports, and obeys its supervisor.
+
+Started by ``python -m broadway_py.daemon``.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Coroutine, Mapping
+from multiprocessing.connection import Connection
+from typing import Any, Final
+
+from prometheus_client import REGISTRY
+
+from broadway_py import forks
+from broadway_py._core.request_counts import all_costs
+from broadway_py.daemon.http.view import LocalView
+from broadway_py.daemon.logs import logs
+from broadway_py.daemon.pipelines.loader import build_pipelines
+from broadway_py.daemon.pipelines.service import Service
+from broadway_py.daemon.process.loop_lag import LagMeter
+from broadway_py.daemon.process.main_thread import ExitCode, Request, Watch, bounded
+from broadway_py.daemon.workers.messages import Answer, Assignment, Command, FromWorker, Refused, Report
+from broadway_py.daemon.workers.messages import Final as LastReport
+from broadway_py.errors import OptionsError
+from broadway_py.log import logger
+from broadway_py.metrics import log_metrics, request_metrics
+from broadway_py.pipeline.poison.isolation import Isolation
+from broadway_py.pipeline.poison.journal import Journal
+
+__all__ = ["GRACE", "main"]
+
+log = logger("broadway_py.daemon")
+
+#: Seconds after the deadline at which a worker leaves without its event loop; the supervisor waits a little longer.
+GRACE: Final = 1.0
+
+# Seconds between two reports that nobody asked for.
+_EVERY: Final = 1.0
+
+# SIGTERM may come from a service manager to every process of the group, besides the supervisor's command: both
+# together are one request, so the second does not mean "at once" here. Ctrl-C and a hang-up are dropped from the
+# start on: the supervisor decides.
+_SIGNALS: Final[Mapping[int, Request]] = {signal.SIGTERM: Request.DRAIN, signal.SIGUSR1: Request.DUMP}
+
+
+class _Link:
+    """The two pipes to the supervisor. A blocked event loop must neither miss a command nor the supervisor's death, and
+    a supervisor that does not read must not block the event loop: so commands, controls and reports have a thread each.
+    """
+
+    def __init__(self, commands: Connection, reports: Connection) -> None:
+        self._commands = commands
+        self._reports = reports
+        self._sending = threading.Lock()
+        # The supervisor has one of each under way at most, and one control for each pipeline.
+        self._asked: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._controls: queue.SimpleQueue[Command] = queue.SimpleQueue()
+        # Whom a handler forks off must not hold the pipes: the supervisor would wait for their end.
+        forks.when_forked(commands.close)
+        forks.when_forked(reports.close)
+
+    def send(self, message: FromWorker) -> None:
+        """Blocks while the supervisor does not read. Raises OSError once it is gone."""
+        with self._sending:
+            self._reports.send(message)
+
+    def start(self, view: LocalView, watch: Watch) -> None:
+        """Obey and report from now on."""
+        for target, name in (
+            (lambda: self._obey(watch), "commands"),
+            (lambda: self._control(view, watch), "controls"),
+            (lambda: self._report(view, watch), "reports"),
+        ):
+            threading.Thread(target=target, name=f"broadway-{name}", daemon=True).start()
+
+    def _obey(self, watch: Watch) -> None:
+        while True:
+            try:
+                command: Command = self._commands.recv()
+            except (EOFError, OSError):
+                log.warning("the supervisor is gone; draining")
+                watch.request(Request.DRAIN)
+                return
+            request = _REQUESTS.get(command.act)
+            if request is not None:
+                watch.request(request)
+            elif command.act == "report":
+                self._asked.put(command.number)
+            else:
+                self._controls.put(command)
+
+    def _control(self, view: LocalView, watch: Watch) -> None:
+        while True:
+            command = self._controls.get()
+            if not self._tell(watch, _carry_out(view, command)):
+                return
+
+    def _report(self, view: LocalView, watch: Watch) -> None:
+        while True:
+            try:
+                number = self._asked.get(timeout=_EVERY)
+            except queue.Empty:
+                number = 0
+            if not self._tell(watch, _snapshot_in_loop(view, number)):
+                return
+
+    def _tell(self, watch: Watch, work: Coroutine[Any, Any, FromWorker]) -> bool:
+        """Do *work* in the loop and send what it gives; False when that is of no use any more."""
+        try:
+            # Waits as long as the event loop is blocked: the supervisor notices the silence.
+            self.send(watch.submit(work).result())
+        except (OSError, concurrent.futures.CancelledError):
+            return False  # the supervisor is gone, or the loop has ended: the main thread does the rest
+        return True
+
+
+_REQUESTS: Final = {"stop": Request.DRAIN, "now": Request.NOW, "dump": Request.DUMP}
+
+
+async def _carry_out(view: LocalView, command: Command) -> Answer:
+    act = view.pause if command.act == "pause" else view.resume
+    told = await act(command.pipeline)
+    for refused in told.not_heard.values():
+        log.warning("the command could not be carried out", command=command.act, reason=refused)
+        return Answer(command.number, command.pipeline, refused)
+    return Answer(command.number, command.pipeline)
+
+
+async def _snapshot_in_loop(view: LocalView, number: int) -> Report:
+    return _snapshot(view, number)
+
+
+def _snapshot(view: LocalView, number: int = 0) -> Report:
+    return Report(
+        pipelines={one.name: one for one in view.stats()},
+        metrics=(*request_metrics(all_costs()), *log_metrics(logs.dropped_lines()), *REGISTRY.collect()),
+        lag_seconds=view.lag_seconds,
+        number=number,
+    )
+
+
+def main(commands_fd: int, reports_fd: int, journal_fd: int) -> int:
+    """Run one worker, whose signals are taken already; its exit code."""
+    for descriptor in (commands_fd, reports_fd, journal_fd):
+        os.set_inheritable(descriptor, False)  # or a program started by a handler would hold the pipes open
+    link = _Link(commands := Connection(commands_fd, writable=False), Connection(reports_fd, readable=False))
+    try:
+        assignment: Assignment = commands.recv()
+    except EOFError:
+        return ExitCode.CLEAN  # the supervisor has gone meanwhile
+    sys.path[:] = assignment.search_path
+    logs.configure(assignment.settings.log, worker=assignment.index)
+    try:
+        return _run(assignment, link, Isolation(Journal(journal_fd, assignment.workers), assignment.index))
+    except OptionsError as wrong:
+        refused = Refused(str(assignment.settings.located(wrong)))
+        bounded(lambda: link.send(refused))
+        return ExitCode.USAGE
+
+
+def _run(assignment: Assignment, link: _Link, isolation: Isolation) -> int:
+    pipelines = build_pipelines(assignment.settings, share=(assignment.index, assignment.workers))
+    for pipeline in pipelines:
+        pipeline._isolation = isolation
+    lag = LagMeter()
+    paused = set(assignment.paused)
+    service = Service(pipelines, lag, paused=paused)
+    view = LocalView(pipelines, lag, paused)
+    watch = Watch(service, grace=GRACE, signals=_SIGNALS)
+    link.start(view, watch)
+    code = watch.run()
+    # A crash may be put down to what was at work.
+    isolation.end()
+    if code != ExitCode.LATE:
+        last = LastReport(_snapshot(view), ended=not service.was_asked_to_stop, started=not service.could_not_start)
+        bounded(lambda: link.send(last))
+    return code

@@ -1,0 +1,307 @@
+"""What the client library raises, as one sentence that says what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from aio_pika.exceptions import CONNECTION_EXCEPTIONS
+from aiormq.exceptions import (
+    AMQPError,
+    AuthenticationError,
+    ChannelAccessRefused,
+    ChannelClosed,
+    ChannelLockedResource,
+    ChannelNotFoundEntity,
+    ChannelPreconditionFailed,
+    ConnectionClosed,
+    InvalidFrameError,
+    ProbableAuthenticationError,
+)
+
+from broadway_py.errors import ProducerError, SourceRefused
+from broadway_py.producers.certificates import broken_rule
+from broadway_py.producers.rabbitmq.settings.options import RabbitMQOptions
+
+__all__ = [
+    "is_of_library",
+    "of_after_connect",
+    "of_cancelled_consumer",
+    "of_first_words",
+    "of_loss",
+    "of_no_awaitable",
+    "of_open",
+    "of_own_queue",
+    "of_refused_write",
+    "translated",
+]
+
+#: What aio-pika and aiormq raise by a name for what happens at the broker or on the way to it.
+_LIBRARY_ERRORS: Final = CONNECTION_EXCEPTIONS
+#: OpenSSL's names for an answer that is no TLS; they differ from version to version.
+_IN_PLAIN_TEXT: Final = frozenset(
+    {"HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL", "WRONG_VERSION_NUMBER"}
+)
+
+
+def is_of_library(error: BaseException) -> bool:
+    """Whether the client library raises *error* for what happens at the broker or on the way to it.
+
+    That includes an ``Exception`` of no class of its own. When the broker's last bytes and the end of the stream come
+    together, aiormq's reader ends without an error, and whoever waits on the connection is told by such a one.
+    """
+    return isinstance(error, _LIBRARY_ERRORS) or type(error) is Exception
+
+
+def of_open(error: BaseException, options: RabbitMQOptions, where: str | None = None) -> ProducerError:
+    """Why connecting failed; *where* is the address that was tried, if there are several."""
+    where = where or options.where
+    if isinstance(error, TimeoutError):
+        return ProducerError(
+            f"no answer from {where} within {options.connect_timeout:g} s; check host and port, and the network"
+        )
+    if isinstance(error, ChannelClosed):
+        return _of_channel(error, options, where)
+    if (refusal := _refusal(error)) is not None:
+        return SourceRefused(f"RabbitMQ at {where} {refusal}")
+    if (distrust := _tls_trouble(_innermost(error), where)) is not None:
+        return ProducerError(distrust)
+    if (reason := _os_reason(_innermost(error))) is not None:
+        return ProducerError(f"cannot reach {where}: {reason}; check host and port, and whether the broker runs")
+    if isinstance(error, ConnectionClosed):
+        return ProducerError(f"RabbitMQ at {where} ended the connection while it was set up: {_said(error)}")
+    if type(error) is Exception:
+        return ProducerError(f"{where} hung up while the connection was set up")
+    return ProducerError(f"the connection to {where} broke while it was set up ({type(error).__name__})")
+
+
+def of_first_words(error: BaseException, options: RabbitMQOptions, where: str) -> ProducerError:
+    """As :func:`of_open`, of a connection on which nothing but the login was said."""
+    if where.startswith("amqp:") and isinstance(_innermost(error), ConnectionResetError | asyncio.IncompleteReadError):
+        # What a port for TLS does when it hears AMQP, and what a proxy does that has no broker behind it.
+        return ProducerError(
+            f"{where} hung up at our first words; check the port, and whether the broker runs, and if it is the port "
+            "for TLS, say amqps:// (with host: tls)"
+        )
+    return of_open(error, options, where)
+
+
+def of_after_connect(error: Exception, where: str) -> ProducerError:
+    """Why the user's ``after_connect`` did not work out."""
+    # An error of the user's own is not quoted: nobody knows what it holds. It is chained.
+    said = f": {_said(error)}" if isinstance(error, ChannelClosed | ConnectionClosed) else ""
+    return ProducerError(f"after_connect on {where} raised {type(error).__name__}{said}")
+
+
+def of_no_awaitable(returned: object, where: str) -> ProducerError:
+    """An ``after_connect`` that is a plain function: what it began on the channel was never awaited."""
+    kind = type(returned).__name__
+    return ProducerError(f"after_connect on {where} returned {kind} and nothing to await; make it an async function")
+
+
+def _refusal(error: BaseException) -> str | None:
+    match error:
+        case ProbableAuthenticationError():
+            return "refused the login; check user and password in the url"
+        case AuthenticationError():
+            return "offers none of our ways to log in; check auth= in the url"
+        case InvalidFrameError() | ConnectionClosed() if _answers_connection_open(error):
+            return "refused the virtual host; check that it exists and that the user may enter it"
+    return None
+
+
+def _of_channel(error: ChannelClosed, options: RabbitMQOptions, where: str) -> ProducerError:
+    said = _said(error)
+    # Of several queues the broker's own words name the one.
+    named = next((one for one in options.queues if f"queue '{one}'" in said), options.queues[0])
+    queue = f"queue {named!r} on {where}"
+    match error:
+        case ChannelAccessRefused() if "in exclusive use" in said:
+            return ProducerError(f"{queue} has an exclusive consumer; waiting until it has gone")
+        case ChannelAccessRefused():
+            return SourceRefused(
+                f"this user may not work on {queue}: {said}; give the user the permission, or change the url"
+            )
+        case ChannelNotFoundEntity() if "no exchange" in said:
+            return ProducerError(f"a binding of {queue} cannot be made: {said}; create the exchange")
+        case ChannelNotFoundEntity():
+            return ProducerError(f"queue {named!r} does not exist on {where}; create it or set declare: active")
+        case ChannelLockedResource():
+            return ProducerError(f"{queue} belongs to another connection: {said}")
+        case ChannelPreconditionFailed():
+            return ProducerError(
+                f"{queue} cannot be used as asked: {said}; "
+                "make declare_options and consume_options fit the queue, or set declare: passive"
+            )
+    return ProducerError(f"RabbitMQ closed the channel for {queue} while it was set up: {said}")
+
+
+def of_own_queue(error: ChannelClosed, queue: str, where: str) -> ProducerError:
+    """Why a queue that we need beside the consumed one, for retries or dead letters, cannot be had."""
+    named, said = f"queue {queue!r} on {where}, which holds failed messages,", _said(error)
+    match error:
+        case ChannelAccessRefused():
+            return SourceRefused(
+                f"{named} may not be declared by this user: {said}; give the user the permission, "
+                "or let somebody else declare it and set dead_letter_declare: passive"
+            )
+        case ChannelPreconditionFailed():
+            return ProducerError(
+                f"{named} exists, but with other arguments: {said}; delete or rename it, or say its arguments in "
+                "dead_letter_arguments or retry_arguments"
+            )
+        case ChannelNotFoundEntity():
+            return ProducerError(f"{named} does not exist; create it or set dead_letter_declare: active")
+    return ProducerError(f"{named} cannot be declared: {said}")
+
+
+def of_refused_write(error: ChannelClosed, queue: str, where: str) -> SourceRefused:
+    """Why nothing can be published to *queue*."""
+    return SourceRefused(
+        f"this user may not put failed messages into queue {queue!r} on {where}: {_said(error)}; "
+        "give the user the permission to write to the default exchange"
+    )
+
+
+@contextlib.contextmanager
+def translated(sentence: Callable[[BaseException], ProducerError]) -> Iterator[None]:
+    """Let what the library raises out as what *sentence* makes of it; a TimeoutError passes.
+
+    A connection that dies cancels whatever waits on it: a CancelledError that nobody asked for is one of them.
+    """
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise sentence(error) from None
+    except TimeoutError:
+        raise
+    except Exception as error:
+        if not is_of_library(error):
+            raise
+        raise sentence(error) from error
+
+
+def of_loss(
+    error: BaseException | None, options: RabbitMQOptions, where: str | None = None, *, silent: bool = False
+) -> ProducerError:
+    """Why a connection that worked is gone; *silent* when nothing was heard for three heartbeats."""
+    where = where or options.where
+    match error:
+        case ConnectionClosed():
+            return ProducerError(f"RabbitMQ at {where} closed the connection: {_said(error)}")
+        case ChannelClosed():
+            return ProducerError(f"RabbitMQ at {where} closed the channel: {_said(error)}")
+    if silent:
+        return ProducerError(f"no sign of life from {where} for {3 * (options.heartbeat_seconds + 1)} s")
+    return ProducerError(f"the connection to {where} was cut")
+
+
+def of_cancelled_consumer(queue: str, where: str, *, is_there: bool, unsettled: int) -> ProducerError:
+    """Why the broker has taken back the consumer of *queue*, which it does not say.
+
+    Args:
+        queue: as the broker calls it.
+        where: the broker's address.
+        is_there: the queue still exists.
+        unsettled: how many messages of it were in our hands.
+    """
+    if not is_there:
+        why = "the queue was deleted"
+    elif unsettled:
+        why = (
+            "the queue is there, so a message was not settled within the consumer time-out (30 minutes, unless the "
+            "broker or the queue says otherwise), or else it was made anew, or has moved; keep batch_timeout plus the "
+            "longest handler well below that time-out, or raise consumer_timeout at the broker"
+        )
+    else:
+        why = "the queue is there, so it was made anew, or has moved"
+    return ProducerError(f"RabbitMQ at {where} cancelled the consumer of queue {queue!r}: {why}")
+
+
+def _said(error: AMQPError) -> str:
+    """The broker's own words."""
+    words = [str(part) for part in error.args if isinstance(part, str)]
+    return words[-1] if words else "no reason given"
+
+
+def _answers_connection_open(error: BaseException) -> bool:
+    """Whether it answers Connection.Open: the library takes the broker's refusal for a broken frame there."""
+    return "Connection.OpenOk" in str(error) or (isinstance(error, ConnectionClosed) and 530 in error.args)
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """What the operating system said: the library wraps it with the same arguments, but it still has its class."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _tls_trouble(error: BaseException, where: str) -> str | None:
+    """The whole sentence, if it was a certificate: theirs or ours."""
+    match error:
+        case ssl.SSLCertVerificationError():
+            # Numbers of OpenSSL, which ssl does not name.
+            match error.verify_code:
+                case 9:
+                    return f"the certificate of {where} is not valid yet; check the clocks of both machines"
+                case 10:
+                    return f"the certificate of {where} has expired; have the broker get a new one"
+                case 62 | 64:
+                    said = error.verify_message.rstrip(".")
+                    return f"the certificate of {where} is made out to others: {said}; connect by a name that it has"
+            rule = broken_rule(error)
+            return (
+                f"the certificate of {where} {rule}"
+                if rule is not None
+                else (
+                    f"nobody whom we trust has signed the certificate of {where}: {error.verify_message}; "
+                    "name the authority that has, or put it among those of the system"
+                )
+            )
+        case ssl.SSLError() if getattr(error, "reason", None) in _IN_PLAIN_TEXT:
+            return (
+                f"{where} does not speak TLS; name the port that does, mostly 5671, or, if the way needs no "
+                "protection, say amqp:// (with host: leave out tls)"
+            )
+        case ssl.SSLError():
+            return _alert(getattr(error, "reason", None) or "", where)
+        case ConnectionResetError() if where.startswith("amqps:"):
+            # What it had said before is lost with the connection.
+            return (
+                f"{where} hung up while TLS was set up; check that the port is the one for TLS, "
+                "and whether it wants to see a certificate of ours"
+            )
+    return None
+
+
+def _alert(reason: str, where: str) -> str | None:
+    """What the broker has against our certificate, in OpenSSL's name for it; None: it is something else."""
+    if "CERTIFICATE_REQUIRED" in reason:
+        return f"{where} wants to see a certificate of ours, and none is set"
+    _, alert, said = reason.partition("ALERT_")
+    if alert and ("CERTIFICATE" in said or said == "UNKNOWN_CA"):
+        said = said.replace("_", " ").lower()
+        return f"{where} does not accept our certificate: {said}; have it signed by an authority that it trusts"
+    return None
+
+
+def _os_reason(innermost: BaseException) -> str | None:
+    """What the operating system said, if the trouble came from there."""
+    match innermost:
+        case ssl.SSLError():
+            return "it does not speak TLS as we do"
+        case socket.gaierror():
+            return "the host name is not known"
+        case OSError() if innermost.errno:
+            return os.strerror(innermost.errno).lower()
+        case OSError() if str(innermost).startswith("Multiple exceptions"):
+            return "none of its addresses takes the connection"
+    return None

@@ -1,0 +1,1 @@
+"""Makes messages of deliveries, whichever path they take."""

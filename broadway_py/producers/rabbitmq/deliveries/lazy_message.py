@@ -1,0 +1,182 @@
+"""Messages whose properties are decoded when somebody asks for them: most handlers never do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, cast
+
+from aiormq.abc import AbstractChannel, DeliveredMessage
+from pamqp.commands import Basic
+from pamqp.header import ContentHeader
+
+from broadway_py.acknowledger import Acknowledger
+from broadway_py.errors import MalformedMessage
+from broadway_py.message import NOOP, OPEN, Acknowledgement, Message
+from broadway_py.producer import Deliveries
+from broadway_py.producers.rabbitmq.deliveries.message import Receipt, attempt_of, metadata_of, said_by, was_retried
+from broadway_py.producers.rabbitmq.settings.options import RabbitMQOptions
+from broadway_py.producers.rabbitmq.topology.delivery_limits import COUNTER, times_returned
+from broadway_py.producers.rabbitmq.wire.delivery_parser import Delivery
+from broadway_py.producers.rabbitmq.wire.envelope import decode, message_id_in, what_decodes
+
+__all__ = ["LazyMessage", "delivery_of", "messages_of", "times_back"]
+
+
+class _Origin(NamedTuple):
+    """What the messages of one consumer share."""
+
+    queue: str
+    #: The exchange by which retries return to it.
+    back: str
+    wanted: Sequence[str]
+
+
+class LazyMessage(Message[bytes]):
+    """A message with :attr:`metadata` and :attr:`attempt` empty until they are looked at.
+
+    They are slots of :class:`Message` like any other: set them, and that is their value. Looking at the metadata of a
+    message whose properties do not decode raises ``MalformedMessage``, which fails that message with cause ``invalid``.
+    """
+
+    __slots__ = ("_decoded", "_delivery", "_origin")
+
+    #: Method and properties, for both of them.
+    _decoded: tuple[Basic.Deliver, Basic.Properties]
+
+    def __init__(self, delivery: Delivery, origin: _Origin, acknowledgement: Acknowledgement) -> None:
+        # Everything that Message sets but for what is lazy: one is made per message, and super() would cost half more.
+        self.data = self.raw = body = delivery[3]
+        self._size = len(body)
+        self.batcher = "default"
+        self.batch_key = "default"
+        self._batch_mode = "bulk"
+        self._status = None
+        self._acknowledgement = acknowledgement
+        self._settlement = OPEN
+        self._receipt = None
+        self._children = None
+        self._delivery = delivery
+        self._origin = origin
+
+    _read_when_asked = frozenset({"attempt", "metadata"})
+
+    def __getattr__(self, name: str) -> Any:
+        # Python comes here for a slot that was never set.
+        read = _READERS.get(name)
+        if read is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        value = read(self)
+        setattr(self, name, value)
+        return value
+
+    def _read_decoded(self) -> tuple[Basic.Deliver, Basic.Properties]:
+        return _decode(self._delivery)
+
+    def _read_metadata(self) -> dict[str, Any]:
+        deliver, properties = self._decoded
+        queue, back, wanted = self._origin
+        retried = was_retried(deliver, properties, queue, back)
+        return metadata_of(deliver, properties, wanted, queue, retried=retried)
+
+    def _read_attempt(self) -> int | None:
+        # One that does not decode fails when somebody wants its properties, but is counted all the same.
+        try:
+            deliver, properties = self._decoded
+        except MalformedMessage:
+            deliver, properties = _what_decodes(self._delivery)
+        retried = was_retried(deliver, properties, self._origin.queue, self._origin.back)
+        return attempt_of(properties.headers or {}, redelivered=bool(self._delivery[1]), retried=retried)
+
+    def _named(self) -> object:
+        # Without decoding the other properties, while nobody has looked at them.
+        try:
+            _METADATA.__get__(self)
+        except AttributeError:
+            return message_id_in(self._delivery[2])
+        return super()._named()
+
+    def detached(self) -> Message[bytes]:
+        """As of any message; without metadata when its properties do not decode."""
+        try:
+            _ = self.metadata
+        except MalformedMessage:
+            self.metadata = {"redelivered": bool(self._delivery[1])}
+        return super().detached()
+
+
+#: The slot itself, which knows whether it was set.
+_METADATA: Final[Any] = vars(Message)["metadata"]
+
+_READERS: Final[Mapping[str, Callable[[LazyMessage], object]]] = {
+    "_decoded": LazyMessage._read_decoded,
+    "attempt": LazyMessage._read_attempt,
+    "metadata": LazyMessage._read_metadata,
+}
+
+
+def messages_of(
+    taken: Sequence[Delivery],
+    settler: Acknowledger,
+    options: RabbitMQOptions,
+    queues: Mapping[str, str],
+    ways_back: Mapping[str, str],
+) -> Deliveries:
+    """The messages that go into the pipeline, to be settled by *settler*.
+
+    *queues* knows the queue of each consumer, and *ways_back* the exchange by which retries return to each queue.
+    """
+    made = Deliveries()
+    on_success, on_failure, said, wanted = options.on_success, options.on_failure, said_by(options), options.metadata
+    settled = not options.consume_options.no_ack
+    # The constructors of named tuples take twice as long.
+    new, none_of_ours = tuple.__new__, NOOP
+    consumer_tag: str | None = None
+    origin = _Origin("", "", ())
+    queue = back = ""
+    for delivery in taken:
+        tag, redelivered, _, _, its_consumer = delivery
+        if its_consumer is not consumer_tag:
+            consumer_tag, queue = its_consumer, queues[its_consumer]
+            back = ways_back[queue]
+            origin = _Origin(queue, back, wanted)
+        if redelivered:
+            made.redelivered += 1
+        if settled:
+            receipt = new(Receipt, (tag, redelivered == 1, on_success, on_failure, queue, back, delivery, said))
+            made.append(LazyMessage(delivery, origin, new(Acknowledgement, (settler, None, receipt))))
+        else:
+            made.append(LazyMessage(delivery, origin, none_of_ours))
+    return made
+
+
+def delivery_of(receipt: Receipt) -> DeliveredMessage:
+    """The delivery as the client library has it, whichever way it came; properties that do not decode are left out."""
+    delivery = receipt.delivery
+    if not isinstance(delivery, tuple):
+        return cast("DeliveredMessage", delivery)
+    deliver, properties = _what_decodes(delivery)
+    body = delivery[3]
+    return DeliveredMessage(deliver, ContentHeader(0, len(body), properties), body, cast("AbstractChannel", None))
+
+
+def times_back(delivery: tuple[int, int, Any, bytes, str]) -> int | None:
+    """As :func:`times_returned`, of a delivery whichever way it came."""
+    came = delivery[2]
+    if isinstance(came, bytes) and COUNTER not in came:
+        return None  # most have none, and decoding takes a while
+    properties = _what_decodes(delivery)[1] if isinstance(came, bytes) else came.header.properties
+    return times_returned(properties.headers or {}, redelivered=bool(delivery[1]))
+
+
+def _decode(delivery: Delivery) -> tuple[Basic.Deliver, Basic.Properties]:
+    tag, redelivered, envelope, _, consumer_tag = delivery
+    return decode(consumer_tag, tag, envelope, redelivered=redelivered == 1)
+
+
+def _what_decodes(delivery: Delivery) -> tuple[Basic.Deliver, Basic.Properties]:
+    """The same; properties that do not decode are left out."""
+    try:
+        return _decode(delivery)
+    except MalformedMessage:
+        tag, redelivered, envelope, _, consumer_tag = delivery
+        return what_decodes(consumer_tag, tag, envelope, redelivered=redelivered == 1)

@@ -1,0 +1,224 @@
+"""From a delivery of the client library to a message."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Literal, NamedTuple, cast
+
+from aiormq.abc import DeliveredMessage
+from pamqp.commands import Basic
+
+from broadway_py.acknowledger import Acknowledger
+from broadway_py.errors import did_you_mean
+from broadway_py.message import NOOP, Acknowledgement, Message
+from broadway_py.producers.rabbitmq.deliveries.returned import BY_DEFAULT, came_back
+from broadway_py.producers.rabbitmq.settings.options import RabbitMQOptions, Verdict
+from broadway_py.producers.rabbitmq.topology.delivery_limits import count_in, times_returned
+from broadway_py.producers.rabbitmq.wire.delivery_parser import Delivery
+
+__all__ = [
+    "ATTEMPT_HEADER",
+    "EXCHANGE_HEADER",
+    "ROUTING_KEY_HEADER",
+    "Receipt",
+    "attempt_of",
+    "configured",
+    "metadata_of",
+    "said_by",
+    "tag_of",
+    "to_message",
+    "was_retried",
+]
+
+
+#: Of a message that we have put back for another attempt: which attempt it is, and where it first came from.
+ATTEMPT_HEADER: Final = "x-broadway-attempt"
+EXCHANGE_HEADER: Final = "x-broadway-exchange"
+ROUTING_KEY_HEADER: Final = "x-broadway-routing-key"
+
+
+class Receipt(NamedTuple):
+    """What is needed to settle one delivery on its channel."""
+
+    tag: int
+    redelivered: bool
+    on_success: Verdict
+    on_failure: Verdict
+    #: The queue it came from.
+    queue: str = ""
+    #: The exchange by which retries return to it; see ``returned.came_back``.
+    back: str = BY_DEFAULT
+    #: The delivery itself, for whoever has to put the message somewhere else as it came; see
+    #: ``lazy_message.delivery_of``.
+    delivery: DeliveredMessage | Delivery | None = None
+    #: Who said what a failure comes to: nobody, the settings of the producer, or ``configure_ack`` of this message.
+    said_by: Literal["source", "message"] | None = None
+
+    def __repr__(self) -> str:
+        # Without the delivery, which holds the payload.
+        return f"<Receipt tag={self.tag} queue={self.queue!r} redelivered={self.redelivered}>"
+
+
+def _property(name: str) -> Callable[[Basic.Deliver, Basic.Properties], object]:
+    return lambda _, properties: getattr(properties, name)
+
+
+def _field(name: str) -> Callable[[Basic.Deliver, Basic.Properties], object]:
+    return lambda deliver, _: getattr(deliver, name)
+
+
+def _persistent(_: Basic.Deliver, properties: Basic.Properties) -> bool | None:
+    return None if properties.delivery_mode is None else properties.delivery_mode == 2
+
+
+_READERS: Final[Mapping[str, Callable[[Basic.Deliver, Basic.Properties], object]]] = {
+    **{name: _field(name) for name in ("consumer_tag", "delivery_tag", "exchange", "redelivered", "routing_key")},
+    **{
+        name: _property(name)
+        for name in (
+            "app_id",
+            "cluster_id",
+            "content_encoding",
+            "content_type",
+            "correlation_id",
+            "expiration",
+            "headers",
+            "message_id",
+            "priority",
+            "reply_to",
+            "timestamp",
+            "user_id",
+        )
+    },
+    "persistent": _persistent,
+    "type": _property("message_type"),
+}
+
+
+def tag_of(delivery: DeliveredMessage) -> int:
+    """The channel's number for this delivery."""
+    return cast("int", delivery.delivery_tag)
+
+
+def to_message(
+    delivery: DeliveredMessage,
+    settler: Acknowledger,
+    options: RabbitMQOptions,
+    queue: str | None = None,
+    back: str = BY_DEFAULT,
+) -> Message[bytes]:
+    """The message that goes into the pipeline, to be settled by *settler*.
+
+    *queue* is where it came from, and *back* the exchange by which retries return there.
+    """
+    deliver = cast("Basic.Deliver", delivery.delivery)
+    properties = delivery.header.properties
+    queue = options.queues[0] if queue is None else queue
+    redelivered = bool(deliver.redelivered)
+    if options.consume_options.no_ack:
+        acknowledgement = NOOP
+    else:
+        receipt = Receipt(
+            tag_of(delivery),
+            redelivered,
+            options.on_success,
+            options.on_failure,
+            queue,
+            back,
+            delivery,
+            said_by(options),
+        )
+        acknowledgement = Acknowledgement(settler, None, receipt)
+    retried = was_retried(deliver, properties, queue, back)
+    metadata = metadata_of(deliver, properties, options.metadata, queue, retried=retried)
+    message = Message(delivery.body, metadata, acknowledgement)
+    message.attempt = attempt_of(properties.headers or {}, redelivered=redelivered, retried=retried)
+    return message
+
+
+def was_retried(deliver: Basic.Deliver, properties: Basic.Properties, queue: str, back: str) -> bool:
+    """Whether we have put it back, and it came the way that only those come: then its headers of ours are ours."""
+    headers = properties.headers or {}
+    return ATTEMPT_HEADER in headers and came_back(
+        deliver.exchange or "", deliver.routing_key or "", headers, queue, back
+    )
+
+
+def said_by(options: RabbitMQOptions) -> Literal["source"] | None:
+    """Who says what a failure comes to, as long as no message does."""
+    return "source" if "on_failure" in options.model_fields_set else None
+
+
+def metadata_of(
+    deliver: Basic.Deliver, properties: Basic.Properties, wanted: Sequence[str], queue: str, *, retried: bool
+) -> dict[str, Any]:
+    """What the handler finds in ``message.metadata``: the *wanted* ones, as far as they were set.
+
+    Of one that :func:`was_retried`, exchange and routing key are those of its first delivery.
+    """
+    headers = properties.headers or {}
+    metadata: dict[str, Any] = {"redelivered": bool(deliver.redelivered)}
+    for name in ("message_id", *wanted):
+        value = queue if name == "queue" else _READERS[name](deliver, properties)
+        # What the publisher did not set is absent; the library gives "" for an unset cluster_id.
+        if value is not None and (value != "" or name == "exchange"):
+            # What a handler does to its headers is not to reach the copy that is put away.
+            metadata[name] = _copy(value) if name == "headers" else value
+    if retried:
+        _restore_origin(metadata, headers)
+    return metadata
+
+
+def _copy(value: Any) -> Any:
+    match value:
+        case dict():
+            return {name: _copy(each) for name, each in value.items()}
+        case list():
+            return [_copy(each) for each in value]
+        case bytearray():
+            return bytearray(value)
+    return value
+
+
+def _restore_origin(metadata: dict[str, Any], headers: Mapping[str, object]) -> None:
+    """A retried message came through a queue of ours; its handler sees how it came the first time."""
+    for name, header in (("exchange", EXCHANGE_HEADER), ("routing_key", ROUTING_KEY_HEADER)):
+        origin = headers.get(header)
+        if name in metadata and isinstance(origin, str):
+            metadata[name] = origin
+
+
+def attempt_of(headers: Mapping[str, object], *, redelivered: bool, retried: bool) -> int | None:
+    """Which attempt a delivery with *headers* is, or None where nobody has counted.
+
+    Our own header counts the times it was put back by us, if it was *retried* (see :func:`was_retried`); the broker
+    those that this copy came back: quorum queues do, others only say that there was one.
+    """
+    first = (count_in(headers.get(ATTEMPT_HEADER)) or None) if retried else None
+    returned = times_returned(headers, redelivered=redelivered)
+    if returned is not None:
+        return (first or 1) + returned
+    if first is not None:
+        return first
+    return None if redelivered else 1
+
+
+_VERDICTS: Final[Sequence[Verdict]] = ("ack", "reject", "reject_and_requeue", "reject_and_requeue_once")
+
+
+def configured(receipt: Receipt, options: Mapping[str, Any]) -> Receipt:
+    """*receipt* with the options of ``message.configure_ack(...)``.
+
+    Raises:
+        ValueError: an unknown option, or an unknown value of one.
+    """
+    known = ("on_success", "on_failure")
+    for name, value in options.items():
+        if name not in known:
+            raise ValueError(
+                f"configure_ack: unknown option {name!r}; RabbitMQ takes {', '.join(known)}{did_you_mean(name, known)}"
+            )
+        if value not in _VERDICTS:
+            raise ValueError(f"configure_ack: {name} takes {', '.join(_VERDICTS)}, got {value!r}")
+    changed = receipt._replace(**options)
+    return changed._replace(said_by="message") if "on_failure" in options else changed

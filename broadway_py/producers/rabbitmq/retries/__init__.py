@@ -1,0 +1,1 @@
+"""Puts failed messages where they wait for their next attempt, or are kept for good."""

@@ -1,0 +1,278 @@
+"""The connection that only publishes: every message is confirmed by the broker, or an error says that it was not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+from aiormq import Channel
+from aiormq.exceptions import ChannelAccessRefused, ChannelClosed, DeliveryError, PublishError
+
+from broadway_py.clock import Clock
+from broadway_py.errors import ProducerError
+from broadway_py.log import logger
+from broadway_py.producers.rabbitmq.connection import errors
+from broadway_py.producers.rabbitmq.connection.connection import Connection, connect
+from broadway_py.producers.rabbitmq.retries.letters import Letter, fitted
+from broadway_py.producers.rabbitmq.settings.options import RabbitMQOptions
+from broadway_py.producers.rabbitmq.topology.delay_queues import DECLARED_AGAIN_S
+from broadway_py.producers.rabbitmq.topology.delivery_limits import declare_lifted
+
+__all__ = ["Away", "NoQueue", "Publisher"]
+
+log = logger("broadway_py.producers.rabbitmq")
+
+
+class Away(ProducerError):
+    """The publishing connection is gone: another one may do."""
+
+
+class NoQueue(ProducerError):
+    """The queue that was published to does not exist."""
+
+
+class _Link(NamedTuple):
+    connection: Connection
+    channel: Channel
+    #: Queue -> when it was declared, by the clock's monotonic time.
+    declared: dict[str, float]
+    #: Message id -> the task that publishes it: the library tells returned messages apart by their ids alone.
+    flying: dict[str, asyncio.Task[None]]
+    #: Bytes that one frame can carry.
+    room: int
+
+
+class Publisher:
+    """Publishes to queues by the default exchange. Connects when it is first needed, and again when it has to.
+
+    A connection of its own: the broker stops reading from those that publish while its memory or disk is full, and the
+    acks of the consuming one must get through.
+
+    Args:
+        options: where the broker is.
+        name: of the connection, at the broker.
+        clock: what tells when a queue was declared.
+    """
+
+    def __init__(self, options: RabbitMQOptions, name: str, clock: Clock) -> None:
+        self._options = options
+        self._name = name
+        self._clock = clock
+        self._link: _Link | None = None
+        self._connecting = asyncio.Lock()
+        #: Why the last connect failed, and how many have: whoever waited for it has its outcome, too.
+        self._failure: ProducerError | None = None
+        self._failures = 0
+        self._is_closed = False
+
+    async def publish(self, letters: Sequence[Letter]) -> list[ProducerError | None]:
+        """Publish *letters* side by side; for each of them why it may not have arrived, or None when it is confirmed.
+
+        While the broker takes none (its memory is full) this waits, until :meth:`close`.
+        """
+        if not letters:
+            return []
+        tasks = [asyncio.ensure_future(self._attempt(letter)) for letter in letters]
+        try:
+            await asyncio.wait(tasks)
+        except asyncio.CancelledError:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            raise
+        return [task.result() for task in tasks]
+
+    async def declare(self, queue: str, arguments: Mapping[str, Any]) -> float:
+        """See that *queue* exists, unless that was done a short while ago; when it was (monotonic).
+
+        While the broker takes nothing this waits, until :meth:`close`.
+
+        Raises:
+            ProducerError: the broker refused, with its words; or it is away.
+        """
+        link = await self._connected()
+        declared_at = link.declared.get(queue)
+        now = self._clock.monotonic()
+        if declared_at is not None and now - declared_at < DECLARED_AGAIN_S:
+            return declared_at
+        where = link.connection.where
+        declaring = asyncio.ensure_future(self._declare_on(link, queue, arguments, where))
+        try:
+            while not declaring.done():
+                # Also after a while in which the broker took nothing: until now it was not declared.
+                now = self._clock.monotonic()
+                if await self._overdue(link, declaring, self._options.connect_timeout):
+                    raise TimeoutError
+            await declaring
+        except TimeoutError:
+            await self._drop(link)
+            raise Away(f"RabbitMQ at {where} did not answer when queue {queue!r} was declared") from None
+        except Away:
+            await self._drop(link)
+            raise
+        finally:
+            await self._leave(declaring)
+        link.declared[queue] = now
+        return now
+
+    async def _declare_on(self, link: _Link, queue: str, arguments: Mapping[str, Any], where: str) -> None:
+        with errors.translated(lambda error: Away(f"cannot declare queue {queue!r}: {self._loss(error, where)}")):
+
+            async def declare(with_arguments: Mapping[str, Any]) -> None:
+                # A refusal closes the channel, and publishing must not suffer from it.
+                channel = await link.connection.channel(publisher_confirms=False)
+                await channel.declare_queue(queue, durable=True, arguments=dict(with_arguments))
+                await channel.close()
+
+            try:
+                await declare_lifted(queue, arguments, link.connection.version, declare)
+            except ChannelClosed as refused:
+                raise errors.of_own_queue(refused, queue, where) from refused
+
+    async def _overdue(self, link: _Link, task: asyncio.Task[None], timeout: float) -> bool:
+        """Wait for *task*; whether it takes longer than *timeout*, and not because the broker takes nothing."""
+        await asyncio.wait({task}, timeout=timeout)
+        # On a connection that died nobody says any more that the broker takes messages again.
+        return not task.done() and (link.channel.is_closed or not await link.connection.is_blocked())
+
+    async def _leave(self, task: asyncio.Task[None]) -> None:
+        """See that *task* has ended. Whoever gave it up has said why."""
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+        if not task.cancelled():
+            # Its own error would end in the log as one that nobody looked at.
+            task.exception()
+
+    def _loss(self, error: BaseException | None, where: str) -> ProducerError:
+        return errors.of_loss(error, self._options, where)
+
+    def forget(self, queue: str) -> None:
+        """*queue* is not there any more: declare it again."""
+        if self._link is not None:
+            self._link.declared.pop(queue, None)
+
+    async def _attempt(self, letter: Letter) -> ProducerError | None:
+        for is_last in (False, True):
+            try:
+                link = await self._connected()
+                await self._publish(link, letter)
+            except Away as away:
+                if is_last:
+                    return away
+                log.warning("publishing once more, on a fresh connection", reason=str(away))
+            except ProducerError as refused:
+                return refused
+            except Exception as error:  # noqa: BLE001  # what is wrong with one letter is not to hide what became of others
+                return ProducerError(f"a message for queue {letter.queue!r} cannot be sent ({type(error).__name__})")
+            else:
+                return None
+        return None  # pragma: no cover  # the loop has returned
+
+    async def _publish(self, link: _Link, letter: Letter) -> None:
+        letter = fitted(letter, link.room)
+        own = letter.properties.message_id
+        while own and (other := link.flying.get(own)) is not None:
+            await asyncio.wait({other})
+        publishing = link.channel.basic_publish(
+            letter.body, routing_key=letter.queue, properties=letter.properties, mandatory=True
+        )
+        sending = cast("asyncio.Task[None]", asyncio.ensure_future(publishing))
+        if own:
+            link.flying[own] = sending
+            sending.add_done_callback(lambda _: link.flying.pop(own, None))
+        try:
+            await self._confirmed(link, letter, sending)
+        finally:
+            await self._leave(sending)
+
+    async def _confirmed(self, link: _Link, letter: Letter, sending: asyncio.Task[None]) -> None:
+        where, timeout = link.connection.where, self._options.publish_timeout
+        while not sending.done():
+            if await self._overdue(link, sending, timeout):
+                await self._drop(link)
+                raise Away(f"RabbitMQ at {where} did not confirm a message for queue {letter.queue!r} in {timeout:g} s")
+        if sending.cancelled():
+            # The library does so to what waits on a connection that dies.
+            raise Away(f"a message for queue {letter.queue!r} may not have arrived: {self._loss(None, where)}")
+        error = sending.exception()
+        match error:
+            case None:
+                return
+            case PublishError():
+                raise NoQueue(f"there is no queue {letter.queue!r} on {where}")
+            case DeliveryError():
+                raise ProducerError(
+                    f"RabbitMQ at {where} refused a message for queue {letter.queue!r}: the queue is full, or broken"
+                )
+            case ChannelAccessRefused():
+                # The channel has gone with it, and another one would fare no better for now.
+                await self._drop(link)
+                raise errors.of_refused_write(error, letter.queue, where) from error
+            case TimeoutError() | ConnectionError():
+                pass
+            case _ if not errors.is_of_library(error):
+                raise error
+        await self._drop(link)
+        raise Away(f"a message for queue {letter.queue!r} may not have arrived: {self._loss(error, where)}")
+
+    async def _connected(self) -> _Link:
+        failures = self._failures
+        async with self._connecting:
+            self._refuse_if_closed()
+            if self._link is not None and not self._link.channel.is_closed:
+                return self._link
+            if self._failure is not None and self._failures != failures:
+                # One after the other, a hundred letters would wait a hundred times, or have the user locked out.
+                # Without the frames of those before, each of which holds its letter.
+                raise self._failure.with_traceback(None)
+            if self._link is not None:
+                await self._drop(self._link)
+            try:
+                self._link = await self._open()
+            except ProducerError as failure:
+                self._failure, self._failures = failure, self._failures + 1
+                raise
+            return self._link
+
+    async def _open(self) -> _Link:
+        connection = await connect(self._options, self._name, publishing=True)
+        where = connection.where
+        opened = False
+        try:
+            with errors.translated(lambda error: Away(str(errors.of_open(error, self._options, where)))):
+                async with asyncio.timeout(self._options.connect_timeout):
+                    channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+                    underlay = cast("Channel", await channel.get_underlay_channel())
+            # Closed meanwhile: nobody would ever end it.
+            self._refuse_if_closed()
+            opened = True
+        except TimeoutError as error:
+            raise Away(str(errors.of_open(error, self._options, where))) from None
+        finally:
+            if not opened:
+                connection.abort()
+                await connection.end()
+        return _Link(connection, underlay, {}, {}, underlay.max_content_size)
+
+    def _refuse_if_closed(self) -> None:
+        if self._is_closed:
+            raise ProducerError(f"the connection to {self._options.where} was closed")
+
+    async def _drop(self, link: _Link) -> None:
+        """Leave *link*: what is still on its way there ends with an error."""
+        if self._link is link:
+            self._link = None
+        await link.connection.end()
+
+    async def close(self) -> None:
+        """End: what is on its way is given up. Takes a few seconds at most, and raises nothing."""
+        self._is_closed = True
+        link, self._link = self._link, None
+        if link is None:
+            return
+        if link.channel.confirmations:
+            # Blocked or lost: a farewell would only wait behind it.
+            link.connection.abort()
+        await link.connection.end()

@@ -1,0 +1,515 @@
+"""The settings of a RabbitMQ producer."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Annotated, Any, Final, Literal, Self, get_args
+
+from aio_pika.abc import AbstractChannel
+from pydantic import BeforeValidator, Field, field_validator
+
+from broadway_py._core.backoff import Backoff, BackoffKind
+from broadway_py.errors import OptionsError, did_you_mean
+from broadway_py.options import Conflict, Duration, Options, PositiveDuration, PositiveInt
+from broadway_py.producers.rabbitmq.settings.address import (
+    DEFAULT_URL,
+    LEAST_HEARTBEAT,
+    MOST_HEARTBEAT,
+    Address,
+    Secret,
+    Target,
+    Texts,
+    TlsOptions,
+    VirtualHost,
+    checked_url,
+    heartbeat_of,
+    of_host,
+    of_url,
+    read_secret,
+    targets,
+    without_line_break,
+)
+from broadway_py.producers.rabbitmq.settings.arguments import (
+    Arguments,
+    ConsumerArguments,
+    ExchangeToBind,
+    Name,
+    QueueNames,
+    RetryArguments,
+)
+
+__all__ = [
+    "AUTO_BYTES",
+    "Binding",
+    "ConsumeOptions",
+    "DeclareOptions",
+    "MergeOptions",
+    "MetadataName",
+    "RabbitMQOptions",
+    "TlsOptions",
+    "Verdict",
+]
+
+#: What happens to a message at the broker. ``reject`` drops it, or dead-letters it where the queue says so;
+#: ``reject_and_requeue_once`` requeues it unless this delivery was already a second one.
+Verdict = Literal["ack", "reject", "reject_and_requeue", "reject_and_requeue_once"]
+
+MetadataName = Literal[
+    "app_id",
+    "cluster_id",
+    "consumer_tag",
+    "content_encoding",
+    "content_type",
+    "correlation_id",
+    "delivery_tag",
+    "exchange",
+    "expiration",
+    "headers",
+    "message_id",
+    "persistent",
+    "priority",
+    "queue",
+    "redelivered",
+    "reply_to",
+    "routing_key",
+    "timestamp",
+    "type",
+    "user_id",
+]
+
+#: "auto" asks for at least and at most so many messages in advance …
+_AUTO_COUNT: Final = (20, 2000)
+#: … and for no more bytes than these, as far as the bodies seen so far tell.
+AUTO_BYTES: Final = 64 * 1024 * 1024
+#: Seconds. Without any wait between two connects an absent broker would be knocked at, and a log line written, hundreds
+#: of times a second.
+_LEAST_WAIT_S: Final = 0.05
+
+AfterConnect = Callable[[AbstractChannel], Awaitable[object]]
+#: ``fn(index of the copy) -> settings that replace those of the producer``
+MergeOptions = Callable[[int], Mapping[str, Any]]
+
+
+def _known_name(value: object) -> object:
+    known = get_args(MetadataName)
+    if value not in known:
+        hint = did_you_mean(value, known) if isinstance(value, str) else ""
+        raise ValueError(f"no such property of a delivery; known here: {', '.join(known)}{hint}")
+    return value
+
+
+def _prefetch(value: object) -> object:
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 65_535):
+        return value
+    # 0 means "no limit" to RabbitMQ: the whole queue would come into memory.
+    raise ValueError("expected 'auto' or a whole number from 1 to 65535")
+
+
+def _takes_one(function: object) -> bool:
+    try:
+        inspect.signature(function).bind(None)  # type: ignore[arg-type]  # asked after callable()
+    except TypeError:
+        return False
+    except ValueError:
+        return True  # built in, and says nothing of its parameters
+    return True
+
+
+def _after_connect(value: object) -> object:
+    if value is None or (callable(value) and _takes_one(value)):
+        return value
+    raise ValueError("expected an async function of one argument, the channel")
+
+
+def _merge_options(value: object) -> object:
+    if value is None or (callable(value) and _takes_one(value)):
+        return value
+    raise ValueError("expected a function of one argument, the index of the copy, that returns settings")
+
+
+def _queues(value: object) -> object:
+    if isinstance(value, list | tuple):
+        if not value:
+            raise ValueError("expected the name of a queue or a list of them, got an empty list")
+        _text_or_texts(value)
+        twice = next((one for one in value if value.count(one) > 1), None)
+        if twice is not None:
+            raise ValueError(f"queue {twice!r} is named twice")
+    return _text_or_texts(value)
+
+
+def _text_or_texts(value: object) -> object:
+    if isinstance(value, list | tuple) and not value:
+        raise ValueError("expected a text or a list of texts, at least one")
+    for one in value if isinstance(value, list | tuple) else (value,):
+        if not isinstance(one, str):
+            raise ValueError("expected a text or a list of texts")  # noqa: TRY004  # pydantic wants ValueError
+    return tuple(value) if isinstance(value, list) else value
+
+
+class DeclareOptions(Options):
+    """How ``declare: active`` declares the queue. They must equal those of a queue that exists already."""
+
+    #: The queue outlives a restart of the broker.
+    durable: bool = True
+    #: The broker deletes the queue when its last consumer has gone.
+    auto_delete: bool = False
+    #: The queue belongs to this connection, and goes with it.
+    exclusive: bool = False
+    #: The broker's own settings, such as ``x-queue-type: quorum``, ``x-max-priority``, ``x-single-active-consumer``
+    #: or ``x-dead-letter-exchange``.
+    arguments: Arguments = Field(default_factory=dict)
+
+    def conflicts(self) -> Iterator[Conflict]:
+        """What does not go together."""
+        kind = self.arguments.get("x-queue-type")
+        if kind == "stream":
+            yield Conflict(
+                ("arguments", "x-queue-type"),
+                "streams are not supported: what a pause gives back to a stream would not come again; declare a queue",
+                frozenset({"arguments"}),
+            )
+        if kind == "quorum":
+            for name, wanted in (("durable", True), ("auto_delete", False), ("exclusive", False)):
+                if getattr(self, name) is not wanted:
+                    problem = f"a quorum queue needs {name}: {str(wanted).lower()}"
+                    yield Conflict((name,), problem, frozenset({name, "arguments"}))
+
+
+class Binding(Options):
+    """The queue gets what *exchange* routes by *routing_key*. Bound at each connect; the exchange must exist."""
+
+    exchange: ExchangeToBind
+    routing_key: Name = ""
+    arguments: Arguments = Field(default_factory=dict)
+    #: Which of several queues is bound. None: each of them.
+    queue: str | None = None
+
+
+class ConsumeOptions(Options):
+    """How the queue is consumed."""
+
+    #: Refuse any other consumer on the queue; while another one is there, connecting fails and is tried again.
+    exclusive: bool = False
+    #: The consumer's name at the broker. None: made up.
+    consumer_tag: Name | None = None
+    #: Consumers with a higher number are served first, while they have room. None: the broker's 0.
+    priority: Annotated[int, Field(ge=-(2**63), lt=2**63, strict=True)] | None = None
+    #: A message is settled as soon as it is handed out, whatever becomes of it: at most once, and never again.
+    no_ack: bool = False
+    #: The broker's own settings, such as ``x-cancel-on-ha-failover``.
+    arguments: ConsumerArguments = Field(default_factory=dict)
+
+    def conflicts(self) -> Iterator[Conflict]:
+        """What does not go together."""
+        if self.priority is not None and "x-priority" in self.arguments:
+            yield Conflict(
+                ("priority",),
+                "give priority, or x-priority among the arguments, not both",
+                frozenset({"priority", "arguments"}),
+            )
+
+    def all_arguments(self) -> dict[str, Any]:
+        """What the broker is told."""
+        return self.arguments if self.priority is None else {**self.arguments, "x-priority": self.priority}
+
+
+class RabbitMQOptions(Options):
+    """Everything that can be set of a :class:`RabbitMQProducer`."""
+
+    #: The queue's name, or a list of names. "" lets the broker choose one, and needs ``declare: active``.
+    queue: Annotated[QueueNames, BeforeValidator(_queues)]
+    #: ``amqp[s]://user:password@host:port/vhost``, or a list of them, to be tried in random order at each connect.
+    #: The query may hold heartbeat, auth, and the TLS files cafile, certfile and keyfile.
+    url: Annotated[str | tuple[str, ...], BeforeValidator(_text_or_texts), Field(repr=False)] = DEFAULT_URL
+    #: Instead of a URL: a host, host:port, or a list of them, to be tried in random order at each connect.
+    host: Texts | None = None
+    #: Of every host that names none. None: 5672, with tls 5671.
+    port: Annotated[int, Field(ge=1, le=65_535, strict=True)] | None = None
+    #: Of a host.
+    virtual_host: VirtualHost | None = None
+    #: Who we are; replaces the user in a URL. None: as the URL says, or guest.
+    username: Annotated[str | None, Field(repr=False)] = None
+    #: Replaces the password in a URL.
+    password: Annotated[str | None, Field(repr=False)] = None
+    #: A file that holds the user's name. Read again at each connect.
+    username_file: str | None = None
+    #: A file that holds the password. Read again at each connect.
+    password_file: str | None = None
+    #: ``plain``: user and password. ``external``: who we are stands in our TLS certificate. None: as the URL says.
+    auth: Literal["plain", "external"] | None = None
+    #: Protects the way to a host, and says how that of ``amqps`` URLs is protected. None: as the URL says.
+    tls: TlsOptions | None = None
+    #: The producer's name in metrics, logs and ``message.producer``. None: the pipeline gives it one.
+    name: str | None = None
+    #: How many connections consume side by side, each with a prefetch of its own.
+    concurrency: PositiveInt = 1
+    #: How many unsettled messages the broker hands out in advance, per connection and queue. "auto": what the pipeline
+    #: can hold, from 20 to 2000, and fewer when their bodies are large.
+    prefetch_count: Annotated[int | Literal["auto"], BeforeValidator(_prefetch)] = "auto"
+    #: Properties of the delivery to be found in ``message.metadata``, besides ``message_id`` and ``redelivered``.
+    metadata: tuple[Annotated[str, BeforeValidator(_known_name)], ...] = ()
+    #: What becomes of a message that was handled. ``message.configure_ack(on_success=…)`` changes it for one.
+    on_success: Verdict = "ack"
+    #: What becomes of a message that failed; when it is given, in place of the default failure policy.
+    #: ``message.configure_ack(on_failure=…)`` changes it for one.
+    on_failure: Verdict = "reject"
+    #: ``passive`` looks whether the queue exists, ``active`` creates it if not, ``never`` just consumes.
+    declare: Literal["never", "passive", "active"] = "passive"
+    declare_options: DeclareOptions = Field(default_factory=DeclareOptions)
+    bindings: tuple[Binding, ...] = ()
+    #: ``await after_connect(channel)`` at each connect, before anything else is done on the channel.
+    after_connect: Annotated[AfterConnect | None, BeforeValidator(_after_connect)] = None
+    #: ``merge_options(index)`` returns settings that replace those above for one copy; called at each connect.
+    merge_options: Annotated[MergeOptions | None, BeforeValidator(_merge_options)] = None
+    consume_options: ConsumeOptions = Field(default_factory=ConsumeOptions)
+    #: ``active`` creates the queue for dead letters if it is missing, ``passive`` looks whether it exists.
+    dead_letter_declare: Literal["passive", "active"] = "active"
+    #: The broker's own settings for the queue of dead letters, such as ``x-queue-type: quorum``.
+    dead_letter_arguments: Arguments = Field(default_factory=dict)
+    #: The broker's own settings for the queues in which messages wait for their next attempt, beside ours. They are
+    #: quorum queues, unless ``x-queue-type: classic`` is said, or the queue itself does not outlive the broker.
+    retry_arguments: RetryArguments = Field(default_factory=dict)
+    #: Seconds that the broker may take to confirm a retry or a dead letter; time in which it takes none (its memory is
+    #: full) does not count.
+    publish_timeout: PositiveDuration = 30.0
+    #: How often a quorum queue takes a message back before it drops it, where a policy or somebody else's declaration
+    #: says so: neither can be seen from here. None: as its arguments say, or else the broker's default.
+    delivery_limit: Annotated[int, Field(ge=1, strict=True)] | None = None
+    #: Seconds between signs of life; a silent connection is given up after about three times that.
+    heartbeat: Annotated[Duration, Field(ge=LEAST_HEARTBEAT, le=MOST_HEARTBEAT)] = 15.0
+    #: Seconds from the first packet until messages may flow, ``after_connect`` included; for each address.
+    connect_timeout: Annotated[Duration, Field(gt=0)] = 15.0
+    #: How the waits between two connects grow: ``jitter`` anything up to a ceiling that doubles, ``exp`` doubling,
+    #: ``rand`` anything between the two below, ``rand_exp`` the same and growing, ``stop``: the pipeline ends instead.
+    backoff_type: BackoffKind = "jitter"
+    #: Seconds: the first wait (with jitter its ceiling). None: 1, or backoff_max if that is less. 0 counts as 50 ms.
+    backoff_min: Annotated[Duration, Field(ge=0)] | None = None
+    #: Seconds: what the waits grow to. None: 30, or backoff_min if that is more.
+    backoff_max: Annotated[Duration, Field(ge=0)] | None = None
+    #: ``fast``: deliveries go past the client library, several times as fast; ``plain``: through it. ``auto``: fast,
+    #: unless a rehearsal at the first connect says that it cannot work here; then plain, with one warning.
+    delivery_path: Literal["auto", "fast", "plain"] = "auto"
+    #: The connection's name at the broker. None: pipeline, producer and copy.
+    connection_name: str | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _is_amqp(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        urls = tuple(without_line_break(one) for one in ((value,) if isinstance(value, str) else value))
+        for one in urls:
+            checked_url(one)
+        return urls[0] if isinstance(value, str) else urls
+
+    @field_validator("host")
+    @classmethod
+    def _is_host(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for one in value or ():
+            try:
+                of_host(one, None, "/", is_tls=False)
+            except ValueError as wrong:
+                # What came is not shown: somebody may have written a password before it.
+                raise OptionsError((), str(wrong)) from None
+        return value
+
+    @field_validator("username", "password")
+    @classmethod
+    def _fits_a_login(cls, value: str | None) -> str | None:
+        if value is not None and "\0" in value:
+            raise ValueError("expected text without a zero byte: a broker takes none in user and password")
+        # Secret stores put one behind what they hold.
+        return None if value is None else without_line_break(value)
+
+    def conflicts(self) -> Iterator[Conflict]:
+        """What does not go together."""
+        yield from self._conflicts_of_address()
+        yield from self._conflicts_of_login()
+        yield from self._conflicts_of_declaration()
+        yield from self._conflicts_of_consumers()
+        low, most = self.backoff_min, self.backoff_max
+        if low is not None and most is not None and low > most:
+            yield Conflict(
+                ("backoff_min",),
+                f"expected no more than backoff_max ({most:g}), got {low:g}",
+                frozenset({"backoff_min", "backoff_max"}),
+            )
+
+    def _conflicts_of_address(self) -> Iterator[Conflict]:
+        given = {name for name in self.model_fields_set if getattr(self, name) is not None}
+        for name in ("host", "port", "virtual_host"):
+            if "url" in given and name in given:
+                yield Conflict(
+                    (name,),
+                    f"give url, or host, port and virtual_host, not both: got url and {name}",
+                    frozenset({"url", name}),
+                )
+            elif name in given and "host" not in given:
+                yield Conflict(
+                    (name,), "port and virtual_host belong to a host: give host, too", frozenset({name, "host", "url"})
+                )
+
+    def _conflicts_of_login(self) -> Iterator[Conflict]:
+        for name in ("username", "password"):
+            file = f"{name}_file"
+            if getattr(self, file) is None:
+                continue
+            if getattr(self, name) is not None:
+                yield Conflict((file,), f"give {name} or {file}, not both", frozenset({name, file}))
+                continue
+            try:
+                read_secret(getattr(self, file))
+            except ValueError as unreadable:
+                yield Conflict((file,), str(unreadable), frozenset({file}))
+        if not any(address.url.scheme == "amqp" for address in self._addresses()):
+            return
+        if self.tls is not None:
+            yield Conflict(
+                ("tls",),
+                "this is for amqps://, but the url says amqp://, which is not protected",
+                frozenset({"tls", "url", "host"}),
+            )
+        if self.auth == "external":
+            yield Conflict(
+                ("auth",),
+                "external shows a certificate, so it needs amqps:// or tls",
+                frozenset({"auth", "tls", "url", "host"}),
+            )
+
+    def _conflicts_of_declaration(self) -> Iterator[Conflict]:
+        if "" in self.queues and self.declare != "active":
+            yield Conflict(
+                ("queue",),
+                f"'' is named by the broker when it is declared, but declare is {self.declare!r}: "
+                "set declare: active, or name the queue",
+                frozenset({"queue", "declare"}),
+            )
+        if "declare_options" in self.model_fields_set and self.declare != "active":
+            yield Conflict(
+                ("declare_options",),
+                f"used by declare: active only, but declare is {self.declare!r}: set declare: active, or remove them",
+                frozenset({"declare_options", "declare"}),
+            )
+        for index, binding in enumerate(self.bindings):
+            if binding.queue is not None and binding.queue not in self.queues:
+                hint = did_you_mean(binding.queue, self.queues)
+                yield Conflict(
+                    ("bindings", str(index), "queue"),
+                    f"{binding.queue!r} is not consumed here, but {', '.join(self.queues)}{hint}",
+                    frozenset({"bindings", "queue"}),
+                )
+
+    def _conflicts_of_consumers(self) -> Iterator[Conflict]:
+        if self.consume_options.exclusive and self.declares_quorum:
+            yield Conflict(
+                ("consume_options", "exclusive"),
+                "this does nothing on a quorum queue, others would consume it too: declare it "
+                "with x-single-active-consumer: true, and one consumer at a time gets messages",
+                frozenset({"consume_options", "declare", "declare_options"}),
+            )
+        if self.consume_options.consumer_tag is not None and len(self.queues) > 1:
+            yield Conflict(
+                ("consume_options", "consumer_tag"),
+                "this names one consumer, but there is one for each of several queues",
+                frozenset({"consume_options", "queue"}),
+            )
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """The names of all queues."""
+        return (self.queue,) if isinstance(self.queue, str) else self.queue
+
+    def prefetch(self, capacity: int, mean_bytes: float = 0.0) -> int:
+        """The prefetch of each queue, for a pipeline that can hold *capacity* messages.
+
+        With "auto" fewer when bodies have *mean_bytes* on average (0: none was seen yet).
+        """
+        if isinstance(self.prefetch_count, int):
+            return self.prefetch_count
+        least, most = _AUTO_COUNT
+        count = max(least, min(most, capacity))
+        if mean_bytes > 0.0:
+            count = max(1, min(count, int(AUTO_BYTES / mean_bytes / len(self.queues))))
+        return count
+
+    @property
+    def allows_another_consumer(self) -> bool:
+        """Whether another consumer may take the place of one: an exclusive or single active one would lose it."""
+        wanted = self.consume_options
+        is_single = self.declare == "active" and bool(self.declare_options.arguments.get("x-single-active-consumer"))
+        return not wanted.exclusive and wanted.consumer_tag is None and not is_single
+
+    @property
+    def declares_quorum(self) -> bool:
+        """Whether the queues are quorum queues, as far as we declare them."""
+        return self.declare == "active" and self.declare_options.arguments.get("x-queue-type") == "quorum"
+
+    def is_passing(self, queue: str) -> bool:
+        """Whether *queue* does not outlive its connection or the broker, as far as we know."""
+        wanted = self.declare_options
+        is_declared_so = self.declare == "active" and (wanted.exclusive or wanted.auto_delete or not wanted.durable)
+        # The broker makes up such a name at each connect.
+        return is_declared_so or not queue or queue.startswith("amq.")
+
+    @property
+    def goes_with_its_consumer(self) -> bool:
+        """Whether the broker deletes the queue when it has no consumer, as far as we know."""
+        return self.declare == "active" and self.declare_options.auto_delete
+
+    @property
+    def backoff(self) -> tuple[float, float]:
+        """Seconds: the first wait between two connects, and what they grow to."""
+        low, most = self.backoff_min, self.backoff_max
+        if low is None:
+            low = 1.0 if most is None else min(1.0, most)
+        return low, max(low, 30.0) if most is None else most
+
+    def make_backoff(self) -> Backoff | None:
+        """Fresh waits for one copy; None when nothing was said of them."""
+        if not self.model_fields_set & {"backoff_type", "backoff_min", "backoff_max"}:
+            return None
+        return Backoff(*self.backoff, kind=self.backoff_type, least_s=_LEAST_WAIT_S)
+
+    def without_no_ack(self) -> Self:
+        """The same, for messages that are to be settled by what becomes of them."""
+        if not self.consume_options.no_ack:
+            return self
+        settled = self.consume_options.model_copy(update={"no_ack": False})
+        return self.model_copy(update={"consume_options": settled})
+
+    def backoff_that_goes_on(self) -> Backoff:
+        """Fresh waits as long as those between two connects, but never without end."""
+        kind: BackoffKind = "jitter" if self.backoff_type == "stop" else self.backoff_type
+        return Backoff(*self.backoff, kind=kind, least_s=_LEAST_WAIT_S)
+
+    def targets(self) -> Iterator[Target]:
+        """Every address once, in random order, with the credentials of this moment.
+
+        Raises:
+            ProducerError: the file of the user's name or of the password cannot be read.
+        """
+        return targets(self._addresses(), self._secret(), self.tls, self.auth, self.heartbeat_seconds)
+
+    def _secret(self) -> Secret:
+        return Secret(self.username, self.password, self.username_file, self.password_file)
+
+    def _addresses(self) -> list[Address]:
+        if self.host is None:
+            return [of_url(one) for one in ((self.url,) if isinstance(self.url, str) else self.url)]
+        name = "/" if self.virtual_host is None else self.virtual_host
+        return [of_host(one, self.port, name, is_tls=self.tls is not None) for one in self.host]
+
+    @property
+    def heartbeat_seconds(self) -> int:
+        """Whole seconds, as AMQP has them: the setting, or else what the URL asks for."""
+        if "heartbeat" not in self.model_fields_set:
+            asked = heartbeat_of(self._addresses()[0].url)
+            if asked is not None:
+                return asked
+        return math.ceil(self.heartbeat)
+
+    @property
+    def where(self) -> str:
+        """The broker's address, or addresses, as they may be shown: without user, password and query."""
+        return ", ".join(address.where for address in self._addresses())

@@ -1,0 +1,1 @@
+"""Tells the broker what became of deliveries, in as few words as possible."""

@@ -1,0 +1,289 @@
+"""Settles what came through one channel, in the words of its broker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any, Literal, TypeVar
+
+from broadway_py._core.backoff import Backoff
+from broadway_py.acknowledger import Acknowledger
+from broadway_py.errors import ProducerError, SettleError
+from broadway_py.message import Message, Outcome
+from broadway_py.producers.rabbitmq.deliveries.message import Receipt, configured
+from broadway_py.producers.rabbitmq.retries.forwarder import Forwarder
+from broadway_py.producers.rabbitmq.settings.options import Verdict
+from broadway_py.producers.rabbitmq.settlements.ack_writer import Settlements
+from broadway_py.producers.rabbitmq.settlements.ledger import TagLedger
+
+__all__ = ["Settler"]
+
+T = TypeVar("T")
+
+
+class Settler(Acknowledger):
+    """The acknowledger of every message that came through one channel; it settles nothing else.
+
+    Args:
+        ledger: which deliveries are open; whoever receives them enters them.
+        settlements: writes what the ledger has collected.
+        forwarder: puts failed messages away, for a while or for good.
+        waiting: called with the reason when some could not be put away and wait for the next try, so that no more
+            messages should be begun; with None when none waits any more.
+    """
+
+    def __init__(
+        self,
+        ledger: TagLedger,
+        settlements: Settlements,
+        forwarder: Forwarder,
+        *,
+        waiting: Callable[[ProducerError | None], None],
+    ) -> None:
+        self._ledger = ledger
+        self._settlements = settlements
+        self._forwarder = forwarder
+        self._waiting = waiting
+        # Of every call that could not put its messages away so far.
+        self._refused: dict[Backoff, ProducerError] = {}
+        # Set when nobody is to wait for another try.
+        self._no_more_tries = asyncio.Event()
+        # Why nothing can be settled any more; None while it can.
+        self._gone: ProducerError | None = None
+
+    # --- for the pipeline; see Acknowledger -----------------------------------------------------------------------
+
+    async def ack(self, ref: Hashable, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]) -> None:
+        """Tell the broker; returns when the words are on their way."""
+        settled = self._note_successes(_receipts(successful))
+        settled += [self._note(receipt, receipt.on_failure) for receipt in _receipts(failed)]
+        await self._finish([*successful, *failed], settled)
+
+    async def release(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
+        """Requeue *messages* by basic.nack, which costs no attempt on recent brokers."""
+        await self._finish(messages, [self._ledger.release(receipt.tag) for receipt in _receipts(messages)])
+
+    async def retry(self, ref: Hashable, messages_and_delays: Sequence[tuple[Message[Any], float]]) -> None:
+        """Have each delivered again to its queue after its delay, as the next attempt.
+
+        Published with confirm to a queue that holds it so long, and only then acked here. What the broker does not
+        take is kept, and tried again with back-off, until :meth:`give_up` or :meth:`stop`.
+
+        Raises:
+            SettleError: for some of them that is not sure: the broker delivers them again.
+        """
+        messages = [message for message, _ in messages_and_delays]
+        await self._put_away(messages, self._forwarder.retry, messages_and_delays)
+
+    async def dead_letter(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
+        """Keep each among the dead letters: published with confirm, and only then acked. Raises as :meth:`retry`."""
+        if self._forwarder.leaves_burying_to_the_broker:
+            settled = [self._ledger.reject(receipt.tag, requeue=False) for receipt in _receipts(messages)]
+            await self._finish(messages, settled)
+        else:
+            await self._put_away(messages, self._forwarder.bury, messages)
+
+    def dead_letters_go_to(self, data: Any) -> str | None:
+        """The queue; None where the broker's own dead-letter exchange says."""
+        receipt: Receipt = data
+        return None if self._forwarder.leaves_burying_to_the_broker else self._forwarder.dead_letters_of(receipt.queue)
+
+    async def keep(self, messages: Sequence[Message[Any]]) -> None:
+        """As :meth:`dead_letter`, of what came back so often that its queue would soon drop it.
+
+        While the dead letters take none, a copy in the queue itself is counted anew.
+        """
+        if self._forwarder.leaves_burying_to_the_broker:
+            await self.dead_letter(None, messages)
+            return
+        renews = False
+
+        async def keep(left: Sequence[Message[Any]]) -> list[ProducerError | None]:
+            # Not at the first try: a connection that died is noticed in a moment, and all of it comes again.
+            nonlocal renews
+            before, renews = renews, True
+            return await self._forwarder.keep(left, renews=before)
+
+        await self._put_away(messages, keep, messages)
+
+    def failure_said_by(self, data: Any) -> Literal["source", "message"] | None:
+        """``on_failure`` of the producer, when it was given, or ``configure_ack(on_failure=…)``."""
+        receipt: Receipt = data
+        return receipt.said_by
+
+    def outcome_of_failed(self, data: Any) -> Outcome:
+        """As ``on_failure`` says: a requeued message is delivered again, an acked one is gone."""
+        receipt: Receipt = data
+        if receipt.on_failure == "ack":
+            return "dropped"
+        once_more = receipt.on_failure == "reject_and_requeue_once" and not receipt.redelivered
+        return "retried" if once_more or receipt.on_failure == "reject_and_requeue" else "rejected"
+
+    def configure(self, ref: Hashable, data: Any, options: Mapping[str, Any]) -> Receipt:
+        """``configure_ack(on_success=…, on_failure=…)``."""
+        return configured(data, options)
+
+    # --- for the session ------------------------------------------------------------------------------------------
+
+    def ack_at_once(self, tags: Iterable[int]) -> None:
+        """Ack *tags*, without waiting for it, whatever becomes of their messages: at most once."""
+        self._ledger.ack_all(tags)
+        self._settlements.tell_soon()
+
+    async def give_back(self, tags: Iterable[int]) -> None:
+        """Requeue *tags*, which nobody has taken.
+
+        Raises:
+            ProducerError: the channel is gone, and the broker has them back by itself.
+        """
+        for tag in tags:
+            self._ledger.release(tag)
+        await self._told()
+
+    def give_up(self) -> None:
+        """Wait for no other try: what cannot be put away now is given back from now on."""
+        self._no_more_tries.set()
+
+    def release_all(self, reason: ProducerError) -> None:
+        """Give back all that is open, without waiting for it; whoever settles from now on gets *reason*."""
+        if self._gone is None:
+            self._gone = reason
+            self._no_more_tries.set()
+            self._ledger.release_all()
+            self._settlements.tell_soon()
+
+    def stop(self, reason: ProducerError) -> None:
+        """The channel is gone: whoever settles from now on, or waits for it now, gets *reason*."""
+        if self._gone is None:
+            self._gone = reason
+        self._settlements.stop(reason)
+        self._no_more_tries.set()
+
+    async def finish(self, timeout: float) -> None:
+        """Wait until everything settled so far is written, *timeout* seconds at most."""
+        await self._settlements.finish(timeout)
+
+    async def ended(self) -> None:
+        """Wait for the end of what :meth:`stop` has called off."""
+        await self._settlements.ended()
+
+    # --- how ------------------------------------------------------------------------------------------------------
+
+    async def _put_away(
+        self,
+        messages: Sequence[Message[Any]],
+        put: Callable[[Sequence[T]], Awaitable[list[ProducerError | None]]],
+        what: Sequence[T],
+    ) -> None:
+        if self._gone is not None:
+            # The broker has them again: to publish them, too, would double them.
+            await self._finish(messages, [])
+        left, tries = list(zip(messages, what, strict=True)), self._forwarder.waits()
+        unsettled: list[Message[Any]] = []
+        problems: list[str] = []
+        reason: ProducerError | None = None
+        try:
+            while left:
+                reasons = await _reasons(put, [each for _, each in left])
+                safe = [message for (message, _), why in zip(left, reasons, strict=True) if why is None]
+                left = [one for one, why in zip(left, reasons, strict=True) if why is not None]
+                reason = next((why for why in reasons if why is not None), None)
+                try:
+                    await self._ack(safe)
+                except SettleError as lost:
+                    unsettled += lost.unsettled
+                    problems.append(str(lost))
+                if reason is None or not await self._may_try_again(tries, reason):
+                    break
+        finally:
+            self._waits_no_longer(tries)
+        if left:
+            rest = [message for message, _ in left]
+            problems.append(
+                f"{len(rest)} of {len(messages)} failed messages were not put away, and "
+                f"{await self._give_back(rest)}: {reason}"
+            )
+            unsettled += rest
+        if unsettled:
+            raise SettleError("; ".join(problems), unsettled=unsettled) from reason
+
+    async def _may_try_again(self, tries: Backoff, reason: ProducerError) -> bool:
+        """Wait for the next of *tries*; False: there is none.
+
+        Given back at once a message would be delivered, fail and come here again at once, and a quorum queue would
+        count that each time.
+        """
+        if self._no_more_tries.is_set():
+            return False
+        self._refused[tries] = reason
+        self._waiting(reason)
+        try:
+            async with self._forwarder.clock.timeout(tries.failed()):
+                await self._no_more_tries.wait()
+        except TimeoutError:
+            return True
+        return False
+
+    def _waits_no_longer(self, tries: Backoff) -> None:
+        if self._refused.pop(tries, None) is not None:
+            self._waiting(next(iter(self._refused.values()), None))
+
+    async def _ack(self, messages: Sequence[Message[Any]]) -> None:
+        if messages:
+            await self._finish(messages, [self._ledger.ack(receipt.tag) for receipt in _receipts(messages)])
+
+    async def _give_back(self, messages: Sequence[Message[Any]]) -> str:
+        """Have the broker deliver *messages* again; what becomes of them, in words."""
+        if self._gone is None:
+            with contextlib.suppress(SettleError):
+                await self.release(None, messages)
+                return "are given back"
+        return "stay with the broker"
+
+    def _note_successes(self, receipts: Sequence[Receipt]) -> list[bool]:
+        tags = [receipt.tag for receipt in receipts if receipt.on_success == "ack"]
+        if len(tags) == len(receipts):
+            return self._ledger.ack_all(tags)
+        return [self._note(receipt, receipt.on_success) for receipt in receipts]
+
+    def _note(self, receipt: Receipt, verdict: Verdict) -> bool:
+        if verdict == "ack":
+            return self._ledger.ack(receipt.tag)
+        once_more = verdict == "reject_and_requeue_once" and not receipt.redelivered
+        return self._ledger.reject(receipt.tag, requeue=once_more or verdict == "reject_and_requeue")
+
+    async def _finish(self, messages: Sequence[Message[Any]], settled: Sequence[bool]) -> None:
+        try:
+            await self._told()
+        except ProducerError as loss:
+            counted = "1 message" if len(messages) == 1 else f"{len(messages)} messages"
+            raise SettleError(f"cannot settle {counted}: {loss}", unsettled=messages) from None
+        if not all(settled):
+            again = [message for message, open_until_now in zip(messages, settled, strict=True) if not open_until_now]
+            raise SettleError(
+                f"{len(again)} of {len(messages)} messages were settled before, and are left alone", unsettled=again
+            )
+
+    async def _told(self) -> None:
+        """Wait until everything noted so far has been written."""
+        if self._gone is not None:
+            raise self._gone
+        await self._settlements.told()
+
+
+async def _reasons(
+    put: Callable[[Sequence[T]], Awaitable[list[ProducerError | None]]], what: Sequence[T]
+) -> list[ProducerError | None]:
+    """Why each of *what* may not have been put away; nobody knows of any when *put* itself breaks."""
+    try:
+        return await put(what)
+    except Exception as error:  # noqa: BLE001  # a defect, but the messages must not stay in hand until a restart
+        # Its text is not quoted, for nobody knows what it holds.
+        defect = ProducerError(f"putting them away raised {type(error).__name__}")
+        defect.__cause__ = error
+        return [defect] * len(what)
+
+
+def _receipts(messages: Sequence[Message[Any]]) -> list[Receipt]:
+    return [message._acknowledgement.data for message in messages]

@@ -1,0 +1,1 @@
+"""Declares queues and bindings, and names the queues in which retries wait."""

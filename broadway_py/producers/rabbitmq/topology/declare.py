@@ -1,0 +1,147 @@
+"""Queues and bindings: seen to on the consuming channel, at each connect, before anything is consumed."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, cast
+
+from aiormq import Channel
+from aiormq.exceptions import ChannelClosed, ChannelNotFoundEntity
+
+from broadway_py.log import logger
+from broadway_py.producers.rabbitmq.connection import errors
+from broadway_py.producers.rabbitmq.connection.connection import Connection
+from broadway_py.producers.rabbitmq.settings.options import RabbitMQOptions
+from broadway_py.producers.rabbitmq.topology.delivery_limits import LIMIT, declare_lifted, default_limit, may_be_lifted
+
+__all__ = ["Topology", "make_way_back"]
+
+log = logger("broadway_py.producers.rabbitmq")
+
+
+class Topology:
+    """What *options* say of queues, on *channel* of *connection*."""
+
+    def __init__(self, connection: Connection, channel: Channel, options: RabbitMQOptions) -> None:
+        self._connection = connection
+        self._channel = channel
+        self._options = options
+        self._where = connection.where
+        #: Queue -> after how many returns the broker drops a message of it, as far as we know; none: never.
+        self.limits: dict[str, int] = {}
+
+    async def declare(self) -> list[str]:
+        """Declare, or look for, the queues that are consumed, and bind them; their names, also of the nameless.
+
+        Raises:
+            AMQPError: the broker refused, or is away.
+        """
+        channel, options = self._channel, self._options
+        names = list(options.queues)
+        for position, queue in enumerate(options.queues):
+            if options.declare == "active":
+                names[position] = await self._declare(queue)
+            elif options.declare == "passive":
+                await channel.queue_declare(queue, passive=True)
+            if options.declare != "active":
+                self._note_limit(names[position], default_limit(self._connection.version))
+            for bound in options.bindings:
+                if bound.queue in (None, queue):
+                    await channel.queue_bind(
+                        names[position], bound.exchange, bound.routing_key, arguments=bound.arguments
+                    )
+        return names
+
+    async def _declare(self, queue: str) -> str:
+        """Declare *queue* as the settings say; its name."""
+        wanted, name = self._options.declare_options, queue
+
+        async def declare(arguments: Mapping[str, Any]) -> None:
+            nonlocal name
+            lifts = may_be_lifted(queue, wanted.arguments, self._connection.version)
+            # The broker may refuse it, which closes the channel, and is not the last word.
+            channel = await self._another_channel() if lifts else self._channel
+            answer = await channel.queue_declare(
+                queue,
+                durable=wanted.durable,
+                auto_delete=wanted.auto_delete,
+                exclusive=wanted.exclusive,
+                arguments=dict(arguments),
+            )
+            name = answer.queue or queue
+            if lifts:
+                await channel.close()
+
+        limit = await declare_lifted(queue, wanted.arguments, self._connection.version, declare)
+        self._note_limit(name, limit, is_said=LIMIT in wanted.arguments)
+        if limit is not None and may_be_lifted(queue, wanted.arguments, self._connection.version):
+            log.warning(
+                "the queue was made with a delivery limit: what comes back almost as often goes to the dead letters; "
+                "delete it when it is empty, and it is made anew without one",
+                queue=name,
+                limit=limit,
+                broker=self._where,
+            )
+        return name
+
+    def _note_limit(self, queue: str, limit: int | None, *, is_said: bool = False) -> None:
+        given = self._options.delivery_limit
+        if given is not None:
+            # What a policy or an operator says is nowhere to be seen; of it and an argument the smaller one counts.
+            limit = min(limit, given) if is_said and limit is not None else given
+        if limit is not None:
+            self.limits[queue] = limit
+
+    async def _another_channel(self) -> Channel:
+        channel = await self._connection.channel(publisher_confirms=False)
+        return cast("Channel", await channel.get_underlay_channel())
+
+    async def declare_own(self, queue: str, arguments: Mapping[str, Any]) -> None:
+        """See that *queue*, in which we put failed messages, exists.
+
+        Raises:
+            ProducerError: the broker refused, with its words.
+        """
+
+        async def declare(with_arguments: Mapping[str, Any]) -> None:
+            lifts = may_be_lifted(queue, arguments, self._connection.version)
+            channel = await self._another_channel() if lifts else self._channel
+            await channel.queue_declare(queue, durable=True, arguments=dict(with_arguments))
+            if lifts:
+                await channel.close()
+
+        try:
+            await declare_lifted(queue, arguments, self._connection.version, declare)
+        except ChannelClosed as refused:
+            raise errors.of_own_queue(refused, queue, self._where) from refused
+
+    async def look_at_own(self, queue: str) -> None:
+        """As :meth:`declare_own`, but *queue* must be there."""
+        try:
+            await self._channel.queue_declare(queue, passive=True)
+        except ChannelClosed as refused:
+            raise errors.of_own_queue(refused, queue, self._where) from refused
+
+
+async def make_way_back(channels: Callable[[], Awaitable[Channel]], queue: str, exchange: str) -> bool:
+    """See that messages return to *queue* by *exchange*, to which nobody can publish; True if that is new here.
+
+    Args:
+        channels: opens one; a refusal closes it, and nothing else is to suffer from that.
+        queue: exists, and may belong to the connection of the channels.
+        exchange: goes with the queue.
+
+    Raises:
+        ChannelClosed: the broker refused.
+    """
+    is_new = False
+    channel = await channels()
+    try:
+        await channel.exchange_declare(exchange, passive=True)
+    except ChannelNotFoundEntity:
+        is_new = True
+        channel = await channels()
+    await channel.exchange_declare(exchange, exchange_type="direct", durable=True, auto_delete=True, internal=True)
+    await channel.queue_bind(queue, exchange, queue)
+    await channel.close()
+    return is_new

@@ -1,0 +1,1 @@
+"""Reads and writes the bytes of AMQP that the client library does not. Pure."""

@@ -1,0 +1,147 @@
+"""Dead letters on their way: sent to their queue, and only then off the one they came from."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final, Literal
+
+from broadway_py.clock import Clock
+from broadway_py.log import logger
+from broadway_py.message import Message
+from broadway_py.producers.sqs.dead_letters.letters import Letter, portions
+from broadway_py.producers.sqs.requests.client import Client, Facts
+from broadway_py.producers.sqs.requests.errors import Kind, Trouble
+from broadway_py.producers.sqs.settings.options import SQSOptions
+from broadway_py.producers.sqs.settlements.batches import retry_delay
+
+__all__ = ["Burial"]
+
+log = logger("broadway_py.producers.sqs")
+
+#: How long a letter is tried, in seconds.
+_PATIENCE_S: Final = 60.0
+
+#: Seconds between two log lines about letters that the queue does not take.
+_QUIET_S: Final = 60.0
+
+#: What is told of messages that are sent, as soon as it is known.
+Sent = Callable[[Sequence[Message[Any]]], object]
+#: What is told of those that are not: SQS was away for too long, or does not take them.
+Left = Callable[[Sequence[Message[Any]], Literal["unsent", "unfit"]], object]
+
+
+class Burial:
+    """Sends the dead letters of one desk.
+
+    Args:
+        client: makes the requests.
+        facts: of the queue, and where its dead letters go.
+        options: the producer's settings.
+        clock: tells the time.
+        pipeline: its name, which the letters tell.
+        begin: starts a task that the desk owns.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        facts: Facts,
+        options: SQSOptions,
+        clock: Clock,
+        *,
+        pipeline: str,
+        begin: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]],
+    ) -> None:
+        self._client = client
+        self._url = facts.dead_letter_url or ""
+        self._options = options
+        self._clock = clock
+        self._pipeline = pipeline
+        self._begin = begin
+        # Letters that were not taken since the last log line, and when that was.
+        self._unfit = 0
+        self._told_at = float("-inf")
+
+    async def bury(self, messages: Sequence[Message[Any]], *, sent: Sent, left: Left) -> None:
+        """Send *messages*; *sent* hears of those that SQS has confirmed, *left* of those that it never will."""
+        died_at = self._clock.wall()
+        letters = [
+            Letter(
+                message,
+                queue=self._options.queue_name,
+                pipeline=self._pipeline,
+                died_at=died_at,
+                is_fifo=self._url.endswith(".fifo"),
+            )
+            for message in messages
+        ]
+        sending = {
+            self._begin(self._bury_portion([letters[at] for at in positions], sent, left), "sqs-bury")
+            for positions in portions([letter.entry for letter in letters])
+        }
+        # They go on when the caller is cancelled: what is sent must be deleted, too.
+        await asyncio.wait(sending)
+
+    async def _bury_portion(self, portion: Sequence[Letter], sent: Sent, left: Left) -> None:
+        waiting = dict.fromkeys(portion)
+        is_alone = len(portion) == 1
+        tries = 0
+        until = self._clock.monotonic() + _PATIENCE_S
+        try:
+            while waiting:
+                tries += 1
+                failed: dict[Letter, Kind] = {}
+                for group in [[letter] for letter in waiting] if is_alone else [list(waiting)]:
+                    failed |= await self._sent(group)
+                    gone = [letter for letter in group if letter not in failed]
+                    for letter in gone:
+                        del waiting[letter]
+                    sent([letter.message for letter in gone])
+                disliked = [letter for letter, kind in failed.items() if kind == "wrong"]
+                if disliked and not is_alone:
+                    # SQS may mean one of them, or all of them together; each by itself, it is plain.
+                    is_alone = True
+                    continue
+                for letter in disliked:
+                    del failed[letter]
+                    if not letter.give_way():
+                        del waiting[letter]
+                        left([letter.message], "unfit")
+                        self._tell_of_unfit(letter)
+                now = self._clock.monotonic()
+                delays = [retry_delay(kind, tries, now, until, random.random()) for kind in failed.values()]
+                if None in delays:
+                    break
+                if delays:
+                    await self._clock.sleep(max(delay for delay in delays if delay is not None))
+        finally:
+            left([letter.message for letter in waiting], "unsent")
+
+    async def _sent(self, letters: Sequence[Letter]) -> dict[Letter, Kind]:
+        """Send *letters* in one request; those that SQS did not take, and why."""
+        try:
+            failed = await self._client.send(self._url, [letter.entry for letter in letters])
+        except Trouble as trouble:
+            if trouble.kind in ("wrong", "stale"):
+                return dict.fromkeys(letters, "wrong")
+            log.warning("dead letters cannot be sent; they stay in their queue", reason=str(trouble))
+            return dict.fromkeys(letters, trouble.kind)
+        return {letters[position]: kind for position, kind in failed.items()}
+
+    def _tell_of_unfit(self, letter: Letter) -> None:
+        self._unfit += 1
+        now = self._clock.monotonic()
+        if now - self._told_at < _QUIET_S:
+            return
+        log.warning(
+            "the dead letter queue does not take failed messages; they stay in their queue, and come again",
+            queue=self._options.queue_name,
+            dead_letter_queue=self._url.rpartition("/")[2],
+            messages=self._unfit,
+            bytes_of_one=letter.weight,
+            what_to_do="let its MaximumMessageSize be no smaller than that of the queue",
+        )
+        self._unfit = 0
+        self._told_at = now

@@ -1,0 +1,120 @@
+"""What a dead letter looks like: the message as it came, and why it died."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
+
+from broadway_py.error_text import name_of
+from broadway_py.message import Message
+from broadway_py.producers.sqs.deliveries.message import Receipt
+
+__all__ = ["DEATH", "Letter", "portions"]
+
+#: The message attribute that says why: one of the ten that SQS allows. A message that has ten already goes without, and
+#: so does one that would be too long with it.
+DEATH: Final = "x-broadway-death"
+
+_MOST_ATTRIBUTES: Final = 10
+_MOST_ENTRIES: Final = 10
+#: What one batch may weigh wherever SQS is asked; some endpoints take four times that.
+_MOST_BYTES: Final = 256 * 1024
+
+
+class Letter:
+    """One dead letter: the body and what its sender and SQS gave it, as they came, and what we add.
+
+    A queue may not take all of it: the body alone may be as long as the queue allows. What is ours gives way then, the
+    most dispensable first; what came with the message never does.
+
+    Args:
+        message: the one that failed; what handlers changed of it is not sent.
+        queue: where it came from.
+        pipeline: the name of the pipeline.
+        died_at: wall time, in seconds.
+        is_fifo: whether the queue for dead letters is.
+    """
+
+    def __init__(self, message: Message[Any], *, queue: str, pipeline: str, died_at: float, is_fifo: bool) -> None:
+        self.message = message
+        receipt: Receipt = message.acknowledgement.data
+        attributes = {name: _sendable(parts) for name, parts in receipt.attributes.items() if name != DEATH}
+        #: The entry of a batch of sends.
+        self.entry: dict[str, Any] = {
+            "MessageBody": receipt.body.decode(),
+            "MessageAttributes": attributes,
+        }
+        if receipt.trace is not None:
+            trace = {"DataType": "String", "StringValue": receipt.trace}
+            self.entry["MessageSystemAttributes"] = {"AWSTraceHeader": trace}
+        if is_fifo:
+            # The message's own id: sending it again after a lost answer makes no second letter.
+            self.entry["MessageDeduplicationId"] = receipt.message_id
+            self.entry["MessageGroupId"] = receipt.sent_group or receipt.message_id
+        elif receipt.sent_group is not None:
+            self.entry["MessageGroupId"] = receipt.sent_group
+        # What is left to give way, the next one last.
+        self._gives_way: list[Callable[[], object]] = []
+        if not is_fifo and receipt.sent_group is not None:
+            # Of use for the order in which standard queues hand out, and not known everywhere.
+            self._gives_way.append(lambda: self.entry.pop("MessageGroupId"))
+        if len(attributes) < _MOST_ATTRIBUTES:
+            status = message.status
+            cause = "failed" if status is None else status.cause
+            exception = None if status is None else status.exception
+            self._say(
+                queue=queue,
+                message_id=receipt.message_id,
+                attempts=message.attempt,
+                cause=cause,
+                exception=None if exception is None else name_of(exception),
+                died_at=round(died_at, 3),
+                pipeline=pipeline,
+            )
+            self._gives_way += [lambda: attributes.pop(DEATH), lambda: self._say(cause=cause, attempts=message.attempt)]
+
+    def _say(self, **said: object) -> None:
+        self.entry["MessageAttributes"][DEATH] = {"DataType": "String", "StringValue": json.dumps(said)}
+
+    def give_way(self) -> bool:
+        """Leave out some of what we add; False when there is nothing left that could be left out."""
+        if not self._gives_way:
+            return False
+        self._gives_way.pop()()
+        return True
+
+    @property
+    def weight(self) -> int:
+        """Bytes, as SQS counts them."""
+        return _weight(self.entry)
+
+
+def _sendable(parts: dict[str, Any]) -> dict[str, Any]:
+    return {name: parts[name] for name in ("DataType", "StringValue", "BinaryValue") if name in parts}
+
+
+def portions(letters: Sequence[dict[str, Any]]) -> Iterator[list[int]]:
+    """Positions that go out together: at most ten, and no more than a batch may weigh."""
+    portion: list[int] = []
+    weight = 0
+    for position, letter in enumerate(letters):
+        size = _weight(letter)
+        if portion and (len(portion) == _MOST_ENTRIES or weight + size > _MOST_BYTES):
+            yield portion
+            portion, weight = [], 0
+        portion.append(position)
+        weight += size
+    if portion:
+        yield portion
+
+
+def _weight(letter: dict[str, Any]) -> int:
+    attributes = letter["MessageAttributes"]
+    return len(letter["MessageBody"].encode()) + sum(
+        len(name.encode())
+        + len(parts["DataType"].encode())
+        + len((parts.get("StringValue") or "").encode())
+        + len(parts.get("BinaryValue") or b"")
+        for name, parts in attributes.items()
+    )

@@ -1,0 +1,1 @@
+"""Plans receives, and makes messages of what they bring."""

@@ -1,0 +1,193 @@
+"""From what SQS hands out to a message."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+from broadway_py.acknowledger import Acknowledger
+from broadway_py.errors import did_you_mean
+from broadway_py.message import Acknowledgement, Message
+from broadway_py.producers.sqs.settings.options import OUR_NAMES, SQSOptions, Verdict, read_verdict, wire_name
+
+__all__ = ["Receipt", "asked_attributes", "asked_message_attributes", "configured", "is_intact", "to_message"]
+
+_NUMBERS: Final = frozenset(
+    {"SentTimestamp", "ApproximateReceiveCount", "ApproximateFirstReceiveTimestamp", "SequenceNumber"}
+)
+#: What we need ourselves: attempts, the group on FIFO queues, and for dead letters what travels on with them.
+_OURS: Final = ("ApproximateReceiveCount",)
+_OURS_FIFO: Final = (*_OURS, "MessageGroupId")
+_OURS_TO_SEND: Final = (*_OURS_FIFO, "AWSTraceHeader")
+
+
+class Receipt:
+    """What settles one delivery, and how long it stays hidden from others. Belongs to one message."""
+
+    __slots__ = (
+        "attributes",
+        "body",
+        "group",
+        "guarded",
+        "handle",
+        "hidden_until",
+        "message_id",
+        "on_failure",
+        "on_success",
+        "received_at",
+        "said_by",
+        "sent_group",
+        "trace",
+        "visible_until",
+    )
+
+    def __init__(
+        self, raw: Mapping[str, Any], options: SQSOptions, received_at: float, visibility_s: float, came_at: float
+    ) -> None:
+        self.handle: str = raw["ReceiptHandle"]
+        self.message_id: str = raw["MessageId"]
+        #: As it came: a handler may put anything in place of the message's.
+        self.body: bytes = raw["Body"].encode()
+        given = raw["Attributes"]
+        #: The message group that its sender named: on standard queues, too, where it keeps no order.
+        self.sent_group: str | None = given.get("MessageGroupId")
+        #: The message group, on FIFO queues: one of its messages at a time.
+        self.group: str | None = self.sent_group if options.is_fifo else None
+        #: The trace header of AWS.
+        self.trace: str | None = given.get("AWSTraceHeader")
+        #: Attributes that the sender gave, as SQS writes them: dead letters take them along.
+        self.attributes: Mapping[str, Any] = raw.get("MessageAttributes") or {}
+        #: When SQS hid it, at the earliest: the start of the receive that brought it.
+        self.received_at = received_at
+        #: Until when it is hidden, at least: by this it is decided when to extend it.
+        self.visible_until = received_at + visibility_s
+        #: Until when it may still be hidden: by this it is decided when to give up. A long poll may have taken long.
+        self.hidden_until = came_at + visibility_s
+        #: To be kept hidden.
+        self.guarded = True
+        self.on_success = options.on_success
+        self.on_failure = options.on_failure
+        #: Who has said what a failure comes to: nobody, the settings of the producer, or ``configure_ack``.
+        self.said_by: Literal["source", "message"] | None = "source" if options.says_what_failing_means else None
+
+    def __repr__(self) -> str:
+        # Whoever has the handle can delete the message.
+        return f"<Receipt of message {self.message_id}>"
+
+
+def asked_attributes(options: SQSOptions) -> list[str]:
+    """The attributes of SQS that a receive asks for."""
+    if options.attribute_names == "all":
+        return ["All"]
+    ours = _OURS_TO_SEND if options.dead_letter_queue is not None else _OURS_FIFO if options.is_fifo else _OURS
+    return list(dict.fromkeys([*ours, *map(wire_name, options.attribute_names or ())]))
+
+
+def asked_message_attributes(options: SQSOptions) -> list[str]:
+    """The senders' attributes that a receive asks for."""
+    if options.message_attribute_names == "all" or options.dead_letter_queue is not None:
+        return ["All"]  # a dead letter is sent on with all that it had
+    return list(options.message_attribute_names or ())
+
+
+def is_intact(raw: Mapping[str, Any]) -> bool:
+    """Whether the body is the one that SQS has: its client libraries for Python do not look."""
+    said = raw.get("MD5OfBody")
+    return said is None or hashlib.md5(raw["Body"].encode(), usedforsecurity=False).hexdigest() == said
+
+
+def to_message(raw: Mapping[str, Any], receipt: Receipt, desk: Acknowledger, options: SQSOptions) -> Message[bytes]:
+    """The message that goes into the pipeline, to be settled at *desk*."""
+    attributes = raw["Attributes"]
+    attempt = int(attributes["ApproximateReceiveCount"])
+    metadata: dict[str, Any] = {
+        "message_id": receipt.message_id,
+        "receipt_handle": receipt.handle,
+        "md5_of_body": raw.get("MD5OfBody"),
+        "queue": options.queue_name,
+        "redelivered": attempt > 1,
+        "attributes": {} if options.attribute_names is None else _attributes(attributes, options),
+        "message_attributes": (
+            {} if options.message_attribute_names is None else _message_attributes(receipt.attributes, options)
+        ),
+    }
+    if receipt.group is not None:
+        metadata["message_group_id"] = receipt.group
+    message = Message(receipt.body, metadata, Acknowledgement(desk, None, receipt))
+    message.attempt = attempt
+    return message
+
+
+def _attributes(given: Mapping[str, str], options: SQSOptions) -> dict[str, Any]:
+    wanted = options.attribute_names
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        ours = OUR_NAMES.get(name, name)
+        if wanted == "all" or ours in (wanted or ()):
+            found[ours] = int(value) if name in _NUMBERS and value.isdecimal() else value
+    return found
+
+
+def _message_attributes(given: Mapping[str, Any], options: SQSOptions) -> dict[str, dict[str, Any]]:
+    wanted = options.message_attribute_names
+    found: dict[str, dict[str, Any]] = {}
+    for name, parts in given.items():
+        if wanted != "all" and not any(_covers(pattern, name) for pattern in wanted or ()):
+            continue
+        text, binary = parts.get("StringValue"), parts.get("BinaryValue")
+        found[name] = {
+            "name": name,
+            "data_type": parts["DataType"],
+            "string_value": text,
+            "binary_value": binary,
+            "value": _value(parts["DataType"], text, binary),
+        }
+    return found
+
+
+def _covers(pattern: str, name: str) -> bool:
+    if pattern in ("All", ".*"):
+        return True
+    return name.startswith(pattern.removesuffix("*")) if pattern.endswith(".*") else name == pattern
+
+
+def _value(data_type: str, text: str | None, binary: bytes | None) -> Any:
+    kind = data_type.partition(".")[0]
+    if kind == "Binary":
+        return binary
+    if kind == "Number" and text is not None:
+        try:
+            return int(text)
+        except ValueError:
+            return float(text)
+    return text
+
+
+def configured(receipt: Receipt, options: Mapping[str, Any], *, has_dead_letters: bool) -> Receipt:
+    """*receipt* with the options of ``message.configure_ack(...)``.
+
+    Raises:
+        ValueError: an unknown option, or an unknown value of one.
+    """
+    known = ("on_success", "on_failure")
+    read: dict[str, Verdict] = {}
+    for name, value in options.items():
+        if name not in known:
+            raise ValueError(
+                f"configure_ack: unknown option {name!r}; SQS takes {', '.join(known)}{did_you_mean(name, known)}"
+            )
+        try:
+            read[name] = read_verdict(value)
+        except ValueError as wrong:
+            raise ValueError(f"configure_ack: {name}: {wrong}, got {value!r}") from None
+        if read[name].action == "dead_letter" and (name == "on_success" or not has_dead_letters):
+            raise ValueError(
+                f"configure_ack: {name} cannot be dead_letter here: "
+                + ("a message that was handled is none" if name == "on_success" else "set dead_letter_queue")
+            )
+    for name, verdict in read.items():
+        setattr(receipt, name, verdict)
+    if "on_failure" in read:
+        receipt.said_by = "message"
+    return receipt

@@ -1,0 +1,293 @@
+"""Requests to SQS: two connection pools, credentials that can be renewed, and a count of what they cost."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import aiobotocore
+from aiobotocore.config import AioConfig
+from aiobotocore.session import AioSession
+
+from broadway_py._core.request_counts import RequestCosts
+from broadway_py.clock import Clock
+from broadway_py.producers.sqs.deliveries.message import asked_attributes, asked_message_attributes
+from broadway_py.producers.sqs.requests.errors import Kind, Trouble, entry_kind, of_error
+from broadway_py.producers.sqs.settings.endpoint import is_url
+from broadway_py.producers.sqs.settings.options import SQSOptions
+
+__all__ = ["Client", "Facts"]
+
+T = TypeVar("T")
+
+#: Seconds for the first packet.
+_CONNECT_S: Final = 5.0
+#: Seconds for an answer, on top of what a receive waits for messages.
+_ANSWER_S: Final = 10.0
+#: Settlements side by side.
+_SETTLEMENTS: Final = 10
+#: Seconds between two attempts to read the credentials anew.
+_RENEW_S: Final = 5.0
+#: A receipt handle that no message has.
+_PROBE: Final = "permission-probe"
+_USER_AGENT: Final = f"broadway-py aiobotocore/{aiobotocore.__version__}"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of the queue after opening it."""
+
+    url: str
+    #: Seconds for which it hides what it hands out.
+    visibility_s: float
+    #: Whether SQS moves messages elsewhere after so many receives; None when we may not know.
+    has_redrive: bool | None
+    dead_letter_url: str | None
+
+
+#: AWS's description of SQS, as the first session of each data path read it: with it a further client costs 3 ms of the
+#: event loop instead of 80.
+_loaders: Final[dict[str | None, Any]] = {}
+
+
+def _session(profile: str | None) -> AioSession:
+    """A session that reads its own credentials, and what AWS says of SQS but once."""
+    session = AioSession(profile=profile)
+    path = session.get_config_variable("data_path")
+    session.register_component("data_loader", _loaders.setdefault(path, session.get_component("data_loader")))
+    return session
+
+
+def _read_descriptions(loader: Any) -> None:
+    """What a client of SQS reads, into the loader's cache; the library's own warm-up reads three kinds more."""
+    for name in ("endpoints", "partitions", "sdk-default-configuration", "_retry"):
+        loader.load_data_with_path(name)
+    for kind in ("service-2", "endpoint-rule-set-1"):
+        loader.load_service_model("sqs", kind, api_version=None)
+
+
+class _Generation:
+    """Two clients with the same credentials. It is closed once its last request has ended."""
+
+    def __init__(self, stack: AsyncExitStack, polls: Any, settlements: Any) -> None:
+        self.polls = polls
+        self.settlements = settlements
+        self.stack = stack
+        self.running = 0
+        self.is_old = False
+
+    async def leave(self) -> None:
+        self.running -= 1
+        if self.is_old and self.running == 0:
+            await self.stack.aclose()
+
+
+class Client:
+    """Every request of one copy. All of them raise :class:`Trouble`, and none is tried again here.
+
+    Receives have a connection pool of their own: an open long poll must never keep a delete waiting.
+    """
+
+    def __init__(self, options: SQSOptions, costs: RequestCosts, clock: Clock) -> None:
+        self._options = options
+        self._costs = costs
+        self._clock = clock
+        self._generation: _Generation | None = None
+        self._renewing = asyncio.Lock()
+        self._renewed_at = float("-inf")
+        self._receive: dict[str, Any] = {}
+
+    # --- opening and closing --------------------------------------------------------------------------------------
+
+    async def open(self) -> Facts:
+        """Make the clients and look at the queue: does it exist, and may we delete from it?"""
+        options = self._options
+        url = await self.connect()
+        dead_letter_url = None if options.dead_letter_queue is None else await self._url_of(options.dead_letter_queue)
+        facts = await self._facts(url, dead_letter_url)
+        self._receive = {"QueueUrl": url, "WaitTimeSeconds": int(options.wait_time_seconds)}
+        self._receive["MessageSystemAttributeNames"] = asked_attributes(options)
+        if wanted := asked_message_attributes(options):
+            self._receive["MessageAttributeNames"] = wanted
+        if options.visibility_timeout is not None:
+            self._receive["VisibilityTimeout"] = int(options.visibility_timeout)
+        if options.on_success.action == "ack":
+            # Nothing has this handle. What is asked is whether we would be allowed to: better now than after the work.
+            await self.delete(url, [_PROBE])
+        return facts
+
+    async def connect(self) -> str:
+        """Make the clients alone; the queue's URL."""
+        self._generation = await self._new_generation()
+        return await self._url_of(self._options.queue_url)
+
+    async def _url_of(self, queue: str) -> str:
+        if is_url(queue):
+            return queue
+        answer = await self._settlement("other", "GetQueueUrl", "get_queue_url", {"QueueName": queue})
+        return str(answer["QueueUrl"])
+
+    async def _facts(self, url: str, dead_letter_url: str | None) -> Facts:
+        asked = {"QueueUrl": url, "AttributeNames": ["VisibilityTimeout", "RedrivePolicy"]}
+        given = self._options.visibility_timeout
+        try:
+            answer = await self._settlement("other", "GetQueueAttributes", "get_queue_attributes", asked)
+        except Trouble as trouble:
+            if trouble.kind != "refused" or given is None:
+                raise
+            # Whoever sets visibility_timeout can do without this permission.
+            return Facts(url, given, None, dead_letter_url)
+        found: Mapping[str, str] = answer.get("Attributes", {})
+        visibility_s = float(found.get("VisibilityTimeout", 30)) if given is None else given
+        return Facts(url, visibility_s, bool(found.get("RedrivePolicy")), dead_letter_url)
+
+    async def close(self) -> None:
+        """Close every connection. Requests that still run end in trouble."""
+        generation, self._generation = self._generation, None
+        if generation is not None:
+            await generation.stack.aclose()
+
+    async def _new_generation(self) -> _Generation:
+        options = self._options
+        async with AsyncExitStack() as stack:
+            try:
+                session = _session(options.profile)
+                # In a thread: it holds the loop up for 40 ms otherwise, the first time.
+                await asyncio.to_thread(_read_descriptions, session.get_component("data_loader"))
+                polls = await stack.enter_async_context(
+                    self._made(session, options.max_polls, options.wait_time_seconds + _ANSWER_S)
+                )
+                settlements = await stack.enter_async_context(self._made(session, _SETTLEMENTS, _ANSWER_S))
+            except Exception as error:  # noqa: BLE001  # what reads the credentials raises errors of no common class
+                raise of_error(error, "the first request", options) from None
+            return _Generation(stack.pop_all(), polls, settlements)
+
+    def _made(self, session: AioSession, connections: int, answer_s: float) -> Any:
+        options = self._options
+        # A host that is written is that of FIPS or of dual stack, or it is not: AWS_USE_FIPS_ENDPOINT and the like, by
+        # which AWS programs choose a host, have nothing to choose, and the client library would refuse them.
+        as_written = None if options.endpoint is None else False
+        config = AioConfig(
+            use_fips_endpoint=as_written,
+            use_dualstack_endpoint=as_written,
+            # One try: how often and when is decided above, where it can be seen, and where it does not block.
+            retries={"total_max_attempts": 1, "mode": "standard"},
+            max_pool_connections=connections,
+            connect_timeout=_CONNECT_S,
+            read_timeout=answer_s,
+            # A fifth of the processor time of a request: its parameters are ours, and so is the name it goes by.
+            parameter_validation=False,
+            user_agent=_USER_AGENT,
+        )
+        # Machines of AWS set AWS_REGION; this client library knows the other name alone.
+        region = options.region_name or session.get_config_variable("region") or os.environ.get("AWS_REGION")
+        return session.create_client("sqs", region_name=region, endpoint_url=options.endpoint, config=config)
+
+    # --- requests -------------------------------------------------------------------------------------------------
+
+    async def receive(self, count: int, attempt_id: str | None = None) -> list[dict[str, Any]]:
+        """Up to *count* messages as SQS describes them; waits for the first as long as the settings say.
+
+        On FIFO queues *attempt_id* names the receive: the same one brings the messages of an answer that was lost.
+        """
+        arguments = {**self._receive, "MaxNumberOfMessages": count}
+        if attempt_id is not None:
+            arguments["ReceiveRequestAttemptId"] = attempt_id
+        answer = await self._request("receive", "ReceiveMessage", lambda made: made.polls.receive_message(**arguments))
+        messages: list[dict[str, Any]] = answer.get("Messages") or []
+        self._costs.received(len(messages))
+        return messages
+
+    async def delete(self, url: str, handles: Sequence[str]) -> dict[int, Kind]:
+        """Delete at most ten; by position, those that were not deleted and why."""
+        entries = [{"Id": str(number), "ReceiptHandle": handle} for number, handle in enumerate(handles)]
+        return await self._batch("delete", "DeleteMessage", "delete_message_batch", url, entries)
+
+    async def change_visibility(self, url: str, changes: Sequence[tuple[str, int]]) -> dict[int, Kind]:
+        """Hide at most ten for so many more seconds, or show them (0); by position, what did not work out and why."""
+        entries = [
+            {"Id": str(number), "ReceiptHandle": handle, "VisibilityTimeout": timeout}
+            for number, (handle, timeout) in enumerate(changes)
+        ]
+        return await self._batch(
+            "visibility", "ChangeMessageVisibility", "change_message_visibility_batch", url, entries
+        )
+
+    async def send(self, url: str, messages: Sequence[Mapping[str, Any]]) -> dict[int, Kind]:
+        """Send at most ten; by position, what was not sent and why (``wrong``: SQS does not take it as it is)."""
+        entries = [{"Id": str(number), **message} for number, message in enumerate(messages)]
+        failed = await self._batch("send", "SendMessage", "send_message_batch", url, entries)
+        # There is no receipt that could be stale: what SQS calls an invalid parameter is the message.
+        return {number: "wrong" if kind == "stale" else kind for number, kind in failed.items()}
+
+    async def _batch(
+        self, kind: str, action: str, method: str, url: str, entries: list[dict[str, Any]]
+    ) -> dict[int, Kind]:
+        self._costs.entries[kind] += len(entries)
+        answer = await self._settlement(kind, action, method, {"QueueUrl": url, "Entries": entries})
+        failed = {int(one["Id"]): entry_kind(one) for one in answer.get("Failed") or ()}
+        if len(failed) + len(answer.get("Successful") or ()) < len(entries):
+            # What an answer does not name was not done, as far as we know.
+            named = {int(one["Id"]) for one in answer.get("Successful") or ()}
+            failed.update((number, "away") for number in range(len(entries)) if number not in named | failed.keys())
+        return failed
+
+    async def _settlement(self, kind: str, action: str, method: str, arguments: Mapping[str, Any]) -> Any:
+        return await self._request(kind, action, lambda made: getattr(made.settlements, method)(**arguments))
+
+    async def _request(self, kind: str, action: str, call: Callable[[_Generation], Awaitable[T]]) -> T:
+        used = self._opened()
+        try:
+            return await self._counted(kind, action, call, used)
+        except Trouble as trouble:
+            if trouble.kind != "expired" or not await self._renew(used):
+                raise
+        return await self._counted(kind, action, call, self._opened())
+
+    def _opened(self) -> _Generation:
+        if self._generation is None:
+            raise Trouble("away", f"SQS queue {self._options.queue_name!r}: the producer is closed")
+        return self._generation
+
+    async def _counted(
+        self, kind: str, action: str, call: Callable[[_Generation], Awaitable[T]], generation: _Generation
+    ) -> T:
+        generation.running += 1
+        try:
+            answer = await call(generation)
+        except Exception as error:  # noqa: BLE001  # what reads the credentials raises errors of no common class
+            if isinstance(error, RuntimeError) and self._generation is None:
+                # aiohttp says so of a session that was closed under a request.
+                raise Trouble("away", f"SQS queue {self._options.queue_name!r}: the producer is closed") from None
+            trouble = of_error(error, action, self._options)
+            self._costs.requests[kind, trouble.kind] += 1
+            raise trouble from None
+        finally:
+            await generation.leave()
+        self._costs.requests[kind, "ok"] += 1
+        return answer
+
+    async def _renew(self, used: _Generation) -> bool:
+        """Read the credentials anew, for whoever rotates them in a file.
+
+        True when there are others than the *used* ones, with which a request has failed.
+        """
+        async with self._renewing:
+            if self._generation is not used:
+                return self._generation is not None
+            if self._clock.monotonic() - self._renewed_at < _RENEW_S:
+                return False
+            self._renewed_at = self._clock.monotonic()
+            made = await self._new_generation()
+            if self._generation is not used:  # closed meanwhile
+                await made.stack.aclose()
+                return False
+            self._generation = made
+            used.is_old = True
+            if used.running == 0:
+                await used.stack.aclose()
+            return True

@@ -1,0 +1,1 @@
+"""Checks the settings of an SQS producer."""

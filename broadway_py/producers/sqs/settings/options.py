@@ -1,0 +1,273 @@
+"""The settings of an SQS producer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Final, Literal, NamedTuple, get_args
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+)
+
+from broadway_py.errors import did_you_mean
+from broadway_py.options import Conflict, Duration, Options, PositiveInt
+from broadway_py.producers.sqs.settings.endpoint import endpoint_of, host_of, is_url, refuse_host, region_of, split
+
+__all__ = [
+    "MOST_VISIBILITY",
+    "OUR_NAMES",
+    "AttributeName",
+    "SQSOptions",
+    "Verdict",
+    "read_verdict",
+    "wire_name",
+]
+
+#: Seconds after which SQS takes a message back, whatever was asked for: 12 hours from its receipt.
+MOST_VISIBILITY: Final = 43_200
+
+AttributeName = Literal[
+    "sender_id",
+    "sent_timestamp",
+    "approximate_receive_count",
+    "approximate_first_receive_timestamp",
+    "sequence_number",
+    "message_deduplication_id",
+    "message_group_id",
+    "aws_trace_header",
+]
+
+_ATTRIBUTES: Final[tuple[str, ...]] = get_args(AttributeName)
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,80}|[A-Za-z0-9_-]{1,75}\.fifo")
+_ACTIONS: Final = ("ack", "noop", "nack", "dead_letter")
+_SECONDS: Final = TypeAdapter(Annotated[Duration, Field(ge=0, le=MOST_VISIBILITY)])
+
+
+class Verdict(NamedTuple):
+    """What happens to a message at the queue; *delay* is for ``nack``, in whole seconds."""
+
+    action: Literal["ack", "noop", "nack", "dead_letter"]
+    delay: int = 0
+
+
+def read_verdict(value: object) -> Verdict:
+    """``"ack"``, ``"noop"``, ``"nack"``, ``("nack", 30)`` or ``"dead_letter"``.
+
+    Raises:
+        ValueError: it is none of these, or the delay is not from 0 to 43200 seconds.
+    """
+    if isinstance(value, Verdict):
+        return value
+    if isinstance(value, str) and value in _ACTIONS:
+        return Verdict(value)  # type: ignore[arg-type]  # mypy does not narrow by `in`
+    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2 and value[0] == "nack":
+        try:
+            delay = _SECONDS.validate_python(value[1])
+        except ValidationError:
+            raise ValueError("expected a delay from 0 to 43200 seconds after nack") from None
+        return Verdict("nack", round(delay))
+    raise ValueError("expected ack, noop, nack, [nack, seconds] or dead_letter")
+
+
+def _whole(value: float) -> float:
+    if not value.is_integer():
+        raise ValueError("expected whole seconds: SQS knows no others")
+    return value
+
+
+def _attribute_names(value: object) -> object:
+    if value is None or value == "all":
+        return value
+    for name in _listed(value, f"expected 'all' or a list of names out of {', '.join(_ATTRIBUTES)}"):
+        if name not in _ATTRIBUTES:
+            hint = did_you_mean(name, _ATTRIBUTES) if isinstance(name, str) else ""
+            raise ValueError(f"no such attribute: {name!r}; known here: {', '.join(_ATTRIBUTES)}{hint}")
+    return value
+
+
+def _message_attribute_names(value: object) -> object:
+    if value is None or value == "all":
+        return value
+    for name in _listed(value, "expected 'all' or a list of names"):
+        if not isinstance(name, str) or not name:
+            raise ValueError("expected names that are non-empty text")
+    return value
+
+
+def _listed(value: object, expected: str) -> Sequence[object]:
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return value
+    raise ValueError(expected)
+
+
+WholeSeconds = Annotated[Duration, AfterValidator(_whole)]
+OnSettled = Annotated[Verdict, BeforeValidator(read_verdict)]
+
+
+class SQSOptions(Options):
+    """Everything that can be set of an :class:`SQSProducer`.
+
+    Credentials are no settings: they are found the way every AWS program finds them (environment, profile, web
+    identity, the role of the machine).
+    """
+
+    #: The queue's URL, or its name in the account that the credentials belong to.
+    queue_url: Annotated[str, Field(strict=True)]
+    #: Such as eu-central-1. None: as the host in the queue's URL says, else as AWS programs find it (AWS_REGION).
+    region: str | None = None
+    #: Where SQS answers: LocalStack, a VPC endpoint. None: at the host in the queue's URL; for a queue that is named
+    #: without one, where AWS (or AWS_ENDPOINT_URL_SQS) says.
+    endpoint_url: str | None = Field(None, repr=False)
+    #: A profile of the AWS config files, which may name a role to assume. None: AWS_PROFILE, or none.
+    profile: str | None = None
+    #: The producer's name in metrics, logs and ``message.producer``. None: the pipeline gives it one.
+    name: str | None = None
+    #: How many copies read the queue, each with receives and settlements of its own; max_polls is the cheaper way.
+    concurrency: PositiveInt = 1
+    #: The most messages of one receive: 1 to 10.
+    max_number_of_messages: Annotated[int, Field(ge=1, le=10, strict=True)] = 10
+    #: Seconds that a receive waits for the first message: 0 to 20. A stop waits as long for that of an idle queue.
+    wait_time_seconds: Annotated[WholeSeconds, Field(ge=0, le=20)] = 20.0
+    #: The most receives side by side, for each copy; so many run only while they find messages.
+    max_polls: Annotated[int, Field(ge=1, le=100, strict=True)] = 10
+    #: Seconds for which a message is hidden from others: 0 to 43200. None: as the queue says. It is no limit for a
+    #: handler: what is held is extended in time, up to the 12 hours of SQS.
+    visibility_timeout: Annotated[WholeSeconds, Field(ge=0, le=MOST_VISIBILITY)] | None = None
+    #: Least seconds from the start of a receive that found nothing to the next one: what an idle queue costs when
+    #: wait_time_seconds is less than this.
+    receive_interval: Annotated[Duration, Field(ge=0)] = 1.0
+    #: Attributes that SQS keeps of each message, to be found in ``message.metadata["attributes"]``; "all" for all.
+    attribute_names: Annotated[tuple[AttributeName, ...] | Literal["all"] | None, BeforeValidator(_attribute_names)] = (
+        None
+    )
+    #: Attributes that the sender gave, to be found in ``message.metadata["message_attributes"]``; "all" for all; "x.*"
+    #: for all that begin so.
+    message_attribute_names: Annotated[
+        tuple[str, ...] | Literal["all"] | None, BeforeValidator(_message_attribute_names)
+    ] = None
+    #: What becomes of a message that was handled: ack (deleted), noop (it comes again when its visibility ends), nack
+    #: (it comes again at once; [nack, seconds]: after so long). ``message.configure_ack(on_success=…)`` changes it.
+    on_success: OnSettled = Field("ack", validate_default=True)
+    #: What becomes of a message that failed, where the failure policy does not decide: as on_success, or dead_letter.
+    #: When it is given it goes before the default policy. ``message.configure_ack(on_failure=…)`` changes it for one.
+    on_failure: OnSettled = Field("noop", validate_default=True)
+    #: URL or name of the queue that dead letters are sent to before they are deleted here. None: failed messages stay,
+    #: and the redrive policy of the queue (if it has one) moves them after so many receives.
+    dead_letter_queue: Annotated[str, Field(strict=True)] | None = None
+
+    @field_validator("queue_url", "dead_letter_queue")
+    @classmethod
+    def _names_a_queue(cls, value: str | None) -> str | None:
+        if value is None or _NAME.fullmatch(value):
+            return value
+        parts = split(value)
+        if parts is None or parts.username is not None or not parts.path.strip("/"):
+            raise ValueError(
+                "expected the URL of a queue, such as https://sqs.eu-central-1.amazonaws.com/123456789012/orders, "
+                "or its name"
+            )
+        return value
+
+    @field_validator("endpoint_url")
+    @classmethod
+    def _is_http(cls, value: str | None) -> str | None:
+        # What came is not shown: it may hold a password.
+        if value is not None and ((parts := split(value)) is None or parts.username is not None):
+            raise ValueError("expected http://host:port or https://host, without user and password")
+        if value is not None:
+            refuse_host(value)
+        return value
+
+    def conflicts(self) -> Iterator[Conflict]:
+        """What does not go together."""
+        letters = frozenset({"queue_url", "dead_letter_queue"})
+        if self.on_success.action == "dead_letter":
+            yield Conflict(
+                ("on_success",),
+                "expected ack, noop, nack or [nack, seconds], got dead_letter",
+                frozenset({"on_success"}),
+            )
+        if self.on_failure.action == "dead_letter" and self.dead_letter_queue is None:
+            yield Conflict(
+                ("on_failure",),
+                "dead_letter needs dead_letter_queue: name the queue, or leave on_failure out",
+                frozenset({"on_failure", "dead_letter_queue"}),
+            )
+        if self.dead_letter_queue is not None and self.dead_letter_queue == self.queue_url:
+            yield Conflict(
+                ("dead_letter_queue",),
+                "this is the queue itself: its dead letters would come again for ever",
+                letters,
+            )
+        if not is_url(self.queue_url) or self.endpoint_url is not None:
+            return
+        try:
+            refuse_host(self.queue_url)
+        except ValueError as wrong:
+            # With an endpoint of its own a queue may be called by a URL that cannot be asked.
+            yield Conflict(("queue_url",), str(wrong), frozenset({"queue_url", "endpoint_url"}))
+            return
+        host = host_of(self.queue_url)
+        if (
+            self.dead_letter_queue is not None
+            and is_url(self.dead_letter_queue)
+            and (other := host_of(self.dead_letter_queue)) != host
+        ):
+            yield Conflict(
+                ("dead_letter_queue",),
+                f"its host is {other}, that of queue_url is {host}, and all requests go to one host: "
+                "write both with the same host, or give dead_letter_queue by its name alone",
+                letters | {"endpoint_url"},
+            )
+        named = region_of(self.queue_url)
+        if self.region is not None and named is not None and named != self.region:
+            yield Conflict(
+                ("region",),
+                f"got {self.region}, but the host in queue_url is in {named}, and would refuse every request: "
+                "leave region out, or mend one of the two",
+                frozenset({"region", "queue_url", "endpoint_url"}),
+            )
+
+    @property
+    def says_what_failing_means(self) -> bool:
+        """Whether on_failure was given: then it goes before the default failure policy."""
+        return "on_failure" in self.model_fields_set
+
+    @property
+    def is_fifo(self) -> bool:
+        """Whether the queue keeps the order within each message group."""
+        return self.queue_url.endswith(".fifo")
+
+    @property
+    def queue_name(self) -> str:
+        """The name alone, for texts."""
+        return self.queue_url.rstrip("/").rpartition("/")[2]
+
+    @property
+    def endpoint(self) -> str | None:
+        """Where requests go; None: where AWS says, for a queue that is named without its URL."""
+        if self.endpoint_url is not None:
+            return endpoint_of(self.endpoint_url) + (split(self.endpoint_url).path or "")
+        return endpoint_of(self.queue_url) if is_url(self.queue_url) else None
+
+    @property
+    def region_name(self) -> str | None:
+        """The region, as far as the settings tell it."""
+        if self.region is not None or not is_url(self.queue_url):
+            return self.region
+        return region_of(self.queue_url)
+
+
+def wire_name(name: str) -> str:
+    """``message_group_id`` -> ``MessageGroupId``, as SQS says."""
+    return {"aws_trace_header": "AWSTraceHeader"}.get(name, "".join(part.capitalize() for part in name.split("_")))
+
+
+#: The other way round.
+OUR_NAMES: Final[Mapping[str, str]] = {wire_name(name): name for name in _ATTRIBUTES}

@@ -1,0 +1,1 @@
+"""Settles messages: deletes them, or shows them again, ten at a time."""

@@ -1,0 +1,405 @@
+"""Settlement of what one copy has received: batches across everybody who settles, and what is held kept hidden."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+from broadway_py.acknowledger import Acknowledger
+from broadway_py.clock import Clock, Timer
+from broadway_py.errors import SettleError
+from broadway_py.log import logger
+from broadway_py.message import Message, Outcome
+from broadway_py.producers.sqs.dead_letters.dead_letter_sender import Burial
+from broadway_py.producers.sqs.deliveries.fifo_groups import Groups
+from broadway_py.producers.sqs.deliveries.message import Receipt, configured
+from broadway_py.producers.sqs.requests.client import Client, Facts
+from broadway_py.producers.sqs.requests.errors import Kind, Trouble, refused_entries
+from broadway_py.producers.sqs.settings.options import MOST_VISIBILITY, SQSOptions, Verdict
+from broadway_py.producers.sqs.settlements.batches import MOST_ENTRIES, Batches, retry_delay
+from broadway_py.producers.sqs.settlements.pending_settlement import Entry, Fate, Ticket
+from broadway_py.producers.sqs.visibility.guardian import Extension, Guardian
+
+__all__ = ["Desk", "DeskWithDeadLetters"]
+
+log = logger("broadway_py.producers.sqs")
+
+#: What one message of a FIFO group hands on: the next one of its group.
+Freed = Callable[[list[Message[Any]]], object]
+
+
+class Desk(Acknowledger):
+    """The acknowledger of every message that one copy receives, from opening it until nothing of it is held.
+
+    A receipt outlives a connection: after the copy has lost its source, what it handed over is still settled here.
+
+    Args:
+        client: makes the requests.
+        facts: of the queue.
+        options: the producer's settings.
+        clock: tells the time.
+        pipeline: its name, for dead letters.
+        freed: called with messages of FIFO groups that may start now; with none when some that waited have left.
+        refused: called, once, when AWS refuses a settlement.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        facts: Facts,
+        options: SQSOptions,
+        clock: Clock,
+        pipeline: str,
+        *,
+        freed: Freed,
+        refused: Callable[[Trouble], object],
+    ) -> None:
+        self._client = client
+        self._facts = facts
+        self._options = options
+        self._clock = clock
+        self._freed = freed
+        self._refused: Callable[[Trouble], object] | None = refused
+        self._deletes: Batches[Entry] = Batches()
+        self._changes: Batches[Entry] = Batches()
+        self._guardian = Guardian(
+            client,
+            facts,
+            options.queue_name,
+            clock,
+            is_held=lambda receipt: receipt in self._held,
+            refused=self._report_refusal,
+        )
+        self._burial = Burial(client, facts, options, clock, pipeline=pipeline, begin=self._begin)
+        #: Messages of FIFO groups that wait for one of their group.
+        self.groups: Groups[Message[Any]] = Groups()
+        # Received, and no settlement asked for; in order.
+        self._held: dict[Receipt, None] = {}
+        # Handed over, and no settlement asked for.
+        self._at_work = 0
+        # Calls that wait for a settlement; and whether, the last time that one waited for company, nobody came.
+        self._callers = 0
+        self._is_alone = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: Timer | None = None
+        self._timer_at = math.inf
+        self._closed = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of queue {self._options.queue_name!r}, {len(self._held)} held>"
+
+    # --- what comes in --------------------------------------------------------------------------------------------
+
+    @property
+    def at_work(self) -> bool:
+        """Whether messages are in the pipeline for which no settlement was asked yet."""
+        return self._at_work > 0
+
+    def hold(self, receipts: list[Receipt]) -> None:
+        """Keep *receipts*, which one receive brought, hidden from others until they are settled."""
+        self._held.update(dict.fromkeys(receipts))
+        self._guardian.hold(receipts)
+        self._idle.clear()
+        self._arm()
+
+    def handed_over(self, count: int) -> None:
+        """So many messages more are in the pipeline: a batch that is not full may wait for them."""
+        self._at_work += count
+
+    def leave(self, receipts: Iterable[Receipt]) -> None:
+        """Do nothing more about *receipts*: they come again when their visibility ends."""
+        for receipt in receipts:
+            receipt.guarded = False
+            self._held.pop(receipt, None)
+        self._look_whether_idle()
+
+    def give_back(self, receipts: Sequence[Receipt]) -> None:
+        """Show *receipts* to others at once: nobody has begun with them. Does not wait."""
+        self._change_together(receipts, 0, None)
+
+    # --- the acknowledger -----------------------------------------------------------------------------------------
+
+    async def ack(self, ref: Hashable, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]) -> None:
+        """Delete, show again, or leave, as ``on_success`` and ``on_failure`` say; returns when SQS has confirmed it.
+
+        Raises:
+            SettleError: those that SQS did not settle, with the reasons.
+        """
+        said = [(message, message.acknowledgement.data.on_success) for message in successful]
+        said += [(message, message.acknowledgement.data.on_failure) for message in failed]
+        await self._settle(said)
+
+    async def release(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
+        """Show *messages* to others at once. SQS has counted the receive all the same. Raises as :meth:`ack` does."""
+        at_once = Verdict("nack", 0)
+        await self._settle([(message, at_once) for message in messages])
+
+    async def retry(self, ref: Hashable, messages_and_delays: Sequence[tuple[Message[Any], float]]) -> None:
+        """Show each to others after its delay, to the second. Raises as :meth:`ack` does."""
+        await self._settle([(message, Verdict("nack", math.ceil(delay))) for message, delay in messages_and_delays])
+
+    def configure(self, ref: Hashable, data: Any, options: Mapping[str, Any]) -> Receipt:
+        """``configure_ack(on_success=…, on_failure=…)``."""
+        return configured(data, options, has_dead_letters=self._facts.dead_letter_url is not None)
+
+    def failure_said_by(self, data: Any) -> Literal["source", "message"] | None:
+        """``on_failure`` of the producer, when it was given, or ``configure_ack(on_failure=…)``."""
+        receipt: Receipt = data
+        return receipt.said_by
+
+    def outcome_of_failed(self, data: Any) -> Outcome:
+        """As ``on_failure`` says: what is not deleted comes again."""
+        outcomes: dict[str, Outcome] = {"ack": "dropped", "dead_letter": "dead_lettered"}
+        return outcomes.get(data.on_failure.action, "retried")
+
+    async def _settle(self, said: Sequence[tuple[Message[Any], Verdict]]) -> None:
+        self._callers += 1
+        if self._callers > 1:
+            self._is_alone = False
+        try:
+            await self._settle_now(said)
+        finally:
+            self._callers -= 1
+
+    async def _settle_now(self, said: Sequence[tuple[Message[Any], Verdict]]) -> None:
+        ticket = Ticket()
+        letters: list[Message[Any]] = []
+        for message, verdict in said:
+            receipt: Receipt = message.acknowledgement.data
+            ticket.enter()
+            if self._closed:
+                ticket.leave(receipt, "closed")
+                continue
+            self._at_work -= 1
+            if verdict.action == "dead_letter":
+                # Not held any more: closing must not show to others what is being sent and will be deleted.
+                self._held.pop(receipt, None)
+                letters.append(message)
+            else:
+                self._say(receipt, verdict, ticket)
+        self._tick()
+        if letters:
+            await self._bury(letters, ticket)
+        await ticket.wait()
+        if ticket.lost:
+            unsettled = [message for message, _ in said if message.acknowledgement.data in ticket.lost]
+            raise SettleError(ticket.sentence(self._options.queue_name, len(said)), unsettled=unsettled)
+
+    def _say(self, receipt: Receipt, verdict: Verdict, ticket: Ticket) -> None:
+        if verdict.action == "ack":
+            self._held.pop(receipt, None)
+            now = self._clock.monotonic()
+            self._deletes.add(Entry(receipt, None, ticket, now), now)
+        elif verdict.action == "noop":
+            self._fall_back(receipt)
+            ticket.leave(receipt)
+        else:
+            self._change_together([receipt, *self._rest_of(receipt)], verdict.delay, ticket)
+
+    # --- groups ---------------------------------------------------------------------------------------------------
+
+    def _rest_of(self, receipt: Receipt) -> list[Receipt]:
+        """Those that waited for *receipt*, and go where it goes."""
+        if receipt.group is None:
+            return []
+        rest = [message.acknowledgement.data for message in self.groups.failed(receipt.group)]
+        if rest:
+            self._freed([])  # there is room for other groups
+        return rest
+
+    def _fall_back(self, receipt: Receipt) -> None:
+        """*receipt* comes again when its visibility ends; so must the rest of its group, not sooner."""
+        rest = self._rest_of(receipt)
+        self.leave([receipt])
+        if rest and not self._closed:  # closing has given back all that was held
+            left_s = max(0.0, receipt.hidden_until - self._clock.monotonic())
+            self._change_together(rest, math.ceil(left_s), None)
+
+    def _next_of(self, receipt: Receipt) -> None:
+        if receipt.group is not None and (following := self.groups.done(receipt.group)) is not None:
+            self._freed([following])
+
+    def _change_together(self, receipts: Sequence[Receipt], timeout: int, ticket: Ticket | None) -> None:
+        """Change the visibility of *receipts*; the *ticket* is the first one's. Those of a group leave in one batch."""
+        now = self._clock.monotonic()
+        entries = []
+        for position, receipt in enumerate(receipts):
+            receipt.guarded = False
+            self._held.pop(receipt, None)
+            most = math.floor(receipt.received_at + MOST_VISIBILITY - now)
+            asks = ticket if position == 0 else None
+            entries.append(Entry(receipt, max(0, min(timeout, most)), asks, now))
+        if len(entries) == 1:
+            self._changes.add(entries[0], now)
+        else:
+            for start in range(0, len(entries), MOST_ENTRIES):
+                self._begin(self._send(entries[start : start + MOST_ENTRIES]), "sqs-settle")
+        self._arm()
+
+    # --- dead letters ---------------------------------------------------------------------------------------------
+
+    async def _bury(self, messages: Sequence[Message[Any]], ticket: Ticket) -> None:
+        """Send *messages* to the dead letter queue, then delete those that it has."""
+
+        def sent(buried: Sequence[Message[Any]]) -> None:
+            for message in buried:
+                self._say(message.acknowledgement.data, Verdict("ack"), ticket)
+            self._tick()
+
+        def left(unburied: Sequence[Message[Any]], why: Literal["unsent", "unfit"]) -> None:
+            for message in unburied:
+                self._fall_back(message.acknowledgement.data)
+                ticket.leave(message.acknowledgement.data, why)
+
+        await self._burial.bury(messages, sent=sent, left=left)
+
+    # --- requests -------------------------------------------------------------------------------------------------
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._timer_at = math.inf
+        due = self._deletes.next_due()
+        if due is not None and due <= self._clock.monotonic():
+            # A lone processor cannot come with more before it was answered: it need not wait the next time.
+            self._is_alone = self._callers == 1
+        self._tick()
+
+    def _tick(self) -> None:
+        """Send what is due, and see when something will be."""
+        now = self._clock.monotonic()
+        # When nothing else is at work, nobody can come to fill the batch.
+        flush = self._at_work <= 0 or self._is_alone or self._closed
+        for batch in (*self._deletes.due(now, flush=flush), *self._changes.due(now, flush=flush)):
+            self._begin(self._send(batch), "sqs-settle")
+        if not self._closed:
+            for extension in self._guardian.due(now):
+                self._begin(self._extend(extension), "sqs-extend")
+        self._arm()
+
+    def _arm(self) -> None:
+        moments = (self._deletes.next_due(), self._changes.next_due(), self._guardian.next_due())
+        due = min((moment for moment in moments if moment is not None), default=math.inf)
+        if due < self._timer_at:
+            # A timer that rings too early costs less than a new one for each batch.
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = due
+            self._timer = self._clock.call_at(due, self._ring)
+
+    def _begin(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a settlement has crashed", exc_info=error)
+        self._look_whether_idle()
+
+    async def _send(self, batch: Sequence[Entry]) -> None:
+        """One request, and what follows for each of its entries. All of *batch* are of one kind."""
+        failed: Mapping[int, Fate] = dict.fromkeys(range(len(batch)), "closed")
+        trouble: Trouble | None = None
+        try:
+            failed = await self._asked(batch)
+        except Trouble as caught:
+            trouble = caught
+            failed = dict.fromkeys(range(len(batch)), caught.kind)
+        finally:
+            # Also when this task is cancelled: whoever waits must hear of it.
+            spread = random.random()
+            for position, entry in enumerate(batch):
+                self._conclude(entry, failed.get(position), spread)
+            self._arm()
+        if "refused" in failed.values():
+            self._report_refusal(trouble)
+
+    async def _asked(self, batch: Sequence[Entry]) -> Mapping[int, Kind]:
+        url = self._facts.url
+        if batch[0].timeout is None:
+            return await self._client.delete(url, [entry.receipt.handle for entry in batch])
+        await self._guardian.until_answered(entry.receipt for entry in batch)
+        return await self._client.change_visibility(
+            url, [(entry.receipt.handle, entry.timeout or 0) for entry in batch]
+        )
+
+    async def _extend(self, extension: Extension) -> None:
+        await self._guardian.extend(extension)
+        self._arm()
+
+    def _conclude(self, entry: Entry, why: Fate | None, spread: float) -> None:
+        """*spread*, 0 to 1, is the jitter of the whole batch: what failed together is tried again together."""
+        receipt = entry.receipt
+        if why is not None and not self._closed:
+            entry.tries += 1
+            now = self._clock.monotonic()
+            delay = retry_delay(why, entry.tries, now, entry.give_up_at, spread)
+            if delay is not None:
+                (self._deletes if entry.timeout is None else self._changes).again(entry, now + delay)
+                return
+        receipt.guarded = False
+        if entry.timeout is None:
+            if why is None:
+                self._next_of(receipt)
+            else:
+                self._fall_back(receipt)
+        entry.end(why)
+
+    def _report_refusal(self, trouble: Trouble | None) -> None:
+        if self._refused is None:
+            return
+        refused, self._refused = self._refused, None
+        refused(trouble or refused_entries(self._options))
+
+    # --- the end --------------------------------------------------------------------------------------------------
+
+    def _look_whether_idle(self) -> None:
+        if not (self._held or self._tasks or len(self._deletes) or len(self._changes)):
+            self._idle.set()
+
+    async def until_idle(self) -> None:
+        """Wait until nothing is held, and everything that was said has reached SQS or was given up."""
+        self._look_whether_idle()
+        await self._idle.wait()
+
+    async def close(self, seconds: float) -> None:
+        """Give back what is held, and settle nothing more; in so many seconds at most."""
+        if self._closed:
+            return
+        self.give_back(list(self._held))
+        self._closed = True
+        for batches in (self._deletes, self._changes):
+            for batch in batches.due(math.inf, flush=True):
+                self._begin(self._send(batch), "sqs-settle")
+        try:
+            async with self._clock.timeout(seconds):
+                while self._tasks:
+                    await asyncio.wait(self._tasks)
+        except TimeoutError:
+            log.warning("the last settlements did not reach SQS in time", queue=self._options.queue_name)
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+            for task in self._tasks:
+                task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+
+class DeskWithDeadLetters(Desk):
+    """The same, where a dead letter queue is set."""
+
+    def dead_letters_go_to(self, data: Any) -> str | None:
+        """The name of the queue."""
+        return (self._facts.dead_letter_url or "").rpartition("/")[2] or None
+
+    async def dead_letter(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
+        """Send to the dead letter queue, then delete. Raises as ``ack`` does."""
+        await self._settle([(message, Verdict("dead_letter")) for message in messages])

@@ -1,0 +1,1 @@
+"""Keeps what is held hidden from others."""
