@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broadway_py.producers.sqs.deliveries.fifo_groups import Groups
-from broadway_py.producers.sqs.settlements.batches import LINGER_S, Batches, retry_delay
+from broadway_py.producers.sqs.requests.batch_entries import retry_delay
+from broadway_py.producers.sqs.settlements.batches import LINGER_S, Batches
 from broadway_py.producers.sqs.settlements.pending_settlement import Fate
 from tests.support.conformance import conforms
 

@@ -6,7 +6,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import ChannelAccessRefused, ChannelClosed, ChannelPreconditionFailed
@@ -24,15 +24,12 @@ from broadway_py.producers.rabbitmq.deliveries.message import Receipt, was_retri
 from broadway_py.producers.rabbitmq.deliveries.returned import BY_DEFAULT
 from broadway_py.producers.rabbitmq.retries.letters import Letter, Origin, bury, moved, retry
 from broadway_py.producers.rabbitmq.retries.publisher import Away, NoQueue, Publisher
-from broadway_py.producers.rabbitmq.settings.options import RabbitMQOptions
+from broadway_py.producers.rabbitmq.settings.options import BY_THE_BROKER, RabbitMQOptions
 from broadway_py.producers.rabbitmq.topology.delay_queues import DelayQueue, delay_queue, way_back
 
-__all__ = ["BY_THE_BROKER", "Forwarder", "Troubled", "dead_letters_of"]
+__all__ = ["Forwarder", "Troubled", "dead_letters_of"]
 
 log = logger("broadway_py.producers.rabbitmq")
-
-#: The place of dead letters that stands for: the queue's own dead-letter exchange, for which the user vouches.
-BY_THE_BROKER: Final = "broker"
 
 Declare = Callable[[str, Mapping[str, Any]], Awaitable[object]]
 

@@ -8,9 +8,8 @@ from typing import Final
 
 from broadway_py.errors import OptionsError, gathered
 from broadway_py.producer import FailurePlan
-from broadway_py.producers.rabbitmq.retries.forwarder import BY_THE_BROKER
 from broadway_py.producers.rabbitmq.settings.arguments import queue_name
-from broadway_py.producers.rabbitmq.settings.options import RabbitMQOptions
+from broadway_py.producers.rabbitmq.settings.options import BY_THE_BROKER, RabbitMQOptions
 
 __all__ = [
     "loses_late_retries",

@@ -42,6 +42,7 @@ from broadway_py.producers.rabbitmq.settings.arguments import (
 
 __all__ = [
     "AUTO_BYTES",
+    "BY_THE_BROKER",
     "Binding",
     "ConsumeOptions",
     "DeclareOptions",
@@ -83,6 +84,8 @@ MetadataName = Literal[
 _AUTO_COUNT: Final = (20, 2000)
 #: … and for no more bytes than these, as far as the bodies seen so far tell.
 AUTO_BYTES: Final = 64 * 1024 * 1024
+#: The place of dead letters that stands for: the queue's own dead-letter exchange, for which the user vouches.
+BY_THE_BROKER: Final = "broker"
 #: Seconds. Without any wait between two connects an absent broker would be knocked at, and a log line written, hundreds
 #: of times a second.
 _LEAST_WAIT_S: Final = 0.05

@@ -11,10 +11,10 @@ from broadway_py.clock import Clock
 from broadway_py.log import logger
 from broadway_py.message import Message
 from broadway_py.producers.sqs.dead_letters.letters import Letter, portions
+from broadway_py.producers.sqs.requests.batch_entries import retry_delay
 from broadway_py.producers.sqs.requests.client import Client, Facts
 from broadway_py.producers.sqs.requests.errors import Kind, Trouble
 from broadway_py.producers.sqs.settings.options import SQSOptions
-from broadway_py.producers.sqs.settlements.batches import retry_delay
 
 __all__ = ["Burial"]
 

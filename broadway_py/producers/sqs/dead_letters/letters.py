@@ -9,6 +9,7 @@ from typing import Any, Final
 from broadway_py.error_text import name_of
 from broadway_py.message import Message
 from broadway_py.producers.sqs.deliveries.message import Receipt
+from broadway_py.producers.sqs.requests.batch_entries import MOST_ENTRIES
 
 __all__ = ["DEATH", "Letter", "portions"]
 
@@ -17,7 +18,6 @@ __all__ = ["DEATH", "Letter", "portions"]
 DEATH: Final = "x-broadway-death"
 
 _MOST_ATTRIBUTES: Final = 10
-_MOST_ENTRIES: Final = 10
 #: What one batch may weigh wherever SQS is asked; some endpoints take four times that.
 _MOST_BYTES: Final = 256 * 1024
 
@@ -100,7 +100,7 @@ def portions(letters: Sequence[dict[str, Any]]) -> Iterator[list[int]]:
     weight = 0
     for position, letter in enumerate(letters):
         size = _weight(letter)
-        if portion and (len(portion) == _MOST_ENTRIES or weight + size > _MOST_BYTES):
+        if portion and (len(portion) == MOST_ENTRIES or weight + size > _MOST_BYTES):
             yield portion
             portion, weight = [], 0
         portion.append(position)

@@ -9,17 +9,13 @@ from typing import Any, Final, Literal
 from broadway_py.acknowledger import Acknowledger
 from broadway_py.errors import did_you_mean
 from broadway_py.message import Acknowledgement, Message
-from broadway_py.producers.sqs.settings.options import OUR_NAMES, SQSOptions, Verdict, read_verdict, wire_name
+from broadway_py.producers.sqs.settings.options import OUR_NAMES, SQSOptions, Verdict, read_verdict
 
-__all__ = ["Receipt", "asked_attributes", "asked_message_attributes", "configured", "is_intact", "to_message"]
+__all__ = ["Receipt", "configured", "is_intact", "to_message"]
 
 _NUMBERS: Final = frozenset(
     {"SentTimestamp", "ApproximateReceiveCount", "ApproximateFirstReceiveTimestamp", "SequenceNumber"}
 )
-#: What we need ourselves: attempts, the group on FIFO queues, and for dead letters what travels on with them.
-_OURS: Final = ("ApproximateReceiveCount",)
-_OURS_FIFO: Final = (*_OURS, "MessageGroupId")
-_OURS_TO_SEND: Final = (*_OURS_FIFO, "AWSTraceHeader")
 
 
 class Receipt:
@@ -74,21 +70,6 @@ class Receipt:
     def __repr__(self) -> str:
         # Whoever has the handle can delete the message.
         return f"<Receipt of message {self.message_id}>"
-
-
-def asked_attributes(options: SQSOptions) -> list[str]:
-    """The attributes of SQS that a receive asks for."""
-    if options.attribute_names == "all":
-        return ["All"]
-    ours = _OURS_TO_SEND if options.dead_letter_queue is not None else _OURS_FIFO if options.is_fifo else _OURS
-    return list(dict.fromkeys([*ours, *map(wire_name, options.attribute_names or ())]))
-
-
-def asked_message_attributes(options: SQSOptions) -> list[str]:
-    """The senders' attributes that a receive asks for."""
-    if options.message_attribute_names == "all" or options.dead_letter_queue is not None:
-        return ["All"]  # a dead letter is sent on with all that it had
-    return list(options.message_attribute_names or ())
 
 
 def is_intact(raw: Mapping[str, Any]) -> bool:

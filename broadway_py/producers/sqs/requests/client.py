@@ -15,7 +15,7 @@ from aiobotocore.session import AioSession
 
 from broadway_py._core.request_counts import RequestCosts
 from broadway_py.clock import Clock
-from broadway_py.producers.sqs.deliveries.message import asked_attributes, asked_message_attributes
+from broadway_py.producers.sqs.requests.asked_attributes import asked_attributes, asked_message_attributes
 from broadway_py.producers.sqs.requests.errors import Kind, Trouble, entry_kind, of_error
 from broadway_py.producers.sqs.settings.endpoint import is_url
 from broadway_py.producers.sqs.settings.options import SQSOptions

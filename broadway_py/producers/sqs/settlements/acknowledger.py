@@ -16,10 +16,11 @@ from broadway_py.message import Message, Outcome
 from broadway_py.producers.sqs.dead_letters.dead_letter_sender import Burial
 from broadway_py.producers.sqs.deliveries.fifo_groups import Groups
 from broadway_py.producers.sqs.deliveries.message import Receipt, configured
+from broadway_py.producers.sqs.requests.batch_entries import MOST_ENTRIES, retry_delay
 from broadway_py.producers.sqs.requests.client import Client, Facts
 from broadway_py.producers.sqs.requests.errors import Kind, Trouble, refused_entries
 from broadway_py.producers.sqs.settings.options import MOST_VISIBILITY, SQSOptions, Verdict
-from broadway_py.producers.sqs.settlements.batches import MOST_ENTRIES, Batches, retry_delay
+from broadway_py.producers.sqs.settlements.batches import Batches
 from broadway_py.producers.sqs.settlements.pending_settlement import Entry, Fate, Ticket
 from broadway_py.producers.sqs.visibility.guardian import Extension, Guardian
 

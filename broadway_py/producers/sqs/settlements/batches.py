@@ -1,4 +1,4 @@
-"""Settlements collected to batches, and what follows when one did not work out: decided without a loop or a clock."""
+"""Settlements collected to batches: decided without a loop or a clock."""
 
 from __future__ import annotations
 
@@ -7,19 +7,14 @@ import itertools
 from collections import deque
 from typing import Final, Generic, TypeVar
 
-from broadway_py.producers.sqs.settlements.pending_settlement import Fate
+from broadway_py.producers.sqs.requests.batch_entries import MOST_ENTRIES
 
-__all__ = ["LINGER_S", "MOST_ENTRIES", "Batches", "retry_delay"]
+__all__ = ["LINGER_S", "Batches"]
 
 E = TypeVar("E")
 
-#: What SQS takes in one batch.
-MOST_ENTRIES: Final = 10
 #: How long the first entry of a batch waits for others, in seconds.
 LINGER_S: Final = 0.04
-#: Ceilings of the delay before an entry is tried again, in seconds.
-_FIRST_DELAY_S: Final = 0.2
-_MOST_DELAY_S: Final = 5.0
 
 
 class Batches(Generic[E]):
@@ -64,20 +59,3 @@ class Batches(Generic[E]):
         """When :meth:`due` has something again, if nothing is added."""
         moments = ([self._waiting[0][0]] if self._waiting else []) + ([self._later[0][0]] if self._later else [])
         return min(moments, default=None)
-
-
-def retry_delay(kind: Fate, tries: int, now: float, give_up_at: float, spread: float) -> float | None:
-    """Seconds until an entry that failed for the *tries*-th time is tried again; None: its outcome is unknown.
-
-    Args:
-        kind: the trouble. What SQS refused, or no longer knows, is not tried again.
-        tries: how often it was tried.
-        now: the time.
-        give_up_at: when it is too late, because others may have the message.
-        spread: the jitter, from 0 to 1.
-    """
-    if kind not in ("away", "busy", "expired"):
-        return None
-    ceiling = min(_MOST_DELAY_S, _FIRST_DELAY_S * 2.0 ** min(tries - 1, 60))
-    delay = ceiling * (1.0 + spread) / 2.0
-    return delay if now + delay < give_up_at else None

@@ -9,9 +9,9 @@ from typing import Final
 from broadway_py.clock import Clock
 from broadway_py.log import logger
 from broadway_py.producers.sqs.deliveries.message import Receipt
+from broadway_py.producers.sqs.requests.batch_entries import MOST_ENTRIES
 from broadway_py.producers.sqs.requests.client import Client, Facts
 from broadway_py.producers.sqs.requests.errors import Kind, Trouble
-from broadway_py.producers.sqs.settlements.batches import MOST_ENTRIES
 from broadway_py.producers.sqs.visibility.extensions import Guard
 
 __all__ = ["Extension", "Guardian"]
