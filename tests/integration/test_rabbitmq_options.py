@@ -309,7 +309,7 @@ async def test_large_bodies_make_the_prefetch_small(rabbitmq: RabbitMQ) -> None:
 
 
 def _prefetch(copy: Any) -> int:
-    found: int = copy._session._window.prefetch
+    found: int = copy._session._consumers._window.prefetch
     return found
 
 

@@ -6,10 +6,9 @@ import asyncio
 import contextlib
 import functools
 import inspect
-import uuid
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from typing import Any, Final, NamedTuple, cast
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from typing import Any, Final, cast
 
 from aiormq import Channel
 from aiormq.abc import DeliveredMessage
@@ -23,8 +22,10 @@ from broadway_py.message import Message
 from broadway_py.producers.rabbitmq.connection import errors
 from broadway_py.producers.rabbitmq.connection.connection import Connection, connect
 from broadway_py.producers.rabbitmq.deliveries.choose_path import is_fast
-from broadway_py.producers.rabbitmq.deliveries.lazy_message import messages_of, times_back
-from broadway_py.producers.rabbitmq.deliveries.message import tag_of, to_message
+from broadway_py.producers.rabbitmq.deliveries.consumers import Consumers
+from broadway_py.producers.rabbitmq.deliveries.lazy_message import messages_of
+from broadway_py.producers.rabbitmq.deliveries.message import Waiting, tag_of, to_message
+from broadway_py.producers.rabbitmq.deliveries.near_limit import LimitWatch
 from broadway_py.producers.rabbitmq.retries.former_delays import take_over
 from broadway_py.producers.rabbitmq.retries.forwarder import Forwarder
 from broadway_py.producers.rabbitmq.settings.options import AUTO_BYTES, RabbitMQOptions
@@ -32,7 +33,6 @@ from broadway_py.producers.rabbitmq.settlements.ack_writer import DirectSettleme
 from broadway_py.producers.rabbitmq.settlements.acknowledger import Settler
 from broadway_py.producers.rabbitmq.settlements.ledger import TagLedger
 from broadway_py.producers.rabbitmq.topology.declare import Topology, make_way_back
-from broadway_py.producers.rabbitmq.topology.delivery_limits import is_near
 from broadway_py.producers.rabbitmq.wire.delivery_parser import Ended, Sink
 
 __all__ = ["Session"]
@@ -43,24 +43,6 @@ log = logger("broadway_py.producers.rabbitmq")
 _ANSWER_TIMEOUT: Final = 3.0
 #: Seconds for the last settlements to get onto a connection that may be dead.
 _FLUSH_TIMEOUT: Final = 3.0
-
-#: Seconds between two log lines about messages near their delivery limit.
-_SILENCE_S: Final = 60.0
-
-#: What waits to be taken: tag, redelivered, envelope (from the library: all of the delivery), body, consumer tag.
-_Waiting = tuple[int, int, Any, bytes, str]
-
-
-class _Window(NamedTuple):
-    """How many unsettled messages a consumer may have."""
-
-    prefetch: int
-    #: Of these, for the time being; None: all.
-    most: int | None = None
-
-    @property
-    def size(self) -> int:
-        return self.prefetch if self.most is None else min(self.prefetch, self.most)
 
 
 class Session:
@@ -90,8 +72,6 @@ class Session:
     ) -> None:
         self._options = options
         self._clock = clock
-        # Wanted; last told to the channel; and what the consumers at work began with: changes may overtake each other.
-        self._window = self._asked = self._consumed_with = _Window(prefetch)
         self._lost = lost
         self._overrun = overrun
         self._forwarder = forwarder
@@ -101,32 +81,31 @@ class Session:
         self.obstacle: ProducerError | None = None
         #: Set whenever a look at the buffer may be worth it.
         self.changed = asyncio.Event()
-        self._buffer: deque[_Waiting] = deque()
+        self._buffer: deque[Waiting] = deque()
         self._buffered_bytes = 0
         self._ledger = TagLedger()
         self._connection: Connection | None = None
         self._channel: Channel | None = None
         self._where = options.where
-        # Queue -> after how many returns the broker drops a message of it; none where it never does.
-        self._limits: dict[str, int] = {}
+        self._near_limit = LimitWatch(forwarder.clock)
         # As the broker calls them: it names the nameless.
         self._queues = list(options.queues)
         # Queue -> the exchange by which retries return there.
         self._ways_back: dict[str, str] = {}
         # Those to which none did before this connect.
         self._newly_retried: list[str] = []
-        # Consumer tag -> queue: of every consumer whose deliveries may still be in the buffer; and those at work.
-        self._origins: dict[str, str] = {}
-        self._consumers: set[str] = set()
+        self._consumers = Consumers(
+            options,
+            prefetch,
+            channel=self._the_channel,
+            on_delivery=self._on_delivery,
+            on_stray=self._on_stray,
+            waiting=lambda: {waiting[4] for waiting in self._buffer},
+            give_back=self._give_back,
+        )
         self._asides: set[asyncio.Task[None]] = set()
         # Of these, what puts messages away.
         self._keeping: set[asyncio.Task[None]] = set()
-        # Messages near their limit of which the log does not know yet, and when it was told last.
-        self._untold = 0
-        self._told_at: float | None = None
-        # Pausing, resuming and draining may come at once: they stand in line here, and the last word counts.
-        self._consuming = asyncio.Lock()
-        self._is_to_consume = True
         # A loss is reported only of a connection that had been there and was not closed by us.
         self._reporting = False
         # From the channel on, which it outlives.
@@ -151,9 +130,7 @@ class Session:
                 with self._translated(errors.of_open):
                     await self._open_channel(name)
                     await self._prepare_queues()
-                    async with self._consuming:
-                        # The first bodies may already ask for another prefetch.
-                        await self._consume()
+                    await self._consumers.start(self._queues, self._watch(self._the_channel().number))
                     for queue in self._newly_retried:
                         self._aside(
                             take_over(self._options, name, self._forwarder, queue, self._clock), "former delays"
@@ -191,9 +168,9 @@ class Session:
 
     async def _prepare_queues(self) -> None:
         topology = Topology(cast("Connection", self._connection), self._the_channel(), self._options)
-        await self._ask_for(self._window)
+        await self._consumers.ask()
         self._queues = await topology.declare()
-        self._limits.update(topology.limits)
+        self._near_limit.limits.update(topology.limits)
         await self._forwarder.prepare(self._queues, topology.declare_own, topology.look_at_own)
         made = await self._forwarder.make_ways_back(
             self._queues, functools.partial(make_way_back, self._another_channel)
@@ -207,33 +184,12 @@ class Session:
         channel = await cast("Connection", self._connection).channel(publisher_confirms=False)
         return cast("Channel", await channel.get_underlay_channel())
 
-    async def _consume(self) -> None:
-        wanted = self._options.consume_options
-        self._consumed_with = self._asked
-        still = {waiting[4] for waiting in self._buffer}
-        on_delivery = self._on_stray if self._watch(self._the_channel().number) else self._on_delivery
-        self._origins = {tag: queue for tag, queue in self._origins.items() if tag in still or tag in self._consumers}
-        for queue in self._queues:
-            # Named by us, for the first delivery may be here before the answer is.
-            tag = wanted.consumer_tag or f"broadway.{uuid.uuid4().hex}"
-            self._origins[tag] = queue
-            self._consumers.add(tag)
-            if self._sink is not None:
-                self._sink.add(tag)
-            await self._the_channel().basic_consume(
-                queue,
-                on_delivery,
-                exclusive=wanted.exclusive,
-                arguments=wanted.all_arguments(),
-                consumer_tag=tag,
-            )
-
-    def _watch(self, channel: int) -> bool:
+    def _watch(self, channel: int) -> Sink | None:
         """Have deliveries on *channel* go past the library, if they do; before any consumer there is asked for."""
         reader = cast("Connection", self._connection).reader
-        if self._is_fast and self._sink is None and reader is not None:
+        if self._is_fast and reader is not None:
             self._sink = reader.sink(channel, self)
-        return self._sink is not None
+        return self._sink
 
     def _the_channel(self) -> Channel:
         if self._channel is None:
@@ -261,7 +217,7 @@ class Session:
 
     # --- what came, whichever way; see transport.Receiver ----------------------------------------------------------
 
-    def came(self, deliveries: Sequence[_Waiting]) -> None:
+    def came(self, deliveries: Sequence[Waiting]) -> None:
         """Deliveries of our consumers, in the order of their tags."""
         first, last = deliveries[0][0], deliveries[-1][0]
         if last - first + 1 == len(deliveries):
@@ -270,7 +226,7 @@ class Session:
             for waiting in deliveries:
                 self._ledger.delivered(waiting[0])
         if self.trouble is None:
-            if self._limits:
+            if self._near_limit.limits:
                 deliveries = self._without_those_near_their_limit(deliveries)
             self._buffer.extend(deliveries)
             self._buffered_bytes += _bytes_of(deliveries)
@@ -278,42 +234,20 @@ class Session:
                 self._overrun(self._buffered_bytes / len(self._buffer))
             self.changed.set()
 
-    def _without_those_near_their_limit(self, deliveries: Sequence[_Waiting]) -> Sequence[_Waiting]:
+    def _without_those_near_their_limit(self, deliveries: Sequence[Waiting]) -> Sequence[Waiting]:
         """Put away what the broker would drop if it came back a few times more, and that it does by itself: a pause
         gives back what nobody has taken.
         """
-        near = [one for one in deliveries if one[1] and self._is_near_limit(one)]
+        near = self._near_limit.near(deliveries, self._consumers.origins, self._where)
         if not near:
             return deliveries
-        self._tell_of(near)
         keeping = self._aside(self._keep(near), "keep what came back too often")
         self._keeping.add(keeping)
         keeping.add_done_callback(self._keeping.discard)
         gone = {one[0] for one in near}
         return [one for one in deliveries if one[0] not in gone]
 
-    def _is_near_limit(self, one: _Waiting) -> bool:
-        limit = self._limits.get(self._origins.get(one[4], ""))
-        return limit is not None and is_near(times_back(one), limit)
-
-    def _tell_of(self, near: Sequence[_Waiting]) -> None:
-        """Log how many there are; once in a while, for it may be each message of a queue."""
-        self._untold += len(near)
-        now = self._forwarder.clock.monotonic()
-        if self._told_at is not None and now - self._told_at < _SILENCE_S:
-            return
-        queue = self._origins[near[0][4]]
-        log.warning(
-            "messages came back to their queue so often that the broker would soon drop them; they are put among the "
-            "dead letters",
-            queue=queue,
-            messages=self._untold,
-            limit=self._limits[queue],
-            broker=self._where,
-        )
-        self._untold, self._told_at = 0, now
-
-    async def _keep(self, near: Sequence[_Waiting]) -> None:
+    async def _keep(self, near: Sequence[Waiting]) -> None:
         settler = cast("Settler", self._settler)
         # Then they are with the broker, and come again.
         with contextlib.suppress(SettleError):
@@ -322,9 +256,9 @@ class Session:
     def ended(self, why: Ended) -> None:
         """The broker took back a consumer, or closed the channel or the connection."""
         if why.what == "consumer":
-            if why.text in self._consumers:
-                self._consumers.discard(why.text)
-                self._aside(self._ask_why_cancelled(self._origins[why.text]), "why cancelled")
+            queue = self._consumers.cancelled(why.text)
+            if queue is not None:
+                self._aside(self._ask_why_cancelled(queue), "why cancelled")
             return
         self._stop(ProducerError(f"RabbitMQ at {self._where} closed the {why.what}: {why.text or 'no reason given'}"))
 
@@ -372,6 +306,7 @@ class Session:
         if self.trouble is not None:
             return
         self.trouble = reason
+        self._consumers.end()
         # The broker has them still, and hands them out again.
         self._buffer.clear()
         self._buffered_bytes = 0
@@ -393,9 +328,9 @@ class Session:
         return self._messages_of(taken, settler, self._options)
 
     def _messages_of(
-        self, taken: Sequence[_Waiting], settler: Settler, options: RabbitMQOptions
+        self, taken: Sequence[Waiting], settler: Settler, options: RabbitMQOptions
     ) -> list[Message[bytes]]:
-        origins = self._origins
+        origins = self._consumers.origins
         if self._sink is not None:
             return messages_of(taken, settler, options, origins, self._ways_back)
         came = [(delivery, origins[consumer]) for _, _, delivery, _, consumer in taken]
@@ -433,31 +368,24 @@ class Session:
 
         Waits for the broker a few seconds at most: on a silent network it goes on by itself until :meth:`close`.
         """
-        self._is_to_consume = False
-        await self._bounded(self._stop_consuming(), "stop consuming")
+        self._consumers.is_wanted = False
+        await self._bounded(self._unless_lost(self._consumers.stop), "stop consuming")
 
-    async def _stop_consuming(self) -> None:
-        async with self._consuming:
-            if self._is_to_consume:
-                return
-            # A loss in here is reported by the callbacks above, and the broker takes everything back by itself.
-            with contextlib.suppress(ProducerError, SettleError), self._translated(errors.of_loss):
-                await self._cancel(set(self._consumers))
-                await self._give_back(list(self._buffer))
+    async def _unless_lost(self, change: Callable[[], Awaitable[None]]) -> None:
+        """Do *change*, in which the connection may be lost: the callbacks above report that, and the broker takes
+        everything back by itself. So it does when it refuses, which closes the channel.
+        """
+        with contextlib.suppress(ProducerError, SettleError), self._translated(errors.of_loss):
+            await change()
 
-    async def _cancel(self, tags: set[str]) -> None:
-        self._consumers -= tags
-        for tag in tags:
-            await self._the_channel().basic_cancel(tag)
-
-    async def _give_back(self, waiting: Sequence[_Waiting]) -> None:
-        """Requeue these of the buffered messages, and wait until that is written."""
-        if not waiting or self._settler is None:
+    async def _give_back(self) -> None:
+        """Requeue the buffered messages, and wait until that is written."""
+        if not self._buffer or self._settler is None:
             return
         # As a dict it keeps their order.
-        gone = dict.fromkeys(tag for tag, *_ in waiting)
-        self._buffer = deque(one for one in self._buffer if one[0] not in gone)
-        self._buffered_bytes -= _bytes_of(waiting)
+        gone = dict.fromkeys(tag for tag, *_ in self._buffer)
+        self._buffer.clear()
+        self._buffered_bytes = 0
         await self._settler.give_back(gone)
 
     async def consume_again(self, most: int | None = None) -> None:
@@ -465,19 +393,7 @@ class Session:
 
         Does nothing on a connection that is gone.
         """
-        self._is_to_consume = True
-        self._window = self._window._replace(most=most)
-        async with self._consuming:
-            if not self._is_to_consume or self.trouble is not None:
-                return
-            # A refusal closes the channel, and is reported by the callbacks above.
-            with contextlib.suppress(ProducerError, SettleError), self._translated(errors.of_loss):
-                if self._window != self._asked:
-                    await self._ask_for(self._window)
-                if not self._consumers:
-                    await self._consume()
-                elif self._asked.most != self._consumed_with.most:
-                    await self._replace_consumers()
+        await self._unless_lost(functools.partial(self._consumers.resume, most))
 
     def change_prefetch(self, prefetch: int) -> None:
         """Have *prefetch* messages of each queue in advance from now on; when that is less, give back what waits.
@@ -486,41 +402,9 @@ class Session:
         more than any other (it is exclusive, or the single active one, or has a name of its own), the new prefetch
         counts from the next consume on.
         """
-        self._window = self._window._replace(prefetch=prefetch)
-        self._aside(self._change_prefetch(prefetch), "change of prefetch")
-
-    async def _change_prefetch(self, prefetch: int) -> None:
-        async with self._consuming:
-            if self.trouble is not None or prefetch != self._window.prefetch:
-                return  # the next change is waiting behind this one
-            with contextlib.suppress(ProducerError, SettleError), self._translated(errors.of_loss):
-                await self._ask_for(self._window)
-                if self._consumers and self._options.allows_another_consumer:
-                    await self._replace_consumers()
-
-    async def _replace_consumers(self) -> None:
-        """Have others in place of those at work, with what was asked for last; none if that is what they have."""
-        old, options = set(self._consumers), self._options
-        is_smaller = self._asked.size < self._consumed_with.size
-        if self._asked.size == self._consumed_with.size:
-            self._consumed_with = self._asked
-        elif not options.allows_another_consumer or (is_smaller and not options.goes_with_its_consumer):
-            # Beside the old ones, the new would bring newer messages before those that are given back come again.
-            await self._cancel(old)
-            if is_smaller:
-                await self._give_back(list(self._buffer))
-            await self._consume()
-        else:
-            # The queue never is without a consumer.
-            await self._consume()
-            await self._cancel(old)
-            if is_smaller:
-                await self._give_back(list(self._buffer))
-
-    async def _ask_for(self, window: _Window) -> None:
-        """Of the consumers that begin from now on."""
-        await self._the_channel().basic_qos(prefetch_count=window.size)
-        self._asked = window
+        self._consumers.want_prefetch(prefetch)
+        change = functools.partial(self._consumers.change_prefetch, prefetch)
+        self._aside(self._unless_lost(change), "change of prefetch")
 
     async def _bounded(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Do *work*, which may hang on a silent network, and wait for it a few seconds; :meth:`close` ends it."""
@@ -560,7 +444,7 @@ class Session:
         """What is not settled goes back in so many words: recent brokers count the end of a connection as a failure of
         all that it had in hand, and these not.
         """
-        if self._channel is not None and self._consumers:
+        if self._channel is not None and self._consumers.are_at_work:
             # They would be handed it again, and again count that.
             await self.stop_consuming()
         settler.release_all(self._closed)
@@ -588,5 +472,5 @@ class Session:
             aside.cancel()
 
 
-def _bytes_of(deliveries: Sequence[_Waiting]) -> int:
+def _bytes_of(deliveries: Sequence[Waiting]) -> int:
     return sum([len(waiting[3]) for waiting in deliveries])

@@ -13,7 +13,14 @@ from broadway_py.acknowledger import Acknowledger
 from broadway_py.errors import MalformedMessage
 from broadway_py.message import NOOP, OPEN, Acknowledgement, Message
 from broadway_py.producer import Deliveries
-from broadway_py.producers.rabbitmq.deliveries.message import Receipt, attempt_of, metadata_of, said_by, was_retried
+from broadway_py.producers.rabbitmq.deliveries.message import (
+    Receipt,
+    Waiting,
+    attempt_of,
+    metadata_of,
+    said_by,
+    was_retried,
+)
 from broadway_py.producers.rabbitmq.settings.options import RabbitMQOptions
 from broadway_py.producers.rabbitmq.topology.delivery_limits import COUNTER, times_returned
 from broadway_py.producers.rabbitmq.wire.delivery_parser import Delivery
@@ -159,7 +166,7 @@ def delivery_of(receipt: Receipt) -> DeliveredMessage:
     return DeliveredMessage(deliver, ContentHeader(0, len(body), properties), body, cast("AbstractChannel", None))
 
 
-def times_back(delivery: tuple[int, int, Any, bytes, str]) -> int | None:
+def times_back(delivery: Waiting) -> int | None:
     """As :func:`times_returned`, of a delivery whichever way it came."""
     came = delivery[2]
     if isinstance(came, bytes) and COUNTER not in came:

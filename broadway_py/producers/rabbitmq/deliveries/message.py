@@ -21,6 +21,7 @@ __all__ = [
     "EXCHANGE_HEADER",
     "ROUTING_KEY_HEADER",
     "Receipt",
+    "Waiting",
     "attempt_of",
     "configured",
     "metadata_of",
@@ -30,6 +31,10 @@ __all__ = [
     "was_retried",
 ]
 
+
+#: What came and waits to be taken, whichever way: tag, redelivered, envelope (from the library: all of the delivery),
+#: body, consumer tag.
+Waiting = tuple[int, int, Any, bytes, str]
 
 #: Of a message that we have put back for another attempt: which attempt it is, and where it first came from.
 ATTEMPT_HEADER: Final = "x-broadway-attempt"
