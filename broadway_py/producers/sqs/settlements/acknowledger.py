@@ -1,32 +1,27 @@
-"""Settlement of what one copy has received: batches across everybody who settles, and what is held kept hidden."""
+"""The acknowledger of what one copy has received: what is held, and what each settlement of it comes to."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-import random
-from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from broadway_py.acknowledger import Acknowledger
-from broadway_py.clock import Clock, Timer
+from broadway_py.clock import Clock
 from broadway_py.errors import SettleError
-from broadway_py.log import logger
 from broadway_py.message import Message, Outcome
 from broadway_py.producers.sqs.dead_letters.dead_letter_sender import Burial
 from broadway_py.producers.sqs.deliveries.fifo_groups import Groups
 from broadway_py.producers.sqs.deliveries.message import Receipt, configured
-from broadway_py.producers.sqs.requests.batch_entries import MOST_ENTRIES, retry_delay
 from broadway_py.producers.sqs.requests.client import Client, Facts
-from broadway_py.producers.sqs.requests.errors import Kind, Trouble, refused_entries
+from broadway_py.producers.sqs.requests.errors import Trouble, refused_entries
 from broadway_py.producers.sqs.settings.options import MOST_VISIBILITY, SQSOptions, Verdict
-from broadway_py.producers.sqs.settlements.batches import Batches
+from broadway_py.producers.sqs.settlements.batch_sender import BatchSender
 from broadway_py.producers.sqs.settlements.pending_settlement import Entry, Fate, Ticket
-from broadway_py.producers.sqs.visibility.guardian import Extension, Guardian
+from broadway_py.producers.sqs.visibility.guardian import Guardian
 
 __all__ = ["Desk", "DeskWithDeadLetters"]
-
-log = logger("broadway_py.producers.sqs")
 
 #: What one message of a FIFO group hands on: the next one of its group.
 Freed = Callable[[list[Message[Any]]], object]
@@ -58,14 +53,11 @@ class Desk(Acknowledger):
         freed: Freed,
         refused: Callable[[Trouble], object],
     ) -> None:
-        self._client = client
         self._facts = facts
         self._options = options
         self._clock = clock
         self._freed = freed
         self._refused: Callable[[Trouble], object] | None = refused
-        self._deletes: Batches[Entry] = Batches()
-        self._changes: Batches[Entry] = Batches()
         self._guardian = Guardian(
             client,
             facts,
@@ -74,7 +66,18 @@ class Desk(Acknowledger):
             is_held=lambda receipt: receipt in self._held,
             refused=self._report_refusal,
         )
-        self._burial = Burial(client, facts, options, clock, pipeline=pipeline, begin=self._begin)
+        self._sender = BatchSender(
+            client,
+            facts,
+            options.queue_name,
+            clock,
+            self._guardian,
+            due=self._send_when_due,
+            deleted=self._when_deleted,
+            ended=self._look_whether_idle,
+            refused=self._report_refusal,
+        )
+        self._burial = Burial(client, facts, options, clock, pipeline=pipeline, begin=self._sender.begin)
         #: Messages of FIFO groups that wait for one of their group.
         self.groups: Groups[Message[Any]] = Groups()
         # Received, and no settlement asked for; in order.
@@ -84,10 +87,6 @@ class Desk(Acknowledger):
         # Calls that wait for a settlement; and whether, the last time that one waited for company, nobody came.
         self._callers = 0
         self._is_alone = False
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._timer: Timer | None = None
-        self._timer_at = math.inf
-        self._closed = False
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -106,7 +105,7 @@ class Desk(Acknowledger):
         self._held.update(dict.fromkeys(receipts))
         self._guardian.hold(receipts)
         self._idle.clear()
-        self._arm()
+        self._sender.arm()
 
     def handed_over(self, count: int) -> None:
         """So many messages more are in the pipeline: a batch that is not full may wait for them."""
@@ -173,7 +172,7 @@ class Desk(Acknowledger):
         for message, verdict in said:
             receipt: Receipt = message.acknowledgement.data
             ticket.enter()
-            if self._closed:
+            if self._sender.is_closed:
                 ticket.leave(receipt, "closed")
                 continue
             self._at_work -= 1
@@ -195,7 +194,7 @@ class Desk(Acknowledger):
         if verdict.action == "ack":
             self._held.pop(receipt, None)
             now = self._clock.monotonic()
-            self._deletes.add(Entry(receipt, None, ticket, now), now)
+            self._sender.deletes.add(Entry(receipt, None, ticket, now), now)
         elif verdict.action == "noop":
             self._fall_back(receipt)
             ticket.leave(receipt)
@@ -217,12 +216,14 @@ class Desk(Acknowledger):
         """*receipt* comes again when its visibility ends; so must the rest of its group, not sooner."""
         rest = self._rest_of(receipt)
         self.leave([receipt])
-        if rest and not self._closed:  # closing has given back all that was held
+        if rest and not self._sender.is_closed:  # closing has given back all that was held
             left_s = max(0.0, receipt.hidden_until - self._clock.monotonic())
             self._change_together(rest, math.ceil(left_s), None)
 
-    def _next_of(self, receipt: Receipt) -> None:
-        if receipt.group is not None and (following := self.groups.done(receipt.group)) is not None:
+    def _when_deleted(self, receipt: Receipt, why: Fate | None) -> None:
+        if why is not None:
+            self._fall_back(receipt)
+        elif receipt.group is not None and (following := self.groups.done(receipt.group)) is not None:
             self._freed([following])
 
     def _change_together(self, receipts: Sequence[Receipt], timeout: int, ticket: Ticket | None) -> None:
@@ -236,11 +237,10 @@ class Desk(Acknowledger):
             asks = ticket if position == 0 else None
             entries.append(Entry(receipt, max(0, min(timeout, most)), asks, now))
         if len(entries) == 1:
-            self._changes.add(entries[0], now)
+            self._sender.changes.add(entries[0], now)
         else:
-            for start in range(0, len(entries), MOST_ENTRIES):
-                self._begin(self._send(entries[start : start + MOST_ENTRIES]), "sqs-settle")
-        self._arm()
+            self._sender.send_together(entries)
+        self._sender.arm()
 
     # --- dead letters ---------------------------------------------------------------------------------------------
 
@@ -259,99 +259,19 @@ class Desk(Acknowledger):
 
         await self._burial.bury(messages, sent=sent, left=left)
 
-    # --- requests -------------------------------------------------------------------------------------------------
+    # --- when -----------------------------------------------------------------------------------------------------
 
-    def _ring(self) -> None:
-        self._timer = None
-        self._timer_at = math.inf
-        due = self._deletes.next_due()
+    def _send_when_due(self) -> None:
+        due = self._sender.deletes.next_due()
         if due is not None and due <= self._clock.monotonic():
             # A lone processor cannot come with more before it was answered: it need not wait the next time.
             self._is_alone = self._callers == 1
         self._tick()
 
     def _tick(self) -> None:
-        """Send what is due, and see when something will be."""
-        now = self._clock.monotonic()
         # When nothing else is at work, nobody can come to fill the batch.
-        flush = self._at_work <= 0 or self._is_alone or self._closed
-        for batch in (*self._deletes.due(now, flush=flush), *self._changes.due(now, flush=flush)):
-            self._begin(self._send(batch), "sqs-settle")
-        if not self._closed:
-            for extension in self._guardian.due(now):
-                self._begin(self._extend(extension), "sqs-extend")
-        self._arm()
-
-    def _arm(self) -> None:
-        moments = (self._deletes.next_due(), self._changes.next_due(), self._guardian.next_due())
-        due = min((moment for moment in moments if moment is not None), default=math.inf)
-        if due < self._timer_at:
-            # A timer that rings too early costs less than a new one for each batch.
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer_at = due
-            self._timer = self._clock.call_at(due, self._ring)
-
-    def _begin(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a settlement has crashed", exc_info=error)
-        self._look_whether_idle()
-
-    async def _send(self, batch: Sequence[Entry]) -> None:
-        """One request, and what follows for each of its entries. All of *batch* are of one kind."""
-        failed: Mapping[int, Fate] = dict.fromkeys(range(len(batch)), "closed")
-        trouble: Trouble | None = None
-        try:
-            failed = await self._asked(batch)
-        except Trouble as caught:
-            trouble = caught
-            failed = dict.fromkeys(range(len(batch)), caught.kind)
-        finally:
-            # Also when this task is cancelled: whoever waits must hear of it.
-            spread = random.random()
-            for position, entry in enumerate(batch):
-                self._conclude(entry, failed.get(position), spread)
-            self._arm()
-        if "refused" in failed.values():
-            self._report_refusal(trouble)
-
-    async def _asked(self, batch: Sequence[Entry]) -> Mapping[int, Kind]:
-        url = self._facts.url
-        if batch[0].timeout is None:
-            return await self._client.delete(url, [entry.receipt.handle for entry in batch])
-        await self._guardian.until_answered(entry.receipt for entry in batch)
-        return await self._client.change_visibility(
-            url, [(entry.receipt.handle, entry.timeout or 0) for entry in batch]
-        )
-
-    async def _extend(self, extension: Extension) -> None:
-        await self._guardian.extend(extension)
-        self._arm()
-
-    def _conclude(self, entry: Entry, why: Fate | None, spread: float) -> None:
-        """*spread*, 0 to 1, is the jitter of the whole batch: what failed together is tried again together."""
-        receipt = entry.receipt
-        if why is not None and not self._closed:
-            entry.tries += 1
-            now = self._clock.monotonic()
-            delay = retry_delay(why, entry.tries, now, entry.give_up_at, spread)
-            if delay is not None:
-                (self._deletes if entry.timeout is None else self._changes).again(entry, now + delay)
-                return
-        receipt.guarded = False
-        if entry.timeout is None:
-            if why is None:
-                self._next_of(receipt)
-            else:
-                self._fall_back(receipt)
-        entry.end(why)
+        flush = self._at_work <= 0 or self._is_alone or self._sender.is_closed
+        self._sender.send_due(self._clock.monotonic(), flush=flush)
 
     def _report_refusal(self, trouble: Trouble | None) -> None:
         if self._refused is None:
@@ -362,7 +282,7 @@ class Desk(Acknowledger):
     # --- the end --------------------------------------------------------------------------------------------------
 
     def _look_whether_idle(self) -> None:
-        if not (self._held or self._tasks or len(self._deletes) or len(self._changes)):
+        if not self._held and self._sender.is_idle:
             self._idle.set()
 
     async def until_idle(self) -> None:
@@ -372,26 +292,10 @@ class Desk(Acknowledger):
 
     async def close(self, seconds: float) -> None:
         """Give back what is held, and settle nothing more; in so many seconds at most."""
-        if self._closed:
+        if self._sender.is_closed:
             return
         self.give_back(list(self._held))
-        self._closed = True
-        for batches in (self._deletes, self._changes):
-            for batch in batches.due(math.inf, flush=True):
-                self._begin(self._send(batch), "sqs-settle")
-        try:
-            async with self._clock.timeout(seconds):
-                while self._tasks:
-                    await asyncio.wait(self._tasks)
-        except TimeoutError:
-            log.warning("the last settlements did not reach SQS in time", queue=self._options.queue_name)
-        finally:
-            if self._timer is not None:
-                self._timer.cancel()
-            for task in self._tasks:
-                task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await self._sender.close(seconds)
 
 
 class DeskWithDeadLetters(Desk):
