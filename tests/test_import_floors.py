@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Final
@@ -322,3 +322,109 @@ def test_the_front_door_imports_no_library_of_an_extra(statement: str) -> None:
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
 
     assert (ran.stdout, ran.stderr) == ("[]\n", "")
+
+
+# --- the rooms of the daemon and of the connectors --------------------------------------------------------------------
+
+#: Wing -> its rooms, each with its floor; "" are the files beside them. A room imports from lower ones and from itself.
+WINGS: Final[Mapping[str, Mapping[str, int]]] = {
+    "broadway_py.daemon": {
+        "settings": 0,
+        "logs": 1,
+        "process": 2,
+        "pipelines": 3,
+        "http": 4,
+        "dead_letters": 4,
+        "workers": 5,
+        "": 6,
+    },
+    "broadway_py.producers.rabbitmq": {
+        "settings": 0,
+        "wire": 0,
+        "connection": 1,
+        "topology": 2,
+        "deliveries": 3,
+        "retries": 4,
+        "settlements": 5,
+        "": 6,
+    },
+    "broadway_py.producers.sqs": {
+        "settings": 0,
+        "requests": 1,
+        "deliveries": 2,
+        "visibility": 3,
+        "dead_letters": 3,
+        "settlements": 4,
+        "": 5,
+    },
+}
+
+
+def arrows(dotted: str, source: str, *, is_package: bool = False) -> set[str]:
+    """What of ours the module imports, anywhere in its *source*."""
+    found = imports(dotted, ast.parse(source), is_package=is_package)
+    return {target for _, target in found if target.split(".")[0] == PACKAGE} - {dotted}
+
+
+def wing_complaints(drawn: Mapping[str, Collection[str]]) -> list[str]:
+    """Which of these imports go up inside a wing, or round in a circle of files."""
+    found = []
+    for wing, floors in WINGS.items():
+        for own in (dotted for dotted in drawn if dotted.startswith(f"{wing}.")):
+            from_room = own.removeprefix(f"{wing}.").rpartition(".")[0]
+            if from_room not in floors:
+                found.append(f"{wing}.{from_room} has no floor: give it one in WINGS")
+                continue
+            for target in sorted(each for each in drawn[own] if each.startswith(f"{wing}.")):
+                to_room = target.removeprefix(f"{wing}.").rpartition(".")[0]
+                if from_room != to_room and floors.get(to_room, 0) >= floors[from_room]:
+                    found.append(f"{own} imports {target}: {to_room or wing} is not below {from_room}")
+    try:
+        TopologicalSorter(drawn).prepare()
+    except CycleError as circle:
+        found.append(f"a circle of files: {' <- '.join(circle.args[1])}")
+    return found
+
+
+def test_rooms_of_a_wing_import_from_lower_ones_and_files_in_no_circle() -> None:
+    drawn = {
+        dotted: arrows(dotted, path.read_text(), is_package=path.name == "__init__.py")
+        for dotted, path in modules()
+        if dotted.startswith(("broadway_py.daemon", "broadway_py.producers"))
+    }
+
+    assert wing_complaints(drawn) == []
+
+
+@pytest.mark.parametrize(
+    ("sources", "complaint"),
+    [
+        (
+            {"broadway_py.daemon.settings.files": "from broadway_py.daemon.logs.logs import flush"},
+            "logs is not below settings",
+        ),
+        (
+            {"broadway_py.daemon.http.server": "def late():\n    import broadway_py.daemon.dead_letters.letters"},
+            "dead_letters is not below http",
+        ),
+        (
+            {"broadway_py.producers.sqs.requests.client": "from broadway_py.producers.sqs import producer"},
+            "broadway_py.producers.sqs is not below requests",
+        ),
+        (
+            {"broadway_py.daemon.tools.x": "import broadway_py.daemon.settings.files"},
+            "broadway_py.daemon.tools has no floor: give it one in WINGS",
+        ),
+        (
+            {
+                "broadway_py.daemon.logs.logs": "from broadway_py.daemon.logs import log_writer",
+                "broadway_py.daemon.logs.log_writer": "if TYPE_CHECKING:\n    import broadway_py.daemon.logs.logs",
+            },
+            "broadway_py.daemon.logs.logs <- broadway_py.daemon.logs.log_writer <- broadway_py.daemon.logs.logs",
+        ),
+    ],
+)
+def test_what_goes_up_or_round_in_a_wing_is_found(sources: dict[str, str], complaint: str) -> None:
+    (found,) = wing_complaints({dotted: arrows(dotted, source) for dotted, source in sources.items()})
+
+    assert found.endswith(complaint)
