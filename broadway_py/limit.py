@@ -1,4 +1,4 @@
-"""How often one kind of thing is said: the first few of each minute, then a number."""
+"""Counts how often one kind of thing was said in this minute. Who logs asks it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long to wait before trying again.
+"""How long to wait before a lost connection, a crashed stage or a dead process is tried again.
 
 The pipeline's own way is exponential growth with "full jitter" as described by Marc Brooker, "Exponential Backoff And
 Jitter" (AWS Architecture Blog, 2015): uniform between zero and the grown ceiling, so that many clients of a broker that

@@ -1,4 +1,4 @@
-"""What is to become of a failed message."""
+"""What is to become of a failed message: retry or dead letter, and how long it waits for its next attempt."""
 
 from __future__ import annotations
 

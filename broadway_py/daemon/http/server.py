@@ -1,4 +1,4 @@
-"""The HTTP port: metrics, health, the live page and its data."""
+"""Answers the requests of the HTTP port: metrics, health, the live page and its data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the HTTP port shows and does, whether the pipelines run in this process or in workers."""
+"""Gives the HTTP port its data and carries out its commands, for pipelines in this process or in workers."""
 
 from __future__ import annotations
 

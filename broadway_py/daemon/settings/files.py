@@ -1,4 +1,4 @@
-"""Settings files as plain data, together with the place each setting was written at."""
+"""Reads settings files (YAML, TOML, JSON) as plain data, and merges them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processors: ``prepare_messages`` once per chunk, ``handle_message`` for each, then to a batcher or settled."""
+"""Processors: take a chunk, run ``prepare_messages`` once and ``handle_message`` for each message, and pass them on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the messages of a handled chunk go: to a batcher, to the settlement, to the failures."""
+"""Decides where each message of a handled chunk goes: to a batcher, to the settlement, to the failures."""
 
 from __future__ import annotations
 

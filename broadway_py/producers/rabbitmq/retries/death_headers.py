@@ -1,4 +1,4 @@
-"""Where, why and after how many attempts a dead letter died, as its headers tell. Pure."""
+"""Reads the headers of a dead letter: where, why and after how many attempts it died. Pure."""
 
 from __future__ import annotations
 

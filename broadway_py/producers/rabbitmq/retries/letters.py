@@ -1,4 +1,4 @@
-"""What a failed message looks like when it is put somewhere else: as it came, but for what would lead it astray."""
+"""Writes a failed message and its headers for the queue it is put into: as it came, but for what leads it astray."""
 
 from __future__ import annotations
 
