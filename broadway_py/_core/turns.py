@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 
-__all__ = ["Turns"]
+__all__ = ["ExclusiveTurn"]
 
 
-class Turns:
+class ExclusiveTurn:
     """A readers-writer lock that gives up.
 
     Who wants to be alone goes first: nobody else comes in until those inside have left. But one inside may wait for

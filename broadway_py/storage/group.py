@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, Literal, TypeVar
 from broadway_py.storage.connection import begin, commit, empty_log, patiently, undo
 from broadway_py.storage.errors import StorageError, is_for_want_of_room, told
 from broadway_py.storage.schema import Schema
-from broadway_py.storage.writer_queue import Turnstile
+from broadway_py.storage.writer_queue import WriterQueue
 
 __all__ = ["GROUP_ROWS", "GROUP_SECONDS", "Request", "execute", "gather"]
 
@@ -71,7 +71,7 @@ def gather(todo: deque[Request[Any]]) -> list[Request[Any]]:
 
 
 def execute(
-    connection: sqlite3.Connection, schema: Schema, path: str, turnstile: Turnstile, group: list[Request[Any]]
+    connection: sqlite3.Connection, schema: Schema, path: str, writer_queue: WriterQueue, group: list[Request[Any]]
 ) -> tuple[list[Request[Any]], list[Request[Any]]]:
     """Run *group*: those that only read at once, the others in one transaction.
 
@@ -88,7 +88,7 @@ def execute(
         _attempt(connection, schema, path, request)
     if not writes:
         return finished, []
-    with turnstile.passed():
+    with writer_queue.passed():
         transaction = _Transaction(connection, schema, path)
         left = transaction.run(writes)
         finished += transaction.members

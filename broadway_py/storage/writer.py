@@ -19,7 +19,7 @@ from broadway_py.storage.errors import StorageError
 from broadway_py.storage.group import Request, execute, gather
 from broadway_py.storage.room import LogLimit
 from broadway_py.storage.schema import Schema
-from broadway_py.storage.writer_queue import Turnstile
+from broadway_py.storage.writer_queue import WriterQueue
 
 __all__ = ["Writer"]
 
@@ -158,26 +158,26 @@ class Writer:
     def _live(self) -> None:
         try:
             connection = connect(self.path, self.schema)
-            turnstile = self._line(connection)
+            writer_queue = self._line(connection)
         except BaseException as error:  # noqa: BLE001  # whatever it is, it belongs to those who opened
             self.opened.set_exception(error)
             self.ended.set_result(None)
             return
         self.opened.set_result(None)
         try:
-            self._serve(connection, turnstile)
+            self._serve(connection, writer_queue)
         except BaseException as error:
             log.exception("the storage thread has crashed", path=self.path)
             self._refuse_all(error)
         finally:
             with contextlib.suppress(sqlite3.Error):  # what was confirmed is in the log of the file already
                 connection.close()
-            turnstile.close()
+            writer_queue.close()
             self.ended.set_result(None)
 
-    def _line(self, connection: sqlite3.Connection) -> Turnstile:
+    def _line(self, connection: sqlite3.Connection) -> WriterQueue:
         try:
-            return Turnstile(self.path)
+            return WriterQueue(self.path)
         except OSError as error:
             connection.close()
             raise StorageError(
@@ -185,7 +185,7 @@ class Writer:
                 "give this user write permission to it and to the directory, or choose another path"
             ) from error
 
-    def _serve(self, connection: sqlite3.Connection, turnstile: Turnstile) -> None:
+    def _serve(self, connection: sqlite3.Connection, writer_queue: WriterQueue) -> None:
         is_open = True
         while is_open or self._todo:
             if not self._todo:
@@ -193,7 +193,7 @@ class Writer:
             while not self._inbox.empty():
                 is_open = self._receive(self._inbox.get()) and is_open
             if self._todo:
-                self._run_group(connection, turnstile)
+                self._run_group(connection, writer_queue)
 
     def _receive(self, request: Request[Any] | None) -> bool:
         if request is None:
@@ -221,11 +221,11 @@ class Writer:
         before, self._last_seen = self._last_seen, int(seen)
         return before != self._last_seen
 
-    def _run_group(self, connection: sqlite3.Connection, turnstile: Turnstile) -> None:
+    def _run_group(self, connection: sqlite3.Connection, writer_queue: WriterQueue) -> None:
         group = gather(self._todo)
         self._log_limit.adapt(connection)
         try:
-            finished, left = execute(connection, self.schema, self.path, turnstile, group)
+            finished, left = execute(connection, self.schema, self.path, writer_queue, group)
         except BaseException:
             self._todo.extendleft(group)  # for _refuse_all, which tells everybody
             raise

@@ -23,7 +23,7 @@ from typing import Final
 
 from broadway_py.storage.modes import open_beside
 
-__all__ = ["PATIENCE", "Turnstile"]
+__all__ = ["PATIENCE", "WriterQueue"]
 
 #: Seconds in line before it is thought to be stuck …
 PATIENCE: Final = 1.0
@@ -32,7 +32,7 @@ _DETOUR: Final = 5.0
 _HAS_LINES: Final = hasattr(fcntl, "F_OFD_SETLKW")
 
 
-class Turnstile:
+class WriterQueue:
     """The line before one file, for one thread of this process.
 
     Args:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import hypothesis.strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from broadway_py._core.turns import Turns
+from broadway_py._core.turns import ExclusiveTurn
 
 PATIENCE = 60.0
 A, B, C = "a", "b", "c"
 
 
-def is_alone(turns: Turns, who: str | None) -> bool:
+def is_alone(turns: ExclusiveTurn, who: str | None) -> bool:
     """Asked anew: the type checker takes it for what the last comparison said."""
     return turns.alone is who
 
 
-def turns_with(*, inside: int = 0) -> Turns:
-    turns = Turns(PATIENCE)
+def turns_with(*, inside: int = 0) -> ExclusiveTurn:
+    turns = ExclusiveTurn(PATIENCE)
     for _ in range(inside):
         assert turns.enter(0.0)
     return turns
@@ -142,7 +142,7 @@ class Room(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.turns = Turns(PATIENCE)
+        self.turns = ExclusiveTurn(PATIENCE)
         self.now = 0.0
         self.inside: set[int] = set()
         self.waiting: set[int] = set()

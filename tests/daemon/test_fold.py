@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import Metric
 
-from broadway_py.daemon.workers.merge_reports import depart, depart_metrics, fold_metrics, fold_stats, label_worker
+from broadway_py.daemon.workers.merge_reports import depart_metrics, fold_metrics, fold_stats, label_worker, retire
 from broadway_py.pipeline.stats import PipelineStats
 from tests.daemon.snapshots import pipeline, producer
 
@@ -26,7 +26,7 @@ def test_counters_and_sizes_of_workers_are_added_and_the_oldest_counts() -> None
 
 
 def test_what_a_dead_worker_had_in_flight_is_unknown() -> None:
-    gone = depart(pipeline(), state="starting")
+    gone = retire(pipeline(), state="starting")
     (one,) = gone.producers
     assert one.outcomes == {"acked": 6, "rejected": 1, "unknown": 3}
     assert (one.in_flight, one.bytes_in_flight, one.oldest_in_flight_seconds) == (0, 0, 0.0)
@@ -36,7 +36,7 @@ def test_what_a_dead_worker_had_in_flight_is_unknown() -> None:
 def test_counters_never_go_down_when_a_worker_dies_and_the_sum_still_adds_up() -> None:
     living = [pipeline(), pipeline()]
     before = fold_stats(living, [])
-    after = fold_stats(living[1:], [depart(living[0], state="starting")])
+    after = fold_stats(living[1:], [retire(living[0], state="starting")])
     assert adds_up(before)
     assert adds_up(after)
     assert after.producers[0].received == before.producers[0].received
@@ -47,7 +47,7 @@ def test_counters_never_go_down_when_a_worker_dies_and_the_sum_still_adds_up() -
 
 
 def test_the_state_is_that_of_the_living_and_the_worst_of_them() -> None:
-    gone = depart(pipeline(), state="starting")
+    gone = retire(pipeline(), state="starting")
     assert fold_stats([pipeline()], [gone]).state == "running"
     assert fold_stats([pipeline(), pipeline(state="draining")], []).state == "draining"
     assert fold_stats([], [gone]).state == "starting"
@@ -62,7 +62,7 @@ def test_a_connection_is_up_only_if_it_is_up_in_every_worker() -> None:
 def test_a_breaker_that_is_open_in_any_living_worker_is_open() -> None:
     broken = pipeline(breaker_open=True)
     assert fold_stats([pipeline(), broken], []).breaker_open
-    assert not fold_stats([pipeline()], [depart(broken, state="starting")]).breaker_open
+    assert not fold_stats([pipeline()], [retire(broken, state="starting")]).breaker_open
 
 
 def registry(amount: float) -> list[Metric]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from broadway_py.daemon.workers.poison_verdicts import Inquest
+from broadway_py.daemon.workers.poison_verdicts import PoisonVerdicts
 from broadway_py.pipeline.poison.journal import CONVICTED, REPEATED, SUSPECTED, Entry
 from broadway_py.pipeline.poison.memory import GROWN_KIB, MemoryMark, memory_mark, ran_out, to_kib
 from tests.pipeline.support import logged
@@ -20,50 +20,55 @@ KILLS = 2**40
 
 
 @pytest.fixture
-def inquest() -> Iterator[Inquest]:
-    inquest = Inquest(2)
-    yield inquest
-    inquest.close()
+def verdicts() -> Iterator[PoisonVerdicts]:
+    verdicts = PoisonVerdicts(2)
+    yield verdicts
+    verdicts.close()
 
 
 def die(
-    inquest: Inquest, *at_work: bytes | None, alone: bool = False, code: int = ABORT, peak_kib: int = 0, index: int = 0
+    verdicts: PoisonVerdicts,
+    *at_work: bytes | None,
+    alone: bool = False,
+    code: int = ABORT,
+    peak_kib: int = 0,
+    index: int = 0,
 ) -> int:
     """A worker begins, has these at work, and dies."""
-    region = inquest.journal.region(index)
+    region = verdicts.journal.region(index)
     region.begin()
     region.page().set(at_work)
     if alone:
         region.begin_alone("orders\x00queue\x007", MemoryMark(0, KILLS))
-    return inquest.died(index, code, peak_kib)
+    return verdicts.died(index, code, peak_kib)
 
 
-def states(inquest: Inquest) -> dict[bytes, int]:
-    return {identity: entry.state for identity, entry in inquest.journal.entries().items()}
+def states(verdicts: PoisonVerdicts) -> dict[bytes, int]:
+    return {identity: entry.state for identity, entry in verdicts.journal.entries().items()}
 
 
-def test_what_was_at_work_is_suspected_by_all_workers_from_then_on(inquest: Inquest) -> None:
-    assert die(inquest, A, B) == 2
+def test_what_was_at_work_is_suspected_by_all_workers_from_then_on(verdicts: PoisonVerdicts) -> None:
+    assert die(verdicts, A, B) == 2
 
-    assert states(inquest) == {A: SUSPECTED, B: SUSPECTED}
-    assert inquest.journal.region(0).read().at_work == frozenset(), "the next worker begins with an empty region"
-
-
-def test_a_death_with_nothing_at_work_accuses_nobody(inquest: Inquest) -> None:
-    assert die(inquest) == 0
-
-    assert states(inquest) == {}
+    assert states(verdicts) == {A: SUSPECTED, B: SUSPECTED}
+    assert verdicts.journal.region(0).read().at_work == frozenset(), "the next worker begins with an empty region"
 
 
-def test_what_a_worker_leaves_behind_that_ended_in_order_accuses_nobody(inquest: Inquest) -> None:
-    region = inquest.journal.region(0)
+def test_a_death_with_nothing_at_work_accuses_nobody(verdicts: PoisonVerdicts) -> None:
+    assert die(verdicts) == 0
+
+    assert states(verdicts) == {}
+
+
+def test_what_a_worker_leaves_behind_that_ended_in_order_accuses_nobody(verdicts: PoisonVerdicts) -> None:
+    region = verdicts.journal.region(0)
     region.begin()
     region.page().set([A])
     region.end()
 
-    assert inquest.died(0, 1, 0) == 0
+    assert verdicts.died(0, 1, 0) == 0
 
-    assert states(inquest) == {}
+    assert states(verdicts) == {}
     assert not region.read().has_ended
 
 
@@ -78,14 +83,14 @@ def test_what_a_worker_leaves_behind_that_ended_in_order_accuses_nobody(inquest:
     ],
 )
 def test_the_second_death_alone_convicts_and_is_told(
-    inquest: Inquest, code: int, how: str, caplog: pytest.LogCaptureFixture
+    verdicts: PoisonVerdicts, code: int, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    die(inquest, A, B, code=code)
+    die(verdicts, A, B, code=code)
 
-    assert die(inquest, A, alone=True, code=code, index=1) == 0
+    assert die(verdicts, A, alone=True, code=code, index=1) == 0
 
-    assert inquest.journal.entries() == {A: Entry(0, CONVICTED, 2, code), B: Entry(1, SUSPECTED, 1, code)} or (
-        inquest.journal.entries() == {A: Entry(1, CONVICTED, 2, code), B: Entry(0, SUSPECTED, 1, code)}
+    assert verdicts.journal.entries() == {A: Entry(0, CONVICTED, 2, code), B: Entry(1, SUSPECTED, 1, code)} or (
+        verdicts.journal.entries() == {A: Entry(1, CONVICTED, 2, code), B: Entry(0, SUSPECTED, 1, code)}
     )
     assert logged(caplog) == [
         {
@@ -100,31 +105,35 @@ def test_the_second_death_alone_convicts_and_is_told(
 
 
 @pytest.mark.parametrize("beside", [B, None], ids=["another", "one without a name"])
-def test_one_that_should_have_been_alone_but_was_not_is_not_convicted(inquest: Inquest, beside: bytes | None) -> None:
-    die(inquest, A)
+def test_one_that_should_have_been_alone_but_was_not_is_not_convicted(
+    verdicts: PoisonVerdicts, beside: bytes | None
+) -> None:
+    die(verdicts, A)
 
-    die(inquest, A, beside, alone=True)
+    die(verdicts, A, beside, alone=True)
 
-    assert states(inquest)[A] == SUSPECTED
+    assert states(verdicts)[A] == SUSPECTED
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_that_anybody_may_send_convicts_at_the_third_death_alone(inquest: Inquest, number: int) -> None:
-    die(inquest, A, B, code=-number)
+def test_a_signal_that_anybody_may_send_convicts_at_the_third_death_alone(
+    verdicts: PoisonVerdicts, number: int
+) -> None:
+    die(verdicts, A, B, code=-number)
     seen = []
     for _ in range(3):
-        die(inquest, A, alone=True, code=-number)
-        seen.append(states(inquest)[A])
+        die(verdicts, A, alone=True, code=-number)
+        seen.append(states(verdicts)[A])
 
     assert seen == [SUSPECTED, SUSPECTED, CONVICTED]
 
 
-def test_a_kill_convicts_at_once_when_the_one_alone_had_taken_much_memory(inquest: Inquest) -> None:
-    die(inquest, A, B, code=KILL)
+def test_a_kill_convicts_at_once_when_the_one_alone_had_taken_much_memory(verdicts: PoisonVerdicts) -> None:
+    die(verdicts, A, B, code=KILL)
 
-    die(inquest, A, alone=True, code=KILL, peak_kib=GROWN_KIB)
+    die(verdicts, A, alone=True, code=KILL, peak_kib=GROWN_KIB)
 
-    assert states(inquest)[A] == CONVICTED
+    assert states(verdicts)[A] == CONVICTED
 
 
 @pytest.mark.parametrize(
@@ -151,52 +160,52 @@ def test_the_memory_of_a_process_is_told_in_kib() -> None:
     assert to_kib(4096) in (4096, 4)
 
 
-def test_one_that_workers_have_cleared_starts_anew(inquest: Inquest) -> None:
-    die(inquest, A)
-    inquest.journal.clear(0)
+def test_one_that_workers_have_cleared_starts_anew(verdicts: PoisonVerdicts) -> None:
+    die(verdicts, A)
+    verdicts.journal.clear(0)
 
-    die(inquest, A, alone=True)
+    die(verdicts, A, alone=True)
 
-    assert states(inquest) == {A: SUSPECTED}
-
-
-def test_what_workers_have_cleared_leaves_the_table(inquest: Inquest) -> None:
-    die(inquest, A, B)
-    inquest.journal.clear(0)
-
-    inquest.forget_cleared()
-
-    assert len(states(inquest)) == 1
+    assert states(verdicts) == {A: SUSPECTED}
 
 
-def test_a_convicted_one_that_ends_a_further_worker_is_told_to_nobody(inquest: Inquest) -> None:
+def test_what_workers_have_cleared_leaves_the_table(verdicts: PoisonVerdicts) -> None:
+    die(verdicts, A, B)
+    verdicts.journal.clear(0)
+
+    verdicts.forget_cleared()
+
+    assert len(states(verdicts)) == 1
+
+
+def test_a_convicted_one_that_ends_a_further_worker_is_told_to_nobody(verdicts: PoisonVerdicts) -> None:
     for _ in range(2):
-        die(inquest, A, alone=True)
+        die(verdicts, A, alone=True)
 
-    assert die(inquest, A, alone=True) == 0
+    assert die(verdicts, A, alone=True) == 0
 
-    assert inquest.journal.entries() == {A: Entry(0, REPEATED, 3, ABORT)}
+    assert verdicts.journal.entries() == {A: Entry(0, REPEATED, 3, ABORT)}
 
 
 def test_too_many_suspects_are_forgotten_aloud(caplog: pytest.LogCaptureFixture) -> None:
-    inquest = Inquest(1, most=2)
+    verdicts = PoisonVerdicts(1, most=2)
     for one in (A, B, C):
-        die(inquest, one)
+        die(verdicts, one)
 
-    assert states(inquest) == {B: SUSPECTED, C: SUSPECTED}
+    assert states(verdicts) == {B: SUSPECTED, C: SUSPECTED}
     assert logged(caplog) == [
         {"event": "too many messages are suspected of ending workers; the oldest are forgotten", "messages": 1}
     ]
-    inquest.close()
+    verdicts.close()
 
 
-def test_a_very_long_name_is_told_as_far_as_it_goes(inquest: Inquest, caplog: pytest.LogCaptureFixture) -> None:
-    die(inquest, A)
-    region = inquest.journal.region(0)
+def test_a_very_long_name_is_told_as_far_as_it_goes(verdicts: PoisonVerdicts, caplog: pytest.LogCaptureFixture) -> None:
+    die(verdicts, A)
+    region = verdicts.journal.region(0)
     region.page().set([A])
     region.begin_alone("x" * 1000, MemoryMark(0, KILLS))
 
-    inquest.died(0, ABORT, 0)
+    verdicts.died(0, ABORT, 0)
 
     (line,) = logged(caplog)
     assert (line["pipeline"], line["producer"], line["message_id"]) == ("x" * 456, "", "")

@@ -13,7 +13,7 @@ from broadway_py.errors import ProducerError, SettleError
 from broadway_py.message import Acknowledgement, Message
 from broadway_py.producers.rabbitmq.deliveries.message import Receipt
 from broadway_py.producers.rabbitmq.retries.forwarder import Forwarder
-from broadway_py.producers.rabbitmq.settlements.ack_writer import Settlements
+from broadway_py.producers.rabbitmq.settlements.ack_writer import AckWriter
 from broadway_py.producers.rabbitmq.settlements.acknowledger import Settler
 from broadway_py.producers.rabbitmq.settlements.ledger import Settlement, TagLedger
 from broadway_py.testing import FakeClock, settle
@@ -65,7 +65,7 @@ class Shelf:
         return [FULL if tag in self.refused else None for tag in tags]
 
 
-class Desk:
+class SQSAcknowledger:
     """A settler, what it works with, and three messages that came through its channel."""
 
     def __init__(self, *refused: int) -> None:
@@ -76,7 +76,7 @@ class Desk:
         self.waiting: list[str | None] = []
         self.settler = Settler(
             ledger,
-            cast("Settlements", self.writer),
+            cast("AckWriter", self.writer),
             cast("Forwarder", self.shelf),
             waiting=lambda reason: self.waiting.append(None if reason is None else str(reason)),
         )
@@ -92,7 +92,7 @@ class Desk:
 
 
 async def test_what_cannot_be_put_away_is_kept_and_tried_again_until_it_can() -> None:
-    desk = Desk(2)
+    desk = SQSAcknowledger(2)
     putting = asyncio.ensure_future(desk.settler.dead_letter(None, desk.messages))
     await desk.until_waiting()
     assert desk.writer.written == [Settlement("ack", 1), Settlement("ack", 3)]
@@ -111,7 +111,7 @@ async def test_what_cannot_be_put_away_is_kept_and_tried_again_until_it_can() ->
 
 
 async def test_others_wait_for_as_long_as_any_cannot_be_put_away() -> None:
-    desk = Desk(1, 2)
+    desk = SQSAcknowledger(1, 2)
     first = asyncio.ensure_future(desk.settler.dead_letter(None, desk.messages[:1]))
     second = asyncio.ensure_future(desk.settler.dead_letter(None, desk.messages[1:]))
     await desk.until_waiting()
@@ -126,7 +126,7 @@ async def test_others_wait_for_as_long_as_any_cannot_be_put_away() -> None:
 
 
 async def test_a_drain_gives_back_what_cannot_be_put_away() -> None:
-    desk = Desk(2)
+    desk = SQSAcknowledger(2)
     putting = asyncio.ensure_future(desk.settler.dead_letter(None, desk.messages))
     await desk.until_waiting()
     desk.settler.give_up()
@@ -139,7 +139,7 @@ async def test_a_drain_gives_back_what_cannot_be_put_away() -> None:
 
 
 async def test_what_fails_during_a_drain_is_tried_once() -> None:
-    desk = Desk(2)
+    desk = SQSAcknowledger(2)
     desk.settler.give_up()
     with pytest.raises(SettleError):
         await desk.settler.dead_letter(None, desk.messages)
@@ -148,7 +148,7 @@ async def test_what_fails_during_a_drain_is_tried_once() -> None:
 
 
 async def test_nothing_is_put_away_once_the_channel_is_gone() -> None:
-    desk = Desk()
+    desk = SQSAcknowledger()
     desk.settler.stop(GONE)
     desk.settler.stop(ProducerError("the connection was closed"))
     with pytest.raises(SettleError, match=r"^cannot settle 3 messages: the connection was cut$") as lost:
@@ -158,7 +158,7 @@ async def test_nothing_is_put_away_once_the_channel_is_gone() -> None:
 
 
 async def test_when_the_channel_goes_meanwhile_nobody_knows_of_any() -> None:
-    desk = Desk(2)
+    desk = SQSAcknowledger(2)
     desk.writer.gone = GONE
     putting = asyncio.ensure_future(desk.settler.dead_letter(None, desk.messages))
     await desk.until_waiting()
@@ -174,7 +174,7 @@ async def test_when_the_channel_goes_meanwhile_nobody_knows_of_any() -> None:
 
 
 async def test_a_cut_leaves_nobody_waiting() -> None:
-    desk = Desk(2)
+    desk = SQSAcknowledger(2)
     putting = asyncio.ensure_future(desk.settler.dead_letter(None, desk.messages))
     await desk.until_waiting()
     putting.cancel()
@@ -184,7 +184,7 @@ async def test_a_cut_leaves_nobody_waiting() -> None:
 
 
 async def test_the_end_gives_back_all_that_is_open_and_nothing_is_settled_after_it() -> None:
-    desk = Desk()
+    desk = SQSAcknowledger()
     await desk.settler.ack(None, desk.messages[:1], [])
     desk.settler.release_all(GONE)
     with pytest.raises(SettleError, match=r"^cannot settle 1 message: the connection was cut$"):
@@ -198,7 +198,7 @@ async def test_the_end_gives_back_all_that_is_open_and_nothing_is_settled_after_
 
 @pytest.mark.parametrize("defect", [KeyError("canary"), Exception("canary")])
 async def test_when_putting_away_breaks_none_is_settled_and_it_is_tried_again(defect: Exception) -> None:
-    desk = Desk()
+    desk = SQSAcknowledger()
     desk.shelf.defect = defect
     putting = asyncio.ensure_future(desk.settler.dead_letter(None, desk.messages))
     await desk.until_waiting()

@@ -1,4 +1,4 @@
-"""The desk with a client that only remembers: what is asked of SQS, when, and what is said of the answers."""
+"""The acknowledger with a client that only remembers: what is asked of SQS, when, and what is said of the answers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 from broadway_py.errors import SettleError
 from broadway_py.message import Message
 from broadway_py.producers.sqs.deliveries.message import Receipt, to_message
-from broadway_py.producers.sqs.requests.client import Facts
+from broadway_py.producers.sqs.requests.client import QueueInfo
 from broadway_py.producers.sqs.requests.errors import Kind, Trouble
 from broadway_py.producers.sqs.settings.options import SQSOptions
-from broadway_py.producers.sqs.settlements.acknowledger import Desk, DeskWithDeadLetters
+from broadway_py.producers.sqs.settlements.acknowledger import SQSAcknowledger, SQSAcknowledgerWithDeadLetters
 from broadway_py.producers.sqs.visibility.guardian import Guardian
 from broadway_py.testing import FakeClock, settle
 
@@ -52,7 +52,7 @@ class Memory:
 
 
 class Office:
-    """A desk, its client, and messages to settle there."""
+    """An acknowledger, its client, and messages to settle there."""
 
     def __init__(self, *, visibility: float = 30.0, dead: bool = False, **settings: Any) -> None:
         self.clock = FakeClock(monotonic=0.0)
@@ -60,11 +60,11 @@ class Office:
         self.refused: list[Trouble] = []
         self.freed: list[Message[Any]] = []
         self.options = SQSOptions(queue_url="orders", **settings)
-        facts = Facts("url", visibility, None, "dead" if dead else None)
-        made = DeskWithDeadLetters if dead else Desk
-        self.desk = made(
-            self.client,  # type: ignore[arg-type]  # it has the three requests that a desk makes
-            facts,
+        queue_info = QueueInfo("url", visibility, None, "dead" if dead else None)
+        made = SQSAcknowledgerWithDeadLetters if dead else SQSAcknowledger
+        self.acknowledger = made(
+            self.client,  # type: ignore[arg-type]  # it has the three requests that an acknowledger makes
+            queue_info,
             self.options,
             self.clock,
             "pipeline",
@@ -87,14 +87,14 @@ class Office:
             }
             receipt = Receipt(raw, self.options, self.clock.monotonic(), self._visibility, self.clock.monotonic())
             receipts.append(receipt)
-            messages.append(to_message(raw, receipt, self.desk, self.options))
-        self.desk.hold(receipts)
+            messages.append(to_message(raw, receipt, self.acknowledger, self.options))
+        self.acknowledger.hold(receipts)
         if handed_over:
-            self.desk.handed_over(count)
+            self.acknowledger.handed_over(count)
         return messages
 
     def begin(self, good: Sequence[Message[Any]] = (), bad: Sequence[Message[Any]] = ()) -> asyncio.Task[None]:
-        return asyncio.create_task(self.desk.ack(None, good, bad))
+        return asyncio.create_task(self.acknowledger.ack(None, good, bad))
 
 
 async def test_the_deletes_of_several_callers_leave_together_within_50_ms() -> None:
@@ -233,7 +233,7 @@ async def test_what_is_held_is_extended_and_what_is_settled_is_not() -> None:
     assert entries == [(message.acknowledgement.data.handle, 30) for message in messages[2:]]
     await office.clock.advance(15.0)
     assert office.client.kinds() == [("change", 10), ("change", 10)]
-    closing = asyncio.create_task(office.desk.close(1.0))
+    closing = asyncio.create_task(office.acknowledger.close(1.0))
     await settle()
     await closing
 
@@ -246,7 +246,7 @@ async def test_what_is_given_back_or_put_off_does_not_overtake_an_extension_of_t
     await office.clock.advance(15.1)
     extension = [("h1", 30), ("h2", 30), ("h3", 30)]
     assert [entries for _, _, entries in office.client.asked] == [extension]
-    settling = asyncio.create_task(office.desk.retry(None, [(messages[0], delay), (messages[1], delay)]))
+    settling = asyncio.create_task(office.acknowledger.retry(None, [(messages[0], delay), (messages[1], delay)]))
     await office.clock.advance(0.1)
     assert [entries for _, _, entries in office.client.asked] == [extension]
     office.client.gate.set()
@@ -254,7 +254,7 @@ async def test_what_is_given_back_or_put_off_does_not_overtake_an_extension_of_t
     assert [entries for _, _, entries in office.client.asked] == [extension, [("h1", delay), ("h2", delay)]]
     await office.clock.advance(15.0)
     assert office.client.asked[-1][2] == [("h3", 30)]
-    await office.desk.close(1.0)
+    await office.acknowledger.close(1.0)
 
 
 async def test_deletes_and_what_is_not_being_extended_do_not_wait_for_an_extension() -> None:
@@ -264,7 +264,7 @@ async def test_deletes_and_what_is_not_being_extended_do_not_wait_for_an_extensi
     later = office.receive(1)
     office.client.gate = asyncio.Event()
     await office.clock.advance(5.1)
-    settling = [office.begin(messages), asyncio.create_task(office.desk.release(None, later))]
+    settling = [office.begin(messages), asyncio.create_task(office.acknowledger.release(None, later))]
     await office.clock.advance(0.1)
     assert office.client.kinds() == [("change", 2), ("delete", 2), ("change", 1)]
     office.client.gate.set()
@@ -275,7 +275,7 @@ async def test_what_was_settled_between_falling_due_and_the_request_is_not_exten
     office = Office(visibility=30.0)
     guardian = Guardian(
         office.client,  # type: ignore[arg-type]  # it has the one request that a guardian makes
-        Facts("url", 30.0, None, None),
+        QueueInfo("url", 30.0, None, None),
         "orders",
         office.clock,
         is_held=lambda _: True,
@@ -297,7 +297,7 @@ async def test_an_extension_that_is_not_answered_keeps_a_close_no_longer_than_an
     office.receive(1)
     office.client.gate = asyncio.Event()
     await office.clock.advance(15.1)
-    closing = asyncio.create_task(office.desk.close(1.5))
+    closing = asyncio.create_task(office.acknowledger.close(1.5))
     await office.clock.advance(1.6)
     await closing
     assert office.client.kinds() == [("change", 1)]
@@ -309,11 +309,11 @@ async def test_closing_gives_back_what_is_held_finishes_what_was_said_and_settle
     caller = office.begin(messages[:1])
     await settle()
     assert office.client.asked == []
-    await office.desk.close(1.0)
+    await office.acknowledger.close(1.0)
     await caller
     assert sorted(what for _, what, _ in office.client.asked) == ["change", "delete"]
     with pytest.raises(SettleError, match=r"\(2: the producer was closed\)"):
-        await office.desk.ack(None, messages[1:2], messages[2:3])
+        await office.acknowledger.ack(None, messages[1:2], messages[2:3])
     await office.clock.advance(60.0)
     assert len(office.client.asked) == 2
 
@@ -324,7 +324,7 @@ async def test_closing_does_not_wait_for_an_endpoint_that_is_silent() -> None:
     office.client.gate = asyncio.Event()
     caller = office.begin(messages[:1])
     await office.clock.advance(0.05)
-    closing = asyncio.create_task(office.desk.close(1.5))
+    closing = asyncio.create_task(office.acknowledger.close(1.5))
     await office.clock.advance(1.4)
     assert not closing.done()
     await office.clock.advance(0.2)
@@ -336,12 +336,12 @@ async def test_closing_does_not_wait_for_an_endpoint_that_is_silent() -> None:
 async def test_a_desk_is_idle_when_nothing_is_held_or_under_way() -> None:
     office = Office()
     messages = office.receive(2)
-    waiting = asyncio.create_task(office.desk.until_idle())
+    waiting = asyncio.create_task(office.acknowledger.until_idle())
     caller = office.begin(messages[:1])
     await office.clock.advance(0.05)
     await caller
     assert not waiting.done()
-    office.desk.leave([messages[1].acknowledgement.data])
+    office.acknowledger.leave([messages[1].acknowledgement.data])
     await settle()
     await waiting
 
@@ -349,10 +349,10 @@ async def test_a_desk_is_idle_when_nothing_is_held_or_under_way() -> None:
 async def test_dead_letters_are_sent_in_tens_and_deleted_then() -> None:
     office = Office(dead=True, dead_letter_queue="dead")
     messages = office.receive(12)
-    desk = office.desk
-    assert isinstance(desk, DeskWithDeadLetters)
+    acknowledger = office.acknowledger
+    assert isinstance(acknowledger, SQSAcknowledgerWithDeadLetters)
     office.client.answers = [{1: "away"}]
-    burying = asyncio.create_task(desk.dead_letter(None, messages))
+    burying = asyncio.create_task(acknowledger.dead_letter(None, messages))
     await office.clock.advance(2.0)
     await burying
     sent = [entries for _, what, entries in office.client.asked if what == "send"]
@@ -366,11 +366,11 @@ async def test_dead_letters_are_sent_in_tens_and_deleted_then() -> None:
 async def test_what_we_add_to_a_dead_letter_gives_way_until_its_queue_takes_it() -> None:
     office = Office(dead=True, dead_letter_queue="dead")
     messages = office.receive(3)
-    desk = office.desk
-    assert isinstance(desk, DeskWithDeadLetters)
+    acknowledger = office.acknowledger
+    assert isinstance(acknowledger, SQSAcknowledgerWithDeadLetters)
     # Together; then alone as it is, with less, with nothing of ours.
     office.client.answers = [{1: "wrong"}, {0: "wrong"}, {0: "wrong"}]
-    burying = asyncio.create_task(desk.dead_letter(None, messages))
+    burying = asyncio.create_task(acknowledger.dead_letter(None, messages))
     await office.clock.advance(0.1)
     await burying
     assert [entries for _, what, entries in office.client.asked if what == "send"] == [
@@ -386,11 +386,11 @@ async def test_what_we_add_to_a_dead_letter_gives_way_until_its_queue_takes_it()
 async def test_a_dead_letter_that_its_queue_takes_in_no_form_is_left_where_it_is() -> None:
     office = Office(dead=True, dead_letter_queue="dead")
     messages = office.receive(1)
-    desk = office.desk
-    assert isinstance(desk, DeskWithDeadLetters)
+    acknowledger = office.acknowledger
+    assert isinstance(acknowledger, SQSAcknowledgerWithDeadLetters)
     office.client.answers = [Trouble("wrong", "BatchRequestTooLong")] * 3
     with pytest.raises(SettleError) as left:
-        await desk.dead_letter(None, messages)
+        await acknowledger.dead_letter(None, messages)
     assert str(left.value) == (
         "SQS queue 'orders': 1 of 1 messages could not be settled (1: the dead letter queue does not take it, and it "
         "was left where it is)"
@@ -401,7 +401,7 @@ async def test_a_dead_letter_that_its_queue_takes_in_no_form_is_left_where_it_is
 async def test_a_retry_is_shown_again_after_its_delay_rounded_up_and_never_past_12_hours() -> None:
     office = Office()
     messages = office.receive(2)
-    await office.desk.retry(None, [(messages[0], 2.3), (messages[1], 99_999.0)])
+    await office.acknowledger.retry(None, [(messages[0], 2.3), (messages[1], 99_999.0)])
     ((_, _, changes),) = office.client.asked
     assert changes == [("h1", 3), ("h2", 43_200)]
 
@@ -409,14 +409,14 @@ async def test_a_retry_is_shown_again_after_its_delay_rounded_up_and_never_past_
 async def test_closing_does_not_show_to_others_what_is_being_buried() -> None:
     office = Office(dead=True, dead_letter_queue="dead")
     (message,) = office.receive(1)
-    desk = office.desk
-    assert isinstance(desk, DeskWithDeadLetters)
+    acknowledger = office.acknowledger
+    assert isinstance(acknowledger, SQSAcknowledgerWithDeadLetters)
     office.client.gate = asyncio.Event()
-    burying = asyncio.create_task(desk.dead_letter(None, [message]))
+    burying = asyncio.create_task(acknowledger.dead_letter(None, [message]))
     await settle()
     burying.cancel()  # the deadline of a stop
     await asyncio.wait([burying])
-    closing = asyncio.create_task(desk.close(1.5))
+    closing = asyncio.create_task(acknowledger.close(1.5))
     await settle()
     office.client.gate.set()
     await settle()

@@ -14,7 +14,7 @@ from broadway_py.message import Message
 from broadway_py.producers import SQSProducer
 from broadway_py.producers.sqs import session as sessions
 from broadway_py.producers.sqs.deliveries.receive_attempts import Attempts
-from broadway_py.producers.sqs.requests.client import Facts
+from broadway_py.producers.sqs.requests.client import QueueInfo
 from broadway_py.producers.sqs.requests.errors import Trouble
 from broadway_py.producers.sqs.session import Session
 from broadway_py.producers.sqs.settings.options import SQSOptions
@@ -39,11 +39,11 @@ class Answers:
         self.is_open = False
         self.poll_ends = asyncio.Event()
 
-    async def open(self) -> Facts:
+    async def open(self) -> QueueInfo:
         if self.away is not None:
             raise self.away
         self.is_open = True
-        return Facts("url", 30.0, True, None)
+        return QueueInfo("url", 30.0, True, None)
 
     async def receive(self, count: int, attempt_id: str | None = None) -> list[dict[str, Any]]:
         if self.laid_out:
@@ -99,10 +99,10 @@ async def test_groups_that_fail_make_room_for_others(answers: type[Answers]) -> 
         heads += await session.take(50)
     taking = asyncio.create_task(session.take(50))
     await settle()
-    assert (session.desk.groups.parked, taking.done()) == (18, False)
+    assert (session.acknowledger.groups.parked, taking.done()) == (18, False)
     answers.laid_out.append([raw("c0", "c")])
 
-    await session.desk.ack(None, [], heads)
+    await session.acknowledger.ack(None, [], heads)
     await settle()
 
     assert taking.done()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from broadway_py.storage import writer_queue as module
-from broadway_py.storage.writer_queue import Turnstile
+from broadway_py.storage.writer_queue import WriterQueue
 from tests.support.eventually import eventually_sync
 
 
@@ -20,8 +20,8 @@ def path(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def three(path: str) -> Iterator[list[Turnstile]]:
-    made = [Turnstile(path) for _ in range(3)]
+def three(path: str) -> Iterator[list[WriterQueue]]:
+    made = [WriterQueue(path) for _ in range(3)]
     yield made
     for one in made:
         one.close()
@@ -35,7 +35,7 @@ class Line:
         self.threads: list[threading.Thread] = []
         self._path = Path(f"{path}-line")
 
-    def join(self, turnstile: Turnstile, name: str) -> None:
+    def join(self, turnstile: WriterQueue, name: str) -> None:
         """Wait in a thread; returns once it is in line."""
         last = self.last()
 
@@ -57,7 +57,7 @@ class Line:
             thread.join(10)
 
 
-def is_free(turnstile: Turnstile) -> bool:
+def is_free(turnstile: WriterQueue) -> bool:
     """Whether nobody has the turn or waits for it."""
     numbers = turnstile._numbers
     number = numbers.draw()
@@ -67,7 +67,7 @@ def is_free(turnstile: Turnstile) -> bool:
         numbers.give_back(number)
 
 
-def test_who_has_just_had_the_turn_goes_to_the_end_of_the_line(three: list[Turnstile], path: str) -> None:
+def test_who_has_just_had_the_turn_goes_to_the_end_of_the_line(three: list[WriterQueue], path: str) -> None:
     greedy, second, third = three
     line = Line(path)
     for turn in range(10):
@@ -83,7 +83,7 @@ def test_who_has_just_had_the_turn_goes_to_the_end_of_the_line(three: list[Turns
 
 
 def test_one_that_is_stuck_with_the_turn_is_waited_for_once_and_then_ignored_for_a_while(
-    three: list[Turnstile], monkeypatch: pytest.MonkeyPatch
+    three: list[WriterQueue], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "PATIENCE", 0.05)
     stuck, other, third = three
@@ -97,7 +97,7 @@ def test_one_that_is_stuck_with_the_turn_is_waited_for_once_and_then_ignored_for
     eventually_sync(lambda: is_free(third), what="the turn is free")
 
 
-def test_after_a_while_it_stands_in_line_again(three: list[Turnstile], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_a_while_it_stands_in_line_again(three: list[WriterQueue], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PATIENCE", 0.05)
     monkeypatch.setattr(module, "_DETOUR", 0.0)
     stuck, other, third = three
@@ -114,7 +114,7 @@ def test_closing_while_its_thread_still_stands_in_line_does_not_wait(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "PATIENCE", 0.05)
-    stuck, other = Turnstile(path), Turnstile(path)
+    stuck, other = WriterQueue(path), WriterQueue(path)
     with stuck.passed():
         with other.passed():
             pass
@@ -123,7 +123,7 @@ def test_closing_while_its_thread_still_stands_in_line_does_not_wait(
     stuck.close()
 
 
-def test_the_number_of_one_that_died_is_free(three: list[Turnstile]) -> None:
+def test_the_number_of_one_that_died_is_free(three: list[WriterQueue]) -> None:
     dead, other, _ = three
     dead._numbers.draw()
     assert not is_free(other)
@@ -133,7 +133,7 @@ def test_the_number_of_one_that_died_is_free(three: list[Turnstile]) -> None:
 
 
 def test_one_that_was_stopped_while_it_drew_a_number_stops_nobody(
-    three: list[Turnstile], monkeypatch: pytest.MonkeyPatch
+    three: list[WriterQueue], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "PATIENCE", 0.05)
     stopped, other, third = three
@@ -144,7 +144,7 @@ def test_one_that_was_stopped_while_it_drew_a_number_stops_nobody(
     eventually_sync(lambda: is_free(third), what="the turn is free")
 
 
-def test_an_error_inside_gives_the_turn_back(three: list[Turnstile]) -> None:
+def test_an_error_inside_gives_the_turn_back(three: list[WriterQueue]) -> None:
     with pytest.raises(LookupError), three[0].passed():
         raise LookupError
     assert is_free(three[1])
@@ -153,4 +153,4 @@ def test_an_error_inside_gives_the_turn_back(three: list[Turnstile]) -> None:
 def test_a_place_where_nobody_can_write_raises(tmp_path: Path) -> None:
     (tmp_path / "q.db-line").mkdir()
     with pytest.raises(OSError, match=r"q\.db-line"):
-        Turnstile(str(tmp_path / "q.db"))
+        WriterQueue(str(tmp_path / "q.db"))

@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 
 from broadway_py.daemon.logs import logs
 from broadway_py.daemon.process.loop_thread import Body, LoopThread
-from broadway_py.daemon.process.signal_queue import Mailbox
+from broadway_py.daemon.process.signal_queue import SignalQueue
 from broadway_py.daemon.process.startup import begun
 from broadway_py.errors import OptionsError
 from broadway_py.log import ALL, logger
@@ -97,7 +97,7 @@ class Watch:
         self._body = body
         self._grace = grace
         self._signals = signals if threading.current_thread() is threading.main_thread() else {}
-        self._events: Mailbox[Request | _Finished] = Mailbox()
+        self._events: SignalQueue[Request | _Finished] = SignalQueue()
         self._thread = LoopThread(body, lambda outcome: self._events.put(_Finished(outcome)))
         self._leave_at: float | None = None
         self._monotonic = monotonic

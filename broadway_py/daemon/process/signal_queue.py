@@ -13,14 +13,14 @@ from typing import Any, Final, Generic, TypeVar
 
 from broadway_py import forks
 
-__all__ = ["Mailbox"]
+__all__ = ["SignalQueue"]
 
 T = TypeVar("T")
 
 _WORD: Final = b"\0"
 
 
-class Mailbox(Generic[T]):
+class SignalQueue(Generic[T]):
     """A queue that signals can put into.
 
     Waiting on a lock would not do: a signal that arrives just before the wait begins, or in another thread, does not

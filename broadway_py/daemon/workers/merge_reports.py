@@ -15,7 +15,7 @@ from broadway_py.message import Outcome
 from broadway_py.metrics import add_distributions
 from broadway_py.pipeline.stats import Distribution, PipelineState, PipelineStats, ProducerStats, StageStats
 
-__all__ = ["depart", "depart_metrics", "fold_metrics", "fold_stats", "label_worker", "speaks_of_process"]
+__all__ = ["depart_metrics", "fold_metrics", "fold_stats", "label_worker", "retire", "speaks_of_process"]
 
 K = TypeVar("K")
 
@@ -47,7 +47,7 @@ def fold_stats(live: Sequence[PipelineStats], gone: Sequence[PipelineStats]) -> 
     )
 
 
-def depart(last: PipelineStats, *, state: PipelineState) -> PipelineStats:
+def retire(last: PipelineStats, *, state: PipelineState) -> PipelineStats:
     """What is kept of a worker that is gone: its counters. What it had in flight ends as ``unknown``."""
     return replace(
         last,

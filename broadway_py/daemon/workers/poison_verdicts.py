@@ -12,7 +12,7 @@ from broadway_py.log import logger
 from broadway_py.pipeline.poison.journal import CONVICTED, MOST_ENTRIES, REPEATED, SUSPECTED, Journal, Trace
 from broadway_py.pipeline.poison.memory import memory_mark, ran_out
 
-__all__ = ["Inquest"]
+__all__ = ["PoisonVerdicts"]
 
 log = logger("broadway_py.daemon")
 
@@ -20,7 +20,7 @@ log = logger("broadway_py.daemon")
 _FROM_OUTSIDE: Final = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
 
 
-class Inquest:
+class PoisonVerdicts:
     """Owns the journal.
 
     Args:

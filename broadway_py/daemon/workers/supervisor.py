@@ -22,16 +22,16 @@ from broadway_py.daemon.process.loop_lag import LagMeter
 from broadway_py.daemon.process.main_thread import ExitCode
 from broadway_py.daemon.settings.settings import Settings
 from broadway_py.daemon.workers.merge_reports import (
-    depart,
     depart_metrics,
     fold_metrics,
     fold_stats,
     label_worker,
+    retire,
     speaks_of_process,
 )
 from broadway_py.daemon.workers.messages import Act, Assignment, Command
-from broadway_py.daemon.workers.poison_verdicts import Inquest
-from broadway_py.daemon.workers.worker_handle import Life
+from broadway_py.daemon.workers.poison_verdicts import PoisonVerdicts
+from broadway_py.daemon.workers.worker_handle import WorkerHandle
 from broadway_py.errors import OptionsError
 from broadway_py.log import ALL, logger
 from broadway_py.metrics import log_metrics, pipeline_metrics, process_metrics
@@ -67,7 +67,7 @@ class Supervisor:
     def __init__(self, settings: Settings, pipelines: Sequence[Pipeline[Any]]) -> None:
         self._settings = settings
         self._pipelines = {pipeline.name: pipeline for pipeline in pipelines}
-        self._lives: dict[int, Life] = {}
+        self._handles: dict[int, WorkerHandle] = {}
         # When each worker was last heard of, if it does not run now.
         self._last_words: dict[int, float] = {}
         # Why workers do not run that should.
@@ -82,9 +82,9 @@ class Supervisor:
         self._code: int = ExitCode.CLEAN
         self._wrong: OptionsError | None = None
         self._lag = LagMeter()
-        self._inquest = Inquest(settings.workers)
+        self._verdicts = PoisonVerdicts(settings.workers)
         # What is kept of workers that are gone; to begin with, zeros, so that every series is there at once.
-        self._gone = {name: depart(one.stats(), state="starting") for name, one in self._pipelines.items()}
+        self._gone = {name: retire(one.stats(), state="starting") for name, one in self._pipelines.items()}
         self._gone_metrics: list[Metric] = []
 
     @property
@@ -108,9 +108,9 @@ class Supervisor:
                         tasks.create_task(self._keep(index), name=f"worker {index}")
         finally:
             self._lag.stop()
-            for life in self._lives.values():
-                life.kill()
-            self._inquest.close()
+            for handle in self._handles.values():
+                handle.kill()
+            self._verdicts.close()
         if self._wrong is not None:
             raise self._wrong
         return self._code
@@ -121,9 +121,9 @@ class Supervisor:
             return
         self._stopping.set()
         self._ask_all("stop")
-        for life in self._lives.values():
-            if life.report is None:
-                life.terminate()
+        for handle in self._handles.values():
+            if handle.report is None:
+                handle.terminate()
         self._kill_in(self.shutdown_timeout + _KILL_AFTER)
 
     def give_up(self) -> None:
@@ -134,16 +134,16 @@ class Supervisor:
 
     def log_state(self) -> None:
         """One log line per worker and pipeline; the workers add their own."""
-        for index, life in self._lives.items():
-            log.warning("state: worker", index=index, pid=life.pid, **{ALL: True})
+        for index, handle in self._handles.items():
+            log.warning("state: worker", index=index, pid=handle.pid, **{ALL: True})
         for one in self.stats():
             log.warning("state: pipeline", pipeline=one.name, stats=repr(one), **{ALL: True})
         self._ask_all("dump")
 
     def abandon(self) -> None:
         """Kill the workers: nobody is left to tell them anything."""
-        for life in list(self._lives.values()):
-            life.kill()
+        for handle in list(self._handles.values()):
+            handle.kill()
 
     # --- keeping workers alive
 
@@ -152,7 +152,9 @@ class Supervisor:
         refusals = Backoff(first_s=1.0, most_s=15.0)
         while not self._stopping.is_set():
             try:
-                life = self._lives[index] = Life(self._assignment(index), self._note_change, self._inquest.descriptor)
+                handle = self._handles[index] = WorkerHandle(
+                    self._assignment(index), self._note_change, self._verdicts.descriptor
+                )
             except (OSError, MemoryError) as failed:
                 # For want of descriptors, memory or processes, most likely, and of those there may be some later.
                 delay = refusals.failed()
@@ -161,30 +163,30 @@ class Supervisor:
                 continue
             refusals = Backoff(first_s=1.0, most_s=15.0)
             self._absent.pop(index, None)
-            log.info("worker started", index=index, pid=life.pid)
-            code = await life.exited()
-            del self._lives[index]
-            self._last_words[index] = life.heard_at
-            ended = life.final is not None and life.final.ended and code == ExitCode.CLEAN
-            self._keep_numbers(life, restarts=not ended)
-            if life.refused is not None:
-                self._wrong = self._wrong or OptionsError((), life.refused)
+            log.info("worker started", index=index, pid=handle.pid)
+            code = await handle.exited()
+            del self._handles[index]
+            self._last_words[index] = handle.heard_at
+            ended = handle.final is not None and handle.final.ended and code == ExitCode.CLEAN
+            self._keep_numbers(handle, restarts=not ended)
+            if handle.refused is not None:
+                self._wrong = self._wrong or OptionsError((), handle.refused)
                 self.stop()
                 return
             if ended:
                 self._ended.add(index)
                 return
-            if life.final is not None and not life.final.started and not self._stopping.is_set():
+            if handle.final is not None and not handle.final.started and not self._stopping.is_set():
                 # As with one worker: whoever has started the daemon is told, and starts it again.
                 log.error("a worker could not start its pipelines; stopping the others", index=index)
                 self._code = ExitCode.CRASH
                 self.stop()
                 return
             if self._stopping.is_set():
-                self._note_exit(life, code)
+                self._note_exit(handle, code)
                 return
-            suspects = self._inquest.died(index, code, life.peak_kib)
-            delay = deaths.failed(asyncio.get_running_loop().time() - life.started_at)
+            suspects = self._verdicts.died(index, code, handle.peak_kib)
+            delay = deaths.failed(asyncio.get_running_loop().time() - handle.started_at)
             self._absent[index] = f"it has died ({exit_text(code)}) and is started again"
             log.error(
                 "worker died; starting it again",
@@ -216,44 +218,44 @@ class Supervisor:
             search_path=tuple(sys.path),
         )
 
-    def _note_exit(self, life: Life, code: int) -> None:
+    def _note_exit(self, handle: WorkerHandle, code: int) -> None:
         if code == ExitCode.CLEAN:
             return
-        log.error("worker did not end cleanly", index=life.index, exit=_exit_text(code))
-        late = code == ExitCode.LATE or life.was_killed
+        log.error("worker did not end cleanly", index=handle.index, exit=_exit_text(code))
+        late = code == ExitCode.LATE or handle.was_killed
         self._code = ExitCode.LATE if late or self._code == ExitCode.LATE else ExitCode.CRASH
 
-    def _keep_numbers(self, life: Life, *, restarts: bool) -> None:
-        if life.report is None:
+    def _keep_numbers(self, handle: WorkerHandle, *, restarts: bool) -> None:
+        if handle.report is None:
             return
         state: Any = "starting" if restarts and not self._stopping.is_set() else "stopped"
-        for name, last in life.report.pipelines.items():
-            self._gone[name] = fold_stats([], [depart(last, state=state), self._gone[name]])
-        self._gone_metrics = fold_metrics([self._gone_metrics, depart_metrics(life.report.metrics)])
+        for name, last in handle.report.pipelines.items():
+            self._gone[name] = fold_stats([], [retire(last, state=state), self._gone[name]])
+        self._gone_metrics = fold_metrics([self._gone_metrics, depart_metrics(handle.report.metrics)])
 
     def _ask_all(self, act: Act) -> None:
-        for life in self._lives.values():
-            life.ask(act)
+        for handle in self._handles.values():
+            handle.ask(act)
 
     def _kill_in(self, seconds: float) -> None:
         def kill() -> None:
             self.abandon()
-            for index, life in self._lives.items():
-                log.error("worker did not leave in time; killing it", index=index, pid=life.pid)
+            for index, handle in self._handles.items():
+                log.error("worker did not leave in time; killing it", index=index, pid=handle.pid)
 
         asyncio.get_running_loop().call_later(seconds, kill)
 
     def _note_change(self) -> None:
-        self._inquest.forget_cleared()
+        self._verdicts.forget_cleared()
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
-    async def _until(self, is_done: Callable[[Life], bool], seconds: float) -> None:
+    async def _until(self, is_done: Callable[[WorkerHandle], bool], seconds: float) -> None:
         """Wait until *is_done* is true of every worker that runs, but no longer than *seconds*."""
-        lives = list(self._lives.values())
+        handles = list(self._handles.values())
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while not all(is_done(life) for life in lives):
+                while not all(is_done(handle) for handle in handles):
                     await self._changed.wait()
 
     # --- what the HTTP port shows and does
@@ -264,15 +266,16 @@ class Supervisor:
         A worker that is silent is not waited for.
         """
         number = next(self._numbers)
-        for life in self._lives.values():
-            life.ask_for_report(number)
-        await self._until(lambda life: life.has_reported(number) or self._silence(life) > _LATE, _FRESH)
+        for handle in self._handles.values():
+            handle.ask_for_report(number)
+        await self._until(lambda handle: handle.has_reported(number) or self._silence(handle) > _LATE, _FRESH)
 
     def stats(self) -> Sequence[PipelineStats]:
         """One folded snapshot per pipeline."""
         return [
             fold_stats(
-                [life.report.pipelines[name] for life in self._lives.values() if life.report], [self._gone[name]]
+                [handle.report.pipelines[name] for handle in self._handles.values() if handle.report],
+                [self._gone[name]],
             )
             for name in self._pipelines
         ]
@@ -283,7 +286,7 @@ class Supervisor:
 
     def metrics(self) -> Iterator[Metric]:
         """Ours, then the workers' default registries added up, then what is said of each process."""
-        reports = {str(index): life.report for index, life in self._lives.items() if life.report is not None}
+        reports = {str(index): handle.report for index, handle in self._handles.items() if handle.report is not None}
         yield from pipeline_metrics(self.stats())
         lags = {"supervisor": self._lag.seconds, **{index: one.lag_seconds for index, one in reports.items()}}
         yield from process_metrics(lags, self._restarts, self._silences())
@@ -292,24 +295,24 @@ class Supervisor:
         theirs = [[label_worker(family, index) for family in one.metrics] for index, one in reports.items()]
         yield from fold_metrics([own, self._gone_metrics, *theirs])
 
-    def _silence(self, life: Life) -> float:
-        return asyncio.get_running_loop().time() - life.heard_at
+    def _silence(self, handle: WorkerHandle) -> float:
+        return asyncio.get_running_loop().time() - handle.heard_at
 
     def _silences(self) -> dict[str, float]:
         """Seconds since each worker was heard of, but for those whose sources have ended."""
         now = asyncio.get_running_loop().time()
-        heard = {**self._last_words, **{index: life.heard_at for index, life in self._lives.items()}}
+        heard = {**self._last_words, **{index: handle.heard_at for index, handle in self._handles.items()}}
         return {str(index): now - heard[index] for index in sorted(heard) if index not in self._ended}
 
-    def _is_silent(self, life: Life) -> bool:
-        return self._silence(life) > (_SILENT if life.report is not None else _STARTING)
+    def _is_silent(self, handle: WorkerHandle) -> bool:
+        return self._silence(handle) > (_SILENT if handle.report is not None else _STARTING)
 
     def not_alive(self) -> Sequence[str]:
         """Workers that have not been heard of for ten seconds."""
         return [
-            f"worker {index} has not answered for {self._silence(life):.0f} s"
-            for index, life in self._lives.items()
-            if self._is_silent(life)
+            f"worker {index} has not answered for {self._silence(handle):.0f} s"
+            for index, handle in self._handles.items()
+            if self._is_silent(handle)
         ]
 
     def not_ready(self) -> Mapping[str, Sequence[str]]:
@@ -318,15 +321,15 @@ class Supervisor:
 
     def _reasons(self, name: str) -> Iterator[str]:
         for index in range(self._settings.workers):
-            life = self._lives.get(index)
-            if life is None and index in self._absent:
+            handle = self._handles.get(index)
+            if handle is None and index in self._absent:
                 yield f"worker {index}: {self._absent[index]}"
-            elif life is not None and self._is_silent(life):
-                yield f"worker {index}: it has not answered for {self._silence(life):.0f} s"
-            elif life is None or life.report is None:
+            elif handle is not None and self._is_silent(handle):
+                yield f"worker {index}: it has not answered for {self._silence(handle):.0f} s"
+            elif handle is None or handle.report is None:
                 state = self._gone[name].state
                 yield f"worker {index}: {state}"
-            elif (trouble := life.report.pipelines[name].trouble) is not None:
+            elif (trouble := handle.report.pipelines[name].trouble) is not None:
                 yield f"worker {index}: {trouble}"
 
     async def pause(self, pipeline: str) -> Told:
@@ -341,29 +344,29 @@ class Supervisor:
 
     async def _carry_out(self, act: Literal["pause", "resume"], pipeline: str) -> Told:
         number = next(self._numbers)
-        lives = dict(self._lives)
-        for life in lives.values():
-            life.control(Command(act, number, pipeline))
-        await self._until(lambda life: life.has_answered(number) or self._is_silent(life), _CARRIED_OUT)
+        handles = dict(self._handles)
+        for handle in handles.values():
+            handle.control(Command(act, number, pipeline))
+        await self._until(lambda handle: handle.has_answered(number) or self._is_silent(handle), _CARRIED_OUT)
         not_heard: dict[int, str] = {}
         for index in range(self._settings.workers):
-            reason = None if index in self._ended else self._why_not(lives.get(index), number, act)
+            reason = None if index in self._ended else self._why_not(handles.get(index), number, act)
             if reason is not None:
                 not_heard[index] = reason
         await self.refresh()
         return Told([index for index in range(self._settings.workers) if index not in not_heard], not_heard)
 
-    def _why_not(self, life: Life | None, number: int, act: Literal["pause", "resume"]) -> str | None:
-        """Why *life* has not carried out the control of *number*; None if it has."""
+    def _why_not(self, handle: WorkerHandle | None, number: int, act: Literal["pause", "resume"]) -> str | None:
+        """Why *handle* has not carried out the control of *number*; None if it has."""
         will_start = f"it will start {'paused' if act == 'pause' else 'running'}"
-        if life is None:
+        if handle is None:
             return f"it does not run now; {will_start}"
-        if life.has_answered(number):
-            refusal = life.refusal(number)
-            return f"{refusal}; {will_start}" if refusal is not None and life.has_ended else refusal
-        if life.report is None:
+        if handle.has_answered(number):
+            refusal = handle.refusal(number)
+            return f"{refusal}; {will_start}" if refusal is not None and handle.has_ended else refusal
+        if handle.report is None:
             return "it is still starting; it will do so once it runs"
-        return f"it has not answered for {self._silence(life):.0f} s; it will do so once it answers"
+        return f"it has not answered for {self._silence(handle):.0f} s; it will do so once it answers"
 
 
 def _exit_text(code: int) -> str:

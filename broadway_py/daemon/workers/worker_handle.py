@@ -22,7 +22,7 @@ from broadway_py.daemon.workers.outbox import Outbox
 from broadway_py.log import logger
 from broadway_py.pipeline.poison.memory import to_kib
 
-__all__ = ["Life"]
+__all__ = ["WorkerHandle"]
 
 log = logger("broadway_py.daemon")
 
@@ -30,7 +30,7 @@ log = logger("broadway_py.daemon")
 _LAST_WORDS: Final = 0.5
 
 
-class Life:
+class WorkerHandle:
     """A running worker. Made in the event loop, where nothing here waits.
 
     Args:

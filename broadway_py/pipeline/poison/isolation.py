@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from broadway_py._core.turns import Turns
+from broadway_py._core.turns import ExclusiveTurn
 from broadway_py.errors import MalformedMessage
 from broadway_py.message import Message
 from broadway_py.pipeline.poison.journal import CONVICTED, REPEATED, SUSPECTED, Entry, Journal
@@ -35,7 +35,7 @@ class Isolation:
         self.journal = journal
         self.region = journal.region(index)
         self.region.begin()
-        self.turns = Turns(PATIENCE_S)
+        self.turns = ExclusiveTurn(PATIENCE_S)
         #: The stages that wait for a turn.
         self.waiting: set[Wake] = set()
         self._index = index

@@ -29,7 +29,7 @@ from broadway_py.producers.rabbitmq.deliveries.near_limit import LimitWatch
 from broadway_py.producers.rabbitmq.retries.former_delays import take_over
 from broadway_py.producers.rabbitmq.retries.forwarder import Forwarder
 from broadway_py.producers.rabbitmq.settings.options import AUTO_BYTES, RabbitMQOptions
-from broadway_py.producers.rabbitmq.settlements.ack_writer import DirectSettlements, QueuedSettlements, Settlements
+from broadway_py.producers.rabbitmq.settlements.ack_writer import AckWriter, DirectSettlements, QueuedSettlements
 from broadway_py.producers.rabbitmq.settlements.acknowledger import Settler
 from broadway_py.producers.rabbitmq.settlements.ledger import TagLedger
 from broadway_py.producers.rabbitmq.topology.declare import Topology, make_way_back
@@ -160,7 +160,7 @@ class Session:
             if not is_awaitable:
                 raise errors.of_no_awaitable(returned, self._where)
 
-    def _make_settlements(self, channel: Channel, name: str) -> Settlements:
+    def _make_settlements(self, channel: Channel, name: str) -> AckWriter:
         writer = cast("Connection", self._connection).writer
         if self._is_fast and writer is not None:
             return DirectSettlements(channel.number, self._ledger, writer, self._where)

@@ -18,10 +18,10 @@ from broadway_py.message import Message
 from broadway_py.producers.sqs.deliveries.message import Receipt, is_intact, to_message
 from broadway_py.producers.sqs.deliveries.poll_plan import PollPlan
 from broadway_py.producers.sqs.deliveries.receive_attempts import Attempt, Attempts
-from broadway_py.producers.sqs.requests.client import Client, Facts
+from broadway_py.producers.sqs.requests.client import Client, QueueInfo
 from broadway_py.producers.sqs.requests.errors import Trouble
 from broadway_py.producers.sqs.settings.options import SQSOptions
-from broadway_py.producers.sqs.settlements.acknowledger import Desk, DeskWithDeadLetters
+from broadway_py.producers.sqs.settlements.acknowledger import SQSAcknowledger, SQSAcknowledgerWithDeadLetters
 from broadway_py.stage.wake import Wake
 
 __all__ = ["LAST_POLLS_S", "Session"]
@@ -73,8 +73,8 @@ class Session:
             interval_s=options.receive_interval,
             may_spare=capacity >= _SPARE_FROM,
         )
-        self._desk: Desk | None = None
-        self._facts: Facts | None = None
+        self._acknowledger: SQSAcknowledger | None = None
+        self._queue_info: QueueInfo | None = None
         # Receives under way, each with the moment at which it is answered if no message comes.
         self._polls: dict[asyncio.Task[None], float] = {}
         self._ready: deque[Message[bytes]] = deque()
@@ -88,20 +88,20 @@ class Session:
     async def open(self) -> None:
         """Look at the queue. Raises ProducerError."""
         try:
-            self._facts = await self._client.open()
+            self._queue_info = await self._client.open()
         except Trouble as trouble:
             raise trouble.as_loss() from None
-        has_no_place = self._facts.has_redrive is False and self._facts.dead_letter_url is None
+        has_no_place = self._queue_info.has_redrive is False and self._queue_info.dead_letter_url is None
         if has_no_place and self._options.on_failure.action != "ack":
             log.info(
                 "the queue has no redrive policy and dead_letter_queue is not set: "
                 "what fails comes again until the queue forgets it",
                 queue=self._options.queue_name,
             )
-        made = Desk if self._facts.dead_letter_url is None else DeskWithDeadLetters
-        self._desk = made(
+        made = SQSAcknowledger if self._queue_info.dead_letter_url is None else SQSAcknowledgerWithDeadLetters
+        self._acknowledger = made(
             self._client,
-            self._facts,
+            self._queue_info,
             self._options,
             self._clock,
             self._about["pipeline"],
@@ -110,11 +110,11 @@ class Session:
         )
 
     @property
-    def desk(self) -> Desk:
+    def acknowledger(self) -> SQSAcknowledger:
         """The acknowledger; there once the session is open."""
-        if self._desk is None:
+        if self._acknowledger is None:
             raise ProducerError(f"SQS queue {self._options.queue_name!r}: open() comes before anything else")
-        return self._desk
+        return self._acknowledger
 
     # --- handing over ---------------------------------------------------------------------------------------------
 
@@ -124,7 +124,7 @@ class Session:
         Raises:
             ProducerError: the source is away.
         """
-        desk = self.desk
+        acknowledger = self.acknowledger
         try:
             while True:
                 if self.trouble is not None:
@@ -133,7 +133,7 @@ class Session:
                     return []
                 if self._ready and not self._is_paused:
                     taken = [self._ready.popleft() for _ in range(min(demand, len(self._ready)))]
-                    desk.handed_over(len(taken))
+                    acknowledger.handed_over(len(taken))
                     # What this leaves of the demand is polled for at the next call, which comes at once.
                     return taken
                 self._wanted = demand
@@ -148,7 +148,7 @@ class Session:
             return
         now = self._clock.monotonic()
         most_parked = self._options.max_number_of_messages * self._options.max_polls
-        while self.desk.groups.parked + self._plan.asked < most_parked:
+        while self.acknowledger.groups.parked + self._plan.asked < most_parked:
             asked = self._plan.ask(self._wanted - len(self._ready), now)
             if asked == 0:
                 return
@@ -160,7 +160,7 @@ class Session:
 
     @property
     def _visibility_s(self) -> float:
-        return 0.0 if self._facts is None else self._facts.visibility_s
+        return 0.0 if self._queue_info is None else self._queue_info.visibility_s
 
     async def _receive(self, attempt: Attempt) -> None:
         asked = attempt.asked
@@ -188,12 +188,12 @@ class Session:
             self._wake.set()
 
     def _take_in(self, raws: Sequence[dict[str, Any]], hidden_at: float) -> list[Message[bytes]]:
-        desk, options = self.desk, self._options
+        acknowledger, options = self.acknowledger, self._options
         now = self._clock.monotonic()
         receipts = [Receipt(raw, options, hidden_at, self._visibility_s, now) for raw in raws]
-        desk.hold(receipts)
+        acknowledger.hold(receipts)
         if self._is_stopping or self._is_paused or self.trouble is not None:
-            desk.give_back(receipts)
+            acknowledger.give_back(receipts)
             return []
         messages: list[Message[bytes]] = []
         broken: set[str | None] = set()
@@ -202,15 +202,15 @@ class Session:
                 broken.add(receipt.group)
                 self._leave_broken(receipt)
                 continue
-            message = to_message(raw, receipt, desk, options)
+            message = to_message(raw, receipt, acknowledger, options)
             messages.append(message)
-            if receipt.group is None or desk.groups.arrived(receipt.group, message):
+            if receipt.group is None or acknowledger.groups.arrived(receipt.group, message):
                 self._ready.append(message)
         return messages
 
     def _leave_broken(self, receipt: Receipt) -> None:
         # Not given back at once: whatever breaks bodies on their way may break this one again, as fast as we ask.
-        self.desk.leave([receipt])
+        self.acknowledger.leave([receipt])
         log.error(
             "a message came with a body that is not what SQS has (MD5), or after such a one of its group; "
             "it comes again when its visibility ends",
@@ -270,14 +270,14 @@ class Session:
         self._give_back(unstarted)
 
     def _give_back(self, messages: Sequence[Message[bytes]]) -> None:
-        if self._desk is None or not messages:
+        if self._acknowledger is None or not messages:
             return
         receipts: list[Receipt] = []
         for message in messages:
             receipt: Receipt = message.acknowledgement.data
-            rest = self._desk.groups.failed(receipt.group) if receipt.group is not None else ()
+            rest = self._acknowledger.groups.failed(receipt.group) if receipt.group is not None else ()
             receipts += [receipt, *(other.acknowledgement.data for other in rest)]
-        self._desk.give_back(receipts)
+        self._acknowledger.give_back(receipts)
 
     async def until_polls_end(self) -> None:
         """Wait for receives under way: one that is cut off may still take messages, which nobody would see."""
@@ -294,7 +294,7 @@ class Session:
     @property
     def _must_wait_for_polls(self) -> bool:
         # What is at work must not wait for them: it would be late for the deadline.
-        return bool(self._polls) and not (self._desk is not None and self._desk.at_work)
+        return bool(self._polls) and not (self._acknowledger is not None and self._acknowledger.at_work)
 
     async def close(self, polls_s: float | None = None) -> None:
         """Give back what is left, and end every connection.
@@ -313,8 +313,8 @@ class Session:
             # Each of them also when the one before was cancelled.
             async with AsyncExitStack() as ends:
                 ends.push_async_callback(self._client.close)
-                if self._desk is not None:
-                    ends.push_async_callback(self._desk.close, _LAST_SETTLEMENTS_S)
+                if self._acknowledger is not None:
+                    ends.push_async_callback(self._acknowledger.close, _LAST_SETTLEMENTS_S)
                 await self._end_polls()
 
     async def _end_polls(self) -> None:
@@ -334,8 +334,8 @@ class Session:
         try:
             if self._polls:
                 await asyncio.wait(self._polls)
-            if self._desk is not None:
-                await self._desk.until_idle()
+            if self._acknowledger is not None:
+                await self._acknowledger.until_idle()
         finally:
             await self.close(0.0)
 

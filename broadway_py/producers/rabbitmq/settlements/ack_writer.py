@@ -15,7 +15,7 @@ from broadway_py.errors import ProducerError
 from broadway_py.producers.rabbitmq.connection import errors
 from broadway_py.producers.rabbitmq.settlements.ledger import Settlement, TagLedger
 
-__all__ = ["DirectSettlements", "QueuedSettlements", "Settlements", "encode"]
+__all__ = ["AckWriter", "DirectSettlements", "QueuedSettlements", "encode"]
 
 _FRAMES: Final[Mapping[str, Callable[[Settlement], Basic.Ack | Basic.Nack | Basic.Reject]]] = {
     "ack": lambda said: Basic.Ack(said.tag, said.multiple),
@@ -28,7 +28,7 @@ _frame = struct.Struct(">BHIHHQBB")
 _METHODS: Final = {"ack": 80, "reject": 90, "nack": 120}
 
 
-class Settlements(Protocol):
+class AckWriter(Protocol):
     """Writes what a ledger has collected, for one channel, until it is stopped."""
 
     def tell_soon(self) -> None:

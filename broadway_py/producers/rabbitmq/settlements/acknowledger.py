@@ -14,7 +14,7 @@ from broadway_py.message import Message, Outcome
 from broadway_py.producers.rabbitmq.deliveries.message import Receipt, configured
 from broadway_py.producers.rabbitmq.retries.forwarder import Forwarder
 from broadway_py.producers.rabbitmq.settings.options import Verdict
-from broadway_py.producers.rabbitmq.settlements.ack_writer import Settlements
+from broadway_py.producers.rabbitmq.settlements.ack_writer import AckWriter
 from broadway_py.producers.rabbitmq.settlements.ledger import TagLedger
 
 __all__ = ["Settler"]
@@ -36,7 +36,7 @@ class Settler(Acknowledger):
     def __init__(
         self,
         ledger: TagLedger,
-        settlements: Settlements,
+        settlements: AckWriter,
         forwarder: Forwarder,
         *,
         waiting: Callable[[ProducerError | None], None],

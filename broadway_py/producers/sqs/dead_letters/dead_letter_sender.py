@@ -12,11 +12,11 @@ from broadway_py.log import logger
 from broadway_py.message import Message
 from broadway_py.producers.sqs.dead_letters.letters import Letter, portions
 from broadway_py.producers.sqs.requests.batch_entries import retry_delay
-from broadway_py.producers.sqs.requests.client import Client, Facts
+from broadway_py.producers.sqs.requests.client import Client, QueueInfo
 from broadway_py.producers.sqs.requests.errors import Kind, Trouble
 from broadway_py.producers.sqs.settings.options import SQSOptions
 
-__all__ = ["Burial"]
+__all__ = ["DeadLetterSender"]
 
 log = logger("broadway_py.producers.sqs")
 
@@ -32,22 +32,22 @@ Sent = Callable[[Sequence[Message[Any]]], object]
 Left = Callable[[Sequence[Message[Any]], Literal["unsent", "unfit"]], object]
 
 
-class Burial:
-    """Sends the dead letters of one desk.
+class DeadLetterSender:
+    """Sends the dead letters of one acknowledger.
 
     Args:
         client: makes the requests.
-        facts: of the queue, and where its dead letters go.
+        queue_info: of the queue, and where its dead letters go.
         options: the producer's settings.
         clock: tells the time.
         pipeline: its name, which the letters tell.
-        begin: starts a task that the desk owns.
+        begin: starts a task that the acknowledger owns.
     """
 
     def __init__(
         self,
         client: Client,
-        facts: Facts,
+        queue_info: QueueInfo,
         options: SQSOptions,
         clock: Clock,
         *,
@@ -55,7 +55,7 @@ class Burial:
         begin: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]],
     ) -> None:
         self._client = client
-        self._url = facts.dead_letter_url or ""
+        self._url = queue_info.dead_letter_url or ""
         self._options = options
         self._clock = clock
         self._pipeline = pipeline

@@ -78,8 +78,10 @@ def is_intact(raw: Mapping[str, Any]) -> bool:
     return said is None or hashlib.md5(raw["Body"].encode(), usedforsecurity=False).hexdigest() == said
 
 
-def to_message(raw: Mapping[str, Any], receipt: Receipt, desk: Acknowledger, options: SQSOptions) -> Message[bytes]:
-    """The message that goes into the pipeline, to be settled at *desk*."""
+def to_message(
+    raw: Mapping[str, Any], receipt: Receipt, acknowledger: Acknowledger, options: SQSOptions
+) -> Message[bytes]:
+    """The message that goes into the pipeline, to be settled at *acknowledger*."""
     attributes = raw["Attributes"]
     attempt = int(attributes["ApproximateReceiveCount"])
     metadata: dict[str, Any] = {
@@ -95,7 +97,7 @@ def to_message(raw: Mapping[str, Any], receipt: Receipt, desk: Acknowledger, opt
     }
     if receipt.group is not None:
         metadata["message_group_id"] = receipt.group
-    message = Message(receipt.body, metadata, Acknowledgement(desk, None, receipt))
+    message = Message(receipt.body, metadata, Acknowledgement(acknowledger, None, receipt))
     message.attempt = attempt
     return message
 

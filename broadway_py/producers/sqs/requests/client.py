@@ -20,7 +20,7 @@ from broadway_py.producers.sqs.requests.errors import Kind, Trouble, entry_kind,
 from broadway_py.producers.sqs.settings.endpoint import is_url
 from broadway_py.producers.sqs.settings.options import SQSOptions
 
-__all__ = ["Client", "Facts"]
+__all__ = ["Client", "QueueInfo"]
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ _USER_AGENT: Final = f"broadway-py aiobotocore/{aiobotocore.__version__}"
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class QueueInfo:
     """What is known of the queue after opening it."""
 
     url: str
@@ -103,12 +103,12 @@ class Client:
 
     # --- opening and closing --------------------------------------------------------------------------------------
 
-    async def open(self) -> Facts:
+    async def open(self) -> QueueInfo:
         """Make the clients and look at the queue: does it exist, and may we delete from it?"""
         options = self._options
         url = await self.connect()
         dead_letter_url = None if options.dead_letter_queue is None else await self._url_of(options.dead_letter_queue)
-        facts = await self._facts(url, dead_letter_url)
+        queue_info = await self._queue_info(url, dead_letter_url)
         self._receive = {"QueueUrl": url, "WaitTimeSeconds": int(options.wait_time_seconds)}
         self._receive["MessageSystemAttributeNames"] = asked_attributes(options)
         if wanted := asked_message_attributes(options):
@@ -118,7 +118,7 @@ class Client:
         if options.on_success.action == "ack":
             # Nothing has this handle. What is asked is whether we would be allowed to: better now than after the work.
             await self.delete(url, [_PROBE])
-        return facts
+        return queue_info
 
     async def connect(self) -> str:
         """Make the clients alone; the queue's URL."""
@@ -131,7 +131,7 @@ class Client:
         answer = await self._settlement("other", "GetQueueUrl", "get_queue_url", {"QueueName": queue})
         return str(answer["QueueUrl"])
 
-    async def _facts(self, url: str, dead_letter_url: str | None) -> Facts:
+    async def _queue_info(self, url: str, dead_letter_url: str | None) -> QueueInfo:
         asked = {"QueueUrl": url, "AttributeNames": ["VisibilityTimeout", "RedrivePolicy"]}
         given = self._options.visibility_timeout
         try:
@@ -140,10 +140,10 @@ class Client:
             if trouble.kind != "refused" or given is None:
                 raise
             # Whoever sets visibility_timeout can do without this permission.
-            return Facts(url, given, None, dead_letter_url)
+            return QueueInfo(url, given, None, dead_letter_url)
         found: Mapping[str, str] = answer.get("Attributes", {})
         visibility_s = float(found.get("VisibilityTimeout", 30)) if given is None else given
-        return Facts(url, visibility_s, bool(found.get("RedrivePolicy")), dead_letter_url)
+        return QueueInfo(url, visibility_s, bool(found.get("RedrivePolicy")), dead_letter_url)
 
     async def close(self) -> None:
         """Close every connection. Requests that still run end in trouble."""

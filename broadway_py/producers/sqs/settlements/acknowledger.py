@@ -11,30 +11,30 @@ from broadway_py.acknowledger import Acknowledger
 from broadway_py.clock import Clock
 from broadway_py.errors import SettleError
 from broadway_py.message import Message, Outcome
-from broadway_py.producers.sqs.dead_letters.dead_letter_sender import Burial
+from broadway_py.producers.sqs.dead_letters.dead_letter_sender import DeadLetterSender
 from broadway_py.producers.sqs.deliveries.fifo_groups import Groups
 from broadway_py.producers.sqs.deliveries.message import Receipt, configured
-from broadway_py.producers.sqs.requests.client import Client, Facts
+from broadway_py.producers.sqs.requests.client import Client, QueueInfo
 from broadway_py.producers.sqs.requests.errors import Trouble, refused_entries
 from broadway_py.producers.sqs.settings.options import MOST_VISIBILITY, SQSOptions, Verdict
 from broadway_py.producers.sqs.settlements.batch_sender import BatchSender
-from broadway_py.producers.sqs.settlements.pending_settlement import Entry, Fate, Ticket
+from broadway_py.producers.sqs.settlements.pending_settlement import Entry, Fate, PendingSettlement
 from broadway_py.producers.sqs.visibility.guardian import Guardian
 
-__all__ = ["Desk", "DeskWithDeadLetters"]
+__all__ = ["SQSAcknowledger", "SQSAcknowledgerWithDeadLetters"]
 
 #: What one message of a FIFO group hands on: the next one of its group.
 Freed = Callable[[list[Message[Any]]], object]
 
 
-class Desk(Acknowledger):
+class SQSAcknowledger(Acknowledger):
     """The acknowledger of every message that one copy receives, from opening it until nothing of it is held.
 
     A receipt outlives a connection: after the copy has lost its source, what it handed over is still settled here.
 
     Args:
         client: makes the requests.
-        facts: of the queue.
+        queue_info: of the queue.
         options: the producer's settings.
         clock: tells the time.
         pipeline: its name, for dead letters.
@@ -45,7 +45,7 @@ class Desk(Acknowledger):
     def __init__(
         self,
         client: Client,
-        facts: Facts,
+        queue_info: QueueInfo,
         options: SQSOptions,
         clock: Clock,
         pipeline: str,
@@ -53,14 +53,14 @@ class Desk(Acknowledger):
         freed: Freed,
         refused: Callable[[Trouble], object],
     ) -> None:
-        self._facts = facts
+        self._queue_info = queue_info
         self._options = options
         self._clock = clock
         self._freed = freed
         self._refused: Callable[[Trouble], object] | None = refused
         self._guardian = Guardian(
             client,
-            facts,
+            queue_info,
             options.queue_name,
             clock,
             is_held=lambda receipt: receipt in self._held,
@@ -68,7 +68,7 @@ class Desk(Acknowledger):
         )
         self._sender = BatchSender(
             client,
-            facts,
+            queue_info,
             options.queue_name,
             clock,
             self._guardian,
@@ -77,7 +77,9 @@ class Desk(Acknowledger):
             ended=self._look_whether_idle,
             refused=self._report_refusal,
         )
-        self._burial = Burial(client, facts, options, clock, pipeline=pipeline, begin=self._sender.begin)
+        self._dead_letter_sender = DeadLetterSender(
+            client, queue_info, options, clock, pipeline=pipeline, begin=self._sender.begin
+        )
         #: Messages of FIFO groups that wait for one of their group.
         self.groups: Groups[Message[Any]] = Groups()
         # Received, and no settlement asked for; in order.
@@ -145,7 +147,7 @@ class Desk(Acknowledger):
 
     def configure(self, ref: Hashable, data: Any, options: Mapping[str, Any]) -> Receipt:
         """``configure_ack(on_success=…, on_failure=…)``."""
-        return configured(data, options, has_dead_letters=self._facts.dead_letter_url is not None)
+        return configured(data, options, has_dead_letters=self._queue_info.dead_letter_url is not None)
 
     def failure_said_by(self, data: Any) -> Literal["source", "message"] | None:
         """``on_failure`` of the producer, when it was given, or ``configure_ack(on_failure=…)``."""
@@ -167,13 +169,13 @@ class Desk(Acknowledger):
             self._callers -= 1
 
     async def _settle_now(self, said: Sequence[tuple[Message[Any], Verdict]]) -> None:
-        ticket = Ticket()
+        pending = PendingSettlement()
         letters: list[Message[Any]] = []
         for message, verdict in said:
             receipt: Receipt = message.acknowledgement.data
-            ticket.enter()
+            pending.enter()
             if self._sender.is_closed:
-                ticket.leave(receipt, "closed")
+                pending.leave(receipt, "closed")
                 continue
             self._at_work -= 1
             if verdict.action == "dead_letter":
@@ -181,25 +183,25 @@ class Desk(Acknowledger):
                 self._held.pop(receipt, None)
                 letters.append(message)
             else:
-                self._say(receipt, verdict, ticket)
+                self._say(receipt, verdict, pending)
         self._tick()
         if letters:
-            await self._bury(letters, ticket)
-        await ticket.wait()
-        if ticket.lost:
-            unsettled = [message for message, _ in said if message.acknowledgement.data in ticket.lost]
-            raise SettleError(ticket.sentence(self._options.queue_name, len(said)), unsettled=unsettled)
+            await self._bury(letters, pending)
+        await pending.wait()
+        if pending.lost:
+            unsettled = [message for message, _ in said if message.acknowledgement.data in pending.lost]
+            raise SettleError(pending.sentence(self._options.queue_name, len(said)), unsettled=unsettled)
 
-    def _say(self, receipt: Receipt, verdict: Verdict, ticket: Ticket) -> None:
+    def _say(self, receipt: Receipt, verdict: Verdict, pending: PendingSettlement) -> None:
         if verdict.action == "ack":
             self._held.pop(receipt, None)
             now = self._clock.monotonic()
-            self._sender.deletes.add(Entry(receipt, None, ticket, now), now)
+            self._sender.deletes.add(Entry(receipt, None, pending, now), now)
         elif verdict.action == "noop":
             self._fall_back(receipt)
-            ticket.leave(receipt)
+            pending.leave(receipt)
         else:
-            self._change_together([receipt, *self._rest_of(receipt)], verdict.delay, ticket)
+            self._change_together([receipt, *self._rest_of(receipt)], verdict.delay, pending)
 
     # --- groups ---------------------------------------------------------------------------------------------------
 
@@ -226,15 +228,15 @@ class Desk(Acknowledger):
         elif receipt.group is not None and (following := self.groups.done(receipt.group)) is not None:
             self._freed([following])
 
-    def _change_together(self, receipts: Sequence[Receipt], timeout: int, ticket: Ticket | None) -> None:
-        """Change the visibility of *receipts*; the *ticket* is the first one's. Those of a group leave in one batch."""
+    def _change_together(self, receipts: Sequence[Receipt], timeout: int, pending: PendingSettlement | None) -> None:
+        """Change the visibility of *receipts*; *pending* is that of the first. Those of a group leave in one batch."""
         now = self._clock.monotonic()
         entries = []
         for position, receipt in enumerate(receipts):
             receipt.guarded = False
             self._held.pop(receipt, None)
             most = math.floor(receipt.received_at + MOST_VISIBILITY - now)
-            asks = ticket if position == 0 else None
+            asks = pending if position == 0 else None
             entries.append(Entry(receipt, max(0, min(timeout, most)), asks, now))
         if len(entries) == 1:
             self._sender.changes.add(entries[0], now)
@@ -244,20 +246,20 @@ class Desk(Acknowledger):
 
     # --- dead letters ---------------------------------------------------------------------------------------------
 
-    async def _bury(self, messages: Sequence[Message[Any]], ticket: Ticket) -> None:
+    async def _bury(self, messages: Sequence[Message[Any]], pending: PendingSettlement) -> None:
         """Send *messages* to the dead letter queue, then delete those that it has."""
 
         def sent(buried: Sequence[Message[Any]]) -> None:
             for message in buried:
-                self._say(message.acknowledgement.data, Verdict("ack"), ticket)
+                self._say(message.acknowledgement.data, Verdict("ack"), pending)
             self._tick()
 
         def left(unburied: Sequence[Message[Any]], why: Literal["unsent", "unfit"]) -> None:
             for message in unburied:
                 self._fall_back(message.acknowledgement.data)
-                ticket.leave(message.acknowledgement.data, why)
+                pending.leave(message.acknowledgement.data, why)
 
-        await self._burial.bury(messages, sent=sent, left=left)
+        await self._dead_letter_sender.bury(messages, sent=sent, left=left)
 
     # --- when -----------------------------------------------------------------------------------------------------
 
@@ -298,12 +300,12 @@ class Desk(Acknowledger):
         await self._sender.close(seconds)
 
 
-class DeskWithDeadLetters(Desk):
+class SQSAcknowledgerWithDeadLetters(SQSAcknowledger):
     """The same, where a dead letter queue is set."""
 
     def dead_letters_go_to(self, data: Any) -> str | None:
         """The name of the queue."""
-        return (self._facts.dead_letter_url or "").rpartition("/")[2] or None
+        return (self._queue_info.dead_letter_url or "").rpartition("/")[2] or None
 
     async def dead_letter(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
         """Send to the dead letter queue, then delete. Raises as ``ack`` does."""

@@ -12,7 +12,7 @@ from broadway_py.clock import Clock, Timer
 from broadway_py.log import logger
 from broadway_py.producers.sqs.deliveries.message import Receipt
 from broadway_py.producers.sqs.requests.batch_entries import MOST_ENTRIES, retry_delay
-from broadway_py.producers.sqs.requests.client import Client, Facts
+from broadway_py.producers.sqs.requests.client import Client, QueueInfo
 from broadway_py.producers.sqs.requests.errors import Kind, Trouble
 from broadway_py.producers.sqs.settlements.batches import Batches
 from broadway_py.producers.sqs.settlements.pending_settlement import Entry, Fate
@@ -28,7 +28,7 @@ class BatchSender:
 
     Args:
         client: makes the requests.
-        facts: of the queue.
+        queue_info: of the queue.
         queue: its name, for the log.
         clock: tells the time.
         guardian: says what is to be extended.
@@ -41,7 +41,7 @@ class BatchSender:
     def __init__(
         self,
         client: Client,
-        facts: Facts,
+        queue_info: QueueInfo,
         queue: str,
         clock: Clock,
         guardian: Guardian,
@@ -52,7 +52,7 @@ class BatchSender:
         refused: Callable[[Trouble | None], object],
     ) -> None:
         self._client = client
-        self._url = facts.url
+        self._url = queue_info.url
         self._queue = queue
         self._clock = clock
         self._guardian = guardian

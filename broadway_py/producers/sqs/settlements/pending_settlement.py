@@ -11,7 +11,7 @@ from typing import Final, Literal
 from broadway_py.producers.sqs.deliveries.message import Receipt
 from broadway_py.producers.sqs.requests.errors import Kind
 
-__all__ = ["Entry", "Fate", "Ticket"]
+__all__ = ["Entry", "Fate", "PendingSettlement"]
 
 #: Why an entry was not settled: a kind of trouble, or that nobody settles any more, or that it could not be buried: not
 #: sent, or not taken.
@@ -34,7 +34,7 @@ _WHY: Final[Mapping[str, str]] = {
 }
 
 
-class Ticket:
+class PendingSettlement:
     """One call that waits until each of its messages is settled, or given up."""
 
     __slots__ = ("_done", "_open", "lost")
@@ -78,7 +78,7 @@ class Entry:
     #: The new timeout in seconds; None: a delete.
     timeout: int | None
     #: Who waits; None: nobody.
-    ticket: Ticket | None
+    pending: PendingSettlement | None
     begun_at: float
     tries: int = 0
 
@@ -89,5 +89,5 @@ class Entry:
 
     def end(self, why: Fate | None = None) -> None:
         """Tell whoever waits."""
-        if self.ticket is not None:
-            self.ticket.leave(self.receipt, why)
+        if self.pending is not None:
+            self.pending.leave(self.receipt, why)

@@ -10,7 +10,7 @@ from broadway_py.clock import Clock
 from broadway_py.log import logger
 from broadway_py.producers.sqs.deliveries.message import Receipt
 from broadway_py.producers.sqs.requests.batch_entries import MOST_ENTRIES
-from broadway_py.producers.sqs.requests.client import Client, Facts
+from broadway_py.producers.sqs.requests.client import Client, QueueInfo
 from broadway_py.producers.sqs.requests.errors import Kind, Trouble
 from broadway_py.producers.sqs.visibility.extensions import Guard
 
@@ -26,11 +26,11 @@ Extension = Sequence[tuple[Receipt, int]]
 
 
 class Guardian:
-    """Keeps the receipts of one desk hidden until their ``guarded`` is False.
+    """Keeps the receipts of one acknowledger hidden until their ``guarded`` is False.
 
     Args:
         client: makes the requests.
-        facts: of the queue.
+        queue_info: of the queue.
         queue: its name, for the log.
         clock: tells the time.
         is_held: whether a receipt is still without a settlement.
@@ -40,7 +40,7 @@ class Guardian:
     def __init__(
         self,
         client: Client,
-        facts: Facts,
+        queue_info: QueueInfo,
         queue: str,
         clock: Clock,
         *,
@@ -48,12 +48,12 @@ class Guardian:
         refused: Callable[[Trouble], object],
     ) -> None:
         self._client = client
-        self._url = facts.url
+        self._url = queue_info.url
         self._queue = queue
         self._clock = clock
         self._is_held = is_held
         self._refused = refused
-        self._guard = Guard(facts.visibility_s)
+        self._guard = Guard(queue_info.visibility_s)
         # What SQS was asked to extend and has not answered for; set when it has.
         self._under_way: dict[Receipt, asyncio.Event] = {}
 
