@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -18,6 +20,9 @@ from broadway_py.written import Written, has_written, opened, read_as
 __all__ = ["ENTRY_POINT_GROUP", "arguments", "build", "build_all", "kinds", "producer_class"]
 
 log = logger("broadway_py.producers")
+
+#: Of how many former secrets the producers are remembered, to end what their lost copies have left going on.
+_MOST_MADE: Final = 8
 
 #: Plug-ins register their producer classes here; the entry point's name is the ``kind``.
 ENTRY_POINT_GROUP: Final = "broadway_py.producers"
@@ -97,15 +102,15 @@ def build(section: object, path: Sequence[str]) -> Producer:
     wrong: list[OptionsError] = []
     made, settings, secrets = _read(section, path, wrong)
 
-    def make() -> Producer:
-        return _construct(made, {**settings, **_contents(secrets, path)}, path)
+    def make(found: Mapping[str, str]) -> Producer:
+        return _construct(made, {**settings, **found}, path)
 
     read: dict[str, str] = {}
     for field, file in secrets.items():
         with gathered(wrong):
             read |= _contents({field: file}, path)
     if not wrong:
-        return _FromFiles(make) if secrets else make()
+        return _FromFiles(lambda: _contents(secrets, path), make) if secrets else make({})
     unread = secrets.keys() - read.keys()
     try:
         _construct(made, {**settings, **read}, path)
@@ -130,40 +135,61 @@ def arguments(section: Any, path: Sequence[str]) -> tuple[str, dict[str, Any]]:
 
 
 class _FromFiles(Producer):
-    """A description whose copies, a fresh one at each connect, are made with the secrets of that moment."""
+    """A description whose copies, a fresh one at each connect, are made with the secrets of that moment.
 
-    def __init__(self, make: Callable[[], Producer]) -> None:
+    While the files stay as they are, all copies are those of one producer, which share what they have learned.
+
+    Args:
+        read: reads the files.
+        make: makes the producer, given what is in them.
+    """
+
+    def __init__(self, read: Callable[[], Mapping[str, str]], make: Callable[[Mapping[str, str]], Producer]) -> None:
+        self._read = read
         self._make = make
-        self._last = make()
-        self.name = self._last.name or type(self._last).__name__.removesuffix("Producer").lower()
-        self.concurrency = self._last.concurrency
-        self.keeps_keys_apart = self._last.keeps_keys_apart
-        self.says_what_failing_means = self._last.says_what_failing_means
+        self._found = read()
+        # Those whose lost copies may still have something going on, the one in use last.
+        self._made = deque([make(self._found)], maxlen=_MOST_MADE)
+        last = self._made[-1]
+        self.name = last.name or type(last).__name__.removesuffix("Producer").lower()
+        self.concurrency = last.concurrency
+        self.redelivers = last.redelivers
+        self.keeps_keys_apart = last.keeps_keys_apart
+        self.says_what_failing_means = last.says_what_failing_means
 
     def backoff(self) -> Delays | None:
         """As the producer says."""
-        return self._last.backoff()
+        return self._made[-1].backoff()
 
     def check_failure(self, plan: FailurePlan | None) -> None:
         """As the producer says."""
-        self._last.check_failure(plan)
+        self._made[-1].check_failure(plan)
 
     def most_in_flight(self, capacity: int) -> int | None:
         """As the producer says."""
-        return self._last.most_in_flight(capacity)
+        return self._made[-1].most_in_flight(capacity)
 
     def for_order(self) -> Any:
         """One whose copies are what the producer makes of itself for order."""
-        return _FromFiles(lambda: self._make().for_order())
+        return _FromFiles(self._read, lambda found: self._make(found).for_order())
 
     def copy(self, **place: Any) -> Any:
         """A copy of the producer that the settings describe now."""
         try:
-            self._last = self._make()
+            found = self._read()
+            if found != self._found:
+                self._made.append(self._make(found))
+                self._found = found
         except OptionsError as wrong:
             # A mount that is being replaced: what was read last may still do, and the broker will say if not.
             log.warning("a secret cannot be read again; using the last one", reason=str(wrong))
-        return self._last.copy(**place)
+        return self._made[-1].copy(**place)
+
+    async def end_lost_copies(self) -> None:
+        """End what lost copies have left going on, those with former secrets too."""
+        async with asyncio.TaskGroup() as group:
+            for made in self._made:
+                group.create_task(made.end_lost_copies())
 
 
 def _read(
