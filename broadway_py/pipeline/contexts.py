@@ -1,7 +1,8 @@
-"""Context variables: each call of a user's code starts as clean as ``setup`` has left them, whatever the last one set.
+"""Context variables: each call of user code starts with the values that ``setup`` left, not those of the last call.
 
-A task has one context for its life, and a stage handles many messages in one task. So a stage's work is driven step by
-step inside a context that can be exchanged between two messages, which costs nothing while nobody sets a variable.
+A task has one context for its whole life, but a stage handles many messages in one task. So the work of a stage is
+run step by step inside a context that can be replaced between two messages. This costs nothing while no code sets a
+variable.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ R = TypeVar("R")
 
 
 def is_changed(context: Context, base: Context) -> bool:
-    """True when a variable was set in *context* since it was copied from *base*."""
+    """Returns True if a variable was set in *context* since it was copied from *base*."""
     try:
         return context != base
     except foreign_errors():
-        return True  # a value in it does not let itself be compared
+        return True  # a value in it raises when it is compared
 
 
 @types.coroutine
 def drive(work: Coroutine[Any, Any, R], context: Context) -> Generator[Any, Any, R]:
-    """Await *work*, every step of it inside *context*, or in the one that :meth:`StageContext.switch` names."""
+    """Await *work*. Every step runs inside *context*, or in the context that :meth:`StageContext.switch` set."""
     run, send, throw = context.run, work.send, work.throw
     try:
         asked: Any = run(send, None)
@@ -43,9 +44,9 @@ def drive(work: Coroutine[Any, Any, R], context: Context) -> Generator[Any, Any,
             except GeneratorExit:
                 run(work.close)
                 raise
-            except BaseException as thrown:  # noqa: BLE001  # it is thrown where it belongs, in the next line
+            except BaseException as thrown:  # noqa: BLE001  # it is thrown into the work below
                 error = thrown
-            # Not in the handler above: nothing may seem to be handled while the work goes on.
+            # Not inside the except block: the work must not see this error as the one being handled.
             asked = run(send, None) if error is None else run(throw, error)
     except StopIteration as done:
         result: R = done.value
@@ -58,15 +59,15 @@ def _switch(context: Context) -> Generator[Context, None, None]:
 
 
 async def awaited(something: Awaitable[R]) -> R:
-    """*something* as a coroutine."""
+    """Awaits *something* in a coroutine."""
     return await something
 
 
 class StageContext:
-    """The context that a stage's work runs in, which the work itself exchanges.
+    """The context in which the work of a stage runs. The work itself replaces it.
 
     Args:
-        base: what a clean one is a copy of.
+        base: the context that a clean context is a copy of.
     """
 
     __slots__ = ("current",)
@@ -75,17 +76,17 @@ class StageContext:
         self.current = base.copy()
 
     def drive(self, work: Coroutine[Any, Any, R]) -> Awaitable[R]:
-        """Do *work*, in :attr:`current`."""
+        """Run *work* in :attr:`current`."""
         return drive(work, self.current)
 
     def switch(self, context: Context) -> Awaitable[None]:
-        """From here on the work runs in *context*. For the driven work alone."""
+        """Run the rest of the work in *context*. Only the work that :meth:`drive` runs may call this."""
         self.current = context
         return _switch(context)
 
 
 class CleanRoom:
-    """Calls functions, one at a time, each in a context as clean as *base*."""
+    """Calls functions one at a time, each in a context equal to *base*."""
 
     __slots__ = ("_base", "_context")
 
@@ -94,7 +95,7 @@ class CleanRoom:
         self._context = base.copy()
 
     def run(self, function: Callable[..., R], *arguments: Any) -> R:
-        """*function*'s result, or what it raised."""
+        """Call *function*; returns its result, or raises its error."""
         context = self._context
         try:
             return context.run(function, *arguments)
@@ -104,7 +105,7 @@ class CleanRoom:
 
 
 def take_over(context: Context, before: Context) -> None:
-    """Set here what was set in *context* since it was copied from *before*."""
+    """Set in the current context the variables that were set in *context* since it was copied from *before*."""
     for variable, value in context.items():
         if variable not in before or before[variable] is not value:
             variable.set(value)

@@ -1,4 +1,4 @@
-"""The life of a pipeline: setup, running, draining, teardown; who waits for it, and who must not."""
+"""The life of a pipeline: setup, running, draining, teardown; and the calls that wait for its end."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ _running: weakref.WeakSet[LifeCycle] = weakref.WeakSet()
 
 
 def all_running() -> list[str]:
-    """Names of the pipelines that run in this process."""
+    """Returns the names of the pipelines that run in this process."""
     return sorted(life.name for life in list(_running) if life.is_running)
 
 
 class LifeCycle:
-    """Of one pipeline object, which runs once.
+    """The life cycle of one pipeline object, which runs once.
 
     Args:
-        name: of the pipeline.
-        callbacks: whose ``setup`` and ``teardown`` are called.
-        build: makes the stages, once ``setup`` has run.
+        name: the pipeline's name.
+        callbacks: the pipeline's callbacks; ``setup`` and ``teardown`` are called here.
+        build: makes the stages after ``setup`` has run.
     """
 
     def __init__(self, name: str, callbacks: Callbacks, build: Callable[[Services], PipelineRun]) -> None:
         self.name = name
-        #: None before ``setup`` has ended.
+        #: The running stages; None before ``setup`` has ended.
         self.runtime: PipelineRun | None = None
-        # Where it is, without what its stages know: see :attr:`state`.
+        # The phase without the states that only the stages know (paused, draining): see :attr:`state`.
         self._phase: PipelineState = "new"
         self._callbacks = callbacks
         self._build = build
@@ -54,7 +54,7 @@ class LifeCycle:
 
     @property
     def state(self) -> PipelineState:
-        """Where it is in its life."""
+        """Returns the state of the pipeline."""
         if self.is_running and self.runtime is not None:
             if self.runtime.draining:
                 return "draining"
@@ -64,7 +64,7 @@ class LifeCycle:
 
     @property
     def is_running(self) -> bool:
-        """True between the start of the stages and their end, draining included."""
+        """Returns True from the start of the stages to their end, also while they drain."""
         return self._phase == "running"
 
     async def start(self, make_services: Callable[[], Services]) -> None:
@@ -74,7 +74,7 @@ class LifeCycle:
         self._phase = "starting"
         self._loop = asyncio.get_running_loop()
         is_set_up: asyncio.Future[None] = self._loop.create_future()
-        # The one task without a group around it: stop() and __aexit__ wait for it.
+        # This task is in no task group: stop() and __aexit__ wait for it.
         self._root = self._loop.create_task(self._main(make_services(), is_set_up), name=f"{self.name}.pipeline")
         try:
             await asyncio.shield(is_set_up)
@@ -99,13 +99,13 @@ class LifeCycle:
             services.threads.close()
 
     async def _set_up(self, services: Services, is_set_up: asyncio.Future[None]) -> PipelineRun | None:
-        """Run ``setup`` and build the stages; None when that failed, which the caller of ``start`` is told."""
+        """Run ``setup`` and build the stages. Returns None if that failed; the caller of ``start`` gets the error."""
         try:
             await self._own_callback(services, "setup")
             services.base = copy_context()
             self.runtime = self._build(services)
         except BaseException as error:
-            # What its caller is told need not be told twice; but Ctrl-C, and the end of the loop, are not meant for it.
+            # An error that the caller of start() gets is not raised here too. Ctrl-C and the end of the loop are.
             raised_in_setup = foreign_errors()
             self._phase = "stopped"
             stopped = isinstance(error, asyncio.CancelledError)
@@ -115,7 +115,7 @@ class LifeCycle:
                 is_set_up.set_exception(
                     PipelineNotRunning(f"pipeline {self.name!r} was stopped during its setup") if stopped else error
                 )
-                # Whoever called start() may be gone.
+                # Marks the error as read: the caller of start() may be gone.
                 is_set_up.exception()
             if stopped or isinstance(error, raised_in_setup):
                 return None
@@ -132,7 +132,7 @@ class LifeCycle:
         if self._callbacks.is_async[name]:
             await callback()
             return
-        # What it sets is to be seen by all that comes after it, as if it had run here.
+        # Context variables that it sets must be visible afterwards, as if it had run in this task.
         before = copy_context()
         context = before.copy()
         try:
@@ -163,7 +163,7 @@ class LifeCycle:
             ended.cancel()
 
     async def stop(self, timeout_s: float | None) -> DrainReport:
-        """Drain, and wait for the end."""
+        """Drain, and wait for the end. Returns the report of the drain."""
         if self._root is None:
             self._phase = "stopped"
         self.stop_wanted(timeout_s)
@@ -171,18 +171,18 @@ class LifeCycle:
         return DrainReport({}, in_time=True) if self.runtime is None else self.runtime.drain.report()
 
     def request_stop(self) -> None:
-        """Begin to drain; from any thread."""
+        """Begin to drain. May be called from any thread."""
         if self._loop is not None:
-            # A loop that has closed has nothing left to stop.
+            # If the loop has closed, nothing runs that could be stopped.
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self.stop_wanted)
 
     def stop_wanted(self, timeout_s: float | None = None) -> None:
-        """Begin to drain; from the pipeline's own loop."""
+        """Begin to drain. May be called only from the pipeline's own loop."""
         if self.runtime is not None:
             self.runtime.drain.request_stop(timeout_s)
         elif self._root is not None:
-            # Still in setup(), which may wait for something that never comes.
+            # setup() still runs and may never return.
             self._root.cancel()
 
     def give_up(self) -> None:
@@ -193,27 +193,30 @@ class LifeCycle:
             self._root.cancel()
 
     async def wait(self) -> None:
-        """Wait for the end; raises what the pipeline crashed of."""
+        """Wait for the end. Raises the error if the pipeline crashed."""
         runtime = self.needs_runtime("wait")
         await self.ended()
         if runtime.crash is not None:
             raise runtime.crash
 
     async def ended(self) -> None:
-        """Wait for the end, whatever it was."""
+        """Wait for the end, whatever caused it."""
         if self._root is not None:
             await asyncio.wait({self._root})
             if not self._root.cancelled() and (error := self._root.exception()) is not None:
                 raise error
 
     async def unless_ended(self, call: str, work: Coroutine[Any, Any, R]) -> R:
-        """Do *work*; a pipeline that ends without an answer must not leave the caller of *call* waiting."""
+        """Run *work*, but do not wait for it longer than the pipeline lives. Returns its result.
+
+        *call* is the name of the method that the user called.
+        """
         doing = asyncio.ensure_future(work)
         ended = asyncio.ensure_future(self.ended())
         try:
             await asyncio.wait({doing, ended}, return_when=asyncio.FIRST_COMPLETED)
             if not doing.done():
-                # What the end settled last is being told in this very turn.
+                # The last settlements of the drain may reach *work* only now.
                 await asyncio.wait({doing}, timeout=_LAST_WORD_S)
             if doing.done():
                 return doing.result()
@@ -224,24 +227,24 @@ class LifeCycle:
 
     @property
     def shown(self) -> str:
-        """The pipeline and where it is, for the text of errors."""
+        """Returns the name and state of the pipeline for error texts."""
         return f"pipeline {self.name!r} is {self.state}"
 
     def needs_runtime(self, call: str) -> PipelineRun:
-        """The running stages, for *call*, which is refused before there are any."""
+        """Returns the stages for *call*. Raises if there are none yet."""
         if self.runtime is None:
             raise PipelineNotRunning(f"{call}(): {self.shown}; start it first")
         return self.runtime
 
     def needs_running(self, call: str) -> PipelineRun:
-        """The running stages, for *call*, which is refused before there are any and after their end."""
+        """Returns the stages for *call*. Raises before they run and after they have ended."""
         runtime = self.needs_runtime(call)
         if not self.is_running:
             raise PipelineNotRunning(f"{call}(): {self.shown}")
         return runtime
 
     def refuse_inside(self, call: str) -> None:
-        """Raise when *call* comes from one of the pipeline's own tasks, which it would wait for."""
+        """Raise if *call* comes from one of the pipeline's own tasks: it would wait for itself."""
         task = asyncio.current_task()
         if task is not None and (task is self._root or (self.runtime is not None and self.runtime.tasks.owns(task))):
             raise CalledInsideCallback(call)

@@ -1,4 +1,4 @@
-"""The options of a pipeline: class attribute, settings of a file, constructor argument, and which of them counts."""
+"""Collects and checks the options of a pipeline: class attributes, settings of a file, constructor arguments."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = [
     "resolve_options",
 ]
 
-#: Everything a constructor takes.
+#: The options that a constructor takes.
 OPTION_NAMES: Final = frozenset(
     {
         "batch_defaults",
@@ -46,9 +46,9 @@ OPTION_NAMES: Final = frozenset(
         "transformer",
     }
 )
-#: What a settings file may say of them; the others are code.
+#: The options that a settings file may set; the values of the others are code.
 _IN_FILES: Final = OPTION_NAMES - {"partition_by", "producer", "schema", "transformer"}
-#: Sections that ``null`` removes.
+#: Sections that ``null`` in a settings file removes.
 _REMOVABLE: Final[Mapping[str, type[Options]]] = {
     "batch_defaults": Batcher,
     "failure": FailurePolicy,
@@ -59,10 +59,10 @@ _PLAIN: Final = frozenset(PlainOptions.model_fields)
 
 
 def resolve_options(pipeline: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Every option of *pipeline*: the constructor's where given, else the class attribute; all checked.
+    """Returns every option of *pipeline*, checked: the constructor's argument if given, else the class attribute.
 
     Raises:
-        OptionsError: naming the option, what was expected and what came.
+        OptionsError: names the option, what was expected and what was given.
     """
     wrong = [
         OptionsError((name,), f"unknown option; known: {', '.join(sorted(OPTION_NAMES))}{_hint(name)}")
@@ -100,13 +100,13 @@ def resolve_options(pipeline: Any, given: Mapping[str, Any]) -> dict[str, Any]:
 def check_together(
     pipeline: Any, producers: Producer | Sequence[Producer], *, failure_is_given: bool
 ) -> tuple[dict[str, Producer], frozenset[str]]:
-    """See that the options of *pipeline*, each of which is right by itself, go together.
+    """Check that the options of *pipeline* fit together. Each option was already checked by itself.
 
     Returns:
-        Its producers by name, and the names of the layers whose callbacks run in worker processes.
+        The producers by name, and the names of the layers whose callbacks run in worker processes.
 
     Raises:
-        OptionsError: naming the options that do not.
+        OptionsError: names the options that do not fit together.
     """
     named: dict[str, Producer] = {}
     in_processes: frozenset[str] = frozenset()
@@ -127,10 +127,10 @@ def check_together(
 
 
 def named_producers(producers: Producer | Sequence[Producer]) -> dict[str, Producer]:
-    """Producers by name; one without a name is called after its class.
+    """Returns the producers by name. A producer without a name is named after its class.
 
     Raises:
-        OptionsError: two of one name, or something that is no producer.
+        OptionsError: two producers have the same name, or something is not a producer.
     """
     given: object = [producers] if isinstance(producers, Producer) else producers
     if not isinstance(given, list | tuple) or not given:
@@ -153,10 +153,10 @@ def named_producers(producers: Producer | Sequence[Producer]) -> dict[str, Produ
 
 
 def refuse_shared_keys(producers: Any, workers: int, path: Sequence[str]) -> None:
-    """Refuse ``ordered`` where several workers could have messages of one key at the same time.
+    """Refuse ``ordered`` if several workers could have messages with the same key at the same time.
 
     Raises:
-        OptionsError: at *path*; there is a source that does not keep keys apart.
+        OptionsError: at *path*; a source does not give all messages with one key to one worker.
     """
     given = producers if isinstance(producers, list | tuple) else [producers]
     if not all(isinstance(each, Producer) and each.keeps_keys_apart for each in given):
@@ -168,12 +168,12 @@ def refuse_shared_keys(producers: Any, workers: int, path: Sequence[str]) -> Non
 
 
 def merged_options(cls: type, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Constructor arguments from a file's section, merged field by field over the class attributes of *cls*.
+    """Returns constructor arguments from a section of a file, merged field by field over the attributes of *cls*.
 
-    A ``null`` removes: a batcher of that name, or the rate limit.
+    A ``null`` removes a batcher, or one of the sections that can be removed (such as ``rate_limit``).
 
     Raises:
-        OptionsError: unknown settings and wrong values, with their paths.
+        OptionsError: a setting is unknown or a value is wrong; all are listed with their paths.
     """
     merged: dict[str, Any] = {}
     wrong: list[OptionsError] = []
@@ -260,7 +260,7 @@ def _checked_batchers(value: object) -> dict[str, Batcher]:
 
 
 def _with_defaults(batchers: dict[str, Batcher], defaults: Batcher | None) -> dict[str, Batcher]:
-    """What a batcher does not say itself, *defaults* say."""
+    """Returns *batchers*, with *defaults* for the fields that a batcher does not set itself."""
     if defaults is None:
         return batchers
     common = {name: getattr(defaults, name) for name in defaults.model_fields_set}

@@ -1,4 +1,4 @@
-"""``Pipeline``: what users subclass."""
+"""``Pipeline``: the class that users subclass."""
 
 from __future__ import annotations
 
@@ -41,57 +41,60 @@ R = TypeVar("R")
 
 
 class Pipeline(Generic[T]):
-    """Takes messages from producers through processors and batchers, and settles each of them once.
+    """Takes messages from producers through processors and batchers, and settles each message once.
 
-    Subclass it and write the callbacks; all but ``handle_message`` are optional, and each may be ``async def`` or plain
-    ``def`` (plain ones run in threads and never block the event loop)::
+    Subclass it and write the callbacks. Only ``handle_message`` is required. Each callback may be ``async def`` or
+    plain ``def``; plain ones run in threads and never block the event loop::
 
         async def setup(self): ...                        # once per process, before the first message
-        def setup_worker(self): ...                       # instead, in each worker process (executor="process")
+        def setup_worker(self): ...                       # instead of setup in each worker process (executor="process")
         async def teardown(self): ...                     # once, after the last settlement, also if setup failed
-        def partition_by(self, message): ...              # messages of one key are handled in order
+        def partition_by(self, message): ...              # messages with the same key are handled in order
         async def prepare_messages(self, messages): ...   # once per chunk, before handle_message
         async def handle_message(self, message): ...
-        async def handle_batch(self, messages, info): ... # required as soon as there is a batcher
+        async def handle_batch(self, messages, info): ... # required if there is a batcher
         async def handle_failed(self, messages): ...      # failed messages, just before they are settled
 
-    Options are constructor arguments or class attributes; an argument replaces the attribute.
+    Options are constructor arguments or class attributes. An argument replaces the attribute.
 
     Args:
-        producer: one, or a list of producers with distinct names. Required.
-        name: for logs, metrics and the daemon; default: the class's name.
+        producer: one producer, or a list of producers with different names. Required.
+        name: the name in logs, metrics and the daemon; default: the class's name.
         processors: how messages are handled; see :class:`Processors`.
         batchers: name -> :class:`Batcher`; none by default.
-        batch_defaults: a :class:`Batcher` whose settings count for every batcher that does not say otherwise.
-        context: anything; the callbacks read it as ``self.context``.
+        batch_defaults: a :class:`Batcher` with the settings for every batcher that does not set its own.
+        context: any object; the callbacks read it as ``self.context``.
         rate_limit: see :class:`RateLimit`; none by default.
-        failure: what becomes of failed messages; see :class:`FailurePolicy`. None: what the connector's own
-            ``on_failure`` says.
-        partition_by: ``fn(message) -> key``, when it is not written as a method. Messages with equal keys are handled
-            one after the other, in order; None: anywhere.
-        ordered: True: a failed message is tried again in place, and later ones of its key wait for it. Needs
-            ``partition_by``, and a single process.
-        transformer: ``fn(message)``, called on every message a producer makes; changes it in place.
-        schema: anything pydantic's TypeAdapter takes; ``message.data`` is validated before ``prepare_messages``.
-        shutdown_timeout: seconds that a stop may take in all; default 25.
-        max_restarts: how many crashes of stages in *max_seconds* are mended; default 3 in 5 seconds.
+        failure: what happens to failed messages; see :class:`FailurePolicy`. With None, the connector's own
+            ``on_failure`` decides.
+        partition_by: ``fn(message) -> key``, if it is not written as a method. Messages with equal keys are handled
+            one after the other, in order. With None, any processor handles any message.
+        ordered: with True, a failed message is tried again in place, and later messages with its key wait for it.
+            Needs ``partition_by``. Needs a single process, unless each source gives all messages with one key to one
+            worker.
+        transformer: ``fn(message)``, called on every message that a producer makes; it changes the message in place.
+        schema: any type that pydantic's TypeAdapter takes; ``message.data`` is validated before ``prepare_messages``.
+        shutdown_timeout: how many seconds a stop may take in all; default 25.
+        max_restarts: how often stages may crash within *max_seconds* and be started again; default 3 in 5 seconds.
         max_seconds: see *max_restarts*.
-        max_in_flight_bytes: payload bytes in flight at which fetching pauses; none by default. Soft: what a source has
-            prefetched, and one list more, may come on top.
-        fail_fast: True: the first connect of each producer must succeed; default False, which goes on trying.
+        max_in_flight_bytes: payload bytes in flight at which fetching pauses; no limit by default. The limit is soft:
+            messages that a source has prefetched, and one more list, may exceed it.
+        fail_fast: with True, the first attempt of each producer to connect must succeed. The default False tries
+            again.
 
     Raises:
-        OptionsError: an option is wrong; its path comes first in the text.
+        OptionsError: an option is wrong; the text begins with its path.
         DefinitionError: the class lacks a callback or misspells one.
 
-    A pipeline runs once. Its methods are for the event loop it was started in, except :meth:`request_stop`.
+    A pipeline runs once. Call its methods only in the event loop that started it; :meth:`request_stop` may be called
+    from anywhere.
     """
 
-    # Class attributes: overridden in subclasses, by settings or by constructor arguments.
+    # These options may be replaced by subclasses, by settings or by constructor arguments.
     name: str
     producer: Producer | Sequence[Producer] | None = None
     processors: Processors = Processors()
-    batchers: Mapping[str, Batcher] = {}  # never changed; a subclass replaces it
+    batchers: Mapping[str, Batcher] = {}  # never changed in place; a subclass replaces it
     context: Any = None
     rate_limit: Any = None
     failure: FailurePolicy | None = FailurePolicy()
@@ -106,7 +109,7 @@ class Pipeline(Generic[T]):
     max_seconds: float = 5.0
     fail_fast: bool = False
 
-    # Callbacks: a subclass defines them.
+    # Subclasses define these callbacks.
     setup: ClassVar[Any] = None
     setup_worker: ClassVar[Any] = None
     teardown: ClassVar[Any] = None
@@ -115,9 +118,9 @@ class Pipeline(Generic[T]):
     handle_batch: ClassVar[Any] = None
     handle_failed: ClassVar[Any] = None
 
-    #: Where time comes from; tests put a ``broadway_py.testing.FakeClock`` here before the start.
+    #: The source of time. Tests put a ``broadway_py.testing.FakeClock`` here before the start.
     clock: Clock = SYSTEM_CLOCK
-    # What is known of messages that end processes; a daemon's worker puts it here before the start.
+    # Knows which messages have ended processes. A daemon's worker sets it before the start.
     _isolation: Any = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -129,7 +132,7 @@ class Pipeline(Generic[T]):
         for option, value in resolved.items():
             setattr(self, option, value)
         self._limit: RateLimit | None = resolved["rate_limit"]
-        # The default is one object, so whatever the user wrote is another one.
+        # The default is a single object, so any other object was given by the user.
         failure_is_given = self.failure is not Pipeline.failure
         self._producers, in_processes = check_together(self, resolved["producer"], failure_is_given=failure_is_given)
         callbacks = resolve_callbacks(self, self.schema, self.transformer, has_batchers=bool(self.batchers))
@@ -156,17 +159,17 @@ class Pipeline(Generic[T]):
         path: Sequence[str] = (),
         share: tuple[int, int] = (0, 1),
     ) -> Self:
-        """Build one from a config file's section, merged field by field over the class attributes.
+        """Build a pipeline from a section of a config file, merged field by field over the class attributes.
 
         Args:
             settings: the section, without ``class`` and ``producer``.
-            name: the pipeline's name unless the section has its own.
-            producer: built from the section; None leaves the class attribute.
-            path: where the section stands, for errors.
-            share: (index, workers): this worker's part of a rate limit of scope ``pipeline``.
+            name: the pipeline's name if the section has no name of its own.
+            producer: the producer built from the section; None keeps the class attribute.
+            path: the place of the section in the file, for errors.
+            share: (index, workers): says which part of a rate limit with scope ``pipeline`` this worker gets.
 
         Raises:
-            OptionsError: with the whole path.
+            OptionsError: a setting is wrong; the error has the whole path.
         """
         try:
             options = merged_options(cls, settings)
@@ -186,7 +189,7 @@ class Pipeline(Generic[T]):
             made = cls(**options)
         except OptionsError as refused:
             raise OptionsError.of([*wrong, refused.under(*path)]) from None
-        except Exception:  # a constructor of the user's own
+        except Exception:  # raised by a constructor that the user wrote
             if wrong:
                 raise OptionsError.of(wrong) from None
             raise
@@ -206,11 +209,11 @@ class Pipeline(Generic[T]):
         await self.stop()
 
     async def start(self) -> None:
-        """Run ``setup``, then start the stages. Does not wait for a broker: see :meth:`ready`.
+        """Run ``setup``, then start the stages. It does not wait for a broker: see :meth:`ready`.
 
         Raises:
             Exception: what ``setup`` raised (``teardown`` has run).
-            PipelineNotRunning: it was started before; a pipeline runs once.
+            PipelineNotRunning: the pipeline was started before; a pipeline runs once.
         """
         await self._life.start(lambda: self._builder.services(self._isolation))
 
@@ -218,30 +221,33 @@ class Pipeline(Generic[T]):
         """Wait until every producer is connected.
 
         Raises:
-            TimeoutError: not within *timeout* seconds.
-            PipelineNotRunning: it has stopped, or not started.
+            TimeoutError: they were not connected within *timeout* seconds.
+            PipelineNotRunning: the pipeline has stopped, or was not started.
         """
         await self._life.ready(timeout_of(timeout, "ready(timeout=…)"))
 
     async def stop(self, timeout: float | timedelta | None = None) -> DrainReport:
-        """Drain: stop fetching, give back what was not started, finish what was, flush, settle, close.
+        """Drain the pipeline, and return when it has ended.
+
+        The drain stops fetching, gives back the messages that were not started, finishes those that were, flushes the
+        batches, settles everything and closes the sources. A second call joins the first.
 
         Args:
-            timeout: seconds for all of it; default ``shutdown_timeout``. A second call joins the first.
+            timeout: seconds for the whole drain; default ``shutdown_timeout``.
         """
         self._life.refuse_inside("stop")
         return await self._life.stop(timeout_of(timeout, "stop(timeout=…)"))
 
     def request_stop(self) -> None:
-        """Begin to drain and return at once. For callbacks, other threads and signal handlers."""
+        """Begin to drain and return at once. Callbacks, other threads and signal handlers may call this."""
         self._life.request_stop()
 
     def give_up(self) -> None:
-        """Do the last steps of the drain now: cut off what runs, give it back, close."""
+        """Do the last steps of the drain now: cut off the running callbacks, give their messages back, close."""
         self._life.give_up()
 
     async def wait(self) -> None:
-        """Wait until all sources have ended and everything is settled, or until the pipeline was stopped.
+        """Wait until all sources have ended and every message is settled, or until the pipeline was stopped.
 
         Raises:
             PipelineCrashed: a stage crashed more often than ``max_restarts`` allows.
@@ -258,14 +264,14 @@ class Pipeline(Generic[T]):
         batch_mode: BatchMode = "flush",
         timeout: float | timedelta | None = None,
     ) -> Message[T]:
-        """Send one message through the pipeline and wait until it was settled.
+        """Send one message through the pipeline and wait until it is settled.
 
         Returns:
             The message, as the callbacks left it.
 
         Raises:
-            MessageFailed: it failed; ``error.message.status`` says why.
-            TimeoutError: not settled within *timeout* seconds (it travels on).
+            MessageFailed: the message failed; ``error.message.status`` says why.
+            TimeoutError: it was not settled within *timeout* seconds; the pipeline still handles it.
             PipelineNotRunning: the pipeline does not run, or is draining.
         """
         async with self.clock.timeout(timeout_of(timeout, "submit(timeout=…)")):
@@ -277,15 +283,17 @@ class Pipeline(Generic[T]):
     async def submit_batch(
         self, items: Sequence[Any], metadata: dict[str, Any] | None = None, batch_mode: BatchMode = "bulk"
     ) -> Settled:
-        """Send *items* through the pipeline, together, and wait until all were settled."""
+        """Send *items* through the pipeline together, and wait until all are settled."""
         return await self._submitter.submit("submit_batch", items, metadata, batch_mode)
 
     async def push_messages(self, messages: Sequence[Message[Any]]) -> None:
-        """Hand messages in, through rate limit and back-pressure; returns when all are in, not when they are settled.
+        """Send messages into the pipeline, subject to rate limit and back-pressure.
+
+        Returns when all messages were taken in, not when they are settled.
 
         Raises:
             PipelineNotRunning: the pipeline does not run, or is draining.
-            ValueError: one of them is in a pipeline already.
+            ValueError: one of the messages is in a pipeline already.
         """
         await self._submitter.push(messages)
 
@@ -293,20 +301,20 @@ class Pipeline(Generic[T]):
 
     @property
     def state(self) -> PipelineState:
-        """Where it is in its life."""
+        """Returns the state of the pipeline, such as ``running`` or ``draining``."""
         return self._life.state
 
     @property
     def is_running(self) -> bool:
-        """True between :meth:`start` and the end, draining included."""
+        """Returns True from the start of the stages to their end, also while they drain."""
         return self._life.is_running
 
     def topology(self) -> dict[str, Any]:
-        """Producers, processors and batchers, with their names and concurrency, as a plain dict."""
+        """Returns producers, processors and batchers, with their names and concurrency, as a plain dict."""
         return topology_of(self.name, self._producers, self.processors, self.batchers)
 
     def stats(self) -> PipelineStats:
-        """Every figure of this moment."""
+        """Returns all figures at this moment."""
         runtime = self._life.runtime
         if runtime is None:
             return PipelineStats(self.name, self.state, (), (), 0.0, 0, 0)
@@ -315,7 +323,7 @@ class Pipeline(Generic[T]):
     def update_rate_limit(
         self, *, allowed_messages: int | None = None, interval: float | timedelta | None = None, reset: bool = False
     ) -> None:
-        """Change the rate limit: from the next interval on, or at once with ``reset=True``.
+        """Change the rate limit from the next interval on, or at once with ``reset=True``.
 
         Raises:
             OptionsError: a value is wrong, or the pipeline was built without a rate limit.
@@ -332,10 +340,11 @@ class Pipeline(Generic[T]):
                 source.wake.set()
 
     def set_concurrency(self, *, processors: int) -> None:
-        """Change the number of processors while the pipeline runs. Those taken away finish what they have.
+        """Change the number of processors while the pipeline runs. Removed processors finish the messages they have.
 
         Raises:
-            OptionsError: not a positive number, or the processors are partitioned: a key's owner must not change.
+            OptionsError: the number is not positive, or the processors are partitioned; then the processor of a key
+                must not change.
             PipelineNotRunning: the pipeline does not run, or is draining.
         """
         runtime = self._life.needs_running("set_concurrency")
@@ -346,12 +355,12 @@ class Pipeline(Generic[T]):
 
     @property
     def is_paused(self) -> bool:
-        """True between :meth:`pause` and :meth:`resume`."""
+        """Returns True between :meth:`pause` and :meth:`resume`."""
         runtime = self._life.runtime
         return runtime is not None and runtime.gate.paused
 
     async def pause(self) -> None:
-        """Stop reading the sources, and give back what was not started where the source takes it back."""
+        """Stop reading the sources. Messages that were not started are given back if their source takes them."""
         await set_paused(self._life.needs_running("pause"), paused=True)
 
     async def resume(self) -> None:

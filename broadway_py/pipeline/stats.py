@@ -1,4 +1,4 @@
-"""What a running pipeline can say about itself, as plain values: one snapshot, taken without waiting."""
+"""The figures of a running pipeline, as plain values: one snapshot, taken without waiting."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ PipelineState = Literal["new", "starting", "running", "paused", "draining", "sto
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """A histogram: *counts* per bucket (not cumulative; one more than *bounds*, the last is "above all")."""
+    """A histogram. *counts* has one number per bucket, not cumulative.
+
+    It has one number more than *bounds*: the last counts the values above all bounds.
+    """
 
     bounds: tuple[float, ...]
     counts: tuple[int, ...]
@@ -23,13 +26,16 @@ class Distribution:
 
     @property
     def count(self) -> int:
-        """How many values were observed."""
+        """Returns how many values were observed."""
         return sum(self.counts)
 
 
 @dataclass(frozen=True, slots=True)
 class ProducerStats:
-    """One producer (all its copies together). ``received == sum(outcomes) + in_flight``, in every snapshot."""
+    """The figures of one producer, all copies together.
+
+    ``received == sum(outcomes) + in_flight`` in every snapshot.
+    """
 
     name: str
     received: int
@@ -37,43 +43,43 @@ class ProducerStats:
     outcomes: Mapping[Outcome, int]
     in_flight: int
     bytes_in_flight: int
-    #: Age of the oldest unsettled message, in seconds; 0 when there is none.
+    #: Age of the oldest unsettled message in seconds; 0 if there is none.
     oldest_in_flight_seconds: float
     latency: Distribution
-    #: Copies that are connected, out of how many.
+    #: How many of the *copies* are connected.
     connected: int
     copies: int
     connections_lost: int
-    #: Why a copy is not connected, or does not do its work though it is ("degraded: …"), in one sentence without
-    #: credentials; None when all is well.
+    #: Why a copy is not connected, or is connected but does not do its work ("degraded: …"), in one sentence without
+    #: credentials; None if there is no problem.
     trouble: str | None
-    #: True once the source said that there is no more.
+    #: True once the source has said that no more messages come.
     ended: bool
 
 
 @dataclass(frozen=True, slots=True)
 class StageStats:
-    """One layer: ``processors``, ``batcher:NAME`` or ``batch_processors:NAME``."""
+    """The figures of one layer: ``processors``, ``batcher:NAME`` or ``batch_processors:NAME``."""
 
     name: str
     concurrency: int
     busy_seconds: float
-    #: Time spent waiting for the next layer to take what this one had ready.
+    #: Seconds spent waiting until the next layer took messages that this one had ready.
     backpressure_seconds: float
-    #: Messages that wait in front of this layer.
+    #: How many messages wait in front of this layer.
     queued: int
     failed: Mapping[Cause, int]
-    #: Handling of one chunk (processors) or one batch (batch processors).
+    #: How long the handling of one chunk (processors) or one batch (batch processors) took.
     duration: Distribution | None = None
     batcher: str | None = None
-    #: Batches made, by what closed them, and their sizes (batchers only).
+    #: How many batches were made, by the trigger that closed them, and their sizes (batchers only).
     batches: Mapping[BatchTrigger, int] = field(default_factory=dict)
     batch_sizes: Distribution | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PipelineStats:
-    """Everything about one pipeline at one moment."""
+    """All figures of one pipeline at one moment."""
 
     name: str
     state: PipelineState
@@ -81,16 +87,19 @@ class PipelineStats:
     stages: tuple[StageStats, ...]
     rate_limit_wait_seconds: float
     restarts: int
-    #: Threads that still run a handler whose message was given up.
+    #: How many threads still run a handler although the pipeline no longer waits for it.
     stuck_handlers: int
-    #: Fetching has stopped because too much failed.
+    #: True while fetching is stopped because too many messages failed.
     breaker_open: bool = False
-    #: How many had failed then, by which error and in which layer; "" while it has not.
+    #: How many messages had failed when the breaker opened, by which error and in which layer; "" while it is closed.
     breaker_opened_by: str = ""
 
     @property
     def trouble(self) -> str | None:
-        """Why the pipeline is not ready, or None when it is: connected, consuming, neither paused nor draining."""
+        """Returns why the pipeline is not ready, or None if it is.
+
+        A pipeline is ready when it is connected and consumes, and is neither paused nor draining.
+        """
         if self.state != "running":
             return self.state
         if self.breaker_open:

@@ -1,4 +1,4 @@
-"""Messages that are handed in: ``submit``, ``submit_batch`` and ``push_messages``."""
+"""Takes in the messages of ``submit``, ``submit_batch`` and ``push_messages``."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ __all__ = ["Settled", "Submitter"]
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What became of a submitted batch, in the order of settlement."""
+    """The outcome of a submitted batch. Both lists are in the order of settlement."""
 
     successful: list[Message[Any]]
     failed: list[Message[Any]]
 
     def raise_for_failed(self) -> None:
-        """Raise :class:`BatchFailed` if any failed."""
+        """Raise :class:`BatchFailed` if any message failed."""
         if self.failed:
             raise BatchFailed(self.failed, len(self.successful) + len(self.failed))
 
 
 class Submitter:
-    """Hands messages to the running stages.
+    """Sends messages to the running stages.
 
     Args:
-        life: of the pipeline.
+        life: the life cycle of the pipeline.
     """
 
     def __init__(self, life: LifeCycle) -> None:
@@ -40,7 +40,10 @@ class Submitter:
     async def submit(
         self, call: str, items: Sequence[Any], metadata: dict[str, Any] | None, batch_mode: BatchMode
     ) -> Settled:
-        """Send *items* through the pipeline and wait until all were settled; *call* is the name of what was called."""
+        """Send *items* through the pipeline and wait until all are settled.
+
+        *call* is the name of the method that the user called.
+        """
         self._life.refuse_inside(call)
         return await self._life.unless_ended(call, self._submit(call, items, metadata, batch_mode))
 
@@ -57,7 +60,7 @@ class Submitter:
         return Settled(*await caller.settled())
 
     async def push(self, messages: Sequence[Message[Any]]) -> None:
-        """Hand *messages* in; returns when all are in."""
+        """Send *messages* into the pipeline. Returns when all were taken in."""
         self._life.refuse_inside("push_messages")
         for message in messages:
             if not isinstance(message, Message):

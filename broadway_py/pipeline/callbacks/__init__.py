@@ -1,1 +1,1 @@
-"""Calls the user's code: in the loop, in a thread, in a process; time-out, cancellation, stuck thread."""
+"""Calls user code in the loop, in a thread or in a process, with time-out, cancellation and care of stuck threads."""

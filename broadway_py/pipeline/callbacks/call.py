@@ -1,4 +1,4 @@
-"""The call of a stage's callback: its context, its time-out, its cancellation, and the thread that does not return."""
+"""Calls a stage's callbacks, and handles context, time-out, cancellation and threads that do not return."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ __all__ = ["Call", "InCallback"]
 
 
 class InCallback:
-    """Marks that code of the user runs in the stage's own task: what cuts the stage off must cancel it then.
+    """Marks that user code runs in the stage's own task, so that cutting off the stage must cancel the task.
 
-    A block; where one is entered for each chunk, :attr:`is_on` is set by hand, which costs no call.
+    Use it in a ``with`` block. Code that runs for each chunk sets :attr:`is_on` by hand, which saves the calls.
     """
 
     __slots__ = ("is_on",)
@@ -43,17 +43,17 @@ class InCallback:
 
 
 class Call:
-    """Of one stage, which makes one call at a time.
+    """Calls the callbacks for one stage, one call at a time.
 
     Args:
-        callbacks: of the pipeline.
-        threads: where plain functions run.
-        clock: of the pipeline.
+        callbacks: the callbacks of the pipeline.
+        threads: the threads in which plain functions run.
+        clock: the pipeline's clock.
         base: the context variables that each call starts with.
-        wake: the stage waits for it.
-        is_draining: True once a stop was asked for.
-        timeout_s: how long one call of the layer's callback may take; None: as long as it likes.
-        journal: of what is at work here; None: there is none.
+        wake: wakes the stage.
+        is_draining: returns True once a stop was asked for.
+        timeout_s: seconds that one call of the layer's callback may take; None for no limit.
+        journal: the journal of the messages that callbacks work on; None if there is none.
     """
 
     def __init__(
@@ -74,31 +74,32 @@ class Call:
         self.base = base
         self.timeout_s = timeout_s
         self.journal = journal
-        #: The stage's own; None before it runs.
+        #: The stage's own task; None before it runs.
         self.task: asyncio.Task[None] | None = None
-        #: True once the drain has run out of time: finish nothing more.
+        #: True once the drain has run out of time; then nothing more is finished.
         self.cut = False
         self.in_callback = InCallback()
-        #: A thread of ours is past its deadline and has not returned.
+        #: True while a thread of this stage is past its deadline and has not returned.
         self.stuck = False
-        #: When the message that a thread is at was begun, where each has a time-out of its own; None: of none.
+        #: Returns when the thread began its current message, if each message has its own time-out; otherwise None.
         self.began_at: Callable[[], float | None] = _unknown
-        #: The contexts of failed messages, by identity, where a callback has set something: for what is said of them.
+        #: The contexts of failed messages, by ``id()``, if a callback has set variables: their log lines are written
+        #: in them.
         self.own_contexts: dict[int, Context] = {}
         self._wake = wake
         self._is_draining = is_draining
-        # One deadline for the stage, moved along from call to call, and at most one timer behind it.
+        # The stage has one deadline, which each call moves, and at most one timer for it.
         self._deadline = math.inf
         self._timer: Timer | None = None
         self._timed_out = False
-        # The context of the last call, if it has set something.
+        # The context of the last call, if that call has set a variable.
         self._called_in: Context | None = None
 
     async def run(self, name: str, *arguments: Any) -> Any:
-        """Run the user's callback *name* on a list of messages.
+        """Run the user's callback *name* on a list of messages. Returns its result.
 
-        In this task, or in a thread when it is a plain function; in a clean context. What it says of one failed
-        message alone is said in that message's own.
+        It runs in a clean context: in this task, or in a thread if it is a plain function. ``handle_failed`` for a
+        single message runs in a copy of the context in which that message failed, if there is one.
         """
         callbacks = self.callbacks
         callback: Callable[..., Any] = getattr(callbacks, name)
@@ -107,7 +108,7 @@ class Call:
             base = self.own_contexts.get(id(arguments[0][0]), base)
         context = base.copy()
         self._called_in = None
-        # By hand: it is on the way of each batch.
+        # Set by hand, not by a with block: this runs for each batch.
         self.in_callback.is_on = True
         if self.journal is not None:
             self.journal.at_work(arguments[0])
@@ -117,7 +118,7 @@ class Call:
 
             def job() -> Any:
                 returned = callback(*arguments)
-                # A generator's body is the callback's: it must not run in the event loop.
+                # The body of a generator is user code, so it must run in this thread, not in the event loop.
                 if type(returned) is GeneratorType:
                     return list(islice(returned, most_returned(len(arguments[0])) + 1))
                 return returned
@@ -132,31 +133,31 @@ class Call:
                 self.journal.nothing_at_work()
 
     def clean_context(self) -> Context:
-        """What a call of the user's code starts with; telemetry's handlers may have added to it for this chunk."""
+        """Returns the context that a call of user code starts with, with what telemetry handlers set for the chunk."""
         return copy_context() if telemetry.active() else self.base
 
     def note_context(self, messages: Sequence[Message[Any]]) -> None:
-        """Those of *messages* that have failed did so in the last call, which may have set context variables."""
+        """Keep the context of the last call for those of *messages* that failed in it, if it has set variables."""
         if self._called_in is not None:
             for message in messages:
                 if message._status is not None:
                     self.own_contexts[id(message)] = self._called_in
 
-    # --- its time
+    # --- time-out
 
     def begin(self) -> None:
-        """The callback is called: its time begins, if it has a limit."""
+        """Start the time-out of a callback, if it has one."""
         if self.timeout_s is not None:
             self._deadline = self.clock.monotonic() + self.timeout_s
             if self._timer is None:
                 self._timer = self.clock.call_at(self._deadline, self._look_at_deadline)
 
     def end(self) -> bool:
-        """The callback has ended; True when that was too late."""
+        """Note that the callback has ended. Returns True if it ended too late."""
         self._deadline = math.inf
         late, self._timed_out = self._timed_out, False
         if late:
-            # One that caught its cancellation and went on has left the request behind: the next one must not see it.
+            # A callback that caught its cancellation leaves the request in the task. The next callback must not see it.
             self.was_cut()
         return late
 
@@ -177,22 +178,23 @@ class Call:
             self.task.cancel()
 
     def timeout_failure(self) -> Failed:
-        """The status of a message whose callback took too long."""
+        """Returns the status of a message whose callback took too long."""
         return Failed("timeout", Plain(f"not finished within its time-out of {self.timeout_s:g} s"))
 
-    # --- its cancellation
+    # --- cancellation
 
     def cut_off(self) -> None:
-        """Stop what user code is running here; a settlement under way is left alone."""
+        """Stop the user code that runs here. A settlement that has begun is not stopped."""
         self.cut = True
         self._wake.set()
         if self.in_callback.is_on and self.task is not None:
             self.task.cancel()
 
     def was_cut(self) -> bool:
-        """True when a cancellation that a callback let out is the end that :meth:`cut_off` asked for.
+        """Returns True if the cancellation that a callback raised comes from :meth:`cut_off`.
 
-        False: nobody asked for it (a client library, or the callback itself), so it belongs to the callback.
+        Returns False if it comes from elsewhere, such as a client library or the callback itself. Then it counts as an
+        error of the callback.
         """
         task = asyncio.current_task()
         asked = task is not None and task.cancelling() > 0
@@ -201,30 +203,30 @@ class Call:
         return asked and self.cut
 
     def reset_after_crash(self) -> None:
-        """No call is running any more."""
+        """Forget the running call. Called after a crash of the stage."""
         self.own_contexts.clear()
         self.in_callback.is_on = False
         self._deadline = math.inf
         self._timed_out = False
 
-    # --- its thread
+    # --- threads that do not return
 
     def leave_thread(self) -> None:
-        """A thread is past its deadline: it cannot be stopped, and this stage's slot is taken until it returns."""
-        # It may have returned at the very moment of its deadline.
+        """Stop waiting for a thread that is past its deadline. It keeps the slot until it returns."""
+        # The thread may have returned exactly at its deadline.
         self.stuck = self.threads.is_out(self.came_back)
 
     def came_back(self) -> None:
-        """The thread has returned: the slot is free."""
+        """Free the slot: the thread has returned."""
         self.stuck = False
         self._wake.set()
 
     async def wait_for_slot(self) -> bool:
-        """Wait until the slot is free; False when the drain does not wait for that."""
+        """Wait until the slot is free. Returns False if a drain ended the wait."""
         while self.stuck and not self.cut and not self._is_draining():
             await self._wake.wait()
         return not self.stuck
 
 
 def _unknown() -> None:
-    """All messages of the call have one time-out together, or each is called by itself."""
+    """Returns None: all messages of the call have one time-out together, or each message is a call of its own."""

@@ -1,4 +1,4 @@
-"""What a pipeline class says: its callbacks and options, checked when the class is made and when it is built."""
+"""The callbacks of a pipeline class, checked when the class is defined and when a pipeline object is made."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from broadway_py.errors import DefinitionError
 
 __all__ = ["CALLBACKS", "Callbacks", "check_class", "resolve_callbacks"]
 
-#: Callback -> the parameters it is called with.
+#: Maps each callback to the parameters that it is called with.
 CALLBACKS: Final[Mapping[str, tuple[str, ...]]] = {
     "setup": (),
     "setup_worker": (),
@@ -29,7 +29,7 @@ CALLBACKS: Final[Mapping[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Callbacks:
-    """The callbacks of one pipeline object, bound; None where it has none."""
+    """The bound callbacks of one pipeline object; None for callbacks that it does not have."""
 
     setup: Callable[..., Any] | None
     teardown: Callable[..., Any] | None
@@ -38,18 +38,18 @@ class Callbacks:
     handle_batch: Callable[..., Any] | None
     handle_failed: Callable[..., Any] | None
     schema: TypeAdapter[Any] | None
-    #: Names of fields in the schema: they may be shown, where a key of somebody's dict may not.
+    #: Names of fields in the schema. They may be shown; keys of a dict in the data may not.
     schema_names: frozenset[str]
     transformer: Callable[..., Any] | None
-    #: Which of them are ``async def``; the others run in threads.
+    #: True for each callback that is ``async def``; the others run in threads.
     is_async: Mapping[str, bool]
 
 
 def check_class(cls: type, base: type, options: frozenset[str]) -> None:
-    """Refuse a class that misspells a callback or an option.
+    """Refuse a class that misspells a callback or an option, or defines a callback that cannot be called.
 
     Raises:
-        DefinitionError: naming the attribute and what it was probably meant to be.
+        DefinitionError: names the attribute, and the probable or expected form.
     """
     known = {*CALLBACKS, *options}
     for name, value in vars(cls).items():
@@ -90,10 +90,10 @@ def _check_signature(cls: type, name: str, parameters: tuple[str, ...]) -> None:
 def resolve_callbacks(
     pipeline: Any, schema: Any, transformer: Callable[..., Any] | None, *, has_batchers: bool
 ) -> Callbacks:
-    """The callbacks of *pipeline*, bound to it.
+    """Returns the callbacks of *pipeline*, bound to it.
 
     Raises:
-        DefinitionError: one that is needed is missing.
+        DefinitionError: a required callback is missing.
     """
     name = f"{type(pipeline).__module__}.{type(pipeline).__qualname__}"
     bound = {callback: getattr(pipeline, callback, None) for callback in CALLBACKS}
@@ -119,7 +119,10 @@ def resolve_callbacks(
 
 
 def _field_names(adapter: TypeAdapter[Any]) -> Iterator[str]:
-    """The properties of *adapter*'s JSON schema, at any depth, by name and alias; none where it has no JSON schema."""
+    """Yields the property names of *adapter*'s JSON schema, at any depth, by name and alias.
+
+    Yields nothing if it has no JSON schema.
+    """
     for by_alias in (True, False):
         try:
             pending: list[Any] = [adapter.json_schema(by_alias=by_alias)]

@@ -1,4 +1,4 @@
-"""``async def handle_message``: message after message in the processor's own task."""
+"""Runs an ``async def handle_message``: one message after the other, in the processor's own task."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ __all__ = ["LoopRunner"]
 
 
 class LoopRunner(ChunkRunner):
-    """Awaits the callback.
+    """Awaits the callback for each message.
 
     Args:
-        call: of the processor.
-        context: which the processor's work runs in.
+        call: the call of the processor.
+        context: the context in which the processor's work runs.
         handle_message: the callback.
         give_back: gives messages back to their sources.
-        begin_span: tells telemetry that a message is handled now.
+        begin_span: tells telemetry that the handling of a message begins.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class LoopRunner(ChunkRunner):
         self._current: Message[Any] | None = None
 
     def run(self, chunk: Chunk) -> Coroutine[Any, Any, Chunk]:
-        """Handle every message of *chunk* that is ok; all of it stays here."""
+        """Handle every message of *chunk* that is ok. Returns the whole chunk."""
         if telemetry.active():
             return self._run_watched(chunk)
         base = self.call.base
@@ -57,7 +57,7 @@ class LoopRunner(ChunkRunner):
         return self._run(chunk, base)
 
     async def _run_watched(self, chunk: Chunk) -> Chunk:
-        # What the handlers of telemetry have set for this chunk is there for each message, and for its end.
+        # Context variables that telemetry handlers have set for this chunk are visible for each message and its end.
         outer, base = self._context.current, copy_context()
         await self._fresh(base)
         await self._run(chunk, base, spans=message_listeners())
@@ -72,7 +72,7 @@ class LoopRunner(ChunkRunner):
         call, context = self.call, self._context.current
         handle, taken, limited = self._handle_message, self.taken, call.timeout_s is not None
         self._chunk = chunk
-        # By hand: it is on the way of each chunk.
+        # Set by hand, not by a with block: this runs for each chunk.
         call.in_callback.is_on = True
         for message in chunk:
             if message._status is not None or (taken and id(message) in taken):
@@ -94,7 +94,7 @@ class LoopRunner(ChunkRunner):
                 self.note_cancelled(message, cancelled)
             if limited or spans:
                 self._note_end(message, span)
-            # In line, because it is looked at for each message; a value that does not let itself be compared is new.
+            # Not in a function, because this runs for each message. A value that raises when compared counts as new.
             try:
                 is_clean = context == base
             except foreign_errors():
@@ -109,7 +109,7 @@ class LoopRunner(ChunkRunner):
         return chunk
 
     async def _fresh(self, base: Context) -> Context:
-        """Go on in a clean context; that."""
+        """Switch to a clean context and return it."""
         context = base.copy()
         await self._context.switch(context)
         return context
@@ -121,24 +121,24 @@ class LoopRunner(ChunkRunner):
     def _note_end(self, message: Message[Any], span: Span | None) -> None:
         call = self.call
         if call.timeout_s is not None and call.end() and not call.cut:
-            # However it ended: it ended late.
+            # Whatever the result was, it came too late.
             message._status = call.timeout_failure()
         if span is not None:
             end_message_span(span, message, message._status)
 
     def reset_after_crash(self) -> None:
-        """The processor crashed: there is no chunk in hand."""
+        """Forget the chunk in hand. Called after a crash of the processor."""
         super().reset_after_crash()
         self._current = None
         self._chunk = ()
 
     def take_rest(self) -> list[Message[Any]]:
-        """Take out what comes after the message that is handled now."""
+        """Take out and return the messages after the one that is handled now."""
         if self._current is None:
             return []
         rest = list(self._chunk)
         rest = rest[next(place for place, m in enumerate(rest) if m is self._current) + 1 :]
         taken = [m for m in rest if m._status is None and id(m) not in self.taken and can_give_back(m)]
-        # The loop looks at this before each message.
+        # _run checks this before each message.
         self.taken.update(id(message) for message in taken)
         return taken

@@ -1,4 +1,4 @@
-"""``executor="process"``: the whole chunk goes to the processor's worker process."""
+"""Runs ``handle_message`` with ``executor="process"``: sends the whole chunk to the processor's worker process."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ __all__ = ["ProcessRunner"]
 
 
 class ProcessRunner(ChunkRunner):
-    """Sends chunks to *process* and takes over what it says.
+    """Sends chunks to *process* and applies the results that it sends back.
 
     Args:
-        call: of the processor.
+        call: the call of the processor.
         process: the worker process.
         give_back: gives messages back to their sources.
-        give_back_soon: the same, without waiting for it.
-        begin_span: tells telemetry that a message is handled now.
+        give_back_soon: does the same without waiting for it.
+        begin_span: tells telemetry that the handling of a message begins.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class ProcessRunner(ChunkRunner):
         self._give_back_soon = give_back_soon
 
     async def run(self, chunk: Chunk) -> Chunk:
-        """Handle every message of *chunk* that is ok; all of it stays here."""
+        """Handle every message of *chunk* that is ok. Returns the whole chunk."""
         given = self.unhandled(chunk)
         if not given:
             return chunk
@@ -61,18 +61,18 @@ class ProcessRunner(ChunkRunner):
         return chunk
 
     def _taken_by_process(self, messages: Chunk) -> None:
-        """The worker process, asked by :meth:`take_rest`, has not begun with *messages* and leaves them out."""
+        """Give back *messages*, which the worker process has not begun and leaves out, as :meth:`take_rest` asked."""
         self.taken.update(id(message) for message in messages)
         self._give_back_soon(messages)
 
     def take_rest(self) -> list[Message[Any]]:
-        """Take out what was not sent, and ask the process for what it has not begun."""
+        """Take out and return the messages that were not sent. Ask the process to leave out those it has not begun."""
         taken = self._process.take_back(can_give_back)
         self.taken.update(id(message) for message in taken)
         return taken
 
     def _begin_and_end(self) -> tuple[Callable[[Message[Any]], None], Callable[[Message[Any]], None]]:
-        """What tells telemetry of a message that is handled in another process."""
+        """Returns two functions that tell telemetry when a message begins and ends in the worker process."""
         spans: dict[int, Span | None] = {}
 
         def begin(message: Message[Any]) -> None:

@@ -1,4 +1,4 @@
-"""Plain ``def handle_message``: one hop into a thread for the whole chunk."""
+"""Runs a plain ``def handle_message``: one thread handles the whole chunk."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ __all__ = ["ThreadRunner"]
 
 
 class ThreadRunner(ChunkRunner):
-    """Waits for the thread, takes over what it says, and leaves it behind when it is past its deadline.
+    """Waits for the thread and takes its results, and stops waiting when the thread is past its deadline.
 
     Args:
-        call: of the processor.
+        call: the call of the processor.
         handle_message: the callback.
         give_back: gives messages back to their sources.
-        postpone: called with messages of the chunk in hand that are to be handled later, and with what is left of it.
-        begin_span: tells telemetry that a message is handled now.
+        postpone: called with the messages of the current chunk to handle later, and with those that are left of it.
+        begin_span: tells telemetry that the handling of a message begins.
     """
 
     def __init__(
@@ -42,14 +42,14 @@ class ThreadRunner(ChunkRunner):
         begin_span: BeginSpan,
     ) -> None:
         super().__init__(call, give_back=give_back, begin_span=begin_span)
-        # The deadline moves along with the messages of the chunk.
+        # Each message of the chunk has its own deadline.
         call.began_at = self._began_at
         self.handle_message = handle_message
         self._postpone = postpone
         self._running: _ThreadedChunk | None = None
 
     async def run(self, chunk: Chunk) -> Chunk:
-        """Handle every message of *chunk* that is ok; what is left of it here."""
+        """Handle every message of *chunk* that is ok. Returns the messages that are still here."""
         given = self.unhandled(chunk)
         if not given:
             return chunk
@@ -63,7 +63,7 @@ class ThreadRunner(ChunkRunner):
                 run.abandoned = True
                 cut = call.was_cut()
                 if call.end() and not cut:
-                    # Looked at once: the thread may get on meanwhile, but what it finishes now is late.
+                    # Read only once: the thread may finish more messages meanwhile, but they are late.
                     finished = run.finished
                     given, unfinished = given[:finished], given[finished:]
                     chunk = await self._leave_behind(chunk, unfinished)
@@ -84,10 +84,10 @@ class ThreadRunner(ChunkRunner):
         return chunk
 
     async def _leave_behind(self, chunk: Chunk, unfinished: Chunk) -> list[Message[Any]]:
-        """The first of *unfinished* is past its deadline in a thread that cannot be stopped; what is left of *chunk*.
+        """Fail the first of *unfinished*, whose thread is past its deadline. Returns what is left of *chunk*.
 
-        It fails now, as an object that the thread does not know. The others were not started: they go back to the
-        source, or wait in the processor until the thread returns.
+        The thread cannot be stopped, so the message fails as a copy that the thread cannot change. The other messages
+        were not started: they go back to the source, or wait in the processor until the thread returns.
         """
         unfinished = [message for message in unfinished if id(message) not in self.taken]
         if not unfinished:
@@ -104,7 +104,7 @@ class ThreadRunner(ChunkRunner):
         return kept
 
     async def _await_result(self, message: Message[Any], awaitable: Any, context: Context) -> None:
-        """A plain function that returned an awaitable is an async one in disguise (a decorator's wrapper, often)."""
+        """Await *awaitable*, which a plain function returned. Often that function is a decorator's wrapper."""
         call = self.call
         with call.in_callback:
             call.begin()
@@ -123,18 +123,18 @@ class ThreadRunner(ChunkRunner):
                     message._status = call.timeout_failure()
 
     def reset_after_crash(self) -> None:
-        """The processor crashed: there is no chunk in hand, and no thread is waited for."""
+        """Forget the chunk in hand and its thread. Called after a crash of the processor."""
         super().reset_after_crash()
         self._running = None
 
     def take_rest(self) -> list[Message[Any]]:
-        """Take out what the thread has not come to."""
+        """Take out and return the messages that the thread has not started."""
         running = self._running
         if running is None:
             return []
         rest = running.unstarted()
         taken = [m for m in rest if m._status is None and id(m) not in self.taken and can_give_back(m)]
-        # The thread looks at this after it has said where it is: what it came to meanwhile is not ours to take.
+        # The thread checks `taken` after it has set its position. Messages that it started meanwhile are not taken.
         self.taken.update(id(message) for message in taken)
         late = {id(message) for message in rest} - {id(message) for message in running.unstarted()}
         self.taken -= late
@@ -145,17 +145,18 @@ class ThreadRunner(ChunkRunner):
 
 
 class _ThreadedChunk:
-    """``handle_message`` for each message of a chunk, in one thread.
+    """Calls ``handle_message`` for each message of a chunk, in one thread.
 
-    The thread says which message it is at and then looks whether that one was taken back or all was abandoned; the
-    event loop takes back (or abandons) and then looks where the thread is. So whichever comes second knows.
+    The thread first sets which message it is at, then checks whether that message was taken back or the chunk was
+    abandoned. The event loop first takes back (or abandons), then checks where the thread is. So the second of the two
+    always sees what the first did.
     """
 
     def __init__(self, runner: ThreadRunner, messages: list[Message[Any]]) -> None:
         self.finished = 0
         self.abandoned = False
-        #: For each finished message: None, why it failed, or an awaitable to wait for; and its context, if it has set
-        #: something there, or goes on.
+        #: For each finished message: None, its failure, or an awaitable to wait for; and its context, if it has set
+        #: variables or has an awaitable.
         self.results: list[tuple[Any, Context | None]] = []
         self._base = runner.call.clean_context()
         self._clock = runner.call.clock
@@ -165,7 +166,7 @@ class _ThreadedChunk:
         self._runner = runner
 
     def unstarted(self) -> list[Message[Any]]:
-        """The messages that the thread has not come to."""
+        """Returns the messages that the thread has not started."""
         return self._messages[self._at + 1 :]
 
     def __call__(self) -> None:
@@ -197,7 +198,7 @@ class _ThreadedChunk:
                 result = returned
             elif returned is not None and returned is not message:
                 result = refused(returned_one_problem("handle_message", returned))
-        except BaseException as error:  # noqa: BLE001  # code of the user, in a thread of its own: it fails this message
+        except BaseException as error:  # noqa: BLE001  # user code in a thread: any error fails this message
             result = failure_from(error)
         if span is not None and not self.abandoned:
             end_message_span(span, message, result if isinstance(result, Failed) else message._status)

@@ -1,4 +1,4 @@
-"""The schema of a pipeline, on the messages of a chunk."""
+"""Validates the messages of a chunk with the schema of the pipeline."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["validate"]
 
 
 def validate(chunk: Chunk, schema: TypeAdapter[Any], names: frozenset[str], room: CleanRoom) -> None:
-    """Put what *schema* makes of it in place of each message's data; what does not fit fails with cause ``invalid``.
+    """Replace each message's data by the result of *schema*. A message that does not fit fails as ``invalid``.
 
     Args:
-        chunk: those that have failed already are left alone.
-        schema: JSON is read by it where the data is text or bytes.
-        names: of the schema's own fields, which may be shown.
-        room: where a validator of the user is called.
+        chunk: the messages; those that have failed already are not changed.
+        schema: the schema; it reads data that is text or bytes as JSON.
+        names: names of the schema's own fields, which may be shown.
+        room: gives the user's validators a clean context.
     """
     for message in chunk:
         if message._status is not None:
@@ -38,5 +38,5 @@ def validate(chunk: Chunk, schema: TypeAdapter[Any], names: frozenset[str], room
         except ValidationError as invalid:
             message._status = Failed("invalid", Plain(f"does not fit the schema: {complaints_of(invalid, names)}"))
         except foreign_errors() as error:
-            # A validator of the user may raise anything.
+            # The user's validator may raise any error.
             message._status = Failed("invalid", Plain(f"the schema raised {name_of(error)}"), error)

@@ -1,6 +1,6 @@
-"""Threads for plain ``def`` callbacks: our own and daemonic, so that a handler that blocks cannot keep a process alive.
+"""Threads for plain ``def`` callbacks. They are daemon threads, so a handler that blocks cannot keep a process alive.
 
-(The standard executor's threads are joined at interpreter exit.)
+Python's standard executor is not used because its threads are joined at interpreter exit.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ _Job = tuple[Callable[[], Any], contextvars.Context, asyncio.AbstractEventLoop, 
 
 
 class CallbackThreads:
-    """As many threads as callbacks run at one time; each stage runs one, so there are never more than stages.
+    """Holds as many threads as callbacks run at one time.
 
-    The queue is bounded by that too. Everything but the threads' own loop runs in the event loop.
+    Each stage runs one callback at a time, so there are never more threads, or jobs in the queue, than stages.
+    Everything except the threads' own loop runs in the event loop.
     """
 
     def __init__(self, name: str) -> None:
@@ -30,9 +31,9 @@ class CallbackThreads:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._started = 0
         self._idle = 0
-        #: Threads whose caller has stopped waiting for them.
+        #: How many threads run although their caller has stopped waiting for them.
         self.stuck = 0
-        # Who waits for a thread whose caller has stopped waiting for its result.
+        # What to call when a thread returns whose caller has stopped waiting.
         self._awaited: dict[asyncio.Future[Any], Callable[[], None]] = {}
 
     async def run(
@@ -41,10 +42,10 @@ class CallbackThreads:
         came_back: Callable[[], None] | None = None,
         context: contextvars.Context | None = None,
     ) -> Any:
-        """Run *job* in a thread, in *context* (None: a copy of the caller's); its result, or what it raised.
+        """Run *job* in a thread, in *context* (None: a copy of the caller's context).
 
-        When the caller is cancelled, the thread goes on alone and what it returns is dropped; *came_back* is called
-        then.
+        Returns its result, or raises its error. If the caller is cancelled, the thread goes on alone. Its result is
+        then dropped, and *came_back* is called when it returns.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
@@ -74,14 +75,14 @@ class CallbackThreads:
             job, context, loop, future = item
             try:
                 outcome = (False, context.run(job))
-            except BaseException as error:  # noqa: BLE001  # it is raised again where the caller waits
+            except BaseException as error:  # noqa: BLE001  # run() raises it again in the caller's task
                 outcome = (True, error)
             forks.leave_if_forked(outcome[1] if outcome[0] else None)
             del job, context, item
             try:
                 loop.call_soon_threadsafe(self._finish, future, outcome)
             except RuntimeError:
-                return  # the loop has closed: nobody is left to tell
+                return  # the loop has closed, so no caller waits
             del future, outcome
 
     def _finish(self, future: asyncio.Future[Any], outcome: tuple[bool, Any]) -> None:
@@ -95,10 +96,10 @@ class CallbackThreads:
             future.set_result(outcome)
 
     def is_out(self, came_back: Callable[[], None]) -> bool:
-        """True while a thread runs whose caller has stopped waiting, and of which *came_back* will be told."""
+        """Returns True while a thread runs whose caller has stopped waiting, and *came_back* will be called for it."""
         return came_back in self._awaited.values()
 
     def close(self) -> None:
-        """Let the threads end; one that is stuck ends with the process."""
+        """Let the threads end. A stuck thread ends with the process."""
         for _ in range(self._started):
             self._jobs.put(None)

@@ -1,1 +1,1 @@
-"""Lets messages in: the running producer, the gate before it, and their entry into the books."""
+"""Takes messages in: runs the producer, holds fetching back when needed, and enters messages into the ledger."""

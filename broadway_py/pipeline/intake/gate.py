@@ -1,4 +1,4 @@
-"""What keeps a pipeline's sources from fetching: the rate limit, a pause, the breaker, the bytes in flight."""
+"""Decides whether the sources of a pipeline may fetch: rate limit, pause, breaker, bytes in flight."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ __all__ = ["Gate"]
 
 
 class Gate:
-    """The rate limit, the pause and the breaker of one pipeline, as its sources see them."""
+    """The rate limit, the pause and the breaker of one pipeline, for its sources to read."""
 
     def __init__(self, rate: Rate | None) -> None:
         self.rate = rate
         self.paused = False
-        #: The breaker is not closed: only probes go through.
+        #: True while the breaker is not closed: only probes go through.
         self.broken = False
-        #: What had it open, in words; "" while it is closed.
+        #: Text that says why the breaker opened; "" while it is closed.
         self.broken_by = ""
         self._most_bytes: int | None = None
         self._ledgers: Sequence[Ledger] = ()
@@ -29,24 +29,24 @@ class Gate:
         self.waited_seconds = 0.0
 
     def cap_bytes(self, most: int, ledgers: Sequence[Ledger], wakes: Sequence[Wake]) -> None:
-        """Let nothing be fetched while *ledgers* hold *most* bytes or more; *wakes* are set when they no longer do."""
+        """Stop fetching while *ledgers* hold *most* bytes or more. *wakes* are set when there is room again."""
         self._most_bytes, self._ledgers, self._wakes = most, ledgers, wakes
 
     @property
     def full(self) -> bool:
-        """True while as many bytes are in flight as may be."""
+        """Returns True while as many bytes are in flight as are allowed, or more."""
         if self._most_bytes is None:
             return False
         self._was_full = sum(ledger.bytes_in_flight for ledger in self._ledgers) >= self._most_bytes
         return self._was_full
 
     def look_at_bytes(self) -> None:
-        """Something was settled: the sources that waited for room may go on."""
+        """Wake the sources that wait for room, if there is room now. Called after messages were settled."""
         if self._was_full and not self.full:
             for wake in self._wakes:
                 wake.set()
 
     @property
     def closed(self) -> bool:
-        """True when nothing may be fetched."""
+        """Returns True if nothing may be fetched."""
         return self.paused or self.broken

@@ -1,6 +1,6 @@
-"""The producer that runs: one copy after the other is opened, lost, paused, prepared for the drain, closed.
+"""Runs a producer: opens, pauses, drains and closes its copies, one after the other.
 
-Its code may hang, or be cancelled by its client library.
+The producer's code may hang, or its client library may cancel it.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ __all__ = ["CANCELLED_BY_LIBRARY", "CLOSE_S", "LiveProducer"]
 
 log = logger("broadway_py.pipeline")
 
-#: How long a broken copy may take to close before the next one is opened.
+#: How many seconds a broken copy may take to close before the next one is opened.
 CLOSE_S: Final = 5.0
-#: A source that refused us is asked again no sooner than this: repeated wrong passwords lock accounts.
+#: After a source has refused the connection, wait at least this many seconds: repeated wrong passwords lock accounts.
 _REFUSED_WAIT_S: Final = 10.0
 CANCELLED_BY_LIBRARY: Final = "the client library cancelled the call, as it does when a connection dies"
 
 
 class LiveProducer:
-    """Runs the copies of a producer for one source, which has one copy at a time.
+    """Runs the copies of a producer for one source. A source has one copy at a time.
 
     Args:
         description: the user's producer object.
-        pipeline: its name.
-        name: the producer's.
-        index: position of the source among those of the producer.
+        pipeline: the pipeline's name.
+        name: the producer's name.
+        index: position of the source among the sources of the producer.
         capacity: how many messages this source's share of the pipeline holds.
-        clock: of the pipeline.
-        gate: looked at when a copy opens, and when one is told to go on.
+        clock: the pipeline's clock.
+        gate: read when a copy opens, and when a copy is told to go on.
         stop: set when nothing more is to be fetched.
-        wake: the source waits for it.
-        take_late: called with what a copy still hands over when it is closed.
-        failure: what becomes of failed messages, as sources have to know it.
-        fail_fast: raise when the very first attempt to open fails.
-        internal: True for the pipeline's own source of submitted messages, which telemetry does not hear of.
+        wake: wakes the source.
+        take_late: called with the messages that a copy still hands over when it is closed.
+        failure: what happens to failed messages, as far as sources need to know it.
+        fail_fast: with True, raise if the very first attempt to open fails.
+        internal: True for the pipeline's own source of submitted messages; it sends no telemetry.
     """
 
     def __init__(
@@ -75,11 +75,11 @@ class LiveProducer:
         self.connected = False
         self.trouble: str | None = "not connected yet"
         self.connections_lost = 0
-        #: The copy at work, also while it connects.
+        #: The current copy, also while it connects.
         self.copy: Producer | None = None
-        #: What the copy at work was lost by.
+        #: The error by which the current copy was lost.
         self.lost: ProducerError | None = None
-        #: The copy at work was told to pause.
+        #: True if the current copy was told to pause.
         self.is_told_to_pause = False
         self._description = description
         self._pipeline = pipeline
@@ -99,18 +99,18 @@ class LiveProducer:
 
     @property
     def why_not_ready(self) -> str | None:
-        """Why it is not connected, or does not do its work though it is; None when all is well."""
+        """Returns why it is not connected, or is connected but does not do its work; None if there is no problem."""
         if self.trouble is not None:
             return self.trouble
         obstacle = None if self.copy is None else self.copy.obstacle
         return None if obstacle is None else f"degraded: {obstacle}"
 
     def new_backoff(self) -> Delays:
-        """The producer's back-off, or ours."""
+        """Returns the producer's back-off, or the default one."""
         return self._description.backoff() or Backoff()
 
     async def open(self) -> Producer | None:
-        """Open a fresh copy; None when a stop came first."""
+        """Open a new copy and return it; None if a stop came first."""
         copy = self.copy = self._description.copy(
             index=self._index,
             capacity=self._capacity,
@@ -133,13 +133,17 @@ class LiveProducer:
         return None if self._stop.is_set() else copy
 
     def _report_lost(self, copy: Producer, error: ProducerError) -> None:
-        # A copy that was closed may still hear of its connection's end; the next one is not concerned.
+        # A copy that was closed may still report that its connection ended. That does not affect the next copy.
         if copy is self.copy:
             self.lost = error
             self._wake.set()
 
     async def note_away(self, error: ProducerError, backoff: Delays, lasted_s: float) -> float:
-        """Close what is broken, and say so; when the next copy may be opened."""
+        """Close the broken copy and log the loss. Returns the time at which the next copy may be opened.
+
+        Raises:
+            PipelineCrashed: the first connect failed with ``fail_fast``, or the back-off says to stop.
+        """
         if self._fail_fast and not self.opened.is_set():
             self._log.error("the source is away; not trying again", reason=text_of(error))
             await self.close_copy(CLOSE_S)
@@ -159,11 +163,11 @@ class LiveProducer:
             ) from error
         self._log.warning("the source is away; trying again", reason=text_of(error), wait_seconds=round(wait_s, 2))
         await self.close_copy(CLOSE_S)
-        # Counted from here: copies that a busy loop closes late, all at once, would else come back all at once.
+        # The wait begins after the close. Otherwise copies that a busy loop closes late would all reconnect at once.
         return self._clock.monotonic() + wait_s
 
     def _wait_of(self, backoff: Delays, lasted_s: float, at_least_s: float) -> float:
-        """What the producer's back-off says; ours where that is no duration."""
+        """Returns the wait that the producer's back-off says, or a default if that is not a duration."""
         try:
             said: object = backoff.failed(lasted_s, at_least_s)
             return math.inf if said == math.inf else max(0.0, seconds_of(said, "backoff().failed()"))
@@ -172,7 +176,7 @@ class LiveProducer:
             return _REFUSED_WAIT_S
 
     def prepare_for_draining(self, copy: Producer) -> asyncio.Task[None]:
-        """Begin once; a ``handle_demand`` that is waiting may need it to return."""
+        """Begin to prepare *copy*, at most once. A waiting ``handle_demand`` may need this to return."""
         if self._preparing is None:
             copy.begin_draining()
             self._preparing = asyncio.ensure_future(self._prepare(copy))
@@ -182,11 +186,11 @@ class LiveProducer:
         try:
             await _passing_cancellation(copy.prepare_for_draining())
         except foreign_errors() as error:
-            # A broken source must not keep us from draining.
+            # A broken source must not stop the drain.
             self._log.warning("the producer could not prepare for draining", exception=name_of(error))
 
     async def close_copy(self, most_s: float | None) -> None:
-        """Release the copy at work, within *most_s* seconds; None: however long it takes."""
+        """Release the current copy within *most_s* seconds; with None, there is no limit."""
         copy, self.copy = self.copy, None
         self.connected = False
         if copy is None:
@@ -198,11 +202,11 @@ class LiveProducer:
             async with self._clock.timeout(most_s):
                 await _passing_cancellation(copy.close())
         except foreign_errors() as error:
-            # It is broken: what matters is the next copy.
+            # The copy is broken; only the next copy matters.
             self._log.debug("closing a broken producer raised", exception=name_of(error))
 
     async def close(self) -> None:
-        """Release the last copy; called when every message was settled. Only the deadline of the stop ends it."""
+        """Release the last copy. Called when every message is settled. Only the deadline of the stop limits it."""
         try:
             await self.close_copy(None)
             await _passing_cancellation(self._description.end_lost_copies())
@@ -214,7 +218,7 @@ class LiveProducer:
             self._log.warning("the producer could not end its lost copies", exception=name_of(error))
 
     async def set_paused(self, *, paused: bool) -> None:
-        """Tell the copy; the gate is set already. A source that stops does not fetch again, whoever resumes."""
+        """Tell the copy to pause or resume. The gate is already set. A stopping source is never resumed."""
         self._wake.set()
         copy = self.copy
         if copy is not None and self.connected and (paused or not self._stop.is_set()):
@@ -226,13 +230,13 @@ class LiveProducer:
             if paused:
                 await _passing_cancellation(copy.pause())
             else:
-                # With the breaker open, only to probe.
+                # While the breaker is open, the copy may only fetch one message as a probe.
                 await _passing_cancellation(copy.resume_for(1) if self._gate.broken else copy.resume())
         except ProducerError as error:
             self._report_lost(copy, error)
 
     def resize(self, capacity: int) -> None:
-        """The pipeline can hold *capacity* messages of this copy from now on."""
+        """Tell the copy that the pipeline can now hold *capacity* of its messages."""
         self._capacity = capacity
         if self.copy is not None and self.connected:
             self.copy.resize(capacity)
@@ -246,9 +250,12 @@ class LiveProducer:
 
 
 async def _passing_cancellation(work: Awaitable[None]) -> None:
-    """Await a producer's *work*; a cancellation that nobody asked for becomes a :class:`ProducerError`.
+    """Await a producer's *work*.
 
-    What is no :class:`Exception` becomes one: a ``SystemExit`` in a task of ours would end the event loop.
+    Raises:
+        ProducerError: the client library cancelled the work; the pipeline did not ask for that.
+        RuntimeError: the work raised something that is not an :class:`Exception`. A ``SystemExit`` in this task would
+            end the event loop.
     """
     try:
         await work
@@ -264,10 +271,10 @@ async def _passing_cancellation(work: Awaitable[None]) -> None:
 
 
 async def _done_unless_stopped(work: Coroutine[Any, Any, None], stop: asyncio.Event) -> bool:
-    """Do *work*; False when *stop* was set first, and *work* was called off.
+    """Run *work*. Returns False if *stop* was set first; then *work* is cancelled.
 
     Raises:
-        ProducerError: from *work*, or because a library cancelled it.
+        ProducerError: *work* raised it, or a library cancelled *work*.
     """
     doing = asyncio.ensure_future(_passing_cancellation(work))
     stopping = asyncio.ensure_future(stop.wait())

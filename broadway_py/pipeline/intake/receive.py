@@ -1,4 +1,4 @@
-"""Where messages enter the books: each is looked at, gets its receipt, and passes the transformer."""
+"""Enters messages into the ledger: each is checked, gets its receipt, and passes the transformer."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ log = logger("broadway_py.pipeline")
 
 
 class Receiver:
-    """Of one copy of a producer.
+    """Takes in the messages of one source.
 
     Args:
-        pipeline: its name, for the log.
-        index: position among the copies, for the log.
-        ledger: the producer's books, shared by its copies.
-        clock: for the receipts.
-        transformer: called on every message that comes in; None: there is none.
-        room: where it is called.
+        pipeline: the pipeline's name, for the log.
+        index: position of the source among those of the producer, for the log.
+        ledger: the producer's ledger; all copies share it.
+        clock: the clock for the receipts.
+        transformer: called on every message that comes in, or None.
+        room: gives the transformer a clean context.
     """
 
     def __init__(
@@ -51,17 +51,17 @@ class Receiver:
         self._room = room
 
     def enter(self, messages: Sequence[Any]) -> list[Message[Any]]:
-        """Receive *messages* together; those that are new messages, the others are complained of and left out."""
+        """Receive *messages* together. Returns the new messages; anything else is logged and left out."""
         fresh: list[Message[Any]] = []
         size = redelivered = 0
         receipt = Receipt(self._ledger, self._clock.monotonic())
-        # Of these it is known without a look into the metadata.
+        # Deliveries count redelivered messages themselves, so the metadata need not be read.
         known = messages if isinstance(messages, Deliveries) else None
         for message in messages if isinstance(messages, list | tuple) else list(messages):
             try:
                 is_new = isinstance(message, Message) and message._receipt is None
             except foreign_errors():
-                is_new = False  # it does not even say what it is
+                is_new = False  # even the check of its type raised
             if not is_new:
                 self._refuse(message)
                 continue
@@ -78,7 +78,7 @@ class Receiver:
                 except MalformedMessage as error:
                     message.status = Failed("invalid", text_of(error), error)
                 except foreign_errors() as error:
-                    # A dict of the producer's own.
+                    # The metadata may be a dict subclass of the producer that raises.
                     message.status = failure_from(error)
         if known is not None:
             redelivered = known.redelivered

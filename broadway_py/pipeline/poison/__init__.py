@@ -1,1 +1,1 @@
-"""Finds out which message was at work when a worker died, and runs suspects alone."""
+"""Finds the messages that were being handled when a worker died, and runs these suspects alone."""

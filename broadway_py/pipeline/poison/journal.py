@@ -1,11 +1,11 @@
-"""The in-flight journal: which messages callbacks are at work on, in memory that outlives the process.
+"""The in-flight journal: the messages that callbacks are handling, in memory that outlives the process.
 
-One anonymous file, made by the supervisor, inherited and mapped by every worker. Workers write it with plain stores
-into memory, without asking the system for anything, so neither ``abort()`` nor SIGKILL can keep a word from it.
+It is one anonymous file, made by the supervisor, inherited and mapped by every worker. Workers write with plain memory
+stores, without system calls, so what was written survives ``abort()`` and SIGKILL.
 
-It holds a table of the messages that are suspected or convicted, written by the supervisor alone but for one word: a
-worker marks a suspect as cleared. And it holds a region for each worker: pages of identities that are at work now,
-one page for each stage. All numbers are 64 bits wide and stored whole.
+The file holds a table of suspected and convicted messages. Only the supervisor writes the table, with one exception: a
+worker marks a suspect as cleared. The file also holds a region for each worker: pages with the identities of messages
+that are being handled, one page for each stage. All numbers are 64 bits wide and written in one store.
 """
 
 from __future__ import annotations
@@ -35,25 +35,25 @@ __all__ = [
 _WORD: Final = 8
 _ALL_ONES: Final = (1 << 64) - 1
 
-#: What an entry of the table says of its message; 0: the entry is free.
+#: The states of an entry in the table; 0 means that the entry is free.
 SUSPECTED: Final = 1
 CLEARED: Final = 2
 CONVICTED: Final = 3
-#: Convicted, and ``handle_failed`` must not be told of it either.
+#: The message is convicted, and ``handle_failed`` must not get it either.
 REPEATED: Final = 4
 
-# The head: how often the table has changed, and how many of its entries have ever been used.
+# The head of the file: how often the table has changed, and how many of its entries were ever used.
 _CHANGES: Final = 0
 _USED: Final = 1
 _HEAD_BYTES: Final = 64
 
-#: How many messages the table holds.
+#: The table holds at most this many messages.
 MOST_ENTRIES: Final = 4096
-# An entry: identity, state, deaths, exit code of the last (as two's complement).
+# An entry: identity, state, deaths, exit code of the last death (as two's complement).
 _ENTRY_BYTES: Final = IDENTITY_BYTES + 3 * _WORD
 _ENTRY_STATE, _ENTRY_DEATHS, _ENTRY_EXIT = 2, 3, 4
 
-# A region: its own head, a name, then pages one behind the other.
+# A region: its own head, a name, then pages one after the other.
 _REGION_BYTES: Final = 1 << 20
 _STATE, _ALONE, _PEAK, _KILLS, _FULL, _NAME_BYTES, _BLAMED = range(7)
 _NAME_AT: Final = 7 * _WORD
@@ -61,7 +61,7 @@ _NAME_MOST: Final = 456
 _PAGES_AT: Final = 512
 _RUNNING: Final = 1
 _ENDED: Final = 2
-# A page: how many identities it has room for, how many are at work, then the identities.
+# A page: how many identities it has room for, how many are in use, then the identities.
 _PAGE_HEAD_BYTES: Final = 2 * _WORD
 _LEAST_ROOM: Final = 16
 
@@ -70,38 +70,38 @@ _UNNAMED: Final = bytes(IDENTITY_BYTES)
 
 
 class Entry(NamedTuple):
-    """What the table says of one message."""
+    """The entry of the table for one message."""
 
     slot: int
     state: int
     deaths: int
-    #: Of the process that died last, as ``subprocess`` gives it.
+    #: The exit code of the process that died last, as ``subprocess`` gives it.
     exit: int
 
 
 class Trace(NamedTuple):
-    """What a worker's region says, read after its death."""
+    """The content of a worker's region, read after the worker's death."""
 
-    #: The messages that callbacks were at work on.
+    #: The messages that callbacks were handling.
     at_work: frozenset[bytes]
-    #: More were at work than can be named.
+    #: True if messages without an identity in the region were being handled too.
     has_unnamed: bool
-    #: It had been made sure that nothing else was at work.
+    #: True if it was made sure that no other message was being handled.
     is_alone: bool
-    #: The process left in order.
+    #: True if the process ended in order.
     has_ended: bool
-    #: When the one alone began.
+    #: The memory figures when the message that ran alone began.
     memory: MemoryMark
-    #: Who the one alone is, for the log.
+    #: The name of the message that ran alone, for the log.
     name: str
 
 
 class Journal:
-    """The whole file, mapped.
+    """The whole file, mapped into memory.
 
     Args:
-        descriptor: of the file; closed by :meth:`close`.
-        workers: how many have a region.
+        descriptor: the file descriptor; :meth:`close` closes it.
+        workers: how many workers have a region.
     """
 
     def __init__(self, descriptor: int, workers: int) -> None:
@@ -111,13 +111,13 @@ class Journal:
         self._map = mmap.mmap(descriptor, size)
         self._bytes = memoryview(self._map)
         self._words = self._bytes.cast("Q")
-        # Of the writer of the table: where each identity stands, and which slots are free, the last one first.
+        # Only used by the supervisor: the slot of each identity, and the free slots, taken from the end.
         self._slots: dict[bytes, int] = {}
         self._free = list(range(MOST_ENTRIES - 1, -1, -1))
 
     @classmethod
     def create(cls, workers: int) -> Journal:
-        """A fresh one, all zeros."""
+        """Returns a new journal, all zeros."""
         if hasattr(os, "memfd_create"):
             descriptor = os.memfd_create("broadway-journal")
         else:
@@ -127,7 +127,7 @@ class Journal:
         return cls(descriptor, workers)
 
     def close(self) -> None:
-        """Let go of the file; the table is empty from now on."""
+        """Unmap and close the file. The table is empty from now on."""
         self._slots.clear()
         self._words.release()
         self._bytes.release()
@@ -135,16 +135,16 @@ class Journal:
         os.close(self.descriptor)
 
     def region(self, index: int) -> Region:
-        """The one of worker *index*."""
+        """Returns the region of worker *index*."""
         return Region(self._bytes, self._words, _HEAD_BYTES + MOST_ENTRIES * _ENTRY_BYTES + index * _REGION_BYTES)
 
     @property
     def changes(self) -> int:
-        """Another number after each change of the table that its readers must know."""
+        """Returns a number that is different after each change of the table that readers must see."""
         return self._words[_CHANGES]
 
     def entries(self) -> dict[bytes, Entry]:
-        """The table, by identity."""
+        """Returns the table by identity."""
         found: dict[bytes, Entry] = {}
         for slot in range(min(self._words[_USED], MOST_ENTRIES)):
             at = _entry_at(slot)
@@ -157,11 +157,14 @@ class Journal:
         return found
 
     def state(self, slot: int) -> int:
-        """What the table says now in *slot*."""
+        """Returns the current state in *slot* of the table."""
         return self._words[_entry_at(slot) // _WORD + _ENTRY_STATE]
 
     def put(self, identity: bytes, state: int, deaths: int, exit_code: int) -> None:
-        """Write what is known of *identity*. Supervisor only, and no more than :data:`MOST_ENTRIES` at a time."""
+        """Write the entry of *identity*. Only the supervisor may call this.
+
+        There can be at most :data:`MOST_ENTRIES` entries at a time.
+        """
         slot = self._slots.get(identity)
         if slot is None:
             slot = self._slots[identity] = self._free.pop()
@@ -175,7 +178,7 @@ class Journal:
         self._words[_CHANGES] += 1
 
     def drop(self, identity: bytes) -> None:
-        """Forget *identity*. Supervisor only."""
+        """Remove the entry of *identity*. Only the supervisor may call this."""
         slot = self._slots.pop(identity, None)
         if slot is not None:
             self._words[_entry_at(slot) // _WORD + _ENTRY_STATE] = 0
@@ -183,27 +186,30 @@ class Journal:
             self._words[_CHANGES] += 1
 
     def cleared(self) -> list[bytes]:
-        """The suspects that workers have cleared. Supervisor only."""
+        """Returns the suspects that workers have cleared. Only the supervisor may call this."""
         return [identity for identity, slot in self._slots.items() if self.state(slot) == CLEARED]
 
     def clear(self, slot: int) -> None:
-        """The suspect of *slot* was handled without a death; all workers see that at once."""
+        """Mark the suspect in *slot* as cleared: it was handled without a death. All workers see this at once."""
         word = _entry_at(slot) // _WORD + _ENTRY_STATE
         if self._words[word] == SUSPECTED:
             self._words[word] = CLEARED
 
     def is_at_work_elsewhere(self, identity: bytes, index: int) -> bool:
-        """A worker other than *index* has it in hand, or had it when it died and the supervisor has not looked yet."""
+        """Returns True if a worker other than *index* is handling the message.
+
+        Also returns True if a worker was handling it when it died and the supervisor has not read its region yet.
+        """
         others = (self.region(other) for other in range(self.workers) if other != index)
         return any(identity in other.identities() for other in others)
 
 
 class Region:
-    """Of one worker: what it has at work.
+    """The region of one worker: the messages that it is handling.
 
     Args:
-        data: the journal.
-        words: the same as numbers.
+        data: the journal as bytes.
+        words: the journal as 64-bit numbers.
         start: where the region begins, in bytes.
     """
 
@@ -215,18 +221,21 @@ class Region:
         self._end = start + _REGION_BYTES
         self._free = start + _PAGES_AT
 
-    # --- the worker's
+    # --- for the worker
 
     def begin(self) -> None:
-        """The worker runs now."""
+        """Note that the worker runs."""
         self._words[self._first + _STATE] = _RUNNING
 
     def end(self) -> None:
-        """The worker leaves in order: what it leaves behind has no say in that."""
+        """Note that the worker ends in order, so that messages still in the region are not suspected."""
         self._words[self._first + _STATE] = _ENDED
 
     def blame(self, identities: Sequence[bytes | None], *, alone: bool, name: str, memory: MemoryMark) -> None:
-        """A stage has crashed for good with these in hand, and the process will end for that: all else has no say."""
+        """Blame *identities* for the end of the process: a stage crashed for good while it handled them.
+
+        From now on the region shows only these. Later calls do nothing.
+        """
         if self._words[self._first + _BLAMED]:
             return
         at, room = self.extent(len(identities))
@@ -236,16 +245,16 @@ class Region:
             self.begin_alone(name, memory)
         else:
             self.end_alone()
-        # Last: from here on nothing of it changes.
+        # Written last: from here on the region does not change.
         self._words[self._first + _BLAMED] = at
 
     @property
     def is_blamed(self) -> bool:
-        """True once :meth:`blame` was called."""
+        """Returns True once :meth:`blame` was called."""
         return bool(self._words[self._first + _BLAMED])
 
     def begin_alone(self, name: str, memory: MemoryMark) -> None:
-        """From now on what is at work is alone in the process; *name* says who it is."""
+        """Note that the message called *name* now runs alone in the process."""
         if self.is_blamed:
             return
         text = name.encode(errors="replace")[:_NAME_MOST]
@@ -257,41 +266,44 @@ class Region:
         self._words[self._first + _ALONE] = 1
 
     def end_alone(self) -> None:
-        """Something else may be at work, too."""
+        """Note that other messages may be handled at the same time again."""
         if self.is_blamed:
             return
         self._words[self._first + _ALONE] = 0
 
     def page(self) -> Page:
-        """A new one."""
+        """Returns a new page."""
         return Page(self)
 
     def extent(self, room: int) -> tuple[int, int]:
-        """Where there is room for as many identities, and for how many there is: none when the region is full."""
+        """Reserve room for *room* identities. Returns where it is, and for how many there is room.
+
+        There is room for 0 if the region is full.
+        """
         at = self._free
         room = min(room, (self._end - at - _PAGE_HEAD_BYTES) // IDENTITY_BYTES)
         if room <= 0:
             self._words[self._first + _FULL] = 1
             return at, 0
         self._free = at + _PAGE_HEAD_BYTES + room * IDENTITY_BYTES
-        # Who reads a death in here finds the end of the pages.
+        # The count is written first, so that a reader after a death here still finds the end of the pages.
         self._words[at // _WORD + 1] = 0
         self._words[at // _WORD] = room
         return at, room
 
     def set_count(self, at: int, count: int) -> None:
-        """So many of the page that begins *at* are at work."""
+        """Set how many identities of the page that begins *at* are in use."""
         self._words[at // _WORD + 1] = count
 
     def set_identities(self, at: int, identities: bytes) -> None:
-        """Those of the page that begins *at*, from its first on."""
+        """Write *identities* into the page that begins *at*, from its first place on."""
         first = at + _PAGE_HEAD_BYTES
         self._bytes[first : first + len(identities)] = identities
 
-    # --- the supervisor's, and the other workers'
+    # --- for the supervisor and the other workers
 
     def read(self) -> Trace:
-        """What was going on. The sense of it may be torn while the worker lives."""
+        """Returns the content of the region. It may be inconsistent while the worker still runs."""
         words, first = self._words, self._first
         at_work = self.identities()
         length = min(words[first + _NAME_BYTES], _NAME_MOST)
@@ -306,7 +318,7 @@ class Region:
         )
 
     def identities(self) -> set[bytes]:
-        """Those at work; among them the one that stands for whatever has no name."""
+        """Returns the identities in use, with a special one for messages that have no identity in the region."""
         found: set[bytes] = set()
         for at, room, count in self._pages():
             if count > room:
@@ -329,8 +341,8 @@ class Region:
             at = following
 
     def reset(self) -> None:
-        """Make room for the next worker."""
-        # Also what stands before the page that is blamed.
+        """Empty the region for the next worker."""
+        # Unset first, so that the pages before the blamed page are emptied too.
         self._words[self._first + _BLAMED] = 0
         end = self._start + _PAGES_AT
         for at, room, _ in self._pages():
@@ -339,10 +351,10 @@ class Region:
 
 
 class Page:
-    """Of one stage: the messages that its callback is at work on.
+    """The page of one stage: the messages that its callback is handling.
 
     Args:
-        region: where it takes room from, more when more are at work.
+        region: the region that the page takes its room from. The page takes more room if it needs more.
     """
 
     def __init__(self, region: Region) -> None:
@@ -350,7 +362,7 @@ class Page:
         self._at, self._room = -1, 0
 
     def set(self, identities: Sequence[bytes | None]) -> None:
-        """The callback is called with these; None stands for one without an identity."""
+        """Note that the callback is called with these messages; None stands for one without an identity."""
         if len(identities) > self._room:
             self._grow(len(identities))
         if self._at >= 0:
@@ -359,7 +371,7 @@ class Page:
             self._region.set_count(self._at, len(identities))
 
     def set_one(self, identity: bytes | None) -> None:
-        """The callback is called with this one."""
+        """Note that the callback is called with this message."""
         at = self._at
         if at < 0:
             self._grow(1)
@@ -370,7 +382,7 @@ class Page:
             region.set_count(at, 1)
 
     def clear(self) -> None:
-        """The callback has returned."""
+        """Note that the callback has returned."""
         if self._at >= 0:
             self._region.set_count(self._at, 0)
 
@@ -380,7 +392,7 @@ class Page:
             room *= 2
         at, got = self._region.extent(room)
         if got > self._room:
-            # The smaller place stays unused: pages are few, and grow seldom.
+            # The smaller place stays unused: there are few pages, and they seldom grow.
             self.clear()
             self._at, self._room = at, got
 

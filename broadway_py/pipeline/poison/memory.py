@@ -1,4 +1,4 @@
-"""Whether a process that was killed had asked for too much memory."""
+"""Finds out whether a process was killed because it used too much memory."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from typing import Final, NamedTuple
 
 __all__ = ["GROWN_KIB", "MemoryMark", "memory_mark", "ran_out", "to_kib"]
 
-#: A process that was killed has been killed for its memory when its peak had risen by this much.
+#: If the peak memory of a killed process had risen by this many KiB, it counts as killed for its memory.
 GROWN_KIB: Final = 64 * 1024
 
-# What ru_maxrss counts in.
+# True where ru_maxrss counts in bytes, not in KiB.
 _IN_BYTES: Final = sys.platform == "darwin"
 
 
 class MemoryMark(NamedTuple):
-    """How things stand before a callback runs."""
+    """The memory figures at one moment."""
 
-    #: The most memory that the process has had, in KiB.
+    #: The peak memory of the process, in KiB.
     peak_kib: int
-    #: How many processes the kernel has killed for want of memory; 0 where it does not say.
+    #: How many processes the kernel has killed because memory ran out; 0 if it does not report that.
     kernel_kills: int
 
 
 def memory_mark(peak_kib: int | None = None) -> MemoryMark:
-    """Now, for this process; or for one that has ended, with its *peak_kib*."""
+    """Returns the figures now, for this process; or for a process that has ended, with its *peak_kib*."""
     if peak_kib is None:
         peak_kib = to_kib(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     return MemoryMark(peak_kib, _kernel_kills())
 
 
 def ran_out(before: MemoryMark, after: MemoryMark) -> bool:
-    """True when the process has grown, or the kernel has killed something for want of memory meanwhile."""
+    """Returns True if the process has grown, or the kernel has killed a process meanwhile because memory ran out."""
     return after.peak_kib - before.peak_kib >= GROWN_KIB or after.kernel_kills > before.kernel_kills
 
 
 def to_kib(maxrss: int) -> int:
-    """``ru_maxrss`` in KiB, on every system."""
+    """Returns ``ru_maxrss`` in KiB, on every system."""
     return maxrss // 1024 if _IN_BYTES else maxrss
 
 

@@ -1,4 +1,4 @@
-"""The journal of one stage: what is at work there, whose turn it is, what a crash is put down to."""
+"""The journal of one stage: the messages being handled, the stage's turns, and which messages a crash is blamed on."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ Messages = Sequence[Message[Any]]
 
 
 class Part(NamedTuple):
-    """Of a chunk or a batch."""
+    """A part of a chunk or a batch."""
 
-    #: To be handled now.
+    #: The messages to handle now.
     now: list[Message[Any]]
-    #: To be handled afterwards, in parts of its own.
+    #: The messages to handle afterwards, in parts of their own.
     rest: list[Message[Any]]
-    #: Nothing else may be at work meanwhile.
+    #: True if no other message may be handled meanwhile.
     alone: bool
 
 
 class StageJournal:
-    """Keeps the journal for one stage, and gets it its turns.
+    """Keeps the journal for one stage, and takes turns for it.
 
     Args:
-        isolation: of the process.
+        isolation: the isolation of the process.
         pipeline: the pipeline's name.
-        clock: of the pipeline.
-        wake: the stage waits for it.
-        is_cut: True once the stage is to finish nothing more.
+        clock: the pipeline's clock.
+        wake: wakes the stage.
+        is_cut: returns True once the stage is cut off.
     """
 
     def __init__(
@@ -50,14 +50,17 @@ class StageJournal:
         self._wake = wake
         self._is_cut = is_cut
         self._page = Page(isolation.region)
-        # Of the last crash: what the stage had in hand, and whether nothing else was at work.
+        # The messages of the stage's last crash, and whether they ran alone.
         self._crashed_with: list[Message[Any]] = []
         self._crashed_alone = False
 
-    # --- whose turn it is
+    # --- turns
 
     def first_part(self, messages: Messages) -> Part:
-        """What of *messages* comes first: all that may run beside others, then what must be alone, one by one."""
+        """Returns the part of *messages* to handle first.
+
+        All messages that may run together come first. Then those that must run alone follow, one by one.
+        """
         if self._isolation.may_run_together(messages):
             return Part(list(messages), [], alone=False)
         together: list[Message[Any]] = []
@@ -72,19 +75,19 @@ class StageJournal:
                 first = first or identity
         if together or not suspects:
             return Part(together, suspects, alone=False)
-        # Messages of one parent have its identity: they stay together.
+        # Children have the identity of their parent, so the children of one parent stay together.
         one = [message for message in suspects if self._identity(message) == first]
         return Part(one, [message for message in suspects if self._identity(message) != first], alone=True)
 
     def try_turn(self, *, alone: bool) -> bool:
-        """Take a turn; False: not now, see :meth:`wait_for_turn`."""
+        """Take a turn if possible now. Returns False if not; then see :meth:`wait_for_turn`."""
         turns, now = self._isolation.turns, self._clock.monotonic()
         came = turns.enter_alone(self, now) if alone else turns.enter(now)
         self._note_company()
         return came
 
     async def wait_for_turn(self, *, alone: bool) -> bool:
-        """Wait for a turn; False when the stage was cut off first."""
+        """Wait for a turn. Returns False if the stage was cut off first."""
         turns, clock = self._isolation.turns, self._clock
         came = False
         self._isolation.waiting.add(self._wake)
@@ -100,7 +103,7 @@ class StageJournal:
                 self._isolation.wake_waiting()
 
     def begin(self, part: Part) -> None:
-        """The turn is used for *part*. What of it is convicted fails here and now."""
+        """Begin the turn for *part*. Convicted messages in it fail now."""
         if part.alone:
             self._fail_convicted(part.now)
         if self._isolation.turns.alone is self:
@@ -113,7 +116,7 @@ class StageJournal:
                 message._status = Failed("worker_died", Plain(_sentence(entry)))
 
     def leave(self, part: Part) -> None:
-        """The turn is over, whatever has become of *part*; what it settled of the suspects is cleared."""
+        """End the turn for *part*, whatever its result was. Suspects that are settled are cleared."""
         self._page.clear()
         isolation = self._isolation
         if part.alone:
@@ -126,12 +129,12 @@ class StageJournal:
         isolation.wake_waiting()
 
     def note_crash(self, part: Part) -> None:
-        """The stage has crashed over *part*. Whether that is put down to it, :meth:`blame` decides."""
+        """Remember that the stage crashed while it handled *part*. :meth:`blame` uses this."""
         self._crashed_alone = part.alone and self._isolation.turns.alone is self
         self._crashed_with = part.now
 
     def blame(self) -> None:
-        """The stage crashed once too often: the process ends because of what it had in hand the last time."""
+        """Blame the messages of the last crash for the end of the process: the stage has crashed too often."""
         messages, self._crashed_with = self._crashed_with, []
         if messages:
             identities = dict.fromkeys(self._identity(message) for message in messages)
@@ -147,14 +150,14 @@ class StageJournal:
         if self._isolation.turns.alone is None:
             self._isolation.region.end_alone()
 
-    # --- what is at work
+    # --- messages being handled
 
     def at_work(self, messages: Messages) -> None:
-        """A callback is called with all of these."""
+        """Note that a callback is called with all of *messages*."""
         self._page.set([self._identity(message) for message in messages])
 
     def noting(self, callback: Callable[[Message[Any]], Any]) -> Callable[[Message[Any]], Any]:
-        """*callback*, which is called with one message after the other, and says so."""
+        """Returns *callback*, wrapped so that each message is noted before it is handled."""
         set_one, identity = self._page.set_one, self._identity
 
         def noted(message: Message[Any]) -> Any:
@@ -164,11 +167,11 @@ class StageJournal:
         return noted
 
     def nothing_at_work(self) -> None:
-        """The callback has returned."""
+        """Note that the callback has returned."""
         self._page.clear()
 
     def may_be_told(self, failed: Messages) -> list[Message[Any]]:
-        """Those of *failed* that ``handle_failed`` may see: not what has killed a process in there."""
+        """Returns those of *failed* that ``handle_failed`` may get: all except messages that killed a process there."""
         entries = [(message, self._isolation.entry(self._identity(message))) for message in failed]
         return [message for message, entry in entries if entry is None or entry.state != REPEATED]
 
@@ -176,7 +179,7 @@ class StageJournal:
         try:
             return message._identity
         except AttributeError:
-            # Found out before any callback of ours has seen the message, and kept, whatever those change.
+            # Computed before a callback sees the message, and kept even if callbacks change the message.
             root = root_of(message)
             message._identity = identity_of(root, self._pipeline) if root is message else self._identity(root)
             return message._identity

@@ -1,4 +1,4 @@
-"""Worker processes for plain ``def`` callbacks that compute: one for each stage, fed by chunks and batches."""
+"""Worker processes for plain ``def`` callbacks that compute. Each stage has one and sends it chunks or batches."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ __all__ = ["CallbackProcess", "CallbackProcesses", "layers_in_processes"]
 
 log = logger("broadway_py.pipeline")
 
-#: Seconds that a worker process may take to end once it was asked to; then it is killed. Of the machine's own time,
-#: whatever the pipeline's clock shows.
+#: Seconds that a worker process may take to end after it was asked to; then it is killed. This is real time, not the
+#: time of the pipeline's clock.
 _END_S: Final = 1.0
 
 
 def layers_in_processes(pipeline: object, processors: Processors, batchers: Mapping[str, Batcher]) -> frozenset[str]:
-    """Names of the layers whose callbacks are to run in worker processes.
+    """Returns the names of the layers whose callbacks are to run in worker processes.
 
     Raises:
-        OptionsError: they cannot run there; it says why, and what to do.
+        OptionsError: a callback cannot run there; the text says why, and what to do.
     """
     layers: set[str] = set()
     wrong: list[OptionsError] = []
@@ -83,15 +83,15 @@ def _import_problem(cls: type) -> str | None:
 
 
 class CallbackProcesses:
-    """Makes the worker processes of one pipeline's stages. To be made when its ``setup`` has run.
+    """Makes the worker processes of one pipeline's stages. Create it after ``setup`` has run.
 
     Args:
-        pipeline: whose object each of them has, with its name and its context.
-        layers: names of the layers that need one for each stage.
+        pipeline: the pipeline. Each worker process gets an object of its class, with its name and context.
+        layers: names of the layers whose stages need a worker process.
         request_stop: called when a callback calls ``self.request_stop()``.
 
     Raises:
-        OptionsError: the context does not pickle.
+        OptionsError: the context cannot be pickled.
     """
 
     def __init__(self, pipeline: Any, layers: frozenset[str], request_stop: Callable[[], None]) -> None:
@@ -112,24 +112,24 @@ class CallbackProcesses:
         self._request_stop = request_stop
 
     def make(self, layer: str, stage: str, timeout_s: float | None) -> CallbackProcess | None:
-        """The worker process of *stage*; None when its layer has none."""
+        """Returns the worker process of *stage*; None if its layer has none."""
         if layer not in self._layers:
             return None
         return CallbackProcess(self._recipe, stage, self._clock, self._request_stop, timeout_s)
 
 
 class CallbackProcess:
-    """The worker process of one stage: started when it is needed first, and again after a death.
+    """The worker process of one stage. It is started when it is first needed, and again after a death.
 
-    The stage uses it from its own task, one call at a time. A call that is cancelled kills the worker process; what
-    was finished until then stands.
+    The stage uses it from its own task, one call at a time. A call that is cancelled kills the worker process; results
+    that came before are kept.
 
     Args:
-        recipe: what the worker process makes.
+        recipe: says which pipeline object the worker process makes.
         stage: name of the stage, for the log.
-        clock: of the pipeline.
+        clock: the pipeline's clock.
         request_stop: called when a callback calls ``self.request_stop()``.
-        timeout_s: seconds that a callback may take, for a message or a batch; None: as long as it likes.
+        timeout_s: seconds that a callback may take for a message or a batch; None for no limit.
     """
 
     def __init__(
@@ -142,21 +142,22 @@ class CallbackProcess:
         self._log = log.bind(pipeline=recipe.name, stage=stage)
         self._wake = Wake()
         self._child: ChildHandle | None = None
-        # Killed, and perhaps not gone yet.
+        # Worker processes that were killed and may not have exited yet.
         self._killed: list[ChildHandle] = []
         self._job: Job | None = None
         self._number = 0
-        # Since the worker process was started, it has finished something.
+        # True if the current worker process has finished at least one message.
         self._proven = False
-        # Worker processes in a row that ended before they had finished anything, and how long to wait for the next.
+        # How many worker processes in a row ended before they finished a message, and the wait before the next start.
         self._fruitless = 0
         self._pause_s = 0.0
         self._backoff = _new_backoff()
 
     async def run(self, job: Job) -> None:
-        """Take *job* through worker processes.
+        """Run *job* in worker processes.
 
-        Returns once each message has a result, has failed or was taken back. Never raises for what happens to them.
+        Returns once each message has a result, has failed or was taken back. Failures of messages or worker processes
+        are never raised.
         """
         self._job = job
         try:
@@ -176,9 +177,10 @@ class CallbackProcess:
                 self.kill()
 
     def take_back(self, wanted: Callable[[Message[Any]], bool]) -> list[Message[Any]]:
-        """Of the chunk under way, take out what no callback has seen and *wanted* is true for.
+        """Take out and return those messages of the current chunk that no callback has seen and *wanted* accepts.
 
-        The worker process may have to be asked; what it can leave out is told to the chunk's ``taken`` later.
+        The worker process may have to be asked. The messages that it leaves out are passed to the chunk's ``taken``
+        later.
         """
         if not isinstance(self._job, ChunkJob):
             return []
@@ -188,7 +190,7 @@ class CallbackProcess:
         return out
 
     def kill(self) -> None:
-        """End the worker process now."""
+        """Kill the worker process now."""
         if self._child is not None:
             self._child.abandon()
             self._killed = [child for child in self._killed if child.exit is None]
@@ -196,7 +198,7 @@ class CallbackProcess:
             self._child = None
 
     async def close(self) -> None:
-        """Let the worker process end; kill it when it does not, or when it still works."""
+        """Let the worker process end. Kill it if it does not end, or if it still works."""
         try:
             if self._child is not None and self._job is None:
                 self._child.send(Kind.CLOSE)
@@ -210,7 +212,7 @@ class CallbackProcess:
 
     async def _run_group(self, child: ChildHandle, job: Job) -> None:
         if job.first() is None:
-            return  # taken back while the worker process was starting
+            return  # all messages were taken back while the worker process started
         self._number += 1
         kind, body = job.to_send()
         child.send(kind, body, job=self._number)
@@ -224,7 +226,7 @@ class CallbackProcess:
                 self._note_death(child, job)
                 return
             if deadline is not None and self._clock.monotonic() >= deadline:
-                # It may have finished in time, and the event loop been late to read of it.
+                # It may have finished in time, and the event loop was late to read the result.
                 child.read()
                 if not child.frames:
                     await self._kill_overdue(child, job)
@@ -268,10 +270,10 @@ class CallbackProcess:
         if not self._proven:
             self._note_fruitless()
 
-    # --- its life
+    # --- start and end of the worker process
 
     async def _ready_child(self, job: Job) -> ChildHandle | None:
-        """The worker process, ready for a job; None when it cannot start, and everything open has failed for that."""
+        """Returns the worker process, ready for a job; None if it cannot start, and then all open messages failed."""
         if self._child is not None:
             if self._child.exit is None:
                 return self._child
@@ -302,7 +304,7 @@ class CallbackProcess:
         step: str
         error: PackedError
         step, error = pickle.loads(refused)  # noqa: S301  # from our own worker process
-        # It ends by itself, unless the user's code has left a thread running.
+        # Killed because it does not end by itself if the user's code has left a thread running.
         self.kill()
         await child.exited()
         self._note_refusal(job, step, unpack_error(error))
@@ -318,7 +320,7 @@ class CallbackProcess:
             messages=len(job.unfinished()),
             seconds=round(self._pause_s, 3),
         )
-        # Not the fault of the messages.
+        # Unavailable, because this is not the fault of the messages.
         sentence = f"the worker process could not start; {step} raised {name_of(error)}: {text_of(error)}"
         unavailable = Unavailable(sentence)
         unavailable.__cause__ = error
@@ -326,7 +328,7 @@ class CallbackProcess:
 
     def _note_fruitless(self) -> None:
         self._fruitless += 1
-        # The first may be due to its message: go on at once.
+        # The first death may be the fault of its message, so the next worker process starts at once.
         self._pause_s = self._backoff.failed() if self._fruitless > 1 else 0.0
 
 
@@ -335,7 +337,7 @@ def _new_backoff() -> Backoff:
 
 
 async def _gone(children: Sequence[ChildHandle]) -> None:
-    """Wait until *children* have exited, but not for long."""
+    """Wait until *children* have exited, at most :data:`_END_S` seconds."""
     exits = [asyncio.ensure_future(child.exited()) for child in children]
     if exits:
         await asyncio.wait(exits, timeout=_END_S)

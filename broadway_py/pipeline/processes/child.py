@@ -1,7 +1,7 @@
-"""A worker process: makes its pipeline object, then runs callbacks on the messages that its stage sends.
+"""The program of a worker process: makes its pipeline object, then runs callbacks on the messages of its stage.
 
-Started by :mod:`broadway_py.pipeline.processes.child_handle` in a fresh interpreter, with the number of an
-inherited socket.
+:mod:`broadway_py.pipeline.processes.child_handle` starts it in a new interpreter, with the number of an inherited
+socket.
 """
 
 from __future__ import annotations
@@ -35,32 +35,33 @@ from broadway_py.pipeline.settlement.failures import fail, failure_from, refused
 __all__ = ["main"]
 
 _READ_BYTES: Final = 1 << 20
-#: Of the kernel's thousand: when memory runs out, this process goes before its parent, which holds the messages.
+#: On the kernel's scale up to 1000. When memory runs out, the kernel kills this process before its parent, which holds
+#: the messages.
 _OOM_SCORE: Final = "500"
 
 
 class _Link:
-    """The socket to the parent, read by a thread of its own.
+    """The socket to the parent. A thread of its own reads it.
 
-    So the parent's death is noticed, and what the parent wants back is answered, while a callback runs.
+    So the process notices the parent's death, and answers when the parent takes messages back, while a callback runs.
     """
 
     def __init__(self, connection: socket.socket) -> None:
         self.jobs: SimpleQueue[Frame] = SimpleQueue()
         self._socket = connection
         self._sending = threading.Lock()
-        # What the callbacks' thread and ours both look at: which job is the last, where it is, what was taken back.
+        # Guards what the callbacks' thread and the reading thread share: the job, its position, what was taken back.
         self._looking = threading.Lock()
         self._job = 0
         self._at = -1
         self._taken: set[int] = set()
 
     def start(self) -> None:
-        """Read from now on."""
+        """Start the thread that reads."""
         threading.Thread(target=self._read, name="broadway-parent", daemon=True).start()
 
     def send(self, kind: Kind, body: bytes = b"", *, job: int = 0, position: int = 0) -> None:
-        """Answer. With the parent gone there is nothing left to do but to end."""
+        """Send a frame to the parent. If the parent is gone, the process ends."""
         try:
             with self._sending:
                 self._socket.sendall(frame(kind, body, job=job, position=position))
@@ -68,7 +69,7 @@ class _Link:
             self._leave()
 
     def may_start(self, position: int) -> bool:
-        """Go on to the message at *position*; False when the parent has taken it back."""
+        """Go on to the message at *position*. Returns False if the parent has taken it back."""
         with self._looking:
             if position in self._taken:
                 return False
@@ -104,14 +105,17 @@ class _Link:
         self.send(Kind.TAKEN, dumps(taken), job=wanted.job)
 
     def _leave(self) -> None:
-        """The parent is gone: what a callback does now is of no use to anybody, and it may never return."""
+        """End the process at once. The parent is gone, so results are of no use, and a callback may never return."""
         for handler in logging.getLogger().handlers:
             handler.flush()
         os._exit(1)
 
 
 def _make(recipe: Recipe, link: _Link) -> Any:
-    """The pipeline object: its class's attributes, name and context, and what ``setup_worker`` adds."""
+    """Returns the pipeline object, with its class's attributes, name, context and what ``setup_worker`` adds.
+
+    Returns None if it cannot be made; the parent is told why.
+    """
     step = f"importing {recipe.module}"
     try:
         cls: Any = import_module(recipe.module)
@@ -120,35 +124,35 @@ def _make(recipe: Recipe, link: _Link) -> Any:
         step = "unpickling its context"
         context = pickle.loads(recipe.context)  # noqa: S301  # from our own parent
         step = "setup_worker"
-        # Not __init__: that takes the options of a whole pipeline, which this is not.
+        # __init__ is not called: it needs the options of a whole pipeline.
         pipeline = cls.__new__(cls)
         vars(pipeline).update(
             name=recipe.name,
             context=context,
             request_stop=lambda: link.send(Kind.STOP),
-            # What its properties and its repr look at.
+            # Its properties and its repr read this.
             _life=SimpleNamespace(state="running", is_running=True, runtime=None),
         )
         if pipeline.setup_worker is not None:
             pipeline.setup_worker()
-    except BaseException as error:  # noqa: BLE001  # code of the user, down to a sys.exit while it is imported
+    except BaseException as error:  # noqa: BLE001  # user code may raise anything, also sys.exit during the import
         link.send(Kind.REFUSED, dumps((step, pack_error(error))))
         return None
     return pipeline
 
 
 class _Callbacks:
-    """Carries out jobs."""
+    """Runs the callbacks for jobs."""
 
     def __init__(self, pipeline: Any, link: _Link) -> None:
         self._link = link
         self._handle_message: Callable[[Message[Any]], object] = pipeline.handle_message
         self._handle_batch: Callable[[Sequence[Message[Any]], BatchInfo], object] | None = pipeline.handle_batch
-        # As setup_worker has left it: what each message and each batch starts with.
+        # The context as setup_worker has left it. Each message and each batch starts with it.
         self._base = contextvars.copy_context()
 
     def chunk(self, job: Frame) -> None:
-        """``handle_message`` for each message that is not taken back."""
+        """Call ``handle_message`` for each message that is not taken back."""
         messages: list[bytes] = ChunkBody(*pickle.loads(job.body)).messages  # noqa: S301  # from our own parent
         for position, packed in enumerate(messages):
             if self._link.may_start(position):
@@ -165,12 +169,12 @@ class _Callbacks:
             forks.leave_if_forked()
             if returned is not None and returned is not message:
                 message._status = refused(returned_one_problem("handle_message", returned))
-        except BaseException as error:  # noqa: BLE001  # code of the user: it fails this message alone
+        except BaseException as error:  # noqa: BLE001  # user code: any error fails only this message
             message._status = failure_from(error)
         return pack_result(message, given, message._status, "handle_message")
 
     def batch(self, job: Frame) -> None:
-        """``handle_batch`` for all messages that can be unpickled."""
+        """Call ``handle_batch`` for all messages that can be unpickled."""
         self._base.copy().run(self._batch, job)
 
     def _batch(self, job: Frame) -> None:
@@ -199,33 +203,33 @@ class _Callbacks:
                     fail(messages, refused(problem))
                 else:
                     fail([message for message in missing if message.ok], not_returned("handle_batch"))
-        except BaseException as error:  # noqa: BLE001  # code of the user: it fails what it was given
+        except BaseException as error:  # noqa: BLE001  # user code: any error fails the messages it was given
             fail(messages, failure_from(error))
 
 
 def _unpacked(packed: bytes) -> Message[Any] | Failed:
     try:
         return unpack_message(packed)
-    except BaseException as error:  # noqa: BLE001  # code of the user: it fails this message alone
+    except BaseException as error:  # noqa: BLE001  # user code: any error fails only this message
         failure = failure_from(error)
         return Failed("raised", f"cannot be unpickled in the worker process: {failure.reason}", error)
 
 
 def _ignore(_signal: int, _frame: FrameType | None) -> None:
-    """A signal for the whole group (Ctrl-C, a service manager's stop): the parent decides when to end.
+    """Ignores a signal to the whole group (Ctrl-C, a service manager's stop): the parent decides when to end.
 
-    Not SIG_IGN, which programs that a callback starts would inherit.
+    SIG_IGN is not used because programs that a callback starts would inherit it.
     """
 
 
 def _become_worker() -> None:
     taken = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, _ignore) for number in taken}
-    # The parent has them blocked while we start.
+    # The parent has blocked these signals while this process starts.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, taken)
 
     def be_forked() -> None:
-        # Whom a callback forks off can be ended by whoever has started it.
+        # A process that a callback forks must react to these signals as usual.
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)
 
@@ -234,17 +238,17 @@ def _become_worker() -> None:
     faulthandler.enable()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # What was printed must be there when the process dies.
+            # Printed lines must not be lost when the process dies.
             stream.reconfigure(line_buffering=True)
     with contextlib.suppress(OSError):  # not Linux, or not allowed
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE, encoding="ascii")
 
 
 def main(descriptor: int) -> None:
-    """Serve the stage at the other end of the socket until it says that it is over."""
+    """Serve the stage at the other end of the socket until it sends CLOSE."""
     _become_worker()
     connection = socket.socket(fileno=descriptor)
-    connection.set_inheritable(False)  # or a program started by a callback would hold it open
+    connection.set_inheritable(False)  # a program that a callback starts would keep it open
     forks.when_forked(connection.close)
     link = _Link(connection)
     link.start()

@@ -1,4 +1,4 @@
-"""One worker process as its stage sees it: started, spoken to over a socket, watched until it has exited."""
+"""Starts a worker process for a stage, exchanges frames with it over a socket, and waits for its exit."""
 
 from __future__ import annotations
 
@@ -21,47 +21,47 @@ __all__ = ["ChildHandle"]
 
 _READ_BYTES: Final = 1 << 18
 
-#: Before anything is imported, the search path is the parent's: what that can import, the worker process can, and a
-#: ``queue.py`` that lies where the command was given hides nothing (as it would with ``-m``).
+#: The search path is set to the parent's before any import. So the worker process can import what the parent can, and
+#: a ``queue.py`` in the current directory hides no module (with ``-m`` it would).
 _PROGRAM: Final = (
     "import sys; sys.path[:] = sys.argv[2:]; "
     "from broadway_py.pipeline.processes.child import main; main(int(sys.argv[1]))"
 )
 
-#: Ctrl-C and the like reach the whole group; a worker process obeys its parent alone.
+#: Signals such as Ctrl-C reach the whole process group, but a worker process must end only when its parent says so.
 _BLOCKED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class ChildHandle:
-    """A running worker process. Everything but the waiting for its exit is done in the event loop, and nothing blocks.
+    """A running worker process. A thread waits for its exit; all else runs in the event loop and does not block.
 
     Args:
-        recipe: what it is to make.
-        changed: called whenever there is something new: a frame, or the exit.
+        recipe: says which pipeline object the process makes.
+        changed: called on each new event: a frame, or the exit.
         request_stop: called when a callback wants the pipeline to stop.
 
     Raises:
-        OSError: no process can be started now, or no thread that waits for its exit; nothing is left behind.
+        OSError: the process, or the thread that waits for its exit, cannot be started now. Nothing is left running.
     """
 
     def __init__(self, recipe: Recipe, changed: Callable[[], None], request_stop: Callable[[], None]) -> None:
-        #: Its exit code, or the signal that killed it, negative; None while it runs.
+        #: The exit code, or the negative number of the signal that killed it; None while it runs.
         self.exit: int | None = None
-        #: What it said and nobody has looked at.
+        #: The received frames that were not processed yet.
         self.frames: deque[Frame] = deque()
         self._loop = asyncio.get_running_loop()
         self._changed = changed
         self._request_stop = request_stop
         self._exited: asyncio.Future[None] = self._loop.create_future()
         self._reader = FrameReader()
-        # One job is under way at a time, so no more than that ever waits here.
+        # There is one job at a time, so never more than one job waits here.
         self._unsent = bytearray()
         body = dumps(recipe)
         self._process, self._socket = _spawn()
         try:
             threading.Thread(target=self._wait, name=f"broadway-process-{self.pid}", daemon=True).start()
         except RuntimeError as error:
-            # There are too many threads for now: then nobody would hear of its exit.
+            # There are too many threads. Without this thread, the exit would not be noticed.
             self._process.kill()
             self._process.wait()
             self._socket.close()
@@ -76,17 +76,17 @@ class ChildHandle:
 
     @property
     def pid(self) -> int:
-        """The process."""
+        """Returns the process id."""
         return self._process.pid
 
     def send(self, kind: Kind, body: bytes = b"", *, job: int = 0) -> None:
-        """Say something. Nothing happens once it has died."""
+        """Send a frame. Does nothing once the process has died."""
         if self._is_open:
             self._unsent += frame(kind, body, job=job)
             self._write()
 
     def read(self) -> None:
-        """Take in what it has said so far, without waiting for the event loop to notice."""
+        """Read all frames that have arrived, without waiting for the event loop."""
         while self._is_open:
             try:
                 data = self._socket.recv(_READ_BYTES)
@@ -95,7 +95,7 @@ class ChildHandle:
             except OSError:
                 data = b""
             if not data:
-                # It exits, or a callback has closed what is not its own: then it is of no use any more.
+                # The process exits, or a callback has closed the socket. Then the process is of no use.
                 self._loop.remove_reader(self._socket.fileno())
                 self.kill()
                 return
@@ -106,16 +106,16 @@ class ChildHandle:
                     self.frames.append(each)
 
     def kill(self) -> None:
-        """End it now."""
+        """Kill the process now."""
         self._process.kill()
 
     def abandon(self) -> None:
-        """End it now, and hear no more of it than its exit."""
+        """Kill the process now and close the socket. Only its exit is still noted."""
         self.kill()
         self._hang_up()
 
     async def exited(self) -> None:
-        """Wait for its exit."""
+        """Wait until the process has exited."""
         await asyncio.shield(self._exited)
 
     def _on_readable(self) -> None:
@@ -131,12 +131,12 @@ class ChildHandle:
             self._loop.add_writer(self._socket.fileno(), self._write)
             return
         except OSError:
-            self._unsent.clear()  # it died: its exit says so
+            self._unsent.clear()  # the process died; its exit is reported
         self._loop.remove_writer(self._socket.fileno())
 
     def _wait(self) -> None:
         code = self._process.wait()
-        with contextlib.suppress(RuntimeError):  # the loop has ended, and with it all interest
+        with contextlib.suppress(RuntimeError):  # the loop has ended; the exit does not matter now
             self._loop.call_soon_threadsafe(self._end, code)
 
     def _end(self, code: int) -> None:
@@ -160,15 +160,15 @@ class ChildHandle:
 
 
 def _spawn() -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """A fresh interpreter, and our end of the socket to it."""
+    """Starts a new interpreter. Returns the process and this side's end of the socket."""
     ours, theirs = socket.socketpair()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
     try:
-        process = subprocess.Popen(  # noqa: S603  # our own module, in this interpreter
+        process = subprocess.Popen(  # noqa: S603  # starts this package in this interpreter
             [sys.executable, "-c", _PROGRAM, str(theirs.fileno()), *map(str, sys.path)],
             pass_fds=(theirs.fileno(),),
             stdin=subprocess.DEVNULL,
-            stdout=2,  # what a callback prints is for people, as what it logs: our own output may be a program's input
+            stdout=2,  # to stderr: what a callback prints is for people, but a program may read the parent's stdout
         )
     except BaseException:
         ours.close()

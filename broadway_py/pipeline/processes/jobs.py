@@ -1,4 +1,4 @@
-"""A chunk or a batch on its way through worker processes: what is finished, what comes next, whom a death is due to."""
+"""A chunk or batch that runs in worker processes: what is finished, what is next, which message caused a death."""
 
 from __future__ import annotations
 
@@ -23,21 +23,22 @@ def _tell_nobody(_message: Message[Any]) -> None:
 
 
 class Group(NamedTuple):
-    """Positions of messages that a worker process gets in one job."""
+    """The positions of messages that a worker process gets in one job."""
 
     positions: Sequence[int]
-    #: True when a worker process has died with it before.
+    #: True if a worker process has died with these messages before.
     again: bool = False
 
 
 class Job:
-    """What a chunk and a batch have in common.
+    """The common part of chunk jobs and batch jobs.
 
-    A message is open until it has a result, has failed, or was taken back. A worker process that dies is due to a
-    message that was alone in it: in a fresh one, or after a death before.
+    A message is open until it has a result, has failed, or was taken back. A death of a worker process is blamed on a
+    message only if the message was alone in it, and the process was new or an earlier one had died with the message.
 
     Args:
-        messages: all still ok. One that does not pickle, or whose metadata does not decode, fails here and now.
+        messages: the messages, all still ok. A message that does not pickle, or whose metadata does not decode, fails
+            here.
     """
 
     callback: ClassVar[Literal["handle_message", "handle_batch"]]
@@ -56,17 +57,17 @@ class Job:
             except MalformedMessage as problem:
                 message._status = Failed("invalid", str(problem), problem)
         self._groups = deque([Group(tuple(self._open))])
-        #: The group that a worker process has, or had when it ended.
+        #: The group that the worker process has, or had when it ended.
         self.group = Group(())
-        # Everything in the group before this place is not open any more.
+        # All messages of the group before this place are no longer open.
         self._place = 0
 
     def unfinished(self) -> list[Message[Any]]:
-        """The messages that have neither a result nor failed, and were not taken back."""
+        """Returns the messages that have no result, have not failed and were not taken back."""
         return [self.messages[position] for position in self._open]
 
     def next_group(self) -> bool:
-        """Go on to the next :attr:`group`; False when there is none."""
+        """Go on to the next :attr:`group`. Returns False if there is none."""
         while self._groups:
             positions, again = self._groups.popleft()
             positions = [position for position in positions if position in self._open]
@@ -77,7 +78,7 @@ class Job:
         return False
 
     def first(self) -> int | None:
-        """The first open position of the group; None when the group is done."""
+        """Returns the first open position of the group; None if the group is done."""
         positions = self.group.positions
         while self._place < len(positions):
             if positions[self._place] in self._open:
@@ -87,19 +88,19 @@ class Job:
 
     @property
     def in_hand(self) -> list[int]:
-        """The open positions of the group."""
+        """Returns the open positions of the group."""
         return [position for position in self.group.positions if position in self._open]
 
     def to_send(self) -> tuple[Kind, bytes]:
-        """What to send for the group."""
+        """Returns the frame to send for the group."""
         raise NotImplementedError
 
     def take(self, frame: Frame) -> bool:
-        """Note what the worker process said; True when that is a result."""
+        """Process a frame from the worker process. Returns True if it is a result."""
         raise NotImplementedError
 
     def died(self, how: str, *, fresh: bool) -> None:
-        """The worker process ended by itself with the group; *fresh*: it had not finished anything before."""
+        """Note that the worker process died with the group. *fresh* is True if it had not finished a message before."""
         running = self.first()
         if running is None:
             return
@@ -110,7 +111,10 @@ class Job:
             self._split(running)
 
     def overdue(self, running: Sequence[int], timeout_s: float) -> None:
-        """The worker process was killed because of *running*, which were in hand when the time had passed."""
+        """Fail *running*, the messages being handled when the worker process was killed for its time-out.
+
+        The rest of the group is sent again.
+        """
         status = Failed(
             "timeout", Plain(f"not finished within its time-out of {timeout_s:g} s; its worker process was killed")
         )
@@ -118,18 +122,18 @@ class Job:
         self._groups.appendleft(Group(self.in_hand))
 
     def fail(self, status: Failed) -> None:
-        """Nothing more can be done for what is open."""
+        """Fail all open messages with *status*."""
         self._close(tuple(self._open), status)
 
     def what_runs(self) -> list[int]:
-        """The positions that a callback is at, as far as is known here."""
+        """Returns the positions that a callback is handling, as far as is known here."""
         raise NotImplementedError
 
     def worker_is_gone(self) -> None:
-        """It has ended, and everything that it said was taken."""
+        """Note that the worker process has ended and all its frames were processed."""
 
     def _split(self, running: int) -> None:
-        """The worker process has died at *running*, it seems: find out, and do the rest of the group."""
+        """Divide the group, to find out whether *running* caused the death and to handle the rest."""
         raise NotImplementedError
 
     def _finish(self, position: int, result: bytes) -> None:
@@ -148,17 +152,17 @@ class Job:
         del self._open[position], self._packed[position]
 
     def _told_end(self, position: int) -> None:
-        """The message at *position* has a result, or has failed."""
+        """Called when the message at *position* has a result or has failed."""
 
 
 class ChunkJob(Job):
-    """``handle_message`` for each of *messages*: each has a result of its own.
+    """Calls ``handle_message`` for each of *messages*. Each has a result of its own.
 
     Args:
         messages: as in :class:`Job`.
         taken: called with messages that were taken back after :meth:`take_back` had returned.
-        begins: called with each message when ``handle_message`` begins with it, as far as is known here; again when
-            it begins again.
+        begins: called with each message when ``handle_message`` begins with it, as far as is known here. It is called
+            again if the message is handled again.
         ends: called with each message once it has a result or has failed.
     """
 
@@ -175,18 +179,18 @@ class ChunkJob(Job):
         self._taken = taken
         self._begins = begins
         self._ends = ends
-        # A worker process has been asked whether it can still leave these out.
+        # The positions that were asked for by take_back.
         self._wanted: set[int] = set()
         self._sent = False
 
     def to_send(self) -> tuple[Kind, bytes]:
-        """``handle_message`` for each of the group, in order."""
+        """Returns the frame that asks for ``handle_message`` for each message of the group, in order."""
         self._sent = True
         self._begins(self.messages[self.group.positions[0]])
         return Kind.CHUNK, dumps(tuple(ChunkBody([self._packed[position] for position in self.group.positions])))
 
     def take(self, frame: Frame) -> bool:
-        """One message's result, or which of those that were asked for are not begun."""
+        """Process the result of one message, or the list of messages that the worker process leaves out."""
         if frame.kind is Kind.TAKEN:
             self._give_back([self.group.positions[each] for each in pickle.loads(frame.body)])  # noqa: S301  # from our own worker process
             return False
@@ -197,15 +201,16 @@ class ChunkJob(Job):
         return True
 
     def what_runs(self) -> list[int]:
-        """The one after the last result."""
+        """Returns the position after the last result."""
         first = self.first()
         return [] if first is None else [first]
 
     def take_back(self, wanted: Callable[[Message[Any]], bool]) -> tuple[list[Message[Any]], list[int]]:
-        """Take out what no callback has seen and *wanted* is true for.
+        """Take out the messages that no callback has seen and *wanted* accepts.
 
         Returns:
-            The messages that are out, and the places in the job of those that only the worker process can leave out.
+            The messages that were taken out, and the places in the group of those that only the worker process can
+            leave out.
         """
         with_worker = set(self.in_hand) if self._sent else set()
         begun = set(self.what_runs()) if self._sent or self.group.again else set()
@@ -218,7 +223,7 @@ class ChunkJob(Job):
         return [self.messages[position] for position in out], places if self._sent else []
 
     def worker_is_gone(self) -> None:
-        """What it was asked to leave out, and had not begun, is out without its answer."""
+        """Take out the messages that the worker process was asked to leave out and had not begun."""
         self._sent = False
         running = set(self.what_runs())
         self._give_back([position for position in self._wanted if position not in running])
@@ -239,7 +244,10 @@ class ChunkJob(Job):
 
 
 class BatchJob(Job):
-    """``handle_batch`` for *messages*: they have their results together. After a death, each is a batch of its own."""
+    """Calls ``handle_batch`` for *messages*. All results come together.
+
+    After a death, each message is a batch of its own.
+    """
 
     callback = "handle_batch"
 
@@ -248,19 +256,19 @@ class BatchJob(Job):
         self._info = info
 
     def to_send(self) -> tuple[Kind, bytes]:
-        """``handle_batch`` for the group."""
+        """Returns the frame that asks for ``handle_batch`` for the group."""
         packed = [self._packed[position] for position in self.group.positions]
         return Kind.BATCH, dumps(tuple(BatchBody(packed, dataclasses.replace(self._info, size=len(packed)))))
 
     def take(self, frame: Frame) -> bool:
-        """The results of the whole group."""
+        """Process the results of the whole group."""
         results: list[bytes] = pickle.loads(frame.body)  # noqa: S301  # from our own worker process
         for position, result in zip(self.group.positions, results, strict=True):
             self._finish(position, result)
         return True
 
     def what_runs(self) -> list[int]:
-        """The whole group."""
+        """Returns the open positions of the whole group."""
         return self.in_hand
 
     def _split(self, running: int) -> None:

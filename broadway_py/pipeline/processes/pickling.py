@@ -1,6 +1,6 @@
-"""Messages, results and exceptions as bytes, on their way to a worker process and back.
+"""Converts messages, results and exceptions to bytes and back, for the way to a worker process and back.
 
-Each is pickled by itself, so that an object that does not pickle is the trouble of its own message.
+Each message is pickled separately, so that an object that does not pickle affects only its own message.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ __all__ = [
     "unpack_message",
 ]
 
-#: What cannot have been changed in place: it need not come back.
+#: Objects of these types cannot be changed in place. If the object is still the same, it is not sent back.
 _UNCHANGING: Final = (bytes, str, int, float, bool, type(None))
 
-#: Exceptions that nobody can rebuild are few kinds; user code could make types without end.
+#: Limits the classes made for exceptions that cannot be rebuilt: user code could create types without end.
 _MOST_STAND_INS: Final = 200
 
 
 def dumps(value: object) -> bytes:
-    """Pickled, in the newest protocol that every supported Python reads."""
+    """Returns *value*, pickled in the newest protocol that every supported Python reads."""
     return pickle.dumps(value, 5)
 
 
 class NotPicklable(Exception):
-    """A message cannot go over, or its result cannot come back: the text says what, and why."""
+    """A message cannot be sent, or its result cannot come back. The text says what the problem is, and why."""
 
 
 class WorkerError(RuntimeError):
-    """Stands for an exception of a worker process that cannot be rebuilt here; its subclass bears the name of that."""
+    """Replaces an exception of a worker process that cannot be rebuilt here. A subclass has the exception's name."""
 
 
-# --- messages, on their way over
+# --- messages, to the worker process
 
 
 class _Origin:
-    """Stands for the receipt of a message, which stays in the parent."""
+    """Replaces the receipt of a message, which stays in the parent."""
 
     __slots__ = ("producer",)
 
@@ -68,7 +68,7 @@ class _Origin:
 
 
 class _FarAcknowledger:
-    """Stands for the acknowledger, which stays in the parent: options are noted, and checked there."""
+    """Replaces the acknowledger, which stays in the parent. It collects options, which the parent checks later."""
 
     def configure(self, _ref: Hashable, data: Any, options: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
         return (*data, dict(options))
@@ -78,10 +78,11 @@ _FAR: Final = Acknowledgement(_FarAcknowledger(), None, ())
 
 
 def pack_message(message: Message[Any]) -> tuple[bytes, tuple[Any, ...]]:
-    """*message* without its acknowledgement, and the keys of the metadata that stay here because they do not pickle.
+    """Returns *message* as bytes, without its acknowledgement, and the metadata keys that do not pickle and stay here.
 
     Raises:
-        NotPicklable: its data or its batch key; or some of it was deleted.
+        NotPicklable: its data, its batch key, or metadata that is not a dict do not pickle, or an attribute was
+            deleted.
         MalformedMessage: its metadata does not decode.
     """
     try:
@@ -134,10 +135,10 @@ def _problem(value: object) -> str | None:
 
 
 def unpack_message(packed: bytes) -> Message[Any]:
-    """In the worker process: a message that looks as it did in the parent.
+    """Returns a message that looks as it did in the parent. Called in the worker process.
 
     Raises:
-        Exception: whatever the user's ``__setstate__`` or constructor raises.
+        Exception: any error of the user's ``__setstate__`` or constructor.
     """
     data, raw, metadata, attempt, size, producer, batcher, batch_key, batch_mode, has_acknowledger = pickle.loads(  # noqa: S301  # from our own parent
         packed
@@ -153,11 +154,11 @@ def unpack_message(packed: bytes) -> Message[Any]:
     return message
 
 
-# --- results, on their way back
+# --- results, back to the parent
 
 
 class _Content(NamedTuple):
-    """What the callback made of a message."""
+    """The content of a message after the callback."""
 
     has_data: bool
     data: Any
@@ -165,14 +166,17 @@ class _Content(NamedTuple):
     batcher: str | None
     batch_key: Hashable
     batch_mode: BatchMode
-    #: For each call of ``configure_ack``.
+    #: The options of each call of ``configure_ack``.
     options: tuple[dict[str, Any], ...]
-    #: For each call of ``spawn``: data, metadata, routing and status of the child.
+    #: Data, metadata, routing and status of the child of each call of ``spawn``.
     children: tuple[tuple[Any, ...], ...]
 
 
 def pack_result(message: Message[Any], given: object, status: Failed | None, callback: str) -> bytes:
-    """In the worker process: what *callback* made of *message*, whose data was *given*. Never raises."""
+    """Returns the result of *callback* for *message*, whose data was *given* before. Called in the worker process.
+
+    Never raises.
+    """
     try:
         data = message.data
         has_data = data is not given or type(data) not in _UNCHANGING
@@ -207,7 +211,7 @@ def _child_parts(child: Message[Any]) -> tuple[Any, ...]:
 
 
 def failed_result(status: Failed) -> bytes:
-    """The result of a message of which nothing but *status* comes back."""
+    """Returns the result of a message of which only *status* comes back."""
     return dumps((_pack_failure(status), None))
 
 
@@ -219,9 +223,9 @@ def _pack_failure(status: Failed | None) -> tuple[Any, ...] | None:
 
 
 def apply_result(message: Message[Any], packed: bytes, left: tuple[Any, ...]) -> None:
-    """In the parent: do to *message* what was done to it in the worker process. Never raises.
+    """Apply to *message* the changes that were made in the worker process. Called in the parent. Never raises.
 
-    *left* are the keys of the metadata that never went over.
+    *left* are the metadata keys that were not sent.
     """
     failure: tuple[Any, ...] | None = None
     try:
@@ -261,7 +265,7 @@ def _apply(message: Message[Any], content: _Content, left: tuple[Any, ...]) -> N
         for options in content.options:
             message.configure_ack(**options)
     except foreign_errors() as error:
-        # The acknowledger refuses the options: that fails this message.
+        # The acknowledger refuses the options, so this message fails.
         message._status = failure_from(error)
 
 
@@ -269,10 +273,10 @@ def _apply(message: Message[Any], content: _Content, left: tuple[Any, ...]) -> N
 
 
 class PackedError(NamedTuple):
-    """An exception, in as many ways as pickle allows: the parent takes the first that it can read."""
+    """An exception in several pickled forms. The parent uses the first form that it can read."""
 
     whole: bytes | None
-    #: Its class, its arguments and its attributes: many exceptions pickle, but do not unpickle.
+    #: The class, the arguments and the attributes, separately: many exceptions can be pickled but not unpickled.
     kind: bytes | None
     args: bytes | None
     attributes: bytes | None
@@ -282,7 +286,7 @@ class PackedError(NamedTuple):
 
 
 def pack_error(error: BaseException) -> PackedError:
-    """*error*, with where it was raised instead of its traceback. Never raises."""
+    """Returns *error* packed, with the place where it was raised instead of its traceback. Never raises."""
     return PackedError(
         _dumped(error),
         _dumped(type(error)),
@@ -302,7 +306,7 @@ def _attributes(error: BaseException) -> object:
 
 
 def unpack_error(packed: PackedError) -> BaseException:
-    """An exception of the same type where that is possible, else a :class:`WorkerError` of its name. Never raises."""
+    """Returns an exception of the same type if possible, else a :class:`WorkerError` of the same name. Never raises."""
     error = _rebuilt(packed) or _stand_in(packed.name)(packed.text)
     setattr(error, PLACE, packed.place)
     error.add_note(f"raised in a worker process, at {packed.place or 'an unknown place'}")
@@ -317,7 +321,7 @@ def _rebuilt(packed: PackedError) -> BaseException | None:
     if not (isinstance(kind, type) and issubclass(kind, BaseException)):
         return None
     try:
-        # Without __init__: that it wants other arguments than `args` is why the whole could not be read.
+        # __init__ is not called: it may need other arguments than `args`, which is why the whole could not be read.
         error = kind.__new__(kind)
         args = _loaded(packed.args)
         error.args = args if isinstance(args, tuple) else (packed.text,)

@@ -1,4 +1,4 @@
-"""What goes over the socket between a stage and its worker process: frames of a kind, for a job, with a body."""
+"""The frames that go over the socket between a stage and its worker process. Each has a kind, a job and a body."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ __all__ = ["HEADER", "BatchBody", "ChunkBody", "Frame", "FrameReader", "Kind", "
 
 
 class Kind(enum.IntEnum):
-    """What a frame says; in brackets what its body is, once unpickled."""
+    """The kinds of frames. The unpickled body is given in square brackets."""
 
     # To the worker process.
     RECIPE = 1  # how to make the pipeline object [Recipe]
-    CHUNK = 2  # messages for handle_message, each answered by a RESULT [ChunkBody]
-    BATCH = 3  # messages for handle_batch, answered by one BATCH_RESULT [BatchBody]
-    TAKE_BACK = 4  # do not start these any more, answered by TAKEN [list of positions]
-    CLOSE = 5  # end when nothing is left to do
+    CHUNK = 2  # messages for handle_message; each is answered by a RESULT [ChunkBody]
+    BATCH = 3  # messages for handle_batch; answered by one BATCH_RESULT [BatchBody]
+    TAKE_BACK = 4  # do not start these messages; answered by TAKEN [list of positions]
+    CLOSE = 5  # end when all work is done
     # From the worker process.
     READY = 6  # the pipeline object is made and set up
-    REFUSED = 7  # it could not be: the step, and the error [(str, PackedError)]
-    RESULT = 8  # of the message at this position [see pickling]
-    BATCH_RESULT = 9  # of all messages of a batch [list of results]
-    TAKEN = 10  # these will not be started [list of positions]
+    REFUSED = 7  # the pipeline object could not be made: the step and the error [(str, PackedError)]
+    RESULT = 8  # the result of the message at this position [see pickling]
+    BATCH_RESULT = 9  # the results of all messages of a batch [list of results]
+    TAKEN = 10  # these messages will not be started [list of positions]
     STOP = 11  # the callback called request_stop()
 
 
@@ -38,7 +38,7 @@ _JOB_NUMBERS: Final = 2**32
 
 
 class Frame(NamedTuple):
-    """One of them, as it came."""
+    """One received frame."""
 
     kind: Kind
     job: int
@@ -47,18 +47,18 @@ class Frame(NamedTuple):
 
 
 def frame(kind: Kind, body: bytes = b"", *, job: int = 0, position: int = 0) -> bytes:
-    """The bytes to send."""
+    """Returns the bytes to send for a frame."""
     return HEADER.pack(kind, job % _JOB_NUMBERS, position, len(body)) + body
 
 
 class FrameReader:
-    """Cuts what comes from a socket into frames. Holds one incomplete frame at most."""
+    """Divides the bytes from a socket into frames. It holds at most one incomplete frame."""
 
     def __init__(self) -> None:
         self._bytes = bytearray()
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """The frames that *data* completes."""
+        """Yields the frames that *data* completes."""
         self._bytes += data
         start = 0
         while len(self._bytes) - start >= HEADER.size:
@@ -73,26 +73,26 @@ class FrameReader:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What a worker process needs to make its pipeline object."""
+    """The data from which a worker process makes its pipeline object."""
 
     module: str
     qualname: str
     #: The pipeline's name.
     name: str
-    #: Pickled by itself: it may need what importing the module does.
+    #: The context, pickled separately: to unpickle it, the module may have to be imported first.
     context: bytes
-    #: Pickled: what places the lines of its log, called first; None: nobody has said.
+    #: A pickled function that sets up the log and is called first; None if there is none.
     log_setup: bytes | None = None
 
 
 class ChunkBody(NamedTuple):
-    """A chunk's messages, each pickled by itself: one that cannot be unpickled is alone with that."""
+    """A chunk's messages, each pickled separately, so that one that cannot be unpickled does not affect the others."""
 
     messages: list[bytes]
 
 
 class BatchBody(NamedTuple):
-    """A batch's messages, each pickled by itself."""
+    """A batch's messages, each pickled separately."""
 
     messages: list[bytes]
     info: BatchInfo

@@ -1,1 +1,1 @@
-"""Builds the stages, runs one task for each, drains them, and changes and shows them while they run."""
+"""Builds the stages, runs one task for each, drains them, and changes and reports them while they run."""

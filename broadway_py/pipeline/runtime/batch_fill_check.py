@@ -1,4 +1,7 @@
-"""Can the batches of a pipeline fill? Not when its sources let it hold fewer messages than a batch takes."""
+"""Checks whether the batches of a pipeline can fill.
+
+They cannot if the sources let the pipeline hold fewer messages than a batch takes.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,10 @@ log = logger("broadway_py.pipeline")
 
 
 def never_full(batchers: Mapping[str, Batcher], most_in_flight: int) -> list[str]:
-    """A sentence for each of *batchers* whose batches need more messages than the *most_in_flight* there can be.
+    """Returns a sentence for each of *batchers* whose batches need more than *most_in_flight* messages.
 
-    A batch waits for messages that do not come before some are settled, and none is before the batch leaves: so it
-    leaves by time, with what there is. Batch sizes that a function decides are not judged.
+    Such a batch waits for messages that come only after others are settled, and those are settled only after the batch
+    leaves. So it leaves after its time-out, not full. Batch sizes that a function decides are not checked.
     """
     sentences: list[str] = []
     for name, options in batchers.items():
@@ -40,9 +43,9 @@ def warn_of_batches_that_never_fill(
     """Log a warning for each batcher whose batches never fill.
 
     Args:
-        pipeline: its name.
-        producers: all that feed it; one that has no limit feeds without one.
-        batchers: all of them.
+        pipeline: the pipeline's name.
+        producers: all producers of the pipeline. If one has no limit, no batcher is checked.
+        batchers: all batchers.
         capacity: how many messages processors and batchers hold when they are full.
     """
     total = 0

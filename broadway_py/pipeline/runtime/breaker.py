@@ -1,4 +1,4 @@
-"""Carries out what the circuit breaker decides: stop fetching, give back what was not started, probe, go on."""
+"""Carries out what the circuit breaker decides: stop fetching, give back unstarted messages, probe, go on."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class BreakerGuard:
     """Watches one pipeline's breaker.
 
     Args:
-        pipeline: its name, for the log.
-        router: knows what had the breaker open.
-        breaker: who decides.
-        stages: whose sources fetch; each probe comes from the next of them, and from what is submitted meanwhile.
-        gate: what the sources look at.
-        settler: for giving back.
-        clock: for the waits.
+        pipeline: the pipeline's name, for the log.
+        router: knows why the breaker opened.
+        breaker: the circuit breaker, which decides.
+        stages: all stages. Each probe comes from the next source in turn, and from messages submitted meanwhile.
+        gate: read by the sources before they fetch.
+        settler: gives messages back.
+        clock: the clock for the waits.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class BreakerGuard:
         self._fetching = list(stages.sources)
         self._submissions = stages.submissions
         self._has_stopped = self._is_probing = False
-        # Taken out when it opened, to be given back.
+        # Messages that were taken out when the breaker opened, to be given back.
         self._unstarted: list[Message[Any]] = []
         self._gate = gate
         self._settler = settler
@@ -62,18 +62,18 @@ class BreakerGuard:
         self._wake = Wake()
 
     def moved(self) -> None:
-        """The breaker has opened, closed or begun to probe: nothing more is fetched from this moment on."""
+        """Note that the breaker has changed its state. If it is not closed, nothing is fetched from now on."""
         if self._breaker.state != "closed" and not self._gate.broken:
             self._gate.broken = True
             self._gate.broken_by = "" if self._router.opened_by is None else str(self._router.opened_by)
-            # Not only when our own task gets its turn: until then a processor might begin with all that it has.
+            # Not later in the guard's own task: until then a processor might start all its messages.
             self._unstarted = self._stages.take_unstarted()
             for source in self._sources:
                 source.hold_back([processor.inlet for processor in self._stages.handling()])
         self._wake.set()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Carry out the breaker's decisions until cancelled."""
         breaker = self._breaker
         try:
             while True:
@@ -103,7 +103,7 @@ class BreakerGuard:
         self._has_stopped = True
         unstarted, self._unstarted = self._unstarted, []
         try:
-            # First, or a source would hand out again what it gets back, and count that.
+            # Before giving back, or a source would deliver the messages again and count the delivery.
             await self._tell_sources()
         finally:
             await self._settler.give_back_aside(unstarted)
@@ -118,7 +118,7 @@ class BreakerGuard:
             self._fetching.append(able)
         for source in chosen:
             source.probe()
-            # It may be waiting inside its producer since before the breaker opened.
+            # The source may have waited inside its producer since before the breaker opened.
             await self._tell(source, paused=self._gate.paused)
 
     async def _go_on(self) -> None:
@@ -136,7 +136,7 @@ class BreakerGuard:
         try:
             await source.live.set_paused(paused=paused)
         except foreign_errors() as error:
-            # The producer's code: without the guard, nothing would ever go on.
+            # An error in the producer's code must not end the guard: nothing would be fetched again.
             self._log.error(
                 "a producer could not be paused or resumed", producer=source.layer, exception=type(error).__name__
             )

@@ -1,4 +1,4 @@
-"""From a pipeline's options to what runs: its services, and its connected stages."""
+"""Builds a pipeline from its options: the services, and the connected stages."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ KeyOf = Callable[[Message[Any]], Any]
 
 
 class Submissions(Producer):
-    """Where ``submit`` and ``push_messages`` come in: a producer like any other, fed by its owner."""
+    """The producer for messages of ``submit`` and ``push_messages``. The pipeline itself feeds it."""
 
     name = SUBMITTED
 
 
 class Described(Protocol):
-    """A pipeline, as its options describe it."""
+    """The options of a pipeline that the builder reads."""
 
     name: str
     processors: Processors
@@ -67,15 +67,17 @@ class Described(Protocol):
 
 
 class Builder:
-    """Makes what runs, from the options of a pipeline as they are when it starts: ``setup`` may have changed them.
+    """Builds the services and stages of a pipeline.
+
+    It reads the options when the pipeline starts, because ``setup`` may have changed them.
 
     Args:
-        pipeline: whose options they are.
-        producers: by name.
-        callbacks: of the pipeline.
+        pipeline: the pipeline with the options.
+        producers: the producers by name.
+        callbacks: the callbacks of the pipeline.
         in_processes: names of the layers whose callbacks run in worker processes.
-        meters: of each layer.
-        failure_is_given: the user has chosen the failure policy.
+        meters: the figures of each layer.
+        failure_is_given: True if the user has chosen the failure policy.
         request_stop: begins the drain.
     """
 
@@ -99,7 +101,7 @@ class Builder:
         self._request_stop = request_stop
 
     def services(self, isolation: Isolation | None) -> Services:
-        """What the stages will share; *isolation* is that of the daemon's worker."""
+        """Returns the services that the stages share; *isolation* is that of the daemon's worker."""
         pipeline = self._pipeline
         return Services(
             pipeline.name,
@@ -124,7 +126,7 @@ class Builder:
         )
 
     def run(self, services: Services, rate_limit: RateLimit | None) -> PipelineRun:
-        """The stages, connected and ready to run."""
+        """Returns the stages, connected and ready to run."""
         pipeline = self._pipeline
         if self._in_processes:
             services.processes = CallbackProcesses(pipeline, self._in_processes, self._request_stop)
@@ -152,7 +154,7 @@ class Builder:
 
 
 def meters_of(batchers: Iterable[str]) -> dict[str, Meter]:
-    """The figures of each layer, all zero."""
+    """Returns the figures of each layer, all zero."""
     layers = ["processors", *(f"{kind}:{key}" for key in batchers for kind in ("batcher", "batch_processors"))]
     return {layer: Meter() for layer in layers}
 
@@ -180,7 +182,7 @@ def _build(
     meters: Mapping[str, Meter],
     max_in_flight_bytes: int | None,
 ) -> tuple[Stages, Gate]:
-    """Make every stage and subscribe it to the one before."""
+    """Make every stage and subscribe it to the layer before it."""
     gate = Gate(None if rate_limit is None else Rate(rate_limit.allowed_messages, rate_limit.interval))
     capacity = _capacity(processors, batchers)
     warn_of_batches_that_never_fill(services.name, list(producers.values()), batchers, capacity)
@@ -239,7 +241,7 @@ def _build(
 
 
 def batcher_names(batchers: Iterable[str]) -> dict[str, str]:
-    """What messages may call the batchers: a single one is the default, whatever its name."""
+    """Returns the names that messages may use for the batchers. A single batcher is also called ``default``."""
     names = {name: name for name in batchers}
     if len(names) == 1:
         names.setdefault("default", next(iter(names)))
@@ -251,7 +253,7 @@ def _share(capacity: int, copies: int) -> int:
 
 
 def share_capacity(sources: Sequence[Source], processors: Processors, batchers: Mapping[str, Batcher]) -> None:
-    """Tell every source how many messages the pipeline can hold now."""
+    """Tell every source how many of its messages the pipeline can hold now."""
     capacity = _capacity(processors, batchers)
     copies = Counter(source.ledger.producer for source in sources)
     for source in sources:
@@ -259,7 +261,7 @@ def share_capacity(sources: Sequence[Source], processors: Processors, batchers: 
 
 
 def _capacity(processors: Processors, batchers: Mapping[str, Batcher]) -> int:
-    """How many messages a pipeline holds when every processor and every batch is full."""
+    """Returns how many messages a pipeline holds when every processor and every batch is full."""
     gathered = sum(options.demand * (options.concurrency + 1) for options in batchers.values())
     return processors.concurrency * processors.max_demand + gathered
 
@@ -278,14 +280,14 @@ def _connect_processors(
 
 
 def _guarded(key_of: KeyOf, partitions: int) -> Callable[[Message[Any]], int | None]:
-    """A raise in ``partition_by`` fails that message, which then may go anywhere."""
+    """Returns the partition function. If ``partition_by`` raises, the message fails and may go to any processor."""
     partition = partition_in_process(key_of, partitions)
 
     def guarded(message: Message[Any]) -> int | None:
         try:
             return partition(message)
         except foreign_errors() as error:
-            # Code of the user: it fails this message alone.
+            # An error in user code fails only this message.
             message.status = failure_from(error)
             return None
 
@@ -293,7 +295,7 @@ def _guarded(key_of: KeyOf, partitions: int) -> Callable[[Message[Any]], int | N
 
 
 def _in_room(services: Services, key_of: KeyOf | None) -> KeyOf | None:
-    """*key_of*, called in a clean context each time."""
+    """Returns *key_of*, called in a clean context each time."""
     return None if key_of is None else partial(CleanRoom(services.base).run, key_of)
 
 
@@ -325,9 +327,10 @@ def _add_batcher(stages: Stages, batcher: BatcherStage, meters: Mapping[str, Met
 
 
 def resize(stages: Stages, make: Callable[[int], Processor], options: Processors) -> list[Processor]:
-    """Bring the pool to *options*' concurrency: the last ones retire, or new ones are made and connected; those.
+    """Bring the pool to the concurrency in *options*. Returns the new processors.
 
-    Only for pools without ``partition_by``: a key's owner is found by the number of processors.
+    If there are too many processors, the last ones retire. If there are too few, new ones are made and connected.
+    Call it only for pools without ``partition_by``: the processor of a key depends on the number of processors.
     """
     wanted, have = options.concurrency, len(stages.processors)
     for processor in stages.processors[wanted:]:

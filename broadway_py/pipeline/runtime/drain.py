@@ -1,4 +1,4 @@
-"""The drain, which ends a pipeline: its steps, under one deadline."""
+"""The drain: the steps that end a pipeline, under one deadline."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ __all__ = ["Drain", "DrainReport"]
 
 log = logger("broadway_py.pipeline")
 
-#: Of the drain's time, this much is kept to give back what user code did not finish, and to close.
+#: This part of the drain's time (the smaller of the two) is kept to give back unfinished messages and to close.
 _RESERVE_S: Final = 5.0
 _RESERVE_SHARE: Final = 0.2
-#: What is left of the time after :meth:`Drain.give_up`.
+#: The drain has at most this many seconds left after :meth:`Drain.give_up`.
 _GIVEN_UP_S: Final = 1.0
-#: However late it is, giving back and closing get this long.
+#: Giving back and closing get at least this many seconds, however late it is.
 _LEAST_S: Final = 0.1
 
 
@@ -34,20 +34,20 @@ _LEAST_S: Final = 0.1
 class DrainReport:
     """How a pipeline ended."""
 
-    #: How many deliveries of the pipeline's life ended in each outcome.
+    #: How many deliveries ended in each outcome during the life of the pipeline.
     outcomes: Mapping[Outcome, int]
-    #: False when something had to be cut off at the deadline.
+    #: False if something had to be cut off at the deadline.
     in_time: bool
 
 
 class Drain:
-    """Of one pipeline.
+    """The drain of one pipeline.
 
     Args:
-        services: of the pipeline.
-        stages: all of them.
-        tasks: of the stages.
-        shutdown_timeout_s: for a stop that names no time of its own.
+        services: the services of the pipeline.
+        stages: all stages.
+        tasks: the tasks of the stages.
+        shutdown_timeout_s: seconds for a stop that gives no time of its own.
         stop_wanted: set here when a stop is asked for.
         give_up: set when the last steps are to be done now.
     """
@@ -75,15 +75,15 @@ class Drain:
         self._log = log.bind(pipeline=services.name)
 
     def request_stop(self, timeout_s: float | None = None) -> None:
-        """Begin to drain, within *timeout_s* from now; a later call joins the first, with its deadline."""
+        """Begin to drain, with *timeout_s* seconds from now. A later call joins the first deadline."""
         limit = self._shutdown_timeout_s if timeout_s is None else timeout_s
         deadline = self._services.clock.monotonic() + limit
         if self._deadline is None:
             self._deadline = deadline
             self._shutdown_timeout_s = limit
         self._stop_wanted.set()
-        # At once, not when our own task hears of it: a message that is given back because a policy says stop must not
-        # be fetched once more in between.
+        # Stop the sources at once, not in the pipeline's own task: a message that is given back because the failure
+        # policy says stop must not be fetched again in between.
         self._stop_sources()
 
     def give_up(self) -> None:
@@ -93,14 +93,17 @@ class Drain:
         self._give_up.set()
 
     def report(self) -> DrainReport:
-        """The outcomes so far."""
+        """Returns the outcomes so far."""
         total: Counter[Outcome] = Counter()
         for ledger in self._stages.ledgers:
             total.update(ledger.outcomes)
         return DrainReport(dict(total), self._in_time)
 
     async def run(self, *, lets_finish: bool, guarding: asyncio.Future[None] | None) -> None:
-        """The steps, in order: the first ones only if it *lets_finish*, and *guarding* goes on as long as those do."""
+        """Do the steps in order.
+
+        With *lets_finish*, work that was begun may finish first. *guarding*, the breaker's task, runs until then.
+        """
         try:
             if lets_finish and self._tasks.crash is None and self._tasks.pending():
                 self._stop_sources()
@@ -122,13 +125,14 @@ class Drain:
 
     def _give_back_unstarted(self) -> asyncio.Task[None]:
         for stage in self._stages.all():
-            stage.wake.set()  # one that waits for a thread to return waits no longer
-        # What waits at the sources first: a processor that gives something back asks for more, and would begin with it.
+            stage.wake.set()  # a stage that waits for a thread to return stops waiting
+        # Take the messages at the sources first: a processor that gives messages back asks for more, and would start
+        # them.
         unstarted = self._stages.take_unstarted()
         return asyncio.ensure_future(self._services.settler.give_back(unstarted))
 
     async def _let_finish(self, giving_back: asyncio.Task[None]) -> None:
-        """Until the reserve begins."""
+        """Wait until the stages have finished, or until the reserve begins."""
         until = (self._deadline or 0.0) - self._reserve_s
         await self._wait({giving_back, *self._tasks.pending()}, until, or_given_up=True)
         if not giving_back.done():
@@ -136,7 +140,7 @@ class Drain:
         self._tasks.look_for_crash()
 
     def _cut_off(self, stages: Sequence[PipelineStage]) -> None:
-        """Cut off what still runs."""
+        """Cut off the callbacks that still run."""
         self.has_begun = self._services.draining = True
         pending = self._tasks.pending()
         if pending:
@@ -149,7 +153,7 @@ class Drain:
             self._stop_sources()
 
     async def _end(self, stages: Sequence[PipelineStage]) -> None:
-        """Give everything back that has no outcome, close the sources, close the books."""
+        """Give back every message that has no outcome, close the sources, close the ledgers."""
         now = self._services.clock.monotonic()
         deadline = max(now + self._reserve_s if self._deadline is None else self._deadline, now + _LEAST_S)
         ending: asyncio.Future[None] | None = None
@@ -159,7 +163,7 @@ class Drain:
             ending = asyncio.ensure_future(self._give_back_and_close(left, stages))
             await self._wait({ending, *self._tasks.pending()}, deadline)
         finally:
-            # Also when somebody cancels us in here: the books must be closed, and no task of ours left running.
+            # Also if this is cancelled: the ledgers must be closed and no task may be left running.
             last: set[asyncio.Future[Any]] = {*self._tasks.pending(), *self._services.settler.aside}
             if ending is not None:
                 last.add(ending)
@@ -187,7 +191,7 @@ class Drain:
             stage.conclusion.note_stopped(message)
 
     def _close_books(self, stages: Sequence[PipelineStage]) -> None:
-        """Nobody settles any more: what has no outcome is unknown."""
+        """Close the ledgers. Nothing is settled any more, so messages without an outcome count as unknown."""
         for stage in stages:
             if stage.process is not None:
                 stage.process.kill()
@@ -203,14 +207,14 @@ class Drain:
                 )
         self._services.failures.close()
 
-    # --- their time
+    # --- time
 
     @property
     def _reserve_s(self) -> float:
         return min(_RESERVE_S, self._shutdown_timeout_s * _RESERVE_SHARE)
 
     async def _wait(self, tasks: Iterable[asyncio.Future[Any]], until: float, *, or_given_up: bool = False) -> None:
-        """Until *tasks* are done, the clock shows *until*, or (when asked) it is time to give up."""
+        """Wait until *tasks* are done, the clock shows *until*, or (with *or_given_up*) :meth:`give_up` was called."""
         pending = {task for task in tasks if not task.done()}
         if not pending:
             return

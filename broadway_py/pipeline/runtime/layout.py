@@ -18,27 +18,27 @@ __all__ = ["Stages"]
 
 @dataclass(slots=True)
 class Stages:
-    """Everything that runs, layer by layer."""
+    """All stages that run, layer by layer."""
 
     sources: list[Source]
-    #: The source of submitted messages; it lives as long as any other.
+    #: The source of submitted messages; it runs as long as any other source.
     submissions: Source
     processors: list[Processor]
     batchers: list[BatcherStage]
     batch_processors: list[BatchProcessor]
     ledgers: list[Ledger]
-    #: Taken out by set_concurrency, and finishing what they have.
+    #: Processors that set_concurrency took out and that finish the messages they have.
     retired: list[Processor] = field(default_factory=list)
 
     def take_unstarted(self) -> list[Message[Any]]:
-        """Take out what no callback has seen and can be given back."""
+        """Take out and return the messages that no callback has seen and that can be given back."""
         waiting = [message for source in [*self.sources, self.submissions] for message in source.take_unstarted()]
         return [*waiting, *(message for processor in self.handling() for message in processor.take_unstarted())]
 
     def handling(self) -> list[Processor]:
-        """The processors, with those that were taken out and have not finished."""
+        """Returns the processors, also those that were taken out and have not finished."""
         return [*self.processors, *self.retired]
 
     def all(self) -> list[PipelineStage]:
-        """From the first layer to the last."""
+        """Returns all stages, from the first layer to the last."""
         return [*self.sources, self.submissions, *self.handling(), *self.batchers, *self.batch_processors]

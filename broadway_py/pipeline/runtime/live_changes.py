@@ -1,4 +1,4 @@
-"""What can be changed while a pipeline runs: its rate limit, the number of its processors, a pause."""
+"""Changes a running pipeline: its rate limit, the number of its processors, pause and resume."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ __all__ = ["changed_limit", "resize_pool", "resized", "set_paused"]
 
 
 def changed_limit(limit: RateLimit, *, allowed_messages: int | None, interval: float | timedelta | None) -> RateLimit:
-    """*limit* with what is not None in place of its own."""
+    """Returns *limit* with the given values that are not None."""
     changes = {"allowed_messages": allowed_messages, "interval": interval}
     return RateLimit(**{**limit.model_dump(), **{key: value for key, value in changes.items() if value is not None}})
 
 
 def resized(processors: Processors, concurrency: int, partition_by: KeyOf | None) -> Processors:
-    """*processors* with another concurrency.
+    """Returns *processors* with another concurrency.
 
     Raises:
-        OptionsError: not a positive number, or the processors are partitioned: a key's owner must not change.
+        OptionsError: the number is not positive, or the processors are partitioned; then the processor of a key must
+            not change.
     """
     given = {name: getattr(processors, name) for name in processors.model_fields_set}
     options = load(Processors, {**given, "concurrency": concurrency}, ("processors",))
@@ -41,7 +42,7 @@ def resized(processors: Processors, concurrency: int, partition_by: KeyOf | None
 
 
 def resize_pool(runtime: PipelineRun, options: Processors, batchers: Mapping[str, Batcher], meter: Meter) -> None:
-    """Let new processors join, or the last ones retire, until there are as many as *options* say."""
+    """Start new processors, or retire the last ones, until there are as many as *options* say."""
     names = batcher_names(batchers)
     fresh = resize(
         runtime.stages,
@@ -54,7 +55,7 @@ def resize_pool(runtime: PipelineRun, options: Processors, batchers: Mapping[str
 
 
 async def set_paused(runtime: PipelineRun, *, paused: bool) -> None:
-    """Stop reading the sources and give back what was not started; or read them again."""
+    """Stop reading the sources and give back the messages that were not started; or read the sources again."""
     gate = runtime.gate
     gate.paused = paused
     async with asyncio.TaskGroup() as group:

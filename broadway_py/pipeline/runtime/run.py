@@ -1,4 +1,4 @@
-"""A pipeline at work: the tasks of its stages, and the drain that ends them."""
+"""A running pipeline: the tasks of its stages, and the drain that ends them."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class PipelineRun:
     """Runs *stages* until they end by themselves, are stopped, or crash too often.
 
     Args:
-        services: of the pipeline.
-        stages: built and connected, not running.
-        restarts: how often what crashed may be started again.
-        shutdown_timeout_s: for a stop that names no time of its own.
-        guard: of the breaker; None when there is none.
-        gate: of the sources.
-        topology: of the pipeline, as plain data.
+        services: the services of the pipeline.
+        stages: the stages, built and connected, not running.
+        restarts: says how often a crashed stage may be started again.
+        shutdown_timeout_s: seconds for a stop that gives no time of its own.
+        guard: carries out what the breaker decides; None without a breaker.
+        gate: the gate of the sources.
+        topology: the topology of the pipeline, as plain data.
     """
 
     def __init__(
@@ -59,21 +59,21 @@ class PipelineRun:
 
     @property
     def clock(self) -> Clock:
-        """The pipeline's."""
+        """Returns the pipeline's clock."""
         return self.services.clock
 
     @property
     def crash(self) -> PipelineCrashed | None:
-        """Why the pipeline crashed."""
+        """Returns why the pipeline crashed, or None."""
         return self.tasks.crash
 
     @property
     def draining(self) -> bool:
-        """True once nothing more is taken in."""
+        """Returns True once nothing more is taken in."""
         return self.drain.has_begun
 
     async def run(self) -> None:
-        """Work, then drain. Returns when every stage has ended and every message has an outcome."""
+        """Run the stages, then drain. Returns when every stage has ended and every message has an outcome."""
         for stage in self.stages.all():
             self.tasks.start(stage)
         guarding = None if self._guard is None else asyncio.ensure_future(self._guard.run())
@@ -85,7 +85,7 @@ class PipelineRun:
             await self.drain.run(lets_finish=has_stopped, guarding=guarding)
 
     async def _until_stop(self) -> None:
-        """Until a stop is wanted, every stage has ended by itself, or the pipeline has crashed."""
+        """Wait until a stop is wanted, every stage has ended by itself, or the pipeline has crashed."""
         tasks = self.tasks
         stop = asyncio.ensure_future(self._stop_wanted.wait())
         try:
@@ -105,7 +105,7 @@ class PipelineRun:
 
 
 def announce(services: Services, topology: Mapping[str, Any]) -> None:
-    """Tell telemetry that the stages stand."""
+    """Tell telemetry that the stages are built."""
     telemetry.execute(
         "broadway.topology.init",
         {"system_time": services.clock.wall(), "monotonic_time": services.clock.monotonic()},

@@ -1,4 +1,4 @@
-"""Takes the snapshot of a running pipeline. Nothing here waits, so every figure is of the same moment."""
+"""Takes the snapshot of a running pipeline. Nothing here waits, so all figures are from the same moment."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["take_snapshot"]
 
 
 def take_snapshot(name: str, state: PipelineState, runtime: PipelineRun, meters: Mapping[str, Meter]) -> PipelineStats:
-    """Everything about the pipeline called *name* at this moment."""
+    """Returns all figures of the pipeline called *name* at this moment."""
     now = runtime.clock.monotonic()
     stages, gate = runtime.stages, runtime.gate
     sources = [*stages.sources, stages.submissions]

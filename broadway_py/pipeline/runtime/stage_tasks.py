@@ -1,4 +1,4 @@
-"""The tasks of a pipeline's stages: one for each, started again after a crash, until there were too many."""
+"""Runs the tasks of a pipeline's stages: one task per stage, started again after a crash, up to a limit."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ log = logger("broadway_py.pipeline")
 
 
 class StageTasks:
-    """Of one pipeline.
+    """The tasks of one pipeline's stages.
 
     Args:
-        services: of the pipeline.
-        restarts: how often what crashed may be started again.
+        services: the services of the pipeline.
+        restarts: says how often a crashed stage may be started again.
         stop_wanted: set when a stop was asked for.
-        give_up: set here when a stage has crashed for good.
+        give_up: set here when a stage has crashed and is not started again.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class StageTasks:
     ) -> None:
         #: Why the pipeline crashed.
         self.crash: PipelineCrashed | None = None
-        #: Set when a stage has joined: whoever waits for the stages must wait for it, too.
+        #: Set when a new stage was started: code that waits for all stages must wait for this one too.
         self.joined = asyncio.Event()
         self._services = services
         self._restarts = restarts
@@ -48,14 +48,14 @@ class StageTasks:
         return len(self._tasks)
 
     def owns(self, task: asyncio.Task[Any] | None) -> bool:
-        """True for the task of one of the stages, in which callbacks run."""
+        """Returns True if *task* is the task of a stage, in which callbacks run."""
         return task in self._tasks
 
     def start(self, stage: PipelineStage) -> None:
-        """Give *stage* its task; for stages that join while the others run, too."""
+        """Start the task of *stage*. A stage may also join while the others run."""
         task = asyncio.get_running_loop().create_task(self._supervise(stage), name=stage.name)
         stage.call.task = task
-        # Those that were taken out and have ended well are forgotten: there may be many, over the months.
+        # Forget tasks that have ended without a crash: over months there may be many.
         ended = [known for known, of in self._tasks.items() if known.done() and self._crash_of(known, of) is None]
         for known in ended:
             del self._tasks[known]
@@ -63,25 +63,25 @@ class StageTasks:
         self.joined.set()
 
     def add(self, task: asyncio.Task[Any], stage: PipelineStage) -> None:
-        """Count *task*, which somebody else has started, as one of *stage*'s."""
+        """Count *task*, which was started elsewhere, as a task of *stage*."""
         self._tasks[task] = stage
 
     def pending(self) -> set[asyncio.Task[Any]]:
-        """Those that have not ended."""
+        """Returns the tasks that have not ended."""
         return {task for task in self._tasks if not task.done()}
 
     def layer_of(self, task: asyncio.Task[Any]) -> str:
-        """The layer of the stage whose task it is."""
+        """Returns the layer of the stage that *task* belongs to."""
         return self._tasks[task].layer
 
     def look_for_crash(self) -> None:
-        """Note in :attr:`crash` what the first of them has crashed of, if one has."""
+        """If a task has crashed, store the first crash in :attr:`crash`."""
         for task, stage in self._tasks.items():
             if self.crash is None and task.done():
                 self.crash = self._crash_of(task, stage)
 
     async def _supervise(self, stage: PipelineStage) -> None:
-        """Run *stage*; after a crash, what it had in hand fails and it is started again."""
+        """Run *stage*. After a crash, the messages it was working on fail and it is started again."""
         backoff = Backoff(first_s=0.1, most_s=5.0)
         while True:
             try:
@@ -92,7 +92,7 @@ class StageTasks:
                 if isinstance(error, asyncio.CancelledError) and (stage.call.cut or _is_being_cancelled()):
                     raise
                 lost = list(stage.held)
-                # Not the text of the error: it may quote a payload or a password.
+                # The text of the error is left out: it may quote a payload or a password.
                 self._log.error(
                     "a stage crashed",
                     stage=stage.layer,
@@ -109,7 +109,7 @@ class StageTasks:
                 if not self._restarts.crashed(self._services.clock.monotonic()):
                     if stage.journal is not None:
                         stage.journal.blame()
-                    # A drain under way must not wait for a stage that is gone.
+                    # A drain must not wait for a stage that is gone.
                     self._give_up.set()
                     raise PipelineCrashed(
                         f"pipeline {self._services.name!r}: {stage.layer} crashed once too often "

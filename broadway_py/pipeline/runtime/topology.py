@@ -14,7 +14,7 @@ __all__ = ["topology_of"]
 def topology_of(
     name: str, producers: Mapping[str, Producer], processors: Processors, batchers: Mapping[str, Batcher]
 ) -> dict[str, Any]:
-    """Producers, processors and batchers in order; each task is called ``<name>.<index>``, counted from 0."""
+    """Returns producers, processors and batchers in order. Each task is called ``<name>.<index>``, from 0."""
     return {
         "name": name,
         "producers": [

@@ -1,1 +1,1 @@
-"""Settles messages: why one failed, what becomes of it, and what its source is told."""
+"""Settles messages: decides why a message failed and what happens to it, and tells its source."""

@@ -1,4 +1,4 @@
-"""Failures in the log: the first few of a kind one by one, the rest of the minute as a number."""
+"""Writes failures to the log: the first few of a kind one by one, the rest of the minute as a number."""
 
 from __future__ import annotations
 
@@ -29,28 +29,29 @@ log = logger("broadway_py.pipeline")
 
 #: How many failures of one kind are logged one by one in each minute.
 SHOWN_PER_MINUTE: Final = 5
-#: Kinds are (stage, cause, exception type, what becomes of it); user code could make types without end.
+#: A kind is (stage, cause, exception type, what happens to the message). The number of kinds is limited because user
+#: code could create exception types without end.
 _MOST_KINDS: Final = 200
-#: How much of a text, and of a payload, is searched for words to mask.
+#: How many characters of a text, and of a payload, are used to mask words.
 _MASKED_CHARS: Final = 2_048
 _PAYLOAD_CHARS: Final = 16_384
-#: A word of at least this length is also hidden where it is part of a longer one.
+#: A word of at least this length is also hidden if the payload contains it as part of a longer word.
 _PART_CHARS: Final = 5
 _WORD: Final = re.compile(r"[^\s'\"(),:;=<>\[\]{}]+")
 _ESCAPE: Final = re.compile(r"\\u([0-9a-fA-F]{4})")
 
-#: What becomes of a failed message: of which kind that is, and the words for it.
+#: Returns what happens to a failed message: the kind, and the words for it.
 Fate = Callable[[Message[Any]], tuple[str, str]]
 
 _Kind = tuple[str, str, str, str]
 
 
 class FailureLog:
-    """Writes what failed in one pipeline.
+    """Logs the failures of one pipeline.
 
     Args:
-        pipeline: its name, on every line.
-        clock: whose minutes count.
+        pipeline: the pipeline's name, written on every line.
+        clock: the clock that measures the minutes.
     """
 
     def __init__(self, pipeline: str, clock: Clock) -> None:
@@ -67,14 +68,15 @@ class FailureLog:
         *,
         contexts: Mapping[int, Context] | None = None,
     ) -> None:
-        """*messages* failed in *stage*.
+        """Log that *messages* failed in *stage*.
 
         Args:
             stage: the layer.
-            messages: what failed.
-            statuses: why; None: as the messages say.
-            fate: what becomes of each; None: nobody knows.
-            contexts: by identity, those whose lines carry the context variables that their handler has set.
+            messages: the failed messages.
+            statuses: why each failed; None for the status of each message itself.
+            fate: says what happens to each; None if that is not known.
+            contexts: maps the ``id()`` of a message to its context, if its handler has set context variables; its line
+                is written in that context.
         """
         now = self._clock.monotonic()
         self._sum_up(now)
@@ -94,13 +96,13 @@ class FailureLog:
                 self._clock.call_at(now + MINUTE_S, lambda: self._sum_up(self._clock.monotonic()))
 
     def cannot_be_told(self, stage: str, count: int, error: BaseException) -> None:
-        """*count* messages failed in *stage*, and one of them cannot be written down: what it holds raised *error*."""
+        """Log that *count* messages failed in *stage*, but one of them cannot be shown: its content raised *error*."""
         self._log.error(
             "messages failed, but what they hold cannot be shown", stage=stage, messages=count, raised=type_name(error)
         )
 
     def callback_failed(self, callback: str, stage: str, error: BaseException) -> None:
-        """*callback* itself raised, where that changes no message."""
+        """Log that *callback* itself raised *error*, and that this changes no message."""
         self._log.error(
             f"{callback} raised; the messages are settled as they were",
             stage=stage,
@@ -110,7 +112,7 @@ class FailureLog:
         )
 
     def close(self) -> None:
-        """Sum up what was not shown."""
+        """Log the numbers of failures that were not shown one by one."""
         for kind, count in self._minutes.close():
             self._tell(kind, count)
 
@@ -145,7 +147,7 @@ class FailureLog:
 
 
 def reason_of(message: Message[Any], status: Failed) -> str:
-    """Why *message* failed, as far as the log may show it, or how to see that."""
+    """Returns why *message* failed, as far as the log may show it, or how to see the reason."""
     if (plain := plain_reason(status)) is not None:
         return plain
     if error_texts_are_shown():
@@ -160,32 +162,32 @@ def _text_of_error(error: BaseException) -> Mapping[str, str]:
 
 
 def masked(text: str, message: Message[Any]) -> str:
-    """*text* with every word that also stands in the message's payload replaced by ``***``.
+    """Returns *text* with every word that is also in the message's payload replaced by ``***``.
 
-    No promise: what was computed from the payload is not recognised, nor what stands far behind in a long one.
+    This is no guarantee: values computed from the payload are not recognised, nor words far back in a long payload.
     """
     payload = _payload_text(message)
     words = {word.strip(".!?") for word in _WORD.findall(payload)}
 
     def hide(word: re.Match[str]) -> str:
         bare = word[0].strip(".!?").casefold()
-        # A short word counts only as a whole, or "the" would be hidden because of the Netherlands.
+        # A short word counts only as a whole word. Otherwise "Netherlands" in a payload would hide "the".
         return "***" if bare and (bare in payload if len(bare) >= _PART_CHARS else bare in words) else word[0]
 
     return _WORD.sub(hide, clipped(text, _MASKED_CHARS))
 
 
 def id_of(message: Message[Any]) -> str | None:
-    """What its source calls it; None also where a handler has put something else in place of the metadata."""
+    """Returns the source's id of the message; None also if a handler has replaced the metadata."""
     try:
         name = message.id
     except foreign_errors():
-        return None  # the handler may have put anything there
+        return None  # a handler may have replaced the metadata by any object
     return name if name is None else clipped(name, 200)
 
 
 def _payload_text(message: Message[Any]) -> str:
-    """The beginning of the payload as text, in each of the ways in which an error may quote it."""
+    """Returns the beginning of the payload as text, in each form in which an error may quote it."""
     texts = [_shown(message.raw), _shown(message.data)]
     raw = message.raw
     try:
@@ -193,9 +195,9 @@ def _payload_text(message: Message[Any]) -> str:
             texts.append(bytes(raw[:_PAYLOAD_CHARS]).decode(errors="replace"))
         elif isinstance(raw, str):
             texts.append(raw[:_PAYLOAD_CHARS])
-    except Exception:  # noqa: BLE001, S110  # a memoryview of another shape; what it shows is in the list already
+    except Exception:  # noqa: BLE001, S110  # a memoryview of another shape; its repr is in the list already
         pass
-    # JSON may write ü as \\u00fc.
+    # JSON may escape ü as \\u00fc.
     texts += [_ESCAPE.sub(lambda code: chr(int(code[1], 16)), text) for text in texts]
     return "\n".join(texts).casefold()
 
@@ -211,4 +213,4 @@ def _shown(value: object) -> str:
             return repr(value[:_PAYLOAD_CHARS])
         return _repr.repr(value)[:_PAYLOAD_CHARS]
     except foreign_errors():
-        return ""  # an object of the user that cannot be shown
+        return ""  # an object of the user raised

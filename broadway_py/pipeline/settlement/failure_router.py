@@ -1,4 +1,4 @@
-"""Where failed messages are sent: the failure policy, and the breaker for when it is not their fault."""
+"""Decides where failed messages go: the failure policy, and the breaker for failures that are not their fault."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ __all__ = [
 
 log = logger("broadway_py.pipeline")
 
-#: Causes that may be the fault of what the handlers need, rather than of the message.
+#: Causes that may be the fault of a service that the handlers need, and not of the message.
 _SUSPECT: Final = frozenset({"raised", "failed", "timeout"})
 
 
 @dataclass(slots=True)
 class Decided:
-    """Failed messages by the call of their acknowledger that each goes to; for retries, after how many seconds."""
+    """Failed messages by the acknowledger call that each gets, and for retries the delay in seconds by ``id()``."""
 
     by_kind: dict[RoundKind, list[Message[Any]]] = field(default_factory=dict)
     delays_s: dict[int, float] = field(default_factory=dict)
@@ -48,15 +48,15 @@ class Decided:
 
 @dataclass(frozen=True, slots=True)
 class OpenedBy:
-    """What had the breaker open."""
+    """Why the breaker opened."""
 
-    #: The type of the error that failed most of the last messages, or their cause where there was none.
+    #: The type of the error that failed most of the last messages, or their cause if there was no error.
     name: str
-    #: The layer in which it failed them; "" where nobody knows.
+    #: The layer in which they failed; "" if that is not known.
     stage: str
-    #: How many had failed, and of how many; None where one message alone has it open.
+    #: How many had failed, and of how many; None if a single message opened the breaker.
     counted: tuple[int, int] | None
-    #: For the log: where it was raised, and what it says as far as that is shown.
+    #: For the log: where the error was raised, and its text as far as that may be shown.
     said: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -68,14 +68,14 @@ class OpenedBy:
 
 
 class FailureRouter:
-    """Decides about the failed messages of one pipeline.
+    """Decides what happens to the failed messages of one pipeline.
 
     Args:
-        policy: the user's.
-        clock: for the breaker.
-        request_stop: for policies that stop the pipeline.
-        ordered: retries happen in place, see :meth:`in_place`.
-        is_given: the user has chosen the policy; else what a source was told goes before it.
+        policy: the user's failure policy.
+        clock: the clock for the breaker.
+        request_stop: called if the policy says to stop the pipeline.
+        ordered: True if retries happen in place, see :meth:`in_place`.
+        is_given: True if the user has chosen the policy. If not, a source's own settings come first.
     """
 
     def __init__(
@@ -90,19 +90,19 @@ class FailureRouter:
         self._rules = FailureRules(policy.attempts, policy.backoff, policy.final, policy.classify)
         self.breaker = None if policy.breaker is None else CircuitBreaker(policy.breaker.ratio, policy.breaker.over)
         self.ordered = ordered
-        #: The same, as sources have to know it.
+        #: The policy, as far as sources need to know it.
         self.plan = plan_of(policy, is_given=is_given)
         self._clock = clock
-        #: What had the breaker open when it last did; None before.
+        #: Why the breaker opened the last time; None if it never did.
         self.opened_by: OpenedBy | None = None
-        # What failed last, and in which layer. Not the error: its traceback holds its message.
+        # The name of the last failure and its layer. The error itself is not kept: its traceback holds the message.
         self._latest = ("", "")
-        #: Called when the breaker opened or closed; set by whoever carries that out.
+        #: Called when the breaker has changed its state. Set by the object that carries that out.
         self.breaker_moved: Callable[[], None] = _nobody
         self._request_stop = request_stop
 
     def note_successes(self, count: int) -> None:
-        """Count for the breaker."""
+        """Count *count* successes for the breaker."""
         breaker = self.breaker
         if breaker is None or breaker.all_is_well(count):
             return
@@ -128,7 +128,7 @@ class FailureRouter:
     def _note_opening(self, breaker: CircuitBreaker, failed: Iterable[Message[Any]], stage: str) -> None:
         named = [(_name_of_failure(message.status), message) for message in failed if message.status is not None]
         if not named:
-            # A success made them enough to judge by; the failures were before it.
+            # The breaker opened on a success that completed its count; the failures came before.
             self.opened_by = OpenedBy(*self._latest, breaker.opened_at)
             return
         ((name, _),) = Counter(name for name, _ in named).most_common(1)
@@ -136,7 +136,7 @@ class FailureRouter:
         self.opened_by = OpenedBy(name, stage, breaker.opened_at, _said_by(first))
 
     def in_place(self, message: Message[Any]) -> float | None:
-        """Seconds after which a failed *message* is tried again where it is; None: its failure is to be settled."""
+        """Returns the seconds until a failed *message* is tried again in place; None if its failure is settled."""
         refuse_odd_values(message)
         status = message.status or Failed("failed")
         is_away = self.breaker is not None and self.breaker.state != "closed"
@@ -146,16 +146,16 @@ class FailureRouter:
         return verdict.delay_s
 
     def failed_in_place(self, failed: Sequence[Message[Any]], stage: str) -> None:
-        """Count *failed*, which will be tried again where they are, in *stage*, for the breaker."""
+        """Count *failed* for the breaker. They failed in *stage* and will be tried again in place."""
         self._tell_breaker(failed, 0, stage)
 
     def decide(
         self, failed: Sequence[Message[Any]], successes: int, *, of_children: bool = False, stage: str = ""
     ) -> Decided:
-        """Where each of *failed* goes; *successes* were handled well beside them, in the layer *stage*.
+        """Returns where each of *failed* goes. *successes* messages succeeded together with them, in layer *stage*.
 
-        With *of_children* they are parents that failed because a child did: that was counted with the child, and tried
-        again with it where order counts.
+        With *of_children* they are parents that failed because a child did. The failure was already counted for the
+        child, and with ``ordered`` the child was already tried again.
         """
         was_probing = self.breaker is not None and self.breaker.state == "half_open"
         if not of_children:
@@ -169,15 +169,15 @@ class FailureRouter:
             verdict = self._rules.decide(status, message.attempt or 1, is_sink_away=is_blameless)
             if of_children and self.ordered and verdict.action == "retry" and not is_blameless:
                 verdict = self._rules.last_word()
-            # A probe comes again after a delay: given back, it could be the next one, again and again, and one message
-            # with a fault of its own would keep the breaker open for ever.
+            # A failed probe is retried after a delay. If it were given back, it could be the next probe again, and one
+            # bad message would keep the breaker open for ever.
             if self._is_said(message, verdict, is_blameless=is_blameless):
                 kind: RoundKind = "ack"
             else:
                 kind = _kind_of(message, verdict, gives_back=is_blameless and not was_probing)
             if kind == "retry" and is_blameless:
-                # It was not its fault: what comes again is this attempt, or a sink that is back for a moment only
-                # would find messages whose attempts are used up.
+                # The failure is not the message's fault, so the attempt does not count. Otherwise messages would use
+                # up their attempts while a sink is away.
                 message.attempt = (message.attempt or 1) - 1
             decided.by_kind.setdefault(kind, []).append(message)
             decided.delays_s[id(message)] = verdict.delay_s
@@ -186,9 +186,10 @@ class FailureRouter:
         return decided
 
     def _is_said(self, message: Message[Any], verdict: Verdict, *, is_blameless: bool) -> bool:
-        """True when the user has said for this message, or for its source, what failing means: then that is done.
+        """Returns True if the user's setting for this message or its source decides, instead of the policy.
 
-        Not while what the handlers need is away, nor when the handler itself asks for another delivery.
+        It does not decide about a retry while a service that the handlers need is away, or if the handler itself asks
+        for another delivery.
         """
         acknowledger = message.acknowledgement.acknowledger
         if not isinstance(acknowledger, Acknowledger):
@@ -196,7 +197,7 @@ class FailureRouter:
         try:
             said_by = acknowledger.failure_said_by(message.acknowledgement.data)
         except foreign_errors() as error:
-            # The acknowledger's code. It can still be told what the policy says.
+            # The acknowledger's code raised. The policy then decides.
             log.warning("an acknowledger cannot say who decides about a message", exception=type_name(error))
             return False
         if said_by is None or (said_by == "source" and self.plan.is_given):
@@ -222,14 +223,14 @@ class FailureRouter:
         self._note(breaker, successes, suspects, stage)
 
 
-#: Without these a message cannot be tried again.
+#: A message cannot be tried again without these attributes.
 _NEEDED: Final = ("raw", "attempt")
 
 
 def refuse_gaps(message: Message[Any]) -> None:
-    """See that *message* has all its attributes: a handler may have deleted any.
+    """Restore the attributes of *message* that a handler has deleted.
 
-    When nobody knows any more how often it was tried, or with what payload, it fails, and is not tried again.
+    If the attempt or the raw payload is lost, the message fails and is not tried again.
     """
     for name in fill_gaps(message):
         if name in _NEEDED:
@@ -238,7 +239,10 @@ def refuse_gaps(message: Message[Any]) -> None:
 
 
 def refuse_odd_values(message: Message[Any]) -> None:
-    """As :func:`refuse_gaps`, of a failed message, whose ``attempt`` must be a number still, whatever is put there."""
+    """Do :func:`refuse_gaps` for a failed message, and check that ``attempt`` is still a number or None.
+
+    If it is something else, the message fails and is not tried again.
+    """
     refuse_gaps(message)
     attempt: object = message.attempt
     if attempt is None or (type(attempt) is int and attempt >= 0):
@@ -255,14 +259,14 @@ def refuse_odd_values(message: Message[Any]) -> None:
 
 
 def _nobody() -> None:
-    """There is no breaker, or no stage is running yet."""
+    """Does nothing: there is no breaker, or no stage is running yet."""
 
 
 def check_sources(producers: Iterable[Producer], policy: FailurePolicy | None, *, is_given: bool) -> None:
-    """See that every one of *producers* can carry out *policy*.
+    """Check that each of *producers* can carry out *policy*.
 
     Raises:
-        OptionsError: one of them cannot.
+        OptionsError: a producer cannot.
     """
     plan = None if policy is None else plan_of(policy, is_given=is_given)
     wrong: list[OptionsError] = []
@@ -270,19 +274,19 @@ def check_sources(producers: Iterable[Producer], policy: FailurePolicy | None, *
         with gathered(wrong):
             producer.check_failure(plan)
     if wrong:
-        # Several may say the same.
+        # Several producers may give the same error.
         raise OptionsError.of({str(one): one for one in wrong}.values())
 
 
 def log_which_policy_counts(pipeline: str, producers: Mapping[str, Producer], *, is_given: bool) -> None:
-    """Log which one counts, where both the pipeline and a producer were told what failing means."""
+    """Log which setting counts if both the pipeline and a producer have one for failed messages."""
     for name, producer in producers.items():
         if is_given and producer.says_what_failing_means:
             log.info("failure= goes before the producer's on_failure=", pipeline=pipeline, producer=name)
 
 
 def plan_of(policy: FailurePolicy, *, is_given: bool) -> FailurePlan:
-    """What sources have to know of *policy*."""
+    """Returns what sources need to know about *policy*."""
     actions: set[str] = {policy.final, *policy.classify.values()}
     if policy.attempts > 1:
         actions.add("retry")
@@ -301,24 +305,24 @@ def _said_by(message: Message[Any]) -> Mapping[str, str]:
         said = {"reason": reason_of(message, status)}
         return said if status.exception is None else {**said, "at": place_of(status.exception)}
     except foreign_errors():
-        return {}  # an object of the user was asked for its text
+        return {}  # an object of the user raised when it was asked for its text
 
 
 def _is_suspect(status: Failed) -> bool:
-    """True when the failure may be the fault of what the handlers need.
+    """Returns True if the failure may be the fault of a service that the handlers need.
 
-    It is not when the handler says what is to become of its message: that speaks of the message.
+    It is not if the handler itself said what to do with the message (Reject or RetryLater).
     """
     return status.cause in _SUSPECT and not is_a(status.exception, (Reject, RetryLater))
 
 
 def _lacks_something_outside(message: Message[Any]) -> bool:
-    """True when its failure itself says that something could not be reached: connections, files, the network."""
+    """Returns True if the failure is an :class:`OSError`: a connection, a file or the network was not available."""
     return message.status is not None and is_a(message.status.exception, OSError)
 
 
 def _name_of(message: Message[Any]) -> Hashable:
-    """The same for each delivery of one message, as far as can be seen: what its source calls it, or its payload."""
+    """Returns a name that should be equal for each delivery of one message: the source's id, or the payload's hash."""
     name = id_of(message)
     if name is not None:
         return name
@@ -329,7 +333,7 @@ def _name_of(message: Message[Any]) -> Hashable:
 
 
 def _kind_of(message: Message[Any], verdict: Verdict, *, gives_back: bool) -> RoundKind:
-    """The call that carries out *verdict*, as far as the message's acknowledger offers it."""
+    """Returns the acknowledger call that carries out *verdict*, or ``ack`` if the acknowledger does not have it."""
     acknowledger = message.acknowledgement.acknowledger
     if verdict.action == "drop":
         return "drop"

@@ -1,4 +1,4 @@
-"""Why a message failed: the status that an error, a return value or the transformer gives it."""
+"""Gives failed messages their status: from an error, a return value or the transformer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["fail", "fail_together", "failure_from", "refused", "transform"]
 
 
 def failure_from(error: BaseException) -> Failed:
-    """The status of a message whose callback let *error* out."""
+    """Returns the status of a message whose callback raised *error*."""
     forks.leave_if_forked(error)
     if is_a(error, asyncio.CancelledError):
         return Failed("cancelled", Plain("the callback was cancelled, and not by the pipeline"), error)
@@ -33,21 +33,21 @@ def failure_from(error: BaseException) -> Failed:
 
 
 def fail(messages: Sequence[Message[Any]], status: Failed) -> None:
-    """Give each of *messages* that status."""
+    """Give each of *messages* the status."""
     for message in messages:
         message._status = status
 
 
 def refused(sentence: str) -> Failed:
-    """The status of a message whose callback returned what it may not."""
+    """Returns the status of a message whose callback returned something that is not allowed."""
     return Failed("raised", Plain(sentence), TypeError(sentence))
 
 
 def fail_together(messages: Sequence[Message[Any]], error: BaseException) -> None:
-    """Fail all of *messages*: a callback was given them together, and let *error* out.
+    """Fail all of *messages*: a callback got them together and raised *error*.
 
-    When it has stumbled over those of them that are malformed, only they fail for good: the others are tried again,
-    whatever the failure policy makes of such an error.
+    If the error came from malformed messages, only those fail as ``invalid``. The others are tried again, whatever the
+    failure policy says about such an error.
     """
     status = failure_from(error)
     own: list[MalformedMessage | None] = [None] * len(messages)
@@ -61,18 +61,18 @@ def fail_together(messages: Sequence[Message[Any]], error: BaseException) -> Non
 
 
 def _malformed(message: Message[Any]) -> MalformedMessage | None:
-    """Why its metadata does not decode, if it does not."""
+    """Returns the error if the metadata of *message* does not decode, else None."""
     try:
         _ = message.metadata
     except MalformedMessage as error:
         return error
     except AttributeError:
-        return None  # the callback has deleted it
+        return None  # the callback has deleted the metadata
     return None
 
 
 def transform(messages: Sequence[Message[Any]], transformer: Callable[[Message[Any]], object], room: CleanRoom) -> None:
-    """Call *transformer* on each of *messages*, in *room*; one for which it raises fails."""
+    """Call *transformer* on each of *messages*, in *room*. A message for which it raises fails."""
     for message in messages:
         try:
             returned = room.run(transformer, message)
@@ -85,5 +85,5 @@ def transform(messages: Sequence[Message[Any]], transformer: Callable[[Message[A
             if gaps := gaps_in(message):
                 raise TypeError(f"transformer deleted message.{gaps[0]}; leave the attribute, or set it")
         except foreign_errors() as error:
-            # Code of the user: it fails this message alone.
+            # An error in user code fails only this message.
             message.status = failure_from(error)

@@ -1,4 +1,4 @@
-"""What becomes of a failed message, in words for the log."""
+"""Describes what happens to a failed message, in words for the log."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _BY_SOURCE: Final[dict[Outcome, str]] = {
 
 
 def fate_of(message: Message[Any], kind: RoundKind, delay_s: float | None) -> tuple[str, str]:
-    """The kind of it, and the words: ``("retry", "retry in 12 s")``.
+    """Returns what happens to *message* as a kind and as words, such as ``("retry", "retry in 12 s")``.
 
     Args:
-        message: that failed.
+        message: the failed message.
         kind: the call that its acknowledger will get.
-        delay_s: for a retry, after how many seconds.
+        delay_s: the seconds until a retry.
     """
     if message._settlement != OPEN:
         return "settled", "settled before it failed"
@@ -38,7 +38,7 @@ def fate_of(message: Message[Any], kind: RoundKind, delay_s: float | None) -> tu
         try:
             place = None if ours is None else ours.dead_letters_go_to(data)
         except foreign_errors():
-            # The acknowledger's code; the settlement itself says what is wrong.
+            # The acknowledger's code raised. The settlement itself reports what is wrong.
             place = None
         return kind, "dead-lettered" if place is None else f"dead-lettered to {clipped(place, 300)}"
     if kind in ("drop", "release"):
@@ -51,5 +51,5 @@ def fate_of(message: Message[Any], kind: RoundKind, delay_s: float | None) -> tu
 
 
 def retry_words(delay_s: float) -> str:
-    """A retry after so many seconds."""
-    return f"retry in {delay_s:.0f} s" if delay_s >= 10 else f"retry in {delay_s:.2g} s"  # to be read
+    """Returns the words for a retry after *delay_s* seconds."""
+    return f"retry in {delay_s:.0f} s" if delay_s >= 10 else f"retry in {delay_s:.2g} s"  # rounded for people

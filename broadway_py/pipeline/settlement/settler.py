@@ -1,4 +1,4 @@
-"""Carries out settlements: the one place that calls acknowledgers."""
+"""Carries out settlements. Only this module calls acknowledgers."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ log = logger("broadway_py.pipeline")
 
 
 class Settler:
-    """Settles the messages of one pipeline. Acknowledgers are isolated: one that raises or hangs holds up no other.
+    """Settles the messages of one pipeline. An acknowledger that raises or hangs does not delay the others.
 
     Args:
-        pipeline: its name, for the log.
-        clock: for the books.
-        failures: what becomes of failed messages; None leaves them to their acknowledgers.
+        pipeline: the pipeline's name, for the log.
+        clock: the clock for the ledgers.
+        failures: decides what happens to failed messages; None leaves that to their acknowledgers.
     """
 
     def __init__(self, pipeline: str, clock: Clock, failures: FailureRouter | None) -> None:
         self._log = log.bind(pipeline=pipeline)
         self._clock = clock
         self._failures = failures
-        #: Called after each entry into the books, for whoever waits for room; None when nobody does.
+        #: Called after each outcome is recorded, to wake sources that wait for room; None if none do.
         self.settled: Callable[[], None] | None = None
-        #: What was begun aside and goes on: to be called off by whoever ends the pipeline.
+        #: Settlements that run in their own tasks. The code that ends the pipeline cancels them.
         self.aside: set[asyncio.Task[list[BaseException]]] = set()
 
     async def settle(
@@ -52,10 +52,10 @@ class Settler:
         decided: Callable[[Fate], object] | None = None,
         stage: str = "",
     ) -> None:
-        """Tell the acknowledgers, and write the outcomes into the books. Never raises for an acknowledger's error.
+        """Tell the acknowledgers, and record the outcomes. It never raises an acknowledger's error.
 
-        With *of_children* they are parents, whose outcome is that of their children. *decided* is called with what
-        becomes of the failed ones, before it is done. *stage* is the layer in which they failed.
+        With *of_children* the messages are parents, whose outcome is that of their children. *decided* is called with
+        what happens to the failed messages, before it happens. *stage* is the layer in which they failed.
         """
         delays: Mapping[int, float] = {}
         if failed:
@@ -97,38 +97,39 @@ class Settler:
         return rounds, verdicts.delays_s
 
     async def give_back(self, messages: Iterable[Message[Any]]) -> None:
-        """Give *messages* back without a decision; those whose source takes none back fail with cause ``stopped``."""
+        """Give *messages* back without a decision. If their source takes none back, they fail with ``stopped``."""
         rounds = claim(messages, (), "release")
         if rounds:
             await self._carry_out(rounds, {})
 
     async def give_back_aside(self, messages: Iterable[Message[Any]]) -> None:
-        """As :meth:`give_back`, of what can be given back, for callers that are no stage: ends with the pipeline at the
-        latest.
+        """Give *messages* back in a task of its own, and wait for it. For callers that are not stages.
+
+        All *messages* must be such that can be given back. The task ends with the pipeline at the latest.
         """
         rounds = claim(messages, (), "release")
         if rounds:
             await asyncio.wait({self._aside(self._carry_out(rounds, {}), "give_back")})
 
     def _aside(self, work: Coroutine[Any, Any, list[BaseException]], name: str) -> asyncio.Task[list[BaseException]]:
-        """Do *work* whatever happens to the caller; :meth:`finish` waits for it."""
+        """Run *work* in its own task, so that it goes on if the caller is cancelled. :meth:`finish` waits for it."""
         task = asyncio.get_running_loop().create_task(work, name=name)
         self.aside.add(task)
         task.add_done_callback(self.aside.discard)
         return task
 
     def give_back_soon(self, messages: Iterable[Message[Any]]) -> None:
-        """As :meth:`give_back`, of what can be given back, without waiting for it: :meth:`finish` does."""
+        """Give *messages*, which can be given back, back without waiting. :meth:`finish` waits for it."""
         self._aside(self._carry_out(claim(messages, (), "release"), {}), "give_back")
 
     def settle_now(self, messages: Sequence[Message[Any]]) -> asyncio.Task[list[BaseException]]:
-        """Settle *messages* by their status, whatever happens to the caller; the acknowledgers' errors."""
+        """Settle *messages* by their status in a task of its own. The task returns the acknowledgers' errors."""
         successful, failed = [m for m in messages if m.ok], [m for m in messages if not m.ok]
         rounds, delays = self._claim(successful, failed) if failed else (self._claim_successful(successful), {})
         return self._aside(self._carry_out(rounds, delays), "ack_immediately")
 
     async def finish(self) -> None:
-        """Wait for what was begun aside; call it off when our own wait is."""
+        """Wait for the settlements that run in their own tasks. Cancel them if this wait is cancelled."""
         if not self.aside:
             return
         try:
@@ -146,12 +147,12 @@ class Settler:
         return [error for task in tasks if (error := task.result()) is not None]
 
     async def _attempt(self, each: Round, delays_s: Mapping[int, float]) -> BaseException | None:
-        """Act on one round; whatever happens, each of its messages has an outcome afterwards."""
+        """Carry out one round. Returns the error, if any. Each message has an outcome afterwards in any case."""
         forks.leave_if_forked()
         settled = False
         try:
             if each.kind == "ack" and each.acknowledger is not None:
-                # In line, as almost every round is of this kind.
+                # Called directly for speed: almost every round is of this kind.
                 await each.acknowledger.ack(each.ref, each.successful, each.failed)
             else:
                 await self._tell(each, delays_s)
@@ -164,14 +165,14 @@ class Settler:
             self._complain(each, len(unsettled), partial)
             return partial
         except foreign_errors() as error:
-            # The acknowledger's code: its outcome is unknown, ours goes on.
+            # The acknowledger's code raised: the outcome of these messages is unknown, and the pipeline goes on.
             self._complain(each, len(each.successful) + len(each.failed), error)
             return error
         except asyncio.CancelledError as cancelled:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            # Client libraries cancel what waits on a connection that dies; nobody asked us to stop.
+            # The pipeline did not ask for this. Client libraries cancel calls that wait on a connection that dies.
             self._complain(each, len(each.successful) + len(each.failed), cancelled)
             return cancelled
         finally:
@@ -239,7 +240,7 @@ def _fates(verdicts: Decided) -> Fate:
 
 
 def _by_outcome(each: Round, failed: Sequence[Message[Any]]) -> dict[Outcome, list[Message[Any]]]:
-    """What became of the failed ones is the acknowledger's to say: rejected, put back, dead-lettered, dropped."""
+    """Returns the failed messages by outcome, as the acknowledger says: rejected, retried, dead-lettered, dropped."""
     if not isinstance(each.acknowledger, Acknowledger):
         return {"rejected": list(failed)}
     outcomes: dict[Outcome, list[Message[Any]]] = {}
@@ -247,7 +248,7 @@ def _by_outcome(each: Round, failed: Sequence[Message[Any]]) -> dict[Outcome, li
         try:
             outcome = each.acknowledger.outcome_of_failed(message._acknowledgement[2])
         except foreign_errors() as error:
-            # The acknowledger's code: it was told, but cannot say what it did.
+            # The acknowledger settled the message, but raised when it was asked how.
             log.warning("an acknowledger cannot say what became of a message", exception=name_of(error))
             outcome = "unknown"
         if outcome not in OUTCOMES:
@@ -258,16 +259,16 @@ def _by_outcome(each: Round, failed: Sequence[Message[Any]]) -> dict[Outcome, li
 
 
 def _unsettled(each: Round, partial: SettleError) -> set[int]:
-    """By identity, those of *each* that *partial* speaks of; all of them where it does not say."""
+    """Returns the ``id()`` of each message that *partial* lists; those of all messages of *each* if it has no list."""
     try:
         return {id(message) for message in partial.unsettled}
     except foreign_errors():
-        # An acknowledger of others may leave out what makes it one, or take it away.
+        # The error of a user's acknowledger may lack the attribute.
         return {id(message) for message in [*each.successful, *each.failed]}
 
 
 def _stop(each: Round) -> None:
-    """Turn a release into a failure: this source takes nothing back."""
+    """Turn a release into a failure, because the source takes nothing back."""
     each.kind = "ack"
     each.successful, each.failed = [], each.successful
     for message in each.failed:
@@ -276,12 +277,14 @@ def _stop(each: Round) -> None:
 
 
 async def ack_immediately(messages: Message[Any] | Sequence[Message[Any]]) -> None:
-    """Settle now, by each message's status, and only once: what happens to it later reaches ``handle_failed`` and the
-    log, but never the acknowledger. The message travels on. A time-out of the handler does not interrupt it.
+    """Settle *messages* now, by each message's status, and only once.
+
+    The messages go on through the pipeline. A later failure reaches ``handle_failed`` and the log, but never the
+    acknowledger. A time-out of the handler does not interrupt the settlement.
 
     Raises:
         Exception: what the acknowledger raised; the outcome of those messages is unknown.
-        ValueError: a message that no pipeline has taken in.
+        ValueError: a message is in no pipeline.
     """
     given = [messages] if isinstance(messages, Message) else list(messages)
     settlers: dict[int, tuple[Any, list[Message[Any]]]] = {}

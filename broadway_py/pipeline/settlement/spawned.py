@@ -1,4 +1,4 @@
-"""One message into many: a parent is settled when all the messages spawned from it are."""
+"""Spawned messages: a parent is settled when all messages spawned from it are settled."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ GiveBack = Callable[[Sequence[Message[Any]]], Awaitable[None]]
 class ParentAcknowledger(Acknowledger):
     """Acknowledges the children of one parent, and the parent after the last of them.
 
-    The parent is given back when a child was, fails when a child failed (with its cause), and is acked otherwise.
+    The parent is given back if a child was. It fails if a child failed, with the cause of the first failed child.
+    Otherwise it is acked.
 
     Args:
-        parent: whose settlement waits.
-        children: how many there are.
+        parent: the message that waits for its children.
+        children: the number of children.
         conclude: settles the parent, as successful or as failed.
         give_back: gives the parent back.
     """
@@ -37,12 +38,12 @@ class ParentAcknowledger(Acknowledger):
         self._give_back = give_back
 
     async def ack(self, ref: Hashable, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]) -> None:
-        """Count; settle the parent after the last child."""
+        """Count settled children. Settles the parent after the last child."""
         self._failed.extend(failed)
         await self._leave(len(successful) + len(failed))
 
     async def release(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
-        """Count; the parent goes back after the last child, to be spawned from anew."""
+        """Count children that are given back. The parent is given back after the last child, and spawns again later."""
         self._returned = True
         await self._leave(len(messages))
 
@@ -65,7 +66,7 @@ class ParentAcknowledger(Acknowledger):
 
 
 def adopt_children(parent: Message[Any], books: Ledger, now: float, conclude: Conclude, give_back: GiveBack) -> None:
-    """Make *parent* wait for its children, which are entered into *books* of their own: they are no deliveries."""
+    """Make *parent* wait for its children. They are entered into their own ledger *books*: they are not deliveries."""
     children = parent._children or []
     family = ParentAcknowledger(parent, len(children), conclude, give_back)
     receipt = Receipt(books, now)

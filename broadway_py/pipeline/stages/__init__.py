@@ -1,1 +1,1 @@
-"""Does the work, layer by layer: source, processor, batcher, batch processor."""
+"""The stages that do the work, layer by layer: source, processor, batcher, batch processor."""

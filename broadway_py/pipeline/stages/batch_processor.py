@@ -1,4 +1,4 @@
-"""Batch processors: one batch at a time through ``handle_batch``, then settled."""
+"""Batch processors: pass one batch at a time to ``handle_batch``, then settle it."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ __all__ = ["BatchProcessor"]
 
 
 class BatchProcessor(HandlingStage[Batch, Batch]):
-    """One of a batcher's.
+    """One batch processor of a batcher.
 
     Args:
-        services: of the pipeline.
+        services: the services of the pipeline.
         key: the batcher's name.
-        index: position among its batch processors.
-        meter: of the batcher's batch processors.
-        timeout_s: for one batch; None: as long as it likes.
-        keyed: batches of a partition come to this one and no other.
+        index: position among the batcher's batch processors.
+        meter: the figures of the batcher's batch processors.
+        timeout_s: seconds that ``handle_batch`` may take for one batch; None for no limit.
+        keyed: True if all batches of a partition come to this batch processor and no other.
     """
 
     takes_failed = False
@@ -74,7 +74,7 @@ class BatchProcessor(HandlingStage[Batch, Batch]):
                 await self.wake.wait()
 
     def take_all(self) -> list[Message[Any]]:
-        """Take out everything that waits in this stage."""
+        """Take out and return all messages that wait in this stage."""
         waiting = [*self._later, *self.inlet.remove(lambda _: True)]
         self._later.clear()
         return [message for batch in waiting for message in batch.messages]
@@ -124,7 +124,10 @@ class BatchProcessor(HandlingStage[Batch, Batch]):
         await self._finish(batch, unfinished or called_off(self, _failed_of(batch)))
 
     async def _call_back(self, batch: Batch, messages: list[Message[Any]]) -> list[Message[Any]]:
-        """``handle_batch`` for *messages* of *batch*; those that it did not finish because the drain cut it off."""
+        """Call ``handle_batch`` for *messages* of *batch*.
+
+        Returns the messages that it did not finish because the drain cut it off.
+        """
         cut = False
         info = batch.info if messages is batch.messages else replace(batch.info, size=len(messages))
         try:
@@ -152,7 +155,7 @@ class BatchProcessor(HandlingStage[Batch, Batch]):
 
     def _fail_late(self, batch: Batch, late: list[Message[Any]]) -> None:
         if not self.services.callbacks.is_async["handle_batch"]:
-            # The thread goes on: what it still writes must reach nothing of ours.
+            # The thread still runs. Detached copies make sure that its writes do not reach the pipeline's messages.
             self.call.leave_thread()
             mine = {id(message): message.detached() for message in late}
             batch.messages = self.held = [mine.get(id(message), message) for message in batch.messages]
@@ -160,7 +163,7 @@ class BatchProcessor(HandlingStage[Batch, Batch]):
         fail(late, self.call.timeout_failure())
 
     async def _finish(self, batch: Batch, unfinished: list[Message[Any]]) -> None:
-        """Give back *unfinished*, and settle the others."""
+        """Give back *unfinished* and settle the other messages."""
         if unfinished:
             await self.conclusion.give_back(unfinished)
         gone = {id(message) for message in unfinished}

@@ -1,4 +1,4 @@
-"""Batchers: one per name, gathering messages into batches for their batch processors."""
+"""Batchers: gather messages into batches for their batch processors. There is one batcher stage per name."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from broadway_py.stage import Inlet, Outlet
 
 __all__ = ["BatcherStage"]
 
-#: Open batches hold at most this many times a full batch; then the oldest leaves, whatever it holds.
+#: Open batches together hold at most this many times a full batch; then the oldest batch leaves, full or not.
 _OPEN_BATCHES = 100
 
 
 class BatcherStage(PipelineStage):
-    """Gathers; its batches leave through :attr:`outlet`.
+    """Gathers messages. The batches leave through :attr:`outlet`.
 
     Args:
-        services: of the pipeline.
+        services: the services of the pipeline.
         key: the batcher's name.
-        options: its settings.
-        meter: its figures.
-        partition_of: message -> batch processor, or None for any.
+        options: the batcher's settings.
+        meter: the batcher's figures.
+        partition_of: maps a message to a batch processor; None if any may have it.
     """
 
     def __init__(
@@ -57,11 +57,11 @@ class BatcherStage(PipelineStage):
 
     @property
     def open_messages(self) -> int:
-        """How many messages wait in batches that are not closed."""
+        """Returns how many messages wait in open batches."""
         return self._batches.count
 
     async def run(self) -> None:
-        """Gather until every processor has ended; then the open batches leave at once, with trigger ``flush``."""
+        """Gather until every processor has ended. Then the open batches leave at once, with trigger ``flush``."""
         clock, inlet, outlet, batches = self.services.clock, self.inlet, self.outlet, self._batches
         call = self.call
         while not call.cut:
@@ -122,7 +122,7 @@ class BatcherStage(PipelineStage):
         self.held = ()
 
     def _send(self, batches: list[Batch]) -> None:
-        # Some came in long ago: whatever breaks in here, they are in somebody's hand.
+        # The messages may have come in long ago. They are held here so that none is lost if this raises.
         held, self.held = self.held, [message for batch in batches for message in batch.messages]
         self.outlet.dispatch(batches)
         self.held = held
@@ -131,7 +131,7 @@ class BatcherStage(PipelineStage):
             self.meter.batch_sizes.observe(batch.info.size)
 
     def take_all(self) -> list[Message[Any]]:
-        """Take out everything that waits in this stage."""
+        """Take out and return all messages that wait in this stage."""
         self.wake.close()
         ready = [message for batch in self.outlet.take_backlog() for message in batch.messages]
         return [*ready, *self._batches.take_all(), *self.inlet.remove(lambda _: True)]

@@ -1,4 +1,4 @@
-"""The end of a round: what failed is told, and all of it is settled or given back."""
+"""The end of a round: reports failed messages to ``handle_failed`` and the log, then settles or gives back."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ __all__ = ["Conclusion"]
 
 
 class Conclusion:
-    """The end of each round of a stage: ``handle_failed`` for what failed, then the settlement.
+    """Ends each round of a stage: calls ``handle_failed`` for failed messages, then settles.
 
     Args:
-        services: of the pipeline.
-        layer: of the stage.
+        services: the services of the pipeline.
+        layer: the layer of the stage.
         index: position of the stage within the layer.
-        meter: of the layer.
-        call: what calls ``handle_failed``.
+        meter: the figures of the layer.
+        call: calls ``handle_failed``.
     """
 
     def __init__(self, services: Services, layer: str, index: int, meter: Meter, call: Call) -> None:
@@ -38,7 +38,7 @@ class Conclusion:
     async def conclude(
         self, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]], *, of_children: bool = False
     ) -> None:
-        """The end of a round: ``handle_failed`` for the failed ones, then the settlement of both.
+        """Call ``handle_failed`` for the failed messages, then settle all.
 
         With *of_children* they are parents, whose outcome is that of their children.
         """
@@ -56,7 +56,7 @@ class Conclusion:
             except BaseException:
                 self.note_failed(failed, statuses)
                 raise
-            # The line says what becomes of the message, which is decided with the settlement.
+            # The log line says what happens to the message, which the settlement decides.
             await self._services.settler.settle(
                 successful,
                 failed,
@@ -68,7 +68,7 @@ class Conclusion:
             await self._services.settler.settle(successful, of_children=of_children)
 
     async def give_back(self, messages: Sequence[Message[Any]]) -> None:
-        """Give *messages* back without a decision; those that cannot be given back fail here, as stopped."""
+        """Give *messages* back without a decision. Those that cannot be given back fail as stopped."""
         for message in filter(will_be_stopped, messages):
             self.note_stopped(message)
         await self._services.settler.give_back(messages)
@@ -83,11 +83,11 @@ class Conclusion:
         statuses: Sequence[Failed | None] | None = None,
         fate: Fate | None = None,
     ) -> None:
-        """Log them, in their own contexts; see :meth:`FailureLog.note`."""
+        """Log the failed messages in their own contexts; see :meth:`FailureLog.note`."""
         try:
             self._services.failures.note(self._layer, failed, statuses, fate, contexts=self._call.own_contexts)
         except foreign_errors() as error:
-            # An object of the user was asked for its name or its text. That must not keep anything from being settled.
+            # An object of the user raised when it was asked for its name or text. The messages are settled anyway.
             self._services.failures.cannot_be_told(self._layer, len(failed), error)
 
     async def _handle_failed(self, failed: Sequence[Message[Any]]) -> None:
@@ -96,7 +96,7 @@ class Conclusion:
         try:
             await self._call.run("handle_failed", list(failed))
         except foreign_errors() as error:
-            # The messages are settled all the same.
+            # The messages are settled anyway.
             if span is not None:
                 span.exception(error)
             self._log_handle_failed(error)
@@ -109,7 +109,7 @@ class Conclusion:
             if span is not None:
                 span.stop()
         for message, status in zip(failed, statuses, strict=True):
-            # Turning one back to ok does not rescue it.
+            # A message that handle_failed set back to ok stays failed.
             if message._status is None:
                 message._status = status
 

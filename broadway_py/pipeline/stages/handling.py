@@ -1,4 +1,4 @@
-"""What processors and batch processors have in common: work is timed, put off, turned away, and cut into parts."""
+"""The common part of processors and batch processors: measures, postpones, gives back and divides work."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from broadway_py.telemetry import Span
 
 __all__ = ["HandlingStage"]
 
-#: What comes in: messages, or batches.
+#: The type that comes in: messages or batches.
 Item = TypeVar("Item")
-#: What is handled at one time: a chunk, or a batch.
+#: The type that is handled at one time: a chunk or a batch.
 Work = TypeVar("Work")
 
 
 class HandlingStage(PipelineStage, Generic[Item, Work]):
-    """Handles one piece of work at a time. Subclasses implement :meth:`run` and what is abstract here.
+    """Handles one piece of work at a time. Subclasses implement :meth:`run` and the abstract methods.
 
     Args:
-        services: of the pipeline.
-        layer: name of the layer it belongs to, for logs and metrics.
+        services: the services of the pipeline.
+        layer: name of the layer, for logs and metrics.
         index: position within the layer.
-        meter: of the layer.
-        timeout_s: for one call of the layer's callback; None: as long as it likes.
-        keyed: work of a key comes to this stage and no other.
+        meter: the figures of the layer.
+        timeout_s: seconds that one call of the layer's callback may take; None for no limit.
+        keyed: True if all work for a key comes to this stage and no other.
     """
 
-    #: True when work may hold messages that have failed already.
+    #: True if work may contain messages that have failed already.
     takes_failed: ClassVar[bool]
 
     def __init__(
@@ -43,28 +43,29 @@ class HandlingStage(PipelineStage, Generic[Item, Work]):
         super().__init__(services, layer, index, meter, timeout_s)
         self.inlet: Inlet[Item] = Inlet(self.wake)
         self._keyed = keyed
-        # Comes before what is in the inlet: put off because the slot is taken by a thread, or the rest of something.
+        # Postponed work, which comes before the work in the inlet: a thread occupies the slot, or it is the rest of
+        # work that was divided.
         self._later: list[Item] = []
-        # What is done with work that was taken.
+        # Called with each piece of work that was taken.
         self._begin: Callable[[Work], Coroutine[Any, Any, None]] = self._process
         if self.journal is not None:
             self._begin = self._process_in_parts
 
-    # --- of each kind
+    # --- implemented by each kind of stage
 
     async def _work(self, work: Work) -> Any:
-        """Take *work* in hand, and do all that is to be done with it; what the end of its span says."""
+        """Handle *work* completely. Returns the result that the end of its span reports."""
         raise NotImplementedError
 
     def _messages_of(self, work: Work) -> Sequence[Message[Any]]:
         raise NotImplementedError
 
     def _pieces(self, taken: Sequence[Item]) -> Iterable[Work]:
-        """What was taken from the inlet, as work."""
+        """Returns the items taken from the inlet as pieces of work."""
         raise NotImplementedError
 
     def _next_later(self) -> Work:
-        """Take out what of :attr:`_later` comes first."""
+        """Take out and return the first work in :attr:`_later`."""
         raise NotImplementedError
 
     def _begin_span_of(self, work: Work) -> Span | None:
@@ -74,21 +75,21 @@ class HandlingStage(PipelineStage, Generic[Item, Work]):
         raise NotImplementedError
 
     def _put_off_rest(self, part: Part, work: Work) -> Work:
-        """Let the rest of *work* wait; *part* of it as work of its own."""
+        """Postpone the rest of *work*. Returns the messages of *part* that are handled now, as work."""
         raise NotImplementedError
 
     async def _wait_for_turn(self, journal: StageJournal, part: Part, work: Work) -> tuple[Part, Work] | None:
-        """Wait for the turn of *part*; what is left of it, or None when the stage was cut off first."""
+        """Wait for the turn of *part*. Returns what is left of it, or None if the stage was cut off first."""
         raise NotImplementedError
 
-    # --- of all
+    # --- common to all
 
     async def _process(self, work: Work) -> None:
         monotonic = self.services.clock.monotonic
         started = self.busy_since = monotonic()
         span = None
         if telemetry.active():
-            # In hand from here on: handlers of telemetry are code of others.
+            # The messages count as held from here: a telemetry handler may raise.
             self.held = self._messages_of(work)
             span = self._begin_span_of(work)
         try:
@@ -108,9 +109,9 @@ class HandlingStage(PipelineStage, Generic[Item, Work]):
             self._end_span_of(span, work, result)
 
     async def _process_in_parts(self, work: Work) -> None:
-        """The first part of *work*, when its turn has come; the rest comes after it."""
+        """Handle the first part of *work* when its turn has come. The rest follows later."""
         journal = self.journal
-        assert journal is not None  # noqa: S101  # or this would not be called
+        assert journal is not None  # noqa: S101  # this is called only with a journal
         part = journal.first_part(self._messages_of(work))
         if part.rest:
             work = self._put_off_rest(part, work)
@@ -120,14 +121,14 @@ class HandlingStage(PipelineStage, Generic[Item, Work]):
                 return
             part, work = left
         try:
-            # Empty when a drain or a pause has taken all of it back meanwhile.
+            # Empty if a drain or a pause has taken all messages back meanwhile.
             if part.now:
                 self.held = part.now
                 journal.begin(part)
                 if self.takes_failed or part.now[0].ok:
                     await self._process(work)
                 else:
-                    # Convicted while it was waiting here.
+                    # The message was convicted while it waited here.
                     await self.conclusion.conclude((), part.now)
                     self.held = ()
         except BaseException:
@@ -138,7 +139,7 @@ class HandlingStage(PipelineStage, Generic[Item, Work]):
 
     async def _wait_for_slot(self) -> None:
         if self._keyed:
-            # What is here belongs to this one, whoever else is free.
+            # This work must stay at this stage, even if others are free.
             await self.call.wait_for_slot()
         else:
             later, self._later = self._later, []
@@ -146,10 +147,10 @@ class HandlingStage(PipelineStage, Generic[Item, Work]):
             await self._wait_aside()
 
     async def _wait_aside(self) -> None:
-        """Wait for the slot after the inlet has stepped aside, and join again.
+        """Wait for the slot after the inlet has stepped aside, then join again.
 
-        The drain does not wait for the thread. Then this stage joins only where nobody else is left, so that what
-        still comes is turned away rather than kept.
+        A drain does not wait for the thread. In that case this stage takes work again only from stages that have no
+        other consumer, so that messages that still come are given back and do not wait.
         """
         is_free = False
         try:
@@ -158,7 +159,10 @@ class HandlingStage(PipelineStage, Generic[Item, Work]):
             self.inlet.rejoin(where_needed=not is_free)
 
     async def _turn_away(self) -> bool:
-        """The drain does not wait for the thread: what waits here goes back, or fails; True when no more can come."""
+        """Give back, or fail, the work that waits here, because a drain does not wait for the thread.
+
+        Returns True if no more work can come.
+        """
         while self._later:
             await self.conclusion.give_back(self._messages_of(self._next_later()))
         while self.inlet:

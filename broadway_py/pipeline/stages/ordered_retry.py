@@ -1,4 +1,4 @@
-"""Where order counts: a failed message is tried again where it is, and the later ones of its key wait for it."""
+"""Retries that keep the order: a failed message is tried again in place, and later ones with its key wait for it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["called_off", "wait_and_retry_in_order"]
 
 
 async def wait_and_retry_in_order(stage: PipelineStage, failed: Sequence[Message[Any]]) -> list[Message[Any]]:
-    """Wait, and make those of *failed* fresh that *stage* is to try again; those.
+    """Wait, then reset the messages of *failed* that *stage* is to try again. Returns those messages.
 
-    Nothing is tried again once the drain has begun: what can be given back is, the rest fails.
+    Nothing is tried again once the drain has begun: messages that can be given back are given back, the others fail.
     """
     services = stage.services
     router, clock = services.router, services.clock
@@ -46,7 +46,7 @@ async def wait_and_retry_in_order(stage: PipelineStage, failed: Sequence[Message
 
 
 def called_off(stage: PipelineStage, failed: Sequence[Message[Any]]) -> list[Message[Any]]:
-    """Those of *failed* that the drain keeps from being tried again by *stage*, and that can be given back."""
+    """Returns those of *failed* that *stage* would try again if it did not drain, and that can be given back."""
     router = stage.services.router
     if router is None or not router.ordered or not (stage.call.cut or stage.services.draining):
         return []

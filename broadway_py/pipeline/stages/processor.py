@@ -1,4 +1,4 @@
-"""Processors: take a chunk, run ``prepare_messages`` once and ``handle_message`` for each message, and pass them on."""
+"""Processors: take a chunk, call ``prepare_messages`` once and ``handle_message`` per message, and pass them on."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ __all__ = ["Processor"]
 
 
 class Processor(HandlingStage[Message[Any], Chunk]):
-    """One of the pool.
+    """One processor of the pool.
 
     Args:
-        services: of the pipeline.
+        services: the services of the pipeline.
         index: position in the pool.
-        meter: of the pool.
-        batchers: the batchers' names, each as the name messages may use for it.
-        timeout_s: for one message; None: as long as it likes.
-        keyed: messages of a key come to this one and no other.
+        meter: the figures of the pool.
+        batchers: maps each name that messages may use to the batcher's name.
+        timeout_s: seconds that ``handle_message`` may take for one message; None for no limit.
+        keyed: True if all messages with a key come to this processor and no other.
     """
 
-    # A transformer fails some, or ``partition_by`` does.
+    # Messages may have failed before, in the transformer or in ``partition_by``.
     takes_failed = True
 
     def __init__(
@@ -58,14 +58,15 @@ class Processor(HandlingStage[Message[Any], Chunk]):
         keyed: bool = False,
     ) -> None:
         super().__init__(services, "processors", index, meter, timeout_s, keyed=keyed)
-        #: Towards the batchers; None when there are none.
+        #: The outlet to the batchers; None if there are none.
         self.outlet: Outlet[Message[Any]] | None = None
         self._batchers = batchers
         self._ordered = services.router is not None and services.router.ordered
         self._context = StageContext(services.base)
         self._room = CleanRoom(services.base)
         self._runner = self._choose_runner()
-        # Settles parents after their children: in whichever task the last child ends, so never in the name of ours.
+        # Settles parents after their children. That happens in the task where the last child ends, so it must not use
+        # this stage's own call.
         self._parents = Conclusion(services, "processors", index, meter, services.make_call(Wake()))
         if self._ordered:
             self._begin = self._process_in_order
@@ -99,11 +100,11 @@ class Processor(HandlingStage[Message[Any], Chunk]):
         )
 
     def _begin_span(self, message: Message[Any]) -> Span | None:
-        """Tell telemetry that *message* is handled now."""
+        """Tell telemetry that the handling of *message* begins."""
         return self.services.span("broadway.processor.message", self.index, name=self.name, message=message)
 
     async def run(self) -> None:
-        """Work until every producer of this stage has ended, or until cut off."""
+        """Work until every source has ended, or until cut off."""
         await (self._context.drive(self._run()) if isinstance(self._runner, LoopRunner) else self._run())
 
     async def _run(self) -> None:
@@ -123,7 +124,7 @@ class Processor(HandlingStage[Message[Any], Chunk]):
                 try:
                     await self._begin(chunk)
                 finally:
-                    # Also after a crash: what was counted as asked must be asked, or this stage starves.
+                    # Also after a crash: demand that was counted must be sent, or this stage gets no more messages.
                     if ask:
                         edge.ask(ask)
             elif inlet.finished:
@@ -134,7 +135,7 @@ class Processor(HandlingStage[Message[Any], Chunk]):
             outlet.close()
 
     def _pass_flush_on(self) -> bool:
-        """Tell the batchers that nothing more may come for now, if the sources said so."""
+        """Tell the batchers to flush, if the sources asked for it. Returns True if they did."""
         wanted, self.inlet.flush_wanted = self.inlet.flush_wanted, False
         if wanted and self.outlet is not None:
             self.outlet.flush()
@@ -147,23 +148,23 @@ class Processor(HandlingStage[Message[Any], Chunk]):
         self.meter.backpressure_seconds += clock.monotonic() - since
 
     def reset_after_crash(self) -> None:
-        """After a crash: nothing is in hand any more, and what was taken out of it concerns no later message."""
+        """Forget the chunk in hand, and what was taken out of it. Called after a crash."""
         super().reset_after_crash()
         self._runner.reset_after_crash()
 
     def retire(self) -> None:
-        """Take nothing more; finish what is here, then end."""
+        """Take no more messages, finish those that are here, then end."""
         for edge in list(self.inlet.edges):
             edge.outlet.unsubscribe(edge)
 
     def take_all(self) -> list[Message[Any]]:
-        """Take out everything that waits in this stage."""
+        """Take out and return all messages that wait in this stage."""
         waiting = [*self._later, *self.inlet.remove(lambda _: True)]
         self._later = []
         return waiting if self.outlet is None else [*self.outlet.take_backlog(), *waiting]
 
     async def _work(self, chunk: Chunk) -> tuple[Chunk, Chunk, Chunk]:
-        """What was settled as successful, what went to batchers, what failed."""
+        """Handle *chunk*. Returns the messages that were settled as successful, that went to batchers, that failed."""
         self.held = chunk
         chunk = await (self._call_back_until_done(chunk) if self._ordered else self._call_back(chunk))
         if is_plain(chunk):
@@ -201,7 +202,7 @@ class Processor(HandlingStage[Message[Any], Chunk]):
         return part.now
 
     async def _wait_for_turn(self, journal: StageJournal, part: Part, chunk: Chunk) -> tuple[Part, Chunk] | None:
-        # They wait there because a crash or a drain must find them.
+        # The messages wait in _later because a crash or a drain must find them.
         self._later = [*part.now, *self._later]
         if not await journal.wait_for_turn(alone=part.alone):
             return None
@@ -210,7 +211,7 @@ class Processor(HandlingStage[Message[Any], Chunk]):
         return part._replace(now=now), now
 
     async def _call_back(self, chunk: Chunk) -> Chunk:
-        """Run the callbacks on *chunk*; what is left of it here."""
+        """Run the callbacks on *chunk*. Returns the messages that are still here."""
         callbacks = self.services.callbacks
         if callbacks.schema is not None:
             if self.journal is not None:
@@ -227,14 +228,14 @@ class Processor(HandlingStage[Message[Any], Chunk]):
         return await runner.without_unfinished(chunk) if runner.unfinished or runner.taken else chunk
 
     async def _process_in_order(self, chunk: Chunk) -> None:
-        """One by one: a message that fails is done with, retries included, before the next one starts."""
-        # They wait there also because a crash or a drain must find them.
+        """Handle *chunk* one by one. A failed message is finished, with its retries, before the next one starts."""
+        # The messages wait in _later because a crash or a drain must find them.
         self._later = list(chunk)
         while self._later and not self.call.cut and not self.call.stuck:
             await self._process([self._later.pop(0)])
 
     async def _call_back_until_done(self, chunk: Chunk) -> Chunk:
-        """The same, tried again in place as long as the failure policy says so."""
+        """Run the callbacks as :meth:`_call_back` does, and try again in place while the failure policy says so."""
         left = await self._call_back(chunk)
         while again := await wait_and_retry_in_order(
             self, [message for message in left if message._status is not None]
@@ -248,10 +249,10 @@ class Processor(HandlingStage[Message[Any], Chunk]):
         return left
 
     def _make_fresh(self, messages: Chunk) -> None:
-        """Bring the data of *messages* to where they were when they came in here."""
+        """Set the data of *messages* back to what it was when they came in."""
         transformer = self.services.callbacks.transformer
         for message in messages:
-            # One that has lost its payload fails.
+            # A message that has lost its payload fails.
             refuse_gaps(message)
             message.data = message.raw
         if transformer is not None:
@@ -279,7 +280,7 @@ class Processor(HandlingStage[Message[Any], Chunk]):
         self.call.note_context(given)
 
     async def _send_children(self, chunk: Chunk) -> list[Message[Any]]:
-        """Let the parents in *chunk* wait for their children, and send those on; the others."""
+        """Let the parents in *chunk* wait for their children, and send the children on. Returns the other messages."""
         others: list[Message[Any]] = []
         services = self.services
         conclude = partial(self._parents.conclude, of_children=True)
@@ -297,17 +298,17 @@ class Processor(HandlingStage[Message[Any], Chunk]):
         return others
 
     def take_unstarted(self) -> list[Message[Any]]:
-        """Take out what no callback has seen and can be given back: it will not be started here any more."""
+        """Take out and return the messages that no callback has seen and that can be given back."""
         later = [message for message in self._later if can_give_back(message)]
         self._later = [message for message in self._later if not can_give_back(message)]
         return [*self._runner.take_rest(), *later, *self.inlet.remove(can_give_back)]
 
     def _postpone(self, rest: Chunk, kept: Chunk) -> None:
-        """Of the chunk in hand, *kept* stays; handle *rest* before anything that waits: once the slot is free."""
+        """Keep *kept* of the chunk in hand. Handle *rest* once the slot is free, before all other work that waits."""
         self.held = kept
         self._make_fresh(rest)
         self._later = [*rest, *self._later]
 
     def _sort(self, chunk: Chunk) -> tuple[Chunk, Chunk, Chunk]:
-        """What to settle as successful, what goes to batchers, what failed."""
+        """Returns (messages to settle as successful, messages for batchers, failed messages)."""
         return settle_all(chunk) if self.outlet is None else route(chunk, self._batchers)

@@ -1,4 +1,4 @@
-"""Decides where each message of a handled chunk goes: to a batcher, to the settlement, to the failures."""
+"""Decides where each message of a handled chunk goes: to a batcher, to settlement, or to the failed ones."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ __all__ = ["route", "settle_all"]
 
 
 def settle_all(chunk: Chunk) -> tuple[Chunk, Chunk, Chunk]:
-    """Without batchers: what to settle as successful, nothing, what failed."""
+    """Returns (messages to settle as successful, nothing, failed messages). For pipelines without batchers."""
     return [m for m in chunk if m._status is None], (), [m for m in chunk if m._status is not None]
 
 
 def route(chunk: Chunk, batchers: Mapping[str, str]) -> tuple[Chunk, Chunk, Chunk]:
-    """What to settle as successful, what goes to batchers, what failed; *batchers* by each name that they may be given.
+    """Returns (messages to settle as successful, messages for batchers, failed messages).
 
-    Sending a message to a batcher that does not exist fails it, and so does deleting where it goes to.
+    *batchers* maps each name that a message may use to the batcher's name. A message fails if its batcher does not
+    exist, or if ``message.batcher`` was deleted.
     """
     try:
         return _route(chunk, batchers)
@@ -45,7 +46,7 @@ def _route(chunk: Chunk, batchers: Mapping[str, str]) -> tuple[Chunk, Chunk, Chu
     settle: list[Message[Any]] = []
     forward: list[Message[Any]] = []
     failed: list[Message[Any]] = []
-    # Neighbours mostly go to one batcher: looked up once. None is no name here, it is handled before.
+    # Neighbours mostly go to the same batcher, so its name is looked up once. None was handled before.
     last: str | None = None
     last_name = ""
     for message in chunk:
@@ -67,7 +68,7 @@ def _route(chunk: Chunk, batchers: Mapping[str, str]) -> tuple[Chunk, Chunk, Chu
 
 
 def _look_up(batchers: Mapping[str, str], name: object) -> str | None:
-    # A text of a type of its own may hash and compare as it likes.
+    # A subclass of str may have its own hash and comparison.
     return batchers.get(str.__str__(cast("str", name))) if is_a(name, str) else None
 
 
@@ -77,7 +78,7 @@ def _names(batchers: Mapping[str, str]) -> list[str]:
 
 def _sentence(name: object, batchers: Mapping[str, str]) -> str:
     known = _names(batchers)
-    # What a handler took from its message is not shown; what it left as it was is.
+    # A name that the handler took from its message is not shown; the unchanged default is.
     if type(name) is str and name == "default":
         return Plain(
             "message.batcher is 'default', and this pipeline has no batcher of that name; set it in handle_message, "

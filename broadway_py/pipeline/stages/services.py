@@ -1,4 +1,4 @@
-"""What the stages of one running pipeline share: its services, and the figures of a layer."""
+"""The objects that the stages of one running pipeline share: its services, and the figures of a layer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SUBMITTED: Final = "push"
 
 
 class Services:
-    """What all stages of one running pipeline use."""
+    """The services that all stages of one running pipeline use."""
 
     def __init__(
         self,
@@ -48,21 +48,24 @@ class Services:
         self.context = context
         self.router = router
         self.settler = Settler(name, clock, router)
-        #: Of spawned messages, which are no deliveries of any producer.
+        #: The ledger of spawned messages, which are not deliveries of a producer.
         self.children = Ledger("", self.settler)
         self.failures = FailureLog(name, clock)
         self.threads = CallbackThreads(name)
-        #: Context variables as ``setup`` has left them: what each call of the user's code starts with.
+        #: The context variables as ``setup`` has left them. Each call of user code starts with them.
         self.base = copy_context()
-        #: None when no callback runs in a worker process.
+        #: Makes the worker processes of the stages; None if no callback runs in a worker process.
         self.processes: CallbackProcesses | None = None
-        #: True once a stop was asked for: what was not started and can be given back is not started any more.
+        #: True once a stop was asked for. Messages that were not started and can be given back are not started then.
         self.draining = False
-        #: Of the daemon's worker; None in a process that nobody watches.
+        #: The isolation of the daemon's worker; None in a process that no daemon watches.
         self.isolation = isolation
 
     def make_call(self, wake: Wake, timeout_s: float | None = None) -> Call:
-        """What calls the callbacks of one stage, which waits for *wake*, and keeps its journal where there is one."""
+        """Returns the object that calls the callbacks of one stage and keeps its journal, if there is one.
+
+        *wake* wakes the stage.
+        """
         journal = None
         if self.isolation is not None:
             journal = StageJournal(
@@ -81,14 +84,17 @@ class Services:
         return call
 
     def span(self, event: str, index: int, **metadata: Any) -> Span | None:
-        """Begin a pair of telemetry events in the stage *index*; None when nobody is attached to any: nobody pays."""
+        """Begin a pair of telemetry events in the stage *index*.
+
+        Returns None if no telemetry handler is attached, so telemetry then costs nothing.
+        """
         if not telemetry.active():
             return None
         return Span(event, metadata, clock=self.clock, pipeline=self.name, context=self.context, index=index)
 
 
 class Meter:
-    """Figures of one layer, summed over its stages."""
+    """The figures of one layer, summed over its stages."""
 
     def __init__(self) -> None:
         self.busy_seconds = 0.0

@@ -1,4 +1,4 @@
-"""Sources: ask a producer for messages, take them in, hold them back, send them on."""
+"""Sources: ask a producer for messages, take them in, hold them back if needed, and send them on."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ log = logger("broadway_py.pipeline")
 
 
 class Source(PipelineStage):
-    """Runs one copy of *description* after the other.
+    """Runs the copies of *description*, one after the other.
 
     Args:
-        services: of the pipeline.
+        services: the services of the pipeline.
         description: the user's producer object.
-        ledger: the producer's books, shared by its copies.
-        gate: rate limit and pause.
-        meter: of the processors, in front of whom a message has failed that never reached them.
+        ledger: the producer's ledger; all copies share it.
+        gate: rate limit, pause, breaker and bytes in flight.
+        meter: the figures of the processors; a message that fails before it reaches them counts there.
         index: position among the copies.
         capacity: how many messages this copy's share of the pipeline holds.
-        fail_fast: raise when the very first attempt to open fails.
-        transformer: called on every message that comes in.
-        internal: True for the pipeline's own source of submitted messages, which telemetry does not hear of.
+        fail_fast: with True, raise if the very first attempt to open fails.
+        transformer: called on every message that comes in, or None.
+        internal: True for the pipeline's own source of submitted messages; it sends no telemetry.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Source(PipelineStage):
         super().__init__(services, f"producer:{ledger.producer}", index, meter)
         self.ledger = ledger
         self.outlet: Outlet[Message[Any]]
-        #: The source said that there is no more.
+        #: True once the source has said that no more messages come.
         self.ended = False
         self._gate = gate
         self._receiver = Receiver(
@@ -69,12 +69,12 @@ class Source(PipelineStage):
         )
         self._stop = asyncio.Event()
         self._probing = False
-        # No stage is left that would take anything.
+        # True when no stage is left that takes messages.
         self._has_no_takers = False
-        # Taken in, but not let through by the rate limit.
+        # Messages that were taken in and wait here, for the rate limit or the breaker.
         self._rest: list[Message[Any]] = []
         self._log = log.bind(pipeline=services.name, producer=ledger.producer, index=index)
-        #: The copies, one after the other.
+        #: Runs the copies, one after the other.
         self.live = LiveProducer(
             description,
             pipeline=services.name,
@@ -92,7 +92,7 @@ class Source(PipelineStage):
         )
 
     async def run(self) -> None:
-        """Fetch until the source ends or a stop was asked for. The last copy stays open: see :meth:`close`."""
+        """Fetch until the source ends or a stop is asked for. The last copy stays open: see :meth:`close`."""
         live, clock = self.live, self.services.clock
         backoff = live.new_backoff()
         while not self._stop.is_set() and not self.call.cut:
@@ -114,10 +114,10 @@ class Source(PipelineStage):
         await self._finish()
 
     async def _wait_until(self, until: float) -> None:
-        """Wait before the next copy is opened, and send on meanwhile what is here."""
+        """Wait until *until*, when the next copy is opened. Meanwhile, send on the messages that wait here."""
         while not self._stop.is_set() and not self.call.cut and self.services.clock.monotonic() < until:
             if self._rest and self._may_start:
-                # Messages of the lost copy: the broker has them again, but whoever cannot redeliver has not.
+                # These are messages of the lost copy. A broker delivers them again, but some sources cannot.
                 await self._wait_for_rate(until)
             else:
                 await self.wake.wait_until(until, self.services.clock)
@@ -138,7 +138,7 @@ class Source(PipelineStage):
                     if flushed or not copy.redelivers:
                         self.ended = True
                         return
-                    # What waits in open batches may fail and come again; it must not wait for its time now.
+                    # Messages in open batches may fail and come again, so flush the batches now.
                     flushed = True
                     outlet.flush()
                     continue
@@ -146,11 +146,11 @@ class Source(PipelineStage):
                 if messages:
                     await self._take_in(messages)
                 else:
-                    # A producer that has nothing should wait; one that does not must not stop everybody else.
+                    # A producer without messages should wait. One that returns at once must not block the loop.
                     await asyncio.sleep(0)
 
     async def _fetch(self, copy: Producer, demand: int) -> Sequence[Message[Any]] | None:
-        # By hand: it is on the way of each list.
+        # Set by hand, not by a with block: this runs for each list.
         self.call.in_callback.is_on = True
         try:
             if self._gate.broken:
@@ -162,13 +162,13 @@ class Source(PipelineStage):
             raise ProducerError(CANCELLED_BY_LIBRARY) from None
         finally:
             self.call.in_callback.is_on = False
-        # The breaker may have opened, or closed, meanwhile.
+        # The breaker may have opened or closed meanwhile.
         if self._gate.broken and self._probing:
             await self._pause_in_passing()
         return messages
 
     async def _take_in(self, messages: Sequence[Message[Any]]) -> None:
-        """Enter *messages* into the books and send them on, as far as stop, pause and rate limit let them."""
+        """Enter *messages* into the ledger and send them on, as far as stop, pause and rate limit allow."""
         fresh = self._receiver.enter(messages)
         if (self._stop.is_set() and self.services.draining) or self._gate.closed:
             fresh = await self._keep_back(fresh)
@@ -182,13 +182,16 @@ class Source(PipelineStage):
         self._dispatch(fresh)
 
     async def _keep_back(self, fresh: list[Message[Any]]) -> list[Message[Any]]:
-        """Give back what must not start now; what is left to start at once. What has to wait waits here."""
+        """Give back the messages that must not start now. Returns those to send on at once.
+
+        Messages that cannot be given back are kept here while the breaker is not closed.
+        """
         is_broken = self._gate.broken and not self.services.draining
         first = 1 if is_broken and self._probing and not self._rest else 0
-        # All of it is held, so that a cut in here finds the part that stays, too.
+        # All messages are held, so that a cut-off in here also finds those that stay.
         self.held = fresh
         if not self.live.is_told_to_pause and not self._stop.is_set():
-            # It would hand out again at once what it gets back.
+            # Otherwise the copy would deliver again at once what it gets back.
             await self._pause_in_passing()
         await self.conclusion.give_back([message for message in fresh[first:] if can_give_back(message)])
         stay = [*fresh[:first], *(message for message in fresh[first:] if not can_give_back(message))]
@@ -199,28 +202,31 @@ class Source(PipelineStage):
         return stay
 
     async def _pause_in_passing(self) -> None:
-        """Pause the copy in our own task and with messages in hand, which are ours whatever it raises."""
+        """Pause the copy in the source's own task. The messages in hand are kept even if the copy raises."""
         try:
             with self.call.in_callback:
                 await self.live.set_paused(paused=True)
         except asyncio.CancelledError:
             self.call.was_cut()
         except foreign_errors() as error:
-            # Whoever closed the gate tells it once more.
+            # The code that closed the gate tells the copy once more.
             self._log.error("the producer could not be paused", exception=name_of(error))
 
     @property
     def _may_start(self) -> bool:
-        """True when what is here may be sent on: all of it, or, while the breaker is not closed, one that probes."""
+        """Returns True if messages that wait here may be sent on.
+
+        While the breaker is not closed, only one message may, as a probe.
+        """
         gate = self._gate
         return not gate.broken or (self._probing and not gate.paused)
 
     def hold_back(self, inlets: Iterable[Inlet[Message[Any]]]) -> None:
-        """The breaker has opened: what waits in *inlets* and came from here waits here, in the same order."""
-        # Of an earlier time: that probe found nothing before the breaker closed.
+        """Take back messages of this source that wait in *inlets*, in the same order. The breaker has opened."""
+        # An earlier probe may not have found a message before the breaker closed.
         self._probing = False
         if not self.outlet.closed:
-            # First, or it would fill the places that get free.
+            # Take the backlog first, or it would fill the places that become free in the inlets.
             backlog = self.outlet.take_backlog()
             waiting = [message for inlet in inlets for message in inlet.remove(lambda _: True, self.outlet)]
             self._rest = [*waiting, *backlog, *self._rest]
@@ -232,7 +238,7 @@ class Source(PipelineStage):
             self.held = ()
 
     async def _wait_for_rate(self, until: float = math.inf) -> None:
-        """Let through what the rate allows; if that is nothing, wait for it, or for *until*."""
+        """Send on as many messages as the rate allows. If none, wait until some are allowed, or until *until*."""
         rate, clock = self._gate.rate, self.services.clock
         now = clock.monotonic()
         most = 1 if self._gate.broken and not self.services.draining else len(self._rest)
@@ -246,14 +252,14 @@ class Source(PipelineStage):
             self._gate.waited_seconds += clock.monotonic() - now
 
     def stop(self) -> None:
-        """Ask for the end: nothing more is fetched."""
+        """Ask the source to end. Nothing more is fetched."""
         self._stop.set()
         if self.live.copy is not None and self.live.connected:
             self.live.prepare_for_draining(self.live.copy)
         self.wake.set()
 
     async def _end_copy(self, copy: Producer) -> None:
-        """Let the copy stop fetching and give back what it holds, and take in what it handed over meanwhile."""
+        """Let the copy stop fetching and give back what it holds. Take in what it handed over meanwhile."""
         preparing = self.live.prepare_for_draining(copy)
         try:
             with self.call.in_callback:
@@ -266,7 +272,7 @@ class Source(PipelineStage):
             await self._take_in(late)
 
     async def _finish(self) -> None:
-        """Send on, or give back, what is still here; then tell the processors that no more will come."""
+        """Send on or give back the messages that are still here, then tell the processors that no more come."""
         if self.live.copy is not None and self.live.connected and not self.ended:
             await self._end_copy(self.live.copy)
         while not self.call.cut:
@@ -283,25 +289,25 @@ class Source(PipelineStage):
             self.outlet.close()
 
     async def _take_late(self, late: Sequence[Message[Any]]) -> None:
-        """Take in what a copy handed over when it was closed."""
+        """Take in the messages that a copy handed over when it was closed."""
         if self._has_no_takers:
-            # The processors are gone: given back, or failed as stopped where that cannot be.
+            # The processors are gone: give the messages back; those that cannot be given back fail as stopped.
             await self.conclusion.give_back(self._receiver.enter(late))
         else:
             await self._take_in(late)
 
     async def close(self) -> None:
-        """Release the last copy; called when every message was settled. Only the deadline of the stop ends it."""
+        """Release the last copy. Called when every message is settled. Only the deadline of the stop limits it."""
         self._has_no_takers = True
         await self.live.close()
 
     def probe(self) -> None:
-        """Let one message through although the breaker is open."""
+        """Let one message through although the breaker is not closed."""
         self._probing = True
         self.wake.set()
 
     def take_unstarted(self) -> list[Message[Any]]:
-        """Take out what waits for the rate limit or for demand, and can be given back."""
+        """Take out and return the messages that wait for rate limit or demand and can be given back."""
         waiting = self.outlet.take_backlog()
         stay = [message for message in waiting if not can_give_back(message)]
         if stay:
@@ -311,7 +317,7 @@ class Source(PipelineStage):
         return unstarted
 
     def take_all(self) -> list[Message[Any]]:
-        """Take out everything that waits in this stage."""
+        """Take out and return all messages that wait in this stage."""
         self.wake.close()
         rest, self._rest = self._rest, []
         return [*rest, *self.outlet.take_backlog()]

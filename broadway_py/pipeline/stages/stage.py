@@ -1,4 +1,4 @@
-"""What processors, batchers and batch processors have in common: messages in hand, callbacks, an end."""
+"""The common part of all stages: the messages being worked on, the callbacks, the end of each round."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class PipelineStage:
     """One stage with its own task. Subclasses implement :meth:`run` and :meth:`take_all`.
 
     Args:
-        services: of the pipeline.
-        layer: name of the layer it belongs to, for logs and metrics.
+        services: the services of the pipeline.
+        layer: name of the layer, for logs and metrics.
         index: position within the layer.
-        meter: of the layer.
-        timeout_s: how long one call of the layer's callback may take; None: as long as it likes.
+        meter: the figures of the layer.
+        timeout_s: seconds that one call of the layer's callback may take; None for no limit.
     """
 
     def __init__(
@@ -32,32 +32,32 @@ class PipelineStage:
         self.index = index
         self.meter = meter
         self.wake = Wake()
-        #: Messages being worked on.
+        #: The messages that the stage is working on.
         self.held: Sequence[Message[Any]] = ()
         self.busy_since: float | None = None
-        #: Where the layer's callback runs with ``executor="process"``; None: in this process.
+        #: The worker process for the layer's callback with ``executor="process"``; None if it runs in this process.
         self.process = None if services.processes is None else services.processes.make(layer, self.name, timeout_s)
-        #: What calls the layer's callback.
+        #: Calls the layer's callback.
         self.call = services.make_call(self.wake, timeout_s)
-        #: Keeps the journal of what is at work here; None: there is none.
+        #: The journal of the messages that callbacks work on; None if there is none.
         self.journal = self.call.journal
         self.conclusion = Conclusion(services, layer, index, meter, self.call)
 
     @property
     def name(self) -> str:
-        """Unique within the pipeline."""
+        """Returns the name of the stage, unique within the pipeline."""
         return f"{self.services.name}.{self.layer}.{self.index}"
 
     async def run(self) -> None:
-        """Work until every producer of this stage has ended, or until cut off."""
+        """Work until every stage that feeds this one has ended, or until cut off."""
         raise NotImplementedError
 
     def take_all(self) -> list[Message[Any]]:
-        """Take out everything that waits in this stage."""
+        """Take out and return all messages that wait in this stage."""
         raise NotImplementedError
 
     def reset_after_crash(self) -> None:
-        """After a crash: nothing is in hand any more, and no call is running."""
+        """Forget the messages in hand and the running call. Called after a crash."""
         self.held = ()
         self.busy_since = None
         self.call.reset_after_crash()
