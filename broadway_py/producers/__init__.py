@@ -1,4 +1,4 @@
-"""Where messages come from. Connector libraries are imported only when a producer of theirs is made."""
+"""The producers: where messages come from. A connector's library is imported only when its producer is made."""
 
 from __future__ import annotations
 

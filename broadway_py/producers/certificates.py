@@ -1,4 +1,4 @@
-"""Why a server's certificate was not accepted."""
+"""Says why a server's certificate was not accepted."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Final
 
 __all__ = ["broken_rule", "certificate_error"]
 
-#: OpenSSL's numbers for certificates that break RFC 5280, from `X509_V_ERR_PATHLEN_INVALID_FOR_NON_CA` to
-#: `X509_V_ERR_EXTENSIONS_REQUIRE_VERSION_3`. Only who sets `ssl.VERIFY_X509_STRICT` hears of them.
+#: OpenSSL's error numbers for certificates that break RFC 5280, from `X509_V_ERR_PATHLEN_INVALID_FOR_NON_CA` to
+#: `X509_V_ERR_EXTENSIONS_REQUIRE_VERSION_3`. They occur only with `ssl.VERIFY_X509_STRICT`.
 _STRICT: Final = range(80, 94)
 
 
 def broken_rule(error: ssl.SSLCertVerificationError) -> str | None:
-    """What to say behind "the certificate of …" when it was not strict enough; None: something else is wrong with it.
+    """Returns the text that follows "the certificate of …" when it breaks RFC 5280; None: the error is another one.
 
-    Python 3.13 and newer look that closely. The certificate may be one that every other program takes.
+    Python 3.13 and newer check this. Other programs may accept the certificate.
     """
     if error.verify_code not in _STRICT:
         return None
@@ -27,10 +27,10 @@ def broken_rule(error: ssl.SSLCertVerificationError) -> str | None:
 
 
 def certificate_error(error: BaseException) -> ssl.SSLCertVerificationError | None:
-    """The refusal of a certificate that *error* was raised for, if it was one."""
+    """Returns the certificate error that caused *error*; None: it had another cause."""
     seen: BaseException | None = error
     while seen is not None:
-        # Libraries derive errors of theirs from it, which do not know what OpenSSL said.
+        # Libraries have subclasses of it that lack OpenSSL's error number.
         if isinstance(seen, ssl.SSLCertVerificationError) and hasattr(seen, "verify_code"):
             return seen
         seen = seen.__cause__ or seen.__context__

@@ -1,4 +1,4 @@
-"""Names of hosts as DNS writes them: what is looked up, and what a certificate has to carry."""
+"""Host names in the form that DNS uses, for look-ups and for the names in certificates."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from yarl import URL
 
 __all__ = ["EXPECTED", "certificate_name", "host_in", "wire_name"]
 
-#: What a wrong name is told. It is not shown: a URL that was put together wrongly may have a password there.
+#: The error text for a wrong name. It does not show the name: in a badly formed URL this part may hold a password.
 EXPECTED: Final = (
     "expected the name of a host, such as mq.example: letters, digits, - and _, at most 63 between two dots, and 253 "
     "in all; or an address, such as 192.0.2.1 or 2001:db8::1"
@@ -20,11 +20,11 @@ _LONGEST: Final = 253
 
 
 def wire_name(host: str) -> str:
-    """*host* in the form in which everybody means the same by it: small ASCII letters, an address as it is.
+    """Returns *host* in its common form: lower-case ASCII letters. An address stays an address.
 
-    Letters beyond ASCII become what IDNA 2008 makes of them (``bücher`` is ``xn--bcher-kva``). Python itself would use
-    the older IDNA, and look up another host for some names. A dot at the end stays: it says that the name is complete
-    (but for ``localhost.``, which not every resolver knows).
+    Other letters are encoded by IDNA 2008 (``bücher`` is ``xn--bcher-kva``). Python itself uses the older IDNA, and
+    would look up another host for some names. A dot at the end stays: it says that the name is complete. Only
+    ``localhost.`` loses its dot, because some resolvers do not know it.
 
     Raises:
         ValueError: no host can have that name.
@@ -40,7 +40,7 @@ def wire_name(host: str) -> str:
         return address.lower() + percent + zone
     try:
         name = (URL.build(scheme="amqp", host=host).raw_host or "").lower()
-    except ValueError:  # a UnicodeError is one
+    except ValueError:  # UnicodeError is included
         raise ValueError(EXPECTED) from None
     labels = name.removesuffix(".").split(".")
     if len(name.removesuffix(".")) > _LONGEST or not all(map(_LABEL.fullmatch, labels)):
@@ -49,7 +49,7 @@ def wire_name(host: str) -> str:
 
 
 def certificate_name(host: str) -> str:
-    """The name that the certificate of *host* carries: neither the dot at the end nor the zone of an address is in it.
+    """Returns the name that the certificate of *host* carries: without the dot at the end and without an address zone.
 
     Raises:
         ValueError: no host can have that name.
@@ -58,11 +58,11 @@ def certificate_name(host: str) -> str:
 
 
 def host_in(url: URL) -> str:
-    """The host in *url*, as :func:`wire_name` has it.
+    """Returns the host of *url* in the form of :func:`wire_name`.
 
     Raises:
         ValueError: there is none, or no host can have that name.
     """
     raw = url.raw_host or ""
-    # Names as they were encoded, for a decoded one may be encoded as another; addresses with their zone decoded.
+    # A name is used as it was encoded, because decoding and encoding may change it. An address needs its decoded zone.
     return wire_name((url.host or "") if ":" in raw else raw)

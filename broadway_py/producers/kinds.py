@@ -1,4 +1,4 @@
-"""Producers by ``kind``: how a settings file names what the pipeline reads from."""
+"""Makes the producers that a settings file names by their ``kind``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ __all__ = ["ENTRY_POINT_GROUP", "arguments", "build", "build_all", "kinds", "pro
 
 log = logger("broadway_py.producers")
 
-#: Of how many former secrets the producers are remembered, to end what their lost copies have left going on.
+#: Producers with former secrets are kept, so that the work of their lost copies can be ended. This is the most that are
+#: kept.
 _MOST_MADE: Final = 8
 
 #: Plug-ins register their producer classes here; the entry point's name is the ``kind``.
@@ -36,15 +37,15 @@ _BUILT_IN: Final[Mapping[str, tuple[str, str, str]]] = {
 
 
 def kinds() -> list[str]:
-    """Every kind that a settings file may name, plug-ins included; nothing is imported."""
+    """Returns every kind that a settings file may name, plug-ins included. Imports nothing."""
     return sorted({*_BUILT_IN, *_plug_ins()})
 
 
 def producer_class(kind: str) -> type[Producer]:
-    """The class behind *kind*; its connector library is imported here.
+    """Returns the class of *kind*. Its connector library is imported here.
 
     Raises:
-        OptionsError: there is no such kind, or what it needs is not installed; without a path.
+        OptionsError: there is no such kind, or what it needs is not installed. The error has no path.
     """
     if kind in _BUILT_IN:
         module, name, extra = _BUILT_IN[kind]
@@ -69,10 +70,10 @@ def producer_class(kind: str) -> type[Producer]:
 
 
 def build_all(section: object, path: Sequence[str]) -> Producer | list[Producer]:
-    """The producer, or the list of producers, that a settings section at *path* describes.
+    """Makes the producer, or the list of producers, that the settings section at *path* describes.
 
     Raises:
-        OptionsError: what is wrong, with its whole path.
+        OptionsError: a setting is wrong; the error has its whole path.
     """
     section = opened(section)
     if not isinstance(section, list):
@@ -92,12 +93,13 @@ def build_all(section: object, path: Sequence[str]) -> Producer | list[Producer]
 
 
 def build(section: object, path: Sequence[str]) -> Producer:
-    """One producer out of ``{kind: …, …}``: the other fields are the arguments of its class.
+    """Makes one producer from ``{kind: …, …}``. The other fields are the arguments of its class.
 
-    Where the class takes ``url``, say, ``url_file`` is taken too: the name of a file that holds the value.
+    If the class has an argument such as ``url``, the section may have ``url_file`` instead: the name of a file with the
+    value.
 
     Raises:
-        OptionsError: what is wrong, with its whole path.
+        OptionsError: a setting is wrong; the error has its whole path.
     """
     wrong: list[OptionsError] = []
     made, settings, secrets = _read(section, path, wrong)
@@ -115,13 +117,13 @@ def build(section: object, path: Sequence[str]) -> Producer:
     try:
         _construct(made, {**settings, **read}, path)
     except OptionsError as refused:
-        # Of what is not known nothing can be said.
+        # An error about a field whose file could not be read says nothing.
         wrong += [one for one in refused.all() if one.path[len(path) :][:1] not in {(field,) for field in unread}]
     raise OptionsError.of(wrong)
 
 
 def arguments(section: Any, path: Sequence[str]) -> tuple[str, dict[str, Any]]:
-    """The kind and the arguments that :func:`build` would use, secrets read from their files.
+    """Returns the kind and the arguments that :func:`build` would use. Secrets are read from their files.
 
     Raises:
         OptionsError: as :func:`build` does, except for what the class itself would refuse.
@@ -135,20 +137,20 @@ def arguments(section: Any, path: Sequence[str]) -> tuple[str, dict[str, Any]]:
 
 
 class _FromFiles(Producer):
-    """A description whose copies, a fresh one at each connect, are made with the secrets of that moment.
+    """A producer that reads its secrets again at each connect. Each copy is made with the secrets of that moment.
 
-    While the files stay as they are, all copies are those of one producer, which share what they have learned.
+    While the files do not change, all copies are copies of one producer and share what they have learned.
 
     Args:
         read: reads the files.
-        make: makes the producer, given what is in them.
+        make: makes the producer from the contents of the files.
     """
 
     def __init__(self, read: Callable[[], Mapping[str, str]], make: Callable[[Mapping[str, str]], Producer]) -> None:
         self._read = read
         self._make = make
         self._found = read()
-        # Those whose lost copies may still have something going on, the one in use last.
+        # The producers whose lost copies may still be working. The last one is in use.
         self._made = deque([make(self._found)], maxlen=_MOST_MADE)
         last = self._made[-1]
         self.name = last.name or type(last).__name__.removesuffix("Producer").lower()
@@ -158,35 +160,35 @@ class _FromFiles(Producer):
         self.says_what_failing_means = last.says_what_failing_means
 
     def backoff(self) -> Delays | None:
-        """As the producer says."""
+        """Returns what the producer returns."""
         return self._made[-1].backoff()
 
     def check_failure(self, plan: FailurePlan | None) -> None:
-        """As the producer says."""
+        """Checks *plan* as the producer does."""
         self._made[-1].check_failure(plan)
 
     def most_in_flight(self, capacity: int) -> int | None:
-        """As the producer says."""
+        """Returns what the producer returns."""
         return self._made[-1].most_in_flight(capacity)
 
     def for_order(self) -> Any:
-        """One whose copies are what the producer makes of itself for order."""
+        """Returns a producer whose copies are copies of what the real producer returns from ``for_order``."""
         return _FromFiles(self._read, lambda found: self._make(found).for_order())
 
     def copy(self, **place: Any) -> Any:
-        """A copy of the producer that the settings describe now."""
+        """Returns a copy of the producer that the settings describe now."""
         try:
             found = self._read()
             if found != self._found:
                 self._made.append(self._make(found))
                 self._found = found
         except OptionsError as wrong:
-            # A mount that is being replaced: what was read last may still do, and the broker will say if not.
+            # The mount may be changing at this moment. The last secrets may still be valid; if not, the broker says so.
             log.warning("a secret cannot be read again; using the last one", reason=str(wrong))
         return self._made[-1].copy(**place)
 
     async def end_lost_copies(self) -> None:
-        """End what lost copies have left going on, those with former secrets too."""
+        """Ends the work of lost copies, also of those with former secrets."""
         async with asyncio.TaskGroup() as group:
             for made in self._made:
                 group.create_task(made.end_lost_copies())
@@ -195,9 +197,9 @@ class _FromFiles(Producer):
 def _read(
     section: object, path: Sequence[str], wrong: list[OptionsError]
 ) -> tuple[type[Producer], dict[str, Any], dict[str, str]]:
-    """The class, its arguments, and by argument the names of files that hold further ones.
+    """Returns the class, its arguments, and the names of files with further arguments, by argument.
 
-    What is wrong with the names of files is added to *wrong*.
+    Errors about these names of files are added to *wrong*.
     """
     section = opened(section)
     if not isinstance(section, Mapping):
@@ -229,15 +231,15 @@ def _construct(made: type[Producer], settings: Mapping[str, Any], path: Sequence
 
 
 def _typed(made: type[Producer], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """*settings* that came as text, as the arguments of *made* want them."""
+    """Returns *settings*, with values that came as text converted to the types that *made* wants."""
     if _is_ours(made):
-        return dict(settings)  # checked by options, which know their fields
+        return dict(settings)  # the options check them: they know their fields
     try:
         hints = get_type_hints(vars(_owner(made))["__init__"])
     except Exception:  # noqa: BLE001  # code of the user: names that exist only for a type checker
         hints = {}
     known = _known(made)
-    # What it takes without a name is most likely passed on.
+    # An argument without a name of its own is most likely passed on to our class.
     passed_on = any(map(_is_ours, made.__mro__))
     return {
         name: value
@@ -250,7 +252,7 @@ def _typed(made: type[Producer], settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _owner(made: type) -> type:
-    """The class that says how *made* is constructed."""
+    """Returns the class that defines how *made* is constructed."""
     return next(base for base in made.__mro__ if "__init__" in vars(base))
 
 
@@ -286,7 +288,7 @@ def _known(made: Callable[..., Producer]) -> dict[str, inspect.Parameter]:
 def _secrets(
     made: Callable[..., Producer], settings: dict[str, Any], path: Sequence[str], wrong: list[OptionsError]
 ) -> dict[str, str]:
-    """By argument the names of files, which are taken out of *settings*."""
+    """Takes the names of files out of *settings* and returns them by argument."""
     known = _known(made)
     found: dict[str, str] = {}
     for name in list(settings):

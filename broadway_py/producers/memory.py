@@ -1,4 +1,4 @@
-"""Messages from an iterable of this process, and a producer that never makes any."""
+"""A producer that reads an iterable of this process, and one that never makes a message."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ __all__ = ["DummyProducer", "MemoryProducer"]
 
 
 class DummyProducer(Producer):
-    """Never makes a message and never ends: for pipelines that are fed with ``submit`` and ``push_messages``."""
+    """Makes no messages and never ends. It is for pipelines that get messages by ``submit`` and ``push_messages``."""
 
     async def handle_demand(self, demand: int) -> list[Message[Any]]:
-        """Wait until the pipeline stops."""
+        """Waits until the pipeline stops."""
         await self.draining.wait()
         return []
 
 
-#: How many dead letters are kept for whoever looks.
+#: How many dead letters are kept for inspection.
 _DEAD_LETTERS_KEPT = 1_000
-#: While so many wait for their next attempt, nothing new is read.
+#: While this many messages wait for their next attempt, nothing new is read.
 _MOST_AGAIN = 10_000
 
 
 class _Position:
-    """How far the iterable was read, and what is to come again: shared by the copies, so that a restart goes on."""
+    """How far the iterable was read, and what is to be delivered again. The copies share it, so a restart continues."""
 
     def __init__(self, items: Iterable[Any] | AsyncIterable[Any]) -> None:
         self.items = items
@@ -44,9 +44,9 @@ class _Position:
         self.waiting: AsyncIterator[Any] | None = None
         self.error: BaseException | None = None
         self.exhausted = False
-        # Wrapped items without an outcome; a retry is one.
+        # Wrapped items without a result. A retry counts as a result.
         self.in_flight = 0
-        # A heap of what is due when, in which order, which item, its metadata, and the number of the attempt.
+        # A heap: when it is due, its order, the item, its metadata, and the number of the attempt.
         self.again: list[tuple[float, int, Any, dict[str, Any], int]] = []
         self.order = itertools.count()
         self.dead_letters: deque[Message[Any]] = deque(maxlen=_DEAD_LETTERS_KEPT)
@@ -55,28 +55,28 @@ class _Position:
 
 
 class _MemoryAcknowledger(Acknowledger):
-    """Counts what is in flight, and keeps what is to come again."""
+    """Counts the messages in flight, and keeps the items that are to be delivered again."""
 
     def __init__(self, position: _Position) -> None:
         self._position = position
         self.clock: Clock = SYSTEM_CLOCK
 
     async def ack(self, ref: Hashable, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]) -> None:
-        """Nobody needs to be told."""
+        """Counts the messages as settled. There is no broker to tell."""
         self._leave(len(successful) + len(failed))
 
     async def retry(self, ref: Hashable, messages_and_delays: Sequence[tuple[Message[Any], float]]) -> None:
-        """Deliver the original item again; after a stop it is delivered by whoever runs this producer next."""
+        """Delivers the original item again. After a stop, the next run of this producer delivers it."""
         position, now = self._position, self.clock.monotonic()
         for message, delay_s in messages_and_delays:
             attempt = 1 if message.attempt is None else message.attempt
-            # A handler may have put anything in its place.
+            # A handler may have replaced the metadata with anything.
             metadata = message.metadata if is_a(message.metadata, dict) else {}
             heapq.heappush(position.again, (now + delay_s, next(position.order), message.raw, metadata, attempt + 1))
         self._leave(len(messages_and_delays))
 
     async def dead_letter(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
-        """Keep the last thousand in :attr:`MemoryProducer.dead_letters`."""
+        """Keeps the last 1,000 messages in :attr:`MemoryProducer.dead_letters`."""
         self._position.dead_letters.extend(messages)
         self._leave(len(messages))
 
@@ -86,15 +86,16 @@ class _MemoryAcknowledger(Acknowledger):
 
 
 class MemoryProducer(Producer):
-    """Reads an iterable or async iterable; the source ends when it does, and nothing of it is to come again.
+    """Reads an iterable or async iterable. The source ends when it ends and no item waits to be delivered again.
 
-    A :class:`Message` passes as it is, anything else is wrapped in one, which the failure policy may deliver again;
-    while 10,000 of them wait for that, nothing new is read.
+    A :class:`Message` passes unchanged. Anything else is wrapped in a message, which the failure policy may deliver
+    again. While 10,000 of them wait for that, nothing new is read.
+
     Nothing can be given back to an iterable: what was read is handled before a stopping pipeline ends. A plain iterable
     is read in the event loop and must not block.
 
     Args:
-        items: what to read. An iterator is read from where it stands.
+        items: what to read. An iterator is read from its current position.
         name: the producer's name; default ``memory``.
     """
 
@@ -111,11 +112,11 @@ class MemoryProducer(Producer):
 
     @property
     def dead_letters(self) -> list[Message[Any]]:
-        """The messages that failed for good, oldest first; only the last 1,000 are kept."""
+        """Returns the messages that failed for good, oldest first. Only the last 1,000 are kept."""
         return list(self._position.dead_letters)
 
     async def open(self) -> None:
-        """Begin at the start, or go on where the last copy stopped."""
+        """Begins at the start, or continues where the last copy stopped."""
         position = self._position
         self._acknowledger.clock = self.clock
         self._told_end = False
@@ -126,7 +127,7 @@ class MemoryProducer(Producer):
                 position.sync = iter(position.items)
 
     async def handle_demand(self, demand: int) -> Sequence[Message[Any]] | None:
-        """The next *demand* items of an iterable; of an async one, the next. What is due again comes first."""
+        """Returns the next *demand* items, or one item of an async iterable. Items that are due again come first."""
         position = self._position
         if position.again and (due := self._due(demand)):
             return due
@@ -139,10 +140,10 @@ class MemoryProducer(Producer):
         items: list[Any] = []
         if position.error is None:
             try:
-                # extend() keeps what came before an error.
+                # extend() keeps the items that came before an error.
                 items.extend(islice(position.sync or (), demand))
             except foreign_errors() as error:
-                # Raised again once what came before it was handed over.
+                # It is raised after the items before it were handed over.
                 position.error = error
         if items:
             return self._wrapped(items)
@@ -158,7 +159,7 @@ class MemoryProducer(Producer):
         last: type = object
         is_message = False
         for item in items:
-            # By its true type: an object's own __class__ may raise. Neighbours are mostly of one type.
+            # The true type, because an object's own __class__ may raise. Consecutive items mostly have the same type.
             if type(item) is not last:
                 last = type(item)
                 is_message = issubclass(last, Message)
@@ -182,7 +183,10 @@ class MemoryProducer(Producer):
         return due
 
     async def _after_the_end(self, demand: int) -> list[Message[Any]] | None:
-        """None at once, so that open batches leave; then wait for what is to come again, until nothing can."""
+        """Returns None at once, so that open batches are flushed. Later calls wait for items that are due again.
+
+        They return None when no item can be due again.
+        """
         position = self._position
         if not self._told_end:
             self._told_end = True
@@ -197,7 +201,7 @@ class MemoryProducer(Producer):
         return None
 
     async def _wait_for_due(self, demand: int) -> list[Message[Any]]:
-        """What is due again, once something is."""
+        """Waits until an item is due again, and returns what is due."""
         position = self._position
         while not self.draining.is_set():
             if due := self._due(demand):
@@ -215,12 +219,12 @@ class MemoryProducer(Producer):
         finally:
             for end in ends:
                 end.cancel()
-            # One at a time may wait for what has moved: the next must not begin before this one has left.
+            # Only one task at a time may wait on *moved*: this one must have ended before the next one starts.
             await asyncio.wait(ends)
         if not self.draining.is_set() and (due := self._due(demand)):
             return due
         if self._reading is not reading or not reading.done() or reading.cancelled():
-            return []  # still waiting, or the drain has taken it over
+            return []  # still waiting, or the drain has taken the read over
         self._reading = None
         read = reading.result()
         if read is None:
@@ -242,7 +246,7 @@ class MemoryProducer(Producer):
         return [item]
 
     async def prepare_for_draining(self) -> None:
-        """Call off a read that is still waiting; hand over what it had read."""
+        """Cancels a read that still waits. Hands over what it has read."""
         self._position.moved.set()
         reading = await self._stop_reading()
         if (
@@ -254,7 +258,7 @@ class MemoryProducer(Producer):
             await self.push(self._wrapped(read))
 
     async def close(self) -> None:
-        """Call off a read that is still waiting."""
+        """Cancels a read that still waits."""
         await self._stop_reading()
 
     async def _stop_reading(self) -> asyncio.Task[list[Any] | None] | None:

@@ -1,4 +1,4 @@
-"""The embedded queue as a source: a durable queue in an SQLite file, which needs no broker."""
+"""The producer of the embedded queue: a durable queue in an SQLite file. It needs no broker."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ __all__ = ["QueueAcknowledger", "QueueOptions", "QueueProducer"]
 
 log = logger("broadway_py.producers.queue")
 
-#: The most that one transaction takes; more would make the others in it wait.
+#: The most messages that one transaction takes. More would delay what else is in the same transaction.
 _MOST_AT_ONCE: Final = 500
 
-#: What happens to a failed message: kept among the dead letters of the file, or removed.
+#: What happens to a failed message: it is kept among the dead letters of the file, or removed.
 OnFailure = Literal["dead_letter", "drop"]
 
 
 class QueueOptions(QueuePlace):
     """The settings of a :class:`QueueProducer`."""
 
-    #: How long a reader may stand still before others get what it holds, in seconds. It is no limit for a handler:
-    #: a reader that is alive keeps its messages. What a dead one held is given back at once.
+    #: How long a reader may be stopped before other readers get its messages, in seconds. It is no limit for a handler:
+    #: a running reader keeps its messages. The messages of a dead reader are given back at once.
     visibility: Annotated[Duration, Field(gt=0)] = 30.0
-    #: What happens to a failed message, where ``configure_ack(on_failure=…)`` says nothing else.
+    #: What happens to a failed message, unless ``configure_ack(on_failure=…)`` says otherwise.
     on_failure: OnFailure = "dead_letter"
-    #: Each key is in the hands of one reader at a time, of whatever process: what ``ordered`` needs with several
-    #: workers. Messages are put with a key, and every reader of the queue says the same here.
+    #: Only one reader at a time has messages of a key, across all processes. ``ordered`` with several workers needs
+    #: this. Messages are put with a key. Every reader of the queue must have the same setting.
     partitioned: Annotated[bool, Field(strict=True)] = False
     #: The producer's name in metrics and logs.
     name: str | None = None
@@ -59,24 +59,24 @@ class QueueOptions(QueuePlace):
 
 
 class QueueProducer(Producer):
-    """Takes messages from a queue of the embedded kind (see :class:`broadway_py.queue.Queue`, which puts them there).
+    """Takes messages from an embedded queue (see :class:`broadway_py.queue.Queue`, which puts them there).
 
-    Any number of processes may read and write one file at the same time. A message is removed when it was handled,
-    in a durable transaction; what a process held when it died comes again, to whoever asks next.
+    Any number of processes may read and write one file at the same time. A handled message is removed in a durable
+    transaction. If a process dies, its messages are delivered again to the next reader that asks.
 
-    ``message.data`` is bytes. ``message.metadata`` holds what was put with it, and ``message_id``, ``queue``,
-    ``enqueued_at`` (seconds since 1970) and ``redelivered``; ``message.attempt`` counts the times it was taken.
+    ``message.data`` is bytes. ``message.metadata`` holds what was put with the message, and ``message_id``, ``queue``,
+    ``enqueued_at`` (seconds since 1970) and ``redelivered``. ``message.attempt`` counts how often the message was
+    taken.
 
     Args:
-        path: the file; made if it is missing.
-        queue: the queue in the file; made if it is new.
-        visibility: how long a reader may stand still before others get what it holds, in seconds.
-        on_failure: ``"dead_letter"`` (None) keeps failed messages in the file, ``"drop"`` removes them. When it is
-            given it goes before the default failure policy. For one message:
-            ``message.configure_ack(on_failure="drop")``.
-        partitioned: True: each key (see :meth:`broadway_py.queue.Queue.put`) is in the hands of one reader at a time.
-            When readers come and go, keys move between them, each once its last message is settled. Every reader of
-            the queue must say the same. A message without a key may go to any reader.
+        path: the file; it is created if it is missing.
+        queue: the queue in the file; it is created if it is new.
+        visibility: how long a reader may be stopped before other readers get its messages, in seconds.
+        on_failure: ``"dead_letter"`` (None) keeps failed messages in the file, ``"drop"`` removes them. If it is given,
+            it overrides the default failure policy. For one message: ``message.configure_ack(on_failure="drop")``.
+        partitioned: True: only one reader at a time has messages of a key (see :meth:`broadway_py.queue.Queue.put`).
+            When readers come and go, keys move between them, each after its last message is settled. Every reader of
+            the queue must have the same setting. A message without a key may go to any reader.
         name: the producer's name in metrics and logs.
         concurrency: how many readers the pipeline opens in each process.
 
@@ -84,7 +84,7 @@ class QueueProducer(Producer):
         OptionsError: a setting is wrong.
     """
 
-    #: What tells the time; a test puts a fake here.
+    #: The clock; a test sets a fake one.
     clock: Clock = SYSTEM_CLOCK
 
     def __init__(
@@ -118,9 +118,10 @@ class QueueProducer(Producer):
         self._consumer: QueueConsumer | None = None
 
     def for_order(self) -> Self:
-        """One that reads the queue alone, copies of its own included, unless each key has one reader anyway.
+        """Returns a producer that reads the queue alone, or this one if each key has one reader anyway.
 
-        While another one reads it, ``open`` raises; the pipeline tries again, and so stands by.
+        "Alone" also excludes other copies of the same producer. While another reader is there, ``open`` raises. The
+        pipeline tries again, so it works as a standby.
         """
         if self.options.partitioned:
             return self
@@ -130,7 +131,7 @@ class QueueProducer(Producer):
         return made
 
     async def open(self) -> None:
-        """Open the file, and give back what readers that died have left in it."""
+        """Opens the file, and gives back the messages of readers that died."""
         options = self.options
         self._wake = Wake()
         self._is_paused = False
@@ -146,7 +147,7 @@ class QueueProducer(Producer):
         self._upkeep = asyncio.create_task(self._keep_up(self._consumer), name=f"queue-upkeep:{options.queue}")
 
     async def handle_demand(self, demand: int) -> Sequence[Message[Any]]:
-        """At most *demand* messages, the oldest first; waits, without looking again and again, while there is none."""
+        """Returns at most *demand* messages, the oldest first. While there are none, it waits, without polling."""
         consumer = self._consumer
         if consumer is None:
             raise ProducerError(f"queue file {self.options.path}: it is closed: open() comes before handle_demand()")
@@ -209,7 +210,7 @@ class QueueProducer(Producer):
                 self.lost(self._gone)
                 return
             except StorageError as error:
-                # Takes and settlements meet the same trouble and say so; here it is enough to go on trying.
+                # Takes and settlements meet the same error and report it, so here a new try is enough.
                 if trouble != str(error):
                     trouble = str(error)
                     log.warning("the upkeep of a queue's leases failed; trying again", reason=trouble)
@@ -217,20 +218,20 @@ class QueueProducer(Producer):
                 trouble = ""
 
     async def pause(self) -> None:
-        """Take nothing more. Nothing is fetched in advance, so there is nothing to give back."""
+        """Stops taking messages. There is nothing to give back, because nothing is fetched in advance."""
         self._is_paused = True
 
     async def resume(self) -> None:
-        """Take again."""
+        """Starts taking messages again."""
         self._is_paused = False
         self._wake.set()
 
     async def prepare_for_draining(self) -> None:
-        """End a ``handle_demand`` that waits."""
+        """Ends a ``handle_demand`` that waits."""
         self._wake.set()
 
     async def close(self) -> None:
-        """Give back what is still held, and close the file if nobody else in this process uses it."""
+        """Gives back the messages that are still held, and closes the file if nobody else in this process uses it."""
         consumer, self._consumer = self._consumer, None
         file, self._file = self._file, None
         if consumer is not None:
@@ -244,16 +245,16 @@ class QueueProducer(Producer):
 
 
 class Receipt(NamedTuple):
-    """What settles one message."""
+    """What is needed to settle one message."""
 
     held: Held
     on_failure: OnFailure
-    #: Who said so: nobody, the settings of the producer, or ``configure_ack`` of this message.
+    #: Who set ``on_failure``: nobody, the settings of the producer, or ``configure_ack`` of this message.
     said_by: Literal["source", "message"] | None = None
 
 
 class QueueAcknowledger(Acknowledger):
-    """Settles what one reader has taken; once the reader is closed it settles nothing."""
+    """Settles the messages of one reader. After the reader is closed it settles nothing."""
 
     def __init__(self, consumer: QueueConsumer, path: str, pipeline: str) -> None:
         self._consumer = consumer
@@ -261,10 +262,13 @@ class QueueAcknowledger(Acknowledger):
         self._pipeline = pipeline
 
     async def ack(self, ref: Hashable, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]) -> None:
-        """Remove the successful, move the failed to the dead letters: one transaction, durable on return.
+        """Removes the successful messages and moves the failed ones to the dead letters.
+
+        This is one transaction, and it is durable when the call returns.
 
         Raises:
-            SettleError: those whose lease has gone to somebody else, or all of them when the file refuses.
+            SettleError: for messages whose lease was lost to another reader, or for all of them if the file cannot be
+                written.
         """
         done = [message.acknowledgement.data.held for message in successful]
         dead: list[Buried] = []
@@ -277,30 +281,30 @@ class QueueAcknowledger(Acknowledger):
         await self._settle(self._consumer.settle(done, dead, self._pipeline), [*successful, *failed])
 
     async def release(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
-        """Give back without a decision; the attempt does not count. Raises as :meth:`ack` does."""
+        """Gives the messages back without a result. The attempt does not count. Raises as :meth:`ack` does."""
         await self._settle(self._consumer.release([m.acknowledgement.data.held for m in messages]), messages)
 
     async def retry(self, ref: Hashable, messages_and_delays: Sequence[tuple[Message[Any], float]]) -> None:
-        """Deliver each again once its delay (in seconds) has passed; the attempt counts. Raises as :meth:`ack` does."""
+        """Delivers each message again after its delay (in seconds). The attempt counts. Raises as :meth:`ack` does."""
         held = [(message.acknowledgement.data.held, delay_s) for message, delay_s in messages_and_delays]
         await self._settle(self._consumer.retry(held), [message for message, _ in messages_and_delays])
 
     async def dead_letter(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
-        """Move to the dead letters, in one transaction. Raises as :meth:`ack` does."""
+        """Moves the messages to the dead letters, in one transaction. Raises as :meth:`ack` does."""
         buried = [_buried(message.acknowledgement.data.held, message) for message in messages]
         await self._settle(self._consumer.settle((), buried, self._pipeline), messages)
 
     def failure_said_by(self, data: Any) -> Literal["source", "message"] | None:
-        """``on_failure`` of the producer, when it was given, or ``configure_ack(on_failure=…)``."""
+        """Returns who set ``on_failure``: the producer's settings or ``configure_ack(on_failure=…)``; None: neither."""
         receipt: Receipt = data
         return receipt.said_by
 
     def outcome_of_failed(self, data: Any) -> Outcome:
-        """Dead-lettered or dropped, as ``on_failure`` says."""
+        """Returns "dead_lettered" or "dropped", depending on ``on_failure``."""
         return "dropped" if data.on_failure == "drop" else "dead_lettered"
 
     def configure(self, ref: Hashable, data: Any, options: Mapping[str, Any]) -> Receipt:
-        """``on_failure="dead_letter"`` or ``"drop"``, for one message."""
+        """Sets ``on_failure`` to ``"dead_letter"`` or ``"drop"`` for one message."""
         receipt: Receipt = data
         for option, value in options.items():
             if option != "on_failure":

@@ -1,4 +1,4 @@
-"""Messages from a RabbitMQ queue. Needs aio-pika: ``pip install 'broadway-py[rabbitmq]'``."""
+"""The producer of RabbitMQ queues. It needs aio-pika: ``pip install 'broadway-py[rabbitmq]'``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The producer that users name."""
+"""The RabbitMQ producer that users name in their code and settings."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ log = logger("broadway_py.producers.rabbitmq")
 
 @dataclass
 class _Seen:
-    #: Average size of the bodies that came; 0: unknown.
+    #: Average size of the bodies received so far; 0: unknown.
     mean_bytes: float = 0.0
 
 
 class RabbitMQProducer(Producer):
-    """Consumes a RabbitMQ queue, or several.
+    """Consumes one RabbitMQ queue, or several.
 
     ::
 
         RabbitMQProducer("orders", "amqp://guest:guest@127.0.0.1/", on_failure="reject_and_requeue_once")
 
-    Each copy has a connection, a channel and a consumer (for each queue) of its own. Whatever goes wrong with them is
-    reported to the pipeline, which opens a fresh copy with back-off; messages of the old one can then no longer be
-    settled, and the broker delivers them again.
+    Each copy has its own connection, channel and consumer (one for each queue). It reports every error of these to the
+    pipeline, which opens a new copy with back-off. Messages of the old copy can then no longer be settled, and the
+    broker delivers them again.
 
     Args:
         queue: name of the queue, or a list of names.
-        url: where the broker is, or a list of addresses; ``amqp://guest:guest@127.0.0.1/`` when left out.
+        url: the address of the broker, or a list of addresses; default ``amqp://guest:guest@127.0.0.1/``.
         settings: any other field of :class:`RabbitMQOptions`.
 
     Raises:
@@ -66,7 +66,7 @@ class RabbitMQProducer(Producer):
         self.options = RabbitMQOptions(**settings)
         self.name = self.options.name
         self.concurrency = self.options.concurrency
-        # As they are now: merge_options may return something else at a connect.
+        # The options at this moment: merge_options may return others at a connect.
         self._of_copies = [self._merged(index) for index in range(self.concurrency)]
         refuse_copies_that_shut_each_other_out(self._of_copies)
         self._session: Session | None = None
@@ -75,11 +75,11 @@ class RabbitMQProducer(Producer):
         self.says_what_failing_means = "on_failure" in self.options.model_fields_set
         self._gauge: PrefetchGauge | None = None
         self._paused = False
-        # What the copies have learned of the size of bodies.
+        # What the copies know about the size of bodies.
         self._seen = _Seen()
 
     def _merged(self, index: int) -> RabbitMQOptions:
-        """The options of the copy *index*.
+        """Returns the options of the copy *index*.
 
         Raises:
             OptionsError: ``merge_options`` returned something wrong.
@@ -89,7 +89,7 @@ class RabbitMQProducer(Producer):
             return self.options
         try:
             changes = merge(index)
-        except Exception as error:  # the user's own; its text is not quoted, for nobody knows what it holds
+        except Exception as error:  # the user's error; its text may hold secrets, so it is not shown
             raise OptionsError(("merge_options",), f"raised {type(error).__name__} for copy {index}") from error
         if not isinstance(changes, Mapping):
             raise OptionsError(
@@ -104,10 +104,10 @@ class RabbitMQProducer(Producer):
             raise wrong.under("merge_options") from None
 
     def check_failure(self, plan: FailurePlan | None) -> None:
-        """Refuse a *plan* by which failed messages would be lost, or which cannot be carried out, in any copy.
+        """Refuses a *plan* that would lose failed messages, or that some copy cannot carry out.
 
         Raises:
-            OptionsError: dead letters would come back to the queue itself, or ``reject`` would delete messages; or the
+            OptionsError: dead letters would come back to the queue itself, or ``reject`` would delete messages, or the
                 messages are gone before they fail.
         """
         for limit in {requeues_up_to(options) for options in self._of_copies} - {None}:
@@ -123,7 +123,7 @@ class RabbitMQProducer(Producer):
                 with gathered(wrong):
                     refuse_losing(options, plan)
             if wrong:
-                # Copies mostly say the same.
+                # Most copies have the same errors, so equal ones are removed.
                 raise OptionsError.of({str(one): one for one in wrong}.values())
             retries = "retry" in plan.actions and (plan.is_given or not self.says_what_failing_means)
             if retries and any(loses_late_retries(options) for options in self._of_copies):
@@ -148,22 +148,22 @@ class RabbitMQProducer(Producer):
             )
 
     def most_in_flight(self, capacity: int) -> int | None:
-        """The prefetch, for each queue."""
+        """Returns the prefetch of all queues together; None with ``no_ack``."""
         if self.options.consume_options.no_ack:
             return None
         return self.options.prefetch(capacity) * len(self.options.queues)
 
     def backoff(self) -> Delays | None:
-        """The waits between two connects, where the settings say something of them."""
+        """Returns the waits between two connects; None: the settings do not set them."""
         return self.options.make_backoff()
 
     async def open(self) -> None:
-        """Connect, look for the queue, and consume.
+        """Connects, checks the queue, and starts to consume.
 
         Raises:
             SourceRefused: the broker refused the login, the virtual host or the queue.
-            ProducerError: the broker is away, or the queue is; or ``merge_options`` returned something wrong, or
-                something that does not go with the failure policy.
+            ProducerError: the broker or the queue is not available; or ``merge_options`` returned something wrong, or
+                something that conflicts with the failure policy.
         """
         hush()
         try:
@@ -198,7 +198,7 @@ class RabbitMQProducer(Producer):
         return self.options.connection_name or f"{self.pipeline}.{self.name or 'rabbitmq'}.{self.index}"
 
     async def handle_demand(self, demand: int) -> Sequence[Message[bytes]]:
-        """Return what has come, at most *demand*; wait for the first message.
+        """Returns at most *demand* messages. Waits for the first one.
 
         Raises:
             ProducerError: the connection, the channel or the consumer is gone.
@@ -211,29 +211,29 @@ class RabbitMQProducer(Producer):
                 return []
             if not self._paused and (messages := session.take(demand)):
                 if self._gauge is not None:
-                    # One of them speaks for all: this is done for each list.
+                    # Only the first message of each list is measured; that is enough for the average.
                     self._change_prefetch(self._gauge.see(messages[0].size))
                 return messages
             session.changed.clear()
             await session.changed.wait()
 
     def begin_draining(self) -> None:
-        """Also ends a waiting :meth:`handle_demand`."""
+        """Begins to drain, and ends a waiting :meth:`handle_demand`."""
         super().begin_draining()
         if self._session is not None:
             self._session.begin_draining()
 
     async def pause(self) -> None:
-        """Cancel the consumer and requeue what was not handed over."""
+        """Cancels the consumer, and requeues the messages that were not handed over."""
         self._paused = True
         await self._opened().stop_consuming()
 
     async def resume(self) -> None:
-        """Consume again; not while draining, which stops it for good."""
+        """Starts to consume again. While draining it does nothing, because draining is final."""
         await self._resume(None)
 
     async def resume_for(self, most: int) -> None:
-        """Consume again with a prefetch of *most*."""
+        """Starts to consume again, with a prefetch of at most *most*."""
         await self._resume(most)
 
     async def _resume(self, most: int | None) -> None:
@@ -245,19 +245,22 @@ class RabbitMQProducer(Producer):
         session.changed.set()
 
     async def prepare_for_draining(self) -> None:
-        """Cancel the consumer and requeue what was not handed over."""
+        """Cancels the consumer, and requeues the messages that were not handed over."""
         if self._session is not None:
             await self._session.stop_consuming()
             await self._session.kept()
 
     @property
     def obstacle(self) -> str | None:
-        """Why failed messages cannot be put away for now; no others are begun meanwhile."""
+        """Returns why failed messages cannot be retried or dead-lettered now; None: they can.
+
+        While it is not None, no new messages are started.
+        """
         found = None if self._session is None else self._session.obstacle
         return None if found is None else f"nothing new is begun, for a failed message cannot be put away: {found}"
 
     def resize(self, capacity: int) -> None:
-        """The pipeline holds *capacity* messages now: with ``prefetch_count: auto`` the prefetch follows."""
+        """Takes the new *capacity* of the pipeline, in messages. With ``prefetch_count: auto`` the prefetch changes."""
         super().resize(capacity)
         if self._gauge is not None:
             self._change_prefetch(self._gauge.resize(capacity))
@@ -274,7 +277,10 @@ class RabbitMQProducer(Producer):
         self._session.change_prefetch(count)
 
     async def close(self) -> None:
-        """Write the last settlements and close the connections, in a few seconds at most; at once when cancelled."""
+        """Writes the last settlements and closes the connections. Takes a few seconds at most.
+
+        If it is cancelled, it drops the connections at once.
+        """
         is_in_time = False
         try:
             if self._publisher is not None:

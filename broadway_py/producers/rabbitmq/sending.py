@@ -1,4 +1,4 @@
-"""Putting bodies into a queue: for ``broadway send``."""
+"""Sends bodies to a queue, for ``broadway send``."""
 
 from __future__ import annotations
 
@@ -26,18 +26,19 @@ _NAME: Final = "broadway send"
 
 @asynccontextmanager
 async def sending(options: RabbitMQOptions) -> AsyncIterator[Callable[[Sequence[bytes]], Awaitable[None]]]:
-    """``await put(bodies)`` returns once the broker has confirmed them all in the first of the queues.
+    """Yields a function: ``await put(bodies)`` returns after the broker has confirmed all bodies.
 
-    With ``declare: active`` the queues and their bindings are made first, as a pipeline makes them.
+    The bodies go to the first of the queues. With ``declare: active`` the queues and their bindings are declared first,
+    as a pipeline does.
 
     Args:
         options: where the broker is; the queue has a name.
 
     Raises:
-        ProducerError: the broker is away, refuses, or has no such queue.
+        ProducerError: the broker is not available, refuses, or has no such queue.
     """
     queue = options.queues[0]
-    # An exclusive queue belongs to the connection that makes it: ours would take it away again at its end.
+    # An exclusive queue belongs to the connection that declares it, and would be deleted with ours.
     if options.declare == "active" and not options.declare_options.exclusive:
         await _declare(options)
     publisher = Publisher(options, _NAME, SYSTEM_CLOCK)

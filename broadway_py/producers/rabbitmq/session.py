@@ -1,4 +1,4 @@
-"""One generation of a consumer: its connection, its channel, and what has come through it and waits to be taken."""
+"""One connect of a consumer until its end: connection, channel, and the buffer of messages not taken yet."""
 
 from __future__ import annotations
 
@@ -39,25 +39,25 @@ __all__ = ["Session"]
 
 log = logger("broadway_py.producers.rabbitmq")
 
-#: Seconds to wait for what the broker answers at once; on a silent network it does not.
+#: Seconds to wait for an answer that the broker normally gives at once. On a silent network none comes.
 _ANSWER_TIMEOUT: Final = 3.0
-#: Seconds for the last settlements to get onto a connection that may be dead.
+#: Seconds for writing the last settlements to a connection that may be dead.
 _FLUSH_TIMEOUT: Final = 3.0
 
 
 class Session:
-    """From one connect to its end. Its :class:`Settler` settles every message that it delivered, and nothing else.
+    """Covers one connect until its end. Its :class:`Settler` settles exactly the messages that it delivered.
 
-    Two things can end, and the first may end alone: *delivering* (:attr:`trouble` is set, the consumer is gone) and
-    *settling* (the channel is gone). The client library's tasks run none of our code beyond noting what happened.
+    Two things can end: *delivering* (:attr:`trouble` is set, the consumer is gone) and *settling* (the channel is
+    gone). Delivering may end alone. In the client library's tasks our code only records what happened.
 
     Args:
         options: the producer's settings.
         prefetch: how many unsettled messages of each queue the broker may hand out.
-        lost: called once, when delivering ends and nobody asked for it.
-        overrun: called with the average size of the buffered bodies while there are too many bytes of them.
-        forwarder: puts failed messages away, for a while or for good.
-        clock: tells how long those of a former version have waited.
+        lost: called once, if delivering ends and nobody asked for it.
+        overrun: called with the average size of the buffered bodies while they have too many bytes.
+        forwarder: moves failed messages to a retry queue or to the dead letters.
+        clock: tells how long the retries of a former version have waited.
     """
 
     def __init__(
@@ -75,11 +75,12 @@ class Session:
         self._lost = lost
         self._overrun = overrun
         self._forwarder = forwarder
-        #: Why no more messages come; None while they do.
+        #: Why no more messages come; None: they come.
         self.trouble: ProducerError | None = None
-        #: Why failed messages cannot be put away for now, so that no others are handed over; None while they can.
+        #: Why failed messages cannot be retried or dead-lettered now; None: they can. While it is set, no messages are
+        #: handed over.
         self.obstacle: ProducerError | None = None
-        #: Set whenever a look at the buffer may be worth it.
+        #: Set when the buffer should be looked at again.
         self.changed = asyncio.Event()
         self._buffer: deque[Waiting] = deque()
         self._buffered_bytes = 0
@@ -88,11 +89,11 @@ class Session:
         self._channel: Channel | None = None
         self._where = options.where
         self._near_limit = LimitWatch(forwarder.clock)
-        # As the broker calls them: it names the nameless.
+        # The names that the broker uses: it gives a name to a queue without one.
         self._queues = list(options.queues)
         # Queue -> the exchange by which retries return there.
         self._ways_back: dict[str, str] = {}
-        # Those to which none did before this connect.
+        # Queues that had no such exchange before this connect.
         self._newly_retried: list[str] = []
         self._consumers = Consumers(
             options,
@@ -104,23 +105,23 @@ class Session:
             give_back=self._give_back,
         )
         self._asides: set[asyncio.Task[None]] = set()
-        # Of these, what puts messages away.
+        # Those of the tasks that move messages to the dead letters.
         self._keeping: set[asyncio.Task[None]] = set()
-        # A loss is reported only of a connection that had been there and was not closed by us.
+        # A loss is reported only if the connection was open and we did not close it.
         self._reporting = False
-        # From the channel on, which it outlives.
+        # Made when the channel is open; it outlives the channel.
         self._settler: Settler | None = None
-        # Where deliveries go past the library; None: they come by way of it.
+        # Whether deliveries bypass the library, and the sink that gets them; None: they come through the library.
         self._is_fast = False
         self._sink: Sink | None = None
 
     # --- connecting -----------------------------------------------------------------------------------------------
 
     async def open(self, name: str) -> None:
-        """Connect as *name* and consume.
+        """Connects as *name* and starts to consume.
 
         Raises:
-            ProducerError: as the port says; call :meth:`close` then, too.
+            ProducerError: as the producer's ``open`` does; call :meth:`close` then, too.
         """
         self._is_fast = is_fast(self._options.delivery_path)
         self._connection = await connect(self._options, name, cutting=self._is_fast)
@@ -155,7 +156,7 @@ class Session:
                 is_awaitable = inspect.isawaitable(returned)
                 if is_awaitable:
                     await returned
-            except Exception as error:  # whatever the user's function raises is weather
+            except Exception as error:  # any error of the user's function is expected here
                 raise errors.of_after_connect(error, self._where) from error
             if not is_awaitable:
                 raise errors.of_no_awaitable(returned, self._where)
@@ -185,7 +186,7 @@ class Session:
         return cast("Channel", await channel.get_underlay_channel())
 
     def _watch(self, channel: int) -> Sink | None:
-        """Have deliveries on *channel* go past the library, if they do; before any consumer there is asked for."""
+        """Makes deliveries on *channel* bypass the library, on the fast path. Called before there is any consumer."""
         reader = cast("Connection", self._connection).reader
         if self._is_fast and reader is not None:
             self._sink = reader.sink(channel, self)
@@ -198,27 +199,27 @@ class Session:
 
     @contextlib.contextmanager
     def _translated(self, sentence: Callable[[BaseException, RabbitMQOptions, str], ProducerError]) -> Iterator[None]:
-        """As :func:`errors.translated`, for our broker."""
+        """Works like :func:`errors.translated`, for our broker."""
         with errors.translated(lambda error: sentence(error, self._options, self._where)):
             yield
 
-    # --- what the client library tells us; called from its tasks, so they only take note ---------------------------
+    # --- called from tasks of the client library, so these methods only record what happened -----------------------
 
     async def _on_delivery(self, delivery: DeliveredMessage) -> None:
         tag, consumer_tag = tag_of(delivery), cast("str", delivery.consumer_tag)
         self.came([(tag, bool(delivery.redelivered), delivery, delivery.body, consumer_tag)])
 
     async def _on_stray(self, _: DeliveredMessage) -> None:
-        # Nobody would ever settle it here.
+        # Nobody would ever settle this delivery.
         self._stop_delivering(ProducerError(f"a delivery from {self._where} came another way than expected"))
 
     def _on_consumer_cancelled(self, frame: Basic.Cancel) -> None:
         self.ended(Ended("consumer", frame.consumer_tag or ""))
 
-    # --- what came, whichever way; see transport.Receiver ----------------------------------------------------------
+    # --- called on both delivery paths; see transport.Receiver -----------------------------------------------------
 
     def came(self, deliveries: Sequence[Waiting]) -> None:
-        """Deliveries of our consumers, in the order of their tags."""
+        """Takes deliveries of our consumers, in the order of their tags."""
         first, last = deliveries[0][0], deliveries[-1][0]
         if last - first + 1 == len(deliveries):
             self._ledger.delivered_run(first, last)
@@ -235,8 +236,9 @@ class Session:
             self.changed.set()
 
     def _without_those_near_their_limit(self, deliveries: Sequence[Waiting]) -> Sequence[Waiting]:
-        """Put away what the broker would drop if it came back a few times more, and that it does by itself: a pause
-        gives back what nobody has taken.
+        """Moves to the dead letters what the broker would drop after a few more returns.
+
+        These returns need no failure: each pause gives back the messages that nobody has taken.
         """
         near = self._near_limit.near(deliveries, self._consumers.origins, self._where)
         if not near:
@@ -249,12 +251,12 @@ class Session:
 
     async def _keep(self, near: Sequence[Waiting]) -> None:
         settler = cast("Settler", self._settler)
-        # Then they are with the broker, and come again.
+        # After this error the messages are still at the broker, and are delivered again.
         with contextlib.suppress(SettleError):
             await settler.keep(self._messages_of(near, settler, self._options.without_no_ack()))
 
     def ended(self, why: Ended) -> None:
-        """The broker took back a consumer, or closed the channel or the connection."""
+        """Notes that the broker cancelled a consumer, or closed the channel or the connection."""
         if why.what == "consumer":
             queue = self._consumers.cancelled(why.text)
             if queue is not None:
@@ -263,7 +265,7 @@ class Session:
         self._stop(ProducerError(f"RabbitMQ at {self._where} closed the {why.what}: {why.text or 'no reason given'}"))
 
     async def _ask_why_cancelled(self, queue: str) -> None:
-        """End delivering, and say why; the broker has not."""
+        """Stops delivering, and finds out the reason, which the broker does not send."""
         is_there = True
         try:
             async with asyncio.timeout(_ANSWER_TIMEOUT):
@@ -277,12 +279,12 @@ class Session:
         except Exception as error:
             if not errors.is_of_library(error):
                 raise
-            # Another reason comes with it, or has come.
+            # The connection reports a reason of its own.
         unsettled = self._ledger.open
         self._stop_delivering(errors.of_cancelled_consumer(queue, self._where, is_there=is_there, unsettled=unsettled))
 
     def cut_off(self, problem: str | None) -> None:
-        """The connection is gone without a word."""
+        """Notes that the connection ended without a close from the broker."""
         if problem is None:
             self._stop(errors.of_loss(None, self._options, self._where, silent=self._is_silent))
         else:
@@ -307,7 +309,7 @@ class Session:
             return
         self.trouble = reason
         self._consumers.end()
-        # The broker has them still, and hands them out again.
+        # The broker still has these messages, and delivers them again.
         self._buffer.clear()
         self._buffered_bytes = 0
         self.changed.set()
@@ -317,10 +319,10 @@ class Session:
     # --- handing over ---------------------------------------------------------------------------------------------
 
     def take(self, demand: int) -> list[Message[bytes]]:
-        """Up to *demand* of the buffered messages, oldest first; without waiting."""
+        """Returns at most *demand* of the buffered messages, oldest first. Does not wait."""
         settler, buffer = self._settler, self._buffer
         if settler is None or self.obstacle is not None:
-            return []  # nothing has come before there was a channel; and what would fail now could not be put away
+            return []  # there is no channel yet, or a message that fails now could not be moved
         taken = [buffer.popleft() for _ in range(min(demand, len(buffer)))]
         self._buffered_bytes = self._buffered_bytes - _bytes_of(taken) if buffer else 0
         if self._options.consume_options.no_ack and taken:
@@ -337,7 +339,7 @@ class Session:
         return [to_message(delivery, settler, options, queue, self._ways_back[queue]) for delivery, queue in came]
 
     def _on_waiting(self, reason: ProducerError | None) -> None:
-        """Failed messages cannot be put away, for *reason*, or can again."""
+        """Notes that failed messages cannot be moved because of *reason*; None: they can again."""
         if (self.obstacle is None) == (reason is None):
             self.obstacle = reason
             return
@@ -353,61 +355,63 @@ class Session:
         self.changed.set()
 
     def begin_draining(self) -> None:
-        """What cannot be put away now is given back; also ends a wait for :attr:`changed`."""
+        """Gives back failed messages that cannot be moved now, and ends a wait for :attr:`changed`."""
         if self._settler is not None:
             self._settler.give_up()
         self.changed.set()
 
     async def kept(self) -> None:
-        """Wait, some seconds at most, until what would soon be dropped by the broker has been put away."""
+        """Waits, some seconds at most, until the messages near their delivery limit are among the dead letters."""
         if self._keeping:
             await asyncio.wait(self._keeping, timeout=_ANSWER_TIMEOUT)
 
     async def stop_consuming(self) -> None:
-        """Cancel the consumers, and give back what was not taken. Does nothing on a connection that is gone.
+        """Cancels the consumers, and gives back messages that were not taken. Does nothing if the connection is gone.
 
-        Waits for the broker a few seconds at most: on a silent network it goes on by itself until :meth:`close`.
+        Waits for the broker a few seconds at most. On a silent network the work continues until :meth:`close`.
         """
         self._consumers.is_wanted = False
         await self._bounded(self._unless_lost(self._consumers.stop), "stop consuming")
 
     async def _unless_lost(self, change: Callable[[], Awaitable[None]]) -> None:
-        """Do *change*, in which the connection may be lost: the callbacks above report that, and the broker takes
-        everything back by itself. So it does when it refuses, which closes the channel.
+        """Runs *change*, and ignores a lost connection.
+
+        The callbacks above report the loss, and the broker takes everything back. The same holds if the broker refuses,
+        which closes the channel.
         """
         with contextlib.suppress(ProducerError, SettleError), self._translated(errors.of_loss):
             await change()
 
     async def _give_back(self) -> None:
-        """Requeue the buffered messages, and wait until that is written."""
+        """Requeues the buffered messages, and waits until that is written."""
         if not self._buffer or self._settler is None:
             return
-        # As a dict it keeps their order.
+        # A dict, because it keeps their order.
         gone = dict.fromkeys(tag for tag, *_ in self._buffer)
         self._buffer.clear()
         self._buffered_bytes = 0
         await self._settler.give_back(gone)
 
     async def consume_again(self, most: int | None = None) -> None:
-        """The way back from :meth:`stop_consuming`, with a prefetch of *most* where that is less than the usual one.
+        """Starts to consume again after :meth:`stop_consuming`, with a prefetch of *most* if that is less than usual.
 
-        Does nothing on a connection that is gone.
+        Does nothing if the connection is gone.
         """
         await self._unless_lost(functools.partial(self._consumers.resume, most))
 
     def change_prefetch(self, prefetch: int) -> None:
-        """Have *prefetch* messages of each queue in advance from now on; when that is less, give back what waits.
+        """Changes the prefetch of each queue to *prefetch*. If that is less, gives back waiting messages.
 
-        The broker fixes a consumer's prefetch when it begins, so this takes another consumer. Where the old one is
-        more than any other (it is exclusive, or the single active one, or has a name of its own), the new prefetch
-        counts from the next consume on.
+        The broker fixes a consumer's prefetch when it begins, so this needs another consumer. If the old consumer
+        cannot be replaced (it is exclusive, or the single active one, or has a name of its own), the new prefetch is
+        used from the next consume on.
         """
         self._consumers.want_prefetch(prefetch)
         change = functools.partial(self._consumers.change_prefetch, prefetch)
         self._aside(self._unless_lost(change), "change of prefetch")
 
     async def _bounded(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        """Do *work*, which may hang on a silent network, and wait for it a few seconds; :meth:`close` ends it."""
+        """Runs *work* and waits for it a few seconds: it may hang on a silent network. :meth:`close` ends it."""
         _, unanswered = await asyncio.wait({self._aside(work, name)}, timeout=_ANSWER_TIMEOUT)
         if unanswered:
             log.warning("no answer from the broker; going on without it", to=name, broker=self._where)
@@ -421,9 +425,9 @@ class Session:
     # --- ending ---------------------------------------------------------------------------------------------------
 
     async def close(self) -> None:
-        """Write what is settled, then close. Takes a few seconds at most, and raises nothing.
+        """Writes the settlements, then closes. Takes a few seconds at most, and raises nothing.
 
-        When this is cancelled the connection is dropped: it must not outlive us, with messages in its hands.
+        If it is cancelled, the connection is dropped, because it must not outlive us while it holds messages.
         """
         self._reporting = False
         is_in_time = False
@@ -441,16 +445,18 @@ class Session:
                 await self._connection.end()
 
     async def _give_all_back(self, settler: Settler) -> None:
-        """What is not settled goes back in so many words: recent brokers count the end of a connection as a failure of
-        all that it had in hand, and these not.
+        """Gives back explicitly everything that is not settled.
+
+        Recent brokers count the end of a connection as a failure of all messages that it holds, but not an explicit
+        return.
         """
         if self._channel is not None and self._consumers.are_at_work:
-            # They would be handed it again, and again count that.
+            # Otherwise this consumer would get them again, and that counts again.
             await self.stop_consuming()
         settler.release_all(self._closed)
 
     def abort(self) -> None:
-        """Drop the connection without a farewell; :meth:`close` is still to be called."""
+        """Drops the connection at once, without closing it properly. :meth:`close` must still be called."""
         self._reporting = False
         if self._connection is not None:
             self._connection.abort()

@@ -1,4 +1,4 @@
-"""Messages from an SQS queue. Needs aiobotocore: ``pip install 'broadway-py[sqs]'``."""
+"""The producer of SQS queues. It needs aiobotocore: ``pip install 'broadway-py[sqs]'``."""
 
 from __future__ import annotations
 

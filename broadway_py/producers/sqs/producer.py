@@ -1,4 +1,4 @@
-"""The producer that users name."""
+"""The SQS producer that users name in their code and settings."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class SQSProducer(Producer):
     ``md5_of_body``, ``queue``, ``redelivered``, ``attributes`` and ``message_attributes`` (those that were asked for),
     and on FIFO queues ``message_group_id``. ``message.attempt`` is SQS's own count of receives.
 
-    On a FIFO queue one message of a group is in the pipeline at a time: the next one comes when it is deleted, and when
-    it fails the others of its group go back with it.
+    On a FIFO queue only one message of a group is in the pipeline at a time. The next one comes after it is deleted. If
+    it fails, the others of its group go back with it.
 
     Args:
         queue_url: the queue's URL, or its name.
-        region: such as ``eu-central-1``; out of the URL, or as AWS programs find it, when left out.
-        endpoint_url: where SQS answers, if not at AWS.
+        region: such as ``eu-central-1``; default: from the URL, or as AWS programs find it.
+        endpoint_url: the address of SQS, if it is not AWS.
         settings: any other field of :class:`SQSOptions`.
 
     Raises:
@@ -56,14 +56,14 @@ class SQSProducer(Producer):
         self.says_what_failing_means = self.options.says_what_failing_means
         self._session: Session | None = None
         self._attempts = Attempts(is_fifo=self.options.is_fifo)
-        # Of all copies: sessions that have lost their source, and still settle what they handed over.
+        # Tasks of all copies: sessions that have lost their source, and still settle what they handed over.
         self._retiring: set[asyncio.Task[None]] = set()
 
     def check_failure(self, plan: FailurePlan | None) -> None:
-        """Refuse a *plan* that names dead letters elsewhere, or by which they would be deleted.
+        """Refuses a *plan* that names another place for dead letters, or that would delete them.
 
         Raises:
-            OptionsError: see above.
+            OptionsError: the plan is refused.
         """
         if plan is None:
             return
@@ -94,11 +94,11 @@ class SQSProducer(Producer):
             raise OptionsError.of(wrong)
 
     async def open(self) -> None:
-        """Find the queue, and see whether we may delete from it.
+        """Finds the queue, and checks that we may delete from it.
 
         Raises:
-            SourceRefused: no credentials, or not the permission.
-            ProducerError: SQS or the queue is away.
+            SourceRefused: no credentials, or no permission.
+            ProducerError: SQS or the queue is not available.
         """
         hush()
         self._session = Session(
@@ -113,41 +113,41 @@ class SQSProducer(Producer):
         await self._session.open()
 
     async def handle_demand(self, demand: int) -> Sequence[Message[bytes]]:
-        """Return what has come, at most *demand*; wait for the first message.
+        """Returns at most *demand* messages. Waits for the first one.
 
         Raises:
-            ProducerError: SQS or the queue is away.
+            ProducerError: SQS or the queue is not available.
         """
         return await self._opened().take(demand)
 
     def begin_draining(self) -> None:
-        """Also ends a waiting :meth:`handle_demand`, and gives back what nobody took."""
+        """Begins to drain: ends a waiting :meth:`handle_demand`, and gives back what nobody has taken."""
         super().begin_draining()
         if self._session is not None:
             self._session.stop()
 
     async def pause(self) -> None:
-        """Receive nothing more, and give back what was not handed over."""
+        """Stops receiving, and gives back messages that were not handed over."""
         self._opened().pause()
 
     async def resume(self) -> None:
-        """Receive again."""
+        """Starts to receive again."""
         self._opened().resume()
 
     async def prepare_for_draining(self) -> None:
-        """Receive nothing more; while no message is at work, also wait for the receives that are under way.
+        """Stops receiving. While no message is in the pipeline, also waits for receives that still run.
 
-        An idle queue keeps one open for up to ``wait_time_seconds``. Were it cut off, SQS could still answer it with
-        messages, which nobody would see until their visibility ends.
+        On an idle queue a receive may run for up to ``wait_time_seconds``. If it were cut off, SQS could still answer
+        it with messages, which nobody would see until their visibility timeout ends.
         """
         if self._session is not None:
             self._session.stop()
             await self._session.until_polls_end()
 
     async def close(self) -> None:
-        """Give back what is left and end every connection, in a few seconds at most.
+        """Gives back what is left and closes every connection. Takes a few seconds at most.
 
-        After a loss this returns at once: a task goes on to settle what was handed over, until nothing of it is left.
+        After a loss it returns at once, and a task goes on to settle what was handed over, until nothing is left.
         """
         session, self._session = self._session, None
         if session is None:
@@ -160,8 +160,8 @@ class SQSProducer(Producer):
         await session.close()
 
     async def end_lost_copies(self) -> None:
-        """Wait some seconds for receives of lost copies: cut off, they may still take messages. Then end them."""
-        # Whoever comes first takes them: cancelled twice, their own end would be cut short.
+        """Waits some seconds for receives of lost copies: if cut off, they may take messages. Then ends the copies."""
+        # The first caller takes the tasks: a second cancel would interrupt their clean end.
         tasks = set(self._retiring)
         self._retiring -= tasks
         if not tasks:

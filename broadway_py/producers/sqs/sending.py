@@ -1,4 +1,4 @@
-"""Putting bodies into a queue: for ``broadway send``."""
+"""Sends bodies to a queue, for ``broadway send``."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ __all__ = ["sending"]
 
 @asynccontextmanager
 async def sending(options: SQSOptions) -> AsyncIterator[Callable[[Sequence[bytes]], Awaitable[None]]]:
-    """``await put(bodies)`` returns once SQS has confirmed them all. On a FIFO queue each is a group of its own.
+    """Yields a function: ``await put(bodies)`` returns after SQS has confirmed all bodies.
+
+    On a FIFO queue each body is a message group of its own.
 
     Raises:
-        ProducerError: SQS, or the queue, is away, or did not take a body.
+        ProducerError: SQS or the queue is not available, or did not accept a body.
     """
     client = Client(options, RequestCosts(), SYSTEM_CLOCK)
     try:
@@ -33,7 +35,7 @@ async def sending(options: SQSOptions) -> AsyncIterator[Callable[[Sequence[bytes
         async def put(bodies: Sequence[bytes]) -> None:
             entries = [_entry(body, options) for body in bodies]
             try:
-                # TaskGroup: if one is refused, none goes on after the error is reported.
+                # With a TaskGroup, no request runs on after an error is reported.
                 async with asyncio.TaskGroup() as tasks:
                     for positions in portions(entries):
                         tasks.create_task(_send(client, url, [entries[at] for at in positions], options))

@@ -1,4 +1,4 @@
-"""One opened copy: its receives, what they brought and nobody took yet, and the way to the end."""
+"""One opened copy: its receives, the messages that nobody has taken yet, and its end."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ __all__ = ["LAST_POLLS_S", "Session"]
 
 log = logger("broadway_py.producers.sqs")
 
-#: With less room than this in the pipeline, a receive asks for no more than it has demand for.
+#: If the pipeline can hold fewer messages than this, a receive asks for no more than the demand.
 _SPARE_FROM: Final = 20
-#: Seconds that closing waits for receives after a loss, and in any case for the last settlements.
+#: Seconds that closing waits for receives after a loss, and for the last settlements in any case.
 LAST_POLLS_S: Final = 3.0
 _LAST_SETTLEMENTS_S: Final = 1.5
 
@@ -38,7 +38,7 @@ RECEIVE: Final = "broadway.sqs.receive_messages"
 
 
 class Session:
-    """From opening a copy to its end.
+    """Covers one copy from its opening to its end.
 
     Args:
         options: the producer's settings.
@@ -47,7 +47,7 @@ class Session:
         producer: name of the producer.
         capacity: how many messages the pipeline can hold.
         attempts: names the receives of FIFO queues.
-        lost: called once, when the source is away.
+        lost: called once, when the source is not available any more.
     """
 
     def __init__(
@@ -75,18 +75,18 @@ class Session:
         )
         self._acknowledger: SQSAcknowledger | None = None
         self._queue_info: QueueInfo | None = None
-        # Receives under way, each with the moment at which it is answered if no message comes.
+        # Receives that run, each with the time at which it is answered if no message comes.
         self._polls: dict[asyncio.Task[None], float] = {}
         self._ready: deque[Message[bytes]] = deque()
         self._wanted = 0
         self._wake = Wake()
         self._is_paused = False
         self._is_stopping = False
-        #: Why no more messages come; None while they do.
+        #: Why no more messages come; None: they come.
         self.trouble: ProducerError | None = None
 
     async def open(self) -> None:
-        """Look at the queue. Raises ProducerError."""
+        """Connects and reads the settings of the queue. Raises ProducerError."""
         try:
             self._queue_info = await self._client.open()
         except Trouble as trouble:
@@ -111,7 +111,7 @@ class Session:
 
     @property
     def acknowledger(self) -> SQSAcknowledger:
-        """The acknowledger; there once the session is open."""
+        """Returns the acknowledger, which exists after the session is open."""
         if self._acknowledger is None:
             raise ProducerError(f"SQS queue {self._options.queue_name!r}: open() comes before anything else")
         return self._acknowledger
@@ -119,10 +119,10 @@ class Session:
     # --- handing over ---------------------------------------------------------------------------------------------
 
     async def take(self, demand: int) -> list[Message[bytes]]:
-        """At most *demand* messages; waits for the first, and polls meanwhile. ``[]`` once the session stops.
+        """Returns at most *demand* messages; ``[]`` if the session stops. Polls and waits for the first one.
 
         Raises:
-            ProducerError: the source is away.
+            ProducerError: the source is not available.
         """
         acknowledger = self.acknowledger
         try:
@@ -134,7 +134,7 @@ class Session:
                 if self._ready and not self._is_paused:
                     taken = [self._ready.popleft() for _ in range(min(demand, len(self._ready)))]
                     acknowledger.handed_over(len(taken))
-                    # What this leaves of the demand is polled for at the next call, which comes at once.
+                    # The rest of the demand is polled for at the next call, which comes at once.
                     return taken
                 self._wanted = demand
                 self._poll()
@@ -143,7 +143,7 @@ class Session:
             self._wanted = 0
 
     def _poll(self) -> None:
-        """Begin as many receives as the demand is worth."""
+        """Starts as many receives as the demand needs."""
         if self._is_paused or self._is_stopping or self.trouble is not None:
             return
         now = self._clock.monotonic()
@@ -209,7 +209,7 @@ class Session:
         return messages
 
     def _leave_broken(self, receipt: Receipt) -> None:
-        # Not given back at once: whatever breaks bodies on their way may break this one again, as fast as we ask.
+        # Not given back at once: what damages bodies on the network may damage this one again and again, at full speed.
         self.acknowledger.leave([receipt])
         log.error(
             "a message came with a body that is not what SQS has (MD5), or after such a one of its group; "
@@ -222,7 +222,7 @@ class Session:
         if self._is_stopping or self._is_paused or self.trouble is not None:
             self._give_back(messages)
         else:
-            # Before what came later: the group waits already.
+            # In front of later messages, because the group has waited already.
             self._ready.extendleft(reversed(messages))
             self._wake.set()
 
@@ -249,17 +249,17 @@ class Session:
     # --- pause and end --------------------------------------------------------------------------------------------
 
     def pause(self) -> None:
-        """Begin no receive, and give back what nobody took; also what receives under way still bring."""
+        """Starts no receive, and gives back what nobody has taken, also messages of receives that still run."""
         self._is_paused = True
         self._return_unstarted()
 
     def resume(self) -> None:
-        """Receive again."""
+        """Starts to receive again."""
         self._is_paused = False
         self._wake.set()
 
     def stop(self) -> None:
-        """As :meth:`pause`, for good; ends a :meth:`take` that waits."""
+        """Works like :meth:`pause`, but for good. Ends a :meth:`take` that waits."""
         self._is_stopping = True
         self._return_unstarted()
         self._wake.set()
@@ -280,7 +280,7 @@ class Session:
         self._acknowledger.give_back(receipts)
 
     async def until_polls_end(self) -> None:
-        """Wait for receives under way: one that is cut off may still take messages, which nobody would see."""
+        """Waits for receives that still run: if cut off, they could take messages that nobody would see."""
         if self._must_wait_for_polls:
             left_s = max(self._polls.values()) - self._clock.monotonic()
             log.info(
@@ -293,13 +293,13 @@ class Session:
 
     @property
     def _must_wait_for_polls(self) -> bool:
-        # What is at work must not wait for them: it would be late for the deadline.
+        # Messages in the pipeline must not wait for receives: they could miss the deadline.
         return bool(self._polls) and not (self._acknowledger is not None and self._acknowledger.at_work)
 
     async def close(self, polls_s: float | None = None) -> None:
-        """Give back what is left, and end every connection.
+        """Gives back what is left, and closes every connection.
 
-        *polls_s*: how long receives under way may take; None: until they end, or whoever waits here gives up.
+        *polls_s*: how long receives may still run, in seconds; None: until they end, or the caller gives up.
         """
         self.stop()
         try:
@@ -310,7 +310,7 @@ class Session:
             else:
                 await self.until_polls_end()
         finally:
-            # Each of them also when the one before was cancelled.
+            # Each step runs even if the one before was cancelled.
             async with AsyncExitStack() as ends:
                 ends.push_async_callback(self._client.close)
                 if self._acknowledger is not None:
@@ -330,7 +330,7 @@ class Session:
             )
 
     async def retire(self) -> None:
-        """The way to the end after the source was lost: settle what is out still, for as long as it takes."""
+        """Ends the copy after its source was lost: settles what was handed over, for as long as it takes."""
         try:
             if self._polls:
                 await asyncio.wait(self._polls)

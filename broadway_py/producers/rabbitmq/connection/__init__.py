@@ -1,1 +1,1 @@
-"""Connects to the broker, and says in words what goes wrong with a connection."""
+"""Connects to the broker, and turns connection errors into clear sentences."""

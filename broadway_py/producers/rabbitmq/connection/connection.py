@@ -24,12 +24,12 @@ __all__ = ["Connection", "connect"]
 
 log = logger("broadway_py.producers.rabbitmq")
 
-#: Seconds for a farewell; on a dead network the library would wait for three heartbeats.
+#: Seconds for a proper close. On a dead network the library would wait for three heartbeats.
 _CLOSE_TIMEOUT: Final = 3.0
 
 
 class _Octets(str):
-    """Text that goes onto the wire as the bytes that it was read from, also where they are no UTF-8."""
+    """Text that is written as the bytes that it was read from, even if they are not UTF-8."""
 
     __slots__ = ()
 
@@ -38,7 +38,7 @@ class _Octets(str):
 
 
 class _Plain:
-    """The login of a user with a password, in the form in which the library asks for one."""
+    """The login with user and password, in the form that the library needs."""
 
     name: Final = AuthMechanism.PLAIN.name
 
@@ -53,7 +53,10 @@ class _Plain:
 
 
 class _Amqp(aiormq.Connection):
-    """The library's, which would read user, password and virtual host from a URL, and some of them as others."""
+    """The library's connection, but with the user, password and virtual host of *login*.
+
+    The library would read them from a URL, and change some of them.
+    """
 
     def __init__(self, url: URL, *, login: Login, **settings: Any) -> None:
         super().__init__(url, **settings)
@@ -89,7 +92,7 @@ class Connection(aio_pika.Connection):
     ) -> None:
         super().__init__(target.url, ssl_context=context, client_properties={"connection_name": name})
         self.kwargs["login"] = target.login
-        #: The address as it may be shown.
+        #: The broker's address as it may be shown.
         self.where = target.where
         self._factory = Transport(heartbeat, cutting=cutting, publishing=publishing)
         self.kwargs["transport_factory"] = self._factory
@@ -97,7 +100,7 @@ class Connection(aio_pika.Connection):
             self.kwargs["server_hostname"] = target.tls.server_name
 
     async def connect(self, timeout: float | None = None) -> None:
-        """As the library does, but as whom and where the settings say.
+        """Connects as the library does, but with the login and transport of the settings.
 
         Raises:
             AMQPError, OSError: it did not work.
@@ -106,19 +109,19 @@ class Connection(aio_pika.Connection):
         await self._on_connected()
 
     def __str__(self) -> str:
-        """The address as it may be shown: the library logs its connections, and its own text names the user."""
+        """Returns the address as it may be shown: the library logs its connections, and its own text shows the user."""
         return self.where
 
     @property
     def is_silent(self) -> bool:
-        """Whether nothing was heard from the broker for three heartbeats."""
+        """Returns whether nothing was received from the broker for three heartbeats."""
         return (
             self.transport is not None and cast("aiormq.Connection", self.transport.connection).is_connection_was_stuck
         )
 
     @property
     def version(self) -> tuple[int, ...]:
-        """Of the broker, as (4, 3); empty where it does not say."""
+        """Returns the broker's version, such as (4, 3); empty if it does not tell."""
         properties = {} if self.transport is None else self.transport.connection.server_properties
         found = properties.get("version")
         numbers = re.match(r"(\d+)\.(\d+)", found) if isinstance(found, str) else None
@@ -126,16 +129,16 @@ class Connection(aio_pika.Connection):
 
     @property
     def reader(self) -> CuttingReader | None:
-        """What cuts deliveries out, where it was asked for; once it is connected."""
+        """Returns the reader that takes deliveries out, if it was asked for. Set after the connect."""
         return self._factory.reader
 
     @property
     def writer(self) -> asyncio.StreamWriter | None:
-        """The way out, past the library; once it is connected."""
+        """Returns the writer that bypasses the library. Set after the connect."""
         return self._factory.writer
 
     async def is_blocked(self) -> bool:
-        """Whether the broker has said that it takes no messages for now: its memory or disk is full."""
+        """Returns whether the broker has said that it accepts no messages for now: its memory or disk is full."""
         if self.transport is None:
             return False
         try:
@@ -146,9 +149,9 @@ class Connection(aio_pika.Connection):
         return False
 
     async def end(self) -> None:
-        """Say goodbye, or drop the connection if that takes too long, or is cancelled.
+        """Closes the connection, or drops it if that takes too long or is cancelled.
 
-        Never raises for what the broker does.
+        Never raises for errors of the broker.
         """
         try:
             async with asyncio.timeout(_CLOSE_TIMEOUT):
@@ -161,11 +164,11 @@ class Connection(aio_pika.Connection):
             self.abort()
             self._factory.let_go()
             if not self._closed.done():
-                # Else the library's finalizer would close it once more, some time later, in a task that nobody owns.
+                # Otherwise the library's finalizer would close it again later, in a task that nobody owns.
                 self._closed.set_result(True)
 
     def abort(self) -> None:
-        """Drop the connection without a farewell; :meth:`end` is still to be called."""
+        """Drops the connection without closing it properly. :meth:`end` must still be called."""
         if self._factory.writer is not None:
             self._factory.writer.transport.abort()
 
@@ -173,14 +176,15 @@ class Connection(aio_pika.Connection):
 async def connect(
     options: RabbitMQOptions, name: str, *, cutting: bool = False, publishing: bool = False
 ) -> Connection:
-    """Connect as *name* to the first of the addresses, in random order, that takes us.
+    """Connects as *name* to the first address that accepts us, in random order.
 
-    With *cutting* its :attr:`~Connection.reader` can take deliveries past the client library; one that is *publishing*
-    outlasts an alarm of the broker.
+    With *cutting*, its :attr:`~Connection.reader` can take deliveries past the client library. With *publishing*, it
+    survives an alarm of the broker.
 
     Raises:
-        SourceRefused: one of them refused the login or the virtual host; the others would, too, and count the tries.
-        ProducerError: none of them is there; for several, what each said.
+        SourceRefused: one address refused the login or the virtual host. The others are not tried: they would refuse,
+            too, and count the failed tries.
+        ProducerError: none of them is available; for several addresses, it has the error of each.
     """
     absences: list[ProducerError] = []
     for target in options.targets():
@@ -219,6 +223,6 @@ async def _connect_to(
         raise errors.of_first_words(error, options, target.where) from error
     finally:
         if not connected:
-            # One that is dropped without it closes itself some time later, in a task that nobody owns.
+            # Without this, a dropped connection closes itself later, in a task that nobody owns.
             await connection.end()
     return connection

@@ -1,4 +1,4 @@
-"""What the client library raises, as one sentence that says what to do."""
+"""Turns errors of the client library into one sentence that says what to do."""
 
 from __future__ import annotations
 
@@ -41,25 +41,25 @@ __all__ = [
     "translated",
 ]
 
-#: What aio-pika and aiormq raise by a name for what happens at the broker or on the way to it.
+#: The error classes that aio-pika and aiormq raise for problems at the broker or on the network.
 _LIBRARY_ERRORS: Final = CONNECTION_EXCEPTIONS
-#: OpenSSL's names for an answer that is no TLS; they differ from version to version.
+#: OpenSSL's names for an answer that is not TLS. They differ from version to version.
 _IN_PLAIN_TEXT: Final = frozenset(
     {"HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL", "WRONG_VERSION_NUMBER"}
 )
 
 
 def is_of_library(error: BaseException) -> bool:
-    """Whether the client library raises *error* for what happens at the broker or on the way to it.
+    """Returns whether the client library raises *error* for a problem at the broker or on the network.
 
-    That includes an ``Exception`` of no class of its own. When the broker's last bytes and the end of the stream come
-    together, aiormq's reader ends without an error, and whoever waits on the connection is told by such a one.
+    This includes a plain ``Exception``. If the broker's last bytes and the end of the stream come together, aiormq's
+    reader ends without an error, and tasks that wait on the connection get a plain ``Exception``.
     """
     return isinstance(error, _LIBRARY_ERRORS) or type(error) is Exception
 
 
 def of_open(error: BaseException, options: RabbitMQOptions, where: str | None = None) -> ProducerError:
-    """Why connecting failed; *where* is the address that was tried, if there are several."""
+    """Returns why connecting failed. *where* is the address that was tried, if there are several."""
     where = where or options.where
     if isinstance(error, TimeoutError):
         return ProducerError(
@@ -81,9 +81,9 @@ def of_open(error: BaseException, options: RabbitMQOptions, where: str | None = 
 
 
 def of_first_words(error: BaseException, options: RabbitMQOptions, where: str) -> ProducerError:
-    """As :func:`of_open`, of a connection on which nothing but the login was said."""
+    """Works like :func:`of_open`, for a connection that failed during the login."""
     if where.startswith("amqp:") and isinstance(_innermost(error), ConnectionResetError | asyncio.IncompleteReadError):
-        # What a port for TLS does when it hears AMQP, and what a proxy does that has no broker behind it.
+        # A TLS port hangs up in this way when it gets AMQP. So does a proxy without a broker behind it.
         return ProducerError(
             f"{where} hung up at our first words; check the port, and whether the broker runs, and if it is the port "
             "for TLS, say amqps:// (with host: tls)"
@@ -92,14 +92,14 @@ def of_first_words(error: BaseException, options: RabbitMQOptions, where: str) -
 
 
 def of_after_connect(error: Exception, where: str) -> ProducerError:
-    """Why the user's ``after_connect`` did not work out."""
-    # An error of the user's own is not quoted: nobody knows what it holds. It is chained.
+    """Returns why the user's ``after_connect`` failed."""
+    # The text of a user's own error may hold secrets, so it is not shown. The error is chained.
     said = f": {_said(error)}" if isinstance(error, ChannelClosed | ConnectionClosed) else ""
     return ProducerError(f"after_connect on {where} raised {type(error).__name__}{said}")
 
 
 def of_no_awaitable(returned: object, where: str) -> ProducerError:
-    """An ``after_connect`` that is a plain function: what it began on the channel was never awaited."""
+    """Returns the error for an ``after_connect`` that is a plain function: its calls were never awaited."""
     kind = type(returned).__name__
     return ProducerError(f"after_connect on {where} returned {kind} and nothing to await; make it an async function")
 
@@ -117,7 +117,7 @@ def _refusal(error: BaseException) -> str | None:
 
 def _of_channel(error: ChannelClosed, options: RabbitMQOptions, where: str) -> ProducerError:
     said = _said(error)
-    # Of several queues the broker's own words name the one.
+    # With several queues, the broker's words name the queue that failed.
     named = next((one for one in options.queues if f"queue '{one}'" in said), options.queues[0])
     queue = f"queue {named!r} on {where}"
     match error:
@@ -142,7 +142,7 @@ def _of_channel(error: ChannelClosed, options: RabbitMQOptions, where: str) -> P
 
 
 def of_own_queue(error: ChannelClosed, queue: str, where: str) -> ProducerError:
-    """Why a queue that we need beside the consumed one, for retries or dead letters, cannot be had."""
+    """Returns why a queue for retries or dead letters cannot be used."""
     named, said = f"queue {queue!r} on {where}, which holds failed messages,", _said(error)
     match error:
         case ChannelAccessRefused():
@@ -161,7 +161,7 @@ def of_own_queue(error: ChannelClosed, queue: str, where: str) -> ProducerError:
 
 
 def of_refused_write(error: ChannelClosed, queue: str, where: str) -> SourceRefused:
-    """Why nothing can be published to *queue*."""
+    """Returns why nothing can be published to *queue*."""
     return SourceRefused(
         f"this user may not put failed messages into queue {queue!r} on {where}: {_said(error)}; "
         "give the user the permission to write to the default exchange"
@@ -170,9 +170,9 @@ def of_refused_write(error: ChannelClosed, queue: str, where: str) -> SourceRefu
 
 @contextlib.contextmanager
 def translated(sentence: Callable[[BaseException], ProducerError]) -> Iterator[None]:
-    """Let what the library raises out as what *sentence* makes of it; a TimeoutError passes.
+    """Raises errors of the library as the error that *sentence* makes of them. A TimeoutError passes unchanged.
 
-    A connection that dies cancels whatever waits on it: a CancelledError that nobody asked for is one of them.
+    A connection that dies cancels what waits on it. So a CancelledError that nobody asked for counts as such an error.
     """
     try:
         yield
@@ -192,7 +192,7 @@ def translated(sentence: Callable[[BaseException], ProducerError]) -> Iterator[N
 def of_loss(
     error: BaseException | None, options: RabbitMQOptions, where: str | None = None, *, silent: bool = False
 ) -> ProducerError:
-    """Why a connection that worked is gone; *silent* when nothing was heard for three heartbeats."""
+    """Returns why a working connection was lost. *silent*: nothing was received for three heartbeats."""
     where = where or options.where
     match error:
         case ConnectionClosed():
@@ -205,13 +205,13 @@ def of_loss(
 
 
 def of_cancelled_consumer(queue: str, where: str, *, is_there: bool, unsettled: int) -> ProducerError:
-    """Why the broker has taken back the consumer of *queue*, which it does not say.
+    """Returns why the broker cancelled the consumer of *queue*. The broker does not tell the reason.
 
     Args:
-        queue: as the broker calls it.
+        queue: its name at the broker.
         where: the broker's address.
         is_there: the queue still exists.
-        unsettled: how many messages of it were in our hands.
+        unsettled: how many unsettled messages of it we held.
     """
     if not is_there:
         why = "the queue was deleted"
@@ -227,28 +227,28 @@ def of_cancelled_consumer(queue: str, where: str, *, is_there: bool, unsettled: 
 
 
 def _said(error: AMQPError) -> str:
-    """The broker's own words."""
+    """Returns the broker's own words."""
     words = [str(part) for part in error.args if isinstance(part, str)]
     return words[-1] if words else "no reason given"
 
 
 def _answers_connection_open(error: BaseException) -> bool:
-    """Whether it answers Connection.Open: the library takes the broker's refusal for a broken frame there."""
+    """Returns whether *error* answers Connection.Open. The library takes the broker's refusal for a broken frame."""
     return "Connection.OpenOk" in str(error) or (isinstance(error, ConnectionClosed) and 530 in error.args)
 
 
 def _innermost(error: BaseException) -> BaseException:
-    """What the operating system said: the library wraps it with the same arguments, but it still has its class."""
+    """Returns the operating system's error. The library wraps it with the same arguments, but loses its class."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error
 
 
 def _tls_trouble(error: BaseException, where: str) -> str | None:
-    """The whole sentence, if it was a certificate: theirs or ours."""
+    """Returns the whole sentence if a certificate, theirs or ours, is the problem; None: it is not."""
     match error:
         case ssl.SSLCertVerificationError():
-            # Numbers of OpenSSL, which ssl does not name.
+            # Error numbers of OpenSSL, for which ssl has no names.
             match error.verify_code:
                 case 9:
                     return f"the certificate of {where} is not valid yet; check the clocks of both machines"
@@ -274,7 +274,7 @@ def _tls_trouble(error: BaseException, where: str) -> str | None:
         case ssl.SSLError():
             return _alert(getattr(error, "reason", None) or "", where)
         case ConnectionResetError() if where.startswith("amqps:"):
-            # What it had said before is lost with the connection.
+            # A reset connection loses what the broker had sent before.
             return (
                 f"{where} hung up while TLS was set up; check that the port is the one for TLS, "
                 "and whether it wants to see a certificate of ours"
@@ -283,7 +283,7 @@ def _tls_trouble(error: BaseException, where: str) -> str | None:
 
 
 def _alert(reason: str, where: str) -> str | None:
-    """What the broker has against our certificate, in OpenSSL's name for it; None: it is something else."""
+    """Returns why the broker refuses our certificate, from OpenSSL's name for it; None: it has another reason."""
     if "CERTIFICATE_REQUIRED" in reason:
         return f"{where} wants to see a certificate of ours, and none is set"
     _, alert, said = reason.partition("ALERT_")
@@ -294,7 +294,7 @@ def _alert(reason: str, where: str) -> str | None:
 
 
 def _os_reason(innermost: BaseException) -> str | None:
-    """What the operating system said, if the trouble came from there."""
+    """Returns the message of the operating system, if the error came from there."""
     match innermost:
         case ssl.SSLError():
             return "it does not speak TLS as we do"

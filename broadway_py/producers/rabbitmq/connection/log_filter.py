@@ -1,4 +1,4 @@
-"""Keeps payloads out of what the client library logs."""
+"""Keeps payloads out of the client library's log lines."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from pamqp.exceptions import PAMQPException
 
 __all__ = ["hush"]
 
-#: Every logger of the two libraries that has been seen with a payload, or with what we say better.
+#: All loggers of the two libraries that have shown a payload, or that repeat our own errors.
 _LOGGERS: Final = ("aiormq.channel", "aiormq.connection", "aio_pika.exchange", "aio_pika.message")
 
 
 class _Discreet(logging.Filter):
-    """Takes bodies, raw frames and users out of a record; drops what the producer's own error says again."""
+    """Removes bodies, raw frames and users from a record. Drops records that repeat the producer's own error."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.msg == "error when creating transport: %r":
-            return False  # open() raises it as a ProducerError, and the pipeline logs that once per try
+            return False  # open() raises this as a ProducerError, and the pipeline logs it once per try
         if isinstance(record.args, tuple):
             record.args = tuple(_shown(argument) for argument in record.args)
         error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
         if isinstance(error, AMQPError | PAMQPException):
-            # Its text and its trace may quote the frame that could not be read.
+            # Text and traceback may show the frame that could not be read.
             record.msg = f"{record.msg} ({type(error).__name__})"
             record.exc_info = None
         return True
@@ -50,6 +50,6 @@ _DISCREET: Final = _Discreet()
 
 
 def hush() -> None:
-    """Have the client library's loggers show no payload, at any level. Doing it again changes nothing."""
+    """Makes the client library's loggers show no payload, at any level. Further calls change nothing."""
     for name in _LOGGERS:
         logging.getLogger(name).addFilter(_DISCREET)

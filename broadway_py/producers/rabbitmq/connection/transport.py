@@ -1,4 +1,4 @@
-"""The way to the broker: a stream whose deliveries go past the client library, and the socket below it."""
+"""The transport to the broker: a stream whose deliveries bypass the client library, and its socket."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from broadway_py.producers.rabbitmq.wire.repair import mended
 
 __all__ = ["CuttingReader", "Receiver", "Transport"]
 
-#: As AMQP writes it.
+#: A heartbeat frame of AMQP.
 _HEARTBEAT: Final = b"\x08\x00\x00\x00\x00\x00\x00\xce"
-#: Seconds between the signs of life that the client library gets while nothing else comes for it.
+#: Seconds between the heartbeats that we pass to the client library while nothing else comes for it.
 _SIGN_OF_LIFE_S: Final = 1.0
-#: Seconds until the next address of a host is tried beside those that have not answered yet (RFC 8305).
+#: Seconds until the host's next address is tried while earlier ones have not answered yet (RFC 8305).
 _NEXT_ADDRESS_S: Final = 0.25
 
 
 class Receiver(Protocol):
-    """Who gets what a sink gets. Called from inside the event loop's reading: take note, and raise nothing."""
+    """Gets the results of a sink. It is called while the event loop reads, so it only records and never raises."""
 
     def came(self, deliveries: list[Delivery]) -> None:
-        """All of one read, in the order of their tags."""
+        """Takes all deliveries of one read, in the order of their tags."""
 
     def ended(self, why: Ended) -> None:
-        """From this byte on no more comes, of one consumer or of all."""
+        """Notes the end of one consumer, of the channel or of the connection."""
 
     def cut_off(self, problem: str | None) -> None:
-        """The connection ended without a word; *problem* says what was wrong with the bytes, if it was that."""
+        """Notes that the connection ended without a close. *problem* tells what was wrong with the bytes, if so."""
 
 
 class CuttingReader(asyncio.StreamReader):
-    """Hands deliveries to receivers, as one list per read, and everything else to whoever reads this stream.
+    """Hands deliveries to receivers, one list per read, and all other bytes to the reader of this stream.
 
-    The client library judges by its frames whether the broker lives. While deliveries alone come it gets heartbeats of
-    ours, at most one a second and only when bytes have come: a dead network must look dead.
+    The client library uses incoming frames to check that the broker is alive. While only deliveries come, it gets
+    heartbeats from us: at most one a second, and only when bytes have come, so that a dead network is still noticed.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -58,17 +58,17 @@ class CuttingReader(asyncio.StreamReader):
         self._signed_at = 0.0
 
     def sink(self, channel: int, receiver: Receiver) -> Sink:
-        """A sink for our consumers on *channel*, and *receiver* for what it gets."""
+        """Makes a sink for our consumers on *channel*. *receiver* gets its results."""
         sink = self._cutter.sink(channel)
         self._receivers[sink] = receiver
         return sink
 
     def mend(self) -> None:
-        """From now on leave out what does not decode of messages that the library fetches. On an open connection."""
+        """Starts removing what does not decode in messages that the library fetches. For an open connection."""
         self._mends = True
 
     def feed_data(self, data: Iterable[SupportsIndex]) -> None:
-        """Bytes have come. Called by the transport; raises nothing: what does not fit ends the stream."""
+        """Takes new bytes; called by the transport. Raises nothing: wrong bytes end the stream."""
         if self._is_broken:
             return
         try:
@@ -91,12 +91,12 @@ class CuttingReader(asyncio.StreamReader):
             receiver.ended(why)
 
     def feed_eof(self) -> None:
-        """The broker's end is closed."""
+        """Notes that the broker closed its side."""
         super().feed_eof()
         self._cut_off(None)
 
     def set_exception(self, exc: Exception) -> None:
-        """The connection broke."""
+        """Notes that the connection broke."""
         super().set_exception(exc)
         self._cut_off(None)
 
@@ -107,13 +107,13 @@ class CuttingReader(asyncio.StreamReader):
 
 
 class Transport(aiormq.TransportFactory):
-    """Opens the socket for the library, and keeps hold of it.
+    """Opens the socket for the library, and keeps a reference to it.
 
     Args:
-        heartbeat: seconds; what we sent and nobody received for two of them ends the connection.
-        cutting: with a :class:`CuttingReader`, or else with the stream that the library expects.
-        publishing: wait for as long as the broker likes: during an alarm it reads nothing of what is published, and
-            that looks as if nobody received it. Heartbeats still tell whether it lives.
+        heartbeat: seconds; sent data that is not received for two heartbeats ends the connection.
+        cutting: use a :class:`CuttingReader`; else the stream that the library expects.
+        publishing: wait without a limit. During an alarm the broker reads nothing that is published, which looks as if
+            nobody received it. Heartbeats still show whether it is alive.
     """
 
     def __init__(self, heartbeat: int, *, cutting: bool, publishing: bool = False) -> None:
@@ -125,17 +125,17 @@ class Transport(aiormq.TransportFactory):
         self._forget: Callable[[], None] | None = None
 
     def let_go(self) -> None:
-        """The connection has ended."""
+        """Releases the socket after the connection has ended."""
         if self._forget is not None:
             self._forget()
             self._forget = None
 
     async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Connect; called by the library.
+        """Connects. Called by the library.
 
         Raises:
-            AMQPConnectionError: it did not work; the reason is chained, as the library's own factories do it.
-            ValueError: neither ``amqp`` nor ``amqps``.
+            AMQPConnectionError: it did not work; the reason is chained, as in the library's own factories.
+            ValueError: the scheme is neither ``amqp`` nor ``amqps``.
         """
         loop = asyncio.get_running_loop()
         context = await _context(url, kwargs.pop("ssl_context_provider", None))
@@ -148,43 +148,44 @@ class Transport(aiormq.TransportFactory):
         try:
             sock = await _connected(url)
             if not self._publishing and hasattr(socket, "TCP_USER_TIMEOUT"):
-                # What we sent was not even received: no need to wait for three missing heartbeats.
+                # If sent data was not even received, there is no need to wait for three missing heartbeats.
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 2000 * self._heartbeat)
             self.let_go()
-            # A child that a handler forks off would hold the connection open when we are gone.
+            # A process that a handler forks would otherwise keep the connection open after we end.
             self._forget = forks.when_forked(lambda: forks.part_with([sock.fileno()]))
             transport, _ = await loop.create_connection(lambda: protocol, sock=sock, ssl=context, **kwargs)
         except OSError as error:
             raise AMQPConnectionError(*error.args) from error
         if self._cutting:
-            # Full as soon as anything waits: so who drains it knows that the socket has taken everything. One byte,
-            # because a TLS transport of asyncio would take 0 for always full.
+            # The buffer counts as full when anything waits in it, so a drain returns only after the socket has taken
+            # everything. The limit is one byte, because asyncio's TLS transport treats 0 as always full.
             transport.set_write_buffer_limits(high=1, low=0)
         self.writer = asyncio.StreamWriter(transport, protocol, reader, loop)
         return reader, self.writer
 
 
 async def _context(url: URL, provider: Any) -> ssl.SSLContext | None:
-    """For ``amqps``, and only then: a factory of one's own has to see to that itself."""
+    """Returns the TLS context for ``amqps``, else None. A custom transport factory must do this itself."""
     if url.scheme == "amqp":
         return None
     if url.scheme != "amqps":
         raise ValueError(f"expected amqp or amqps, got {url.scheme!r}")
     context = await provider.get_context()
     if not isinstance(context, ssl.SSLContext):
-        # asyncio takes None for a wish to go without.
+        # asyncio takes None as "no TLS".
         raise TypeError(f"expected an SSLContext for amqps, got {type(context).__name__}")
     return context
 
 
 async def _connected(url: URL) -> socket.socket:
-    """A socket to the first address of the host that answers: one that swallows packets does not hide the others.
+    """Returns a socket to the host's first address that answers. One that drops packets does not block the others.
 
-    The next is tried after a quarter of a second, the first ones beside it (RFC 8305); uvloop cannot do that itself.
+    The next address is tried after a quarter of a second, while earlier ones are still tried (RFC 8305). uvloop cannot
+    do that itself.
     """
     loop = asyncio.get_running_loop()
     addresses = await loop.getaddrinfo(host_in(url), url.port, type=socket.SOCK_STREAM)
     try:
         return await start_connection(addresses, happy_eyeballs_delay=_NEXT_ADDRESS_S)
-    except RuntimeError as error:  # uvloop's, for some addresses
+    except RuntimeError as error:  # uvloop raises it for some addresses
         raise OSError(str(error)) from error

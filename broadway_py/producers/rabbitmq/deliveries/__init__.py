@@ -1,1 +1,1 @@
-"""Makes messages of deliveries, whichever path they take."""
+"""Makes messages from deliveries, on both delivery paths."""

@@ -1,4 +1,4 @@
-"""Which way deliveries take: past the client library, or through it."""
+"""Chooses the delivery path: past the client library (fast) or through it (plain)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["is_fast", "problem"]
 
 log = logger("broadway_py.producers.rabbitmq")
 
-#: What the fast path was tested with: from the first version on, up to but without the second.
+#: The versions with which the fast path was tested: from the first one up to the second one, which is excluded.
 _RANGES: Final = {"aio-pika": ((10, 2), (11,)), "aiormq": ((7, 2, 4), (8,)), "pamqp": ((4,), (5,))}
 
-#: What a RabbitMQ 3.10 has sent: tune, open-ok; channel.open-ok and consume-ok; three deliveries, one of them with an
+#: Bytes recorded from a RabbitMQ 3.10: tune, open-ok; channel.open-ok and consume-ok; three deliveries, one with an
 #: empty body; channel.close.
 _GREETING: Final = bytes.fromhex("0100000000000c000a001e07ff00020000003cce01000000000005000a002900ce")
 _ANSWERS: Final = bytes.fromhex("010001000000080014000b00000000ce01000100000009003c0015046f757273ce")
@@ -42,7 +42,7 @@ _EXPECTED: Final = [
 
 
 def is_fast(wanted: Literal["auto", "fast", "plain"]) -> bool:
-    """Whether deliveries go past the client library. Needs a running event loop.
+    """Returns whether deliveries bypass the client library. Needs a running event loop.
 
     Raises:
         ProducerError: *wanted* is ``fast``, but it cannot work here.
@@ -60,7 +60,7 @@ def is_fast(wanted: Literal["auto", "fast", "plain"]) -> bool:
 
 @cache
 def _warn(found: str) -> None:
-    """Once per process, not once per connect."""
+    """Logs the warning once per process, not once per connect."""
     log.warning(
         "deliveries take the plain path, which is slower; set delivery_path: plain to do without this warning",
         reason=found,
@@ -69,7 +69,7 @@ def _warn(found: str) -> None:
 
 @cache
 def problem() -> str | None:
-    """Why the fast path cannot work with what is installed here; None when it does. Looked at once per process."""
+    """Returns why the fast path cannot work with the installed libraries; None: it works. Checked once per process."""
     for package, (first, beyond) in _RANGES.items():
         try:
             found = version(package)
@@ -80,7 +80,7 @@ def problem() -> str | None:
             return f"it was tested with {package}{wanted}, and {found} is installed"
     try:
         return _rehearse()
-    except Exception as error:  # noqa: BLE001  # whatever goes wrong in there, the plain path takes over
+    except Exception as error:  # noqa: BLE001  # after any error here, the plain path is used
         return f"its rehearsal raised {type(error).__name__}"
 
 
@@ -94,7 +94,7 @@ def _numbers(found: str) -> tuple[int, ...]:
 
 
 class _Listener:
-    """A receiver that keeps what it hears."""
+    """A receiver that stores what it gets."""
 
     def __init__(self) -> None:
         self.deliveries: list[Delivery] = []
@@ -111,7 +111,7 @@ class _Listener:
 
 
 def _rehearse() -> str | None:
-    """Play the recorded bytes as asyncio would, in two reads that split a frame; what is wrong with what came of it."""
+    """Feeds the recorded bytes as asyncio would, in two reads that split a frame. Returns what went wrong, or None."""
     loop = asyncio.get_running_loop()
     reader, heard = CuttingReader(loop), _Listener()
     protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
@@ -124,7 +124,7 @@ def _rehearse() -> str | None:
         return "its rehearsal did not bring the deliveries that were recorded"
     if [end.what for end in heard.ends] != ["channel"]:
         return "its rehearsal did not see the end of the channel"
-    # Runs to its end at once: what it reads is there.
+    # It ends at once, because the bytes are there.
     reading = reader.readexactly(len(_GREETING + _ANSWERS + _CLOSE))
     try:
         reading.send(None)

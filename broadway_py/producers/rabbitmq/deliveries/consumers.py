@@ -1,4 +1,4 @@
-"""The consumers of one channel: what they are asked for, and which one takes the place of which."""
+"""The consumers of one channel: starts, cancels and replaces them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["Consumers"]
 
 
 class _Window(NamedTuple):
-    """How many unsettled messages a consumer may have."""
+    """The number of unsettled messages that a consumer may have."""
 
     prefetch: int
-    #: Of these, for the time being; None: all.
+    #: A temporary lower limit; None: there is none.
     most: int | None = None
 
     @property
@@ -29,15 +29,15 @@ class _Window(NamedTuple):
 
 
 class Consumers:
-    """One consumer for each queue. Whatever is asked for raises what the library says when the channel is gone.
+    """Runs one consumer for each queue. If the channel is gone, every method raises the library's error.
 
     Args:
         options: the producer's settings.
         prefetch: how many unsettled messages of each queue the broker may hand out.
-        channel: the one that they are on; raises ProducerError while there is none.
-        on_delivery: called by the library with what comes by way of it.
-        on_stray: the same, where deliveries should go past the library.
-        waiting: tags of the consumers from which deliveries came that nobody has taken.
+        channel: returns the channel of the consumers; raises ProducerError while there is none.
+        on_delivery: called by the library with its deliveries, on the plain path.
+        on_stray: called by the library with its deliveries, when they should bypass it.
+        waiting: returns the tags of the consumers whose deliveries wait in the buffer.
         give_back: requeues what nobody has taken.
     """
 
@@ -58,39 +58,43 @@ class Consumers:
         self._on_stray = on_stray
         self._waiting = waiting
         self._give_back = give_back
-        # Wanted; last told to the channel; and what the consumers at work began with: changes may overtake each other.
+        # Three windows may differ, because one change may overtake another: the one that is wanted, the one that the
+        # channel was last told, and the one with which the current consumers began.
         self._window = self._asked = self._consumed_with = _Window(prefetch)
         self._queues: Sequence[str] = ()
         self._sink: Sink | None = None
-        #: Consumer tag -> queue: of every consumer whose deliveries may still wait to be taken.
+        #: Consumer tag -> queue, for every consumer whose deliveries may still wait in the buffer.
         self.origins: dict[str, str] = {}
         self._at_work: set[str] = set()
-        # Pausing, resuming and draining may come at once: they stand in line here, and the last word counts.
+        # Pause, resume and drain may come at the same time. The lock runs them one by one, and the last request counts.
         self._turn = asyncio.Lock()
-        #: Whether there are to be any: the last word.
+        #: Whether there are to be consumers, by the last request.
         self.is_wanted = True
         self._has_ended = False
 
     @property
     def are_at_work(self) -> bool:
-        """Whether there are any."""
+        """Returns whether there are any consumers."""
         return bool(self._at_work)
 
     async def ask(self) -> None:
-        """Tell the channel how many messages to hand out; of the consumers that begin from now on."""
+        """Tells the channel how many messages to hand out. It counts for consumers that begin later."""
         window = self._window
         await self._channel().basic_qos(prefetch_count=window.size)
         self._asked = window
 
     async def start(self, queues: Sequence[str], sink: Sink | None) -> None:
-        """Consume *queues*, as the broker calls them; *sink* takes what goes past the library, None: nothing does."""
+        """Starts to consume *queues* by the names that the broker uses.
+
+        *sink* takes the deliveries that bypass the library; None: none do.
+        """
         self._queues, self._sink = queues, sink
         async with self._turn:
-            # The first bodies may already ask for another prefetch.
+            # The lock is needed, because the first bodies may already ask for another prefetch.
             await self._consume()
 
     async def stop(self) -> None:
-        """Cancel them, and give back what was not taken; nothing happens if they are wanted again meanwhile."""
+        """Cancels the consumers and gives back what was not taken. Does nothing if they are wanted again meanwhile."""
         async with self._turn:
             if self.is_wanted:
                 return
@@ -98,7 +102,7 @@ class Consumers:
             await self._give_back()
 
     async def resume(self, most: int | None) -> None:
-        """Consume again, with a prefetch of *most* where that is less than the usual one."""
+        """Starts to consume again, with a prefetch of *most* if that is less than the usual one."""
         self.is_wanted = True
         self._window = self._window._replace(most=most)
         async with self._turn:
@@ -112,27 +116,27 @@ class Consumers:
                 await self._replace()
 
     def want_prefetch(self, prefetch: int) -> None:
-        """Have *prefetch* counted from the next word to the channel on; :meth:`change_prefetch` says that word."""
+        """Sets the *prefetch* for the next call to the channel. :meth:`change_prefetch` makes that call."""
         self._window = self._window._replace(prefetch=prefetch)
 
     async def change_prefetch(self, prefetch: int) -> None:
-        """Have the *prefetch* that was wanted last."""
+        """Applies the *prefetch*, if it is still the one that was wanted last."""
         async with self._turn:
             if self._has_ended or prefetch != self._window.prefetch:
-                return  # the next change is waiting behind this one
+                return  # the next change is waiting for the lock
             await self.ask()
             if self._at_work and self._options.allows_another_consumer:
                 await self._replace()
 
     def cancelled(self, tag: str) -> str | None:
-        """The broker took back the consumer *tag*: the queue that it consumed; None where it is not at work."""
+        """Notes that the broker cancelled the consumer *tag*. Returns its queue; None: it is not at work."""
         if tag not in self._at_work:
             return None
         self._at_work.discard(tag)
         return self.origins[tag]
 
     def end(self) -> None:
-        """No more messages are wanted of this channel, whatever is asked for from now on."""
+        """Ends consuming on this channel: later requests have no effect."""
         self._has_ended = True
 
     async def _consume(self) -> None:
@@ -141,7 +145,7 @@ class Consumers:
         still = self._waiting() | self._at_work
         self.origins = {tag: queue for tag, queue in self.origins.items() if tag in still}
         for queue in self._queues:
-            # Named by us, for the first delivery may be here before the answer is.
+            # We choose the name, because the first delivery may come before the broker's answer.
             tag = wanted.consumer_tag or f"broadway.{uuid.uuid4().hex}"
             self.origins[tag] = queue
             self._at_work.add(tag)
@@ -161,19 +165,19 @@ class Consumers:
             await self._channel().basic_cancel(tag)
 
     async def _replace(self) -> None:
-        """Have others in place of those at work, with what was asked for last; none if that is what they have."""
+        """Replaces the current consumers by ones with the latest window. Does nothing if the size is the same."""
         old, options = set(self._at_work), self._options
         is_smaller = self._asked.size < self._consumed_with.size
         if self._asked.size == self._consumed_with.size:
             self._consumed_with = self._asked
         elif not options.allows_another_consumer or (is_smaller and not options.goes_with_its_consumer):
-            # Beside the old ones, the new would bring newer messages before those that are given back come again.
+            # New consumers beside the old ones would get newer messages before the older ones, which are given back.
             await self._cancel(old)
             if is_smaller:
                 await self._give_back()
             await self._consume()
         else:
-            # The queue never is without a consumer.
+            # In this order the queue always has a consumer.
             await self._consume()
             await self._cancel(old)
             if is_smaller:

@@ -1,4 +1,4 @@
-"""Messages whose properties are decoded when somebody asks for them: most handlers never do."""
+"""Messages that decode their properties only on access: most handlers never need them."""
 
 from __future__ import annotations
 
@@ -33,25 +33,26 @@ class _Origin(NamedTuple):
     """What the messages of one consumer share."""
 
     queue: str
-    #: The exchange by which retries return to it.
+    #: The exchange by which retries return to the queue.
     back: str
     wanted: Sequence[str]
 
 
 class LazyMessage(Message[bytes]):
-    """A message with :attr:`metadata` and :attr:`attempt` empty until they are looked at.
+    """A message whose :attr:`metadata` and :attr:`attempt` are decoded on first access.
 
-    They are slots of :class:`Message` like any other: set them, and that is their value. Looking at the metadata of a
-    message whose properties do not decode raises ``MalformedMessage``, which fails that message with cause ``invalid``.
+    They are ordinary slots of :class:`Message`: a value that is set stays. If the properties of a message do not
+    decode, access to its metadata raises ``MalformedMessage``, which fails that message with cause ``invalid``.
     """
 
     __slots__ = ("_decoded", "_delivery", "_origin")
 
-    #: Method and properties, for both of them.
+    #: Method and properties, from which both attributes are read.
     _decoded: tuple[Basic.Deliver, Basic.Properties]
 
     def __init__(self, delivery: Delivery, origin: _Origin, acknowledgement: Acknowledgement) -> None:
-        # Everything that Message sets but for what is lazy: one is made per message, and super() would cost half more.
+        # Sets everything that Message sets, except the lazy slots. This runs per message, and super() would cost half
+        # as much again.
         self.data = self.raw = body = delivery[3]
         self._size = len(body)
         self.batcher = "default"
@@ -68,7 +69,7 @@ class LazyMessage(Message[bytes]):
     _read_when_asked = frozenset({"attempt", "metadata"})
 
     def __getattr__(self, name: str) -> Any:
-        # Python comes here for a slot that was never set.
+        # Python calls this for a slot that was never set.
         read = _READERS.get(name)
         if read is None:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
@@ -86,7 +87,7 @@ class LazyMessage(Message[bytes]):
         return metadata_of(deliver, properties, wanted, queue, retried=retried)
 
     def _read_attempt(self) -> int | None:
-        # One that does not decode fails when somebody wants its properties, but is counted all the same.
+        # A message that does not decode fails when its metadata is read, but its attempt is counted all the same.
         try:
             deliver, properties = self._decoded
         except MalformedMessage:
@@ -95,7 +96,7 @@ class LazyMessage(Message[bytes]):
         return attempt_of(properties.headers or {}, redelivered=bool(self._delivery[1]), retried=retried)
 
     def _named(self) -> object:
-        # Without decoding the other properties, while nobody has looked at them.
+        # While nobody has read the metadata, only the message id is decoded.
         try:
             _METADATA.__get__(self)
         except AttributeError:
@@ -103,7 +104,7 @@ class LazyMessage(Message[bytes]):
         return super()._named()
 
     def detached(self) -> Message[bytes]:
-        """As of any message; without metadata when its properties do not decode."""
+        """Works like for any message. If the properties do not decode, the metadata holds only ``redelivered``."""
         try:
             _ = self.metadata
         except MalformedMessage:
@@ -111,7 +112,7 @@ class LazyMessage(Message[bytes]):
         return super().detached()
 
 
-#: The slot itself, which knows whether it was set.
+#: The slot's descriptor, which shows whether the slot was set.
 _METADATA: Final[Any] = vars(Message)["metadata"]
 
 _READERS: Final[Mapping[str, Callable[[LazyMessage], object]]] = {
@@ -128,9 +129,9 @@ def messages_of(
     queues: Mapping[str, str],
     ways_back: Mapping[str, str],
 ) -> Deliveries:
-    """The messages that go into the pipeline, to be settled by *settler*.
+    """Returns the messages for the pipeline. *settler* settles them.
 
-    *queues* knows the queue of each consumer, and *ways_back* the exchange by which retries return to each queue.
+    *queues* has the queue of each consumer, and *ways_back* the exchange by which retries return to each queue.
     """
     made = Deliveries()
     on_success, on_failure, said, wanted = options.on_success, options.on_failure, said_by(options), options.metadata
@@ -157,7 +158,7 @@ def messages_of(
 
 
 def delivery_of(receipt: Receipt) -> DeliveredMessage:
-    """The delivery as the client library has it, whichever way it came; properties that do not decode are left out."""
+    """Returns the delivery in the client library's form, from either path, without properties that do not decode."""
     delivery = receipt.delivery
     if not isinstance(delivery, tuple):
         return cast("DeliveredMessage", delivery)
@@ -167,10 +168,10 @@ def delivery_of(receipt: Receipt) -> DeliveredMessage:
 
 
 def times_back(delivery: Waiting) -> int | None:
-    """As :func:`times_returned`, of a delivery whichever way it came."""
+    """Works like :func:`times_returned`, for a delivery from either path."""
     came = delivery[2]
     if isinstance(came, bytes) and COUNTER not in came:
-        return None  # most have none, and decoding takes a while
+        return None  # most have no counter, and decoding takes time
     properties = _what_decodes(delivery)[1] if isinstance(came, bytes) else came.header.properties
     return times_returned(properties.headers or {}, redelivered=bool(delivery[1]))
 
@@ -181,7 +182,7 @@ def _decode(delivery: Delivery) -> tuple[Basic.Deliver, Basic.Properties]:
 
 
 def _what_decodes(delivery: Delivery) -> tuple[Basic.Deliver, Basic.Properties]:
-    """The same; properties that do not decode are left out."""
+    """Works like :func:`_decode`, but leaves out properties that do not decode."""
     try:
         return _decode(delivery)
     except MalformedMessage:

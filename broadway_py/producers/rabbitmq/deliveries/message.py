@@ -1,4 +1,4 @@
-"""From a delivery of the client library to a message."""
+"""Makes a message from a delivery of the client library."""
 
 from __future__ import annotations
 
@@ -32,11 +32,12 @@ __all__ = [
 ]
 
 
-#: What came and waits to be taken, whichever way: tag, redelivered, envelope (from the library: all of the delivery),
-#: body, consumer tag.
+#: A delivery in the buffer, from either path: tag, redelivered, envelope (on the plain path: the whole delivery), body,
+#: consumer tag.
 Waiting = tuple[int, int, Any, bytes, str]
 
-#: Of a message that we have put back for another attempt: which attempt it is, and where it first came from.
+#: The headers of a message that we have published for another attempt: the number of the attempt, and the exchange and
+#: routing key of the first delivery.
 ATTEMPT_HEADER: Final = "x-broadway-attempt"
 EXCHANGE_HEADER: Final = "x-broadway-exchange"
 ROUTING_KEY_HEADER: Final = "x-broadway-routing-key"
@@ -49,18 +50,17 @@ class Receipt(NamedTuple):
     redelivered: bool
     on_success: Verdict
     on_failure: Verdict
-    #: The queue it came from.
+    #: The queue that the message came from.
     queue: str = ""
-    #: The exchange by which retries return to it; see ``returned.came_back``.
+    #: The exchange by which retries return to the queue; see ``returned.came_back``.
     back: str = BY_DEFAULT
-    #: The delivery itself, for whoever has to put the message somewhere else as it came; see
-    #: ``lazy_message.delivery_of``.
+    #: The delivery itself, to publish the message elsewhere as it came; see ``lazy_message.delivery_of``.
     delivery: DeliveredMessage | Delivery | None = None
-    #: Who said what a failure comes to: nobody, the settings of the producer, or ``configure_ack`` of this message.
+    #: Who set ``on_failure``: nobody, the settings of the producer, or ``configure_ack`` of this message.
     said_by: Literal["source", "message"] | None = None
 
     def __repr__(self) -> str:
-        # Without the delivery, which holds the payload.
+        # The delivery is not shown, because it holds the payload.
         return f"<Receipt tag={self.tag} queue={self.queue!r} redelivered={self.redelivered}>"
 
 
@@ -101,7 +101,7 @@ _READERS: Final[Mapping[str, Callable[[Basic.Deliver, Basic.Properties], object]
 
 
 def tag_of(delivery: DeliveredMessage) -> int:
-    """The channel's number for this delivery."""
+    """Returns the channel's number for this delivery."""
     return cast("int", delivery.delivery_tag)
 
 
@@ -112,9 +112,9 @@ def to_message(
     queue: str | None = None,
     back: str = BY_DEFAULT,
 ) -> Message[bytes]:
-    """The message that goes into the pipeline, to be settled by *settler*.
+    """Makes the message for the pipeline. *settler* settles it.
 
-    *queue* is where it came from, and *back* the exchange by which retries return there.
+    *queue* is the queue that it came from, and *back* the exchange by which retries return there.
     """
     deliver = cast("Basic.Deliver", delivery.delivery)
     properties = delivery.header.properties
@@ -142,7 +142,7 @@ def to_message(
 
 
 def was_retried(deliver: Basic.Deliver, properties: Basic.Properties, queue: str, back: str) -> bool:
-    """Whether we have put it back, and it came the way that only those come: then its headers of ours are ours."""
+    """Returns whether the message is a retry of ours, and came by the way of retries. Then its headers are ours."""
     headers = properties.headers or {}
     return ATTEMPT_HEADER in headers and came_back(
         deliver.exchange or "", deliver.routing_key or "", headers, queue, back
@@ -150,24 +150,24 @@ def was_retried(deliver: Basic.Deliver, properties: Basic.Properties, queue: str
 
 
 def said_by(options: RabbitMQOptions) -> Literal["source"] | None:
-    """Who says what a failure comes to, as long as no message does."""
+    """Returns who set ``on_failure``, unless a message sets its own."""
     return "source" if "on_failure" in options.model_fields_set else None
 
 
 def metadata_of(
     deliver: Basic.Deliver, properties: Basic.Properties, wanted: Sequence[str], queue: str, *, retried: bool
 ) -> dict[str, Any]:
-    """What the handler finds in ``message.metadata``: the *wanted* ones, as far as they were set.
+    """Returns ``message.metadata``: the *wanted* properties that the message has.
 
-    Of one that :func:`was_retried`, exchange and routing key are those of its first delivery.
+    For a retry (see :func:`was_retried`), exchange and routing key are those of its first delivery.
     """
     headers = properties.headers or {}
     metadata: dict[str, Any] = {"redelivered": bool(deliver.redelivered)}
     for name in ("message_id", *wanted):
         value = queue if name == "queue" else _READERS[name](deliver, properties)
-        # What the publisher did not set is absent; the library gives "" for an unset cluster_id.
+        # A property that the publisher did not set is left out. The library gives "" for an unset cluster_id.
         if value is not None and (value != "" or name == "exchange"):
-            # What a handler does to its headers is not to reach the copy that is put away.
+            # A copy, so that a handler that changes its headers does not change the retry or dead letter.
             metadata[name] = _copy(value) if name == "headers" else value
     if retried:
         _restore_origin(metadata, headers)
@@ -186,7 +186,7 @@ def _copy(value: Any) -> Any:
 
 
 def _restore_origin(metadata: dict[str, Any], headers: Mapping[str, object]) -> None:
-    """A retried message came through a queue of ours; its handler sees how it came the first time."""
+    """Restores exchange and routing key of the first delivery: a retry came through a queue of ours."""
     for name, header in (("exchange", EXCHANGE_HEADER), ("routing_key", ROUTING_KEY_HEADER)):
         origin = headers.get(header)
         if name in metadata and isinstance(origin, str):
@@ -194,10 +194,10 @@ def _restore_origin(metadata: dict[str, Any], headers: Mapping[str, object]) -> 
 
 
 def attempt_of(headers: Mapping[str, object], *, redelivered: bool, retried: bool) -> int | None:
-    """Which attempt a delivery with *headers* is, or None where nobody has counted.
+    """Returns which attempt a delivery with *headers* is; None: nobody has counted.
 
-    Our own header counts the times it was put back by us, if it was *retried* (see :func:`was_retried`); the broker
-    those that this copy came back: quorum queues do, others only say that there was one.
+    If the message was *retried* (see :func:`was_retried`), our own header counts how often we have published it again.
+    The broker counts how often this copy came back. Quorum queues do so; others only tell whether it came back.
     """
     first = (count_in(headers.get(ATTEMPT_HEADER)) or None) if retried else None
     returned = times_returned(headers, redelivered=redelivered)
@@ -212,7 +212,7 @@ _VERDICTS: Final[Sequence[Verdict]] = ("ack", "reject", "reject_and_requeue", "r
 
 
 def configured(receipt: Receipt, options: Mapping[str, Any]) -> Receipt:
-    """*receipt* with the options of ``message.configure_ack(...)``.
+    """Returns *receipt* with the options of ``message.configure_ack(...)``.
 
     Raises:
         ValueError: an unknown option, or an unknown value of one.

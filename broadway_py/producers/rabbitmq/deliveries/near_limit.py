@@ -1,4 +1,4 @@
-"""Which deliveries came back so often that the broker would soon drop them."""
+"""Finds deliveries that came back so often that the broker would soon drop them."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _SILENCE_S: Final = 60.0
 
 
 class LimitWatch:
-    """Finds them, and tells the log of them: once in a while, for it may be each message of a queue."""
+    """Finds messages near their delivery limit. Logs them at intervals, because they may be all of a queue."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        #: Queue -> after how many returns the broker drops a message of it; none where it never does.
+        #: Queue -> the number of returns after which the broker drops a message. A queue without a limit is left out.
         self.limits: dict[str, int] = {}
-        # Messages of which the log does not know yet, and when it was told last.
+        # How many messages were not logged yet, and the time of the last log line.
         self._untold = 0
         self._told_at: float | None = None
 
     def near(self, deliveries: Sequence[Waiting], origins: Mapping[str, str], where: str) -> list[Waiting]:
-        """Those of *deliveries* that are near the limit of their queue.
+        """Returns those of *deliveries* that are near the limit of their queue.
 
         Args:
             deliveries: what has come.

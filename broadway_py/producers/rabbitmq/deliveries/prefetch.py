@@ -1,4 +1,4 @@
-"""How many messages to have in advance when their bodies are large."""
+"""Chooses a smaller prefetch when bodies are large."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from broadway_py.producers.rabbitmq.settings.options import AUTO_BYTES, RabbitMQ
 
 __all__ = ["PrefetchGauge"]
 
-#: The part of a new body in the running average.
+#: The weight of a new body in the running average.
 _WEIGHT: Final = 0.05
-#: A prefetch is changed when it is off by this factor: each change costs a new consumer.
+#: The prefetch is changed when it is wrong by this factor. Each change costs a new consumer.
 _TOLERANCE: Final = 2.0
 
 
 class PrefetchGauge:
-    """Follows the sizes of bodies, and says when another prefetch is due. For ``prefetch_count: auto`` only.
+    """Follows the sizes of bodies, and tells when to change the prefetch. For ``prefetch_count: auto`` only.
 
     Args:
-        options: of the producer.
+        options: the producer's settings.
         capacity: how many messages the pipeline can hold.
-        mean_bytes: what earlier connections have seen; 0: nothing.
+        mean_bytes: the average that earlier connections have found; 0: none.
     """
 
     def __init__(self, options: RabbitMQOptions, capacity: int, mean_bytes: float = 0.0) -> None:
@@ -32,18 +32,21 @@ class PrefetchGauge:
         self._set_bounds()
 
     def see(self, size: int) -> int | None:
-        """A body of *size* bytes has come; the prefetch to change to, or None to leave it."""
+        """Counts a body of *size* bytes. Returns the prefetch to change to; None: keep it."""
         mean = self.mean_bytes
         self.mean_bytes = mean = float(size) if mean == 0.0 else mean + (size - mean) * _WEIGHT
         return None if self._low <= mean <= self._high else self._change()
 
     def overrun(self, mean_bytes: float) -> int | None:
-        """So many bytes have come that *mean_bytes* counts at once; the prefetch to change to, or None."""
+        """Uses *mean_bytes* at once if it is the larger average. Returns the prefetch to change to; None: keep it.
+
+        Called when the buffer holds too many bytes.
+        """
         self.mean_bytes = max(self.mean_bytes, mean_bytes)
         return self._change()
 
     def resize(self, capacity: int) -> int | None:
-        """The pipeline can hold *capacity* messages now; the prefetch to change to, or None."""
+        """Takes the new *capacity* of the pipeline, in messages. Returns the prefetch to change to; None: keep it."""
         self._capacity = capacity
         return self._change()
 
@@ -57,9 +60,9 @@ class PrefetchGauge:
         return count
 
     def _set_bounds(self) -> None:
-        """Between which averages the prefetch may stay as it is."""
+        """Sets the averages between which the prefetch stays as it is."""
         queues = len(self._options.queues)
         unlimited = self._options.prefetch(self._capacity)
-        # Larger bodies than these, and twice the bytes would be there.
+        # With bodies larger than these, the buffer would hold twice the allowed bytes.
         self._high = _TOLERANCE * AUTO_BYTES / self.count / queues if self.count > 1 else math.inf
         self._low = AUTO_BYTES / (_TOLERANCE * self.count) / queues if self.count < unlimited else 0.0

@@ -1,7 +1,7 @@
-"""Whether a delivery has come back from a delay queue of ours, so that what its headers say of it is our own. Pure.
+"""Decides whether a delivery came back from a delay queue of ours, so that its headers are our own. Pure.
 
-Whoever may publish can write any header, those of the broker's (``x-death``) included. So the way that it came decides,
-which the broker writes into each delivery.
+Any publisher can write any header, also those of the broker (``x-death``). So this looks at the exchange by which the
+message came, which the broker writes into each delivery.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from broadway_py.producers.rabbitmq.topology.delay_queues import is_delay_queue,
 
 __all__ = ["BY_DEFAULT", "came_back"]
 
-#: In place of the exchange of our own, where we may not have one.
+#: Stands for the default exchange, which is used if we may not have an exchange of our own.
 BY_DEFAULT = ""
 
 
 def came_back(exchange: str, routing_key: str, headers: Mapping[str, object], queue: str, back: str) -> bool:
-    """Whether a delivery from *queue* came through a delay queue of ours.
+    """Returns whether a delivery from *queue* came through a delay queue of ours.
 
     Args:
-        exchange: by which it came, as the broker says.
-        routing_key: likewise.
-        headers: of the message.
-        queue: from which it was delivered.
-        back: the exchange by which messages return to *queue*. :data:`BY_DEFAULT`: by the default exchange, to which
-            others may publish, too. Then the broker's note of the last death is asked besides, which a publisher can
-            write as well.
+        exchange: the exchange by which it came, as the broker says.
+        routing_key: its routing key, as the broker says.
+        headers: the headers of the message.
+        queue: the queue from which it was delivered.
+        back: the exchange by which messages return to *queue*. :data:`BY_DEFAULT`: the default exchange, to which
+            others may publish, too. Then the broker's record of the last death is also checked, but a publisher can
+            write that as well.
     """
     if back != BY_DEFAULT:
         return exchange == back

@@ -1,1 +1,1 @@
-"""Puts failed messages where they wait for their next attempt, or are kept for good."""
+"""Moves failed messages to a queue where they wait for their next attempt, or to the dead letters."""

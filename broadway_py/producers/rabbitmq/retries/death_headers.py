@@ -14,17 +14,17 @@ _NOTHING: Final = ("", "")
 
 
 class Death(NamedTuple):
-    """What is known of it; what nobody noted is None."""
+    """What the headers tell about the death. None stands for what nobody has noted."""
 
-    #: In which it failed for good.
+    #: The queue in which the message failed for good.
     queue: str | None
-    #: In our words where we have put it away, in the broker's where the broker did.
+    #: Our word for the cause if we dead-lettered the message, else the broker's.
     cause: str | None
     attempts: int | None
 
 
 def death_of(headers: Mapping[str, Any]) -> Death:
-    """That of a letter with *headers*: as we have noted it, else as the broker did."""
+    """Returns the death of a letter with *headers*: as we have noted it, else as the broker has."""
     queue, reason = _noted_by_the_broker(headers)
     cause = headers.get("x-broadway-cause", reason)
     attempts = headers.get("x-broadway-attempts", headers.get(ATTEMPT_HEADER))
@@ -36,10 +36,10 @@ def death_of(headers: Mapping[str, Any]) -> Death:
 
 
 def _noted_by_the_broker(headers: Mapping[str, Any]) -> tuple[str, str]:
-    """Queue and reason of the death that matters, each "" where the broker says none.
+    """Returns queue and reason of the death that matters, each "" if the broker gives none.
 
-    That is the first one; but to the broker a message that leaves one of our delay queues has died there, and after a
-    retry that one is the first.
+    That is the first death. But for the broker, a message that leaves one of our delay queues has died there, so after
+    a retry the delay queue comes first.
     """
     retried = ATTEMPT_HEADER in headers
     first = _text(headers.get("x-first-death-queue")), _text(headers.get("x-first-death-reason"))
@@ -47,10 +47,10 @@ def _noted_by_the_broker(headers: Mapping[str, Any]) -> tuple[str, str]:
         return first
     found = headers.get("x-death")
     listed: Sequence[object] = found if isinstance(found, list) else ()
-    # The newest one comes first.
+    # The newest death comes first.
     deaths = [(_text(one.get("queue")), _text(one.get("reason"))) for one in listed if isinstance(one, dict)]
     elsewhere = [one for one in deaths if one[0] and not (retried and is_delay_queue(one[0]))]
-    # We reject; from queue to queue it may have gone on by itself after that.
+    # Our rejection is the death that matters. After it the broker may have moved the message from queue to queue.
     return next((one for one in elsewhere if one[1] == "rejected"), elsewhere[0] if elsewhere else _NOTHING)
 
 

@@ -1,4 +1,4 @@
-"""Takes over what waits in the delay queues of the former version, which did not ask whether a message arrived."""
+"""Takes over the messages in delay queues of the former version, which did not confirm that a message arrived."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ __all__ = ["take_over"]
 
 log = logger("broadway_py.producers.rabbitmq")
 
-#: Messages that are in our hands at a time.
+#: How many messages are held at a time.
 _PORTION: Final = 100
 
 
 async def take_over(options: RabbitMQOptions, name: str, forwarder: Forwarder, queue: str, clock: Clock) -> None:
-    """Have the retries of *queue* that wait in delay queues of the former version wait in those of today.
+    """Moves the retries of *queue* from delay queues of the former version to those of this version.
 
-    Each is put there with the confirm of the broker, and only then taken off where it waited: a crash costs a duplicate
-    at most. What is not reached returns to *queue* by itself, as it would have done anyway. The old queues stay, for a
-    process of the former version may still use them. Says what it found, once. Raises nothing for what the broker does.
+    Each is published with the broker's confirm, and only then acked in the old queue. A crash causes a duplicate at
+    most. Messages that are not moved return to *queue* by themselves, as before. The old queues stay, because a process
+    of the former version may still use them. Logs once what it found. Raises nothing for errors of the broker.
     """
     found: list[str] = []
     moved = 0
@@ -63,7 +63,7 @@ async def take_over(options: RabbitMQOptions, name: str, forwarder: Forwarder, q
                         await _settle(channel, portion, reasons)
                     await channel.close()
         finally:
-            # What is still in our hands goes back.
+            # Messages that are still held go back to the broker.
             connection.abort()
             await connection.end()
     except ProducerError as trouble:
@@ -87,10 +87,10 @@ async def _opened(connection: Connection) -> Channel:
 async def _settle(
     channel: Channel, portion: Sequence[DeliveredMessage], reasons: Sequence[ProducerError | None]
 ) -> None:
-    """Take off of *portion* what waits elsewhere now, and leave the others.
+    """Acks those of *portion* that were moved, and requeues the others.
 
     Raises:
-        ProducerError: of *reasons*, the first.
+        ProducerError: the first of *reasons*.
     """
     for one, reason in zip(portion, reasons, strict=True):
         tag = cast("int", one.delivery_tag)
@@ -103,7 +103,7 @@ async def _settle(
 
 
 async def _taken(channel: Channel, former: str) -> Sequence[DeliveredMessage]:
-    """The next ones that are retries of ours, the oldest first; none when the next one is not."""
+    """Fetches the next retries of ours, the oldest first. Stops at the first message that is none."""
     taken: list[DeliveredMessage] = []
     while len(taken) < _PORTION:
         one = await channel.basic_get(former)
@@ -117,9 +117,10 @@ async def _taken(channel: Channel, former: str) -> Sequence[DeliveredMessage]:
 
 
 def _left_s(retry: DeliveredMessage, wait_s: float, now_s: float) -> float:
-    """Seconds that *retry*, of a delay of *wait_s*, has still to wait.
+    """Returns the seconds that *retry*, with a delay of *wait_s*, still has to wait.
 
-    Nobody noted when it began to. A first retry began when it first failed; others wait all of their delay anew.
+    Nobody noted when the wait began. The wait of a first retry began when the message first failed. Others wait their
+    whole delay again.
     """
     headers = retry.header.properties.headers or {}
     failed_at = headers.get(FIRST_FAILED_HEADER)

@@ -1,4 +1,4 @@
-"""Puts failed messages where they wait for their next attempt, or where they are kept for good."""
+"""Moves failed messages to a queue where they wait for their next attempt, or to the dead letters."""
 
 from __future__ import annotations
 
@@ -35,37 +35,37 @@ Declare = Callable[[str, Mapping[str, Any]], Awaitable[object]]
 
 
 def dead_letters_of(queue: str, pipeline: str) -> str:
-    """The queue that keeps what failed for good in *queue* of *pipeline*, where the policy names none."""
-    # The broker makes up another name at each connect, and keeps those that begin with "amq." for itself.
+    """Returns the dead-letter queue for *queue* of *pipeline*, if the policy names none."""
+    # The broker invents another name at each connect, and reserves names that begin with "amq.".
     return f"{pipeline if not queue or queue.startswith('amq.') else queue}.dead"
 
 
 @dataclass
 class Troubled:
-    """Queues of ours that the broker refused: looked at again at the next connect, before anything is consumed."""
+    """Queues of ours that the broker refused. They are checked at the next connect, before anything is consumed."""
 
     queues: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    #: Queues to which retries return by the default exchange, as we may not have one of our own.
+    #: Queues to which retries return by the default exchange, because we may not have an exchange of our own.
     by_default: set[str] = field(default_factory=set)
 
 
 class _Put(NamedTuple):
     letter: Letter
-    #: How its queue is declared. None: it is not ours to declare.
+    #: The arguments to declare the queue with. None: we do not declare it.
     arguments: Mapping[str, Any] | None
-    #: For how many seconds after its declaration the queue is sure to be there. None: until somebody deletes it.
+    #: For how many seconds after its declaration the queue certainly exists. None: until somebody deletes it.
     safe_s: float | None = None
 
 
 class Forwarder:
-    """For one connection of a producer.
+    """Moves the failed messages of one connection of a producer.
 
     Args:
-        options: of the producer.
+        options: the producer's settings.
         plan: what the pipeline does with failed messages.
-        publisher: what carries them.
-        pipeline: its name.
-        clock: for the times in headers, and for how long a queue may be relied on.
+        publisher: publishes them.
+        pipeline: the pipeline's name.
+        clock: for the times in headers, and for how long a queue certainly exists.
         troubled: shared by all connections of the producer.
     """
 
@@ -89,16 +89,16 @@ class Forwarder:
 
     @property
     def clock(self) -> Clock:
-        """What tells for how long to wait."""
+        """Returns the clock that measures the waits."""
         return self._clock
 
     def waits(self) -> Backoff:
-        """Fresh waits between two tries to put the same messages away."""
+        """Returns new waits between two tries to move the same messages."""
         return self._options.backoff_that_goes_on()
 
     @property
     def leaves_burying_to_the_broker(self) -> bool:
-        """A rejected message goes where the queue's own dead-letter exchange leads."""
+        """Returns whether failed messages are rejected, so that the queue's own dead-letter exchange gets them."""
         return self._plan is not None and self._plan.dead_letter == BY_THE_BROKER
 
     @property
@@ -107,21 +107,21 @@ class Forwarder:
         if plan is None or "dead_letter" not in plan.actions or self.leaves_burying_to_the_broker:
             return False
         if self._options.consume_options.no_ack:
-            return False  # settled before they fail
-        # The default policy gives way to on_failure.
+            return False  # messages are settled before they fail
+        # on_failure overrides the default policy.
         return plan.is_given or "on_failure" not in self._options.model_fields_set
 
     def dead_letters_of(self, queue: str) -> str:
-        """The queue that keeps what failed for good in *queue*."""
+        """Returns the queue for dead letters of *queue*."""
         if self._plan is not None and self._plan.dead_letter is not None:
             return self._plan.dead_letter
         return dead_letters_of(queue, self._origin.pipeline)
 
     async def prepare(self, queues: Sequence[str], declare: Declare, look: Callable[[str], Awaitable[object]]) -> None:
-        """See, before anything is consumed from *queues*, that what failed can be put away.
+        """Checks or declares the queues for failed messages, before anything is consumed from *queues*.
 
         Raises:
-            ProducerError: of *declare* and *look*.
+            ProducerError: what *declare* and *look* raise.
         """
         if self._keeps_dead_letters:
             for queue in dict.fromkeys(map(self.dead_letters_of, queues)):
@@ -131,21 +131,22 @@ class Forwarder:
                     await declare(queue, self._options.dead_letter_arguments)
         for queue, arguments in list(self._troubled.queues.items()):
             await declare(queue, arguments)
-            # Another copy may have looked at it meanwhile.
+            # Another copy may have removed it meanwhile.
             self._troubled.queues.pop(queue, None)
 
     async def make_ways_back(
         self, queues: Sequence[str], make: Callable[[str, str], Awaitable[bool]], *, for_retries: bool = True
     ) -> dict[str, bool]:
-        """See, before anything is consumed from *queues*, that retries can return there by a way that is ours alone.
+        """Makes the exchanges by which only our retries return, before anything is consumed from *queues*.
 
-        Not *for_retries*: for what :meth:`keep` puts back, whether or not there will be retries.
+        It does nothing if there will be no retries. With *for_retries* False it makes them anyway, for what
+        :meth:`keep` puts back.
 
-        *make* makes the way to a queue by an exchange, and says whether it was not there before; so does this, for each
-        queue that has one.
+        *make* makes the exchange for a queue, and returns True if it is new. This returns the same for each queue that
+        has one.
 
         Raises:
-            AMQPError: the broker is away, or a queue is.
+            AMQPError: the broker or a queue is not available.
         """
         made: dict[str, bool] = {}
         self._make_way = make
@@ -172,7 +173,7 @@ class Forwarder:
         return made
 
     def way_back(self, queue: str) -> str:
-        """The exchange by which retries return to *queue*; see ``returned.came_back``."""
+        """Returns the exchange by which retries return to *queue*; see ``returned.came_back``."""
         return BY_DEFAULT if queue in self._troubled.by_default else way_back(queue)
 
     def _delay_queue(self, queue: str, delay_s: float) -> DelayQueue:
@@ -185,13 +186,16 @@ class Forwarder:
         )
 
     async def retry(self, failed: Sequence[tuple[Message[Any], float]]) -> list[ProducerError | None]:
-        """Have each delivered again to its queue after so many seconds; for each, why that is not sure, or None."""
+        """Delivers each message again to its queue after so many seconds.
+
+        Returns for each the reason why this is not sure, or None.
+        """
         puts: list[_Put] = []
         now_s = self._clock.wall()
         for message, delay_s in failed:
             receipt: Receipt = message.acknowledgement.data
             delivery, attempt = delivery_of(receipt), (1 if message.attempt is None else message.attempt) + 1
-            # Also without a delay: what comes another way is a publisher's.
+            # Retries without a delay use a delay queue, too: a message that comes another way counts as a publisher's.
             waiting = self._delay_queue(receipt.queue, delay_s)
             letter = retry(delivery, waiting.name, attempt, now_s, retried=_was_retried(delivery, receipt))
             puts.append(_Put(letter, waiting.arguments, waiting.safe_s))
@@ -200,7 +204,7 @@ class Forwarder:
     async def go_on_waiting(
         self, queue: str, waiting: Sequence[tuple[DeliveredMessage, float]]
     ) -> list[ProducerError | None]:
-        """Have each, a retry of *queue* that waited elsewhere, wait so many seconds more; for each as :meth:`retry`."""
+        """Makes retries of *queue* that waited elsewhere wait so many seconds more. Returns what :meth:`retry` does."""
         puts: list[_Put] = []
         for delivery, delay_s in waiting:
             place = self._delay_queue(queue, delay_s)
@@ -208,14 +212,17 @@ class Forwarder:
         return await self._put(puts)
 
     async def keep(self, messages: Sequence[Message[Any]], *, renews: bool) -> list[ProducerError | None]:
-        """As :meth:`bury`, of what the broker would soon drop; if it *renews*, else put a copy into its own queue."""
+        """Works like :meth:`bury`, for messages that the broker would soon drop.
+
+        With *renews*, a message that the dead letters refuse is copied to its own queue.
+        """
         reasons = await self.bury(messages, cause="delivery_limit")
         if not renews:
             return reasons
-        # What is only not confirmed may have arrived.
+        # An unconfirmed message may have arrived.
         refused = [index for index, reason in enumerate(reasons) if not isinstance(reason, Away | None)]
         if refused and self._make_way is not None:
-            # Not before: what the broker may drop at the next loss must be away first.
+            # Not earlier: messages that the broker may drop at the next loss must be moved first.
             queues = {messages[index].acknowledgement.data.queue for index in refused}
             try:
                 await self.make_ways_back(sorted(queues), self._make_way, for_retries=False)
@@ -227,22 +234,23 @@ class Forwarder:
         for message in [messages[index] for index in refused]:
             receipt: Receipt = message.acknowledgement.data
             delivery, attempt = delivery_of(receipt), 1 if message.attempt is None else message.attempt
-            # The way of a retry without a delay: what comes another way is a publisher's, and its attempt is not ours.
+            # This is the way of a retry without a delay. A message that comes another way counts as a publisher's, and
+            # its attempt header is ignored.
             place = self._delay_queue(receipt.queue, 0.0)
             retried = _was_retried(delivery, receipt)
             letter = retry(delivery, place.name, attempt, self._clock.wall(), retried=retried)
             puts.append(_Put(letter, place.arguments, place.safe_s))
         for index, reason in zip(refused, await self._put(puts) if puts else (), strict=True):
-            # That of the dead letters is what somebody has to mend.
+            # The error of the dead letters is the one that somebody has to fix.
             reasons[index] = reason and reasons[index]
         return reasons
 
     async def bury(self, failed: Sequence[Message[Any]], *, cause: str | None = None) -> list[ProducerError | None]:
-        """Keep each among the dead letters; for each, why that is not sure, or None.
+        """Moves each message to the dead letters. Returns for each the reason why this is not sure, or None.
 
         Args:
             failed: the messages.
-            cause: why they are there, where their status does not say it.
+            cause: the cause of death, if their status does not tell it.
         """
         now_s = self._clock.wall()
         puts: list[_Put] = []
@@ -272,21 +280,21 @@ class Forwarder:
         reasons = await self._publisher.publish([put.letter for put in puts])
         missing = [index for index, reason in enumerate(reasons) if isinstance(reason, NoQueue)]
         if missing:
-            # Deleted meanwhile: made again, once.
+            # The queue was deleted meanwhile. It is declared again, once.
             again = [puts[index] for index in missing]
             second: Sequence[ProducerError | None]
             try:
                 declared = {**declared, **await self._declare(again, anew=True)}
                 second = await self._publisher.publish([put.letter for put in again])
             except ProducerError as refused:
-                # The others are confirmed: put away a second time, they would be there twice.
+                # The other messages are confirmed. A second publish would duplicate them.
                 second = [refused] * len(again)
             for index, reason in zip(missing, second, strict=True):
                 reasons[index] = reason
         return [reason or self._too_late(put, declared) for put, reason in zip(puts, reasons, strict=True)]
 
     async def _declare(self, puts: Sequence[_Put], *, anew: bool = False) -> dict[str, float]:
-        """See that the queues are there, and when that was seen of those that go away by themselves."""
+        """Declares the queues, and returns the time of declaration for those that the broker may delete by itself."""
         declared: dict[str, float] = {}
         for put in puts:
             queue, arguments = put.letter.queue, put.arguments
@@ -304,7 +312,7 @@ class Forwarder:
         return declared
 
     def _too_late(self, put: _Put, declared: Mapping[str, float]) -> ProducerError | None:
-        """A queue that the broker may have deleted, with what was in it, before our message was due."""
+        """Returns an error if the broker may have deleted the queue, with its messages, before our message was due."""
         if put.safe_s is None or self._clock.monotonic() - declared[put.letter.queue] <= put.safe_s:
             return None
         return ProducerError(f"putting a message into queue {put.letter.queue!r} took so long that it may be gone")

@@ -1,4 +1,4 @@
-"""Writes a failed message and its headers for the queue it is put into: as it came, but for what leads it astray."""
+"""Builds the copy of a failed message for another queue, without what would misdirect it."""
 
 from __future__ import annotations
 
@@ -32,36 +32,36 @@ __all__ = [
 
 HEADER_PREFIX: Final = "x-broadway-"
 FIRST_FAILED_HEADER: Final = "x-broadway-first-failed-at"
-#: The names of headers of others that the copy does not have, because they cannot be written, or do not fit.
+#: Names the headers that the copy lacks, because they cannot be written or do not fit.
 _LEFT_OUT: Final = "x-broadway-left-out"
-#: Longer values of our headers are cut.
+#: The most characters of a value in our headers. Longer ones are cut.
 _LONGEST_VALUE: Final = 200
-#: Bytes that a header of ours can take, with its name.
+#: The most bytes of one header of ours, with its name.
 _LARGEST_OF_OURS: Final = 1024
-#: Bytes of a content header besides the properties: what stands before them, and the id that the library adds to a
-#: message without one.
+#: The bytes of a content header besides the properties: those in front, and the id that the library adds to a message
+#: without one.
 _AROUND_PROPERTIES: Final = 12 + 33
-#: Bytes that the properties besides the headers can take: the flags, nine short texts, and what is shorter.
+#: The most bytes of the properties besides the headers: the flags, nine short texts, and shorter ones.
 _MOST_OF_OTHERS: Final = 2 + 9 * 256 + 32
-#: Bytes that the broker may add: of the delay queue that a message has left, and how often it was delivered.
+#: Bytes that the broker may add: about the delay queue that a message has left, and how often it was delivered.
 _BROKERS_SHARE: Final = 2048
 _DEPTH_TO_SPARE: Final = 32
-#: Counted by the broker for the copy that was delivered: on another copy they would be wrong.
+#: The broker counts these for the delivered copy, so they would be wrong on another copy.
 _BROKERS_COUNTERS: Final = frozenset({"x-delivery-count", "x-acquired-count"})
-#: A broker that reads of an earlier death in these drops the message when it comes back by itself, as if it ran in
-#: circles; a copy that goes to a delay queue must not have them.
+#: The broker's record of earlier deaths. With these headers, the broker takes a message that returns by itself for one
+#: in a cycle, and drops it. So a copy for a delay queue must not have them.
 _DEATHS: Final = frozenset(
     {
         "x-death",
         *(f"x-{which}-death-{what}" for which in ("first", "last") for what in ("exchange", "queue", "reason")),
     }
 )
-#: To the broker these are further queues to send it to.
+#: For the broker these name further queues to send the message to.
 _COPIES: Final = frozenset({"CC", "BCC"})
 
 
 class Letter(NamedTuple):
-    """A message to be published to *queue*, by the default exchange."""
+    """A message to publish to *queue*, by the default exchange."""
 
     queue: str
     body: bytes
@@ -69,16 +69,17 @@ class Letter(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """Whose failure it was."""
+    """The pipeline and the worker in which the message failed."""
 
     pipeline: str
     worker: str
 
 
 def retry(delivery: DeliveredMessage, to: str, attempt: int, now_s: float, *, retried: bool) -> Letter:
-    """*delivery* again, as its attempt number *attempt*, for the queue *to*.
+    """Returns the letter that sends *delivery* to the queue *to* as attempt number *attempt*.
 
-    It says where it first came from, and when it first failed: what it says of that itself counts if it was *retried*.
+    Its headers tell where it first came from and when it first failed. If it was *retried*, its own headers on that are
+    kept.
     """
     headers = _headers(delivery, _BROKERS_COUNTERS | _DEATHS | _COPIES, keeps_ours=retried)
     _note_origin(headers, delivery, now_s)
@@ -98,10 +99,10 @@ def bury(
     now_s: float,
     cause: str | None = None,
 ) -> Letter:
-    """*delivery*, which failed for good in *queue*, for the queue of dead letters *to*. Says why, and shows no data.
+    """Returns the letter that sends *delivery*, which failed for good in *queue*, to the dead-letter queue *to*.
 
-    What *status* does not say of the cause, *cause* does. What it says itself of its first delivery and failure counts
-    if it was *retried*.
+    It tells why, and shows no data. *cause* is used if *status* does not tell the cause. If the message was *retried*,
+    its own headers on its first delivery and failure are kept.
     """
     headers = _headers(delivery, _BROKERS_COUNTERS | _COPIES | {ATTEMPT_HEADER}, keeps_ours=retried)
     _note_origin(headers, delivery, now_s)
@@ -119,37 +120,36 @@ def bury(
 
 
 def moved(delivery: DeliveredMessage, to: str) -> Letter:
-    """*delivery*, which waits for its next attempt, for the queue *to*, in which it goes on waiting."""
+    """Returns the letter that sends *delivery*, a retry that waits, to the queue *to*, where it waits on."""
     headers = _headers(delivery, _BROKERS_COUNTERS | _DEATHS | _COPIES, keeps_ours=True)
     return Letter(to, delivery.body, _properties(delivery, headers))
 
 
 def as_new(delivery: DeliveredMessage, to: str) -> Letter:
-    """*delivery*, a dead letter, for the queue *to*: as it was before it failed for the first time."""
+    """Returns the letter that sends *delivery*, a dead letter, to the queue *to*, as it was before it first failed."""
     headers = _headers(delivery, _BROKERS_COUNTERS | _DEATHS | _COPIES, keeps_ours=False)
     headers.pop(_LEFT_OUT, None)
     return Letter(to, delivery.body, _properties(delivery, headers))
 
 
 def renewed(delivery: DeliveredMessage, to: str) -> Letter:
-    """*delivery*, a dead letter, once more for its queue *to*, which then counts its deliveries anew."""
+    """Returns the letter that sends *delivery*, a dead letter, to its own queue *to*, which then counts anew."""
     return Letter(
         to, delivery.body, _properties(delivery, _headers(delivery, _BROKERS_COUNTERS | _COPIES, keeps_ours=True))
     )
 
 
 def fitted(letter: Letter, room: int) -> Letter:
-    """*letter*, without its largest headers as far as the others would not fit into a frame of *room* bytes.
+    """Returns *letter*, without its largest headers if it would not fit into a frame of *room* bytes.
 
-    They come with what we add to them, and the broker adds more. A frame that is too large ends the connection, and
-    everybody's messages on it.
+    We add headers, and the broker adds more. A frame that is too large ends the connection, with all messages on it.
 
     Raises:
-        ProducerError: without any headers of others it still does not fit.
+        ProducerError: it does not fit even without the headers of others.
     """
     properties = letter.properties
     most = room - _AROUND_PROPERTIES - min(_BROKERS_SHARE, room // 4)
-    # Cheaper than to write them, and enough for nearly all.
+    # This estimate is cheaper than encoding, and is enough for nearly all messages.
     if room <= 0 or _at_most(properties.headers) + _MOST_OF_OTHERS <= most:
         return letter
     excess = len(properties.marshal()) - most
@@ -158,7 +158,7 @@ def fitted(letter: Letter, room: int) -> Letter:
     headers = dict(properties.headers or {})
     sizes = {name: len(table({name: value})) - 4 for name, value in headers.items()}
     excess += _LARGEST_OF_OURS
-    # Ours are the last to go, and which attempt it is stays: it would begin anew for ever.
+    # Our own headers go last. The attempt always stays: without it, attempts would start again from 1 for ever.
     left_out: list[str] = []
     for name in sorted(sizes, key=lambda name: (_is_ours(name, sizes[name]), -sizes[name])):
         if excess <= 0:
@@ -177,7 +177,7 @@ def fitted(letter: Letter, room: int) -> Letter:
 
 
 def _at_most(value: Any) -> int:
-    """Bytes that *value* cannot exceed in a table."""
+    """Returns the most bytes that *value* can take in a table."""
     match value:
         case str():
             return 5 + 4 * len(value)
@@ -191,14 +191,14 @@ def _at_most(value: Any) -> int:
 
 
 def _is_ours(name: str, size: int) -> bool:
-    # Others may use our names, too, for what is as large as they like.
+    # Others may use our prefix, too, for headers of any size.
     return name.startswith(HEADER_PREFIX) and size <= _LARGEST_OF_OURS
 
 
 def _headers(delivery: DeliveredMessage, without: frozenset[str] | set[str], *, keeps_ours: bool) -> dict[str, Any]:
-    """Those of *delivery* that a copy is to have; what cannot be written is left out.
+    """Returns the headers of *delivery* for a copy, without those that cannot be written.
 
-    Not *keeps_ours*: those with our names are a publisher's, or of an earlier life.
+    *keeps_ours* is False if headers with our prefix are from a publisher, or from before the message was dead-lettered.
     """
     came = delivery.header.properties.headers or {}
     headers = {name: value for name, value in came.items() if keeps_ours or not name.startswith(HEADER_PREFIX)}
@@ -214,9 +214,9 @@ def _note_left_out(headers: dict[str, Any], names: Sequence[str]) -> None:
 
 
 def _encodes(name: str, value: Any) -> bool:
-    """False where there is no way back: of tables in tables in tables, for one."""
+    """Returns whether *value* can be encoded. Tables that are nested very deeply cannot, for example."""
     if isinstance(value, (dict, list)):
-        # With depth to spare: it will be written from further down the stack.
+        # The extra depth is a reserve: the real write happens deeper in the call stack.
         for _ in range(_DEPTH_TO_SPARE):
             value = [value]
     try:
@@ -227,7 +227,7 @@ def _encodes(name: str, value: Any) -> bool:
 
 
 def _note_origin(headers: dict[str, Any], delivery: DeliveredMessage, now_s: float) -> None:
-    """Where it first came from, and when it failed first: kept from one attempt to the next."""
+    """Notes where the message first came from and when it first failed. Later attempts keep these headers."""
     headers.setdefault(EXCHANGE_HEADER, _cut(delivery.exchange or ""))
     headers.setdefault(ROUTING_KEY_HEADER, delivery.routing_key or "")
     headers.setdefault(FIRST_FAILED_HEADER, _time(now_s))
@@ -239,16 +239,16 @@ def _properties(delivery: DeliveredMessage, headers: dict[str, Any]) -> Basic.Pr
         content_type=came.content_type,
         content_encoding=came.content_encoding,
         headers=headers,
-        # It must outlive a restart of the broker, whatever the publisher cared.
+        # It must survive a restart of the broker, whatever the publisher has set.
         delivery_mode=2,
         priority=came.priority,
         correlation_id=came.correlation_id,
         reply_to=came.reply_to,
-        # Without expiration: it would leave a delay queue too early, and vanish from among the dead letters.
+        # No expiration: with it the message would leave a delay queue too early, and vanish from the dead letters.
         message_id=came.message_id,
         timestamp=came.timestamp,
         message_type=came.message_type,
-        # Without user_id: the broker takes none but our own.
+        # No user_id: the broker accepts only our own.
         app_id=came.app_id,
     )
 

@@ -1,4 +1,4 @@
-"""The connection that only publishes: every message is confirmed by the broker, or an error says that it was not."""
+"""The connection that only publishes. The broker confirms every message, or an error says that it has not."""
 
 from __future__ import annotations
 
@@ -25,34 +25,34 @@ log = logger("broadway_py.producers.rabbitmq")
 
 
 class Away(ProducerError):
-    """The publishing connection is gone: another one may do."""
+    """The publishing connection is gone. A new one may work."""
 
 
 class NoQueue(ProducerError):
-    """The queue that was published to does not exist."""
+    """The queue that a message was published to does not exist."""
 
 
 class _Link(NamedTuple):
     connection: Connection
     channel: Channel
-    #: Queue -> when it was declared, by the clock's monotonic time.
+    #: Queue -> when it was declared, in the clock's monotonic time.
     declared: dict[str, float]
-    #: Message id -> the task that publishes it: the library tells returned messages apart by their ids alone.
+    #: Message id -> the task that publishes it. The library tells returned messages apart by their ids alone.
     flying: dict[str, asyncio.Task[None]]
-    #: Bytes that one frame can carry.
+    #: The bytes that one frame can carry.
     room: int
 
 
 class Publisher:
-    """Publishes to queues by the default exchange. Connects when it is first needed, and again when it has to.
+    """Publishes to queues by the default exchange. Connects at the first use, and again when needed.
 
-    A connection of its own: the broker stops reading from those that publish while its memory or disk is full, and the
-    acks of the consuming one must get through.
+    It has its own connection, because the broker stops reading from publishing connections while its memory or disk is
+    full, and the acks of the consuming connection must still get through.
 
     Args:
         options: where the broker is.
-        name: of the connection, at the broker.
-        clock: what tells when a queue was declared.
+        name: the connection's name at the broker.
+        clock: tells when a queue was declared.
     """
 
     def __init__(self, options: RabbitMQOptions, name: str, clock: Clock) -> None:
@@ -61,15 +61,16 @@ class Publisher:
         self._clock = clock
         self._link: _Link | None = None
         self._connecting = asyncio.Lock()
-        #: Why the last connect failed, and how many have: whoever waited for it has its outcome, too.
+        #: The error of the last connect that failed, and how many have failed. A caller that waited for a connect gets
+        #: its error.
         self._failure: ProducerError | None = None
         self._failures = 0
         self._is_closed = False
 
     async def publish(self, letters: Sequence[Letter]) -> list[ProducerError | None]:
-        """Publish *letters* side by side; for each of them why it may not have arrived, or None when it is confirmed.
+        """Publishes *letters* at the same time. Returns for each why it may not have arrived, or None: it is confirmed.
 
-        While the broker takes none (its memory is full) this waits, until :meth:`close`.
+        While the broker accepts nothing (its memory is full) this waits, until :meth:`close`.
         """
         if not letters:
             return []
@@ -84,12 +85,12 @@ class Publisher:
         return [task.result() for task in tasks]
 
     async def declare(self, queue: str, arguments: Mapping[str, Any]) -> float:
-        """See that *queue* exists, unless that was done a short while ago; when it was (monotonic).
+        """Declares *queue*, unless that was done shortly before. Returns when it was done (monotonic).
 
-        While the broker takes nothing this waits, until :meth:`close`.
+        While the broker accepts nothing this waits, until :meth:`close`.
 
         Raises:
-            ProducerError: the broker refused, with its words; or it is away.
+            ProducerError: the broker refused, with its words; or it is not available.
         """
         link = await self._connected()
         declared_at = link.declared.get(queue)
@@ -100,7 +101,7 @@ class Publisher:
         declaring = asyncio.ensure_future(self._declare_on(link, queue, arguments, where))
         try:
             while not declaring.done():
-                # Also after a while in which the broker took nothing: until now it was not declared.
+                # Updated at each turn: while the broker accepts nothing, the queue is not declared.
                 now = self._clock.monotonic()
                 if await self._overdue(link, declaring, self._options.connect_timeout):
                     raise TimeoutError
@@ -120,7 +121,7 @@ class Publisher:
         with errors.translated(lambda error: Away(f"cannot declare queue {queue!r}: {self._loss(error, where)}")):
 
             async def declare(with_arguments: Mapping[str, Any]) -> None:
-                # A refusal closes the channel, and publishing must not suffer from it.
+                # Its own channel: a refusal closes it, and publishing must go on.
                 channel = await link.connection.channel(publisher_confirms=False)
                 await channel.declare_queue(queue, durable=True, arguments=dict(with_arguments))
                 await channel.close()
@@ -131,25 +132,25 @@ class Publisher:
                 raise errors.of_own_queue(refused, queue, where) from refused
 
     async def _overdue(self, link: _Link, task: asyncio.Task[None], timeout: float) -> bool:
-        """Wait for *task*; whether it takes longer than *timeout*, and not because the broker takes nothing."""
+        """Waits for *task*. Returns whether it takes longer than *timeout* although the broker accepts messages."""
         await asyncio.wait({task}, timeout=timeout)
-        # On a connection that died nobody says any more that the broker takes messages again.
+        # After a connection has died, nobody reports any more that the broker accepts messages again.
         return not task.done() and (link.channel.is_closed or not await link.connection.is_blocked())
 
     async def _leave(self, task: asyncio.Task[None]) -> None:
-        """See that *task* has ended. Whoever gave it up has said why."""
+        """Makes sure that *task* has ended. The caller has already reported the error."""
         if not task.done():
             task.cancel()
             await asyncio.wait({task})
         if not task.cancelled():
-            # Its own error would end in the log as one that nobody looked at.
+            # Reads the task's own error, so that asyncio does not log it.
             task.exception()
 
     def _loss(self, error: BaseException | None, where: str) -> ProducerError:
         return errors.of_loss(error, self._options, where)
 
     def forget(self, queue: str) -> None:
-        """*queue* is not there any more: declare it again."""
+        """Forgets that *queue* was declared, because it is gone."""
         if self._link is not None:
             self._link.declared.pop(queue, None)
 
@@ -164,7 +165,7 @@ class Publisher:
                 log.warning("publishing once more, on a fresh connection", reason=str(away))
             except ProducerError as refused:
                 return refused
-            except Exception as error:  # noqa: BLE001  # what is wrong with one letter is not to hide what became of others
+            except Exception as error:  # noqa: BLE001  # an error of one letter must not hide the results of the others
                 return ProducerError(f"a message for queue {letter.queue!r} cannot be sent ({type(error).__name__})")
             else:
                 return None
@@ -194,7 +195,7 @@ class Publisher:
                 await self._drop(link)
                 raise Away(f"RabbitMQ at {where} did not confirm a message for queue {letter.queue!r} in {timeout:g} s")
         if sending.cancelled():
-            # The library does so to what waits on a connection that dies.
+            # The library cancels what waits on a connection that dies.
             raise Away(f"a message for queue {letter.queue!r} may not have arrived: {self._loss(None, where)}")
         error = sending.exception()
         match error:
@@ -207,7 +208,7 @@ class Publisher:
                     f"RabbitMQ at {where} refused a message for queue {letter.queue!r}: the queue is full, or broken"
                 )
             case ChannelAccessRefused():
-                # The channel has gone with it, and another one would fare no better for now.
+                # The error has closed the channel, and a new one would fail in the same way for now.
                 await self._drop(link)
                 raise errors.of_refused_write(error, letter.queue, where) from error
             case TimeoutError() | ConnectionError():
@@ -224,8 +225,8 @@ class Publisher:
             if self._link is not None and not self._link.channel.is_closed:
                 return self._link
             if self._failure is not None and self._failures != failures:
-                # One after the other, a hundred letters would wait a hundred times, or have the user locked out.
-                # Without the frames of those before, each of which holds its letter.
+                # Without this, a hundred letters would wait one after the other, or get the user locked out. The
+                # traceback is removed because its frames keep the earlier letters in memory.
                 raise self._failure.with_traceback(None)
             if self._link is not None:
                 await self._drop(self._link)
@@ -245,7 +246,7 @@ class Publisher:
                 async with asyncio.timeout(self._options.connect_timeout):
                     channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
                     underlay = cast("Channel", await channel.get_underlay_channel())
-            # Closed meanwhile: nobody would ever end it.
+            # If close() was called meanwhile, nobody would ever end this connection.
             self._refuse_if_closed()
             opened = True
         except TimeoutError as error:
@@ -261,18 +262,18 @@ class Publisher:
             raise ProducerError(f"the connection to {self._options.where} was closed")
 
     async def _drop(self, link: _Link) -> None:
-        """Leave *link*: what is still on its way there ends with an error."""
+        """Closes *link*. What is still being sent on it ends with an error."""
         if self._link is link:
             self._link = None
         await link.connection.end()
 
     async def close(self) -> None:
-        """End: what is on its way is given up. Takes a few seconds at most, and raises nothing."""
+        """Closes the connection, and gives up what is being sent. Takes a few seconds at most, and raises nothing."""
         self._is_closed = True
         link, self._link = self._link, None
         if link is None:
             return
         if link.channel.confirmations:
-            # Blocked or lost: a farewell would only wait behind it.
+            # The connection is blocked or lost, so a proper close would only wait.
             link.connection.abort()
         await link.connection.end()

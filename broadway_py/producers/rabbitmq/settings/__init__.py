@@ -1,1 +1,1 @@
-"""Checks the settings of a RabbitMQ producer: each by itself, and which go together."""
+"""Checks the settings of a RabbitMQ producer: each by itself, and in combination."""

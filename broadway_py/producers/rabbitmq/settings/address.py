@@ -1,4 +1,4 @@
-"""Where the broker is, who we are there, and how the way to it is protected."""
+"""The broker's address, the login, and the TLS settings of the connection."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ __all__ = [
 ]
 
 DEFAULT_URL: Final = "amqp://guest:guest@127.0.0.1/"
-#: What may follow the ``?`` of a URL.
+#: The names that the query of a URL may have.
 _QUERY: Final = ("auth", "cafile", "certfile", "heartbeat", "keyfile")
-#: Seconds between signs of life: it cannot be off, and what is much too long is off, too.
+#: Seconds between heartbeats. They cannot be switched off, and a very long interval would do just that.
 LEAST_HEARTBEAT: Final = 1
 MOST_HEARTBEAT: Final = 3600
 _PORTS: Final = {"amqp": 5672, "amqps": 5671}
-#: What stands behind the host of a URL, as it was written: the client library and yarl read some names as others.
+#: Finds the path of a URL as it was written: the client library and yarl change some names when they decode it.
 _PATH: Final = re.compile(r"[^:/?#]+://[^/?#]*(?:/([^?#]*))?")
-#: Characters that the name of a virtual host may have for the client library; RabbitMQ takes twice as many.
+#: The most characters of a virtual host's name in the client library. RabbitMQ allows twice as many.
 _LONGEST_VIRTUAL_HOST: Final = 127
 _GUEST: Final = "guest"
 
@@ -70,12 +70,12 @@ def _virtual_host(value: str) -> str:
     return value
 
 
-#: The name of one, as it is.
+#: The name of a virtual host, not encoded.
 VirtualHost = Annotated[str, AfterValidator(_virtual_host)]
 
 
 def without_line_break(text: str) -> str:
-    """*text* without the line break that editors, ``echo`` and secret stores put behind it, if there is one."""
+    """Returns *text* without the line break at its end that editors, ``echo`` and secret stores may add."""
     return re.sub(r"(\r\n|\n|\r)\Z", "", text)
 
 
@@ -84,10 +84,10 @@ Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
 
 
 def checked_url(value: str) -> URL:
-    """*value* as a URL of a broker. What came is never shown: it may hold a password.
+    """Returns *value* as a URL of a broker. Errors never show the value, because it may hold a password.
 
     Raises:
-        ValueError: it is none, or its query says something that we do not know.
+        ValueError: it is no such URL, or its query has something unknown.
     """
     if "#" in value:
         raise ValueError(
@@ -115,7 +115,7 @@ def checked_url(value: str) -> URL:
         raise ValueError("expected auth=plain or auth=external in the query")
     for asked in url.query.getall("heartbeat", ()):
         if not (asked.isdecimal() and len(asked) < 10 and LEAST_HEARTBEAT <= int(asked) <= MOST_HEARTBEAT):
-            # Shown only if it is plainly no secret.
+            # The value is shown only if it cannot be a secret.
             got = asked if asked.isdecimal() and len(asked) < 10 else "something else"
             bounds = f"heartbeat={LEAST_HEARTBEAT} to heartbeat={MOST_HEARTBEAT}"
             raise ValueError(f"expected {bounds} in the query, whole seconds, got {got}")
@@ -123,17 +123,18 @@ def checked_url(value: str) -> URL:
 
 
 class TlsOptions(Options):
-    """How ``amqps`` is protected. Every file is read again at each connect."""
+    """How ``amqps`` connections are protected. Every file is read again at each connect."""
 
-    #: Certificates of the authorities that we trust, as PEM. None: those of the system.
+    #: Certificates of trusted authorities, as PEM. None: those of the system.
     ca_file: str | None = None
-    #: Our own certificate, as PEM, where the broker asks for one.
+    #: Our own certificate, as PEM, for brokers that ask for one.
     cert_file: str | None = None
-    #: The key that belongs to *cert_file*. None: it is in the same file.
+    #: The key of *cert_file*. None: it is in the same file.
     key_file: str | None = None
-    #: The name that the broker's certificate must carry. None: the host that we connect to.
+    #: The name that the broker's certificate must have. None: the host that we connect to.
     server_name: str | None = None
-    #: false takes any certificate, so anybody on the way may read and change everything; logged at each connect.
+    #: false accepts any certificate, so anybody on the network path can read and change everything. It is logged at
+    #: each connect.
     verify: bool = True
 
     @field_validator("server_name")
@@ -151,15 +152,15 @@ class TlsOptions(Options):
     @classmethod
     def _plain_truth(cls, value: object) -> object:
         if not isinstance(value, bool):
-            # "no", 0 and the like must not switch it off by accident.
+            # "no", 0 and similar values must not switch it off by accident.
             raise ValueError("expected true or false")  # noqa: TRY004  # pydantic wants ValueError
         return value
 
     def context(self) -> ssl.SSLContext:
-        """Read the files; blocks while it does.
+        """Reads the files and makes the context. Blocks while it reads.
 
         Raises:
-            ProducerError: one of them cannot be used.
+            ProducerError: one of the files cannot be used.
         """
         for name in ("ca_file", "cert_file", "key_file"):
             file = getattr(self, name)
@@ -171,7 +172,7 @@ class TlsOptions(Options):
             raise ProducerError(f"tls.ca_file: {self.ca_file!r} holds no certificate in PEM form") from None
         if self.cert_file is not None:
             try:
-                # Without the callable a protected key would be asked for on the terminal.
+                # Without the callable, the key's password would be asked for on the terminal.
                 context.load_cert_chain(self.cert_file, self.key_file, password=lambda: "")
             except (ssl.SSLError, OSError, ValueError):
                 raise ProducerError(
@@ -193,9 +194,9 @@ def _refuse_unreadable(name: str, file: str) -> None:
 
 
 class Login(NamedTuple):
-    """Who we are, and where; as the broker is told."""
+    """The user, password and virtual host that are sent to the broker."""
 
-    #: Bytes that are no UTF-8 are in both as Python's ``surrogateescape`` has them.
+    #: In both, bytes that are not UTF-8 are written with Python's ``surrogateescape``.
     username: str
     password: str
     virtual_host: str
@@ -205,7 +206,7 @@ class Login(NamedTuple):
 
 
 class Secret(NamedTuple):
-    """Who we are, and the files that say so, which are read again at each connect."""
+    """User and password, and the files that hold them. The files are read again at each connect."""
 
     username: str | None
     password: str | None
@@ -213,10 +214,10 @@ class Secret(NamedTuple):
     password_file: str | None
 
     def read(self) -> tuple[str | None, str | None]:
-        """User and password of this moment, of any bytes (see :class:`Login`); None for what the URL has.
+        """Returns user and password of this moment, of any bytes (see :class:`Login`); None: the URL has it.
 
         Raises:
-            ProducerError: a file cannot be read, or holds what is neither.
+            ProducerError: a file cannot be read, or its content cannot be a user or password.
         """
         return (
             _of_moment("username_file", self.username_file, self.username),
@@ -234,10 +235,10 @@ def _of_moment(setting: str, file: str | None, given: str | None) -> str | None:
 
 
 def read_secret(file: str) -> str:
-    """What *file* holds, without the line break at its end.
+    """Returns the content of *file*, without the line break at its end.
 
     Raises:
-        ValueError: it cannot be read, or holds what is neither a user's name nor a password.
+        ValueError: the file cannot be read, or its content cannot be a user or password.
     """
     try:
         read = Path(file).read_bytes()
@@ -252,37 +253,37 @@ def read_secret(file: str) -> str:
 
 
 class Address(NamedTuple):
-    """One of the broker, as the settings have it: never shown but by *where*."""
+    """One address of the broker, as the settings have it. Only *where* may be shown."""
 
     url: URL
-    #: Its name, as it is.
+    #: Its name, not encoded.
     virtual_host: str
 
     @property
     def where(self) -> str:
-        """As it may be shown: without user, password and query."""
+        """Returns the address without user, password and query, so that it may be shown."""
         url = self.url
         masked = "***@" if url.user is not None or url.password is not None else ""
         host = f"[{url.host}]" if ":" in (url.host or "") else url.host
-        # In a URL the virtual host "/" is the path "/", and that of another name is quoted as one part.
+        # In a URL the virtual host "/" is the path "/". Any other name is encoded as one part.
         path = "/" if self.virtual_host == "/" else f"/{quote(self.virtual_host, safe='')}"
         return f"{url.scheme}://{masked}{host}:{url.port or _PORTS[url.scheme]}{path}"
 
     @property
     def user(self) -> str | None:
-        """The one in the URL."""
+        """Returns the user in the URL."""
         return _unquoted(self.url.raw_user)
 
     @property
     def password(self) -> str | None:
-        """The one in the URL."""
+        """Returns the password in the URL."""
         return _unquoted(self.url.raw_password)
 
 
 class Target(NamedTuple):
-    """One address to be tried."""
+    """One address that a connect tries."""
 
-    #: Without user, password and virtual host: those are in *login*.
+    #: Without user, password and virtual host, which are in *login*.
     url: URL
     login: Login
     tls: TlsOptions
@@ -290,7 +291,7 @@ class Target(NamedTuple):
 
     @property
     def is_tls(self) -> bool:
-        """Whether the connection is protected."""
+        """Returns whether the connection uses TLS."""
         return self.url.scheme == "amqps"
 
 
@@ -301,7 +302,7 @@ def targets(
     auth: Literal["plain", "external"] | None,
     heartbeat: int,
 ) -> Iterator[Target]:
-    """Each of *addresses* once, in random order, so that many clients do not all come to the first one.
+    """Yields each of *addresses* once, in random order, so that many clients do not all connect to the first one.
 
     Raises:
         ProducerError: the file of the user's name or of the password cannot be read.
@@ -327,21 +328,21 @@ def _first(*those: str | None) -> str:
 
 
 def heartbeat_of(url: URL) -> int | None:
-    """Whole seconds that *url*, which is a :func:`checked_url`, asks for; None: it does not."""
+    """Returns the heartbeat in *url*, a :func:`checked_url`, in whole seconds; None: it has none."""
     asked = url.query.get("heartbeat")
     return None if asked is None else int(asked)
 
 
 def of_url(text: str) -> Address:
-    """That of a :func:`checked_url`.
+    """Returns the address of a :func:`checked_url`.
 
     Raises:
-        ValueError: its user or virtual host cannot be the name of one.
+        ValueError: its user, password or virtual host is not valid.
     """
     found = _PATH.match(text)
     path = found[1] if found is not None else None
     try:
-        # Nothing, or a lone slash: the broker's own default.
+        # An empty path, or only a slash, is the broker's default virtual host.
         virtual_host = _virtual_host(unquote_to_bytes(path).decode() if path else "/")
     except UnicodeDecodeError:
         raise ValueError("expected a virtual host in UTF-8 behind the host, percent-encoded") from None
@@ -358,7 +359,7 @@ def _unquoted(part: str | None) -> str | None:
 
 
 def of_host(host: str, port: int | None, virtual_host: str, *, is_tls: bool) -> Address:
-    """That of one of the hosts that the settings name; *host* may carry a port of its own.
+    """Returns the address of a host in the settings. *host* may include a port.
 
     Raises:
         ValueError: *host* is no host.

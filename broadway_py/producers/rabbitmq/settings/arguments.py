@@ -1,7 +1,7 @@
-"""Names and arguments as AMQP can carry them: types of settings, which name what is wrong before a broker sees it.
+"""Types of settings for names and arguments that AMQP can carry.
 
-Unchecked, they would come to light inside the client library, at a connect or at the first retry, as a crash that
-names no setting.
+Without these checks, a wrong value would cause an error inside the client library, at a connect or at the first retry,
+and that error would not name the setting.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ __all__ = [
     "queue_name",
 ]
 
-#: Bytes that the name of a queue, an exchange or a consumer may have.
+#: The most bytes in the name of a queue, an exchange or a consumer.
 _LONGEST_NAME: Final = 255
-#: Bytes that the name of a queue that we consume may have: those in which its retries wait have longer names.
+#: The most bytes in the name of a queue that we consume. It is less, because the names of its retry queues are longer.
 _LONGEST_QUEUE: Final = 230
-#: Characters that the name of an exchange may have for the client library, which is stricter than the broker.
+#: The most characters in the name of an exchange for the client library, which is stricter than the broker.
 _LONGEST_EXCHANGE: Final = 127
-#: Bytes that the name of an argument may have; the client library cuts longer ones.
+#: The most bytes in the name of an argument. The client library cuts longer ones.
 _LONGEST_ARGUMENT_NAME: Final = 128
 _CARRIED: Final = (
     "true or false, whole numbers of 64 bits, floating point numbers of 32 bits, texts, times, bytearrays, "
     "and lists and dicts of them"
 )
-#: Arguments that make a queue one for retries. Over ours they would have messages leave for nowhere, or be deleted.
+#: The arguments that make a queue a retry queue. Other values would make messages vanish or be deleted.
 _OURS: Final = ("x-message-ttl", "x-expires", "x-dead-letter-exchange", "x-dead-letter-routing-key")
-#: What keeps a quorum queue for retries from losing messages; set for each.
+#: The arguments that keep a quorum queue for retries from losing messages. Each retry queue has them.
 _SAFE: Final = {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
-#: Arguments that a broker does not take for a quorum queue.
+#: Arguments that a broker refuses for a quorum queue.
 _CLASSIC_ONLY: Final = ("x-max-priority", "x-queue-master-locator", "x-queue-mode", "x-queue-version")
 
 
 def queue_name(value: str) -> str:
-    """*value*, if a queue can have that name.
+    """Returns *value* if it can be the name of a queue.
 
     Raises:
-        ValueError: AMQP, or the client library, does not carry it.
+        ValueError: AMQP or the client library cannot carry it.
     """
     return _spelling(_name(value))
 
@@ -61,7 +61,7 @@ def _length_of(text: str) -> int:
 
 
 def _spelling(value: str) -> str:
-    """*value*, if the client library takes it as the name of a queue or an exchange; brokers are less strict."""
+    """Returns *value* if the client library accepts it as a queue or exchange name. Brokers are less strict."""
     spelling = DOMAIN_REGEX["queue-name"]
     odd = next((one for one in value if not spelling.fullmatch(one)), None)
     if odd is not None:
@@ -96,7 +96,7 @@ def _argument_name(value: str) -> str:
 def _argument(value: object) -> object:
     try:
         _check_names(value)
-        encode.encode_table_value(value)  # type: ignore[arg-type]  # that is the question
+        encode.encode_table_value(value)  # type: ignore[arg-type]  # the call checks just that
     except (TypeError, ValueError, ArithmeticError, AttributeError, RecursionError, struct.error):
         raise ValueError(f"expected something that AMQP can carry: {_CARRIED}") from None
     return value
@@ -170,15 +170,15 @@ def _for_retries(value: Mapping[str, Any]) -> Mapping[str, Any]:
     return value
 
 
-#: A queue, an exchange, a routing key, a consumer.
+#: The name of a queue, an exchange or a consumer, or a routing key.
 Name = Annotated[str, AfterValidator(_name)]
-#: A queue that we consume, or several.
+#: The name of a queue that we consume, or several names.
 QueueNames = Annotated[str | tuple[str, ...], AfterValidator(_queue_names)]
-#: An exchange that a queue can be bound to.
+#: The name of an exchange that a queue can be bound to.
 ExchangeToBind = Annotated[Name, AfterValidator(_exchange_to_bind)]
-#: The broker's own settings, by name.
+#: Arguments that are sent to the broker, by name.
 Arguments = dict[Annotated[str, AfterValidator(_argument_name)], Annotated[Any, AfterValidator(_argument)]]
-#: Those of a consumer.
+#: The arguments of a consumer.
 ConsumerArguments = Annotated[Arguments, AfterValidator(_of_consumers)]
-#: Those of the queues in which messages wait for their next attempt.
+#: The arguments of the queues in which messages wait for their next attempt.
 RetryArguments = Annotated[Arguments, AfterValidator(_for_retries)]

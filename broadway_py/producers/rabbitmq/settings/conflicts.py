@@ -1,4 +1,4 @@
-"""Settings that are right each by itself, but do not go together, or with what becomes of failed messages."""
+"""Checks settings that are valid alone, but conflict with each other or with the failure policy."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ __all__ = [
     "waits_in_classic_queues",
 ]
 
-#: What can become of a failed message that the broker has forgotten already.
+#: What can be done with a failed message that the broker no longer has.
 _WITHOUT_THE_BROKER: Final = frozenset({"drop", "stop"})
 
 
 def refuse_copies_that_shut_each_other_out(copies: Sequence[RabbitMQOptions]) -> None:
-    """Of two that consume one queue, neither may want it alone: the other would never be let in.
+    """Refuses *copies* that consume the same queue if one of them wants it exclusively: the others could not connect.
 
     Raises:
-        OptionsError: one does.
+        OptionsError: there is such a copy.
     """
-    # The broker gives each copy another queue for "".
+    # For the name "" the broker gives each copy a different queue.
     consumed = Counter((copy.where, queue) for copy in copies for queue in copy.queues if queue)
     for copy in copies:
         alone = _wants_it_alone(copy)
@@ -44,50 +44,50 @@ def refuse_copies_that_shut_each_other_out(copies: Sequence[RabbitMQOptions]) ->
 
 
 def _wants_it_alone(options: RabbitMQOptions) -> str | None:
-    """The setting by which the broker lets in no other connection."""
+    """Returns the name of the setting that makes the broker refuse other connections; None: there is none."""
     if options.consume_options.exclusive:
         return "consume_options.exclusive"
     return "declare_options.exclusive" if options.declare_options.exclusive else None
 
 
 def rejects_unasked(options: RabbitMQOptions) -> bool:
-    """Whether, without a failure policy, what failed is rejected though nobody has said so."""
+    """Returns whether failed messages are rejected by default, without a failure policy."""
     return "on_failure" not in options.model_fields_set and not options.consume_options.no_ack
 
 
 def requeues_up_to(options: RabbitMQOptions) -> int | None:
-    """How often a message comes back that is to come back for ever, where a limit of the declared queue ends that."""
+    """Returns the declared queue's delivery limit, if messages are requeued without end; None: there is none."""
     limit = options.declare_options.arguments.get("x-delivery-limit", -1)
     requeues = "reject_and_requeue" in (options.on_success, options.on_failure)
     return limit if requeues and options.declares_quorum and isinstance(limit, int) and limit >= 0 else None
 
 
 def loses_late_retries(options: RabbitMQOptions) -> bool:
-    """Whether a retry that returns while its queue is full is lost, as far as we declare that queue ourselves."""
+    """Returns whether a retry that returns to a full queue is lost, for queues that we declare."""
     wanted = options.declare_options.arguments
     refuses = str(wanted.get("x-overflow", "")).startswith("reject-publish")
     is_limited = "x-max-length" in wanted or "x-max-length-bytes" in wanted
-    # A classic queue lets go of a message without asking whether it arrived.
+    # A classic queue passes a message on without a confirm that it arrived.
     asks = not waits_in_classic_queues(options) and not any(map(options.is_passing, options.queues))
     return refuses and is_limited and not asks and not options.consume_options.no_ack
 
 
 def waits_in_classic_queues(options: RabbitMQOptions) -> bool:
-    """Whether retries wait in classic queues because the settings say so."""
+    """Returns whether the settings make retries wait in classic queues."""
     return options.retry_arguments.get("x-queue-type") == "classic"
 
 
 def refuse_losing(options: RabbitMQOptions, plan: FailurePlan, pipeline: str | None = None) -> None:
-    """Refuse a *plan* for failed messages that *options* of one copy cannot carry out.
+    """Refuses a *plan* for failed messages that a copy with *options* cannot carry out.
 
     Args:
-        options: of the copy, merged.
-        plan: of the pipeline.
-        pipeline: its name, where that is known already.
+        options: the merged options of the copy.
+        plan: the pipeline's plan.
+        pipeline: the pipeline's name, if it is known already.
 
     Raises:
-        OptionsError: dead letters would come back to the queue itself, or have no place; or ``reject`` would delete
-            messages; or they are gone before they fail.
+        OptionsError: dead letters would come back to the queue itself, or have no queue; or ``reject`` would delete
+            messages; or messages are gone before they fail.
     """
     if options.consume_options.no_ack:
         _refuse_too_late(plan)
@@ -126,7 +126,7 @@ def _refuse_too_late(plan: FailurePlan) -> None:
 
 
 def _refuse_unusable_names(options: RabbitMQOptions, plan: FailurePlan, pipeline: str | None) -> None:
-    # The names that we derive from that of a queue fit, as that one is limited so that they do.
+    # Names that we derive from a queue's name always fit, because that name is limited.
     if plan.dead_letter is not None:
         try:
             queue_name(plan.dead_letter)

@@ -53,8 +53,8 @@ __all__ = [
     "Verdict",
 ]
 
-#: What happens to a message at the broker. ``reject`` drops it, or dead-letters it where the queue says so;
-#: ``reject_and_requeue_once`` requeues it unless this delivery was already a second one.
+#: What the broker is told of a message. ``reject`` drops it, or dead-letters it if the queue has a dead-letter
+#: exchange. ``reject_and_requeue_once`` requeues it unless this delivery was already a second one.
 Verdict = Literal["ack", "reject", "reject_and_requeue", "reject_and_requeue_once"]
 
 MetadataName = Literal[
@@ -80,14 +80,14 @@ MetadataName = Literal[
     "user_id",
 ]
 
-#: "auto" asks for at least and at most so many messages in advance …
+#: The least and the greatest prefetch of "auto", in messages.
 _AUTO_COUNT: Final = (20, 2000)
-#: … and for no more bytes than these, as far as the bodies seen so far tell.
+#: The most bytes that a prefetch of "auto" may hold, estimated from the bodies received so far.
 AUTO_BYTES: Final = 64 * 1024 * 1024
-#: The place of dead letters that stands for: the queue's own dead-letter exchange, for which the user vouches.
+#: The value of ``dead_letter`` that means the queue's own dead-letter exchange. The user must know that there is one.
 BY_THE_BROKER: Final = "broker"
-#: Seconds. Without any wait between two connects an absent broker would be knocked at, and a log line written, hundreds
-#: of times a second.
+#: Seconds. Without a wait between two connects, a missing broker would cause hundreds of connects and log lines a
+#: second.
 _LEAST_WAIT_S: Final = 0.05
 
 AfterConnect = Callable[[AbstractChannel], Awaitable[object]]
@@ -106,7 +106,7 @@ def _known_name(value: object) -> object:
 def _prefetch(value: object) -> object:
     if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 65_535):
         return value
-    # 0 means "no limit" to RabbitMQ: the whole queue would come into memory.
+    # 0 means "no limit" to RabbitMQ: it would send the whole queue into our memory.
     raise ValueError("expected 'auto' or a whole number from 1 to 65535")
 
 
@@ -116,7 +116,7 @@ def _takes_one(function: object) -> bool:
     except TypeError:
         return False
     except ValueError:
-        return True  # built in, and says nothing of its parameters
+        return True  # a built-in function does not describe its parameters
     return True
 
 
@@ -153,20 +153,20 @@ def _text_or_texts(value: object) -> object:
 
 
 class DeclareOptions(Options):
-    """How ``declare: active`` declares the queue. They must equal those of a queue that exists already."""
+    """How ``declare: active`` declares the queue. If the queue exists already, these settings must match it."""
 
-    #: The queue outlives a restart of the broker.
+    #: The queue survives a restart of the broker.
     durable: bool = True
-    #: The broker deletes the queue when its last consumer has gone.
+    #: The broker deletes the queue after its last consumer is gone.
     auto_delete: bool = False
-    #: The queue belongs to this connection, and goes with it.
+    #: The queue belongs to this connection, and is deleted with it.
     exclusive: bool = False
-    #: The broker's own settings, such as ``x-queue-type: quorum``, ``x-max-priority``, ``x-single-active-consumer``
-    #: or ``x-dead-letter-exchange``.
+    #: Arguments for the broker, such as ``x-queue-type: quorum``, ``x-max-priority``, ``x-single-active-consumer`` or
+    #: ``x-dead-letter-exchange``.
     arguments: Arguments = Field(default_factory=dict)
 
     def conflicts(self) -> Iterator[Conflict]:
-        """What does not go together."""
+        """Yields the settings that conflict."""
         kind = self.arguments.get("x-queue-type")
         if kind == "stream":
             yield Conflict(
@@ -182,31 +182,31 @@ class DeclareOptions(Options):
 
 
 class Binding(Options):
-    """The queue gets what *exchange* routes by *routing_key*. Bound at each connect; the exchange must exist."""
+    """Binds the queue to *exchange* with *routing_key*. This is done at each connect. The exchange must exist."""
 
     exchange: ExchangeToBind
     routing_key: Name = ""
     arguments: Arguments = Field(default_factory=dict)
-    #: Which of several queues is bound. None: each of them.
+    #: The queue to bind, if there are several. None: each of them.
     queue: str | None = None
 
 
 class ConsumeOptions(Options):
     """How the queue is consumed."""
 
-    #: Refuse any other consumer on the queue; while another one is there, connecting fails and is tried again.
+    #: Refuses any other consumer on the queue. While another one is there, connecting fails and is tried again.
     exclusive: bool = False
-    #: The consumer's name at the broker. None: made up.
+    #: The consumer's name at the broker. None: a generated one.
     consumer_tag: Name | None = None
-    #: Consumers with a higher number are served first, while they have room. None: the broker's 0.
+    #: The broker serves consumers with a higher number first, while they have room. None: 0, the broker's default.
     priority: Annotated[int, Field(ge=-(2**63), lt=2**63, strict=True)] | None = None
-    #: A message is settled as soon as it is handed out, whatever becomes of it: at most once, and never again.
+    #: The broker regards a message as settled when it is handed out: at most once, and never delivered again.
     no_ack: bool = False
-    #: The broker's own settings, such as ``x-cancel-on-ha-failover``.
+    #: Arguments for the broker, such as ``x-cancel-on-ha-failover``.
     arguments: ConsumerArguments = Field(default_factory=dict)
 
     def conflicts(self) -> Iterator[Conflict]:
-        """What does not go together."""
+        """Yields the settings that conflict."""
         if self.priority is not None and "x-priority" in self.arguments:
             yield Conflict(
                 ("priority",),
@@ -215,87 +215,90 @@ class ConsumeOptions(Options):
             )
 
     def all_arguments(self) -> dict[str, Any]:
-        """What the broker is told."""
+        """Returns all arguments that are sent to the broker."""
         return self.arguments if self.priority is None else {**self.arguments, "x-priority": self.priority}
 
 
 class RabbitMQOptions(Options):
-    """Everything that can be set of a :class:`RabbitMQProducer`."""
+    """All settings of a :class:`RabbitMQProducer`."""
 
     #: The queue's name, or a list of names. "" lets the broker choose one, and needs ``declare: active``.
     queue: Annotated[QueueNames, BeforeValidator(_queues)]
-    #: ``amqp[s]://user:password@host:port/vhost``, or a list of them, to be tried in random order at each connect.
-    #: The query may hold heartbeat, auth, and the TLS files cafile, certfile and keyfile.
+    #: ``amqp[s]://user:password@host:port/vhost``, or a list of such URLs, which are tried in random order at each
+    #: connect. The query may hold heartbeat, auth, and the TLS files cafile, certfile and keyfile.
     url: Annotated[str | tuple[str, ...], BeforeValidator(_text_or_texts), Field(repr=False)] = DEFAULT_URL
-    #: Instead of a URL: a host, host:port, or a list of them, to be tried in random order at each connect.
+    #: Instead of a URL: a host, host:port, or a list of them, which are tried in random order at each connect.
     host: Texts | None = None
-    #: Of every host that names none. None: 5672, with tls 5671.
+    #: The port of every host that is given without one. None: 5672, or 5671 with tls.
     port: Annotated[int, Field(ge=1, le=65_535, strict=True)] | None = None
-    #: Of a host.
+    #: The virtual host, for use with *host*.
     virtual_host: VirtualHost | None = None
-    #: Who we are; replaces the user in a URL. None: as the URL says, or guest.
+    #: The user; replaces the user in a URL. None: as the URL says, or guest.
     username: Annotated[str | None, Field(repr=False)] = None
-    #: Replaces the password in a URL.
+    #: The password; replaces the password in a URL. None: as the URL says, or guest.
     password: Annotated[str | None, Field(repr=False)] = None
-    #: A file that holds the user's name. Read again at each connect.
+    #: A file that holds the user's name. It is read again at each connect.
     username_file: str | None = None
-    #: A file that holds the password. Read again at each connect.
+    #: A file that holds the password. It is read again at each connect.
     password_file: str | None = None
-    #: ``plain``: user and password. ``external``: who we are stands in our TLS certificate. None: as the URL says.
+    #: ``plain``: user and password. ``external``: the identity is taken from our TLS certificate. None: as the URL
+    #: says.
     auth: Literal["plain", "external"] | None = None
-    #: Protects the way to a host, and says how that of ``amqps`` URLs is protected. None: as the URL says.
+    #: Switches on TLS for a host, and sets how TLS of ``amqps`` URLs works. None: as the URL says.
     tls: TlsOptions | None = None
     #: The producer's name in metrics, logs and ``message.producer``. None: the pipeline gives it one.
     name: str | None = None
-    #: How many connections consume side by side, each with a prefetch of its own.
+    #: How many connections consume side by side. Each has its own prefetch.
     concurrency: PositiveInt = 1
     #: How many unsettled messages the broker hands out in advance, per connection and queue. "auto": what the pipeline
-    #: can hold, from 20 to 2000, and fewer when their bodies are large.
+    #: can hold, from 20 to 2000, and fewer when bodies are large.
     prefetch_count: Annotated[int | Literal["auto"], BeforeValidator(_prefetch)] = "auto"
-    #: Properties of the delivery to be found in ``message.metadata``, besides ``message_id`` and ``redelivered``.
+    #: Properties of the delivery to add to ``message.metadata``, besides ``message_id`` and ``redelivered``.
     metadata: tuple[Annotated[str, BeforeValidator(_known_name)], ...] = ()
-    #: What becomes of a message that was handled. ``message.configure_ack(on_success=…)`` changes it for one.
+    #: What happens to a handled message. ``message.configure_ack(on_success=…)`` changes it for one message.
     on_success: Verdict = "ack"
-    #: What becomes of a message that failed; when it is given, in place of the default failure policy.
-    #: ``message.configure_ack(on_failure=…)`` changes it for one.
+    #: What happens to a failed message. If it is given, it replaces the default failure policy.
+    #: ``message.configure_ack(on_failure=…)`` changes it for one message.
     on_failure: Verdict = "reject"
-    #: ``passive`` looks whether the queue exists, ``active`` creates it if not, ``never`` just consumes.
+    #: ``passive`` checks that the queue exists, ``active`` creates it if it is missing, ``never`` only consumes.
     declare: Literal["never", "passive", "active"] = "passive"
     declare_options: DeclareOptions = Field(default_factory=DeclareOptions)
     bindings: tuple[Binding, ...] = ()
-    #: ``await after_connect(channel)`` at each connect, before anything else is done on the channel.
+    #: ``await after_connect(channel)`` is called at each connect, before anything else is done on the channel.
     after_connect: Annotated[AfterConnect | None, BeforeValidator(_after_connect)] = None
-    #: ``merge_options(index)`` returns settings that replace those above for one copy; called at each connect.
+    #: ``merge_options(index)`` returns settings that replace those above for one copy. It is called at each connect.
     merge_options: Annotated[MergeOptions | None, BeforeValidator(_merge_options)] = None
     consume_options: ConsumeOptions = Field(default_factory=ConsumeOptions)
-    #: ``active`` creates the queue for dead letters if it is missing, ``passive`` looks whether it exists.
+    #: ``active`` creates the queue for dead letters if it is missing, ``passive`` checks that it exists.
     dead_letter_declare: Literal["passive", "active"] = "active"
-    #: The broker's own settings for the queue of dead letters, such as ``x-queue-type: quorum``.
+    #: Arguments for the broker for the dead-letter queue, such as ``x-queue-type: quorum``.
     dead_letter_arguments: Arguments = Field(default_factory=dict)
-    #: The broker's own settings for the queues in which messages wait for their next attempt, beside ours. They are
-    #: quorum queues, unless ``x-queue-type: classic`` is said, or the queue itself does not outlive the broker.
+    #: Arguments for the broker, added to ours, for the queues in which messages wait for their next attempt. These are
+    #: quorum queues, unless ``x-queue-type: classic`` is given, or the consumed queue itself does not survive the
+    #: broker.
     retry_arguments: RetryArguments = Field(default_factory=dict)
-    #: Seconds that the broker may take to confirm a retry or a dead letter; time in which it takes none (its memory is
-    #: full) does not count.
+    #: Seconds that the broker may take to confirm a retry or a dead letter. Time during which it accepts no messages
+    #: (its memory is full) does not count.
     publish_timeout: PositiveDuration = 30.0
-    #: How often a quorum queue takes a message back before it drops it, where a policy or somebody else's declaration
-    #: says so: neither can be seen from here. None: as its arguments say, or else the broker's default.
+    #: How often a quorum queue takes a message back before it drops it. Set it if the limit comes from a policy or from
+    #: somebody else's declaration: we cannot read either. None: as its arguments say, or else the broker's default.
     delivery_limit: Annotated[int, Field(ge=1, strict=True)] | None = None
-    #: Seconds between signs of life; a silent connection is given up after about three times that.
+    #: Seconds between heartbeats. A silent connection is given up after about three times that.
     heartbeat: Annotated[Duration, Field(ge=LEAST_HEARTBEAT, le=MOST_HEARTBEAT)] = 15.0
-    #: Seconds from the first packet until messages may flow, ``after_connect`` included; for each address.
+    #: Seconds from the first packet until messages can be consumed, ``after_connect`` included, for each address.
     connect_timeout: Annotated[Duration, Field(gt=0)] = 15.0
-    #: How the waits between two connects grow: ``jitter`` anything up to a ceiling that doubles, ``exp`` doubling,
-    #: ``rand`` anything between the two below, ``rand_exp`` the same and growing, ``stop``: the pipeline ends instead.
+    #: How the waits between two connects grow. ``jitter``: random, up to a ceiling that doubles. ``exp``: doubling.
+    #: ``rand``: random between the two limits below. ``rand_exp``: the same, but growing. ``stop``: no wait, the
+    #: pipeline ends.
     backoff_type: BackoffKind = "jitter"
-    #: Seconds: the first wait (with jitter its ceiling). None: 1, or backoff_max if that is less. 0 counts as 50 ms.
+    #: The first wait in seconds (with jitter its ceiling). None: 1, or backoff_max if that is less. 0 counts as 50 ms.
     backoff_min: Annotated[Duration, Field(ge=0)] | None = None
-    #: Seconds: what the waits grow to. None: 30, or backoff_min if that is more.
+    #: The longest wait in seconds. None: 30, or backoff_min if that is more.
     backoff_max: Annotated[Duration, Field(ge=0)] | None = None
-    #: ``fast``: deliveries go past the client library, several times as fast; ``plain``: through it. ``auto``: fast,
-    #: unless a rehearsal at the first connect says that it cannot work here; then plain, with one warning.
+    #: ``fast``: deliveries bypass the client library, which is several times as fast. ``plain``: they go through it.
+    #: ``auto``: fast, unless a test at the first connect shows that it cannot work here; then plain, with one warning.
     delivery_path: Literal["auto", "fast", "plain"] = "auto"
-    #: The connection's name at the broker. None: pipeline, producer and copy.
+    #: The connection's name at the broker. None: made of pipeline, producer and copy.
     connection_name: str | None = None
 
     @field_validator("url")
@@ -313,7 +316,7 @@ class RabbitMQOptions(Options):
             try:
                 of_host(one, None, "/", is_tls=False)
             except ValueError as wrong:
-                # What came is not shown: somebody may have written a password before it.
+                # The value is not shown, because it may have a password in front of the host.
                 raise OptionsError((), str(wrong)) from None
         return value
 
@@ -322,11 +325,11 @@ class RabbitMQOptions(Options):
     def _fits_a_login(cls, value: str | None) -> str | None:
         if value is not None and "\0" in value:
             raise ValueError("expected text without a zero byte: a broker takes none in user and password")
-        # Secret stores put one behind what they hold.
+        # Secret stores may add a line break at the end.
         return None if value is None else without_line_break(value)
 
     def conflicts(self) -> Iterator[Conflict]:
-        """What does not go together."""
+        """Yields the settings that conflict."""
         yield from self._conflicts_of_address()
         yield from self._conflicts_of_login()
         yield from self._conflicts_of_declaration()
@@ -420,13 +423,13 @@ class RabbitMQOptions(Options):
 
     @property
     def queues(self) -> tuple[str, ...]:
-        """The names of all queues."""
+        """Returns the names of all queues."""
         return (self.queue,) if isinstance(self.queue, str) else self.queue
 
     def prefetch(self, capacity: int, mean_bytes: float = 0.0) -> int:
-        """The prefetch of each queue, for a pipeline that can hold *capacity* messages.
+        """Returns the prefetch of each queue, for a pipeline that can hold *capacity* messages.
 
-        With "auto" fewer when bodies have *mean_bytes* on average (0: none was seen yet).
+        With "auto" it is smaller when bodies have many *mean_bytes* on average (0: none was received yet).
         """
         if isinstance(self.prefetch_count, int):
             return self.prefetch_count
@@ -438,56 +441,56 @@ class RabbitMQOptions(Options):
 
     @property
     def allows_another_consumer(self) -> bool:
-        """Whether another consumer may take the place of one: an exclusive or single active one would lose it."""
+        """Returns whether another consumer may replace one: an exclusive or single active one would lose its place."""
         wanted = self.consume_options
         is_single = self.declare == "active" and bool(self.declare_options.arguments.get("x-single-active-consumer"))
         return not wanted.exclusive and wanted.consumer_tag is None and not is_single
 
     @property
     def declares_quorum(self) -> bool:
-        """Whether the queues are quorum queues, as far as we declare them."""
+        """Returns whether the queues are quorum queues by our own declaration."""
         return self.declare == "active" and self.declare_options.arguments.get("x-queue-type") == "quorum"
 
     def is_passing(self, queue: str) -> bool:
-        """Whether *queue* does not outlive its connection or the broker, as far as we know."""
+        """Returns whether *queue* does not outlive its connection or the broker, as far as we know."""
         wanted = self.declare_options
         is_declared_so = self.declare == "active" and (wanted.exclusive or wanted.auto_delete or not wanted.durable)
-        # The broker makes up such a name at each connect.
+        # The broker invents such a name at each connect.
         return is_declared_so or not queue or queue.startswith("amq.")
 
     @property
     def goes_with_its_consumer(self) -> bool:
-        """Whether the broker deletes the queue when it has no consumer, as far as we know."""
+        """Returns whether the broker deletes the queue after its last consumer is gone, as far as we know."""
         return self.declare == "active" and self.declare_options.auto_delete
 
     @property
     def backoff(self) -> tuple[float, float]:
-        """Seconds: the first wait between two connects, and what they grow to."""
+        """Returns the first and the longest wait between two connects, in seconds."""
         low, most = self.backoff_min, self.backoff_max
         if low is None:
             low = 1.0 if most is None else min(1.0, most)
         return low, max(low, 30.0) if most is None else most
 
     def make_backoff(self) -> Backoff | None:
-        """Fresh waits for one copy; None when nothing was said of them."""
+        """Returns new waits for one copy; None: the settings do not set them."""
         if not self.model_fields_set & {"backoff_type", "backoff_min", "backoff_max"}:
             return None
         return Backoff(*self.backoff, kind=self.backoff_type, least_s=_LEAST_WAIT_S)
 
     def without_no_ack(self) -> Self:
-        """The same, for messages that are to be settled by what becomes of them."""
+        """Returns the same options without ``no_ack``, for messages that are settled by their result."""
         if not self.consume_options.no_ack:
             return self
         settled = self.consume_options.model_copy(update={"no_ack": False})
         return self.model_copy(update={"consume_options": settled})
 
     def backoff_that_goes_on(self) -> Backoff:
-        """Fresh waits as long as those between two connects, but never without end."""
+        """Returns new waits as long as those between two connects. They never tell the caller to stop."""
         kind: BackoffKind = "jitter" if self.backoff_type == "stop" else self.backoff_type
         return Backoff(*self.backoff, kind=kind, least_s=_LEAST_WAIT_S)
 
     def targets(self) -> Iterator[Target]:
-        """Every address once, in random order, with the credentials of this moment.
+        """Yields every address once, in random order, with the credentials of this moment.
 
         Raises:
             ProducerError: the file of the user's name or of the password cannot be read.
@@ -505,7 +508,7 @@ class RabbitMQOptions(Options):
 
     @property
     def heartbeat_seconds(self) -> int:
-        """Whole seconds, as AMQP has them: the setting, or else what the URL asks for."""
+        """Returns the heartbeat in whole seconds, as AMQP needs it: the setting, or else the value in the URL."""
         if "heartbeat" not in self.model_fields_set:
             asked = heartbeat_of(self._addresses()[0].url)
             if asked is not None:
@@ -514,5 +517,5 @@ class RabbitMQOptions(Options):
 
     @property
     def where(self) -> str:
-        """The broker's address, or addresses, as they may be shown: without user, password and query."""
+        """Returns the broker's addresses without user, password and query, so that they may be shown."""
         return ", ".join(address.where for address in self._addresses())

@@ -1,1 +1,1 @@
-"""Tells the broker what became of deliveries, in as few words as possible."""
+"""Settles deliveries at the broker, with as few frames as possible."""

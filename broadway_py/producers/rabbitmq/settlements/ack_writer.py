@@ -1,4 +1,4 @@
-"""How settlements get onto the wire: all of one loop turn in one write."""
+"""Writes settlements to the connection. All settlements of one turn of the event loop go out in one write."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ _METHODS: Final = {"ack": 80, "reject": 90, "nack": 120}
 
 
 class AckWriter(Protocol):
-    """Writes what a ledger has collected, for one channel, until it is stopped."""
+    """Writes the settlements of a ledger for one channel, until it is stopped."""
 
     def tell_soon(self) -> None:
-        """Have everything noted so far written, without waiting for it."""
+        """Starts writing everything noted so far. Does not wait for it."""
 
     async def told(self) -> None:
-        """Have everything noted so far written; returns when it has been.
+        """Writes everything noted so far, and returns when it is written.
 
         Raises:
             ProducerError: the channel is gone.
         """
 
     def stop(self, reason: ProducerError) -> None:
-        """The channel is gone: nothing is written from now on, and whoever waits gets *reason*."""
+        """Notes that the channel is gone: nothing more is written, and every waiting caller gets *reason*."""
 
     async def finish(self, timeout: float) -> None:
-        """Wait until everything noted is written, *timeout* seconds at most."""
+        """Waits until everything noted is written, *timeout* seconds at most."""
 
     async def ended(self) -> None:
-        """Wait for the end of what :meth:`stop` has called off."""
+        """Waits until the tasks that :meth:`stop` cancelled have ended."""
 
 
 class QueuedSettlements:
-    """By way of the client library, which puts what is written into a queue of its own."""
+    """Writes through the client library, which has its own write queue."""
 
     def __init__(self, channel: Channel, ledger: TagLedger, name: str) -> None:
         self._channel = channel
@@ -64,26 +64,26 @@ class QueuedSettlements:
         self._writer = asyncio.create_task(self._write_all(), name=f"settlements of {name}")
 
     def tell_soon(self) -> None:
-        """As the protocol says."""
+        """See :class:`AckWriter`."""
         self._next_turn()
 
     async def told(self) -> None:
-        """As the protocol says."""
+        """See :class:`AckWriter`."""
         if self._gone is not None:
             raise self._gone
-        # Others wait for the same turn, so our own cancellation must not reach it.
+        # Others wait for the same future, so our cancellation must not cancel it.
         await asyncio.shield(self._next_turn())
 
     def _next_turn(self) -> asyncio.Future[None]:
         if self._turn is None:
             self._turn = asyncio.get_running_loop().create_future()
-            # Perhaps nobody waits for it.
+            # Reads the error even if nobody waits, so that asyncio does not log it.
             self._turn.add_done_callback(_retrieve)
             self._unwritten.set()
         return self._turn
 
     async def _write_all(self) -> None:
-        """What is settled while a write is under way goes into the next one."""
+        """Writes batch after batch. What is settled during a write goes into the next one."""
         while True:
             await self._unwritten.wait()
             self._unwritten.clear()
@@ -94,7 +94,7 @@ class QueuedSettlements:
             except Exception as error:
                 if not errors.is_of_library(error):
                     raise
-                return  # the channel's end is reported to the session, which also ends the turns
+                return  # the session learns of the channel's end, and stops the waiting futures
             if self._writing is not None and not self._writing.done():
                 self._writing.set_result(None)
 
@@ -105,7 +105,7 @@ class QueuedSettlements:
         await written
 
     def stop(self, reason: ProducerError) -> None:
-        """As the protocol says."""
+        """See :class:`AckWriter`."""
         self._gone = reason
         self._writer.cancel()
         for turn in (self._turn, self._writing):
@@ -113,26 +113,26 @@ class QueuedSettlements:
                 turn.set_exception(reason)
 
     async def finish(self, timeout: float) -> None:
-        """As the protocol says."""
+        """See :class:`AckWriter`."""
         unwritten = [turn for turn in (self._writing, self._turn) if turn is not None and not turn.done()]
         if unwritten:
             await asyncio.wait(unwritten, timeout=timeout)
 
     async def ended(self) -> None:
-        """As the protocol says."""
+        """See :class:`AckWriter`."""
         await asyncio.wait([self._writer])
 
 
 class DirectSettlements:
-    """Straight to the transport: the look whether the channel is still ours and the write are one synchronous step.
+    """Writes directly to the transport. Checking that the channel is ours and writing are one synchronous step.
 
-    The client library writes whole frames to the same transport, and so do we, so the two never mix. The transport's
-    limit for its buffer must be set such that a drain waits until the socket has taken everything.
+    The client library writes whole frames to the same transport, and so do we, so frames never mix. The transport's
+    buffer limit must be set so that a drain waits until the socket has taken everything.
 
     Args:
         channel: the number of the channel.
-        ledger: what is to be written.
-        writer: of the connection.
+        ledger: holds the settlements to write.
+        writer: the connection's writer.
         where: the broker's address as it may be shown.
     """
 
@@ -148,12 +148,12 @@ class DirectSettlements:
         self._waiting: list[asyncio.Future[None]] = []
 
     def tell_soon(self) -> None:
-        """As the protocol says."""
+        """See :class:`AckWriter`."""
         if self._turn is None and self._gone is None:
             self._turn = self._loop.call_soon(self._write)
 
     async def told(self) -> None:
-        """As the protocol says. Returns when the socket has taken the bytes."""
+        """See :class:`AckWriter`. Returns when the socket has taken the bytes."""
         if self._gone is not None:
             raise self._gone
         self.tell_soon()
@@ -182,11 +182,11 @@ class DirectSettlements:
         except OSError:
             raise self._gone or ProducerError(f"the connection to {self._where} was cut") from None
         if self._gone is not None:
-            # Nor does asyncio say a word when it was us who dropped the connection.
+            # asyncio raises nothing if it was us who dropped the connection.
             raise self._gone
 
     def stop(self, reason: ProducerError) -> None:
-        """As the protocol says."""
+        """See :class:`AckWriter`."""
         if self._gone is None:
             self._gone = reason
         if self._turn is not None:
@@ -198,7 +198,7 @@ class DirectSettlements:
                 one.set_exception(reason)
 
     async def finish(self, timeout: float) -> None:
-        """As the protocol says."""
+        """See :class:`AckWriter`."""
         if self._turn is not None:
             self._turn.cancel()
             self._write()
@@ -207,14 +207,14 @@ class DirectSettlements:
                 async with asyncio.timeout(timeout):
                     await self._drain()
             except (TimeoutError, ProducerError):
-                return  # it is dead: whoever waits for it is told by its end
+                return  # the connection is dead, and its end tells every waiting caller
 
     async def ended(self) -> None:
-        """Nothing runs here."""
+        """Does nothing: there is no task to wait for."""
 
 
 def encode(channel: int, settlements: list[Settlement]) -> bytes:
-    """The frames that tell *settlements* on *channel*."""
+    """Returns the frames that send *settlements* on *channel*."""
     return b"".join(
         [_frame.pack(1, channel, 13, 60, _METHODS[said.method], said.tag, _flags(said), 0xCE) for said in settlements]
     )

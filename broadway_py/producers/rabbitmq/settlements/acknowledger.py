@@ -1,4 +1,4 @@
-"""Settles what came through one channel, in the words of its broker."""
+"""Settles the deliveries of one channel at the broker."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ T = TypeVar("T")
 
 
 class Settler(Acknowledger):
-    """The acknowledger of every message that came through one channel; it settles nothing else.
+    """The acknowledger of every message that came through one channel. It settles nothing else.
 
     Args:
-        ledger: which deliveries are open; whoever receives them enters them.
+        ledger: knows which deliveries are open. The receiver of deliveries enters them.
         settlements: writes what the ledger has collected.
-        forwarder: puts failed messages away, for a while or for good.
-        waiting: called with the reason when some could not be put away and wait for the next try, so that no more
-            messages should be begun; with None when none waits any more.
+        forwarder: moves failed messages to a retry queue or to the dead letters.
+        waiting: called with the reason when some messages could not be moved and wait for the next try, so that no new
+            messages should be started; called with None when none waits any more.
     """
 
     def __init__(
@@ -45,39 +45,39 @@ class Settler(Acknowledger):
         self._settlements = settlements
         self._forwarder = forwarder
         self._waiting = waiting
-        # Of every call that could not put its messages away so far.
+        # The last error of every call that has not yet been able to move its messages.
         self._refused: dict[Backoff, ProducerError] = {}
-        # Set when nobody is to wait for another try.
+        # Set when no call may wait for another try.
         self._no_more_tries = asyncio.Event()
-        # Why nothing can be settled any more; None while it can.
+        # Why nothing can be settled any more; None: it can.
         self._gone: ProducerError | None = None
 
     # --- for the pipeline; see Acknowledger -----------------------------------------------------------------------
 
     async def ack(self, ref: Hashable, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]) -> None:
-        """Tell the broker; returns when the words are on their way."""
+        """Settles at the broker as ``on_success`` and ``on_failure`` say. Returns when that is written."""
         settled = self._note_successes(_receipts(successful))
         settled += [self._note(receipt, receipt.on_failure) for receipt in _receipts(failed)]
         await self._finish([*successful, *failed], settled)
 
     async def release(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
-        """Requeue *messages* by basic.nack, which costs no attempt on recent brokers."""
+        """Requeues *messages* by basic.nack, which costs no attempt on recent brokers."""
         await self._finish(messages, [self._ledger.release(receipt.tag) for receipt in _receipts(messages)])
 
     async def retry(self, ref: Hashable, messages_and_delays: Sequence[tuple[Message[Any], float]]) -> None:
-        """Have each delivered again to its queue after its delay, as the next attempt.
+        """Delivers each message again to its queue after its delay, as the next attempt.
 
-        Published with confirm to a queue that holds it so long, and only then acked here. What the broker does not
-        take is kept, and tried again with back-off, until :meth:`give_up` or :meth:`stop`.
+        The message is published with confirm to a queue that holds it for the delay, and only then acked here. What the
+        broker does not accept is kept and tried again with back-off, until :meth:`give_up` or :meth:`stop`.
 
         Raises:
-            SettleError: for some of them that is not sure: the broker delivers them again.
+            SettleError: for some of them this is not sure: the broker delivers them again.
         """
         messages = [message for message, _ in messages_and_delays]
         await self._put_away(messages, self._forwarder.retry, messages_and_delays)
 
     async def dead_letter(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
-        """Keep each among the dead letters: published with confirm, and only then acked. Raises as :meth:`retry`."""
+        """Moves each message to the dead letters: publishes with confirm, then acks. Raises as :meth:`retry` does."""
         if self._forwarder.leaves_burying_to_the_broker:
             settled = [self._ledger.reject(receipt.tag, requeue=False) for receipt in _receipts(messages)]
             await self._finish(messages, settled)
@@ -85,14 +85,14 @@ class Settler(Acknowledger):
             await self._put_away(messages, self._forwarder.bury, messages)
 
     def dead_letters_go_to(self, data: Any) -> str | None:
-        """The queue; None where the broker's own dead-letter exchange says."""
+        """Returns the dead-letter queue; None: the broker's own dead-letter exchange decides."""
         receipt: Receipt = data
         return None if self._forwarder.leaves_burying_to_the_broker else self._forwarder.dead_letters_of(receipt.queue)
 
     async def keep(self, messages: Sequence[Message[Any]]) -> None:
-        """As :meth:`dead_letter`, of what came back so often that its queue would soon drop it.
+        """Works like :meth:`dead_letter`, for messages that the broker would soon drop because of their delivery limit.
 
-        While the dead letters take none, a copy in the queue itself is counted anew.
+        If the dead-letter queue refuses a message, a new copy goes to its own queue, where counting starts again.
         """
         if self._forwarder.leaves_burying_to_the_broker:
             await self.dead_letter(None, messages)
@@ -100,7 +100,8 @@ class Settler(Acknowledger):
         renews = False
 
         async def keep(left: Sequence[Message[Any]]) -> list[ProducerError | None]:
-            # Not at the first try: a connection that died is noticed in a moment, and all of it comes again.
+            # Not at the first try: if the connection has died, that is noticed soon, and all messages are delivered
+            # again.
             nonlocal renews
             before, renews = renews, True
             return await self._forwarder.keep(left, renews=before)
@@ -108,12 +109,12 @@ class Settler(Acknowledger):
         await self._put_away(messages, keep, messages)
 
     def failure_said_by(self, data: Any) -> Literal["source", "message"] | None:
-        """``on_failure`` of the producer, when it was given, or ``configure_ack(on_failure=…)``."""
+        """Returns who set ``on_failure``: the producer's settings or ``configure_ack(on_failure=…)``; None: neither."""
         receipt: Receipt = data
         return receipt.said_by
 
     def outcome_of_failed(self, data: Any) -> Outcome:
-        """As ``on_failure`` says: a requeued message is delivered again, an acked one is gone."""
+        """Returns the outcome that ``on_failure`` leads to. A requeued message is retried, an acked one is dropped."""
         receipt: Receipt = data
         if receipt.on_failure == "ack":
             return "dropped"
@@ -121,32 +122,32 @@ class Settler(Acknowledger):
         return "retried" if once_more or receipt.on_failure == "reject_and_requeue" else "rejected"
 
     def configure(self, ref: Hashable, data: Any, options: Mapping[str, Any]) -> Receipt:
-        """``configure_ack(on_success=…, on_failure=…)``."""
+        """Applies ``configure_ack(on_success=…, on_failure=…)``."""
         return configured(data, options)
 
     # --- for the session ------------------------------------------------------------------------------------------
 
     def ack_at_once(self, tags: Iterable[int]) -> None:
-        """Ack *tags*, without waiting for it, whatever becomes of their messages: at most once."""
+        """Acks *tags* whatever the result of their messages: at most once. Does not wait for it."""
         self._ledger.ack_all(tags)
         self._settlements.tell_soon()
 
     async def give_back(self, tags: Iterable[int]) -> None:
-        """Requeue *tags*, which nobody has taken.
+        """Requeues *tags*, which nobody has taken.
 
         Raises:
-            ProducerError: the channel is gone, and the broker has them back by itself.
+            ProducerError: the channel is gone, and the broker takes them back by itself.
         """
         for tag in tags:
             self._ledger.release(tag)
         await self._told()
 
     def give_up(self) -> None:
-        """Wait for no other try: what cannot be put away now is given back from now on."""
+        """Ends the waits for another try. From now on, what cannot be moved is given back."""
         self._no_more_tries.set()
 
     def release_all(self, reason: ProducerError) -> None:
-        """Give back all that is open, without waiting for it; whoever settles from now on gets *reason*."""
+        """Gives back all open deliveries, without waiting. Every later settlement gets *reason*."""
         if self._gone is None:
             self._gone = reason
             self._no_more_tries.set()
@@ -154,18 +155,18 @@ class Settler(Acknowledger):
             self._settlements.tell_soon()
 
     def stop(self, reason: ProducerError) -> None:
-        """The channel is gone: whoever settles from now on, or waits for it now, gets *reason*."""
+        """Notes that the channel is gone. Every later settlement, and every waiting one, gets *reason*."""
         if self._gone is None:
             self._gone = reason
         self._settlements.stop(reason)
         self._no_more_tries.set()
 
     async def finish(self, timeout: float) -> None:
-        """Wait until everything settled so far is written, *timeout* seconds at most."""
+        """Waits until everything settled so far is written, *timeout* seconds at most."""
         await self._settlements.finish(timeout)
 
     async def ended(self) -> None:
-        """Wait for the end of what :meth:`stop` has called off."""
+        """Waits until the tasks that :meth:`stop` cancelled have ended."""
         await self._settlements.ended()
 
     # --- how ------------------------------------------------------------------------------------------------------
@@ -177,7 +178,7 @@ class Settler(Acknowledger):
         what: Sequence[T],
     ) -> None:
         if self._gone is not None:
-            # The broker has them again: to publish them, too, would double them.
+            # The broker has the messages again, so publishing them would duplicate them.
             await self._finish(messages, [])
         left, tries = list(zip(messages, what, strict=True)), self._forwarder.waits()
         unsettled: list[Message[Any]] = []
@@ -209,10 +210,10 @@ class Settler(Acknowledger):
             raise SettleError("; ".join(problems), unsettled=unsettled) from reason
 
     async def _may_try_again(self, tries: Backoff, reason: ProducerError) -> bool:
-        """Wait for the next of *tries*; False: there is none.
+        """Waits for the next of *tries*. Returns False if there is none.
 
-        Given back at once a message would be delivered, fail and come here again at once, and a quorum queue would
-        count that each time.
+        If a message were given back at once, it would be delivered and fail again at once, and a quorum queue would
+        count each time.
         """
         if self._no_more_tries.is_set():
             return False
@@ -234,7 +235,7 @@ class Settler(Acknowledger):
             await self._finish(messages, [self._ledger.ack(receipt.tag) for receipt in _receipts(messages)])
 
     async def _give_back(self, messages: Sequence[Message[Any]]) -> str:
-        """Have the broker deliver *messages* again; what becomes of them, in words."""
+        """Makes the broker deliver *messages* again. Returns in words what happens to them."""
         if self._gone is None:
             with contextlib.suppress(SettleError):
                 await self.release(None, messages)
@@ -266,7 +267,7 @@ class Settler(Acknowledger):
             )
 
     async def _told(self) -> None:
-        """Wait until everything noted so far has been written."""
+        """Waits until everything noted so far is written."""
         if self._gone is not None:
             raise self._gone
         await self._settlements.told()
@@ -275,11 +276,11 @@ class Settler(Acknowledger):
 async def _reasons(
     put: Callable[[Sequence[T]], Awaitable[list[ProducerError | None]]], what: Sequence[T]
 ) -> list[ProducerError | None]:
-    """Why each of *what* may not have been put away; nobody knows of any when *put* itself breaks."""
+    """Returns the reason why each of *what* may not be moved, or None. If *put* itself fails, no result is known."""
     try:
         return await put(what)
-    except Exception as error:  # noqa: BLE001  # a defect, but the messages must not stay in hand until a restart
-        # Its text is not quoted, for nobody knows what it holds.
+    except Exception as error:  # noqa: BLE001  # a defect, but the messages must not stay unsettled until a restart
+        # The error's text may hold secrets, so it is not shown.
         defect = ProducerError(f"putting them away raised {type(error).__name__}")
         defect.__cause__ = error
         return [defect] * len(what)

@@ -1,4 +1,4 @@
-"""Which deliveries of a channel are open, and how settled ones are told to the broker in the fewest words."""
+"""Tracks the open deliveries of a channel, and settles them with the fewest frames."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ __all__ = ["Settlement", "TagLedger"]
 
 
 class Settlement(NamedTuple):
-    """One method to be sent."""
+    """One method to send."""
 
     method: Literal["ack", "reject", "nack"]
     tag: int
-    #: Of an ack: all open deliveries up to *tag*.
+    #: For an ack: it covers all open deliveries up to *tag*.
     multiple: bool = False
-    #: Of a reject or a nack.
+    #: For a reject or a nack.
     requeue: bool = False
 
 
 class TagLedger:
-    """Bookkeeping for one channel, which numbers its deliveries from 1 upwards.
+    """Tracks the deliveries of one channel. The channel numbers its deliveries upwards from 1.
 
-    A delivery is open from :meth:`delivered` until its settlement is taken with :meth:`take`. An ``ack`` for several
-    never reaches past an open one, nor past a number that was not seen (somebody else fetched on this channel).
+    A delivery is open from :meth:`delivered` until it is settled. An ``ack`` for several deliveries never covers an
+    open one, nor a number that was not seen (somebody else fetched it on this channel).
     """
 
     def __init__(self) -> None:
-        # As a dict it is ordered by tag, for the broker counts upwards. Bounded by the prefetch.
+        # A dict keeps them ordered by tag, because the broker counts upwards. The prefetch limits its size.
         self._open: dict[int, None] = {}
         self._last = 0
-        # Some of the open ones are not ours: somebody else fetched them.
+        # Whether some open deliveries are not ours, because somebody else fetched them.
         self._has_strangers = False
         self._acks: list[int] = []
         self._others: list[Settlement] = []
 
     @property
     def open(self) -> int:
-        """How many deliveries are open."""
+        """Returns how many deliveries are open."""
         return len(self._open)
 
     def delivered(self, tag: int) -> None:
-        """The broker handed out *tag*."""
+        """Notes that the broker handed out *tag*."""
         for unseen in range(self._last + 1, tag):
             self._open[unseen] = None
             self._has_strangers = True
@@ -50,20 +50,20 @@ class TagLedger:
         self._last = tag
 
     def delivered_run(self, first: int, last: int) -> None:
-        """The broker handed out every tag from *first* to *last*."""
+        """Notes that the broker handed out every tag from *first* to *last*."""
         self.delivered(first)
         self._open.update(dict.fromkeys(range(first + 1, last + 1)))
         self._last = last
 
     def ack(self, tag: int) -> bool:
-        """*tag* was handled. False: it is not open."""
+        """Notes that *tag* was handled. Returns False if it is not open."""
         if not self._close(tag):
             return False
         self._acks.append(tag)
         return True
 
     def ack_all(self, tags: Iterable[int]) -> list[bool]:
-        """As :meth:`ack`, for each of *tags*."""
+        """Works like :meth:`ack`, for each of *tags*."""
         still_open, noted = self._open, self._acks.append
         said: list[bool] = []
         for tag in tags:
@@ -75,28 +75,28 @@ class TagLedger:
         return said
 
     def reject(self, tag: int, *, requeue: bool) -> bool:
-        """*tag* failed. False: it is not open."""
+        """Notes that *tag* failed. Returns False if it is not open."""
         if not self._close(tag):
             return False
         self._others.append(Settlement("reject", tag, requeue=requeue))
         return True
 
     def release(self, tag: int) -> bool:
-        """*tag* goes back without a decision. False: it is not open."""
+        """Notes that *tag* goes back without a result. Returns False if it is not open."""
         if not self._close(tag):
             return False
         self._others.append(Settlement("nack", tag, requeue=True))
         return True
 
     def release_all(self) -> None:
-        """All that is open goes back without a decision; nothing does where some of it is somebody else's."""
+        """Gives back every open delivery without a result. Does nothing if some of them are not ours."""
         if not self._has_strangers:
             for tag in list(self._open):
                 self.release(tag)
 
     def take(self) -> list[Settlement]:
-        """What is to be sent now, in this order."""
-        # What is not acked goes first: an ack for several may then pass over it.
+        """Returns what is to be sent now, in this order."""
+        # Rejects and nacks go first, so that an ack for several deliveries may cover their tags.
         found, self._others = self._others, []
         acks, self._acks = self._acks, []
         acks.sort()

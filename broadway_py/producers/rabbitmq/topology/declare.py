@@ -1,4 +1,4 @@
-"""Queues and bindings: seen to on the consuming channel, at each connect, before anything is consumed."""
+"""Declares or checks queues and bindings on the consuming channel, at each connect, before anything is consumed."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ log = logger("broadway_py.producers.rabbitmq")
 
 
 class Topology:
-    """What *options* say of queues, on *channel* of *connection*."""
+    """Declares or checks the queues of *options*, on *channel* of *connection*."""
 
     def __init__(self, connection: Connection, channel: Channel, options: RabbitMQOptions) -> None:
         self._connection = connection
         self._channel = channel
         self._options = options
         self._where = connection.where
-        #: Queue -> after how many returns the broker drops a message of it, as far as we know; none: never.
+        #: Queue -> the number of returns after which the broker drops a message, as far as we know. Queues without a
+        #: limit are left out.
         self.limits: dict[str, int] = {}
 
     async def declare(self) -> list[str]:
-        """Declare, or look for, the queues that are consumed, and bind them; their names, also of the nameless.
+        """Declares or checks the queues to consume, and binds them. Returns their names at the broker.
 
         Raises:
-            AMQPError: the broker refused, or is away.
+            AMQPError: the broker refused, or is not available.
         """
         channel, options = self._channel, self._options
         names = list(options.queues)
@@ -53,13 +54,13 @@ class Topology:
         return names
 
     async def _declare(self, queue: str) -> str:
-        """Declare *queue* as the settings say; its name."""
+        """Declares *queue* as the settings say. Returns its name."""
         wanted, name = self._options.declare_options, queue
 
         async def declare(arguments: Mapping[str, Any]) -> None:
             nonlocal name
             lifts = may_be_lifted(queue, wanted.arguments, self._connection.version)
-            # The broker may refuse it, which closes the channel, and is not the last word.
+            # The broker may refuse this, which closes the channel, but another try may follow.
             channel = await self._another_channel() if lifts else self._channel
             answer = await channel.queue_declare(
                 queue,
@@ -87,7 +88,8 @@ class Topology:
     def _note_limit(self, queue: str, limit: int | None, *, is_said: bool = False) -> None:
         given = self._options.delivery_limit
         if given is not None:
-            # What a policy or an operator says is nowhere to be seen; of it and an argument the smaller one counts.
+            # We cannot read limits of policies and operators. Of a policy's limit and an argument, the smaller one
+            # counts.
             limit = min(limit, given) if is_said and limit is not None else given
         if limit is not None:
             self.limits[queue] = limit
@@ -97,7 +99,7 @@ class Topology:
         return cast("Channel", await channel.get_underlay_channel())
 
     async def declare_own(self, queue: str, arguments: Mapping[str, Any]) -> None:
-        """See that *queue*, in which we put failed messages, exists.
+        """Makes sure that *queue*, for failed messages, exists.
 
         Raises:
             ProducerError: the broker refused, with its words.
@@ -116,7 +118,7 @@ class Topology:
             raise errors.of_own_queue(refused, queue, self._where) from refused
 
     async def look_at_own(self, queue: str) -> None:
-        """As :meth:`declare_own`, but *queue* must be there."""
+        """Works like :meth:`declare_own`, but *queue* must exist already."""
         try:
             await self._channel.queue_declare(queue, passive=True)
         except ChannelClosed as refused:
@@ -124,12 +126,12 @@ class Topology:
 
 
 async def make_way_back(channels: Callable[[], Awaitable[Channel]], queue: str, exchange: str) -> bool:
-    """See that messages return to *queue* by *exchange*, to which nobody can publish; True if that is new here.
+    """Makes messages return to *queue* by *exchange*, to which nobody can publish. Returns True if the exchange is new.
 
     Args:
-        channels: opens one; a refusal closes it, and nothing else is to suffer from that.
+        channels: opens a channel; a refusal closes it, so nothing else may use it.
         queue: exists, and may belong to the connection of the channels.
-        exchange: goes with the queue.
+        exchange: is deleted with the queue.
 
     Raises:
         ChannelClosed: the broker refused.

@@ -1,8 +1,8 @@
-"""How often a quorum queue hands out one message before it drops it, and how to stay below that.
+"""The delivery limit of quorum queues, and how messages stay below it.
 
-A quorum queue counts the deliveries that came back: what was rejected, what a lost connection had in hand, and before
-RabbitMQ 4.3 also what was given back. Beyond its limit it drops the message, or dead-letters it where it has an
-exchange for that. From 4.0 on the limit is 20 where nobody has said another one.
+A quorum queue counts the deliveries that came back: those that were rejected, those that a lost connection held, and
+before RabbitMQ 4.3 also those that were given back. Beyond the limit it drops the message, or dead-letters it if it has
+a dead-letter exchange. From 4.0 on the limit is 20 unless another one is set.
 """
 
 from __future__ import annotations
@@ -28,29 +28,30 @@ __all__ = [
     "times_returned",
 ]
 
-#: The header in which the broker says how often a message came back, as it stands on the wire.
+#: The header in which the broker counts how often a message came back, as bytes on the wire.
 COUNTER: Final = b"x-delivery-count"
-#: The argument of a queue.
+#: The argument of a queue that sets its limit.
 LIMIT: Final = "x-delivery-limit"
-#: Of RabbitMQ 4.x.
+#: The default limit of RabbitMQ 4.x.
 DEFAULT_LIMIT: Final = 20
 _SINCE: Final = (4,)
 _NONE: Final = -1
-#: Returns that are kept in reserve: where connections die often, what is put away comes back some times before the ack
-#: gets through.
+#: How many returns are kept in reserve. If connections die often, a message that is being moved comes back some times
+#: before its ack gets through.
 _RESERVE: Final = 5
-#: The broker's words for the argument that a queue has: "current is the value '5' of type 'byte'", "current is '5'".
+#: Finds the argument that a queue has in the broker's words: "current is the value '5' of type 'byte'", "current is
+#: '5'".
 _THERE: Final = re.compile(r"inequivalent arg 'x-delivery-limit' .*current is (?:the value )?(?:none|'(-?\d+)')")
 
 
 def default_limit(version: tuple[int, ...]) -> int | None:
-    """That of a queue of whose limit nobody has said anything, on a broker of *version*; None: there is none."""
+    """Returns the limit of a queue without a limit of its own, on a broker of *version*; None: there is none."""
     return DEFAULT_LIMIT if version >= _SINCE else None
 
 
 def may_be_lifted(queue: str, arguments: Mapping[str, Any], version: tuple[int, ...]) -> bool:
-    """Whether *queue*, which is ours to declare with *arguments*, would have a limit that nobody has asked for."""
-    # What waits in a delay queue is never delivered.
+    """Returns whether *queue*, which we declare with *arguments*, would have a limit that nobody has asked for."""
+    # Messages in a delay queue are never delivered, so its limit does not matter.
     is_quorum = arguments.get("x-queue-type") == "quorum"
     return version >= _SINCE and is_quorum and LIMIT not in arguments and not is_delay_queue(queue)
 
@@ -61,16 +62,16 @@ async def declare_lifted(
     version: tuple[int, ...],
     declare: Callable[[Mapping[str, Any]], Awaitable[object]],
 ) -> int | None:
-    """Have *declare* make *queue* with *arguments*, without a limit if it is a new one; the limit that it has.
+    """Calls *declare* for *queue* with *arguments*, without a limit if the queue is new. Returns the limit that it has.
 
     Args:
         queue: its name.
-        arguments: what was asked for.
+        arguments: the wanted arguments.
         version: of the broker.
-        declare: declares it with the arguments it is given, on a channel that is not used for anything else.
+        declare: declares it with the arguments that it is given, on a channel that is not used for anything else.
 
     Raises:
-        ChannelPreconditionFailed: there is one with other arguments, the limit apart.
+        ChannelPreconditionFailed: the queue exists, and other arguments than the limit differ.
     """
     if not may_be_lifted(queue, arguments, version):
         await declare(arguments)
@@ -83,14 +84,17 @@ async def declare_lifted(
             raise
     else:
         return None
-    # It is as somebody has made it, and stays so. What else it is has not been compared yet.
+    # The queue exists, and its limit stays. The broker has not compared the other arguments yet.
     there = dict(arguments) if found[1] is None else {**arguments, LIMIT: int(found[1])}
     await declare(there)
     return limit_in(there, version)
 
 
 def limit_in(arguments: Mapping[str, Any], version: tuple[int, ...]) -> int | None:
-    """That of a queue with *arguments*; of one without, in case it is a quorum queue all the same, the broker's own."""
+    """Returns the limit of a queue with *arguments*; None: there is none.
+
+    A queue without a type may be a quorum queue, so the broker's default limit is assumed.
+    """
     if arguments.get("x-queue-type", "quorum") != "quorum":
         return None
     given = arguments.get(LIMIT, default_limit(version))
@@ -98,9 +102,9 @@ def limit_in(arguments: Mapping[str, Any], version: tuple[int, ...]) -> int | No
 
 
 def times_returned(headers: Mapping[str, object], *, redelivered: bool) -> int | None:
-    """How often a delivery with *headers* came back, as the broker's limit counts; None: its queue does not count.
+    """Returns how often a delivery with *headers* came back, as the limit counts; None: its queue does not count.
 
-    A publisher may have written the header. The broker replaces it when it has something to count.
+    A publisher may have written the header. The broker replaces it as soon as it counts.
     """
     count = count_in(headers.get(COUNTER.decode()))
     if not redelivered:
@@ -108,21 +112,21 @@ def times_returned(headers: Mapping[str, object], *, redelivered: bool) -> int |
     acquired = count_in(headers.get("x-acquired-count"))
     if acquired is None:
         return count
-    # RabbitMQ 4.3: every delivery counts there, and those that count towards the limit are some of them.
+    # RabbitMQ 4.3: this header counts every delivery, and only some of them count for the limit.
     return count if count is not None and count <= acquired else 0
 
 
-#: A header can say anything, and what comes of it is to fit into a header again.
+#: A header may hold any number, but ours must fit into a header again.
 _MOST: Final = 2**31 - 1
 
 
 def count_in(value: object) -> int | None:
-    """*value* if it counts something, or else None."""
+    """Returns *value* if it is a count, cut to the most that fits; None: it is none."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         return None
     return min(value, _MOST)
 
 
 def is_near(returned: int | None, limit: int) -> bool:
-    """Whether a message that came back so often must not be left to a queue with *limit* any longer."""
+    """Returns whether a message that came back so often must leave a queue with *limit* now."""
     return returned is not None and returned >= max(1, limit - min(_RESERVE, limit // 4))

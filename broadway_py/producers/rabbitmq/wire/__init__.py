@@ -1,1 +1,1 @@
-"""Reads and writes the bytes of AMQP that the client library does not. Pure."""
+"""Reads and writes AMQP bytes that the client library cannot handle. Pure."""

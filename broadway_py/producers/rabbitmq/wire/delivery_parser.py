@@ -1,4 +1,4 @@
-"""Cuts deliveries out of the bytes that a broker sends, and leaves every other byte to the client library. Pure."""
+"""Takes deliveries out of the bytes that a broker sends, and leaves all other bytes to the client library. Pure."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pamqp.exceptions import PAMQPException
 
 __all__ = ["CorruptFrameError", "Cut", "Cutter", "Delivery", "Ended", "Sink"]
 
-#: Delivery tag, whether it was redelivered (0 or 1), the envelope, the body, the consumer's tag. The envelope is what
-#: stands between the flag and the body: the rest of the method frame from the exchange's name on, and the header frame,
-#: both with their end marks. A plain tuple, because one is made per message.
+#: Delivery tag, redelivered (0 or 1), envelope, body, consumer tag. The envelope is everything between the redelivered
+#: flag and the body: the rest of the method frame from the exchange's name on, and the header frame, both with their
+#: end marks. It is a plain tuple, because one is made per message.
 Delivery = tuple[int, int, bytes, bytes, str]
 
 _METHOD: Final = 1
@@ -21,16 +21,16 @@ _BODY: Final = 3
 _HEARTBEAT: Final = 8
 _KINDS: Final = frozenset((_METHOD, _HEADER, _BODY, _HEARTBEAT))
 _FRAME_END: Final = 0xCE
-#: Bytes of a frame before its payload, and around it.
+#: The bytes of a frame before its payload, and all bytes of a frame besides its payload.
 _HEAD: Final = 7
 _AROUND: Final = 8
 _BASIC: Final = 60
-#: The shortest payload of a header frame: class, weight, size of the body, and one word of flags.
+#: The size of the shortest payload of a header frame: class, weight, size of the body, and one word of flags.
 _LEAST_HEADER: Final = 14
 
 _frame = struct.Struct(">BHI")  # type, channel, size of the payload
 _tag = struct.Struct(">QB")  # delivery tag, redelivered
-_header = struct.Struct(">BHIHHQ")  # of a header frame: type, channel and size; class, weight, size of the body
+_header = struct.Struct(">BHIHHQ")  # a header frame: type, channel and size; class, weight, size of the body
 _tune = struct.Struct(">HI")  # channel_max, frame_max
 
 _DELIVER: Final = b"\x00\x3c\x00\x3c"
@@ -41,21 +41,21 @@ _CONNECTION_ENDS: Final = (b"\x00\x0a\x00\x32", b"\x00\x0a\x00\x33")  # close, c
 _TUNE: Final = b"\x00\x0a\x00\x1e"
 _OPEN_OK: Final = b"\x00\x0a\x00\x29"
 
-#: Before the two sides have agreed on a size: what RabbitMQ proposes by default.
+#: The frame size before both sides have agreed on one: RabbitMQ's default proposal.
 _FIRST_FRAME_MAX: Final = 131_072
-#: No RabbitMQ takes a larger message, whatever it is told; so also the most for a frame where no limit was agreed.
+#: RabbitMQ accepts no larger message, whatever its settings are. So it also limits a frame if no limit was agreed.
 _BODY_MAX: Final = 512 << 20
 
 
 class CorruptFrameError(Exception):
-    """These bytes are no AMQP frames, or not in an order that AMQP knows. The text quotes no payload."""
+    """The bytes are not AMQP frames, or not in an order that AMQP allows. The text shows no payload."""
 
 
 class Ended(NamedTuple):
-    """From this byte on no more comes, of one consumer or of all. *text* is the broker's reason, "" for none."""
+    """The end of one consumer, of the channel or of the connection. *text* is the broker's reason, "" for none."""
 
     what: Literal["consumer", "channel", "connection"]
-    #: Of a consumer: its tag.
+    #: For a consumer: its tag.
     text: str = ""
 
 
@@ -66,38 +66,38 @@ class _Consumer:
         self.channel = channel
         self.tag = tag
         name = tag.encode()
-        #: How every basic.deliver of this consumer begins, behind the head of its frame.
+        #: How every basic.deliver of this consumer begins, after the head of its frame.
         self.prefix = b"%b%c%b" % (_DELIVER, len(name), name)
 
 
 class Sink:
-    """Where the deliveries of our consumers on one channel go."""
+    """Collects the deliveries of our consumers on one channel."""
 
     __slots__ = ("_consumers", "_latest", "channel", "ended", "unfinished")
 
     def __init__(self, channel: int) -> None:
         self.channel = channel
-        #: Set at the byte that ends it.
+        #: Set at the byte that ends the sink.
         self.ended: Ended | None = None
-        #: The delivery whose frames have not all come.
+        #: The delivery whose frames have not all come yet.
         self.unfinished: _Unfinished | None = None
         self._consumers: dict[bytes, _Consumer] = {}
-        # Neighbours mostly are of one consumer.
+        # Consecutive deliveries mostly have the same consumer.
         self._latest: _Consumer | None = None
 
     def add(self, consumer_tag: str) -> None:
-        """Cut out the deliveries of this consumer, too. Say so before the broker is asked for them."""
+        """Adds a consumer whose deliveries are taken out. Called before the consumer starts."""
         self._consumers[consumer_tag.encode()] = _Consumer(self.channel, consumer_tag)
 
     def remove(self, consumer_tag: str) -> bool:
-        """The consumer is gone, as the broker has said; False when it was none of ours."""
+        """Removes a consumer that has ended. Returns False if it was not ours."""
         gone = self._consumers.pop(consumer_tag.encode(), None)
         if gone is self._latest:
             self._latest = None
         return gone is not None
 
     def consumer_of(self, data: bytes, at: int) -> _Consumer | None:
-        """Ours, if the method whose arguments begin at *at* is a delivery to one of our consumers."""
+        """Returns our consumer if the method at *at* (from its id on) is a delivery to it; None: it is not ours."""
         latest = self._latest
         if latest is not None and data.startswith(latest.prefix, at):
             return latest
@@ -111,46 +111,48 @@ class Sink:
 
 
 class Cut(NamedTuple):
-    """What one read came to."""
+    """The result of one read."""
 
-    #: For the client library, in order.
+    #: The bytes for the client library, in order.
     forward: bytes
-    #: For each sink that got something, all of it.
+    #: All deliveries of each sink that got any.
     lists: dict[Sink, list[Delivery]]
-    #: What ended, each after the last of its deliveries in :attr:`lists`. Without its consumer a sink goes on.
+    #: What ended. Each end comes after the last of its deliveries in :attr:`lists`. If only a consumer ended, its sink
+    #: goes on.
     ended: list[tuple[Sink, Ended]]
 
 
 class Cutter:
-    """One connection's bytes, from the first one on.
+    """Parses the bytes of one connection, from the first one on.
 
-    Until connection.open-ok everything is passed on as it came, parts of frames included; from then on in whole frames.
-    What is kept is at most one frame of the agreed size, and for each sink the one delivery that is under way.
+    Until connection.open-ok all bytes are passed on as they came, also parts of frames; after it, in whole frames. It
+    stores at most one frame of the agreed size, and for each sink one incomplete delivery.
     """
 
     def __init__(self) -> None:
         self._sinks: dict[int, Sink] = {}
         #: Whether connection.open-ok was seen.
         self.is_open = False
-        # No frames at all (the answer to a wrong protocol header, for one): the client library has to say so.
+        # Set if the bytes are not frames (for example the answer to a wrong protocol header). The client library
+        # reports that.
         self._is_foreign = False
         self._most = _FIRST_FRAME_MAX
-        # The bytes of a frame that is not complete, as they came, and how many must be there before a look is worth it.
+        # The bytes of an incomplete frame as they came, and how many bytes are needed before parsing is useful.
         self._parts: list[bytes] = []
         self._need = _HEAD
-        #: How many bytes of an incomplete frame wait for the rest.
+        #: How many bytes of an incomplete frame are stored.
         self.kept = 0
 
     def sink(self, channel: int) -> Sink:
-        """A new sink for our consumers on *channel*, in place of an earlier one."""
+        """Makes a new sink for our consumers on *channel*, which replaces an earlier one."""
         sink = self._sinks[channel] = Sink(channel)
         return sink
 
     def feed(self, data: bytes) -> Cut:
-        """What *data* brings.
+        """Parses *data* and returns the result.
 
         Raises:
-            CorruptFrameError: nothing sensible can come on this connection any more; do not call again.
+            CorruptFrameError: the connection is unusable; do not call this again.
         """
         if self._is_foreign:
             return Cut(data, {}, [])
@@ -166,7 +168,7 @@ class Cutter:
         return self._cut(data, 0) if self.is_open else self._greet(data, len(data) - fresh)
 
     def _keep(self, data: bytes, at: int) -> None:
-        """*data* from *at* on is no complete frame yet."""
+        """Stores *data* from *at* on, which is an incomplete frame."""
         left = len(data) - at
         if left:
             self._parts.append(data[at:])
@@ -176,7 +178,7 @@ class Cutter:
     # --- before the connection is open ----------------------------------------------------------------------------
 
     def _greet(self, data: bytes, passed_on: int) -> Cut:
-        """Look for what matters in the handshake; all of *data* behind *passed_on* goes on as it came."""
+        """Reads the handshake. All of *data* after *passed_on* is passed on as it came."""
         at, end = 0, len(data)
         while end - at >= _HEAD:
             kind, channel, size = _frame.unpack_from(data, at)
@@ -205,7 +207,7 @@ class Cutter:
         lists: dict[Sink, list[Delivery]] = {}
         ended: list[tuple[Sink, Ended]] = []
         end, most = len(data), self._most
-        # Where those frames begin that go to the client library and are not in `forward` yet.
+        # The start of the frames that go to the client library and are not in `forward` yet.
         begin = at
         while end - at >= _HEAD:
             kind, channel, after = _checked(data, at, most)
@@ -214,7 +216,7 @@ class Cutter:
             sink = self._sinks.get(channel)
             consumer = None if sink is None or kind != _METHOD else sink.consumer_of(data, at + _HEAD)
             if sink is None or (consumer is None and (kind == _METHOD or sink.unfinished is None)):
-                # Also the content of something else on this channel: basic.return, basic.get-ok, others' deliveries.
+                # Other content on this channel is passed on, too: basic.return, basic.get-ok, deliveries of others.
                 if kind == _METHOD:
                     ended += self._ended_by(sink, data[at:after])
                 at = after
@@ -236,7 +238,7 @@ class Cutter:
         return Cut(b"".join(forward), {sink: found for sink, found in lists.items() if found}, ended)
 
     def _ended_by(self, sink: Sink | None, method: bytes) -> list[tuple[Sink, Ended]]:
-        """What *method*, a frame on the channel of *sink*, puts an end to. A sink that ends leaves our sight."""
+        """Returns what *method*, a frame on the channel of *sink*, ends. Removes sinks that end."""
         name = method[_HEAD : _HEAD + 4]
         if name in _CONNECTION_ENDS and method[1:3] == b"\0\0":
             gone, why = list(self._sinks.values()), Ended("connection", _text(method, "reply_text"))
@@ -244,7 +246,7 @@ class Cutter:
             gone, why = [sink], Ended("channel", _text(method, "reply_text"))
         elif sink is not None and name in _CONSUMER_ENDS:
             tag = _text(method, "consumer_tag")
-            # Only when the broker does it by itself it is news; the answer to our own cancel is none.
+            # Only a cancel by the broker is reported. The answer to our own cancel is not.
             return [(sink, Ended("consumer", tag))] if sink.remove(tag) and name == _CANCEL else []
         else:
             return []
@@ -255,7 +257,7 @@ class Cutter:
 
 
 class _Unfinished:
-    """A delivery of which not every frame has come."""
+    """A delivery whose frames have not all come yet."""
 
     __slots__ = ("_body", "_consumer_tag", "_envelope", "_missing", "_redelivered", "_tag")
 
@@ -268,7 +270,7 @@ class _Unfinished:
         self._missing = 0
 
     def add(self, kind: int, data: bytes, at: int, after: int) -> Delivery | None:
-        """The next frame of its channel, ``data[at:after]``; the whole delivery with the last one."""
+        """Adds the channel's next frame, ``data[at:after]``. Returns the whole delivery after its last frame."""
         if self._body is None:
             if kind != _HEADER or after - at < _LEAST_HEADER + _AROUND:
                 raise CorruptFrameError(f"a frame of type {kind} comes where a delivery's header frame must stand")
@@ -291,10 +293,10 @@ class _Unfinished:
 
 
 def _checked(data: bytes, at: int, most: int) -> tuple[int, int, int]:
-    """Type and channel of the frame that begins at *at*, and where it ends: past the end of *data* when it lacks some.
+    """Returns type, channel and end of the frame at *at*. The end is past the end of *data* if the frame is incomplete.
 
     Raises:
-        CorruptFrameError: it is none.
+        CorruptFrameError: it is not a frame.
     """
     kind, channel, size = _frame.unpack_from(data, at)
     if size > most:
@@ -309,9 +311,10 @@ def _checked(data: bytes, at: int, most: int) -> tuple[int, int, int]:
 
 
 def _whole_deliveries(data: bytes, at: int, consumer: _Consumer, most: int, found: list[Delivery]) -> int:
-    """Take the complete deliveries to *consumer*, one after the other, with a body in one frame: nearly all are so.
+    """Takes complete deliveries to *consumer*, one after the other. Each has its body in one frame: nearly all do.
 
-    Returns where the first thing begins that is anything else, right or wrong. This loop is what a message costs.
+    Returns the position of the first bytes that are anything else, right or wrong. This loop is the main cost of a
+    message.
     """
     end, channel, prefix, consumer_tag = len(data), consumer.channel, consumer.prefix, consumer.tag
     envelope_from = _HEAD + len(prefix) + _tag.size
@@ -320,7 +323,7 @@ def _whole_deliveries(data: bytes, at: int, consumer: _Consumer, most: int, foun
         kind, its_channel, size = frame_at(data, at)
         header = at + size + _AROUND
         envelope = at + envelope_from
-        # Behind the delivery tag are at least two empty names and the end mark.
+        # After the delivery tag there are at least two empty names and the end mark.
         if (
             kind != _METHOD
             or its_channel != channel
@@ -353,7 +356,10 @@ def _whole_deliveries(data: bytes, at: int, consumer: _Consumer, most: int, foun
 
 
 def _part_of_delivery(data: bytes, at: int, after: int, sink: Sink, consumer: _Consumer | None) -> Delivery | None:
-    """Take one frame of a delivery to *sink*, its first one with *consumer*; the whole delivery with the last one."""
+    """Takes one frame of a delivery to *sink*. Returns the whole delivery after its last frame.
+
+    *consumer* is given for the first frame.
+    """
     unfinished = sink.unfinished
     if consumer is None and unfinished is not None:
         delivery = unfinished.add(data[at], data, at, after)
@@ -369,7 +375,7 @@ def _part_of_delivery(data: bytes, at: int, after: int, sink: Sink, consumer: _C
 
 
 def _text(method: bytes, field: str) -> str:
-    """A text out of a method frame; "" when there is none, or it does not decode (the library will say so, too)."""
+    """Returns a text field of a method frame; "" if it has none or does not decode (the library reports that, too)."""
     try:
         return str(getattr(frame.unmarshal(method)[2], field, None) or "")
     except PAMQPException:

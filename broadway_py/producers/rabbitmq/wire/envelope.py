@@ -1,4 +1,4 @@
-"""What stands around a body that was cut out of the broker's bytes, decoded when somebody asks."""
+"""Decodes the envelope of a delivery: its method and properties."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from broadway_py.errors import MalformedMessage
 
 __all__ = ["UNDECODABLE", "Property", "decodable", "decode", "message_id_in", "what_decodes"]
 
-#: The head of the header frame that follows the method frame in an envelope.
+#: The size of the head of the header frame, which follows the method frame in an envelope.
 _HEADER_FRAME_HEAD: Final = 7
-#: What stands in a header before the properties: class, weight, size of the body, and one word of flags.
+#: The bytes of a header before the properties: class, weight, size of the body, and one word of flags.
 _BEFORE_PROPERTIES: Final = 14
 
-#: What the decoder raises: tables in tables in tables exhaust the stack.
+#: The errors of the decoder. Deeply nested tables exhaust the stack.
 UNDECODABLE: Final = (ValueError, IndexError, struct.error, OverflowError, RecursionError)
 
-#: How many bytes a property takes, by its type and how it begins.
+#: The size of a property in bytes, by its type and its first bytes.
 _SIZES: Final[Mapping[str, Callable[[bytes], int]]] = {
     "octet": lambda _: 1,
     "shortstr": lambda data: 1 + data[0],
@@ -35,7 +35,7 @@ _SIZES: Final[Mapping[str, Callable[[bytes], int]]] = {
 def decode(
     consumer_tag: str, tag: int, envelope: bytes, *, redelivered: bool
 ) -> tuple[Basic.Deliver, Basic.Properties]:
-    """The method and the properties of a delivery, as the client library would have given them.
+    """Returns the method and the properties of a delivery, as the client library would.
 
     Raises:
         MalformedMessage: they do not decode.
@@ -43,7 +43,7 @@ def decode(
     try:
         exchange, at = _name(envelope, 0)
         routing_key, at = _name(envelope, at)
-        # One more byte is the end mark of the method frame; the last one that of the header frame.
+        # Skips the end mark of the method frame (one byte) and that of the header frame (the last byte).
         header = ContentHeader()
         header.unmarshal(envelope[at + 1 + _HEADER_FRAME_HEAD : -1])
     except UNDECODABLE as error:
@@ -56,7 +56,7 @@ def decode(
 def what_decodes(
     consumer_tag: str, tag: int, envelope: bytes, *, redelivered: bool
 ) -> tuple[Basic.Deliver, Basic.Properties]:
-    """As :func:`decode`, each property for itself: those that do not decode are left out."""
+    """Works like :func:`decode`, but decodes each property alone and leaves out those that do not decode."""
     names, properties, at = ["", ""], Basic.Properties(), 0
     with contextlib.suppress(IndexError):
         for position in range(len(names)):
@@ -69,8 +69,8 @@ def what_decodes(
     return _deliver(consumer_tag, tag, *names, redelivered=redelivered), properties
 
 
-#: The flags of properties, in the order in which these stand before the message id: short texts, then the headers (a
-#: table), two single bytes, and short texts again.
+#: The flags of the properties before the message id, in wire order: short texts, then the headers (a table), two single
+#: bytes, and short texts again.
 _SHORT: Final = (1 << 15, 1 << 14)
 _HEADERS: Final = 1 << 13
 _BYTES: Final = (1 << 12, 1 << 11)
@@ -79,9 +79,9 @@ _MESSAGE_ID: Final = 1 << 7
 
 
 def message_id_in(envelope: bytes) -> str | None:
-    """The message id, past what stands before it: a fifteenth of the work of decoding everything.
+    """Returns the message id; None: the publisher set none, or it does not decode.
 
-    None: the publisher set none, or it does not decode.
+    It skips the properties before the id. That takes a fifteenth of the time of decoding everything.
     """
     try:
         at = 1 + envelope[0]
@@ -108,18 +108,18 @@ def message_id_in(envelope: bytes) -> str | None:
 
 
 class Property(NamedTuple):
-    """One that is in a header, and decodes."""
+    """A property of a header that decodes."""
 
     name: str
     #: Its bit in the word of flags.
     flag: int
-    #: As it stands in the header.
+    #: Its bytes in the header.
     data: bytes
     value: object
 
 
 def decodable(header: bytes) -> Iterator[Property]:
-    """The properties in *header*, in their order, each decoded for itself; without those that do not decode."""
+    """Yields the properties in *header*, in their order, without those that do not decode."""
     flags, at = int.from_bytes(header[_BEFORE_PROPERTIES - 2 : _BEFORE_PROPERTIES]), _BEFORE_PROPERTIES
     for name, flag in Basic.Properties.flags.items():
         if flags & flag and at < len(header):
@@ -135,7 +135,7 @@ def decodable(header: bytes) -> Iterator[Property]:
 
 def _deliver(consumer_tag: str, tag: int, exchange: str, routing_key: str, *, redelivered: bool) -> Basic.Deliver:
     deliver = Basic.Deliver()
-    # Set one by one: the constructor refuses names that a broker may well have.
+    # Set one by one, because the constructor refuses names that a broker may have.
     deliver.consumer_tag, deliver.delivery_tag, deliver.redelivered = consumer_tag, tag, redelivered
     deliver.exchange, deliver.routing_key = exchange, routing_key
     return deliver

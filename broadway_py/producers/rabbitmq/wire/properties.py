@@ -1,7 +1,7 @@
-"""Properties that go onto the wire as they came.
+"""Properties that are written to the wire exactly as they came.
 
-The client library reads more than it writes: it cuts the names of headers to 128 bytes, sends every number with a
-fraction in 32 bits and every time stamp in seconds, and has no way back for text that is no UTF-8.
+The client library reads more than it can write. It cuts the names of headers to 128 bytes, sends every fractional
+number in 32 bits and every time stamp in seconds, and cannot write text that is not UTF-8.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ __all__ = ["FaithfulProperties", "table"]
 
 
 class FaithfulProperties(Basic.Properties):
-    """As the client library's, but for what it would change."""
+    """Works like the client library's properties, but changes no values."""
 
     def encode_property(self, name: str, value: Any) -> bytes:
-        """The bytes of one of them; called by the library.
+        """Returns the bytes of one property. Called by the library.
 
         Raises:
-            TypeError, ValueError, struct.error: there is no way to write it.
+            TypeError, ValueError, struct.error: it cannot be written.
         """
         if name == "headers":
             return table(value)
@@ -33,10 +33,10 @@ class FaithfulProperties(Basic.Properties):
 
 
 def table(values: Mapping[str, Any]) -> bytes:
-    """*values* as a table of AMQP.
+    """Returns *values* as an AMQP table.
 
     Raises:
-        TypeError, ValueError, OverflowError, RecursionError, struct.error: there is no way to write one of them.
+        TypeError, ValueError, OverflowError, RecursionError, struct.error: one of them cannot be written.
     """
     return _long(b"".join(encode.short_string(name) + _field(value) for name, value in values.items()))
 
@@ -46,7 +46,7 @@ def _field(value: Any) -> bytes:
         case float():
             return b"d" + encode.double(value)
         case bytes():
-            # Text that is no UTF-8, as the library reads it.
+            # The library reads text that is not UTF-8 as bytes.
             return b"S" + _long(value)
         case datetime():
             return b"T" + _time(value)
@@ -58,7 +58,8 @@ def _field(value: Any) -> bytes:
 
 
 def _time(value: datetime) -> bytes:
-    # AMQP has seconds. What is too large for them the library reads as milliseconds, which many send.
+    # AMQP uses seconds. The library reads a number that is too large for seconds as milliseconds, which many clients
+    # send.
     seconds = value.timestamp()
     return round(seconds * 1000.0 if value.microsecond else seconds).to_bytes(8)
 

@@ -1,4 +1,4 @@
-"""Whole frames, made fit for the client library: it gives up its connection over a property that does not decode."""
+"""Repairs frames for the client library, which closes its connection if a property does not decode."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _METHOD: Final = 1
 _HEADER: Final = 2
 _END: Final = b"\xce"
 _frame = struct.Struct(">BHI")  # type, channel, size of the payload
-#: basic.get-ok; behind it stand the delivery tag and one byte of flags, two names, and how many messages are left.
+#: basic.get-ok. After it come the delivery tag, one byte of flags, two names, and how many messages are left.
 _GET_OK: Final = b"\x00\x3c\x00\x47"
 _BEFORE_NAMES: Final = len(_GET_OK) + 9
-#: What stands in a header before its word of flags: class, weight, size of the body.
+#: The bytes of a header before its word of flags: class, weight, size of the body.
 _BEFORE_FLAGS: Final = 12
 
 
 def mended(frames: bytes) -> bytes:
-    """*frames*, with what does not decode of fetched messages left out: properties, exchange, routing key.
+    """Returns *frames* without what does not decode in fetched messages: properties, exchange, routing key.
 
-    Nothing else is touched. What is no whole frame, or no method as AMQP writes it, stays as it came.
+    Nothing else is changed. Incomplete frames, and methods that are not valid AMQP, stay as they came.
     """
     parts: list[bytes] = []
     at = 0

@@ -1,4 +1,4 @@
-"""Dead letters on their way: sent to their queue, and only then off the one they came from."""
+"""Sends dead letters to their queue. They are deleted from the original queue only after that."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ __all__ = ["DeadLetterSender"]
 
 log = logger("broadway_py.producers.sqs")
 
-#: How long a letter is tried, in seconds.
+#: For how long a letter is tried again, in seconds.
 _PATIENCE_S: Final = 60.0
 
-#: Seconds between two log lines about letters that the queue does not take.
+#: Seconds between two log lines about letters that the queue refuses.
 _QUIET_S: Final = 60.0
 
-#: What is told of messages that are sent, as soon as it is known.
+#: Called with messages that were sent, as soon as that is known.
 Sent = Callable[[Sequence[Message[Any]]], object]
-#: What is told of those that are not: SQS was away for too long, or does not take them.
+#: Called with messages that were not sent: "unsent" if SQS was not available for too long, "unfit" if it refuses them.
 Left = Callable[[Sequence[Message[Any]], Literal["unsent", "unfit"]], object]
 
 
@@ -37,10 +37,10 @@ class DeadLetterSender:
 
     Args:
         client: makes the requests.
-        queue_info: of the queue, and where its dead letters go.
+        queue_info: knows the queue, and where its dead letters go.
         options: the producer's settings.
         clock: tells the time.
-        pipeline: its name, which the letters tell.
+        pipeline: the pipeline's name, for the letters.
         begin: starts a task that the acknowledger owns.
     """
 
@@ -60,12 +60,12 @@ class DeadLetterSender:
         self._clock = clock
         self._pipeline = pipeline
         self._begin = begin
-        # Letters that were not taken since the last log line, and when that was.
+        # The letters refused since the last log line, and the time of that line.
         self._unfit = 0
         self._told_at = float("-inf")
 
     async def bury(self, messages: Sequence[Message[Any]], *, sent: Sent, left: Left) -> None:
-        """Send *messages*; *sent* hears of those that SQS has confirmed, *left* of those that it never will."""
+        """Sends *messages*. Calls *sent* with those that SQS has confirmed, and *left* with those that are given up."""
         died_at = self._clock.wall()
         letters = [
             Letter(
@@ -81,7 +81,7 @@ class DeadLetterSender:
             self._begin(self._bury_portion([letters[at] for at in positions], sent, left), "sqs-bury")
             for positions in portions([letter.entry for letter in letters])
         }
-        # They go on when the caller is cancelled: what is sent must be deleted, too.
+        # The tasks go on if the caller is cancelled, because what is sent must also be deleted.
         await asyncio.wait(sending)
 
     async def _bury_portion(self, portion: Sequence[Letter], sent: Sent, left: Left) -> None:
@@ -101,7 +101,7 @@ class DeadLetterSender:
                     sent([letter.message for letter in gone])
                 disliked = [letter for letter, kind in failed.items() if kind == "wrong"]
                 if disliked and not is_alone:
-                    # SQS may mean one of them, or all of them together; each by itself, it is plain.
+                    # SQS may refuse one of them, or all together. Sent one by one, it becomes clear which.
                     is_alone = True
                     continue
                 for letter in disliked:
@@ -120,7 +120,7 @@ class DeadLetterSender:
             left([letter.message for letter in waiting], "unsent")
 
     async def _sent(self, letters: Sequence[Letter]) -> dict[Letter, Kind]:
-        """Send *letters* in one request; those that SQS did not take, and why."""
+        """Sends *letters* in one request. Returns those that SQS did not accept, and why."""
         try:
             failed = await self._client.send(self._url, [letter.entry for letter in letters])
         except Trouble as trouble:

@@ -1,4 +1,4 @@
-"""What a dead letter looks like: the message as it came, and why it died."""
+"""Builds a dead letter: the message as it came, and why it died."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from broadway_py.producers.sqs.requests.batch_entries import MOST_ENTRIES
 
 __all__ = ["DEATH", "Letter", "portions"]
 
-#: The message attribute that says why: one of the ten that SQS allows. A message that has ten already goes without, and
-#: so does one that would be too long with it.
+#: The message attribute that says why. It is one of the ten that SQS allows, so a message that has ten already has no
+#: room for it. It is also left out if it makes the message too long.
 DEATH: Final = "x-broadway-death"
 
 _MOST_ATTRIBUTES: Final = 10
-#: What one batch may weigh wherever SQS is asked; some endpoints take four times that.
+#: The most bytes of a batch that every SQS endpoint accepts. Some accept four times that.
 _MOST_BYTES: Final = 256 * 1024
 
 
 class Letter:
-    """One dead letter: the body and what its sender and SQS gave it, as they came, and what we add.
+    """One dead letter: the body and attributes as they came, and what we add.
 
-    A queue may not take all of it: the body alone may be as long as the queue allows. What is ours gives way then, the
-    most dispensable first; what came with the message never does.
+    A queue may not accept all of it, because the body alone may be as long as the queue allows. Then our additions are
+    left out, the least important first. What came with the message always stays.
 
     Args:
-        message: the one that failed; what handlers changed of it is not sent.
+        message: the failed message; changes by handlers are not sent.
         queue: where it came from.
         pipeline: the name of the pipeline.
         died_at: wall time, in seconds.
-        is_fifo: whether the queue for dead letters is.
+        is_fifo: whether the queue for dead letters is a FIFO queue.
     """
 
     def __init__(self, message: Message[Any], *, queue: str, pipeline: str, died_at: float, is_fifo: bool) -> None:
         self.message = message
         receipt: Receipt = message.acknowledgement.data
         attributes = {name: _sendable(parts) for name, parts in receipt.attributes.items() if name != DEATH}
-        #: The entry of a batch of sends.
+        #: The letter's entry in a batch of sends.
         self.entry: dict[str, Any] = {
             "MessageBody": receipt.body.decode(),
             "MessageAttributes": attributes,
@@ -54,10 +54,10 @@ class Letter:
             self.entry["MessageGroupId"] = receipt.sent_group or receipt.message_id
         elif receipt.sent_group is not None:
             self.entry["MessageGroupId"] = receipt.sent_group
-        # What is left to give way, the next one last.
+        # Steps that leave something out. The next one is the last of the list.
         self._gives_way: list[Callable[[], object]] = []
         if not is_fifo and receipt.sent_group is not None:
-            # Of use for the order in which standard queues hand out, and not known everywhere.
+            # It helps standard queues to choose the order, and not every endpoint knows it.
             self._gives_way.append(lambda: self.entry.pop("MessageGroupId"))
         if len(attributes) < _MOST_ATTRIBUTES:
             status = message.status
@@ -78,7 +78,7 @@ class Letter:
         self.entry["MessageAttributes"][DEATH] = {"DataType": "String", "StringValue": json.dumps(said)}
 
     def give_way(self) -> bool:
-        """Leave out some of what we add; False when there is nothing left that could be left out."""
+        """Leaves out some of our additions. Returns False if nothing is left to leave out."""
         if not self._gives_way:
             return False
         self._gives_way.pop()()
@@ -86,7 +86,7 @@ class Letter:
 
     @property
     def weight(self) -> int:
-        """Bytes, as SQS counts them."""
+        """Returns the size in bytes, as SQS counts it."""
         return _weight(self.entry)
 
 
@@ -95,7 +95,7 @@ def _sendable(parts: dict[str, Any]) -> dict[str, Any]:
 
 
 def portions(letters: Sequence[dict[str, Any]]) -> Iterator[list[int]]:
-    """Positions that go out together: at most ten, and no more than a batch may weigh."""
+    """Yields the positions of letters that are sent together: at most ten, within the size limit of a batch."""
     portion: list[int] = []
     weight = 0
     for position, letter in enumerate(letters):

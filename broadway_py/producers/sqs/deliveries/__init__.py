@@ -1,1 +1,1 @@
-"""Plans receives, and makes messages of what they bring."""
+"""Plans receives, and makes messages of their answers."""

@@ -1,4 +1,4 @@
-"""FIFO queues: one message of a group is at work at a time; the others of the same receive wait here, in order."""
+"""Keeps the order of FIFO queues: one message of a group runs at a time, the others of its receive wait here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ M = TypeVar("M")
 
 
 class Groups(Generic[M]):
-    """Which message of each group may start. A group is busy from its first message until nothing of it is left."""
+    """Decides which message of each group may start. A group is busy from its first message until none is left."""
 
     def __init__(self) -> None:
         self._waiting: dict[Hashable, deque[M]] = {}
@@ -20,11 +20,11 @@ class Groups(Generic[M]):
 
     @property
     def parked(self) -> int:
-        """How many messages wait for one of their group."""
+        """Returns how many messages wait for an earlier one of their group."""
         return self._parked
 
     def arrived(self, group: Hashable, message: M) -> bool:
-        """True when *message* may start now; else it waits for those of its group before it."""
+        """Returns True if *message* may start now. Otherwise it waits for the earlier ones of its group."""
         waiting = self._waiting.get(group)
         if waiting is None:
             self._waiting[group] = deque()
@@ -34,7 +34,7 @@ class Groups(Generic[M]):
         return False
 
     def done(self, group: Hashable) -> M | None:
-        """The group's message is off the queue: the next one, which may start now."""
+        """Notes that the group's message is deleted. Returns the next one, which may start now."""
         waiting = self._waiting.get(group)
         if not waiting:
             self._waiting.pop(group, None)
@@ -43,7 +43,7 @@ class Groups(Generic[M]):
         return waiting.popleft()
 
     def failed(self, group: Hashable) -> Sequence[M]:
-        """The group's message goes back to the queue: the rest of its group, in order, which must go back with it."""
+        """Notes that the group's message goes back to the queue. Returns the rest, which must go back, in order."""
         rest = self._waiting.pop(group, ())
         self._parked -= len(rest)
         return list(rest)

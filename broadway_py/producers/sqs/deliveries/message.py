@@ -1,4 +1,4 @@
-"""From what SQS hands out to a message."""
+"""Makes a message from what SQS hands out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NUMBERS: Final = frozenset(
 
 
 class Receipt:
-    """What settles one delivery, and how long it stays hidden from others. Belongs to one message."""
+    """What is needed to settle one delivery, and how long it stays hidden from others. Belongs to one message."""
 
     __slots__ = (
         "attributes",
@@ -43,37 +43,37 @@ class Receipt:
     ) -> None:
         self.handle: str = raw["ReceiptHandle"]
         self.message_id: str = raw["MessageId"]
-        #: As it came: a handler may put anything in place of the message's.
+        #: The body as it came: a handler may replace the message's data with anything.
         self.body: bytes = raw["Body"].encode()
         given = raw["Attributes"]
-        #: The message group that its sender named: on standard queues, too, where it keeps no order.
+        #: The message group that the sender gave. Standard queues have it, too, but keep no order by it.
         self.sent_group: str | None = given.get("MessageGroupId")
-        #: The message group, on FIFO queues: one of its messages at a time.
+        #: The message group on FIFO queues, which run one of its messages at a time.
         self.group: str | None = self.sent_group if options.is_fifo else None
         #: The trace header of AWS.
         self.trace: str | None = given.get("AWSTraceHeader")
-        #: Attributes that the sender gave, as SQS writes them: dead letters take them along.
+        #: The sender's attributes, as SQS writes them. Dead letters keep them.
         self.attributes: Mapping[str, Any] = raw.get("MessageAttributes") or {}
-        #: When SQS hid it, at the earliest: the start of the receive that brought it.
+        #: The earliest time at which SQS can have hidden it: the start of the receive that brought it.
         self.received_at = received_at
-        #: Until when it is hidden, at least: by this it is decided when to extend it.
+        #: Until when it is certainly hidden. This decides when to extend. It counts from the start of the receive.
         self.visible_until = received_at + visibility_s
-        #: Until when it may still be hidden: by this it is decided when to give up. A long poll may have taken long.
+        #: Until when it may still be hidden. This decides when to give up. It is later after a long poll.
         self.hidden_until = came_at + visibility_s
-        #: To be kept hidden.
+        #: Whether it is to be kept hidden.
         self.guarded = True
         self.on_success = options.on_success
         self.on_failure = options.on_failure
-        #: Who has said what a failure comes to: nobody, the settings of the producer, or ``configure_ack``.
+        #: Who set ``on_failure``: nobody, the settings of the producer, or ``configure_ack``.
         self.said_by: Literal["source", "message"] | None = "source" if options.says_what_failing_means else None
 
     def __repr__(self) -> str:
-        # Whoever has the handle can delete the message.
+        # The handle is not shown, because it allows to delete the message.
         return f"<Receipt of message {self.message_id}>"
 
 
 def is_intact(raw: Mapping[str, Any]) -> bool:
-    """Whether the body is the one that SQS has: its client libraries for Python do not look."""
+    """Returns whether the body is the one that SQS has. SQS's client libraries for Python do not check it."""
     said = raw.get("MD5OfBody")
     return said is None or hashlib.md5(raw["Body"].encode(), usedforsecurity=False).hexdigest() == said
 
@@ -81,7 +81,7 @@ def is_intact(raw: Mapping[str, Any]) -> bool:
 def to_message(
     raw: Mapping[str, Any], receipt: Receipt, acknowledger: Acknowledger, options: SQSOptions
 ) -> Message[bytes]:
-    """The message that goes into the pipeline, to be settled at *acknowledger*."""
+    """Makes the message for the pipeline. *acknowledger* settles it."""
     attributes = raw["Attributes"]
     attempt = int(attributes["ApproximateReceiveCount"])
     metadata: dict[str, Any] = {
@@ -148,7 +148,7 @@ def _value(data_type: str, text: str | None, binary: bytes | None) -> Any:
 
 
 def configured(receipt: Receipt, options: Mapping[str, Any], *, has_dead_letters: bool) -> Receipt:
-    """*receipt* with the options of ``message.configure_ack(...)``.
+    """Returns *receipt* with the options of ``message.configure_ack(...)``.
 
     Raises:
         ValueError: an unknown option, or an unknown value of one.

@@ -1,4 +1,4 @@
-"""How many receives run side by side, and when the next one begins: arithmetic, without a loop or a clock."""
+"""Decides how many receives run at the same time, and when the next one starts. It uses no event loop and no clock."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from broadway_py._core.backoff import Backoff
 
 __all__ = ["PollPlan"]
 
-#: A receive that was answered so soon did not wait: there are more messages where these came from.
+#: A receive that is answered within this time did not wait, so the queue probably has more messages.
 _AT_ONCE_S: Final = 0.25
-#: Ceilings of the wait after a receive that failed, in seconds.
+#: The first and the largest ceiling of the wait after a failed receive, in seconds.
 _FIRST_WAIT_S: Final = 0.2
 _MOST_WAIT_S: Final = 5.0
-#: Receives that may fail one after the other before the source counts as away.
+#: After so many failed receives in a row the source counts as not available.
 _TOLERATED: Final = 4
 
 
@@ -23,10 +23,10 @@ class PollPlan:
 
     Args:
         batch: the most messages of one receive.
-        most: the most receives side by side.
-        interval_s: least seconds between the starts of two receives when the first one found nothing.
-        may_spare: a receive may ask for some more than the demand of the moment: ten messages cost what five cost.
-        backoff: waits after failures; made here when left out.
+        most: the most receives at the same time.
+        interval_s: the least seconds between the starts of two receives if the first one found nothing.
+        may_spare: whether a receive may ask for somewhat more than the demand: ten messages cost as much as five.
+        backoff: makes the waits after failures.
     """
 
     def __init__(
@@ -47,18 +47,19 @@ class PollPlan:
         self._allowed = 1
         self._not_before = 0.0
         self._last_failure = 0.0
-        #: Receives that failed since the last one that did not.
+        #: Receives that failed since the last success.
         self.failures = 0
-        #: Receives under way, and the messages they have asked for together.
+        #: Receives that run, and the messages that they have asked for together.
         self.running = 0
         self.asked = 0
 
     def ask(self, wanted: int, now: float) -> int:
-        """How many messages a receive that starts now asks for; 0: none starts now.
+        """Returns how many messages a receive that starts now asks for; 0: none starts now.
 
         Args:
-            wanted: messages that are wanted and not there yet. Those that receives under way may bring count as there.
-            now: on a clock that only runs forward.
+            wanted: messages that are wanted and have not come yet. Those that running receives have asked for are
+                subtracted here.
+            now: the time of a monotonic clock.
         """
         missing = wanted - self.asked
         if missing <= 0 or self.running >= self._allowed or now < self._not_before:
@@ -66,20 +67,20 @@ class PollPlan:
         if missing >= self._batch:
             return self._batch
         if self.running and 2 * missing < self._batch:
-            return 0  # it can wait for the others: small receives cost as much as full ones
+            return 0  # wait for the running ones: small receives cost as much as full ones
         return self._batch if self._may_spare and 2 * missing >= self._batch else missing
 
     def waits_until(self, now: float) -> float | None:
-        """When to ask again, if it is time alone that keeps a receive from starting."""
+        """Returns when to ask again, if only the time keeps a receive from starting; None: that is not the reason."""
         return self._not_before if now < self._not_before else None
 
     def started(self, asked: int) -> None:
-        """A receive has begun."""
+        """Notes that a receive has started."""
         self.running += 1
         self.asked += asked
 
     def found(self, asked: int, count: int, started_at: float, now: float) -> None:
-        """It was answered with *count* messages."""
+        """Notes that a receive was answered with *count* messages."""
         self._ended(asked)
         if self.failures:
             self.failures = 0
@@ -88,14 +89,14 @@ class PollPlan:
             self._allowed = max(1, self._allowed // 2)
             self._not_before = max(self._not_before, started_at + self._interval_s)
         elif count >= asked or now - started_at <= _AT_ONCE_S:
-            # Also a small answer at once: SQS often gives 1 to 3 messages of a queue that has many.
+            # A small answer at once counts, too: SQS often returns 1 to 3 messages of a queue that has many.
             self._allowed = min(self._most, self._allowed * 2)
             self._not_before = 0.0
 
     def failed(self, asked: int, started_at: float, now: float) -> bool:
-        """It failed; True when so many have failed that the source counts as away."""
+        """Notes that a receive failed. Returns True if so many have failed that the source counts as not available."""
         self._ended(asked)
-        if started_at >= self._last_failure:  # those that ran side by side fail together, and count once
+        if started_at >= self._last_failure:  # receives that ran at the same time fail together, and count once
             self.failures += 1
             self._last_failure = now
             self._allowed = 1
@@ -103,7 +104,7 @@ class PollPlan:
         return self.failures >= _TOLERATED
 
     def abandoned(self, asked: int) -> None:
-        """It was cut off; nothing is known."""
+        """Notes that a receive was cut off: its result is unknown."""
         self._ended(asked)
 
     def _ended(self, asked: int) -> None:

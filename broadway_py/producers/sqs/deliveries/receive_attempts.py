@@ -1,4 +1,4 @@
-"""Receives of a FIFO queue by name: one whose answer was lost is asked for again, and brings the same messages."""
+"""Names the receives of a FIFO queue. A receive whose answer was lost is repeated, and brings the same messages."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from typing import Final, NamedTuple
 
 __all__ = ["Attempt", "Attempts"]
 
-#: How long SQS knows a receive by its name, in seconds.
+#: How long SQS remembers the name of a receive, in seconds.
 _KNOWN_S: Final = 300.0
-#: The most lost receives that are remembered: more are of no use before their messages are visible again.
+#: The most lost receives that are remembered. More would not help before their messages are visible again.
 _MOST_LOST: Final = 100
 
 
 class Attempt(NamedTuple):
-    """One receive, however often it is asked for."""
+    """One receive, however often it is repeated."""
 
-    #: ``ReceiveRequestAttemptId``; None on standard queues, which know none.
+    #: ``ReceiveRequestAttemptId``; None on standard queues, which have none.
     id: str | None
     #: How many messages it asks for.
     asked: int
-    #: When it was asked for the first time: its messages are hidden from then on, at the earliest.
+    #: When it was first asked for. Its messages are hidden from then on, at the earliest.
     began_at: float
 
 
 class Attempts:
-    """Which receive is asked for next: one that was lost, as long as that helps, else a new one.
+    """Chooses the next receive: a lost one while that helps, else a new one.
 
-    Without it the messages of a lost answer, and with them their whole groups, stand still for a visibility timeout.
-    Shared by the copies of a producer, of which a fresh one follows when several receives have been lost.
+    Otherwise the messages of a lost answer, and their whole groups, would stop for a visibility timeout. The copies of
+    a producer share this, because a new copy follows after several lost receives.
     """
 
     def __init__(self, *, is_fifo: bool) -> None:
@@ -37,9 +37,9 @@ class Attempts:
         self._lost: deque[Attempt] = deque(maxlen=_MOST_LOST)
 
     def begin(self, asked: int, now: float, visibility_s: float) -> Attempt:
-        """The receive that begins now; one that was lost asks for as many messages as before.
+        """Returns the receive that starts now. A lost one asks for as many messages as before.
 
-        Later than *visibility_s* after its begin its messages may be in other hands, and SQS has to be asked anew.
+        A lost receive is not repeated later than *visibility_s* after its start: others may have its messages by then.
         """
         while self._lost:
             attempt = self._lost.popleft()
@@ -48,6 +48,6 @@ class Attempts:
         return Attempt(uuid.uuid4().hex if self._is_fifo else None, asked, now)
 
     def lost(self, attempt: Attempt) -> None:
-        """No answer has come: nobody knows whether SQS has hidden messages for it."""
+        """Notes that no answer has come, so SQS may have hidden messages for this receive."""
         if attempt.id is not None:
             self._lost.append(attempt)

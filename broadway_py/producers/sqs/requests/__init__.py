@@ -1,1 +1,1 @@
-"""Makes requests to SQS, and says in words what goes wrong with them."""
+"""Makes requests to SQS, and turns errors into clear sentences."""

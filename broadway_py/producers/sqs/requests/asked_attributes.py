@@ -1,4 +1,4 @@
-"""Which attributes a receive asks for: those that the settings want, and those that we need ourselves."""
+"""Chooses the attributes that a receive asks for: those of the settings, and those that we need ourselves."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from broadway_py.producers.sqs.settings.options import SQSOptions, wire_name
 
 __all__ = ["asked_attributes", "asked_message_attributes"]
 
-#: What we need ourselves: attempts, the group on FIFO queues, and for dead letters what travels on with them.
+#: What we need ourselves: attempts, the group on FIFO queues, and what dead letters must keep.
 _OURS: Final = ("ApproximateReceiveCount",)
 _OURS_FIFO: Final = (*_OURS, "MessageGroupId")
 _OURS_TO_SEND: Final = (*_OURS_FIFO, "AWSTraceHeader")
 
 
 def asked_attributes(options: SQSOptions) -> list[str]:
-    """The attributes of SQS that a receive asks for."""
+    """Returns the SQS attributes that a receive asks for."""
     if options.attribute_names == "all":
         return ["All"]
     ours = _OURS_TO_SEND if options.dead_letter_queue is not None else _OURS_FIFO if options.is_fifo else _OURS
@@ -23,7 +23,7 @@ def asked_attributes(options: SQSOptions) -> list[str]:
 
 
 def asked_message_attributes(options: SQSOptions) -> list[str]:
-    """The senders' attributes that a receive asks for."""
+    """Returns the senders' attributes that a receive asks for."""
     if options.message_attribute_names == "all" or options.dead_letter_queue is not None:
-        return ["All"]  # a dead letter is sent on with all that it had
+        return ["All"]  # a dead letter keeps all its attributes
     return list(options.message_attribute_names or ())

@@ -1,4 +1,4 @@
-"""How many entries one request takes, and when one that failed is tried again. Pure."""
+"""How many entries one request holds, and when a failed one is tried again. Pure."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from typing import Final
 
 __all__ = ["MOST_ENTRIES", "retry_delay"]
 
-#: What SQS takes in one batch.
+#: The most entries that SQS accepts in one batch.
 MOST_ENTRIES: Final = 10
-#: Ceilings of the delay before an entry is tried again, in seconds.
+#: The first and the largest ceiling of the delay before an entry is tried again, in seconds.
 _FIRST_DELAY_S: Final = 0.2
 _MOST_DELAY_S: Final = 5.0
 
 
 def retry_delay(kind: str, tries: int, now: float, give_up_at: float, spread: float) -> float | None:
-    """Seconds until an entry that failed for the *tries*-th time is tried again; None: its outcome is unknown.
+    """Returns the seconds until an entry that failed for the *tries*-th time is tried again; None: it is not.
 
     Args:
         kind: the trouble. What SQS refused, or no longer knows, is not tried again.

@@ -1,4 +1,4 @@
-"""Requests to SQS: two connection pools, credentials that can be renewed, and a count of what they cost."""
+"""Requests to SQS, with two connection pools, credentials that can be renewed, and a count of requests."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ __all__ = ["Client", "QueueInfo"]
 
 T = TypeVar("T")
 
-#: Seconds for the first packet.
+#: Seconds until the connection must be made.
 _CONNECT_S: Final = 5.0
-#: Seconds for an answer, on top of what a receive waits for messages.
+#: Seconds for an answer, in addition to the time that a receive waits for messages.
 _ANSWER_S: Final = 10.0
-#: Settlements side by side.
+#: The most settlements at the same time.
 _SETTLEMENTS: Final = 10
-#: Seconds between two attempts to read the credentials anew.
+#: The least seconds between two attempts to read the credentials again.
 _RENEW_S: Final = 5.0
 #: A receipt handle that no message has.
 _PROBE: Final = "permission-probe"
@@ -42,20 +42,21 @@ class QueueInfo:
     """What is known of the queue after opening it."""
 
     url: str
-    #: Seconds for which it hides what it hands out.
+    #: The visibility timeout, in seconds.
     visibility_s: float
-    #: Whether SQS moves messages elsewhere after so many receives; None when we may not know.
+    #: Whether the queue has a redrive policy, so that SQS moves messages after so many receives; None: we may not read
+    #: that.
     has_redrive: bool | None
     dead_letter_url: str | None
 
 
-#: AWS's description of SQS, as the first session of each data path read it: with it a further client costs 3 ms of the
-#: event loop instead of 80.
+#: The loaders with AWS's description of SQS, of the first session of each data path. With them, a further client costs
+#: 3 ms of the event loop instead of 80.
 _loaders: Final[dict[str | None, Any]] = {}
 
 
 def _session(profile: str | None) -> AioSession:
-    """A session that reads its own credentials, and what AWS says of SQS but once."""
+    """Returns a session that reads its own credentials, but shares the descriptions of SQS."""
     session = AioSession(profile=profile)
     path = session.get_config_variable("data_path")
     session.register_component("data_loader", _loaders.setdefault(path, session.get_component("data_loader")))
@@ -63,7 +64,7 @@ def _session(profile: str | None) -> AioSession:
 
 
 def _read_descriptions(loader: Any) -> None:
-    """What a client of SQS reads, into the loader's cache; the library's own warm-up reads three kinds more."""
+    """Loads what a client of SQS needs into the loader's cache. The library's own warm-up loads three more kinds."""
     for name in ("endpoints", "partitions", "sdk-default-configuration", "_retry"):
         loader.load_data_with_path(name)
     for kind in ("service-2", "endpoint-rule-set-1"):
@@ -71,7 +72,7 @@ def _read_descriptions(loader: Any) -> None:
 
 
 class _Generation:
-    """Two clients with the same credentials. It is closed once its last request has ended."""
+    """Two clients with the same credentials. They are closed after their last request has ended."""
 
     def __init__(self, stack: AsyncExitStack, polls: Any, settlements: Any) -> None:
         self.polls = polls
@@ -87,9 +88,9 @@ class _Generation:
 
 
 class Client:
-    """Every request of one copy. All of them raise :class:`Trouble`, and none is tried again here.
+    """Makes all requests of one copy. Each raises :class:`Trouble`, and none is tried again here.
 
-    Receives have a connection pool of their own: an open long poll must never keep a delete waiting.
+    Receives have their own connection pool, because a long poll must never delay a delete.
     """
 
     def __init__(self, options: SQSOptions, costs: RequestCosts, clock: Clock) -> None:
@@ -104,7 +105,7 @@ class Client:
     # --- opening and closing --------------------------------------------------------------------------------------
 
     async def open(self) -> QueueInfo:
-        """Make the clients and look at the queue: does it exist, and may we delete from it?"""
+        """Makes the clients and checks that the queue exists and that we may delete from it."""
         options = self._options
         url = await self.connect()
         dead_letter_url = None if options.dead_letter_queue is None else await self._url_of(options.dead_letter_queue)
@@ -116,12 +117,12 @@ class Client:
         if options.visibility_timeout is not None:
             self._receive["VisibilityTimeout"] = int(options.visibility_timeout)
         if options.on_success.action == "ack":
-            # Nothing has this handle. What is asked is whether we would be allowed to: better now than after the work.
+            # No message has this handle. The call only checks the permission: better now than after the work.
             await self.delete(url, [_PROBE])
         return queue_info
 
     async def connect(self) -> str:
-        """Make the clients alone; the queue's URL."""
+        """Makes the clients only. Returns the queue's URL."""
         self._generation = await self._new_generation()
         return await self._url_of(self._options.queue_url)
 
@@ -139,14 +140,14 @@ class Client:
         except Trouble as trouble:
             if trouble.kind != "refused" or given is None:
                 raise
-            # Whoever sets visibility_timeout can do without this permission.
+            # With visibility_timeout set, this permission is not needed.
             return QueueInfo(url, given, None, dead_letter_url)
         found: Mapping[str, str] = answer.get("Attributes", {})
         visibility_s = float(found.get("VisibilityTimeout", 30)) if given is None else given
         return QueueInfo(url, visibility_s, bool(found.get("RedrivePolicy")), dead_letter_url)
 
     async def close(self) -> None:
-        """Close every connection. Requests that still run end in trouble."""
+        """Closes every connection. Requests that still run raise :class:`Trouble`."""
         generation, self._generation = self._generation, None
         if generation is not None:
             await generation.stack.aclose()
@@ -156,43 +157,43 @@ class Client:
         async with AsyncExitStack() as stack:
             try:
                 session = _session(options.profile)
-                # In a thread: it holds the loop up for 40 ms otherwise, the first time.
+                # In a thread, because the first time it would block the event loop for 40 ms.
                 await asyncio.to_thread(_read_descriptions, session.get_component("data_loader"))
                 polls = await stack.enter_async_context(
                     self._made(session, options.max_polls, options.wait_time_seconds + _ANSWER_S)
                 )
                 settlements = await stack.enter_async_context(self._made(session, _SETTLEMENTS, _ANSWER_S))
-            except Exception as error:  # noqa: BLE001  # what reads the credentials raises errors of no common class
+            except Exception as error:  # noqa: BLE001  # reading credentials raises errors of no common class
                 raise of_error(error, "the first request", options) from None
             return _Generation(stack.pop_all(), polls, settlements)
 
     def _made(self, session: AioSession, connections: int, answer_s: float) -> Any:
         options = self._options
-        # A host that is written is that of FIPS or of dual stack, or it is not: AWS_USE_FIPS_ENDPOINT and the like, by
-        # which AWS programs choose a host, have nothing to choose, and the client library would refuse them.
+        # A host in the settings already is a FIPS or dual-stack host, or is not. AWS_USE_FIPS_ENDPOINT and similar
+        # settings choose a host, so they do not apply here, and the client library would raise an error for them.
         as_written = None if options.endpoint is None else False
         config = AioConfig(
             use_fips_endpoint=as_written,
             use_dualstack_endpoint=as_written,
-            # One try: how often and when is decided above, where it can be seen, and where it does not block.
+            # One try: our own code decides how often and when to try again, where it is visible and does not block.
             retries={"total_max_attempts": 1, "mode": "standard"},
             max_pool_connections=connections,
             connect_timeout=_CONNECT_S,
             read_timeout=answer_s,
-            # A fifth of the processor time of a request: its parameters are ours, and so is the name it goes by.
+            # Saves a fifth of the processor time of a request. The parameters are our own.
             parameter_validation=False,
             user_agent=_USER_AGENT,
         )
-        # Machines of AWS set AWS_REGION; this client library knows the other name alone.
+        # Machines of AWS set AWS_REGION, but this client library only knows the other name.
         region = options.region_name or session.get_config_variable("region") or os.environ.get("AWS_REGION")
         return session.create_client("sqs", region_name=region, endpoint_url=options.endpoint, config=config)
 
     # --- requests -------------------------------------------------------------------------------------------------
 
     async def receive(self, count: int, attempt_id: str | None = None) -> list[dict[str, Any]]:
-        """Up to *count* messages as SQS describes them; waits for the first as long as the settings say.
+        """Returns up to *count* messages as SQS describes them. Waits for the first as long as the settings say.
 
-        On FIFO queues *attempt_id* names the receive: the same one brings the messages of an answer that was lost.
+        On FIFO queues *attempt_id* names the receive: repeating it brings the messages of an answer that was lost.
         """
         arguments = {**self._receive, "MaxNumberOfMessages": count}
         if attempt_id is not None:
@@ -203,12 +204,12 @@ class Client:
         return messages
 
     async def delete(self, url: str, handles: Sequence[str]) -> dict[int, Kind]:
-        """Delete at most ten; by position, those that were not deleted and why."""
+        """Deletes at most ten. Returns those that were not deleted and why, by position."""
         entries = [{"Id": str(number), "ReceiptHandle": handle} for number, handle in enumerate(handles)]
         return await self._batch("delete", "DeleteMessage", "delete_message_batch", url, entries)
 
     async def change_visibility(self, url: str, changes: Sequence[tuple[str, int]]) -> dict[int, Kind]:
-        """Hide at most ten for so many more seconds, or show them (0); by position, what did not work out and why."""
+        """Hides at most ten for so many seconds, or shows them (0). Returns the failed ones and why, by position."""
         entries = [
             {"Id": str(number), "ReceiptHandle": handle, "VisibilityTimeout": timeout}
             for number, (handle, timeout) in enumerate(changes)
@@ -218,10 +219,10 @@ class Client:
         )
 
     async def send(self, url: str, messages: Sequence[Mapping[str, Any]]) -> dict[int, Kind]:
-        """Send at most ten; by position, what was not sent and why (``wrong``: SQS does not take it as it is)."""
+        """Sends at most ten. Returns those not sent and why, by position (``wrong``: SQS refuses the message)."""
         entries = [{"Id": str(number), **message} for number, message in enumerate(messages)]
         failed = await self._batch("send", "SendMessage", "send_message_batch", url, entries)
-        # There is no receipt that could be stale: what SQS calls an invalid parameter is the message.
+        # A send has no receipt that could be stale, so an invalid parameter means the message.
         return {number: "wrong" if kind == "stale" else kind for number, kind in failed.items()}
 
     async def _batch(
@@ -231,7 +232,7 @@ class Client:
         answer = await self._settlement(kind, action, method, {"QueueUrl": url, "Entries": entries})
         failed = {int(one["Id"]): entry_kind(one) for one in answer.get("Failed") or ()}
         if len(failed) + len(answer.get("Successful") or ()) < len(entries):
-            # What an answer does not name was not done, as far as we know.
+            # What an answer does not name counts as not done.
             named = {int(one["Id"]) for one in answer.get("Successful") or ()}
             failed.update((number, "away") for number in range(len(entries)) if number not in named | failed.keys())
         return failed
@@ -259,9 +260,9 @@ class Client:
         generation.running += 1
         try:
             answer = await call(generation)
-        except Exception as error:  # noqa: BLE001  # what reads the credentials raises errors of no common class
+        except Exception as error:  # noqa: BLE001  # reading credentials raises errors of no common class
             if isinstance(error, RuntimeError) and self._generation is None:
-                # aiohttp says so of a session that was closed under a request.
+                # aiohttp raises it if the session is closed during a request.
                 raise Trouble("away", f"SQS queue {self._options.queue_name!r}: the producer is closed") from None
             trouble = of_error(error, action, self._options)
             self._costs.requests[kind, trouble.kind] += 1
@@ -272,9 +273,9 @@ class Client:
         return answer
 
     async def _renew(self, used: _Generation) -> bool:
-        """Read the credentials anew, for whoever rotates them in a file.
+        """Reads the credentials again, for users who rotate them in a file.
 
-        True when there are others than the *used* ones, with which a request has failed.
+        Returns True if there are others than the *used* ones, with which a request has failed.
         """
         async with self._renewing:
             if self._generation is not used:

@@ -1,4 +1,4 @@
-"""What the client library raises, as one of a few kinds and one sentence that says what to do."""
+"""Turns errors of the client library into one of a few kinds, and one sentence that says what to do."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from broadway_py.producers.sqs.settings.options import SQSOptions
 __all__ = ["Kind", "Trouble", "entry_kind", "of_error", "refused_entries"]
 
 #: ``away``: no answer, or a broken one; ``busy``: throttled, or too many in flight; ``expired``: the credentials have
-#: run out; ``refused``: no credentials, or not the permission; ``gone``: no such queue; ``stale``: the receipt handle
-#: settles nothing any more; ``wrong``: SQS does not like the request.
+#: expired; ``refused``: no credentials, or no permission; ``gone``: no such queue; ``stale``: the receipt handle is not
+#: valid any more; ``wrong``: SQS does not accept the request.
 Kind = Literal["away", "busy", "expired", "refused", "gone", "stale", "wrong"]
 
-#: Modules of the client library that read and renew credentials.
+#: The modules of the client library that read and renew credentials.
 _CREDENTIALS: Final = frozenset({"aiobotocore.credentials", "botocore.credentials"})
 
 _KINDS: Final[dict[str, Kind]] = {
@@ -98,19 +98,19 @@ _KINDS: Final[dict[str, Kind]] = {
 
 
 class Trouble(ProducerError):
-    """A request that did not work out. The text may be shown; :attr:`kind` says what kind of trouble it is."""
+    """A request that failed. The text may be shown; :attr:`kind` is the kind of trouble."""
 
     def __init__(self, kind: Kind, text: str) -> None:
         self.kind: Kind = kind
         super().__init__(text)
 
     def as_loss(self) -> ProducerError:
-        """What the pipeline is told: it waits longer where we were refused."""
+        """Returns the error for the pipeline, which waits longer if we were refused."""
         return SourceRefused(str(self)) if self.kind in ("refused", "expired") else ProducerError(str(self))
 
 
 def entry_kind(failed: dict[str, Any]) -> Kind:
-    """The kind of trouble of one entry in the ``Failed`` list of a batch."""
+    """Returns the kind of trouble of one entry in the ``Failed`` list of a batch."""
     known = _KINDS.get(str(failed.get("Code", "")))
     if known is not None:
         return known
@@ -118,7 +118,7 @@ def entry_kind(failed: dict[str, Any]) -> Kind:
 
 
 def refused_entries(options: SQSOptions) -> Trouble:
-    """The trouble of a batch that AWS took, and of which it refused every entry, or some."""
+    """Returns the trouble of a batch that AWS accepted, but of which it refused some or all entries."""
     return Trouble(
         "refused",
         f"SQS queue {options.queue_name!r}: AWS refused to settle messages; "
@@ -127,7 +127,7 @@ def refused_entries(options: SQSOptions) -> Trouble:
 
 
 def of_error(error: BaseException, request: str, options: SQSOptions) -> Trouble:
-    """The trouble that *error* is, raised by *request* (its name in the IAM action: ReceiveMessage)."""
+    """Returns the trouble for *error*. *request* raised it (its name in the IAM action: ReceiveMessage)."""
     queue = f"SQS queue {options.queue_name!r}"
     if isinstance(error, ClientError):
         return _of_answer(error, request, queue)
@@ -136,7 +136,7 @@ def of_error(error: BaseException, request: str, options: SQSOptions) -> Trouble
 
 
 def _of_way(error: BaseException, request: str, options: SQSOptions) -> tuple[Kind, str]:
-    """What went wrong before SQS answered."""
+    """Returns kind and text of an error that came before SQS answered."""
     match error:
         case NoCredentialsError() | PartialCredentialsError() | CredentialRetrievalError() | TokenRetrievalError():
             where = "set them in the environment, a profile, or the role of this machine"
@@ -165,7 +165,7 @@ def _of_certificate(error: SSLError) -> str:
 
 
 def _of_elsewhere(error: BaseException, request: str) -> tuple[Kind, str]:
-    """An error without a class of its own: where it was raised says what it is about."""
+    """Returns kind and text of an error without a class of its own, by the module that raised it."""
     modules = {str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)}
     if modules & _CREDENTIALS:
         where = "check credential_process, the profile, and this machine's clock"
@@ -178,7 +178,7 @@ def _of_elsewhere(error: BaseException, request: str) -> tuple[Kind, str]:
 def _of_answer(error: ClientError, request: str, queue: str) -> Trouble:
     code = str(error.response.get("Error", {}).get("Code", ""))
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    # The query-compatible header gives older names to some errors; the class has the present one.
+    # The query-compatible header gives older names to some errors. The class has the current name.
     kind = _KINDS.get(code) or _KINDS.get(type(error).__name__)
     if kind is None:
         kind = "away" if status >= 500 else "busy" if status == 429 else "wrong"

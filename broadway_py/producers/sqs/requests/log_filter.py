@@ -1,4 +1,4 @@
-"""Keeps payloads and credentials out of what the client library logs."""
+"""Keeps payloads and credentials out of the client library's log lines."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Final
 
 __all__ = ["hush"]
 
-#: At DEBUG they log whole requests and answers, with bodies, receipt handles and signatures.
+#: At DEBUG these log whole requests and answers, with bodies, receipt handles and signatures.
 _LOGGERS: Final = ("aiobotocore", "botocore")
 
 
 def hush() -> None:
-    """Have the client library log nothing below INFO, whatever the level of the others is."""
+    """Makes the client library log nothing below INFO, whatever level the other loggers have."""
     for name in _LOGGERS:
         logger = logging.getLogger(name)
         if logger.level < logging.INFO:

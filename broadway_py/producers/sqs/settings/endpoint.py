@@ -1,4 +1,4 @@
-"""Which host is asked about a queue, and in which region it is: read out of the queue's URL."""
+"""Reads the host and the region out of a queue's URL."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ __all__ = ["endpoint_of", "host_of", "is_url", "refuse_host", "region_of", "spli
 
 #: eu-central-1, us-gov-west-1, us-isob-east-1, eusc-de-east-1.
 _REGION: Final = re.compile(r"[a-z]{2,5}(?:-[a-z]+)+-\d{1,2}")
-#: The labels of a host name that stand right before the region, in every partition of AWS, with FIPS or without, for
-#: dual-stack and VPC endpoints, and for LocalStack.
+#: The labels of a host name directly before the region: in every partition of AWS, with FIPS or without, for dual-stack
+#: and VPC endpoints, and for LocalStack.
 _BEFORE_THE_REGION: Final = frozenset({"sqs", "sqs-fips"})
-#: What the AWS client library takes between two dots.
+#: The labels between two dots that the AWS client library accepts.
 _LABEL: Final = re.compile(r"(?!-)[a-z0-9-]+(?<!-)")
 _PORTS: Final = {"http": 80, "https": 443}
-#: The label right behind it, in the host names of old queues.
+#: The label directly after the region, in the host names of old queues.
 _BEHIND_THE_REGION: Final = "queue"
-#: The one such host name without a region.
+#: The only such host name without a region.
 _OLDEST: Final = "queue.amazonaws.com"
 
 
 def is_url(queue: str) -> bool:
-    """Whether *queue* is a URL; else it is a name."""
+    """Returns whether *queue* is a URL. If not, it is a name."""
     return "://" in queue
 
 
 def split(url: str) -> Any:
-    """The parts of *url*; None when it is no complete one of http or https."""
+    """Returns the parts of *url*; None: it is not a complete http or https URL."""
     try:
         parts = urlsplit(url)
         complete = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
@@ -41,10 +41,10 @@ def split(url: str) -> Any:
 
 
 def refuse_host(url: str) -> None:
-    """Refuse a complete *url* whose host nobody can ask.
+    """Refuses a complete *url* whose host cannot be used.
 
     Raises:
-        ValueError: no host can have that name, or the AWS client library takes none such.
+        ValueError: no host can have that name, or the AWS client library does not accept it.
     """
     name = _host(url)
     if ":" not in name and not all(map(_LABEL.fullmatch, name.removesuffix(".").split("."))):
@@ -55,7 +55,7 @@ def refuse_host(url: str) -> None:
 
 
 def host_of(url: str) -> str:
-    """The host in *url*, with its port if it names one that is not the usual one; the same for the same host."""
+    """Returns the host of *url*, with its port if it is not the default one. Equal hosts give equal texts."""
     parts = urlsplit(url)
     host, port = _host(url).removesuffix("."), parts.port
     shown = f"[{host}]" if ":" in host else host
@@ -63,7 +63,7 @@ def host_of(url: str) -> str:
 
 
 def endpoint_of(url: str) -> str:
-    """Where requests about the queue at *url* go: to the host that is written there, and to no other."""
+    """Returns where requests about the queue at *url* go: exactly the host in the URL."""
     parts = urlsplit(url)
     host = _host(url)
     port = "" if parts.port is None else f":{parts.port}"
@@ -71,14 +71,14 @@ def endpoint_of(url: str) -> str:
 
 
 def _host(url: str) -> str:
-    """The host in *url* as DNS knows it."""
+    """Returns the host of *url* in the form of DNS."""
     host = urlsplit(url).hostname or ""
-    # In a URL the % before the zone of an address may be written as %25.
+    # In a URL, the % before the zone of an address may be written as %25.
     return wire_name(unquote(host) if ":" in host else host)
 
 
 def region_of(url: str) -> str | None:
-    """The region that the host in *url* names; None when it names none, as hosts that are not of AWS."""
+    """Returns the region in the host of *url*; None: it has none, as hosts outside AWS."""
     host = (urlsplit(url).hostname or "").rstrip(".")
     if host == _OLDEST:
         return "us-east-1"

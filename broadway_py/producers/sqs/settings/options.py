@@ -29,7 +29,7 @@ __all__ = [
     "wire_name",
 ]
 
-#: Seconds after which SQS takes a message back, whatever was asked for: 12 hours from its receipt.
+#: The longest time that SQS hides a message, in seconds: 12 hours after it was received. No request can exceed it.
 MOST_VISIBILITY: Final = 43_200
 
 AttributeName = Literal[
@@ -50,14 +50,14 @@ _SECONDS: Final = TypeAdapter(Annotated[Duration, Field(ge=0, le=MOST_VISIBILITY
 
 
 class Verdict(NamedTuple):
-    """What happens to a message at the queue; *delay* is for ``nack``, in whole seconds."""
+    """What happens to a message at the queue. *delay* is for ``nack``, in whole seconds."""
 
     action: Literal["ack", "noop", "nack", "dead_letter"]
     delay: int = 0
 
 
 def read_verdict(value: object) -> Verdict:
-    """``"ack"``, ``"noop"``, ``"nack"``, ``("nack", 30)`` or ``"dead_letter"``.
+    """Reads ``"ack"``, ``"noop"``, ``"nack"``, ``("nack", 30)`` or ``"dead_letter"``.
 
     Raises:
         ValueError: it is none of these, or the delay is not from 0 to 43200 seconds.
@@ -111,51 +111,54 @@ OnSettled = Annotated[Verdict, BeforeValidator(read_verdict)]
 
 
 class SQSOptions(Options):
-    """Everything that can be set of an :class:`SQSProducer`.
+    """All settings of an :class:`SQSProducer`.
 
-    Credentials are no settings: they are found the way every AWS program finds them (environment, profile, web
-    identity, the role of the machine).
+    There are no settings for credentials. They are found as in every AWS program (environment, profile, web identity,
+    the role of the machine).
     """
 
-    #: The queue's URL, or its name in the account that the credentials belong to.
+    #: The queue's URL, or its name in the account of the credentials.
     queue_url: Annotated[str, Field(strict=True)]
-    #: Such as eu-central-1. None: as the host in the queue's URL says, else as AWS programs find it (AWS_REGION).
+    #: The region, such as eu-central-1. None: as the host in the queue's URL says, else as AWS programs find it
+    #: (AWS_REGION).
     region: str | None = None
-    #: Where SQS answers: LocalStack, a VPC endpoint. None: at the host in the queue's URL; for a queue that is named
-    #: without one, where AWS (or AWS_ENDPOINT_URL_SQS) says.
+    #: The address of SQS, for example LocalStack or a VPC endpoint. None: the host in the queue's URL. If the queue is
+    #: given by its name: the address from AWS (or AWS_ENDPOINT_URL_SQS).
     endpoint_url: str | None = Field(None, repr=False)
     #: A profile of the AWS config files, which may name a role to assume. None: AWS_PROFILE, or none.
     profile: str | None = None
     #: The producer's name in metrics, logs and ``message.producer``. None: the pipeline gives it one.
     name: str | None = None
-    #: How many copies read the queue, each with receives and settlements of its own; max_polls is the cheaper way.
+    #: How many copies read the queue, each with its own receives and settlements. More max_polls cost less.
     concurrency: PositiveInt = 1
     #: The most messages of one receive: 1 to 10.
     max_number_of_messages: Annotated[int, Field(ge=1, le=10, strict=True)] = 10
-    #: Seconds that a receive waits for the first message: 0 to 20. A stop waits as long for that of an idle queue.
+    #: Seconds that a receive waits for the first message: 0 to 20. A stop waits that long for the receive of an idle
+    #: queue.
     wait_time_seconds: Annotated[WholeSeconds, Field(ge=0, le=20)] = 20.0
-    #: The most receives side by side, for each copy; so many run only while they find messages.
+    #: The most receives at the same time, for each copy. So many run only while they find messages.
     max_polls: Annotated[int, Field(ge=1, le=100, strict=True)] = 10
-    #: Seconds for which a message is hidden from others: 0 to 43200. None: as the queue says. It is no limit for a
-    #: handler: what is held is extended in time, up to the 12 hours of SQS.
+    #: Seconds for which a message is hidden from other readers: 0 to 43200. None: as the queue says. It is no limit for
+    #: a handler: the visibility of a message is extended in time, up to the 12 hours of SQS.
     visibility_timeout: Annotated[WholeSeconds, Field(ge=0, le=MOST_VISIBILITY)] | None = None
-    #: Least seconds from the start of a receive that found nothing to the next one: what an idle queue costs when
-    #: wait_time_seconds is less than this.
+    #: The least seconds from the start of a receive that found nothing to the next receive. On an idle queue it sets
+    #: the number of requests if wait_time_seconds is less than this.
     receive_interval: Annotated[Duration, Field(ge=0)] = 1.0
-    #: Attributes that SQS keeps of each message, to be found in ``message.metadata["attributes"]``; "all" for all.
+    #: SQS's own attributes to add to ``message.metadata["attributes"]``; "all" for all.
     attribute_names: Annotated[tuple[AttributeName, ...] | Literal["all"] | None, BeforeValidator(_attribute_names)] = (
         None
     )
-    #: Attributes that the sender gave, to be found in ``message.metadata["message_attributes"]``; "all" for all; "x.*"
-    #: for all that begin so.
+    #: The sender's attributes to add to ``message.metadata["message_attributes"]``; "all" for all; "x.*" for all that
+    #: begin with "x.".
     message_attribute_names: Annotated[
         tuple[str, ...] | Literal["all"] | None, BeforeValidator(_message_attribute_names)
     ] = None
-    #: What becomes of a message that was handled: ack (deleted), noop (it comes again when its visibility ends), nack
-    #: (it comes again at once; [nack, seconds]: after so long). ``message.configure_ack(on_success=…)`` changes it.
+    #: What happens to a handled message: ack (it is deleted), noop (it is delivered again after its visibility
+    #: timeout), nack (it is delivered again at once; with [nack, seconds] after that time).
+    #: ``message.configure_ack(on_success=…)`` changes it for one message.
     on_success: OnSettled = Field("ack", validate_default=True)
-    #: What becomes of a message that failed, where the failure policy does not decide: as on_success, or dead_letter.
-    #: When it is given it goes before the default policy. ``message.configure_ack(on_failure=…)`` changes it for one.
+    #: What happens to a failed message if the failure policy does not decide: as on_success, or dead_letter. If it is
+    #: given, it overrides the default policy. ``message.configure_ack(on_failure=…)`` changes it for one message.
     on_failure: OnSettled = Field("noop", validate_default=True)
     #: URL or name of the queue that dead letters are sent to before they are deleted here. None: failed messages stay,
     #: and the redrive policy of the queue (if it has one) moves them after so many receives.
@@ -177,7 +180,7 @@ class SQSOptions(Options):
     @field_validator("endpoint_url")
     @classmethod
     def _is_http(cls, value: str | None) -> str | None:
-        # What came is not shown: it may hold a password.
+        # The value is not shown, because it may hold a password.
         if value is not None and ((parts := split(value)) is None or parts.username is not None):
             raise ValueError("expected http://host:port or https://host, without user and password")
         if value is not None:
@@ -185,7 +188,7 @@ class SQSOptions(Options):
         return value
 
     def conflicts(self) -> Iterator[Conflict]:
-        """What does not go together."""
+        """Yields the settings that conflict."""
         letters = frozenset({"queue_url", "dead_letter_queue"})
         if self.on_success.action == "dead_letter":
             yield Conflict(
@@ -210,7 +213,7 @@ class SQSOptions(Options):
         try:
             refuse_host(self.queue_url)
         except ValueError as wrong:
-            # With an endpoint of its own a queue may be called by a URL that cannot be asked.
+            # If endpoint_url is set, the host in the queue's URL is not used, and need not be valid.
             yield Conflict(("queue_url",), str(wrong), frozenset({"queue_url", "endpoint_url"}))
             return
         host = host_of(self.queue_url)
@@ -236,38 +239,38 @@ class SQSOptions(Options):
 
     @property
     def says_what_failing_means(self) -> bool:
-        """Whether on_failure was given: then it goes before the default failure policy."""
+        """Returns whether on_failure was given. Then it overrides the default failure policy."""
         return "on_failure" in self.model_fields_set
 
     @property
     def is_fifo(self) -> bool:
-        """Whether the queue keeps the order within each message group."""
+        """Returns whether the queue is a FIFO queue, which keeps the order within each message group."""
         return self.queue_url.endswith(".fifo")
 
     @property
     def queue_name(self) -> str:
-        """The name alone, for texts."""
+        """Returns the queue's name alone, for texts."""
         return self.queue_url.rstrip("/").rpartition("/")[2]
 
     @property
     def endpoint(self) -> str | None:
-        """Where requests go; None: where AWS says, for a queue that is named without its URL."""
+        """Returns where requests go; None: where AWS says, for a queue that is given by its name."""
         if self.endpoint_url is not None:
             return endpoint_of(self.endpoint_url) + (split(self.endpoint_url).path or "")
         return endpoint_of(self.queue_url) if is_url(self.queue_url) else None
 
     @property
     def region_name(self) -> str | None:
-        """The region, as far as the settings tell it."""
+        """Returns the region; None: the settings do not tell it."""
         if self.region is not None or not is_url(self.queue_url):
             return self.region
         return region_of(self.queue_url)
 
 
 def wire_name(name: str) -> str:
-    """``message_group_id`` -> ``MessageGroupId``, as SQS says."""
+    """Returns SQS's name of an attribute: ``message_group_id`` becomes ``MessageGroupId``."""
     return {"aws_trace_header": "AWSTraceHeader"}.get(name, "".join(part.capitalize() for part in name.split("_")))
 
 
-#: The other way round.
+#: Our names by SQS's names.
 OUR_NAMES: Final[Mapping[str, str]] = {wire_name(name): name for name in _ATTRIBUTES}

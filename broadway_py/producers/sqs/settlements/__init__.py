@@ -1,1 +1,1 @@
-"""Settles messages: deletes them, or shows them again, ten at a time."""
+"""Settles messages: deletes them or changes their visibility, ten at a time."""

@@ -1,4 +1,4 @@
-"""The acknowledger of what one copy has received: what is held, and what each settlement of it comes to."""
+"""The acknowledger of one copy: it knows which messages are held, and settles them."""
 
 from __future__ import annotations
 
@@ -23,23 +23,24 @@ from broadway_py.producers.sqs.visibility.guardian import Guardian
 
 __all__ = ["SQSAcknowledger", "SQSAcknowledgerWithDeadLetters"]
 
-#: What one message of a FIFO group hands on: the next one of its group.
+#: Called with the next messages of FIFO groups, which may start now.
 Freed = Callable[[list[Message[Any]]], object]
 
 
 class SQSAcknowledger(Acknowledger):
-    """The acknowledger of every message that one copy receives, from opening it until nothing of it is held.
+    """The acknowledger of all messages that one copy receives, from its opening until no message is held.
 
-    A receipt outlives a connection: after the copy has lost its source, what it handed over is still settled here.
+    A receipt outlives a connection: after the copy has lost its source, this still settles what was handed over.
 
     Args:
         client: makes the requests.
-        queue_info: of the queue.
+        queue_info: knows the queue.
         options: the producer's settings.
         clock: tells the time.
-        pipeline: its name, for dead letters.
-        freed: called with messages of FIFO groups that may start now; with none when some that waited have left.
-        refused: called, once, when AWS refuses a settlement.
+        pipeline: the pipeline's name, for dead letters.
+        freed: called with messages of FIFO groups that may start now; with an empty list if waiting ones were given
+            back.
+        refused: called once, when AWS refuses a settlement.
     """
 
     def __init__(
@@ -80,13 +81,14 @@ class SQSAcknowledger(Acknowledger):
         self._dead_letter_sender = DeadLetterSender(
             client, queue_info, options, clock, pipeline=pipeline, begin=self._sender.begin
         )
-        #: Messages of FIFO groups that wait for one of their group.
+        #: Messages of FIFO groups that wait for an earlier message of their group.
         self.groups: Groups[Message[Any]] = Groups()
-        # Received, and no settlement asked for; in order.
+        # Received messages for which no settlement was requested yet, in order.
         self._held: dict[Receipt, None] = {}
-        # Handed over, and no settlement asked for.
+        # How many messages are handed over with no settlement requested yet.
         self._at_work = 0
-        # Calls that wait for a settlement; and whether, the last time that one waited for company, nobody came.
+        # How many calls wait for a settlement. And whether, at the last wait of a single call for others, no other
+        # came.
         self._callers = 0
         self._is_alone = False
         self._idle = asyncio.Event()
@@ -99,63 +101,65 @@ class SQSAcknowledger(Acknowledger):
 
     @property
     def at_work(self) -> bool:
-        """Whether messages are in the pipeline for which no settlement was asked yet."""
+        """Returns whether the pipeline has messages for which no settlement was requested yet."""
         return self._at_work > 0
 
     def hold(self, receipts: list[Receipt]) -> None:
-        """Keep *receipts*, which one receive brought, hidden from others until they are settled."""
+        """Keeps *receipts*, from one receive, hidden from other readers until they are settled."""
         self._held.update(dict.fromkeys(receipts))
         self._guardian.hold(receipts)
         self._idle.clear()
         self._sender.arm()
 
     def handed_over(self, count: int) -> None:
-        """So many messages more are in the pipeline: a batch that is not full may wait for them."""
+        """Counts more messages in the pipeline. A batch that is not full may wait for them."""
         self._at_work += count
 
     def leave(self, receipts: Iterable[Receipt]) -> None:
-        """Do nothing more about *receipts*: they come again when their visibility ends."""
+        """Stops handling *receipts*: they are delivered again after their visibility timeout."""
         for receipt in receipts:
             receipt.guarded = False
             self._held.pop(receipt, None)
         self._look_whether_idle()
 
     def give_back(self, receipts: Sequence[Receipt]) -> None:
-        """Show *receipts* to others at once: nobody has begun with them. Does not wait."""
+        """Makes *receipts* visible to other readers at once, because no work on them has begun. Does not wait."""
         self._change_together(receipts, 0, None)
 
     # --- the acknowledger -----------------------------------------------------------------------------------------
 
     async def ack(self, ref: Hashable, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]) -> None:
-        """Delete, show again, or leave, as ``on_success`` and ``on_failure`` say; returns when SQS has confirmed it.
+        """Deletes messages, makes them visible, or leaves them, as ``on_success`` and ``on_failure`` say.
+
+        Returns after SQS has confirmed it.
 
         Raises:
-            SettleError: those that SQS did not settle, with the reasons.
+            SettleError: for messages that SQS did not settle, with the reasons.
         """
         said = [(message, message.acknowledgement.data.on_success) for message in successful]
         said += [(message, message.acknowledgement.data.on_failure) for message in failed]
         await self._settle(said)
 
     async def release(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
-        """Show *messages* to others at once. SQS has counted the receive all the same. Raises as :meth:`ack` does."""
+        """Makes *messages* visible to others at once. SQS still counts the receive. Raises as :meth:`ack` does."""
         at_once = Verdict("nack", 0)
         await self._settle([(message, at_once) for message in messages])
 
     async def retry(self, ref: Hashable, messages_and_delays: Sequence[tuple[Message[Any], float]]) -> None:
-        """Show each to others after its delay, to the second. Raises as :meth:`ack` does."""
+        """Makes each message visible to others after its delay, in whole seconds. Raises as :meth:`ack` does."""
         await self._settle([(message, Verdict("nack", math.ceil(delay))) for message, delay in messages_and_delays])
 
     def configure(self, ref: Hashable, data: Any, options: Mapping[str, Any]) -> Receipt:
-        """``configure_ack(on_success=…, on_failure=…)``."""
+        """Applies ``configure_ack(on_success=…, on_failure=…)``."""
         return configured(data, options, has_dead_letters=self._queue_info.dead_letter_url is not None)
 
     def failure_said_by(self, data: Any) -> Literal["source", "message"] | None:
-        """``on_failure`` of the producer, when it was given, or ``configure_ack(on_failure=…)``."""
+        """Returns who set ``on_failure``: the producer's settings or ``configure_ack(on_failure=…)``; None: neither."""
         receipt: Receipt = data
         return receipt.said_by
 
     def outcome_of_failed(self, data: Any) -> Outcome:
-        """As ``on_failure`` says: what is not deleted comes again."""
+        """Returns the outcome that ``on_failure`` leads to. What is not deleted is retried."""
         outcomes: dict[str, Outcome] = {"ack": "dropped", "dead_letter": "dead_lettered"}
         return outcomes.get(data.on_failure.action, "retried")
 
@@ -179,7 +183,7 @@ class SQSAcknowledger(Acknowledger):
                 continue
             self._at_work -= 1
             if verdict.action == "dead_letter":
-                # Not held any more: closing must not show to others what is being sent and will be deleted.
+                # No longer held: closing must not give back a message that is being sent and will be deleted.
                 self._held.pop(receipt, None)
                 letters.append(message)
             else:
@@ -206,7 +210,7 @@ class SQSAcknowledger(Acknowledger):
     # --- groups ---------------------------------------------------------------------------------------------------
 
     def _rest_of(self, receipt: Receipt) -> list[Receipt]:
-        """Those that waited for *receipt*, and go where it goes."""
+        """Returns the receipts that waited for *receipt*. They are settled in the same way."""
         if receipt.group is None:
             return []
         rest = [message.acknowledgement.data for message in self.groups.failed(receipt.group)]
@@ -215,10 +219,10 @@ class SQSAcknowledger(Acknowledger):
         return rest
 
     def _fall_back(self, receipt: Receipt) -> None:
-        """*receipt* comes again when its visibility ends; so must the rest of its group, not sooner."""
+        """Leaves *receipt* until its visibility timeout ends. The rest of its group must not come back earlier."""
         rest = self._rest_of(receipt)
         self.leave([receipt])
-        if rest and not self._sender.is_closed:  # closing has given back all that was held
+        if rest and not self._sender.is_closed:  # closing has given back everything that was held
             left_s = max(0.0, receipt.hidden_until - self._clock.monotonic())
             self._change_together(rest, math.ceil(left_s), None)
 
@@ -229,7 +233,7 @@ class SQSAcknowledger(Acknowledger):
             self._freed([following])
 
     def _change_together(self, receipts: Sequence[Receipt], timeout: int, pending: PendingSettlement | None) -> None:
-        """Change the visibility of *receipts*; *pending* is that of the first. Those of a group leave in one batch."""
+        """Changes the visibility of *receipts*. *pending* waits for the first one. A group goes out in one batch."""
         now = self._clock.monotonic()
         entries = []
         for position, receipt in enumerate(receipts):
@@ -247,7 +251,7 @@ class SQSAcknowledger(Acknowledger):
     # --- dead letters ---------------------------------------------------------------------------------------------
 
     async def _bury(self, messages: Sequence[Message[Any]], pending: PendingSettlement) -> None:
-        """Send *messages* to the dead letter queue, then delete those that it has."""
+        """Sends *messages* to the dead letter queue, then deletes those that it has accepted."""
 
         def sent(buried: Sequence[Message[Any]]) -> None:
             for message in buried:
@@ -266,12 +270,12 @@ class SQSAcknowledger(Acknowledger):
     def _send_when_due(self) -> None:
         due = self._sender.deletes.next_due()
         if due is not None and due <= self._clock.monotonic():
-            # A lone processor cannot come with more before it was answered: it need not wait the next time.
+            # A single processor cannot bring more before it gets its answer, so the next time its batch does not wait.
             self._is_alone = self._callers == 1
         self._tick()
 
     def _tick(self) -> None:
-        # When nothing else is at work, nobody can come to fill the batch.
+        # If no other message is in the pipeline, nobody can come to fill the batch.
         flush = self._at_work <= 0 or self._is_alone or self._sender.is_closed
         self._sender.send_due(self._clock.monotonic(), flush=flush)
 
@@ -288,12 +292,12 @@ class SQSAcknowledger(Acknowledger):
             self._idle.set()
 
     async def until_idle(self) -> None:
-        """Wait until nothing is held, and everything that was said has reached SQS or was given up."""
+        """Waits until nothing is held, and every settlement has reached SQS or was given up."""
         self._look_whether_idle()
         await self._idle.wait()
 
     async def close(self, seconds: float) -> None:
-        """Give back what is held, and settle nothing more; in so many seconds at most."""
+        """Gives back what is held, and settles nothing more. Takes so many seconds at most."""
         if self._sender.is_closed:
             return
         self.give_back(list(self._held))
@@ -301,12 +305,12 @@ class SQSAcknowledger(Acknowledger):
 
 
 class SQSAcknowledgerWithDeadLetters(SQSAcknowledger):
-    """The same, where a dead letter queue is set."""
+    """The acknowledger if a dead letter queue is set."""
 
     def dead_letters_go_to(self, data: Any) -> str | None:
-        """The name of the queue."""
+        """Returns the name of the dead letter queue."""
         return (self._queue_info.dead_letter_url or "").rpartition("/")[2] or None
 
     async def dead_letter(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
-        """Send to the dead letter queue, then delete. Raises as ``ack`` does."""
+        """Sends *messages* to the dead letter queue, then deletes them. Raises as ``ack`` does."""
         await self._settle([(message, Verdict("dead_letter")) for message in messages])

@@ -1,4 +1,4 @@
-"""Sends settlements in batches, tries again what did not work out, and has what is held extended between them."""
+"""Sends settlements in batches, tries failed ones again, and starts the visibility extensions."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ log = logger("broadway_py.producers.sqs")
 
 
 class BatchSender:
-    """The requests of one acknowledger, each in a task, and the timer that says when the next one is due.
+    """Runs the requests of one acknowledger, each in a task, and the timer for the next ones.
 
     Args:
         client: makes the requests.
-        queue_info: of the queue.
-        queue: its name, for the log.
+        queue_info: knows the queue.
+        queue: the queue's name, for the log.
         clock: tells the time.
-        guardian: says what is to be extended.
-        due: called when something is due: :meth:`send_due` is to follow.
-        deleted: called with a receipt when its delete has ended, and why it was not deleted.
+        guardian: knows which visibilities to extend.
+        due: called when something is due; it must call :meth:`send_due`.
+        deleted: called with a receipt after its delete, and why it was not deleted, or None.
         ended: called when a request has ended, with all that follows from it.
-        refused: called when AWS refuses a request; with what it said, if it said that of the whole request.
+        refused: called when AWS refuses a request; with AWS's answer if it refused the whole request.
     """
 
     def __init__(
@@ -65,18 +65,18 @@ class BatchSender:
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: Timer | None = None
         self._timer_at = math.inf
-        #: Nothing more is settled.
+        #: Whether settling has ended.
         self.is_closed = False
 
     @property
     def is_idle(self) -> bool:
-        """Whether everything that was said has reached SQS, or was given up."""
+        """Returns whether every settlement has reached SQS, or was given up."""
         return not (self._tasks or len(self.deletes) or len(self.changes))
 
     # --- when -----------------------------------------------------------------------------------------------------
 
     def send_due(self, now: float, *, flush: bool) -> None:
-        """Send what is due; with *flush* also what could wait for company. And see when something will be."""
+        """Sends what is due; with *flush* also batches that are not full. Then sets the timer for the next."""
         for batch in (*self.deletes.due(now, flush=flush), *self.changes.due(now, flush=flush)):
             self.begin(self._send(batch), "sqs-settle")
         if not self.is_closed:
@@ -85,16 +85,17 @@ class BatchSender:
         self.arm()
 
     def send_together(self, entries: Sequence[Entry]) -> None:
-        """Send *entries*, which are of one kind, now and in as few requests as possible."""
+        """Sends *entries*, all of one kind, now and in as few requests as possible."""
         for start in range(0, len(entries), MOST_ENTRIES):
             self.begin(self._send(entries[start : start + MOST_ENTRIES]), "sqs-settle")
 
     def arm(self) -> None:
-        """See when something will be due."""
+        """Sets the timer for what is due next."""
         moments = (self.deletes.next_due(), self.changes.next_due(), self._guardian.next_due())
         due = min((moment for moment in moments if moment is not None), default=math.inf)
         if due < self._timer_at:
-            # A timer that rings too early costs less than a new one for each batch.
+            # Here the timer is too late. One that is too early is kept, because that costs less than a new one for each
+            # batch.
             if self._timer is not None:
                 self._timer.cancel()
             self._timer_at = due
@@ -106,7 +107,7 @@ class BatchSender:
         self._due()
 
     def begin(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """Do *work* in a task that :meth:`close` waits for."""
+        """Runs *work* in a task that :meth:`close` waits for."""
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._task_ended)
@@ -121,7 +122,7 @@ class BatchSender:
     # --- requests -------------------------------------------------------------------------------------------------
 
     async def _send(self, batch: Sequence[Entry]) -> None:
-        """One request, and what follows for each of its entries. All of *batch* are of one kind."""
+        """Makes one request, and handles the result of each entry. All of *batch* are of one kind."""
         failed: Mapping[int, Fate] = dict.fromkeys(range(len(batch)), "closed")
         trouble: Trouble | None = None
         try:
@@ -130,7 +131,7 @@ class BatchSender:
             trouble = caught
             failed = dict.fromkeys(range(len(batch)), caught.kind)
         finally:
-            # Also when this task is cancelled: whoever waits must hear of it.
+            # Also when this task is cancelled: waiting callers must get an answer.
             spread = random.random()
             for position, entry in enumerate(batch):
                 self._conclude(entry, failed.get(position), spread)
@@ -151,7 +152,11 @@ class BatchSender:
         self.arm()
 
     def _conclude(self, entry: Entry, why: Fate | None, spread: float) -> None:
-        """*spread*, 0 to 1, is the jitter of the whole batch: what failed together is tried again together."""
+        """Ends *entry*, or tries it again later.
+
+        *spread*, 0 to 1, is the jitter of the whole batch, so that entries that failed together are tried again
+        together.
+        """
         if why is not None and not self.is_closed:
             entry.tries += 1
             now = self._clock.monotonic()
@@ -167,7 +172,7 @@ class BatchSender:
     # --- the end --------------------------------------------------------------------------------------------------
 
     async def close(self, seconds: float) -> None:
-        """Send what is there, and nothing more; in so many seconds at most."""
+        """Sends what is there, and nothing more. Takes so many seconds at most."""
         self.is_closed = True
         for batches in (self.deletes, self.changes):
             for batch in batches.due(math.inf, flush=True):

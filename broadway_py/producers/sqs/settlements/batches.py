@@ -1,4 +1,4 @@
-"""Settlements collected to batches: decided without a loop or a clock."""
+"""Collects settlements into batches. It uses no event loop and no clock."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ LINGER_S: Final = 0.04
 
 
 class Batches(Generic[E]):
-    """Collects entries: ten leave at once, fewer when the oldest has waited long enough.
+    """Collects entries. Ten go out at once; fewer go out when the oldest has waited long enough.
 
-    Every entry that was added comes back exactly once, from :meth:`due`.
+    :meth:`due` returns every added entry exactly once.
     """
 
     def __init__(self, linger_s: float = LINGER_S) -> None:
         self._linger_s = linger_s
-        # Each with the moment at which it leaves at the latest; the oldest first.
+        # Each entry with its latest time to go out; the oldest first.
         self._waiting: deque[tuple[float, E]] = deque()
         self._later: list[tuple[float, int, E]] = []
         self._order = itertools.count()
@@ -34,21 +34,21 @@ class Batches(Generic[E]):
         return len(self._waiting) + len(self._later)
 
     def add(self, entry: E, now: float) -> None:
-        """Take in one more."""
+        """Adds an entry."""
         self._waiting.append((now + self._linger_s, entry))
 
     def again(self, entry: E, when: float) -> None:
-        """Take in one that is to be tried again, not before *when*."""
+        """Adds an entry that is to be tried again, not before *when*."""
         heapq.heappush(self._later, (when, next(self._order), entry))
 
     def due(self, now: float, *, flush: bool = False) -> list[list[E]]:
-        """The batches that leave now; with *flush* also those that could wait for company."""
+        """Returns the batches that go out now; with *flush* also those that are not full."""
         waiting = self._waiting
         again = []
         while self._later and self._later[0][0] <= now:
             when, _, entry = heapq.heappop(self._later)
             again.append((when, entry))
-        # They have waited already: whatever is there leaves with them.
+        # They have waited already, so they go out now, with whatever else is there.
         waiting.extendleft(reversed(again))
         leaving = []
         while len(waiting) >= MOST_ENTRIES or (waiting and (flush or now >= waiting[0][0])):
@@ -56,6 +56,6 @@ class Batches(Generic[E]):
         return leaving
 
     def next_due(self) -> float | None:
-        """When :meth:`due` has something again, if nothing is added."""
+        """Returns when :meth:`due` has something again, if nothing is added; None: never."""
         moments = ([self._waiting[0][0]] if self._waiting else []) + ([self._later[0][0]] if self._later else [])
         return min(moments, default=None)

@@ -1,4 +1,4 @@
-"""Who waits for a settlement, and what is said when a part of it did not work out."""
+"""A call that waits for settlements, and the text of its error if some of them failed."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from broadway_py.producers.sqs.requests.errors import Kind
 
 __all__ = ["Entry", "Fate", "PendingSettlement"]
 
-#: Why an entry was not settled: a kind of trouble, or that nobody settles any more, or that it could not be buried: not
-#: sent, or not taken.
+#: Why an entry was not settled: a kind of trouble, or "closed" (the producer has ended), "unsent" (the dead letter
+#: could not be sent) or "unfit" (the dead letter was refused).
 Fate = Kind | Literal["closed", "unsent", "unfit"]
 
 #: How long a settlement is tried at most, in seconds.
@@ -35,7 +35,7 @@ _WHY: Final[Mapping[str, str]] = {
 
 
 class PendingSettlement:
-    """One call that waits until each of its messages is settled, or given up."""
+    """One call that waits until each of its messages is settled or given up."""
 
     __slots__ = ("_done", "_open", "lost")
 
@@ -46,11 +46,11 @@ class PendingSettlement:
         self.lost: dict[Receipt, Fate] = {}
 
     def enter(self) -> None:
-        """One more message."""
+        """Counts one more message."""
         self._open += 1
 
     def leave(self, receipt: Receipt, why: Fate | None = None) -> None:
-        """One of them has ended; *why* it was not settled, or None."""
+        """Notes that one message has ended. *why* tells why it was not settled, or None."""
         if why is not None:
             self.lost[receipt] = why
         self._open -= 1
@@ -58,13 +58,13 @@ class PendingSettlement:
             self._done.set_result(None)
 
     async def wait(self) -> None:
-        """Return when all have ended."""
+        """Returns after all messages have ended."""
         if self._open:
             self._done = asyncio.get_running_loop().create_future()
             await self._done
 
     def sentence(self, queue: str, total: int) -> str:
-        """What was not settled, with the reasons."""
+        """Returns a sentence on what was not settled, with the reasons."""
         reasons = Counter(self.lost.values())
         listed = "; ".join(f"{count}: {_WHY[why]}" for why, count in sorted(reasons.items()))
         return f"SQS queue {queue!r}: {len(self.lost)} of {total} messages could not be settled ({listed})"
@@ -72,22 +72,25 @@ class PendingSettlement:
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One delete, or one change of visibility, on its way to SQS."""
+    """One delete, or one change of visibility, for SQS."""
 
     receipt: Receipt
     #: The new timeout in seconds; None: a delete.
     timeout: int | None
-    #: Who waits; None: nobody.
+    #: The call that waits; None: no call does.
     pending: PendingSettlement | None
     begun_at: float
     tries: int = 0
 
     @property
     def give_up_at(self) -> float:
-        """It is tried while others cannot have the message; one whose time is nearly over is tried, too."""
+        """Returns until when it is tried: while others cannot have the message.
+
+        An entry whose time is nearly over is still tried, for a second.
+        """
         return min(self.begun_at + _PATIENCE_S, max(self.receipt.hidden_until, self.begun_at + 1.0))
 
     def end(self, why: Fate | None = None) -> None:
-        """Tell whoever waits."""
+        """Tells the waiting call."""
         if self.pending is not None:
             self.pending.leave(self.receipt, why)

@@ -1,1 +1,1 @@
-"""Keeps what is held hidden from others."""
+"""Keeps messages that are held hidden from other readers."""

@@ -1,4 +1,4 @@
-"""The visibility guardian's arithmetic: which messages must be extended, when, and by how much."""
+"""Decides which messages must be extended, when, and by how much. It is the arithmetic of the visibility guardian."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from broadway_py.producers.sqs.settings.options import MOST_VISIBILITY
 
 __all__ = ["Guard"]
 
-#: Extended together with those that are due: whose time comes within this share of the visibility.
+#: Messages that are due within this share of the visibility timeout are extended together with those due now.
 _SLACK: Final = 0.125
 #: The shortest extension that is worth a request, in seconds.
 _LEAST_S: Final = 1.0
 
 
 class Guard:
-    """Keeps messages hidden while we hold them: each is extended when half of its visibility has passed.
+    """Keeps messages hidden while we hold them. Each is extended when half of its visibility timeout has passed.
 
     Args:
         life_s: the visibility timeout; 0 guards nothing.
@@ -27,23 +27,23 @@ class Guard:
 
     def __init__(self, life_s: float) -> None:
         self._life_s = life_s
-        # One entry for all messages of a receive: they are due together.
+        # One entry for all messages of a receive, because they are due together.
         self._lots: list[tuple[float, int, list[Receipt]]] = []
         self._order = itertools.count()
 
     def hold(self, receipts: list[Receipt]) -> None:
-        """Guard *receipts*, which became invisible together, until their ``guarded`` is False."""
+        """Guards *receipts*, which became invisible together, until their ``guarded`` is False."""
         if receipts and self._life_s > 0:
             self._enter(receipts[0].visible_until - self._life_s / 2.0, receipts)
 
     def next_due(self) -> float | None:
-        """When :meth:`due` is to be asked; None: nothing is guarded."""
+        """Returns when to call :meth:`due`; None: nothing is guarded."""
         return self._lots[0][0] if self._lots else None
 
     def due(self, now: float) -> tuple[list[tuple[Receipt, int]], list[Receipt]]:
-        """What is to be extended now, each with its new timeout in seconds; and what has reached the 12 hours of SQS.
+        """Returns what to extend now, with new timeouts in seconds, and what has reached SQS's 12 hours.
 
-        The latter are guarded no more. Of the former, :meth:`extended` or :meth:`again` must follow.
+        The latter are not guarded any more. For the former, :meth:`extended` or :meth:`again` must follow.
         """
         extend: list[tuple[Receipt, int]] = []
         over: list[Receipt] = []
@@ -62,7 +62,7 @@ class Guard:
         return extend, over
 
     def extended(self, receipts: Iterable[tuple[Receipt, int]], now: float) -> None:
-        """SQS hides them for so many more seconds, counted from *now* (the moment of the request)."""
+        """Notes that SQS hides them for so many more seconds from *now* (the time of the request) on."""
         by_end: dict[float, list[Receipt]] = {}
         for receipt, timeout in receipts:
             receipt.visible_until = receipt.hidden_until = now + timeout
@@ -71,9 +71,9 @@ class Guard:
             self._enter(end - self._life_s / 2.0, together)
 
     def again(self, receipts: list[Receipt], when: float) -> list[Receipt]:
-        """The extension did not work out: try again at *when*.
+        """Notes that an extension failed, and tries again at *when*.
 
-        Returned are those for whom that is too late; they are guarded no more.
+        Returns the receipts for which that is too late. They are not guarded any more.
         """
         guarded = [receipt for receipt in receipts if receipt.guarded]
         left = [receipt for receipt in guarded if when < receipt.hidden_until]

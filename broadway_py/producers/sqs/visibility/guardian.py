@@ -1,4 +1,4 @@
-"""The visibility guardian: extends what is held, and knows which extensions SQS has not answered yet."""
+"""The visibility guardian: it extends the visibility of messages, and knows which extensions SQS has not answered."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Extension", "Guardian"]
 
 log = logger("broadway_py.producers.sqs")
 
-#: How long an extension that failed waits for its next try, in seconds.
+#: Seconds until a failed extension is tried again.
 _EXTEND_AGAIN_S: Final = 1.0
 
 #: One request: receipts, each with its new timeout in seconds.
@@ -30,10 +30,10 @@ class Guardian:
 
     Args:
         client: makes the requests.
-        queue_info: of the queue.
-        queue: its name, for the log.
+        queue_info: knows the queue.
+        queue: the queue's name, for the log.
         clock: tells the time.
-        is_held: whether a receipt is still without a settlement.
+        is_held: whether no settlement of a receipt was requested yet.
         refused: called when AWS refuses an extension.
     """
 
@@ -54,19 +54,19 @@ class Guardian:
         self._is_held = is_held
         self._refused = refused
         self._guard = Guard(queue_info.visibility_s)
-        # What SQS was asked to extend and has not answered for; set when it has.
+        # Receipts whose extension SQS has not answered yet. The event is set when it has.
         self._under_way: dict[Receipt, asyncio.Event] = {}
 
     def hold(self, receipts: list[Receipt]) -> None:
-        """Guard *receipts*, which one receive brought."""
+        """Guards *receipts*, from one receive."""
         self._guard.hold(receipts)
 
     def next_due(self) -> float | None:
-        """When :meth:`due` is to be asked; None: nothing is guarded."""
+        """Returns when to call :meth:`due`; None: nothing is guarded."""
         return self._guard.next_due()
 
     def due(self, now: float) -> list[Extension]:
-        """The requests that are to be made now, each by :meth:`extend`."""
+        """Returns the requests to make now, each with :meth:`extend`."""
         extend, over = self._guard.due(now)
         for receipt in over:
             log.warning(
@@ -77,7 +77,7 @@ class Guardian:
         return [extend[start : start + MOST_ENTRIES] for start in range(0, len(extend), MOST_ENTRIES)]
 
     async def extend(self, batch: Extension) -> None:
-        """One request, and what follows for each of its receipts."""
+        """Makes one request, and handles the result of each receipt."""
         # Some may have been settled since they were due.
         batch = [pair for pair in batch if pair[0].guarded]
         if not batch:
@@ -114,7 +114,7 @@ class Guardian:
 
     def _give_up(self, receipt: Receipt, trouble: Kind) -> None:
         receipt.guarded = False
-        if self._is_held(receipt):  # else it was settled meanwhile
+        if self._is_held(receipt):  # otherwise it was settled meanwhile
             log.warning(
                 "a message could not be kept from others and may be handled twice",
                 queue=self._queue,
@@ -123,10 +123,10 @@ class Guardian:
             )
 
     async def until_answered(self, receipts: Iterable[Receipt]) -> None:
-        """Wait until no extension of *receipts* is under way.
+        """Waits until no extension of *receipts* is under way.
 
-        A request that overtook it would be undone by it: what is shown or put off would be hidden again for a whole
-        visibility timeout. It returns when SQS has answered, or at the latest when the client gives up waiting.
+        If another request overtook the extension, the extension would undo it: the message would be hidden again for a
+        whole visibility timeout. Returns when SQS has answered, or at the latest when the client gives up waiting.
         """
         for receipt in receipts:
             if (answered := self._under_way.get(receipt)) is not None:
