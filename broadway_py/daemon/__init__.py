@@ -1,1 +1,1 @@
-"""The long-running process: settings, logs, signals, workers and the HTTP port around any number of pipelines."""
+"""The long-running process: settings, logs, signals, workers and the HTTP port for any number of pipelines."""

@@ -1,6 +1,6 @@
-"""``python -m broadway_py.daemon COMMANDS REPORTS JOURNAL`` is a worker: its supervisor starts it so.
+"""Runs a worker: ``python -m broadway_py.daemon COMMANDS REPORTS JOURNAL``. Its supervisor starts it in this way.
 
-The numbers are those of two inherited pipes, and of the file of the in-flight journal.
+The arguments are the numbers of three inherited descriptors: two pipes and the file of the in-flight journal.
 """
 
 import sys

@@ -1,6 +1,6 @@
-"""``config/reference.yaml``: every setting with its default, made from the models that check them.
+"""Makes ``config/reference.yaml``: every setting with its default, read from the models that check them.
 
-``python -m broadway_py.daemon.reference config/reference.yaml`` writes it anew.
+``python -m broadway_py.daemon.reference config/reference.yaml`` writes the file again.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _HEAD: Final = """\
 # What wins: --set path=value, then the environment (BROADWAY_HTTP__PORT=9090), then later files, then earlier ones.
 """
 
-# What a file cannot say, because it is code.
+# These settings are code, so a file cannot give them.
 _CODE: Final = frozenset({"partition_by", "after_connect", "merge_options"})
 
-# Shown instead of the default, where the default means nothing by itself or forbids another setting.
+# These values are shown instead of a default that means nothing by itself or that forbids another setting.
 _SHOWN: Final[Mapping[str, Any]] = {
     "queue": "shipments",
     "path": "var/queue.db",
@@ -53,7 +53,7 @@ _FIELD: Final = re.compile(r"    (\w+):")
 
 
 def reference_text() -> str:
-    """The whole file."""
+    """Returns the text of the whole file."""
     return "\n".join(
         [_HEAD, *_pipelines(), *_model(Top, 0), "", *_section("http", Http, 0), "", *_section("log", Log, 0), ""]
     )
@@ -111,7 +111,8 @@ def _model(model: type[BaseModel], indent: int) -> Iterator[str]:
             yield f"{pad}# {line}"
         nested = _section_of(field)
         if nested is not None and _default(field) is None:
-            # Left out, it means something else than a section full of defaults.
+            # Without the section the setting is None, which differs from a section of defaults. So the section is
+            # commented out.
             yield f"{pad}# {name}:"
             yield from (f"{pad}#{line.removeprefix(pad)}" for line in _model(nested, indent + 3))
         elif nested is not None:
@@ -124,7 +125,7 @@ def _model(model: type[BaseModel], indent: int) -> Iterator[str]:
 
 
 def _section_of(field: FieldInfo) -> type[BaseModel] | None:
-    """The model of a field that is a section, or a section or null."""
+    """Returns the model of a field whose value is a section, or a section or null. Returns None for other fields."""
     annotation: Any = field.annotation
     kinds = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
@@ -142,7 +143,7 @@ def _default(field: FieldInfo) -> Any:
     if field.default_factory is None:
         return field.default
     made = field.get_default(call_default_factory=True, validated_data={})
-    # A number that a machine makes up is no default to write down.
+    # A number that depends on the machine is not written down as a default.
     return PydanticUndefined if isinstance(made, int) else made
 
 
@@ -154,7 +155,7 @@ def _value(value: object) -> str:
 
 
 def _comments(model: type[BaseModel]) -> dict[str, list[str]]:
-    """The ``#:`` lines above each field, those of base classes included."""
+    """Returns the ``#:`` lines above each field, by field name. Fields of base classes are included."""
     found: dict[str, list[str]] = {}
     for base in reversed(model.__mro__):
         if not issubclass(base, BaseModel) or base is BaseModel:

@@ -1,4 +1,4 @@
-"""Run pipelines until they have ended or a signal says so; blocking."""
+"""Runs pipelines until they have ended or a signal stops them. The calls here block."""
 
 from __future__ import annotations
 
@@ -21,26 +21,27 @@ log = logger("broadway_py.daemon")
 
 
 def run(*pipelines: Pipeline[Any], port: int | None = None, host: str = "127.0.0.1") -> int:
-    """Run *pipelines* until their sources have ended, or SIGTERM or SIGINT has drained them; the exit code.
+    """Runs *pipelines* until their sources have ended, or until SIGTERM or SIGINT has drained them.
 
     Call it from the main thread, as ``sys.exit(run(Orders(...)))``. A second signal cuts the drain short. The event
-    loop runs in a thread of its own, so a handler that blocks it delays the return by at most two seconds past
+    loop runs in its own thread. So a handler that blocks the loop delays the return by at most two seconds past
     ``shutdown_timeout``. If nobody has set up logging, it is set up as ``broadway run`` does.
 
     Args:
-        pipelines: at least one; their names differ.
-        port: serve the live page, metrics and health checks there (needs the extra ``daemon``); 0 takes a free one.
-        host: the address to serve them on.
+        pipelines: at least one pipeline. Their names must differ.
+        port: the port that serves the live page, metrics and health checks (needs the extra ``daemon``). 0 takes a free
+            port. None serves nothing.
+        host: the address to listen on.
 
     Returns:
-        0: clean; 1: a pipeline crashed; 75: the drain ran out of time.
+        The exit code. 0: clean; 1: a pipeline crashed; 75: the drain ran out of time.
 
     Raises:
         OptionsError: a setting is wrong, *port* included.
     """
     if not pipelines:
         raise TypeError("run() takes at least one pipeline, got none")
-    # A signal that comes while HTTP is imported is obeyed once it is.
+    # A signal that comes while HTTP is imported is noted, and acted on after the import.
     with noting():
         if not logging.getLogger().handlers:
             logs.configure(Log())
@@ -49,12 +50,12 @@ def run(*pipelines: Pipeline[Any], port: int | None = None, host: str = "127.0.0
 
 
 def run_settings(settings: Settings) -> int:
-    """The same for what *settings* describe, in this process or in workers.
+    """Runs the pipelines of *settings*, in this process or in workers. Returns the exit code, as :func:`run` does.
 
     Raises:
-        OptionsError: a setting is wrong; nothing runs any more.
+        OptionsError: a setting is wrong. Nothing runs any more.
     """
-    from broadway_py.daemon.pipelines.loader import build_pipelines  # noqa: PLC0415  # run() must not need what kinds need
+    from broadway_py.daemon.pipelines.loader import build_pipelines  # noqa: PLC0415  # run() needs no extras
 
     pipelines = build_pipelines(settings, share=(0, settings.workers))
     if settings.workers == 1:
@@ -66,7 +67,7 @@ def run_settings(settings: Settings) -> int:
 
 
 def log_hidden_variables() -> None:
-    """Say which variables of the environment were left out."""
+    """Logs which variables were removed from the environment."""
     for name in hidden_variables():
         log.warning(
             "left out of the environment: the daemon adds the metrics of its workers up by itself, without files",

@@ -1,4 +1,4 @@
-"""Put lines on a queue: for trying things out, and for loading what lies in a file."""
+"""Puts lines on a queue, to try things out or to load the lines of a file."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from broadway_py.written import opened
 
 __all__ = ["Target", "lines_of", "queue_file", "send_lines", "target_of"]
 
-# Lines that are on their way to the broker at once.
+# How many lines are sent to the broker at once.
 _CHUNK: Final = 500
 
 Put = Callable[[Sequence[bytes]], Awaitable[None]]
-#: An open way to a queue: ``await put(lines)`` returns once the queue holds them for certain.
+#: Opens a queue and gives a function: ``await put(lines)`` returns when the queue has stored the lines.
 Target = Callable[[], AbstractAsyncContextManager[Put]]
 
 
 def lines_of(stream: BinaryIO) -> Iterator[bytes]:
-    """The lines of *stream* without their ends; empty ones are left out."""
+    """Yields the lines of *stream* without their line ends. Empty lines are left out."""
     for line in stream:
         text = line.rstrip(b"\r\n")
         if text:
@@ -31,10 +31,10 @@ def lines_of(stream: BinaryIO) -> Iterator[bytes]:
 
 
 async def send_lines(lines: Iterable[bytes], target: Target, progress: Callable[[int], object]) -> int:
-    """Put *lines* on *target*, calling *progress* with the count so far; how many were put.
+    """Puts *lines* on *target* and calls *progress* with the count so far. Returns how many lines were put.
 
     Raises:
-        ProducerError: the queue is away or refuses; what *progress* has been told is on it.
+        ProducerError: the queue cannot be reached or refuses. The lines that *progress* has counted are stored.
     """
     sent = 0
     source = iter(lines)
@@ -47,10 +47,10 @@ async def send_lines(lines: Iterable[bytes], target: Target, progress: Callable[
 
 
 def queue_file(reference: str) -> Target:
-    """The embedded queue that ``FILE.db:NAME`` names.
+    """Returns the target for the embedded queue that ``FILE.db:NAME`` names.
 
     Raises:
-        OptionsError: it is not of this form.
+        OptionsError: *reference* does not have this form.
     """
     path, colon, name = reference.rpartition(":")
     if not colon or not path or not name:
@@ -59,10 +59,12 @@ def queue_file(reference: str) -> Target:
 
 
 def target_of(settings: Settings, pipeline: str | None) -> Target:
-    """The queue that *pipeline* of *settings* reads from; it may be left out if there is only one.
+    """Returns the target for the queue that *pipeline* of *settings* reads.
+
+    *pipeline* may be None if there is only one.
 
     Raises:
-        OptionsError: there is no such pipeline, or its source is none that lines can be put on.
+        OptionsError: there is no such pipeline, or lines cannot be put on its source.
     """
     names = list(settings.pipelines)
     if pipeline is None:

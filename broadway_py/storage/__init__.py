@@ -1,4 +1,4 @@
-"""SQLite as a place to keep things: one writer thread per file and process, group commit, schema versions, locks.
+"""Keeps data in SQLite: one writer thread per file and process, group commit, schema versions, locks.
 
-Used by the embedded queue (``queue_*`` modules) and by stored window state. Nothing here knows about pipelines.
+The embedded queue (``queue_*`` modules) and stored window state use it. Nothing here knows about pipelines.
 """

@@ -1,4 +1,4 @@
-"""How a file is opened, and how a transaction begins and ends."""
+"""Opens a file, and begins and ends its transactions."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ __all__ = ["begin", "commit", "connect", "empty_log", "patiently", "undo"]
 
 R = TypeVar("R")
 
-#: How long a transaction waits for those of other processes, in seconds, before its callers get an error.
+#: Seconds that a transaction waits for those of other processes before its callers get an error.
 PATIENCE: Final = 10.0
-#: A log that had to grow is cut back to this many bytes.
+#: A log that has grown is cut back to this many bytes.
 _LOG_BYTES: Final = 32 * 1024 * 1024
-#: How long the emptying of the log waits for those of other processes who read in it, in milliseconds.
+#: Milliseconds that emptying the log waits for other processes that read in it.
 _READERS_MS: Final = 200
 
 
 def connect(path: str, schema: Schema) -> sqlite3.Connection:
-    """Open *path*, made if it is missing, with the tables of *schema*; for use in the calling thread alone.
+    """Opens *path* with the tables of *schema*, for use in the calling thread alone. A missing file is created.
 
     What is committed survives a loss of power (``synchronous=FULL``).
 
     Raises:
-        StorageError: why not, and what to do.
+        StorageError: the file cannot be opened. The text says why and what to do.
     """
     refuse_hopeless(schema.what, path)
     connection: sqlite3.Connection | None = None
@@ -40,13 +40,13 @@ def connect(path: str, schema: Schema) -> sqlite3.Connection:
         make_private(path)
         connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
         connection.execute("PRAGMA synchronous = FULL")
-        # The kind of file is looked at first: another program's database keeps its journal mode.
+        # The kind of the file is checked first, so that another program's database keeps its journal mode.
         begin(connection)
         schema.prepare(connection, path)
         commit(connection)
         patiently(partial(connection.execute, "PRAGMA journal_mode = WAL"))
         connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
-        # From here on the waiting is ours, see patiently().
+        # From here on patiently() waits, and not SQLite.
         connection.execute("PRAGMA busy_timeout = 0")
     except BaseException as error:
         if connection is not None:
@@ -58,16 +58,16 @@ def connect(path: str, schema: Schema) -> sqlite3.Connection:
 
 
 def begin(connection: sqlite3.Connection) -> None:
-    """Begin to write; waits for the transactions of other processes."""
+    """Begins a write transaction. Waits for the transactions of other processes."""
     patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
 
 
 def patiently(work: Callable[[], R]) -> R:
-    """Do *work*, again while others have the file locked.
+    """Runs *work*, and runs it again while other processes have the file locked.
 
     SQLite's own waiting sleeps up to 100 ms at a time, and a busy neighbour always gets in between: one process was
-    seen to do a thousand transactions for each of its neighbour's. Short, uneven sleeps give everybody a turn. For
-    a change of the journal mode SQLite does not wait at all.
+    seen to do a thousand transactions for each one of its neighbour. Short, random sleeps give everybody a turn. For a
+    change of the journal mode SQLite does not wait at all.
     """
     deadline = time.monotonic() + PATIENCE
     while True:
@@ -80,14 +80,14 @@ def patiently(work: Callable[[], R]) -> R:
 
 
 def commit(connection: sqlite3.Connection) -> None:
-    """End the transaction; returns once it is on the disk."""
+    """Ends the transaction. Returns once it is on the disk."""
     connection.execute("COMMIT")
 
 
 def empty_log(connection: sqlite3.Connection) -> bool:
-    """Move the write-ahead log into the file, and give its room on the disk back; False when that was not possible.
+    """Moves the write-ahead log into the file and frees its space on the disk. Returns False if that was not possible.
 
-    SQLite moves it by itself, but keeps its room for what comes next. Outside of a transaction only.
+    SQLite moves the log by itself, but keeps its space for later writes. Call this outside of a transaction only.
     """
     try:
         connection.execute(f"PRAGMA busy_timeout = {_READERS_MS}")
@@ -96,13 +96,13 @@ def empty_log(connection: sqlite3.Connection) -> bool:
         finally:
             connection.execute("PRAGMA busy_timeout = 0")
     except sqlite3.Error:
-        return False  # there is no room to move it to, or the disk is broken
+        return False  # there is no space to move it to, or the disk is broken
     return not is_busy
 
 
 def undo(connection: sqlite3.Connection) -> None:
-    """Take the transaction back, if there still is one; a disk that is full may have taken it back already."""
+    """Rolls the transaction back if there still is one. A full disk may have rolled it back already."""
     if connection.in_transaction:
-        # When even this fails the connection is beyond help, and the next BEGIN says why.
+        # If even this fails, the connection cannot be used any more, and the next BEGIN says why.
         with contextlib.suppress(sqlite3.Error):
             connection.execute("ROLLBACK")

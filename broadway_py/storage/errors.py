@@ -1,4 +1,4 @@
-"""What a file on disk can refuse, said in one sentence: where, what happened, what to do."""
+"""Turns the errors of a file on disk into one sentence: where, what happened, what to do."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from broadway_py.storage.room import free_bytes
 
 __all__ = ["StorageError", "explain", "is_for_want_of_room", "refuse_hopeless", "told"]
 
-# The low byte is the primary result code; the rest says more than anybody can act on.
+# The low byte is the primary result code. The rest is more detail than anybody can act on.
 _PRIMARY: Final = 0xFF
-#: Bytes that a file of shared memory beside the queue's grows by.
+#: The file of shared memory beside the queue's file grows by this many bytes.
 _LEAST_ROOM: Final = 32 * 1024
 
 _SENTENCES: Final = {
@@ -39,14 +39,14 @@ _SENTENCES: Final = {
 
 
 class StorageError(BroadwayError):
-    """A file that keeps things is away or refuses. Nothing of the call that got this was stored."""
+    """A file that keeps data cannot be used or refuses. Nothing of the call that got this error was stored."""
 
 
 def explain(what: str, path: str, error: sqlite3.Error) -> StorageError:
-    """*error* of SQLite about *path*, in one sentence; *what* is "queue file", for example."""
+    """Returns SQLite's *error* about *path* as one sentence. *what* is "queue file", for example."""
     code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY
     if code == sqlite3.SQLITE_IOERR and not _has_room(path):
-        code = sqlite3.SQLITE_FULL  # so it calls a log that could not grow
+        code = sqlite3.SQLITE_FULL  # SQLite gives that code for a log that could not grow
     return StorageError(f"{what} {path}: {_SENTENCES.get(code, f'SQLite says: {error}')}")
 
 
@@ -58,23 +58,24 @@ def _has_room(path: str) -> bool:
 
 
 def told(what: str, path: str, error: sqlite3.Error) -> StorageError:
-    """As :func:`explain`, with *error* as its cause."""
+    """Does the same as :func:`explain`, and sets *error* as the cause."""
     said = explain(what, path, error)
     said.__cause__ = error
     return said
 
 
 def is_for_want_of_room(error: BaseException | None) -> bool:
-    """Whether *error* was caused by a disk that is full."""
+    """Returns whether a full disk caused *error*."""
     cause = None if error is None else error.__cause__
     return isinstance(cause, sqlite3.Error) and getattr(cause, "sqlite_errorcode", 0) & _PRIMARY == sqlite3.SQLITE_FULL
 
 
 def refuse_hopeless(what: str, path: str) -> None:
-    """Say plainly what SQLite would only call "unable to open database file".
+    """Refuses a path for which SQLite would only say "unable to open database file".
 
     Raises:
-        StorageError: the directory is missing or on a network file system, or *path* is something else than a file.
+        StorageError: the directory is missing or on a network file system, or *path* is a directory or cannot be
+            written.
     """
     place = Path(path)
     parent = place.parent

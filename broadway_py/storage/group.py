@@ -1,4 +1,4 @@
-"""Group commit: many requests in one durable transaction, each of them on its own when it fails."""
+"""Group commit: many requests share one durable transaction, and each of them fails alone."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ __all__ = ["GROUP_ROWS", "GROUP_SECONDS", "Request", "execute", "gather"]
 
 R = TypeVar("R")
 
-#: A transaction takes in requests up to this many rows …
+#: A transaction takes requests up to this many rows …
 GROUP_ROWS: Final = 500
-#: … and for this long, in seconds; what came later waits for the next one.
+#: … and for this many seconds. Later requests wait for the next transaction.
 GROUP_SECONDS: Final = 0.020
 
 
 class Request(Generic[R]):
-    """One piece of work on the connection, and who waits for it. Made in the caller's event loop."""
+    """One piece of work on the connection, and the caller that waits for it. It is made in the caller's event loop."""
 
     __slots__ = ("error", "future", "kind", "loop", "result", "rows", "unclaimed", "wakes", "work")
 
@@ -50,7 +50,7 @@ class Request(Generic[R]):
         self.error: BaseException | None = None
 
     def deliver(self) -> None:
-        """In the loop: hand the outcome to whoever waits."""
+        """Gives the result or the error to the caller. It is called in the loop."""
         if self.future.done():  # cancelled meanwhile
             if self.error is None and self.unclaimed is not None:
                 self.unclaimed(self.result)
@@ -61,7 +61,7 @@ class Request(Generic[R]):
 
 
 def gather(todo: deque[Request[Any]]) -> list[Request[Any]]:
-    """Take from the front of *todo* what belongs into one transaction: at least one request."""
+    """Takes the requests of one transaction from the front of *todo*: at least one."""
     group = [todo.popleft()]
     rows = group[0].rows
     while todo and rows + todo[0].rows <= GROUP_ROWS:
@@ -73,14 +73,16 @@ def gather(todo: deque[Request[Any]]) -> list[Request[Any]]:
 def execute(
     connection: sqlite3.Connection, schema: Schema, path: str, writer_queue: WriterQueue, group: list[Request[Any]]
 ) -> tuple[list[Request[Any]], list[Request[Any]]]:
-    """Run *group*: those that only read at once, the others in one transaction.
+    """Runs *group*: first the requests that only read, then the others in one transaction.
+
+    The work of a request may run a second time, if the disk was full and the log could be emptied. What it did before
+    is undone by then.
 
     Returns:
-        Those that are finished, with their result or error, and those that must wait for the next transaction
-        because this one took too long or was lost before their turn. The work of a request may run a second time, when
-        the disk was full and the log could be emptied; what it did before is undone by then.
+        The finished requests, with their result or error, and the requests that must wait for the next transaction,
+        because this one took too long or was lost before their turn.
     """
-    # A caller that was cancelled before its turn wants nothing any more.
+    # A caller that was cancelled before its turn does not need a result.
     wanted = [request for request in group if not request.future.cancelled()]
     writes = [request for request in wanted if request.kind == "write"]
     finished = [request for request in wanted if request.kind == "read"]
@@ -93,7 +95,8 @@ def execute(
         left = transaction.run(writes)
         finished += transaction.members
         unstored = [request for request in transaction.members if is_for_want_of_room(request.error)]
-        # The log may have what the disk lacks; so it is emptied before anybody hears that the disk is full.
+        # The log may hold the space that the disk lacks. So it is emptied before a caller is told that the disk is
+        # full.
         if unstored and empty_log(connection):
             for request in unstored:
                 request.error = None
@@ -108,11 +111,11 @@ class _Transaction:
         self.connection = connection
         self.schema = schema
         self.path = path
-        #: Those whose work was tried.
+        #: The requests whose work was tried.
         self.members: list[Request[Any]] = []
 
     def run(self, writes: list[Request[Any]]) -> list[Request[Any]]:
-        """Try *writes* and commit; those left over, for another transaction."""
+        """Tries *writes* and commits. Returns those that are left for another transaction."""
         try:
             begin(self.connection)
         except sqlite3.Error as error:
@@ -124,10 +127,10 @@ class _Transaction:
             if index and time.monotonic() > until:
                 break
             self.members.append(request)
-            # The only one needs no savepoint: when it fails, the transaction is undone as a whole.
+            # A single request needs no savepoint: when it fails, the whole transaction is rolled back.
             self._try(request, guarded=len(writes) > 1)
             if not self.connection.in_transaction:
-                # SQLite has undone everything (a full disk does that), and with it the neighbours' work.
+                # SQLite has rolled everything back (a full disk does that), and with it the work of the other requests.
                 self._lose(request.error)
                 return writes[len(self.members) :]
         try:
@@ -149,7 +152,7 @@ class _Transaction:
             elif connection.in_transaction:
                 connection.execute("ROLLBACK TO request" if guarded else "ROLLBACK")
         except sqlite3.Error as error:
-            # Not even back to the savepoint: nothing of this transaction can be kept.
+            # The rollback to the savepoint failed, so nothing of this transaction can be kept.
             request.error = request.error or told(self.schema.what, self.path, error)
             undo(connection)
 
@@ -157,7 +160,8 @@ class _Transaction:
         for request in self.members:
             if request.error is None:
                 sentence = str(error) if isinstance(error, StorageError) else _LOST.format(self.schema.what, self.path)
-                # One exception each: they are raised in different tasks, and each gets a traceback of its own.
+                # Each request gets its own exception: they are raised in different tasks, and each gets its own
+                # traceback.
                 request.error = StorageError(sentence)
                 request.error.__cause__ = None if error is None else error.__cause__
 
@@ -173,5 +177,5 @@ def _attempt(connection: sqlite3.Connection, schema: Schema, path: str, request:
             request.result = request.work(connection)
     except sqlite3.Error as error:
         request.error = told(schema.what, path, error)
-    except BaseException as error:  # noqa: BLE001  # whatever it is, it belongs to the caller
+    except BaseException as error:  # noqa: BLE001  # every error goes to the caller
         request.error = error

@@ -1,4 +1,4 @@
-"""Who is alive: a small locked file per consumer, which the kernel unlocks when the process dies, however it dies."""
+"""Tells which consumers are alive: each has a small locked file, which the kernel unlocks when the process dies."""
 
 from __future__ import annotations
 
@@ -13,31 +13,32 @@ __all__ = ["LifeLock", "is_alive"]
 
 
 class LifeLock:
-    """Says "alive" about its owner until :meth:`drop`, or until the process is gone.
+    """Shows that its owner is alive, until :meth:`drop` or the end of the process, however the process ends.
 
     Args:
-        path: the file to make and lock; the name must never have been used before.
-        main: the file that it belongs to: who may use that may look at this one.
+        path: the file to create and lock. The name must never have been used before.
+        main: the file that it belongs to. Users who may use *main* may read this one.
 
     Raises:
-        OSError: it could not be made or locked.
+        OSError: the file could not be created or locked.
     """
 
     def __init__(self, path: str, main: str) -> None:
         self._path = path
         self._handle = open_beside(path, main)
         try:
-            # flock, not lockf: it belongs to this one handle, so a neighbour in the same process is seen as well.
+            # flock and not lockf: it belongs to this one handle, so another consumer in the same process sees it too.
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(self._handle)
             raise
 
     def drop(self) -> None:
-        """No longer alive. Dropping twice does nothing."""
+        """Removes the file and the lock. A second call does nothing."""
         if self._handle < 0:
             return
-        # Removed before it is unlocked: nobody can find a file here that is neither locked nor abandoned.
+        # The file is removed before it is unlocked, so that every unlocked file that is found is one whose process has
+        # died.
         with contextlib.suppress(OSError):
             Path(self._path).unlink()
         os.close(self._handle)
@@ -45,13 +46,13 @@ class LifeLock:
 
 
 def is_alive(path: str) -> bool:
-    """Whether somebody holds the :class:`LifeLock` at *path*."""
+    """Returns whether somebody holds the :class:`LifeLock` at *path*."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     except OSError:
-        return True  # cannot be told (another user's file, say): the heartbeat in the database decides
+        return True  # not known (another user's file, for example): the heartbeat in the database decides
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

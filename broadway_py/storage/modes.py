@@ -1,4 +1,4 @@
-"""Who may read the files that we make: messages are in them, so their owner alone, whatever the umask."""
+"""Sets who may read the files that we create. They hold messages, so only their owner may, whatever the umask."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ _ANYBODY: int = 0o666
 
 
 def make_private(path: str) -> None:
-    """Make *path* an empty file of mode 0600, if there is none. One that is there keeps its mode.
+    """Creates *path* as an empty file of mode 0600 if there is none. An existing file keeps its mode.
 
-    SQLite gives its log the mode of the file. Why a file cannot be made is left for SQLite to find.
+    SQLite gives its log the mode of the file. Errors are ignored here, because SQLite will report them.
     """
     with contextlib.suppress(OSError):
         os.close(_made(path, _OWNER))
 
 
 def open_beside(path: str, main: str) -> int:
-    """Open *path* to read and write; made if it is missing, for those who may use the file *main*.
+    """Opens *path* to read and write. A missing file is created for the users who may use the file *main*.
 
     Returns:
-        A descriptor, which programs that are started do not inherit.
+        A descriptor, which started programs do not inherit.
 
     Raises:
-        OSError: it cannot be made or opened.
+        OSError: the file cannot be created or opened.
     """
     try:
         mode = Path(main).stat().st_mode & _ANYBODY

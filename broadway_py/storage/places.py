@@ -1,4 +1,4 @@
-"""Where a file lies: on a disk of this machine, or across a network, where locks and shared memory fail."""
+"""Finds out whether a file is on a disk of this machine or on a network, where locks and shared memory fail."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["network_file_system"]
 
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 
-#: Types of file systems that other machines may use at the same time, as Linux calls them.
+#: Types of file systems, in Linux's names, that other machines may use at the same time.
 _NETWORK: Final = frozenset(
     {
         *("nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "coda", "ceph", "lustre", "gpfs", "beegfs", "panfs"),
@@ -21,13 +21,13 @@ _NETWORK: Final = frozenset(
 
 
 def network_file_system(directory: str, mounts: Path = _MOUNTS) -> str | None:
-    """The type of the network file system that *directory* is on; None when it is on none.
+    """Returns the type of the network file system that *directory* is on, or None if it is on none.
 
-    None also where that cannot be found out, which is on every system but Linux.
+    It also returns None where this cannot be found out: on every system except Linux.
 
     Args:
-        directory: an existing one.
-        mounts: the kernel's list of what is mounted where.
+        directory: an existing directory.
+        mounts: the kernel's list of mounts.
     """
     try:
         lines = mounts.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
@@ -37,7 +37,8 @@ def network_file_system(directory: str, mounts: Path = _MOUNTS) -> str | None:
     kind = ""
     longest = -1
     for line in lines:
-        # "36 35 98:0 /root /mount/point options … - type source more"; what is mounted later hides what is below.
+        # "36 35 98:0 /root /mount/point options … - type source more". A later mount hides an earlier one at the same
+        # place.
         before, _, after = line.partition(" - ")
         point = Path(_unescaped(before.split(" ")[4]))
         if (point == place or point in place.parents) and len(point.parts) >= longest:
@@ -47,7 +48,7 @@ def network_file_system(directory: str, mounts: Path = _MOUNTS) -> str | None:
 
 
 def _unescaped(text: str) -> str:
-    # Blank, tab, line feed and backslash stand there as three octal digits.
+    # Blank, tab, line feed and backslash are written as three octal digits.
     for code in ("040", "011", "012", "134"):
         text = text.replace(f"\\{code}", chr(int(code, 8)))
     return text

@@ -1,13 +1,13 @@
-"""One reader of a queue: takes messages, holds them for as long as it lives, settles them.
+"""One reader of a queue: it takes messages, holds them as long as it lives, and settles them.
 
 How long a message stays held does not depend on any wall clock:
 
-* each consumer holds a file lock; the kernel drops it when the process dies, and the next one who looks gives the dead
-  one's messages back at once;
-* while it holds messages, a consumer moves its *beat* in the file, every third of its visibility. One that is alive
-  but stands still (stopped, starved) loses its messages when another consumer has watched the beat stand still for the
-  whole visibility, by the watcher's own forward-only clock. Where each key has one owner (``partitioned``), the beat
-  moves all the time, because a reader that stands still must lose its keys too.
+* Each consumer holds a file lock. The kernel drops it when the process dies, and the next consumer that looks gives the
+  dead one's messages back at once.
+* While it holds messages, a consumer changes its *beat* in the file every third of its visibility timeout. A consumer
+  that is alive but does not run (stopped, starved) loses its messages when another consumer has seen the same beat for
+  the whole visibility timeout, by the watcher's own monotonic clock. Where each key has one owner (``partitioned``),
+  the beat changes all the time, because a reader that does not run must lose its keys too.
 """
 
 from __future__ import annotations
@@ -35,19 +35,20 @@ __all__ = ["ConsumerLost", "QueueConsumer", "Taken"]
 
 log = logger("broadway_py.storage")
 
-#: How often a consumer looks after its own and others' leases, in seconds, when a third of its visibility is longer.
+#: The longest time, in seconds, between two checks of a consumer's own and others' leases. It is a third of the
+#: visibility timeout if that is shorter.
 _ROUND: Final = 1.0
 
 
 class ConsumerLost(StorageError):
-    """The file does not know this consumer any more; open a new one."""
+    """The file does not know this consumer any more. Open a new one."""
 
 
 class Taken(NamedTuple):
-    """What a take gave."""
+    """The result of a take."""
 
     rows: list[Row]
-    #: When there is none: the moment (of ``clock.monotonic()``) at which the next delayed message is due.
+    #: If there are no rows: when the next delayed message is due, on ``clock.monotonic()``.
     next_due: float | None
 
 
@@ -55,13 +56,16 @@ class _Peer(NamedTuple):
     id: int
     beat: int
     visibility: float
-    #: Whether its beat must move: it holds messages, or keys.
+    #: Whether its beat must change, because it holds messages or keys.
     must_move: bool
     is_alive: bool
 
 
 class QueueConsumer:
-    """Made by :meth:`open`. Whoever opens it calls :meth:`upkeep` each :attr:`round` seconds until it is closed."""
+    """One consumer, made by :meth:`open`.
+
+    The caller must call :meth:`upkeep` every :attr:`round` seconds until the consumer is closed.
+    """
 
     def __init__(self, file: QueueFile, membership: Membership) -> None:
         self._file = file
@@ -74,18 +78,19 @@ class QueueConsumer:
         self._takes = 0
         self._held = 0
         self._beaten = self._clock.monotonic()
-        # Held, but nobody will settle them any more: a settlement failed, or the taker was cancelled.
+        # Messages that are held but that nobody will settle: a settlement failed, or the taker was cancelled.
         self._forsaken: set[Held] = set()
-        # Beats of other consumers, and since when each has stood still before our eyes.
+        # The beats of other consumers, and since when this consumer has seen each one unchanged.
         self._watched: dict[int, tuple[int, float]] = {}
         self._looked = self._beaten
 
     @classmethod
     async def open(cls, file: QueueFile, visibility: float, *, sharing: Sharing = "shared", holder: str = "") -> Self:
-        """Enter a new consumer into *file*, and give back what dead ones have left.
+        """Enters a new consumer into *file*, and gives back the messages of dead ones.
 
         Raises:
-            StorageError: why not, and what to do; also when it and another reader may not be there together.
+            StorageError: this failed, or another reader of the queue excludes this one. The text says why and what to
+                do.
         """
         consumer = cls(file, Membership(visibility, sharing, holder))
         try:
@@ -99,7 +104,7 @@ class QueueConsumer:
 
     def _enter(self, at: sqlite3.Connection) -> None:
         if self._lock is not None:
-            self._lock.drop()  # of an entry that the disk had no room for
+            self._lock.drop()  # from an entry that a full disk did not take
             self._lock = None
         self._id, clash = members.enter(at, self._file.queue, self._membership, self._lives)
         if clash is not None:
@@ -110,7 +115,7 @@ class QueueConsumer:
             )
         path = self._lock_path(self._id)
         try:
-            # Locked before anybody else can see the row, so nobody can take it for a dead one's.
+            # The file is locked before anybody else can see the row, so nobody can think that this consumer is dead.
             self._lock = LifeLock(path, self._file.writer.path)
         except OSError as error:
             raise StorageError(
@@ -130,15 +135,15 @@ class QueueConsumer:
         return min(_ROUND, self._visibility / 3)
 
     def listening(self, callback: Callable[[], object]) -> AbstractContextManager[None]:
-        """While inside, *callback* is called when there may be something new to take."""
+        """Calls *callback* when there may be something new to take, while the block runs."""
         return self._file.writer.listening(callback)
 
     async def take(self, limit: int) -> Taken:
-        """Take at most *limit* ready messages, the oldest first; does not wait for one.
+        """Takes at most *limit* ready messages, the oldest first. Does not wait for one.
 
         Raises:
-            ConsumerLost: this consumer is not known any more.
-            StorageError: the file is away or refuses.
+            ConsumerLost: the file does not know this consumer any more.
+            StorageError: the file cannot be used or refuses.
         """
         self._takes += 1
         lease = self._id << 32 | self._takes
@@ -166,7 +171,7 @@ class QueueConsumer:
     def _reach(self, at: sqlite3.Connection) -> taking.Reach:
         reach = members.reach(at, self._file.queue, self._id, self._membership)
         if not reach.slots:
-            # It may have stood still, and its keys were dealt to others: take part again.
+            # It may not have run for a time, and its keys were given to others. The beat makes it take part again.
             self._beat(at)
             reach = members.reach(at, self._file.queue, self._id, self._membership)
         return reach
@@ -179,40 +184,40 @@ class QueueConsumer:
             )
 
     def _forsake(self, taken: Taken) -> None:
-        # Its taker was cancelled before it got them.
+        # The taker was cancelled before it got them.
         self._held += len(taken.rows)
         self._forsaken.update(Held(row.id, row.lease) for row in taken.rows)
 
     async def settle(self, done: Sequence[Held], dead: Sequence[Buried] = (), pipeline: str = "") -> set[Held]:
-        """Remove what is *done*, move what is *dead* to the dead letters, in one transaction.
+        """Removes the messages in *done* and moves those in *dead* to the dead letters, in one transaction.
 
         Returns:
-            Those whose lease was gone: given to somebody else meanwhile, and left alone.
+            The messages whose lease was gone: another consumer has got them meanwhile, and they are left alone.
 
         Raises:
-            StorageError: none of them was settled; they will be given back.
+            StorageError: none of them was settled. They will be given back.
         """
         wall = self._clock.wall()
 
         def change(at: sqlite3.Connection) -> set[Held]:
             return rows.delete(at, done) | dead_letters.bury(at, dead, pipeline, wall)
 
-        # Another reader of this process may have waited for the keys of these.
+        # Another reader of this process may wait for the keys of these messages.
         return await self._let_go(change, [*done, *(one.held for one in dead)], wakes=self._is_partitioned)
 
     async def release(self, held: Sequence[Held]) -> set[Held]:
-        """Give back, as if never taken; those whose lease was gone.
+        """Gives *held* back as if never taken. Returns those whose lease was gone.
 
         Raises:
-            StorageError: none was given back yet; they will be.
+            StorageError: none was given back yet. They will be given back later.
         """
         return await self._let_go(lambda at: rows.release(at, held), held, wakes=True)
 
     async def retry(self, held: Sequence[tuple[Held, float]]) -> set[Held]:
-        """Give back, each to be taken again after so many seconds; those whose lease was gone.
+        """Gives each message back, to be taken again after its delay in seconds. Returns those whose lease was gone.
 
         Raises:
-            StorageError: none was given back yet; they will be, at once.
+            StorageError: none was given back yet. They will be given back later, without the delay.
         """
 
         def change(at: sqlite3.Connection) -> set[Held]:
@@ -227,18 +232,19 @@ class QueueConsumer:
         try:
             gone = await self._file.writer.write(change, rows=len(held), wakes=wakes)
         except BaseException:
-            # Also when cancelled: it may or may not be done, and giving back what is gone does nothing.
+            # This is also for a cancelled caller: the change may or may not be stored, and giving back twice does
+            # nothing.
             self._forsaken.update(held)
             raise
         self._held -= len(held)
         return gone
 
     async def upkeep(self) -> None:
-        """One round: show that this consumer lives, give back what it lost track of and what others left behind.
+        """Shows that this consumer lives, and gives back messages that it or other consumers have left.
 
         Raises:
-            ConsumerLost: this consumer is not known any more.
-            StorageError: the file is away or refuses; call again.
+            ConsumerLost: the file does not know this consumer any more.
+            StorageError: the file cannot be used or refuses. Call again.
         """
         if self._forsaken:
             await self._free(tuple(self._forsaken))
@@ -282,7 +288,7 @@ class QueueConsumer:
         ]
 
     def _stalled(self, peers: Iterable[_Peer], now: float) -> list[_Peer]:
-        # Who has just slept has watched nobody: after a suspend or a long stop, everything is judged anew.
+        # A consumer that has just slept has watched nobody: after a suspend or a long stop it starts to watch anew.
         watched = self._watched if now - self._looked < 3 * self.round else {}
         self._looked = now
         self._watched = {}
@@ -303,7 +309,7 @@ class QueueConsumer:
         for peer in dead:
             freed += rows.free_consumer(at, peer)
             members.leave(at, peer)
-            # Should the transaction be lost, the missing file says the same as the unlocked one.
+            # If the transaction is lost, the missing file means the same as the unlocked one.
             Path(self._lock_path(peer)).unlink(missing_ok=True)
         for stalled_peer in stalled:
             is_still = at.execute(
@@ -315,11 +321,11 @@ class QueueConsumer:
         return freed
 
     async def close(self) -> None:
-        """Give back everything that is still held, and leave. What is settled later settles nothing."""
+        """Gives back everything that is still held, and leaves the queue. Later settlements settle nothing."""
         try:
             await self._file.writer.write(self._leave, wakes=True)
         except StorageError as error:
-            # Without its lock it counts as dead, and the next consumer gives back what it held.
+            # Without its lock this consumer counts as dead, and the next consumer gives back what it held.
             log.warning("a consumer could not sign off", reason=str(error))
         finally:
             if self._lock is not None:

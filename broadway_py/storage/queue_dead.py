@@ -1,4 +1,4 @@
-"""The dead letters of the embedded queue: SQL and nothing else. Each function runs inside a transaction."""
+"""The SQL for the dead letters of the embedded queue. Each function runs inside a transaction."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Buried(NamedTuple):
 
 
 class DeadRow(NamedTuple):
-    """A message among the dead letters."""
+    """A dead letter."""
 
     id: int
     attempts: int
@@ -45,7 +45,7 @@ class DeadRow(NamedTuple):
 
 
 class DeadHead(NamedTuple):
-    """A message among the dead letters, without its payload."""
+    """A dead letter without its payload."""
 
     id: int
     attempts: int
@@ -55,12 +55,12 @@ class DeadHead(NamedTuple):
     exception: str | None
     pipeline: str
     metadata: str | None
-    #: Bytes of the payload.
+    #: The size of the payload in bytes.
     size: int
 
 
 def bury(connection: sqlite3.Connection, buried: Iterable[Buried], pipeline: str, now: float) -> set[Held]:
-    """Move held rows to the dead letters; returns those whose lease was gone. *now* is wall time."""
+    """Moves held rows to the dead letters. Returns those whose lease was gone. *now* is wall time."""
     gone: set[Held] = set()
     for held, cause, exception in buried:
         moved = connection.execute(
@@ -92,7 +92,7 @@ def _chosen(queue: int, ids: Iterable[int] | None) -> tuple[int, str | None, str
 
 
 def dead_rows(connection: sqlite3.Connection, queue: int, limit: int | None) -> list[DeadRow]:
-    """The dead letters of a queue, the oldest message first."""
+    """Returns the dead letters of a queue, the oldest message first. *limit* None: all."""
     rows = connection.execute(
         "SELECT id, attempts, enqueued_at, dead_at, cause, exception, pipeline, metadata, payload "
         "FROM dead_letters WHERE queue = ? ORDER BY id LIMIT ?",
@@ -102,7 +102,7 @@ def dead_rows(connection: sqlite3.Connection, queue: int, limit: int | None) -> 
 
 
 def dead_heads(connection: sqlite3.Connection, queue: int) -> list[DeadHead]:
-    """The dead letters of a queue without their payloads, the oldest message first."""
+    """Returns the dead letters of a queue without their payloads, the oldest message first."""
     rows = connection.execute(
         "SELECT id, attempts, enqueued_at, dead_at, cause, exception, pipeline, metadata, length(payload) "
         "FROM dead_letters WHERE queue = ? ORDER BY id",
@@ -112,7 +112,7 @@ def dead_heads(connection: sqlite3.Connection, queue: int) -> list[DeadHead]:
 
 
 def dead_payload(connection: sqlite3.Connection, queue: int, letter: int) -> bytes | None:
-    """The payload of one dead letter; None when there is none of this number."""
+    """Returns the payload of one dead letter, or None if there is none of this number."""
     found = connection.execute(
         "SELECT payload FROM dead_letters WHERE queue = ? AND id = ?", (queue, letter)
     ).fetchone()
@@ -120,7 +120,7 @@ def dead_payload(connection: sqlite3.Connection, queue: int, letter: int) -> byt
 
 
 def replay(connection: sqlite3.Connection, queue: int, ids: Iterable[int] | None) -> int:
-    """Put dead letters (None: all) back into their queue, with their attempts forgotten; how many."""
+    """Puts dead letters (None: all) back into their queue, with their attempts set to zero. Returns how many."""
     asked = _chosen(queue, ids)
     moved = connection.execute(
         _COPY_BACK,
@@ -131,5 +131,5 @@ def replay(connection: sqlite3.Connection, queue: int, ids: Iterable[int] | None
 
 
 def discard_dead(connection: sqlite3.Connection, queue: int, ids: Iterable[int] | None) -> int:
-    """Remove dead letters (None: all) for good; how many."""
+    """Removes dead letters (None: all) for good. Returns how many."""
     return connection.execute(_DELETE_DEAD, _chosen(queue, ids)).rowcount

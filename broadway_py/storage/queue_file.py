@@ -1,4 +1,4 @@
-"""One queue in a file, for those who put and those who look."""
+"""One queue in a file, for code that puts messages and code that reads its state."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ R = TypeVar("R")
 
 
 class QueueFile:
-    """The queue *name* in an open file; made by :meth:`open`.
+    """The queue *name* in an open file. It is made by :meth:`open`.
 
-    Its methods raise StorageError, in which case nothing was stored, and may be called from one event loop only.
+    Its methods raise StorageError, and then nothing was stored. They may be called from one event loop only.
     """
 
     def __init__(self, writer: Writer, name: str, clock: Clock, queue: int, file_origin: float) -> None:
@@ -38,10 +38,10 @@ class QueueFile:
 
     @classmethod
     async def open(cls, path: str | os.PathLike[str], name: str, clock: Clock) -> Self:
-        """Open the file and the queue in it; both are made if they are missing.
+        """Opens the file and the queue in it. Both are created if they are missing.
 
         Raises:
-            StorageError: why not, and what to do.
+            StorageError: they cannot be opened. The text says why and what to do.
         """
         writer = await sharing.acquire(os.fspath(path), QUEUE_SCHEMA)
         try:
@@ -53,10 +53,10 @@ class QueueFile:
 
     @staticmethod
     async def names(path: str | os.PathLike[str]) -> list[str]:
-        """The queues in the file, which is made if it is missing.
+        """Returns the queues in the file. A missing file is created.
 
         Raises:
-            StorageError: why not, and what to do.
+            StorageError: the file cannot be opened. The text says why and what to do.
         """
         writer = await sharing.acquire(os.fspath(path), QUEUE_SCHEMA)
         try:
@@ -65,25 +65,28 @@ class QueueFile:
             await sharing.release(writer)
 
     async def close(self) -> None:
-        """No longer use the file; the last one in this process closes it."""
+        """Ends the use of the file. The last user in this process closes it."""
         await sharing.release(self.writer)
 
     def time(self) -> float:
-        """What the file's own time is now."""
+        """Returns the current time of the file's own clock."""
         return self.clock.monotonic() + self._origin
 
     def monotonic(self, file_time: float) -> float:
-        """A moment of the file's time on ``clock.monotonic()``."""
+        """Converts a moment of the file's time to ``clock.monotonic()``."""
         return file_time - self._origin
 
     async def put(self, new: Sequence[rows.NewRow]) -> list[int]:
-        """Store *new* in order, all or nothing; returns their ids once they are on the disk."""
+        """Stores *new* in order, all or nothing. Returns their ids once they are on the disk."""
         return await self.writer.write(
             lambda at: rows.insert(at, self.queue, new, self.clock.wall()), rows=len(new), wakes=True
         )
 
     async def put_new(self, named: Sequence[tuple[rows.NewRow, str | None]], window: float) -> list[int]:
-        """As :meth:`put`, but a row whose id (None: none) was put in the last *window* seconds is stored once."""
+        """Does the same as :meth:`put`, but stores an id that was put in the last *window* seconds only once.
+
+        A row whose id is None is always stored.
+        """
 
         def store(at: sqlite3.Connection) -> list[int]:
             now = self.time()
@@ -92,27 +95,27 @@ class QueueFile:
         return await self.writer.write(store, rows=len(named), wakes=True)
 
     async def count(self) -> rows.Counts:
-        """How many messages stand where."""
+        """Returns how many messages are in each state."""
         return await self._read(rows.count)
 
     async def dead_rows(self, limit: int | None) -> list[dead.DeadRow]:
-        """The dead letters, the oldest message first."""
+        """Returns at most *limit* dead letters, the oldest message first. None: all."""
         return await self._read(partial(dead.dead_rows, limit=limit))
 
     async def dead_heads(self) -> list[dead.DeadHead]:
-        """The dead letters without their payloads, the oldest message first."""
+        """Returns the dead letters without their payloads, the oldest message first."""
         return await self._read(dead.dead_heads)
 
     async def dead_payload(self, letter: int) -> bytes | None:
-        """The payload of one dead letter; None when there is none of this number."""
+        """Returns the payload of one dead letter, or None if there is none of this number."""
         return await self._read(partial(dead.dead_payload, letter=letter))
 
     async def replay(self, ids: Collection[int] | None) -> int:
-        """Put dead letters (None: all) back into the queue; how many."""
+        """Puts dead letters (None: all) back into the queue. Returns how many."""
         return await self.writer.write(lambda at: dead.replay(at, self.queue, ids), wakes=True)
 
     async def discard_dead(self, ids: Collection[int] | None) -> int:
-        """Remove dead letters (None: all) for good; how many."""
+        """Removes dead letters (None: all) for good. Returns how many."""
         return await self.writer.write(lambda at: dead.discard_dead(at, self.queue, ids))
 
     async def _read(self, look: Callable[[sqlite3.Connection, int], R]) -> R:

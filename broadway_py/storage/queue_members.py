@@ -1,4 +1,4 @@
-"""Who reads a queue, and with whom: the rows of the consumers, and which of them may be there together."""
+"""The readers of a queue: the rows of the consumers, and which of them may read at the same time."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from broadway_py.storage.queue_take import Reach
 
 __all__ = ["Membership", "Sharing", "beat", "enter", "leave", "reach", "suspend"]
 
-#: How readers of one queue share it: ``shared``: everything is anybody's; ``partitioned``: each key is in the hands of
-#: one reader at a time; ``alone``: everything is in the hands of one holder, which may have several readers.
+#: How readers share a queue. ``shared``: any reader may take any message. ``partitioned``: one reader at a time has all
+#: messages of a key. ``alone``: one holder has the whole queue, and may have several readers.
 Sharing = Literal["shared", "partitioned", "alone"]
 
 _EVERYTHING: Final = Reach(range(SLOTS), None)
@@ -24,20 +24,20 @@ class Membership(NamedTuple):
 
     visibility: float
     sharing: Sharing = "shared"
-    #: For ``alone``: consumers with equal holders may read together.
+    #: For ``alone``: consumers with equal holders may read at the same time.
     holder: str = ""
 
 
 def enter(
     connection: sqlite3.Connection, queue: int, membership: Membership, is_alive: Callable[[int], bool]
 ) -> tuple[int, str | None]:
-    """Enter a new consumer; its id, and in whose way it is, said in half a sentence (None: in nobody's).
+    """Enters a new consumer. Returns its id, and why another reader excludes it, as half a sentence (None: none does).
 
     Args:
-        connection: inside a transaction, which the caller takes back if somebody is in the way.
-        queue: what it reads.
-        membership: how.
-        is_alive: whether the consumer with this id still lives; what a dead one wanted does not count.
+        connection: inside a transaction. The caller rolls it back if another reader excludes this one.
+        queue: the queue that it reads.
+        membership: how it reads.
+        is_alive: returns whether the consumer with this id still lives. Dead consumers exclude nobody.
     """
     others = connection.execute(
         "SELECT id, iif(sharing = 'suspended', 'partitioned', sharing), holder FROM consumers "
@@ -66,7 +66,7 @@ def _clash(mine: Membership, sharing: Sharing, holder: str) -> str | None:
 
 
 def beat(connection: sqlite3.Connection, consumer: int, membership: Membership) -> bool:
-    """Show that *consumer* lives, and let it take part again if it was suspended; False when nobody knows it."""
+    """Shows that *consumer* lives, and ends its suspension. Returns False if there is no such consumer."""
     changed = connection.execute(
         "UPDATE consumers SET beat = beat + 1, sharing = ? WHERE id = ?", (membership.sharing, consumer)
     )
@@ -74,19 +74,19 @@ def beat(connection: sqlite3.Connection, consumer: int, membership: Membership) 
 
 
 def suspend(connection: sqlite3.Connection, consumer: int) -> None:
-    """Deal the slots without *consumer*, which stands still, until it moves again."""
+    """Leaves *consumer*, which does not run, out of the sharing of slots until it runs again."""
     connection.execute(
         "UPDATE consumers SET sharing = 'suspended' WHERE id = ? AND sharing = 'partitioned'", (consumer,)
     )
 
 
 def leave(connection: sqlite3.Connection, consumer: int) -> None:
-    """Forget *consumer*."""
+    """Removes *consumer*."""
     connection.execute("DELETE FROM consumers WHERE id = ?", (consumer,))
 
 
 def reach(connection: sqlite3.Connection, queue: int, consumer: int, membership: Membership) -> Reach:
-    """Which messages with keys *consumer* may take now."""
+    """Returns which messages with keys *consumer* may take now."""
     if membership.sharing != "partitioned":
         return _EVERYTHING
     (found,) = connection.execute(

@@ -1,4 +1,4 @@
-"""What is put into the embedded queue: checked when it is made, before anything waits."""
+"""The messages to put into the embedded queue. They are checked when they are made, before anything waits."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ _MOST_PRIORITY: Final = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewMessage:
-    """A message to be put, with all that can be said about it. Its payload is not shown.
+    """A message to put, with all its fields. Its payload, metadata and key are not in its ``repr``.
 
     Raises:
-        TypeError, ValueError: it cannot be stored; the sentence says why.
+        TypeError, ValueError: it cannot be stored. The text says why.
     """
 
-    #: The payload; a str is stored as UTF-8.
+    #: The payload. A str is stored as UTF-8.
     data: bytes | str = field(repr=False)
-    #: What JSON can say; becomes part of ``message.metadata``.
+    #: Values that JSON can hold. They become part of ``message.metadata``.
     metadata: Mapping[str, Any] | None = field(default=None, repr=False)
     #: Seconds (or a timedelta) until it may be taken.
     delay: float | timedelta | None = None
-    #: From -100 to 100; a message with a larger one is taken first, equal ones in the order in which they were put.
+    #: From -100 to 100. A message with a larger priority is taken first. Equal ones are taken in the order of puts.
     priority: int = 0
-    #: Messages of one key stay in order, and with ``partitioned: true`` in the hands of one reader at a time. Found
-    #: again in ``message.metadata["key"]``. Not together with a priority, which would undo the order.
+    #: Messages of one key stay in order. With ``partitioned: true`` one reader at a time has all of them. The key is in
+    #: ``message.metadata["key"]`` later. It cannot be given together with a priority, which would break the order.
     key: str | None = field(default=None, repr=False)
-    #: Names the message, in ``message.id`` and for :class:`Queue`'s ``dedup_window``; default: its number does. Found
-    #: again in ``message.metadata["message_id"]``.
+    #: The name of the message, in ``message.id`` and for :class:`Queue`'s ``dedup_window``. Default: its number. It is
+    #: in ``message.metadata["message_id"]`` later.
     message_id: str | None = None
 
     def __post_init__(self) -> None:
@@ -55,7 +55,7 @@ class NewMessage:
             raise ValueError("a message with a key has no priority: its key's messages are taken in the order of puts")
 
 
-#: What ``put_many`` takes: a payload, a payload with its metadata, or all that can be said about a message.
+#: The items that ``put_many`` takes: a payload, a payload with its metadata, or a whole message.
 Item = bytes | str | tuple[bytes | str, Mapping[str, Any] | None] | NewMessage
 
 
@@ -65,7 +65,7 @@ def _check_delay(delay: Any) -> None:
 
 
 def new_message(item: Item) -> NewMessage:
-    """*item* with all that can be said about it."""
+    """Returns *item* as a :class:`NewMessage`."""
     if isinstance(item, NewMessage):
         return item
     if isinstance(item, tuple):
@@ -75,7 +75,7 @@ def new_message(item: Item) -> NewMessage:
 
 
 def message_id(new: NewMessage) -> str | None:
-    """The name that its putter gave to *new*, if any."""
+    """Returns the name that the caller gave to *new*, or None."""
     if new.message_id is not None:
         return new.message_id
     found = (new.metadata or {}).get("message_id")
@@ -83,7 +83,7 @@ def message_id(new: NewMessage) -> str | None:
 
 
 def row(new: NewMessage, now: float) -> NewRow:
-    """*new* as it is stored; *now* is the file's time."""
+    """Returns *new* as it is stored. *now* is the file's time."""
     return NewRow(
         payload=_payload(new.data),
         metadata=_metadata(new),

@@ -1,4 +1,4 @@
-"""Where a queue is: the settings that its writers and its readers share."""
+"""The settings that say where a queue is. Its writers and its readers share them."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def _path(value: object) -> object:
 
 
 class QueuePlace(Options):
-    """A queue in a file."""
+    """The place of a queue in a file."""
 
-    #: The file; made if it is missing, its directory must exist. Not on a network file system.
+    #: The file. A missing file is created, but its directory must exist. It must not be on a network file system.
     path: Annotated[str, BeforeValidator(_path)]
-    #: The queue in the file; made if it is new.
+    #: The name of the queue in the file. A new queue is created.
     queue: Annotated[str, Field(min_length=1, strict=True)]

@@ -1,4 +1,4 @@
-"""The same message put twice is stored once: ids that were put a short while ago."""
+"""Stores a message once if it is put twice: remembers the ids of recent puts."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from broadway_py.storage.queue_rows import NewRow, insert
 
 __all__ = ["Moment", "insert_new"]
 
-#: Each put forgets more ids than it brings, so that their number follows the rate of puts and not the years.
+#: Each put removes more old ids than it adds, so that their number depends on the rate of puts and not on the years.
 _FORGET_AT_LEAST: Final = 1_000
 
 
 class Moment(NamedTuple):
-    """When ids are put, and until when they will count as put before."""
+    """When ids are put, and until when they count as already put."""
 
-    #: What the wall clock shows.
+    #: The time of the wall clock.
     wall: float
     #: The file's time.
     now: float
@@ -29,15 +29,15 @@ class Moment(NamedTuple):
 def insert_new(
     connection: sqlite3.Connection, queue: int, named: Sequence[tuple[NewRow, str | None]], moment: Moment
 ) -> list[int]:
-    """Store the rows whose id was not put before, in this call or lately; the number of each.
+    """Stores the rows whose id was not put before, in this call or recently. Returns the number of each row.
 
-    A row without an id (None) is always new. One that was put before gets the number that the first one got.
+    A row without an id (None) is always new. A row that was put before gets the number of the first one.
     """
     message_ids = [message_id for _, message_id in named]
     _forget(connection, moment.now, max(_FORGET_AT_LEAST, 2 * len(named)))
     known = _known(connection, queue, message_ids, moment.now)
     new: list[NewRow] = []
-    # Where among the new ones each row stands, or the number it has already.
+    # For each row: its index among the new ones, or the number that it has already.
     places: list[tuple[bool, int]] = []
     first_of: dict[str, int] = {}
     for row, message_id in named:

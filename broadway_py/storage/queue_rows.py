@@ -1,4 +1,4 @@
-"""What is done to the rows of the embedded queue: SQL and nothing else. Each function runs inside a transaction."""
+"""The SQL for the rows of the embedded queue. Each function runs inside a transaction."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ __all__ = [
     "release",
 ]
 
-#: SQLite takes at most 32,766 values in a statement; one statement is one release of the interpreter's lock.
+#: SQLite takes at most 32,766 values in a statement. Each statement releases the interpreter's lock once.
 _ROWS_PER_INSERT: Final = 500
 
 
 class NewRow(NamedTuple):
-    """A message to be stored."""
+    """A message to store."""
 
     payload: bytes
     metadata: str | None = None
-    #: The file's time from which on it may be taken; None: at once.
+    #: The file's time from which it may be taken. None: at once.
     due: float | None = None
     priority: int = 0
-    #: Where its key falls; None: it has none.
+    #: The slot of its key. None: it has no key.
     slot: int | None = None
 
 
 class Held(NamedTuple):
-    """Names one taking of a message: settles nothing once the lease has gone to somebody else."""
+    """Names one taking of a message. It settles nothing once another consumer has the lease."""
 
     id: int
     lease: int
 
 
 class Counts(NamedTuple):
-    """How many messages a queue has, by where they stand."""
+    """How many messages of a queue are in each state."""
 
-    #: Waiting, to be taken now.
+    #: Waiting, and can be taken now.
     ready: int
     #: Waiting for the end of their delay.
     delayed: int
@@ -59,19 +59,19 @@ class Counts(NamedTuple):
 
 
 def queue_id(connection: sqlite3.Connection, name: str) -> int:
-    """The number of the queue *name*, which is made if it is new."""
+    """Returns the number of the queue *name*. A new queue is created."""
     connection.execute("INSERT INTO queues (name) VALUES (?) ON CONFLICT DO NOTHING", (name,))
     (found,) = connection.execute("SELECT id FROM queues WHERE name = ?", (name,)).fetchone()
     return int(found)
 
 
 def queue_names(connection: sqlite3.Connection) -> list[str]:
-    """The queues of the file, the oldest first."""
+    """Returns the queues of the file, the oldest first."""
     return [name for (name,) in connection.execute("SELECT name FROM queues ORDER BY id")]
 
 
 def insert(connection: sqlite3.Connection, queue: int, rows: Sequence[NewRow], now: float) -> list[int]:
-    """Store *rows* in order; their ids. *now* is wall time."""
+    """Stores *rows* in order. Returns their ids. *now* is wall time."""
     ids: list[int] = []
     for start in range(0, len(rows), _ROWS_PER_INSERT):
         part = rows[start : start + _ROWS_PER_INSERT]
@@ -88,28 +88,28 @@ def insert(connection: sqlite3.Connection, queue: int, rows: Sequence[NewRow], n
 
 
 _DELETE: Final = "DELETE FROM messages WHERE +lease = ? AND id IN (SELECT value FROM json_each(?))"
-# The same without a decision: given back by its holder, and this time does not count.
+# Given back by its holder without a decision, so this attempt does not count.
 _RELEASE: Final = (
     "UPDATE messages SET lease = NULL, attempts = attempts - 1 "
     "WHERE +lease = ? AND id IN (SELECT value FROM json_each(?))"
 )
 _FREE: Final = "UPDATE messages SET lease = NULL WHERE +lease = ? AND id IN (SELECT value FROM json_each(?))"
-# The plus sign keeps the index on leases out of it: the rows are looked up by their ids.
+# The plus sign keeps SQLite from using the index on leases: the rows are found by their ids.
 _PRESENT: Final = "FROM messages WHERE +lease = ? AND id IN (SELECT value FROM json_each(?))"
 
 
 def delete(connection: sqlite3.Connection, held: Iterable[Held]) -> set[Held]:
-    """Remove what was handled; returns those of *held* whose lease was gone, and which are left alone."""
+    """Removes rows that were handled. Returns those of *held* whose lease was gone. They are left alone."""
     return _change(connection, _DELETE, held)
 
 
 def release(connection: sqlite3.Connection, held: Iterable[Held]) -> set[Held]:
-    """Give back without a decision, as if it had not been taken; returns those whose lease was gone."""
+    """Gives rows back without a decision, as if never taken. Returns those whose lease was gone."""
     return _change(connection, _RELEASE, held)
 
 
 def postpone(connection: sqlite3.Connection, held: Iterable[tuple[Held, float]]) -> set[Held]:
-    """Give back each row, to be taken again from its time on (the file's); returns those whose lease was gone."""
+    """Gives each row back, to be taken again from its time (the file's). Returns those whose lease was gone."""
     gone: set[Held] = set()
     for one, due in held:
         moved = connection.execute(
@@ -121,7 +121,7 @@ def postpone(connection: sqlite3.Connection, held: Iterable[tuple[Held, float]])
 
 
 def free(connection: sqlite3.Connection, held: Iterable[Held]) -> set[Held]:
-    """Give back what nobody will settle any more; the attempt counts. Returns those whose lease was gone."""
+    """Gives back rows that nobody will settle. The attempt counts. Returns those whose lease was gone."""
     return _change(connection, _FREE, held)
 
 
@@ -131,8 +131,8 @@ def _change(connection: sqlite3.Connection, statement: str, held: Iterable[Held]
         by_lease.setdefault(lease, []).append(row_id)
     gone: set[Held] = set()
     for lease, ids in by_lease.items():
-        # One JSON list instead of one statement per row: each statement releases the interpreter's lock, and beside
-        # a busy event loop it takes up to 5 ms to come back.
+        # One JSON list replaces one statement per row: each statement releases the interpreter's lock, and beside a
+        # busy event loop it takes up to 5 ms to get it back.
         asked = (lease, json.dumps(ids))
         (present,) = connection.execute(f"SELECT count(*) {_PRESENT}", asked).fetchone()
         if present != len(ids):
@@ -143,14 +143,14 @@ def _change(connection: sqlite3.Connection, statement: str, held: Iterable[Held]
 
 
 def free_consumer(connection: sqlite3.Connection, consumer: int) -> int:
-    """Give back everything that *consumer* holds; how many. The attempts count."""
+    """Gives back everything that *consumer* holds. Returns how many. The attempts count."""
     return connection.execute(
         "UPDATE messages SET lease = NULL WHERE lease BETWEEN ? AND ?", (consumer << 32, ((consumer + 1) << 32) - 1)
     ).rowcount
 
 
 def count(connection: sqlite3.Connection, queue: int) -> Counts:
-    """How many messages stand where."""
+    """Returns how many messages are in each state."""
     return Counts(
         *(
             connection.execute(f"SELECT count(*) FROM {place}", (queue,)).fetchone()[0]  # noqa: S608  # constants

@@ -1,4 +1,4 @@
-"""The tables of the embedded queue's file. A change is a new entry at the end of the migrations, never an edit."""
+"""The tables of the embedded queue's file. A change is a new migration at the end, never an edit."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from broadway_py.storage.schema import Schema
 __all__ = ["QUEUE_SCHEMA"]
 
 _VERSION_1: Final = (
-    # AUTOINCREMENT in all of them: an id is never given twice, so a late settlement cannot hit somebody else's row.
+    # AUTOINCREMENT makes sure that an id is never given twice, so a late settlement cannot change another row.
     "CREATE TABLE queues (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE)",
-    # Who takes messages. `beat` grows while the consumer holds messages; `visibility` is how long it may stand still.
+    # The consumers. `beat` grows while a consumer holds messages; `visibility` is how long it may stay the same.
     """CREATE TABLE consumers (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
         beat INTEGER NOT NULL DEFAULT 0,
         visibility REAL NOT NULL
     )""",
     # A message is ready (no lease, no due), delayed (due), or held (lease = consumer id << 32 | number of its take).
-    # `due` is in the file's own time (see queue_time.py); `enqueued_at` is what the wall clock showed.
+    # `due` is in the file's own time (see queue_time.py). `enqueued_at` is the time of the wall clock.
     """CREATE TABLE messages (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
         queue INTEGER NOT NULL,
@@ -46,28 +46,30 @@ _VERSION_1: Final = (
         payload BLOB NOT NULL
     )""",
     "CREATE INDEX dead_letters_queue ON dead_letters (queue, id)",
-    # The origin of the file's own time during this boot of the machine.
+    # The origin of the file's own time since this boot of the machine.
     "CREATE TABLE time (only INTEGER PRIMARY KEY CHECK (only = 1), boot TEXT NOT NULL, origin REAL NOT NULL)",
 )
 
 _VERSION_2: Final = (
-    # Larger goes first. `slot` is where the key falls (see queue_slots.py), NULL for a message without one.
+    # A message with a larger priority goes first. `slot` is the slot of the key (see queue_slots.py), NULL for a
+    # message without a key.
     "ALTER TABLE messages ADD COLUMN priority INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE messages ADD COLUMN slot INTEGER",
     "ALTER TABLE dead_letters ADD COLUMN priority INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE dead_letters ADD COLUMN slot INTEGER",
-    # Which queue a consumer reads and with whom it shares it (see queue_members.py); NULL: an older program's.
+    # The queue that a consumer reads, and how it shares the queue (see queue_members.py). NULL: the consumer of an
+    # older program.
     "ALTER TABLE consumers ADD COLUMN queue INTEGER",
     "ALTER TABLE consumers ADD COLUMN sharing TEXT",
     "ALTER TABLE consumers ADD COLUMN holder TEXT",
-    # A ready message stands in one of these two, and nowhere else.
+    # A ready message is in exactly one of these two indexes.
     "DROP INDEX messages_ready",
     """CREATE INDEX messages_ready ON messages (queue, priority DESC, id)
         WHERE lease IS NULL AND due IS NULL AND slot IS NULL""",
     """CREATE INDEX messages_slots ON messages (queue, slot, id)
         WHERE lease IS NULL AND due IS NULL AND slot IS NOT NULL""",
     "CREATE INDEX messages_slots_held ON messages (queue, slot, lease) WHERE lease IS NOT NULL AND slot IS NOT NULL",
-    # Messages that were put with an id of their own, until (in the file's time) the same id counts as a new message.
+    # Messages that were put with their own id. At `until` (in the file's time) the same id counts as new again.
     """CREATE TABLE recent (
         queue INTEGER NOT NULL,
         message_id TEXT NOT NULL,

@@ -1,7 +1,7 @@
-"""Taking messages: which ones, and how they get into Python. Inside a transaction.
+"""Takes messages: finds them and reads them into Python. Everything runs inside a transaction.
 
-Each statement, and each row that a statement returns, lets go of the interpreter's lock, and may have to wait for it
-beside a thread that computes. So what is fetched here comes as a single row.
+Each statement, and each row that a statement returns, releases the interpreter's lock. Beside a thread that computes it
+may have to wait to get it back. So the messages of a take are fetched as a single row.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import Final, NamedTuple
 
 __all__ = ["MOST_BYTES", "Found", "Reach", "Row", "find", "take", "wake_due"]
 
-#: Payload bytes of one take, about: it ends with the message that reaches this.
+#: The approximate payload bytes of one take: it ends with the message that reaches this number.
 MOST_BYTES: Final = 16 * 1024 * 1024
-#: Up to this size payloads are fetched all at once, larger ones one by one.
+#: Payloads up to this size are fetched all at once, larger ones one by one.
 _SMALL_BYTES: Final = 32 * 1024
-#: A delayed row that is due becomes ready when somebody takes; at most this many at a time, to keep that short.
+#: A delayed row that is due becomes ready at a take. This is the most at a time, to keep that short.
 _DUE_AT_ONCE: Final = 500
 
 
 class Row(NamedTuple):
-    """A message that was taken. *attempts* counts this time too."""
+    """A message that was taken. *attempts* includes this attempt."""
 
     id: int
     lease: int
@@ -33,25 +33,25 @@ class Row(NamedTuple):
 
 
 class Reach(NamedTuple):
-    """Which messages with keys a reader may take; messages without one are anybody's."""
+    """Which messages with keys a reader may take. Any reader may take messages without a key."""
 
     #: The slots.
     slots: Sequence[int]
-    #: Leave out slots of which somebody with a lease outside of this range holds messages: their owner before this one
-    #: has not finished with them. None: leave out none.
+    #: Slots are left out if a lease outside of this range holds messages of them: the previous owner has not finished
+    #: with them. None: no slot is left out.
     unless_held_beyond: tuple[int, int] | None
 
 
 class Found(NamedTuple):
-    """What a look at the queue has found; nothing is taken yet."""
+    """The result of a look at the queue. Nothing is taken yet."""
 
     rows: list[Row]
-    #: When the next delay ends, in the file's time; None when nothing is delayed.
+    #: When the next delay ends, in the file's time. None: nothing is delayed.
     next_due: float | None
 
 
 def wake_due(connection: sqlite3.Connection, queue: int, now: float) -> None:
-    """Make delayed rows ready whose delay has ended; *now* is the file's time."""
+    """Makes delayed rows ready whose delay has ended. *now* is the file's time."""
     connection.execute(
         "UPDATE messages SET due = NULL WHERE id IN "
         "(SELECT id FROM messages WHERE queue = ? AND due <= ? ORDER BY due LIMIT ?)",
@@ -61,14 +61,15 @@ def wake_due(connection: sqlite3.Connection, queue: int, now: float) -> None:
 
 _READY: Final = "queue = :queue AND lease IS NULL AND due IS NULL"
 _HELD: Final = "queue = :queue AND slot = value AND lease IS NOT NULL"
-# The length of bytes stands in the row's head, so that large payloads are not read for it.
+# SQLite stores the length of a blob in the row's head, so large payloads are not read for it.
 _ROW: Final = (
     "messages.id, attempts, enqueued_at, metadata, payload, priority, "
     "iif(typeof(payload) = 'blob', length(payload), length(CAST(payload AS BLOB))) AS size"
 )
 _WITHOUT_KEY: Final = f"FROM messages WHERE {_READY} AND slot IS NULL ORDER BY priority DESC, id LIMIT :limit"
-# Microseconds, because SQLite writes fractions into JSON with 15 digits. All small payloads as one, for a JSON list
-# cannot hold bytes: as text they are joined as they are, because the encoding of the file is that of the bytes.
+# Microseconds, because SQLite writes fractions into JSON with 15 digits. All small payloads are one value, because a
+# JSON list cannot hold bytes. They are joined as text. That changes no byte, because a cast uses the encoding of the
+# file and converts nothing.
 _AS_ONE_ROW: Final = (
     "json_group_array(json_array(id, attempts, CAST(round(enqueued_at * 1000000) AS INTEGER), metadata, size)), "
     f"CAST(group_concat(iif(size <= {_SMALL_BYTES}, CAST(payload AS TEXT), ''), '') AS BLOB)"
@@ -79,7 +80,8 @@ _LOOK: Final = (
     "(SELECT min(due) FROM messages WHERE queue = :queue AND due IS NOT NULL) "
     f"FROM (SELECT {_ROW} {_WITHOUT_KEY})"
 )
-# Of each slot the oldest, about as many as of any other; slots and messages without a key share by age.
+# Takes the oldest of each slot, about the same number from each. Slots and messages without a key are then ordered by
+# age.
 _LOOK_AT_SLOTS: Final = f"""
 WITH mine (slot) AS MATERIALIZED (
     SELECT value FROM json_each(:slots)
@@ -103,7 +105,7 @@ _ALL_LEASES: Final = (0, (1 << 63) - 1)
 
 
 def find(connection: sqlite3.Connection, queue: int, reach: Reach, limit: int, lease: int) -> Found:
-    """The next messages to take, at most *limit*, as they will be under *lease*."""
+    """Returns the next messages to take, at most *limit*, as they will be under *lease*."""
     asked = {"queue": queue, "limit": limit}
     heads, payloads, has_keys, due = connection.execute(_LOOK, asked).fetchone()
     if has_keys and reach.slots:
@@ -137,7 +139,7 @@ def _payload(connection: sqlite3.Connection, row_id: int) -> bytes:
 
 
 def take(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
-    """Take *rows*, which :func:`find` has found in this transaction and which all have one lease."""
+    """Takes *rows*. :func:`find` has found them in this transaction, and they all have one lease."""
     connection.execute(
         "UPDATE messages SET lease = ?, attempts = attempts + 1 WHERE id IN (SELECT value FROM json_each(?))",
         (rows[0].lease, json.dumps([row.id for row in rows])),

@@ -1,4 +1,4 @@
-"""Which tables a file has: versions that only move forward, and files that are not ours."""
+"""The tables of a file: versions only move forward, and files of other programs are refused."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ __all__ = ["Schema"]
 class Schema:
     """The tables of one kind of file.
 
-    The file remembers its kind (``PRAGMA application_id``) and how many migrations it has seen (``user_version``).
+    The file stores its kind (``PRAGMA application_id``) and the number of its migrations (``user_version``).
     """
 
-    #: "queue file", for example: how error messages call it.
+    #: What error messages call it: "queue file", for example.
     what: str
-    #: A number of its own for this kind of file.
+    #: The number of this kind of file. No other kind has it.
     application_id: int
-    #: What makes version 1 out of an empty file, version 2 out of version 1, and so on; each a list of statements.
+    #: The migrations: the first makes version 1 from an empty file, the second makes version 2 from version 1, and so
+    #: on. Each is a list of statements.
     migrations: tuple[tuple[str, ...], ...]
 
     @property
@@ -30,7 +31,7 @@ class Schema:
         return len(self.migrations)
 
     def prepare(self, connection: sqlite3.Connection, path: str) -> None:
-        """Bring the file to :attr:`version`, inside the transaction that the caller has begun.
+        """Migrates the file to :attr:`version`, inside the transaction that the caller has begun.
 
         Raises:
             StorageError: the file belongs to another program, or to a newer version of this one.

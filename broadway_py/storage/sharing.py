@@ -1,4 +1,4 @@
-"""One writer per file in a process, shared by all who use the file."""
+"""Shares one writer per file among all its users in a process."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from broadway_py.storage.writer import Writer
 __all__ = ["acquire", "release"]
 
 _lock: Final = threading.Lock()
-# The process is part of the key: what a forked child finds here is its parent's.
+# The process is part of the key: a forked child finds the entries of its parent here.
 _writers: Final[dict[tuple[int, str], Writer]] = {}
 _users: Final[dict[Writer, int]] = {}
 
 
 async def acquire(path: str, schema: Schema) -> Writer:
-    """The writer of *path* in this process, open. Each call needs one :func:`release`.
+    """Returns the open writer of *path* in this process. Each call needs one :func:`release`.
 
     Raises:
-        StorageError: the file cannot be opened; nothing is to be released.
+        StorageError: the file cannot be opened. Nothing needs to be released.
     """
     writer = _join(path, schema)
     try:
@@ -34,7 +34,7 @@ async def acquire(path: str, schema: Schema) -> Writer:
 
 
 async def release(writer: Writer) -> None:
-    """No longer use *writer*. The last one closes the file and returns when it is closed."""
+    """Ends one use of *writer*. The last call closes the file, and returns when it is closed."""
     if _leave(writer):
         await asyncio.wrap_future(writer.ended)
 

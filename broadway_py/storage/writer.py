@@ -1,4 +1,4 @@
-"""The one thread of this process that touches a file."""
+"""The only thread of this process that uses a file."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ R = TypeVar("R")
 
 log = logger("broadway_py.storage")
 
-#: How many requests may wait for the thread; whoever brings one more waits to hand it in.
+#: How many requests may wait for the thread. Further callers wait until there is room.
 MAX_WAITING: Final = 4_096
-#: While somebody listens, other processes' commits are looked for this often, in seconds: soon after something has
-#: happened, and more and more seldom while nothing does (docs/decisions/0013-queue-wakeup.md).
+#: While somebody listens, the thread looks for commits of other processes this often, in seconds: soon after something
+#: has happened, and less and less often while nothing happens (docs/decisions/0013-queue-wakeup.md).
 LOOK_FIRST: Final = 0.005
 LOOK_LAST: Final = 0.100
 _LOOK_GROWTH: Final = 1.5
@@ -39,19 +39,19 @@ _Call = tuple[asyncio.AbstractEventLoop, Callable[[], object]]
 
 
 class Writer:
-    """Runs functions of the connection in a thread of its own, in groups that share one durable transaction.
+    """Runs functions on the connection in its own thread, in groups that share one durable transaction.
 
-    Made, shared and stopped by :mod:`broadway_py.storage.sharing`. Any number of event loops may use one.
+    :mod:`broadway_py.storage.sharing` makes, shares and stops it. Any number of event loops may use one.
 
     Args:
-        path: the file; made if it is missing.
+        path: the file. A missing file is created.
         schema: its tables.
     """
 
     def __init__(self, path: str, schema: Schema) -> None:
         self.path = path
         self.schema = schema
-        #: Done when the file is open; holds the StorageError if it is not.
+        #: Done when the file is open. It holds the StorageError if the file cannot be opened.
         self.opened: ThreadFuture[None] = ThreadFuture()
         #: Done when the thread has closed the file.
         self.ended: ThreadFuture[None] = ThreadFuture()
@@ -68,11 +68,14 @@ class Writer:
         self._log_limit = LogLimit(path)
 
     def start(self) -> None:
-        """Start the thread. It is daemonic: a process may end at any moment, and what was confirmed is on the disk."""
+        """Starts the thread. It is daemonic: a process may end at any moment, and what was confirmed is on the disk."""
         threading.Thread(target=self._live, name=f"broadway-storage:{self.path}", daemon=True).start()
 
     def stop(self) -> None:
-        """Finish what was asked for, close the file, end the thread; refuse what comes later. See :attr:`ended`."""
+        """Finishes the requests so far, closes the file and ends the thread. See :attr:`ended`.
+
+        Later requests are refused.
+        """
         with self._lock:
             if not self._is_stopping:
                 self._is_stopping = True
@@ -86,23 +89,23 @@ class Writer:
         wakes: bool = False,
         unclaimed: Callable[[R], object] | None = None,
     ) -> R:
-        """Run *work* inside a transaction, together with others' work; return its result once that is on the disk.
+        """Runs *work* in a transaction, together with the work of others. Returns its result once that is on the disk.
 
-        What *work* raises comes out here, undoes what it did, and touches nobody else's work.
+        An error of *work* is raised here. It undoes what *work* did, and does not affect the work of others.
 
         Args:
-            work: called with the connection, in the writer's thread; must neither commit nor keep it.
+            work: called with the connection, in the writer's thread. It must neither commit nor keep the connection.
             rows: about how many rows it touches, so that a transaction stays short.
-            wakes: whether those who listen (see :meth:`listening`) have reason to look again.
-            unclaimed: called in the loop with the result, when it was stored but the caller was cancelled meanwhile.
+            wakes: whether listeners (see :meth:`listening`) have a reason to look again.
+            unclaimed: called in the loop with the result if it was stored but the caller was cancelled meanwhile.
 
         Raises:
-            StorageError: SQLite refused; nothing of this call was stored.
+            StorageError: SQLite refused. Nothing of this call was stored.
         """
         return await self._ask(Request(work, "write", rows=rows, wakes=wakes, unclaimed=unclaimed))
 
     async def read(self, work: Callable[[sqlite3.Connection], R]) -> R:
-        """Run *work*, which only reads, outside of any transaction; it sees all writes that have returned.
+        """Runs *work*, which only reads, outside of any transaction. It sees all writes that have returned.
 
         Raises:
             StorageError: SQLite refused.
@@ -111,9 +114,9 @@ class Writer:
 
     @contextlib.contextmanager
     def listening(self, callback: Callable[[], object]) -> Iterator[None]:
-        """While inside, *callback* is called in the running loop whenever there may be something new in the file.
+        """Calls *callback* in the running loop whenever something may be new in the file, while the block runs.
 
-        What is committed after the entry is never missed; a call for nothing is possible.
+        A commit after the entry is never missed. A call may also come without anything new.
         """
         listener = (asyncio.get_running_loop(), callback)
         with self._lock:
@@ -130,7 +133,7 @@ class Writer:
             try:
                 await room.wait()
             except BaseException:
-                self._call_parked()  # it may have been this one's turn, which is the next one's now
+                self._call_parked()  # this caller may have had its turn, so the next one gets it
                 raise
             room.clear()
         return await request.future
@@ -159,7 +162,7 @@ class Writer:
         try:
             connection = connect(self.path, self.schema)
             writer_queue = self._line(connection)
-        except BaseException as error:  # noqa: BLE001  # whatever it is, it belongs to those who opened
+        except BaseException as error:  # noqa: BLE001  # every error goes to those who opened
             self.opened.set_exception(error)
             self.ended.set_result(None)
             return
@@ -170,7 +173,7 @@ class Writer:
             log.exception("the storage thread has crashed", path=self.path)
             self._refuse_all(error)
         finally:
-            with contextlib.suppress(sqlite3.Error):  # what was confirmed is in the log of the file already
+            with contextlib.suppress(sqlite3.Error):  # what was confirmed is already in the file's log
                 connection.close()
             writer_queue.close()
             self.ended.set_result(None)
@@ -217,7 +220,7 @@ class Writer:
         try:
             (seen,) = connection.execute("PRAGMA data_version").fetchone()
         except sqlite3.Error:
-            return True  # those who are called will run into the same trouble, and can tell it to somebody
+            return True  # the listeners will get the same error, and can report it
         before, self._last_seen = self._last_seen, int(seen)
         return before != self._last_seen
 
@@ -227,7 +230,7 @@ class Writer:
         try:
             finished, left = execute(connection, self.schema, self.path, writer_queue, group)
         except BaseException:
-            self._todo.extendleft(group)  # for _refuse_all, which tells everybody
+            self._todo.extendleft(group)  # _refuse_all gives them the error
             raise
         self._todo.extendleft(reversed(left))
         with self._lock:
@@ -271,6 +274,6 @@ def _hand_over(requests: Iterable[Request[Any]]) -> None:
 
 
 def _call_in(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:
-    # A loop that has been closed has nobody left who could wait.
+    # In a closed loop no caller is left that could wait.
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(callback)

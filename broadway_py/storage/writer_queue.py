@@ -1,12 +1,13 @@
-"""Whose turn it is to write: processes that share a file stand in line, so that none is starved.
+"""Decides which process may write next: processes that share a file form a queue, so that each gets its turn.
 
-SQLite lets whoever happens to ask at the right moment write; beside a busy neighbour that can be never. So who wants to
-write takes a number, one above the last, and waits until the one before has finished. A number is a locked byte of a
-file: whoever waits is woken by the kernel, and a process that dies gives its number back.
+SQLite lets the process write that happens to ask at the right moment. Beside a busy neighbour another process may never
+get its turn. So a process that wants to write takes a number, one above the last, and waits until the process with the
+number before has finished. A number is a locked byte of a file. The kernel wakes the process that waits for the lock,
+and a process that dies gives its number back.
 
-It is about fairness alone. That only one writes at a time is SQLite's own lock; so nothing is wrong, only unfair, when
-a process cannot have its turn within :data:`PATIENCE` (another one was stopped while it had it) and goes on without.
-Systems without locks of this kind, which is all but Linux, have no line.
+The queue is only for fairness. SQLite's own lock makes sure that only one process writes at a time. So nothing is
+wrong, only unfair, when a process cannot have its turn within :data:`PATIENCE` (another process was stopped during its
+turn) and continues without. Only Linux has locks of this kind. Other systems have no queue.
 """
 
 from __future__ import annotations
@@ -25,21 +26,21 @@ from broadway_py.storage.modes import open_beside
 
 __all__ = ["PATIENCE", "WriterQueue"]
 
-#: Seconds in line before it is thought to be stuck …
+#: Seconds of waiting before the queue counts as stuck …
 PATIENCE: Final = 1.0
-#: … and seconds without it after that.
+#: … and seconds in which the queue is not used after that.
 _DETOUR: Final = 5.0
 _HAS_LINES: Final = hasattr(fcntl, "F_OFD_SETLKW")
 
 
 class WriterQueue:
-    """The line before one file, for one thread of this process.
+    """The queue before one file, for one thread of this process.
 
     Args:
-        path: the file; ``-line`` is made beside it, and stays.
+        path: the file. ``-line`` is created beside it, and stays.
 
     Raises:
-        OSError: it cannot be made or opened.
+        OSError: the file of the queue cannot be created or opened.
     """
 
     def __init__(self, path: str) -> None:
@@ -50,7 +51,7 @@ class WriterQueue:
 
     @contextlib.contextmanager
     def passed(self) -> Iterator[None]:
-        """Wait for the turn, have it for the block, and let the next one in."""
+        """Waits for the turn, has it while the block runs, and then lets the next one in."""
         number = self._enter()
         try:
             yield
@@ -74,7 +75,7 @@ class WriterQueue:
         return called
 
     def close(self) -> None:
-        """No longer use the file."""
+        """Ends the use of the file."""
         if self._helper is None:
             self._numbers.close()
         else:
@@ -82,24 +83,24 @@ class WriterQueue:
 
 
 class _Numbers:
-    """The file of the numbers: it holds the last one, and is locked at the bytes of those that are in use."""
+    """The file of the numbers: it holds the last number, and the bytes of the numbers in use are locked."""
 
     _LAST = struct.Struct("<q")
-    #: Locked while a number is drawn.
+    #: This byte is locked while a number is drawn.
     _DRAWING = 0
-    #: The first number; the one before it is never drawn.
+    #: The first number. The number before it is never drawn.
     _FIRST = 2
 
     def __init__(self, path: str, main: str) -> None:
         self._handle = open_beside(path, main)
 
     def draw(self) -> int:
-        """The next number, to be given back; waits while somebody else draws one."""
+        """Returns the next number, which must be given back. Waits while another caller draws one."""
         self._lock(self._DRAWING, fcntl.F_WRLCK, wait=True)
         return self._next()
 
     def try_to_draw(self) -> int | None:
-        """The next number, to be given back; None when somebody else draws one right now."""
+        """Returns the next number, which must be given back, or None if another caller is drawing one now."""
         return self._next() if self._lock(self._DRAWING, fcntl.F_WRLCK, wait=False) else None
 
     def _next(self) -> int:
@@ -107,7 +108,7 @@ class _Numbers:
             last = os.pread(self._handle, self._LAST.size, 0)
             number = max(self._FIRST, self._LAST.unpack(last)[0] + 1 if len(last) == self._LAST.size else 0)
             self._lock(number, fcntl.F_WRLCK, wait=True)  # nobody else has it
-            # On a full disk the number stays the last one's, and two have it: they share a turn.
+            # On a full disk the last number stays in the file. Then two have the same number and share a turn.
             with contextlib.suppress(OSError):
                 os.pwrite(self._handle, self._LAST.pack(number), 0)
             return number
@@ -115,22 +116,22 @@ class _Numbers:
             self.give_back(self._DRAWING)
 
     def is_called(self, number: int, *, wait: bool) -> bool:
-        """Whether the one before *number* has finished, or has died; with *wait*, once that is so."""
+        """Returns whether the holder of the number before *number* has finished or died. *wait* waits for that."""
         if not self._lock(number - 1, fcntl.F_RDLCK, wait=wait):
             return False
         self.give_back(number - 1)
         return True
 
     def give_back(self, number: int) -> None:
-        """Let the next one pass."""
+        """Unlocks *number*, so that the next one can pass."""
         self._lock(number, fcntl.F_UNLCK, wait=False)
 
     def close(self) -> None:
-        """No longer use the file."""
+        """Ends the use of the file."""
         os.close(self._handle)
 
     def _lock(self, byte: int, kind: int, *, wait: bool) -> bool:
-        # Locks of this open file, not of the process, so that two of one process exclude each other as well.
+        # The locks belong to this open file and not to the process, so that two in one process exclude each other too.
         command = fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK
         try:
             fcntl.fcntl(self._handle, command, struct.pack("hhqqi", kind, os.SEEK_SET, byte, 1, 0))
@@ -140,21 +141,21 @@ class _Numbers:
 
 
 class _Helper:
-    """Waits in line in a thread of its own, for a wait for a lock can neither have a deadline nor be broken off."""
+    """Waits in the queue in its own thread, because a wait for a lock can have no deadline and cannot be cancelled."""
 
     def __init__(self, numbers: _Numbers, path: str) -> None:
         self._numbers = numbers
-        #: A number, or None to draw one; False ends the thread.
+        #: A number, or None to draw one. False ends the thread.
         self._asked: queue.SimpleQueue[int | bool | None] = queue.SimpleQueue()
         self._changed = threading.Condition()
         self._is_wanted = False
         self._called: int | None = None
-        #: Whether its thread waits for a turn, maybe one that is no longer wanted.
+        #: True while the thread waits for a turn, even if it is no longer wanted.
         self.is_in_line = False
         threading.Thread(target=self._live, name=f"broadway-turnstile:{path}", daemon=True).start()
 
     def wait(self, number: int | None, patience: float) -> int | None:
-        """Stand in line with *number* (None: draw one) for *patience* seconds; the number that was called, if any."""
+        """Waits with *number* (None: draw one) for *patience* seconds. Returns the number whose turn it is, or None."""
         with self._changed:
             self._is_wanted = True
             if not self.is_in_line:
@@ -165,7 +166,7 @@ class _Helper:
             return called
 
     def end(self) -> None:
-        """End the thread, at once or when its wait ends; it closes the file."""
+        """Ends the thread, at once or when its wait ends. The thread closes the file."""
         self._asked.put(False)
 
     def _live(self) -> None:
@@ -179,5 +180,5 @@ class _Helper:
                     self._called = number
                     self._changed.notify()
                 else:
-                    self._numbers.give_back(number)  # too late: the caller has gone on without it
+                    self._numbers.give_back(number)  # too late: the caller has continued without it
         self._numbers.close()

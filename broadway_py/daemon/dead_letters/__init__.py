@@ -1,1 +1,1 @@
-"""Shows, puts back and removes dead letters, wherever they are kept."""
+"""Shows, puts back and removes dead letters, from embedded queues and from RabbitMQ."""

@@ -17,39 +17,39 @@ __all__ = ["EmbeddedLetters", "opened"]
 
 
 class EmbeddedLetters:
-    """Those of one queue of a file."""
+    """The dead letters of one queue in a file."""
 
     def __init__(self, file: QueueFile) -> None:
         self._file = file
         self.name = file.name
 
     async def heads(self) -> list[Head]:
-        """All of them, the oldest first."""
+        """Returns all of them, the oldest first."""
         return [_head(one) for one in await self._file.dead_heads()]
 
     async def payload(self, letter: str) -> bytes:
-        """That of one of them."""
+        """Returns the payload of *letter*."""
         return await self._file.dead_payload(int(letter)) or b""
 
     async def replay(self, letters: Sequence[str]) -> int:
-        """Put these back into the queue, as if new; how many."""
+        """Puts *letters* back into the queue as new messages. Returns how many."""
         return await self._file.replay([int(one) for one in letters])
 
     async def discard(self, letters: Sequence[str]) -> int:
-        """Remove these for good; how many."""
+        """Removes *letters* for good. Returns how many."""
         return await self._file.discard_dead([int(one) for one in letters])
 
     async def discard_all(self) -> int:
-        """Remove all of them for good; how many."""
+        """Removes all of them for good. Returns how many."""
         return await self.discard([head.id for head in await self.heads()])
 
 
 @asynccontextmanager
 async def opened(reference: str) -> AsyncIterator[EmbeddedLetters]:
-    """The queue that ``FILE.db:NAME`` names, which must be there already: nothing is made by looking.
+    """Opens the queue that ``FILE.db:NAME`` names. The queue must exist: nothing is created.
 
     Raises:
-        OptionsError: it is not of this form; there is no such file or queue.
+        OptionsError: *reference* does not have this form, or there is no such file or queue.
         StorageError: the file cannot be used.
     """
     path, colon, name = reference.rpartition(":")

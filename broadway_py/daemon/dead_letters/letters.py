@@ -1,4 +1,4 @@
-"""Look after dead letters, wherever they are kept."""
+"""Selects, shows and puts back dead letters, wherever they are kept."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ __all__ = [
 
 _RATE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(?:/\s*(s|m|h))?")
 _SECONDS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
-# A rate is kept in steps of this many seconds.
+# With a rate, one portion holds the messages of this many seconds.
 _STEP_S: Final = 0.1
-# Without a rate: other users of the file get their turn between two portions.
+# The portion without a rate. Other users of the file get their turn between two portions.
 _PORTION: Final = 500
 
 
 def rate_of(text: str) -> float:
-    """Messages in a second: ``"50/s"``, ``"100/m"``, ``"1000/h"``; a plain number is per second.
+    """Returns messages per second for ``"50/s"``, ``"100/m"`` or ``"1000/h"``. A plain number is per second.
 
     Raises:
-        OptionsError: it is none of these.
+        OptionsError: *text* has none of these forms.
     """
     found = _RATE.fullmatch(text.strip())
     rate = float(found[1]) / _SECONDS[found[2]] if found else 0.0
@@ -50,17 +50,17 @@ def rate_of(text: str) -> float:
 
 
 def counted(count: int) -> str:
-    """A number of dead letters as it is told."""
+    """Returns a number of dead letters as text."""
     return f"{count:,} dead letter{'' if count == 1 else 's'}"
 
 
 class PartlyReplayed(BroadwayError):
-    """Of several dead letters some were put back, and some were not.
+    """Some of several dead letters were put back, and some were not.
 
     Args:
-        moved: how many were.
-        left: how many were not; they are where they were.
-        reason: of the first of those.
+        moved: how many were put back.
+        left: how many were not put back. They stay where they were.
+        reason: why the first of those was not put back.
     """
 
     def __init__(self, moved: int, left: int, reason: BroadwayError) -> None:
@@ -69,49 +69,49 @@ class PartlyReplayed(BroadwayError):
 
 
 class Head(NamedTuple):
-    """One dead letter, without its payload."""
+    """A dead letter without its payload."""
 
     id: str
-    #: When it failed for good, in seconds since 1970; None: nobody noted it.
+    #: When it failed for good, in seconds since 1970. None: this is not known.
     died_s: float | None
-    #: None: nobody counted.
+    #: How often it was tried. None: this is not known.
     attempts: int | None
     cause: str
     exception: str | None
-    #: Bytes of the payload.
+    #: The size of the payload in bytes.
     size: int
-    #: All that is known about it, by name, in the order in which it is shown.
+    #: Everything that is known about it, by name, in the order in which it is shown.
     facts: Sequence[tuple[str, str]]
 
 
 class Letters(Protocol):
-    """The dead letters of one queue, open."""
+    """The dead letters of one open queue."""
 
-    #: Of the queue.
+    #: The name of the queue.
     name: str
 
     async def heads(self) -> list[Head]:
-        """All of them, the oldest first."""
+        """Returns all of them, the oldest first."""
 
     async def payload(self, letter: str) -> bytes:
-        """That of one of them."""
+        """Returns the payload of *letter*."""
 
     async def replay(self, letters: Sequence[str]) -> int:
-        """Put these back into the queue they failed in, as if new; how many.
+        """Puts *letters* back as new messages into the queue in which they failed. Returns how many.
 
         Raises:
-            PartlyReplayed: some of them could not be put back, and stay.
+            PartlyReplayed: some could not be put back, and stay.
         """
 
     async def discard(self, letters: Sequence[str]) -> int:
-        """Remove these for good; how many."""
+        """Removes *letters* for good. Returns how many."""
 
     async def discard_all(self) -> int:
-        """Remove all of them for good, without a look at any; how many."""
+        """Removes all of them for good, without reading any. Returns how many."""
 
 
 async def select(letters: Letters, ids: Collection[str], cause: str | None) -> list[Head]:
-    """The dead letters that are meant, the oldest first; without *ids* and *cause* all.
+    """Returns the dead letters with these *ids* and this *cause*, the oldest first. Without both it returns all.
 
     Raises:
         OptionsError: there is no such cause.
@@ -136,12 +136,12 @@ async def replay(
     progress: Callable[[int], object],
     clock: Clock = SYSTEM_CLOCK,
 ) -> int:
-    """Put dead letters back into the queue, at most *rate* in a second; how many.
+    """Puts dead letters back into the queue, at most *rate* per second. Returns how many.
 
-    *progress* is told the count after each portion, one that was put back in part included.
+    *progress* is called with the count after each portion, also after one that was put back only in part.
 
     Raises:
-        PartlyReplayed: some of a portion could not be put back. They stay; so do the portions after it.
+        PartlyReplayed: some of a portion could not be put back. They stay, and so do all later portions.
     """
     portion = _PORTION if rate is None else max(1, math.floor(rate * _STEP_S))
     moved = 0
@@ -158,7 +158,7 @@ async def replay(
 
 
 def drawn(heads: Sequence[Head]) -> Iterator[str]:
-    """A table of *heads*, line by line; fit for a terminal."""
+    """Yields a table of *heads*, line by line, safe to show on a terminal."""
     rows: list[tuple[str, ...]] = [("id", "died", "attempts", "cause", "exception", "size")]
     rows += [
         (
@@ -178,7 +178,7 @@ def drawn(heads: Sequence[Head]) -> Iterator[str]:
 
 
 def shown(head: Head) -> Iterator[str]:
-    """All that is known about *head*, but for its payload, line by line; fit for a terminal."""
+    """Yields everything that is known about *head* except its payload, line by line, safe to show on a terminal."""
     facts = [(printable(name), printable(clipped(value, 1000))) for name, value in head.facts]
     width = max(len(name) for name, _ in facts) + 2
     for name, value in facts:
@@ -186,15 +186,15 @@ def shown(head: Head) -> Iterator[str]:
 
 
 def printable(text: str) -> str:
-    """*text* with escapes for what a terminal would act upon: publishers write much of what is shown."""
+    """Returns *text* with escapes for control characters: publishers write much of what is shown on the terminal."""
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def time_of(wall_s: float) -> str:
-    """A time as it is shown."""
+    """Returns a time as text, in UTC."""
     return datetime.fromtimestamp(wall_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def size_of(count: int) -> str:
-    """A number of bytes as it is shown."""
+    """Returns a number of bytes as text."""
     return f"{count:,} B"

@@ -1,4 +1,4 @@
-"""Which dead letters are meant: by a file and a name, by the URL of a broker, or by the settings of a pipeline."""
+"""Finds the dead letters: by a file and a name, by the URL of a broker, or by the settings of a pipeline."""
 
 from __future__ import annotations
 
@@ -22,17 +22,19 @@ _NOT_FOR_SQS = (
     "redrive: in the console, or aws sqs start-message-move-task with --destination-arn"
 )
 
-#: Behind the name of a queue: that of the one that keeps its dead letters, unless a policy says otherwise.
+#: The suffix of a queue's dead letter queue, unless a policy names another one.
 _DEAD: Final = ".dead"
-#: A way to open them.
+#: Opens the dead letters of one queue.
 Place = Callable[[], AbstractAsyncContextManager[Letters]]
 
 
 def of_queue(reference: str, dead: str | None = None, to: str | None = None) -> Place:
-    """Those of the embedded queue ``FILE.db:NAME``, which has no other place for them: *dead* and *to* must be None.
+    """Returns the place of the dead letters of the embedded queue ``FILE.db:NAME``.
+
+    The queue has no other place for them, so *dead* and *to* must be None.
 
     Raises:
-        OptionsError: it is the URL of a broker.
+        OptionsError: *reference* is the URL of a broker, or *dead* or *to* is given.
     """
     if _is_of_sqs(reference):
         raise OptionsError((), _NOT_FOR_SQS)
@@ -46,12 +48,13 @@ def of_queue(reference: str, dead: str | None = None, to: str | None = None) -> 
 
 
 def of_url(url: str, queue: str | None, dead: str | None = None, to: str | None = None) -> Place:
-    """Those in the RabbitMQ queue *dead*, or else ``<queue>.dead``; *queue* is where they failed.
+    """Returns the place of the dead letters in the RabbitMQ queue *dead*, or else ``<queue>.dead``.
 
-    They may go back to *to*; without it to *queue*, or to the one that *dead* is named after.
+    *queue* is the queue in which they failed. They may go back to *to*. Without it they go back to *queue*, or to the
+    queue that *dead* is named after.
 
     Raises:
-        OptionsError: no queue is named, the URL is none, or what RabbitMQ needs is not installed.
+        OptionsError: no queue is named, *url* is not valid, or the extra for RabbitMQ is not installed.
     """
     if _is_of_sqs(url):
         raise OptionsError((), _NOT_FOR_SQS)
@@ -75,17 +78,17 @@ def of_url(url: str, queue: str | None, dead: str | None = None, to: str | None 
 def of_settings(
     settings: Settings, pipeline: str | None, queue: str | None, dead: str | None = None, to: str | None = None
 ) -> Place:
-    """Those of what *pipeline* of *settings* reads.
+    """Returns the place of the dead letters of the queue that *pipeline* of *settings* reads.
 
     Args:
-        settings: all of them.
-        pipeline: may be None where there is only one.
-        queue: which one, where it reads several.
-        dead: the RabbitMQ queue that keeps them, in place of the one that the settings name.
-        to: the RabbitMQ queue that they go back to, in place of the one that they failed in.
+        settings: all settings.
+        pipeline: the pipeline. It may be None if there is only one.
+        queue: the queue, if the pipeline reads several.
+        dead: the RabbitMQ queue that keeps them, instead of the one in the settings.
+        to: the RabbitMQ queue to which they go back, instead of the one in which they failed.
 
     Raises:
-        OptionsError: there is no such pipeline, or its source keeps none that can be looked at.
+        OptionsError: there is no such pipeline, or its source keeps no dead letters that can be read here.
     """
     names = list(settings.pipelines)
     if pipeline is None and len(names) == 1:
@@ -129,10 +132,10 @@ def _refuse_strange(queue: str | None, pipeline: str, known: Sequence[str]) -> N
 
 
 def _kept_in(section: Mapping[str, Any], pipeline: str, queue: str | None, queues: Sequence[str]) -> str:
-    """The queue of the dead letters of *queue*, by the rule of the producer.
+    """Returns the queue of the dead letters of *queue*, by the rule of the producer.
 
     Raises:
-        OptionsError: the broker alone knows it; or *queue*, which is None, has to be said.
+        OptionsError: only the broker knows the queue, or *queue* is None and must be given.
     """
     place = _place_of_policy(section, ("pipelines", pipeline, "class"))
     if place == "broker":
@@ -150,7 +153,7 @@ def _kept_in(section: Mapping[str, Any], pipeline: str, queue: str | None, queue
 
 
 def _is_of_sqs(reference: str) -> bool:
-    """Whether somebody has tried the URL of a queue of SQS, today's or that of its first years."""
+    """Returns whether *reference* is the URL of an SQS queue, in today's form or in that of its first years."""
     return re.match(r"https?://(sqs\.|[^/]+\.queue\.amazonaws\.)", reference) is not None
 
 

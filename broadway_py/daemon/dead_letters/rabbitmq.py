@@ -1,7 +1,7 @@
 """The dead letters of a RabbitMQ queue.
 
-AMQP cannot look at a message without taking it. So every letter is fetched, none of them is acked, and what was only
-looked at is given back at the end: the broker puts it where it was. Meanwhile nobody else sees them.
+AMQP cannot read a message without taking it. So every letter is fetched and none is acknowledged. Letters that were
+only read are given back at the end, and the broker puts them where they were. Meanwhile nobody else sees them.
 """
 
 from __future__ import annotations
@@ -35,25 +35,25 @@ from broadway_py.producers.rabbitmq.topology.delivery_limits import limit_in, ti
 __all__ = ["Home", "RabbitMQLetters", "opened"]
 
 _NAME: Final = "broadway dlq"
-#: Of our headers: what is shown under a name of its own.
+#: Our headers that are shown under another name.
 _SAID_BEFORE: Final = frozenset({"attempt", "attempts", "cause", "exception", "failed-at", "id"})
 
 
 class Home(NamedTuple):
-    """Where dead letters may go back to.
+    """The queues to which dead letters may go back.
 
-    What a letter says itself chooses among these at most, for anybody can write it.
+    A letter's own header can only choose among these, because anybody can write that header.
     """
 
-    #: Of a letter that does not say it. None: nobody knows.
+    #: The queue for a letter that names none. None: it is not known.
     usual: str | None = None
-    #: Others, if the letter names them.
+    #: Other queues, which a letter may name.
     others: Sequence[str] = ()
-    #: Whatever is kept there goes to the usual queue, also if it says something else.
+    #: True if all letters go to the usual queue, even if they name another one.
     is_sure: bool = False
 
     def of(self, said: str | None) -> str | None:
-        """The queue for a letter that names *said*; None: it may go nowhere."""
+        """Returns the queue for a letter that names the queue *said*. Returns None if it may go nowhere."""
         if said is None or self.is_sure:
             return self.usual
         return said if said == self.usual or said in self.others else None
@@ -66,14 +66,14 @@ class _Taken(NamedTuple):
 
 
 class RabbitMQLetters:
-    """Those in the queue *name*.
+    """The dead letters in the queue *name*.
 
     Args:
-        name: of the queue that holds the dead letters.
+        name: the queue that holds the dead letters.
         home: where they may go back to.
-        channel: what they are fetched by; its end gives back what is left.
-        publisher: what carries them back.
-        limit: how often the queue takes one back before it drops it; None: as often as one likes.
+        channel: the channel that fetches them. Its end gives back those that are left.
+        publisher: publishes the letters that go back.
+        limit: how often the queue takes a letter back before it drops it. None: there is no limit.
     """
 
     def __init__(self, name: str, home: Home, channel: Channel, publisher: Publisher, limit: int | None = None) -> None:
@@ -85,19 +85,20 @@ class RabbitMQLetters:
         self._taken: dict[str, _Taken] | None = None
 
     async def heads(self) -> list[Head]:
-        """All that are there now, the oldest first."""
+        """Returns all that are in the queue now, the oldest first."""
         return [taken.head for taken in (await self._all()).values()]
 
     async def payload(self, letter: str) -> bytes:
-        """That of one of them."""
+        """Returns the payload of *letter*."""
         return (await self._all())[letter].delivery.body
 
     async def replay(self, letters: Sequence[str]) -> int:
-        """Put these back into the queue they failed in, as if new: confirmed there, and only then taken off here.
+        """Puts *letters* back as new messages into the queue in which they failed. Returns how many.
+
+        A letter is removed here only after the broker has confirmed it there.
 
         Raises:
-            PartlyReplayed: some of them were not confirmed, or nobody but they themselves says where they belong. They
-                stay.
+            PartlyReplayed: some were not confirmed, or only their own header says where they belong. They stay.
         """
         taken = [(await self._all())[one] for one in letters]
         new = [self._as_new(one) for one in taken]
@@ -111,28 +112,28 @@ class RabbitMQLetters:
         return len(safe)
 
     async def discard(self, letters: Sequence[str]) -> int:
-        """Remove these for good; how many."""
+        """Removes *letters* for good. Returns how many."""
         taken = [(await self._all())[one] for one in letters]
         await self._ack(taken)
         return len(taken)
 
     async def discard_all(self) -> int:
-        """Remove all of them for good, also those that cannot be read: the broker does it, none is fetched."""
+        """Removes all of them for good, also those that cannot be decoded. The broker does it, and none is fetched."""
         return cast("int", (await self._channel.queue_purge(self.name)).message_count)
 
     async def give_back(self) -> None:
-        """Leave what is still held where it was.
+        """Gives back the letters that are still held. They stay where they were in the queue.
 
-        A quorum queue counts how often its messages came back, and drops them in the end. So half-way to its limit a
-        copy takes the place of a letter, behind the others: the broker has confirmed it before the letter goes.
+        A quorum queue counts how often a message came back, and drops it at a limit. So at half of the limit a copy, at
+        the end of the queue, replaces the letter. The letter is removed only after the broker has confirmed the copy.
 
         Raises:
-            ProducerError: it refused the copies. The letters are there still.
+            ProducerError: the broker refused the copies. The letters are still there.
         """
         reasons = await self._renew(self._worn()) if self._taken and self._limit is not None else []
         if self._taken:
             last = max(taken.tag for taken in self._taken.values())
-            # A nack costs no attempt on recent brokers, where the loss of a channel does.
+            # On recent brokers a nack does not count as a delivery attempt, but the loss of a channel does.
             await self._channel.basic_nack(last, multiple=True, requeue=True)
             self._taken = {}
         if reasons:
@@ -144,12 +145,12 @@ class RabbitMQLetters:
             )
 
     def _worn(self) -> list[_Taken]:
-        """Those that have come back half as often as they may."""
+        """Returns the letters that have come back at least half as often as the limit allows."""
         most = max(1, (self._limit or 0) // 2)
         return [taken for taken in (self._taken or {}).values() if (_returned(taken) or 0) >= most]
 
     async def _renew(self, worn: Sequence[_Taken]) -> list[ProducerError]:
-        """Put a copy in the place of each; why those stay that could not be."""
+        """Replaces each letter of *worn* by a copy. Returns the reasons of those that could not be replaced."""
         reasons = await self._publisher.publish([renewed(taken.delivery, self.name) for taken in worn])
         await self._ack([taken for taken, reason in zip(worn, reasons, strict=True) if reason is None])
         return [reason for reason in reasons if reason is not None]
@@ -159,7 +160,7 @@ class RabbitMQLetters:
             self._taken = {}
             numbers: dict[str, int] = {}
             count = cast("int", (await self._channel.queue_declare(self.name, passive=True)).message_count)
-            # No more than were there: what comes meanwhile is for the next time.
+            # Only as many as were there: letters that come meanwhile are left for the next call.
             for _ in range(count):
                 delivery = await self._fetched(count)
                 if isinstance(delivery.delivery, Basic.GetEmpty):
@@ -169,10 +170,10 @@ class RabbitMQLetters:
         return self._taken
 
     async def _fetched(self, count: int) -> DeliveredMessage:
-        """The next one of *count*.
+        """Returns the next letter of *count*.
 
         Raises:
-            ProducerError: its properties do not decode, and this connection is of those that do not mend them.
+            ProducerError: its properties do not decode, and this connection does not repair them.
         """
         ended = self._channel.connection.closing
         try:
@@ -194,7 +195,7 @@ class RabbitMQLetters:
                 del self._taken[one.head.id]
 
     def _as_new(self, taken: _Taken) -> Letter | ProducerError:
-        """What is to be published; or why it cannot be."""
+        """Returns the letter to publish, or why it cannot be published."""
         died = death_of(taken.delivery.header.properties.headers or {})
         to = self._home.of(died.queue)
         if to is not None:
@@ -211,10 +212,10 @@ class RabbitMQLetters:
 
 @asynccontextmanager
 async def opened(options: RabbitMQOptions, dead: str, home: Home) -> AsyncIterator[RabbitMQLetters]:
-    """The dead letters in the queue *dead* of the broker that *options* name; see :class:`RabbitMQLetters`.
+    """Opens the dead letters in the queue *dead* of the broker that *options* name. See :class:`RabbitMQLetters`.
 
     Raises:
-        ProducerError: the broker is away, or there is no such queue.
+        ProducerError: the broker cannot be reached, or there is no such queue.
     """
     hush()
     mends = options.delivery_path != "plain" and problem() is None
@@ -233,7 +234,8 @@ async def opened(options: RabbitMQOptions, dead: str, home: Home) -> AsyncIterat
                 try:
                     yield letters
                 except BaseException:
-                    # In so many words: the loss of a channel is counted where this is not.
+                    # The letters are given back explicitly: the broker counts the loss of a channel as an attempt, but
+                    # not this.
                     with contextlib.suppress(Exception, asyncio.CancelledError):
                         await _given_back(letters, options)
                     raise
@@ -263,13 +265,13 @@ def _loss(options: RabbitMQOptions, where: str) -> Callable[[BaseException], Pro
 
 
 def _read(delivery: DeliveredMessage, known: Mapping[str, object], numbers: dict[str, int]) -> _Taken:
-    """*delivery* under a name that is not among those *known*; *numbers* are the last ones given to each name."""
+    """Returns *delivery* under a name that is not in *known*. *numbers* are the last numbers given to each name."""
     properties = delivery.header.properties
     headers: Mapping[str, Any] = properties.headers or {}
-    # Those that the broker itself has put there have no number of ours.
-    # As it is shown, so that it can be typed.
+    # Letters that the broker itself has put there have no id of ours. The id is made printable, so that it can be typed
+    # as it is shown.
     wanted = printable(str(headers.get("x-broadway-id") or properties.message_id or "letter"))
-    # Thousands may have the same: what was given already is not tried again.
+    # Thousands of letters may have the same id, so numbers that were given already are not tried again.
     name, number = wanted, numbers.get(wanted, 1)
     while name in known:
         number += 1

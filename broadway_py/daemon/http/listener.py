@@ -1,8 +1,9 @@
-"""The listening end of the HTTP port: how many may be connected, and how long each may take.
+"""Limits how many connections the HTTP port has, and how long each may take.
 
-Anybody who reaches the port may open connections and send nothing. Each holds one of the process's descriptors, which
-the connections to brokers need. So there is a limit, what waits for a request is closed after some seconds, and when
-the limit is reached the one that has waited longest makes room for the next: health checks get in.
+Anybody who reaches the port may open connections and send nothing. Each connection holds one of the process's
+descriptors, which the connections to brokers need. So there is a limit, and a connection that waits for a request is
+closed after some seconds. When the limit is reached, the connection that has waited longest is closed for the next one,
+so that health checks get through.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ log = logger("broadway_py.daemon")
 
 #: Seconds from connecting to the end of the first request's headers.
 HEAD_S: Final = 10.0
-#: Seconds from there to the answer, the request's body included.
+#: Seconds from there to the answer, including the request's body.
 ANSWER_S: Final = 30.0
-#: Seconds from there to the end of the next request's headers; the answer must have been read by then, too.
+#: Seconds from there to the end of the next request's headers. The client must also have read the answer by then.
 IDLE_S: Final = 30.0
 
-# Connections taken in one turn of the event loop.
+# The most connections that are accepted in one turn of the event loop.
 _AT_ONCE: Final = 16
 _BACKLOG: Final = 128
-# Seconds until the next try when there was no descriptor for a connection, and between two log lines about that.
+# Seconds until the next try when no descriptor was free for a connection, and seconds between two log lines about that.
 _RETRY_S: Final = 1.0
 _QUIET_S: Final = 60.0
 _MOST: Final = 100
@@ -44,16 +45,17 @@ _NOT_HERE: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 def most_connections() -> int:
-    """How many connections the port may hold: a quarter of the descriptors that this process may have, at most 100."""
+    """Returns how many connections the port may hold: a quarter of the process's descriptor limit, from 8 to 100."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _MOST if limit == resource.RLIM_INFINITY else max(_LEAST, min(_MOST, limit // 4))
 
 
 async def bind(host: str, port: int) -> list[socket.socket]:
-    """Listening sockets for every address that *host* has here, all with the same port.
+    """Returns listening sockets for every address that *host* has here, all with the same port.
 
     Raises:
-        OSError: one of them cannot be had.
+        OSError: one of the addresses cannot be used. An address that this machine does not have is skipped if another
+            one works.
     """
     found = await asyncio.get_running_loop().getaddrinfo(
         host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -84,12 +86,14 @@ async def bind(host: str, port: int) -> list[socket.socket]:
 
 
 class Visit(web.RequestHandler):
-    """One connection. It is always waiting for a request's headers or at work on an answer, and cut when that is late.
+    """One connection. It either waits for a request's headers or works on an answer.
+
+    It is closed when that takes too long.
 
     Args:
-        port: told when it begins and when it ends.
-        server: whose handlers answer.
-        headers: what each answer has, also to what is no HTTP.
+        port: the port, which is told when an answer is ready and when the connection is lost.
+        server: its handlers answer the requests.
+        headers: headers of the answers that :meth:`handle_error` makes.
     """
 
     def __init__(self, port: Port, server: web.Server, headers: Mapping[str, str]) -> None:
@@ -101,30 +105,30 @@ class Visit(web.RequestHandler):
         self.is_handling = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The client has connected."""
+        """Starts the time limit when the client has connected."""
         super().connection_made(transport)
         self._cut_in(HEAD_S)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """The connection is closed."""
+        """Tells the port that the connection is closed."""
         if self._timer is not None:
             self._timer.cancel()
         self._port.left(self)
         super().connection_lost(exc)
 
     def begin(self) -> None:
-        """The headers of a request are there."""
+        """Starts the time limit for the answer, when the headers of a request have come."""
         self.is_handling = True
         self._cut_in(ANSWER_S)
 
     def end(self) -> None:
-        """Its answer is ready to be sent."""
+        """Starts the time limit for the next request, when the answer is ready to be sent."""
         self.is_handling = False
         self._port.waits_again(self)
         self._cut_in(IDLE_S)
 
     def cut(self) -> None:
-        """Close it now, whatever it has not read yet."""
+        """Closes the connection now, even if the client has not read everything."""
         if self.transport is not None:
             self.transport.abort()
 
@@ -135,7 +139,10 @@ class Visit(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """The answer to what is no HTTP, or too long; and to what our own code stumbled over, which is logged."""
+        """Returns the answer to a request that failed before or outside of a handler.
+
+        Such a request is not valid HTTP or is too long, or our own code raised an error, which is logged.
+        """
         if isinstance(exc, ConnectionError):
             raise exc  # the client is gone, and nobody is left to be answered
         if status >= 500:  # the server's own faults
@@ -153,18 +160,18 @@ class Visit(web.RequestHandler):
 def _in_words(status: int, message: str | None) -> str:
     if status >= 500:  # the server's own faults
         return "the daemon could not answer this; its log says why"
-    # The first line: what follows quotes the request.
+    # Only the first line is used: the rest quotes the request.
     reason = (message or "it cannot be read").strip().partition("\n")[0].rstrip(":")
     return f"expected a request in HTTP/1.1: {reason[:200]}"
 
 
 class Port:
-    """Takes connections in. Everything is called in the event loop.
+    """Accepts connections. All methods are called in the event loop.
 
     Args:
-        sockets: listening; closed by :meth:`close`.
-        make: a :class:`Visit` for each connection.
-        most: how many connections there may be.
+        sockets: listening sockets, which :meth:`close` closes.
+        make: makes a :class:`Visit` for each connection.
+        most: the most connections at one time.
     """
 
     def __init__(self, sockets: list[socket.socket], make: Callable[[Port], Visit], most: int) -> None:
@@ -172,9 +179,9 @@ class Port:
         self._make = make
         self._most = most
         self._loop = asyncio.get_running_loop()
-        # Those whose descriptor is not closed yet; the one that has waited longest for a request comes first.
+        # The visits whose descriptor is not closed yet. The one that has waited longest for a request comes first.
         self._visits: dict[Visit, None] = {}
-        # On their way from accept() to a visit.
+        # Connections that are accepted but have no visit yet.
         self._arriving: set[asyncio.Task[None]] = set()
         self._is_open = False
         self._retry: asyncio.TimerHandle | None = None
@@ -182,14 +189,14 @@ class Port:
         self._forget = forks.when_forked(self._be_forked)
 
     def open(self) -> None:
-        """Take connections in, from now on."""
+        """Starts accepting connections."""
         if not self._is_open:
             self._is_open = True
             for each in self._sockets:
                 self._loop.add_reader(each.fileno(), self._accept, each)
 
     async def close(self) -> None:
-        """Take no more in. Those that are there stay."""
+        """Stops accepting connections. Open connections stay open."""
         self._pause()
         self._forget()
         if self._retry is not None:
@@ -203,13 +210,13 @@ class Port:
             await asyncio.wait(self._arriving)
 
     def waits_again(self, visit: Visit) -> None:
-        """*visit* waits for its next request."""
+        """Notes that *visit* waits for its next request."""
         if visit in self._visits:
             del self._visits[visit]
             self._visits[visit] = None
 
     def left(self, visit: Visit) -> None:
-        """*visit* is over."""
+        """Removes *visit*, whose connection is closed."""
         self._visits.pop(visit, None)
         # Its descriptor is closed after this has returned.
         self._loop.call_soon(self._go_on)
@@ -228,7 +235,7 @@ class Port:
         for taken in range(_AT_ONCE):
             if len(self._visits) + len(self._arriving) >= self._most:
                 if taken:
-                    return  # whether there is one more, the next turn says
+                    return  # the next turn finds out whether there is one more
                 self._say("the HTTP port has as many connections as it may have; the idle ones make room")
                 self._pause()  # until one has left
                 if not self._make_room():
@@ -277,7 +284,7 @@ class Port:
             self.open()
 
     def _make_room(self) -> bool:
-        """Cut the connection that has waited longest for a request; False when all are at work."""
+        """Closes the connection that has waited longest for a request. Returns False if all are handling one."""
         oldest = next((visit for visit in self._visits if not visit.is_handling), None)
         if oldest is None:
             return False
@@ -290,7 +297,7 @@ class Port:
             log.warning(event, connections=len(self._visits), most=self._most, **details)
 
     def _be_forked(self) -> None:
-        # Whom a handler forks off must not hold the port when we are gone.
+        # A process that a handler forks must not hold the port after this process has ended.
         transports = [visit.transport for visit in self._visits if visit.transport is not None]
         sockets = [*self._sockets, *(each.get_extra_info("socket") for each in transports)]
         forks.part_with(each.fileno() for each in sockets)

@@ -1,4 +1,4 @@
-"""Answers the requests of the HTTP port: metrics, health, the live page and its data."""
+"""Answers the requests of the HTTP port: metrics, health checks, the live page and its data."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @asynccontextmanager
 async def serve(settings: Http, view: View) -> AsyncIterator[int]:
-    """Listen while the block runs; gives the port, which *settings* may have left to the system.
+    """Listens while the block runs. Yields the port, which the system has chosen if *settings* have 0.
 
     Raises:
-        OptionsError: it cannot listen there; the path names the setting to change.
+        OptionsError: it cannot listen at this address. The error's path names the setting to change.
     """
     try:
         sockets = await bind(_as_dns(settings.host, wire_name), settings.port)
@@ -82,7 +82,7 @@ async def serve(settings: Http, view: View) -> AsyncIterator[int]:
 
 def _cannot_listen(settings: Http, failed: OSError | ValueError) -> OptionsError:
     place = f"{_in_url(settings.host)}:{settings.port}"
-    # Since 3.13 asyncio says in words of its own, without a number, that none of the addresses is ours.
+    # Since 3.13 asyncio has its own text, without a number, for the case that this machine has none of the addresses.
     unknown = (errno.EADDRNOTAVAIL, None)
     if not isinstance(failed, OSError) or isinstance(failed, socket.gaierror) or failed.errno in unknown:
         return OptionsError(
@@ -123,7 +123,7 @@ async def _make_safe(_request: web.Request, response: web.StreamResponse) -> Non
 @web.middleware
 async def _timed(request: web.Request, handler: _Handler) -> web.StreamResponse:
     visit = request.protocol
-    assert isinstance(visit, Visit)  # noqa: S101  # we make no others
+    assert isinstance(visit, Visit)  # noqa: S101  # the port makes only these
     visit.begin()
     try:
         return await handler(request)
@@ -143,13 +143,14 @@ async def _answered(request: web.Request, handler: _Handler) -> web.StreamRespon
 
 
 def _same_site(known: str | None) -> Any:
-    """Pages of other sites may neither read nor change anything here.
+    """Returns a middleware that keeps pages of other sites from reading or changing anything here.
 
-    A browser sends them JSON only after asking us first, which we never allow. A site that points its own name at
-    this machine would pass that, so on a loopback address only names of this machine are served.
+    A browser sends JSON from another site only after it has asked this server, which never allows it. A site whose own
+    name leads to this machine would pass that check. So on a loopback address only names of this machine are served.
 
     Args:
-        known: the name that the loopback address has in the settings, as DNS has it; None: all of the network may ask.
+        known: the loopback address's name in the settings, in the form of DNS. None: the whole network may send
+            requests.
     """
 
     @web.middleware
@@ -164,16 +165,17 @@ def _same_site(known: str | None) -> Any:
 
 
 def _hosts_of(request: web.Request) -> Iterator[str]:
-    """The names that the client knows us by: in the header, and in front of the path, as proxies are told.
+    """Yields the names by which the client calls this server: from the header, and from the request line.
 
-    Without any (HTTP/1.0) it is the address that it has connected to.
+    Proxies get the name in the request line. Without any name (HTTP/1.0) it is the address to which the client has
+    connected.
     """
     for host in (request.headers.get("Host", request.host), request.host):
         yield _as_dns(host[1:].partition("]")[0] if host.startswith("[") else host.rpartition(":")[0] or host)
 
 
 def _as_dns(host: str, form: Callable[[str], str] = certificate_name) -> str:
-    """*host* in a *form* in which DNS knows it; as it is where no host has that name."""
+    """Returns *host* in the *form* that DNS uses, or unchanged if it is no valid host name."""
     try:
         return form(host)
     except ValueError:
@@ -264,12 +266,12 @@ def _no_pipeline(name: str, known: Mapping[str, object]) -> web.Response:
 
 
 def _json(body: object, *, status: int = 200) -> web.Response:
-    # Reasons come from producers; ours hold no credentials, a plug-in's might.
+    # Reasons come from producers. Those of ours hold no credentials, but those of a plug-in may.
     return web.json_response(text=mask_credentials(json.dumps(body, default=repr)), status=status)
 
 
 def _page(name: str, content_type: str) -> _Handler:
-    # Read once: when descriptors run out, the page can still be looked at.
+    # The file is read once, so that the page is served even when no descriptor is free.
     text = files("broadway_py.daemon.http").joinpath("page", name).read_text(encoding="utf-8")
 
     async def page(_request: web.Request) -> web.Response:

@@ -21,48 +21,49 @@ __all__ = ["LocalView", "Told", "View"]
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """Which workers have carried out what they were asked for; one process alone is worker 0."""
+    """The workers that have carried out a command, and those that have not. A single process is worker 0."""
 
     heard: Sequence[int]
-    #: Why each of the others has not.
+    #: The reason of each worker that has not.
     not_heard: Mapping[int, str] = field(default_factory=dict)
 
 
 class View(Protocol):
-    """The daemon as seen from its HTTP port. All methods are called in the event loop."""
+    """The data and commands of the HTTP port. All methods are called in the event loop."""
 
     async def refresh(self) -> None:
-        """Make what follows up to date, within a fraction of a second."""
+        """Updates the data of the other methods, within a fraction of a second."""
 
     def stats(self) -> Sequence[PipelineStats]:
-        """One snapshot per pipeline."""
+        """Returns one snapshot per pipeline."""
 
     def topologies(self) -> Mapping[str, Mapping[str, Any]]:
-        """The stages of each pipeline."""
+        """Returns the stages of each pipeline."""
 
     def metrics(self) -> Iterator[Metric]:
-        """Everything for a scrape, users' own metrics included."""
+        """Yields all metrics for a scrape, including the users' own."""
 
     def not_alive(self) -> Sequence[str]:
-        """Why the process should be restarted; empty when it should not."""
+        """Returns why the process should be restarted. It is empty if it should not."""
 
     def not_ready(self) -> Mapping[str, Sequence[str]]:
-        """By pipeline, why it is not ready; empty when it is."""
+        """Returns, by pipeline, why it is not ready. The list of a pipeline is empty if it is ready."""
 
     async def pause(self, pipeline: str) -> Told:
-        """Pause it, in every process, within a deadline."""
+        """Pauses *pipeline* in every process, within a deadline."""
 
     async def resume(self, pipeline: str) -> Told:
-        """Resume it, in every process, within a deadline."""
+        """Resumes *pipeline* in every process, within a deadline."""
 
 
 class LocalView:
-    """Pipelines of this process.
+    """The view of the pipelines of this process.
 
     Args:
-        pipelines: what is shown.
-        lag: of their event loop.
-        paused: names of those that are to be paused as soon as they run; kept up to date for whoever starts them.
+        pipelines: the pipelines to show.
+        lag: the meter of their event loop.
+        paused: names of the pipelines that must be paused as soon as they run. The view updates it for the code that
+            starts them.
     """
 
     def __init__(
@@ -74,42 +75,42 @@ class LocalView:
 
     @property
     def lag_seconds(self) -> float:
-        """How late the event loop is."""
+        """How late the event loop is, in seconds."""
         return self._lag.seconds
 
     async def refresh(self) -> None:
-        """Nothing to do: snapshots are taken when asked for."""
+        """Does nothing: snapshots are taken when they are asked for."""
 
     def stats(self) -> Sequence[PipelineStats]:
-        """One snapshot per pipeline, taken now."""
+        """Returns one snapshot per pipeline, taken now."""
         return [pipeline.stats() for pipeline in self._pipelines.values()]
 
     def topologies(self) -> Mapping[str, Mapping[str, Any]]:
-        """The stages of each pipeline."""
+        """Returns the stages of each pipeline."""
         return {name: pipeline.topology() for name, pipeline in self._pipelines.items()}
 
     def metrics(self) -> Iterator[Metric]:
-        """Ours, then everything in the default registry."""
+        """Yields our metrics, then everything in the default registry."""
         yield from pipeline_metrics(self.stats())
         yield from process_metrics({"0": self._lag.seconds}, 0)
         yield from log_metrics(dropped_lines())
         yield from REGISTRY.collect()
 
     def not_alive(self) -> Sequence[str]:
-        """Nothing: that this runs shows that the loop answers."""
+        """Returns nothing: that this runs shows that the loop answers."""
         return []
 
     def not_ready(self) -> Mapping[str, Sequence[str]]:
-        """By pipeline, why it is not ready."""
+        """Returns, by pipeline, why it is not ready."""
         return {one.name: [one.trouble] if one.trouble is not None else [] for one in self.stats()}
 
     async def pause(self, pipeline: str) -> Told:
-        """Pause it; one that is starting begins paused."""
+        """Pauses *pipeline*. A pipeline that is starting will start paused."""
         self._paused.add(pipeline)
         return await self._carry_out(pipeline, is_pause=True)
 
     async def resume(self, pipeline: str) -> Told:
-        """Resume it."""
+        """Resumes *pipeline*."""
         self._paused.discard(pipeline)
         return await self._carry_out(pipeline, is_pause=False)
 
@@ -123,5 +124,5 @@ class LocalView:
         return Told((0,))
 
 
-# States of a pipeline whose sources are not open yet: whoever starts it looks at what was wished for.
+# States of a pipeline whose sources are not open yet. The code that starts it reads whether it must be paused.
 _BEFORE: Final = ("new", "starting")

@@ -1,1 +1,1 @@
-"""Writes the log: one handler for everything that logs, and a thread that writes its lines."""
+"""Writes the log: one handler for all loggers, and a thread that writes its lines."""

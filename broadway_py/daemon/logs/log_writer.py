@@ -1,4 +1,4 @@
-"""Writes log lines from a thread of its own: whoever logs never waits for whoever reads."""
+"""Writes log lines in its own thread, so that code that logs never waits for the reader."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from broadway_py.log import Fields, line_limit
 
 __all__ = ["Writer", "keep_standard_streams"]
 
-#: What may wait for a reader: lines, and characters.
+#: The most lines, and the most characters, that may wait for a reader.
 _MOST_LINES: Final = 10_000
 _MOST_CHARS: Final = 4 * 1024 * 1024
-#: Seconds that a flush, so also the end of the process, waits for the reader.
+#: Seconds that a flush waits for the reader. The end of the process waits as long.
 _FLUSH_S: Final = 0.5
-#: Seconds that a forked child, which has no thread of ours, waits for it at each line.
+#: Seconds that a forked child waits for the reader at each line. It does not have the thread.
 _CHILD_S: Final = 0.2
-#: Seconds between two looks for lines that the limit has left out.
+#: Seconds between two checks for lines that the limit has left out.
 _SUM_UP_S: Final = 5.0
 
 _writers: weakref.WeakSet[Writer] = weakref.WeakSet()
 
 
 class Writer(logging.Handler):
-    """A handler that puts its lines into a bounded queue, in order; a daemonic thread writes them to *stream*.
+    """Puts lines into a bounded queue, in order. A daemonic thread writes them to *stream*.
 
-    While the queue is full, lines are dropped and counted; the count is written as soon as something can be. In a
-    forked child there is no thread: it writes its lines itself, and drops those that nobody takes in a moment. A
-    stream without a descriptor, such as a ``StringIO``, is written to at once: nobody can keep it waiting.
+    While the queue is full, lines are dropped and counted. The count is written as soon as a line can be written. A
+    forked child has no thread: it writes its lines itself, and drops those that cannot be written in a short time. A
+    stream without a descriptor, such as a ``StringIO``, is written to at once, because it cannot make the writer wait.
 
     Args:
-        stream: where to; None: nowhere.
+        stream: where the lines go. None: nowhere.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -54,7 +54,8 @@ class Writer(logging.Handler):
 
     def _begin(self) -> None:
         self._lines: queue.SimpleQueue[str | threading.Event | None] = queue.SimpleQueue()
-        # Each is changed by one side only: those who log hold the handler's lock, and there is one thread.
+        # Each number is changed by one side only: threads that log hold the handler's lock, and there is one writing
+        # thread.
         self._put_chars = self._written_chars = 0
         self._dropped = self._not_written = self._told = 0
 
@@ -68,14 +69,14 @@ class Writer(logging.Handler):
 
     @property
     def dropped(self) -> int:
-        """How many lines nobody will ever see."""
+        """How many lines were lost."""
         return self._dropped + self._not_written
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Put *record*'s line into the queue. Never waits, never raises."""
+        """Puts the line of *record* into the queue. It never waits and never raises."""
         try:
             line = self.format(record) + "\n"
-        except Exception as error:  # noqa: BLE001  # of whoever logged: an odd argument, an object that cannot be shown
+        except Exception as error:  # noqa: BLE001  # the caller's error: a wrong argument, an object whose repr fails
             line = self._line(
                 "a log line could not be made",
                 line_of=record.name,
@@ -96,7 +97,7 @@ class Writer(logging.Handler):
                 self._start()
 
     def flush(self) -> None:
-        """Wait for what was logged until now to be written, but not for long."""
+        """Waits a short time until the lines that were logged so far are written."""
         thread = self._thread
         if self._is_child or thread is None or thread is threading.current_thread() or not thread.is_alive():
             return
@@ -105,7 +106,7 @@ class Writer(logging.Handler):
         written.wait(_FLUSH_S)
 
     def close(self) -> None:
-        """Write what was logged until now, if somebody takes it; what is logged from now on is lost."""
+        """Writes the lines that were logged so far, if somebody reads them. Lines that are logged later are lost."""
         self.flush()
         if self._thread is not None:
             self._lines.put(None)
@@ -117,7 +118,7 @@ class Writer(logging.Handler):
             os.close(descriptor)
 
     def be_a_child(self) -> None:
-        """In a forked child: what waits is the parent's, who writes it; the thread is not here."""
+        """Adapts to a forked child: the parent writes the waiting lines, and the thread does not exist here."""
         self._begin()
         self._is_child, self._thread = True, None
 
@@ -161,7 +162,7 @@ class Writer(logging.Handler):
     def _line(self, event: str, **fields: object) -> str:
         said = Fields(event=event, **fields, level="warning", timestamp=datetime.now(UTC).isoformat())
         record = logging.LogRecord("broadway_py.daemon", logging.WARNING, __file__, 0, said, (), None)
-        # As a line of ours looks to the formatter.
+        # The formatter expects these fields in our own lines.
         record.__dict__.update(_logger=None, _name="warning")
         try:
             return self.format(record) + "\n"
@@ -170,7 +171,10 @@ class Writer(logging.Handler):
 
 
 def _descriptor_of(stream: TextIO | None) -> int | None:
-    """One of our own: that of *stream* may be closed, and its number be that of a file of others."""
+    """Returns a duplicate of the descriptor of *stream*, or None if it has none.
+
+    The original may be closed later, and its number may then be that of another file.
+    """
     try:
         return None if stream is None else os.dup(stream.fileno())
     except (OSError, ValueError, AttributeError, io.UnsupportedOperation):
@@ -178,16 +182,16 @@ def _descriptor_of(stream: TextIO | None) -> int | None:
 
 
 def _write(descriptor: int, data: bytes, *, patience_s: float | None = None) -> bool:
-    """Write all of *data*; False when it cannot be written, or nobody has taken it within *patience_s*."""
+    """Writes all of *data*. Returns False if it cannot be written, or if nobody has read it within *patience_s*."""
     rest = memoryview(data)
     while rest:
         try:
-            # A pipe that has room for anything takes 4096 bytes without waiting.
+            # A pipe that has any room takes 4096 bytes without waiting.
             if patience_s is not None and not _has_room(descriptor, patience_s):
                 return False
             rest = rest[os.write(descriptor, rest[: 4096 if patience_s is not None else len(rest)]) :]
         except BlockingIOError:
-            # Somebody else has made it non-blocking, for us too.
+            # Another process has made it non-blocking, which changes it for us too.
             if not _has_room(descriptor, patience_s):
                 return False
         except (OSError, ValueError):
@@ -202,7 +206,7 @@ def _has_room(descriptor: int, patience_s: float | None) -> bool:
 
 
 def keep_standard_streams() -> None:
-    """See that descriptors 0, 1 and 2 are open: a file that got one of them would be written to by mistake."""
+    """Makes sure that descriptors 0, 1 and 2 are open. Else a file that gets one is written to by mistake."""
     while True:
         try:
             descriptor = os.open(os.devnull, os.O_RDWR)
@@ -211,7 +215,7 @@ def keep_standard_streams() -> None:
         if descriptor > 2:  # standard error
             os.close(descriptor)
             return
-        os.set_inheritable(descriptor, True)  # programs that are started want them open, too
+        os.set_inheritable(descriptor, True)  # started programs need them open too
 
 
 def _after_fork() -> None:

@@ -1,4 +1,4 @@
-"""One handler for everything that logs: console lines on a terminal, JSON elsewhere, never a payload or a password."""
+"""One handler for all loggers: console lines on a terminal, JSON elsewhere, never a payload or a password."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from broadway_py.log import MOST_LINE, bounded, carry_setup, line_limit, logger,
 
 __all__ = ["configure", "dropped_lines", "flush", "mask_credentials"]
 
-#: Loggers of libraries under us. What they say may quote a message or a URL, so their lines are shown without texts,
-#: and limited like our own. The user's own loggers are not cut: what they log is their decision.
+#: Loggers of the libraries that we use. Their lines may quote a message or a URL, so they are shown without texts, and
+#: limited like our own. The user's own loggers are not changed: what they log is the user's decision.
 _LIBRARIES: Final = frozenset(
     {
         "aio_pika", "aiobotocore", "aiohttp", "aiormq", "asyncio", "boto3", "botocore", "broadway_py", "concurrent",
@@ -33,7 +33,7 @@ _LIBRARIES: Final = frozenset(
     }
 )  # fmt: skip
 
-#: Warnings that speak of code, not of data.
+#: Warnings about code. They quote no data.
 _ABOUT_CODE: Final = (DeprecationWarning, PendingDeprecationWarning, FutureWarning, SyntaxWarning, ImportWarning)
 
 _AUTHORITY: Final = re.compile(r"(?<=://)[^/\s]+")
@@ -47,7 +47,7 @@ _EventDict = MutableMapping[str, Any]
 
 
 def mask_credentials(text: str) -> str:
-    """*text* with the user and password of every URL replaced by ``***``."""
+    """Returns *text* with the user and password of every URL replaced by ``***``."""
     return _AUTHORITY.sub(_without_login, text) if "://" in text else text
 
 
@@ -59,11 +59,11 @@ def _without_login(found: re.Match[str]) -> str:
 
 
 def configure(settings: Log, *, stream: TextIO | None = None, worker: int | None = None) -> None:
-    """Send every logger of this process to *stream* (standard error), in the form that *settings* ask for.
+    """Sends every logger of this process to *stream* (default: standard error), in the form that *settings* ask for.
 
-    Lines are written by a thread, so that nobody waits for whoever reads them.
+    A thread writes the lines, so that no code waits for the reader.
 
-    *worker*: this process's number among the workers, bound to each line.
+    *worker* is this process's number among the workers. It is added to each line.
     """
     keep_standard_streams()
     stream = sys.stderr if stream is None else stream
@@ -93,7 +93,7 @@ def configure(settings: Log, *, stream: TextIO | None = None, worker: int | None
     logging.captureWarnings(capture=True)
     warnings.showwarning = _log_warning
     _take_over_hooks()
-    # The same stream is theirs, too, and so is its form: "auto" means what it does here.
+    # Worker processes of callbacks use the same stream and form: "auto" means the same for them as it does here.
     form: Literal["console", "json"] = "console" if console else "json"
     carry_setup(partial(configure, settings.model_copy(update={"format": form}), worker=worker))
     atexit.unregister(_sum_up)
@@ -101,14 +101,14 @@ def configure(settings: Log, *, stream: TextIO | None = None, worker: int | None
 
 
 def flush() -> None:
-    """Wait a moment for what was logged to be written."""
+    """Waits a short time until the logged lines are written."""
     _sum_up()
     for handler in logging.getLogger().handlers:
         handler.flush()
 
 
 def dropped_lines() -> int:
-    """How many lines of this process were dropped, because nobody took them or there was no room."""
+    """Returns how many lines of this process were dropped because nobody read them in time or there was no room."""
     return sum(handler.dropped for handler in logging.getLogger().handlers if isinstance(handler, Writer))
 
 
@@ -120,7 +120,7 @@ def _sum_up() -> None:
 
 
 class _Formatter(structlog.stdlib.ProcessorFormatter):
-    """The same, without the texts in the lines of libraries."""
+    """The formatter of structlog, but without the texts in the lines of libraries."""
 
     def format(self, record: logging.LogRecord) -> str:
         if record.args and _is_of_library(record) and not error_texts_are_shown():
@@ -148,7 +148,7 @@ def _without_text(value: object) -> object:
 
 
 class _Hidden:
-    """Stands in a line of a library for something that may be, or may quote, a message."""
+    """Replaces a value in a line of a library that may be, or may quote, a message."""
 
     def __init__(self, name: str) -> None:
         self._name = clipped(name, 100)
@@ -158,7 +158,7 @@ class _Hidden:
 
 
 def _limit(record: logging.LogRecord) -> bool:
-    """False for a line of a library of which there were too many in this minute; ours have been counted."""
+    """Returns False for a library's line if there were too many in this minute. Our own lines were counted before."""
     if not _is_of_library(record) or record.levelno <= logging.DEBUG:
         return True
     place = f"{clipped(record.filename, 100)}:{record.lineno}"
@@ -191,7 +191,7 @@ def _for_people(*, colors: bool) -> Callable[[_EventDict], str]:
     renderer = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
 
     def render(event: _EventDict) -> str:
-        # What a publisher has called its message must not move the cursor.
+        # A name that a publisher gave to its message must not move the cursor.
         safe = {key: value.translate(_CONTROL) if isinstance(value, str) else value for key, value in event.items()}
         return renderer(None, "", safe)
 
@@ -202,7 +202,7 @@ def _rendered(event: _EventDict, render: Callable[[_EventDict], str]) -> str:
     most = MOST_LINE
     while True:
         line = render(_mask(bounded(dict(event), most)))
-        # A renderer may write one character as six.
+        # A renderer may write one character as six characters.
         if len(line) <= 2 * MOST_LINE or most < 100:  # nothing is left to cut
             return line
         most //= 4
@@ -241,7 +241,7 @@ def _masked(value: Any) -> Any:
 
 
 def _take_over_hooks() -> None:
-    """What ends up nowhere is logged like the rest, instead of being printed with its text."""
+    """Makes errors that nobody handles go to the log, instead of being printed with their text."""
 
     def of_main(kind: type[BaseException], error: BaseException, stack: TracebackType | None) -> None:
         _NOWHERE.critical("the program ended by an error", exc_info=(kind, error, stack))

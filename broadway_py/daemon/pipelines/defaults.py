@@ -1,4 +1,4 @@
-"""What the log says of defaults that follow the machine."""
+"""Logs the defaults that depend on the machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logger("broadway_py.daemon")
 
 
 def tell_of_defaults(pipelines: Sequence[Pipeline[Any]]) -> None:
-    """Say how many messages are handled side by side where the settings leave it to the machine, and why so many."""
+    """Logs how many messages are handled at the same time, and why, where the settings leave it to the machine."""
     for pipeline in pipelines:
         if "concurrency" not in pipeline.processors.model_fields_set:
             log.info(

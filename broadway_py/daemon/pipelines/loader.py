@@ -1,4 +1,4 @@
-"""From settings to pipelines: import the class, build its producer, merge the options."""
+"""Makes pipelines from settings: imports the class, builds its producer and merges the options."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ __all__ = ["build_pipelines", "check_pipelines", "pipeline_class"]
 
 
 def build_pipelines(settings: Settings, *, share: tuple[int, int] = (0, 1)) -> list[Pipeline[Any]]:
-    """Every pipeline of *settings*, built and not started.
+    """Returns every pipeline of *settings*, built but not started.
 
-    *share* is ``(index, workers)``: which worker this process is, out of how many.
+    *share* is ``(index, workers)``: the number of this worker, and how many workers there are.
 
     Raises:
-        OptionsError: what is wrong, located by file and line where they are known.
+        OptionsError: a setting is wrong. The error names the file and line where they are known.
     """
     wrong: list[OptionsError] = []
     names = _names(settings.pipelines, wrong)
@@ -44,9 +44,9 @@ def build_pipelines(settings: Settings, *, share: tuple[int, int] = (0, 1)) -> l
 
 
 def check_pipelines(settings: Settings, told: Collection[SettingPath] = ()) -> list[OptionsError]:
-    """Everything that is wrong with the pipelines of *settings*; empty when all can be built.
+    """Returns everything that is wrong with the pipelines of *settings*. The list is empty if all can be built.
 
-    Nothing is said of what was *told* to be wrong before.
+    Settings in *told* were reported before and are left out.
     """
     wrong: list[OptionsError] = []
     names = _names(settings.pipelines, wrong)
@@ -59,14 +59,14 @@ def check_pipelines(settings: Settings, told: Collection[SettingPath] = ()) -> l
 
 
 def _look_here() -> None:
-    # As `python -m` does: the user's module usually lies where the command is run.
+    # `python -m` does the same: the user's module is usually in the directory where the command runs.
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
 
 
 def _names(sections: Mapping[str, Mapping[str, Any]], wrong: list[OptionsError]) -> dict[str, str]:
-    """The name of each pipeline; what is wrong with one is added to *wrong*, and its key stands in for it."""
+    """Returns the name of each pipeline. A wrong name is added to *wrong*, and the pipeline's key takes its place."""
     names: dict[str, str] = {}
     owners: dict[str, str] = {}
     for key, section in sections.items():
@@ -81,7 +81,7 @@ def _names(sections: Mapping[str, Mapping[str, Any]], wrong: list[OptionsError])
         if name not in owners:
             owners[name] = key
             continue
-        # The section that says `name:` is the one to change.
+        # The user must change the section that has `name:`.
         changed, other = (key, owners[name]) if "name" in section else (owners[name], key)
         wrong.append(
             OptionsError(
@@ -110,7 +110,8 @@ def _build(key: str, name: str, section: Mapping[str, Any], share: tuple[int, in
     except OptionsError as refused:
         wrong.append(refused)
     try:
-        # By themselves, so that all is told at once; without the class, as far as they do not depend on it.
+        # The options are checked here too, so that all errors are reported at once. Without the class only errors that
+        # do not depend on it count.
         merged_options(Pipeline if made is None else made, options)
     except OptionsError as refused:
         found = refused.under(*path).all()
@@ -119,7 +120,7 @@ def _build(key: str, name: str, section: Mapping[str, Any], share: tuple[int, in
         told = {one.path[len(path)] for each in wrong for one in each.all() if len(one.path) > len(path)}
         rest = {option: value for option, value in options.items() if option not in told}
         stand_in = _Unknown() if "producer" in told else producer
-        # A constructor of the user's own may stumble over what is left out.
+        # The user's own constructor may fail because of the options that are left out.
         with contextlib.suppress(Exception), gathered(wrong):
             made.from_settings(rest, name=name, producer=stand_in, path=path, share=share)
     if made is None or wrong:
@@ -131,13 +132,13 @@ def _build(key: str, name: str, section: Mapping[str, Any], share: tuple[int, in
 
 
 class _Unknown(Producer):
-    """Stands in for one with which something is wrong, so that what the others are in conflict about is told, too."""
+    """Takes the place of a wrong producer, so that conflicts among the other settings are reported too."""
 
     keeps_keys_apart = True
 
 
 def _depends_on_class(path: tuple[str, ...]) -> bool:
-    """Whether what is wrong at *path* is a whole section, to which the class may have more to say."""
+    """Returns whether *path* is a whole section. The class may add to it, so an error there is not certain."""
     match path:
         case ("processors" | "batch_defaults" | "failure" | "rate_limit",) | ("batchers", _):
             return True
@@ -145,10 +146,11 @@ def _depends_on_class(path: tuple[str, ...]) -> bool:
 
 
 def pipeline_class(reference: object, path: tuple[str, ...]) -> type[Pipeline[Any]]:
-    """The class that ``"module:Class"`` names; the current directory is searched first.
+    """Returns the class that ``"module:Class"`` names. The current directory is searched first.
 
     Raises:
-        OptionsError: the form is another, the module is missing or fails, it has no such name, or that is no Pipeline.
+        OptionsError: *reference* has another form, the module is missing or fails, it has no such name, or the name is
+            not that of a Pipeline.
     """
     _look_here()
     if reference is None:
@@ -184,7 +186,7 @@ def _import(name: str, path: tuple[str, ...]) -> Any:
         raise _failed_import(name, path, missing) from missing
     except DefinitionError as wrong:
         raise OptionsError(path, str(wrong)) from wrong
-    except Exception as failed:  # any error of the user's module is reported as what it is
+    except Exception as failed:  # any error of the user's module is reported with its type and text
         raise _failed_import(name, path, failed) from failed
 
 

@@ -1,4 +1,4 @@
-"""Pipelines and their HTTP port in one event loop: start, watch over, drain."""
+"""Starts, watches and drains the pipelines and their HTTP port in one event loop."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ __all__ = ["Service", "quieten_collector"]
 
 log = logger("broadway_py.daemon")
 
-#: Tasks that a dump tells of: finding and writing them holds up the loop.
+#: The most tasks that a dump logs: finding and writing them blocks the loop.
 _MOST_TASKS: Final = 200
 
 
 def quieten_collector() -> None:
-    """Tell the garbage collector that what has been loaded stays, and to look less often.
+    """Makes the garbage collector run less often and leave out the objects that exist now.
 
-    Messages come and go by reference counts; by default the collector would walk over every module and setting again
-    after each 700 of them, which costs a fifth of the time per message.
+    Messages are freed by their reference counts. By default the collector would walk over every module and setting
+    again after each 700 messages, which costs a fifth of the time per message.
     """
     gc.collect()
     gc.freeze()
@@ -39,13 +39,15 @@ def quieten_collector() -> None:
 class Service:
     """The body of a process that runs pipelines itself.
 
-    One pipeline that crashes for good drains the others and ends the process with 1: whoever started it restarts it.
+    When one pipeline crashes for good, the others are drained and the process ends with 1. The program that started it
+    then restarts it.
 
     Args:
-        pipelines: built, not started.
-        lag: measured while this runs.
-        listening: held open while this runs, from before the first pipeline starts; None: nothing is.
-        paused: names of pipelines that start paused; looked at when each has started.
+        pipelines: the pipelines, built but not started.
+        lag: the meter that runs while the pipelines run.
+        listening: a context that is open while this runs. It is entered before the first pipeline starts. None: there
+            is none.
+        paused: names of pipelines that start paused. It is read when each pipeline has started.
     """
 
     def __init__(
@@ -63,24 +65,24 @@ class Service:
         self._code: int = ExitCode.CLEAN
         self._wrong: OptionsError | None = None
         self._lag = lag
-        #: A pipeline's ``setup`` has raised.
+        #: True if a pipeline could not start, because its ``setup`` raised for example.
         self.could_not_start = False
 
     @property
     def shutdown_timeout(self) -> float:
-        """The longest of the pipelines': they drain side by side, under one deadline."""
+        """The longest timeout of the pipelines: they drain at the same time, under one deadline."""
         return max(pipeline.shutdown_timeout for pipeline in self._pipelines)
 
     @property
     def was_asked_to_stop(self) -> bool:
-        """False when the pipelines ended by themselves."""
+        """False if the pipelines ended by themselves."""
         return self._stop_asked
 
     async def run(self) -> int:
-        """Run the pipelines until all have ended; the exit code.
+        """Runs the pipelines until all have ended. Returns the exit code.
 
         Raises:
-            OptionsError: a pipeline, or the HTTP port, found a setting that is wrong; nothing runs any more.
+            OptionsError: a pipeline or the HTTP port found a setting that is wrong. Nothing runs any more.
         """
         quieten_collector()
         self._lag.start()
@@ -95,20 +97,21 @@ class Service:
         return self._code
 
     def stop(self) -> None:
-        """Drain every pipeline."""
+        """Drains every pipeline."""
         self._stop_asked = True
-        # Also those whose setup() still runs: it is cut off, for it may wait for something that never comes.
+        # Pipelines whose setup() still runs are stopped too: it is cut off, because it may wait for something that
+        # never comes.
         for pipeline in self._pipelines:
             pipeline.request_stop()
 
     def give_up(self) -> None:
-        """Cut every drain short."""
+        """Cuts every drain short."""
         self.stop()
         for pipeline in self._pipelines:
             pipeline.give_up()
 
     def log_state(self) -> None:
-        """One log line per pipeline, and one per task of the loop."""
+        """Logs one line per pipeline and one per task of the loop."""
         for pipeline in self._pipelines:
             log.warning("state: pipeline", pipeline=pipeline.name, stats=repr(pipeline.stats()), **{ALL: True})
         tasks = asyncio.all_tasks()
@@ -119,7 +122,7 @@ class Service:
             log.warning("state: more tasks", tasks=len(tasks) - _MOST_TASKS)
 
     def abandon(self) -> None:
-        """Nothing: worker processes of stages end with this one."""
+        """Does nothing: worker processes of stages end with this process."""
 
     async def _run_one(self, pipeline: Pipeline[Any]) -> None:
         if self.was_asked_to_stop:
@@ -131,9 +134,9 @@ class Service:
             self.stop()
             return
         except PipelineNotRunning:
-            return  # stopped during its setup()
+            return  # it was stopped during its setup()
         except foreign_errors():
-            # The others are drained: a pipeline that cannot start is a crash of the process.
+            # A pipeline that cannot start is a crash of the process, so the others are drained.
             log.exception("the pipeline cannot start", pipeline=pipeline.name)
             self.could_not_start = True
             self._crashed()
@@ -151,7 +154,8 @@ class Service:
         try:
             await pipeline.wait()
         except PipelineCrashed as crash:
-            # A source that is away has its sentence; where its library noticed tells nobody anything.
+            # If the source cannot be reached, its error text says enough. The traceback only shows where its library
+            # noticed.
             log.exception(
                 "the pipeline crashed for good; stopping the others",
                 pipeline=pipeline.name,

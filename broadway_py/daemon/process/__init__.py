@@ -1,1 +1,1 @@
-"""Runs one process: its signals, its main thread, the event loop beside it, and the end."""
+"""Runs one process: its signals, its main thread, the thread of the event loop, and its end."""

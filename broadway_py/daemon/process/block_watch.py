@@ -1,4 +1,4 @@
-"""Names the code that keeps the event loop from answering, while it does."""
+"""Logs which code blocks the event loop, while it blocks."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ __all__ = ["BlockWatch"]
 
 log = logger("broadway_py.daemon")
 
-#: Seconds between two questions, and after which a loop that has not answered is blocked. Told again at twice, four
-#: times, … as many.
+#: Seconds between two questions. A loop that has not answered after this time is blocked. It is logged again after
+#: twice, four times, … this time.
 EVERY_S: Final = 1.0
-#: A process that was stopped from outside and goes on has this long to answer before it is thought to be blocked.
+#: A process that was stopped from outside and continues has this many seconds to answer before it counts as blocked.
 _PATIENCE_S: Final = 0.05
 
 
 class BlockWatch:
-    """Asks an event loop each second, from a thread of its own, whether it still runs.
+    """Asks an event loop each second whether it still runs. The watch has its own thread.
 
     Args:
-        ask: called with a function that the loop is to call; nothing happens once the loop has ended.
-        thread_id: identifies the loop's thread; None before that runs.
+        ask: called with a function that the loop must call. Nothing happens once the loop has ended.
+        thread_id: returns the id of the loop's thread, or None before it runs.
         every_s: seconds between two questions.
     """
 
@@ -43,11 +43,11 @@ class BlockWatch:
         self._ended = threading.Event()
 
     def start(self) -> None:
-        """Watch from now on."""
+        """Starts the watch."""
         threading.Thread(target=self._watch, name="broadway-loop-watch", daemon=True).start()
 
     def stop(self) -> None:
-        """Watch no more."""
+        """Ends the watch."""
         self._ended.set()
 
     def _watch(self) -> None:
@@ -69,5 +69,5 @@ class BlockWatch:
                 log.warning("the event loop goes on", seconds=round(time.monotonic() - asked_at, 1), **{ALL: True})
 
     def _is_over(self, answered: threading.Event, seconds: float) -> bool:
-        """Wait so long for an answer; True when it has come, or nobody waits for it any more."""
+        """Waits *seconds* for an answer. Returns True if it has come, or if the watch has ended."""
         return answered.wait(max(0.0, seconds)) or answered.wait(_PATIENCE_S) or self._ended.is_set()

@@ -1,4 +1,4 @@
-"""How late the event loop is: the first sign of a handler that blocks it."""
+"""Measures how late the event loop is. A high lag is the first sign of a handler that blocks the loop."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["LagMeter"]
 
 
 class LagMeter:
-    """How late the event loop runs its timers."""
+    """Measures how late the event loop runs its timers."""
 
     _EVERY: Final = 0.5
 
@@ -19,19 +19,19 @@ class LagMeter:
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Measure from now on, in the running loop."""
+        """Starts to measure in the running loop."""
         loop = asyncio.get_running_loop()
         self._due = loop.time() + self._EVERY
         self._timer = loop.call_at(self._due, self._measure)
 
     def stop(self) -> None:
-        """Measure no more."""
+        """Ends the measurement."""
         if self._timer is not None:
             self._timer.cancel()
 
     @property
     def seconds(self) -> float:
-        """The last measurement."""
+        """The last measurement, in seconds."""
         return self._last
 
     def _measure(self) -> None:

@@ -1,4 +1,4 @@
-"""The event loop in a thread of its own, so that no handler can keep the main thread from ending the process."""
+"""Runs the event loop in its own thread, so that no handler can keep the main thread from ending the process."""
 
 from __future__ import annotations
 
@@ -23,42 +23,48 @@ log = logger("broadway_py.daemon")
 
 T = TypeVar("T")
 
-# Frames that are told of the loop.
+# The most frames that are logged of the loop's stack.
 _MOST_FRAMES: Final = 30
 
-# Seconds that tasks which nobody awaits may take to end.
+# Seconds that tasks which are left at the end may take to end.
 _CLEANUP: Final = 1.0
 
 
 class Body(Protocol):
-    """What runs in the loop. All methods but :attr:`shutdown_timeout` and :meth:`abandon` are called in it."""
+    """The work that runs in the loop.
+
+    All methods except :attr:`shutdown_timeout` and :meth:`abandon` are called in the loop.
+    """
 
     @property
     def shutdown_timeout(self) -> float:
-        """Seconds that a drain may take."""
+        """The most seconds that a drain may take."""
 
     async def run(self) -> int:
-        """Run until there is nothing left to do, or :meth:`stop` has ended; the exit code.
+        """Runs until no work is left, or until :meth:`stop` has ended it. Returns the exit code.
 
         Raises:
             OptionsError: a setting turned out to be wrong.
         """
 
     def stop(self) -> None:
-        """Drain."""
+        """Starts the drain."""
 
     def give_up(self) -> None:
-        """Cut the drain short: cancel, give back, close."""
+        """Cuts the drain short: cancels, gives back and closes."""
 
     def log_state(self) -> None:
-        """Write what is going on to the log."""
+        """Writes the current state to the log."""
 
     def abandon(self) -> None:
-        """End what would outlive this process: the loop does not answer. Called in the main thread, at the end."""
+        """Ends everything that would outlive this process.
+
+        The main thread calls it at the end, when the loop does not answer.
+        """
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
-    """uvloop's when it is installed, else the standard library's."""
+    """Returns a new event loop: that of uvloop if it is installed, else that of the standard library."""
     try:
         import uvloop  # noqa: PLC0415  # an optional package
     except ImportError:
@@ -70,8 +76,8 @@ class LoopThread:
     """Runs one :class:`Body` in a daemonic thread.
 
     Args:
-        body: what to run.
-        finished: called in that thread with the exit code, or with the OptionsError that ended it.
+        body: the work to run.
+        finished: called in that thread with the exit code, or with the OptionsError that ended the body.
     """
 
     def __init__(self, body: Body, finished: Callable[[int | OptionsError], None]) -> None:
@@ -83,17 +89,17 @@ class LoopThread:
         self._watch = BlockWatch(self.call, lambda: self._thread.ident)
 
     def start(self) -> None:
-        """Start the thread."""
+        """Starts the thread and its watch."""
         self._thread.start()
         self._watch.start()
 
     def call(self, callback: Callable[[], object]) -> None:
-        """Run *callback* in the loop, as soon as that gets to it; nothing happens once it has ended."""
+        """Runs *callback* in the loop as soon as possible. Nothing happens once the loop has ended."""
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(callback)
 
     def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-        """Run *work* in the loop; its future is cancelled at once when that has ended."""
+        """Runs *work* in the loop. If the loop has ended, the returned future is cancelled at once."""
         try:
             return asyncio.run_coroutine_threadsafe(work, self._loop)
         except RuntimeError:
@@ -103,11 +109,11 @@ class LoopThread:
             return ended
 
     def join(self, timeout: float) -> None:
-        """Wait for the thread to end."""
+        """Waits at most *timeout* seconds for the thread to end."""
         self._thread.join(timeout)
 
     def stack(self) -> str:
-        """Where the loop's thread is right now, as text without values."""
+        """Returns the current stack of the loop's thread, as text without values."""
         frame = sys._current_frames().get(self._thread.ident or 0)
         return (
             "".join(traceback.format_stack(frame, limit=_MOST_FRAMES)) if frame is not None else "the thread has ended"
@@ -134,18 +140,19 @@ class LoopThread:
             try:
                 return self._loop.run_until_complete(body)
             except (SystemExit, KeyboardInterrupt) as error:
-                # A task that a callback has started lets it out of the loop. Signals come to the main thread alone.
+                # Such an error leaves the loop when it comes from a task that a callback has started. It is no signal:
+                # only the main thread gets signals.
                 forks.leave_if_forked(error)
                 if body.done():
                     raise
-                log.error(  # noqa: TRY400  # where it happened says enough: the stack is the loop's
+                log.error(  # noqa: TRY400  # the place says enough: the stack is that of the loop
                     "a task that user code has started tried to end the process; it has ended that task alone",
                     exception=name_of(error),
                     at=place_of(error),
                 )
 
     def _clean_up(self) -> None:
-        # The default executor is not waited for: a thread that hangs in it must not keep the process.
+        # The default executor is not waited for: a thread that hangs in it must not keep the process alive.
         left = asyncio.all_tasks(self._loop)
         for task in left:
             task.cancel()
@@ -157,7 +164,7 @@ class LoopThread:
 
 
 def _log_unhandled(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    # asyncio's own handler prints the reprs of tasks and futures, results and error texts included.
+    # asyncio's own handler prints the reprs of tasks and futures. They include results and error texts.
     error = context.get("exception")
     about: dict[str, Any] = {}
     if isinstance(error, BaseException):

@@ -26,33 +26,33 @@ __all__ = ["SIGNALS", "ExitCode", "Request", "Watch", "bounded", "leave"]
 
 log = logger("broadway_py.daemon")
 
-# Seconds within which a second signal is the same wish: `timeout`, npm and shells pass on to us what the terminal, or
-# the service manager, has sent to the whole group already.
+# A second signal within this many seconds counts as the same request. The terminal or the service manager sends a
+# signal to the whole group, and `timeout`, npm and shells then pass it on to this process again.
 _ONE_WISH: Final = 1.0
 
-# Seconds that logging may take before the process leaves without it: the reader of our output may hang.
+# Seconds that logging may take before the process ends without it: the program that reads our output may hang.
 _LOGGING: Final = 0.3
-# Threads and frames that a dump tells of.
+# The most threads, and frames of each, that a dump logs.
 _MOST_THREADS: Final = 200
 _MOST_FRAMES: Final = 30
 
 
 class ExitCode:
-    """What the process says as it leaves."""
+    """The exit codes of the process."""
 
     CLEAN: Final = 0
     CRASH: Final = 1
     USAGE: Final = 2
-    #: The drain ran out of time; what was left has been given back, or is left to the broker.
+    #: The drain ran out of time. The messages that were left have been given back, or are left to the broker.
     LATE: Final = 75
 
 
 class Request(Enum):
-    """What the outside asks of a running process."""
+    """The requests that a running process accepts from outside."""
 
-    #: Drain; when it comes again after more than a second, do the last steps at once.
+    #: Drain. When it comes again after more than a second, do the last steps at once.
     STOP = "stop"
-    #: Drain; asked twice it means no more than once.
+    #: Drain. A second request changes nothing.
     DRAIN = "drain"
     #: Do the last steps at once.
     NOW = "now"
@@ -60,7 +60,7 @@ class Request(Enum):
     RELOAD = "reload"
 
 
-#: What a daemon's signals ask for.
+#: The request that each signal of a daemon stands for.
 SIGNALS: Final[Mapping[int, Request]] = {
     signal.SIGTERM: Request.STOP,
     signal.SIGINT: Request.STOP,
@@ -77,13 +77,14 @@ class _Finished:
 
 
 class Watch:
-    """Runs a :class:`Body` in a thread and guards its end.
+    """Runs a :class:`Body` in a thread and makes sure that it ends.
 
     Args:
-        body: what to run.
-        grace: seconds after the drain's deadline, or after the second signal, at which the process is left.
-        signals: what each signal asks for. Outside the main thread none can be taken.
-        monotonic: the clock by which two requests to stop are one.
+        body: the work to run.
+        grace: seconds after the drain's deadline, or after the second signal, at which the process ends without the
+            loop.
+        signals: the request of each signal. Outside the main thread no signals can be taken.
+        monotonic: the clock that decides whether two requests to stop are one.
     """
 
     def __init__(
@@ -104,15 +105,15 @@ class Watch:
         self._stopping_since: float | None = None
 
     def request(self, what: Request) -> None:
-        """Ask for *what*, from any thread."""
+        """Asks for *what*. It may be called from any thread."""
         self._events.put(what)
 
     def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-        """Run *work* in the loop, from any thread; cancelled when the loop has ended."""
+        """Runs *work* in the loop. It may be called from any thread. The future is cancelled if the loop has ended."""
         return self._thread.submit(work)
 
     def run(self) -> int:
-        """Block until the body has ended or its time is up; the exit code.
+        """Blocks until the body has ended or its time is up. Returns the exit code.
 
         Raises:
             OptionsError: the body found a setting that is wrong.
@@ -181,14 +182,14 @@ class Watch:
 
 
 def _stacks() -> Iterator[tuple[str, str]]:
-    """Each thread's name and where it is, the innermost frames."""
+    """Yields the name and the stack of each thread. The stack is limited to the innermost frames."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     for ident, frame in list(sys._current_frames().items())[:_MOST_THREADS]:
         yield str(names.get(ident, ident)), "".join(traceback.format_stack(frame, limit=_MOST_FRAMES))
 
 
 def bounded(action: Callable[[], object], seconds: float = _LOGGING) -> None:
-    """Do *action*, but do not wait for it longer than *seconds*; not at all when there is no thread to be had."""
+    """Runs *action*, but waits for it at most *seconds*. Does not run it when no thread can be started."""
     speaker = threading.Thread(target=action, name="broadway-last-words", daemon=True)
     with contextlib.suppress(RuntimeError):
         speaker.start()
@@ -203,10 +204,10 @@ def _flush() -> None:
 
 
 def leave(code: int, *, at_once: bool = False) -> None:
-    """End this process with *code*, within a second, whatever threads still run.
+    """Ends this process with *code* within a second, whatever threads still run.
 
-    Clean-up that others have registered with ``atexit`` runs unless it, too, hangs; or never when it is to end
-    *at_once*.
+    Clean-up that others have registered with ``atexit`` runs, unless it hangs too. It does not run with *at_once* or
+    for :attr:`ExitCode.LATE`.
     """
     if at_once or code == ExitCode.LATE:
         bounded(_flush)
@@ -215,6 +216,6 @@ def leave(code: int, *, at_once: bool = False) -> None:
     guard.daemon = True
     try:
         guard.start()
-    except RuntimeError:  # no thread to be had: then nothing of others is run that could hang
+    except RuntimeError:  # no thread can be started, so no code of others runs that could hang
         os._exit(code)
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""Where signals and threads leave word for the main thread, which waits here and misses none."""
+"""The queue through which signals and threads reach the main thread. The main thread waits here and misses none."""
 
 from __future__ import annotations
 
@@ -23,35 +23,36 @@ _WORD: Final = b"\0"
 class SignalQueue(Generic[T]):
     """A queue that signals can put into.
 
-    Waiting on a lock would not do: a signal that arrives just before the wait begins, or in another thread, does not
-    wake it, and its handler would not run until something else does. So the interpreter's own C handler writes the
-    number of each signal into a socket, and the waiting is done on that.
+    Waiting on a lock would not work. A signal that arrives just before the wait begins, or in another thread, does not
+    wake the wait, and its handler would not run until something else wakes it. So the interpreter's own C handler
+    writes the number of each signal into a socket, and the queue waits on that socket.
     """
 
     def __init__(self) -> None:
         self._waiting: deque[T] = deque()
         self._meanings: Mapping[int, T] = {}
-        # Sockets rather than a pipe: once closed, a late put() fails instead of writing into somebody else's file.
+        # Sockets and not a pipe: after close() a late put() fails. With a pipe it could write into another file that
+        # has got the same descriptor.
         self._inside, self._outside = socket.socketpair()
         self._inside.setblocking(False)
         self._outside.setblocking(False)
 
     def put(self, word: T) -> None:
-        """Leave *word*, from any thread; nothing happens once the mailbox is closed."""
+        """Puts *word* into the queue. It may be called from any thread. Nothing happens once the queue is closed."""
         self._waiting.append(word)
-        # A full socket wakes the reader as well as one more byte would.
+        # A full socket wakes the reader as well, so it is no loss when one more byte does not fit.
         with contextlib.suppress(OSError):
             self._outside.send(_WORD)
 
     def take(self, deadline: float | None) -> T | None:
-        """Wait for the next word, in order; None once ``time.monotonic()`` has passed *deadline*."""
+        """Waits for the next word, in order. Returns None once ``time.monotonic()`` has passed *deadline*."""
         poll = select.poll()
         poll.register(self._inside, select.POLLIN)
         while not self._waiting:
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 return None
-            # Rounded up, so that it does not spin through the last millisecond.
+            # Rounded up, so that the loop does not spin through the last millisecond.
             poll.poll(None if left is None else int(left * 1000) + 1)
             self._read()
         return self._waiting.popleft()
@@ -64,9 +65,10 @@ class SignalQueue(Generic[T]):
 
     @contextlib.contextmanager
     def signals(self, meanings: Mapping[int, T]) -> Iterator[None]:
-        """While the block runs each signal leaves the word that *meanings* has for it. Main thread only.
+        """Puts the word that *meanings* has for a signal into the queue, for each signal while the block runs.
 
-        Signals to a process that is forked off meanwhile leave nothing here: they do there what they did before.
+        Call it in the main thread only. In a process that is forked meanwhile, signals put nothing here: they do what
+        they did before.
         """
         if not meanings:
             yield
@@ -93,10 +95,10 @@ class SignalQueue(Generic[T]):
             signal.set_wakeup_fd(descriptor)
 
     def close(self) -> None:
-        """Take nothing more."""
+        """Closes the queue."""
         self._inside.close()
         self._outside.close()
 
 
 def _ignore(_number: int, _frame: Any) -> None:
-    """A handler there must be, or the interpreter would not write to the socket."""
+    """Does nothing. Without a handler the interpreter would not write to the socket."""

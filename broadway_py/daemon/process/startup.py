@@ -1,7 +1,7 @@
-"""The first thing that a process of ours does: take signals, before it imports anything that takes time.
+"""Takes signals at the start of a process, before it imports anything that takes time.
 
-Until then a signal does what it does to any program: it ends it, or, in process 1 of a container, nothing at all. This
-module imports the standard library alone.
+Until then a signal does what it does to any program: it ends it. In process 1 of a container it does nothing at all.
+This module imports the standard library alone.
 """
 
 from __future__ import annotations
@@ -19,39 +19,38 @@ from broadway_py import forks
 
 __all__ = ["SIGNALS", "begin_command", "begin_worker", "begun", "hidden_variables", "noting"]
 
-#: The signals that a daemon has a use for.
+#: The signals that a daemon uses.
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
-#: Variables that make ``prometheus_client`` write its numbers to files for another process to add up. Ours adds them
-#: up by itself; files of processes that are gone would be counted again.
+#: Variables that make ``prometheus_client`` write its numbers to files, for another process to add up. The daemon adds
+#: them up itself. With the files, the numbers of processes that have ended would be counted twice.
 HIDDEN: Final = ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
 
-# What a shell shows for a program that a signal ended, without the signal's number.
+# A shell shows this plus the signal's number for a program that a signal ended.
 _ENDED_BY: Final = 128
 
 _Handler = Callable[[int, FrameType | None], None]
 
 
 class _State:
-    """What this process has heard of signals before its main thread waits for them."""
+    """The signals that this process got before its main thread waits for them."""
 
-    #: The main thread waits for signals, or has done so: what comes later is none of ours.
+    #: The main thread waits for signals or has done so. This module ignores signals that come later.
     is_over = False
-    #: What came and can wait, each once.
+    #: The signals that came and can wait, each once.
     noted: Final[dict[int, None]] = {}
-    #: Which of :data:`HIDDEN` there were.
+    #: The variables of :data:`HIDDEN` that were set.
     hidden: Final[list[str]] = []
 
 
 def begin_command() -> None:
-    """Take signals for the command, which has them blocked: SIGTERM and Ctrl-C end it at once while it starts.
+    """Takes signals for the command, which starts with them blocked. SIGTERM and Ctrl-C end it at once while it starts.
 
-    As process 1 of a container it stays behind as the one that passes signals on and reaps, and all else is done in a
-    child of its own.
+    As process 1 of a container, this process only passes signals on and reaps. A child process does all other work.
     """
     runs = sys.argv[1:2] == ["run"]
     if not runs:
-        # The other commands are over in seconds, and Python's own Ctrl-C is right for them.
+        # The other commands end in seconds, and Python's own handling of Ctrl-C is right for them.
         _take({signal.SIGTERM: _leave_with(_ENDED_BY + signal.SIGTERM)})
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     elif os.getpid() == 1 and hasattr(signal, "sigwaitinfo"):
@@ -67,10 +66,10 @@ def begin_command() -> None:
 
 
 def begin_worker() -> None:
-    """Take signals for a worker, which its supervisor has started with all of them blocked.
+    """Takes signals for a worker. Its supervisor has started it with all of them blocked.
 
-    Ctrl-C and a hang-up reach the whole group: the supervisor decides. They are not ignored, since programs that
-    handlers start would ignore them, too.
+    Ctrl-C and a hang-up reach the whole process group, and the supervisor decides what to do. They are not set to
+    "ignore", because programs that handlers start would inherit that.
     """
     _take(
         {
@@ -95,7 +94,7 @@ def _take_for_run() -> None:
 
 @contextlib.contextmanager
 def noting() -> Iterator[None]:
-    """Note which signals come while the block runs, until :func:`begun`. Outside the main thread: do nothing."""
+    """Notes which signals come while the block runs, until :func:`begun`. Outside the main thread it does nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -109,7 +108,7 @@ def noting() -> Iterator[None]:
 
 
 def begun() -> list[int]:
-    """The signals that have come and wait; from now on the main thread waits for them, and we leave them alone."""
+    """Returns the signals that were noted. From now on the main thread waits for signals, and not this module."""
     _State.is_over = True
     noted = list(_State.noted)
     _State.noted.clear()
@@ -117,7 +116,7 @@ def begun() -> list[int]:
 
 
 def hidden_variables() -> list[str]:
-    """Names of the variables that were taken out of the environment, for the log."""
+    """Returns the names of the variables that were removed from the environment, for the log."""
     return list(_State.hidden)
 
 
@@ -129,7 +128,7 @@ def _hide_variables() -> None:
 
 def _take(handlers: dict[signal.Signals, _Handler]) -> dict[signal.Signals, _Handler | int | None]:
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    # Whoever started us may have them blocked: a supervisor does, and some programs do by mistake.
+    # The parent process may have blocked them: a supervisor does, and some programs do so by mistake.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, handlers)
 
     def reset() -> None:
@@ -143,7 +142,7 @@ def _take(handlers: dict[signal.Signals, _Handler]) -> dict[signal.Signals, _Han
 
 def _leave_with(code: int) -> _Handler:
     def leave(_number: int, _frame: FrameType | None) -> None:
-        # Not by an exception: code that is imported may catch it, and nothing is there to be cleaned up.
+        # An exception would not do: code that is being imported may catch it. There is nothing to clean up yet.
         if not _State.is_over:
             os._exit(code)
 
@@ -156,22 +155,22 @@ def _note(number: int, _frame: FrameType | None) -> None:
 
 
 def _drop(_number: int, _frame: FrameType | None) -> None:
-    """Nothing. But not SIG_IGN, which programs that are started from here would inherit."""
+    """Does nothing. SIG_IGN would not do: programs that are started from here would inherit it."""
 
 
 # --- process 1 of a container
 
-# What people send to a container, besides the signals that a daemon has a use for.
+# Signals that people send to a container, besides those that a daemon uses.
 _PASSED_ON: Final = (signal.SIGQUIT, signal.SIGUSR2)
 
 
 def _serve_as_init(child: int) -> int:
-    """Pass signals on to *child* and reap whatever has nobody else, until *child* has ended; its exit code."""
+    """Passes signals on to *child* and reaps orphaned processes until *child* has ended. Returns its exit code."""
     waited_for = {*SIGNALS, *_PASSED_ON, signal.SIGCHLD}
     while True:
         came = signal.sigwaitinfo(waited_for)
         if came.si_signo != signal.SIGCHLD:
-            # What the kernel sent for a key that was pressed has reached the whole group already.
+            # A signal that the kernel sent for a key on the terminal has reached the whole group already.
             if came.si_code <= 0:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(child, came.si_signo)

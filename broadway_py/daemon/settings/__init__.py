@@ -1,1 +1,1 @@
-"""Reads the settings: files, environment and ``--set``, with the place of each, checked once."""
+"""Reads the settings from files, environment and ``--set``, notes where each was given, and checks them once."""

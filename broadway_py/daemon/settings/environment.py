@@ -1,4 +1,4 @@
-"""What the environment says: settings named ``BROADWAY_<SECTION>__<FIELD>``, and ``${VAR}`` inside files."""
+"""Reads settings from the environment: variables ``BROADWAY_<SECTION>__<FIELD>``, and ``${VAR}`` inside files."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _NULLS: Final = frozenset({"null", "~"})
 def from_environment(
     environ: Mapping[str, str], files: Mapping[str, Any], sections: tuple[str, ...], wrong: list[OptionsError]
 ) -> Document:
-    """The settings among *environ*, over those of *files*. Names are matched without regard to case.
+    """Returns the settings in *environ*, which win over those of *files*. The case of names does not matter.
 
-    Only names with ``__`` count; other ``BROADWAY_…`` names belong to somebody else. One of that form that leads
-    nowhere is added to *wrong*.
+    Only names with ``__`` count. Other ``BROADWAY_…`` names belong to other programs. A name of this form that matches
+    no setting is added to *wrong*.
     """
     found = Document()
     for name in sorted(environ):
@@ -65,7 +65,10 @@ def _path_of(name: str, files: Mapping[str, Any], sections: tuple[str, ...]) -> 
 
 
 def _matching(name: str, word: str, keys: list[str], *, required: bool) -> str:
-    """The key of the files that *word* means; shells take no dash, dot or blank in a name, so ``_`` stands for them."""
+    """Returns the key of the files that *word* means.
+
+    Shells allow no dash, dot or blank in a name, so ``_`` stands for them. The case does not matter.
+    """
     same = [key for key in keys if _plain(key) == _plain(word)]
     if len(same) > 1:
         raise OptionsError(
@@ -89,7 +92,7 @@ def _value_of(name: str, environ: Mapping[str, str], where: SettingPath) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        # Python could not read it as the locale says: in "C", for one, everything beyond ASCII.
+        # Python could not decode it in the encoding of the locale. The locale "C", for example, has only ASCII.
         try:
             value = os.fsencode(value).decode()
         except UnicodeError:
@@ -98,7 +101,7 @@ def _value_of(name: str, environ: Mapping[str, str], where: SettingPath) -> str:
 
 
 def from_assignments(assignments: tuple[str, ...], files: Mapping[str, Any], wrong: list[OptionsError]) -> Document:
-    """The settings of ``--set path=value``; one that is not of this form is added to *wrong*."""
+    """Returns the settings of ``--set path=value``. An assignment that does not have this form is added to *wrong*."""
     found = Document()
     for text in assignments:
         path, equals, value = text.partition("=")
@@ -114,7 +117,7 @@ def from_assignments(assignments: tuple[str, ...], files: Mapping[str, Any], wro
 
 
 def _dotted(path: str, files: Mapping[str, Any]) -> SettingPath:
-    """Split at dots, except inside a name that the files have with dots."""
+    """Splits *path* at its dots, except inside a name that has dots in the files."""
     words, found = path.split("."), list[str]()
     level: Any = files
     while words:
@@ -128,7 +131,7 @@ def _dotted(path: str, files: Mapping[str, Any]) -> SettingPath:
 
 
 def assign(document: Document, path: SettingPath, value: Any, origin: Origin) -> None:
-    """Set *path* in *document*; a mapping as value is merged by whoever merges the document."""
+    """Sets *path* in *document*. If *value* is a mapping, it is merged when the document is merged."""
     level = document.data
     for part in path[:-1]:
         inner = opened(level.get(part))
@@ -141,10 +144,10 @@ def assign(document: Document, path: SettingPath, value: Any, origin: Origin) ->
 def expand(
     document: Document, environ: Mapping[str, str], overridden: set[SettingPath], wrong: list[OptionsError]
 ) -> None:
-    """Replace ``${VAR}`` and ``${VAR:-default}`` in every string of *document*; ``$${`` stands for ``${``.
+    """Replaces ``${VAR}`` and ``${VAR:-default}`` in every string of *document*. ``$${`` stands for ``${``.
 
-    What comes out is :class:`~broadway_py.written.Written`: its field says what it is. Paths in *overridden* are left
-    alone: what they say is not used, so their variables need not exist. A variable that is not set and has no default
+    The result is :class:`~broadway_py.written.Written`: the field decides its type. Paths in *overridden* are left
+    alone: their values are not used, so their variables need not be set. A variable that is not set and has no default
     is added to *wrong*.
     """
     document.data = _Expansion(document, environ, overridden, wrong).of(document.data, ())
@@ -172,7 +175,7 @@ class _Expansion:
             return self._replaced(value, at)
         except OptionsError as refused:
             self._wrong.append(refused)
-            # Not known: whatever else is said of it would be false.
+            # The value is not known, so any other error about it would be wrong.
             return Written("")
 
     def _replaced(self, value: str, at: SettingPath) -> Any:
@@ -184,7 +187,7 @@ class _Expansion:
             if match["odd"] is not None:
                 raise OptionsError(at, "expected ${NAME} or ${NAME:-default} where ${ stands; write $${ for ${ itself")
             name, default = match["name"], match["default"]
-            # As in a shell, ":-" also stands in for a variable that is set to nothing.
+            # As in a shell, the default of ":-" also replaces a variable that is set to the empty text.
             if name in self._environ and (default is None or self._environ[name]):
                 used.append(name)
                 return _value_of(name, self._environ, at)
@@ -204,5 +207,5 @@ class _Expansion:
             which = "variable" if len(used) == 1 else "variables"
             self._document.origins[at] = Origin(f"{place}environment {which} {', '.join(used)}")
         elif is_plain and text in _NULLS:
-            return None  # a default that somebody wrote into the file, where it means nothing
+            return None  # the default is written in the file, where these words mean null
         return Written(text, plain=is_plain)

@@ -1,4 +1,4 @@
-"""Reads settings files (YAML, TOML, JSON) as plain data, and merges them."""
+"""Reads settings files (YAML, TOML, JSON) as plain data and merges them."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ __all__ = ["Document", "Origin", "SettingPath", "merge", "read_file"]
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a setting was given, for error messages."""
+    """The place where a setting was given, for error messages."""
 
     place: str
 
 
 @dataclass(slots=True)
 class Document:
-    """Settings as read, and where each of them came from."""
+    """The settings as read, and the place where each was given."""
 
     data: dict[str, Any] = field(default_factory=dict)
     origins: dict[SettingPath, Origin] = field(default_factory=dict)
 
     def origin(self, path: SettingPath) -> Origin | None:
-        """Where the setting at *path* was given, or else the nearest section around it."""
+        """Returns the place of the setting at *path*, or else that of the nearest section around it."""
         return next((self.origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.origins), None)
 
 
 class _Loader(PlainYaml):
-    """Marks ``${…}`` without quotes, which is typed once it is replaced."""
+    """Marks each ``${…}`` without quotes. Its type is decided after it is replaced."""
 
 
 def _text(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> str:
@@ -52,7 +52,7 @@ _Loader.add_constructor("tag:yaml.org,2002:str", _text)
 
 
 def read_file(path: Path) -> Document:
-    """Read a YAML, TOML or JSON file, told apart by its suffix (YAML when it is another one).
+    """Reads a YAML, TOML or JSON file. The suffix decides which; any other suffix means YAML.
 
     Raises:
         OptionsError: the file cannot be read, is not well-formed, holds no settings, or gives a key twice.
@@ -84,9 +84,10 @@ def read_file(path: Path) -> Document:
 
 
 def merge(base: Document, over: Document) -> Document:
-    """Both together; what *over* says wins, mappings field by field.
+    """Returns both documents merged. *over* wins, and mappings are merged field by field.
 
-    A producer section of another ``kind`` replaces the whole section: the fields of one kind mean nothing to another.
+    A producer section of another ``kind`` replaces the whole section, because the fields of one kind mean nothing to
+    another.
     """
     replaced: list[SettingPath] = []
     data = _merged(base.data, over.data, (), replaced)
@@ -140,7 +141,7 @@ def _paths(value: Any, at: SettingPath = ()) -> list[SettingPath]:
 
 
 def _marked(value: Any) -> Any:
-    """*value* with each ``${…}`` marked as one without quotes, which TOML and JSON cannot write."""
+    """Returns *value* with each ``${…}`` marked as one without quotes, which TOML and JSON cannot write."""
     if isinstance(value, dict):
         return {key: _marked(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -204,7 +205,7 @@ def _from_yaml(path: Path, text: str) -> tuple[dict[str, Any], dict[SettingPath,
 
 
 def _yaml_trouble(wrong: yaml.MarkedYAMLError, line: str) -> str:
-    """What YAML has against *line*, without what stands there: it may be a password that wants quotes."""
+    """Returns why YAML refuses *line*, without the text of the line: it may be a password that needs quotes."""
     problem = wrong.problem or wrong.context or "nobody knows what it means"
     begins = re.match(r"found character ['\"](.|\\t)['\"] that cannot start any token", problem)
     if begins is not None and begins[1] in ("\t", "\\t"):

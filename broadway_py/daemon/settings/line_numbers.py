@@ -1,4 +1,4 @@
-"""On which line of a settings file each setting stands."""
+"""Finds the line of each setting in a settings file."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = ["SettingPath", "json_lines", "toml_lines", "yaml_lines"]
 SettingPath = tuple[str, ...]
 Lines = dict[SettingPath, int]
 
-#: Lines of a TOML value beyond which its own settings are all told by its first line.
+#: For a TOML value of more lines than this, all settings inside get the number of its first line.
 _LONGEST_VALUE: Final = 500
 _MERGE: Final = "tag:yaml.org,2002:merge"
 
 
 def yaml_lines(root: yaml.Node, file: Path) -> Lines:
-    """The line of each setting; of one that was merged in (``<<: *base``), that on which it is written.
+    """Returns the line of each setting. A merged-in setting (``<<: *base``) has the line on which it is written.
 
     Raises:
         OptionsError: a key comes twice (YAML itself would keep the last one), or an alias contains itself.
@@ -35,7 +35,9 @@ def yaml_lines(root: yaml.Node, file: Path) -> Lines:
 
 
 def json_lines(text: str, file: Path) -> Lines:
-    """The line of each setting of valid JSON, which is YAML but for its tabs; empty where that cannot be told.
+    """Returns the line of each setting of valid JSON, or nothing where the lines cannot be found.
+
+    JSON is YAML once its tabs are replaced, so it is read as YAML.
 
     Raises:
         OptionsError: a key comes twice.
@@ -51,7 +53,7 @@ def json_lines(text: str, file: Path) -> Lines:
 
 
 def toml_lines(text: str) -> Lines:
-    """The line of each setting of valid TOML; what stands inside a value is on that value's first line."""
+    """Returns the line of each setting of valid TOML. Settings inside a value have the value's first line."""
     lines: Lines = {}
     table: SettingPath = ()
     counts: dict[SettingPath, int] = {}
@@ -68,7 +70,7 @@ def toml_lines(text: str) -> Lines:
 
 
 def _statements(text: str) -> Iterator[tuple[int, str]]:
-    """Each table's head and each setting, with the number of its first line."""
+    """Yields the head of each table and each setting, with the number of its first line."""
     rows = text.split("\n")
     number = 0
     while number < len(rows):
@@ -86,7 +88,7 @@ def _statements(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _table(statement: str, found: Mapping[str, Any], counts: dict[SettingPath, int]) -> SettingPath | None:
-    """The path of the table that *statement* begins, places in lists included; None: it begins none."""
+    """Returns the path of the table that *statement* begins, with indexes in lists, or None if it begins none."""
     if not statement.lstrip().startswith("["):
         return None
     names: list[str] = []
@@ -114,7 +116,7 @@ def _paths(value: Any) -> Iterator[SettingPath]:
 class _Walk:
     def __init__(self, file: Path) -> None:
         self._file = file
-        #: Line -> the key there that came before.
+        #: The errors about keys that were given before, by the line of the second key.
         self.wrong: dict[int, OptionsError] = {}
 
     def lines(self, node: yaml.Node, at: SettingPath, inside: tuple[int, ...]) -> Lines:

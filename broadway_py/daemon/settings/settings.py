@@ -1,4 +1,4 @@
-"""The settings of a daemon: files, environment and ``--set`` merged, checked once, and frozen."""
+"""The settings of a daemon: files, environment and ``--set`` are merged, checked once and frozen."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ O = TypeVar("O", bound=Options)  # noqa: E741  # the usual name would hide what 
 
 
 class Http(Options):
-    """Where the live page, the metrics and the health checks are served. ``http: null`` serves nothing."""
+    """The address of the live page, the metrics and the health checks. ``http: null`` serves nothing."""
 
-    #: The address to listen on; 0.0.0.0 for all of this machine's.
+    #: The address to listen on. 0.0.0.0 means all addresses of this machine.
     host: str = "127.0.0.1"
-    #: The port to listen on; 0 takes a free one and logs which.
+    #: The port to listen on. 0 takes a free port and logs its number.
     port: Annotated[int, Field(ge=0, le=65535, strict=True)] = 8080
 
 
 class Log(Options):
-    """What is logged, to standard error."""
+    """The settings of the log, which goes to standard error."""
 
-    #: The least severe level that is shown.
+    #: The lowest level that is shown.
     level: Literal["debug", "info", "warning", "error"] = "info"
-    #: "console" for people, "json" for machines; "auto": console on a terminal, else json.
+    #: "console" is for people, "json" is for machines. "auto" means console on a terminal and json elsewhere.
     format: Literal["auto", "json", "console"] = "auto"
-    #: "type": of an error its type and the places in the code; "text": also what it says, which often quotes the
-    #: message. For development.
+    #: "type" shows the type of an error and its places in the code. "text" also shows the error's text, which often
+    #: quotes the message. Use it for development.
     errors: Literal["type", "text"] = "type"
 
 
 class Top(Options):
-    """What stands outside of every section."""
+    """The settings outside of every section."""
 
-    #: How many processes run the pipelines; rate limits are divided among them.
+    #: How many processes run the pipelines. Rate limits are divided among them.
     workers: Annotated[int, Field(ge=1, le=1024, strict=True)] = 1
 
 
@@ -54,9 +54,9 @@ SECTIONS: Final = ("http", "log", "pipelines", "workers")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything a daemon was told. Picklable: workers get it whole."""
+    """All settings of a daemon. They can be pickled: each worker gets all of them."""
 
-    #: One section per pipeline, not yet checked: only its class knows what it takes.
+    #: One section per pipeline. The sections are not checked here, because only the pipeline class knows its settings.
     pipelines: Mapping[str, Mapping[str, Any]]
     workers: int
     http: Http | None
@@ -65,27 +65,27 @@ class Settings:
     origins: Mapping[SettingPath, Origin]
 
     def located(self, wrong: OptionsError) -> OptionsError:
-        """*wrong* with the file and line, environment variable or ``--set`` that gave the setting before it."""
+        """Returns *wrong* with its place in front: the file and line, environment variable or ``--set``."""
         return OptionsError.of(_placed(self.origins, one) for one in wrong.all())
 
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """Settings as far as they are known, and everything that is wrong with them."""
+    """The settings that could be read, and everything that is wrong with them."""
 
     settings: Settings
     wrong: Sequence[OptionsError]
-    #: The paths of what is wrong, about which there is no more to say.
+    #: The paths of the settings that are wrong. Nothing more is reported about them.
     told: frozenset[SettingPath]
 
 
 def read_settings(
     files: Sequence[Path], *, assignments: Sequence[str] = (), environ: Mapping[str, str] | None = None
 ) -> Settings:
-    """Merge *files* in their order, then the environment, then *assignments*, and check the result.
+    """Merges *files* in their order, then the environment, then *assignments*, and checks the result.
 
     Raises:
-        OptionsError: what is wrong, each in one sentence that says what and where.
+        OptionsError: something is wrong. Each problem is one sentence that says what and where.
     """
     examined = examine(files, assignments=assignments, environ=environ)
     if examined.wrong:
@@ -96,7 +96,7 @@ def read_settings(
 def examine(
     files: Sequence[Path], *, assignments: Sequence[str] = (), environ: Mapping[str, str] | None = None
 ) -> Examined:
-    """As :func:`read_settings`, but with what is wrong beside what could be read."""
+    """Does the same as :func:`read_settings`, but returns the problems with the settings that could be read."""
     environ = os.environ if environ is None else environ
     wrong: list[OptionsError] = []
     document = Document()
@@ -106,7 +106,7 @@ def examine(
         except OptionsError as refused:
             wrong += refused.all()
     if wrong:
-        # What the others say means something else without it.
+        # Without this file the other sources can mean something else, so they are not examined.
         return Examined(Settings({}, 1, None, Log(), {}), wrong, frozenset())
     variables = from_environment(environ, document.data, tuple(s for s in SECTIONS if s != "workers"), wrong)
     overrides = merge(variables, from_assignments(tuple(assignments), document.data, wrong))
@@ -119,7 +119,7 @@ def examine(
 
 
 def news(found: Iterable[OptionsError], told: Collection[SettingPath]) -> list[OptionsError]:
-    """Those of *found* about whose settings nothing was *told* before."""
+    """Returns the errors of *found* where neither the setting nor a section around it is in *told*."""
     return [one for one in found if not any(one.path[:length] in told for length in range(1, len(one.path) + 1))]
 
 
@@ -129,7 +129,7 @@ def _placed(origins: Mapping[SettingPath, Origin], wrong: OptionsError) -> Optio
 
 
 def _checked(document: Document, wrong: list[OptionsError], told: Collection[SettingPath]) -> Settings:
-    """The settings of *document*, with the defaults where something is wrong, which is added to *wrong*."""
+    """Returns the settings of *document*. A wrong setting gets its default, and its error is added to *wrong*."""
     data = document.data
     known = ", ".join(SECTIONS)
     wrong += [

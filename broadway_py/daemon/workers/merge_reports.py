@@ -1,4 +1,4 @@
-"""Snapshots of several processes made into one: what each metric means decides how it is added up."""
+"""Merges the snapshots of several processes into one. The meaning of each metric decides how it is added up."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ __all__ = ["depart_metrics", "fold_metrics", "fold_stats", "label_worker", "reti
 
 K = TypeVar("K")
 
-# The state of the whole is the first of these that any worker is in.
+# The merged state is the first of these that any worker is in.
 _STATES: Final[tuple[PipelineState, ...]] = ("crashed", "draining", "starting", "new", "paused", "running", "stopped")
 
 _LASTING: Final = frozenset({"counter", "histogram", "summary"})
 
 
 def fold_stats(live: Sequence[PipelineStats], gone: Sequence[PipelineStats]) -> PipelineStats:
-    """One pipeline's snapshots from *live* workers, and what is kept of those that are *gone*, as one.
+    """Returns the snapshots of one pipeline as one: those of *live* workers and what is kept of those that are *gone*.
 
     The state is that of the live ones, if there are any.
 
-    ``received == sum(outcomes) + in_flight`` holds for the sum because it holds for each.
+    ``received == sum(outcomes) + in_flight`` holds for the sum because it holds for each snapshot.
     """
     every = [*live, *gone]
     states = {one.state for one in (live or every)}
@@ -48,7 +48,7 @@ def fold_stats(live: Sequence[PipelineStats], gone: Sequence[PipelineStats]) -> 
 
 
 def retire(last: PipelineStats, *, state: PipelineState) -> PipelineStats:
-    """What is kept of a worker that is gone: its counters. What it had in flight ends as ``unknown``."""
+    """Returns what is kept of a worker that is gone: its counters. Messages in flight are counted as ``unknown``."""
     return replace(
         last,
         state=state,
@@ -129,9 +129,10 @@ def _add_optional(a: Distribution | None, b: Distribution | None) -> Distributio
 
 
 def fold_metrics(groups: Iterable[Iterable[Metric]]) -> list[Metric]:
-    """Metrics of users, from several processes: samples with equal labels are added up.
+    """Returns the users' metrics of several processes as one list: samples with equal labels are added up.
 
-    Gauges are added too (a pool's size, a number of open files); a process that needs its own labels its own.
+    Gauges are added too (the size of a pool, a number of open files). A process that needs its own value must add its
+    own label.
     """
     families: dict[tuple[str, str], Metric] = {}
     sums: dict[tuple[str, str], dict[tuple[str, tuple[tuple[str, str], ...]], float]] = defaultdict(dict)
@@ -151,12 +152,12 @@ def fold_metrics(groups: Iterable[Iterable[Metric]]) -> list[Metric]:
 
 
 def depart_metrics(last: Iterable[Metric]) -> list[Metric]:
-    """What is kept of the metrics of a process that is gone: all that only grows."""
+    """Returns what is kept of the metrics of a process that is gone: those that only grow."""
     return [family for family in last if family.type in _LASTING and not speaks_of_process(family)]
 
 
 def label_worker(family: Metric, worker: str) -> Metric:
-    """*family* as it is, or with the label ``worker`` if it speaks about one process (memory, open files, …)."""
+    """Returns *family* with the label ``worker`` if it is about one process (memory, open files, …), else unchanged."""
     if not speaks_of_process(family):
         return family
     labelled = Metric(family.name, family.documentation, family.type, family.unit)
@@ -167,5 +168,5 @@ def label_worker(family: Metric, worker: str) -> Metric:
 
 
 def speaks_of_process(family: Metric) -> bool:
-    """True for memory, open files, garbage collection and the like: sums over processes would mislead."""
+    """Returns True for memory, open files, garbage collection and the like, whose sums would mislead."""
     return family.name.startswith(("process_", "python_"))

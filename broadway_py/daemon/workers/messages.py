@@ -1,4 +1,4 @@
-"""What a supervisor and its workers say to each other, over two pipes per worker."""
+"""The messages between a supervisor and its workers. They go over two pipes per worker."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from broadway_py.pipeline.stats import PipelineStats
 
 __all__ = ["Act", "Answer", "Assignment", "Command", "Final", "FromWorker", "Refused", "Report"]
 
-#: What a worker can be asked for; the last two are answered.
+#: The commands to a worker. The last two are answered.
 Act = Literal["stop", "now", "dump", "report", "pause", "resume"]
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """The first thing a worker is told."""
+    """The first message to a worker."""
 
     settings: Settings
     index: int
     workers: int
-    #: Pipelines that somebody has paused.
+    #: Pipelines that are paused.
     paused: frozenset[str]
     #: The supervisor's module search path.
     search_path: tuple[str, ...]
@@ -32,7 +32,7 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """Supervisor to worker. *number* is repeated in the report or the answer; 0: none is waited for."""
+    """Supervisor to worker. The report or the answer repeats *number*. 0: the supervisor waits for none."""
 
     act: Act
     number: int = 0
@@ -41,10 +41,11 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Worker to supervisor, each second and when asked for: one moment of its pipelines."""
+    """Worker to supervisor, each second and when asked for: the state of its pipelines at one moment."""
 
     pipelines: Mapping[str, PipelineStats]
-    #: Everything in the worker's default registry: the user's own metrics, and those of the process.
+    #: The costs of requests, dropped log lines, and everything in the worker's default registry: the user's own metrics
+    #: and those of the process.
     metrics: tuple[Metric, ...]
     lag_seconds: float
     number: int = 0
@@ -52,7 +53,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Worker to supervisor: the command of this number is done, or cannot be."""
+    """Worker to supervisor: the command of this number is done, or cannot be done."""
 
     number: int
     pipeline: str
@@ -62,9 +63,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Final:
-    """Worker to supervisor: the last report; *ended*: by itself, not because somebody asked.
+    """Worker to supervisor: the last report. *ended*: the worker has ended by itself and not because it was asked to.
 
-    Not *started*: the ``setup`` of a pipeline raised, as it would in another worker.
+    *started* is False if a pipeline could not start, because its ``setup`` raised for example. It would fail in another
+    worker too.
     """
 
     report: Report
@@ -74,10 +76,10 @@ class Final:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Worker to supervisor: the settings do not work here either; the sentence for the user."""
+    """Worker to supervisor: the settings are wrong in this process. *sentence* is the error text for the user."""
 
     sentence: str
 
 
-#: Anything that a worker sends.
+#: Every message that a worker sends.
 FromWorker = Report | Answer | Final | Refused

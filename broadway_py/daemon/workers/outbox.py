@@ -1,4 +1,4 @@
-"""What a supervisor has to say to one worker: written into a pipe without ever waiting for the worker to read."""
+"""The commands of a supervisor to one worker. They are written into a pipe without waiting for the worker to read."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _MOST: Final = 0x7FFFFFFF
 
 
 class Outbox:
-    """Commands on their way into a pipe, in the form that ``multiprocessing.connection.Connection.recv`` reads.
+    """Sends commands into a pipe, in the form that ``multiprocessing.connection.Connection.recv`` reads.
 
-    A worker that is stopped, or whose commands thread does not get to run, reads nothing: its pipe is full after some
-    hundred commands. So what has not gone into the pipe waits here, and of each kind only the last: it is what
-    holds. Everything is called in the event loop.
+    A worker that is stopped, or whose commands thread does not run, reads nothing. Its pipe is full after some hundred
+    commands. So commands that do not fit into the pipe wait here. Only the last of each kind is kept, because only the
+    last one counts. All methods are called in the event loop.
 
     Args:
-        descriptor: the pipe's end to write to; closed by :meth:`close`.
+        descriptor: the write end of the pipe, which :meth:`close` closes.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -33,17 +33,17 @@ class Outbox:
         os.set_blocking(descriptor, False)
         self._loop = asyncio.get_running_loop()
         self._unsent = bytearray()
-        # By what they are about: at most one for each pipeline, and one of each other kind.
+        # By kind and pipeline: at most one control for each pipeline, and one of each other kind.
         self._waiting: dict[tuple[str, str], Command] = {}
         self._is_watching = False
 
     def begin(self, assignment: Assignment) -> None:
-        """Say the first thing; it goes before everything else, however long it is."""
+        """Sends the assignment. It goes before everything else, however long it is."""
         self._unsent += _packed(assignment)
         self._write()
 
     def put(self, command: Command) -> None:
-        """Say *command* as soon as there is room; nothing happens once the worker has died."""
+        """Sends *command* as soon as there is room. Nothing happens once the worker has died."""
         if self._descriptor is None:
             return
         kind = "pause" if command.act == "resume" else command.act
@@ -52,7 +52,7 @@ class Outbox:
         self._write()
 
     def close(self) -> None:
-        """The worker is gone."""
+        """Closes the pipe, when the worker has ended."""
         self._watch(wanted=False)
         if self._descriptor is not None:
             os.close(self._descriptor)
@@ -71,7 +71,7 @@ class Outbox:
         except BlockingIOError:
             self._watch(wanted=True)
             return
-        except OSError:  # it died: its exit says so
+        except OSError:  # it died: its exit is handled elsewhere
             self._unsent.clear()
             self._waiting.clear()
         self._watch(wanted=False)

@@ -1,4 +1,4 @@
-"""What the death of a worker says about the messages that it was at: read from the journal, told to all workers."""
+"""Decides which messages may have ended a worker, from the in-flight journal, and tells all workers through it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["PoisonVerdicts"]
 
 log = logger("broadway_py.daemon")
 
-#: Signals that people and service managers send. The kernel sends one of them, too: when memory runs out.
+#: Signals that people and service managers send. The kernel sends SIGKILL too, when memory runs out.
 _FROM_OUTSIDE: Final = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
 
 
@@ -24,8 +24,8 @@ class PoisonVerdicts:
     """Owns the journal.
 
     Args:
-        workers: how many there are.
-        most: how many messages are remembered, of the suspected and of the convicted each.
+        workers: how many workers there are.
+        most: the most messages that are remembered, of suspected and of convicted ones each.
     """
 
     def __init__(self, workers: int, most: int = MOST_ENTRIES // 2) -> None:
@@ -34,22 +34,22 @@ class PoisonVerdicts:
 
     @property
     def descriptor(self) -> int:
-        """Of the journal, for workers to inherit."""
+        """The descriptor of the journal, for workers to inherit."""
         return self.journal.descriptor
 
     def died(self, index: int, code: int, peak_kib: int) -> int:
-        """Worker *index* has died, and nobody had asked it to; how many messages are suspected for that.
+        """Handles the death of worker *index* that nobody asked for. Returns how many messages are suspected.
 
         Args:
-            index: its number.
-            code: as ``subprocess`` gives it.
-            peak_kib: the most memory that it has had.
+            index: the worker's number.
+            code: the exit code, as ``subprocess`` gives it.
+            peak_kib: the most memory that the worker has used, in KiB.
         """
         region = self.journal.region(index)
         trace = region.read()
         by_itself = -code not in _FROM_OUTSIDE or ran_out(trace.memory, memory_mark(peak_kib))
         suspects = 0 if trace.has_ended else self._conclude(trace, code, by_itself=by_itself)
-        # Last: a worker that does not find a message in here any more must find it in the table.
+        # This is the last step: a worker that no longer finds a message in the region must find it in the table.
         region.reset()
         return suspects
 
@@ -72,13 +72,13 @@ class PoisonVerdicts:
         return len(findings.suspects)
 
     def forget_cleared(self) -> None:
-        """Take what workers have cleared out of the table: workers that find it empty have less to look at."""
+        """Removes from the table the messages that workers have cleared. Workers check less when the table is empty."""
         for cleared in self.journal.cleared():
             self._suspects.clear(cleared)
             self.journal.drop(cleared)
 
     def close(self) -> None:
-        """The workers are gone."""
+        """Closes the journal, when the workers are gone."""
         self.journal.close()
 
 

@@ -1,4 +1,4 @@
-"""Several worker processes seen as one: started, restarted, asked, added up, drained under one deadline."""
+"""Runs several worker processes as one: starts, restarts, asks and drains them under one deadline."""
 
 from __future__ import annotations
 
@@ -42,37 +42,38 @@ __all__ = ["GRACE", "Supervisor"]
 
 log = logger("broadway_py.daemon")
 
-#: Seconds after the deadline at which the supervisor itself leaves; workers leave, or are killed, before.
+#: Seconds after the deadline at which the supervisor itself ends. Workers end or are killed before that.
 GRACE: Final = 1.8
 _KILL_AFTER: Final = 1.4
 
-# Seconds: how long a scrape waits for fresh numbers, a command for its end, and /livez for a word of a worker.
+# In seconds: how long a scrape waits for new numbers, how long a command may take, and the silence of a worker at which
+# /livez fails.
 _FRESH: Final = 0.3
 _CARRIED_OUT: Final = 10.0
 _SILENT: Final = 10.0
-# Seconds after which a scrape does not wait for a worker any more; each is due to report every second.
+# Seconds of silence after which a scrape does not wait for a worker any more. Each worker reports every second.
 _LATE: Final = 2.5
-# Seconds that a worker may take to import and build its pipelines before /livez complains.
+# Seconds that a worker may take to import and build its pipelines before /livez fails.
 _STARTING: Final = 60.0
 
 
 class Supervisor:
-    """The body of a process whose pipelines run in workers; also what its HTTP port shows.
+    """The body of a process whose pipelines run in workers. It is also the view for the HTTP port.
 
     Args:
-        settings: checked.
-        pipelines: built from *settings* and never started: their names, stages and time-outs are looked at.
+        settings: the checked settings.
+        pipelines: built from *settings* and never started. Only their names, stages and timeouts are used.
     """
 
     def __init__(self, settings: Settings, pipelines: Sequence[Pipeline[Any]]) -> None:
         self._settings = settings
         self._pipelines = {pipeline.name: pipeline for pipeline in pipelines}
         self._handles: dict[int, WorkerHandle] = {}
-        # When each worker was last heard of, if it does not run now.
+        # When each worker that does not run now was last heard of.
         self._last_words: dict[int, float] = {}
-        # Why workers do not run that should.
+        # Why workers that should run do not run.
         self._absent: dict[int, str] = {}
-        # Workers whose sources have ended, and who will not run again.
+        # Workers whose sources have ended and that will not run again.
         self._ended: set[int] = set()
         self._restarts = 0
         self._paused: set[str] = set()
@@ -83,20 +84,20 @@ class Supervisor:
         self._wrong: OptionsError | None = None
         self._lag = LagMeter()
         self._verdicts = PoisonVerdicts(settings.workers)
-        # What is kept of workers that are gone; to begin with, zeros, so that every series is there at once.
+        # What is kept of workers that are gone. It begins with zeros, so that every series exists from the start.
         self._gone = {name: retire(one.stats(), state="starting") for name, one in self._pipelines.items()}
         self._gone_metrics: list[Metric] = []
 
     @property
     def shutdown_timeout(self) -> float:
-        """The longest of the pipelines'."""
+        """The longest timeout of the pipelines."""
         return max(pipeline.shutdown_timeout for pipeline in self._pipelines.values())
 
     async def run(self) -> int:
-        """Keep the workers running until all have ended by themselves or were asked to; the worst exit code.
+        """Keeps the workers running until all have ended by themselves or on request. Returns the worst exit code.
 
         Raises:
-            OptionsError: a worker, or the HTTP port, found a setting that is wrong; no worker runs any more.
+            OptionsError: a worker or the HTTP port found a setting that is wrong. No worker runs any more.
         """
         self._lag.start()
         try:
@@ -116,7 +117,7 @@ class Supervisor:
         return self._code
 
     def stop(self) -> None:
-        """Drain all workers at once; kill those that are left after the deadline."""
+        """Drains all workers at once. Kills those that are left after the deadline."""
         if self._stopping.is_set():
             return
         self._stopping.set()
@@ -127,13 +128,13 @@ class Supervisor:
         self._kill_in(self.shutdown_timeout + _KILL_AFTER)
 
     def give_up(self) -> None:
-        """Tell all workers to do their last steps at once."""
+        """Tells all workers to do their last steps at once."""
         self.stop()
         self._ask_all("now")
         self._kill_in(_KILL_AFTER)
 
     def log_state(self) -> None:
-        """One log line per worker and pipeline; the workers add their own."""
+        """Logs one line per worker and per pipeline. The workers add their own lines."""
         for index, handle in self._handles.items():
             log.warning("state: worker", index=index, pid=handle.pid, **{ALL: True})
         for one in self.stats():
@@ -141,7 +142,7 @@ class Supervisor:
         self._ask_all("dump")
 
     def abandon(self) -> None:
-        """Kill the workers: nobody is left to tell them anything."""
+        """Kills the workers, because no supervisor will be left to command them."""
         for handle in list(self._handles.values()):
             handle.kill()
 
@@ -156,7 +157,7 @@ class Supervisor:
                     self._assignment(index), self._note_change, self._verdicts.descriptor
                 )
             except (OSError, MemoryError) as failed:
-                # For want of descriptors, memory or processes, most likely, and of those there may be some later.
+                # Most likely there are no free descriptors, memory or processes. There may be some later.
                 delay = refusals.failed()
                 self._note_refusal(index, failed, delay)
                 await self._sleep(delay)
@@ -177,7 +178,8 @@ class Supervisor:
                 self._ended.add(index)
                 return
             if handle.final is not None and not handle.final.started and not self._stopping.is_set():
-                # As with one worker: whoever has started the daemon is told, and starts it again.
+                # The process ends as it does with one worker. The program that started the daemon sees the exit code
+                # and starts it again.
                 log.error("a worker could not start its pipelines; stopping the others", index=index)
                 self._code = ExitCode.CRASH
                 self.stop()
@@ -199,7 +201,7 @@ class Supervisor:
             self._restarts += not self._stopping.is_set()
 
     async def _sleep(self, seconds: float) -> None:
-        """Wait, but no longer than until the stop."""
+        """Waits for *seconds*, or until the stop."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stopping.wait()
@@ -251,7 +253,7 @@ class Supervisor:
         changed.set()
 
     async def _until(self, is_done: Callable[[WorkerHandle], bool], seconds: float) -> None:
-        """Wait until *is_done* is true of every worker that runs, but no longer than *seconds*."""
+        """Waits until *is_done* is true for every running worker, but at most *seconds*."""
         handles = list(self._handles.values())
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -261,9 +263,9 @@ class Supervisor:
     # --- what the HTTP port shows and does
 
     async def refresh(self) -> None:
-        """Ask every worker for a report; what has not come in time is at most a second old.
+        """Asks every worker for a report. A report that does not come in time is at most a second old.
 
-        A worker that is silent is not waited for.
+        A silent worker is not waited for.
         """
         number = next(self._numbers)
         for handle in self._handles.values():
@@ -271,7 +273,7 @@ class Supervisor:
         await self._until(lambda handle: handle.has_reported(number) or self._silence(handle) > _LATE, _FRESH)
 
     def stats(self) -> Sequence[PipelineStats]:
-        """One folded snapshot per pipeline."""
+        """Returns one merged snapshot per pipeline."""
         return [
             fold_stats(
                 [handle.report.pipelines[name] for handle in self._handles.values() if handle.report],
@@ -281,11 +283,11 @@ class Supervisor:
         ]
 
     def topologies(self) -> Mapping[str, Mapping[str, Any]]:
-        """The stages of each pipeline, as each worker has them."""
+        """Returns the stages of each pipeline, as each worker has them."""
         return {name: pipeline.topology() for name, pipeline in self._pipelines.items()}
 
     def metrics(self) -> Iterator[Metric]:
-        """Ours, then the workers' default registries added up, then what is said of each process."""
+        """Yields our metrics, then the workers' default registries added up, with a label on metrics of one process."""
         reports = {str(index): handle.report for index, handle in self._handles.items() if handle.report is not None}
         yield from pipeline_metrics(self.stats())
         lags = {"supervisor": self._lag.seconds, **{index: one.lag_seconds for index, one in reports.items()}}
@@ -299,7 +301,7 @@ class Supervisor:
         return asyncio.get_running_loop().time() - handle.heard_at
 
     def _silences(self) -> dict[str, float]:
-        """Seconds since each worker was heard of, but for those whose sources have ended."""
+        """Returns the seconds since each worker was heard of, without workers whose sources have ended."""
         now = asyncio.get_running_loop().time()
         heard = {**self._last_words, **{index: handle.heard_at for index, handle in self._handles.items()}}
         return {str(index): now - heard[index] for index in sorted(heard) if index not in self._ended}
@@ -308,7 +310,7 @@ class Supervisor:
         return self._silence(handle) > (_SILENT if handle.report is not None else _STARTING)
 
     def not_alive(self) -> Sequence[str]:
-        """Workers that have not been heard of for ten seconds."""
+        """Returns the workers that are silent for ten seconds, or for sixty if they have sent no report yet."""
         return [
             f"worker {index} has not answered for {self._silence(handle):.0f} s"
             for index, handle in self._handles.items()
@@ -316,7 +318,7 @@ class Supervisor:
         ]
 
     def not_ready(self) -> Mapping[str, Sequence[str]]:
-        """By pipeline, the reasons of each worker that is not ready."""
+        """Returns, by pipeline, the reasons of each worker that is not ready."""
         return {name: [*self._reasons(name)] for name in self._pipelines}
 
     def _reasons(self, name: str) -> Iterator[str]:
@@ -333,12 +335,12 @@ class Supervisor:
                 yield f"worker {index}: {trouble}"
 
     async def pause(self, pipeline: str) -> Told:
-        """Pause it in every worker, also in those that start later."""
+        """Pauses *pipeline* in every worker, also in those that start later."""
         self._paused.add(pipeline)
         return await self._carry_out("pause", pipeline)
 
     async def resume(self, pipeline: str) -> Told:
-        """Resume it in every worker."""
+        """Resumes *pipeline* in every worker."""
         self._paused.discard(pipeline)
         return await self._carry_out("resume", pipeline)
 
@@ -357,7 +359,7 @@ class Supervisor:
         return Told([index for index in range(self._settings.workers) if index not in not_heard], not_heard)
 
     def _why_not(self, handle: WorkerHandle | None, number: int, act: Literal["pause", "resume"]) -> str | None:
-        """Why *handle* has not carried out the control of *number*; None if it has."""
+        """Returns why *handle* has not carried out the control of *number*, or None if it has."""
         will_start = f"it will start {'paused' if act == 'pause' else 'running'}"
         if handle is None:
             return f"it does not run now; {will_start}"

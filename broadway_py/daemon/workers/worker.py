@@ -1,6 +1,6 @@
 """One worker process: builds the pipelines from its assignment, runs them, reports, and obeys its supervisor.
 
-Started by ``python -m broadway_py.daemon``.
+It is started by ``python -m broadway_py.daemon``.
 """
 
 from __future__ import annotations
@@ -37,41 +37,47 @@ __all__ = ["GRACE", "main"]
 
 log = logger("broadway_py.daemon")
 
-#: Seconds after the deadline at which a worker leaves without its event loop; the supervisor waits a little longer.
+#: Seconds after the deadline at which a worker ends without its event loop. The supervisor waits a little longer.
 GRACE: Final = 1.0
 
-# Seconds between two reports that nobody asked for.
+# Seconds between two reports that the supervisor has not asked for.
 _EVERY: Final = 1.0
 
-# SIGTERM may come from a service manager to every process of the group, besides the supervisor's command: both
-# together are one request, so the second does not mean "at once" here. Ctrl-C and a hang-up are dropped from the
-# start on: the supervisor decides.
+# A service manager may send SIGTERM to every process of the group, besides the supervisor's command. Both together are
+# one request, so the second does not mean "at once" here. Ctrl-C and a hang-up are dropped from the start, because the
+# supervisor decides what to do.
 _SIGNALS: Final[Mapping[int, Request]] = {signal.SIGTERM: Request.DRAIN, signal.SIGUSR1: Request.DUMP}
 
 
 class _Link:
-    """The two pipes to the supervisor. A blocked event loop must neither miss a command nor the supervisor's death, and
-    a supervisor that does not read must not block the event loop: so commands, controls and reports have a thread each.
+    """The two pipes to the supervisor.
+
+    A blocked event loop must miss neither a command nor the supervisor's death. A supervisor that does not read must
+    not block the event loop. So commands, controls and reports have one thread each.
     """
 
     def __init__(self, commands: Connection, reports: Connection) -> None:
         self._commands = commands
         self._reports = reports
         self._sending = threading.Lock()
-        # The supervisor has one of each under way at most, and one control for each pipeline.
+        # The supervisor waits for at most one report, and for at most one control of each pipeline.
         self._asked: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._controls: queue.SimpleQueue[Command] = queue.SimpleQueue()
-        # Whom a handler forks off must not hold the pipes: the supervisor would wait for their end.
+        # A process that a handler forks must not hold the pipes: the supervisor would wait for it to close them.
         forks.when_forked(commands.close)
         forks.when_forked(reports.close)
 
     def send(self, message: FromWorker) -> None:
-        """Blocks while the supervisor does not read. Raises OSError once it is gone."""
+        """Sends *message*. Blocks while the supervisor does not read.
+
+        Raises:
+            OSError: the supervisor is gone.
+        """
         with self._sending:
             self._reports.send(message)
 
     def start(self, view: LocalView, watch: Watch) -> None:
-        """Obey and report from now on."""
+        """Starts the threads that obey and report."""
         for target, name in (
             (lambda: self._obey(watch), "commands"),
             (lambda: self._control(view, watch), "controls"),
@@ -111,9 +117,9 @@ class _Link:
                 return
 
     def _tell(self, watch: Watch, work: Coroutine[Any, Any, FromWorker]) -> bool:
-        """Do *work* in the loop and send what it gives; False when that is of no use any more."""
+        """Runs *work* in the loop and sends its result. Returns False when that has no more use."""
         try:
-            # Waits as long as the event loop is blocked: the supervisor notices the silence.
+            # This waits as long as the event loop is blocked. The supervisor notices the silence.
             self.send(watch.submit(work).result())
         except (OSError, concurrent.futures.CancelledError):
             return False  # the supervisor is gone, or the loop has ended: the main thread does the rest
@@ -146,14 +152,14 @@ def _snapshot(view: LocalView, number: int = 0) -> Report:
 
 
 def main(commands_fd: int, reports_fd: int, journal_fd: int) -> int:
-    """Run one worker, whose signals are taken already; its exit code."""
+    """Runs one worker, which has taken its signals before. Returns its exit code."""
     for descriptor in (commands_fd, reports_fd, journal_fd):
-        os.set_inheritable(descriptor, False)  # or a program started by a handler would hold the pipes open
+        os.set_inheritable(descriptor, False)  # else a program that a handler starts holds the pipes open
     link = _Link(commands := Connection(commands_fd, writable=False), Connection(reports_fd, readable=False))
     try:
         assignment: Assignment = commands.recv()
     except EOFError:
-        return ExitCode.CLEAN  # the supervisor has gone meanwhile
+        return ExitCode.CLEAN  # the supervisor has ended meanwhile
     sys.path[:] = assignment.search_path
     logs.configure(assignment.settings.log, worker=assignment.index)
     try:
@@ -175,7 +181,7 @@ def _run(assignment: Assignment, link: _Link, isolation: Isolation) -> int:
     watch = Watch(service, grace=GRACE, signals=_SIGNALS)
     link.start(view, watch)
     code = watch.run()
-    # A crash may be put down to what was at work.
+    # Until here a crash may be attributed to the messages in work.
     isolation.end()
     if code != ExitCode.LATE:
         last = LastReport(_snapshot(view), ended=not service.was_asked_to_stop, started=not service.could_not_start)

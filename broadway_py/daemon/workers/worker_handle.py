@@ -1,4 +1,4 @@
-"""One worker process as its supervisor sees it: from start to exit."""
+"""One worker process as its supervisor sees it, from start to exit."""
 
 from __future__ import annotations
 
@@ -26,27 +26,28 @@ __all__ = ["WorkerHandle"]
 
 log = logger("broadway_py.daemon")
 
-# Seconds that reading what a worker said last may take once it has exited.
+# Seconds that reading a worker's last messages may take once it has exited.
 _LAST_WORDS: Final = 0.5
 
 
 class WorkerHandle:
-    """A running worker. Made in the event loop, where nothing here waits.
+    """A running worker. It is made in the event loop, and nothing here blocks the loop.
 
     Args:
-        assignment: what it is to do.
-        changed: called in the loop at every report and at the exit.
-        journal: descriptor of the in-flight journal, which it inherits.
+        assignment: the worker's assignment.
+        changed: called in the loop at every message and at the exit.
+        journal: descriptor of the in-flight journal, which the worker inherits.
 
     Raises:
-        OSError: it cannot be started, for want of descriptors, memory or processes; nothing is left of it.
+        OSError: the worker cannot be started, because descriptors, memory or processes are missing. Nothing of it is
+            left.
     """
 
     def __init__(self, assignment: Assignment, changed: Callable[[], None], journal: int) -> None:
         self.index = assignment.index
         self.report: Report | None = None
         self.final: LastReport | None = None
-        #: Why it refused its settings.
+        #: Why the worker refused its settings.
         self.refused: str | None = None
         #: True once :meth:`kill` was called.
         self.was_killed = False
@@ -54,14 +55,14 @@ class WorkerHandle:
         self.started_at = self._loop.time()
         self.heard_at = self.started_at
         self._changed = changed
-        # Numbers of the last report that was asked for, that was sent for, and that has come.
+        # The numbers of the last report that is wanted, that was requested from the worker, and that has come.
         self._wanted = self._asked = self._reported = 0
-        # Controls are carried out in order, so one number tells all.
+        # The number of the last control that was answered. Controls are carried out in order.
         self._answered = 0
         # Why the last control of a pipeline could not be carried out, by its number.
         self._refusals: dict[str, tuple[int, str]] = {}
         self._exit: asyncio.Future[int] = self._loop.create_future()
-        #: The most memory that it has had, in KiB; known after its exit.
+        #: The most memory that the worker has used, in KiB. It is known after the exit.
         self.peak_kib = 0
         self._reaping = threading.Lock()
         self._process, commands, self._reports = _spawn(journal)
@@ -80,30 +81,30 @@ class WorkerHandle:
 
     @property
     def pid(self) -> int:
-        """The process."""
+        """The process id."""
         return self._process.pid
 
     def ask(self, act: Act) -> None:
-        """Ask it for something that it does not answer."""
+        """Sends a command that the worker does not answer."""
         self._outbox.put(Command(act))
 
     def ask_for_report(self, number: int) -> None:
-        """Ask it for a report of *number*. There is one request at a time, however often it is asked."""
+        """Asks for a report of *number*. Only one request is sent at a time, however often this is called."""
         self._wanted = max(self._wanted, number)
         if self._asked == self._reported:
             self._asked = self._wanted
             self._outbox.put(Command("report", self._asked))
 
     def control(self, command: Command) -> None:
-        """Ask it to pause or to resume a pipeline. It answers; an earlier wish that it has not read is forgotten."""
+        """Asks to pause or to resume a pipeline. The worker answers. A newer control replaces one that is unsent."""
         self._outbox.put(command)
 
     def terminate(self) -> None:
-        """Ask it to end by a signal: before it runs, when it does not read its commands yet, it leaves at once."""
+        """Sends SIGTERM. A worker that does not read its commands yet ends at once."""
         self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it now. From any thread."""
+        """Kills the worker now. It may be called from any thread."""
         self.was_killed = True
         self._signal(signal.SIGKILL)
 
@@ -113,32 +114,33 @@ class WorkerHandle:
                 os.kill(self.pid, number)
 
     def has_reported(self, number: int) -> bool:
-        """True once the report of this number is there, or nobody is left to make it."""
+        """Returns True once the report of *number* has come, or the worker has ended."""
         return self._reported >= number or self._exit.done()
 
     def has_answered(self, number: int) -> bool:
-        """True once the control of this number is done or refused, or nobody is left to do it."""
+        """Returns True once the control of *number* is done or refused, or the worker has ended."""
         return self._answered >= number or self._exit.done()
 
     @property
     def has_ended(self) -> bool:
-        """True once its process is gone."""
+        """True once the process is gone."""
         return self._exit.done()
 
     def refusal(self, number: int) -> str | None:
-        """Why the control of this number, which is answered, was not carried out; None if it was."""
+        """Returns why the answered control of *number* was not carried out, or None if it was."""
         if self._answered < number:
             return "it has ended"
         return next((why for refused, why in self._refusals.values() if refused == number), None)
 
     async def exited(self) -> int:
-        """Wait for the end of the process: its exit code, or the signal that killed it, negative."""
+        """Waits for the end of the process. Returns its exit code, or the negative number of the ending signal."""
         return await asyncio.shield(self._exit)
 
     def _undo(self, waiting: threading.Thread) -> None:
         self.kill()
         if waiting.ident is None:
-            # Nobody else waits for it. It takes no time: it is being killed, and has no memory to speak of.
+            # No thread waits for the process, so it is reaped here. This takes no time: it is being killed and has
+            # little memory.
             self._reap()
         self._outbox.close()
         self._reports.close()
@@ -150,14 +152,14 @@ class WorkerHandle:
             except (EOFError, OSError):
                 return
             except Exception:
-                # Something else has written into its pipe. What would come next can be anything.
+                # Another program has written into the pipe, so nothing that comes next can be trusted.
                 log.exception("a worker says what cannot be understood; killing it", index=self.index, pid=self.pid)
                 self.kill()
                 return
             self._in_loop(self._take, message)
 
     def _wait(self, reading: threading.Thread) -> None:
-        # Until it is reaped nobody else gets its number, so that kill() cannot hit another.
+        # Until the process is reaped no other process gets its number, so kill() cannot hit another one.
         if hasattr(os, "waitid"):  # not on macOS before Python 3.13
             os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
             with self._reaping:
@@ -169,7 +171,7 @@ class WorkerHandle:
         self._in_loop(self._end, code)
 
     def _reap(self) -> int:
-        # Not by Popen, which does not tell how much memory it has had.
+        # Popen is not used, because it does not tell how much memory the process has used.
         _, status, usage = os.wait4(self.pid, 0)
         self.peak_kib = to_kib(usage.ru_maxrss)
         self._process.returncode = os.waitstatus_to_exitcode(status)
@@ -213,7 +215,7 @@ class WorkerHandle:
 
 
 def _spawn(journal: int) -> tuple[subprocess.Popen[bytes], int, Connection]:
-    """A fresh interpreter, and our ends of its two pipes: a descriptor for commands, reports to be received."""
+    """Starts a new interpreter. Returns it with our ends of its two pipes: first commands, then reports."""
     with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
         commands_in, commands_out = os.pipe()
         theirs.callback(os.close, commands_in)
@@ -222,7 +224,7 @@ def _spawn(journal: int) -> tuple[subprocess.Popen[bytes], int, Connection]:
         theirs.callback(reports_out.close)
         ours.callback(reports_in.close)
         given = (commands_in, reports_out.fileno(), journal)
-        # A signal that arrives before the worker has taken them waits until it has.
+        # The signals are blocked, so that one that arrives early waits until the worker has taken them.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             process = subprocess.Popen(  # noqa: S603  # our own module, in this interpreter

@@ -1,6 +1,6 @@
 "use strict";
 
-// Two snapshots, three seconds apart, make the rates; the server only tells what is.
+// The rates come from two snapshots, three seconds apart. The server only sends the current state.
 const EVERY_MS = 1000;
 const RATE_OVER = 3;
 const HISTORY = 90;
@@ -44,7 +44,7 @@ function seconds(value) {
   return `${(value / 60).toFixed(0)} min`;
 }
 
-// The mean of what was observed between two snapshots of a distribution.
+// Returns the mean of the values observed between two snapshots of a distribution.
 function meanSince(now, then) {
   if (!now) return null;
   const count = sum(now.counts) - (then ? sum(then.counts) : 0);
@@ -52,7 +52,7 @@ function meanSince(now, then) {
   return count > 0 ? total / count : null;
 }
 
-// An upper bound for the given part of what was observed between two snapshots.
+// Returns an upper bound for the given part of the values observed between two snapshots.
 function quantileSince(now, then, part) {
   const counts = now.counts.map((count, i) => count - (then ? then.counts[i] : 0));
   const wanted = sum(counts) * part;
