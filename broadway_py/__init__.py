@@ -1,12 +1,12 @@
-"""Broadway for Python: messages from a queue through a pipeline, each of them settled once."""
+"""Broadway for Python: takes messages from a queue, runs them through a pipeline and settles each of them once."""
 
 from __future__ import annotations
 
 from importlib import import_module
 
-# Each name is imported when somebody asks for it, and this module imports next to nothing by itself: the command must
-# be able to take signals before it imports what takes a second. And ``run`` needs the extra [daemon], which a program
-# that only embeds a pipeline does not.
+# A name is imported only when it is first used, and this module itself imports almost nothing. There are two reasons:
+# the command must be able to take signals before it starts imports that take a second; and ``run`` needs the extra
+# [daemon], which a program that only embeds a pipeline does not need.
 TYPE_CHECKING = False  # type checkers know this name; the module typing takes a while to load
 if TYPE_CHECKING:
     from typing import Any
@@ -73,7 +73,7 @@ __all__ = [
     "run",
 ]
 
-# Where they are at home.
+# The module that defines each name.
 _HOMES = {
     "acknowledger": ("Acknowledger", "CallerAcknowledger", "NoopAcknowledger"),
     "errors": (
@@ -105,7 +105,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 def __getattr__(name: str) -> Any:
     if name in _HOME_OF:
         value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
-    elif name in _HOMES:  # ``broadway_py.errors`` and the like, without an import of their own
+    elif name in _HOMES:  # so that ``broadway_py.errors`` and the others work without an import of their own
         value = import_module(f"{__name__}.{name}")
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""The ``broadway`` command, also as ``python -m broadway_py``. It takes signals before it imports what takes time."""
+"""The ``broadway`` command, also as ``python -m broadway_py``. It takes signals before it starts slow imports."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ __all__ = ["main"]
 
 
 def main() -> NoReturn:
-    """The console script."""
-    # What comes from here on waits until there is a handler for it. Process 1 of a container ignores what has none.
+    """Runs the ``broadway`` command, as the console script."""
+    # From here on, a signal waits until it has a handler: process 1 of a container ignores signals without a handler.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1))
     from broadway_py.daemon.process.startup import begin_command  # noqa: PLC0415  # after the signals
 

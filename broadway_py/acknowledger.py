@@ -1,4 +1,4 @@
-"""The port through which a message's outcome reaches its source."""
+"""The interface through which the outcome of a message reaches its source."""
 
 from __future__ import annotations
 
@@ -23,38 +23,47 @@ __all__ = [
 class Acknowledger(abc.ABC):
     """Settles messages at their source.
 
-    One call is made per (acknowledger, ref) and round. The pipeline has already taken the claim on every message it
-    passes: an acknowledger never sees a message twice. It may also offer, as methods of the same class:
+    The pipeline makes one call per (acknowledger, ref) and round. It has already claimed every message that it passes,
+    so an acknowledger never sees a message twice. A subclass may also have these methods:
 
     * ``configure(ref, data, options) -> data`` for ``message.configure_ack(...)`` (see :class:`Configures`);
-    * ``async release(ref, messages)``: give back without a decision, costing no attempt where the broker can
-      (see :class:`Releases`). Without it, what a stopping pipeline has not started is finished instead;
-    * ``async retry(ref, messages_and_delays)``: deliver again after so many seconds (see :class:`Retries`);
-    * ``async dead_letter(ref, messages)``: keep safe elsewhere, then take off the source (see :class:`DeadLetters`).
+    * ``async release(ref, messages)``: gives messages back without a decision. This costs no attempt if the broker can
+      do so (see :class:`Releases`). Without this method, a stopping pipeline finishes the messages that it has not
+      started yet;
+    * ``async retry(ref, messages_and_delays)``: has messages delivered again after a delay in seconds (see
+      :class:`Retries`);
+    * ``async dead_letter(ref, messages)``: keeps messages safe elsewhere, then removes them from the source (see
+      :class:`DeadLetters`).
     """
 
     @abc.abstractmethod
     async def ack(self, ref: Hashable, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]) -> None:
-        """Tell the source. Both lists must be attempted, also when the first raises.
+        """Tells the source the outcome of the messages. It must try both lists, also when the first one raises.
 
         Raises:
-            SettleError: a part could not be settled; the others were.
-            Exception: the outcome of all of them is unknown. Nothing is tried again by the pipeline.
+            SettleError: some messages could not be settled; the others were settled.
+            Exception: the outcome of all of them is unknown. The pipeline does not try again.
         """
 
     def outcome_of_failed(self, data: Any) -> Outcome:
-        """What :meth:`ack` does with a failed message whose acknowledgement data is *data*: for the books."""
+        """Returns the outcome that :meth:`ack` gives a failed message with acknowledgement data *data*.
+
+        The pipeline uses it for its counts.
+        """
         return "rejected"
 
     def dead_letters_go_to(self, data: Any) -> str | None:
-        """Where ``dead_letter`` keeps a message whose acknowledgement data is *data*, for the log; None: unnamed."""
+        """Returns where ``dead_letter`` keeps a message with acknowledgement data *data*, for the log.
+
+        None means that the place has no name.
+        """
         return None
 
     def failure_said_by(self, data: Any) -> Literal["source", "message"] | None:
-        """Who has said what :meth:`ack` is to do with a failed message whose acknowledgement data is *data*.
+        """Returns who has set what :meth:`ack` does with a failed message with acknowledgement data *data*.
 
-        ``"source"``: the settings of its source, which go before the default failure policy; ``"message"``:
-        ``configure_ack`` of this very message, which goes before any; None: nobody.
+        ``"source"``: the settings of the source; they take precedence over the default failure policy.
+        ``"message"``: ``configure_ack`` of this message; it takes precedence over every policy. None: neither.
         """
         return None
 
@@ -64,7 +73,7 @@ class Configures(Protocol):
     """An acknowledger whose messages take ``configure_ack(...)``."""
 
     def configure(self, ref: Hashable, data: Any, options: Mapping[str, Any]) -> Any:
-        """The new acknowledgement data. Raises ValueError for an unknown option or value."""
+        """Returns the new acknowledgement data. Raises ValueError for an unknown option or value."""
 
 
 @runtime_checkable
@@ -72,7 +81,7 @@ class Releases(Protocol):
     """An acknowledger that can give messages back without a decision."""
 
     async def release(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
-        """Give *messages* back to the source, for anybody to take. Raises as ``ack`` does."""
+        """Gives *messages* back to the source, so that any consumer can take them. Raises as ``ack`` does."""
 
 
 @runtime_checkable
@@ -80,7 +89,7 @@ class Retries(Protocol):
     """An acknowledger that can have a message delivered again later."""
 
     async def retry(self, ref: Hashable, messages_and_delays: Sequence[tuple[Message[Any], float]]) -> None:
-        """Deliver each message again, once its delay (in seconds) has passed, as the next attempt."""
+        """Has each message delivered again, as the next attempt, once its delay (in seconds) has passed."""
 
 
 @runtime_checkable
@@ -88,18 +97,18 @@ class DeadLetters(Protocol):
     """An acknowledger with a place for messages that have failed for good."""
 
     async def dead_letter(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
-        """Keep *messages* safe elsewhere *before* they are taken off the source. ``message.status`` says why."""
+        """Stores *messages* safely elsewhere *before* it removes them from the source. ``message.status`` says why."""
 
 
 class NoopAcknowledger(Acknowledger):
-    """Settles nothing: for sources that need no answer."""
+    """Settles nothing. It is for sources that need no answer."""
 
     async def ack(self, ref: Hashable, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]) -> None:
-        """Nothing is told to anybody."""
+        """Does nothing."""
 
 
 class CallerAcknowledger(Acknowledger):
-    """Hands the settled messages to whoever waits in :meth:`settled`. Used by ``submit`` and by tests.
+    """Hands the settled messages to the code that waits in :meth:`settled`. Used by ``submit`` and by tests.
 
     Args:
         expected: how many messages carry this acknowledger.
@@ -109,29 +118,29 @@ class CallerAcknowledger(Acknowledger):
         self.expected = expected
         self.successful: list[Message[Any]] = []
         self.failed: list[Message[Any]] = []
-        #: The ``configure_ack`` calls, as they came.
+        #: The options of the ``configure_ack`` calls, in order.
         self.configured: list[Mapping[str, Any]] = []
         self._done = asyncio.Event()
         if expected == 0:
             self._done.set()
 
     def acknowledgement(self, data: Any = None) -> Acknowledgement:
-        """What each of the expected messages carries."""
+        """Returns the acknowledgement that each of the expected messages must carry."""
         return Acknowledgement(self, id(self), data)
 
     async def ack(self, ref: Hashable, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]) -> None:
-        """Keep the messages for the caller, in the order they were settled."""
+        """Keeps the messages for the caller, in the order in which they were settled."""
         self.successful.extend(successful)
         self.failed.extend(failed)
         if len(self.successful) + len(self.failed) >= self.expected:
             self._done.set()
 
     def configure(self, ref: Hashable, data: Any, options: Mapping[str, Any]) -> Any:
-        """Note the options; the data stays as it is."""
+        """Notes the options and returns *data* unchanged."""
         self.configured.append(dict(options))
         return data
 
     async def settled(self) -> tuple[list[Message[Any]], list[Message[Any]]]:
-        """Wait until every expected message was settled; the successful and the failed ones."""
+        """Waits until every expected message is settled. Returns the successful ones and the failed ones."""
         await self._done.wait()
         return self.successful, self.failed

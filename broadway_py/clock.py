@@ -1,4 +1,4 @@
-"""The two clocks: one that only runs forward, for waiting, and one that people read."""
+"""The two clocks: the monotonic clock, for waiting, and the wall clock, for people."""
 
 from __future__ import annotations
 
@@ -11,54 +11,54 @@ __all__ = ["SYSTEM_CLOCK", "Clock", "SystemClock", "Timer"]
 
 
 class Timer(Protocol):
-    """A call that has been asked for and may still be called off."""
+    """A call that is planned and can still be cancelled."""
 
     def cancel(self) -> None:
-        """Call it off. Cancelling twice, or after it ran, does nothing."""
+        """Cancels the call. Cancelling twice, or after it ran, does nothing."""
 
 
 class Clock(Protocol):
-    """Everything the library knows about time. Time-outs, rates and back-off use :meth:`monotonic` alone."""
+    """The only source of time in the library. Time-outs, rates and back-off use only :meth:`monotonic`."""
 
     def monotonic(self) -> float:
-        """Seconds on a clock that never steps."""
+        """Returns the seconds of a clock that never jumps."""
 
     def wall(self) -> float:
-        """Seconds since 1970, as people read it; only for what is stored or shown."""
+        """Returns the seconds since 1970. Use it only for what is stored or shown."""
 
     def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
-        """Run *callback* in the event loop once :meth:`monotonic` reaches *when*."""
+        """Runs *callback* in the event loop once :meth:`monotonic` reaches *when*."""
 
     async def sleep(self, seconds: float) -> None:
-        """Return after *seconds*."""
+        """Waits for *seconds*."""
 
     def timeout(self, seconds: float | None) -> asyncio.Timeout:
-        """``async with`` it: raises TimeoutError inside once *seconds* have passed; None never does."""
+        """Returns a context for ``async with``. It raises TimeoutError inside after *seconds*; None: never."""
 
 
 class SystemClock:
     """The machine's clocks and the running event loop's timers."""
 
-    #: Seconds on the machine's monotonic clock, which the event loop uses too. The bare function: it is called several
-    #: times for each chunk.
+    #: Returns the seconds of the machine's monotonic clock, which the event loop uses too. It is the bare function,
+    #: for speed: it is called several times for each chunk.
     monotonic = staticmethod(time.monotonic)
 
     def wall(self) -> float:
-        """Seconds since 1970."""
+        """Returns the seconds since 1970."""
         return time.time()
 
     def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
-        """A timer of the running event loop."""
+        """Returns a timer of the running event loop."""
         loop = asyncio.get_running_loop()
-        # uvloop keeps a clock of its own: only the distance is the same everywhere.
+        # uvloop has a clock of its own, so its times differ; only the distance between two times is the same.
         return loop.call_later(max(0.0, when - time.monotonic()), callback)
 
     async def sleep(self, seconds: float) -> None:
-        """Return after *seconds*."""
+        """Waits for *seconds*."""
         await asyncio.sleep(seconds)
 
     def timeout(self, seconds: float | None) -> asyncio.Timeout:
-        """The standard library's time-out."""
+        """Returns a time-out of the standard library."""
         return asyncio.timeout(seconds)
 
 

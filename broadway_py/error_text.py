@@ -1,10 +1,10 @@
-"""What is told of an error: its type and the places in the code always, its text only where that was asked for.
+"""What the log shows of an error: always its type and the places in the code, its text only on request.
 
-The text of an error often quotes what it stumbled over, in ways that no search finds again. So it is not shown unless
-somebody wants to see it: ``log: {errors: text}`` for the daemon, :func:`show_error_texts` for programs.
+The text of an error often quotes the data that caused it, in ways that no search can find. So the text is not shown
+unless the user asks for it: with ``log: {errors: text}`` for the daemon, with :func:`show_error_texts` for programs.
 
-Nothing here costs more than some milliseconds, whatever the error is made of: chains, groups, tracebacks and texts are
-cut before they are looked at.
+Nothing here takes more than a few milliseconds, however large the error is: chains, groups, tracebacks and texts are
+cut before they are processed.
 """
 
 from __future__ import annotations
@@ -48,19 +48,19 @@ __all__ = [
     "text_of",
 ]
 
-#: Attribute of an exception that came from another process without its traceback: where it was raised there.
+#: The attribute that holds where an exception was raised, if it came from another process without its traceback.
 PLACE: Final = "_broadway_place"
-#: Characters of an error's text that are kept.
+#: The most characters of an error's text that are kept.
 MOST_TEXT: Final = 4096
 _MOST_NAME: Final = 200
-#: Complaints of pydantic that are looked at: a list of a million wrong entries has two million of them.
+#: The most errors of pydantic that are processed: a list of a million wrong entries has two million of them.
 _MOST_COMPLAINTS: Final = 1_000
 _TOLD_COMPLAINTS: Final = 5
-#: Errors of a chain or a group that are told, and frames of each.
+#: The most errors of a chain or a group that are shown, and the most frames of each.
 _MOST_ERRORS: Final = 10
 _MOST_FRAMES: Final = 20
 _INNERMOST: Final = 4
-#: Frames that are walked through at all; an interpreter with a raised recursion limit may have any number.
+#: The most frames that are visited. With a raised recursion limit, a stack may have any number of them.
 _MOST_WALKED: Final = 20_000
 
 _OUR_ROOT: Final = str(Path(__file__).parent)
@@ -73,13 +73,13 @@ class _Show:
 
 
 def show_error_texts(shown: bool = True, *, how: str | None = None) -> None:  # noqa: FBT001, FBT002  # reads as a sentence
-    """Show the texts of errors in the log of this process from now on, or no more.
+    """Turns the texts of errors in the log of this process on or off.
 
-    Words that stand in the message's payload are still hidden where they can be found. That is no promise: use it
-    where the data is nobody's secret.
+    Words that also occur in the payload of the message are still hidden if they are found. This is not guaranteed, so
+    use it only where the data is not secret.
 
     Args:
-        shown: False goes back to the default.
+        shown: True shows the texts; False goes back to the default.
         how: what a line without the text says about how to see it.
     """
     _Show.texts = shown
@@ -88,48 +88,48 @@ def show_error_texts(shown: bool = True, *, how: str | None = None) -> None:  # 
 
 
 def error_texts_are_shown() -> bool:
-    """True when the log shows the texts of errors."""
+    """Returns whether the log shows the texts of errors."""
     return _Show.texts
 
 
 def how_to_see_texts() -> str:
-    """What a line says in place of a text."""
+    """Returns what a line says in place of the text of an error."""
     return f"not shown, it may quote the message; {_Show.how}"
 
 
 def clipped(text: str, most: int) -> str:
-    """*text*, at most *most* characters of it; what is left out is counted."""
+    """Returns the first *most* characters of *text*. If it is longer, the number of missing characters is added."""
     if len(text) <= most:
         return text if type(text) is str else str.__str__(text)
     return f"{str.__getitem__(text, slice(0, most))}… ({len(text) - most:,} more characters)"
 
 
 def name_of(error: BaseException) -> str:
-    """The name of its type, not longer than a name should be."""
+    """Returns the name of the type of *error*, cut if it is very long."""
     return clipped(type_name(error), _MOST_NAME)
 
 
 def text_of(error: BaseException, most: int = MOST_TEXT) -> str:
-    """What *error* says, at most *most* characters. Never raises."""
+    """Returns the text of *error*, at most *most* characters. It never raises."""
     try:
         if isinstance(error, ValidationError) and error.error_count() > _MOST_COMPLAINTS:
-            # Its text would be made of all of them.
+            # The text would be made from all of them.
             return f"{error.error_count():,} complaints about {clipped(error.title, _MOST_NAME)}"
         return clipped(str(error), most)
     except KeyboardInterrupt:
         raise
-    except BaseException:  # noqa: BLE001  # code of the user: an error that cannot say what it is
+    except BaseException:  # noqa: BLE001  # code of the user: an error whose __str__ raises
         return "(its text cannot be shown)"
 
 
 def shown_text(error: BaseException) -> str | None:
-    """What may be told of the text of *error* where texts are not shown: our own words; None: nothing."""
+    """Returns the text of *error* that is always shown: the words of the library or of a connector; None: nothing."""
     if isinstance(error, ValidationError):
         return complaints_of(error)
-    # These quote the handler of a message, or what came with it.
+    # These quote the handler of a message, or the properties of the message.
     quoting = HandlerVerdict | MalformedMessage | MessageFailed | BatchFailed
     if isinstance(error, BroadwayError) and not isinstance(error, quoting):
-        # Classes of users may say anything; of a connector's errors the text is meant to be shown.
+        # A class of the user may quote anything. The text of a connector's error is meant to be shown.
         ours = type(error).__module__.partition(".")[0] == "broadway_py"
         if ours or isinstance(error, ProducerError | SettleError | OptionsError | DefinitionError):
             return text_of(error)
@@ -137,11 +137,11 @@ def shown_text(error: BaseException) -> str | None:
 
 
 def complaints_of(invalid: ValidationError, names: Collection[str] = ()) -> str:
-    """Place and kind of the first complaints: never the input, nor the keys of a dict in it.
+    """Returns the place and kind of the first errors. It never shows the input, or the keys of a dict in it.
 
     Args:
-        invalid: what pydantic raised.
-        names: of the schema's own fields, which may be shown.
+        invalid: the error of pydantic.
+        names: the names of the schema's own fields, which may be shown.
     """
     count = invalid.error_count()
     if count > _MOST_COMPLAINTS:
@@ -161,8 +161,9 @@ def _part(part: int | str, names: Collection[str]) -> str:
 
 
 def place_of(error: BaseException) -> str:
-    """Where *error* was raised: the innermost places, outermost first, beginning with the user's own code if there is
-    any of it: file, line, function; no source, no values.
+    """Returns where *error* was raised: the innermost places, the outermost of them first.
+
+    If there is code of the user, the list begins with it. A place is file, line and function, without source or values.
     """
     try:
         if (place := getattr(error, PLACE, None)) is not None:
@@ -174,7 +175,7 @@ def place_of(error: BaseException) -> str:
 
 
 def place_of_stack(frame: FrameType | None) -> str:
-    """The same of a stack that runs: where *frame*, its innermost, is now."""
+    """Returns the same for a running stack, whose innermost frame is *frame*."""
     frames: deque[tuple[str, int, str]] = deque()
     while frame is not None and len(frames) < _MOST_WALKED:
         frames.appendleft((frame.f_code.co_filename, frame.f_lineno or 0, frame.f_code.co_name))
@@ -196,7 +197,7 @@ def _places(frames: Iterable[tuple[str, int, str]]) -> str:
     if last and 0 <= users[0] < last[0][0]:
         places[:1] = [users[1], "…"]
     else:
-        # What of ours called the user's code is of no use to anybody.
+        # The frames of the library that called the user's code do not help anybody.
         del places[: next((at for at, (number, _) in enumerate(last) if number in own), 0)]
     return " > ".join(places)
 
@@ -218,9 +219,9 @@ def _is_users(filename: str) -> bool:
 
 
 def described(error: BaseException, *, with_text: bool) -> str:
-    """The stack of *error* and of what caused it, without local variables; our own errors always with their text.
+    """Returns the stacks of *error* and of its causes, without local variables. The library's own errors have a text.
 
-    A long chain, a wide group or a deep stack is told in part.
+    A long chain, a wide group or a deep stack is shown in part.
     """
     parts: list[str] = []
     seen: set[int] = set()

@@ -1,20 +1,20 @@
-"""What can go wrong, by what the reader can do about it.
+"""The errors of the library, sorted by what the reader can do about them.
 
 ::
 
     BroadwayError
     ├── OptionsError              fix the setting named by its path
     ├── DefinitionError           fix the pipeline class
-    ├── ProducerError             the source is away: the pipeline tries again by itself
-    │   └── SourceRefused         … but refused us (credentials): it waits longer
-    ├── SettleError               an acknowledger could not settle a part
-    ├── MalformedMessage          what came with a message does not decode: that message fails as invalid
-    ├── HandlerVerdict            raised by handlers, to say what is to become of the message
-    │   ├── RetryLater            … deliver it again
-    │   ├── Reject                … it will never succeed
-    │   └── Unavailable           … it is not the message's fault: what we need is away
+    ├── ProducerError             the source is not available: the pipeline tries again by itself
+    │   └── SourceRefused         the source refused the login or a permission: the pipeline waits longer
+    ├── SettleError               an acknowledger could not settle some of its messages
+    ├── MalformedMessage          the properties of a message do not decode: that message fails as invalid
+    ├── HandlerVerdict            raised by handlers, to say what must happen to the message
+    │   ├── RetryLater            deliver it again
+    │   ├── Reject                it will never succeed
+    │   └── Unavailable           not the fault of the message: something that the handler needs is not available
     ├── MessageFailed             submit(): the message ended as failed
-    ├── BatchFailed               submit_batch().raise_for_failed(): some messages failed
+    ├── BatchFailed               submit_batch(), then raise_for_failed(): some messages failed
     ├── PipelineCrashed           a stage crashed more often than max_restarts allows
     ├── PipelineNotRunning        the pipeline has not started, or is stopping
     └── CalledInsideCallback      a call that would wait for its own caller
@@ -53,13 +53,13 @@ __all__ = [
 
 
 class BroadwayError(Exception):
-    """Root of every error that broadway_py raises on purpose."""
+    """The base class of every error that broadway_py raises on purpose."""
 
 
 class OptionsError(BroadwayError, ValueError):
-    """A setting is wrong. *path* says where, the text what was expected and what came.
+    """A setting is wrong. *path* says where it is; the text says what was expected and what was given.
 
-    What else was found wrong at the same time is in *also*.
+    *also* holds the other errors that were found at the same time.
     """
 
     def __init__(self, path: Sequence[str], problem: str, *, also: Iterable[OptionsError] = ()) -> None:
@@ -70,22 +70,22 @@ class OptionsError(BroadwayError, ValueError):
 
     @classmethod
     def of(cls, found: Iterable[OptionsError]) -> OptionsError:
-        """One error for all of *found*, at least one: the first, with the others in its *also*."""
+        """Returns one error for all of *found*: the first one, with the others in its *also*. *found* is not empty."""
         first, *others = (one for each in found for one in each.all())
         return cls(first.path, first.problem, also=others)
 
     def all(self) -> list[OptionsError]:
-        """This one, and what else was found wrong at the same time, each by itself."""
+        """Returns this error and those in *also*, each as a separate error."""
         return [OptionsError(self.path, self.problem) if self.also else self, *self.also]
 
     def under(self, *prefix: str) -> OptionsError:
-        """The same error, seen from further out: *prefix* comes before its path."""
+        """Returns the same error with *prefix* in front of its path, and in front of the paths in *also*."""
         return OptionsError((*prefix, *self.path), self.problem, also=[one.under(*prefix) for one in self.also])
 
 
 @contextmanager
 def gathered(wrong: list[OptionsError]) -> Iterator[None]:
-    """Add what the block finds wrong with settings to *wrong*, and go on behind it."""
+    """Catches an OptionsError of the ``with`` block and adds it to *wrong*. The code after the block then runs."""
     try:
         yield
     except OptionsError as refused:
@@ -97,18 +97,18 @@ class DefinitionError(BroadwayError, TypeError):
 
 
 class ProducerError(BroadwayError):
-    """The source of messages is away. Raised by producers; the pipeline opens it again with back-off.
+    """The source of messages is not available. Producers raise it; the pipeline opens the source again with back-off.
 
     The text is shown in ``/readyz``, so it must hold no credentials.
     """
 
 
 class SourceRefused(ProducerError):
-    """The source answered and refused us (login, permission): tried again, but after a longer wait."""
+    """The source answered, but refused access (login, permission). The pipeline tries again after a longer wait."""
 
 
 class SettleError(BroadwayError):
-    """An acknowledger settled only a part. *unsettled* are the messages whose outcome nobody knows."""
+    """An acknowledger settled only some of its messages. *unsettled* holds those whose outcome is unknown."""
 
     def __init__(self, reason: str, *, unsettled: Sequence[Any]) -> None:
         self.unsettled = list(unsettled)
@@ -116,16 +116,17 @@ class SettleError(BroadwayError):
 
 
 class MalformedMessage(BroadwayError, ValueError):
-    """What came with a message (its properties, not its payload) does not decode. It fails with cause ``invalid``.
+    """The properties of a message (not its payload) do not decode. The message fails with cause ``invalid``.
 
-    Raised where it is noticed: when the handler looks at ``message.metadata`` of a producer that decodes on demand.
+    It is raised where the problem is noticed. If the producer decodes on demand, this is when the handler reads
+    ``message.metadata``.
     """
 
 
 class HandlerVerdict(BroadwayError):
-    """What a handler raises to say what is to become of its message; see the leaves."""
+    """The base class of what a handler raises to say what must happen to its message."""
 
-    #: For people. What is no text is shown as text.
+    #: A reason for people. A value that is not text is converted to text.
     reason: str = ""
 
     def __init__(self, reason: str = "") -> None:
@@ -134,10 +135,10 @@ class HandlerVerdict(BroadwayError):
 
 
 class RetryLater(HandlerVerdict):
-    """Deliver the message again, *after* seconds or a timedelta (None: as the failure policy's back-off says).
+    """The message must be delivered again *after* seconds or a timedelta (None: after the failure policy's back-off).
 
-    It counts as an attempt; after the last one the policy's ``final`` action follows. An *after* that is no duration
-    is said to be wrong where the message is settled, which is then tried again as after any other error.
+    This counts as an attempt; the policy's ``final`` action follows the last one. If *after* is not a duration, an
+    error is reported when the message is settled, and the message is tried again as after any other error.
     """
 
     after: float | timedelta | None = None
@@ -148,20 +149,21 @@ class RetryLater(HandlerVerdict):
 
 
 class Reject(HandlerVerdict):
-    """The message will never succeed: no retry, straight to the policy's ``final`` action."""
+    """The message will never succeed. It is not retried; the policy's ``final`` action follows at once."""
 
 
 class Unavailable(HandlerVerdict):
-    """Something that every message needs is away (a database, an API): not the message's fault.
+    """Something that every message needs (a database, an API) is not available. It is not the message's fault.
 
-    The breaker opens at once, and the message is delivered again without counting as an attempt where the source can.
+    The breaker opens at once. The message is delivered again; if the source can do so, this does not count as an
+    attempt.
     """
 
 
 class MessageFailed(BroadwayError):
-    """``submit()``: the message was settled as failed.
+    """Raised by ``submit()``: the message was settled as failed.
 
-    *cause* and *reason* say why, as ``message.status`` does; the exception that failed it, if any, is chained.
+    *cause* and *reason* say why, as in ``message.status``. If an exception made it fail, that exception is chained.
     """
 
     def __init__(self, message: Any) -> None:
@@ -173,7 +175,10 @@ class MessageFailed(BroadwayError):
 
 
 class BatchFailed(BroadwayError):
-    """``Settled.raise_for_failed()``: at least one submitted message failed; why the first one did is chained."""
+    """Raised by ``Settled.raise_for_failed()``: at least one submitted message failed.
+
+    The exception of the first failed message is chained.
+    """
 
     def __init__(self, failed: Sequence[Any], total: int) -> None:
         self.failed = list(failed)
@@ -190,17 +195,17 @@ def _because(reason: str) -> str:
 
 
 class PipelineCrashed(BroadwayError):
-    """A stage crashed more often than ``max_restarts`` in ``max_seconds`` allows; the cause is chained."""
+    """A stage crashed more than ``max_restarts`` times within ``max_seconds``. The cause is chained."""
 
 
 class PipelineNotRunning(BroadwayError):
-    """The call needs a running pipeline; this one has not started, is stopping, or has stopped."""
+    """The call needs a running pipeline, but this one has not started, is stopping, or has stopped."""
 
 
 class CalledInsideCallback(BroadwayError):
-    """The call would wait for the stage that made it, for ever.
+    """The call would wait for ever, because it waits for the stage that made it.
 
-    From inside a callback use ``pipeline.request_stop()`` to end the pipeline.
+    To end the pipeline from inside a callback, use ``pipeline.request_stop()``.
     """
 
     def __init__(self, call: str) -> None:
@@ -212,6 +217,6 @@ class CalledInsideCallback(BroadwayError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'x'?"`` when one of *known* is close to *name*, else an empty string."""
+    """Returns ``"; did you mean 'x'?"`` if one of *known* is close to *name*, else an empty string."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
     return f"; did you mean {close[0]!r}?" if close else ""

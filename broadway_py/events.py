@@ -1,8 +1,8 @@
-"""Every telemetry event, by name.
+"""The names of all telemetry events.
 
-``start`` events measure ``system_time`` (wall clock, seconds) and ``monotonic_time`` (seconds); ``stop`` and
-``exception`` events measure ``duration`` and ``monotonic_time`` (seconds). Their metadata always names the
-``pipeline``; an ``exception`` adds ``exception``.
+``start`` events measure ``system_time`` (wall clock, seconds) and ``monotonic_time`` (seconds). ``stop`` and
+``exception`` events measure ``duration`` and ``monotonic_time`` (seconds). The metadata always names the
+``pipeline``; an ``exception`` event adds ``exception``.
 """
 
 from __future__ import annotations
@@ -13,21 +13,22 @@ __all__ = ["EVENTS"]
 
 EVENTS: Final[frozenset[str]] = frozenset(
     {
-        # A pipeline's stages stand: topology, system_time.
+        # All stages of a pipeline have been made: topology, system_time.
         "broadway.topology.init",
         # One chunk in a processor: name, index, messages; stop adds successful_to_ack, successful_to_forward, failed.
         "broadway.processor.start",
         "broadway.processor.stop",
         "broadway.processor.exception",
-        # One message in handle_message: name, index, message. A message that failed by raising ends in "exception".
+        # One message in handle_message: name, index, message. If its callback raised, the last event is "exception".
         "broadway.processor.message.start",
         "broadway.processor.message.stop",
         "broadway.processor.message.exception",
         # One list of messages put into open batches: batcher, messages.
         "broadway.batcher.start",
         "broadway.batcher.stop",
-        # One batch in handle_batch: name, index, messages, batch_info; stop adds successful, failed. A batch whose
-        # handler raised is one that failed: "exception", here as for a chunk, is a stage that broke.
+        # One batch in handle_batch: name, index, messages, batch_info; stop adds successful, failed. If the handler
+        # raised, the batch has failed and the event is "stop". "exception", here as for a chunk, means that the stage
+        # itself crashed.
         "broadway.batch_processor.start",
         "broadway.batch_processor.stop",
         "broadway.batch_processor.exception",
@@ -35,7 +36,7 @@ EVENTS: Final[frozenset[str]] = frozenset(
         "broadway.handle_failed.start",
         "broadway.handle_failed.stop",
         "broadway.handle_failed.exception",
-        # A producer's connection, measured as a start is: producer, index; lost adds reason.
+        # A producer's connection: producer, index; lost adds reason. The measurements are those of a start event.
         "broadway.producer.connected",
         "broadway.producer.lost",
         # One receive of an SQS producer: producer, demand; stop adds messages.

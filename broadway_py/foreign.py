@@ -1,4 +1,4 @@
-"""Code that is not ours: what it may let out, and how its objects are asked without trusting them."""
+"""Code that is not part of the library: which errors it may raise, and how to use its objects without trusting them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 
 __all__ = ["article", "foreign_errors", "is_a", "shown", "text_of", "type_name"]
 
-#: Of a text that comes from somebody's object, so many characters are kept.
+#: The most characters that are kept of the text of an object of the user.
 MOST_CHARS: Final = 8_192
 _SHOWN_CHARS: Final = 80
 
@@ -17,14 +17,16 @@ _name_of_type: Any = type.__dict__["__name__"]
 
 
 def foreign_errors(*, cancellations: bool = False) -> tuple[type[BaseException], ...]:
-    """The types that an ``except`` names around code that is not ours: all errors but what is meant for us.
+    """Returns the types for an ``except`` around code that is not part of the library.
 
-    Also those that are no :class:`Exception`, such as the panic of a Rust extension, and ``SystemExit``, which in a
-    thread would end nothing either. What passes through:
+    The types include errors that are not an :class:`Exception`, such as the panic of a Rust extension, and
+    ``SystemExit``, which would not end the process in a thread either. These are not included, because they are meant
+    for the library:
 
-    * cancellations, unless *cancellations* is true: whoever calls decides whether somebody has asked for them;
-    * Ctrl-C, which is somebody's wish. It comes to the main thread alone: anywhere else the code has raised it itself;
-    * the end of a coroutine that nobody runs any more.
+    * a cancellation, unless *cancellations* is true: the caller decides whether it was requested;
+    * Ctrl-C in the main thread, because a person wants it. Python raises it only there; in another thread the code has
+      raised it itself;
+    * the end of a coroutine that is closed because it is no longer run.
     """
     error = sys.exception()
     if isinstance(error, asyncio.CancelledError):
@@ -37,32 +39,33 @@ def foreign_errors(*, cancellations: bool = False) -> tuple[type[BaseException],
 
 
 def _is_closed() -> bool:
-    """True when a coroutine's ``close`` is what runs us, and no task and no plain thread does."""
+    """Returns True if this runs because a coroutine is being closed, and not in a task or in a plain thread."""
     try:
         return asyncio.current_task() is None
     except RuntimeError:
-        # Without a loop: in a thread of the callbacks it is the callback's own; in the main one its loop has gone.
+        # There is no loop. In a thread for callbacks, the callback itself has raised it. In the main thread, the loop
+        # has ended.
         return threading.current_thread() is threading.main_thread()
 
 
 def is_a(value: object, kind: type | tuple[type, ...]) -> bool:
-    """As ``isinstance``, by the true type: an object's own ``__class__`` may say anything, or raise."""
+    """Works as ``isinstance``, but by the true type: an object's ``__class__`` may have any value, or raise."""
     return issubclass(type(value), kind)
 
 
 def type_name(value: object) -> str:
-    """The name of its type, whatever a metaclass makes of it."""
+    """Returns the name of the type of *value*, also if a metaclass hides it."""
     return str(_name_of_type.__get__(type(value)))
 
 
 def article(value: object) -> str:
-    """``"a str"``, ``"an int"``: what came instead of what was expected."""
+    """Returns the type of *value* with its article, such as ``"a str"`` or ``"an int"``, for error texts."""
     name = type_name(value)
     return f"{'an' if name[:1] in tuple('aeiouAEIOU') else 'a'} {name}"
 
 
 def text_of(value: object) -> str:
-    """*value* as text, cut where it is long. Never raises for what is in it."""
+    """Returns *value* as text, cut if it is long. It does not raise if the object's own code does."""
     try:
         text = str(value)
     except foreign_errors():
@@ -71,7 +74,7 @@ def text_of(value: object) -> str:
 
 
 def shown(value: object) -> str:
-    """*value* as it would be written in a program, cut where it is long. Never raises for what is in it."""
+    """Returns the ``repr`` of *value*, cut if it is long. It does not raise if the object's own code does."""
     try:
         text = repr(value)
     except foreign_errors():

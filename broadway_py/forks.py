@@ -1,8 +1,8 @@
-"""What a process that user code forks off must not have of this one.
+"""Cleans up a child process that user code forks, so that it does not act for its parent.
 
 ``multiprocessing`` with its method "fork" (the default on Linux before Python 3.14), ``os.fork`` and ``pty.fork`` copy
-the whole process: its signal handlers, the socket that these write to, the pipes to a supervisor, the HTTP port. The
-copy must die of a signal instead of passing it on to its parent, and it must not go on as a second daemon.
+the whole process: its signal handlers, the socket that they write to, the pipes to a supervisor, the HTTP port. The
+copy must end when it gets a signal, and not pass the signal on to its parent. It must not go on as a second daemon.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final
 
 __all__ = ["leave_if_forked", "own_this_thread", "part_with", "when_forked"]
 
-# Signals wait while a fork is under way: one that the child got before its handlers are reset would go to the parent.
+# These signals are blocked during a fork: one that the child got before its handlers are reset would go to the parent.
 _HELD: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT})
 
 _resets: dict[object, Callable[[], object]] = {}
@@ -31,14 +31,14 @@ _thread: Final = _Thread()
 
 
 class _Process:
-    #: How many forks lie between the first process and this one.
+    #: The number of forks between the first process and this one.
     generation = 0
 
 
 def when_forked(reset: Callable[[], object]) -> Callable[[], None]:
-    """Call *reset* in every process that is forked off from now on, before anything else runs there.
+    """Registers *reset*, to be called first in every process that is forked from now on.
 
-    The last one registered is called first. Gives a function that takes it back.
+    The last function that was registered is called first. Returns a function that removes *reset* again.
     """
     token = object()
     _resets[token] = reset
@@ -50,10 +50,10 @@ def when_forked(reset: Callable[[], object]) -> Callable[[], None]:
 
 
 def part_with(descriptors: Iterable[int]) -> None:
-    """In a forked child: let go of *descriptors* of its parent without a word to whoever is at their other end.
+    """Disconnects a forked child from *descriptors* of its parent, without sending anything to their other ends.
 
-    Each is replaced by one that leads nowhere, not closed: the objects that stand for them would close others of the
-    same number.
+    Each descriptor is not closed, but replaced by one for the null device: the objects that own them would later close
+    other descriptors with the same numbers.
     """
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor in descriptors:
@@ -63,17 +63,20 @@ def part_with(descriptors: Iterable[int]) -> None:
 
 
 def own_this_thread() -> None:
-    """Say that this thread runs our code, which calls that of users: a child that is forked in there is not ours."""
+    """Marks this thread as one that runs the library's code, which calls user code.
+
+    A child that user code forks in it must not go on with the library's code.
+    """
     _thread.owner = _Process.generation
 
 
 def leave_if_forked(error: BaseException | None = None) -> None:
-    """End this process if user code has forked it off in a thread of ours, and has then returned into our code.
+    """Ends this process if user code forked it in a thread of the library and then returned to the library's code.
 
-    That child has copies of our connections: whatever it did next would be done twice. Its exit code is that of
-    *error* if it is a ``SystemExit``, 1 for another one, and 0 without.
+    Such a child has copies of the connections, so all its work would be done twice. Its exit code is that of *error* if
+    that is a ``SystemExit``, 1 for any other error, and 0 without an error.
     """
-    # The first look is for speed: it is taken for every chunk, mostly in a process that was not forked at all.
+    # The first test is for speed: this is called for every chunk, mostly in a process that was not forked at all.
     if _Process.generation and _thread.owner is not None and _thread.owner != _Process.generation:
         os._exit(_code_of(error))
 

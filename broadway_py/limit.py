@@ -1,4 +1,4 @@
-"""Counts how often one kind of thing was said in this minute. Who logs asks it."""
+"""Counts how often each kind of thing occurs in a minute, for code that limits its log lines."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Final, Generic, Literal, TypeVar
 __all__ = ["MINUTE_S", "OTHER", "PerMinute"]
 
 MINUTE_S: Final = 60.0
-#: Stands for all kinds that came when the table was full.
+#: The kind that stands for all kinds that came when the table was full.
 OTHER: Final = "other"
 
 K = TypeVar("K", bound=Hashable)
 
 
 class PerMinute(Generic[K]):
-    """Counts kinds of things. It knows no clock: whoever asks says what time it is, in seconds.
+    """Counts kinds of things in each minute. It has no clock: the caller passes the time, in seconds.
 
     Args:
         shown: how many of a kind are shown in each minute.
-        most_kinds: kinds that are told apart at a time; those that come when it is full share one count.
-        other: the kind that stands for these.
+        most_kinds: how many kinds are distinguished at a time; further kinds share one count.
+        other: the kind that stands for the further kinds.
     """
 
     def __init__(self, shown: int, most_kinds: int, other: K) -> None:
@@ -31,7 +31,7 @@ class PerMinute(Generic[K]):
         self._minutes: dict[K, tuple[float, int]] = {}
 
     def note(self, kind: K, now: float) -> Literal["show", "begin_hiding", "hide"]:
-        """What is to be done with one more of *kind*. Call :meth:`over` before, or a minute never ends."""
+        """Counts one more of *kind* and returns what to do with it. Call :meth:`over` first, or a minute never ends."""
         if kind not in self._minutes and len(self._minutes) >= self._most_kinds:
             kind = self._other
         since, count = self._minutes.get(kind, (now, 0))
@@ -41,7 +41,7 @@ class PerMinute(Generic[K]):
         return "begin_hiding" if count == self._shown else "hide"
 
     def over(self, now: float) -> Iterator[tuple[K, int]]:
-        """Forget the minutes that are over; of those with something hidden, the kind and how many."""
+        """Removes the minutes that are over. Yields (kind, number hidden) for each that hid something."""
         while self._minutes:
             kind, (since, count) = next(iter(self._minutes.items()))
             if now - since < MINUTE_S:
@@ -51,7 +51,7 @@ class PerMinute(Generic[K]):
                 yield kind, count - self._shown
 
     def close(self) -> Iterator[tuple[K, int]]:
-        """End all minutes now; as :meth:`over`."""
+        """Ends all minutes now. Yields the same as :meth:`over`."""
         minutes, self._minutes = self._minutes, {}
         for kind, (_, count) in minutes.items():
             if count > self._shown:

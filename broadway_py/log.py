@@ -1,7 +1,7 @@
-"""The library's loggers: structlog on top of the standard library, so that any application can place the output.
+"""The library's loggers: structlog on top of the standard library, so that any application can direct the output.
 
-Every line is bounded in length and, by kind and minute, in number; the texts of errors are shown only where
-:func:`show_error_texts` says so.
+The length of a line is limited, and so is the number of lines of each kind in a minute. The texts of errors are shown
+only if :func:`show_error_texts` was called.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ __all__ = [
     "show_error_texts",
 ]
 
-#: Bytes of a line, about.
+#: The most characters of a line, approximately.
 MOST_LINE: Final = 8_192
 _MOST_FIELDS: Final = 40
 _MOST_ITEMS: Final = 30
 _MOST_DEPTH: Final = 2
-#: Characters that a value gets in any case, and the fields that are there in any case.
+#: The characters that each value gets, however long the line is, and the fields that are never left out.
 _LEAST: Final = 20
 _ALWAYS: Final = frozenset({"event", "level", "logger", "timestamp", "worker"})
-#: Characters of one value; of those that may hold a stack more.
+#: The most characters of one value, and of the values that may hold a stack.
 _MOST_VALUE: Final = 1_000
 _MOST_EVENT: Final = 4_096
 _LONG: Final = frozenset({"event", "exception", "stack", "stacks", "reason"})
 
-#: A field of this name takes a line out of the limit: it is limited already, or somebody has asked for all of it.
+#: A line with a field of this name is not limited: it is limited elsewhere, or the user has asked for all of it.
 ALL: Final = "_all"
-#: Lines of a kind in each minute, and how many kinds are told apart.
+#: How many lines of one kind are shown in each minute, and how many kinds are distinguished.
 _LINES_PER_MINUTE: Final = 20
 _MOST_KINDS: Final = 500
-#: What tells two lines of the same sentence apart.
+#: The fields that distinguish two lines with the same sentence.
 _KIND_FIELDS: Final = (
     "pipeline", "producer", "stage", "queue", "index", "worker", "exception", "at", "cause", "becomes", "action",
 )  # fmt: skip
@@ -63,12 +63,12 @@ class _Carried:
 
 
 def carry_setup(setup: Callable[[], None]) -> None:
-    """Have worker processes of callbacks call *setup*, which pickles, before anything else: it places their lines."""
+    """Makes worker processes for callbacks call *setup* first, to direct their log lines. *setup* must pickle."""
     _Carried.setup = setup
 
 
 def carried_setup() -> Callable[[], None] | None:
-    """What :func:`carry_setup` was given last; None where the application places the output itself."""
+    """Returns what :func:`carry_setup` was given last; None if the application directs the output itself."""
     return _Carried.setup
 
 
@@ -77,10 +77,10 @@ _Kind = tuple[str, str, tuple[str, ...]]
 
 
 def logger(name: str) -> structlog.stdlib.BoundLogger:
-    """A logger under the standard library's *name*.
+    """Returns a logger for the standard library's logger *name*.
 
-    Level and handlers are the standard library's. ``structlog.stdlib.ProcessorFormatter`` on a handler renders the
-    fields (``broadway run`` installs one); any other shows them behind the sentence.
+    Level and handlers are those of the standard library. A ``structlog.stdlib.ProcessorFormatter`` on a handler renders
+    the fields (``broadway run`` installs one); any other formatter shows them after the sentence.
     """
     wrapped = structlog.wrap_logger(
         logging.getLogger(name),
@@ -100,14 +100,14 @@ def logger(name: str) -> structlog.stdlib.BoundLogger:
 
 
 class Fields(dict[str, Any]):
-    """What a line says, by name; as text it is one readable line."""
+    """The fields of a log line, by name. As text they are one readable line."""
 
     def __str__(self) -> str:
         rest = " ".join(f"{key}={_word(value)}" for key, value in self.items() if key not in _SAID_ELSEWHERE)
         return f"{self.get('event', '')}{' ' if rest else ''}{rest}"
 
 
-# The record has its own time and level.
+# The fields that are not repeated: the sentence comes first, and the log record has its own time and level.
 _SAID_ELSEWHERE: Final = frozenset({"event", "timestamp", "level"})
 
 
@@ -117,12 +117,12 @@ def _word(value: object) -> str:
 
 
 class LineLimit:
-    """The lines of each kind in a minute: the first few are let through, the others told as a number.
+    """Limits the lines of each kind in a minute. The first few are let through; the others are only counted.
 
-    Safe to use from any thread.
+    It is safe to use from any thread.
 
     Args:
-        now: the time, in seconds.
+        now: returns the time in seconds.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
@@ -130,12 +130,12 @@ class LineLimit:
         self.forget()
 
     def forget(self) -> None:
-        """Begin anew; also for a forked child, whose threads are gone with whatever they held."""
+        """Starts again with no counts and a new lock. A forked child needs this: its other threads no longer exist."""
         self._lock = threading.RLock()
         self._minutes: PerMinute[_Kind] = PerMinute(_LINES_PER_MINUTE, _MOST_KINDS, (__name__, OTHER, ()))
 
     def lets_through(self, name: str, event: str, place: tuple[str, ...]) -> bool:
-        """True when one more line of logger *name*, saying *event*, about *place*, is to be written."""
+        """Returns whether to write one more line of logger *name* with the sentence *event* about *place*."""
         with self._lock:
             sums = list(self._minutes.over(self._now()))
             shown = self._minutes.note((name, event, place), self._now()) == "show"
@@ -143,7 +143,7 @@ class LineLimit:
         return shown
 
     def sum_up(self, *, at_the_end: bool = False) -> None:
-        """Write how many lines were left out in the minutes that are over, or *at_the_end*, in all."""
+        """Logs how many lines were left out in the minutes that are over; with *at_the_end*, in all minutes."""
         with self._lock:
             sums = list(self._minutes.close() if at_the_end else self._minutes.over(self._now()))
         _tell(sums)
@@ -157,14 +157,14 @@ def _tell(sums: Iterable[tuple[_Kind, int]]) -> None:
         logger(name).warning("more lines of this kind were left out", **fields)
 
 
-#: The one of this process.
+#: The line limit of this process.
 line_limit: Final = LineLimit()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=line_limit.forget)
 
 
 def bounded(event: _EventDict, most: int = MOST_LINE) -> _EventDict:
-    """Cut the values of *event* so that a line of them has about *most* characters."""
+    """Cuts the values of *event* so that the line has about *most* characters, and returns *event*."""
     left = most
     for number, (key, value) in enumerate(list(event.items())):
         if number >= _MOST_FIELDS or (left <= 0 and key not in _ALWAYS):
@@ -177,17 +177,17 @@ def bounded(event: _EventDict, most: int = MOST_LINE) -> _EventDict:
 
 
 def _cut(value: object, room: int, depth: int = 0) -> Any:
-    """*value* as something small that any renderer can show."""
+    """Returns *value* as something small that any renderer can show."""
     kind = type(value)
     if value is None or kind is bool or kind is float:
         return value
     if kind is int:
-        # Longer ones take the square of their length to write.
+        # Writing a long number takes time that grows with the square of its length.
         return value if value.bit_length() < 1024 else "(a very long number)"  # type: ignore[attr-defined]  # an int
     if isinstance(value, str):
         return clipped(value, room)
     try:
-        if depth < 3 and isinstance(value, Mapping):  # deeper is nothing for a line
+        if depth < 3 and isinstance(value, Mapping):  # a deeper value is not useful in a log line
             pairs = list(islice(value.items(), min(_MOST_ITEMS, room // _LEAST)))
             share = max(_LEAST, room // max(len(pairs), 1))
             return {clipped(str(key), 100): _cut(one, share, depth + 1) for key, one in pairs}
@@ -196,7 +196,7 @@ def _cut(value: object, room: int, depth: int = 0) -> Any:
             share = max(_LEAST, room // max(len(items), 1))
             return [_cut(one, share, depth + 1) for one in items]
         if isinstance(value, Collection):
-            # Bytes are payload; the others would be written whole before they are cut.
+            # Bytes are payload. The other collections would be written in full before they are cut.
             return f"({clipped(kind.__name__, 100)} of {len(value):,})"
         return clipped(repr(value), room)
     except Exception:  # noqa: BLE001  # an object that cannot be shown
@@ -228,5 +228,5 @@ def _bound(_logger: Any, _name: str, event: _EventDict) -> _EventDict:
 
 
 def _hand_over(target: Any, name: str, event: _EventDict) -> tuple[tuple[Fields], dict[str, Any]]:
-    # As structlog's wrap_for_formatter, with fields that read well where no formatter of structlog is installed.
+    # As structlog's wrap_for_formatter, but the fields are readable also without a formatter of structlog.
     return (Fields(event),), {"extra": {"_logger": target, "_name": name}}

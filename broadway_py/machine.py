@@ -1,4 +1,4 @@
-"""What this process may use of its machine."""
+"""Finds out how many processors this process may use."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from typing import Final, NamedTuple
 
 __all__ = ["Processors", "usable_processors"]
 
-#: Where control groups are found: version 2 (also beside version 1), version 1.
+#: Where control groups are mounted: version 2 (also when it is used beside version 1), and version 1.
 _V2: Final = ("sys/fs/cgroup", "sys/fs/cgroup/unified")
 _V1: Final = ("sys/fs/cgroup/cpu", "sys/fs/cgroup/cpu,cpuacct", "sys/fs/cgroup/cpuacct,cpu")
 
 
 class Processors(NamedTuple):
-    """How many processors this process may keep busy, and what says so."""
+    """How many processors this process may use, and what sets this number."""
 
     number: float
-    #: Such as "processors of the cgroup".
+    #: Words for error texts and logs, such as "processors of the cgroup".
     what: str
 
     def times(self, each: int) -> int:
-        """*each* for every processor, a part of one rounded up; at least 1."""
-        # 10 times 0.1 is no reason for a second one.
+        """Returns *each* times the number of processors, rounded up; at least 1."""
+        # Rounded to 6 places first, so that the error of a float product such as 10 x 1.1 does not add one.
         return max(1, math.ceil(round(each * self.number, 6)))
 
     def told(self, each: int) -> str:
-        """How :meth:`times` comes to its number."""
+        """Returns the calculation of :meth:`times` as text."""
         return f"{each} x {self.number:g} {self.what} = {self.times(each)}"
 
 
 def usable_processors(root: Path = Path("/")) -> Processors:
-    """The processors that this process may use: its affinity, or the quota of its control group if that is less.
+    """Returns the processors that this process may use, by its affinity or, if less, by its control group's quota.
 
-    *root* is where the file system begins.
+    *root* is the root of the file system.
     """
     allowed = _allowed()
     quota = min(_quotas(root), default=math.inf)
@@ -48,7 +48,7 @@ def _allowed() -> Processors:
     host = os.cpu_count() or 1
     if hasattr(os, "process_cpu_count"):  # Python 3.13; heeds PYTHON_CPU_COUNT
         count = os.process_cpu_count() or 1
-    elif hasattr(os, "sched_getaffinity"):  # not everywhere
+    elif hasattr(os, "sched_getaffinity"):  # does not exist on every system
         count = len(os.sched_getaffinity(0)) or 1
     else:
         count = host
@@ -56,7 +56,7 @@ def _allowed() -> Processors:
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """What each control group that this process is in allows; a group cannot have more than those around it."""
+    """Yields the quota of each control group of this process. The smallest one counts: parents limit their children."""
     two, one = _groups(root)
     for mount in _V2:
         for folder in _upwards(root / mount, two):
@@ -68,7 +68,7 @@ def _quotas(root: Path) -> Iterator[float]:
 
 
 def _groups(root: Path) -> tuple[str, str]:
-    """The names of our groups, for version 2 and for the processors of version 1."""
+    """Returns the names of this process's groups: of version 2, and of the ``cpu`` controller of version 1."""
     two = one = ""
     for line in _read(root / "proc/self/cgroup").splitlines():
         number, _, rest = line.partition(":")
@@ -81,14 +81,17 @@ def _groups(root: Path) -> tuple[str, str]:
 
 
 def _upwards(mount: Path, group: str) -> Iterator[Path]:
-    """The folders of *group* and of those around it. Inside a container its name may lead nowhere: the mount is it."""
+    """Yields the folders of *group* and of its parents, up to *mount*.
+
+    Inside a container the name may lead nowhere; then *mount* itself is the folder of the group.
+    """
     parts = [part for part in group.split("/") if part not in ("", "..")]
     for length in range(len(parts), -1, -1):
         yield mount.joinpath(*parts[:length])
 
 
 def _share(quota: str, period: str) -> Iterator[float]:
-    # No limit is "max" in version 2, -1 in version 1.
+    # "No limit" is written as "max" in version 2 and as -1 in version 1.
     if quota.isdecimal() and period.isdecimal() and int(quota) and int(period):
         yield int(quota) / int(period)
 

@@ -1,4 +1,4 @@
-"""The value that travels through a pipeline, and the words said about it."""
+"""The message that travels through a pipeline, and the types that describe its state and outcome."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ T = TypeVar("T")
 BatchMode = Literal["bulk", "flush"]
 BatchTrigger = Literal["size", "bytes", "timeout", "flush"]
 
-#: Why a message failed. A closed set: it is a metric label.
+#: Why a message failed. The set is closed because the cause is a metric label.
 Cause = Literal[
     "raised",  # a callback raised
-    "failed",  # the handler said so: message.fail(reason)
+    "failed",  # the handler called message.fail(reason)
     "timeout",  # the handler took longer than its time-out
     "invalid",  # the payload does not fit the schema
     "not_returned",  # a callback returned a list without it
     "unknown_batcher",  # message.batcher names no batcher of this pipeline
-    "cancelled",  # the callback was cancelled, and not by us
+    "cancelled",  # the callback was cancelled, but not by the library
     "late",  # its window has closed
-    "future_event_time",  # its time stamp lies too far ahead
+    "future_event_time",  # its time stamp is too far in the future
     "crashed",  # the stage that held it crashed
     "stopped",  # still unfinished at the end of the drain
     "worker_died",  # it killed the process that handled it
@@ -52,18 +52,18 @@ Cause = Literal[
 
 _CAUSES: Final[frozenset[object]] = frozenset(get_args(Cause))
 
-#: How a delivery ended. Each ends in exactly one.
+#: How a delivery ended. Each delivery has exactly one outcome.
 Outcome = Literal["acked", "retried", "dead_lettered", "rejected", "dropped", "returned", "unknown"]
 
 
 class Plain(str):
-    """A reason in our own words, with nothing in it of a message or an error: it may be shown everywhere."""
+    """A reason written by the library. It quotes no message and no error, so it may be shown everywhere."""
 
     __slots__ = ()
 
 
 class _Said(str):
-    """A reason that a handler has given, and where it did."""
+    """A reason that a handler has given, with the place in the code where it did so."""
 
     __slots__ = ("place",)
 
@@ -72,11 +72,11 @@ class _Said(str):
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Why a message failed: a cause out of a closed set, a sentence, and the exception if there was one.
+    """Why a message failed: a cause from a closed set, a sentence, and the exception if there was one.
 
     Raises:
-        ValueError: there is no such cause.
-        TypeError: the reason is no text, or the exception is none.
+        ValueError: *cause* is not a known cause.
+        TypeError: *reason* is not text, or *exception* is not an exception.
     """
 
     cause: Cause
@@ -92,7 +92,7 @@ class Failed:
             raise TypeError(f"Failed: exception takes an exception or None, got {article(self.exception)}")
 
     def __getattr__(self, name: str) -> str:
-        # Comes here for what is not there: the reason that raised() has left out.
+        # Called only for a missing attribute: raised() does not set the reason.
         if name != "reason":
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         reason = _text_of_raised(self.exception)
@@ -100,7 +100,7 @@ class Failed:
         return reason
 
     def __repr__(self) -> str:
-        # The reason and the exception's text may quote the payload, so neither is shown.
+        # The reason and the text of the exception may quote the payload, so neither is shown.
         error = f", {name_of(self.exception)}" if self.exception is not None else ""
         return f"Failed({self.cause}{error})"
 
@@ -111,7 +111,7 @@ _REASON: Final[Any] = Failed.__dict__["reason"]
 
 
 def raised(error: BaseException) -> Failed:
-    """The status of a message whose callback let *error* out. What the error says is asked for when it is read."""
+    """Returns the status of a message whose callback raised *error*. The error's text is read only when needed."""
     failed = object.__new__(Failed)
     object.__setattr__(failed, "cause", "raised")
     object.__setattr__(failed, "exception", error)
@@ -119,7 +119,7 @@ def raised(error: BaseException) -> Failed:
 
 
 def plain_reason(failed: Failed) -> Plain | None:
-    """The reason, where it is in our own words; it is not asked for where it would be made of an error's text."""
+    """Returns the reason if the library wrote it, else None. Does not read the text of an error."""
     try:
         reason = _REASON.__get__(failed, Failed)
     except AttributeError:
@@ -128,7 +128,7 @@ def plain_reason(failed: Failed) -> Plain | None:
 
 
 def place_of_reason(failed: Failed) -> str | None:
-    """Where the handler said that its message has failed; None where it did not."""
+    """Returns the place in the code where the handler called ``message.fail``; None if it did not."""
     return failed.reason.place if isinstance(failed.reason, _Said) else None
 
 
@@ -137,9 +137,10 @@ def _text_of_raised(error: BaseException | None) -> str:
 
 
 class Acknowledgement(NamedTuple):
-    """Who settles a message, and as what: messages with equal *acknowledger* and *ref* are settled in one call.
+    """Who settles a message, and with which data.
 
-    *data* belongs to the acknowledger; it takes no part in grouping. An acknowledger of ``None`` settles nothing.
+    Messages with equal *acknowledger* and *ref* are settled in one call. *data* belongs to the acknowledger and has no
+    effect on the grouping. An acknowledger of ``None`` settles nothing.
     """
 
     acknowledger: Any
@@ -149,14 +150,14 @@ class Acknowledgement(NamedTuple):
 
 NOOP: Final = Acknowledgement(None)
 
-# Stations of the settlement: the claim is taken without waiting, and only its holder settles.
+# The states of a settlement. A claim is taken without waiting, and only the holder of the claim settles.
 OPEN: Final = 0
 CLAIMED: Final = 1
 SETTLED: Final = 2
 
 
 _SIZED: Final = (bytes, str, bytearray, memoryview)
-#: Usual types that have no size, found more quickly than it is found out that they are none of the above.
+#: Common types without a size. Looking here is faster than finding out that they are none of the above.
 _WITHOUT_SIZE: Final[frozenset[type]] = frozenset({int, float, bool, type(None), dict, list, tuple})
 
 
@@ -167,14 +168,14 @@ def _size_of(payload: Any) -> int:
 
 
 class Message(Generic[T]):
-    """One delivery: its data, what is known about it, and how to settle it.
+    """One delivery: its data, its metadata, and how to settle it.
 
-    A message is owned by one stage at a time, which may change it in place; it is not safe to share between threads.
+    One stage at a time owns a message and may change it in place. It is not safe to share a message between threads.
 
     Args:
         data: the payload; replaced by the parsed object when the pipeline has a ``schema``.
-        metadata: what the source says about it (a dict of its own; empty when left out).
-        acknowledgement: who settles it; :data:`NOOP` when nobody needs to know.
+        metadata: what the source says about the message, in a dict that no other message uses (default: empty).
+        acknowledgement: who settles the message; :data:`NOOP` when no source needs to be told.
     """
 
     __slots__ = (
@@ -197,16 +198,16 @@ class Message(Generic[T]):
     data: T
     raw: Any
     metadata: dict[str, Any]
-    #: Which delivery of this message it is (1, 2, …), or None where the source cannot tell.
+    #: The number of this delivery of the message (1, 2, …); None if the source cannot tell.
     attempt: int | None
-    #: The batcher it goes to after ``handle_message``; None settles it without a batch.
+    #: The batcher that the message goes to after ``handle_message``; None: it is settled without a batch.
     batcher: str | None
     #: Messages of one batch share this key.
     batch_key: Hashable
-    # Only there once somebody who keeps a journal has asked, see broadway_py._core.identity.
+    # Set only when a journal asks for it, see broadway_py._core.identity.
     _identity: bytes | None
 
-    #: Attributes that a subclass finds out when somebody looks at them, so that none of them is ever missing.
+    #: Attributes that a subclass computes when they are read. They are never missing.
     _read_when_asked: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(
@@ -234,11 +235,11 @@ class Message(Generic[T]):
         try:
             self._size = _size_of(data) if isinstance(data, _SIZED) else 0
         except foreign_errors():
-            self._size = 0  # it said that it is text, or did not let itself be asked
+            self._size = 0  # an object that only claims to be text, or that raises when it is examined
 
     @property
     def size(self) -> int:
-        """Size of the payload in bytes; 0 for objects that are not bytes or str. A producer may set it."""
+        """The size of the payload in bytes; 0 for objects that are not bytes or str. A producer may set it."""
         return self._size
 
     @size.setter
@@ -251,7 +252,10 @@ class Message(Generic[T]):
 
     @property
     def batch_mode(self) -> BatchMode:
-        """``"bulk"``: the batch leaves by size, bytes or time; ``"flush"``: right after this message's run."""
+        """What closes this message's batch: size, bytes or time (``"bulk"``), or the end of its run (``"flush"``).
+
+        A run is a series of neighbouring messages with one batch key and partition.
+        """
         return self._batch_mode
 
     @batch_mode.setter
@@ -262,7 +266,7 @@ class Message(Generic[T]):
 
     @property
     def status(self) -> Failed | None:
-        """None while the message is ok, else why it failed."""
+        """Why the message failed; None while it is ok."""
         return self._status
 
     @status.setter
@@ -273,44 +277,44 @@ class Message(Generic[T]):
 
     @property
     def ok(self) -> bool:
-        """True while nothing has failed it."""
+        """True while the message has not failed."""
         return self._status is None
 
     @property
     def settled(self) -> bool:
-        """True once the acknowledger has been told (or the message was given back)."""
+        """True once the acknowledger has been called for the message, or the message has been given back."""
         return self._settlement == SETTLED
 
     @property
     def producer(self) -> str | None:
-        """Name of the producer it came from; None before a pipeline took it in."""
+        """The name of the producer that the message came from; None before a pipeline has taken it in."""
         return None if self._receipt is None else str(self._receipt.producer)
 
     @property
     def acknowledgement(self) -> Acknowledgement:
-        """Who settles this message, and as what."""
+        """Who settles this message, and with which data."""
         return self._acknowledgement
 
     @property
     def id(self) -> str | None:
-        """What its source calls it (``metadata["message_id"]``), for logs; None when it has no name."""
+        """The id that the source gave the message (``metadata["message_id"]``), for logs; None if there is none."""
         found = self._named()
         return None if found is None else text_of_value(found)
 
     def _named(self) -> object:
-        # Handlers may put anything there, or delete it.
+        # A handler may have replaced or deleted the metadata.
         metadata: Any = getattr(self, "metadata", None)
         return dict.get(metadata, "message_id") if is_a(metadata, dict) else None
 
     def spawn(self, data: Any, metadata: dict[str, Any] | None = None, batcher: str | None = None) -> Message[Any]:
-        """Make another message out of this one, in ``prepare_messages`` or ``handle_message``.
+        """Makes a child of this message and returns it. Call it in ``prepare_messages`` or ``handle_message``.
 
-        It goes straight to *batcher* (None: this message's own), past rate limit and ``handle_message``. This message
-        itself goes no further: it is acked when all its children are, and fails when any of them failed. When it
-        fails before that, its children are not sent.
+        The child goes straight to *batcher* (None: the batcher of this message). The rate limit and ``handle_message``
+        do not apply to it. This message itself goes no further: it is acked when all its children are acked, and it
+        fails when any of them fails. If it fails before its children are sent, they are not sent.
 
         Raises:
-            TypeError: *metadata* is no dict, or *batcher* no name.
+            TypeError: *metadata* is not a dict, or *batcher* is not a name.
         """
         if metadata is not None and not is_a(metadata, dict):
             raise TypeError(f"spawn: expected metadata as a dict or None, got {article(metadata)}")
@@ -325,12 +329,12 @@ class Message(Generic[T]):
         return child
 
     def detached(self) -> Message[T]:
-        """The same delivery as a new object; this one is out of the pipeline's hands.
+        """Returns a new object for the same delivery. The pipeline no longer uses this one.
 
-        For a handler that cannot be stopped: whatever it still writes to its message has no effect.
+        Needed when a handler cannot be stopped: what it still writes to its message then has no effect.
         """
         gaps = fill_gaps(self)
-        # A handler may have put anything in place of the metadata.
+        # A handler may have replaced the metadata by something that is not a dict.
         metadata = dict(self.metadata) if is_a(self.metadata, dict) else self.metadata
         other: Message[T] = Message(self.data, metadata, self._acknowledgement)
         other.raw, other._size, other.attempt = self.raw, self._size, self.attempt
@@ -338,21 +342,21 @@ class Message(Generic[T]):
         other._status, other._receipt = self._status, self._receipt
         other._settlement, self._settlement = self._settlement, SETTLED
         for name in gaps:
-            delattr(other, name)  # what follows from it is decided where the message is settled
+            delattr(other, name)  # the code that settles the message decides what a missing attribute means
         return other
 
     def fail(self, reason: str) -> None:
-        """Mark the message as failed. It goes to ``handle_failed`` and is settled as failed; nothing is raised."""
+        """Marks the message as failed. It goes to ``handle_failed`` and is settled as failed; nothing is raised."""
         said = _Said(clipped(text_of_value(reason), MOST_TEXT))
         caller = sys._getframe(1)
         said.place = f"{caller.f_code.co_filename.rsplit('/', 1)[-1]}:{caller.f_lineno} {caller.f_code.co_name}"
         self._status = Failed("failed", said)
 
     def configure_ack(self, **options: Any) -> None:
-        """Change how this one message will be settled, in the words of its acknowledger.
+        """Changes how this one message will be settled. Its acknowledger defines the options.
 
         Raises:
-            TypeError: its acknowledger takes no options.
+            TypeError: the acknowledger takes no options.
             ValueError: the acknowledger does not know the option or the value.
         """
         acknowledger, ref, data = self._acknowledgement
@@ -366,14 +370,14 @@ class Message(Generic[T]):
         self._acknowledgement = Acknowledgement(acknowledger, ref, configure(ref, data, options))
 
     def __repr__(self) -> str:
-        # Never the data: a repr ends up in logs.
+        # The data is never shown, because a repr often ends up in a log.
         state = "ok" if self._status is None else repr(self._status)
         name = self.id
         name = name if name is None else clipped(name, 200)
         return f"<Message id={name!r} producer={self.producer!r} size={self._size} {state}>"
 
 
-#: What callbacks may change, and Python lets them delete; and what a message has there of which nothing was said.
+#: The attributes that a callback may change, and so can delete, each with a function that makes its default.
 _CHANGEABLE: Final[Mapping[str, Callable[[], Any]]] = {
     "data": lambda: None,
     "raw": lambda: None,
@@ -386,7 +390,7 @@ _SLOTS: Final[Mapping[str, Any]] = {name: vars(Message)[name] for name in _CHANG
 
 
 def gaps_in(message: Message[Any]) -> list[str]:
-    """The names of the attributes that a callback has deleted from *message*."""
+    """Returns the names of the attributes that a callback has deleted from *message*."""
     gaps: list[str] = []
     for name, slot in _SLOTS.items():
         try:
@@ -398,7 +402,7 @@ def gaps_in(message: Message[Any]) -> list[str]:
 
 
 def fill_gaps(message: Message[Any]) -> list[str]:
-    """Put something in place of each attribute that a callback has deleted from *message*; their names."""
+    """Sets each attribute that a callback has deleted from *message* to its default. Returns their names."""
     gaps = gaps_in(message)
     for name in gaps:
         setattr(message, name, _CHANGEABLE[name]())
@@ -407,13 +411,13 @@ def fill_gaps(message: Message[Any]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class BatchInfo:
-    """What ``handle_batch`` is told about its batch."""
+    """The facts that ``handle_batch`` gets about its batch."""
 
     batcher: str
     batch_key: Hashable
-    #: Index of the partition, or None when the batcher has no ``partition_by``.
+    #: The index of the partition; None if the batcher has no ``partition_by``.
     partition: int | None
-    #: Number of messages in the batch.
+    #: The number of messages in the batch.
     size: int
     #: What closed the batch.
     trigger: BatchTrigger

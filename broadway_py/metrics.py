@@ -1,4 +1,4 @@
-"""Prometheus metrics, made from snapshots: each scrape shows one moment, so that its numbers add up.
+"""Prometheus metrics, made from snapshots. Each scrape shows one moment, so its numbers add up.
 
 To serve them from an application of your own::
 
@@ -7,8 +7,8 @@ To serve them from an application of your own::
 
     REGISTRY.register(PipelineCollector(lambda: [pipeline.stats()]))
 
-Labels come from names in the settings and from closed sets; past 1,000 series a metric's further ones are added up
-under the name ``other``. A histogram has its buckets for each of them.
+Label values come from names in the settings and from closed sets. A metric has at most 1,000 series; further ones are
+added up under the name ``other``. A histogram has its buckets for each series.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ __all__ = ["SERIES_LIMIT", "PipelineCollector", "log_metrics", "pipeline_metrics
 #: The most series of one metric.
 SERIES_LIMIT: Final = 1000
 
-# Label values out of closed sets; they stay as they are when the others become "other".
+# Labels whose values come from closed sets. They keep their values when the others become "other".
 _CLOSED: Final = frozenset({"outcome", "cause", "trigger", "kind", "result"})
 _OTHER: Final = "other"
 
 _OUTCOMES: Final[tuple[Outcome, ...]] = get_args(Outcome)
 _TRIGGERS: Final[tuple[BatchTrigger, ...]] = get_args(BatchTrigger)
-# What only windows know is shown once it happens.
+# The causes of windows are shown only once they happen.
 _CAUSES: Final[tuple[Cause, ...]] = tuple(
     cause for cause in get_args(Cause) if cause not in ("late", "future_event_time")
 )
@@ -51,7 +51,7 @@ _Fold = Literal["sum", "max", "min"]
 
 
 class _Series:
-    """The samples of one metric, by their labels; bounded."""
+    """The samples of one metric, by their labels. Their number is limited."""
 
     def __init__(self, name: str, text: str, labels: tuple[str, ...], fold: _Fold = "sum") -> None:
         self.name = name
@@ -59,7 +59,7 @@ class _Series:
         self.labels = labels
         self._fold = fold
         self._values: dict[tuple[str, ...], float] = {}
-        # Room for "other" with every combination of the closed labels.
+        # Leaves room for "other" with every combination of the closed labels.
         self._room = SERIES_LIMIT - len(_CAUSES) - 2
 
     def add(self, values: tuple[str, ...], number: float) -> None:
@@ -91,7 +91,7 @@ _FOLDS: Final[Mapping[_Fold, Callable[[float, float], float]]] = {
 
 
 class _Histograms:
-    """Distributions of one metric, by their labels; bounded."""
+    """The distributions of one metric, by their labels. Their number is limited."""
 
     def __init__(self, name: str, text: str, labels: tuple[str, ...]) -> None:
         self.name = name
@@ -121,7 +121,7 @@ def _bound(bound: float) -> str:
 
 
 def add_distributions(a: Distribution, b: Distribution) -> Distribution:
-    """Both together; they have the same bounds, as all of one metric have."""
+    """Returns the sum of *a* and *b*. They have the same bounds, as all distributions of one metric have."""
     counts = tuple(x + y for x, y in zip(a.counts, b.counts, strict=True))
     return Distribution(a.bounds, counts, a.total + b.total)
 
@@ -130,23 +130,23 @@ class PipelineCollector(Collector):
     """The metrics of pipelines, for a registry of ``prometheus_client``.
 
     Args:
-        stats: called once per scrape, in the thread that scrapes; the snapshots to show.
+        stats: returns the snapshots to show. It is called once per scrape, in the thread that scrapes.
     """
 
     def __init__(self, stats: Callable[[], Iterable[PipelineStats]]) -> None:
         self._stats = stats
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: registering must not ask the pipelines, which may not run yet."""
+        """Returns nothing: registering must not ask the pipelines, which may not run yet."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """One snapshot of each pipeline, as metrics."""
+        """Returns the metrics of one snapshot of each pipeline."""
         return pipeline_metrics(self._stats())
 
 
 def pipeline_metrics(stats: Iterable[PipelineStats]) -> Iterator[Metric]:
-    """The metrics of *stats*."""
+    """Yields the metrics of *stats*."""
     snapshots = list(stats)
     yield from _producer_metrics([(one.name, producer) for one in snapshots for producer in one.producers])
     yield from _stage_metrics([(one.name, stage) for one in snapshots for stage in one.stages])
@@ -169,7 +169,7 @@ def pipeline_metrics(stats: Iterable[PipelineStats]) -> Iterator[Metric]:
 
 
 def request_metrics(costs: Mapping[tuple[str, str], RequestCosts]) -> Iterator[Metric]:
-    """What the SQS producers of this process have asked for: *costs* by pipeline and producer. Nothing without any."""
+    """Yields the metrics of the SQS requests of this process: *costs* by (pipeline, producer). Yields none if empty."""
     if not costs:
         return
     labels = ("pipeline", "producer")
@@ -261,7 +261,7 @@ def _stage_metrics(stages: list[tuple[str, StageStats]]) -> Iterator[Metric]:
 def process_metrics(
     lags: Mapping[str, float], restarts: int, silences: Mapping[str, float] | None = None
 ) -> Iterator[Metric]:
-    """What is said of processes: event loop lag and silence by worker, restarts of workers, and what was built."""
+    """Yields the metrics of processes: event loop lag and silence by worker, restarts of workers, and the version."""
     lag = _Series("broadway_event_loop_lag_seconds", "How late the event loop ran its last timer.", ("worker",), "max")
     for worker, seconds in lags.items():
         lag.add((worker,), seconds)
@@ -275,21 +275,21 @@ def process_metrics(
     restarted = CounterMetricFamily("broadway_worker_restarts", "Workers started again after they died.")
     restarted.add_metric((), restarts)
     yield restarted
-    # A gauge, not an "info": the text format of Prometheus would name it so as well, but typed differently.
+    # A gauge, not an "info": in the text format of Prometheus the name would be the same, but the type would differ.
     built = GaugeMetricFamily("broadway_build_info", "Always 1.", labels=("version", "python"))
     built.add_metric((package_version(), platform.python_version()), 1)
     yield built
 
 
 def log_metrics(dropped: int) -> Iterator[Metric]:
-    """What is said of the log: how many lines nobody will ever see."""
+    """Yields the metric of the log: how many lines were dropped."""
     lines = CounterMetricFamily("broadway_log_lines_dropped", "Log lines that nobody took in time, or had no room.")
     lines.add_metric((), dropped)
     yield lines
 
 
 def package_version() -> str:
-    """The installed version of broadway-py; "unknown" in a tree that was never installed."""
+    """Returns the installed version of broadway-py; "unknown" if it was never installed."""
     try:
         return version("broadway-py")
     except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""Settings of a pipeline: checked once, whole, with the path of what is wrong; frozen afterwards."""
+"""The settings of a pipeline. They are checked once, as a whole; errors name the path. Then they are frozen."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ __all__ = [
 
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 _SECRET: Final = re.compile(r"url|uri|pass|secret|token|key|user|credential|auth|header", re.IGNORECASE)
-#: What YAML, TOML and JSON make of words that look so.
+#: The types that YAML, TOML and JSON make of unquoted words that do not look like text.
 _NO_TEXT: Final = (int, float, date, time)
 _DURATION: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|)\s*")
 
 
 def _seconds(value: object) -> float:
-    """``"500ms"``, ``"2s"``, ``"1m"``, ``"1h"``, a timedelta and plain numbers, in seconds."""
+    """Returns text such as ``"500ms"``, ``"2s"``, ``"1m"``, ``"1h"``, a timedelta or a plain number in seconds."""
     seconds = _as_float(value)
     if seconds is None:
         raise ValueError("expected a duration in seconds, or text such as '500ms', '2s', '1m'")
@@ -64,14 +64,14 @@ def _as_float(value: object) -> float | None:
     try:
         return float(cast("float", value))
     except foreign_errors():
-        return None  # too large, or a number of somebody's own that will not say
+        return None  # too large, or a number type of the user that does not convert
 
 
 def seconds_of(value: object, what: str) -> float:
-    """*value* in seconds, where code says it: a number, a timedelta, or text as in config files.
+    """Returns *value*, given in code, in seconds. It may be a number, a timedelta, or text as in config files.
 
     Raises:
-        ValueError: it is none of these, or not a number; *what* is where it was given.
+        ValueError: it is none of these, or it is not finite. The text begins with *what*, the place of the value.
     """
     seconds = _as_float(value)
     if seconds is None or not math.isfinite(seconds):
@@ -81,10 +81,10 @@ def seconds_of(value: object, what: str) -> float:
 
 
 def timeout_of(value: object, what: str) -> float | None:
-    """As :func:`seconds_of`, for a time-out: None and infinity mean as long as it takes.
+    """Returns the seconds of a time-out, as :func:`seconds_of`. None and infinity give None: no time-out.
 
     Raises:
-        OptionsError: at *what*.
+        OptionsError: the value is not a duration. The text begins with *what*.
     """
     if value is None or _as_float(value) == math.inf:
         return None
@@ -94,14 +94,14 @@ def timeout_of(value: object, what: str) -> float | None:
         raise OptionsError((), str(wrong)) from None
 
 
-#: Seconds, as a float; a timedelta will do, and config files also take "500ms", "2s", "1m", "1h".
+#: Seconds, as a float. A timedelta is accepted too, and config files may also say "500ms", "2s", "1m", "1h".
 Duration = Annotated[float, BeforeValidator(_seconds)]
 PositiveDuration = Annotated[Duration, Field(gt=0)]
 PositiveInt = Annotated[int, Field(ge=1, strict=True)]
 
 
 class _Inherit:
-    """Stands for "what the pipeline says"."""
+    """The value that means "as the pipeline says"."""
 
     def __repr__(self) -> str:
         return "INHERIT"
@@ -109,22 +109,22 @@ class _Inherit:
 
 INHERIT: Final = _Inherit()
 
-#: ``fn(message) -> key``; a message with key None may go anywhere.
+#: ``fn(message) -> key``. A message with key None may go to any partition.
 PartitionBy = Callable[[Any], Any]
 
 
 class Conflict(NamedTuple):
-    """Settings that are right each by itself, but do not go together."""
+    """Settings that are each valid, but cannot be used together."""
 
-    #: The setting to be changed first.
+    #: The setting that the user should change first.
     path: tuple[str, ...]
     problem: str
-    #: The fields that it is about. When one of them is wrong by itself, nothing can be said of the conflict.
+    #: The fields in conflict. If one of them is invalid by itself, the conflict is not reported.
     among: frozenset[str]
 
 
 class _Clash(ValueError):
-    """How a :class:`Conflict` gets through pydantic."""
+    """Carries :class:`Conflict` objects through pydantic."""
 
     def __init__(self, found: Sequence[Conflict]) -> None:
         super().__init__(found[0].problem)
@@ -132,9 +132,9 @@ class _Clash(ValueError):
 
 
 class Options(BaseModel):
-    """A section of settings. Wrong or unknown ones raise one :class:`OptionsError` with their paths.
+    """A section of settings. Wrong or unknown settings raise one :class:`OptionsError` with their paths.
 
-    What came as text (:class:`~broadway_py.written.Written`) becomes what its field wants.
+    A setting given as text (:class:`~broadway_py.written.Written`) is converted to the type of its field.
     """
 
     model_config = ConfigDict(
@@ -158,11 +158,11 @@ class Options(BaseModel):
         try:
             super().__init__(**given)
         except ValidationError as again:
-            # What neither reading fits is told as the first one had it.
+            # If neither reading fits, the error of the first reading is reported.
             raise _with_conflicts(model, given, again, explain(model, again, refused, before)) from None
 
     def conflicts(self) -> Iterator[Conflict]:
-        """What does not go together, each by itself; all of it is told at once."""
+        """Yields each conflict among the settings. All of them are reported in one error."""
         yield from ()
 
     @model_validator(mode="after")
@@ -179,13 +179,13 @@ def _wrong_fields(invalid: ValidationError) -> set[str]:
 def _with_conflicts(
     model: type[BaseModel], given: Mapping[str, Any], invalid: ValidationError, found: OptionsError
 ) -> OptionsError:
-    """*found*, and the conflicts among those settings of *given* with which nothing else is wrong."""
+    """Returns *found* and, with it, the conflicts among those settings of *given* that are valid by themselves."""
     wrong = _wrong_fields(invalid)
     rest = {name: value for name, value in given.items() if name not in wrong}
     if not wrong:
-        return found  # these are the conflicts
+        return found  # the errors are the conflicts themselves
     try:
-        # Past the constructor, which would do the same again.
+        # Not through the constructor, which would do all this again.
         model.__pydantic_validator__.validate_python(rest, self_instance=model.__new__(model))
     except ValidationError as again:
         clashes = [error.get("ctx", {}).get("error") for error in again.errors(include_url=False) if not error["loc"]]
@@ -209,10 +209,10 @@ O = TypeVar("O", bound=Options)  # noqa: E741  # the usual name would hide what 
 
 
 def load(model: type[O], raw: object, path: Sequence[str] = ()) -> O:
-    """Build *model* from text settings such as a config file's section at *path*.
+    """Builds *model* from text settings, such as the section at *path* of a config file.
 
     Raises:
-        OptionsError: what is wrong, with its whole path.
+        OptionsError: settings are wrong; it has their whole paths.
     """
     raw = opened(raw)
     if not isinstance(raw, Mapping):
@@ -229,9 +229,9 @@ def explain(
     refused: Collection[str] = (),
     before: ValidationError | None = None,
 ) -> OptionsError:
-    """One sentence for each complaint of pydantic, without showing what might be a secret.
+    """Returns one sentence for each error of pydantic, without showing a value that might be a secret.
 
-    Those about the fields *refused* are taken from *before*.
+    The errors about the fields in *refused* are taken from *before*.
     """
     errors = invalid.errors(include_url=False)
     if before is not None:
@@ -241,12 +241,12 @@ def explain(
     found: dict[tuple[str, ...], OptionsError] = {}
     for error in sorted(errors, key=lambda error: error["type"] != "extra_forbidden"):
         path = tuple(str(part) for part in _place(error))
-        # None of the types that it may have fits: the first complaint will do.
+        # The field may have several types and none of them fits: the first error is enough.
         if path and len(kinds_of(_annotation(model, path[0]))) > 1 and any(one[0] == path[0] for one in found if one):
             continue
         further_in = error.get("ctx", {}).get("error")
         if isinstance(further_in, _Clash):
-            # Of one setting there may be several.
+            # One setting may have several conflicts.
             for number, each in enumerate(further_in.found):
                 found[*path, *each.path, f"#{number}"] = OptionsError((*path, *each.path), each.problem)
         elif isinstance(further_in, OptionsError):
@@ -274,16 +274,17 @@ def _sentence(model: type[BaseModel], error: ErrorDetails) -> str:
             if lead == "Input should be ":
                 text = f"expected {text}"
     quotes = _quotes(model, error) if place and ("text" in text or "path" in text) else ""
-    # Only a setting that is plainly no secret is shown back; the names below may hold credentials.
+    # A value is shown only if its setting is clearly not a secret; settings with these names may hold credentials.
     if not place or any(_SECRET.search(str(part)) for part in place):
         return f"{text}, got {article(error['input'])}{quotes}" if quotes else text
     return f"{text}, got {shown(error['input'])}{quotes}"
 
 
 def _quotes(model: type[BaseModel], error: ErrorDetails) -> str:
-    """What to do where text is wanted and files have something else, such as a password of digits alone.
+    """Returns a hint for a field that expects text but got another type, such as a password of only digits.
 
-    It is not taken as the text that it looks like: nobody knows any more whether it was ``0123``, ``1e5`` or ``1_000``.
+    The value is not converted back to text, because its spelling is lost: it may have been ``0123``, ``1e5`` or
+    ``1_000``.
     """
     kinds = kinds_of(_annotation(model, str(_place(error)[0])))
     if not kinds or not all(map(_is_plain_text, kinds)):
@@ -302,7 +303,7 @@ def _is_plain_text(kind: Any) -> bool:
 
 
 def _place(error: ErrorDetails) -> tuple[int | str, ...]:
-    # pydantic appends "[key]" where the name of an entry is what is wrong.
+    # pydantic appends "[key]" if the name of an entry is wrong, not its value.
     return tuple(part for part in error["loc"] if part != "[key]")
 
 
@@ -324,22 +325,22 @@ def _callable_or_none(value: object) -> object:
 class Processors(Options):
     """How messages reach ``handle_message``."""
 
-    #: How many messages are handled side by side. Default: two for each processor that this process may use (by its
-    #: affinity and the quota of its control group).
+    #: How many messages are handled at the same time. Default: two for each processor that this process may use
+    #: (limited by its affinity and the quota of its control group).
     concurrency: PositiveInt = Field(default_factory=lambda: usable_processors().times(2))
-    #: The most messages a processor holds that it has not finished.
+    #: The most unfinished messages that a processor holds.
     max_demand: PositiveInt = 10
     #: A processor asks for more when it holds this many or fewer. None: half of max_demand.
     min_demand: Annotated[int, Field(ge=0, strict=True)] | None = None
-    #: Messages with one key go to one processor, in order. Default: what the pipeline says.
+    #: Messages with the same key go to the same processor, in order. Default: what the pipeline says.
     partition_by: Annotated[Any, BeforeValidator(_callable_or_none)] = INHERIT
-    #: Seconds that ``handle_message`` may take for one message. None: as long as it likes.
+    #: Seconds that ``handle_message`` may take for one message. None: no limit.
     timeout: PositiveDuration | None = None
     #: Where a plain ``def handle_message`` runs: ``auto`` and ``thread`` in a thread, ``process`` in a worker process.
     executor: Literal["auto", "thread", "process"] = "auto"
 
     def conflicts(self) -> Iterator[Conflict]:
-        """What does not go together."""
+        """Yields each conflict among the settings."""
         if self.min_demand is not None and self.min_demand >= self.max_demand:
             yield Conflict(
                 ("min_demand",),
@@ -350,7 +351,7 @@ class Processors(Options):
 
     @property
     def refill_at(self) -> int:
-        """``min_demand``, or half of ``max_demand``."""
+        """``min_demand``; half of ``max_demand`` if that is None."""
         return self.max_demand // 2 if self.min_demand is None else self.min_demand
 
 
@@ -364,7 +365,7 @@ def _takes_two(function: Callable[..., object]) -> bool:
     except TypeError:
         return False
     except ValueError:
-        return True  # built in, and says nothing of its parameters
+        return True  # a built-in function that does not describe its parameters
     return True
 
 
@@ -381,37 +382,37 @@ def _batch_size(value: object) -> object:
 class Batcher(Options):
     """How messages are gathered for ``handle_batch``."""
 
-    #: Messages in a full batch; or ``(initial, fn)``, where fn decides after each message.
+    #: The number of messages in a full batch; or ``(initial, fn)``, where fn decides after each message.
     batch_size: Annotated[Any, BeforeValidator(_batch_size)] = 100
-    #: A batch leaves this long after its first message, full or not.
+    #: Seconds after its first message at which a batch leaves, full or not.
     batch_timeout: PositiveDuration = 1.0
-    #: A batch is closed before it would grow past this many payload bytes. None: no limit.
+    #: A batch closes before it would have more payload bytes than this. None: no limit.
     max_batch_bytes: PositiveInt | None = None
-    #: How many batches are handled side by side.
+    #: How many batches are handled at the same time.
     concurrency: PositiveInt = 1
-    #: The most messages asked from each processor in advance. None: batch_size.
+    #: The most messages that are asked of each processor in advance. None: batch_size.
     max_demand: PositiveInt | None = None
-    #: Messages with one key go to one batch processor, in order. Default: what the pipeline says.
+    #: Messages with the same key go to the same batch processor, in order. Default: what the pipeline says.
     partition_by: Annotated[Any, BeforeValidator(_callable_or_none)] = INHERIT
-    #: Seconds that ``handle_batch`` may take for one batch. None: as long as it likes.
+    #: Seconds that ``handle_batch`` may take for one batch. None: no limit.
     timeout: PositiveDuration | None = None
     #: Where a plain ``def handle_batch`` runs: ``auto`` and ``thread`` in a thread, ``process`` in a worker process.
     executor: Literal["auto", "thread", "process"] = "auto"
 
     def conflicts(self) -> Iterator[Conflict]:
-        """What does not go together."""
+        """Yields each conflict among the settings."""
         if not isinstance(self.batch_size, int) and self.max_demand is None:
             about = frozenset({"batch_size", "max_demand"})
             yield Conflict(("max_demand",), "required when batch_size is a function", about)
 
     @property
     def demand(self) -> int:
-        """``max_demand``, or ``batch_size``."""
+        """``max_demand``; ``batch_size`` if that is None."""
         return int(self.batch_size) if self.max_demand is None else self.max_demand
 
 
 def _exception_type(value: object) -> object:
-    """``"package.module:Name"`` or the name of a builtin exception, as config files say it."""
+    """Returns the exception type for ``"package.module:Name"`` or the name of a builtin, as config files write it."""
     if isinstance(value, str):
         module, _, name = value.rpartition(":")
         try:
@@ -424,39 +425,40 @@ def _exception_type(value: object) -> object:
 
 
 class Breaker(Options):
-    """Stops fetching when so much fails that what the handlers need must be away, and probes until it is back."""
+    """Stops fetching when so much fails that what the handlers need must be down, and probes until it is up again."""
 
-    #: It opens when more than this part of the last *over* messages failed.
+    #: The breaker opens when more than this part of the last *over* messages failed.
     ratio: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    #: How many messages are looked at.
+    #: How many of the last messages are counted.
     over: PositiveInt = 100
 
 
 class FailurePolicy(Options):
-    """What becomes of failed messages.
+    """What happens to failed messages.
 
-    Carried out through the acknowledger's optional ``retry`` and ``dead_letter``; where it has neither, a failure goes
-    to its ``ack(…, failed)``, which does what the connector's own ``on_failure`` says.
+    The pipeline carries it out with the acknowledger's optional ``retry`` and ``dead_letter``. If the acknowledger has
+    neither, a failed message goes to its ``ack(…, failed)``, which does what the connector's own ``on_failure`` says.
     """
 
-    #: Deliveries that a message gets, the first one included.
+    #: The number of deliveries of a message, including the first one.
     attempts: PositiveInt = 5
-    #: Seconds: what the delay before the second attempt is drawn from, and what it grows to, doubling each time.
+    #: Seconds: the ceiling of the delay before the second attempt, and the limit that it grows to, doubling each time.
     backoff: tuple[PositiveDuration, PositiveDuration] = (1.0, 300.0)
-    #: What follows the last attempt.
+    #: What happens after the last attempt.
     final: Literal["dead_letter", "drop", "reject", "stop"] = "dead_letter"
-    #: Where dead letters go. None: where the source keeps them (RabbitMQ: the queue ``<queue>.dead``). For RabbitMQ the
-    #: name of another queue, or "broker": rejected, and kept by the queue's own dead-letter exchange.
+    #: Where dead letters go. None: where the source keeps them (RabbitMQ: the queue ``<queue>.dead``). For RabbitMQ it
+    #: may be the name of another queue, or "broker": the message is rejected, and the queue's own dead-letter exchange
+    #: keeps it.
     dead_letter: Annotated[str, Field(min_length=1, strict=True)] | None = None
-    #: Exception type -> what to do at once; the closest base class counts.
+    #: Exception type -> what to do at once. The closest base class counts.
     classify: dict[
         Annotated[Any, BeforeValidator(_exception_type)], Literal["retry", "dead_letter", "drop", "reject", "stop"]
     ] = Field(default_factory=dict)
-    #: None: never stop fetching because of failures.
+    #: When to stop fetching because of failures. None: never.
     breaker: Breaker | None = Breaker()
 
     def conflicts(self) -> Iterator[Conflict]:
-        """What does not go together."""
+        """Yields each conflict among the settings."""
         if self.backoff[0] > self.backoff[1]:
             problem = f"expected (first, most) with first <= most, got {self.backoff}"
             yield Conflict(("backoff",), problem, frozenset({"backoff"}))
@@ -466,35 +468,35 @@ class RateLimit(Options):
     """At most *allowed_messages* start in each *interval*."""
 
     allowed_messages: PositiveInt
-    #: Seconds.
+    #: The length of an interval in seconds.
     interval: PositiveDuration
-    #: ``"pipeline"``: shared by all workers; ``"worker"``: each worker has it whole.
+    #: ``"pipeline"``: all workers share the limit; ``"worker"``: each worker has the whole limit.
     scope: Literal["pipeline", "worker"] = "pipeline"
 
     def divided(self, index: int, workers: int) -> RateLimit:
-        """The part of worker *index* (from 0) among *workers*; the parts add up to the whole."""
+        """Returns the part of worker *index* (from 0) among *workers*. The parts add up to the whole limit."""
         if workers == 1:
             return self
         share, rest = divmod(self.allowed_messages, workers)
         if share == 0:
-            # Fewer messages than workers: each may start one, in an interval as much longer.
+            # Fewer messages than workers: each worker may start one, in an interval that is longer in proportion.
             interval = self.interval * workers / self.allowed_messages
             return RateLimit(allowed_messages=1, interval=interval, scope=self.scope)
         return RateLimit(allowed_messages=share + (index < rest), interval=self.interval, scope=self.scope)
 
 
 class PlainOptions(Options):
-    """The options of a pipeline that are single values: how it ends, what it survives, what it holds at most."""
+    """The options of a pipeline that are single values."""
 
-    #: Seconds for a whole drain.
+    #: The most seconds for a whole drain.
     shutdown_timeout: PositiveDuration = 25.0
-    #: Crashes of stages within *max_seconds* that are mended.
+    #: How many crashes of stages within *max_seconds* are followed by a restart. One more ends the pipeline.
     max_restarts: Annotated[int, Field(ge=0, strict=True)] = 3
-    #: Seconds.
+    #: Seconds in which *max_restarts* counts crashes.
     max_seconds: PositiveDuration = 5.0
-    #: A message that fails is tried again in place, before later ones of its key; needs ``partition_by``.
+    #: A message that fails is tried again in place, before later messages of its key. Needs ``partition_by``.
     ordered: Annotated[bool, Field(strict=True)] = False
-    #: Payload bytes in flight at which fetching pauses. None: no cap.
+    #: The number of payload bytes in flight at which fetching pauses. None: no limit.
     max_in_flight_bytes: PositiveInt | None = None
     #: The first connect of each producer must succeed.
     fail_fast: Annotated[bool, Field(strict=True)] = False

@@ -1,4 +1,4 @@
-"""The port through which messages come in: what the author of a producer writes."""
+"""The interface through which messages come in, and the base class for the author of a producer."""
 
 from __future__ import annotations
 
@@ -16,41 +16,48 @@ __all__ = ["Delays", "Deliveries", "FailurePlan", "Producer"]
 
 
 class Delays(Protocol):
-    """How long to wait between two tries."""
+    """Decides how long to wait between two tries."""
 
     def failed(self, lasted_s: float = 0.0, at_least_s: float = 0.0) -> float:
-        """Seconds to wait after a success that lasted *lasted_s* (0: there was none); ``math.inf``: try no more."""
+        """Returns the seconds to wait before the next try; ``math.inf`` means never.
+
+        Args:
+            lasted_s: how many seconds the last success lasted (0: there was none).
+            at_least_s: the shortest wait, in seconds.
+        """
 
 
 class Deliveries(list[Message[Any]]):
-    """What a producer may return from ``handle_demand`` when it knows how many were redelivered.
+    """A list that a producer may return from ``handle_demand`` if it knows how many messages were redelivered.
 
-    The pipeline then does not look into the metadata of each, which may cost a producer much that decodes on demand.
+    The pipeline then does not read the metadata of each message. For a producer that decodes on demand, this can save
+    much time.
     """
 
     __slots__ = ("redelivered",)
 
     def __init__(self) -> None:
         super().__init__()
-        #: How many of them were delivered before.
+        #: How many of the messages were delivered before.
         self.redelivered = 0
 
 
 class FailurePlan(NamedTuple):
-    """What a pipeline does with failed messages, as far as its sources have to know it."""
+    """What a pipeline does with failed messages, as far as its sources need to know."""
 
-    #: What may become of one: retry, dead_letter, drop, reject, stop.
+    #: The actions that a failed message may meet: retry, dead_letter, drop, reject, stop.
     actions: frozenset[str]
-    #: Where dead letters go, in the words of the source. None: where the source keeps them by itself.
+    #: Where dead letters go, as the source names it. None: where the source keeps them by default.
     dead_letter: str | None
-    #: The user has chosen it; else it is the default, which gives way to what a source was told.
+    #: True if the user chose the plan. False: it is the default, and the settings of a source take precedence.
     is_given: bool
 
 
 class _HandOver:
-    """Where a self-fetching producer leaves messages and the pipeline picks them up.
+    """Takes messages from a producer that fetches by itself, and gives them to the pipeline.
 
-    Holds at most what was asked for; what does not fit waits with its ``put``, first come, first served.
+    It holds at most as many messages as were asked for. A ``put`` whose messages do not fit waits; the first one to
+    wait is served first.
     """
 
     def __init__(self) -> None:
@@ -107,12 +114,12 @@ class _HandOver:
         return taken
 
     def drain(self) -> None:
-        """Whoever waits to hand over is let through, whatever the demand."""
+        """Lets every waiting ``put`` through, whatever the demand."""
         self._draining = True
         self._move()
 
     def close(self) -> list[Message[Any]]:
-        """Refuse what comes later; what was handed over and not picked up."""
+        """Refuses later messages. Returns those that were handed over and not picked up."""
         self._closed = True
         self.drain()
         taken, self.ready = self.ready, []
@@ -120,137 +127,143 @@ class _HandOver:
 
 
 class Producer:
-    """A source of messages. Subclass it, and give ``producer=`` an instance: a *description*, nothing runs yet.
+    """A source of messages. Subclass it, and give an instance to ``producer=``.
 
-    The pipeline works on copies (:attr:`concurrency` of them, and a fresh one after each loss). On a copy it calls
-    :meth:`open`, then :meth:`handle_demand` again and again, one call at a time, and :meth:`close` at the end, also
-    when ``open`` failed half-way. So run state is made in ``open``; what all copies share is made in ``__init__``.
+    The instance is a *description*: it does not run. The pipeline works on copies of it: :attr:`concurrency` copies,
+    and a new one after each loss. On a copy it calls :meth:`open`, then :meth:`handle_demand` again and again, one call
+    at a time, and :meth:`close` at the end, also when ``open`` has failed half-way. So make the run state in ``open``,
+    and make what all copies share in ``__init__``.
 
-    Two ways to write one:
+    There are two ways to write a producer:
 
     * *asked*: implement :meth:`handle_demand`;
-    * *fetching by itself*: leave ``handle_demand`` alone, start a task in ``open`` which awaits
-      :meth:`wait_for_demand` and hands over with :meth:`push`.
+    * *fetching by itself*: do not implement ``handle_demand``. Start a task in ``open`` that awaits
+      :meth:`wait_for_demand` and hands messages over with :meth:`push`.
     """
 
     #: The producer's name in metrics, logs and ``message.producer``. None: the pipeline gives it one.
     name: str | None = None
     #: How many copies the pipeline opens.
     concurrency: int = 1
-    #: Position among the copies, from 0. Set by the pipeline before ``open``.
+    #: The position among the copies, from 0. The pipeline sets it before ``open``.
     index: int = 0
-    #: How many messages processors and batchers can hold: what a prefetch should cover. Set before ``open``.
+    #: How many messages the processors and batchers can hold. A prefetch should cover them. Set before ``open``.
     capacity: int = 0
-    #: True: a message may be delivered again by this producer itself. ``None`` from ``handle_demand`` is then asked for
-    #: a second time, and open batches leave in between; the source has ended when ``None`` comes again.
+    #: True: this producer itself may deliver a message again. After a first ``None``, the pipeline then calls
+    #: ``handle_demand`` a second time, and open batches leave in between. The source has ended when ``None`` comes
+    #: again.
     redelivers: bool = False
-    #: True: whatever copies and processes read the source, each key is in the hands of one of them at a time. Only
-    #: then may an ``ordered`` pipeline have several workers.
+    #: True: only one copy or process at a time holds messages of a given key. An ``ordered`` pipeline may have several
+    #: workers only if this is True.
     keeps_keys_apart: bool = False
-    #: Where time comes from. Set by the pipeline before ``open``.
+    #: The clock to use. The pipeline sets it before ``open``.
     clock: Clock = SYSTEM_CLOCK
-    #: Name of the pipeline. Set before ``open``.
+    #: The name of the pipeline. Set before ``open``.
     pipeline: str = ""
-    #: Set when the pipeline stops: return soon from ``handle_demand``, start nothing new. It is not cancelled
-    #: before the deadline. Made by the pipeline before ``open``.
+    #: Set when the pipeline stops. Then return soon from ``handle_demand`` and start nothing new. The call is not
+    #: cancelled before the deadline. The pipeline makes the event before ``open``.
     draining: asyncio.Event
 
-    #: What the pipeline does with failed messages. None: nothing, the acknowledger's ``ack`` does. Set before ``open``.
+    #: What the pipeline does with failed messages. None: it leaves them to the acknowledger's ``ack``. Set before
+    #: ``open``.
     failure: FailurePlan | None = None
-    #: The settings of this source say what is to become of a failed message.
+    #: True: the settings of this source say what happens to a failed message.
     says_what_failing_means: bool = False
 
     _handover: _HandOver
     _report_lost: Callable[[ProducerError], None]
 
     def for_order(self) -> Self:
-        """The description that an ``ordered`` pipeline uses instead of this one; called once, when it is built.
+        """Returns the description that an ``ordered`` pipeline uses instead of this one.
 
-        A source that can refuse other readers returns one that does; by default this one is returned.
+        It is called once, when the pipeline is built. A source that can refuse other readers returns a description that
+        does so. By default it returns this description.
         """
         return self
 
     async def open(self) -> None:
-        """Connect. Called once per copy, before anything else.
+        """Connects to the source. It is called once per copy, before anything else.
 
         Raises:
-            ProducerError: the source is away; tried again with back-off, on a fresh copy.
+            ProducerError: the source is not available. The pipeline tries again with back-off, on a new copy.
         """
 
     async def handle_demand(self, demand: int) -> Sequence[Message[Any]] | None:
-        """Return at most *demand* messages (``demand >= 1``); may wait for the first one.
+        """Returns at most *demand* messages (``demand >= 1``). It may wait for the first one.
 
-        ``[]`` means nothing yet: it is called again at once, so wait inside rather than return it in a loop.
-        ``None`` means the source has ended. Called again only after the last call returned.
+        ``[]`` means that there is nothing yet. The pipeline then calls again at once, so wait inside the call instead
+        of returning ``[]`` many times. ``None`` means that the source has ended. The next call comes only after the
+        last one has returned.
 
         Raises:
-            ProducerError: the source is gone; ``close`` and a fresh copy's ``open`` follow, with back-off.
+            ProducerError: the source is lost. ``close``, and ``open`` of a new copy, follow with back-off.
         """
         return await self._handover.take(demand)
 
     @property
     def demand(self) -> int:
-        """How many messages :meth:`push` takes right now without waiting."""
+        """The number of messages that :meth:`push` takes now without waiting."""
         return self._handover.demand
 
     async def wait_for_demand(self) -> int:
-        """Wait until the pipeline wants messages; how many."""
+        """Waits until the pipeline wants messages. Returns how many."""
         return await self._handover.wait_for_demand()
 
     async def push(self, messages: Sequence[Message[Any]]) -> None:
-        """Hand *messages* over, in order; waits while the pipeline is full and never drops one.
+        """Hands *messages* over, in order. It waits while the pipeline is full and never drops a message.
 
-        They are the pipeline's from the moment of the call: when the wait is cancelled, they go in all the same, so
-        nothing need (or may) be handed over again.
+        The messages belong to the pipeline from the moment of the call. They go in even if the wait is cancelled, so
+        do not hand them over again.
         """
         await self._handover.put(messages)
 
     def lost(self, error: ProducerError) -> None:
-        """Say, at any time, that the source is gone, also while nobody asks for messages.
+        """Reports that the source is lost. Call it at any time, also while there is no demand.
 
-        The pipeline closes this copy and opens a fresh one with back-off. A ``handle_demand`` that is waiting
-        must end by itself, by raising *error*.
+        The pipeline closes this copy and opens a new one with back-off. A ``handle_demand`` that is waiting must end by
+        itself, by raising *error*.
         """
         self._report_lost(error)
 
     @property
     def obstacle(self) -> str | None:
-        """Why a copy that is connected does not do its work for now, in one sentence without credentials; else None.
+        """Why a connected copy does not work at present, in one sentence without credentials; None if it works.
 
-        Shown where the pipeline says that it is not ready. Asked on a running copy, at any time.
+        The pipeline shows it when it is not ready. It may be read on a running copy at any time.
         """
         return None
 
     async def pause(self) -> None:
-        """Stop fetching and give back what was not handed over. ``handle_demand`` may go on waiting."""
+        """Stops fetching and gives back what was not handed over. ``handle_demand`` may go on waiting."""
 
     async def resume(self) -> None:
-        """Fetch again."""
+        """Starts fetching again."""
 
     async def resume_for(self, most: int) -> None:
-        """Fetch again, until ``pause`` or ``resume``, but have at most *most* messages out of the source at a time.
+        """Fetches again until ``pause`` or ``resume``, but takes at most *most* messages from the source at a time.
 
-        An open breaker lets single messages through this way. What a source hands out besides is given back, which
-        counts as an attempt where the source counts deliveries. By default it is ``resume``: right for whoever
-        fetches no more than was asked for.
+        An open breaker lets single messages through this way. If the source hands out more, they are given back; this
+        counts as an attempt if the source counts deliveries. By default it calls ``resume``, which is right for a
+        producer that fetches no more than was asked for.
         """
         await self.resume()
 
     def resize(self, capacity: int) -> None:
-        """The pipeline can hold *capacity* messages from now on: a prefetch that covers them may follow.
+        """Tells a running copy that the pipeline can now hold *capacity* messages, so that it may adjust its prefetch.
 
-        Called on a running copy; returns at once.
+        It must return at once.
         """
         self.capacity = capacity
 
     def backoff(self) -> Delays | None:
-        """The waits between two connects, made afresh for each copy's place. None: the pipeline's own."""
+        """Returns the delays between two connects, a new object for each copy's index. None: the pipeline's own."""
         return None
 
     def most_in_flight(self, capacity: int) -> int | None:
-        """How many unsettled messages the source lets one copy hold at most (a prefetch); None: it sets no limit.
+        """Returns how many unsettled messages the source lets one copy hold (a prefetch); None: no limit.
 
-        Asked of the description, before anything is opened. The pipeline warns when its batches can never fill.
+        It is called on the description, before anything is opened. The pipeline logs a warning if its batches can never
+        fill.
 
         Args:
             capacity: as :attr:`capacity`, for each copy.
@@ -258,29 +271,30 @@ class Producer:
         return None
 
     async def prepare_for_draining(self) -> None:
-        """The pipeline stops: stop fetching, give back what was not handed over. ``draining`` is set already.
+        """Stops fetching, because the pipeline stops, and gives back what was not handed over.
 
-        Nothing may be handed over with :meth:`push` once this has returned.
+        ``draining`` is already set. Once this has returned, :meth:`push` must not be called any more.
         """
 
     async def close(self) -> None:
-        """Release everything. Called once per copy, after its last message was settled; must not raise.
+        """Releases everything. It is called once per copy, after its last message was settled. It must not raise.
 
-        A copy that was lost has 5 seconds until the next one is opened, the last copy what is left of the stop's time.
+        A lost copy has 5 seconds for it before the next copy is opened. The last copy has the rest of the time that the
+        stop may take.
         """
 
     async def end_lost_copies(self) -> None:
-        """End what lost copies have left going on, such as settling what they had handed over; must not raise.
+        """Ends what lost copies still do, such as settling the messages that they had handed over. It must not raise.
 
-        Called on the description at the end of a stop, whether or not a copy was open then: once for each of the
-        copies that ran side by side, at the same time. It has what is left of the stop's time.
+        It is called on the description at the end of a stop, whether or not a copy was open: once for each of the
+        copies that ran side by side, at the same time. It has the rest of the time that the stop may take.
         """
 
     def check_failure(self, plan: FailurePlan | None) -> None:
-        """Look, when a pipeline is built with this description, whether *plan* can be carried out.
+        """Checks that *plan* can be carried out. It is called when a pipeline is built with this description.
 
         Raises:
-            OptionsError: it cannot; the path begins with ``failure`` or with a setting of this producer.
+            OptionsError: it cannot. The path begins with ``failure`` or with a setting of this producer.
         """
         if plan is not None and plan.dead_letter is not None:
             raise OptionsError(
@@ -289,7 +303,7 @@ class Producer:
             )
 
     def copy(self, *, index: int, capacity: int, pipeline: str, lost: Callable[[ProducerError], None]) -> Self:
-        """A copy for the pipeline to run; for pipelines and test kits, not for authors of producers."""
+        """Returns a copy for the pipeline to run. For pipelines and test kits, not for authors of producers."""
         made = copy.copy(self)
         made.index = index
         made.capacity = capacity
@@ -300,14 +314,14 @@ class Producer:
         return made
 
     def begin_draining(self) -> None:
-        """Set :attr:`draining` and let waiting ``push`` calls through; for pipelines and test kits."""
+        """Sets :attr:`draining` and lets waiting ``push`` calls through. For pipelines and test kits."""
         self.draining.set()
         self._handover.drain()
 
     def end_draining(self) -> list[Message[Any]]:
-        """Take no more; what was handed over and not yet picked up. For pipelines and test kits."""
+        """Takes no more messages. Returns those handed over and not picked up. For pipelines and test kits."""
         return self._handover.close()
 
     def __repr__(self) -> str:
-        # Never the constructor's arguments: a URL may hold a password.
+        # The constructor's arguments are not shown, because a URL may hold a password.
         return f"<{type(self).__name__} name={self.name!r}>"

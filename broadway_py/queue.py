@@ -1,4 +1,4 @@
-"""The embedded queue: a durable queue in an SQLite file, safe for several processes, which needs no broker.
+"""The embedded queue: a durable queue in an SQLite file. It is safe for several processes and needs no broker.
 
 ::
 
@@ -34,19 +34,19 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A message that failed for good. Its payload is kept, and not shown."""
+    """A message that failed for good. Its payload is kept, but ``repr`` does not show it."""
 
-    #: Names it in ``replay`` and ``purge``.
+    #: The number to give to ``replay`` and ``purge``.
     id: int
     data: bytes = field(repr=False)
     metadata: dict[str, Any] = field(repr=False)
     #: Why it failed: a :data:`broadway_py.message.Cause`.
     cause: str
-    #: The type of the exception, if there was one. Its text is not kept: it may quote the payload.
+    #: The type of the exception, if there was one. Its text is not kept, because it may quote the payload.
     exception: str | None
-    #: How often it was taken.
+    #: How often the message was taken.
     attempts: int
-    #: When it was put and when it failed for good, in seconds since 1970.
+    #: When the message was put and when it failed for good, in seconds since 1970.
     enqueued_at: float
     dead_at: float
     #: The pipeline in which it failed.
@@ -54,24 +54,25 @@ class DeadLetter:
 
 
 class Queue:
-    """One queue in a file: put messages in, see how many there are, look after the dead letters.
+    """One queue in a file. It takes messages, counts them and gives access to the dead letters.
 
-    Use it as ``async with Queue(path, name) as queue``. What a call has confirmed by returning is on the disk. All
-    queues and producers of a process on one file share one connection.
+    Use it as ``async with Queue(path, name) as queue``. When a call has returned, its result is on the disk. All queues
+    and producers of a process that use one file share one connection.
 
     Args:
-        path: the file; made if it is missing, its directory must exist. Not on a network file system.
-        name: the queue in the file; made if it is new.
-        dedup_window: seconds (or a timedelta), counted from when it was put, for which a second message of the same
-            ``message_id`` is taken for a repetition and not stored; None: never. It counts among those who put with a
-            window; give all of them the same. A message without a ``message_id`` is always new.
+        path: the file; it is made if it is missing. Its directory must exist. A network file system does not work.
+        name: the queue in the file; it is made if it is new.
+        dedup_window: seconds (or a timedelta), counted from when a message was put. A second message with the same
+            ``message_id`` within this time is a repetition and is not stored. None: there is no such check. Only
+            messages that were put with a window are compared; give the same window everywhere. A message without a
+            ``message_id`` is always new.
 
     Raises:
-        OptionsError: the path or the name is none.
-        ValueError: the window is none.
+        OptionsError: the path or the name is not valid.
+        ValueError: the window is not valid.
     """
 
-    #: What tells the time; a test puts a fake here.
+    #: The clock; a test may put a fake one here.
     clock: Clock = SYSTEM_CLOCK
 
     def __init__(
@@ -88,16 +89,16 @@ class Queue:
         self._file: QueueFile | None = None
 
     async def open(self) -> None:
-        """Open the file. ``async with`` does it.
+        """Opens the file. ``async with`` does this.
 
         Raises:
-            StorageError: the file cannot be used; the sentence says why and what to do.
+            StorageError: the file cannot be used; the text says why and what to do.
         """
         if self._file is None:
             self._file = await QueueFile.open(self.path, self.name, self.clock)
 
     async def close(self) -> None:
-        """Close the file, when nobody else in this process uses it. Closing twice does nothing."""
+        """Closes the file if nothing else in this process uses it. Closing twice does nothing."""
         file, self._file = self._file, None
         if file is not None:
             await file.close()
@@ -119,24 +120,24 @@ class Queue:
         key: str | None = None,
         message_id: str | None = None,
     ) -> int:
-        """Put one message; returns its number once it is on the disk. See :class:`NewMessage` for the arguments.
+        """Puts one message and returns its number once it is on the disk. See :class:`NewMessage` for the arguments.
 
-        With a ``dedup_window``, a repetition is not stored and returns the number of the first one.
+        With a ``dedup_window``, a repetition is not stored, and the number of the first message is returned.
 
         Raises:
-            TypeError, ValueError: what was given cannot be stored.
-            StorageError: the file is away or refuses; nothing was stored.
+            TypeError, ValueError: the arguments cannot be stored.
+            StorageError: the file is not available or cannot be written; nothing was stored.
         """
         new = NewMessage(data=data, metadata=metadata, delay=delay, priority=priority, key=key, message_id=message_id)
         (number,) = await self._put([new])
         return number
 
     async def put_many(self, items: Iterable[Item]) -> list[int]:
-        """Put messages in order, all or none, in one transaction; returns their numbers once they are on the disk.
+        """Puts messages in order, all or none, in one transaction. Returns their numbers once they are on the disk.
 
         Args:
-            items: payloads, pairs of a payload and its metadata, or :class:`NewMessage`. Other processes wait while
-                they are written, so give a few thousand at a time at most.
+            items: payloads, pairs of a payload and its metadata, or :class:`NewMessage`. Give a few thousand at a time
+                at most, because other processes wait while they are written.
 
         Raises:
             TypeError, ValueError, StorageError: as :meth:`put`.
@@ -153,16 +154,16 @@ class Queue:
         return await file.put_new(list(zip(rows, map(message_id, new), strict=True)), self.dedup_window)
 
     async def size(self) -> int:
-        """How many messages are not settled: ready, delayed or held. Dead letters are not among them."""
+        """Returns how many messages are not settled (ready, delayed or held). Dead letters are not counted."""
         counts = await self.counts()
         return counts.ready + counts.delayed + counts.held
 
     async def counts(self) -> Counts:
-        """How many messages are ``ready``, ``delayed``, ``held`` (taken, not settled) and ``dead``."""
+        """Returns how many messages are ``ready``, ``delayed``, ``held`` (taken, but not settled) and ``dead``."""
         return await self._opened().count()
 
     async def dead_letters(self, limit: int | None = None) -> list[DeadLetter]:
-        """The messages that failed for good, with their payloads, the oldest first; at most *limit* (None: all)."""
+        """Returns the messages that failed for good, with payloads, the oldest first; at most *limit* (None: all)."""
         return [
             DeadLetter(
                 id=row.id,
@@ -179,18 +180,18 @@ class Queue:
         ]
 
     async def replay(self, ids: Collection[int] | None = None) -> int:
-        """Put dead letters back into the queue, with their attempts forgotten; how many there were.
+        """Puts dead letters back into the queue and sets their attempts to zero. Returns how many there were.
 
         Args:
-            ids: their ``id``; None: all of them. Unknown ones are passed over.
+            ids: the ``id`` of each; None: all of them. Unknown ones are ignored.
         """
         return await self._opened().replay(ids)
 
     async def purge(self, ids: Collection[int] | None = None) -> int:
-        """Remove dead letters for good; how many there were. Messages that wait are not touched.
+        """Removes dead letters for good and returns how many there were. Messages in the queue are not touched.
 
         Args:
-            ids: their ``id``; None: all of them. Unknown ones are passed over.
+            ids: the ``id`` of each; None: all of them. Unknown ones are ignored.
         """
         return await self._opened().discard_dead(ids)
 
@@ -206,10 +207,10 @@ class Queue:
 
 
 class SyncQueue:
-    """:class:`Queue` for code that is not asynchronous: the same methods, each of which waits for its result.
+    """:class:`Queue` for code that is not asynchronous. It has the same methods, and each waits for its result.
 
-    Use it as ``with SyncQueue(path, name) as queue``. Any number of threads may use one; what they put at the same time
-    is written together. Not for code that runs in an event loop, which would stand still meanwhile.
+    Use it as ``with SyncQueue(path, name) as queue``. Any number of threads may share one; what they put at the same
+    time is written together. Do not use it in an event loop, because each call would block the loop.
 
     Args:
         path: as in :class:`Queue`.
@@ -231,16 +232,16 @@ class SyncQueue:
         self._process = 0
 
     def open(self) -> None:
-        """Open the file. ``with`` does it.
+        """Opens the file. ``with`` does this.
 
         Raises:
-            StorageError: the file cannot be used; the sentence says why and what to do.
+            StorageError: the file cannot be used; the text says why and what to do.
         """
         if self._loop is not None:
             return
         self._process = os.getpid()
         self._loop = asyncio.new_event_loop()
-        # Daemonic: a program that forgets to close may end all the same, and what was confirmed is on the disk.
+        # Daemonic, so that a program that forgets to close can still end. What was confirmed is on the disk.
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"broadway-queue:{self.path}", daemon=True)
         self._thread.start()
         try:
@@ -250,9 +251,9 @@ class SyncQueue:
             raise
 
     def close(self) -> None:
-        """Close the file, when nobody else in this process uses it. Closing twice does nothing."""
+        """Closes the file if nothing else in this process uses it. Closing twice does nothing."""
         if self._loop is not None and self._process != os.getpid():
-            self._loop = self._thread = None  # a forked child: the thread and the file are its parent's
+            self._loop = self._thread = None  # in a forked child, the thread and the file belong to its parent
         elif self._loop is not None:
             self._result(self._queue.close())
             self._end()
@@ -282,31 +283,31 @@ class SyncQueue:
         key: str | None = None,
         message_id: str | None = None,
     ) -> int:
-        """As :meth:`Queue.put`."""
+        """Works as :meth:`Queue.put`."""
         return self._result(self._queue.put(data, metadata, delay, priority=priority, key=key, message_id=message_id))
 
     def put_many(self, items: Iterable[Item]) -> list[int]:
-        """As :meth:`Queue.put_many`."""
+        """Works as :meth:`Queue.put_many`."""
         return self._result(self._queue.put_many(list(items)))
 
     def size(self) -> int:
-        """As :meth:`Queue.size`."""
+        """Works as :meth:`Queue.size`."""
         return self._result(self._queue.size())
 
     def counts(self) -> Counts:
-        """As :meth:`Queue.counts`."""
+        """Works as :meth:`Queue.counts`."""
         return self._result(self._queue.counts())
 
     def dead_letters(self, limit: int | None = None) -> list[DeadLetter]:
-        """As :meth:`Queue.dead_letters`."""
+        """Works as :meth:`Queue.dead_letters`."""
         return self._result(self._queue.dead_letters(limit))
 
     def replay(self, ids: Collection[int] | None = None) -> int:
-        """As :meth:`Queue.replay`."""
+        """Works as :meth:`Queue.replay`."""
         return self._result(self._queue.replay(ids))
 
     def purge(self, ids: Collection[int] | None = None) -> int:
-        """As :meth:`Queue.purge`."""
+        """Works as :meth:`Queue.purge`."""
         return self._result(self._queue.purge(ids))
 
     def _result(self, work: Coroutine[Any, Any, R]) -> R:
@@ -318,7 +319,7 @@ class SyncQueue:
         try:
             return asked.result()
         except BaseException:
-            asked.cancel()  # Ctrl-C, say: nobody waits for it any more
+            asked.cancel()  # for example after Ctrl-C: nothing waits for the result any more
             raise
 
     def _running(self) -> asyncio.AbstractEventLoop:

@@ -1,6 +1,6 @@
-"""The event bus: what happens inside a pipeline, for whoever attaches. Nobody attached costs nothing.
+"""The event bus: tells attached handlers what happens inside a pipeline. Without a handler it costs almost nothing.
 
-Events and their contents are listed in :mod:`broadway_py.events`.
+:mod:`broadway_py.events` lists the events and their contents.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = [
     "message_listeners",
 ]
 
-#: ``handler(event, measurements, metadata)``: called in the stage's own task, so it must be quick and must not wait.
+#: ``handler(event, measurements, metadata)``. It is called in the stage's own task, so it must be fast and not wait.
 Handler = Callable[[str, Mapping[str, Any], Mapping[str, Any]], object]
 
 log = logger("broadway_py.telemetry")
@@ -36,12 +36,12 @@ _handlers: dict[str, dict[str, Handler]] = {}
 
 
 def attach(name: str, events: str | Iterable[str], handler: Handler) -> None:
-    """Call *handler* at each of *events*, under a *name* for :func:`detach`.
+    """Attaches *handler* to each of *events*, under a *name* for :func:`detach`.
 
-    A handler that raises is detached and logged; the pipeline does not notice.
+    A handler that raises is detached, and the error is logged. The pipeline is not affected.
 
     Raises:
-        ValueError: an event does not exist, or *name* is taken.
+        ValueError: an event does not exist, or *name* is already used.
     """
     wanted = [events] if isinstance(events, str) else list(events)
     for event in wanted:
@@ -50,12 +50,12 @@ def attach(name: str, events: str | Iterable[str], handler: Handler) -> None:
         if name in _handlers.get(event, {}):
             raise ValueError(f"telemetry.attach: a handler named {name!r} is attached to {event!r} already")
     for event in wanted:
-        # A new dict each time: execute() may be walking over the old one.
+        # A new dict each time, because execute() may be iterating over the old one.
         _handlers[event] = {**_handlers.get(event, {}), name: handler}
 
 
 def detach(name: str) -> None:
-    """Take the handler called *name* off all its events; unknown names are fine."""
+    """Detaches the handler called *name* from all its events. Unknown names are ignored."""
     for event in list(_handlers):
         rest = {other: handler for other, handler in _handlers[event].items() if other != name}
         if rest:
@@ -65,17 +65,17 @@ def detach(name: str) -> None:
 
 
 def listening(event: str) -> bool:
-    """True when somebody is attached to *event*: ask before measuring anything just for it."""
+    """Returns True if a handler is attached to *event*. Ask before you measure something only for it."""
     return event in _handlers
 
 
 def active() -> bool:
-    """True when somebody is attached to anything."""
+    """Returns True if any handler is attached."""
     return bool(_handlers)
 
 
 def execute(event: str, measurements: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
-    """Tell whoever is attached to *event*."""
+    """Calls every handler that is attached to *event*."""
     for name, handler in _handlers.get(event, {}).items():
         try:
             handler(event, measurements, metadata)
@@ -85,15 +85,15 @@ def execute(event: str, measurements: Mapping[str, Any], metadata: Mapping[str, 
 
 
 class Span:
-    """Tells ``EVENT.start`` when it is made, then ``EVENT.stop`` or ``EVENT.exception``.
+    """Sends ``EVENT.start`` when it is made, then ``EVENT.stop`` or ``EVENT.exception``.
 
     Args:
-        event: without its last word.
-        metadata: of the event, beside what follows.
-        clock: of the pipeline.
-        pipeline: its name.
-        context: of the pipeline.
-        index: of the stage within its layer.
+        event: the name of the event without its last word.
+        metadata: the metadata of the event, besides *pipeline*, *context* and *index*.
+        clock: the clock of the pipeline.
+        pipeline: the name of the pipeline.
+        context: the context of the pipeline.
+        index: the index of the stage within its layer.
     """
 
     __slots__ = ("_clock", "_event", "_metadata", "_started")
@@ -108,11 +108,11 @@ class Span:
         execute(f"{event}.start", {"system_time": clock.wall(), "monotonic_time": self._started}, self._metadata)
 
     def stop(self, **results: Any) -> None:
-        """The work ended."""
+        """Sends ``stop``: the work ended."""
         self._end("stop", results)
 
     def exception(self, error: BaseException) -> None:
-        """The work raised."""
+        """Sends ``exception``: the work raised *error*."""
         self._end("exception", {"exception": error})
 
     def _end(self, kind: str, more: dict[str, Any]) -> None:
@@ -122,12 +122,12 @@ class Span:
 
 
 def message_listeners() -> bool:
-    """True when somebody wants to hear of single messages."""
+    """Returns True if a handler is attached to an event about single messages."""
     return active() and any(listening(f"broadway.processor.message.{kind}") for kind in ("start", "stop", "exception"))
 
 
 def end_message_span(span: Span, message: Message[Any], failure: Failed | None) -> None:
-    """The message of *span* was handled, and failed if there is a *failure*."""
+    """Ends *span* once its message was handled: with ``exception`` if *failure* holds one, else with ``stop``."""
     if failure is not None and failure.exception is not None:
         span.exception(failure.exception)
     else:

@@ -1,4 +1,4 @@
-"""For tests of pipelines: a clock that only moves when told to."""
+"""Helpers for tests of pipelines: a clock that moves only when the test moves it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class _FakeTimer:
 
 
 class FakeClock:
-    """A :class:`broadway_py.clock.Clock` whose time passes in :meth:`advance` alone.
+    """A :class:`broadway_py.clock.Clock` whose time passes only in :meth:`advance`.
 
     Args:
-        monotonic: what the forward-only clock shows at first, in seconds.
-        wall: what the clock on the wall shows at first, in seconds since 1970.
+        monotonic: the first time of the monotonic clock, in seconds.
+        wall: the first time of the wall clock, in seconds since 1970.
     """
 
     def __init__(self, monotonic: float = 1_000.0, wall: float = 1_700_000_000.0) -> None:
@@ -35,25 +35,25 @@ class FakeClock:
         self._timers: list[tuple[float, int, _FakeTimer]] = []
 
     def monotonic(self) -> float:
-        """Seconds, as far as the clock was advanced."""
+        """Returns the monotonic time in seconds; it moves only with :meth:`advance`."""
         return self._now
 
     def wall(self) -> float:
-        """Seconds since 1970; moves with :meth:`advance`, and by :meth:`step_wall`."""
+        """Returns the seconds since 1970; they move with :meth:`advance` and with :meth:`step_wall`."""
         return self._wall
 
     def step_wall(self, seconds: float) -> None:
-        """Set the clock on the wall forward or back, as an administrator would."""
+        """Moves the wall clock forward or back by *seconds*, as an administrator would."""
         self._wall += seconds
 
     def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
-        """Run *callback* inside the :meth:`advance` that reaches *when*."""
+        """Runs *callback* inside the :meth:`advance` that reaches *when*."""
         timer = _FakeTimer(callback)
         heapq.heappush(self._timers, (when, next(self._order), timer))
         return timer
 
     async def sleep(self, seconds: float) -> None:
-        """Return once the clock has been advanced by *seconds*."""
+        """Waits until the clock has been advanced by *seconds*."""
         woken = asyncio.get_running_loop().create_future()
         timer = self.call_at(self._now + seconds, lambda: None if woken.done() else woken.set_result(None))
         try:
@@ -62,7 +62,7 @@ class FakeClock:
             timer.cancel()
 
     def timeout(self, seconds: float | None) -> asyncio.Timeout:
-        """A time-out by this clock."""
+        """Returns a time-out that follows this clock."""
         scope = asyncio.timeout(None)
         if seconds is not None:
             self.call_at(self._now + seconds, lambda: self._expire(scope))
@@ -76,7 +76,7 @@ class FakeClock:
             return  # the block was left in time
 
     async def advance(self, seconds: float) -> None:
-        """Let *seconds* pass: timers fire in order, and the tasks they wake run before the next one does."""
+        """Lets *seconds* pass. Timers fire in order; the tasks that a timer wakes run before the next timer fires."""
         end = self._now + seconds
         await settle()
         while self._timers and self._timers[0][0] <= end:
@@ -95,6 +95,6 @@ class FakeClock:
 
 
 async def settle(rounds: int = 60) -> None:
-    """Let the tasks of the event loop run until they wait for something outside of it."""
+    """Lets the tasks of the event loop run until they wait for something outside the loop."""
     for _ in range(rounds):
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""Text as editors save it: in UTF-8, or marked as UTF-16 or UTF-32; with a line break at the end, or without."""
+"""Reads text as editors save it: in UTF-8, or marked as UTF-16 or UTF-32; with or without a line break at the end."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 __all__ = ["NotText", "decoded", "without_end"]
 
-# UTF-32 before UTF-16, whose mark begins the same way.
+# UTF-32 comes before UTF-16, because the mark of UTF-16 is the beginning of that of UTF-32.
 _MARKS: Final = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -18,7 +18,7 @@ _MARKS: Final = (
 
 
 class NotText(ValueError):
-    """Bytes that are no text, found on *line* in *column*, both from 1. Shows none of them."""
+    """The bytes at *line* and *column* (both from 1) are not text in *encoding*. The error text does not show them."""
 
     def __init__(self, encoding: str, line: int, column: int) -> None:
         self.encoding = encoding
@@ -28,10 +28,10 @@ class NotText(ValueError):
 
 
 def decoded(raw: bytes) -> str:
-    """*raw* as text, without the mark that says how it is encoded.
+    """Returns *raw* as text, without the mark that names its encoding.
 
     Raises:
-        NotText: with the place of the first byte that does not fit.
+        NotText: a byte does not fit; the error names the place of the first one.
     """
     mark, encoding = next(((mark, name) for mark, name in _MARKS if raw.startswith(mark)), (b"", "utf-8"))
     body = raw[len(mark) :]
@@ -44,5 +44,5 @@ def decoded(raw: bytes) -> str:
 
 
 def without_end(text: str) -> str:
-    """*text* without the line breaks at its end: editors, ``echo`` and secret stores add one that is not meant."""
+    """Returns *text* without the line breaks at its end, which editors, ``echo`` and secret stores add."""
     return text.rstrip("\r\n")

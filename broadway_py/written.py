@@ -1,4 +1,4 @@
-"""Settings that came as text: what they are is said by the field they are for, not by how they look."""
+"""Settings that were given as text. The field that a setting is for decides its type, not the look of the text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["PlainYaml", "Written", "has_written", "kinds_of", "looked_at", "open
 
 
 class PlainYaml(yaml.SafeLoader):
-    """YAML as people mean it: ``on`` and ``no`` are words, ``1:30`` and ``2024-01-01`` are text."""
+    """A YAML loader as people expect it: ``on``, ``no``, ``1:30`` and ``2024-01-01`` are text."""
 
 
 _LOOSE_TAGS: Final = {"tag:yaml.org,2002:bool", "tag:yaml.org,2002:int", "tag:yaml.org,2002:timestamp"}
@@ -32,17 +32,17 @@ PlainYaml.add_implicit_resolver(
 
 
 class Written(str):
-    """A setting as somebody wrote it into a variable, an option or a file.
+    """A setting as it was written in a variable, an option or a file.
 
-    A field for text takes it as it is, whatever it looks like; a field for numbers, switches, lists or sections reads
-    it as YAML would. *plain*: a field for anything reads it as YAML, too.
+    A field for text takes it as it is, whatever it looks like. A field for numbers, switches, lists or sections reads
+    it as YAML. If *plain* is true, a field that takes any type reads it as YAML too.
     """
 
     __slots__ = ("plain",)
     plain: bool
 
     def __new__(cls, text: str, *, plain: bool = True) -> Self:
-        """*text* as it is."""
+        """Makes one from *text*, unchanged."""
         made = super().__new__(cls, text)
         made.plain = plain
         return made
@@ -60,7 +60,7 @@ def _not_plain(text: str) -> Written:
 
 
 class _Leaves(PlainYaml):
-    """Leaves numbers and switches inside lists and mappings as they are written: their own fields will say."""
+    """A loader that leaves numbers and switches inside lists and mappings as text: their own fields decide the type."""
 
 
 def _leaf(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> str:
@@ -73,10 +73,10 @@ for _kind in ("bool", "int", "float", "str"):
 
 
 def parse_value(text: str) -> Any:
-    """*text* typed as in a YAML file.
+    """Returns *text* with the type that it has in a YAML file.
 
-    What is no number, true, false, null, list or mapping stays exactly the text that it is: a password may hold
-    ``#`` or ``: ``.
+    Text that is not a number, true, false, null, a list or a mapping stays exactly as it is, because a password may
+    hold ``#`` or ``: ``.
     """
     return _parsed(text, PlainYaml)
 
@@ -97,7 +97,7 @@ def _parsed(text: str, loader: type[PlainYaml]) -> Any:
 
 
 def opened(value: Any) -> Any:
-    """*value*, which stands where a section, a list or null may stand: read as YAML if it is :class:`Written`."""
+    """Returns *value*, read as YAML if it is :class:`Written`. For places where a section, a list or null may be."""
     if not isinstance(value, Written):
         return value
     if value.lstrip().startswith(("{", "[")):
@@ -106,7 +106,7 @@ def opened(value: Any) -> Any:
 
 
 def looked_at(value: Any) -> Any:
-    """*value* without :class:`Written` in it, for where no field says what it is: typed by its look."""
+    """Returns *value* with each :class:`Written` in it typed by its look. For use where no field decides the type."""
     if isinstance(value, Written):
         return parse_value(value) if value.plain else str(value)
     if isinstance(value, Mapping):
@@ -117,7 +117,7 @@ def looked_at(value: Any) -> Any:
 
 
 def has_written(value: Any) -> bool:
-    """Whether there is a :class:`Written` in *value*, which a program may have made deep, or run in a circle."""
+    """Returns whether *value* holds a :class:`Written`. It may be deeply nested, or hold itself."""
     seen: set[int] = set()
     waiting: list[Any] = [value]
     while waiting:
@@ -131,10 +131,10 @@ def has_written(value: Any) -> bool:
 
 
 def read_as(annotation: Any, value: Any, *, otherwise: bool = False) -> Any:
-    """*value* with each :class:`Written` in it read as *annotation*, the type of its field, wants it.
+    """Returns *value* with each :class:`Written` in it read for *annotation*, the type of its field.
 
-    *otherwise* gives the second reading, for when the first was refused: as YAML where text was wanted, as text
-    elsewhere. What is for a model of its own is left to that.
+    *otherwise* gives the second reading, for a value whose first reading was refused: as YAML if the field is for text,
+    else as text. A value for a nested model is left to that model.
     """
     kinds = kinds_of(annotation)
     if isinstance(value, Written):
@@ -160,14 +160,14 @@ def _read(kinds: Sequence[Any], value: Written, *, otherwise: bool) -> Any:
         return read_as(Union[tuple(kinds)], inside)  # noqa: UP007  # of kinds that are known only now
     if all(map(_is_text, kinds)) != otherwise:
         return str(value)
-    # Nothing is written where a number would stand: as in YAML that means null.
+    # Empty text in place of a number means null, as in YAML.
     return looked_at(inside) if value else None
 
 
 def kinds_of(annotation: Any) -> list[Any]:
-    """What a field takes, besides None; empty: anything, or nobody knows."""
+    """Returns the types that a field takes, without None. An empty list means any type, or an unknown one."""
     while get_origin(annotation) is Annotated or hasattr(annotation, "__value__"):
-        # The second is a name for a type (Python 3.12: type X = …).
+        # ``__value__`` belongs to a named type (Python 3.12: type X = …).
         annotation = annotation.__value__ if hasattr(annotation, "__value__") else get_args(annotation)[0]
     if get_origin(annotation) in (Union, UnionType):
         each = [kinds_of(one) for one in get_args(annotation) if one is not NoneType]
@@ -201,7 +201,7 @@ def _item(kinds: Sequence[Any], index: int) -> Any:
 
 
 def _is_text(kind: Any) -> bool:
-    """Whether *kind* is text, one of several words, or a list of them."""
+    """Returns whether *kind* is text, one of several words, or a list of these."""
     origin = _origin(kind)
     if origin is Literal:
         return all(isinstance(word, str) for word in get_args(kind))

@@ -1,1 +1,1 @@
-"""Decisions without waiting: plain state machines, no event loop, no clock, no logging."""
+"""The decisions of the library as plain state machines. They never wait, and use no event loop, clock or log."""

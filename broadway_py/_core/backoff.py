@@ -1,8 +1,8 @@
-"""How long to wait before a lost connection, a crashed stage or a dead process is tried again.
+"""Decides how long to wait before a lost connection, a crashed stage or a dead process is tried again.
 
-The pipeline's own way is exponential growth with "full jitter" as described by Marc Brooker, "Exponential Backoff And
-Jitter" (AWS Architecture Blog, 2015): uniform between zero and the grown ceiling, so that many clients of a broker that
-comes back do not arrive together.
+The pipeline's own method is exponential growth with "full jitter", as described by Marc Brooker, "Exponential Backoff
+And Jitter" (AWS Architecture Blog, 2015): the delay is uniform between zero and a growing ceiling, so that the many
+clients of a restarted broker do not all come back at the same time.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from typing import Literal
 
 __all__ = ["Backoff", "BackoffKind"]
 
-#: ``jitter``: between zero and a ceiling that doubles. ``exp``: doubling. ``rand``: anything between first and most.
-#: ``rand_exp``: between first and most, growing with the delay before. ``stop``: never again.
+#: ``jitter``: between zero and a ceiling that doubles. ``exp``: doubles. ``rand``: any value between first and most.
+#: ``rand_exp``: between first and most, growing with the previous delay. ``stop``: never again.
 BackoffKind = Literal["jitter", "rand_exp", "exp", "rand", "stop"]
 
 
 class Backoff:
-    """Delays for one thing that keeps failing.
+    """The delays for one thing that fails again and again.
 
     Args:
-        first_s: ceiling of the first delay, in seconds; for all kinds but ``jitter`` also the shortest one.
-        most_s: ceiling that the growth ends at.
-        healthy_s: a success that lasted this long starts the growth anew; a shorter one does not.
-        uniform: source of chance, ``random.uniform`` by default.
+        first_s: the ceiling of the first delay, in seconds. For all kinds but ``jitter`` it is also the shortest delay.
+        most_s: the ceiling at which the growth ends, in seconds.
+        healthy_s: a success that lasted this many seconds starts the growth again; a shorter one does not.
+        uniform: the source of random numbers, ``random.uniform`` by default.
         kind: how the delays grow.
-        least_s: no delay is shorter, whatever the others say: what begins at 0 would not grow, or wait at all.
+        least_s: the shortest delay in seconds, whatever the other arguments say. Delays that begin at 0 would not grow.
     """
 
     def __init__(
@@ -51,7 +51,12 @@ class Backoff:
         self._previous_s = self._first_s
 
     def failed(self, lasted_s: float = 0.0, at_least_s: float = 0.0) -> float:
-        """Seconds to wait now, after a success that lasted *lasted_s* (0: there was none); ``math.inf``: for ever."""
+        """Returns the seconds to wait before the next try; ``math.inf`` means never.
+
+        Args:
+            lasted_s: how many seconds the last success lasted (0: there was none).
+            at_least_s: seconds that are added to the delay.
+        """
         if lasted_s >= self._healthy_s:
             self._failures = 0
             self._previous_s = self._first_s
@@ -71,7 +76,7 @@ class Backoff:
             case "stop":
                 return math.inf
             case "rand_exp":
-                # Grows from the delay before, until a third of the most; then anything above that third.
+                # Grows from the previous delay up to a third of the most; then any value above that third.
                 lower = max(self._first_s, self._most_s / 3.0)
                 self._previous_s = self._uniform(
                     min(self._previous_s, lower), min(3.0 * self._previous_s, self._most_s)

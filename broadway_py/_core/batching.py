@@ -1,4 +1,4 @@
-"""Open batches of one batcher: what to gather, when to close."""
+"""The open batches of one batcher: which messages they gather and when they close."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from broadway_py.message import BatchInfo, BatchTrigger, Message, gaps_in
 
 __all__ = ["Batch", "OpenBatches", "RefusedMessage"]
 
-#: How many keys' accumulators are kept between batches of a function batch_size.
+#: For how many keys the accumulator is kept between batches if batch_size is a function.
 _CARRIED_KEYS = 10_000
 
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """Closed: the messages that belong together, and why now."""
+    """A closed batch: its messages, and the facts about it, such as what closed it."""
 
     messages: list[Message[Any]]
     info: BatchInfo
@@ -34,17 +34,17 @@ class _Open:
 
 @dataclass(slots=True, eq=False)
 class RefusedMessage:
-    """A function of the user raised for this message, so it is in no batch."""
+    """A message that is in no batch, because a function of the user raised an error for it."""
 
     message: Message[Any]
     error: BaseException
 
 
 class _Key:
-    """Stands for a batch key of a type that may hash and compare as it likes: here it does both once and for all.
+    """Wraps a batch key of a user's type. It hashes the key once, and comparing never raises.
 
     Raises:
-        TypeError: it does not hash.
+        TypeError: the key does not hash.
     """
 
     __slots__ = ("_hash", "key")
@@ -70,11 +70,11 @@ class _Key:
         try:
             return bool(self.key is other.key or self.key == other.key)
         except foreign_errors():
-            return False  # it cannot say, so it is a key of its own
+            return False  # the comparison raised, so the two count as different keys
 
 
 def _deleted_key(message: Message[Any]) -> TypeError | None:
-    """What is wrong with a *message* whose key was deleted; None where it has one."""
+    """Returns the error for a *message* whose key was deleted; None if it has a key."""
     if "batch_key" not in gaps_in(message):
         return None
     return TypeError(
@@ -82,20 +82,22 @@ def _deleted_key(message: Message[Any]) -> TypeError | None:
     )
 
 
-#: Keys of these types are used as they are. A number of one of them may equal one of another, as in any dict.
+#: Keys of these types are used without a wrapper. Numbers of different types may be equal, as in any dict.
 _PLAIN_KEYS: Final = frozenset({str, bytes, int, float, bool, type(None)})
 
 
 class OpenBatches:
-    """Every message given to :meth:`add` comes back exactly once: in a batch from ``add``, ``expire`` or ``flush``,
-    or in :attr:`refused`.
+    """The open batches of one batcher.
+
+    Every message given to :meth:`add` comes back exactly once: in a batch from ``add``, ``expire``, ``flush`` or
+    ``flush_oldest``, from ``take_all``, or in :attr:`refused`.
 
     Args:
-        batcher: its name.
-        batch_size: messages in a full batch, or ``(initial, fn)``.
-        timeout_s: a batch leaves this long after its first message.
-        max_bytes: a batch closes before it would grow past this; a larger message travels alone.
-        partition_of: message -> partition index, or None when the batcher is not partitioned.
+        batcher: the name of the batcher.
+        batch_size: the number of messages in a full batch, or ``(initial, fn)``.
+        timeout_s: a batch leaves this many seconds after its first message.
+        max_bytes: a batch closes before it would have more bytes than this. A larger message is alone in its batch.
+        partition_of: message -> partition index; None if the batcher is not partitioned.
     """
 
     def __init__(
@@ -108,7 +110,7 @@ class OpenBatches:
     ) -> None:
         self.batcher = batcher
         self.refused: list[RefusedMessage] = []
-        #: Messages in open batches.
+        #: The number of messages in open batches.
         self.count = 0
         self._limit = batch_size if isinstance(batch_size, int) else None
         self._initial: Any = None
@@ -118,19 +120,20 @@ class OpenBatches:
         self._timeout_s = timeout_s
         self._max_bytes = max_bytes
         self._partition_of = partition_of
-        # By (key, partition), in the order of their deadlines, because all wait equally long.
+        # By (key, partition). All batches wait equally long, so the order is also that of their deadlines.
         self._open: dict[tuple[Hashable, int | None], _Open] = {}
         self._carried: OrderedDict[tuple[Hashable, int | None], Any] = OrderedDict()
 
     def next_deadline(self) -> float | None:
-        """When the next batch leaves by time; None when none is open."""
+        """Returns when the next batch leaves by time; None if none is open."""
         first = next(iter(self._open.values()), None)
         return None if first is None else first.deadline
 
     def add(self, messages: Sequence[Message[Any]], now: float) -> list[Batch]:
-        """Put *messages* in their batches; the batches that this closed.
+        """Puts *messages* into their batches and returns the batches that this has closed.
 
-        A message in flush mode closes its batch at the end of the run of messages of one key that it is part of.
+        A run is a series of neighbours with one key and partition. A message in flush mode closes its batch at the end
+        of its run.
         """
         closed: list[Batch] = []
         for place, run in self._runs(messages):
@@ -143,7 +146,7 @@ class OpenBatches:
         return closed
 
     def expire(self, now: float) -> list[Batch]:
-        """The batches whose time is up."""
+        """Closes and returns the batches whose deadline has passed."""
         due = []
         for place, batch in self._open.items():
             if batch.deadline > now:
@@ -152,23 +155,23 @@ class OpenBatches:
         return [self._close(place, "timeout") for place in due]
 
     def flush(self) -> list[Batch]:
-        """All of them, now."""
+        """Closes and returns all open batches."""
         return [self._close(place, "flush") for place in list(self._open)]
 
     def flush_oldest(self) -> list[Batch]:
-        """The one that has waited longest, now."""
+        """Closes and returns the batch that has waited longest; the list is empty if none is open."""
         oldest = next(iter(self._open), None)
         return [] if oldest is None else [self._close(oldest, "flush")]
 
     def take_all(self) -> list[Message[Any]]:
-        """Every message in an open batch, taken out of it without a batch being made."""
+        """Takes all messages out of the open batches and returns them, without making batches."""
         messages = [message for batch in self._open.values() for message in batch.messages]
         self._open.clear()
         self.count = 0
         return messages
 
     def _runs(self, messages: Sequence[Message[Any]]) -> list[tuple[tuple[Hashable, int | None], list[Message[Any]]]]:
-        """Neighbours of one key and partition, together."""
+        """Groups neighbours with the same key and partition."""
         runs: list[tuple[tuple[Hashable, int | None], list[Message[Any]]]] = []
         last: tuple[Hashable, int | None] | None = None
         run: list[Message[Any]] = []
@@ -190,7 +193,7 @@ class OpenBatches:
                     last, run, key = place, [message], key_now
                     runs.append((place, run))
             except foreign_errors() as error:
-                # Code of the user: its error belongs to this message alone.
+                # The code of the user raised: the error concerns only this message.
                 self.refused.append(RefusedMessage(message, _deleted_key(message) or error))
         return runs
 
@@ -232,7 +235,7 @@ class OpenBatches:
                 if not is_a(verdict, str) or verdict not in ("emit", "cont"):
                     raise ValueError(f"the batch_size function returned {shown(verdict)}; expected 'emit' or 'cont'")
             except foreign_errors() as error:
-                # Code of the user: its error belongs to this message alone.
+                # The code of the user raised: the error concerns only this message.
                 self.refused.append(RefusedMessage(message, error))
                 if not batch.messages:
                     del self._open[place]
@@ -263,7 +266,7 @@ class OpenBatches:
         batch = self._open.pop(place)
         self.count -= len(batch.messages)
         if self._split is not None and trigger == "size":
-            # What the function returned with "emit" is where its next batch of this key begins.
+            # The next batch of this key begins with the accumulator that the function returned with "emit".
             self._carry(place, batch.accumulator)
         key, partition = place
         if type(key) is _Key:

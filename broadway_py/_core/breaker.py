@@ -1,4 +1,4 @@
-"""When so much fails that the sink, not the messages, must be at fault: stop fetching, then probe.
+"""Stops fetching when so much fails that the sink must be at fault, not the messages; then probes.
 
 The pattern is Michael Nygard's circuit breaker ("Release It!", 2007): closed, open, half-open.
 """
@@ -11,43 +11,47 @@ from typing import Final, Literal
 
 __all__ = ["CircuitBreaker"]
 
-#: So many messages that fail in a row are not at fault: at least, and as a part of *over*.
+#: How many messages must fail in a row before the sink counts as at fault: at least this many, and *over* divided by
+#: the second number.
 _STREAK: Final = 10
 _STREAK_SHARE: Final = 10
-#: So many names of messages that failed are remembered: at least, and as times *over*.
+#: How many names of failed messages are remembered: at least this many, and *over* times the second number.
 _MOST_SEEN: Final = 1_000
 _MOST_SEEN_SHARE: Final = 10
-#: One call of a callback may fail many messages because of one of them: so many rounds must speak against the sink …
+#: One bad message may make all messages of one call fail. So a streak counts only after this many failed rounds.
 _FAILED_ROUNDS: Final = 3
-#: … and for the ratio, where rounds between them went well, as many as a message's default attempts: one with a fault
-#: of its own spoils no more batches than that. Twice as many less one are looked at, however large they are.
+#: The ratio, which allows successful rounds in between, counts only after this many failed rounds. This is the default
+#: number of attempts of a message, so one bad message cannot spoil more batches. At least twice as many rounds less one
+#: are kept, however large they are.
 _MIXED_FAILED_ROUNDS: Final = 5
 _ROUNDS: Final = 2 * _MIXED_FAILED_ROUNDS - 1
 
 
 class CircuitBreaker:
-    """Counts the last outcomes of handling, round by round: a round is what one chunk or one batch came to.
+    """Counts the last outcomes of handling, round by round. A round is the outcome of one chunk or one batch.
 
-    *closed*: everything goes through. It opens for either of two reasons:
+    *closed*: everything goes through. The breaker opens for one of two reasons:
 
-    * more than *ratio* of the last *over* messages failed;
-    * a tenth of *over*, but at least ten, failed one after the other, in rounds that lacked something outside, and none
-      succeeded in between. This one judges a quiet pipeline in time: long before a message has used up its attempts.
+    * More than *ratio* of the last *over* messages failed, and at least five rounds had failures.
+    * A tenth of *over*, but at least ten, messages failed one after the other, without a success in between, in at
+      least three rounds that lacked something outside. This works in time for a pipeline with few messages: long before
+      a message has used up its attempts.
 
-    A message that fails counts once, however often it comes again: one with a fault of its own opens nothing, nor do
-    the few of them that are left when the source has nothing new.
+    (If *over* is smaller than ten, five or three, *over* takes the place of that number.)
 
-    The first does not count before five rounds held failures, the second not before three.
+    A message that fails counts once, however often it is delivered again. So a bad message does not open the breaker,
+    and neither do a few bad messages that are left when the source has nothing new.
 
-    *open*: nothing goes through, until a wait has passed; the wait doubles while probes fail. *half-open*: one probe
-    is under way; its outcome closes or opens. A probe without an outcome (it was given back, or had a fault of its
-    own) is followed by another after the same wait.
+    *open*: nothing goes through until a wait has passed. The wait doubles while probes fail.
+
+    *half-open*: one probe is being handled. Its outcome closes or opens the breaker. A probe without an outcome (it was
+    given back, or was itself at fault) is followed by another probe after the same wait.
 
     Args:
         ratio: see above.
-        over: see above; the ratio is not looked at before that many messages were handled.
-        first_wait_s: the wait before the first probe.
-        most_wait_s: what the wait grows to.
+        over: see above. The ratio does not count before this many messages were handled.
+        first_wait_s: the wait before the first probe, in seconds.
+        most_wait_s: the limit that the wait grows to, in seconds.
     """
 
     def __init__(self, ratio: float, over: int, first_wait_s: float = 1.0, most_wait_s: float = 30.0) -> None:
@@ -62,30 +66,30 @@ class CircuitBreaker:
         self._wait_s = first_wait_s
         self._probe_at = 0.0
         self.state: Literal["closed", "open", "half_open"] = "closed"
-        #: How many had failed when it opened, and of how many; None where one message alone had it open.
+        #: (failed, handled) when the breaker opened; None if a single ``Unavailable`` opened it.
         self.opened_at: tuple[int, int] | None = None
-        # (messages, failures) of the last rounds; the oldest leave when the others are enough.
+        # (messages, failures) of the last rounds. The oldest are removed when the others are enough.
         self._rounds: deque[tuple[int, int]] = deque()
         self._total = 0
         self._failures = 0
-        # Since the last success.
+        # These two count since the last success.
         self._failures_in_a_row = 0
         self._rounds_in_a_row = 0
-        # Names of those that have failed, the last ones; a dict keeps their order.
+        # The names of the last messages that have failed; a dict, because it keeps their order.
         self._seen: dict[Hashable, None] = {}
         self._most_seen = max(_MOST_SEEN, _MOST_SEEN_SHARE * over)
 
     def note(
         self, successes: int, failed: Collection[Hashable], now: float, *, lacks_something_outside: bool = True
     ) -> None:
-        """So many were handled well, and with them those *failed*, each by the name that it keeps for its life.
+        """Notes the outcome of one round.
 
         Args:
-            successes: how many.
-            failed: the names.
+            successes: how many messages were handled well.
+            failed: the names of the messages that failed. A message keeps its name over all its deliveries.
             now: monotonic seconds.
-            lacks_something_outside: what failed says itself that it could not reach something: its messages need not
-                be many to speak against the sink.
+            lacks_something_outside: the failure says itself that something could not be reached. Then a few messages
+                are enough to count against the sink.
         """
         if self.state == "closed":
             failures = self._not_seen(failed) if failed else 0
@@ -105,14 +109,14 @@ class CircuitBreaker:
                 self._close()
 
     def all_is_well(self, successes: int) -> bool:
-        """So many were handled well, as before: noted. False when it has to be noted in full."""
+        """Notes a round without failures quickly. Returns False, and notes nothing, if :meth:`note` is needed."""
         if self._failures or self._rounds_in_a_row or self.state != "closed":
             return False
         self._total = min(self._over, self._total + successes)
         return True
 
     def unavailable(self, now: float) -> None:
-        """A handler said that what it needs is away."""
+        """Opens the breaker at once: a handler said that something it needs is not available."""
         if self.state == "half_open":
             self._wait_s = min(self._most_wait_s, self._wait_s * 2.0)
         if self.state == "closed":
@@ -121,7 +125,7 @@ class CircuitBreaker:
             self._open(now)
 
     def may_probe(self, now: float) -> bool:
-        """True when it is time for one message to go through; the next one only after another wait."""
+        """Returns True if one message may go through now as a probe. The next one may do so only after another wait."""
         if self.state == "closed" or now < self._probe_at:
             return False
         self.state = "half_open"
@@ -130,11 +134,11 @@ class CircuitBreaker:
 
     @property
     def probe_at(self) -> float:
-        """When the next probe is due, while it is not closed."""
+        """When the next probe is due, while the breaker is not closed."""
         return self._probe_at
 
     def _not_seen(self, failed: Collection[Hashable]) -> int:
-        """How many of *failed* have not failed before."""
+        """Remembers *failed* and returns how many of them have not failed before."""
         seen = self._seen
         before = len(seen)
         seen.update(dict.fromkeys(failed))
@@ -160,7 +164,7 @@ class CircuitBreaker:
 
     def _count(self, successes: int, failures: int) -> None:
         if not failures and not self._failures:
-            # Nothing to remember but how many there were.
+            # Without failures, only the number of messages matters.
             self._total = min(self._over, self._total + successes)
             return
         rounds = self._rounds
@@ -176,7 +180,7 @@ class CircuitBreaker:
             self._failures -= failed
         count, failed = rounds[0]
         if not failed:
-            # The quiet time before the first failure is one round: only its end still counts.
+            # All messages before the first failure are one round, of which only the last ones still count.
             excess = min(count, max(0, self._total - self._over))
             rounds[0] = (count - excess, 0)
             self._total -= excess

@@ -1,7 +1,8 @@
-"""The consumer's side of a subscription: how much has been asked for, and when to ask again.
+"""The consumer's side of a subscription: how much it has asked for, and when it asks again.
 
-The arithmetic is GenStage's: a consumer asks for ``max_demand`` at once, takes what arrives in chunks of at most
-``max_demand - min_demand``, and asks back up to ``max_demand`` after a chunk that left ``min_demand`` or fewer to come.
+The arithmetic is that of GenStage. A consumer asks for ``max_demand`` at once and takes what arrives in chunks of at
+most ``max_demand - min_demand``. After a chunk that left ``min_demand`` or fewer to come, it asks for as many as make
+``max_demand`` again.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ T = TypeVar("T")
 
 
 class Credit(Generic[T]):
-    """What one consumer has asked of one producer and not yet received.
+    """The events that one consumer has asked of one producer and not yet received.
 
     Args:
-        max_demand: the most events outstanding, at least 1; this many are asked for at the start.
-        min_demand: ask again when this many or fewer are outstanding; less than *max_demand*.
+        max_demand: the most outstanding events, at least 1. The consumer asks for this many at the start.
+        min_demand: the consumer asks again when this many or fewer are outstanding. Less than *max_demand*.
     """
 
     __slots__ = ("chunk", "max_demand", "min_demand", "outstanding")
@@ -31,9 +32,9 @@ class Credit(Generic[T]):
         self.outstanding = max_demand
 
     def arrived(self, events: Sequence[T]) -> list[tuple[Sequence[T], int]]:
-        """Cut *events* into chunks, each with how much to ask for once it is handled.
+        """Cuts *events* into chunks. Returns each with the number of events to ask for once the chunk is handled.
 
-        More events than were outstanding are all delivered, but only what was outstanding counts.
+        If more events arrive than were outstanding, all are delivered, but only the outstanding ones count.
         """
         size, expected = self.chunk, self.outstanding
         if len(events) <= size:

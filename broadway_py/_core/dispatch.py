@@ -1,7 +1,7 @@
-"""Who gets which events: the producer's side of its subscriptions.
+"""The producer's side of its subscriptions: decides which consumer gets which events.
 
-Both dispatchers speak of deliveries: ``(consumer, events)`` pairs for the caller to carry out, in order. Every event
-given to ``dispatch`` comes back exactly once: in a delivery, in the leftovers, or from ``take_queued``.
+Both dispatchers return deliveries: ``(consumer, events)`` pairs that the caller must carry out, in order. Every event
+given to ``dispatch`` comes back exactly once: in a delivery, or from ``take_queued``.
 """
 
 from __future__ import annotations
@@ -18,57 +18,63 @@ Delivery = tuple[C, list[E]]
 
 
 class Dispatcher(Protocol[C, E]):
-    """What a stage asks of a dispatcher."""
+    """The interface of a dispatcher."""
 
     @property
     def queued(self) -> int:
-        """Events that wait for a consumer's demand."""
+        """The number of events that wait for the demand of a consumer."""
 
     def subscribe(self, consumer: C, partition: Hashable = None) -> None:
-        """A consumer arrives; it has asked for nothing yet."""
+        """Adds a consumer. It has not asked for anything yet."""
 
     def cancel(self, consumer: C) -> None:
-        """A consumer leaves. What it had asked for is kept for the next one who asks."""
+        """Removes a consumer. Its open demand is kept and counts for the next consumer that asks."""
 
     def ask(self, consumer: C, count: int) -> tuple[int, list[Delivery[C, E]]]:
-        """*consumer* wants *count* more: the demand that is new upstream, and what waits for it already."""
+        """Notes that *consumer* wants *count* more events.
+
+        Returns the demand that is new to the stage upstream, and the deliveries of events that were queued.
+        """
 
     def dispatch(self, events: Sequence[E]) -> list[Delivery[C, E]]:
-        """Spread *events*; what nobody has demand for is queued."""
+        """Returns the deliveries of *events*. Events without demand are queued."""
 
     def take_queued(self) -> list[E]:
-        """Give up what is queued, in order."""
+        """Removes the queued events and returns them, in order."""
 
 
 class DemandDispatcher(Generic[C, E]):
-    """To whoever is hungry.
+    """Gives events to the consumers that have demand.
 
-    A list for n hungry consumers is cut into min(n, len) contiguous slices, the first to the one with the most
-    demand. (The original gives the whole list to that one, while the others idle.)
+    A list for n consumers with demand is cut into min(n, len) contiguous slices. The first slice goes to the consumer
+    with the most demand. (GenStage gives the whole list to that consumer, while the others have nothing to do.)
     """
 
     def __init__(self) -> None:
         self._demand: dict[C, int] = {}
         self._queue: list[E] = []
-        # Demand of consumers that left: it was asked upstream and is still to come.
+        # The open demand of consumers that left. Upstream has been asked for it and will still deliver it.
         self._orphaned = 0
 
     @property
     def queued(self) -> int:
-        """Events that wait for a consumer's demand."""
+        """The number of events that wait for the demand of a consumer."""
         return len(self._queue)
 
     def subscribe(self, consumer: C, partition: Hashable = None) -> None:
-        """A consumer arrives; it has asked for nothing yet."""
+        """Adds a consumer. It has not asked for anything yet."""
         self._demand[consumer] = 0
 
     def cancel(self, consumer: C) -> None:
-        """A consumer leaves. What it had asked for is kept for the next one who asks."""
+        """Removes a consumer. Its open demand is kept and counts for the next consumer that asks."""
         self._orphaned += self._demand.pop(consumer)
 
     def ask(self, consumer: C, count: int) -> tuple[int, list[Delivery[C, E]]]:
-        """*consumer* wants *count* more: the demand that is new upstream, and what waits for it already."""
-        # Re-inserted last: among equals, who asked first is served first.
+        """Notes that *consumer* wants *count* more events.
+
+        Returns the demand that is new to the stage upstream, and the deliveries of events that were queued.
+        """
+        # Inserted again at the end: among equal demands, the consumer that asked first is served first.
         self._demand[consumer] = self._demand.pop(consumer) + count
         known = min(self._orphaned, count)
         self._orphaned -= known
@@ -78,7 +84,7 @@ class DemandDispatcher(Generic[C, E]):
         return count - known, self.dispatch(waiting)
 
     def dispatch(self, events: Sequence[E]) -> list[Delivery[C, E]]:
-        """Spread *events* over the hungry consumers; what nobody has demand for is queued."""
+        """Returns the deliveries of *events* to consumers with demand. Events without demand are queued."""
         demand = self._demand
         deliveries: list[Delivery[C, E]] = []
         start, end = 0, len(events)
@@ -99,20 +105,20 @@ class DemandDispatcher(Generic[C, E]):
         return deliveries
 
     def take_queued(self) -> list[E]:
-        """Give up what is queued, in order."""
+        """Removes the queued events and returns them, in order."""
         taken, self._queue = self._queue, []
         return taken
 
 
 class PartitionDispatcher(Generic[C, E]):
-    """To the one consumer of the event's partition, in order.
+    """Gives each event to the one consumer of its partition, in order.
 
-    Demand is pooled upstream: a producer cannot tell which partition is hungry, so the queue of a hot partition
-    grows, by at most all the demand there is.
+    Upstream sees only the sum of the demand. A producer cannot tell which partition has demand, so the queue of a busy
+    partition grows, by at most the whole demand.
 
     Args:
-        partitions: their names.
-        partition_of: event -> partition, or None for "any": then the one with the most spare demand.
+        partitions: the names of the partitions.
+        partition_of: event -> partition. None means any partition; the one with the most unused demand is taken.
     """
 
     def __init__(self, partitions: Sequence[Hashable], partition_of: Callable[[E], Any]) -> None:
@@ -126,23 +132,26 @@ class PartitionDispatcher(Generic[C, E]):
 
     @property
     def queued(self) -> int:
-        """Events that wait for their partition's consumer."""
+        """The number of events that wait for the consumer of their partition."""
         return self._queued
 
     def subscribe(self, consumer: C, partition: Hashable = None) -> None:
-        """A consumer arrives for *partition*; it has asked for nothing yet."""
+        """Adds a consumer for *partition*. It has not asked for anything yet."""
         self._consumers[partition] = consumer
         self._partitions[consumer] = partition
 
     def cancel(self, consumer: C) -> None:
-        """A consumer leaves; its partition's queue waits for the next one."""
+        """Removes a consumer. The queue of its partition waits for the next consumer of that partition."""
         partition = self._partitions.pop(consumer)
         del self._consumers[partition]
         self._orphaned += self._spare[partition]
         self._spare[partition] = 0
 
     def ask(self, consumer: C, count: int) -> tuple[int, list[Delivery[C, E]]]:
-        """*consumer* wants *count* more: the demand that is new upstream, and what its partition has queued."""
+        """Notes that *consumer* wants *count* more events.
+
+        Returns the demand that is new to the stage upstream, and the deliveries of events queued for its partition.
+        """
         partition = self._partitions[consumer]
         self._spare[partition] += count
         known = min(self._orphaned, count)
@@ -150,7 +159,7 @@ class PartitionDispatcher(Generic[C, E]):
         return count - known, self._serve(partition) if self._queues[partition] else []
 
     def dispatch(self, events: Sequence[E]) -> list[Delivery[C, E]]:
-        """Route *events*; what a partition has no demand for is queued for it."""
+        """Returns the deliveries of *events* to their partitions. Events without demand are queued."""
         of, queues = self._of, self._queues
         touched: dict[Any, None] = {}
         for event in events:
@@ -175,7 +184,7 @@ class PartitionDispatcher(Generic[C, E]):
         return [(self._consumers[partition], served)]
 
     def take_queued(self) -> list[E]:
-        """Give up what is queued, partition by partition."""
+        """Removes the queued events and returns them, partition by partition."""
         taken = [event for queue in self._queues.values() for event in queue]
         for queue in self._queues.values():
             queue.clear()

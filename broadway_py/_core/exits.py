@@ -1,4 +1,4 @@
-"""How a process ended, in words."""
+"""Describes in words how a process ended."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["exit_text"]
 
 
 def exit_text(code: int) -> str:
-    """``"killed by SIGABRT"`` or ``"exit code 3"``."""
+    """Returns how a process with exit *code* ended, such as ``"killed by SIGABRT"`` or ``"exit code 3"``."""
     if code < 0:
         try:
             return f"killed by {signal.Signals(-code).name}"

@@ -1,4 +1,4 @@
-"""What is to become of a failed message: retry or dead letter, and how long it waits for its next attempt."""
+"""Decides what happens to a failed message: retry or dead letter, and how long it waits for its next attempt."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from broadway_py.options import seconds_of
 
 __all__ = ["Action", "FailureRules", "Verdict", "asked_delay"]
 
-#: What a policy may do with a message that has failed for good, or at once by the type of its exception.
+#: What a policy may do with a failed message: after the last attempt, or at once because of the exception's type.
 Action = Literal["dead_letter", "drop", "reject", "retry", "stop"]
 
 
 class Verdict(NamedTuple):
-    """What to do, and for a retry, after how many seconds."""
+    """What to do with a message and, for a retry, after how many seconds."""
 
     action: Action
     delay_s: float = 0.0
 
 
 def asked_delay(error: BaseException | None) -> float | None:
-    """Seconds that a ``RetryLater`` asks for; None when it asks for none, or *error* is another.
+    """Returns the seconds that a ``RetryLater`` asks for; None if it asks for none, or *error* is of another type.
 
     Raises:
-        ValueError: what it asks for is no duration.
+        ValueError: the value is not a duration.
     """
     if not is_a(error, RetryLater):
         return None
@@ -46,11 +46,11 @@ class FailureRules:
     """Decides by cause, exception type and number of attempts.
 
     Args:
-        attempts: deliveries that a message gets, the first one included.
-        backoff_s: ceiling of the delay before the second attempt, which doubles with each one, and where that ends.
-        final: what follows the last attempt.
-        classify: exception type -> what to do at once; the closest base class counts.
-        uniform: source of chance, ``random.uniform`` by default.
+        attempts: the number of deliveries of a message, including the first one.
+        backoff_s: the ceiling of the delay before the second attempt, which doubles with each attempt, and its limit.
+        final: what happens after the last attempt.
+        classify: exception type -> what to do at once. The closest base class counts.
+        uniform: the source of random numbers, ``random.uniform`` by default.
     """
 
     def __init__(
@@ -68,9 +68,9 @@ class FailureRules:
         self._uniform = uniform
 
     def decide(self, status: Failed, attempt: int, *, is_sink_away: bool = False) -> Verdict:
-        """What becomes of a message that failed with *status* on its *attempt* (1 is the first).
+        """Returns what happens to a message that failed with *status* on its *attempt* (1 is the first).
 
-        While what the handlers need is away, no attempt is the last.
+        While something that the handlers need is not available (*is_sink_away*), no attempt is the last one.
         """
         error = status.exception
         if is_a(error, Unavailable):
@@ -89,7 +89,7 @@ class FailureRules:
         return Verdict("retry", self._delay(attempt) if asked is None else asked)
 
     def last_word(self) -> Verdict:
-        """What becomes of a message that is not tried again."""
+        """Returns what happens to a message that is not tried again."""
         return Verdict(self._final)
 
     def _classified(self, error: BaseException | None) -> Action | None:
@@ -98,6 +98,6 @@ class FailureRules:
         return next((self._classify[kind] for kind in type(error).__mro__ if kind in self._classify), None)
 
     def _delay(self, attempt: int) -> float:
-        # The upper half of the ceiling: delays of one message grow for sure, those of many are still spread.
+        # From the upper half below the ceiling: the delays of one message always grow, and those of many are spread.
         ceiling = min(self._most_s, self._first_s * 2.0 ** min(attempt - 1, 60))
         return self._uniform(ceiling / 2.0, ceiling)

@@ -1,4 +1,4 @@
-"""Which message it is, over deliveries and over processes."""
+"""Identifies a message over all its deliveries and over processes."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from broadway_py.message import Message
 
 __all__ = ["IDENTITY_BYTES", "identity_of", "name_of"]
 
-#: Length of an identity.
+#: The length of an identity in bytes.
 IDENTITY_BYTES: Final = 16
 
-#: Of a message that has an id, this much of the payload counts: ids are not always unique, and payloads can be large.
+#: How many bytes of the payload count for a message with an id. An id is not always unique, and a payload can be large.
 _HEAD_BYTES: Final = 1024
 
 
 def name_of(message: Message[Any]) -> str | None:
-    """What its source calls *message*; whatever a handler may have done to its metadata."""
+    """Returns the id that the source gave *message*, or None. A handler may have changed or deleted the metadata."""
     name = message._named()
     return str(name) if isinstance(name, str | int | bytes) else None
 
 
 def identity_of(message: Message[Any], pipeline: str) -> bytes | None:
-    """The same bytes for each delivery of *message* to the pipeline of that name, in whatever process.
+    """Returns the same bytes for each delivery of *message* to the pipeline of that name, in every process.
 
-    Made of the producer's name, the source's id (``metadata["message_id"]``), the size and the beginning of the
-    payload; without an id, of the whole payload. None for what has neither an id nor a payload of bytes or text.
+    The bytes are made from the names of the pipeline and the producer, the source's id (``metadata["message_id"]``),
+    the size and the beginning of the payload; without an id, from the whole payload. Returns None if the message has no
+    id and its payload is not bytes or text.
     """
     name = name_of(message)
     raw = getattr(message, "raw", None)  # a transformer may have deleted it

@@ -1,4 +1,4 @@
-"""Which of n consumers owns a key."""
+"""Decides which of n consumers owns a key."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from broadway_py.message import Message
 
 __all__ = ["partition_in_process"]
 
-#: What functions return that were meant to be awaited, or run to their end: each call makes another.
+#: The results of functions that are wrongly coroutines or generators. Each call makes a new object, so it is no key.
 _NO_KEYS: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
 
 
 def partition_in_process(
     key_of: Callable[[Message[Any]], Hashable], partitions: int
 ) -> Callable[[Message[Any]], int | None]:
-    """Message -> index below *partitions*, for consumers of one process; None ("any") where its key is None.
+    """Returns a function: message -> index below *partitions*, or None ("any") if the key is None.
 
-    Python's own hash agrees with ``==``, so equal keys meet; it differs between processes and must not leave this one.
+    It is for consumers of one process. Python's own hash agrees with ``==``, so equal keys get the same index. But the
+    hash differs between processes, so the index must not be used in another process.
     """
 
     def partition(message: Message[Any]) -> int | None:

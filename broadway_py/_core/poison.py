@@ -1,4 +1,7 @@
-"""Which message kills the processes that handle it: suspicion at the first death, conviction at the second, alone."""
+"""Finds the message that kills the processes that handle it.
+
+A message is suspected at the first death and convicted at the second one, if it was alone then.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Final
 
 __all__ = ["FROM_OUTSIDE", "Findings", "Suspects"]
 
-#: Deaths alone that convict a message when each could as well be the work of somebody outside.
+#: How many deaths alone convict a message if each of them could have been caused from outside.
 FROM_OUTSIDE: Final = 3
 
 
@@ -20,30 +23,32 @@ class _Record:
 
 @dataclass(slots=True)
 class Findings:
-    """What one death has changed."""
+    """The changes that follow from one death."""
 
-    #: Suspected from now on, or still: they are to run alone.
+    #: The messages that are now suspected. They must run alone.
     suspects: list[bytes] = field(default_factory=list)
-    #: To be given to ``handle_message`` no more.
+    #: The message that must not be given to ``handle_message`` again.
     convicted: bytes | None = None
-    #: Convicted before, and at work again, in ``handle_failed``: not to be given even to that.
+    #: Messages that were convicted before and were being handled again, in ``handle_failed``. They must not be given to
+    #: that either.
     repeated: list[bytes] = field(default_factory=list)
-    #: How many processes have died with the one that is convicted, or repeated.
+    #: How many processes have died with the message that is convicted or repeated.
     deaths: int = 0
-    #: The oldest, to make room: neither suspected nor convicted any more.
+    #: The oldest messages, removed to make room: no longer suspected or convicted.
     forgotten: list[bytes] = field(default_factory=list)
 
 
 class Suspects:
-    """Draws conclusions from deaths.
+    """Decides from the deaths of processes which messages are suspected and convicted.
 
-    A message is *suspected* when callbacks were at work on it while its process died. It is *convicted* when that
-    happens again while it is alone, with nothing else at work in the process: one innocent death of a crowd and one
-    coincidence are needed to convict wrongly, and a death that may have come from outside is not counted before the
-    :data:`FROM_OUTSIDE`-th alone. One that was handled without a death is *cleared*: as if nothing had been.
+    A message is *suspected* if callbacks were working on it when its process died. It is *convicted* if this happens
+    again while it is alone, that is, while nothing else runs in the process. So a wrong conviction needs two
+    coincidences: one death among other messages and one alone. Deaths that may have been caused from outside convict
+    only at the :data:`FROM_OUTSIDE`-th death alone. A message that was handled without a death is *cleared*, as if
+    nothing had happened.
 
     Args:
-        most: how many are remembered, of the suspected and of the convicted each; then the oldest are forgotten.
+        most: how many suspected and how many convicted messages are remembered. Then the oldest are forgotten.
     """
 
     def __init__(self, most: int) -> None:
@@ -53,21 +58,21 @@ class Suspects:
 
     @property
     def suspected(self) -> Collection[bytes]:
-        """Those that are to run alone."""
+        """The messages that must run alone."""
         return self._records.keys()
 
     @property
     def convicted(self) -> Collection[bytes]:
-        """Those that are to run no more."""
+        """The messages that must not run again."""
         return self._convicted.keys()
 
     def died(self, at_work: Collection[bytes], *, alone: bool, by_itself: bool) -> Findings:
-        """A process died while callbacks were at work on *at_work*.
+        """Notes that a process died while callbacks were working on *at_work*. Returns what changes.
 
         Args:
-            at_work: empty when none were; then nobody is suspected.
-            alone: there was one, and it had been made sure that nothing else was at work.
-            by_itself: the process ended by what it did: a signal that nobody sends, an exit, too much memory.
+            at_work: the messages; if it is empty, no message is suspected.
+            alone: there was one message, and the caller made sure that nothing else was running.
+            by_itself: the process itself caused its end: a signal that nobody sends, an exit, too much memory.
         """
         findings = Findings()
         for one in at_work:
@@ -76,7 +81,7 @@ class Suspects:
                 findings.repeated.append(one)
                 findings.deaths = self._convicted[one].deaths
                 continue
-            # Taken out and put back: the last accused is the last to be forgotten.
+            # Removed and inserted again: the message that was suspected last is the last to be forgotten.
             record = self._records.pop(one, None) or _Record()
             record.deaths += 1
             record.alone += alone
@@ -91,12 +96,12 @@ class Suspects:
         return findings
 
     def clear(self, one: bytes) -> None:
-        """It was handled without a death. Those that are convicted stay so."""
+        """Notes that the message was handled without a death. A convicted message stays convicted."""
         self._records.pop(one, None)
 
 
 def _cut(records: dict[bytes, _Record], most: int) -> list[bytes]:
-    """Take out the oldest beyond *most*; those."""
+    """Removes the oldest records beyond *most* and returns their names."""
     forgotten = list(records)[: max(0, len(records) - most)]
     for one in forgotten:
         del records[one]

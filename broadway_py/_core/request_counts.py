@@ -1,4 +1,4 @@
-"""What requests to a source that is paid by the request come to: counted where they are made, shown by the metrics."""
+"""Counts the requests to a source that charges for each request. The metrics show the counts."""
 
 from __future__ import annotations
 
@@ -8,30 +8,31 @@ from typing import Final
 
 __all__ = ["RequestCosts", "all_costs", "costs_of"]
 
-#: Messages of one receive: 0, 1, … 10 and more.
+#: The number of counters for messages of one receive: 0, 1, … up to 10 and more.
 _SIZES: Final = 11
 
 
 class RequestCosts:
-    """The requests of one producer, over all its copies and the life of the process."""
+    """The requests of one producer, by all its copies, since the process started."""
 
     __slots__ = ("entries", "receives", "requests")
 
     def __init__(self) -> None:
-        #: By (kind, result): kind is receive, delete, visibility, send or other; result is ok or a kind of trouble.
+        #: Requests by (kind, result). The kind is receive, delete, visibility, send or other; the result is ok or a
+        #: kind of error.
         self.requests: Counter[tuple[str, str]] = Counter()
-        #: Messages named in the batches of each kind: divided by the requests, how full they are.
+        #: Messages named in the batches of each kind. Divided by the requests, it says how full the batches are.
         self.entries: Counter[str] = Counter()
         #: How many receives brought 0, 1, … messages.
         self.receives = [0] * _SIZES
 
     def received(self, messages: int) -> None:
-        """A receive was answered with so many messages."""
+        """Counts a receive that returned this many messages."""
         self.receives[min(messages, _SIZES - 1)] += 1
 
     @property
     def messages(self) -> int:
-        """How many messages the receives brought."""
+        """The number of messages that the receives brought."""
         return sum(size * count for size, count in enumerate(self.receives))
 
 
@@ -39,10 +40,10 @@ _COSTS: Final[dict[tuple[str, str], RequestCosts]] = {}
 
 
 def costs_of(pipeline: str, producer: str) -> RequestCosts:
-    """The counters of that producer in this process; the same object each time."""
+    """Returns the counters of this producer in this process, the same object each time."""
     return _COSTS.setdefault((pipeline, producer), RequestCosts())
 
 
 def all_costs() -> Mapping[tuple[str, str], RequestCosts]:
-    """Every producer's counters in this process, by pipeline and producer."""
+    """Returns the counters of all producers in this process, by (pipeline, producer)."""
     return dict(_COSTS)

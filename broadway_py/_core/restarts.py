@@ -1,4 +1,4 @@
-"""May what crashed be started again?"""
+"""Decides whether something that crashed may be started again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["Restarts"]
 
 
 class Restarts:
-    """Counts crashes in a sliding window: more than *most* within *window_s* seconds is too many."""
+    """Counts crashes in a sliding window. More than *most* crashes within *window_s* seconds are too many."""
 
     def __init__(self, most: int, window_s: float) -> None:
         self._most = most
@@ -17,7 +17,7 @@ class Restarts:
         self.count = 0
 
     def crashed(self, now: float) -> bool:
-        """Note a crash at *now*; True when it may be started again."""
+        """Notes a crash at *now* and returns whether a restart is allowed."""
         self.count += 1
         self._crashes.append(now)
         return len(self._crashes) <= self._most or now - self._crashes[0] > self._window_s

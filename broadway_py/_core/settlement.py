@@ -1,4 +1,4 @@
-"""What is settled together, and what a callback's return value says about the messages it was given."""
+"""Groups messages that are settled together, and checks what a callback returned against what it was given."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 
-#: ``drop`` is an ack of failed messages: a policy said so by name.
+#: Which method of the acknowledger is called. ``drop``: failed messages that are acked, because a policy says ``drop``.
 RoundKind = Literal["ack", "release", "retry", "dead_letter", "drop"]
 
 # See most_returned.
@@ -41,17 +41,17 @@ _GIVEN: Final[Mapping[RoundKind, Outcome]] = {
 
 
 class Round:
-    """One call of an acknowledger: what it is told about."""
+    """The messages of one call of an acknowledger."""
 
-    # By hand: one is made per chunk, and a dataclass with two default factories costs twice as much.
+    # Not a dataclass, for speed: one is made per chunk, and a dataclass with two default factories takes twice as long.
     __slots__ = ("acknowledger", "failed", "given", "kind", "ref", "successful")
 
     def __init__(self, acknowledger: Any, ref: Any, kind: RoundKind = "ack") -> None:
         self.acknowledger = acknowledger
         self.ref = ref
-        #: Which of its methods is called.
+        #: Which method of the acknowledger is called.
         self.kind = kind
-        #: What those in :attr:`successful` end in; a round of another kind than ``ack`` has only those.
+        #: The outcome of the messages in :attr:`successful`. Only a round of kind ``ack`` may have others.
         self.given: Outcome = _GIVEN[kind]
         self.successful: list[Message[Any]] = []
         self.failed: list[Message[Any]] = []
@@ -60,9 +60,9 @@ class Round:
 def claim(
     successful: Iterable[Message[Any]], failed: Iterable[Message[Any]] = (), kind: RoundKind = "ack"
 ) -> list[Round]:
-    """Take the claim on every message that nobody has claimed, grouped by (acknowledger, ref).
+    """Claims every message that is not claimed yet, and returns the rounds: one per (acknowledger, ref).
 
-    The claim is taken here, without waiting, and only its holder may settle: a message is in one round at most, ever.
+    The claim is taken without waiting, and only its holder may settle. So a message is in at most one round, ever.
     """
     rounds: list[Round] = []
     by_target: dict[tuple[int, Any], Round] = {}
@@ -86,7 +86,7 @@ def claim(
                 if rounds:
                     found = _round_for(acknowledgement, kind, rounds, by_target)
                 else:
-                    # Most often there is no other, so it is not noted where it would be looked for.
+                    # Most often this is the only round, so it is not yet put into the index.
                     found = Round(acknowledgement[0], acknowledgement[1], kind)
                     rounds.append(found)
                 target = found.successful if is_success else found.failed
@@ -97,7 +97,7 @@ def claim(
 def _round_for(
     acknowledgement: Acknowledgement, kind: RoundKind, rounds: list[Round], by_target: dict[tuple[int, Any], Round]
 ) -> Round:
-    """The round of *rounds* for that acknowledger and ref, or a new one; *by_target* finds it."""
+    """Returns the round for this acknowledger and ref, a new one if needed. *by_target* is the index of *rounds*."""
     if not by_target:
         by_target[id(rounds[0].acknowledger), _hashable(rounds[0].ref)] = rounds[0]
     found = _found(by_target, acknowledgement)
@@ -123,7 +123,7 @@ def _found(rounds: Mapping[tuple[int, Any], Round], acknowledgement: Acknowledge
 
 
 def _hashable(ref: Any) -> Any:
-    """*ref* as a key: itself, or its identity where it cannot be one."""
+    """Returns *ref* itself if it can be a dict key, else its ``id``."""
     try:
         return ref if hash(ref) == hash(ref) and ref == ref else id(ref)  # noqa: PLR0124  # it may not even equal itself
     except foreign_errors():
@@ -131,17 +131,17 @@ def _hashable(ref: Any) -> Any:
 
 
 def can_give_back(message: Message[Any]) -> bool:
-    """True when the message's acknowledger offers ``release``."""
+    """Returns whether the acknowledger of *message* has ``release``."""
     return getattr(message._acknowledgement[0], "release", None) is not None
 
 
 def will_be_stopped(message: Message[Any]) -> bool:
-    """True when giving *message* back makes it fail: its source takes nothing back, and nobody has settled it."""
+    """Returns whether giving *message* back makes it fail: its source cannot take it back, and it is not claimed."""
     return message._settlement == OPEN and not can_give_back(message)
 
 
 def record(messages: Sequence[Message[Any]], outcome: Outcome, now: float) -> None:
-    """Write *outcome* into the books for each of *messages*, whose claim the caller holds."""
+    """Notes *outcome* in the ledgers for each of *messages*. The caller must hold the claim on them."""
     receipt: Any = None
     count = size = 0
     for message in messages:
@@ -158,7 +158,7 @@ def record(messages: Sequence[Message[Any]], outcome: Outcome, now: float) -> No
 
 
 def returned_one_problem(callback: str, returned: object) -> str:
-    """Why *returned*, which is neither None nor the message that was given, is refused; what to do instead."""
+    """Returns why *returned* is refused and what to do instead. It is neither None nor the message that was given."""
     came = "another Message" if is_a(returned, Message) else article(returned)
     drop(returned)
     return (
@@ -170,11 +170,11 @@ def returned_one_problem(callback: str, returned: object) -> str:
 def returned_list_problem(
     callback: str, given: Sequence[Message[Any]], returned: object
 ) -> tuple[str | None, list[Message[Any]]]:
-    """Compare what *callback* returned (not None) with what it was given.
+    """Compares what *callback* returned (not None) with what it was given.
 
     Returns:
-        A sentence if the value as a whole is refused (then all of *given* fail), and the given ones that are missing
-        from it. One that comes twice counts once.
+        An error text if the whole value is refused (then all of *given* fail), and the given messages that are missing
+        from it. A message that occurs twice counts once.
     """
     if not hasattr(type(returned), "__iter__") or is_a(returned, (str, bytes)):
         drop(returned)
@@ -183,7 +183,7 @@ def returned_list_problem(
     back: set[int] = set()
     most = most_returned(len(given))
     try:
-        # What comes out of it is looked at one by one: it may be endless.
+        # The items are checked one by one, because the value may be endless.
         for count, item in enumerate(cast("Iterable[object]", returned)):
             if id(item) not in mine:
                 came = "a Message it was not given" if is_a(item, Message) else f"a list holding {article(item)}"
@@ -203,16 +203,16 @@ def returned_list_problem(
 
 
 def most_returned(given: int) -> int:
-    """How many items a list of *given* messages may have: it may name one more than once."""
+    """Returns how many items the list for *given* messages may have. It may name a message more than once."""
     return _MOST_TIMES * given + _MOST_MORE
 
 
 def drop(returned: object) -> None:
-    """Close a coroutine that nobody will await: Python would warn of it."""
+    """Closes *returned* if it is a coroutine. It will not be awaited, and Python would log a warning."""
     if is_a(returned, CoroutineType):
         cast("CoroutineType[Any, Any, Any]", returned).close()
 
 
 def not_returned(callback: str) -> Failed:
-    """The status of a message that a callback kept for itself."""
+    """Returns the status of a message that a callback did not return."""
     return Failed("not_returned", Plain(f"not returned by {callback}"))

@@ -1,4 +1,4 @@
-"""Many at once, or one alone."""
+"""A lock that is held by many at once or by one alone."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ __all__ = ["ExclusiveTurn"]
 
 
 class ExclusiveTurn:
-    """A readers-writer lock that gives up.
+    """A readers-writer lock with a time limit.
 
-    Who wants to be alone goes first: nobody else comes in until those inside have left. But one inside may wait for
-    somebody outside, or never leave. So whoever has waited at the head of the queue for the whole patience, or has
-    been alone for that long, shares the room; and until all of that company have left, everybody comes in at once.
+    A caller that wants to be alone has priority: no other caller may enter until those inside have left. But a caller
+    inside may wait for one outside, or never leave. So a caller that has waited at the head of the queue for the whole
+    patience is let in although others are inside, and a caller that has been alone for that long is no longer alone.
+    After that, every caller enters at once until all inside have left.
 
     Args:
-        patience_s: seconds.
+        patience_s: the patience in seconds.
     """
 
     def __init__(self, patience_s: float) -> None:
@@ -23,22 +24,22 @@ class ExclusiveTurn:
         self._inside = 0
         self._alone: object | None = None
         self._queue: deque[object] = deque()
-        # When the one alone came in, or the first of the queue became the first.
+        # When the caller that is alone entered, or when the first caller of the queue became the first.
         self._since = 0.0
         self._is_shared = False
 
     @property
     def alone(self) -> object | None:
-        """Who is alone inside."""
+        """The caller that is alone inside; None if none is."""
         return self._alone
 
     @property
     def changes_at(self) -> float | None:
-        """When somebody's patience ends; None when nobody waits for it."""
+        """When the current patience ends; None if no caller is alone or waits to be alone."""
         return self._since + self._patience_s if self._alone is not None or self._queue else None
 
     def enter(self, now: float) -> bool:
-        """Come in as one of many; False: not now, ask again after a change."""
+        """Enters as one of many. Returns False if this is not possible now; then ask again after a change."""
         self._look(now)
         if self._alone is not None or (self._queue and not self._is_shared):
             return False
@@ -46,7 +47,10 @@ class ExclusiveTurn:
         return True
 
     def enter_alone(self, who: object, now: float) -> bool:
-        """Come in alone, or, when patience has ended, not alone; False: not now. :attr:`alone` tells which."""
+        """Enters alone or, when the patience has ended, not alone; :attr:`alone` says which.
+
+        Returns False if this is not possible now.
+        """
         self._look(now)
         if who not in self._queue:
             if not self._queue and self._alone is None:
@@ -67,7 +71,7 @@ class ExclusiveTurn:
         return True
 
     def leave(self, who: object, now: float) -> None:
-        """Go out, whether alone or not."""
+        """Leaves, whether alone or not."""
         if self._alone is who:
             self._alone = None
             self._since = now
@@ -77,7 +81,7 @@ class ExclusiveTurn:
             self._is_shared = False
 
     def withdraw(self, who: object, now: float) -> None:
-        """Wait no more."""
+        """Stops waiting to be alone."""
         if who not in self._queue:
             return
         if self._queue[0] is who and self._alone is None:

@@ -1,4 +1,4 @@
-"""The ``broadway`` command: arguments in, text and exit codes out. Nothing else in the project prints or exits."""
+"""The ``broadway`` command: reads arguments, prints text and sets exit codes. No other part prints or exits."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ app.add_typer(dlq.commands, name="dlq")
 
 
 def main() -> NoReturn:
-    """The console script."""
+    """Runs the ``broadway`` command and exits."""
     streams.prepare()
     try:
         app()
@@ -83,7 +83,7 @@ def _broadway(
 
       broadway run config/quickstart.yaml
 
-      # is everything right with these settings?
+      # check these settings
 
       broadway check orders.yaml
 
@@ -91,7 +91,7 @@ def _broadway(
 
       broadway send orders.yaml lines.txt
 
-      # what has failed for good, and once more with it
+      # list the messages that have failed for good
 
       broadway dlq ls --queue var/queue.db:orders
 
@@ -111,9 +111,9 @@ def run(
 ) -> None:
     """Run the pipelines of FILE until they have ended or a signal stops them.
 
-    SIGTERM or Ctrl-C drains: nothing new is fetched, what was started is
-    finished and settled. A second one cuts that short. SIGUSR1 writes the
-    state and all stacks to the log.
+    SIGTERM or Ctrl-C starts a drain: no new messages are fetched; those that
+    were started are finished and settled. A second signal cuts the drain
+    short. SIGUSR1 writes the state and all stacks to the log.
 
     [bold]Examples[/]
 
@@ -141,9 +141,10 @@ def run(
 
 @app.command()
 def check(files: Files, assignments: Assignments = None) -> None:
-    """Say what is wrong with the settings in FILE, without running anything: exit code 0 or 2.
+    """Say what is wrong with the settings in FILE, without running anything. Exit code 0 or 2.
 
-    Imports the pipeline classes and builds the pipelines; connects to nothing.
+    Imports the pipeline classes and builds the pipelines, but does not
+    connect to anything.
 
     [bold]Examples[/]
 
@@ -168,7 +169,7 @@ def topology(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
     assignments: Assignments = None,
 ) -> None:
-    """Show the stages of the pipelines in FILE: what feeds what, and how many run side by side.
+    """Show the stages of the pipelines in FILE: which one feeds which, and how many run at the same time.
 
     [bold]Examples[/]
 
@@ -215,11 +216,11 @@ def send(
     ] = None,
     assignments: Assignments = None,
 ) -> None:
-    """Put the lines of a file, or of standard input, on a queue: one message a line; empty lines are left out.
+    """Put the lines of a file, or of standard input, on a queue, one message per line. Empty lines are left out.
 
-    Works for the embedded queue and for RabbitMQ (persistent, each confirmed
-    by the broker). Exit code 1 if the queue is away; the count says how many
-    are on it for certain.
+    Works for the embedded queue and for RabbitMQ (messages are persistent,
+    and the broker confirms each one). Exit code 1 if the queue is not
+    available; the output then says how many messages are certainly on it.
 
     [bold]Examples[/]
 

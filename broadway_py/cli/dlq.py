@@ -1,4 +1,4 @@
-"""``broadway dlq``: looking after dead letters."""
+"""``broadway dlq``: lists, shows, replays and purges dead letters."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def ls(
     pipeline: PipelineName = None,
     dead: Dead = None,
 ) -> None:
-    """List the dead letters: when and why each failed; no payloads.
+    """List the dead letters, and when and why each one failed. Shows no payloads.
 
     [bold]Examples[/]
 
@@ -97,7 +97,7 @@ def show(
     pipeline: PipelineName = None,
     dead: Dead = None,
 ) -> None:
-    """Show all that is known about one dead letter; its payload only when asked for.
+    """Show all that is known about one dead letter. Shows its payload only with --payload.
 
     [bold]Examples[/]
 
@@ -134,7 +134,7 @@ def replay(
     dead: Dead = None,
     to: To = None,
 ) -> None:
-    """Put dead letters back into their queue, as if new; without ID and --cause, all of them.
+    """Put dead letters back into their queue as new messages. Without ID and --cause: all of them.
 
     [bold]Examples[/]
 
@@ -179,7 +179,7 @@ def purge(
     pipeline: PipelineName = None,
     dead: Dead = None,
 ) -> None:
-    """Remove dead letters for good; without ID and --cause, all of them. Asks before it does.
+    """Remove dead letters for good, after asking. Without ID and --cause: all of them.
 
     [bold]Examples[/]
 
@@ -238,7 +238,10 @@ def _place(
 
 
 def _with_queue(place: Place, work: Callable[[Letters], Awaitable[R]], so_far: Callable[[], str] = str) -> R:
-    """Do *work* with the queue open; what goes wrong ends the command, with what *so_far* says."""
+    """Runs *work* with the queue open and returns its result.
+
+    An error ends the command; the text of *so_far* is added to the error text.
+    """
 
     async def run() -> R:
         async with place() as file:

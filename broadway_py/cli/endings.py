@@ -1,4 +1,4 @@
-"""How commands end: one sentence and an exit code."""
+"""Ends a command with one sentence and an exit code."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from broadway_py.errors import BroadwayError, OptionsError
 
 __all__ = ["INTERRUPTED", "fail", "sentences"]
 
-#: What a shell shows for a program that Ctrl-C ended.
+#: The exit code that a shell shows for a program that Ctrl-C ended.
 INTERRUPTED: Final = 130
 
-# Characters; a sentence about many settings has many.
+# The most characters of a sentence; one about many settings is long.
 _MOST_SAID: Final = 65_536
 
 
 @contextmanager
 def sentences() -> Iterator[None]:
-    """What is wrong with the settings, as one sentence for each and exit code 2."""
+    """Turns an OptionsError of the ``with`` block into one sentence for each problem and exit code 2."""
     try:
         yield
     except OptionsError as wrong:
@@ -33,7 +33,7 @@ def sentences() -> Iterator[None]:
 
 
 def fail(error: BroadwayError | str, code: int) -> NoReturn:
-    """Say *error* and what else was wrong at the same time, without credentials, and leave with *code*."""
+    """Prints *error*, with the errors that were found at the same time, without credentials. Exits with *code*."""
     wrong = error.all() if isinstance(error, OptionsError) else [error]
     said = [
         logs.mask_credentials(clipped(one, _MOST_SAID) if isinstance(one, str) else text_of(one, _MOST_SAID))
@@ -43,13 +43,13 @@ def fail(error: BroadwayError | str, code: int) -> NoReturn:
     done = threading.Event()
 
     def say() -> None:
-        with suppress(OSError):  # nobody reads it: the code still tells
+        with suppress(OSError):  # nobody reads the output; the exit code is enough
             for one in said:
                 typer.echo(f"broadway: {one}", err=True)
         done.set()
 
     bounded(say, 1.0)
     if not done.is_set():
-        # Nobody reads standard error. An ordinary end would wait for them as it closes the stream.
+        # Nobody reads standard error. A normal exit would wait for a reader when it closes the stream.
         leave(code, at_once=True)
     raise typer.Exit(code)

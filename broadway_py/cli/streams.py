@@ -1,4 +1,4 @@
-"""The three standard streams, whatever became of them: closed, cut off, full, or unable to write a letter."""
+"""Handles the three standard streams if they are closed, cut off, full, or unable to write a character."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from typing import Final, NoReturn, TextIO
 
 __all__ = ["CUT_OFF", "drawable", "finish", "is_input_closed", "prepare", "refuse_output"]
 
-#: What a shell shows for a program whose reader has gone, such as ``head``.
+#: The exit code that a shell shows for a program whose reader (such as ``head``) has ended.
 CUT_OFF: Final = 141
 
-#: What writing to a stream that was open may come to, besides a reader that has gone.
+#: The errors of writing to a stream that was open, except that its reader has ended.
 _NOT_WRITTEN: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF, errno.EFBIG})
 
 _closed: set[str] = set()
-#: For terminals that cannot draw.
+#: Replacements for terminals that cannot show these characters.
 _PLAIN: Final = {ord("└"): "`", ord("─"): "-", ord("→"): "->", ord("…"): "..."}
 
 
 def prepare() -> None:
-    """Open what is closed, and let no letter that a terminal cannot write stop a command.
+    """Opens closed streams on the null device, and makes sure that a character that cannot be written does not raise.
 
-    Before anything else is opened: a file would take the place of a closed stream, and get what is meant for that.
+    Call it before any file is opened: a file would take the number of a closed stream and get the output meant for it.
     """
     if not os.environ.get("TERMINAL_WIDTH", "0").isdecimal():
-        # Read as a number by the library of the command line, while it is imported.
+        # The command-line library reads it as a number while it is imported.
         del os.environ["TERMINAL_WIDTH"]
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
         except OSError:
-            # The lowest free number is taken, which is this one.
+            # The system takes the lowest free number, which is this one.
             os.open(os.devnull, os.O_RDWR)
             _closed.add(name)
         stream: TextIO | None = getattr(sys, name)
@@ -45,12 +45,12 @@ def prepare() -> None:
 
 
 def is_input_closed() -> bool:
-    """Whether there was no standard input from the start."""
+    """Returns whether standard input was closed from the start."""
     return "stdin" in _closed
 
 
 def drawable(text: str) -> str:
-    """*text* as standard output can write it: lines and arrows in ASCII where it knows no others."""
+    """Returns *text*, with lines and arrows in ASCII if standard output cannot write the real ones."""
     try:
         text.encode(getattr(sys.stdout, "encoding", None) or "ascii")
     except (UnicodeEncodeError, LookupError):
@@ -59,27 +59,28 @@ def drawable(text: str) -> str:
 
 
 def finish(ended: SystemExit) -> NoReturn:
-    """Exit with the code of *ended*, once all output is written."""
+    """Exits with the code of *ended*, once all output is written."""
     failed = ended.__context__
     if not isinstance(failed, OSError) or failed.errno != errno.EPIPE:
         try:
             sys.stdout.flush()
         except OSError as refused:
             failed = refused
-        except ValueError:  # closed meanwhile: there is nothing to be written
+        except ValueError:  # closed in the meantime: there is nothing to write
             failed = None
         else:
             failed = None
     if isinstance(failed, OSError):
-        # The command line handles a reader that has gone by itself, with a code that means a crash here.
+        # The command-line library handles a reader that has ended too, but with an exit code that means a crash here.
         refuse_output(failed, ended.code)
     sys.exit(ended.code)
 
 
 def refuse_output(failed: OSError, code: str | int | None = None) -> None:
-    """Exit if *failed* says that an output takes no more: without a word if its reader has gone, else with a sentence.
+    """Exits if *failed* says that an output cannot be written.
 
-    *code* is what the process was to end with; None or 0: that of a crash.
+    If its reader has ended, it prints nothing; else it prints one sentence. *code* is the exit code that the process
+    would have had; with None or 0, the exit code is that of a crash.
     """
     if failed.errno == errno.EPIPE:
         _leave(CUT_OFF)
@@ -87,7 +88,7 @@ def refuse_output(failed: OSError, code: str | int | None = None) -> None:
         return
     wrong: BaseException | None = failed
     while wrong is not None and not code:
-        # What was to be said is that something is wrong: that has a code of its own.
+        # The output was itself an error text, and that error has its own exit code.
         code = getattr(wrong, "exit_code", None)
         wrong = wrong.__context__
     with suppress(OSError):
@@ -96,7 +97,7 @@ def refuse_output(failed: OSError, code: str | int | None = None) -> None:
 
 
 def _leave(code: str | int) -> NoReturn:
-    # What is left cannot be written, and Python would say so once more at the end.
+    # The rest of the output cannot be written, and Python would report this once more at exit.
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for number in (1, 2):

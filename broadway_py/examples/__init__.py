@@ -1,1 +1,1 @@
-"""Pipelines to run and to read; the quick start runs them."""
+"""Example pipelines to read and to run. The quick start runs them."""

@@ -1,11 +1,12 @@
-"""Containers on their way over the sea: a pipeline for the shipments, and a harbour that makes them up.
+"""An example with containers that ships carry: a pipeline that counts shipments, and one that makes up test data.
 
-A shipment is one line of text, seven fields with a comma and a blank between them::
+A shipment is one line of text with seven fields, with a comma and a blank between them::
 
     Kenya, Denmark, dry, 40, 213, qwerty, 1582284844
 
-to, from, container type, container size in feet, how many containers, booking, time in seconds since 1970. The first
-letter of the booking names the customer. About one line in a hundred is broken; those end among the dead letters.
+The fields are: to, from, container type, container size in feet, number of containers, booking, and time in seconds
+since 1970. The first letter of the booking stands for the customer. About one line in a hundred is broken; these lines
+become dead letters.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _NAMES: Final = (
     "Nautic Oar Pier Quay Reef Sail Tide Union Vessel Wharf Xebec Yacht Zephyr"
 )
 
-#: By the first letter of a booking.
+#: The customers, by the first letter of a booking.
 CUSTOMERS: Final = {name[0].lower(): name for name in _NAMES.split()}
 
 _COUNTRIES: Final = (
@@ -73,12 +74,12 @@ CONTAINERS: Final = Metric("shipments_containers", "Containers shipped.", ["cust
 
 
 class Shipment(BaseModel):
-    """One line, parsed."""
+    """One parsed line."""
 
     model_config = ConfigDict(frozen=True)
 
     to: Annotated[str, Field(min_length=1)]
-    #: ``from`` is a word of the language.
+    #: Not called ``from``, because that is a keyword of Python.
     origin: Annotated[str, Field(min_length=1)]
     container_type: Literal["dry", "reef"]
     container_size: Literal["20", "40"]
@@ -98,31 +99,31 @@ class Shipment(BaseModel):
 
     @property
     def customer(self) -> str:
-        """Whose containers they are."""
+        """The customer who owns the containers."""
         return CUSTOMERS[self.booking_id[0]]
 
 
 class Shipments(Pipeline[Shipment]):
-    """Adds up containers, one batch per customer."""
+    """Adds up the containers of each customer, in one batch per customer."""
 
     schema = Shipment
     batchers = {"default": Batcher(batch_size=100, batch_timeout=1.0)}  # noqa: RUF012  # an option of the pipeline
 
     async def setup(self) -> None:
-        """Start at zero."""
-        #: Containers by customer, in this process.
+        """Sets the totals to zero."""
+        #: The number of containers by customer, in this process.
         self.totals: Counter[str] = Counter()
 
     def transformer(self, message: Message[Any]) -> None:
-        """The queue gives the line as bytes; the schema takes its fields."""
+        """Splits the line, which the queue gives as bytes, into the fields for the schema."""
         message.data = [field.strip() for field in message.data.decode().split(",")]
 
     async def handle_message(self, message: Message[Shipment]) -> None:
-        """One batch per customer."""
+        """Chooses the batch of the customer."""
         message.batch_key = message.data.customer
 
     async def handle_batch(self, messages: Sequence[Message[Shipment]], info: BatchInfo) -> None:
-        """Add up the batch of one customer."""
+        """Adds the batch of one customer to the totals."""
         for message in messages:
             shipment = message.data
             self.totals[shipment.customer] += shipment.amount
@@ -133,9 +134,12 @@ class Shipments(Pipeline[Shipment]):
 
 
 def lines(seed: int | None = None, *, broken: float = 0.01, now: int | None = None) -> Iterator[str]:
-    """Shipments without end; the same ones for the same *seed* and *now* (seconds since 1970, default: the clock).
+    """Yields lines without end, the same ones for the same *seed* and *now*.
 
-    A part *broken* of them is no shipment.
+    Args:
+        seed: the seed of the random numbers; None: other lines each time.
+        broken: the part of the lines that are not valid shipments.
+        now: the time of the shipments in seconds since 1970; None: the time of the clock.
     """
     chance = random.Random(seed)  # made-up data
     while True:
@@ -149,7 +153,7 @@ def lines(seed: int | None = None, *, broken: float = 0.01, now: int | None = No
 
 
 class Ships(Producer):
-    """Makes up shipments, as long as fewer than *most_waiting* lie in the queue that they are for."""
+    """Makes up shipments while fewer than *most_waiting* messages are in the queue that they are meant for."""
 
     def __init__(self, path: str, queue: str, most_waiting: int, seed: int | None = None) -> None:
         self.path = path
@@ -158,7 +162,7 @@ class Ships(Producer):
         self.seed = seed
 
     async def open(self) -> None:
-        """Open the queue, to see how full it is."""
+        """Opens the queue, to read how full it is."""
         self._lines = lines(self.seed)
         self._target = Queue(self.path, self.queue)
         try:
@@ -167,9 +171,9 @@ class Ships(Producer):
             raise ProducerError(str(away)) from away
 
     async def handle_demand(self, demand: int) -> Sequence[Message[str]]:
-        """As many as are asked for, once there is room."""
+        """Returns as many messages as are asked for, once there is room in the queue."""
         while not await self._has_room():
-            # Other processes empty the queue, so nothing here can say when.
+            # Other processes empty the queue, so this process is not told when there is room.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await self.draining.wait()
@@ -183,14 +187,14 @@ class Ships(Producer):
             raise ProducerError(str(away)) from away
 
     async def close(self) -> None:
-        """Close the queue."""
+        """Closes the queue."""
         await self._target.close()
 
 
 class Harbour(Pipeline[str]):
-    """Feeds the queue of an example: what ``context`` says, five hundred lines a second.
+    """Puts five hundred lines per second on the queue of the example.
 
-    ``context``: ``path`` and ``queue`` of the embedded queue, and ``most_waiting``, the backlog at which it waits.
+    ``context`` names the queue with ``path`` and ``queue``. Its ``most_waiting`` is the backlog at which Harbour waits.
     """
 
     rate_limit = RateLimit(allowed_messages=500, interval=1.0)
@@ -203,22 +207,22 @@ class Harbour(Pipeline[str]):
             "most_waiting": 20_000,
             **(options.get("context") or {}),
         }
-        # The first to start makes the folder: the queue wants to find it.
+        # The first process to start makes the folder, because the queue does not make it.
         Path(place["path"]).parent.mkdir(parents=True, exist_ok=True)
         self._target = Queue(place["path"], place["queue"])
         super().__init__(**{"producer": Ships(**place), **options})
 
     async def setup(self) -> None:
-        """Open the queue."""
+        """Opens the queue."""
         await self._target.open()
 
     async def teardown(self) -> None:
-        """Close the queue."""
+        """Closes the queue."""
         await self._target.close()
 
     async def handle_message(self, message: Message[str]) -> None:
-        """Every line goes to the queue as it is."""
+        """Does nothing: every line goes to the queue as it is."""
 
     async def handle_batch(self, messages: Sequence[Message[str]], info: BatchInfo) -> None:  # a callback
-        """Put the lines on the queue: in one transaction, on the disk when it returns."""
+        """Puts the lines on the queue in one transaction. They are on the disk when it returns."""
         await self._target.put_many([message.data for message in messages])

@@ -1,4 +1,4 @@
-"""Demand between stages of one event loop, on the arithmetic of ``_core``."""
+"""Demand between the stages of one event loop. The arithmetic is in ``_core``."""
 
 from broadway_py.stage.links import Edge, Inlet, Outlet
 from broadway_py.stage.wake import Wake

@@ -1,4 +1,4 @@
-"""The two ends of a subscription. All of it is synchronous: asking and handing over never wait."""
+"""The two ends of a subscription. All methods are synchronous: asking and handing over never wait."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Edge(Generic[T]):
-    """One consumer's subscription to one producer."""
+    """The subscription of one consumer to one producer."""
 
     __slots__ = ("active", "credit", "inlet", "outlet")
 
@@ -24,20 +24,20 @@ class Edge(Generic[T]):
         self.outlet = outlet
         self.inlet = inlet
         self.credit = credit
-        #: False while the consumer has stepped aside, and once it has unsubscribed.
+        #: False while the consumer is suspended, and once it has unsubscribed.
         self.active = True
 
     def ask(self, count: int) -> None:
-        """Ask the producer for *count* more; nothing happens while this is not active."""
+        """Asks the producer for *count* more events. It does nothing while the subscription is not active."""
         if self.active:
             self.outlet.ask(self, count)
 
 
 class Inlet(Generic[T]):
-    """Where a consumer's events arrive. Bounded by what it asked for.
+    """The end of a subscription where a consumer's events arrive. It holds no more than the consumer asked for.
 
     Args:
-        wake: set when something arrived or a producer ended.
+        wake: set when events have arrived or a producer has ended.
     """
 
     __slots__ = ("_items", "_wake", "edges", "flush_wanted")
@@ -46,49 +46,49 @@ class Inlet(Generic[T]):
         self._wake = wake
         self._items: deque[tuple[Edge[T], Sequence[T], int]] = deque()
         self.edges: set[Edge[T]] = set()
-        #: A producer said that nothing more may come for now: pass it on once everything waiting was handled.
+        #: A producer said that no more events may come for now. Pass this on once all waiting events are handled.
         self.flush_wanted = False
 
     def __bool__(self) -> bool:
-        """True when a chunk is waiting."""
+        """Returns True if a chunk is waiting."""
         return bool(self._items)
 
     @property
     def finished(self) -> bool:
-        """True once every producer has ended and everything was taken."""
+        """True once every producer has ended and all events are taken."""
         return not self.edges and not self._items
 
     def arrived(self, edge: Edge[T], events: Sequence[T]) -> None:
-        """The producer hands over *events*."""
+        """Takes *events* from the producer of *edge*."""
         items = self._items
         for chunk, ask_after in edge.credit.arrived(events):
             items.append((edge, chunk, ask_after))
         self._wake.set()
 
     def flush(self) -> None:
-        """The producer has nothing more for now."""
+        """Notes that a producer has no more events for now."""
         self.flush_wanted = True
         self._wake.set()
 
     def ended(self, edge: Edge[T]) -> None:
-        """The producer has nothing more to come."""
+        """Notes that the producer of *edge* has ended."""
         self.edges.discard(edge)
         self._wake.set()
 
     def take(self) -> tuple[Edge[T], Sequence[T], int]:
-        """The next chunk, whence it came, and how much to ask for there once the chunk is handled."""
+        """Returns the next chunk with its subscription, and how much to ask for there once the chunk is handled."""
         return self._items.popleft()
 
     def waiting(self) -> Iterable[T]:
-        """The events that were not taken yet."""
+        """Returns the events that were not taken yet."""
         return (event for _, chunk, _ in self._items for event in chunk)
 
     def remove(self, unwanted: Callable[[T], bool], outlet: Outlet[T] | None = None) -> list[T]:
-        """Take out the waiting events for which *unwanted* is true, and ask for others in their place.
+        """Removes and returns the waiting events for which *unwanted* is true, and asks for others in their place.
 
         Args:
-            unwanted: says which.
-            outlet: only those that came from there; None: from anywhere.
+            unwanted: event -> whether to remove it.
+            outlet: removes only events that came from this outlet; None: from any outlet.
         """
         removed: list[T] = []
         kept: deque[tuple[Edge[T], Sequence[T], int]] = deque()
@@ -105,7 +105,7 @@ class Inlet(Generic[T]):
                 last[edge] = len(kept)
                 kept.append((edge, stay, ask_after))
             elif ask_after and edge in last:
-                # It was to be asked after the chunks before it; asking now would bring more than may wait here.
+                # Its demand was due after the chunks before it. Asking now would bring more events than may wait here.
                 _, before, ask = kept[last[edge]]
                 kept[last[edge]] = (edge, before, ask + ask_after)
             elif ask_after:
@@ -116,9 +116,10 @@ class Inlet(Generic[T]):
         return removed
 
     def step_aside(self, more: Sequence[T] = ()) -> Sequence[T]:
-        """Want nothing until :meth:`rejoin`: what waits here, and *more*, goes to the other consumers.
+        """Suspends all subscriptions until :meth:`rejoin`. The waiting events, and *more*, go to the other consumers.
 
-        What came from a producer that has ended stays here; so does *more* when all have: it is given back.
+        Events from a producer that has ended stay here. If all producers have ended, *more* is returned; otherwise the
+        result is empty.
         """
         for edge in self.edges:
             edge.outlet.suspend(edge)
@@ -138,17 +139,20 @@ class Inlet(Generic[T]):
         return more
 
     def rejoin(self, *, where_needed: bool = False) -> None:
-        """Want as much as at the start again; with *where_needed*, only of producers that nobody else asks."""
+        """Resumes the suspended subscriptions with their first demand.
+
+        With *where_needed*, it resumes only those of producers that no other consumer asks.
+        """
         for edge in self.edges:
             if not edge.active and not (where_needed and edge.outlet.is_served):
                 edge.outlet.resume(edge)
 
 
 class Outlet(Generic[T]):
-    """Where a stage's events leave, to the consumers that subscribed.
+    """The end of a subscription where a stage's events leave for the consumers that have subscribed.
 
     Args:
-        dispatcher: who gets what.
+        dispatcher: decides which consumer gets which events.
         wake: set when there is new demand, or room again.
     """
 
@@ -158,24 +162,24 @@ class Outlet(Generic[T]):
         self._dispatcher = dispatcher
         self._wake = wake
         self._edges: list[Edge[T]] = []
-        #: What consumers have asked for and was not sent yet.
+        #: The number of events that consumers have asked for and that were not sent yet.
         self.demand = 0
         self.closed = False
 
     def unsubscribe(self, edge: Edge[T]) -> None:
-        """A consumer leaves: it gets nothing more, and what it had asked for is kept for the next who asks."""
+        """Removes a consumer. It gets no more events; its open demand is kept for the next consumer that asks."""
         if edge.active:
             self.suspend(edge)
         self._edges.remove(edge)
         edge.inlet.ended(edge)
 
     def suspend(self, edge: Edge[T]) -> None:
-        """A consumer wants nothing for now; what it had asked for is kept for the next who asks."""
+        """Suspends a consumer. Its open demand is kept for the next consumer that asks."""
         edge.active = False
         self._dispatcher.cancel(edge)
 
     def resume(self, edge: Edge[T]) -> None:
-        """A consumer that was suspended asks as it did at first."""
+        """Resumes a suspended consumer, with the demand that it had at the start."""
         edge.active = True
         edge.credit.outstanding = edge.credit.max_demand
         self._dispatcher.subscribe(edge)
@@ -183,16 +187,16 @@ class Outlet(Generic[T]):
 
     @property
     def is_served(self) -> bool:
-        """True while a consumer takes what is sent."""
+        """True while at least one consumer is active."""
         return any(edge.active for edge in self._edges)
 
     @property
     def backlog(self) -> int:
-        """Events that wait for a consumer's demand."""
+        """The number of events that wait for the demand of a consumer."""
         return self._dispatcher.queued
 
     def subscribe(self, inlet: Inlet[T], max_demand: int, min_demand: int, partition: Hashable = None) -> Edge[T]:
-        """Connect a consumer; its first demand is asked at once."""
+        """Connects a consumer, asks for its first demand at once, and returns the subscription."""
         edge = Edge(self, inlet, Credit[Any](max_demand, min_demand))
         self._edges.append(edge)
         inlet.edges.add(edge)
@@ -201,7 +205,7 @@ class Outlet(Generic[T]):
         return edge
 
     def ask(self, edge: Edge[T], count: int) -> None:
-        """*edge*'s consumer wants *count* more."""
+        """Notes that the consumer of *edge* wants *count* more events, and sends it those that wait."""
         if self.closed and not self._dispatcher.queued:
             return
         new, deliveries = self._dispatcher.ask(edge, count)
@@ -210,9 +214,9 @@ class Outlet(Generic[T]):
         self._wake.set()
 
     def dispatch(self, events: Sequence[T]) -> None:
-        """Send *events* on; what nobody has demand for stays here as :attr:`backlog`."""
+        """Sends *events* to the consumers. Events without demand stay here as :attr:`backlog`."""
         deliveries = self._dispatcher.dispatch(events)
-        # Below zero when a producer gave more than it was asked for: the next asks are for what is here already.
+        # Below zero if a producer gave more than it was asked for: the next demand is for events that are already here.
         self.demand -= len(events)
         self._carry_out(deliveries)
 
@@ -221,18 +225,18 @@ class Outlet(Generic[T]):
             edge.inlet.arrived(edge, events)
 
     def take_backlog(self) -> list[T]:
-        """Give up what waits here; the demand that it was for is open again."""
+        """Removes and returns the events that wait here. The demand that they were meant for is open again."""
         taken = self._dispatcher.take_queued()
         self.demand += len(taken)
         return taken
 
     def flush(self) -> None:
-        """Nothing more may come for now: whoever gathers should not wait for it."""
+        """Tells the consumers that no more events may come for now, so that open batches do not wait for them."""
         for edge in self._edges:
             edge.inlet.flush()
 
     def close(self) -> None:
-        """Nothing more will come; call it with an empty backlog."""
+        """Tells the consumers that no more events will come. Call it when the backlog is empty."""
         self.closed = True
         for edge in self._edges:
             edge.inlet.ended(edge)

@@ -1,4 +1,4 @@
-"""How a stage waits: for one thing only, that something of its own has changed."""
+"""The flag that a stage waits for. It is set when something that concerns the stage has changed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ __all__ = ["Wake"]
 
 
 class Wake:
-    """A flag that one task waits for. A :meth:`set` that came before the wait is not lost; many count as one.
+    """A flag that one task waits for. A :meth:`set` before the wait is not lost; several of them count as one.
 
-    Cheaper than ``asyncio.Event``: no list of waiters, and setting it again costs a comparison.
+    It is cheaper than ``asyncio.Event``: it has no list of waiters, and setting it again costs one comparison.
     """
 
     __slots__ = ("_future", "_is_set", "_loop", "_timer", "_timer_at")
@@ -25,7 +25,7 @@ class Wake:
         self._timer_at = 0.0
 
     def set(self) -> None:
-        """Something has changed."""
+        """Sets the flag: something has changed."""
         future = self._future
         if future is None:
             self._is_set = True
@@ -33,7 +33,7 @@ class Wake:
             future.set_result(None)
 
     async def wait(self) -> None:
-        """Return once :meth:`set` was called since the last return."""
+        """Waits until :meth:`set` has been called since the last return."""
         if self._is_set:
             self._is_set = False
             return
@@ -44,7 +44,7 @@ class Wake:
         try:
             await future
         except asyncio.CancelledError:
-            # Set and cancelled at once: the next wait must not miss it.
+            # If it was set and cancelled at the same time, the next wait must still see the set.
             self._is_set = future.done() and not future.cancelled()
             raise
         finally:
@@ -52,12 +52,12 @@ class Wake:
         self._is_set = False
 
     async def wait_until(self, deadline: float | None, clock: Clock) -> None:
-        """As :meth:`wait`, but return at *deadline* (of the clock's ``monotonic``) at the latest; it may be early."""
+        """Waits as :meth:`wait`, at most until *deadline* (by the clock's ``monotonic``). It may return early."""
         if deadline is not None and (self._timer is None or deadline < self._timer_at):
             if self._timer is not None:
                 self._timer.cancel()
-            # A timer is left running when the deadline moves later, which on a busy batcher is always: it wakes the
-            # stage once too often instead of costing a new timer for each batch.
+            # The old timer keeps running when the deadline moves later, which happens all the time on a busy batcher.
+            # It wakes the stage once too often, but this is cheaper than a new timer for each batch.
             self._timer_at = deadline
             self._timer = clock.call_at(deadline, self._ring)
         await self.wait()
@@ -67,7 +67,7 @@ class Wake:
         self.set()
 
     def close(self) -> None:
-        """Call off the timer."""
+        """Cancels the timer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
