@@ -38,7 +38,7 @@ __all__ = [
 MOST_LINE: Final = 8_192
 _MOST_FIELDS: Final = 40
 _MOST_ITEMS: Final = 30
-_MOST_DEPTH: Final = 2
+_MOST_DEPTH: Final = 3
 #: The characters that each value gets, however long the line is, and the fields that are never left out.
 _LEAST: Final = 20
 _ALWAYS: Final = frozenset({"event", "level", "logger", "timestamp", "worker"})
@@ -187,11 +187,11 @@ def _cut(value: object, room: int, depth: int = 0) -> Any:
     if isinstance(value, str):
         return clipped(value, room)
     try:
-        if depth < 3 and isinstance(value, Mapping):  # a deeper value is not useful in a log line
+        if depth < _MOST_DEPTH and isinstance(value, Mapping):  # a deeper value is not useful in a log line
             pairs = list(islice(value.items(), min(_MOST_ITEMS, room // _LEAST)))
             share = max(_LEAST, room // max(len(pairs), 1))
             return {clipped(str(key), 100): _cut(one, share, depth + 1) for key, one in pairs}
-        if depth < 3 and isinstance(value, list | tuple):  # as above
+        if depth < _MOST_DEPTH and isinstance(value, list | tuple):  # as above
             items = value[: min(_MOST_ITEMS, room // _LEAST)]
             share = max(_LEAST, room // max(len(items), 1))
             return [_cut(one, share, depth + 1) for one in items]
