@@ -36,8 +36,8 @@ _ROOT: Final = Path(__file__).resolve().parents[2]
 #: Two cores, two at a time.
 _AT_ONCE: Final = 2
 #: Seconds for one test, and for all tests of one sabotage.
-_TEST_S: Final = 75
-_RUN_S: Final = 180
+_TEST_S: Final = 120
+_RUN_S: Final = 260
 #: Seconds for the run without a patch, in which every named test takes part.
 _CLEAN_RUN_S: Final = 400
 #: Seconds to clean up for a run that was interrupted: it may have a broker of its own.
