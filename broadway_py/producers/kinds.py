@@ -189,9 +189,11 @@ class _FromFiles(Producer):
 
     async def end_lost_copies(self) -> None:
         """Ends the work of lost copies, also of those with former secrets."""
-        async with asyncio.TaskGroup() as group:
-            for made in self._made:
-                group.create_task(made.end_lost_copies())
+        # Not a task group: where a producer raises, the others must end theirs all the same.
+        ended = await asyncio.gather(*(made.end_lost_copies() for made in self._made), return_exceptions=True)
+        for error in ended:
+            if error is not None:
+                raise error
 
 
 def _read(

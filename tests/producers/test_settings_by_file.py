@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -116,4 +117,25 @@ async def test_lost_copies_are_ended_those_with_a_former_value_too(
     (tmp_path / "secret").write_text("http://127.0.0.1:1/000000000000/others")
     producer.copy(**PLACE)
     await producer.end_lost_copies()
+    assert len({id(one) for one in ended}) == 2
+
+
+async def test_a_producer_that_cannot_end_its_lost_copies_stops_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[Producer] = []
+
+    async def end(self: SQSProducer) -> None:
+        if not ended:
+            ended.append(self)
+            raise ValueError("canary")
+        await asyncio.sleep(0)
+        ended.append(self)
+
+    monkeypatch.setattr(SQSProducer, "end_lost_copies", end)
+    producer = by_file(tmp_path, *PLAINLY["sqs"])
+    (tmp_path / "secret").write_text("http://127.0.0.1:1/000000000000/others")
+    producer.copy(**PLACE)
+    with pytest.raises(ValueError, match="canary"):
+        await producer.end_lost_copies()
     assert len({id(one) for one in ended}) == 2
