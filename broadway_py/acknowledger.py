@@ -5,8 +5,10 @@ from __future__ import annotations
 import abc
 import asyncio
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol
 
+from broadway_py.abilities import ABILITIES, Ability
+from broadway_py.foreign import shown
 from broadway_py.message import Acknowledgement, Message, Outcome
 
 __all__ = [
@@ -24,7 +26,7 @@ class Acknowledger(abc.ABC):
     """Settles messages at their source.
 
     The pipeline makes one call per (acknowledger, ref) and round. It has already claimed every message that it passes,
-    so an acknowledger never sees a message twice. A subclass may also have these methods:
+    so an acknowledger never sees a message twice. A subclass may also have these methods, its *abilities*:
 
     * ``configure(ref, data, options) -> data`` for ``message.configure_ack(...)`` (see :class:`Configures`);
     * ``async release(ref, messages)``: gives messages back without a decision. This costs no attempt if the broker can
@@ -34,7 +36,26 @@ class Acknowledger(abc.ABC):
       :class:`Retries`);
     * ``async dead_letter(ref, messages)``: keeps messages safe elsewhere, then removes them from the source (see
       :class:`DeadLetters`).
+
+    A subclass may declare its abilities, as in ``abilities = frozenset({"release"})``. The pipeline calls no others.
+
+    Raises:
+        TypeError: a subclass declares an ability that is unknown, or for which it has no method.
     """
+
+    #: The names of the methods above that the pipeline may call. A subclass that does not declare them can do what its
+    #: base classes can do, and what it has a method for.
+    abilities: ClassVar[frozenset[Ability]] = frozenset()
+
+    #: True: the settings of the source say what :meth:`ack` does with a failed message (``on_failure=``).
+    on_failure_is_given: bool = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "abilities" in vars(cls):
+            _check_abilities(cls)
+        else:
+            cls.abilities = frozenset(ability for ability in ABILITIES if _has(cls, ability))
 
     @abc.abstractmethod
     async def ack(self, ref: Hashable, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]) -> None:
@@ -59,16 +80,37 @@ class Acknowledger(abc.ABC):
         """
         return None
 
-    def failure_said_by(self, data: Any) -> Literal["source", "message"] | None:
-        """Returns who has set what :meth:`ack` does with a failed message with acknowledgement data *data*.
-
-        ``"source"``: the settings of the source; they take precedence over the default failure policy.
-        ``"message"``: ``configure_ack`` of this message; it takes precedence over every policy. None: neither.
-        """
-        return None
+    def on_failure_is_configured(self, data: Any) -> bool:
+        """Returns whether ``configure_ack`` has set what :meth:`ack` does with a failed message with data *data*."""
+        return False
 
 
-@runtime_checkable
+def _has(made: type[Acknowledger], ability: Ability) -> bool:
+    """Returns whether *made*, which declares no abilities, has *ability*: from a base class, or by a method.
+
+    A method of a base class that does not have this ability does not count.
+    """
+    method = getattr(made, ability, None)
+    bases = [base for base in made.__mro__[1:] if issubclass(base, Acknowledger)]
+    return method is not None and all(
+        ability in base.abilities or getattr(base, ability, None) is not method for base in bases
+    )
+
+
+def _check_abilities(made: type[Acknowledger]) -> None:
+    declared: object = made.abilities
+    if not isinstance(declared, frozenset) or not declared <= frozenset(ABILITIES):
+        raise TypeError(
+            f"{made.__qualname__}.abilities: expected a frozenset of {', '.join(ABILITIES)}, got {shown(declared)}"
+        )
+    for ability in ABILITIES:
+        if ability in declared and not callable(getattr(made, ability, None)):
+            raise TypeError(
+                f"{made.__qualname__}.abilities names {ability}, but the class has no method {ability}(): "
+                "write the method, or leave the name out"
+            )
+
+
 class Configures(Protocol):
     """An acknowledger whose messages take ``configure_ack(...)``."""
 
@@ -76,7 +118,6 @@ class Configures(Protocol):
         """Returns the new acknowledgement data. Raises ValueError for an unknown option or value."""
 
 
-@runtime_checkable
 class Releases(Protocol):
     """An acknowledger that can give messages back without a decision."""
 
@@ -84,7 +125,6 @@ class Releases(Protocol):
         """Gives *messages* back to the source, so that any consumer can take them. Raises as ``ack`` does."""
 
 
-@runtime_checkable
 class Retries(Protocol):
     """An acknowledger that can have a message delivered again later."""
 
@@ -92,7 +132,6 @@ class Retries(Protocol):
         """Has each message delivered again, as the next attempt, once its delay (in seconds) has passed."""
 
 
-@runtime_checkable
 class DeadLetters(Protocol):
     """An acknowledger with a place for messages that have failed for good."""
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Generic, Literal, NamedTuple, TypeVar, get_args
 
+from broadway_py.abilities import abilities_of
 from broadway_py.error_text import MOST_TEXT, clipped, name_of, text_of
 from broadway_py.foreign import article, foreign_errors, is_a, shown, type_name
 from broadway_py.foreign import text_of as text_of_value
@@ -360,14 +361,13 @@ class Message(Generic[T]):
             ValueError: the acknowledger does not know the option or the value.
         """
         acknowledger, ref, data = self._acknowledgement
-        configure: Callable[[Any, Any, Mapping[str, Any]], Any] | None = getattr(acknowledger, "configure", None)
-        if configure is None:
+        if "configure" not in abilities_of(acknowledger):
             name = "the no-op acknowledger" if acknowledger is None else type(acknowledger).__name__
             raise TypeError(
                 f"configure_ack({', '.join(options)}): {name} takes no options; "
                 "remove the call, or use a producer whose acknowledger has configure()"
             )
-        self._acknowledgement = Acknowledgement(acknowledger, ref, configure(ref, data, options))
+        self._acknowledgement = Acknowledgement(acknowledger, ref, acknowledger.configure(ref, data, options))
 
     def __repr__(self) -> str:
         # The data is never shown, because a repr often ends up in a log.

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, Self
 
+from broadway_py._core.failure_authority import FailureAuthority
 from broadway_py.clock import SYSTEM_CLOCK, Clock
 from broadway_py.errors import OptionsError, ProducerError
 from broadway_py.message import Message
@@ -49,8 +50,12 @@ class FailurePlan(NamedTuple):
     actions: frozenset[str]
     #: Where dead letters go, as the source names it. None: where the source keeps them by default.
     dead_letter: str | None
-    #: True if the user chose the plan. False: it is the default, and the settings of a source take precedence.
-    is_given: bool
+    #: Who decides about the failed messages of this source.
+    authority: FailureAuthority
+
+    def for_settings(self, *, on_failure_is_given: bool) -> FailurePlan:
+        """Returns the plan for a copy of the source whose settings give ``on_failure=``, or do not."""
+        return self._replace(authority=self.authority._replace(on_failure_is_given=on_failure_is_given))
 
 
 class _HandOver:
@@ -167,8 +172,8 @@ class Producer:
     #: What the pipeline does with failed messages. None: it leaves them to the acknowledger's ``ack``. Set before
     #: ``open``.
     failure: FailurePlan | None = None
-    #: True: the settings of this source say what happens to a failed message.
-    says_what_failing_means: bool = False
+    #: True: the settings of this source say what happens to a failed message (``on_failure=``).
+    on_failure_is_given: bool = False
 
     _handover: _HandOver
     _report_lost: Callable[[ProducerError], None]

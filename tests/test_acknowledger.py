@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Hashable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from broadway_py.acknowledger import Acknowledger, CallerAcknowledger, Configures, NoopAcknowledger, Releases
+from broadway_py.abilities import Ability, abilities_of
+from broadway_py.acknowledger import Acknowledger, CallerAcknowledger, NoopAcknowledger
 from broadway_py.message import Message
 from broadway_py.testing import FakeClock
 
@@ -55,21 +57,100 @@ async def test_the_noop_acknowledger_tells_nobody() -> None:
     await NoopAcknowledger().ack(None, [Message(1)], [Message(2)])
 
 
+# --- abilities --------------------------------------------------------------------------------------------------------
+
+
+class Releasing(NoopAcknowledger):
+    async def release(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
+        raise NotImplementedError
+
+
+class Retrying:
+    """No acknowledger, but something from which one can get a method."""
+
+    async def retry(self, ref: Hashable, messages_and_delays: Sequence[tuple[Message[Any], float]]) -> None:
+        raise NotImplementedError
+
+
+class ReleasingOnly(Releasing, Retrying):
+    """Declares less than it has methods for."""
+
+    abilities = frozenset({"release"})
+
+
+class ReleasingAndBurying(ReleasingOnly):
+    async def dead_letter(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
+        raise NotImplementedError
+
+
+class RetryingAfterAll(ReleasingOnly):
+    async def retry(self, ref: Hashable, messages_and_delays: Sequence[tuple[Message[Any], float]]) -> None:
+        raise NotImplementedError
+
+
+class KeepingAll(Releasing):
+    release = None  # type: ignore[assignment]  # that is how a method is taken away
+
+
 @pytest.mark.parametrize(
-    ("acknowledger", "configures", "releases"),
-    [(NoopAcknowledger(), False, False), (CallerAcknowledger(1), True, False)],
+    ("kind", "abilities"),
+    [
+        pytest.param(NoopAcknowledger, set(), id="none"),
+        pytest.param(CallerAcknowledger, {"configure"}, id="by a method"),
+        pytest.param(Releasing, {"release"}, id="by a method, on top of a base class"),
+        pytest.param(type("Both", (Releasing, Retrying), {}), {"release", "retry"}, id="by a method of a mix-in"),
+        pytest.param(ReleasingOnly, {"release"}, id="what is declared wins"),
+        pytest.param(type("Same", (ReleasingOnly,), {}), {"release"}, id="also for a subclass"),
+        pytest.param(ReleasingAndBurying, {"release", "dead_letter"}, id="a subclass adds one"),
+        pytest.param(RetryingAfterAll, {"release", "retry"}, id="a subclass has a method of its own"),
+        pytest.param(KeepingAll, set(), id="taken away"),
+    ],
 )
-def test_what_an_acknowledger_offers_can_be_asked(acknowledger: Acknowledger, configures: bool, releases: bool) -> None:
-    assert isinstance(acknowledger, Configures) is configures
-    assert isinstance(acknowledger, Releases) is releases
+def test_an_acknowledger_can_do_what_it_declares_or_has_a_method_for(
+    kind: type[Acknowledger], abilities: set[str]
+) -> None:
+    assert kind.abilities == abilities
+    assert abilities_of(kind.__new__(kind)) == abilities
 
 
-def test_an_acknowledger_that_can_give_back_is_recognised() -> None:
-    class GivesBack(NoopAcknowledger):
-        async def release(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
-            raise NotImplementedError
+def test_an_object_that_is_no_acknowledger_can_do_what_it_has_a_method_for() -> None:
+    assert abilities_of(None) == abilities_of(object()) == set()
+    assert abilities_of(Retrying()) == {"retry"}
+    assert abilities_of(SimpleNamespace(release=print, dead_letter=None, abilities=3)) == {"release"}
 
-    assert isinstance(GivesBack(), Releases)
+
+def test_a_message_takes_only_the_options_that_its_acknowledger_declares_to_take() -> None:
+    class Shut(CallerAcknowledger):
+        abilities = frozenset[Ability]()
+
+    message = Message(1, acknowledgement=Shut(1).acknowledgement())
+
+    with pytest.raises(TypeError) as refused:
+        message.configure_ack(on_failure="drop")
+    assert str(refused.value) == (
+        "configure_ack(on_failure): Shut takes no options; remove the call, or use a producer whose acknowledger has "
+        "configure()"
+    )
+
+
+def test_a_declared_ability_needs_its_method() -> None:
+    with pytest.raises(TypeError) as refused:
+        type("Till", (NoopAcknowledger,), {"abilities": frozenset({"retry"})})
+    assert str(refused.value) == (
+        "Till.abilities names retry, but the class has no method retry(): write the method, or leave the name out"
+    )
+
+
+@pytest.mark.parametrize(
+    ("declared", "got"),
+    [(frozenset({"relase"}), "frozenset({'relase'})"), (["release"], "['release']"), ("release", "'release'")],
+)
+def test_a_declaration_names_known_abilities(declared: object, got: str) -> None:
+    with pytest.raises(TypeError) as refused:
+        type("Till", (Releasing,), {"abilities": declared})
+    assert str(refused.value) == (
+        f"Till.abilities: expected a frozenset of configure, release, retry, dead_letter, got {got}"
+    )
 
 
 def test_an_acknowledger_without_ack_cannot_be_made() -> None:

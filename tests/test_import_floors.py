@@ -18,6 +18,7 @@ ROOT: Final = Path(__file__).resolve().parents[1] / PACKAGE
 #: Room (a module or package right under broadway_py) -> floor. A room imports from lower floors and from itself.
 FLOORS: Final[dict[str, float]] = {
     "foreign": -1,
+    "abilities": 0,
     "errors": 0,
     "limit": 0,
     "error_text": 0.2,
@@ -29,13 +30,13 @@ FLOORS: Final[dict[str, float]] = {
     "forks": 0,
     "log": 0.5,
     "acknowledger": 1,
-    "producer": 1,
     "clock": 0,
     "telemetry": 1,
     "options": 2,
     "_core": 3,
     "stage": 4,
     "storage": 4,
+    "producer": 4,
     "state": 5,
     "pipeline": 6,
     "flow": 6,

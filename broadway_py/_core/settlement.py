@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import CoroutineType
 from typing import Any, Final, Literal, cast
 
+from broadway_py.abilities import abilities_of
 from broadway_py.foreign import article, foreign_errors, is_a, text_of, type_name
 from broadway_py.message import CLAIMED, OPEN, SETTLED, Acknowledgement, Failed, Message, Outcome, Plain
 
@@ -131,8 +132,8 @@ def _hashable(ref: Any) -> Any:
 
 
 def can_give_back(message: Message[Any]) -> bool:
-    """Returns whether the acknowledger of *message* has ``release``."""
-    return getattr(message._acknowledgement[0], "release", None) is not None
+    """Returns whether the acknowledger of *message* can give it back."""
+    return "release" in abilities_of(message._acknowledgement[0])
 
 
 def will_be_stopped(message: Message[Any]) -> bool:

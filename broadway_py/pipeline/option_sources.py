@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from broadway_py.errors import OptionsError, did_you_mean, gathered
 from broadway_py.options import Batcher, FailurePolicy, Options, PlainOptions, Processors, RateLimit, load
 from broadway_py.pipeline.processes.callback_process import layers_in_processes
-from broadway_py.pipeline.settlement.failure_router import check_sources
+from broadway_py.pipeline.settlement.failure_plans import check_sources
 from broadway_py.pipeline.stages.services import SUBMITTED
 from broadway_py.producer import Producer
 from broadway_py.written import looked_at, opened, read_as
@@ -116,7 +116,7 @@ def check_together(
         wrong.append(OptionsError(("ordered",), needs))
     with gathered(wrong):
         named = named_producers(producers)
-        check_sources(named.values(), pipeline.failure, is_given=failure_is_given)
+        check_sources(named.values(), pipeline.failure, failure_is_given=failure_is_given)
     with gathered(wrong):
         in_processes = layers_in_processes(pipeline, pipeline.processors, pipeline.batchers)
     if wrong:

@@ -157,7 +157,7 @@ class _FromFiles(Producer):
         self.concurrency = last.concurrency
         self.redelivers = last.redelivers
         self.keeps_keys_apart = last.keeps_keys_apart
-        self.says_what_failing_means = last.says_what_failing_means
+        self.on_failure_is_given = last.on_failure_is_given
 
     def backoff(self) -> Delays | None:
         """Returns what the producer returns."""

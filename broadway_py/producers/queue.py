@@ -108,7 +108,7 @@ class QueueProducer(Producer):
             concurrency=concurrency,
             **said,
         )
-        self.says_what_failing_means = on_failure is not None
+        self.on_failure_is_given = on_failure is not None
         self.name = self.options.name
         self.concurrency = self.options.concurrency
         self.keeps_keys_apart = self.options.partitioned
@@ -143,7 +143,9 @@ class QueueProducer(Producer):
             )
         except StorageError as error:
             raise ProducerError(str(error)) from error
-        self._acknowledger = QueueAcknowledger(self._consumer, options.path, self.pipeline)
+        self._acknowledger = QueueAcknowledger(
+            self._consumer, options.path, self.pipeline, on_failure_is_given=self.on_failure_is_given
+        )
         self._upkeep = asyncio.create_task(self._keep_up(self._consumer), name=f"queue-upkeep:{options.queue}")
 
     async def handle_demand(self, demand: int) -> Sequence[Message[Any]]:
@@ -192,8 +194,7 @@ class QueueProducer(Producer):
         metadata["queue"] = self.options.queue
         metadata["enqueued_at"] = row.enqueued_at
         metadata["redelivered"] = row.attempts > 1
-        said_by: Literal["source"] | None = "source" if self.says_what_failing_means else None
-        receipt = Receipt(Held(row.id, row.lease), self.options.on_failure, said_by)
+        receipt = Receipt(Held(row.id, row.lease), self.options.on_failure)
         message = Message(row.payload, metadata, Acknowledgement(self._acknowledger, None, receipt))
         message.attempt = row.attempts
         return message
@@ -249,14 +250,17 @@ class Receipt(NamedTuple):
 
     held: Held
     on_failure: OnFailure
-    #: Who set ``on_failure``: nobody, the settings of the producer, or ``configure_ack`` of this message.
-    said_by: Literal["source", "message"] | None = None
+    #: True: ``configure_ack`` of this message set ``on_failure``.
+    is_configured: bool = False
 
 
 class QueueAcknowledger(Acknowledger):
     """Settles the messages of one reader. After the reader is closed it settles nothing."""
 
-    def __init__(self, consumer: QueueConsumer, path: str, pipeline: str) -> None:
+    abilities = frozenset({"configure", "release", "retry", "dead_letter"})
+
+    def __init__(self, consumer: QueueConsumer, path: str, pipeline: str, *, on_failure_is_given: bool) -> None:
+        self.on_failure_is_given = on_failure_is_given
         self._consumer = consumer
         self._path = path
         self._pipeline = pipeline
@@ -294,10 +298,10 @@ class QueueAcknowledger(Acknowledger):
         buried = [_buried(message.acknowledgement.data.held, message) for message in messages]
         await self._settle(self._consumer.settle((), buried, self._pipeline), messages)
 
-    def failure_said_by(self, data: Any) -> Literal["source", "message"] | None:
-        """Returns who set ``on_failure``: the producer's settings or ``configure_ack(on_failure=…)``; None: neither."""
+    def on_failure_is_configured(self, data: Any) -> bool:
+        """Returns whether ``configure_ack(on_failure=…)`` was called for the message."""
         receipt: Receipt = data
-        return receipt.said_by
+        return receipt.is_configured
 
     def outcome_of_failed(self, data: Any) -> Outcome:
         """Returns "dead_lettered" or "dropped", depending on ``on_failure``."""
@@ -311,7 +315,7 @@ class QueueAcknowledger(Acknowledger):
                 raise ValueError(f"configure_ack({option}=…): the embedded queue knows on_failure only")
             if value not in get_args(OnFailure):
                 raise ValueError(f"configure_ack(on_failure=…) takes 'dead_letter' or 'drop', got {value!r}")
-            receipt = receipt._replace(on_failure=value, said_by="message")
+            receipt = receipt._replace(on_failure=value, is_configured=True)
         return receipt
 
     async def _settle(self, settling: Any, messages: Sequence[Message[Any]]) -> None:

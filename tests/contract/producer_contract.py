@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from broadway_py.acknowledger import Releases
+from broadway_py._core.settlement import can_give_back
 from broadway_py.errors import BroadwayError, ProducerError
 from broadway_py.message import Message
 from broadway_py.producer import Producer
@@ -90,7 +90,7 @@ async def opened(
         async with asyncio.timeout(DEADLINE):
             await copy.prepare_for_draining()
         late = copy.end_draining()
-        await give_back([message for message in late if isinstance(message.acknowledgement.acknowledger, Releases)])
+        await give_back([message for message in late if can_give_back(message)])
     finally:
         async with asyncio.timeout(DEADLINE):
             await copy.close()
@@ -158,7 +158,7 @@ async def give_back(messages: Sequence[Message[Any]]) -> None:
     """Release *messages*, as a stopping pipeline does with what it never started."""
     for message in messages:
         acknowledger, ref, _ = message.acknowledgement
-        assert isinstance(acknowledger, Releases)
+        assert can_give_back(message)
         await acknowledger.release(ref, [message])
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import aio_pika
 import pytest
 
-from broadway_py import FailurePolicy, Message, Pipeline, PipelineCrashed, Processors
+from broadway_py import FailurePolicy, Message, Pipeline, PipelineCrashed, Processors, Reject
 from broadway_py.message import NOOP
 from broadway_py.producers import RabbitMQProducer
 from broadway_py.producers.rabbitmq.settings.options import AUTO_BYTES
@@ -225,6 +225,25 @@ async def test_who_says_what_failing_means_needs_no_queue_for_dead_letters(rabbi
         await rabbitmq.until(ready=0, unacked=0)
     assert outcomes(pipeline) == {"dropped": 1}
     assert await queues(rabbitmq) == ["work"]
+
+
+async def test_a_copy_that_says_what_failing_means_needs_no_queue_for_dead_letters(rabbitmq: RabbitMQ) -> None:
+    """The other copies have one."""
+    for queue in ("work", "work-1"):
+        await rabbitmq.declare(queue)
+        await rabbitmq.publish([b"one"], queue=queue)
+
+    def for_copy(index: int) -> Mapping[str, Any]:
+        return {"queue": "work-1", "on_failure": "ack"} if index else {}
+
+    class Rejecting(Pipeline[bytes]):
+        async def handle_message(self, message: Message[bytes]) -> None:
+            raise Reject("no")
+
+    pipeline = Rejecting(producer=RabbitMQProducer("work", rabbitmq.url, concurrency=2, merge_options=for_copy))
+    async with at_work(pipeline, rabbitmq):
+        await eventually(lambda: outcomes(pipeline) == {"dead_lettered": 1, "dropped": 1}, what="both are settled")
+    assert sorted(await queues(rabbitmq)) == ["work", "work-1", "work.dead"]
 
 
 async def test_without_the_permission_for_dead_letters_nothing_is_consumed(rabbitmq: RabbitMQ) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from broadway_py import FailurePolicy, Message, Pipeline, RetryLater
-from broadway_py.producers import QueueProducer
+from broadway_py.abilities import Ability
+from broadway_py.producers import MemoryProducer, QueueProducer
 from broadway_py.queue import Queue
-from tests.pipeline.support import outcomes
+from tests.pipeline.support import Recorder, finish, logged, outcomes
 from tests.support.eventually import eventually
 
 
@@ -73,3 +74,41 @@ async def test_what_was_said_closest_to_the_message_counts(
         async with Failing(producer=producer, context=handler, **policy) as pipeline:
             await eventually(lambda: outcomes(pipeline) == expected, what=f"the outcomes are {expected}")
         assert len(await queue.dead_letters()) == expected.get("dead_lettered", 0)
+
+
+class Burying(Recorder):
+    """Rejects what fails, unless it is told to keep it as a dead letter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.buried: list[object] = []
+
+    async def dead_letter(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
+        self.buried += [message.data for message in messages]
+
+
+async def test_where_an_acknowledger_cannot_say_whether_a_message_was_configured_the_policy_decides(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Confused(Burying):
+        def on_failure_is_configured(self, data: Any) -> bool:
+            raise KeyError(data)
+
+    recorder = Confused()
+    pipeline = Failing(producer=MemoryProducer(recorder.messages([b"one"])), context=fail, failure=GIVEN)
+    assert await finish(pipeline) == {"dead_lettered": 1}
+    (line,) = [line for line in logged(caplog) if str(line["event"]).startswith("an acknowledger")]
+    assert line["event"] == "an acknowledger cannot say who decides about a message"
+    assert line["exception"] == "KeyError"
+
+
+@pytest.mark.parametrize(("abilities", "expected"), [({"dead_letter"}, "dead_lettered"), (set(), "rejected")])
+async def test_a_policy_uses_only_what_an_acknowledger_declares(abilities: set[Ability], expected: str) -> None:
+    class Declaring(Burying):
+        pass
+
+    Declaring.abilities = frozenset(abilities)
+    recorder = Declaring()
+    pipeline = Failing(producer=MemoryProducer(recorder.messages([b"one"])), context=fail, failure=GIVEN)
+    assert await finish(pipeline) == {expected: 1}
+    assert (recorder.buried, recorder.failed) == (([b"one"], []) if abilities else ([], [b"one"]))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from broadway_py import FailurePolicy, Message, Pipeline
+from broadway_py._core.failure_authority import FailureAuthority
 from broadway_py.clock import SYSTEM_CLOCK
 from broadway_py.errors import OptionsError, ProducerError
 from broadway_py.producer import FailurePlan
@@ -16,8 +17,8 @@ from broadway_py.producers.rabbitmq.retries.forwarder import Forwarder, Troubled
 from broadway_py.producers.rabbitmq.retries.publisher import Publisher
 from tests.pipeline.support import events_logged, logged
 
-GIVEN = FailurePlan(frozenset({"retry", "dead_letter"}), None, is_given=True)
-DEFAULT = GIVEN._replace(is_given=False)
+GIVEN = FailurePlan(frozenset({"retry", "dead_letter"}), None, FailureAuthority(True, False))
+DEFAULT = GIVEN._replace(authority=FailureAuthority(False, False))
 NO_ACK: dict[str, Any] = {"consume_options": {"no_ack": True}}
 ALONE: dict[str, Any] = {"consume_options": {"exclusive": True}}
 
@@ -83,7 +84,7 @@ async def test_what_merge_options_returns_at_a_connect_is_looked_at_again() -> N
 
 
 def test_a_copy_that_rejects_may_not_be_told_to_reject_for_good() -> None:
-    plan = FailurePlan(frozenset({"reject"}), None, is_given=True)
+    plan = GIVEN._replace(actions=frozenset({"reject"}))
     settings: dict[str, Any] = {"on_failure": "ack", "concurrency": 2}
     RabbitMQProducer("q", **settings).check_failure(plan)
 
@@ -142,7 +143,7 @@ def test_nothing_can_be_tried_again_or_kept_that_is_settled_already() -> None:
 def test_at_most_once_goes_with_what_can_be_done_without_the_broker() -> None:
     producer = RabbitMQProducer("q", **NO_ACK)
     producer.check_failure(DEFAULT)
-    producer.check_failure(FailurePlan(frozenset({"drop", "stop"}), None, is_given=True))
+    producer.check_failure(GIVEN._replace(actions=frozenset({"drop", "stop"})))
 
 
 def test_at_most_once_is_no_silent_loss(caplog: pytest.LogCaptureFixture) -> None:
@@ -150,13 +151,21 @@ def test_at_most_once_is_no_silent_loss(caplog: pytest.LogCaptureFixture) -> Non
     assert events_logged(caplog) == []
 
 
-@pytest.mark.parametrize(("settings", "declared"), [({}, ["q.dead"]), (NO_ACK, [])])
+@pytest.mark.parametrize(
+    ("plan", "settings", "declared"),
+    [
+        (DEFAULT, {}, ["q.dead"]),
+        (DEFAULT, NO_ACK, []),
+        (DEFAULT.for_settings(on_failure_is_given=True), {}, []),
+        (GIVEN.for_settings(on_failure_is_given=True), {}, ["q.dead"]),
+    ],
+)
 async def test_no_queue_for_dead_letters_is_made_where_there_are_none(
-    settings: dict[str, Any], declared: list[str]
+    plan: FailurePlan, settings: dict[str, Any], declared: list[str]
 ) -> None:
     options = RabbitMQOptions(queue="q", **settings)
     forwarder = Forwarder(
-        *(options, DEFAULT, Publisher(options, "name", SYSTEM_CLOCK)),
+        *(options, plan, Publisher(options, "name", SYSTEM_CLOCK)),
         pipeline="ours",
         clock=SYSTEM_CLOCK,
         troubled=Troubled(),
@@ -234,7 +243,7 @@ def test_retries_that_a_full_queue_would_refuse_are_warned_of(
     is_warned: bool,
 ) -> None:
     producer = RabbitMQProducer("q", declare="active", declare_options={"arguments": arguments}, **settings)
-    producer.check_failure(plan)
+    producer.check_failure(plan.for_settings(on_failure_is_given=producer.on_failure_is_given))
     sentence = (
         "a retry that returns while the queue is full is lost, as the queue refuses what is beyond its limit: "
         "have retries wait in quorum queues (a durable queue, and no x-queue-type in retry_arguments), "

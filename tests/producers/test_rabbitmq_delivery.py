@@ -122,7 +122,7 @@ def test_what_a_handler_does_to_headers_does_not_change_the_copy_that_is_put_awa
 def test_configure_ack_changes_one_message() -> None:
     receipt = Receipt(7, redelivered=False, on_success="ack", on_failure="reject")
     assert configured(receipt, {"on_failure": "reject_and_requeue_once"}) == receipt._replace(
-        on_failure="reject_and_requeue_once", said_by="message"
+        on_failure="reject_and_requeue_once", is_configured=True
     )
 
 

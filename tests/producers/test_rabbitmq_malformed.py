@@ -117,6 +117,7 @@ class Stream(Producer):
                 troubled=Troubled(),
             ),
             waiting=self.troubles.append,
+            on_failure_is_given=self.options.on_failure_is_given,
         )
         reader.feed_data(self._stream)
 

@@ -79,6 +79,7 @@ class SQSAcknowledger:
             cast("AckWriter", self.writer),
             cast("Forwarder", self.shelf),
             waiting=lambda reason: self.waiting.append(None if reason is None else str(reason)),
+            on_failure_is_given=False,
         )
         self.messages = [
             Message(b"", None, Acknowledgement(self.settler, None, Receipt(tag, False, "ack", "reject")))

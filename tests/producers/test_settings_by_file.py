@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import pytest
 
+from broadway_py._core.failure_authority import FailureAuthority
 from broadway_py.producer import FailurePlan, Producer
 from broadway_py.producers import kinds
 from broadway_py.producers.rabbitmq import RabbitMQProducer
@@ -17,7 +18,7 @@ from tests.pipeline.support import logged
 
 PATH: Final = ("producer",)
 PLACE: Final[dict[str, Any]] = {"index": 0, "capacity": 10, "pipeline": "orders", "lost": lambda _: None}
-PLAN: Final = FailurePlan(frozenset({"retry", "dead_letter"}), None, is_given=True)
+PLAN: Final = FailurePlan(frozenset({"retry", "dead_letter"}), None, FailureAuthority(True, False))
 
 #: Settings of a producer, one of them by the name that is to be given by a file.
 PLAINLY: Final[dict[str, tuple[dict[str, Any], str]]] = {
@@ -60,7 +61,7 @@ ASKED: Final[dict[str, Callable[[Producer], object]]] = {
     "concurrency": lambda producer: producer.concurrency,
     "redelivers": lambda producer: producer.redelivers,
     "keeps_keys_apart": lambda producer: producer.keeps_keys_apart,
-    "says_what_failing_means": lambda producer: producer.says_what_failing_means,
+    "on_failure_is_given": lambda producer: producer.on_failure_is_given,
     "backoff": lambda producer: type(producer.backoff()),
     "most_in_flight": lambda producer: producer.most_in_flight(100),
     "check_failure": lambda producer: producer.check_failure(PLAN),

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Hashable, Mapping
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, ClassVar, Final, NamedTuple, NoReturn
 
+from broadway_py.abilities import Ability
 from broadway_py.error_text import PLACE, name_of, place_of, text_of
 from broadway_py.foreign import article, foreign_errors, type_name
 from broadway_py.message import NOOP, Acknowledgement, BatchMode, Failed, Message, Plain, gaps_in
@@ -69,6 +70,8 @@ class _Origin:
 
 class _FarAcknowledger:
     """Replaces the acknowledger, which stays in the parent. It collects options, which the parent checks later."""
+
+    abilities: ClassVar[frozenset[Ability]] = frozenset({"configure"})
 
     def configure(self, _ref: Hashable, data: Any, options: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
         return (*data, dict(options))

@@ -27,7 +27,8 @@ from broadway_py.pipeline.runtime.breaker import BreakerGuard
 from broadway_py.pipeline.runtime.layout import Stages
 from broadway_py.pipeline.runtime.run import PipelineRun
 from broadway_py.pipeline.runtime.topology import topology_of
-from broadway_py.pipeline.settlement.failure_router import FailureRouter, log_which_policy_counts
+from broadway_py.pipeline.settlement.failure_plans import log_which_policy_counts
+from broadway_py.pipeline.settlement.failure_router import FailureRouter
 from broadway_py.pipeline.settlement.failures import failure_from
 from broadway_py.pipeline.stages.batch_processor import BatchProcessor
 from broadway_py.pipeline.stages.batcher import BatcherStage
@@ -116,13 +117,13 @@ class Builder:
         pipeline = self._pipeline
         if pipeline.failure is None:
             return None
-        log_which_policy_counts(pipeline.name, self._producers, is_given=self._failure_is_given)
+        log_which_policy_counts(pipeline.name, self._producers, failure_is_given=self._failure_is_given)
         return FailureRouter(
             pipeline.failure,
             pipeline.clock,
             request_stop=self._request_stop,
             ordered=pipeline.ordered,
-            is_given=self._failure_is_given,
+            failure_is_given=self._failure_is_given,
         )
 
     def run(self, services: Services, rate_limit: RateLimit | None) -> PipelineRun:

@@ -9,25 +9,25 @@ from typing import Any, Final, cast
 
 from broadway_py._core.breaker import CircuitBreaker
 from broadway_py._core.failure import FailureRules, Verdict
+from broadway_py._core.failure_authority import FailureAuthority
 from broadway_py._core.settlement import RoundKind
+from broadway_py.abilities import abilities_of
 from broadway_py.acknowledger import Acknowledger
 from broadway_py.clock import Clock
 from broadway_py.error_text import name_of, place_of
-from broadway_py.errors import OptionsError, Reject, RetryLater, Unavailable, gathered
+from broadway_py.errors import Reject, RetryLater, Unavailable
 from broadway_py.foreign import foreign_errors, is_a, shown, type_name
 from broadway_py.log import logger
 from broadway_py.message import Failed, Message, Plain, fill_gaps
 from broadway_py.options import FailurePolicy
 from broadway_py.pipeline.settlement.failure_log import id_of, reason_of
+from broadway_py.pipeline.settlement.failure_plans import plan_of
 from broadway_py.producer import FailurePlan, Producer
 
 __all__ = [
     "Decided",
     "FailureRouter",
     "OpenedBy",
-    "check_sources",
-    "log_which_policy_counts",
-    "plan_of",
     "refuse_gaps",
     "refuse_odd_values",
 ]
@@ -75,7 +75,7 @@ class FailureRouter:
         clock: the clock for the breaker.
         request_stop: called if the policy says to stop the pipeline.
         ordered: True if retries happen in place, see :meth:`in_place`.
-        is_given: True if the user has chosen the policy. If not, a source's own settings come first.
+        failure_is_given: True if the user has chosen the policy. If not, a source's own settings come first.
     """
 
     def __init__(
@@ -85,13 +85,13 @@ class FailureRouter:
         *,
         request_stop: Callable[[], None],
         ordered: bool = False,
-        is_given: bool = True,
+        failure_is_given: bool = True,
     ) -> None:
         self._rules = FailureRules(policy.attempts, policy.backoff, policy.final, policy.classify)
         self.breaker = None if policy.breaker is None else CircuitBreaker(policy.breaker.ratio, policy.breaker.over)
         self.ordered = ordered
-        #: The policy, as far as sources need to know it.
-        self.plan = plan_of(policy, is_given=is_given)
+        self._policy = policy
+        self._failure_is_given = failure_is_given
         self._clock = clock
         #: Why the breaker opened the last time; None if it never did.
         self.opened_by: OpenedBy | None = None
@@ -100,6 +100,10 @@ class FailureRouter:
         #: Called when the breaker has changed its state. Set by the object that carries that out.
         self.breaker_moved: Callable[[], None] = _nobody
         self._request_stop = request_stop
+
+    def plan_for(self, source: Producer) -> FailurePlan:
+        """Returns the policy, as far as *source* needs to know it."""
+        return plan_of(self._policy, source, failure_is_given=self._failure_is_given)
 
     def note_successes(self, count: int) -> None:
         """Count *count* successes for the breaker."""
@@ -141,7 +145,9 @@ class FailureRouter:
         status = message.status or Failed("failed")
         is_away = self.breaker is not None and self.breaker.state != "closed"
         verdict = self._rules.decide(status, message.attempt or 1, is_sink_away=is_away and _is_suspect(status))
-        if not self.ordered or verdict.action != "retry" or self._is_said(message, verdict, is_blameless=False):
+        if not self.ordered or verdict.action != "retry":
+            return None
+        if not self._policy_decides_about(message, verdict, is_blameless=False):
             return None
         return verdict.delay_s
 
@@ -171,9 +177,8 @@ class FailureRouter:
                 verdict = self._rules.last_word()
             # A failed probe is retried after a delay. If it were given back, it could be the next probe again, and one
             # bad message would keep the breaker open for ever.
-            if self._is_said(message, verdict, is_blameless=is_blameless):
-                kind: RoundKind = "ack"
-            else:
+            kind: RoundKind = "ack"
+            if self._policy_decides_about(message, verdict, is_blameless=is_blameless):
                 kind = _kind_of(message, verdict, gives_back=is_blameless and not was_probing)
             if kind == "retry" and is_blameless:
                 # The failure is not the message's fault, so the attempt does not count. Otherwise messages would use
@@ -185,26 +190,23 @@ class FailureRouter:
                 self._request_stop()
         return decided
 
-    def _is_said(self, message: Message[Any], verdict: Verdict, *, is_blameless: bool) -> bool:
-        """Returns True if the user's setting for this message or its source decides, instead of the policy.
+    def _policy_decides_about(self, message: Message[Any], verdict: Verdict, *, is_blameless: bool) -> bool:
+        """Returns True if the policy decides about *message*. If not, its acknowledger's ``ack`` does.
 
-        It does not decide about a retry while a service that the handlers need is away, or if the handler itself asks
-        for another delivery.
+        With *is_blameless* the failure may be the fault of a service that is away.
         """
         acknowledger = message.acknowledgement.acknowledger
         if not isinstance(acknowledger, Acknowledger):
-            return False
+            return True  # it has no settings that we know of
         try:
-            said_by = acknowledger.failure_said_by(message.acknowledgement.data)
+            authority = FailureAuthority(self._failure_is_given, bool(acknowledger.on_failure_is_given))
+            is_configured = bool(acknowledger.on_failure_is_configured(message.acknowledgement.data))
         except foreign_errors() as error:
             # The acknowledger's code raised. The policy then decides.
             log.warning("an acknowledger cannot say who decides about a message", exception=type_name(error))
-            return False
-        if said_by is None or (said_by == "source" and self.plan.is_given):
-            return False
-        status = message.status
-        is_asked = status is not None and is_a(status.exception, (RetryLater, Unavailable))
-        return not (verdict.action == "retry" and (is_blameless or is_asked))
+            return True
+        raised = None if message.status is None else message.status.exception
+        return authority.policy_decides_about(verdict, raised, is_configured=is_configured, is_blameless=is_blameless)
 
     def _tell_breaker(self, failed: Sequence[Message[Any]], successes: int, stage: str) -> None:
         breaker = self.breaker
@@ -262,37 +264,6 @@ def _nobody() -> None:
     """Does nothing: there is no breaker, or no stage is running yet."""
 
 
-def check_sources(producers: Iterable[Producer], policy: FailurePolicy | None, *, is_given: bool) -> None:
-    """Check that each of *producers* can carry out *policy*.
-
-    Raises:
-        OptionsError: a producer cannot.
-    """
-    plan = None if policy is None else plan_of(policy, is_given=is_given)
-    wrong: list[OptionsError] = []
-    for producer in producers:
-        with gathered(wrong):
-            producer.check_failure(plan)
-    if wrong:
-        # Several producers may give the same error.
-        raise OptionsError.of({str(one): one for one in wrong}.values())
-
-
-def log_which_policy_counts(pipeline: str, producers: Mapping[str, Producer], *, is_given: bool) -> None:
-    """Log which setting counts if both the pipeline and a producer have one for failed messages."""
-    for name, producer in producers.items():
-        if is_given and producer.says_what_failing_means:
-            log.info("failure= goes before the producer's on_failure=", pipeline=pipeline, producer=name)
-
-
-def plan_of(policy: FailurePolicy, *, is_given: bool) -> FailurePlan:
-    """Returns what sources need to know about *policy*."""
-    actions: set[str] = {policy.final, *policy.classify.values()}
-    if policy.attempts > 1:
-        actions.add("retry")
-    return FailurePlan(frozenset(actions), policy.dead_letter, is_given)
-
-
 def _name_of_failure(status: Failed) -> str:
     return str(status.cause) if status.exception is None else name_of(status.exception)
 
@@ -333,16 +304,16 @@ def _name_of(message: Message[Any]) -> Hashable:
 
 
 def _kind_of(message: Message[Any], verdict: Verdict, *, gives_back: bool) -> RoundKind:
-    """Returns the acknowledger call that carries out *verdict*, or ``ack`` if the acknowledger does not have it."""
-    acknowledger = message.acknowledgement.acknowledger
+    """Returns the acknowledger call that carries out *verdict*, or ``ack`` if the acknowledger cannot do it."""
     if verdict.action == "drop":
         return "drop"
+    abilities = abilities_of(message.acknowledgement.acknowledger)
     if verdict.action == "dead_letter":
-        return "dead_letter" if hasattr(acknowledger, "dead_letter") else "ack"
+        return "dead_letter" if "dead_letter" in abilities else "ack"
     if verdict.action == "retry":
-        if gives_back and hasattr(acknowledger, "release"):
+        if gives_back and "release" in abilities:
             return "release"
-        return "retry" if hasattr(acknowledger, "retry") else "ack"
+        return "retry" if "retry" in abilities else "ack"
     if verdict.action == "stop":
-        return "release" if hasattr(acknowledger, "release") else "ack"
+        return "release" if "release" in abilities else "ack"
     return "ack"

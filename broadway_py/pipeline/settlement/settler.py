@@ -9,6 +9,7 @@ from typing import Any
 from broadway_py import forks
 from broadway_py._core.ledger import OUTCOMES
 from broadway_py._core.settlement import Round, claim, record
+from broadway_py.abilities import abilities_of
 from broadway_py.acknowledger import Acknowledger
 from broadway_py.clock import Clock
 from broadway_py.error_text import name_of, place_of, text_of
@@ -183,7 +184,7 @@ class Settler:
 
     async def _tell(self, each: Round, delays_s: Mapping[int, float]) -> None:
         to = each.acknowledger
-        if each.kind == "release" and getattr(to, "release", None) is None:
+        if each.kind == "release" and "release" not in abilities_of(to):
             _stop(each)
         if to is not None:
             if each.kind == "ack":

@@ -86,7 +86,7 @@ class Source(PipelineStage):
             stop=self._stop,
             wake=self.wake,
             take_late=self._take_late,
-            failure=None if services.router is None else services.router.plan,
+            failure=None if services.router is None else services.router.plan_for(description),
             fail_fast=fail_fast,
             internal=internal,
         )

@@ -72,7 +72,7 @@ class RabbitMQProducer(Producer):
         self._session: Session | None = None
         self._publisher: Publisher | None = None
         self._troubled = Troubled()
-        self.says_what_failing_means = "on_failure" in self.options.model_fields_set
+        self.on_failure_is_given = self.options.on_failure_is_given
         self._gauge: PrefetchGauge | None = None
         self._paused = False
         # What the copies know about the size of bodies.
@@ -125,7 +125,7 @@ class RabbitMQProducer(Producer):
             if wrong:
                 # Most copies have the same errors, so equal ones are removed.
                 raise OptionsError.of({str(one): one for one in wrong}.values())
-            retries = "retry" in plan.actions and (plan.is_given or not self.says_what_failing_means)
+            retries = "retry" in plan.actions and plan.authority.policy_decides
             if retries and any(loses_late_retries(options) for options in self._of_copies):
                 log.warning(
                     "a retry that returns while the queue is full is lost, as the queue refuses what is beyond its "
@@ -168,8 +168,10 @@ class RabbitMQProducer(Producer):
         hush()
         try:
             self.options = options = self._merged(self.index)
-            if self.failure is not None:
-                refuse_losing(options, self.failure, self.pipeline)
+            plan = self.failure
+            if plan is not None:
+                plan = plan.for_settings(on_failure_is_given=options.on_failure_is_given)
+                refuse_losing(options, plan, self.pipeline)
         except OptionsError as wrong:
             raise ProducerError(str(wrong)) from wrong
         prefetch = options.prefetch(self.capacity, self._seen.mean_bytes)
@@ -184,7 +186,7 @@ class RabbitMQProducer(Producer):
             overrun=self._overrun,
             forwarder=Forwarder(
                 options,
-                self.failure,
+                plan,
                 self._publisher,
                 pipeline=self.pipeline,
                 clock=self.clock,

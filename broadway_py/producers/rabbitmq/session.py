@@ -149,7 +149,13 @@ class Session:
         for end in (self._channel.connection.closing, self._channel.closing):
             end.add_done_callback(self._on_closed)
         settlements = self._make_settlements(self._channel, name)
-        self._settler = Settler(self._ledger, settlements, self._forwarder, waiting=self._on_waiting)
+        self._settler = Settler(
+            self._ledger,
+            settlements,
+            self._forwarder,
+            waiting=self._on_waiting,
+            on_failure_is_given=self._options.on_failure_is_given,
+        )
         if self._options.after_connect is not None:
             try:
                 returned = self._options.after_connect(channel)

@@ -53,7 +53,7 @@ class SQSProducer(Producer):
         self.options = SQSOptions(**settings)
         self.name = self.options.name
         self.concurrency = self.options.concurrency
-        self.says_what_failing_means = self.options.says_what_failing_means
+        self.on_failure_is_given = self.options.on_failure_is_given
         self._session: Session | None = None
         self._attempts = Attempts(is_fifo=self.options.is_fifo)
         # Tasks of all copies: sessions that have lost their source, and still settle what they handed over.
@@ -78,7 +78,7 @@ class SQSProducer(Producer):
             )
         has_place = self.options.dead_letter_queue is not None
         if (
-            plan.is_given
+            plan.authority.policy_decides
             and "dead_letter" in plan.actions
             and not has_place
             and self.options.on_failure.action == "ack"

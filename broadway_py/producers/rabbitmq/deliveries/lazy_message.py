@@ -18,7 +18,6 @@ from broadway_py.producers.rabbitmq.deliveries.message import (
     Waiting,
     attempt_of,
     metadata_of,
-    said_by,
     was_retried,
 )
 from broadway_py.producers.rabbitmq.settings.options import RabbitMQOptions
@@ -134,7 +133,7 @@ def messages_of(
     *queues* has the queue of each consumer, and *ways_back* the exchange by which retries return to each queue.
     """
     made = Deliveries()
-    on_success, on_failure, said, wanted = options.on_success, options.on_failure, said_by(options), options.metadata
+    on_success, on_failure, wanted = options.on_success, options.on_failure, options.metadata
     settled = not options.consume_options.no_ack
     # The constructors of named tuples take twice as long.
     new, none_of_ours = tuple.__new__, NOOP
@@ -150,7 +149,7 @@ def messages_of(
         if redelivered:
             made.redelivered += 1
         if settled:
-            receipt = new(Receipt, (tag, redelivered == 1, on_success, on_failure, queue, back, delivery, said))
+            receipt = new(Receipt, (tag, redelivered == 1, on_success, on_failure, queue, back, delivery, False))
             made.append(LazyMessage(delivery, origin, new(Acknowledgement, (settler, None, receipt))))
         else:
             made.append(LazyMessage(delivery, origin, none_of_ours))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Literal, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 
 from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
@@ -25,7 +25,6 @@ __all__ = [
     "attempt_of",
     "configured",
     "metadata_of",
-    "said_by",
     "tag_of",
     "to_message",
     "was_retried",
@@ -56,8 +55,8 @@ class Receipt(NamedTuple):
     back: str = BY_DEFAULT
     #: The delivery itself, to publish the message elsewhere as it came; see ``lazy_message.delivery_of``.
     delivery: DeliveredMessage | Delivery | None = None
-    #: Who set ``on_failure``: nobody, the settings of the producer, or ``configure_ack`` of this message.
-    said_by: Literal["source", "message"] | None = None
+    #: True: ``configure_ack`` of this message set ``on_failure``.
+    is_configured: bool = False
 
     def __repr__(self) -> str:
         # The delivery is not shown, because it holds the payload.
@@ -131,7 +130,6 @@ def to_message(
             queue,
             back,
             delivery,
-            said_by(options),
         )
         acknowledgement = Acknowledgement(settler, None, receipt)
     retried = was_retried(deliver, properties, queue, back)
@@ -147,11 +145,6 @@ def was_retried(deliver: Basic.Deliver, properties: Basic.Properties, queue: str
     return ATTEMPT_HEADER in headers and came_back(
         deliver.exchange or "", deliver.routing_key or "", headers, queue, back
     )
-
-
-def said_by(options: RabbitMQOptions) -> Literal["source"] | None:
-    """Returns who set ``on_failure``, unless a message sets its own."""
-    return "source" if "on_failure" in options.model_fields_set else None
 
 
 def metadata_of(
@@ -226,4 +219,4 @@ def configured(receipt: Receipt, options: Mapping[str, Any]) -> Receipt:
         if value not in _VERDICTS:
             raise ValueError(f"configure_ack: {name} takes {', '.join(_VERDICTS)}, got {value!r}")
     changed = receipt._replace(**options)
-    return changed._replace(said_by="message") if "on_failure" in options else changed
+    return changed._replace(is_configured=True) if "on_failure" in options else changed

@@ -62,7 +62,7 @@ class Forwarder:
 
     Args:
         options: the producer's settings.
-        plan: what the pipeline does with failed messages.
+        plan: what the pipeline does with failed messages of a source with these settings.
         publisher: publishes them.
         pipeline: the pipeline's name.
         clock: for the times in headers, and for how long a queue certainly exists.
@@ -108,8 +108,7 @@ class Forwarder:
             return False
         if self._options.consume_options.no_ack:
             return False  # messages are settled before they fail
-        # on_failure overrides the default policy.
-        return plan.is_given or "on_failure" not in self._options.model_fields_set
+        return plan.authority.policy_decides
 
     def dead_letters_of(self, queue: str) -> str:
         """Returns the queue for dead letters of *queue*."""

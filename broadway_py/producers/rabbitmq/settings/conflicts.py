@@ -52,7 +52,7 @@ def _wants_it_alone(options: RabbitMQOptions) -> str | None:
 
 def rejects_unasked(options: RabbitMQOptions) -> bool:
     """Returns whether failed messages are rejected by default, without a failure policy."""
-    return "on_failure" not in options.model_fields_set and not options.consume_options.no_ack
+    return not options.on_failure_is_given and not options.consume_options.no_ack
 
 
 def requeues_up_to(options: RabbitMQOptions) -> int | None:
@@ -117,7 +117,7 @@ def refuse_losing(options: RabbitMQOptions, plan: FailurePlan, pipeline: str | N
 
 def _refuse_too_late(plan: FailurePlan) -> None:
     beyond = sorted(plan.actions - _WITHOUT_THE_BROKER)
-    if plan.is_given and beyond:
+    if plan.authority.failure_is_given and beyond:
         raise OptionsError(
             ("failure",),
             "with consume_options.no_ack a message is gone when it is handed out, and nothing can become of it but "

@@ -426,6 +426,11 @@ class RabbitMQOptions(Options):
         """Returns the names of all queues."""
         return (self.queue,) if isinstance(self.queue, str) else self.queue
 
+    @property
+    def on_failure_is_given(self) -> bool:
+        """Returns whether on_failure was given."""
+        return "on_failure" in self.model_fields_set
+
     def prefetch(self, capacity: int, mean_bytes: float = 0.0) -> int:
         """Returns the prefetch of each queue, for a pipeline that can hold *capacity* messages.
 

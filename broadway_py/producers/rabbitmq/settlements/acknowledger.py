@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from broadway_py._core.backoff import Backoff
 from broadway_py.acknowledger import Acknowledger
@@ -31,7 +31,10 @@ class Settler(Acknowledger):
         forwarder: moves failed messages to a retry queue or to the dead letters.
         waiting: called with the reason when some messages could not be moved and wait for the next try, so that no new
             messages should be started; called with None when none waits any more.
+        on_failure_is_given: True if the settings of the source give ``on_failure=``.
     """
+
+    abilities = frozenset({"configure", "release", "retry", "dead_letter"})
 
     def __init__(
         self,
@@ -40,7 +43,9 @@ class Settler(Acknowledger):
         forwarder: Forwarder,
         *,
         waiting: Callable[[ProducerError | None], None],
+        on_failure_is_given: bool,
     ) -> None:
+        self.on_failure_is_given = on_failure_is_given
         self._ledger = ledger
         self._settlements = settlements
         self._forwarder = forwarder
@@ -108,10 +113,10 @@ class Settler(Acknowledger):
 
         await self._put_away(messages, keep, messages)
 
-    def failure_said_by(self, data: Any) -> Literal["source", "message"] | None:
-        """Returns who set ``on_failure``: the producer's settings or ``configure_ack(on_failure=…)``; None: neither."""
+    def on_failure_is_configured(self, data: Any) -> bool:
+        """Returns whether ``configure_ack(on_failure=…)`` was called for the message."""
         receipt: Receipt = data
-        return receipt.said_by
+        return receipt.is_configured
 
     def outcome_of_failed(self, data: Any) -> Outcome:
         """Returns the outcome that ``on_failure`` leads to. A requeued message is retried, an acked one is dropped."""

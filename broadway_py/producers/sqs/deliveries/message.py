@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from broadway_py.acknowledger import Acknowledger
 from broadway_py.errors import did_you_mean
@@ -28,11 +28,11 @@ class Receipt:
         "guarded",
         "handle",
         "hidden_until",
+        "is_configured",
         "message_id",
         "on_failure",
         "on_success",
         "received_at",
-        "said_by",
         "sent_group",
         "trace",
         "visible_until",
@@ -64,8 +64,8 @@ class Receipt:
         self.guarded = True
         self.on_success = options.on_success
         self.on_failure = options.on_failure
-        #: Who set ``on_failure``: nobody, the settings of the producer, or ``configure_ack``.
-        self.said_by: Literal["source", "message"] | None = "source" if options.says_what_failing_means else None
+        #: Whether ``configure_ack`` set ``on_failure``.
+        self.is_configured = False
 
     def __repr__(self) -> str:
         # The handle is not shown, because it allows to delete the message.
@@ -172,5 +172,5 @@ def configured(receipt: Receipt, options: Mapping[str, Any], *, has_dead_letters
     for name, verdict in read.items():
         setattr(receipt, name, verdict)
     if "on_failure" in read:
-        receipt.said_by = "message"
+        receipt.is_configured = True
     return receipt

@@ -238,8 +238,8 @@ class SQSOptions(Options):
             )
 
     @property
-    def says_what_failing_means(self) -> bool:
-        """Returns whether on_failure was given. Then it overrides the default failure policy."""
+    def on_failure_is_given(self) -> bool:
+        """Returns whether on_failure was given."""
         return "on_failure" in self.model_fields_set
 
     @property

@@ -54,6 +54,7 @@ class SQSAcknowledger(Acknowledger):
         freed: Freed,
         refused: Callable[[Trouble], object],
     ) -> None:
+        self.on_failure_is_given = options.on_failure_is_given
         self._queue_info = queue_info
         self._options = options
         self._clock = clock
@@ -153,10 +154,10 @@ class SQSAcknowledger(Acknowledger):
         """Applies ``configure_ack(on_success=…, on_failure=…)``."""
         return configured(data, options, has_dead_letters=self._queue_info.dead_letter_url is not None)
 
-    def failure_said_by(self, data: Any) -> Literal["source", "message"] | None:
-        """Returns who set ``on_failure``: the producer's settings or ``configure_ack(on_failure=…)``; None: neither."""
+    def on_failure_is_configured(self, data: Any) -> bool:
+        """Returns whether ``configure_ack(on_failure=…)`` was called for the message."""
         receipt: Receipt = data
-        return receipt.said_by
+        return receipt.is_configured
 
     def outcome_of_failed(self, data: Any) -> Outcome:
         """Returns the outcome that ``on_failure`` leads to. What is not deleted is retried."""
@@ -306,6 +307,8 @@ class SQSAcknowledger(Acknowledger):
 
 class SQSAcknowledgerWithDeadLetters(SQSAcknowledger):
     """The acknowledger if a dead letter queue is set."""
+
+    abilities = SQSAcknowledger.abilities | {"dead_letter"}
 
     def dead_letters_go_to(self, data: Any) -> str | None:
         """Returns the name of the dead letter queue."""
