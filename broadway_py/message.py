@@ -184,7 +184,7 @@ class Message(Generic[T]):
         "_batch_mode",
         "_children",
         "_identity",
-        "_receipt",
+        "_ledger_entry",
         "_settlement",
         "_size",
         "_status",
@@ -227,7 +227,7 @@ class Message(Generic[T]):
         self._status: Failed | None = None
         self._acknowledgement = acknowledgement
         self._settlement = OPEN
-        self._receipt: Any = None
+        self._ledger_entry: Any = None
         self._children: list[Message[Any]] | None = None
         self._size: int
         if type(data) in _WITHOUT_SIZE:
@@ -247,7 +247,7 @@ class Message(Generic[T]):
     def size(self, size: int) -> None:
         if not is_a(size, int) or size < 0:
             raise TypeError(f"message.size takes a number of bytes, got {shown(size)}")
-        if self._receipt is not None:
+        if self._ledger_entry is not None:
             raise AttributeError("message.size stays as it is in a pipeline, whose books count it")
         self._size = size
 
@@ -289,7 +289,7 @@ class Message(Generic[T]):
     @property
     def producer(self) -> str | None:
         """The name of the producer that the message came from; None before a pipeline has taken it in."""
-        return None if self._receipt is None else str(self._receipt.producer)
+        return None if self._ledger_entry is None else str(self._ledger_entry.producer)
 
     @property
     def acknowledgement(self) -> Acknowledgement:
@@ -340,7 +340,7 @@ class Message(Generic[T]):
         other: Message[T] = Message(self.data, metadata, self._acknowledgement)
         other.raw, other._size, other.attempt = self.raw, self._size, self.attempt
         other.batcher, other.batch_key, other._batch_mode = self.batcher, self.batch_key, self._batch_mode
-        other._status, other._receipt = self._status, self._receipt
+        other._status, other._ledger_entry = self._status, self._ledger_entry
         other._settlement, self._settlement = self._settlement, SETTLED
         for name in gaps:
             delattr(other, name)  # the code that settles the message decides what a missing attribute means

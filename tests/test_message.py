@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from broadway_py._core.ledger import Ledger, Receipt
+from broadway_py._core.ledger import Ledger, LedgerEntry
 from broadway_py.acknowledger import Acknowledger, NoopAcknowledger
 from broadway_py.message import CLAIMED, NOOP, OPEN, SETTLED, Acknowledgement, BatchInfo, Failed, Message
 
@@ -67,7 +67,7 @@ def test_messages_are_told_apart_by_identity() -> None:
 
 def test_a_message_names_the_producer_whose_books_hold_it() -> None:
     message = Message(b"x")
-    message._receipt = Receipt(Ledger("orders.1"), 0.0)
+    message._ledger_entry = LedgerEntry(Ledger("orders.1"), 0.0)
 
     assert message.producer == "orders.1"
 

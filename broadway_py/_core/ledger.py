@@ -8,7 +8,7 @@ from typing import Any, get_args
 from broadway_py._core.histogram import SECONDS_BOUNDS, Histogram
 from broadway_py.message import Outcome
 
-__all__ = ["OUTCOMES", "Ledger", "Receipt"]
+__all__ = ["OUTCOMES", "Ledger", "LedgerEntry"]
 
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
@@ -16,8 +16,8 @@ OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 class Ledger:
     """The counts of one producer.
 
-    ``received == sum(outcomes) + in_flight`` is true at every moment, because *in_flight* is the sum of what the
-    receipts hold open.
+    ``received == sum(outcomes) + in_flight`` is true at every moment, because *in_flight* is the sum of what its
+    entries hold open.
     """
 
     def __init__(self, producer: str, settler: Any = None) -> None:
@@ -29,38 +29,38 @@ class Ledger:
         self.outcomes: Counter[Outcome] = Counter(dict.fromkeys(OUTCOMES, 0))
         self.bytes_in_flight = 0
         self.latency = Histogram(SECONDS_BOUNDS)
-        # In the order of arrival. A receipt is removed when its last message is settled.
-        self._open: dict[Receipt, None] = {}
+        # In the order of arrival. An entry is removed when its last message is settled.
+        self._open: dict[LedgerEntry, None] = {}
 
     @property
     def in_flight(self) -> int:
         """The number of deliveries without an outcome."""
-        return sum(receipt.open for receipt in self._open)
+        return sum(entry.open for entry in self._open)
 
     def oldest_age(self, now: float) -> float:
         """Returns the seconds since the oldest unsettled delivery came in; 0 if there is none."""
         oldest = next(iter(self._open), None)
         return 0.0 if oldest is None else max(0.0, now - oldest.received_at)
 
-    def receive(self, receipt: Receipt, count: int, size: int, redelivered: int = 0) -> None:
-        """Notes that *count* messages, of *size* bytes in total, came in together under *receipt*."""
-        receipt.open += count
+    def receive(self, entry: LedgerEntry, count: int, size: int, redelivered: int = 0) -> None:
+        """Notes that *count* messages, of *size* bytes in total, came in together under *entry*."""
+        entry.open += count
         self.received += count
         self.redelivered += redelivered
         self.bytes_in_flight += size
-        if receipt.open:
-            self._open[receipt] = None
+        if entry.open:
+            self._open[entry] = None
 
-    def settle(self, receipt: Receipt, outcome: Outcome, count: int, size: int, now: float) -> None:
-        """Notes that *count* messages of *receipt*, of *size* bytes in total, ended in *outcome*."""
-        if receipt not in self._open:
+    def settle(self, entry: LedgerEntry, outcome: Outcome, count: int, size: int, now: float) -> None:
+        """Notes that *count* messages of *entry*, of *size* bytes in total, ended in *outcome*."""
+        if entry not in self._open:
             return  # closed in the meantime, see close()
         self.outcomes[outcome] += count
         self.bytes_in_flight -= size
-        self.latency.observe(now - receipt.received_at, count)
-        receipt.open -= count
-        if receipt.open == 0:
-            del self._open[receipt]
+        self.latency.observe(now - entry.received_at, count)
+        entry.open -= count
+        if entry.open == 0:
+            del self._open[entry]
 
     def close(self) -> int:
         """Gives every delivery without an outcome the final outcome ``unknown``. Returns how many there were.
@@ -74,8 +74,8 @@ class Ledger:
         return left
 
 
-class Receipt:
-    """Messages that came in together. Each of them keeps a reference to its receipt for ever."""
+class LedgerEntry:
+    """Messages that came in together, as one entry of a ledger. Each of them keeps a reference to it for ever."""
 
     __slots__ = ("ledger", "open", "producer", "received_at")
 

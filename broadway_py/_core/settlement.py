@@ -143,19 +143,19 @@ def will_be_stopped(message: Message[Any]) -> bool:
 
 def record(messages: Sequence[Message[Any]], outcome: Outcome, now: float) -> None:
     """Notes *outcome* in the ledgers for each of *messages*. The caller must hold the claim on them."""
-    receipt: Any = None
+    entry: Any = None
     count = size = 0
     for message in messages:
         message._settlement = SETTLED
-        if message._receipt is not receipt:
-            if receipt is not None:
-                receipt.ledger.settle(receipt, outcome, count, size, now)
-            receipt = message._receipt
+        if message._ledger_entry is not entry:
+            if entry is not None:
+                entry.ledger.settle(entry, outcome, count, size, now)
+            entry = message._ledger_entry
             count = size = 0
         count += 1
         size += message._size
-    if receipt is not None:
-        receipt.ledger.settle(receipt, outcome, count, size, now)
+    if entry is not None:
+        entry.ledger.settle(entry, outcome, count, size, now)
 
 
 def returned_one_problem(callback: str, returned: object) -> str:

@@ -65,7 +65,7 @@ class Submitter:
         for message in messages:
             if not isinstance(message, Message):
                 raise TypeError(f"push_messages: expected Message objects, got {type(message).__name__}")
-            if message._receipt is not None:
+            if message._ledger_entry is not None:
                 raise ValueError(f"push_messages: {message!r} is in a pipeline already")
         await self._life.unless_ended("push_messages", self._push("push_messages", messages))
 

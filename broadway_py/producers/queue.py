@@ -194,7 +194,7 @@ class QueueProducer(Producer):
         metadata["queue"] = self.options.queue
         metadata["enqueued_at"] = row.enqueued_at
         metadata["redelivered"] = row.attempts > 1
-        receipt = Receipt(Held(row.id, row.lease), self.options.on_failure)
+        receipt = QueueReceipt(Held(row.id, row.lease), self.options.on_failure)
         message = Message(row.payload, metadata, Acknowledgement(self._acknowledger, None, receipt))
         message.attempt = row.attempts
         return message
@@ -245,7 +245,7 @@ class QueueProducer(Producer):
             await file.close()
 
 
-class Receipt(NamedTuple):
+class QueueReceipt(NamedTuple):
     """What is needed to settle one message."""
 
     held: Held
@@ -277,7 +277,7 @@ class QueueAcknowledger(Acknowledger):
         done = [message.acknowledgement.data.held for message in successful]
         dead: list[Buried] = []
         for message in failed:
-            receipt: Receipt = message.acknowledgement.data
+            receipt: QueueReceipt = message.acknowledgement.data
             if receipt.on_failure == "drop":
                 done.append(receipt.held)
             else:
@@ -300,16 +300,16 @@ class QueueAcknowledger(Acknowledger):
 
     def on_failure_is_configured(self, data: Any) -> bool:
         """Returns whether ``configure_ack(on_failure=…)`` was called for the message."""
-        receipt: Receipt = data
+        receipt: QueueReceipt = data
         return receipt.is_configured
 
     def outcome_of_failed(self, data: Any) -> Outcome:
         """Returns "dead_lettered" or "dropped", depending on ``on_failure``."""
         return "dropped" if data.on_failure == "drop" else "dead_lettered"
 
-    def configure(self, ref: Hashable, data: Any, options: Mapping[str, Any]) -> Receipt:
+    def configure(self, ref: Hashable, data: Any, options: Mapping[str, Any]) -> QueueReceipt:
         """Sets ``on_failure`` to ``"dead_letter"`` or ``"drop"`` for one message."""
-        receipt: Receipt = data
+        receipt: QueueReceipt = data
         for option, value in options.items():
             if option != "on_failure":
                 raise ValueError(f"configure_ack({option}=…): the embedded queue knows on_failure only")

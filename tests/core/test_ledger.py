@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from broadway_py._core.ledger import OUTCOMES, Ledger, Receipt
+from broadway_py._core.ledger import OUTCOMES, Ledger, LedgerEntry
 from broadway_py._core.settlement import record
 from broadway_py.message import Message, Outcome
 
@@ -26,20 +26,20 @@ def test_new_books_know_every_outcome_and_nothing_else() -> None:
     assert ledger.oldest_age(5.0) == 0.0
 
 
-def received(ledger: Ledger, count: int, now: float) -> Receipt:
-    receipt = Receipt(ledger, now)
-    ledger.receive(receipt, count, 10 * count)
-    return receipt
+def received(ledger: Ledger, count: int, now: float) -> LedgerEntry:
+    entry = LedgerEntry(ledger, now)
+    ledger.receive(entry, count, 10 * count)
+    return entry
 
 
 def test_a_receipt_names_its_producer() -> None:
-    assert Receipt(Ledger("orders"), 0.0).producer == "orders"
+    assert LedgerEntry(Ledger("orders"), 0.0).producer == "orders"
 
 
 def test_deliveries_of_before_are_counted_besides() -> None:
     ledger = Ledger("orders")
 
-    ledger.receive(Receipt(ledger, 0.0), 5, 0, redelivered=2)
+    ledger.receive(LedgerEntry(ledger, 0.0), 5, 0, redelivered=2)
 
     assert (ledger.received, ledger.redelivered) == (5, 2)
 
@@ -54,10 +54,10 @@ def test_a_receipt_for_nothing_leaves_no_trace() -> None:
 
 def test_latency_is_counted_once_for_each_message_from_its_arrival() -> None:
     ledger = Ledger("orders")
-    receipt = received(ledger, 3, 100.0)
+    entry = received(ledger, 3, 100.0)
 
-    ledger.settle(receipt, "acked", 2, 20, 100.02)
-    ledger.settle(receipt, "unknown", 1, 10, 130.0)
+    ledger.settle(entry, "acked", 2, 20, 100.02)
+    ledger.settle(entry, "unknown", 1, 10, 130.0)
 
     counted = {
         bound: count
@@ -82,11 +82,11 @@ def test_the_oldest_age_is_that_of_the_first_arrival_with_anything_open() -> Non
 
 def test_when_nobody_settles_any_more_the_rest_is_unknown_for_good() -> None:
     ledger = Ledger("orders")
-    receipt = received(ledger, 3, 10.0)
-    ledger.settle(receipt, "acked", 1, 10, 11.0)
+    entry = received(ledger, 3, 10.0)
+    ledger.settle(entry, "acked", 1, 10, 11.0)
 
     assert ledger.close() == 2
-    ledger.settle(receipt, "acked", 2, 20, 12.0)
+    ledger.settle(entry, "acked", 2, 20, 12.0)
 
     assert (ledger.outcomes["acked"], ledger.outcomes["unknown"]) == (1, 2)
     assert (ledger.in_flight, ledger.bytes_in_flight, ledger.oldest_age(20.0)) == (0, 0, 0.0)
@@ -107,10 +107,10 @@ class LedgerMachine(RuleBasedStateMachine):
     def receive(self, sizes: list[int], waited: float) -> None:
         self.now += waited
         messages = [Message(bytes(size)) for size in sizes]
-        receipt = Receipt(self.ledger, self.now)
-        self.ledger.receive(receipt, len(sizes), sum(sizes))
+        entry = LedgerEntry(self.ledger, self.now)
+        self.ledger.receive(entry, len(sizes), sum(sizes))
         for message in messages:
-            message._receipt = receipt
+            message._ledger_entry = entry
             self.open.append((self.now, message))
         self.came += len(sizes)
 

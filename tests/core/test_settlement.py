@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broadway_py._core.ledger import Ledger, Receipt
+from broadway_py._core.ledger import Ledger, LedgerEntry
 from broadway_py._core.settlement import claim, not_returned, record, returned_list_problem, returned_one_problem
 from broadway_py.message import NOOP, Acknowledgement, Failed, Message
 
@@ -135,8 +135,8 @@ def test_an_outcome_is_written_into_the_books_of_each_messages_own_producer() ->
     books = [Ledger("a"), Ledger("b")]
     messages = [Message(b"x" * size) for size in (1, 2, 3, 4)]
     for one, ledger in zip(messages, [books[0], books[1], books[0], books[0]], strict=True):
-        one._receipt = Receipt(ledger, 10.0)
-        ledger.receive(one._receipt, 1, one.size)
+        one._ledger_entry = LedgerEntry(ledger, 10.0)
+        ledger.receive(one._ledger_entry, 1, one.size)
     orphan = Message(b"of no producer")
 
     record([messages[0], orphan, messages[1], messages[2]], "rejected", 10.5)

@@ -230,7 +230,7 @@ try:
 except BaseException as ended:
     print(type(ended).__name__)
 assert max(Counter(noting.acked + noting.returned).values()) == 1, "nothing is settled twice"
-open_ones = {message.data for message in messages if message._receipt and not message.settled}
+open_ones = {message.data for message in messages if message._ledger_entry and not message.settled}
 print(sorted(open_ones), 9 in noting.acked, 9 in noting.returned)
 """
 

@@ -14,7 +14,7 @@ from broadway_py import Processors, telemetry
 from broadway_py.errors import ProducerError, SettleError, SourceRefused
 from broadway_py.producers import SQSProducer
 from broadway_py.producers.sqs.dead_letters.letters import DEATH
-from broadway_py.producers.sqs.deliveries.message import Receipt
+from broadway_py.producers.sqs.deliveries.message import SQSReceipt
 from tests.contract.producer_contract import ask, bodies, data, give_back, opened, refusal, settle, take
 from tests.integration.sqs_support import Handled, faults, through, work
 from tests.pipeline.support import logged
@@ -92,7 +92,7 @@ async def test_a_message_carries_its_body_its_receipt_and_what_names_it(faults: 
         (message,) = await take(copy, 1)
         acknowledger, ref, receipt = message.acknowledgement
         assert (message.data, message.size, message.id) == ("héllo".encode(), 6, sent)
-        assert isinstance(receipt, Receipt)
+        assert isinstance(receipt, SQSReceipt)
         assert (ref, receipt.message_id, receipt.handle) == (None, sent, message.metadata["receipt_handle"])
         assert message.metadata["md5_of_body"] == "be50e8478cf24ff3595bc7307fb91b50"
         assert receipt.handle not in repr([message, acknowledger, receipt])

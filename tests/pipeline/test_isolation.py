@@ -81,7 +81,7 @@ def identity_of_data(data: Any, pipeline: str) -> bytes:
     class Origin:
         producer = "manual"
 
-    message._receipt = Origin()
+    message._ledger_entry = Origin()
     identity = identity_of(message, pipeline)
     assert identity is not None
     return identity

@@ -11,7 +11,7 @@ import pytest
 from broadway_py._core.backoff import Backoff
 from broadway_py.errors import ProducerError, SettleError
 from broadway_py.message import Acknowledgement, Message
-from broadway_py.producers.rabbitmq.deliveries.message import Receipt
+from broadway_py.producers.rabbitmq.deliveries.message import RabbitMQReceipt
 from broadway_py.producers.rabbitmq.retries.forwarder import Forwarder
 from broadway_py.producers.rabbitmq.settlements.ack_writer import AckWriter
 from broadway_py.producers.rabbitmq.settlements.acknowledger import Settler
@@ -82,7 +82,7 @@ class SQSAcknowledger:
             on_failure_is_given=False,
         )
         self.messages = [
-            Message(b"", None, Acknowledgement(self.settler, None, Receipt(tag, False, "ack", "reject")))
+            Message(b"", None, Acknowledgement(self.settler, None, RabbitMQReceipt(tag, False, "ack", "reject")))
             for tag in (1, 2, 3)
         ]
 

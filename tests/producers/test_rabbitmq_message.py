@@ -15,7 +15,7 @@ from pamqp.header import ContentHeader
 from broadway_py.acknowledger import Acknowledger
 from broadway_py.message import Message
 from broadway_py.producers.rabbitmq.deliveries.lazy_message import delivery_of
-from broadway_py.producers.rabbitmq.deliveries.message import Receipt, configured, to_message
+from broadway_py.producers.rabbitmq.deliveries.message import RabbitMQReceipt, configured, to_message
 from broadway_py.producers.rabbitmq.retries.letters import retry
 from broadway_py.producers.rabbitmq.settings.options import MetadataName, RabbitMQOptions
 from tests.support.conformance import conforms
@@ -114,20 +114,20 @@ def test_what_a_handler_does_to_headers_does_not_change_the_copy_that_is_put_awa
     found = message.metadata["headers"]
     del found["a"]
     found["b"][0]["c"] = found["token"] = "of the handler"
-    receipt = cast("Receipt", message.acknowledgement.data)
+    receipt = cast("RabbitMQReceipt", message.acknowledgement.data)
     headers = retry(delivery_of(receipt), "q", 2, 0.0, retried=False).properties.headers or {}
     assert {name: headers.get(name) for name in ("a", "b", "token")} == {"a": 1, "b": [{"c": 1}], "token": None}
 
 
 def test_configure_ack_changes_one_message() -> None:
-    receipt = Receipt(7, redelivered=False, on_success="ack", on_failure="reject")
+    receipt = RabbitMQReceipt(7, redelivered=False, on_success="ack", on_failure="reject")
     assert configured(receipt, {"on_failure": "reject_and_requeue_once"}) == receipt._replace(
         on_failure="reject_and_requeue_once", is_configured=True
     )
 
 
 def test_an_unknown_option_or_value_of_configure_ack_is_refused() -> None:
-    receipt = Receipt(7, redelivered=False, on_success="ack", on_failure="reject")
+    receipt = RabbitMQReceipt(7, redelivered=False, on_success="ack", on_failure="reject")
     with pytest.raises(ValueError, match="configure_ack") as unknown:
         configured(receipt, {"on_fail": "ack"})
     assert str(unknown.value) == (

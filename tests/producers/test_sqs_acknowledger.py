@@ -10,7 +10,7 @@ import pytest
 
 from broadway_py.errors import SettleError
 from broadway_py.message import Message
-from broadway_py.producers.sqs.deliveries.message import Receipt, to_message
+from broadway_py.producers.sqs.deliveries.message import SQSReceipt, to_message
 from broadway_py.producers.sqs.requests.client import QueueInfo
 from broadway_py.producers.sqs.requests.errors import Kind, Trouble
 from broadway_py.producers.sqs.settings.options import SQSOptions
@@ -85,7 +85,7 @@ class Office:
                 "Body": f"b{self._count}",
                 "Attributes": {"ApproximateReceiveCount": "1"},
             }
-            receipt = Receipt(raw, self.options, self.clock.monotonic(), self._visibility, self.clock.monotonic())
+            receipt = SQSReceipt(raw, self.options, self.clock.monotonic(), self._visibility, self.clock.monotonic())
             receipts.append(receipt)
             messages.append(to_message(raw, receipt, self.acknowledger, self.options))
         self.acknowledger.hold(receipts)

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
-from broadway_py.producers.sqs.deliveries.message import Receipt
+from broadway_py.producers.sqs.deliveries.message import SQSReceipt
 from broadway_py.producers.sqs.settings.options import SQSOptions
 from broadway_py.producers.sqs.visibility.extensions import Guard
 
 OPTIONS = SQSOptions(queue_url="orders")
 
 
-def receipts(count: int, at: float = 0.0, life: float = 30.0) -> list[Receipt]:
+def receipts(count: int, at: float = 0.0, life: float = 30.0) -> list[SQSReceipt]:
     return [
-        Receipt({"ReceiptHandle": f"h{n}", "MessageId": f"m{n}", "Attributes": {}, "Body": ""}, OPTIONS, at, life, at)
+        SQSReceipt(
+            {"ReceiptHandle": f"h{n}", "MessageId": f"m{n}", "Attributes": {}, "Body": ""}, OPTIONS, at, life, at
+        )
         for n in range(count)
     ]
 
@@ -87,7 +89,7 @@ def test_an_extension_that_failed_is_tried_again_while_it_makes_sense() -> None:
 
 def test_what_a_long_poll_brought_late_is_not_given_up_before_it_can_be_visible() -> None:
     guard = Guard(10.0)
-    held = Receipt(
+    held = SQSReceipt(
         {"ReceiptHandle": "h", "MessageId": "m", "Attributes": {}, "Body": ""},
         OPTIONS,
         received_at=0.0,

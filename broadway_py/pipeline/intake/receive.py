@@ -1,11 +1,11 @@
-"""Enters messages into the ledger: each is checked, gets its receipt, and passes the transformer."""
+"""Enters messages into the ledger: each is checked, keeps its entry, and passes the transformer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from broadway_py._core.ledger import Ledger, Receipt
+from broadway_py._core.ledger import Ledger, LedgerEntry
 from broadway_py.clock import Clock
 from broadway_py.error_text import text_of
 from broadway_py.errors import MalformedMessage
@@ -29,7 +29,7 @@ class Receiver:
         pipeline: the pipeline's name, for the log.
         index: position of the source among those of the producer, for the log.
         ledger: the producer's ledger; all copies share it.
-        clock: the clock for the receipts.
+        clock: the clock for the entries.
         transformer: called on every message that comes in, or None.
         room: gives the transformer a clean context.
     """
@@ -54,18 +54,18 @@ class Receiver:
         """Receive *messages* together. Returns the new messages; anything else is logged and left out."""
         fresh: list[Message[Any]] = []
         size = redelivered = 0
-        receipt = Receipt(self._ledger, self._clock.monotonic())
+        entry = LedgerEntry(self._ledger, self._clock.monotonic())
         # Deliveries count redelivered messages themselves, so the metadata need not be read.
         known = messages if isinstance(messages, Deliveries) else None
         for message in messages if isinstance(messages, list | tuple) else list(messages):
             try:
-                is_new = isinstance(message, Message) and message._receipt is None
+                is_new = isinstance(message, Message) and message._ledger_entry is None
             except foreign_errors():
                 is_new = False  # even the check of its type raised
             if not is_new:
                 self._refuse(message)
                 continue
-            message._receipt = receipt
+            message._ledger_entry = entry
             size += message._size
             fresh.append(message)
             if known is None:
@@ -83,7 +83,7 @@ class Receiver:
         if known is not None:
             redelivered = known.redelivered
         if fresh:
-            self._ledger.receive(receipt, len(fresh), size, redelivered)
+            self._ledger.receive(entry, len(fresh), size, redelivered)
             if self._transformer is not None:
                 transform(fresh, self._transformer, self._room)
         return fresh

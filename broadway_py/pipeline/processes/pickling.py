@@ -52,8 +52,8 @@ class WorkerError(RuntimeError):
 # --- messages, to the worker process
 
 
-class _Origin:
-    """Replaces the receipt of a message, which stays in the parent."""
+class _FarLedgerEntry:
+    """Replaces the ledger entry of a message, which stays in the parent."""
 
     __slots__ = ("producer",)
 
@@ -153,7 +153,7 @@ def unpack_message(packed: bytes) -> Message[Any]:
     message.batcher = batcher
     message.batch_key = batch_key
     message._batch_mode = batch_mode
-    message._receipt = None if producer is None else _Origin(producer)
+    message._ledger_entry = None if producer is None else _FarLedgerEntry(producer)
     return message
 
 

@@ -290,9 +290,9 @@ async def ack_immediately(messages: Message[Any] | Sequence[Message[Any]]) -> No
     given = [messages] if isinstance(messages, Message) else list(messages)
     settlers: dict[int, tuple[Any, list[Message[Any]]]] = {}
     for message in given:
-        if message._receipt is None:
+        if message._ledger_entry is None:
             raise ValueError(f"ack_immediately: {message!r} is not in a pipeline; nothing can be settled")
-        settler = message._receipt.ledger.settler
+        settler = message._ledger_entry.ledger.settler
         settlers.setdefault(id(settler), (settler, []))[1].append(message)
     for settler, own in settlers.values():
         errors = await asyncio.shield(settler.settle_now(own))

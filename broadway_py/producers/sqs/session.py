@@ -15,7 +15,7 @@ from broadway_py.clock import Clock
 from broadway_py.errors import ProducerError
 from broadway_py.log import logger
 from broadway_py.message import Message
-from broadway_py.producers.sqs.deliveries.message import Receipt, is_intact, to_message
+from broadway_py.producers.sqs.deliveries.message import SQSReceipt, is_intact, to_message
 from broadway_py.producers.sqs.deliveries.poll_plan import PollPlan
 from broadway_py.producers.sqs.deliveries.receive_attempts import Attempt, Attempts
 from broadway_py.producers.sqs.requests.client import Client, QueueInfo
@@ -190,7 +190,7 @@ class Session:
     def _take_in(self, raws: Sequence[dict[str, Any]], hidden_at: float) -> list[Message[bytes]]:
         acknowledger, options = self.acknowledger, self._options
         now = self._clock.monotonic()
-        receipts = [Receipt(raw, options, hidden_at, self._visibility_s, now) for raw in raws]
+        receipts = [SQSReceipt(raw, options, hidden_at, self._visibility_s, now) for raw in raws]
         acknowledger.hold(receipts)
         if self._is_stopping or self._is_paused or self.trouble is not None:
             acknowledger.give_back(receipts)
@@ -208,7 +208,7 @@ class Session:
                 self._ready.append(message)
         return messages
 
-    def _leave_broken(self, receipt: Receipt) -> None:
+    def _leave_broken(self, receipt: SQSReceipt) -> None:
         # Not given back at once: what damages bodies on the network may damage this one again and again, at full speed.
         self.acknowledger.leave([receipt])
         log.error(
@@ -272,9 +272,9 @@ class Session:
     def _give_back(self, messages: Sequence[Message[bytes]]) -> None:
         if self._acknowledger is None or not messages:
             return
-        receipts: list[Receipt] = []
+        receipts: list[SQSReceipt] = []
         for message in messages:
-            receipt: Receipt = message.acknowledgement.data
+            receipt: SQSReceipt = message.acknowledgement.data
             rest = self._acknowledger.groups.failed(receipt.group) if receipt.group is not None else ()
             receipts += [receipt, *(other.acknowledgement.data for other in rest)]
         self._acknowledger.give_back(receipts)

@@ -14,7 +14,7 @@ from broadway_py.errors import MalformedMessage
 from broadway_py.message import NOOP, OPEN, Acknowledgement, Message
 from broadway_py.producer import Deliveries
 from broadway_py.producers.rabbitmq.deliveries.message import (
-    Receipt,
+    RabbitMQReceipt,
     Waiting,
     attempt_of,
     metadata_of,
@@ -60,7 +60,7 @@ class LazyMessage(Message[bytes]):
         self._status = None
         self._acknowledgement = acknowledgement
         self._settlement = OPEN
-        self._receipt = None
+        self._ledger_entry = None
         self._children = None
         self._delivery = delivery
         self._origin = origin
@@ -149,14 +149,16 @@ def messages_of(
         if redelivered:
             made.redelivered += 1
         if settled:
-            receipt = new(Receipt, (tag, redelivered == 1, on_success, on_failure, queue, back, delivery, False))
+            receipt = new(
+                RabbitMQReceipt, (tag, redelivered == 1, on_success, on_failure, queue, back, delivery, False)
+            )
             made.append(LazyMessage(delivery, origin, new(Acknowledgement, (settler, None, receipt))))
         else:
             made.append(LazyMessage(delivery, origin, none_of_ours))
     return made
 
 
-def delivery_of(receipt: Receipt) -> DeliveredMessage:
+def delivery_of(receipt: RabbitMQReceipt) -> DeliveredMessage:
     """Returns the delivery in the client library's form, from either path, without properties that do not decode."""
     delivery = receipt.delivery
     if not isinstance(delivery, tuple):

@@ -20,7 +20,7 @@ __all__ = [
     "ATTEMPT_HEADER",
     "EXCHANGE_HEADER",
     "ROUTING_KEY_HEADER",
-    "Receipt",
+    "RabbitMQReceipt",
     "Waiting",
     "attempt_of",
     "configured",
@@ -42,7 +42,7 @@ EXCHANGE_HEADER: Final = "x-broadway-exchange"
 ROUTING_KEY_HEADER: Final = "x-broadway-routing-key"
 
 
-class Receipt(NamedTuple):
+class RabbitMQReceipt(NamedTuple):
     """What is needed to settle one delivery on its channel."""
 
     tag: int
@@ -60,7 +60,7 @@ class Receipt(NamedTuple):
 
     def __repr__(self) -> str:
         # The delivery is not shown, because it holds the payload.
-        return f"<Receipt tag={self.tag} queue={self.queue!r} redelivered={self.redelivered}>"
+        return f"<RabbitMQReceipt tag={self.tag} queue={self.queue!r} redelivered={self.redelivered}>"
 
 
 def _property(name: str) -> Callable[[Basic.Deliver, Basic.Properties], object]:
@@ -122,7 +122,7 @@ def to_message(
     if options.consume_options.no_ack:
         acknowledgement = NOOP
     else:
-        receipt = Receipt(
+        receipt = RabbitMQReceipt(
             tag_of(delivery),
             redelivered,
             options.on_success,
@@ -204,7 +204,7 @@ def attempt_of(headers: Mapping[str, object], *, redelivered: bool, retried: boo
 _VERDICTS: Final[Sequence[Verdict]] = ("ack", "reject", "reject_and_requeue", "reject_and_requeue_once")
 
 
-def configured(receipt: Receipt, options: Mapping[str, Any]) -> Receipt:
+def configured(receipt: RabbitMQReceipt, options: Mapping[str, Any]) -> RabbitMQReceipt:
     """Returns *receipt* with the options of ``message.configure_ack(...)``.
 
     Raises:

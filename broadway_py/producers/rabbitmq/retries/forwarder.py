@@ -20,7 +20,7 @@ from broadway_py.message import Message
 from broadway_py.producer import FailurePlan
 from broadway_py.producers.rabbitmq.connection.errors import is_of_library
 from broadway_py.producers.rabbitmq.deliveries.lazy_message import delivery_of
-from broadway_py.producers.rabbitmq.deliveries.message import Receipt, was_retried
+from broadway_py.producers.rabbitmq.deliveries.message import RabbitMQReceipt, was_retried
 from broadway_py.producers.rabbitmq.deliveries.returned import BY_DEFAULT
 from broadway_py.producers.rabbitmq.retries.letters import Letter, Origin, bury, moved, retry
 from broadway_py.producers.rabbitmq.retries.publisher import Away, NoQueue, Publisher
@@ -192,7 +192,7 @@ class Forwarder:
         puts: list[_Put] = []
         now_s = self._clock.wall()
         for message, delay_s in failed:
-            receipt: Receipt = message.acknowledgement.data
+            receipt: RabbitMQReceipt = message.acknowledgement.data
             delivery, attempt = delivery_of(receipt), (1 if message.attempt is None else message.attempt) + 1
             # Retries without a delay use a delay queue, too: a message that comes another way counts as a publisher's.
             waiting = self._delay_queue(receipt.queue, delay_s)
@@ -231,7 +231,7 @@ class Forwarder:
                 return reasons
         puts: list[_Put] = []
         for message in [messages[index] for index in refused]:
-            receipt: Receipt = message.acknowledgement.data
+            receipt: RabbitMQReceipt = message.acknowledgement.data
             delivery, attempt = delivery_of(receipt), 1 if message.attempt is None else message.attempt
             # This is the way of a retry without a delay. A message that comes another way counts as a publisher's, and
             # its attempt header is ignored.
@@ -254,7 +254,7 @@ class Forwarder:
         now_s = self._clock.wall()
         puts: list[_Put] = []
         for message in failed:
-            receipt: Receipt = message.acknowledgement.data
+            receipt: RabbitMQReceipt = message.acknowledgement.data
             delivery = delivery_of(receipt)
             letter = bury(
                 delivery,
@@ -317,7 +317,7 @@ class Forwarder:
         return ProducerError(f"putting a message into queue {put.letter.queue!r} took so long that it may be gone")
 
 
-def _was_retried(delivery: DeliveredMessage, receipt: Receipt) -> bool:
+def _was_retried(delivery: DeliveredMessage, receipt: RabbitMQReceipt) -> bool:
     deliver = cast("Basic.Deliver", delivery.delivery)
     return was_retried(deliver, delivery.header.properties, receipt.queue, receipt.back)
 

@@ -11,7 +11,7 @@ from broadway_py._core.backoff import Backoff
 from broadway_py.acknowledger import Acknowledger
 from broadway_py.errors import ProducerError, SettleError
 from broadway_py.message import Message, Outcome
-from broadway_py.producers.rabbitmq.deliveries.message import Receipt, configured
+from broadway_py.producers.rabbitmq.deliveries.message import RabbitMQReceipt, configured
 from broadway_py.producers.rabbitmq.retries.forwarder import Forwarder
 from broadway_py.producers.rabbitmq.settings.options import Verdict
 from broadway_py.producers.rabbitmq.settlements.ack_writer import AckWriter
@@ -91,7 +91,7 @@ class Settler(Acknowledger):
 
     def dead_letters_go_to(self, data: Any) -> str | None:
         """Returns the dead-letter queue; None: the broker's own dead-letter exchange decides."""
-        receipt: Receipt = data
+        receipt: RabbitMQReceipt = data
         return None if self._forwarder.leaves_burying_to_the_broker else self._forwarder.dead_letters_of(receipt.queue)
 
     async def keep(self, messages: Sequence[Message[Any]]) -> None:
@@ -115,18 +115,18 @@ class Settler(Acknowledger):
 
     def on_failure_is_configured(self, data: Any) -> bool:
         """Returns whether ``configure_ack(on_failure=…)`` was called for the message."""
-        receipt: Receipt = data
+        receipt: RabbitMQReceipt = data
         return receipt.is_configured
 
     def outcome_of_failed(self, data: Any) -> Outcome:
         """Returns the outcome that ``on_failure`` leads to. A requeued message is retried, an acked one is dropped."""
-        receipt: Receipt = data
+        receipt: RabbitMQReceipt = data
         if receipt.on_failure == "ack":
             return "dropped"
         once_more = receipt.on_failure == "reject_and_requeue_once" and not receipt.redelivered
         return "retried" if once_more or receipt.on_failure == "reject_and_requeue" else "rejected"
 
-    def configure(self, ref: Hashable, data: Any, options: Mapping[str, Any]) -> Receipt:
+    def configure(self, ref: Hashable, data: Any, options: Mapping[str, Any]) -> RabbitMQReceipt:
         """Applies ``configure_ack(on_success=…, on_failure=…)``."""
         return configured(data, options)
 
@@ -247,13 +247,13 @@ class Settler(Acknowledger):
                 return "are given back"
         return "stay with the broker"
 
-    def _note_successes(self, receipts: Sequence[Receipt]) -> list[bool]:
+    def _note_successes(self, receipts: Sequence[RabbitMQReceipt]) -> list[bool]:
         tags = [receipt.tag for receipt in receipts if receipt.on_success == "ack"]
         if len(tags) == len(receipts):
             return self._ledger.ack_all(tags)
         return [self._note(receipt, receipt.on_success) for receipt in receipts]
 
-    def _note(self, receipt: Receipt, verdict: Verdict) -> bool:
+    def _note(self, receipt: RabbitMQReceipt, verdict: Verdict) -> bool:
         if verdict == "ack":
             return self._ledger.ack(receipt.tag)
         once_more = verdict == "reject_and_requeue_once" and not receipt.redelivered
@@ -291,5 +291,5 @@ async def _reasons(
         return [defect] * len(what)
 
 
-def _receipts(messages: Sequence[Message[Any]]) -> list[Receipt]:
+def _receipts(messages: Sequence[Message[Any]]) -> list[RabbitMQReceipt]:
     return [message._acknowledgement.data for message in messages]

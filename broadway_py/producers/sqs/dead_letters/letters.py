@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from broadway_py.error_text import name_of
 from broadway_py.message import Message
-from broadway_py.producers.sqs.deliveries.message import Receipt
+from broadway_py.producers.sqs.deliveries.message import SQSReceipt
 from broadway_py.producers.sqs.requests.batch_entries import MOST_ENTRIES
 
 __all__ = ["DEATH", "Letter", "portions"]
@@ -38,7 +38,7 @@ class Letter:
 
     def __init__(self, message: Message[Any], *, queue: str, pipeline: str, died_at: float, is_fifo: bool) -> None:
         self.message = message
-        receipt: Receipt = message.acknowledgement.data
+        receipt: SQSReceipt = message.acknowledgement.data
         attributes = {name: _sendable(parts) for name, parts in receipt.attributes.items() if name != DEATH}
         #: The letter's entry in a batch of sends.
         self.entry: dict[str, Any] = {

@@ -11,14 +11,14 @@ from broadway_py.errors import did_you_mean
 from broadway_py.message import Acknowledgement, Message
 from broadway_py.producers.sqs.settings.options import OUR_NAMES, SQSOptions, Verdict, read_verdict
 
-__all__ = ["Receipt", "configured", "is_intact", "to_message"]
+__all__ = ["SQSReceipt", "configured", "is_intact", "to_message"]
 
 _NUMBERS: Final = frozenset(
     {"SentTimestamp", "ApproximateReceiveCount", "ApproximateFirstReceiveTimestamp", "SequenceNumber"}
 )
 
 
-class Receipt:
+class SQSReceipt:
     """What is needed to settle one delivery, and how long it stays hidden from others. Belongs to one message."""
 
     __slots__ = (
@@ -69,7 +69,7 @@ class Receipt:
 
     def __repr__(self) -> str:
         # The handle is not shown, because it allows to delete the message.
-        return f"<Receipt of message {self.message_id}>"
+        return f"<SQSReceipt of message {self.message_id}>"
 
 
 def is_intact(raw: Mapping[str, Any]) -> bool:
@@ -79,7 +79,7 @@ def is_intact(raw: Mapping[str, Any]) -> bool:
 
 
 def to_message(
-    raw: Mapping[str, Any], receipt: Receipt, acknowledger: Acknowledger, options: SQSOptions
+    raw: Mapping[str, Any], receipt: SQSReceipt, acknowledger: Acknowledger, options: SQSOptions
 ) -> Message[bytes]:
     """Makes the message for the pipeline. *acknowledger* settles it."""
     attributes = raw["Attributes"]
@@ -147,7 +147,7 @@ def _value(data_type: str, text: str | None, binary: bytes | None) -> Any:
     return text
 
 
-def configured(receipt: Receipt, options: Mapping[str, Any], *, has_dead_letters: bool) -> Receipt:
+def configured(receipt: SQSReceipt, options: Mapping[str, Any], *, has_dead_letters: bool) -> SQSReceipt:
     """Returns *receipt* with the options of ``message.configure_ack(...)``.
 
     Raises:

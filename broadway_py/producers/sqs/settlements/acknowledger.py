@@ -13,7 +13,7 @@ from broadway_py.errors import SettleError
 from broadway_py.message import Message, Outcome
 from broadway_py.producers.sqs.dead_letters.dead_letter_sender import DeadLetterSender
 from broadway_py.producers.sqs.deliveries.fifo_groups import Groups
-from broadway_py.producers.sqs.deliveries.message import Receipt, configured
+from broadway_py.producers.sqs.deliveries.message import SQSReceipt, configured
 from broadway_py.producers.sqs.requests.client import Client, QueueInfo
 from broadway_py.producers.sqs.requests.errors import Trouble, refused_entries
 from broadway_py.producers.sqs.settings.options import MOST_VISIBILITY, SQSOptions, Verdict
@@ -85,7 +85,7 @@ class SQSAcknowledger(Acknowledger):
         #: Messages of FIFO groups that wait for an earlier message of their group.
         self.groups: Groups[Message[Any]] = Groups()
         # Received messages for which no settlement was requested yet, in order.
-        self._held: dict[Receipt, None] = {}
+        self._held: dict[SQSReceipt, None] = {}
         # How many messages are handed over with no settlement requested yet.
         self._at_work = 0
         # How many calls wait for a settlement. And whether, at the last wait of a single call for others, no other
@@ -105,7 +105,7 @@ class SQSAcknowledger(Acknowledger):
         """Returns whether the pipeline has messages for which no settlement was requested yet."""
         return self._at_work > 0
 
-    def hold(self, receipts: list[Receipt]) -> None:
+    def hold(self, receipts: list[SQSReceipt]) -> None:
         """Keeps *receipts*, from one receive, hidden from other readers until they are settled."""
         self._held.update(dict.fromkeys(receipts))
         self._guardian.hold(receipts)
@@ -116,14 +116,14 @@ class SQSAcknowledger(Acknowledger):
         """Counts more messages in the pipeline. A batch that is not full may wait for them."""
         self._at_work += count
 
-    def leave(self, receipts: Iterable[Receipt]) -> None:
+    def leave(self, receipts: Iterable[SQSReceipt]) -> None:
         """Stops handling *receipts*: they are delivered again after their visibility timeout."""
         for receipt in receipts:
             receipt.guarded = False
             self._held.pop(receipt, None)
         self._look_whether_idle()
 
-    def give_back(self, receipts: Sequence[Receipt]) -> None:
+    def give_back(self, receipts: Sequence[SQSReceipt]) -> None:
         """Makes *receipts* visible to other readers at once, because no work on them has begun. Does not wait."""
         self._change_together(receipts, 0, None)
 
@@ -150,13 +150,13 @@ class SQSAcknowledger(Acknowledger):
         """Makes each message visible to others after its delay, in whole seconds. Raises as :meth:`ack` does."""
         await self._settle([(message, Verdict("nack", math.ceil(delay))) for message, delay in messages_and_delays])
 
-    def configure(self, ref: Hashable, data: Any, options: Mapping[str, Any]) -> Receipt:
+    def configure(self, ref: Hashable, data: Any, options: Mapping[str, Any]) -> SQSReceipt:
         """Applies ``configure_ack(on_success=…, on_failure=…)``."""
         return configured(data, options, has_dead_letters=self._queue_info.dead_letter_url is not None)
 
     def on_failure_is_configured(self, data: Any) -> bool:
         """Returns whether ``configure_ack(on_failure=…)`` was called for the message."""
-        receipt: Receipt = data
+        receipt: SQSReceipt = data
         return receipt.is_configured
 
     def outcome_of_failed(self, data: Any) -> Outcome:
@@ -177,7 +177,7 @@ class SQSAcknowledger(Acknowledger):
         pending = PendingSettlement()
         letters: list[Message[Any]] = []
         for message, verdict in said:
-            receipt: Receipt = message.acknowledgement.data
+            receipt: SQSReceipt = message.acknowledgement.data
             pending.enter()
             if self._sender.is_closed:
                 pending.leave(receipt, "closed")
@@ -197,7 +197,7 @@ class SQSAcknowledger(Acknowledger):
             unsettled = [message for message, _ in said if message.acknowledgement.data in pending.lost]
             raise SettleError(pending.sentence(self._options.queue_name, len(said)), unsettled=unsettled)
 
-    def _say(self, receipt: Receipt, verdict: Verdict, pending: PendingSettlement) -> None:
+    def _say(self, receipt: SQSReceipt, verdict: Verdict, pending: PendingSettlement) -> None:
         if verdict.action == "ack":
             self._held.pop(receipt, None)
             now = self._clock.monotonic()
@@ -210,7 +210,7 @@ class SQSAcknowledger(Acknowledger):
 
     # --- groups ---------------------------------------------------------------------------------------------------
 
-    def _rest_of(self, receipt: Receipt) -> list[Receipt]:
+    def _rest_of(self, receipt: SQSReceipt) -> list[SQSReceipt]:
         """Returns the receipts that waited for *receipt*. They are settled in the same way."""
         if receipt.group is None:
             return []
@@ -219,7 +219,7 @@ class SQSAcknowledger(Acknowledger):
             self._freed([])  # there is room for other groups
         return rest
 
-    def _fall_back(self, receipt: Receipt) -> None:
+    def _fall_back(self, receipt: SQSReceipt) -> None:
         """Leaves *receipt* until its visibility timeout ends. The rest of its group must not come back earlier."""
         rest = self._rest_of(receipt)
         self.leave([receipt])
@@ -227,13 +227,13 @@ class SQSAcknowledger(Acknowledger):
             left_s = max(0.0, receipt.hidden_until - self._clock.monotonic())
             self._change_together(rest, math.ceil(left_s), None)
 
-    def _when_deleted(self, receipt: Receipt, why: Fate | None) -> None:
+    def _when_deleted(self, receipt: SQSReceipt, why: Fate | None) -> None:
         if why is not None:
             self._fall_back(receipt)
         elif receipt.group is not None and (following := self.groups.done(receipt.group)) is not None:
             self._freed([following])
 
-    def _change_together(self, receipts: Sequence[Receipt], timeout: int, pending: PendingSettlement | None) -> None:
+    def _change_together(self, receipts: Sequence[SQSReceipt], timeout: int, pending: PendingSettlement | None) -> None:
         """Changes the visibility of *receipts*. *pending* waits for the first one. A group goes out in one batch."""
         now = self._clock.monotonic()
         entries = []

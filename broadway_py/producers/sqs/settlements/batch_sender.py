@@ -10,7 +10,7 @@ from typing import Any
 
 from broadway_py.clock import Clock, Timer
 from broadway_py.log import logger
-from broadway_py.producers.sqs.deliveries.message import Receipt
+from broadway_py.producers.sqs.deliveries.message import SQSReceipt
 from broadway_py.producers.sqs.requests.batch_entries import MOST_ENTRIES, retry_delay
 from broadway_py.producers.sqs.requests.client import Client, QueueInfo
 from broadway_py.producers.sqs.requests.errors import Kind, Trouble
@@ -47,7 +47,7 @@ class BatchSender:
         guardian: Guardian,
         *,
         due: Callable[[], object],
-        deleted: Callable[[Receipt, Fate | None], object],
+        deleted: Callable[[SQSReceipt, Fate | None], object],
         ended: Callable[[], object],
         refused: Callable[[Trouble | None], object],
     ) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from broadway_py.producers.sqs.deliveries.message import Receipt
+from broadway_py.producers.sqs.deliveries.message import SQSReceipt
 from broadway_py.producers.sqs.requests.errors import Kind
 
 __all__ = ["Entry", "Fate", "PendingSettlement"]
@@ -43,13 +43,13 @@ class PendingSettlement:
         self._open = 0
         self._done: asyncio.Future[None] | None = None
         #: What could not be settled, and why.
-        self.lost: dict[Receipt, Fate] = {}
+        self.lost: dict[SQSReceipt, Fate] = {}
 
     def enter(self) -> None:
         """Counts one more message."""
         self._open += 1
 
-    def leave(self, receipt: Receipt, why: Fate | None = None) -> None:
+    def leave(self, receipt: SQSReceipt, why: Fate | None = None) -> None:
         """Notes that one message has ended. *why* tells why it was not settled, or None."""
         if why is not None:
             self.lost[receipt] = why
@@ -74,7 +74,7 @@ class PendingSettlement:
 class Entry:
     """One delete, or one change of visibility, for SQS."""
 
-    receipt: Receipt
+    receipt: SQSReceipt
     #: The new timeout in seconds; None: a delete.
     timeout: int | None
     #: The call that waits; None: no call does.

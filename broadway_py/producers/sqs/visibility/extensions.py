@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterable
 from typing import Final
 
-from broadway_py.producers.sqs.deliveries.message import Receipt
+from broadway_py.producers.sqs.deliveries.message import SQSReceipt
 from broadway_py.producers.sqs.settings.options import MOST_VISIBILITY
 
 __all__ = ["Guard"]
@@ -28,10 +28,10 @@ class Guard:
     def __init__(self, life_s: float) -> None:
         self._life_s = life_s
         # One entry for all messages of a receive, because they are due together.
-        self._lots: list[tuple[float, int, list[Receipt]]] = []
+        self._lots: list[tuple[float, int, list[SQSReceipt]]] = []
         self._order = itertools.count()
 
-    def hold(self, receipts: list[Receipt]) -> None:
+    def hold(self, receipts: list[SQSReceipt]) -> None:
         """Guards *receipts*, which became invisible together, until their ``guarded`` is False."""
         if receipts and self._life_s > 0:
             self._enter(receipts[0].visible_until - self._life_s / 2.0, receipts)
@@ -40,13 +40,13 @@ class Guard:
         """Returns when to call :meth:`due`; None: nothing is guarded."""
         return self._lots[0][0] if self._lots else None
 
-    def due(self, now: float) -> tuple[list[tuple[Receipt, int]], list[Receipt]]:
+    def due(self, now: float) -> tuple[list[tuple[SQSReceipt, int]], list[SQSReceipt]]:
         """Returns what to extend now, with new timeouts in seconds, and what has reached SQS's 12 hours.
 
         The latter are not guarded any more. For the former, :meth:`extended` or :meth:`again` must follow.
         """
-        extend: list[tuple[Receipt, int]] = []
-        over: list[Receipt] = []
+        extend: list[tuple[SQSReceipt, int]] = []
+        over: list[SQSReceipt] = []
         if not self._lots or self._lots[0][0] > now:
             return extend, over
         while self._lots and self._lots[0][0] <= now + self._life_s * _SLACK:
@@ -61,16 +61,16 @@ class Guard:
                     extend.append((receipt, timeout))
         return extend, over
 
-    def extended(self, receipts: Iterable[tuple[Receipt, int]], now: float) -> None:
+    def extended(self, receipts: Iterable[tuple[SQSReceipt, int]], now: float) -> None:
         """Notes that SQS hides them for so many more seconds from *now* (the time of the request) on."""
-        by_end: dict[float, list[Receipt]] = {}
+        by_end: dict[float, list[SQSReceipt]] = {}
         for receipt, timeout in receipts:
             receipt.visible_until = receipt.hidden_until = now + timeout
             by_end.setdefault(receipt.visible_until, []).append(receipt)
         for end, together in by_end.items():
             self._enter(end - self._life_s / 2.0, together)
 
-    def again(self, receipts: list[Receipt], when: float) -> list[Receipt]:
+    def again(self, receipts: list[SQSReceipt], when: float) -> list[SQSReceipt]:
         """Notes that an extension failed, and tries again at *when*.
 
         Returns the receipts for which that is too late. They are not guarded any more.
@@ -84,5 +84,5 @@ class Guard:
             receipt.guarded = False
         return late
 
-    def _enter(self, due: float, receipts: list[Receipt]) -> None:
+    def _enter(self, due: float, receipts: list[SQSReceipt]) -> None:
         heapq.heappush(self._lots, (due, next(self._order), receipts))

@@ -8,7 +8,7 @@ from typing import Final
 
 from broadway_py.clock import Clock
 from broadway_py.log import logger
-from broadway_py.producers.sqs.deliveries.message import Receipt
+from broadway_py.producers.sqs.deliveries.message import SQSReceipt
 from broadway_py.producers.sqs.requests.batch_entries import MOST_ENTRIES
 from broadway_py.producers.sqs.requests.client import Client, QueueInfo
 from broadway_py.producers.sqs.requests.errors import Kind, Trouble
@@ -22,7 +22,7 @@ log = logger("broadway_py.producers.sqs")
 _EXTEND_AGAIN_S: Final = 1.0
 
 #: One request: receipts, each with its new timeout in seconds.
-Extension = Sequence[tuple[Receipt, int]]
+Extension = Sequence[tuple[SQSReceipt, int]]
 
 
 class Guardian:
@@ -44,7 +44,7 @@ class Guardian:
         queue: str,
         clock: Clock,
         *,
-        is_held: Callable[[Receipt], bool],
+        is_held: Callable[[SQSReceipt], bool],
         refused: Callable[[Trouble], object],
     ) -> None:
         self._client = client
@@ -55,9 +55,9 @@ class Guardian:
         self._refused = refused
         self._guard = Guard(queue_info.visibility_s)
         # Receipts whose extension SQS has not answered yet. The event is set when it has.
-        self._under_way: dict[Receipt, asyncio.Event] = {}
+        self._under_way: dict[SQSReceipt, asyncio.Event] = {}
 
-    def hold(self, receipts: list[Receipt]) -> None:
+    def hold(self, receipts: list[SQSReceipt]) -> None:
         """Guards *receipts*, from one receive."""
         self._guard.hold(receipts)
 
@@ -91,7 +91,7 @@ class Guardian:
             for receipt, _ in batch:
                 del self._under_way[receipt]
             answered.set()
-        again: dict[Receipt, Kind] = {}
+        again: dict[SQSReceipt, Kind] = {}
         for position, trouble in failed.items():
             receipt = batch[position][0]
             if trouble in ("away", "busy", "expired"):
@@ -112,7 +112,7 @@ class Guardian:
                 self._refused(trouble)
             return dict.fromkeys(range(len(batch)), trouble.kind)
 
-    def _give_up(self, receipt: Receipt, trouble: Kind) -> None:
+    def _give_up(self, receipt: SQSReceipt, trouble: Kind) -> None:
         receipt.guarded = False
         if self._is_held(receipt):  # otherwise it was settled meanwhile
             log.warning(
@@ -122,7 +122,7 @@ class Guardian:
                 trouble=trouble,
             )
 
-    async def until_answered(self, receipts: Iterable[Receipt]) -> None:
+    async def until_answered(self, receipts: Iterable[SQSReceipt]) -> None:
         """Waits until no extension of *receipts* is under way.
 
         If another request overtook the extension, the extension would undo it: the message would be hidden again for a
