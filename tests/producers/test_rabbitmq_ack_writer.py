@@ -60,7 +60,7 @@ class Writer:
             raise ConnectionResetError
 
 
-def desk(ledger: TagLedger) -> tuple[DirectSettlements, Writer]:
+def direct(ledger: TagLedger) -> tuple[DirectSettlements, Writer]:
     writer = Writer()
     return DirectSettlements(7, ledger, cast("asyncio.StreamWriter", writer), "amqp://here:5672/"), writer
 
@@ -73,7 +73,7 @@ def ledger_of(count: int) -> TagLedger:
 
 async def test_what_is_settled_in_one_turn_is_one_write() -> None:
     ledger = ledger_of(5)
-    settlements, writer = desk(ledger)
+    settlements, writer = direct(ledger)
 
     async def settle(tag: int) -> None:
         ledger.ack(tag)
@@ -85,7 +85,7 @@ async def test_what_is_settled_in_one_turn_is_one_write() -> None:
 
 async def test_it_returns_when_the_socket_has_taken_the_bytes() -> None:
     ledger = ledger_of(1)
-    settlements, writer = desk(ledger)
+    settlements, writer = direct(ledger)
     writer.is_full = True
     ledger.ack(1)
     told = asyncio.ensure_future(settlements.told())
@@ -99,7 +99,7 @@ async def test_it_returns_when_the_socket_has_taken_the_bytes() -> None:
 
 async def test_a_connection_that_dies_meanwhile_is_told() -> None:
     ledger = ledger_of(1)
-    settlements, writer = desk(ledger)
+    settlements, writer = direct(ledger)
     writer.is_full = True
     ledger.ack(1)
     told = asyncio.ensure_future(settlements.told())
@@ -113,7 +113,7 @@ async def test_a_connection_that_dies_meanwhile_is_told() -> None:
 
 async def test_nothing_is_written_once_the_channel_is_gone_although_it_was_settled_before() -> None:
     ledger = ledger_of(2)
-    settlements, writer = desk(ledger)
+    settlements, writer = direct(ledger)
     ledger.ack(1)
     told = asyncio.ensure_future(settlements.told())
     await asyncio.sleep(0)  # it waits for the end of its turn
@@ -128,7 +128,7 @@ async def test_nothing_is_written_once_the_channel_is_gone_although_it_was_settl
 
 async def test_nothing_is_written_to_a_transport_that_is_closing() -> None:
     ledger = ledger_of(1)
-    settlements, writer = desk(ledger)
+    settlements, writer = direct(ledger)
     writer.has_ended = True
     ledger.ack(1)
     with pytest.raises(ProducerError, match=r"^the connection to amqp://here:5672/ was cut$"):
@@ -138,7 +138,7 @@ async def test_nothing_is_written_to_a_transport_that_is_closing() -> None:
 
 async def test_who_is_cancelled_disturbs_nobody_and_its_settlement_is_written() -> None:
     ledger = ledger_of(2)
-    settlements, writer = desk(ledger)
+    settlements, writer = direct(ledger)
     ledger.ack(1)
     first = asyncio.ensure_future(settlements.told())
     ledger.ack(2)
@@ -152,7 +152,7 @@ async def test_who_is_cancelled_disturbs_nobody_and_its_settlement_is_written() 
 
 async def test_finishing_writes_what_is_noted_and_waits_a_while_for_the_socket() -> None:
     ledger = ledger_of(1)
-    settlements, writer = desk(ledger)
+    settlements, writer = direct(ledger)
     ledger.ack(1)
     settlements.tell_soon()
     writer.is_full = True
@@ -162,7 +162,7 @@ async def test_finishing_writes_what_is_noted_and_waits_a_while_for_the_socket()
 
 async def test_who_waits_for_the_socket_is_told_when_we_drop_the_connection_ourselves() -> None:
     ledger = ledger_of(1)
-    settlements, writer = desk(ledger)
+    settlements, writer = direct(ledger)
     writer.is_full = True
     ledger.ack(1)
     told = asyncio.ensure_future(settlements.told())

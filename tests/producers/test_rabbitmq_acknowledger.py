@@ -14,7 +14,7 @@ from broadway_py.message import Acknowledgement, Message
 from broadway_py.producers.rabbitmq.deliveries.message import RabbitMQReceipt
 from broadway_py.producers.rabbitmq.retries.forwarder import Forwarder
 from broadway_py.producers.rabbitmq.settlements.ack_writer import AckWriter
-from broadway_py.producers.rabbitmq.settlements.acknowledger import Settler
+from broadway_py.producers.rabbitmq.settlements.acknowledger import RabbitMQAcknowledger
 from broadway_py.producers.rabbitmq.settlements.ledger import Settlement, TagLedger
 from broadway_py.testing import FakeClock, settle
 
@@ -22,7 +22,7 @@ FULL = ProducerError("the queue is full")
 GONE = ProducerError("the connection was cut")
 
 
-class Writer:
+class FakeAckWriter:
     """Settlements that are written at once, for as long as there is a channel."""
 
     def __init__(self, ledger: TagLedger) -> None:
@@ -42,7 +42,7 @@ class Writer:
         self.gone = reason
 
 
-class Shelf:
+class FakeForwarder:
     """A forwarder that has room for some tags."""
 
     leaves_burying_to_the_broker = False
@@ -65,24 +65,24 @@ class Shelf:
         return [FULL if tag in self.refused else None for tag in tags]
 
 
-class SQSAcknowledger:
-    """A settler, what it works with, and three messages that came through its channel."""
+class Setup:
+    """An acknowledger, what it works with, and three messages that came through its channel."""
 
     def __init__(self, *refused: int) -> None:
         ledger = TagLedger()
         ledger.delivered_run(1, 3)
-        self.writer, self.shelf = Writer(ledger), Shelf(*refused)
+        self.writer, self.forwarder = FakeAckWriter(ledger), FakeForwarder(*refused)
         #: Why no more should be begun, each time that this changed.
         self.waiting: list[str | None] = []
-        self.settler = Settler(
+        self.acknowledger = RabbitMQAcknowledger(
             ledger,
             cast("AckWriter", self.writer),
-            cast("Forwarder", self.shelf),
+            cast("Forwarder", self.forwarder),
             waiting=lambda reason: self.waiting.append(None if reason is None else str(reason)),
             on_failure_is_given=False,
         )
         self.messages = [
-            Message(b"", None, Acknowledgement(self.settler, None, RabbitMQReceipt(tag, False, "ack", "reject")))
+            Message(b"", None, Acknowledgement(self.acknowledger, None, RabbitMQReceipt(tag, False, "ack", "reject")))
             for tag in (1, 2, 3)
         ]
 
@@ -93,104 +93,104 @@ class SQSAcknowledger:
 
 
 async def test_what_cannot_be_put_away_is_kept_and_tried_again_until_it_can() -> None:
-    desk = SQSAcknowledger(2)
-    putting = asyncio.ensure_future(desk.settler.dead_letter(None, desk.messages))
-    await desk.until_waiting()
-    assert desk.writer.written == [Settlement("ack", 1), Settlement("ack", 3)]
-    assert desk.waiting == ["the queue is full"]
+    setup = Setup(2)
+    putting = asyncio.ensure_future(setup.acknowledger.dead_letter(None, setup.messages))
+    await setup.until_waiting()
+    assert setup.writer.written == [Settlement("ack", 1), Settlement("ack", 3)]
+    assert setup.waiting == ["the queue is full"]
     for tries, wait in enumerate((1.0, 2.0, 4.0), start=1):
-        await desk.shelf.clock.advance(wait - 0.01)
-        assert desk.shelf.asked == [1, 2, 3, *[2] * (tries - 1)]
-        await desk.shelf.clock.advance(0.01)
-        assert desk.shelf.asked == [1, 2, 3, *[2] * tries]
-    desk.shelf.refused.clear()
-    await desk.shelf.clock.advance(8.0)
+        await setup.forwarder.clock.advance(wait - 0.01)
+        assert setup.forwarder.asked == [1, 2, 3, *[2] * (tries - 1)]
+        await setup.forwarder.clock.advance(0.01)
+        assert setup.forwarder.asked == [1, 2, 3, *[2] * tries]
+    setup.forwarder.refused.clear()
+    await setup.forwarder.clock.advance(8.0)
     await putting
-    assert desk.writer.written[2:] == [Settlement("ack", 2)]
-    assert desk.waiting[-1] is None
-    assert set(desk.waiting[:-1]) == {"the queue is full"}
+    assert setup.writer.written[2:] == [Settlement("ack", 2)]
+    assert setup.waiting[-1] is None
+    assert set(setup.waiting[:-1]) == {"the queue is full"}
 
 
 async def test_others_wait_for_as_long_as_any_cannot_be_put_away() -> None:
-    desk = SQSAcknowledger(1, 2)
-    first = asyncio.ensure_future(desk.settler.dead_letter(None, desk.messages[:1]))
-    second = asyncio.ensure_future(desk.settler.dead_letter(None, desk.messages[1:]))
-    await desk.until_waiting()
-    desk.shelf.refused = {2}
-    await desk.shelf.clock.advance(1.0)
+    setup = Setup(1, 2)
+    first = asyncio.ensure_future(setup.acknowledger.dead_letter(None, setup.messages[:1]))
+    second = asyncio.ensure_future(setup.acknowledger.dead_letter(None, setup.messages[1:]))
+    await setup.until_waiting()
+    setup.forwarder.refused = {2}
+    await setup.forwarder.clock.advance(1.0)
     await first
-    assert desk.waiting[-1] == "the queue is full"
-    desk.shelf.refused.clear()
-    await desk.shelf.clock.advance(2.0)
+    assert setup.waiting[-1] == "the queue is full"
+    setup.forwarder.refused.clear()
+    await setup.forwarder.clock.advance(2.0)
     await second
-    assert desk.waiting[-1] is None
+    assert setup.waiting[-1] is None
 
 
 async def test_a_drain_gives_back_what_cannot_be_put_away() -> None:
-    desk = SQSAcknowledger(2)
-    putting = asyncio.ensure_future(desk.settler.dead_letter(None, desk.messages))
-    await desk.until_waiting()
-    desk.settler.give_up()
+    setup = Setup(2)
+    putting = asyncio.ensure_future(setup.acknowledger.dead_letter(None, setup.messages))
+    await setup.until_waiting()
+    setup.acknowledger.give_up()
     with pytest.raises(SettleError) as partial:
         await putting
     assert str(partial.value) == "1 of 3 failed messages were not put away, and are given back: the queue is full"
-    assert partial.value.unsettled == [desk.messages[1]]
-    assert desk.writer.written[2:] == [Settlement("nack", 2, requeue=True)]
-    assert desk.waiting == ["the queue is full", None]
+    assert partial.value.unsettled == [setup.messages[1]]
+    assert setup.writer.written[2:] == [Settlement("nack", 2, requeue=True)]
+    assert setup.waiting == ["the queue is full", None]
 
 
 async def test_what_fails_during_a_drain_is_tried_once() -> None:
-    desk = SQSAcknowledger(2)
-    desk.settler.give_up()
+    setup = Setup(2)
+    setup.acknowledger.give_up()
     with pytest.raises(SettleError):
-        await desk.settler.dead_letter(None, desk.messages)
-    assert desk.shelf.asked == [1, 2, 3]
-    assert desk.waiting == []
+        await setup.acknowledger.dead_letter(None, setup.messages)
+    assert setup.forwarder.asked == [1, 2, 3]
+    assert setup.waiting == []
 
 
 async def test_nothing_is_put_away_once_the_channel_is_gone() -> None:
-    desk = SQSAcknowledger()
-    desk.settler.stop(GONE)
-    desk.settler.stop(ProducerError("the connection was closed"))
+    setup = Setup()
+    setup.acknowledger.stop(GONE)
+    setup.acknowledger.stop(ProducerError("the connection was closed"))
     with pytest.raises(SettleError, match=r"^cannot settle 3 messages: the connection was cut$") as lost:
-        await desk.settler.dead_letter(None, desk.messages)
-    assert lost.value.unsettled == desk.messages
-    assert desk.shelf.asked == []
+        await setup.acknowledger.dead_letter(None, setup.messages)
+    assert lost.value.unsettled == setup.messages
+    assert setup.forwarder.asked == []
 
 
 async def test_when_the_channel_goes_meanwhile_nobody_knows_of_any() -> None:
-    desk = SQSAcknowledger(2)
-    desk.writer.gone = GONE
-    putting = asyncio.ensure_future(desk.settler.dead_letter(None, desk.messages))
-    await desk.until_waiting()
-    desk.settler.stop(GONE)
+    setup = Setup(2)
+    setup.writer.gone = GONE
+    putting = asyncio.ensure_future(setup.acknowledger.dead_letter(None, setup.messages))
+    await setup.until_waiting()
+    setup.acknowledger.stop(GONE)
     with pytest.raises(SettleError) as lost:
         await putting
     assert str(lost.value) == (
         "cannot settle 2 messages: the connection was cut; "
         "1 of 3 failed messages were not put away, and stay with the broker: the queue is full"
     )
-    assert lost.value.unsettled == [desk.messages[0], desk.messages[2], desk.messages[1]]
-    assert desk.waiting == ["the queue is full", None]
+    assert lost.value.unsettled == [setup.messages[0], setup.messages[2], setup.messages[1]]
+    assert setup.waiting == ["the queue is full", None]
 
 
 async def test_a_cut_leaves_nobody_waiting() -> None:
-    desk = SQSAcknowledger(2)
-    putting = asyncio.ensure_future(desk.settler.dead_letter(None, desk.messages))
-    await desk.until_waiting()
+    setup = Setup(2)
+    putting = asyncio.ensure_future(setup.acknowledger.dead_letter(None, setup.messages))
+    await setup.until_waiting()
     putting.cancel()
     await asyncio.wait({putting})
     assert putting.cancelled()
-    assert desk.waiting == ["the queue is full", None]
+    assert setup.waiting == ["the queue is full", None]
 
 
 async def test_the_end_gives_back_all_that_is_open_and_nothing_is_settled_after_it() -> None:
-    desk = SQSAcknowledger()
-    await desk.settler.ack(None, desk.messages[:1], [])
-    desk.settler.release_all(GONE)
+    setup = Setup()
+    await setup.acknowledger.ack(None, setup.messages[:1], [])
+    setup.acknowledger.release_all(GONE)
     with pytest.raises(SettleError, match=r"^cannot settle 1 message: the connection was cut$"):
-        await desk.settler.ack(None, desk.messages[1:2], [])
-    assert desk.writer.written == [
+        await setup.acknowledger.ack(None, setup.messages[1:2], [])
+    assert setup.writer.written == [
         Settlement("ack", 1),
         Settlement("nack", 2, requeue=True),
         Settlement("nack", 3, requeue=True),
@@ -199,13 +199,13 @@ async def test_the_end_gives_back_all_that_is_open_and_nothing_is_settled_after_
 
 @pytest.mark.parametrize("defect", [KeyError("canary"), Exception("canary")])
 async def test_when_putting_away_breaks_none_is_settled_and_it_is_tried_again(defect: Exception) -> None:
-    desk = SQSAcknowledger()
-    desk.shelf.defect = defect
-    putting = asyncio.ensure_future(desk.settler.dead_letter(None, desk.messages))
-    await desk.until_waiting()
-    assert desk.waiting == [f"putting them away raised {type(defect).__name__}"]
-    assert desk.writer.written == []
-    desk.shelf.defect = None
-    await desk.shelf.clock.advance(1.0)
+    setup = Setup()
+    setup.forwarder.defect = defect
+    putting = asyncio.ensure_future(setup.acknowledger.dead_letter(None, setup.messages))
+    await setup.until_waiting()
+    assert setup.waiting == [f"putting them away raised {type(defect).__name__}"]
+    assert setup.writer.written == []
+    setup.forwarder.defect = None
+    await setup.forwarder.clock.advance(1.0)
     await putting
-    assert desk.writer.written == [Settlement("ack", 3, multiple=True)]
+    assert setup.writer.written == [Settlement("ack", 3, multiple=True)]

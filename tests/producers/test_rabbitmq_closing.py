@@ -46,9 +46,9 @@ async def test_a_close_that_is_cancelled_drops_the_connections(slow: str, monkey
     async with opened_copy() as (broker, copy):
         session = copy._session
         if slow == "settlements":
-            monkeypatch.setattr(session._settler, "finish", never)
+            monkeypatch.setattr(session._acknowledger, "finish", never)
         elif slow == "asides":
-            monkeypatch.setattr(session._settler, "ended", never)
+            monkeypatch.setattr(session._acknowledger, "ended", never)
         if slow != "publisher":
             monkeypatch.setattr(copy._publisher, "close", copy._publisher._link.connection.end)
             copy._publisher._link.connection.abort()

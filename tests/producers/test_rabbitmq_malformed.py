@@ -23,7 +23,7 @@ from broadway_py.producers.rabbitmq.retries.letters import Letter
 from broadway_py.producers.rabbitmq.retries.publisher import Publisher
 from broadway_py.producers.rabbitmq.settings.options import RabbitMQOptions
 from broadway_py.producers.rabbitmq.settlements.ack_writer import DirectSettlements, encode
-from broadway_py.producers.rabbitmq.settlements.acknowledger import Settler
+from broadway_py.producers.rabbitmq.settlements.acknowledger import RabbitMQAcknowledger
 from broadway_py.producers.rabbitmq.settlements.ledger import Settlement, TagLedger
 from broadway_py.producers.rabbitmq.wire.delivery_parser import Delivery, Ended
 from tests.pipeline.support import finish
@@ -105,7 +105,7 @@ class Stream(Producer):
         reader.sink(1, self).add("ours")
         self._ledger = ledger
         writer = cast("asyncio.StreamWriter", self.writes)
-        self._settler = Settler(
+        self._acknowledger = RabbitMQAcknowledger(
             ledger,
             DirectSettlements(1, ledger, writer, "amqp://here/"),
             Forwarder(
@@ -135,7 +135,7 @@ class Stream(Producer):
     async def handle_demand(self, demand: int) -> Sequence[Message[bytes]] | None:
         taken, self._came = self._came[:demand], self._came[demand:]
         return (
-            messages_of(taken, self._settler, self.options, {"ours": "work"}, {"work": "work.retry.back"})
+            messages_of(taken, self._acknowledger, self.options, {"ours": "work"}, {"work": "work.retry.back"})
             if taken
             else None
         )

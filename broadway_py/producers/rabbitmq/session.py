@@ -30,7 +30,7 @@ from broadway_py.producers.rabbitmq.retries.former_delays import take_over
 from broadway_py.producers.rabbitmq.retries.forwarder import Forwarder
 from broadway_py.producers.rabbitmq.settings.options import AUTO_BYTES, RabbitMQOptions
 from broadway_py.producers.rabbitmq.settlements.ack_writer import AckWriter, DirectSettlements, QueuedSettlements
-from broadway_py.producers.rabbitmq.settlements.acknowledger import Settler
+from broadway_py.producers.rabbitmq.settlements.acknowledger import RabbitMQAcknowledger
 from broadway_py.producers.rabbitmq.settlements.ledger import TagLedger
 from broadway_py.producers.rabbitmq.topology.declare import Topology, make_way_back
 from broadway_py.producers.rabbitmq.wire.delivery_parser import Ended, Sink
@@ -46,7 +46,7 @@ _FLUSH_TIMEOUT: Final = 3.0
 
 
 class Session:
-    """Covers one connect until its end. Its :class:`Settler` settles exactly the messages that it delivered.
+    """Covers one connect until its end. It has an acknowledger of its own, for exactly the messages that it delivered.
 
     Two things can end: *delivering* (:attr:`trouble` is set, the consumer is gone) and *settling* (the channel is
     gone). Delivering may end alone. In the client library's tasks our code only records what happened.
@@ -110,7 +110,7 @@ class Session:
         # A loss is reported only if the connection was open and we did not close it.
         self._reporting = False
         # Made when the channel is open; it outlives the channel.
-        self._settler: Settler | None = None
+        self._acknowledger: RabbitMQAcknowledger | None = None
         # Whether deliveries bypass the library, and the sink that gets them; None: they come through the library.
         self._is_fast = False
         self._sink: Sink | None = None
@@ -149,7 +149,7 @@ class Session:
         for end in (self._channel.connection.closing, self._channel.closing):
             end.add_done_callback(self._on_closed)
         settlements = self._make_settlements(self._channel, name)
-        self._settler = Settler(
+        self._acknowledger = RabbitMQAcknowledger(
             self._ledger,
             settlements,
             self._forwarder,
@@ -256,10 +256,10 @@ class Session:
         return [one for one in deliveries if one[0] not in gone]
 
     async def _keep(self, near: Sequence[Waiting]) -> None:
-        settler = cast("Settler", self._settler)
+        acknowledger = cast("RabbitMQAcknowledger", self._acknowledger)
         # After this error the messages are still at the broker, and are delivered again.
         with contextlib.suppress(SettleError):
-            await settler.keep(self._messages_of(near, settler, self._options.without_no_ack()))
+            await acknowledger.keep(self._messages_of(near, acknowledger, self._options.without_no_ack()))
 
     def ended(self, why: Ended) -> None:
         """Notes that the broker cancelled a consumer, or closed the channel or the connection."""
@@ -306,8 +306,8 @@ class Session:
 
     def _stop(self, reason: ProducerError) -> None:
         self._channel = None
-        if self._settler is not None:
-            self._settler.stop(self.trouble or reason)
+        if self._acknowledger is not None:
+            self._acknowledger.stop(self.trouble or reason)
         self._stop_delivering(reason)
 
     def _stop_delivering(self, reason: ProducerError) -> None:
@@ -326,23 +326,23 @@ class Session:
 
     def take(self, demand: int) -> list[Message[bytes]]:
         """Returns at most *demand* of the buffered messages, oldest first. Does not wait."""
-        settler, buffer = self._settler, self._buffer
-        if settler is None or self.obstacle is not None:
+        acknowledger, buffer = self._acknowledger, self._buffer
+        if acknowledger is None or self.obstacle is not None:
             return []  # there is no channel yet, or a message that fails now could not be moved
         taken = [buffer.popleft() for _ in range(min(demand, len(buffer)))]
         self._buffered_bytes = self._buffered_bytes - _bytes_of(taken) if buffer else 0
         if self._options.consume_options.no_ack and taken:
-            settler.ack_at_once([waiting[0] for waiting in taken])
-        return self._messages_of(taken, settler, self._options)
+            acknowledger.ack_at_once([waiting[0] for waiting in taken])
+        return self._messages_of(taken, acknowledger, self._options)
 
     def _messages_of(
-        self, taken: Sequence[Waiting], settler: Settler, options: RabbitMQOptions
+        self, taken: Sequence[Waiting], acknowledger: RabbitMQAcknowledger, options: RabbitMQOptions
     ) -> list[Message[bytes]]:
         origins = self._consumers.origins
         if self._sink is not None:
-            return messages_of(taken, settler, options, origins, self._ways_back)
+            return messages_of(taken, acknowledger, options, origins, self._ways_back)
         came = [(delivery, origins[consumer]) for _, _, delivery, _, consumer in taken]
-        return [to_message(delivery, settler, options, queue, self._ways_back[queue]) for delivery, queue in came]
+        return [to_message(delivery, acknowledger, options, queue, self._ways_back[queue]) for delivery, queue in came]
 
     def _on_waiting(self, reason: ProducerError | None) -> None:
         """Notes that failed messages cannot be moved because of *reason*; None: they can again."""
@@ -362,8 +362,8 @@ class Session:
 
     def begin_draining(self) -> None:
         """Gives back failed messages that cannot be moved now, and ends a wait for :attr:`changed`."""
-        if self._settler is not None:
-            self._settler.give_up()
+        if self._acknowledger is not None:
+            self._acknowledger.give_up()
         self.changed.set()
 
     async def kept(self) -> None:
@@ -390,13 +390,13 @@ class Session:
 
     async def _give_back(self) -> None:
         """Requeues the buffered messages, and waits until that is written."""
-        if not self._buffer or self._settler is None:
+        if not self._buffer or self._acknowledger is None:
             return
         # A dict, because it keeps their order.
         gone = dict.fromkeys(tag for tag, *_ in self._buffer)
         self._buffer.clear()
         self._buffered_bytes = 0
-        await self._settler.give_back(gone)
+        await self._acknowledger.give_back(gone)
 
     async def consume_again(self, most: int | None = None) -> None:
         """Starts to consume again after :meth:`stop_consuming`, with a prefetch of *most* if that is less than usual.
@@ -438,9 +438,9 @@ class Session:
         self._reporting = False
         is_in_time = False
         try:
-            if self._settler is not None:
-                await self._give_all_back(self._settler)
-                await self._settler.finish(_FLUSH_TIMEOUT)
+            if self._acknowledger is not None:
+                await self._give_all_back(self._acknowledger)
+                await self._acknowledger.finish(_FLUSH_TIMEOUT)
             await self._end_settling()
             is_in_time = True
         finally:
@@ -450,7 +450,7 @@ class Session:
             if self._connection is not None:
                 await self._connection.end()
 
-    async def _give_all_back(self, settler: Settler) -> None:
+    async def _give_all_back(self, acknowledger: RabbitMQAcknowledger) -> None:
         """Gives back explicitly everything that is not settled.
 
         Recent brokers count the end of a connection as a failure of all messages that it holds, but not an explicit
@@ -459,7 +459,7 @@ class Session:
         if self._channel is not None and self._consumers.are_at_work:
             # Otherwise this consumer would get them again, and that counts again.
             await self.stop_consuming()
-        settler.release_all(self._closed)
+        acknowledger.release_all(self._closed)
 
     def abort(self) -> None:
         """Drops the connection at once, without closing it properly. :meth:`close` must still be called."""
@@ -471,8 +471,8 @@ class Session:
         self._call_off()
         if self._asides:
             await asyncio.wait(self._asides, timeout=_FLUSH_TIMEOUT)
-        if self._settler is not None:
-            await self._settler.ended()
+        if self._acknowledger is not None:
+            await self._acknowledger.ended()
 
     @property
     def _closed(self) -> ProducerError:

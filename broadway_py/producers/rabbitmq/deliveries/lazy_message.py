@@ -123,12 +123,12 @@ _READERS: Final[Mapping[str, Callable[[LazyMessage], object]]] = {
 
 def messages_of(
     taken: Sequence[Delivery],
-    settler: Acknowledger,
+    acknowledger: Acknowledger,
     options: RabbitMQOptions,
     queues: Mapping[str, str],
     ways_back: Mapping[str, str],
 ) -> Deliveries:
-    """Returns the messages for the pipeline. *settler* settles them.
+    """Returns the messages for the pipeline. *acknowledger* settles them.
 
     *queues* has the queue of each consumer, and *ways_back* the exchange by which retries return to each queue.
     """
@@ -152,7 +152,7 @@ def messages_of(
             receipt = new(
                 RabbitMQReceipt, (tag, redelivered == 1, on_success, on_failure, queue, back, delivery, False)
             )
-            made.append(LazyMessage(delivery, origin, new(Acknowledgement, (settler, None, receipt))))
+            made.append(LazyMessage(delivery, origin, new(Acknowledgement, (acknowledger, None, receipt))))
         else:
             made.append(LazyMessage(delivery, origin, none_of_ours))
     return made

@@ -106,12 +106,12 @@ def tag_of(delivery: DeliveredMessage) -> int:
 
 def to_message(
     delivery: DeliveredMessage,
-    settler: Acknowledger,
+    acknowledger: Acknowledger,
     options: RabbitMQOptions,
     queue: str | None = None,
     back: str = BY_DEFAULT,
 ) -> Message[bytes]:
-    """Makes the message for the pipeline. *settler* settles it.
+    """Makes the message for the pipeline. *acknowledger* settles it.
 
     *queue* is the queue that it came from, and *back* the exchange by which retries return there.
     """
@@ -131,7 +131,7 @@ def to_message(
             back,
             delivery,
         )
-        acknowledgement = Acknowledgement(settler, None, receipt)
+        acknowledgement = Acknowledgement(acknowledger, None, receipt)
     retried = was_retried(deliver, properties, queue, back)
     metadata = metadata_of(deliver, properties, options.metadata, queue, retried=retried)
     message = Message(delivery.body, metadata, acknowledgement)

@@ -17,12 +17,12 @@ from broadway_py.producers.rabbitmq.settings.options import Verdict
 from broadway_py.producers.rabbitmq.settlements.ack_writer import AckWriter
 from broadway_py.producers.rabbitmq.settlements.ledger import TagLedger
 
-__all__ = ["Settler"]
+__all__ = ["RabbitMQAcknowledger"]
 
 T = TypeVar("T")
 
 
-class Settler(Acknowledger):
+class RabbitMQAcknowledger(Acknowledger):
     """The acknowledger of every message that came through one channel. It settles nothing else.
 
     Args:
