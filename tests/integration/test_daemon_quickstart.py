@@ -74,7 +74,7 @@ def test_a_worker_that_is_killed_is_started_again_and_counters_never_go_down(tmp
         os.kill(victim, signal.SIGKILL)
 
         died = running.until_logged("worker died; starting it again")
-        assert (died["index"], died["exit"]) == (0, "SIGKILL")
+        assert (died["index"], died["exit"]) == (0, "killed by SIGKILL")
         running.until_logged("worker started", count=3)
         middle = running.metrics()
         running.until_ready()
@@ -141,7 +141,7 @@ def test_a_worker_that_is_asked_to_end_drains_and_is_started_again(tmp_path: Pat
         running.until_ready()
         os.kill(running.workers()[1], signal.SIGTERM)
         died = running.until_logged("worker died; starting it again")
-        assert (died["index"], died["exit"]) == (1, "0")
+        assert (died["index"], died["exit"]) == (1, "exit code 0")
         running.until_logged("worker started", count=3)
         running.until_ready()
         assert running.terminated()[0] == 0

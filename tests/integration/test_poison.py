@@ -152,7 +152,7 @@ async def test_one_that_ends_its_worker_in_handle_failed_too_is_dead_lettered_wi
 
     assert code == 0
     assert_only_these_are_dead(tmp_path, 1000, [500])
-    assert [line["exit"] for line in deaths(running)] == ["3", "3", "3"]
+    assert [line["exit"] for line in deaths(running)] == ["exit code 3"] * 3
     assert len(convictions(running)) == 1
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -193,7 +192,7 @@ class Supervisor:
             log.error(
                 "worker died; starting it again",
                 index=index,
-                exit=_exit_text(code),
+                exit=exit_text(code),
                 suspects=suspects,
                 seconds=round(delay, 3),
             )
@@ -223,7 +222,7 @@ class Supervisor:
     def _note_exit(self, handle: WorkerHandle, code: int) -> None:
         if code == ExitCode.CLEAN:
             return
-        log.error("worker did not end cleanly", index=handle.index, exit=_exit_text(code))
+        log.error("worker did not end cleanly", index=handle.index, exit=exit_text(code))
         late = code == ExitCode.LATE or handle.was_killed
         self._code = ExitCode.LATE if late or self._code == ExitCode.LATE else ExitCode.CRASH
 
@@ -369,11 +368,3 @@ class Supervisor:
         if handle.report is None:
             return "it is still starting; it will do so once it runs"
         return f"it has not answered for {self._silence(handle):.0f} s; it will do so once it answers"
-
-
-def _exit_text(code: int) -> str:
-    if code >= 0:
-        return str(code)
-    with suppress(ValueError):
-        return signal.Signals(-code).name
-    return f"signal {-code}"
