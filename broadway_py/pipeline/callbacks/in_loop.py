@@ -8,14 +8,14 @@ from contextvars import Context, copy_context
 from typing import Any
 
 from broadway_py import telemetry
-from broadway_py._core.settlement import can_give_back, returned_one_problem
+from broadway_py._core.settlement import can_give_back
 from broadway_py.foreign import foreign_errors
 from broadway_py.message import Message
 from broadway_py.pipeline.callbacks.call import Call
 from broadway_py.pipeline.callbacks.chunk import Chunk, contains
 from broadway_py.pipeline.callbacks.runner import BeginSpan, ChunkRunner, GiveBack
 from broadway_py.pipeline.contexts import StageContext, is_changed
-from broadway_py.pipeline.settlement.failures import failure_from, refused
+from broadway_py.pipeline.settlement.failures import failure_from, refused_return
 from broadway_py.telemetry import Span, end_message_span, message_listeners
 
 __all__ = ["LoopRunner"]
@@ -87,7 +87,7 @@ class LoopRunner(ChunkRunner):
             try:
                 returned = await handle(message)
                 if returned is not None and returned is not message:
-                    message._status = refused(returned_one_problem("handle_message", returned))
+                    message._status = refused_return("handle_message", returned)
             except foreign_errors() as error:
                 message._status = failure_from(error)
             except asyncio.CancelledError as cancelled:

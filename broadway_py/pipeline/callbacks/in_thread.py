@@ -8,14 +8,14 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import Any
 
-from broadway_py._core.settlement import can_give_back, returned_one_problem
+from broadway_py._core.settlement import can_give_back
 from broadway_py.foreign import foreign_errors
 from broadway_py.message import Failed, Message
 from broadway_py.pipeline.callbacks.call import Call
 from broadway_py.pipeline.callbacks.chunk import Chunk
 from broadway_py.pipeline.callbacks.runner import BeginSpan, ChunkRunner, GiveBack
 from broadway_py.pipeline.contexts import awaited, drive, is_changed
-from broadway_py.pipeline.settlement.failures import fail, failure_from, refused
+from broadway_py.pipeline.settlement.failures import fail, failure_from, refused_return
 from broadway_py.telemetry import end_message_span, message_listeners
 
 __all__ = ["ThreadRunner"]
@@ -113,7 +113,7 @@ class ThreadRunner(ChunkRunner):
             try:
                 returned = await drive(awaited(awaitable), context)
                 if returned is not None and returned is not message:
-                    message._status = refused(returned_one_problem("handle_message", returned))
+                    message._status = refused_return("handle_message", returned)
             except foreign_errors() as error:
                 message._status = failure_from(error)
             except asyncio.CancelledError as cancelled:
@@ -197,7 +197,7 @@ class _ThreadedChunk:
             if inspect.isawaitable(returned):
                 result = returned
             elif returned is not None and returned is not message:
-                result = refused(returned_one_problem("handle_message", returned))
+                result = refused_return("handle_message", returned)
         except BaseException as error:  # noqa: BLE001  # user code in a thread: any error fails this message
             result = failure_from(error)
         if span is not None and not self.abandoned:

@@ -26,11 +26,10 @@ from types import FrameType, SimpleNamespace
 from typing import Any, Final
 
 from broadway_py import forks
-from broadway_py._core.settlement import not_returned, returned_list_problem, returned_one_problem
 from broadway_py.message import BatchInfo, Failed, Message
 from broadway_py.pipeline.processes.pickling import dumps, failed_result, pack_error, pack_result, unpack_message
 from broadway_py.pipeline.processes.protocol import BatchBody, ChunkBody, Frame, FrameReader, Kind, Recipe, frame
-from broadway_py.pipeline.settlement.failures import fail, failure_from, refused
+from broadway_py.pipeline.settlement.failures import fail, failure_from, reconcile, refused_return
 
 __all__ = ["main"]
 
@@ -168,7 +167,7 @@ class _Callbacks:
             returned = self._handle_message(message)
             forks.leave_if_forked()
             if returned is not None and returned is not message:
-                message._status = refused(returned_one_problem("handle_message", returned))
+                message._status = refused_return("handle_message", returned)
         except BaseException as error:  # noqa: BLE001  # user code: any error fails only this message
             message._status = failure_from(error)
         return pack_result(message, given, message._status, "handle_message")
@@ -198,11 +197,7 @@ class _Callbacks:
             returned = self._handle_batch(list(messages), info)
             forks.leave_if_forked()
             if returned is not None:
-                problem, missing = returned_list_problem("handle_batch", messages, returned)
-                if problem:
-                    fail(messages, refused(problem))
-                else:
-                    fail([message for message in missing if message.ok], not_returned("handle_batch"))
+                reconcile("handle_batch", messages, returned)
         except BaseException as error:  # noqa: BLE001  # user code: any error fails the messages it was given
             fail(messages, failure_from(error))
 

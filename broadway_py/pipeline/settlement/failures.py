@@ -8,14 +8,14 @@ from typing import Any
 
 from broadway_py import forks
 from broadway_py._core.failure import asked_delay
-from broadway_py._core.settlement import drop
+from broadway_py._core.settlement import drop, not_returned, returned_list_problem, returned_one_problem
 from broadway_py.error_text import text_of
 from broadway_py.errors import MalformedMessage, RetryLater
 from broadway_py.foreign import article, foreign_errors, is_a
 from broadway_py.message import Failed, Message, Plain, gaps_in, raised
 from broadway_py.pipeline.contexts import CleanRoom
 
-__all__ = ["fail", "fail_together", "failure_from", "refused", "transform"]
+__all__ = ["fail", "fail_together", "failure_from", "reconcile", "refused", "refused_return", "transform"]
 
 
 def failure_from(error: BaseException) -> Failed:
@@ -41,6 +41,23 @@ def fail(messages: Sequence[Message[Any]], status: Failed) -> None:
 def refused(sentence: str) -> Failed:
     """Returns the status of a message whose callback returned something that is not allowed."""
     return Failed("raised", Plain(sentence), TypeError(sentence))
+
+
+def refused_return(callback: str, returned: object) -> Failed:
+    """Returns the status of a message for which *callback* returned neither None nor the message itself."""
+    return refused(returned_one_problem(callback, returned))
+
+
+def reconcile(callback: str, given: Sequence[Message[Any]], returned: object) -> None:
+    """Fail those of *given* that are missing from *returned*, the list (not None) that *callback* returned.
+
+    A message that has failed before keeps its status. All of *given* fail if the whole value is refused.
+    """
+    problem, missing = returned_list_problem(callback, given, returned)
+    if problem:
+        fail(given, refused(problem))
+    else:
+        fail([message for message in missing if message.ok], not_returned(callback))
 
 
 def fail_together(messages: Sequence[Message[Any]], error: BaseException) -> None:

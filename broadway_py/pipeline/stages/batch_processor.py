@@ -8,13 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 from broadway_py._core.batching import Batch
-from broadway_py._core.settlement import not_returned, returned_list_problem
 from broadway_py.foreign import foreign_errors
 from broadway_py.message import BatchInfo, Message
 from broadway_py.pipeline.callbacks.chunk import is_plain
 from broadway_py.pipeline.poison.stage_journal import Part, StageJournal
 from broadway_py.pipeline.processes.jobs import BatchJob
-from broadway_py.pipeline.settlement.failures import fail, fail_together, failure_from, refused
+from broadway_py.pipeline.settlement.failures import fail, fail_together, failure_from, reconcile, refused
 from broadway_py.pipeline.stages.handling import HandlingStage
 from broadway_py.pipeline.stages.ordered_retry import called_off, wait_and_retry_in_order
 from broadway_py.pipeline.stages.services import Meter, Services
@@ -133,7 +132,7 @@ class BatchProcessor(HandlingStage[Batch, Batch]):
         try:
             returned = await self._call(messages, info)
             if returned is not None:
-                _reconcile(messages, returned)
+                reconcile("handle_batch", messages, returned)
         except foreign_errors() as error:
             fail_together(messages, error)
         except asyncio.CancelledError as cancelled:
@@ -181,14 +180,6 @@ def _failed_of(batch: Batch) -> list[Message[Any]]:
 
 def _part_of(batch: Batch, messages: list[Message[Any]]) -> Batch:
     return Batch(messages, replace(batch.info, size=len(messages)))
-
-
-def _reconcile(messages: list[Message[Any]], returned: object) -> None:
-    problem, missing = returned_list_problem("handle_batch", messages, returned)
-    if problem:
-        fail(messages, refused(problem))
-    else:
-        fail([message for message in missing if message.ok], not_returned("handle_batch"))
 
 
 def _refuse_children(messages: list[Message[Any]]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from broadway_py._core.settlement import can_give_back, not_returned, returned_list_problem
+from broadway_py._core.settlement import can_give_back
 from broadway_py.foreign import foreign_errors
 from broadway_py.message import Message
 from broadway_py.pipeline.callbacks.chunk import Chunk, contains, is_plain
@@ -19,7 +19,7 @@ from broadway_py.pipeline.callbacks.schema import validate
 from broadway_py.pipeline.contexts import CleanRoom, StageContext
 from broadway_py.pipeline.poison.stage_journal import Part, StageJournal
 from broadway_py.pipeline.settlement.failure_router import refuse_gaps
-from broadway_py.pipeline.settlement.failures import fail, fail_together, failure_from, refused, transform
+from broadway_py.pipeline.settlement.failures import fail, fail_together, failure_from, reconcile, transform
 from broadway_py.pipeline.settlement.spawned import adopt_children
 from broadway_py.pipeline.stages.conclusion import Conclusion
 from broadway_py.pipeline.stages.handling import HandlingStage
@@ -265,11 +265,7 @@ class Processor(HandlingStage[Message[Any], Chunk]):
         try:
             returned = await self.call.run("prepare_messages", list(given))
             if returned is not None:
-                problem, missing = returned_list_problem("prepare_messages", given, returned)
-                if problem:
-                    fail(given, refused(problem))
-                else:
-                    fail([message for message in missing if message.ok], not_returned("prepare_messages"))
+                reconcile("prepare_messages", given, returned)
         except foreign_errors() as error:
             fail_together(given, error)
         except asyncio.CancelledError as cancelled:
