@@ -17,6 +17,7 @@ from broadway_py.pipeline.runtime.drain import DrainReport
 from broadway_py.pipeline.runtime.run import PipelineRun, announce
 from broadway_py.pipeline.stages.services import Services
 from broadway_py.pipeline.stats import PipelineState
+from broadway_py.stage import first_completed
 
 __all__ = ["LifeCycle", "all_running"]
 
@@ -145,12 +146,10 @@ class LifeCycle:
         runtime = self.needs_runtime("ready")
         if not self.is_running:
             raise runtime.crash or PipelineNotRunning(f"ready(): {self.shown}")
-        opened = asyncio.ensure_future(_all_opened(runtime))
-        ended = asyncio.ensure_future(self.ended())
         try:
             async with runtime.clock.timeout(timeout_s):
-                await asyncio.wait({opened, ended}, return_when=asyncio.FIRST_COMPLETED)
-            if not opened.done():
+                await first_completed(_all_opened(runtime), self.ended())
+            if not all(source.live.opened.is_set() for source in runtime.stages.sources):
                 raise runtime.crash or PipelineNotRunning(f"pipeline {self.name!r} stopped before it was ready")
         except TimeoutError:
             away = next(source for source in runtime.stages.sources if not source.live.opened.is_set())
@@ -158,9 +157,6 @@ class LifeCycle:
                 f"pipeline {self.name!r} was not ready within {timeout_s:g} s: "
                 f"{away.ledger.producer}: {away.live.trouble}"
             ) from None
-        finally:
-            opened.cancel()
-            ended.cancel()
 
     async def stop(self, timeout_s: float | None) -> DrainReport:
         """Drain, and wait for the end. Returns the report of the drain."""
@@ -212,9 +208,8 @@ class LifeCycle:
         *call* is the name of the method that the user called.
         """
         doing = asyncio.ensure_future(work)
-        ended = asyncio.ensure_future(self.ended())
         try:
-            await asyncio.wait({doing, ended}, return_when=asyncio.FIRST_COMPLETED)
+            await first_completed(doing, self.ended())
             if not doing.done():
                 # The last settlements of the drain may reach *work* only now.
                 await asyncio.wait({doing}, timeout=_LAST_WORD_S)
@@ -222,8 +217,7 @@ class LifeCycle:
                 return doing.result()
             raise PipelineNotRunning(f"{call}(): pipeline {self.name!r} ended before the outcome was known")
         finally:
-            for task in (doing, ended):
-                task.cancel()
+            doing.cancel()
 
     @property
     def shown(self) -> str:

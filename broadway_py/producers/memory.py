@@ -15,7 +15,7 @@ from broadway_py.clock import SYSTEM_CLOCK, Clock
 from broadway_py.foreign import foreign_errors, is_a
 from broadway_py.message import Acknowledgement, Message
 from broadway_py.producer import Producer
-from broadway_py.stage import Wake
+from broadway_py.stage import Wake, first_completed
 
 __all__ = ["DummyProducer", "MemoryProducer"]
 
@@ -213,14 +213,8 @@ class MemoryProducer(Producer):
         reading = self._reading
         if reading is None:
             reading = self._reading = asyncio.ensure_future(self._read(items))
-        ends = [asyncio.ensure_future(self.draining.wait()), asyncio.ensure_future(self._until_due())]
-        try:
-            await asyncio.wait({reading, *ends}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for end in ends:
-                end.cancel()
-            # Only one task at a time may wait on *moved*: this one must have ended before the next one starts.
-            await asyncio.wait(ends)
+        # Only one task at a time may wait on *moved*; this one has ended when the call returns.
+        await first_completed(reading, self.draining.wait(), self._until_due())
         if not self.draining.is_set() and (due := self._due(demand)):
             return due
         if self._reading is not reading or not reading.done() or reading.cancelled():

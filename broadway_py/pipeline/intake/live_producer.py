@@ -21,7 +21,7 @@ from broadway_py.message import Message
 from broadway_py.options import seconds_of
 from broadway_py.pipeline.intake.gate import Gate
 from broadway_py.producer import Delays, FailurePlan, Producer
-from broadway_py.stage import Wake
+from broadway_py.stage import Wake, first_completed
 
 __all__ = ["CANCELLED_BY_LIBRARY", "CLOSE_S", "LiveProducer"]
 
@@ -277,9 +277,8 @@ async def _done_unless_stopped(work: Coroutine[Any, Any, None], stop: asyncio.Ev
         ProducerError: *work* raised it, or a library cancelled *work*.
     """
     doing = asyncio.ensure_future(_passing_cancellation(work))
-    stopping = asyncio.ensure_future(stop.wait())
     try:
-        await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await first_completed(doing, stop.wait())
         if not doing.done():
             return False
         if doing.cancelled():
@@ -287,6 +286,5 @@ async def _done_unless_stopped(work: Coroutine[Any, Any, None], stop: asyncio.Ev
         doing.result()
         return True
     finally:
-        for task in (doing, stopping):
-            task.cancel()
-        await asyncio.wait({doing, stopping}, timeout=CLOSE_S)
+        doing.cancel()
+        await asyncio.wait({doing}, timeout=CLOSE_S)

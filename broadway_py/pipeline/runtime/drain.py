@@ -16,6 +16,7 @@ from broadway_py.pipeline.runtime.stage_tasks import StageTasks
 from broadway_py.pipeline.stages.services import Services
 from broadway_py.pipeline.stages.source import Source
 from broadway_py.pipeline.stages.stage import PipelineStage
+from broadway_py.stage import first_completed
 
 __all__ = ["Drain", "DrainReport"]
 
@@ -82,6 +83,7 @@ class Drain:
             self._deadline = deadline
             self._shutdown_timeout_s = limit
         self._stop_wanted.set()
+        self._tasks.changed.set()
         # Stop the sources at once, not in the pipeline's own task: a message that is given back because the failure
         # policy says stop must not be fetched again in between.
         self._stop_sources()
@@ -219,15 +221,9 @@ class Drain:
         if not pending:
             return
         over = asyncio.Event()
-        ends = {asyncio.ensure_future(over.wait())}
-        if or_given_up:
-            ends.add(asyncio.ensure_future(self._give_up.wait()))
+        ends = [over.wait(), self._give_up.wait()] if or_given_up else [over.wait()]
         timer = self._services.clock.call_at(until, over.set)
         try:
-            while pending and not any(end.done() for end in ends):
-                await asyncio.wait({*pending, *ends}, return_when=asyncio.FIRST_COMPLETED)
-                pending = {task for task in pending if not task.done()}
+            await first_completed(asyncio.wait(pending), *ends)
         finally:
             timer.cancel()
-            for end in ends:
-                end.cancel()

@@ -87,21 +87,14 @@ class PipelineRun:
     async def _until_stop(self) -> None:
         """Wait until a stop is wanted, every stage has ended by itself, or the pipeline has crashed."""
         tasks = self.tasks
-        stop = asyncio.ensure_future(self._stop_wanted.wait())
-        try:
-            while pending := tasks.pending():
-                tasks.joined.clear()
-                joined = asyncio.ensure_future(tasks.joined.wait())
-                await asyncio.wait({*pending, stop, joined}, return_when=asyncio.FIRST_COMPLETED)
-                joined.cancel()
-                tasks.look_for_crash()
-                if stop.done() or tasks.crash is not None:
-                    return
-                if self.stages.sources and all(source.ended for source in self.stages.sources):
-                    self.drain.has_begun = True
-                    self.stages.submissions.stop()
-        finally:
-            stop.cancel()
+        while tasks.pending():
+            await tasks.changed.wait()
+            tasks.look_for_crash()
+            if self._stop_wanted.is_set() or tasks.crash is not None:
+                return
+            if self.stages.sources and all(source.ended for source in self.stages.sources):
+                self.drain.has_begun = True
+                self.stages.submissions.stop()
 
 
 def announce(services: Services, topology: Mapping[str, Any]) -> None:

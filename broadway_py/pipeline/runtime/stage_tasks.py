@@ -14,6 +14,7 @@ from broadway_py.log import logger
 from broadway_py.message import Failed, Plain
 from broadway_py.pipeline.stages.services import Services
 from broadway_py.pipeline.stages.stage import PipelineStage
+from broadway_py.stage import Wake, first_completed
 
 __all__ = ["StageTasks"]
 
@@ -35,8 +36,8 @@ class StageTasks:
     ) -> None:
         #: Why the pipeline crashed.
         self.crash: PipelineCrashed | None = None
-        #: Set when a new stage was started: code that waits for all stages must wait for this one too.
-        self.joined = asyncio.Event()
+        #: Set when a stage was started or has ended, or a stop is wanted. The pipeline's own task waits for it.
+        self.changed = Wake()
         self._services = services
         self._restarts = restarts
         self._stop_wanted = stop_wanted
@@ -60,7 +61,8 @@ class StageTasks:
         for known in ended:
             del self._tasks[known]
         self._tasks[task] = stage
-        self.joined.set()
+        task.add_done_callback(lambda _: self.changed.set())
+        self.changed.set()
 
     def add(self, task: asyncio.Task[Any], stage: PipelineStage) -> None:
         """Count *task*, which was started elsewhere, as a task of *stage*."""
@@ -122,15 +124,7 @@ class StageTasks:
                 return
 
     async def _sleep_unless_stopped(self, seconds: float) -> None:
-        ends = {
-            asyncio.ensure_future(self._stop_wanted.wait()),
-            asyncio.ensure_future(self._services.clock.sleep(seconds)),
-        }
-        try:
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for end in ends:
-                end.cancel()
+        await first_completed(self._stop_wanted.wait(), self._services.clock.sleep(seconds))
 
     def _crash_of(self, task: asyncio.Task[Any], stage: PipelineStage) -> PipelineCrashed | None:
         if task.cancelled():
