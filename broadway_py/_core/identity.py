@@ -1,4 +1,4 @@
-"""Identifies a message over all its deliveries and over processes."""
+"""Identifies a message: for people, and over all its deliveries and over processes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Final
 
+from broadway_py.error_text import clipped
+from broadway_py.foreign import foreign_errors
 from broadway_py.message import Message
 
-__all__ = ["IDENTITY_BYTES", "identity_of", "name_of"]
+__all__ = ["IDENTITY_BYTES", "id_of", "identity_of"]
 
 #: The length of an identity in bytes.
 IDENTITY_BYTES: Final = 16
@@ -16,11 +18,17 @@ IDENTITY_BYTES: Final = 16
 #: How many bytes of the payload count for a message with an id. An id is not always unique, and a payload can be large.
 _HEAD_BYTES: Final = 1024
 
+#: The most characters of an id in a log line.
+_MOST_SHOWN: Final = 200
 
-def name_of(message: Message[Any]) -> str | None:
-    """Returns the id that the source gave *message*, or None. A handler may have changed or deleted the metadata."""
-    name = message._named()
-    return str(name) if isinstance(name, str | int | bytes) else None
+
+def id_of(message: Message[Any]) -> str | None:
+    """Returns ``message.id`` for a log line, cut if it is long. None also if it cannot be read."""
+    try:
+        name = message.id
+    except foreign_errors():
+        return None  # a handler may have replaced the metadata by any object
+    return name if name is None else clipped(name, _MOST_SHOWN)
 
 
 def identity_of(message: Message[Any], pipeline: str) -> bytes | None:
@@ -30,7 +38,9 @@ def identity_of(message: Message[Any], pipeline: str) -> bytes | None:
     the size and the beginning of the payload; without an id, from the whole payload. Returns None if the message has no
     id and its payload is not bytes or text.
     """
-    name = name_of(message)
+    named = message._named()
+    # The text of another object may differ in each process.
+    name = str(named) if isinstance(named, str | int | bytes) else None
     raw = getattr(message, "raw", None)  # a transformer may have deleted it
     if isinstance(raw, bytes):
         payload = raw

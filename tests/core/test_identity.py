@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from broadway_py import Message
-from broadway_py._core.identity import IDENTITY_BYTES, identity_of
+from broadway_py._core.identity import IDENTITY_BYTES, id_of, identity_of
 
 
 def message(data: Any, name: str | None = None, **metadata: Any) -> Message[Any]:
@@ -80,3 +80,23 @@ def test_metadata_that_a_handler_has_replaced_is_none(metadata: Any) -> None:
 
 def test_text_that_cannot_be_encoded_has_one_all_the_same() -> None:
     assert identity_of(message("\ud800", "\udfff"), "orders") is not None
+
+
+class Unreadable(Message[Any]):
+    @property
+    def id(self) -> str | None:
+        raise ValueError("deleted")
+
+
+@pytest.mark.parametrize(
+    ("one", "shown"),
+    [
+        (message(b"x", "7"), "7"),
+        (message(b"x"), None),
+        (message(b"x", "n" * 300), "n" * 200 + "… (100 more characters)"),
+        (Unreadable(b"x"), None),
+    ],
+    ids=["named", "unnamed", "long", "unreadable"],
+)
+def test_in_the_log_it_is_called_what_its_source_calls_it(one: Message[Any], shown: str | None) -> None:
+    assert id_of(one) == shown

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
+from broadway_py._core.identity import id_of
 from broadway_py._core.ledger import Ledger, LedgerEntry
 from broadway_py.clock import Clock
 from broadway_py.error_text import text_of
@@ -13,7 +14,6 @@ from broadway_py.foreign import article, foreign_errors, is_a, type_name
 from broadway_py.log import logger
 from broadway_py.message import Failed, Message
 from broadway_py.pipeline.contexts import CleanRoom
-from broadway_py.pipeline.settlement.failure_log import id_of
 from broadway_py.pipeline.settlement.failures import failure_from, transform
 from broadway_py.producer import Deliveries
 

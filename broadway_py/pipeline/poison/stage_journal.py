@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from broadway_py._core.exits import exit_text
-from broadway_py._core.identity import identity_of, name_of
+from broadway_py._core.identity import id_of, identity_of
 from broadway_py.clock import Clock
 from broadway_py.message import SETTLED, Failed, Message, Plain
 from broadway_py.pipeline.poison.isolation import Isolation, root_of
@@ -144,7 +144,7 @@ class StageJournal:
 
     def _name(self, message: Message[Any]) -> str:
         message = root_of(message)
-        return "\0".join((self._pipeline, str(message.producer), str(name_of(message))))
+        return "\0".join((self._pipeline, str(message.producer), str(id_of(message))))
 
     def _note_company(self) -> None:
         if self._isolation.turns.alone is None:

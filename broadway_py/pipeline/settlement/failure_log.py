@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
 from typing import Any, Final
 
+from broadway_py._core.identity import id_of
 from broadway_py.clock import Clock
 from broadway_py.error_text import (
     clipped,
@@ -23,7 +24,7 @@ from broadway_py.limit import MINUTE_S, OTHER, PerMinute
 from broadway_py.log import ALL, logger
 from broadway_py.message import Failed, Message, place_of_reason, plain_reason
 
-__all__ = ["FailureLog", "Fate", "id_of", "masked", "reason_of"]
+__all__ = ["FailureLog", "Fate", "masked", "reason_of"]
 
 log = logger("broadway_py.pipeline")
 
@@ -175,15 +176,6 @@ def masked(text: str, message: Message[Any]) -> str:
         return "***" if bare and (bare in payload if len(bare) >= _PART_CHARS else bare in words) else word[0]
 
     return _WORD.sub(hide, clipped(text, _MASKED_CHARS))
-
-
-def id_of(message: Message[Any]) -> str | None:
-    """Returns the source's id of the message; None also if a handler has replaced the metadata."""
-    try:
-        name = message.id
-    except foreign_errors():
-        return None  # a handler may have replaced the metadata by any object
-    return name if name is None else clipped(name, 200)
 
 
 def _payload_text(message: Message[Any]) -> str:
