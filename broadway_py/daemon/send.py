@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any, BinaryIO, Final
 
 from broadway_py.daemon.settings.settings import Settings
-from broadway_py.errors import OptionsError, did_you_mean
+from broadway_py.errors import OptionsError
 from broadway_py.producers.kinds import arguments
 from broadway_py.written import opened
 
@@ -66,16 +66,7 @@ def target_of(settings: Settings, pipeline: str | None) -> Target:
     Raises:
         OptionsError: there is no such pipeline, or lines cannot be put on its source.
     """
-    names = list(settings.pipelines)
-    if pipeline is None:
-        if len(names) > 1:
-            raise OptionsError((), f"--pipeline is needed: the settings have several, {', '.join(names)}")
-        pipeline = names[0]
-    if pipeline not in names:
-        raise OptionsError(
-            (),
-            f"--pipeline {pipeline}: no such pipeline; known here: {', '.join(names)}{did_you_mean(pipeline, names)}",
-        )
+    pipeline = settings.choose_pipeline(pipeline)
     path = ("pipelines", pipeline, "producer")
     section = opened(settings.pipelines[pipeline].get("producer"))
     if not isinstance(section, Mapping):

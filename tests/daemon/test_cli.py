@@ -153,7 +153,7 @@ def test_send_reads_standard_input_and_finds_the_queue_of_a_pipeline(tmp_path: P
         (("--queue", "q.db"), "--queue q.db: expected FILE:NAME, such as var/queue.db:orders"),
         (("--queue", "q.db:x", "no.txt"), "no.txt: cannot be read: No such file or directory"),
         (("--queue", "q.db:x", "a", "b"), "send: one input at a time, got a, b"),
-        (("{path}",), "--pipeline is needed: the settings have several, aa, b"),
+        (("{path}",), "--pipeline is needed, because the settings have several pipelines: aa, b"),
         (("{path}", "--pipeline", "a"), "--pipeline a: no such pipeline; known here: aa, b"),
         (
             ("{path}", "--pipeline", "b"),

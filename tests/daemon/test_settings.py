@@ -47,6 +47,26 @@ def test_defaults_are_one_worker_and_a_port_on_this_machine_only(tmp_path: Path)
     assert (settings.log.level, settings.log.format) == ("info", "auto")
 
 
+def test_the_only_pipeline_needs_no_name(tmp_path: Path) -> None:
+    settings = read(tmp_path)
+    assert settings.choose_pipeline(None) == "orders"
+    assert settings.choose_pipeline("orders") == "orders"
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        (None, "--pipeline is needed, because the settings have several pipelines: orders, bills"),
+        ("order", "--pipeline order: no such pipeline; known here: orders, bills; did you mean 'orders'?"),
+    ],
+)
+def test_a_pipeline_that_is_not_known_is_refused(tmp_path: Path, name: str | None, sentence: str) -> None:
+    settings = read(tmp_path, ONE + "  bills: {class: 'tests.daemon.pipelines:Plain'}\n")
+    with pytest.raises(OptionsError) as refused:
+        settings.choose_pipeline(name)
+    assert str(refused.value) == sentence
+
+
 def test_http_null_serves_nothing(tmp_path: Path) -> None:
     assert read(tmp_path, ONE + "http: null\n").http is None
 

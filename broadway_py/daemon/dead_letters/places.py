@@ -90,16 +90,7 @@ def of_settings(
     Raises:
         OptionsError: there is no such pipeline, or its source keeps no dead letters that can be read here.
     """
-    names = list(settings.pipelines)
-    if pipeline is None and len(names) == 1:
-        pipeline = names[0]
-    if pipeline is None:
-        raise OptionsError((), f"--pipeline is needed: the settings have several, {', '.join(names)}")
-    if pipeline not in names:
-        raise OptionsError(
-            (),
-            f"--pipeline {pipeline}: no such pipeline; known here: {', '.join(names)}{did_you_mean(pipeline, names)}",
-        )
+    pipeline = settings.choose_pipeline(pipeline)
     section = settings.pipelines[pipeline]
     path = ("pipelines", pipeline, "producer")
     kind, fields = arguments(section.get("producer"), path)

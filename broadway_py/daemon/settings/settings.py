@@ -64,6 +64,25 @@ class Settings:
     #: Where each setting was given.
     origins: Mapping[SettingPath, Origin]
 
+    def choose_pipeline(self, name: str | None) -> str:
+        """Returns *name*, the value of ``--pipeline``, or the only pipeline if it is None.
+
+        Raises:
+            OptionsError: there is no such pipeline, or there are several and *name* is None.
+        """
+        known = list(self.pipelines)
+        if name is None and len(known) == 1:
+            return known[0]
+        if name is None:
+            raise OptionsError(
+                (), f"--pipeline is needed, because the settings have several pipelines: {', '.join(known)}"
+            )
+        if name not in self.pipelines:
+            raise OptionsError(
+                (), f"--pipeline {name}: no such pipeline; known here: {', '.join(known)}{did_you_mean(name, known)}"
+            )
+        return name
+
     def located(self, wrong: OptionsError) -> OptionsError:
         """Returns *wrong* with its place in front: the file and line, environment variable or ``--set``."""
         return OptionsError.of(_placed(self.origins, one) for one in wrong.all())
