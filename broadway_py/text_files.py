@@ -1,11 +1,13 @@
-"""Reads text as editors save it: in UTF-8, or marked as UTF-16 or UTF-32; with or without a line break at the end."""
+"""Reads files as editors save them: as UTF-8, UTF-16 or UTF-32; with or without a line break at the end."""
 
 from __future__ import annotations
 
 import codecs
+import re
+from pathlib import Path
 from typing import Final
 
-__all__ = ["NotText", "decoded", "without_end"]
+__all__ = ["NotText", "content_of", "decoded", "without_end", "without_line_break"]
 
 # UTF-32 comes before UTF-16, because the mark of UTF-16 is the beginning of that of UTF-32.
 _MARKS: Final = (
@@ -27,6 +29,20 @@ class NotText(ValueError):
         super().__init__(f"line {line}, column {column} is no {encoding} text")
 
 
+def content_of(file: str) -> bytes:
+    """Returns the content of *file*, whose name is in the settings. Blocks while it reads.
+
+    Raises:
+        ValueError: the file cannot be read. The error text names the file and says why.
+    """
+    try:
+        return Path(file).read_bytes()
+    except OSError as failed:
+        raise ValueError(f"the file {file!r} cannot be read: {failed.strerror}") from None
+    except ValueError:
+        raise ValueError(f"the file {file!r} cannot be read: no file can have that name") from None
+
+
 def decoded(raw: bytes) -> str:
     """Returns *raw* as text, without the mark that names its encoding.
 
@@ -46,3 +62,8 @@ def decoded(raw: bytes) -> str:
 def without_end(text: str) -> str:
     """Returns *text* without the line breaks at its end, which editors, ``echo`` and secret stores add."""
     return text.rstrip("\r\n")
+
+
+def without_line_break(text: str) -> str:
+    """Returns *text* without one line break at its end. A secret may itself end in a further one."""
+    return re.sub(r"(\r\n|\n|\r)\Z", "", text)

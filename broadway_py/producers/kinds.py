@@ -8,13 +8,12 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 from typing import Any, Final, get_type_hints
 
 from broadway_py.errors import OptionsError, did_you_mean, gathered
 from broadway_py.log import logger
 from broadway_py.producer import Delays, FailurePlan, Producer
-from broadway_py.text_files import NotText, decoded, without_end
+from broadway_py.text_files import NotText, content_of, decoded, without_end
 from broadway_py.written import Written, has_written, opened, read_as
 
 __all__ = ["ENTRY_POINT_GROUP", "arguments", "build", "build_all", "kinds", "producer_class"]
@@ -312,13 +311,11 @@ def _contents(secrets: Mapping[str, str], path: Sequence[str]) -> dict[str, str]
     for field, file in secrets.items():
         place = (*path, f"{field}_file")
         try:
-            found[field] = Written(without_end(decoded(Path(file).read_bytes())))
-        except OSError as failed:
-            raise OptionsError(place, f"the file {file!r} cannot be read: {failed.strerror}") from None
+            found[field] = Written(without_end(decoded(content_of(file))))
         except NotText as wrong:
             raise OptionsError(place, f"the file {file!r} is not {wrong.encoding} text: {wrong}") from None
-        except ValueError:
-            raise OptionsError(place, f"the file {file!r} cannot be read: no file can have that name") from None
+        except ValueError as unreadable:
+            raise OptionsError(place, str(unreadable)) from None
     return found
 
 

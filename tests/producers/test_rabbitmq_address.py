@@ -262,6 +262,7 @@ def test_the_files_of_a_url_are_those_of_its_tls() -> None:
     ("settings", "sentence"),
     [
         ({"ca_file": "no"}, "tls.ca_file: the file '{0}/no' cannot be read: No such file or directory"),
+        ({"key_file": "a\0b"}, "tls.key_file: the file '{0}/a\\x00b' cannot be read: no file can have that name"),
         ({"ca_file": "junk"}, "tls.ca_file: '{0}/junk' holds no certificate in PEM form"),
         (
             {"cert_file": "junk"},

@@ -7,7 +7,6 @@ import random
 import re
 import ssl
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Annotated, Final, Literal, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
@@ -17,6 +16,7 @@ from yarl import URL
 from broadway_py.errors import ProducerError, did_you_mean
 from broadway_py.options import Options
 from broadway_py.producers.hosts import certificate_name, host_in
+from broadway_py.text_files import content_of, without_line_break
 
 __all__ = [
     "DEFAULT_URL",
@@ -35,7 +35,6 @@ __all__ = [
     "of_url",
     "read_secret",
     "targets",
-    "without_line_break",
 ]
 
 DEFAULT_URL: Final = "amqp://guest:guest@127.0.0.1/"
@@ -72,11 +71,6 @@ def _virtual_host(value: str) -> str:
 
 #: The name of a virtual host, not encoded.
 VirtualHost = Annotated[str, AfterValidator(_virtual_host)]
-
-
-def without_line_break(text: str) -> str:
-    """Returns *text* without the line break at its end that editors, ``echo`` and secret stores may add."""
-    return re.sub(r"(\r\n|\n|\r)\Z", "", text)
 
 
 #: One text, or several.
@@ -164,8 +158,11 @@ class TlsOptions(Options):
         """
         for name in ("ca_file", "cert_file", "key_file"):
             file = getattr(self, name)
-            if file is not None:
-                _refuse_unreadable(name, file)
+            try:
+                if file is not None:
+                    content_of(file)  # a sentence of OpenSSL would not name the file
+            except ValueError as unreadable:
+                raise ProducerError(f"tls.{name}: {unreadable}") from None
         try:
             context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=self.ca_file)
         except (ssl.SSLError, OSError):
@@ -183,14 +180,6 @@ class TlsOptions(Options):
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         return context
-
-
-def _refuse_unreadable(name: str, file: str) -> None:
-    try:
-        with Path(file).open("rb"):
-            pass
-    except OSError as failed:
-        raise ProducerError(f"tls.{name}: the file {file!r} cannot be read: {failed.strerror}") from None
 
 
 class Login(NamedTuple):
@@ -240,13 +229,7 @@ def read_secret(file: str) -> str:
     Raises:
         ValueError: the file cannot be read, or its content cannot be a user or password.
     """
-    try:
-        read = Path(file).read_bytes()
-    except OSError as failed:
-        raise ValueError(f"the file {file!r} cannot be read: {failed.strerror}") from None
-    except ValueError:
-        raise ValueError(f"the file {file!r} cannot be read: no file can have that name") from None
-    found = without_line_break(read.removeprefix(codecs.BOM_UTF8).decode(errors="surrogateescape"))
+    found = without_line_break(content_of(file).removeprefix(codecs.BOM_UTF8).decode(errors="surrogateescape"))
     if "\0" in found:
         raise ValueError(f"the file {file!r} has a zero byte in it, which no user and no password can have")
     return found

@@ -29,7 +29,6 @@ from broadway_py.producers.rabbitmq.settings.address import (
     of_url,
     read_secret,
     targets,
-    without_line_break,
 )
 from broadway_py.producers.rabbitmq.settings.arguments import (
     Arguments,
@@ -39,6 +38,7 @@ from broadway_py.producers.rabbitmq.settings.arguments import (
     QueueNames,
     RetryArguments,
 )
+from broadway_py.text_files import without_line_break
 
 __all__ = [
     "AUTO_BYTES",
