@@ -60,7 +60,7 @@ class Office:
         self.refused: list[Trouble] = []
         self.freed: list[Message[Any]] = []
         self.options = SQSOptions(queue_url="orders", **settings)
-        queue_info = QueueInfo("url", visibility, None, "dead" if dead else None)
+        queue_info = QueueInfo("orders", "url", visibility, None, "dead" if dead else None)
         made = SQSAcknowledgerWithDeadLetters if dead else SQSAcknowledger
         self.acknowledger = made(
             self.client,  # type: ignore[arg-type]  # it has the three requests that an acknowledger makes
@@ -275,8 +275,7 @@ async def test_what_was_settled_between_falling_due_and_the_request_is_not_exten
     office = Office(visibility=30.0)
     guardian = Guardian(
         office.client,  # type: ignore[arg-type]  # it has the one request that a guardian makes
-        QueueInfo("url", 30.0, None, None),
-        "orders",
+        QueueInfo("orders", "url", 30.0, None, None),
         office.clock,
         is_held=lambda _: True,
         refused=office.refused.append,

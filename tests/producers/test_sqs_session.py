@@ -43,7 +43,7 @@ class Answers:
         if self.away is not None:
             raise self.away
         self.is_open = True
-        return QueueInfo("url", 30.0, True, None)
+        return QueueInfo("orders", "url", 30.0, True, None)
 
     async def receive(self, count: int, attempt_id: str | None = None) -> list[dict[str, Any]]:
         if self.laid_out:

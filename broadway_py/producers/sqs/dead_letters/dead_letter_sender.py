@@ -14,7 +14,6 @@ from broadway_py.producers.sqs.dead_letters.letters import Letter, portions
 from broadway_py.producers.sqs.requests.batch_entries import retry_delay
 from broadway_py.producers.sqs.requests.client import Client, QueueInfo
 from broadway_py.producers.sqs.requests.errors import Kind, Trouble
-from broadway_py.producers.sqs.settings.options import SQSOptions
 
 __all__ = ["DeadLetterSender"]
 
@@ -38,7 +37,6 @@ class DeadLetterSender:
     Args:
         client: makes the requests.
         queue_info: knows the queue, and where its dead letters go.
-        options: the producer's settings.
         clock: tells the time.
         pipeline: the pipeline's name, for the letters.
         begin: starts a task that the acknowledger owns.
@@ -48,7 +46,6 @@ class DeadLetterSender:
         self,
         client: Client,
         queue_info: QueueInfo,
-        options: SQSOptions,
         clock: Clock,
         *,
         pipeline: str,
@@ -56,7 +53,7 @@ class DeadLetterSender:
     ) -> None:
         self._client = client
         self._url = queue_info.dead_letter_url or ""
-        self._options = options
+        self._queue = queue_info.name
         self._clock = clock
         self._pipeline = pipeline
         self._begin = begin
@@ -70,7 +67,7 @@ class DeadLetterSender:
         letters = [
             Letter(
                 message,
-                queue=self._options.queue_name,
+                queue=self._queue,
                 pipeline=self._pipeline,
                 died_at=died_at,
                 is_fifo=self._url.endswith(".fifo"),
@@ -137,7 +134,7 @@ class DeadLetterSender:
             return
         log.warning(
             "the dead letter queue does not take failed messages; they stay in their queue, and come again",
-            queue=self._options.queue_name,
+            queue=self._queue,
             dead_letter_queue=self._url.rpartition("/")[2],
             messages=self._unfit,
             bytes_of_one=letter.weight,

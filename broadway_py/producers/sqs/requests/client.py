@@ -41,6 +41,8 @@ _USER_AGENT: Final = f"broadway-py aiobotocore/{aiobotocore.__version__}"
 class QueueInfo:
     """What is known of the queue after opening it."""
 
+    #: The queue's name, for the log and for errors.
+    name: str
     url: str
     #: The visibility timeout, in seconds.
     visibility_s: float
@@ -141,10 +143,11 @@ class Client:
             if trouble.kind != "refused" or given is None:
                 raise
             # With visibility_timeout set, this permission is not needed.
-            return QueueInfo(url, given, None, dead_letter_url)
+            return QueueInfo(self._options.queue_name, url, given, None, dead_letter_url)
         found: Mapping[str, str] = answer.get("Attributes", {})
         visibility_s = float(found.get("VisibilityTimeout", 30)) if given is None else given
-        return QueueInfo(url, visibility_s, bool(found.get("RedrivePolicy")), dead_letter_url)
+        has_redrive = bool(found.get("RedrivePolicy"))
+        return QueueInfo(self._options.queue_name, url, visibility_s, has_redrive, dead_letter_url)
 
     async def close(self) -> None:
         """Closes every connection. Requests that still run raise :class:`Trouble`."""

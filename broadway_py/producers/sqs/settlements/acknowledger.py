@@ -63,7 +63,6 @@ class SQSAcknowledger(Acknowledger):
         self._guardian = Guardian(
             client,
             queue_info,
-            options.queue_name,
             clock,
             is_held=lambda receipt: receipt in self._held,
             refused=self._report_refusal,
@@ -71,7 +70,6 @@ class SQSAcknowledger(Acknowledger):
         self._sender = BatchSender(
             client,
             queue_info,
-            options.queue_name,
             clock,
             self._guardian,
             due=self._send_when_due,
@@ -80,7 +78,7 @@ class SQSAcknowledger(Acknowledger):
             refused=self._report_refusal,
         )
         self._dead_letter_sender = DeadLetterSender(
-            client, queue_info, options, clock, pipeline=pipeline, begin=self._sender.begin
+            client, queue_info, clock, pipeline=pipeline, begin=self._sender.begin
         )
         #: Messages of FIFO groups that wait for an earlier message of their group.
         self.groups: Groups[Message[Any]] = Groups()
@@ -96,7 +94,7 @@ class SQSAcknowledger(Acknowledger):
         self._idle.set()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} of queue {self._options.queue_name!r}, {len(self._held)} held>"
+        return f"<{type(self).__name__} of queue {self._queue_info.name!r}, {len(self._held)} held>"
 
     # --- what comes in --------------------------------------------------------------------------------------------
 
@@ -195,7 +193,7 @@ class SQSAcknowledger(Acknowledger):
         await pending.wait()
         if pending.lost:
             unsettled = [message for message, _ in said if message.acknowledgement.data in pending.lost]
-            raise SettleError(pending.sentence(self._options.queue_name, len(said)), unsettled=unsettled)
+            raise SettleError(pending.sentence(self._queue_info.name, len(said)), unsettled=unsettled)
 
     def _say(self, receipt: SQSReceipt, verdict: Verdict, pending: PendingSettlement) -> None:
         if verdict.action == "ack":

@@ -29,7 +29,6 @@ class BatchSender:
     Args:
         client: makes the requests.
         queue_info: knows the queue.
-        queue: the queue's name, for the log.
         clock: tells the time.
         guardian: knows which visibilities to extend.
         due: called when something is due; it must call :meth:`send_due`.
@@ -42,7 +41,6 @@ class BatchSender:
         self,
         client: Client,
         queue_info: QueueInfo,
-        queue: str,
         clock: Clock,
         guardian: Guardian,
         *,
@@ -53,7 +51,7 @@ class BatchSender:
     ) -> None:
         self._client = client
         self._url = queue_info.url
-        self._queue = queue
+        self._queue = queue_info.name
         self._clock = clock
         self._guardian = guardian
         self._due = due

@@ -31,7 +31,6 @@ class Guardian:
     Args:
         client: makes the requests.
         queue_info: knows the queue.
-        queue: the queue's name, for the log.
         clock: tells the time.
         is_held: whether no settlement of a receipt was requested yet.
         refused: called when AWS refuses an extension.
@@ -41,7 +40,6 @@ class Guardian:
         self,
         client: Client,
         queue_info: QueueInfo,
-        queue: str,
         clock: Clock,
         *,
         is_held: Callable[[SQSReceipt], bool],
@@ -49,7 +47,7 @@ class Guardian:
     ) -> None:
         self._client = client
         self._url = queue_info.url
-        self._queue = queue
+        self._queue = queue_info.name
         self._clock = clock
         self._is_held = is_held
         self._refused = refused
