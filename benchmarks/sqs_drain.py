@@ -5,7 +5,6 @@ from __future__ import annotations
 from benchmarks.measure import Ids, Meter, arguments, run_async
 from benchmarks.ours import PACKAGES, all_acked, scraped, settings_of
 from benchmarks.sqs_queue import url_of
-from broadway_py._core.request_counts import costs_of
 from broadway_py.daemon.pipelines.loader import build_pipelines
 
 
@@ -19,15 +18,17 @@ async def measure(endpoint: str, queue: str, messages: int, *, gate: bool) -> No
         await pipeline.wait()
     ids.check()
     all_acked(pipeline, messages)
-    costs = costs_of("sqs", "sqs")
-    deletes = sum(count for (kind, _), count in costs.requests.items() if kind == "delete") - 1  # the first asks only
+    (producer,) = pipeline.stats().producers
+    assert producer.requests is not None, "an SQS producer counts its requests"
+    requests = producer.requests.requests
+    deletes = sum(count for (kind, _), count in requests.items() if kind == "delete") - 1  # the first asks only
     meter.report(
         "sqs_drain",
         messages,
         *PACKAGES,
         "aiobotocore",
         "botocore",
-        messages_per_request=messages / sum(costs.requests.values()),
+        messages_per_request=messages / sum(requests.values()),
         messages_per_delete=messages / deletes,
     )
 

@@ -27,11 +27,11 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from broadway_py._core.request_counts import RequestCosts, all_costs
 from broadway_py.message import BatchTrigger, Cause, Outcome
 from broadway_py.pipeline.stats import Distribution, PipelineStats, ProducerStats, StageStats
+from broadway_py.request_counts import RequestCounts
 
-__all__ = ["SERIES_LIMIT", "PipelineCollector", "log_metrics", "pipeline_metrics", "process_metrics", "request_metrics"]
+__all__ = ["SERIES_LIMIT", "PipelineCollector", "log_metrics", "pipeline_metrics", "process_metrics"]
 
 #: The most series of one metric.
 SERIES_LIMIT: Final = 1000
@@ -164,20 +164,18 @@ def pipeline_metrics(stats: Iterable[PipelineStats]) -> Iterator[Metric]:
     yield waited.counter()
     yield stuck.gauge()
     yield broken.gauge()
-    names = {one.name for one in snapshots}
-    yield from request_metrics({key: costs for key, costs in all_costs().items() if key[0] in names})
+    counted = {(one.name, each.name): each.requests for one in snapshots for each in one.producers if each.requests}
+    if counted:
+        yield from _request_metrics(counted)
 
 
-def request_metrics(costs: Mapping[tuple[str, str], RequestCosts]) -> Iterator[Metric]:
-    """Yields the metrics of the SQS requests of this process: *costs* by (pipeline, producer). Yields none if empty."""
-    if not costs:
-        return
+def _request_metrics(counted: Mapping[tuple[str, str], RequestCounts]) -> Iterator[Metric]:
     labels = ("pipeline", "producer")
     requests = _Series("broadway_sqs_requests", "Requests to SQS by kind and result.", (*labels, "kind", "result"))
     entries = _Series("broadway_sqs_batch_entries", "Messages named in batches to SQS.", (*labels, "kind"))
     empty = _Series("broadway_sqs_empty_receives", "Receives that brought no message.", labels)
     sizes = _Histograms("broadway_sqs_receive_messages", "Messages of one receive.", labels)
-    for key, one in costs.items():
+    for key, one in counted.items():
         for (kind, result), count in sorted(one.requests.items()):
             requests.add((*key, kind, result), count)
         for kind, count in sorted(one.entries.items()):

@@ -12,6 +12,7 @@ from broadway_py._core.failure_authority import FailureAuthority
 from broadway_py.clock import SYSTEM_CLOCK, Clock
 from broadway_py.errors import OptionsError, ProducerError
 from broadway_py.message import Message
+from broadway_py.request_counts import RequestCounts
 
 __all__ = ["Delays", "Deliveries", "FailurePlan", "Producer"]
 
@@ -172,6 +173,8 @@ class Producer:
     #: What the pipeline does with failed messages. None: it leaves them to the acknowledger's ``ack``. Set before
     #: ``open``.
     failure: FailurePlan | None = None
+    #: Counts the requests, if the source charges for them. The metrics show the counts. Set before ``open``.
+    requests: RequestCounts
     #: True: the settings of this source say what happens to a failed message (``on_failure=``).
     on_failure_is_given: bool = False
 
@@ -313,6 +316,7 @@ class Producer:
         made.index = index
         made.capacity = capacity
         made.pipeline = pipeline
+        made.requests = RequestCounts()
         made.draining = asyncio.Event()
         made._handover = _HandOver()
         made._report_lost = lost

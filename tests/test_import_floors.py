@@ -25,6 +25,7 @@ FLOORS: Final[dict[str, float]] = {
     "message": 0.5,
     "events": 0,
     "machine": 0,
+    "request_counts": 0,
     "text_files": 0,
     "written": 0,
     "forks": 0,

@@ -6,6 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from broadway_py.metrics import SERIES_LIMIT, PipelineCollector, log_metrics, pipeline_metrics, process_metrics
 from broadway_py.pipeline.stats import PipelineStats
+from broadway_py.request_counts import RequestCounts
 from tests.daemon.snapshots import pipeline, producer
 
 
@@ -113,6 +114,26 @@ def test_a_supervisor_says_how_long_each_worker_has_been_silent() -> None:
         ("1", 12.0),
     ]
     assert "broadway_worker_silent_seconds" not in {family.name for family in process_metrics({}, 0)}
+
+
+def test_requests_are_shown_only_for_producers_that_count_them() -> None:
+    counts = RequestCounts()
+    counts.requests["receive", "ok"] = 3
+    counts.entries["delete"] = 7
+    counts.received(0)
+    counts.received(4)
+
+    found = scrape(pipeline(producers=(producer("sqs", requests=counts), producer("queue"))))
+
+    of_sqs = (("pipeline", "orders"), ("producer", "sqs"))
+    assert found["broadway_sqs_requests_total"] == {(("kind", "receive"), *of_sqs, ("result", "ok")): 3.0}
+    assert found["broadway_sqs_batch_entries_total"] == {(("kind", "delete"), *of_sqs): 7.0}
+    assert found["broadway_sqs_empty_receives_total"] == {of_sqs: 1.0}
+    assert (found["broadway_sqs_receive_messages_count"], found["broadway_sqs_receive_messages_sum"]) == (
+        {of_sqs: 2.0},
+        {of_sqs: 4.0},
+    )
+    assert not any(name.startswith("broadway_sqs") for name in scrape(pipeline()))
 
 
 def test_dropped_lines_of_the_log_are_counted() -> None:

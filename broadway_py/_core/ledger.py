@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 from broadway_py._core.histogram import SECONDS_BOUNDS, Histogram
 from broadway_py.message import Outcome
+from broadway_py.request_counts import RequestCounts
 
 __all__ = ["OUTCOMES", "Ledger", "LedgerEntry"]
 
@@ -29,6 +30,8 @@ class Ledger:
         self.outcomes: Counter[Outcome] = Counter(dict.fromkeys(OUTCOMES, 0))
         self.bytes_in_flight = 0
         self.latency = Histogram(SECONDS_BOUNDS)
+        #: The requests that the producer's copies make, if they count them.
+        self.requests = RequestCounts()
         # In the order of arrival. An entry is removed when its last message is settled.
         self._open: dict[LedgerEntry, None] = {}
 

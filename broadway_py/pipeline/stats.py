@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from broadway_py.message import BatchTrigger, Cause, Outcome
+from broadway_py.request_counts import RequestCounts
 
 __all__ = ["Distribution", "PipelineState", "PipelineStats", "ProducerStats", "StageStats"]
 
@@ -55,6 +56,8 @@ class ProducerStats:
     trouble: str | None
     #: True once the source has said that no more messages come.
     ended: bool
+    #: The requests to a source that charges for each; None if the producer counts none.
+    requests: RequestCounts | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from prometheus_client.core import Metric
 
 from broadway_py.daemon.workers.merge_reports import depart_metrics, fold_metrics, fold_stats, label_worker, retire
 from broadway_py.pipeline.stats import PipelineStats
+from broadway_py.request_counts import RequestCounts
 from tests.daemon.snapshots import pipeline, producer
 
 
@@ -23,6 +24,23 @@ def test_counters_and_sizes_of_workers_are_added_and_the_oldest_counts() -> None
     assert one.latency.counts == (8, 4, 2)
     assert both.stages[0].concurrency == 8
     assert both.stages[1].batches == {"size": 4, "timeout": 2}
+
+
+def counts(requests: int) -> RequestCounts:
+    made = RequestCounts()
+    made.requests["receive", "ok"] = requests
+    made.entries["delete"] = 10 * requests
+    made.received(requests)
+    return made
+
+
+def test_requests_of_workers_are_added_and_those_of_a_dead_one_are_kept() -> None:
+    living, dead = (pipeline(producers=(producer(requests=counts(number)),)) for number in (2, 3))
+    (one,) = fold_stats([living, pipeline()], [retire(dead, state="starting")]).producers
+    assert one.requests is not None
+    assert one.requests.requests == {("receive", "ok"): 5}
+    assert one.requests.entries == {"delete": 50}
+    assert (one.requests.receives[2], one.requests.receives[3], one.requests.messages) == (1, 1, 5)
 
 
 def test_what_a_dead_worker_had_in_flight_is_unknown() -> None:

@@ -10,15 +10,14 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from broadway_py import Batcher, BatchInfo, Message, Pipeline, Processors
-from broadway_py._core.request_counts import RequestCosts
 from broadway_py.metrics import (
     SERIES_LIMIT,
     PipelineCollector,
     pipeline_metrics,
     process_metrics,
-    request_metrics,
 )
 from broadway_py.producers import MemoryProducer, RabbitMQProducer
+from broadway_py.request_counts import RequestCounts
 from tests.daemon.snapshots import EMPTY, pipeline, producer, stage
 from tests.support.rabbitmq import RabbitMQ
 
@@ -82,20 +81,21 @@ async def test_names_of_queues_that_the_broker_made_up_are_in_no_label(rabbitmq:
 def test_each_metric_has_a_thousand_series_at_most_and_the_rest_is_added_up_under_other() -> None:
     count = 3 * SERIES_LIMIT
     batcher = stage("batcher:b", batcher="b", duration=None, batches={"size": 2}, batch_sizes=EMPTY)
+    counts = RequestCounts()
+    counts.requests.update({("receive", "ok"): 3, ("delete", "throttled"): 1})
+    counts.entries["delete"] = 4
+    counts.received(10)
     many = [
         pipeline(
-            f"p{index}", producers=(producer(),), stages=(stage(), batcher, stage("batch_processors:b", batcher="b"))
+            f"p{index}",
+            producers=(producer(requests=counts),),
+            stages=(stage(), batcher, stage("batch_processors:b", batcher="b")),
         )
         for index in range(count)
     ]
-    costs = RequestCosts()
-    costs.requests.update({("receive", "ok"): 3, ("delete", "throttled"): 1})
-    costs.entries["delete"] = 4
-    costs.received(10)
     families = [
         *pipeline_metrics(many),
         *process_metrics({str(index): float(index) for index in range(count)}, 0),
-        *request_metrics({(f"p{index}", "sqs"): costs for index in range(count)}),
     ]
     for family in families:
         sizes = Counter(sample.name for sample in family.samples if not sample.name.endswith("_bucket"))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from broadway_py import Batcher, BatchInfo, Message, Processors, ProducerError
-from broadway_py.producers import MemoryProducer
+from broadway_py.producers import MemoryProducer, Producer
 from tests.pipeline.support import (
     ONE,
     Call,
@@ -40,6 +40,37 @@ async def test_the_figures_are_a_picture_of_their_moment() -> None:
         assert pipeline.stats().producers[0].received == 1
         with pytest.raises(dataclasses.FrozenInstanceError):
             before.restarts = 3  # type: ignore[misc]  # frozen
+
+
+class Charged(Producer):
+    """A source that charges for requests: each copy makes one."""
+
+    concurrency = 2
+
+    async def handle_demand(self, demand: int) -> None:
+        self.requests.requests["receive", "ok"] += 1
+
+
+async def test_requests_are_counted_for_each_producer_of_each_pipeline() -> None:
+    for _ in range(2):  # a second pipeline with the same names counts anew
+        pipeline = Quiet(name="orders", producer=[Charged(), MemoryProducer([1])])
+        await finish(pipeline)
+        charged, free = (one.requests for one in pipeline.stats().producers)
+        assert charged is not None
+        assert (charged.requests, free) == ({("receive", "ok"): 2}, None)
+
+
+async def test_the_requests_of_a_snapshot_do_not_change() -> None:
+    pipeline = Quiet(producer=Charged())
+    await finish(pipeline)
+    before = pipeline.stats().producers[0].requests
+    pipeline.stats()
+    runtime = pipeline._life.runtime
+    assert runtime is not None
+    runtime.stages.ledgers[0].requests.received(1)
+
+    assert before is not None
+    assert before.messages == 0
 
 
 async def test_the_books_add_up_at_every_step() -> None:

@@ -12,11 +12,11 @@ import pytest
 from aiobotocore.credentials import AioRefreshableCredentials
 from botocore.exceptions import ClientError
 
-from broadway_py._core.request_counts import RequestCosts
 from broadway_py.producers.sqs.requests import client as clients
 from broadway_py.producers.sqs.requests.client import Client
 from broadway_py.producers.sqs.requests.errors import Trouble
 from broadway_py.producers.sqs.settings.options import SQSOptions
+from broadway_py.request_counts import RequestCounts
 from broadway_py.testing import FakeClock, settle
 
 URL = "https://sqs.eu-central-1.amazonaws.com/1/orders"
@@ -41,7 +41,7 @@ class Renewing(Client):
     """The first generation's requests fail with *error*, each once its gate is open; later ones' work."""
 
     def __init__(self, error: Exception, gates: list[asyncio.Event]) -> None:
-        super().__init__(SQSOptions(queue_url=URL), RequestCosts(), FakeClock())
+        super().__init__(SQSOptions(queue_url=URL), RequestCounts(), FakeClock())
         self.made = 0
         self._error = error
         self._gates = gates
@@ -97,7 +97,7 @@ async def test_credentials_that_cannot_be_renewed_are_said_to_be_the_trouble(ref
             library = Stale(None, [])
             return clients._Generation(AsyncExitStack(), library, library)
 
-    client = Unrenewed(SQSOptions(queue_url=URL), RequestCosts(), FakeClock())
+    client = Unrenewed(SQSOptions(queue_url=URL), RequestCounts(), FakeClock())
     await client.connect()
     with pytest.raises(Trouble) as caught:
         await client.receive(10)
@@ -118,7 +118,7 @@ async def test_a_credential_process_that_is_not_there_is_no_broken_connection(
     config.write_text(f"[default]\ncredential_process = {tmp_path}/gone\n")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
-    client = Client(SQSOptions(queue_url=URL), RequestCosts(), FakeClock())
+    client = Client(SQSOptions(queue_url=URL), RequestCounts(), FakeClock())
     with pytest.raises(Trouble) as caught:
         await client.connect()
     assert str(caught.value) == (

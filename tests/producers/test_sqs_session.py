@@ -18,6 +18,7 @@ from broadway_py.producers.sqs.requests.client import QueueInfo
 from broadway_py.producers.sqs.requests.errors import Trouble
 from broadway_py.producers.sqs.session import Session
 from broadway_py.producers.sqs.settings.options import SQSOptions
+from broadway_py.request_counts import RequestCounts
 from broadway_py.testing import FakeClock, settle
 
 
@@ -89,6 +90,7 @@ async def test_groups_that_fail_make_room_for_others(answers: type[Answers]) -> 
         producer="sqs",
         capacity=100,
         attempts=Attempts(is_fifo=True),
+        requests=RequestCounts(),
         lost=lambda _: None,
     )
     await session.open()

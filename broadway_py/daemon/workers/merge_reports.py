@@ -14,6 +14,7 @@ from prometheus_client.samples import Sample
 from broadway_py.message import Outcome
 from broadway_py.metrics import add_distributions
 from broadway_py.pipeline.stats import Distribution, PipelineState, PipelineStats, ProducerStats, StageStats
+from broadway_py.request_counts import RequestCounts
 
 __all__ = ["depart_metrics", "fold_metrics", "fold_stats", "label_worker", "retire", "speaks_of_process"]
 
@@ -100,6 +101,7 @@ def _add_producers(a: ProducerStats, b: ProducerStats) -> ProducerStats:
         connections_lost=a.connections_lost + b.connections_lost,
         trouble=a.trouble or b.trouble,
         ended=a.ended and b.ended,
+        requests=_add_requests(a.requests, b.requests),
     )
 
 
@@ -126,6 +128,12 @@ def _add_optional(a: Distribution | None, b: Distribution | None) -> Distributio
     if a is None or b is None:
         return a or b
     return add_distributions(a, b)
+
+
+def _add_requests(a: RequestCounts | None, b: RequestCounts | None) -> RequestCounts | None:
+    if a is None or b is None:
+        return a or b
+    return a + b
 
 
 def fold_metrics(groups: Iterable[Iterable[Metric]]) -> list[Metric]:

@@ -18,7 +18,6 @@ from typing import Any, Final
 from prometheus_client import REGISTRY
 
 from broadway_py import forks
-from broadway_py._core.request_counts import all_costs
 from broadway_py.daemon.http.view import LocalView
 from broadway_py.daemon.logs import logs
 from broadway_py.daemon.pipelines.loader import build_pipelines
@@ -29,7 +28,7 @@ from broadway_py.daemon.workers.messages import Answer, Assignment, Command, Fro
 from broadway_py.daemon.workers.messages import Final as LastReport
 from broadway_py.errors import OptionsError
 from broadway_py.log import logger
-from broadway_py.metrics import log_metrics, request_metrics
+from broadway_py.metrics import log_metrics
 from broadway_py.pipeline.poison.isolation import Isolation
 from broadway_py.pipeline.poison.journal import Journal
 
@@ -145,7 +144,7 @@ async def _snapshot_in_loop(view: LocalView, number: int) -> Report:
 def _snapshot(view: LocalView, number: int = 0) -> Report:
     return Report(
         pipelines={one.name: one for one in view.stats()},
-        metrics=(*request_metrics(all_costs()), *log_metrics(logs.dropped_lines()), *REGISTRY.collect()),
+        metrics=(*log_metrics(logs.dropped_lines()), *REGISTRY.collect()),
         lag_seconds=view.lag_seconds,
         number=number,
     )

@@ -21,6 +21,7 @@ from broadway_py.message import Message
 from broadway_py.options import seconds_of
 from broadway_py.pipeline.intake.gate import Gate
 from broadway_py.producer import Delays, FailurePlan, Producer
+from broadway_py.request_counts import RequestCounts
 from broadway_py.stage import Wake, first_completed
 
 __all__ = ["CANCELLED_BY_LIBRARY", "CLOSE_S", "LiveProducer"]
@@ -49,6 +50,7 @@ class LiveProducer:
         wake: wakes the source.
         take_late: called with the messages that a copy still hands over when it is closed.
         failure: what happens to failed messages, as far as sources need to know it.
+        requests: counts the requests of all copies of the producer.
         fail_fast: with True, raise if the very first attempt to open fails.
         internal: True for the pipeline's own source of submitted messages; it sends no telemetry.
     """
@@ -67,6 +69,7 @@ class LiveProducer:
         wake: Wake,
         take_late: Callable[[Sequence[Message[Any]]], Awaitable[None]],
         failure: FailurePlan | None,
+        requests: RequestCounts,
         fail_fast: bool,
         internal: bool,
     ) -> None:
@@ -92,6 +95,7 @@ class LiveProducer:
         self._wake = wake
         self._take_late = take_late
         self._failure = failure
+        self._requests = requests
         self._fail_fast = fail_fast
         self._internal = internal
         self._preparing: asyncio.Task[None] | None = None
@@ -119,6 +123,7 @@ class LiveProducer:
         )
         copy.clock = self._clock
         copy.failure = self._failure
+        copy.requests = self._requests
         self.lost = None
         self._preparing = None
         self.is_told_to_pause = False

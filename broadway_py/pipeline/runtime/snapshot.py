@@ -12,6 +12,7 @@ from broadway_py.pipeline.stages.services import Meter
 from broadway_py.pipeline.stages.source import Source
 from broadway_py.pipeline.stages.stage import PipelineStage
 from broadway_py.pipeline.stats import Distribution, PipelineState, PipelineStats, ProducerStats, StageStats
+from broadway_py.request_counts import RequestCounts
 
 __all__ = ["take_snapshot"]
 
@@ -58,6 +59,8 @@ def _producer(ledger: Ledger, copies: Sequence[Source], now: float) -> ProducerS
         connections_lost=sum(source.live.connections_lost for source in copies),
         trouble=troubles[0] if troubles else None,
         ended=all(source.ended for source in copies),
+        # A sum is a copy, which the producer does not change any more.
+        requests=ledger.requests + RequestCounts() if ledger.requests.requests else None,
     )
 
 

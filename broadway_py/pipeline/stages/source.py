@@ -87,6 +87,7 @@ class Source(PipelineStage):
             wake=self.wake,
             take_late=self._take_late,
             failure=None if services.router is None else services.router.plan_for(description),
+            requests=ledger.requests,
             fail_fast=fail_fast,
             internal=internal,
         )

@@ -108,6 +108,7 @@ class SQSProducer(Producer):
             producer=self.name or "sqs",
             capacity=self.capacity,
             attempts=self._attempts,
+            requests=self.requests,
             lost=self.lost,
         )
         await self._session.open()

@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from broadway_py._core.request_counts import RequestCosts
 from broadway_py.clock import SYSTEM_CLOCK
 from broadway_py.errors import ProducerError
 from broadway_py.producers.sqs.dead_letters.letters import portions
 from broadway_py.producers.sqs.requests.client import Client
 from broadway_py.producers.sqs.requests.errors import Kind
 from broadway_py.producers.sqs.settings.options import SQSOptions
+from broadway_py.request_counts import RequestCounts
 
 __all__ = ["sending"]
 
@@ -28,7 +28,7 @@ async def sending(options: SQSOptions) -> AsyncIterator[Callable[[Sequence[bytes
     Raises:
         ProducerError: SQS or the queue is not available, or did not accept a body.
     """
-    client = Client(options, RequestCosts(), SYSTEM_CLOCK)
+    client = Client(options, RequestCounts(), SYSTEM_CLOCK)
     try:
         url = await client.connect()
 

@@ -10,7 +10,6 @@ from contextlib import AsyncExitStack
 from typing import Any, Final
 
 from broadway_py import telemetry
-from broadway_py._core.request_counts import costs_of
 from broadway_py.clock import Clock
 from broadway_py.errors import ProducerError
 from broadway_py.log import logger
@@ -22,6 +21,7 @@ from broadway_py.producers.sqs.requests.client import Client, QueueInfo
 from broadway_py.producers.sqs.requests.errors import Trouble
 from broadway_py.producers.sqs.settings.options import SQSOptions
 from broadway_py.producers.sqs.settlements.acknowledger import SQSAcknowledger, SQSAcknowledgerWithDeadLetters
+from broadway_py.request_counts import RequestCounts
 from broadway_py.stage.wake import Wake
 
 __all__ = ["LAST_POLLS_S", "Session"]
@@ -47,6 +47,7 @@ class Session:
         producer: name of the producer.
         capacity: how many messages the pipeline can hold.
         attempts: names the receives of FIFO queues.
+        requests: counts the requests.
         lost: called once, when the source is not available any more.
     """
 
@@ -59,6 +60,7 @@ class Session:
         producer: str,
         capacity: int,
         attempts: Attempts,
+        requests: RequestCounts,
         lost: Callable[[ProducerError], None],
     ) -> None:
         self._options = options
@@ -66,7 +68,7 @@ class Session:
         self._about = {"pipeline": pipeline, "producer": producer}
         self._attempts = attempts
         self._lost = lost
-        self._client = Client(options, costs_of(pipeline, producer), clock)
+        self._client = Client(options, requests, clock)
         self._plan = PollPlan(
             batch=options.max_number_of_messages,
             most=options.max_polls,

@@ -13,12 +13,12 @@ import aiobotocore
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 
-from broadway_py._core.request_counts import RequestCosts
 from broadway_py.clock import Clock
 from broadway_py.producers.sqs.requests.asked_attributes import asked_attributes, asked_message_attributes
 from broadway_py.producers.sqs.requests.errors import Kind, Trouble, entry_kind, of_error
 from broadway_py.producers.sqs.settings.endpoint import is_url
 from broadway_py.producers.sqs.settings.options import SQSOptions
+from broadway_py.request_counts import RequestCounts
 
 __all__ = ["Client", "QueueInfo"]
 
@@ -95,9 +95,9 @@ class Client:
     Receives have their own connection pool, because a long poll must never delay a delete.
     """
 
-    def __init__(self, options: SQSOptions, costs: RequestCosts, clock: Clock) -> None:
+    def __init__(self, options: SQSOptions, counts: RequestCounts, clock: Clock) -> None:
         self._options = options
-        self._costs = costs
+        self._counts = counts
         self._clock = clock
         self._generation: _Generation | None = None
         self._renewing = asyncio.Lock()
@@ -203,7 +203,7 @@ class Client:
             arguments["ReceiveRequestAttemptId"] = attempt_id
         answer = await self._request("receive", "ReceiveMessage", lambda made: made.polls.receive_message(**arguments))
         messages: list[dict[str, Any]] = answer.get("Messages") or []
-        self._costs.received(len(messages))
+        self._counts.received(len(messages))
         return messages
 
     async def delete(self, url: str, handles: Sequence[str]) -> dict[int, Kind]:
@@ -231,7 +231,7 @@ class Client:
     async def _batch(
         self, kind: str, action: str, method: str, url: str, entries: list[dict[str, Any]]
     ) -> dict[int, Kind]:
-        self._costs.entries[kind] += len(entries)
+        self._counts.entries[kind] += len(entries)
         answer = await self._settlement(kind, action, method, {"QueueUrl": url, "Entries": entries})
         failed = {int(one["Id"]): entry_kind(one) for one in answer.get("Failed") or ()}
         if len(failed) + len(answer.get("Successful") or ()) < len(entries):
@@ -268,11 +268,11 @@ class Client:
                 # aiohttp raises it if the session is closed during a request.
                 raise Trouble("away", f"SQS queue {self._options.queue_name!r}: the producer is closed") from None
             trouble = of_error(error, action, self._options)
-            self._costs.requests[kind, trouble.kind] += 1
+            self._counts.requests[kind, trouble.kind] += 1
             raise trouble from None
         finally:
             await generation.leave()
-        self._costs.requests[kind, "ok"] += 1
+        self._counts.requests[kind, "ok"] += 1
         return answer
 
     async def _renew(self, used: _Generation) -> bool:

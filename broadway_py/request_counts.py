@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["RequestCosts", "all_costs", "costs_of"]
+__all__ = ["RequestCounts"]
 
 #: The number of counters for messages of one receive: 0, 1, … up to 10 and more.
 _SIZES: Final = 11
 
 
-class RequestCosts:
-    """The requests of one producer, by all its copies, since the process started."""
+class RequestCounts:
+    """The requests of one producer, by all its copies. Counts of several processes can be added up with ``+``."""
 
     __slots__ = ("entries", "receives", "requests")
 
@@ -35,15 +34,10 @@ class RequestCosts:
         """The number of messages that the receives brought."""
         return sum(size * count for size, count in enumerate(self.receives))
 
-
-_COSTS: Final[dict[tuple[str, str], RequestCosts]] = {}
-
-
-def costs_of(pipeline: str, producer: str) -> RequestCosts:
-    """Returns the counters of this producer in this process, the same object each time."""
-    return _COSTS.setdefault((pipeline, producer), RequestCosts())
-
-
-def all_costs() -> Mapping[tuple[str, str], RequestCosts]:
-    """Returns the counters of all producers in this process, by (pipeline, producer)."""
-    return dict(_COSTS)
+    def __add__(self, other: RequestCounts) -> RequestCounts:
+        """Returns both together, as new counts."""
+        total = RequestCounts()
+        total.requests = self.requests + other.requests
+        total.entries = self.entries + other.entries
+        total.receives = [a + b for a, b in zip(self.receives, other.receives, strict=True)]
+        return total
