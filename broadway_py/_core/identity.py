@@ -60,6 +60,7 @@ def identity_of(message: Message[Any], pipeline: str) -> bytes | None:
     return blake2b(whole, digest_size=IDENTITY_BYTES).digest()
 
 
+# Remembered for speed: this runs for each message. The result depends on nothing but the two names.
 @lru_cache(maxsize=256)
 def _origin(pipeline: str, producer: str | None) -> bytes:
     return f"{pipeline}\0{producer}\0".encode(errors="surrogatepass")
