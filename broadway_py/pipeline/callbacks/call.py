@@ -24,6 +24,10 @@ from broadway_py.stage import Wake
 __all__ = ["Call", "InCallback"]
 
 
+def _unknown() -> None:
+    """Returns None: all messages of the call have one time-out together, or each message is a call of its own."""
+
+
 class InCallback:
     """Marks that user code runs in the stage's own task, so that cutting off the stage must cancel the task.
 
@@ -81,8 +85,6 @@ class Call:
         self.in_callback = InCallback()
         #: True while a thread of this stage is past its deadline and has not returned.
         self.stuck = False
-        #: Returns when the thread began its current message, if each message has its own time-out; otherwise None.
-        self.began_at: Callable[[], float | None] = _unknown
         #: The contexts of failed messages, by ``id()``, if a callback has set variables: their log lines are written
         #: in them.
         self.own_contexts: dict[int, Context] = {}
@@ -90,6 +92,7 @@ class Call:
         self._is_draining = is_draining
         # The stage has one deadline, which each call moves, and at most one timer for it.
         self._deadline = math.inf
+        self._began_at: Callable[[], float | None] = _unknown
         self._timer: Timer | None = None
         self._timed_out = False
         # The context of the last call, if that call has set a variable.
@@ -145,9 +148,13 @@ class Call:
 
     # --- time-out
 
-    def begin(self) -> None:
-        """Start the time-out of a callback, if it has one."""
+    def begin(self, began_at: Callable[[], float | None] = _unknown) -> None:
+        """Start the time-out of a callback, if it has one.
+
+        *began_at* returns when the thread began its current message, if each message has its own time-out.
+        """
         if self.timeout_s is not None:
+            self._began_at = began_at
             self._deadline = self.clock.monotonic() + self.timeout_s
             if self._timer is None:
                 self._timer = self.clock.call_at(self._deadline, self._look_at_deadline)
@@ -166,7 +173,7 @@ class Call:
         if self._deadline == math.inf:
             return  # no call is running
         deadline = self._deadline
-        began_at = self.began_at()
+        began_at = self._began_at()
         if began_at is not None and self.timeout_s is not None:
             deadline = began_at + self.timeout_s
         if self.clock.monotonic() < deadline:
@@ -226,7 +233,3 @@ class Call:
         while self.stuck and not self.cut and not self._is_draining():
             await self._wake.wait()
         return not self.stuck
-
-
-def _unknown() -> None:
-    """Returns None: all messages of the call have one time-out together, or each message is a call of its own."""

@@ -42,8 +42,6 @@ class ThreadRunner(ChunkRunner):
         begin_span: BeginSpan,
     ) -> None:
         super().__init__(call, give_back=give_back, begin_span=begin_span)
-        # Each message of the chunk has its own deadline.
-        call.began_at = self._began_at
         self.handle_message = handle_message
         self._postpone = postpone
         self._running: _ThreadedChunk | None = None
@@ -57,7 +55,8 @@ class ThreadRunner(ChunkRunner):
         run = self._running = _ThreadedChunk(self, given)
         with call.in_callback:
             try:
-                call.begin()
+                # Each message of the chunk has its own deadline.
+                call.begin(self._began_at)
                 await call.threads.run(run, call.came_back)
             except asyncio.CancelledError as cancelled:
                 run.abandoned = True
