@@ -7,40 +7,38 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
-from broadway_py._core.batching import Batch
-from broadway_py._core.dispatch import DemandDispatcher, Dispatcher, PartitionDispatcher
 from broadway_py._core.ledger import Ledger
-from broadway_py._core.partition import partition_in_process
 from broadway_py._core.rate import Rate
 from broadway_py._core.restarts import Restarts
 from broadway_py.clock import Clock
-from broadway_py.foreign import foreign_errors
-from broadway_py.message import Message
 from broadway_py.options import INHERIT, Batcher, FailurePolicy, Processors, RateLimit
 from broadway_py.pipeline.callbacks.definition import Callbacks
-from broadway_py.pipeline.contexts import CleanRoom
 from broadway_py.pipeline.intake.gate import Gate
 from broadway_py.pipeline.poison.isolation import Isolation
 from broadway_py.pipeline.processes.callback_process import CallbackProcesses
 from broadway_py.pipeline.runtime.batch_fill_check import warn_of_batches_that_never_fill
 from broadway_py.pipeline.runtime.breaker import BreakerGuard
+from broadway_py.pipeline.runtime.dispatchers import (
+    KeyOf,
+    in_room,
+    partition_of,
+    to_batch_processors,
+    to_batchers,
+    to_processors,
+)
 from broadway_py.pipeline.runtime.layout import Stages
 from broadway_py.pipeline.runtime.run import PipelineRun
 from broadway_py.pipeline.runtime.topology import topology_of
 from broadway_py.pipeline.settlement.failure_plans import log_which_policy_counts
 from broadway_py.pipeline.settlement.failure_router import FailureRouter
-from broadway_py.pipeline.settlement.failures import failure_from
 from broadway_py.pipeline.stages.batch_processor import BatchProcessor
 from broadway_py.pipeline.stages.batcher import BatcherStage
 from broadway_py.pipeline.stages.processor import Processor
 from broadway_py.pipeline.stages.services import SUBMITTED, Meter, Services
 from broadway_py.pipeline.stages.source import Source
 from broadway_py.producer import Producer
-from broadway_py.stage import Edge, Outlet
 
 __all__ = ["Builder", "Described", "Submissions", "batcher_names", "meters_of", "resize", "share_capacity"]
-
-KeyOf = Callable[[Message[Any]], Any]
 
 
 class Submissions(Producer):
@@ -187,6 +185,9 @@ def _build(
     gate = Gate(None if rate_limit is None else Rate(rate_limit.allowed_messages, rate_limit.interval))
     capacity = _capacity(processors, batchers)
     warn_of_batches_that_never_fill(services.name, list(producers.values()), batchers, capacity)
+    names = batcher_names(batchers)
+    key_of = partition_by if processors.partition_by is INHERIT else processors.partition_by
+    dispatcher = partial(to_processors, processors.concurrency, in_room(services, key_of))
     sources: list[Source] = []
     ledgers: list[Ledger] = []
     transformer = services.callbacks.transformer
@@ -201,6 +202,7 @@ def _build(
                 ledger,
                 gate,
                 meters["processors"],
+                dispatcher=dispatcher(),
                 index=index,
                 capacity=share,
                 fail_fast=fail_fast,
@@ -214,6 +216,7 @@ def _build(
         ledgers[-1],
         gate,
         meters["processors"],
+        dispatcher=dispatcher(),
         index=0,
         capacity=capacity,
         fail_fast=False,
@@ -221,18 +224,33 @@ def _build(
         internal=True,
     )
     stages = Stages(sources, submissions, [], [], [], ledgers)
-    names = batcher_names(batchers)
-    key_of = partition_by if processors.partition_by is INHERIT else processors.partition_by
     stages.processors = [
-        Processor(services, index, meters["processors"], names, processors.timeout, keyed=key_of is not None)
+        Processor(
+            services,
+            index,
+            meters["processors"],
+            names,
+            processors.timeout,
+            dispatcher=to_batchers(batchers),
+            keyed=key_of is not None,
+        )
         for index in range(processors.concurrency)
     ]
     for source in [*sources, submissions]:
-        _connect_processors(source, stages.processors, processors, _in_room(services, key_of))
+        _connect_processors(source, stages.processors, processors)
     for name, options in batchers.items():
-        own = _in_room(services, partition_by if options.partition_by is INHERIT else options.partition_by)
+        own = in_room(services, partition_by if options.partition_by is INHERIT else options.partition_by)
         _add_batcher(
-            stages, BatcherStage(services, name, options, meters[f"batcher:{name}"], _partition(own, options)), meters
+            stages,
+            BatcherStage(
+                services,
+                name,
+                options,
+                meters[f"batcher:{name}"],
+                partition_of=partition_of(own, options),
+                dispatcher=to_batch_processors(options.concurrency, is_partitioned=own is not None),
+            ),
+            meters,
         )
     _connect_to_batchers(stages, stages.processors)
     if max_in_flight_bytes is not None:
@@ -267,53 +285,14 @@ def _capacity(processors: Processors, batchers: Mapping[str, Batcher]) -> int:
     return processors.concurrency * processors.max_demand + gathered
 
 
-def _connect_processors(
-    source: Source, processors: Sequence[Processor], options: Processors, key_of: KeyOf | None
-) -> None:
-    dispatcher: Dispatcher[Edge[Message[Any]], Message[Any]]
-    if key_of is None:
-        dispatcher = DemandDispatcher()
-    else:
-        dispatcher = PartitionDispatcher(range(len(processors)), _guarded(key_of, len(processors)))
-    source.outlet = Outlet(dispatcher, source.wake)
+def _connect_processors(source: Source, processors: Sequence[Processor], options: Processors) -> None:
     for processor in processors:
         source.outlet.subscribe(processor.inlet, options.max_demand, options.refill_at, processor.index)
 
 
-def _guarded(key_of: KeyOf, partitions: int) -> Callable[[Message[Any]], int | None]:
-    """Returns the partition function. If ``partition_by`` raises, the message fails and may go to any processor."""
-    partition = partition_in_process(key_of, partitions)
-
-    def guarded(message: Message[Any]) -> int | None:
-        try:
-            return partition(message)
-        except foreign_errors() as error:
-            # An error in user code fails only this message.
-            message.status = failure_from(error)
-            return None
-
-    return guarded
-
-
-def _in_room(services: Services, key_of: KeyOf | None) -> KeyOf | None:
-    """Returns *key_of*, called in a clean context each time."""
-    return None if key_of is None else partial(CleanRoom(services.base).run, key_of)
-
-
-def _partition(key_of: KeyOf | None, options: Batcher) -> Callable[[Message[Any]], int | None] | None:
-    return None if key_of is None else partition_in_process(key_of, options.concurrency)
-
-
 def _add_batcher(stages: Stages, batcher: BatcherStage, meters: Mapping[str, Meter]) -> None:
-    dispatcher: Dispatcher[Edge[Batch], Batch]
-    concurrency = batcher.options.concurrency
-    if batcher.is_partitioned:
-        dispatcher = PartitionDispatcher(range(concurrency), lambda batch: batch.info.partition)
-    else:
-        dispatcher = DemandDispatcher()
-    batcher.outlet = Outlet(dispatcher, batcher.wake)
     layer = f"batch_processors:{batcher.key}"
-    for index in range(concurrency):
+    for index in range(batcher.options.concurrency):
         processor = BatchProcessor(
             batcher.services,
             batcher.key,
@@ -350,16 +329,8 @@ def resize(stages: Stages, make: Callable[[int], Processor], options: Processors
 
 
 def _connect_to_batchers(stages: Stages, processors: Sequence[Processor]) -> None:
-    batchers = {batcher.key: batcher.options for batcher in stages.batchers}
-    if not batchers:
-        return
     for processor in processors:
-        processor.outlet = Outlet(
-            DemandDispatcher()
-            if len(batchers) == 1
-            else PartitionDispatcher(list(batchers), lambda message: message.batcher),
-            processor.wake,
-        )
-        for batcher in stages.batchers:
-            demand = batchers[batcher.key].demand
-            processor.outlet.subscribe(batcher.inlet, demand, demand // 2, batcher.key)
+        if processor.outlet is not None:
+            for batcher in stages.batchers:
+                demand = batcher.options.demand
+                processor.outlet.subscribe(batcher.inlet, demand, demand // 2, batcher.key)

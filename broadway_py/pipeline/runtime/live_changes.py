@@ -8,7 +8,8 @@ from datetime import timedelta
 
 from broadway_py.errors import OptionsError
 from broadway_py.options import INHERIT, Batcher, Processors, RateLimit, load
-from broadway_py.pipeline.runtime.build import KeyOf, batcher_names, resize, share_capacity
+from broadway_py.pipeline.runtime.build import batcher_names, resize, share_capacity
+from broadway_py.pipeline.runtime.dispatchers import KeyOf, to_batchers
 from broadway_py.pipeline.runtime.run import PipelineRun
 from broadway_py.pipeline.stages.processor import Processor
 from broadway_py.pipeline.stages.services import Meter
@@ -46,7 +47,9 @@ def resize_pool(runtime: PipelineRun, options: Processors, batchers: Mapping[str
     names = batcher_names(batchers)
     fresh = resize(
         runtime.stages,
-        lambda index: Processor(runtime.services, index, meter, names, options.timeout),
+        lambda index: Processor(
+            runtime.services, index, meter, names, options.timeout, dispatcher=to_batchers(batchers)
+        ),
         options,
     )
     for processor in fresh:

@@ -8,13 +8,14 @@ from typing import Any
 
 from broadway_py import telemetry
 from broadway_py._core.batching import Batch, OpenBatches
+from broadway_py._core.dispatch import Dispatcher
 from broadway_py.message import Message
 from broadway_py.options import Batcher
 from broadway_py.pipeline.contexts import CleanRoom
 from broadway_py.pipeline.settlement.failures import failure_from
 from broadway_py.pipeline.stages.services import Meter, Services
 from broadway_py.pipeline.stages.stage import PipelineStage
-from broadway_py.stage import Inlet, Outlet
+from broadway_py.stage import Edge, Inlet, Outlet
 
 __all__ = ["BatcherStage"]
 
@@ -31,6 +32,7 @@ class BatcherStage(PipelineStage):
         options: the batcher's settings.
         meter: the batcher's figures.
         partition_of: maps a message to a batch processor; None if any may have it.
+        dispatcher: decides which batch processor gets which batches.
     """
 
     def __init__(
@@ -39,14 +41,16 @@ class BatcherStage(PipelineStage):
         key: str,
         options: Batcher,
         meter: Meter,
+        *,
         partition_of: Callable[[Message[Any]], int | None] | None,
+        dispatcher: Dispatcher[Edge[Batch], Batch],
     ) -> None:
         super().__init__(services, f"batcher:{key}", 0, meter)
         self.key = key
         self.options = options
         self.is_partitioned = partition_of is not None
         self.inlet: Inlet[Message[Any]] = Inlet(self.wake)
-        self.outlet: Outlet[Batch]
+        self.outlet: Outlet[Batch] = Outlet(dispatcher, self.wake)
         full = options.batch_size if isinstance(options.batch_size, int) else options.demand
         self._most_open = _OPEN_BATCHES * full
         batch_size = options.batch_size

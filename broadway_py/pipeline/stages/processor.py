@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
+from broadway_py._core.dispatch import Dispatcher
 from broadway_py._core.settlement import can_give_back
 from broadway_py.foreign import foreign_errors
 from broadway_py.message import Message
@@ -26,7 +27,7 @@ from broadway_py.pipeline.stages.handling import HandlingStage
 from broadway_py.pipeline.stages.ordered_retry import called_off, wait_and_retry_in_order
 from broadway_py.pipeline.stages.routing import route, settle_all
 from broadway_py.pipeline.stages.services import SUBMITTED, Meter, Services
-from broadway_py.stage import Outlet, Wake
+from broadway_py.stage import Edge, Outlet, Wake
 from broadway_py.telemetry import Span
 
 __all__ = ["Processor"]
@@ -41,6 +42,7 @@ class Processor(HandlingStage[Message[Any], Chunk]):
         meter: the figures of the pool.
         batchers: maps each name that messages may use to the batcher's name.
         timeout_s: seconds that ``handle_message`` may take for one message; None for no limit.
+        dispatcher: decides which batcher gets which messages; None if there are no batchers.
         keyed: True if all messages with a key come to this processor and no other.
     """
 
@@ -53,13 +55,14 @@ class Processor(HandlingStage[Message[Any], Chunk]):
         index: int,
         meter: Meter,
         batchers: Mapping[str, str],
-        timeout_s: float | None = None,
+        timeout_s: float | None,
         *,
+        dispatcher: Dispatcher[Edge[Message[Any]], Message[Any]] | None,
         keyed: bool = False,
     ) -> None:
         super().__init__(services, "processors", index, meter, timeout_s, keyed=keyed)
         #: The outlet to the batchers; None if there are none.
-        self.outlet: Outlet[Message[Any]] | None = None
+        self.outlet: Outlet[Message[Any]] | None = None if dispatcher is None else Outlet(dispatcher, self.wake)
         self._batchers = batchers
         self._ordered = services.router is not None and services.router.ordered
         self._context = StageContext(services.base)

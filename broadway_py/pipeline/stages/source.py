@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from broadway_py._core.dispatch import Dispatcher
 from broadway_py._core.ledger import Ledger
 from broadway_py._core.settlement import can_give_back
 from broadway_py.error_text import name_of
@@ -21,7 +22,7 @@ from broadway_py.pipeline.intake.receive import Receiver
 from broadway_py.pipeline.stages.services import Meter, Services
 from broadway_py.pipeline.stages.stage import PipelineStage
 from broadway_py.producer import Producer
-from broadway_py.stage import Inlet, Outlet
+from broadway_py.stage import Edge, Inlet, Outlet
 
 __all__ = ["Source"]
 
@@ -37,6 +38,7 @@ class Source(PipelineStage):
         ledger: the producer's ledger; all copies share it.
         gate: rate limit, pause, breaker and bytes in flight.
         meter: the figures of the processors; a message that fails before it reaches them counts there.
+        dispatcher: decides which processor gets which messages.
         index: position among the copies.
         capacity: how many messages this copy's share of the pipeline holds.
         fail_fast: with True, raise if the very first attempt to open fails.
@@ -52,6 +54,7 @@ class Source(PipelineStage):
         gate: Gate,
         meter: Meter,
         *,
+        dispatcher: Dispatcher[Edge[Message[Any]], Message[Any]],
         index: int,
         capacity: int,
         fail_fast: bool,
@@ -60,7 +63,7 @@ class Source(PipelineStage):
     ) -> None:
         super().__init__(services, f"producer:{ledger.producer}", index, meter)
         self.ledger = ledger
-        self.outlet: Outlet[Message[Any]]
+        self.outlet: Outlet[Message[Any]] = Outlet(dispatcher, self.wake)
         #: True once the source has said that no more messages come.
         self.ended = False
         self._gate = gate
