@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 from broadway_py.errors import CalledInsideCallback, PipelineNotRunning
 from broadway_py.foreign import foreign_errors
 from broadway_py.pipeline.callbacks.definition import Callbacks
+from broadway_py.pipeline.callbacks.threads import CallbackThreads
 from broadway_py.pipeline.contexts import take_over
 from broadway_py.pipeline.runtime.drain import DrainReport
-from broadway_py.pipeline.runtime.run import PipelineRun, announce
-from broadway_py.pipeline.stages.services import Services
+from broadway_py.pipeline.runtime.run import PipelineRun
 from broadway_py.pipeline.stats import PipelineState
 from broadway_py.stage import first_completed
 
@@ -39,10 +39,10 @@ class LifeCycle:
     Args:
         name: the pipeline's name.
         callbacks: the pipeline's callbacks; ``setup`` and ``teardown`` are called here.
-        build: makes the stages after ``setup`` has run.
+        build: makes the stages after ``setup`` has run, with the threads in which plain callbacks run.
     """
 
-    def __init__(self, name: str, callbacks: Callbacks, build: Callable[[Services], PipelineRun]) -> None:
+    def __init__(self, name: str, callbacks: Callbacks, build: Callable[[CallbackThreads], PipelineRun]) -> None:
         self.name = name
         #: The running stages; None before ``setup`` has ended.
         self.runtime: PipelineRun | None = None
@@ -68,7 +68,7 @@ class LifeCycle:
         """Returns True from the start of the stages to their end, also while they drain."""
         return self._phase == "running"
 
-    async def start(self, make_services: Callable[[], Services]) -> None:
+    async def start(self) -> None:
         """Run ``setup``, then start the stages."""
         if self._phase != "new":
             raise PipelineNotRunning(f"pipeline {self.name!r} was started before; a pipeline runs once, make a new one")
@@ -76,7 +76,7 @@ class LifeCycle:
         self._loop = asyncio.get_running_loop()
         is_set_up: asyncio.Future[None] = self._loop.create_future()
         # This task is in no task group: stop() and __aexit__ wait for it.
-        self._root = self._loop.create_task(self._main(make_services(), is_set_up), name=f"{self.name}.pipeline")
+        self._root = self._loop.create_task(self._main(is_set_up), name=f"{self.name}.pipeline")
         try:
             await asyncio.shield(is_set_up)
         except asyncio.CancelledError:
@@ -84,9 +84,10 @@ class LifeCycle:
             await asyncio.wait({self._root})
             raise
 
-    async def _main(self, services: Services, is_set_up: asyncio.Future[None]) -> None:
+    async def _main(self, is_set_up: asyncio.Future[None]) -> None:
+        threads = CallbackThreads(self.name)
         try:
-            runtime = await self._set_up(services, is_set_up)
+            runtime = await self._set_up(threads, is_set_up)
             if runtime is None:
                 return
             _running.add(self)
@@ -95,23 +96,22 @@ class LifeCycle:
             finally:
                 _running.discard(self)
                 self._phase = "stopped" if runtime.crash is None else "crashed"
-                await self._own_callback(services, "teardown")
+                await self._own_callback(threads, "teardown")
         finally:
-            services.threads.close()
+            threads.close()
 
-    async def _set_up(self, services: Services, is_set_up: asyncio.Future[None]) -> PipelineRun | None:
+    async def _set_up(self, threads: CallbackThreads, is_set_up: asyncio.Future[None]) -> PipelineRun | None:
         """Run ``setup`` and build the stages. Returns None if that failed; the caller of ``start`` gets the error."""
         try:
-            await self._own_callback(services, "setup")
-            services.base = copy_context()
-            self.runtime = self._build(services)
+            await self._own_callback(threads, "setup")
+            self.runtime = self._build(threads)
         except BaseException as error:
             # An error that the caller of start() gets is not raised here too. Ctrl-C and the end of the loop are.
             raised_in_setup = foreign_errors()
             self._phase = "stopped"
             stopped = isinstance(error, asyncio.CancelledError)
             try:
-                await self._own_callback(services, "teardown")
+                await self._own_callback(threads, "teardown")
             finally:
                 is_set_up.set_exception(
                     PipelineNotRunning(f"pipeline {self.name!r} was stopped during its setup") if stopped else error
@@ -122,11 +122,11 @@ class LifeCycle:
                 return None
             raise
         self._phase = "running"
-        announce(services, self.runtime.topology)
+        self.runtime.announce()
         is_set_up.set_result(None)
         return self.runtime
 
-    async def _own_callback(self, services: Services, name: str) -> None:
+    async def _own_callback(self, threads: CallbackThreads, name: str) -> None:
         callback = getattr(self._callbacks, name)
         if callback is None:
             return
@@ -137,7 +137,7 @@ class LifeCycle:
         before = copy_context()
         context = before.copy()
         try:
-            await services.threads.run(callback, context=context)
+            await threads.run(callback, context=context)
         finally:
             take_over(context, before)
 

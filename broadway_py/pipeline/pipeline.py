@@ -120,7 +120,8 @@ class Pipeline(Generic[T]):
 
     #: The source of time. Tests put a ``broadway_py.testing.FakeClock`` here before the start.
     clock: Clock = SYSTEM_CLOCK
-    # Knows which messages have ended processes. A daemon's worker sets it before the start.
+    # Knows which messages have ended processes. A daemon's worker sets it before the start: it cannot be an argument,
+    # because users write constructors of their own.
     _isolation: Any = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -136,7 +137,9 @@ class Pipeline(Generic[T]):
         failure_is_given = self.failure is not Pipeline.failure
         self._producers, in_processes = check_together(self, resolved["producer"], failure_is_given=failure_is_given)
         callbacks = resolve_callbacks(self, self.schema, self.transformer, has_batchers=bool(self.batchers))
-        self._life = LifeCycle(self.name, callbacks, lambda services: self._builder.run(services, self._limit))
+        self._life = LifeCycle(
+            self.name, callbacks, lambda threads: self._builder.run(threads, self._limit, self._isolation)
+        )
         self._meters = meters_of(self.batchers)
         self._builder = Builder(
             self,
@@ -215,7 +218,7 @@ class Pipeline(Generic[T]):
             Exception: what ``setup`` raised (``teardown`` has run).
             PipelineNotRunning: the pipeline was started before; a pipeline runs once.
         """
-        await self._life.start(lambda: self._builder.services(self._isolation))
+        await self._life.start()
 
     async def ready(self, timeout: float | timedelta | None = None) -> None:
         """Wait until every producer is connected.

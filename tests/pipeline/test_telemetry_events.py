@@ -40,6 +40,17 @@ class Mixed(Pipeline[Any]):
 STAGES = ("broadway.processor.", "broadway.batcher.", "broadway.batch_processor.")
 
 
+async def test_telemetry_has_the_context_that_setup_has_made() -> None:
+    class Connected(Mixed):
+        async def setup(self) -> None:
+            self.context = "a connection"
+
+    with telemetry_events("broadway.topology.init", "broadway.processor.start") as seen:
+        await finish(Connected(producer=MemoryProducer([1])))
+
+    assert {metadata["context"] for _, _, metadata in seen} == {"a connection"}
+
+
 @conforms("B-037")
 async def test_a_mixed_chunk_tells_every_step_in_order_with_its_contents() -> None:
     with telemetry_events(*(event for event in EVENTS if event.startswith(STAGES))) as seen:

@@ -13,6 +13,7 @@ from broadway_py._core.restarts import Restarts
 from broadway_py.clock import Clock
 from broadway_py.options import INHERIT, Batcher, FailurePolicy, Processors, RateLimit
 from broadway_py.pipeline.callbacks.definition import Callbacks
+from broadway_py.pipeline.callbacks.threads import CallbackThreads
 from broadway_py.pipeline.intake.gate import Gate
 from broadway_py.pipeline.poison.isolation import Isolation
 from broadway_py.pipeline.processes.callback_process import CallbackProcesses
@@ -99,15 +100,19 @@ class Builder:
         self._failure_is_given = failure_is_given
         self._request_stop = request_stop
 
-    def services(self, isolation: Isolation | None) -> Services:
-        """Returns the services that the stages share; *isolation* is that of the daemon's worker."""
+    def _services(self, threads: CallbackThreads, isolation: Isolation | None) -> Services:
         pipeline = self._pipeline
+        processes = None
+        if self._in_processes:
+            processes = CallbackProcesses(pipeline, self._in_processes, self._request_stop)
         return Services(
             pipeline.name,
             self._callbacks,
             pipeline.clock,
             pipeline.context,
             self._failure_router(),
+            threads=threads,
+            processes=processes,
             isolation=isolation,
         )
 
@@ -124,11 +129,16 @@ class Builder:
             failure_is_given=self._failure_is_given,
         )
 
-    def run(self, services: Services, rate_limit: RateLimit | None) -> PipelineRun:
-        """Returns the stages, connected and ready to run."""
+    def run(self, threads: CallbackThreads, rate_limit: RateLimit | None, isolation: Isolation | None) -> PipelineRun:
+        """Returns the stages, connected and ready to run. Call it in the pipeline's own task, after ``setup``.
+
+        Args:
+            threads: the threads in which plain callbacks run.
+            rate_limit: the rate limit at this moment.
+            isolation: the isolation of the daemon's worker; None in a process that no daemon watches.
+        """
         pipeline = self._pipeline
-        if self._in_processes:
-            services.processes = CallbackProcesses(pipeline, self._in_processes, self._request_stop)
+        services = self._services(threads, isolation)
         stages, gate = _build(
             services,
             self._producers,

@@ -17,7 +17,7 @@ from broadway_py.pipeline.runtime.layout import Stages
 from broadway_py.pipeline.runtime.stage_tasks import StageTasks
 from broadway_py.pipeline.stages.services import Services
 
-__all__ = ["PipelineRun", "announce"]
+__all__ = ["PipelineRun"]
 
 
 class PipelineRun:
@@ -72,6 +72,15 @@ class PipelineRun:
         """Returns True once nothing more is taken in."""
         return self.drain.has_begun
 
+    def announce(self) -> None:
+        """Tell telemetry that the stages are built."""
+        services = self.services
+        telemetry.execute(
+            "broadway.topology.init",
+            {"system_time": services.clock.wall(), "monotonic_time": services.clock.monotonic()},
+            {"pipeline": services.name, "context": services.context, "topology": self.topology},
+        )
+
     async def run(self) -> None:
         """Run the stages, then drain. Returns when every stage has ended and every message has an outcome."""
         for stage in self.stages.all():
@@ -95,12 +104,3 @@ class PipelineRun:
             if self.stages.sources and all(source.ended for source in self.stages.sources):
                 self.drain.has_begun = True
                 self.stages.submissions.stop()
-
-
-def announce(services: Services, topology: Mapping[str, Any]) -> None:
-    """Tell telemetry that the stages are built."""
-    telemetry.execute(
-        "broadway.topology.init",
-        {"system_time": services.clock.wall(), "monotonic_time": services.clock.monotonic()},
-        {"pipeline": services.name, "context": services.context, "topology": topology},
-    )

@@ -30,7 +30,18 @@ SUBMITTED: Final = "push"
 
 
 class Services:
-    """The services that all stages of one running pipeline use."""
+    """The services that all stages of one running pipeline use. They are made in its own task, after ``setup``.
+
+    Args:
+        name: the pipeline's name.
+        callbacks: the callbacks of the pipeline.
+        clock: the pipeline's clock.
+        context: the pipeline's ``context``, for telemetry.
+        router: decides what happens to failed messages; None if their sources decide.
+        threads: the threads in which plain callbacks run.
+        processes: makes the worker processes of the stages; None if no callback runs in a worker process.
+        isolation: the isolation of the daemon's worker; None in a process that no daemon watches.
+    """
 
     def __init__(
         self,
@@ -40,7 +51,9 @@ class Services:
         context: object,
         router: FailureRouter | None,
         *,
-        isolation: Isolation | None = None,
+        threads: CallbackThreads,
+        processes: CallbackProcesses | None,
+        isolation: Isolation | None,
     ) -> None:
         self.name = name
         self.callbacks = callbacks
@@ -51,14 +64,12 @@ class Services:
         #: The ledger of spawned messages, which are not deliveries of a producer.
         self.children = Ledger("", self.settler)
         self.failures = FailureLog(name, clock)
-        self.threads = CallbackThreads(name)
+        self.threads = threads
         #: The context variables as ``setup`` has left them. Each call of user code starts with them.
         self.base = copy_context()
-        #: Makes the worker processes of the stages; None if no callback runs in a worker process.
-        self.processes: CallbackProcesses | None = None
+        self.processes = processes
         #: True once a stop was asked for. Messages that were not started and can be given back are not started then.
         self.draining = False
-        #: The isolation of the daemon's worker; None in a process that no daemon watches.
         self.isolation = isolation
 
     def make_call(self, wake: Wake, timeout_s: float | None = None) -> Call:
