@@ -57,7 +57,7 @@ class LifeCycle:
     def state(self) -> PipelineState:
         """Returns the state of the pipeline."""
         if self.is_running and self.runtime is not None:
-            if self.runtime.draining:
+            if self.runtime.is_draining:
                 return "draining"
             if self.runtime.gate.paused:
                 return "paused"

@@ -351,7 +351,7 @@ class Pipeline(Generic[T]):
             PipelineNotRunning: the pipeline does not run, or is draining.
         """
         runtime = self._life.needs_running("set_concurrency")
-        if runtime.draining:
+        if runtime.is_draining:
             raise PipelineNotRunning(f"set_concurrency(): pipeline {self.name!r} is draining")
         self.processors = resized(self.processors, processors, self.partition_by)
         resize_pool(runtime, self.processors, self.batchers, self._meters["processors"])

@@ -73,6 +73,6 @@ class Submitter:
         runtime = self._life.needs_runtime(call)
         source = runtime.stages.submissions
         await source.live.opened.wait()
-        if runtime.draining or source.live.copy is None:
+        if runtime.is_draining or source.live.copy is None:
             raise PipelineNotRunning(f"{call}(): {self._life.shown} and takes nothing in")
         await source.live.copy.push(messages)

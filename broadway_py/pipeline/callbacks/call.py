@@ -55,7 +55,7 @@ class Call:
         clock: the pipeline's clock.
         base: the context variables that each call starts with.
         wake: wakes the stage.
-        is_draining: returns True once a stop was asked for.
+        is_stopping: returns True once a stop was asked for.
         timeout_s: seconds that one call of the layer's callback may take; None for no limit.
         journal: the journal of the messages that callbacks work on; None if there is none.
     """
@@ -68,7 +68,7 @@ class Call:
         base: Context,
         *,
         wake: Wake,
-        is_draining: Callable[[], bool],
+        is_stopping: Callable[[], bool],
         timeout_s: float | None,
         journal: StageJournal | None,
     ) -> None:
@@ -89,7 +89,7 @@ class Call:
         #: in them.
         self.own_contexts: dict[int, Context] = {}
         self._wake = wake
-        self._is_draining = is_draining
+        self._is_stopping = is_stopping
         # The stage has one deadline, which each call moves, and at most one timer for it.
         self._deadline = math.inf
         self._began_at: Callable[[], float | None] = _unknown
@@ -230,6 +230,6 @@ class Call:
 
     async def wait_for_slot(self) -> bool:
         """Wait until the slot is free. Returns False if a drain ended the wait."""
-        while self.stuck and not self.cut and not self._is_draining():
+        while self.stuck and not self.cut and not self._is_stopping():
             await self._wake.wait()
         return not self.stuck

@@ -63,17 +63,26 @@ class Drain:
         stop_wanted: asyncio.Event,
         give_up: asyncio.Event,
     ) -> None:
-        #: True once nothing more is taken in.
-        self.has_begun = False
         self._services = services
         self._stages = stages
         self._tasks = tasks
         self._shutdown_timeout_s = shutdown_timeout_s
         self._stop_wanted = stop_wanted
         self._give_up = give_up
+        self._have_sources_ended = False
         self._deadline: float | None = None
         self._in_time = True
         self._log = log.bind(pipeline=services.name)
+
+    @property
+    def has_begun(self) -> bool:
+        """Returns True once nothing more is taken in: the pipeline stops, or its sources have ended by themselves."""
+        return self._services.is_stopping or self._have_sources_ended
+
+    def note_sources_ended(self) -> None:
+        """Take nothing more in, because all sources have ended. All messages that came in are handled as usual."""
+        self._have_sources_ended = True
+        self._stages.submissions.stop()
 
     def request_stop(self, timeout_s: float | None = None) -> None:
         """Begin to drain, with *timeout_s* seconds from now. A later call joins the first deadline."""
@@ -121,7 +130,7 @@ class Drain:
     # --- the steps
 
     def _stop_sources(self) -> None:
-        self.has_begun = self._services.draining = True
+        self._services.is_stopping = True
         for source in [*self._stages.sources, self._stages.submissions]:
             source.stop()
 
@@ -143,7 +152,7 @@ class Drain:
 
     def _cut_off(self, stages: Sequence[PipelineStage]) -> None:
         """Cut off the callbacks that still run."""
-        self.has_begun = self._services.draining = True
+        self._services.is_stopping = True
         pending = self._tasks.pending()
         if pending:
             self._in_time = self._in_time and self._tasks.crash is not None

@@ -68,8 +68,8 @@ class PipelineRun:
         return self.tasks.crash
 
     @property
-    def draining(self) -> bool:
-        """Returns True once nothing more is taken in."""
+    def is_draining(self) -> bool:
+        """Returns True once nothing more is taken in, also because all sources have ended by themselves."""
         return self.drain.has_begun
 
     def announce(self) -> None:
@@ -102,5 +102,4 @@ class PipelineRun:
             if self._stop_wanted.is_set() or tasks.crash is not None:
                 return
             if self.stages.sources and all(source.ended for source in self.stages.sources):
-                self.drain.has_begun = True
-                self.stages.submissions.stop()
+                self.drain.note_sources_ended()

@@ -52,7 +52,7 @@ class BatchProcessor(HandlingStage[Batch, Batch]):
         """Work until the batcher has ended, or until cut off."""
         call = self.call
         while not call.cut:
-            if call.stuck and not self.services.draining:
+            if call.stuck and not self.services.is_stopping:
                 await self._wait_for_slot()
             elif call.stuck:
                 if await self._turn_away():

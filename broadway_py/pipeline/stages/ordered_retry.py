@@ -20,7 +20,7 @@ async def wait_and_retry_in_order(stage: PipelineStage, failed: Sequence[Message
     """
     services = stage.services
     router, clock = services.router, services.clock
-    if router is None or not router.ordered or services.draining:
+    if router is None or not router.ordered or services.is_stopping:
         return []
     delays = {id(message): router.in_place(message) for message in failed}
     again = [message for message in failed if delays[id(message)] is not None]
@@ -33,7 +33,7 @@ async def wait_and_retry_in_order(stage: PipelineStage, failed: Sequence[Message
     router.failed_in_place(again, stage.layer)
     until = clock.monotonic() + max(delays[id(message)] or 0.0 for message in again)
     while clock.monotonic() < until:
-        if stage.call.cut or services.draining:
+        if stage.call.cut or services.is_stopping:
             return []
         await stage.wake.wait_until(until, clock)
     if not await stage.call.wait_for_slot():
@@ -48,6 +48,6 @@ async def wait_and_retry_in_order(stage: PipelineStage, failed: Sequence[Message
 def called_off(stage: PipelineStage, failed: Sequence[Message[Any]]) -> list[Message[Any]]:
     """Returns those of *failed* that *stage* would try again if it did not drain, and that can be given back."""
     router = stage.services.router
-    if router is None or not router.ordered or not (stage.call.cut or stage.services.draining):
+    if router is None or not router.ordered or not (stage.call.cut or stage.services.is_stopping):
         return []
     return [message for message in failed if can_give_back(message) and router.in_place(message) is not None]

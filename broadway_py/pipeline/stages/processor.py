@@ -113,7 +113,7 @@ class Processor(HandlingStage[Message[Any], Chunk]):
     async def _run(self) -> None:
         inlet, outlet, call = self.inlet, self.outlet, self.call
         while not call.cut:
-            if call.stuck and not self.services.draining:
+            if call.stuck and not self.services.is_stopping:
                 await self._wait_for_slot()
             elif outlet is not None and outlet.backlog:
                 await self._wait_for_room()

@@ -68,8 +68,9 @@ class Services:
         #: The context variables as ``setup`` has left them. Each call of user code starts with them.
         self.base = copy_context()
         self.processes = processes
-        #: True once a stop was asked for. Messages that were not started and can be given back are not started then.
-        self.draining = False
+        #: True once a stop was asked for; not when the sources have ended by themselves. Messages that were not started
+        #: and can be given back are not started then. The drain sets it.
+        self.is_stopping = False
         self.isolation = isolation
 
     def make_call(self, wake: Wake, timeout_s: float | None = None) -> Call:
@@ -88,7 +89,7 @@ class Services:
             self.clock,
             self.base,
             wake=wake,
-            is_draining=lambda: self.draining,
+            is_stopping=lambda: self.is_stopping,
             timeout_s=timeout_s,
             journal=journal,
         )

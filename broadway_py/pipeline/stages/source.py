@@ -174,7 +174,7 @@ class Source(PipelineStage):
     async def _take_in(self, messages: Sequence[Message[Any]]) -> None:
         """Enter *messages* into the ledger and send them on, as far as stop, pause and rate limit allow."""
         fresh = self._receiver.enter(messages)
-        if (self._stop.is_set() and self.services.draining) or self._gate.closed:
+        if (self._stop.is_set() and self.services.is_stopping) or self._gate.closed:
             fresh = await self._keep_back(fresh)
         rate = self._gate.rate
         if self._rest:
@@ -190,7 +190,7 @@ class Source(PipelineStage):
 
         Messages that cannot be given back are kept here while the breaker is not closed.
         """
-        is_broken = self._gate.broken and not self.services.draining
+        is_broken = self._gate.broken and not self.services.is_stopping
         first = 1 if is_broken and self._probing and not self._rest else 0
         # All messages are held, so that a cut-off in here also finds those that stay.
         self.held = fresh
@@ -245,7 +245,7 @@ class Source(PipelineStage):
         """Send on as many messages as the rate allows. If none, wait until some are allowed, or until *until*."""
         rate, clock = self._gate.rate, self.services.clock
         now = clock.monotonic()
-        most = 1 if self._gate.broken and not self.services.draining else len(self._rest)
+        most = 1 if self._gate.broken and not self.services.is_stopping else len(self._rest)
         granted = most if rate is None else rate.take(most, now)
         if granted:
             self._probing = False
@@ -280,7 +280,7 @@ class Source(PipelineStage):
         if self.live.copy is not None and self.live.connected and not self.ended:
             await self._end_copy(self.live.copy)
         while not self.call.cut:
-            if self.services.draining:
+            if self.services.is_stopping:
                 await self.conclusion.give_back(self.take_unstarted())
             if self._rest:
                 await self._wait_for_rate()
