@@ -175,6 +175,7 @@ def _guard(services: Services, stages: Stages, gate: Gate) -> BreakerGuard | Non
     guard = BreakerGuard(
         services.name, router, router.breaker, stages, gate=gate, settler=services.settler, clock=services.clock
     )
+    # Not by the constructor: the stages need the router, and the guard needs the stages.
     router.breaker_moved = guard.moved
     return guard
 
@@ -264,6 +265,7 @@ def _build(
         )
     _connect_to_batchers(stages, stages.processors)
     if max_in_flight_bytes is not None:
+        # Not by constructors: the sources need the gate, and their ledgers need the settler.
         gate.cap_bytes(max_in_flight_bytes, ledgers, [source.wake for source in [*sources, submissions]])
         services.settler.settled = gate.look_at_bytes
     return stages, gate
