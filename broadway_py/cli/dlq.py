@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import sys
 from collections.abc import Awaitable, Callable
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -21,6 +23,8 @@ from broadway_py.errors import BroadwayError, OptionsError
 __all__ = ["commands"]
 
 R = TypeVar("R")
+#: Returns the place of the dead letters that the options of a command name. The argument is the value of ``--to``.
+FindPlace = Callable[[str | None], Place]
 
 commands = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Look after the dead letters of a queue.")
 
@@ -54,16 +58,53 @@ Cause = Annotated[str | None, typer.Option(metavar="CAUSE", help="Only those tha
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 
 
-@commands.command("ls")
-def ls(
+def _which_dead_letters(
     *,
     queue: Queue = None,
-    cause: Cause = None,
     url: Url = None,
     config: Config = None,
     pipeline: PipelineName = None,
     dead: Dead = None,
-) -> None:
+) -> FindPlace:
+    """The options that all commands have: they say which dead letters are meant."""
+
+    def place(to: str | None) -> Place:
+        if url is not None and config is not None:
+            raise OptionsError((), "dlq: give --url or --config, not both")
+        if config is not None:
+            settings = read_settings([config])
+            try:
+                return of_settings(settings, pipeline, queue, dead, to)
+            except OptionsError as wrong:
+                raise settings.located(wrong) from None
+        if url is not None:
+            return of_url(url, queue, dead, to)
+        if queue is None:
+            raise OptionsError((), "dlq: name the queue with --queue FILE:NAME, or a pipeline with --config FILE")
+        return of_queue(queue, dead, to)
+
+    return place
+
+
+def _on_dead_letters(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives *command* the options of :func:`_which_dead_letters`, and passes on what they say as ``find``."""
+    shared = inspect.signature(_which_dead_letters, eval_str=True).parameters
+    own = inspect.signature(command, eval_str=True).parameters
+    options = [*shared.values(), *(own[name] for name in own if name != "find")]
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        command(find=_which_dead_letters(**{name: given.pop(name) for name in shared}), **given)
+
+    # The command-line library reads both.
+    run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]  # functions may have it
+    run.__annotations__ = {option.name: option.annotation for option in options}
+    return run
+
+
+@commands.command("ls")
+@_on_dead_letters
+def ls(*, find: FindPlace, cause: Cause = None) -> None:
     """List the dead letters, and when and why each one failed. Shows no payloads.
 
     [bold]Examples[/]
@@ -79,7 +120,7 @@ def ls(
       broadway dlq ls --url amqp://user@broker/ --dead graveyard
     """
     with sentences():
-        heads = _with_queue(_place(queue, url, config, pipeline, dead), lambda file: letters.select(file, (), cause))
+        heads = _with_queue(find(None), lambda file: letters.select(file, (), cause))
     if not heads:
         typer.echo("no dead letters")
         return
@@ -87,15 +128,12 @@ def ls(
 
 
 @commands.command("show")
+@_on_dead_letters
 def show(
     *,
+    find: FindPlace,
     letter: Annotated[str, typer.Argument(metavar="ID", help="As `broadway dlq ls` shows it.")],
-    queue: Queue = None,
     payload: Annotated[bool, typer.Option("--payload", help="Print the payload as it is, and nothing else.")] = False,
-    url: Url = None,
-    config: Config = None,
-    pipeline: PipelineName = None,
-    dead: Dead = None,
 ) -> None:
     """Show all that is known about one dead letter. Shows its payload only with --payload.
 
@@ -111,7 +149,7 @@ def show(
         return head, await file.payload(letter) if payload else b""
 
     with sentences():
-        head, raw = _with_queue(_place(queue, url, config, pipeline, dead), found)
+        head, raw = _with_queue(find(None), found)
     if payload:
         typer.echo(raw, nl=False)
         return
@@ -119,19 +157,16 @@ def show(
 
 
 @commands.command("replay")
+@_on_dead_letters
 def replay(
     *,
-    queue: Queue = None,
+    find: FindPlace,
     ids: Ids = None,
     cause: Cause = None,
     rate: Annotated[
         str | None, typer.Option(metavar="N/s", help="At most so many in a second (/s), minute (/m) or hour (/h).")
     ] = None,
     dry_run: DryRun = False,
-    url: Url = None,
-    config: Config = None,
-    pipeline: PipelineName = None,
-    dead: Dead = None,
     to: To = None,
 ) -> None:
     """Put dead letters back into their queue as new messages. Without ID and --cause: all of them.
@@ -159,7 +194,7 @@ def replay(
     with sentences():
         per_second = None if rate is None else letters.rate_of(rate)
         count = _with_queue(
-            _place(queue, url, config, pipeline, dead, to=to),
+            find(to),
             back,
             lambda: f"; {letters.counted(moved)} put back before that",
         )
@@ -167,17 +202,14 @@ def replay(
 
 
 @commands.command("purge")
+@_on_dead_letters
 def purge(
     *,
-    queue: Queue = None,
+    find: FindPlace,
     ids: Ids = None,
     cause: Cause = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     dry_run: DryRun = False,
-    url: Url = None,
-    config: Config = None,
-    pipeline: PipelineName = None,
-    dead: Dead = None,
 ) -> None:
     """Remove dead letters for good, after asking. Without ID and --cause: all of them.
 
@@ -199,7 +231,7 @@ def purge(
         return await file.discard(chosen)
 
     with sentences():
-        count = _with_queue(_place(queue, url, config, pipeline, dead), gone)
+        count = _with_queue(find(None), gone)
     typer.echo(f"{letters.counted(count)} {'would be ' if dry_run else ''}removed")
 
 
@@ -211,30 +243,6 @@ def _agreed(question: str) -> bool:
 
 def _is_terminal() -> bool:
     return sys.stdin.isatty()
-
-
-def _place(
-    queue: str | None,
-    url: str | None,
-    config: Path | None,
-    pipeline: str | None,
-    dead: str | None,
-    *,
-    to: str | None = None,
-) -> Place:
-    if url is not None and config is not None:
-        raise OptionsError((), "dlq: give --url or --config, not both")
-    if config is not None:
-        settings = read_settings([config])
-        try:
-            return of_settings(settings, pipeline, queue, dead, to)
-        except OptionsError as wrong:
-            raise settings.located(wrong) from None
-    if url is not None:
-        return of_url(url, queue, dead, to)
-    if queue is None:
-        raise OptionsError((), "dlq: name the queue with --queue FILE:NAME, or a pipeline with --config FILE")
-    return of_queue(queue, dead, to)
 
 
 def _with_queue(place: Place, work: Callable[[Letters], Awaitable[R]], so_far: Callable[[], str] = str) -> R:

@@ -70,6 +70,27 @@ def test_every_command_teaches_with_examples(command: str) -> None:
     assert f"broadway dlq {command} " in shown.stdout
 
 
+@pytest.mark.parametrize(
+    "command", [("ls",), ("show", "17"), ("replay",), ("purge", "--yes")], ids=lambda words: words[0]
+)
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ((), "dlq: name the queue with --queue FILE:NAME, or a pipeline with --config FILE"),
+        (("--url", "amqp://h/", "--config", "a.yaml"), "dlq: give --url or --config, not both"),
+        (
+            ("--config", "no.yaml", "--pipeline", "a", "--dead", "b"),
+            "no.yaml: cannot be read: No such file or directory",
+        ),
+    ],
+)
+def test_every_command_has_the_options_that_say_which_dead_letters(
+    command: tuple[str, ...], options: tuple[str, ...], sentence: str
+) -> None:
+    shown = dlq(*command, *options)
+    assert (shown.exit_code, shown.stderr) == (2, f"broadway: {sentence}\n")
+
+
 def test_ls_lists_the_letters_without_their_payloads(path: Path) -> None:
     shown = dlq("ls", "--queue", f"{path}:orders")
     assert shown.exit_code == 0
