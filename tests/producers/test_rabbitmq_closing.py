@@ -50,8 +50,8 @@ async def test_a_close_that_is_cancelled_drops_the_connections(slow: str, monkey
         elif slow == "asides":
             monkeypatch.setattr(session._acknowledger, "ended", never)
         if slow != "publisher":
-            monkeypatch.setattr(copy._publisher, "close", copy._publisher._link.connection.end)
-            copy._publisher._link.connection.abort()
+            monkeypatch.setattr(copy._publisher, "close", copy._publisher._opened.connection.end)
+            copy._publisher._opened.connection.abort()
         closing = asyncio.create_task(copy.close())
         await eventually(lambda: slow == "publisher" or len(broker.peers) == 1, what="the publisher has gone")
         await settle()

@@ -11,7 +11,7 @@ from prometheus_client.core import Metric
 from broadway_py.daemon.settings.settings import Settings
 from broadway_py.pipeline.stats import PipelineStats
 
-__all__ = ["Act", "Answer", "Assignment", "Command", "Final", "FromWorker", "Refused", "Report"]
+__all__ = ["Act", "Answer", "Assignment", "Command", "FromWorker", "LastReport", "Refused", "Report"]
 
 #: The commands to a worker. The last two are answered.
 Act = Literal["stop", "now", "dump", "report", "pause", "resume"]
@@ -62,7 +62,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Final:
+class LastReport:
     """Worker to supervisor: the last report. *ended*: the worker has ended by itself and not because it was asked to.
 
     *started* is False if a pipeline could not start, because its ``setup`` raised for example. It would fail in another
@@ -82,4 +82,4 @@ class Refused:
 
 
 #: Every message that a worker sends.
-FromWorker = Report | Answer | Final | Refused
+FromWorker = Report | Answer | LastReport | Refused

@@ -24,8 +24,7 @@ from broadway_py.daemon.pipelines.loader import build_pipelines
 from broadway_py.daemon.pipelines.service import Service
 from broadway_py.daemon.process.loop_lag import LagMeter
 from broadway_py.daemon.process.main_thread import ExitCode, Request, Watch, bounded
-from broadway_py.daemon.workers.messages import Answer, Assignment, Command, FromWorker, Refused, Report
-from broadway_py.daemon.workers.messages import Final as LastReport
+from broadway_py.daemon.workers.messages import Answer, Assignment, Command, FromWorker, LastReport, Refused, Report
 from broadway_py.errors import OptionsError
 from broadway_py.log import logger
 from broadway_py.metrics import log_metrics
@@ -48,7 +47,7 @@ _EVERY: Final = 1.0
 _SIGNALS: Final[Mapping[int, Request]] = {signal.SIGTERM: Request.DRAIN, signal.SIGUSR1: Request.DUMP}
 
 
-class _Link:
+class _SupervisorPipes:
     """The two pipes to the supervisor.
 
     A blocked event loop must miss neither a command nor the supervisor's death. A supervisor that does not read must
@@ -154,7 +153,9 @@ def main(commands_fd: int, reports_fd: int, journal_fd: int) -> int:
     """Runs one worker, which has taken its signals before. Returns its exit code."""
     for descriptor in (commands_fd, reports_fd, journal_fd):
         os.set_inheritable(descriptor, False)  # else a program that a handler starts holds the pipes open
-    link = _Link(commands := Connection(commands_fd, writable=False), Connection(reports_fd, readable=False))
+    pipes = _SupervisorPipes(
+        commands := Connection(commands_fd, writable=False), Connection(reports_fd, readable=False)
+    )
     try:
         assignment: Assignment = commands.recv()
     except EOFError:
@@ -162,14 +163,14 @@ def main(commands_fd: int, reports_fd: int, journal_fd: int) -> int:
     sys.path[:] = assignment.search_path
     logs.configure(assignment.settings.log, worker=assignment.index)
     try:
-        return _run(assignment, link, Isolation(Journal(journal_fd, assignment.workers), assignment.index))
+        return _run(assignment, pipes, Isolation(Journal(journal_fd, assignment.workers), assignment.index))
     except OptionsError as wrong:
         refused = Refused(str(assignment.settings.located(wrong)))
-        bounded(lambda: link.send(refused))
+        bounded(lambda: pipes.send(refused))
         return ExitCode.USAGE
 
 
-def _run(assignment: Assignment, link: _Link, isolation: Isolation) -> int:
+def _run(assignment: Assignment, pipes: _SupervisorPipes, isolation: Isolation) -> int:
     pipelines = build_pipelines(assignment.settings, share=(assignment.index, assignment.workers))
     for pipeline in pipelines:
         pipeline._isolation = isolation
@@ -178,11 +179,11 @@ def _run(assignment: Assignment, link: _Link, isolation: Isolation) -> int:
     service = Service(pipelines, lag, paused=paused)
     view = LocalView(pipelines, lag, paused)
     watch = Watch(service, grace=GRACE, signals=_SIGNALS)
-    link.start(view, watch)
+    pipes.start(view, watch)
     code = watch.run()
     # Until here a crash may be attributed to the messages in work.
     isolation.end()
     if code != ExitCode.LATE:
         last = LastReport(_snapshot(view), ended=not service.was_asked_to_stop, started=not service.could_not_start)
-        bounded(lambda: link.send(last))
+        bounded(lambda: pipes.send(last))
     return code

@@ -16,8 +16,16 @@ from multiprocessing.connection import Connection
 from typing import Final
 
 from broadway_py.daemon.process.startup import SIGNALS
-from broadway_py.daemon.workers.messages import Act, Answer, Assignment, Command, FromWorker, Refused, Report
-from broadway_py.daemon.workers.messages import Final as LastReport
+from broadway_py.daemon.workers.messages import (
+    Act,
+    Answer,
+    Assignment,
+    Command,
+    FromWorker,
+    LastReport,
+    Refused,
+    Report,
+)
 from broadway_py.daemon.workers.outbox import Outbox
 from broadway_py.log import logger
 from broadway_py.pipeline.poison.memory import to_kib

@@ -39,7 +39,7 @@ _READ_BYTES: Final = 1 << 20
 _OOM_SCORE: Final = "500"
 
 
-class _Link:
+class _ParentSocket:
     """The socket to the parent. A thread of its own reads it.
 
     So the process notices the parent's death, and answers when the parent takes messages back, while a callback runs.
@@ -110,7 +110,7 @@ class _Link:
         os._exit(1)
 
 
-def _make(recipe: Recipe, link: _Link) -> Any:
+def _make(recipe: Recipe, parent: _ParentSocket) -> Any:
     """Returns the pipeline object, with its class's attributes, name, context and what ``setup_worker`` adds.
 
     Returns None if it cannot be made; the parent is told why.
@@ -128,14 +128,14 @@ def _make(recipe: Recipe, link: _Link) -> Any:
         vars(pipeline).update(
             name=recipe.name,
             context=context,
-            request_stop=lambda: link.send(Kind.STOP),
+            request_stop=lambda: parent.send(Kind.STOP),
             # Its properties and its repr read this.
             _life=SimpleNamespace(state="running", is_running=True, runtime=None),
         )
         if pipeline.setup_worker is not None:
             pipeline.setup_worker()
     except BaseException as error:  # noqa: BLE001  # user code may raise anything, also sys.exit during the import
-        link.send(Kind.REFUSED, dumps((step, pack_error(error))))
+        parent.send(Kind.REFUSED, dumps((step, pack_error(error))))
         return None
     return pipeline
 
@@ -143,8 +143,8 @@ def _make(recipe: Recipe, link: _Link) -> Any:
 class _Callbacks:
     """Runs the callbacks for jobs."""
 
-    def __init__(self, pipeline: Any, link: _Link) -> None:
-        self._link = link
+    def __init__(self, pipeline: Any, parent: _ParentSocket) -> None:
+        self._parent = parent
         self._handle_message: Callable[[Message[Any]], object] = pipeline.handle_message
         self._handle_batch: Callable[[Sequence[Message[Any]], BatchInfo], object] | None = pipeline.handle_batch
         # The context as setup_worker has left it. Each message and each batch starts with it.
@@ -154,9 +154,9 @@ class _Callbacks:
         """Call ``handle_message`` for each message that is not taken back."""
         messages: list[bytes] = ChunkBody(*pickle.loads(job.body)).messages  # noqa: S301  # from our own parent
         for position, packed in enumerate(messages):
-            if self._link.may_start(position):
+            if self._parent.may_start(position):
                 result = self._base.copy().run(self._handle_one, packed)
-                self._link.send(Kind.RESULT, result, job=job.job, position=position)
+                self._parent.send(Kind.RESULT, result, job=job.job, position=position)
 
     def _handle_one(self, packed: bytes) -> bytes:
         message = _unpacked(packed)
@@ -189,7 +189,7 @@ class _Callbacks:
             else pack_result(each, given[id(each)], each._status, "handle_batch")
             for each in unpacked
         ]
-        self._link.send(Kind.BATCH_RESULT, dumps(results), job=job.job)
+        self._parent.send(Kind.BATCH_RESULT, dumps(results), job=job.job)
 
     def _handle_all(self, messages: list[Message[Any]], info: BatchInfo) -> None:
         assert self._handle_batch is not None  # noqa: S101  # a pipeline without it has no batches
@@ -245,17 +245,17 @@ def main(descriptor: int) -> None:
     connection = socket.socket(fileno=descriptor)
     connection.set_inheritable(False)  # a program that a callback starts would keep it open
     forks.when_forked(connection.close)
-    link = _Link(connection)
-    link.start()
-    recipe: Recipe = pickle.loads(link.jobs.get().body)  # noqa: S301  # from our own parent
+    parent = _ParentSocket(connection)
+    parent.start()
+    recipe: Recipe = pickle.loads(parent.jobs.get().body)  # noqa: S301  # from our own parent
     if recipe.log_setup is not None:
         pickle.loads(recipe.log_setup)()  # noqa: S301  # as above
-    pipeline = _make(recipe, link)
+    pipeline = _make(recipe, parent)
     if pipeline is None:
         return
-    callbacks = _Callbacks(pipeline, link)
-    link.send(Kind.READY)
-    while (job := link.jobs.get()).kind is not Kind.CLOSE:
+    callbacks = _Callbacks(pipeline, parent)
+    parent.send(Kind.READY)
+    while (job := parent.jobs.get()).kind is not Kind.CLOSE:
         if job.kind is Kind.CHUNK:
             callbacks.chunk(job)
         else:

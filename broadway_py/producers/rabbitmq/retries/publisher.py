@@ -32,7 +32,9 @@ class NoQueue(ProducerError):
     """The queue that a message was published to does not exist."""
 
 
-class _Link(NamedTuple):
+class _OpenChannel(NamedTuple):
+    """What one connect has opened."""
+
     connection: Connection
     channel: Channel
     #: Queue -> when it was declared, in the clock's monotonic time.
@@ -59,7 +61,7 @@ class Publisher:
         self._options = options
         self._name = name
         self._clock = clock
-        self._link: _Link | None = None
+        self._opened: _OpenChannel | None = None
         self._connecting = asyncio.Lock()
         #: The error of the last connect that failed, and how many have failed. A caller that waited for a connect gets
         #: its error.
@@ -92,50 +94,50 @@ class Publisher:
         Raises:
             ProducerError: the broker refused, with its words; or it is not available.
         """
-        link = await self._connected()
-        declared_at = link.declared.get(queue)
+        opened = await self._connected()
+        declared_at = opened.declared.get(queue)
         now = self._clock.monotonic()
         if declared_at is not None and now - declared_at < DECLARED_AGAIN_S:
             return declared_at
-        where = link.connection.where
-        declaring = asyncio.ensure_future(self._declare_on(link, queue, arguments, where))
+        where = opened.connection.where
+        declaring = asyncio.ensure_future(self._declare_on(opened, queue, arguments, where))
         try:
             while not declaring.done():
                 # Updated at each turn: while the broker accepts nothing, the queue is not declared.
                 now = self._clock.monotonic()
-                if await self._overdue(link, declaring, self._options.connect_timeout):
+                if await self._overdue(opened, declaring, self._options.connect_timeout):
                     raise TimeoutError
             await declaring
         except TimeoutError:
-            await self._drop(link)
+            await self._drop(opened)
             raise Away(f"RabbitMQ at {where} did not answer when queue {queue!r} was declared") from None
         except Away:
-            await self._drop(link)
+            await self._drop(opened)
             raise
         finally:
             await self._leave(declaring)
-        link.declared[queue] = now
+        opened.declared[queue] = now
         return now
 
-    async def _declare_on(self, link: _Link, queue: str, arguments: Mapping[str, Any], where: str) -> None:
+    async def _declare_on(self, opened: _OpenChannel, queue: str, arguments: Mapping[str, Any], where: str) -> None:
         with errors.translated(lambda error: Away(f"cannot declare queue {queue!r}: {self._loss(error, where)}")):
 
             async def declare(with_arguments: Mapping[str, Any]) -> None:
                 # Its own channel: a refusal closes it, and publishing must go on.
-                channel = await link.connection.channel(publisher_confirms=False)
+                channel = await opened.connection.channel(publisher_confirms=False)
                 await channel.declare_queue(queue, durable=True, arguments=dict(with_arguments))
                 await channel.close()
 
             try:
-                await declare_lifted(queue, arguments, link.connection.version, declare)
+                await declare_lifted(queue, arguments, opened.connection.version, declare)
             except ChannelClosed as refused:
                 raise errors.of_own_queue(refused, queue, where) from refused
 
-    async def _overdue(self, link: _Link, task: asyncio.Task[None], timeout: float) -> bool:
+    async def _overdue(self, opened: _OpenChannel, task: asyncio.Task[None], timeout: float) -> bool:
         """Waits for *task*. Returns whether it takes longer than *timeout* although the broker accepts messages."""
         await asyncio.wait({task}, timeout=timeout)
         # After a connection has died, nobody reports any more that the broker accepts messages again.
-        return not task.done() and (link.channel.is_closed or not await link.connection.is_blocked())
+        return not task.done() and (opened.channel.is_closed or not await opened.connection.is_blocked())
 
     async def _leave(self, task: asyncio.Task[None]) -> None:
         """Makes sure that *task* has ended. The caller has already reported the error."""
@@ -151,14 +153,14 @@ class Publisher:
 
     def forget(self, queue: str) -> None:
         """Forgets that *queue* was declared, because it is gone."""
-        if self._link is not None:
-            self._link.declared.pop(queue, None)
+        if self._opened is not None:
+            self._opened.declared.pop(queue, None)
 
     async def _attempt(self, letter: Letter) -> ProducerError | None:
         for is_last in (False, True):
             try:
-                link = await self._connected()
-                await self._publish(link, letter)
+                opened = await self._connected()
+                await self._publish(opened, letter)
             except Away as away:
                 if is_last:
                     return away
@@ -171,28 +173,28 @@ class Publisher:
                 return None
         return None  # pragma: no cover  # the loop has returned
 
-    async def _publish(self, link: _Link, letter: Letter) -> None:
-        letter = fitted(letter, link.room)
+    async def _publish(self, opened: _OpenChannel, letter: Letter) -> None:
+        letter = fitted(letter, opened.room)
         own = letter.properties.message_id
-        while own and (other := link.flying.get(own)) is not None:
+        while own and (other := opened.flying.get(own)) is not None:
             await asyncio.wait({other})
-        publishing = link.channel.basic_publish(
+        publishing = opened.channel.basic_publish(
             letter.body, routing_key=letter.queue, properties=letter.properties, mandatory=True
         )
         sending = cast("asyncio.Task[None]", asyncio.ensure_future(publishing))
         if own:
-            link.flying[own] = sending
-            sending.add_done_callback(lambda _: link.flying.pop(own, None))
+            opened.flying[own] = sending
+            sending.add_done_callback(lambda _: opened.flying.pop(own, None))
         try:
-            await self._confirmed(link, letter, sending)
+            await self._confirmed(opened, letter, sending)
         finally:
             await self._leave(sending)
 
-    async def _confirmed(self, link: _Link, letter: Letter, sending: asyncio.Task[None]) -> None:
-        where, timeout = link.connection.where, self._options.publish_timeout
+    async def _confirmed(self, opened: _OpenChannel, letter: Letter, sending: asyncio.Task[None]) -> None:
+        where, timeout = opened.connection.where, self._options.publish_timeout
         while not sending.done():
-            if await self._overdue(link, sending, timeout):
-                await self._drop(link)
+            if await self._overdue(opened, sending, timeout):
+                await self._drop(opened)
                 raise Away(f"RabbitMQ at {where} did not confirm a message for queue {letter.queue!r} in {timeout:g} s")
         if sending.cancelled():
             # The library cancels what waits on a connection that dies.
@@ -209,35 +211,35 @@ class Publisher:
                 )
             case ChannelAccessRefused():
                 # The error has closed the channel, and a new one would fail in the same way for now.
-                await self._drop(link)
+                await self._drop(opened)
                 raise errors.of_refused_write(error, letter.queue, where) from error
             case TimeoutError() | ConnectionError():
                 pass
             case _ if not errors.is_of_library(error):
                 raise error
-        await self._drop(link)
+        await self._drop(opened)
         raise Away(f"a message for queue {letter.queue!r} may not have arrived: {self._loss(error, where)}")
 
-    async def _connected(self) -> _Link:
+    async def _connected(self) -> _OpenChannel:
         failures = self._failures
         async with self._connecting:
             self._refuse_if_closed()
-            if self._link is not None and not self._link.channel.is_closed:
-                return self._link
+            if self._opened is not None and not self._opened.channel.is_closed:
+                return self._opened
             if self._failure is not None and self._failures != failures:
                 # Without this, a hundred letters would wait one after the other, or get the user locked out. The
                 # traceback is removed because its frames keep the earlier letters in memory.
                 raise self._failure.with_traceback(None)
-            if self._link is not None:
-                await self._drop(self._link)
+            if self._opened is not None:
+                await self._drop(self._opened)
             try:
-                self._link = await self._open()
+                self._opened = await self._open()
             except ProducerError as failure:
                 self._failure, self._failures = failure, self._failures + 1
                 raise
-            return self._link
+            return self._opened
 
-    async def _open(self) -> _Link:
+    async def _open(self) -> _OpenChannel:
         connection = await connect(self._options, self._name, publishing=True)
         where = connection.where
         opened = False
@@ -255,25 +257,25 @@ class Publisher:
             if not opened:
                 connection.abort()
                 await connection.end()
-        return _Link(connection, underlay, {}, {}, underlay.max_content_size)
+        return _OpenChannel(connection, underlay, {}, {}, underlay.max_content_size)
 
     def _refuse_if_closed(self) -> None:
         if self._is_closed:
             raise ProducerError(f"the connection to {self._options.where} was closed")
 
-    async def _drop(self, link: _Link) -> None:
-        """Closes *link*. What is still being sent on it ends with an error."""
-        if self._link is link:
-            self._link = None
-        await link.connection.end()
+    async def _drop(self, opened: _OpenChannel) -> None:
+        """Closes *opened*. What is still being sent on it ends with an error."""
+        if self._opened is opened:
+            self._opened = None
+        await opened.connection.end()
 
     async def close(self) -> None:
         """Closes the connection, and gives up what is being sent. Takes a few seconds at most, and raises nothing."""
         self._is_closed = True
-        link, self._link = self._link, None
-        if link is None:
+        opened, self._opened = self._opened, None
+        if opened is None:
             return
-        if link.channel.confirmations:
+        if opened.channel.confirmations:
             # The connection is blocked or lost, so a proper close would only wait.
-            link.connection.abort()
-        await link.connection.end()
+            opened.connection.abort()
+        await opened.connection.end()
