@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-__all__ = ["Processors", "usable_processors"]
+__all__ = ["UsableProcessors", "usable_processors"]
 
 #: Where control groups are mounted: version 2 (also when it is used beside version 1), and version 1.
 _V2: Final = ("sys/fs/cgroup", "sys/fs/cgroup/unified")
 _V1: Final = ("sys/fs/cgroup/cpu", "sys/fs/cgroup/cpu,cpuacct", "sys/fs/cgroup/cpuacct,cpu")
 
 
-class Processors(NamedTuple):
+class UsableProcessors(NamedTuple):
     """How many processors this process may use, and what sets this number."""
 
     number: float
@@ -32,7 +32,7 @@ class Processors(NamedTuple):
         return f"{each} x {self.number:g} {self.what} = {self.times(each)}"
 
 
-def usable_processors(root: Path = Path("/")) -> Processors:
+def usable_processors(root: Path = Path("/")) -> UsableProcessors:
     """Returns the processors that this process may use, by its affinity or, if less, by its control group's quota.
 
     *root* is the root of the file system.
@@ -40,11 +40,11 @@ def usable_processors(root: Path = Path("/")) -> Processors:
     allowed = _allowed()
     quota = min(_quotas(root), default=math.inf)
     if quota < allowed.number:
-        return Processors(quota, "processors of the cgroup")
+        return UsableProcessors(quota, "processors of the cgroup")
     return allowed
 
 
-def _allowed() -> Processors:
+def _allowed() -> UsableProcessors:
     host = os.cpu_count() or 1
     if hasattr(os, "process_cpu_count"):  # Python 3.13; heeds PYTHON_CPU_COUNT
         count = os.process_cpu_count() or 1
@@ -52,7 +52,7 @@ def _allowed() -> Processors:
         count = len(os.sched_getaffinity(0)) or 1
     else:
         count = host
-    return Processors(count, "processors" if count == host else "processors that this process is bound to")
+    return UsableProcessors(count, "processors" if count == host else "processors that this process is bound to")
 
 
 def _quotas(root: Path) -> Iterator[float]:

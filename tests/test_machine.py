@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from broadway_py.machine import Processors, usable_processors
+from broadway_py.machine import UsableProcessors, usable_processors
 
 #: More than any machine of a test has, so that the quota under test decides or does not.
 MANY = "9900000 100000"
@@ -67,14 +67,14 @@ def test_a_quota_of_the_control_group_is_what_there_is(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
     found = usable_processors(written(tmp_path, files))
-    assert found == Processors(number, "processors" if number == 64 else "processors of the cgroup")
+    assert found == UsableProcessors(number, "processors" if number == 64 else "processors of the cgroup")
 
 
 @pytest.mark.skipif(hasattr(os, "process_cpu_count"), reason="from 3.13 on Python itself looks at the affinity")
 def test_the_affinity_counts_where_it_is_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5})
     root = written(tmp_path, {f"{V2}/cpu.max": "300000 100000"})
-    assert usable_processors(root) == Processors(2, "processors that this process is bound to")
+    assert usable_processors(root) == UsableProcessors(2, "processors that this process is bound to")
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_the_affinity_counts_where_it_is_less(tmp_path: Path, monkeypatch: pytes
     ],
 )
 def test_parts_of_a_processor_are_rounded_up(number: float, times: int, told: str) -> None:
-    found = Processors(number, "processors of the cgroup")
+    found = UsableProcessors(number, "processors of the cgroup")
     assert (found.times(2), found.told(2)) == (times, told)
 
 

@@ -152,7 +152,7 @@ class _Helper:
         self._called: int | None = None
         #: True while the thread waits for a turn, even if it is no longer wanted.
         self.is_in_line = False
-        threading.Thread(target=self._live, name=f"broadway-turnstile:{path}", daemon=True).start()
+        threading.Thread(target=self._live, name=f"broadway-writer-queue:{path}", daemon=True).start()
 
     def wait(self, number: int | None, patience: float) -> int | None:
         """Waits with *number* (None: draw one) for *patience* seconds. Returns the number whose turn it is, or None."""

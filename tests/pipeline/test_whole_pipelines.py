@@ -297,7 +297,7 @@ class Teller(Pipeline[Any]):
                     await self.clock.sleep(0.3)
 
 
-class Witness(Recorder):
+class CheckedRecorder(Recorder):
     """Settles as the plan says, and counts what it saw through."""
 
     def __init__(self, outside: Outside, script: Script, clock: FakeClock) -> None:
@@ -336,7 +336,7 @@ class Witness(Recorder):
         return []
 
 
-class ReturningWitness(Witness, ReturningRecorder):
+class ReturningCheckedRecorder(CheckedRecorder, ReturningRecorder):
     """Takes messages back, too."""
 
     async def release(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
@@ -346,7 +346,7 @@ class ReturningWitness(Witness, ReturningRecorder):
             raise SettleError("a part", unsettled=left)
 
 
-class Retrying(Witness):
+class Retrying(CheckedRecorder):
     """Delivers again later, and keeps dead letters, as far as anybody here can see."""
 
     async def retry(self, ref: Hashable, messages_and_delays: Sequence[tuple[Message[Any], float]]) -> None:
@@ -364,13 +364,13 @@ class Retrying(Witness):
             raise SettleError("a part", unsettled=left)
 
 
-class ReturningRetrying(Retrying, ReturningWitness):
+class ReturningRetrying(Retrying, ReturningCheckedRecorder):
     """Does all that an acknowledger can do."""
 
 
-WITNESSES = {
-    (False, False): Witness,
-    (True, False): ReturningWitness,
+RECORDERS = {
+    (False, False): CheckedRecorder,
+    (True, False): ReturningCheckedRecorder,
     (False, True): Retrying,
     (True, True): ReturningRetrying,
 }
@@ -414,9 +414,9 @@ class Story:
         self.plan = plan
         self.clock = FakeClock()
         self.outside = Outside()
-        kind = WITNESSES[plan.returns, plan.retries]
-        self.witness = kind(self.outside, Script(plan.acks), self.clock)
-        self.witness.drops = plan.policy == "drop"
+        kind = RECORDERS[plan.returns, plan.retries]
+        self.recorder = kind(self.outside, Script(plan.acks), self.clock)
+        self.recorder.drops = plan.policy == "drop"
         self.producer = ManualProducer()
         self.pipeline = build(plan, self.outside, self.clock, self.producer)
         self.made = 0
@@ -428,7 +428,7 @@ class Story:
         """As many new messages."""
         self.made += count
         numbers = range(self.made - count, self.made)
-        return [self.witness.message(number, ref=number % self.plan.refs) for number in numbers]
+        return [self.recorder.message(number, ref=number % self.plan.refs) for number in numbers]
 
     async def act(self, action: str, number: int) -> None:
         """One thing that is done from outside."""

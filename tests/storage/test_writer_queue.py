@@ -1,4 +1,4 @@
-"""Processes take turns; who is stuck holds up nobody for long. Two turnstiles of one process exclude each other too."""
+"""Processes take turns; who is stuck holds up nobody for long. Two queues in one process exclude each other too."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def three(path: str) -> Iterator[list[WriterQueue]]:
 
 
 class Line:
-    """Lets turnstiles wait in threads, and notes in which order they pass."""
+    """Lets writer queues wait in threads, and notes in which order they pass."""
 
     def __init__(self, path: str) -> None:
         self.order: list[str] = []
         self.threads: list[threading.Thread] = []
         self._path = Path(f"{path}-line")
 
-    def join(self, turnstile: WriterQueue, name: str) -> None:
+    def join(self, writer_queue: WriterQueue, name: str) -> None:
         """Wait in a thread; returns once it is in line."""
         last = self.last()
 
         def wait_and_pass() -> None:
-            with turnstile.passed():
+            with writer_queue.passed():
                 self.order.append(name)
 
         self.threads.append(threading.Thread(target=wait_and_pass))
@@ -57,9 +57,9 @@ class Line:
             thread.join(10)
 
 
-def is_free(turnstile: WriterQueue) -> bool:
+def is_free(writer_queue: WriterQueue) -> bool:
     """Whether nobody has the turn or waits for it."""
-    numbers = turnstile._numbers
+    numbers = writer_queue._numbers
     number = numbers.draw()
     try:
         return numbers.is_called(number, wait=False)
