@@ -78,7 +78,7 @@ class ReleasingOnly(Releasing, Retrying):
     abilities = frozenset({"release"})
 
 
-class ReleasingAndBurying(ReleasingOnly):
+class ReleasingAndDeadLettering(ReleasingOnly):
     async def dead_letter(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
         raise NotImplementedError
 
@@ -101,7 +101,7 @@ class KeepingAll(Releasing):
         pytest.param(type("Both", (Releasing, Retrying), {}), {"release", "retry"}, id="by a method of a mix-in"),
         pytest.param(ReleasingOnly, {"release"}, id="what is declared wins"),
         pytest.param(type("Same", (ReleasingOnly,), {}), {"release"}, id="also for a subclass"),
-        pytest.param(ReleasingAndBurying, {"release", "dead_letter"}, id="a subclass adds one"),
+        pytest.param(ReleasingAndDeadLettering, {"release", "dead_letter"}, id="a subclass adds one"),
         pytest.param(RetryingAfterAll, {"release", "retry"}, id="a subclass has a method of its own"),
         pytest.param(KeepingAll, set(), id="taken away"),
     ],

@@ -23,7 +23,7 @@ from broadway_py.producer import Producer
 from broadway_py.stage.wake import Wake
 from broadway_py.storage.errors import StorageError
 from broadway_py.storage.queue_consumer import ConsumerLost, QueueConsumer, Taken
-from broadway_py.storage.queue_dead import Buried
+from broadway_py.storage.queue_dead import NewDeadLetter
 from broadway_py.storage.queue_file import QueueFile
 from broadway_py.storage.queue_members import Sharing
 from broadway_py.storage.queue_options import QueuePlace
@@ -275,13 +275,13 @@ class QueueAcknowledger(Acknowledger):
                 written.
         """
         done = [message.acknowledgement.data.held for message in successful]
-        dead: list[Buried] = []
+        dead: list[NewDeadLetter] = []
         for message in failed:
             receipt: QueueReceipt = message.acknowledgement.data
             if receipt.on_failure == "drop":
                 done.append(receipt.held)
             else:
-                dead.append(_buried(receipt.held, message))
+                dead.append(_new_dead_letter(receipt.held, message))
         await self._settle(self._consumer.settle(done, dead, self._pipeline), [*successful, *failed])
 
     async def release(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
@@ -295,8 +295,8 @@ class QueueAcknowledger(Acknowledger):
 
     async def dead_letter(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
         """Moves the messages to the dead letters, in one transaction. Raises as :meth:`ack` does."""
-        buried = [_buried(message.acknowledgement.data.held, message) for message in messages]
-        await self._settle(self._consumer.settle((), buried, self._pipeline), messages)
+        dead = [_new_dead_letter(message.acknowledgement.data.held, message) for message in messages]
+        await self._settle(self._consumer.settle((), dead, self._pipeline), messages)
 
     def on_failure_is_configured(self, data: Any) -> bool:
         """Returns whether ``configure_ack(on_failure=…)`` was called for the message."""
@@ -332,8 +332,8 @@ class QueueAcknowledger(Acknowledger):
             )
 
 
-def _buried(held: Held, message: Message[Any]) -> Buried:
+def _new_dead_letter(held: Held, message: Message[Any]) -> NewDeadLetter:
     status = message.status
     if status is None:
-        return Buried(held, "failed", None)
-    return Buried(held, status.cause, None if status.exception is None else name_of(status.exception))
+        return NewDeadLetter(held, "failed", None)
+    return NewDeadLetter(held, status.cause, None if status.exception is None else name_of(status.exception))

@@ -25,7 +25,7 @@ from broadway_py.storage import queue_rows as rows
 from broadway_py.storage import queue_take as taking
 from broadway_py.storage.errors import StorageError
 from broadway_py.storage.locks import LifeLock, is_alive
-from broadway_py.storage.queue_dead import Buried
+from broadway_py.storage.queue_dead import NewDeadLetter
 from broadway_py.storage.queue_file import QueueFile
 from broadway_py.storage.queue_members import Membership, Sharing
 from broadway_py.storage.queue_rows import Held
@@ -188,7 +188,7 @@ class QueueConsumer:
         self._held += len(taken.rows)
         self._forsaken.update(Held(row.id, row.lease) for row in taken.rows)
 
-    async def settle(self, done: Sequence[Held], dead: Sequence[Buried] = (), pipeline: str = "") -> set[Held]:
+    async def settle(self, done: Sequence[Held], dead: Sequence[NewDeadLetter] = (), pipeline: str = "") -> set[Held]:
         """Removes the messages in *done* and moves those in *dead* to the dead letters, in one transaction.
 
         Returns:
@@ -200,7 +200,7 @@ class QueueConsumer:
         wall = self._clock.wall()
 
         def change(at: sqlite3.Connection) -> set[Held]:
-            return rows.delete(at, done) | dead_letters.bury(at, dead, pipeline, wall)
+            return rows.delete(at, done) | dead_letters.add_dead(at, dead, pipeline, wall)
 
         # Another reader of this process may wait for the keys of these messages.
         return await self._let_go(change, [*done, *(one.held for one in dead)], wakes=self._is_partitioned)

@@ -10,10 +10,10 @@ from typing import Final, NamedTuple
 from broadway_py.storage.queue_rows import Held
 
 __all__ = [
-    "Buried",
     "DeadHead",
     "DeadRow",
-    "bury",
+    "NewDeadLetter",
+    "add_dead",
     "dead_heads",
     "dead_payload",
     "dead_rows",
@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 
-class Buried(NamedTuple):
+class NewDeadLetter(NamedTuple):
     """A held message that failed for good, and why."""
 
     held: Held
@@ -59,10 +59,10 @@ class DeadHead(NamedTuple):
     size: int
 
 
-def bury(connection: sqlite3.Connection, buried: Iterable[Buried], pipeline: str, now: float) -> set[Held]:
+def add_dead(connection: sqlite3.Connection, dead: Iterable[NewDeadLetter], pipeline: str, now: float) -> set[Held]:
     """Moves held rows to the dead letters. Returns those whose lease was gone. *now* is wall time."""
     gone: set[Held] = set()
-    for held, cause, exception in buried:
+    for held, cause, exception in dead:
         moved = connection.execute(
             "INSERT INTO dead_letters "
             "(id, queue, attempts, enqueued_at, dead_at, cause, exception, pipeline, "

@@ -20,7 +20,7 @@ from broadway_py.daemon.dead_letters.letters import Head, drawn, rate_of, replay
 from broadway_py.errors import OptionsError
 from broadway_py.queue import Queue
 from broadway_py.storage.queue_consumer import QueueConsumer
-from broadway_py.storage.queue_dead import Buried
+from broadway_py.storage.queue_dead import NewDeadLetter
 from broadway_py.storage.queue_file import QueueFile
 from broadway_py.storage.queue_rows import Held
 from broadway_py.testing import FakeClock
@@ -37,14 +37,16 @@ def dlq(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["dlq", *map(str, arguments)])
 
 
-async def bury(path: Path, letters: Sequence[tuple[str, str | None]]) -> None:
+async def put_dead_letters(path: Path, letters: Sequence[tuple[str, str | None]]) -> None:
     """Put, take, and let fail for good."""
     async with Queue(path, "orders") as queue:
         await queue.put_many([(f"canary-{n}", {"source": f"shop-{n}"}) for n in range(len(letters))])
         file = await QueueFile.open(path, "orders", SYSTEM_CLOCK)
         consumer = await QueueConsumer.open(file, 30.0)
         taken = await consumer.take(len(letters))
-        dead = [Buried(Held(row.id, row.lease), *letter) for row, letter in zip(taken.rows, letters, strict=True)]
+        dead = [
+            NewDeadLetter(Held(row.id, row.lease), *letter) for row, letter in zip(taken.rows, letters, strict=True)
+        ]
         assert await consumer.settle((), dead, "shop") == set()
         await consumer.close()
         await file.close()
@@ -52,7 +54,7 @@ async def bury(path: Path, letters: Sequence[tuple[str, str | None]]) -> None:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    asyncio.run(bury(tmp_path / "q.db", LETTERS))
+    asyncio.run(put_dead_letters(tmp_path / "q.db", LETTERS))
     return tmp_path / "q.db"
 
 
@@ -159,7 +161,7 @@ def test_replay_puts_back_those_that_are_meant(
 
 
 async def test_replay_keeps_to_its_rate(tmp_path: Path) -> None:
-    await bury(tmp_path / "q.db", [("raised", None)] * 50)
+    await put_dead_letters(tmp_path / "q.db", [("raised", None)] * 50)
     clock, counts = FakeClock(), [0]
     file = await QueueFile.open(tmp_path / "q.db", "orders", SYSTEM_CLOCK)
     moved = asyncio.Event()

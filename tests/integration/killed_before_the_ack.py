@@ -16,14 +16,14 @@ from broadway_py.producers import RabbitMQProducer
 from broadway_py.producers.rabbitmq.retries.forwarder import Forwarder
 from tests.integration.failing_pipelines import Failing, raising
 
-_bury = Forwarder.bury
+_dead_letter = Forwarder.dead_letter
 
 
-async def bury_and_die(
+async def dead_letter_and_die(
     self: Forwarder, failed: Sequence[Message[Any]], *, cause: str | None = None
 ) -> list[ProducerError | None]:
     """What is confirmed is never acked."""
-    reasons = await _bury(self, failed, cause=cause)
+    reasons = await _dead_letter(self, failed, cause=cause)
     assert reasons == [None]
     os.kill(os.getpid(), signal.SIGKILL)
     return reasons
@@ -31,7 +31,7 @@ async def bury_and_die(
 
 async def main() -> None:
     """The program."""
-    Forwarder.bury = bury_and_die  # type: ignore[method-assign]  # that is what this program is for
+    Forwarder.dead_letter = dead_letter_and_die  # type: ignore[method-assign]  # that is what this program is for
     policy = FailurePolicy(attempts=1)
     pipeline = Failing(producer=RabbitMQProducer("work", sys.argv[1]), context=raising(ValueError()), failure=policy)
     async with pipeline:

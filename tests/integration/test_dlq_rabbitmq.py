@@ -30,7 +30,7 @@ async def dlq(*words: str) -> Result:
 
 
 @pytest.fixture
-async def buried(rabbitmq: RabbitMQ) -> RabbitMQ:
+async def broker(rabbitmq: RabbitMQ) -> RabbitMQ:
     """Three dead letters of the queue ``work``."""
     await rabbitmq.declare()
     pipeline = Failing(
@@ -64,21 +64,21 @@ async def ids(broker: RabbitMQ) -> list[str]:
     return [line.split()[0] for line in listed.stdout.splitlines()[1:]]
 
 
-async def test_ls_lists_them_in_order_and_leaves_them_where_they_are(buried: RabbitMQ) -> None:
-    listed = await dlq("ls", "--url", buried.url, "--queue", "work")
+async def test_ls_lists_them_in_order_and_leaves_them_where_they_are(broker: RabbitMQ) -> None:
+    listed = await dlq("ls", "--url", broker.url, "--queue", "work")
 
     head, *lines = listed.stdout.splitlines()
     assert head.split() == ["id", "died", "attempts", "cause", "exception", "size"]
     assert [line.split()[2:] for line in lines] == [["1", "raised", "ValueError", "9", "B"]] * 3
     assert "payload" not in listed.stdout
-    await buried.until_ready(3, "work.dead")
-    assert await ids(buried) == [line.split()[0] for line in lines]
-    assert [letter.body for letter in await dead_letters(buried)] == [b"payload 1", b"payload 2", b"payload 3"]
+    await broker.until_ready(3, "work.dead")
+    assert await ids(broker) == [line.split()[0] for line in lines]
+    assert [letter.body for letter in await dead_letters(broker)] == [b"payload 1", b"payload 2", b"payload 3"]
 
 
-async def test_show_tells_where_it_came_from_and_the_payload_only_when_asked(buried: RabbitMQ) -> None:
-    number = (await ids(buried))[1]
-    shown = await dlq("show", number, "--url", buried.url, "--queue", "work")
+async def test_show_tells_where_it_came_from_and_the_payload_only_when_asked(broker: RabbitMQ) -> None:
+    number = (await ids(broker))[1]
+    shown = await dlq("show", number, "--url", broker.url, "--queue", "work")
     facts = dict(line.split(":", 1) for line in shown.stdout.splitlines())
     assert {name: facts[name].strip() for name in ("cause", "queue", "routing-key", "message-id", "pipeline")} == {
         "cause": "raised",
@@ -88,41 +88,41 @@ async def test_show_tells_where_it_came_from_and_the_payload_only_when_asked(bur
         "pipeline": "Failing",
     }
     assert "payload" not in shown.stdout
-    assert (await dlq("show", number, "--url", buried.url, "--queue", "work", "--payload")).stdout == "payload 2"
+    assert (await dlq("show", number, "--url", broker.url, "--queue", "work", "--payload")).stdout == "payload 2"
 
 
-async def test_replay_puts_the_chosen_ones_back_as_if_new(buried: RabbitMQ) -> None:
-    number = (await ids(buried))[1]
-    would = await dlq("replay", "--url", buried.url, "--queue", "work", "--dry-run")
+async def test_replay_puts_the_chosen_ones_back_as_if_new(broker: RabbitMQ) -> None:
+    number = (await ids(broker))[1]
+    would = await dlq("replay", "--url", broker.url, "--queue", "work", "--dry-run")
     assert would.stdout == "3 dead letters would be put back into the queue\n"
-    assert await buried.ready("work.dead") == 3
+    assert await broker.ready("work.dead") == 3
 
-    done = await dlq("replay", number, "--url", buried.url, "--queue", "work", "--rate", "100/s")
+    done = await dlq("replay", number, "--url", broker.url, "--queue", "work", "--rate", "100/s")
 
     assert (done.exit_code, done.stdout) == (0, "1 dead letter put back into the queue\n")
-    await buried.until_ready(2, "work.dead")
-    await buried.until_ready(1)
-    (message,) = await dead_letters(buried, "work")
+    await broker.until_ready(2, "work.dead")
+    await broker.until_ready(1)
+    (message,) = await dead_letters(broker, "work")
     assert (message.body, message.message_id, dict(message.headers)) == (b"payload 2", "m2", {"n": 2})
 
 
-async def test_a_replay_to_a_queue_that_is_gone_leaves_them_where_they_are(buried: RabbitMQ) -> None:
-    await buried.delete_queue()
-    done = await dlq("replay", "--url", buried.url, "--queue", "work")
+async def test_a_replay_to_a_queue_that_is_gone_leaves_them_where_they_are(broker: RabbitMQ) -> None:
+    await broker.delete_queue()
+    done = await dlq("replay", "--url", broker.url, "--queue", "work")
     assert done.exit_code == 1
     assert "there is no queue 'work' on" in done.stderr
-    await buried.until_ready(3, "work.dead")
+    await broker.until_ready(3, "work.dead")
 
 
-async def test_purge_removes_the_chosen_ones(buried: RabbitMQ) -> None:
-    number = (await ids(buried))[0]
-    done = await dlq("purge", number, "--url", buried.url, "--queue", "work", "--yes")
+async def test_purge_removes_the_chosen_ones(broker: RabbitMQ) -> None:
+    number = (await ids(broker))[0]
+    done = await dlq("purge", number, "--url", broker.url, "--queue", "work", "--yes")
     assert done.stdout == "1 dead letter removed\n"
-    await buried.until_ready(2, "work.dead")
+    await broker.until_ready(2, "work.dead")
 
 
-async def test_the_settings_of_a_pipeline_say_where_its_dead_letters_are(buried: RabbitMQ, tmp_path: Path) -> None:
-    listed = await dlq("ls", "--config", str(settings_file(tmp_path, buried)))
+async def test_the_settings_of_a_pipeline_say_where_its_dead_letters_are(broker: RabbitMQ, tmp_path: Path) -> None:
+    listed = await dlq("ls", "--config", str(settings_file(tmp_path, broker)))
     assert len(listed.stdout.splitlines()) == 4
 
 

@@ -253,9 +253,9 @@ async def test_a_line_says_what_becomes_of_its_message(caplog: pytest.LogCapture
     policy = FailurePolicy(attempts=3, backoff=(40.0, 40.0), breaker=None)
     await finish(Fails(raising, producer=MemoryProducer([first, last]), failure=policy))
 
-    retried, buried = (line["becomes"] for line in logged(caplog))
+    retried, dead = (line["becomes"] for line in logged(caplog))
     assert re.fullmatch(r"retry in [234]\d s", retried)
-    assert buried == "dead-lettered to orders.dead"
+    assert dead == "dead-lettered to orders.dead"
 
 
 async def test_what_is_said_of_a_final_end_is_counted_apart_from_retries(caplog: pytest.LogCaptureFixture) -> None:

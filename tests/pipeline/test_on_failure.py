@@ -76,21 +76,21 @@ async def test_what_was_said_closest_to_the_message_counts(
         assert len(await queue.dead_letters()) == expected.get("dead_lettered", 0)
 
 
-class Burying(Recorder):
+class DeadLettering(Recorder):
     """Rejects what fails, unless it is told to keep it as a dead letter."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.buried: list[object] = []
+        self.dead: list[object] = []
 
     async def dead_letter(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
-        self.buried += [message.data for message in messages]
+        self.dead += [message.data for message in messages]
 
 
 async def test_where_an_acknowledger_cannot_say_whether_a_message_was_configured_the_policy_decides(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    class Confused(Burying):
+    class Confused(DeadLettering):
         def on_failure_is_configured(self, data: Any) -> bool:
             raise KeyError(data)
 
@@ -104,11 +104,11 @@ async def test_where_an_acknowledger_cannot_say_whether_a_message_was_configured
 
 @pytest.mark.parametrize(("abilities", "expected"), [({"dead_letter"}, "dead_lettered"), (set(), "rejected")])
 async def test_a_policy_uses_only_what_an_acknowledger_declares(abilities: set[Ability], expected: str) -> None:
-    class Declaring(Burying):
+    class Declaring(DeadLettering):
         pass
 
     Declaring.abilities = frozenset(abilities)
     recorder = Declaring()
     pipeline = Failing(producer=MemoryProducer(recorder.messages([b"one"])), context=fail, failure=GIVEN)
     assert await finish(pipeline) == {expected: 1}
-    assert (recorder.buried, recorder.failed) == (([b"one"], []) if abilities else ([], [b"one"]))
+    assert (recorder.dead, recorder.failed) == (([b"one"], []) if abilities else ([], [b"one"]))

@@ -45,7 +45,7 @@ class FakeAckWriter:
 class FakeForwarder:
     """A forwarder that has room for some tags."""
 
-    leaves_burying_to_the_broker = False
+    leaves_dead_letters_to_the_broker = False
 
     def __init__(self, *refused: int) -> None:
         self.refused = set(refused)
@@ -57,7 +57,7 @@ class FakeForwarder:
     def waits(self) -> Backoff:
         return Backoff(1.0, 30.0, kind="exp")
 
-    async def bury(self, failed: Sequence[Message[Any]]) -> list[ProducerError | None]:
+    async def dead_letter(self, failed: Sequence[Message[Any]]) -> list[ProducerError | None]:
         if self.defect is not None:
             raise self.defect
         tags = [message.acknowledgement.data.tag for message in failed]

@@ -19,7 +19,7 @@ from pamqp.header import ContentHeader
 from broadway_py.errors import ProducerError
 from broadway_py.message import Failed
 from broadway_py.producers.rabbitmq.deliveries.message import attempt_of
-from broadway_py.producers.rabbitmq.retries.letters import Letter, Origin, as_new, bury, fitted, moved, retry
+from broadway_py.producers.rabbitmq.retries.letters import Letter, Origin, as_new, dead_letter, fitted, moved, retry
 from broadway_py.producers.rabbitmq.topology.delay_queues import delay_queue, former_delay_queues, rung_ms, way_back
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC).timestamp()
@@ -34,11 +34,11 @@ def delivery(headers: dict[str, Any] | None = None, **properties: Any) -> Delive
     )
 
 
-def buried(
+def died(
     came: DeliveredMessage, status: Failed | None = None, pipeline: str = "orders", *, retried: bool = True
 ) -> Letter:
     origin = Origin(pipeline, "host:1")
-    return bury(came, "q.dead", queue="q", retried=retried, attempts=5, status=status, origin=origin, now_s=NOW)
+    return dead_letter(came, "q.dead", queue="q", retried=retried, attempts=5, status=status, origin=origin, now_s=NOW)
 
 
 # --- delays -----------------------------------------------------------------------------------------------------------
@@ -192,7 +192,7 @@ def test_what_a_publisher_says_in_our_words_is_in_no_copy() -> None:
         "x-broadway-first-failed-at": "2026-11-01T12:00:00Z",
         "x-broadway-routing-key": "orders.new",
     }
-    headers = dict(buried(came, retried=False).properties.headers or {})
+    headers = dict(died(came, retried=False).properties.headers or {})
     assert headers.pop("x-broadway-id") != "000000000000"
     assert not set(map(str, headers.values())) & set(map(str, FORGED.values()))
     assert as_new(came, "q").properties.headers == {"mine": 1}
@@ -208,7 +208,7 @@ def test_one_that_goes_on_waiting_elsewhere_is_as_it_was() -> None:
 
 def test_a_dead_letter_says_why_and_shows_neither_payload_nor_reason() -> None:
     status = Failed("raised", "the canary payload is wrong", ValueError("canary"))
-    headers = buried(delivery({"x-broadway-attempt": 5, "mine": 1}), status, pipeline="p" * 500).properties.headers
+    headers = died(delivery({"x-broadway-attempt": 5, "mine": 1}), status, pipeline="p" * 500).properties.headers
     assert headers is not None
     assert headers["x-broadway-cause"] == "raised"
     assert headers["x-broadway-exception"] == "ValueError"
@@ -219,7 +219,7 @@ def test_a_dead_letter_says_why_and_shows_neither_payload_nor_reason() -> None:
 
 
 def test_a_replayed_one_is_as_if_it_had_never_failed() -> None:
-    dead = buried(delivery({"mine": 1, "CC": ["elsewhere"]}, message_id="m", priority=3)).properties
+    dead = died(delivery({"mine": 1, "CC": ["elsewhere"]}, message_id="m", priority=3)).properties
     dead.headers = {**(dead.headers or {}), "x-death": [{"queue": "q"}], "x-first-death-queue": "q"}
     came = DeliveredMessage(Basic.GetOk(7), ContentHeader(properties=dead), b"payload", cast("Channel", None))
     letter = as_new(came, "q")
@@ -287,7 +287,7 @@ def test_an_attempt_that_a_publisher_has_written_is_none(headers: dict[str, int]
 def test_a_header_is_written_as_it_came(written: bytes) -> None:
     written = struct.pack(">I", len(written)) + written
     came = decode.field_table(written)[1]
-    for letter in (retry(delivery(dict(came)), "q", 2, NOW, retried=False), buried(delivery(dict(came)))):
+    for letter in (retry(delivery(dict(came)), "q", 2, NOW, retried=False), died(delivery(dict(came)))):
         assert written[4:] in letter.properties.marshal()
 
 
@@ -338,7 +338,7 @@ def size_of(letter: Letter) -> int:
 
 def test_the_largest_headers_of_others_are_left_out_until_the_frame_is_not_too_large() -> None:
     came = {"trace": "x" * 70_000, "baggage": "y" * 60_000, "tenant": "z", "x-broadway-attempt": 3}
-    for letter in (retry(delivery(dict(came)), "q", 4, NOW, retried=True), buried(delivery(dict(came)))):
+    for letter in (retry(delivery(dict(came)), "q", 4, NOW, retried=True), died(delivery(dict(came)))):
         before = dict(letter.properties.headers or {})
         there = fitted(letter, ROOM)
         # The broker adds some, too.
@@ -385,7 +385,7 @@ headers = st.dictionaries(
 
 @given(headers, st.integers(3000, 20_000))
 def test_what_fits_has_all_and_what_does_not_is_made_to_fit(came: dict[str, Any], room: int) -> None:
-    letter = buried(delivery(came))
+    letter = died(delivery(came))
     there = fitted(letter, room)
     assert size_of(there) <= room - 33
     if size_of(letter) <= room - 33 - 2048:

@@ -195,7 +195,7 @@ def causes(pipeline: Looking) -> dict[Any, str]:
     return {tag: "" if status is None else status.cause for tag, status in pipeline.failures.items()}
 
 
-def buried(source: Stream) -> list[bytes]:
+def dead_letters(source: Stream) -> list[bytes]:
     """The letters that are dead letters."""
     return [letter.body for letter in source.post.letters if letter.queue == "work.dead"]
 
@@ -246,7 +246,7 @@ async def test_its_neighbours_in_one_call_come_again_and_it_does_not(where: str)
     assert neighbour is not None
     assert neighbour.reason == f"a message beside it is malformed: {SENTENCE}"
     assert [letter.queue for letter in source.post.letters if letter.queue != "work.dead"] != []
-    assert len(buried(source)) == 1
+    assert len(dead_letters(source)) == 1
 
 
 async def test_a_wrong_error_of_the_users_own_fails_all_that_the_call_was_given() -> None:

@@ -351,9 +351,9 @@ async def test_dead_letters_are_sent_in_tens_and_deleted_then() -> None:
     acknowledger = office.acknowledger
     assert isinstance(acknowledger, SQSAcknowledgerWithDeadLetters)
     office.client.answers = [{1: "away"}]
-    burying = asyncio.create_task(acknowledger.dead_letter(None, messages))
+    sending = asyncio.create_task(acknowledger.dead_letter(None, messages))
     await office.clock.advance(2.0)
-    await burying
+    await sending
     sent = [entries for _, what, entries in office.client.asked if what == "send"]
     assert [len(entries) for entries in sent] == [10, 2, 1]
     deleted = [handle for _, what, entries in office.client.asked if what == "delete" for handle in entries]
@@ -369,9 +369,9 @@ async def test_what_we_add_to_a_dead_letter_gives_way_until_its_queue_takes_it()
     assert isinstance(acknowledger, SQSAcknowledgerWithDeadLetters)
     # Together; then alone as it is, with less, with nothing of ours.
     office.client.answers = [{1: "wrong"}, {0: "wrong"}, {0: "wrong"}]
-    burying = asyncio.create_task(acknowledger.dead_letter(None, messages))
+    sending = asyncio.create_task(acknowledger.dead_letter(None, messages))
     await office.clock.advance(0.1)
-    await burying
+    await sending
     assert [entries for _, what, entries in office.client.asked if what == "send"] == [
         ["b1", "b2", "b3"],
         ["b2"],
@@ -411,10 +411,10 @@ async def test_closing_does_not_show_to_others_what_is_being_buried() -> None:
     acknowledger = office.acknowledger
     assert isinstance(acknowledger, SQSAcknowledgerWithDeadLetters)
     office.client.gate = asyncio.Event()
-    burying = asyncio.create_task(acknowledger.dead_letter(None, [message]))
+    sending = asyncio.create_task(acknowledger.dead_letter(None, [message]))
     await settle()
-    burying.cancel()  # the deadline of a stop
-    await asyncio.wait([burying])
+    sending.cancel()  # the deadline of a stop
+    await asyncio.wait([sending])
     closing = asyncio.create_task(acknowledger.close(1.5))
     await settle()
     office.client.gate.set()

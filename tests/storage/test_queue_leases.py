@@ -11,7 +11,7 @@ import pytest
 
 from broadway_py.storage.errors import StorageError
 from broadway_py.storage.queue_consumer import ConsumerLost, QueueConsumer
-from broadway_py.storage.queue_dead import Buried
+from broadway_py.storage.queue_dead import NewDeadLetter
 from broadway_py.storage.queue_file import QueueFile
 from broadway_py.storage.queue_rows import Counts, Held, NewRow
 from broadway_py.storage.queue_take import Row
@@ -66,7 +66,7 @@ async def test_rows_are_taken_in_order_once_and_settled(file: QueueFile) -> None
         assert [row.id for row in first + second] == ids
         assert {row.attempts for row in first + second} == {1}
         assert await one.settle(held(first)) == set()
-        assert await two.settle(held(second[:1]), [Buried(held(second)[1], "raised", "KeyError")], "p") == set()
+        assert await two.settle(held(second[:1]), [NewDeadLetter(held(second)[1], "raised", "KeyError")], "p") == set()
 
         assert await file.count() == Counts(0, 0, 0, 1)
 
@@ -78,7 +78,7 @@ async def test_a_consumer_settles_only_what_it_still_holds(file: QueueFile) -> N
         await one.release(before)
         again = (await two.take(2)).rows
 
-        assert await one.settle(before[:1], [Buried(before[1], "failed", None)]) == set(before[:2])
+        assert await one.settle(before[:1], [NewDeadLetter(before[1], "failed", None)]) == set(before[:2])
         assert await one.release(before) == set(before)
         assert await file.count() == Counts(1, 0, 2, 0)
         assert await two.settle(held(again)) == set()

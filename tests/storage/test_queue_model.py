@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 )
 
 from broadway_py.storage.queue_consumer import QueueConsumer
-from broadway_py.storage.queue_dead import Buried
+from broadway_py.storage.queue_dead import NewDeadLetter
 from broadway_py.storage.queue_file import QueueFile
 from broadway_py.storage.queue_rows import Counts, Held, NewRow
 from broadway_py.testing import FakeClock
@@ -187,7 +187,7 @@ class QueueMachine(RuleBasedStateMachine):
         good, bad = held[:done], held[done : done + failed]
         stale = self.stale[:2] if with_stale else []
         lost = self.run(
-            reader.consumer.settle([*good, *stale], [Buried(one, "raised", "ValueError") for one in bad], "p")
+            reader.consumer.settle([*good, *stale], [NewDeadLetter(one, "raised", "ValueError") for one in bad], "p")
         )
         assert lost == set(stale)
         for one in good:

@@ -22,7 +22,7 @@ from broadway_py.producers.rabbitmq.connection.errors import is_of_library
 from broadway_py.producers.rabbitmq.deliveries.lazy_message import delivery_of
 from broadway_py.producers.rabbitmq.deliveries.message import RabbitMQReceipt, was_retried
 from broadway_py.producers.rabbitmq.deliveries.returned import BY_DEFAULT
-from broadway_py.producers.rabbitmq.retries.letters import Letter, Origin, bury, moved, retry
+from broadway_py.producers.rabbitmq.retries.letters import Letter, Origin, dead_letter, moved, retry
 from broadway_py.producers.rabbitmq.retries.publisher import Away, NoQueue, Publisher
 from broadway_py.producers.rabbitmq.settings.options import BY_THE_BROKER, RabbitMQOptions
 from broadway_py.producers.rabbitmq.topology.delay_queues import DelayQueue, delay_queue, way_back
@@ -97,14 +97,14 @@ class Forwarder:
         return self._options.backoff_that_goes_on()
 
     @property
-    def leaves_burying_to_the_broker(self) -> bool:
+    def leaves_dead_letters_to_the_broker(self) -> bool:
         """Returns whether failed messages are rejected, so that the queue's own dead-letter exchange gets them."""
         return self._plan is not None and self._plan.dead_letter == BY_THE_BROKER
 
     @property
     def _keeps_dead_letters(self) -> bool:
         plan = self._plan
-        if plan is None or "dead_letter" not in plan.actions or self.leaves_burying_to_the_broker:
+        if plan is None or "dead_letter" not in plan.actions or self.leaves_dead_letters_to_the_broker:
             return False
         if self._options.consume_options.no_ack:
             return False  # messages are settled before they fail
@@ -211,11 +211,11 @@ class Forwarder:
         return await self._put(puts)
 
     async def keep(self, messages: Sequence[Message[Any]], *, renews: bool) -> list[ProducerError | None]:
-        """Works like :meth:`bury`, for messages that the broker would soon drop.
+        """Works like :meth:`dead_letter`, for messages that the broker would soon drop.
 
         With *renews*, a message that the dead letters refuse is copied to its own queue.
         """
-        reasons = await self.bury(messages, cause="delivery_limit")
+        reasons = await self.dead_letter(messages, cause="delivery_limit")
         if not renews:
             return reasons
         # An unconfirmed message may have arrived.
@@ -244,7 +244,9 @@ class Forwarder:
             reasons[index] = reason and reasons[index]
         return reasons
 
-    async def bury(self, failed: Sequence[Message[Any]], *, cause: str | None = None) -> list[ProducerError | None]:
+    async def dead_letter(
+        self, failed: Sequence[Message[Any]], *, cause: str | None = None
+    ) -> list[ProducerError | None]:
         """Moves each message to the dead letters. Returns for each the reason why this is not sure, or None.
 
         Args:
@@ -256,7 +258,7 @@ class Forwarder:
         for message in failed:
             receipt: RabbitMQReceipt = message.acknowledgement.data
             delivery = delivery_of(receipt)
-            letter = bury(
+            letter = dead_letter(
                 delivery,
                 self.dead_letters_of(receipt.queue),
                 queue=receipt.queue,

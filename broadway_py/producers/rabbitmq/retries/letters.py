@@ -23,7 +23,7 @@ __all__ = [
     "Letter",
     "Origin",
     "as_new",
-    "bury",
+    "dead_letter",
     "fitted",
     "moved",
     "renewed",
@@ -87,7 +87,7 @@ def retry(delivery: DeliveredMessage, to: str, attempt: int, now_s: float, *, re
     return Letter(to, delivery.body, _properties(delivery, headers))
 
 
-def bury(
+def dead_letter(
     delivery: DeliveredMessage,
     to: str,
     *,

@@ -83,23 +83,27 @@ class RabbitMQAcknowledger(Acknowledger):
 
     async def dead_letter(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
         """Moves each message to the dead letters: publishes with confirm, then acks. Raises as :meth:`retry` does."""
-        if self._forwarder.leaves_burying_to_the_broker:
+        if self._forwarder.leaves_dead_letters_to_the_broker:
             settled = [self._ledger.reject(receipt.tag, requeue=False) for receipt in _receipts(messages)]
             await self._finish(messages, settled)
         else:
-            await self._put_away(messages, self._forwarder.bury, messages)
+            await self._put_away(messages, self._forwarder.dead_letter, messages)
 
     def dead_letters_go_to(self, data: Any) -> str | None:
         """Returns the dead-letter queue; None: the broker's own dead-letter exchange decides."""
         receipt: RabbitMQReceipt = data
-        return None if self._forwarder.leaves_burying_to_the_broker else self._forwarder.dead_letters_of(receipt.queue)
+        return (
+            None
+            if self._forwarder.leaves_dead_letters_to_the_broker
+            else self._forwarder.dead_letters_of(receipt.queue)
+        )
 
     async def keep(self, messages: Sequence[Message[Any]]) -> None:
         """Works like :meth:`dead_letter`, for messages that the broker would soon drop because of their delivery limit.
 
         If the dead-letter queue refuses a message, a new copy goes to its own queue, where counting starts again.
         """
-        if self._forwarder.leaves_burying_to_the_broker:
+        if self._forwarder.leaves_dead_letters_to_the_broker:
             await self.dead_letter(None, messages)
             return
         renews = False

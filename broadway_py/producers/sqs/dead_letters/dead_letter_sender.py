@@ -61,7 +61,7 @@ class DeadLetterSender:
         self._unfit = 0
         self._told_at = float("-inf")
 
-    async def bury(self, messages: Sequence[Message[Any]], *, sent: Sent, left: Left) -> None:
+    async def send(self, messages: Sequence[Message[Any]], *, sent: Sent, left: Left) -> None:
         """Sends *messages*. Calls *sent* with those that SQS has confirmed, and *left* with those that are given up."""
         died_at = self._clock.wall()
         letters = [
@@ -75,13 +75,13 @@ class DeadLetterSender:
             for message in messages
         ]
         sending = {
-            self._begin(self._bury_portion([letters[at] for at in positions], sent, left), "sqs-bury")
+            self._begin(self._send_portion([letters[at] for at in positions], sent, left), "sqs-dead-letters")
             for positions in portions([letter.entry for letter in letters])
         }
         # The tasks go on if the caller is cancelled, because what is sent must also be deleted.
         await asyncio.wait(sending)
 
-    async def _bury_portion(self, portion: Sequence[Letter], sent: Sent, left: Left) -> None:
+    async def _send_portion(self, portion: Sequence[Letter], sent: Sent, left: Left) -> None:
         waiting = dict.fromkeys(portion)
         is_alone = len(portion) == 1
         tries = 0

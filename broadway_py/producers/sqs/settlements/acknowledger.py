@@ -189,7 +189,7 @@ class SQSAcknowledger(Acknowledger):
                 self._say(receipt, verdict, pending)
         self._tick()
         if letters:
-            await self._bury(letters, pending)
+            await self._send_dead_letters(letters, pending)
         await pending.wait()
         if pending.lost:
             unsettled = [message for message, _ in said if message.acknowledgement.data in pending.lost]
@@ -249,20 +249,20 @@ class SQSAcknowledger(Acknowledger):
 
     # --- dead letters ---------------------------------------------------------------------------------------------
 
-    async def _bury(self, messages: Sequence[Message[Any]], pending: PendingSettlement) -> None:
+    async def _send_dead_letters(self, messages: Sequence[Message[Any]], pending: PendingSettlement) -> None:
         """Sends *messages* to the dead letter queue, then deletes those that it has accepted."""
 
-        def sent(buried: Sequence[Message[Any]]) -> None:
-            for message in buried:
+        def sent(stored: Sequence[Message[Any]]) -> None:
+            for message in stored:
                 self._say(message.acknowledgement.data, Verdict("ack"), pending)
             self._tick()
 
-        def left(unburied: Sequence[Message[Any]], why: Literal["unsent", "unfit"]) -> None:
-            for message in unburied:
+        def left(not_stored: Sequence[Message[Any]], why: Literal["unsent", "unfit"]) -> None:
+            for message in not_stored:
                 self._fall_back(message.acknowledgement.data)
                 pending.leave(message.acknowledgement.data, why)
 
-        await self._dead_letter_sender.bury(messages, sent=sent, left=left)
+        await self._dead_letter_sender.send(messages, sent=sent, left=left)
 
     # --- when -----------------------------------------------------------------------------------------------------
 
