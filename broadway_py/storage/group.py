@@ -15,7 +15,7 @@ from broadway_py.storage.errors import StorageError, is_for_want_of_room, told
 from broadway_py.storage.schema import Schema
 from broadway_py.storage.writer_queue import WriterQueue
 
-__all__ = ["GROUP_ROWS", "GROUP_SECONDS", "Request", "execute", "gather"]
+__all__ = ["GROUP_ROWS", "GROUP_SECONDS", "WriterRequest", "execute", "gather"]
 
 R = TypeVar("R")
 
@@ -25,7 +25,7 @@ GROUP_ROWS: Final = 500
 GROUP_SECONDS: Final = 0.020
 
 
-class Request(Generic[R]):
+class WriterRequest(Generic[R]):
     """One piece of work on the connection, and the caller that waits for it. It is made in the caller's event loop."""
 
     __slots__ = ("error", "future", "kind", "loop", "result", "rows", "unclaimed", "wakes", "work")
@@ -60,7 +60,7 @@ class Request(Generic[R]):
             self.future.set_result(self.result)
 
 
-def gather(todo: deque[Request[Any]]) -> list[Request[Any]]:
+def gather(todo: deque[WriterRequest[Any]]) -> list[WriterRequest[Any]]:
     """Takes the requests of one transaction from the front of *todo*: at least one."""
     group = [todo.popleft()]
     rows = group[0].rows
@@ -71,8 +71,12 @@ def gather(todo: deque[Request[Any]]) -> list[Request[Any]]:
 
 
 def execute(
-    connection: sqlite3.Connection, schema: Schema, path: str, writer_queue: WriterQueue, group: list[Request[Any]]
-) -> tuple[list[Request[Any]], list[Request[Any]]]:
+    connection: sqlite3.Connection,
+    schema: Schema,
+    path: str,
+    writer_queue: WriterQueue,
+    group: list[WriterRequest[Any]],
+) -> tuple[list[WriterRequest[Any]], list[WriterRequest[Any]]]:
     """Runs *group*: first the requests that only read, then the others in one transaction.
 
     The work of a request may run a second time, if the disk was full and the log could be emptied. What it did before
@@ -112,9 +116,9 @@ class _Transaction:
         self.schema = schema
         self.path = path
         #: The requests whose work was tried.
-        self.members: list[Request[Any]] = []
+        self.members: list[WriterRequest[Any]] = []
 
-    def run(self, writes: list[Request[Any]]) -> list[Request[Any]]:
+    def run(self, writes: list[WriterRequest[Any]]) -> list[WriterRequest[Any]]:
         """Tries *writes* and commits. Returns those that are left for another transaction."""
         try:
             begin(self.connection)
@@ -140,7 +144,7 @@ class _Transaction:
             self._lose(told(self.schema.what, self.path, error))
         return writes[len(self.members) :]
 
-    def _try(self, request: Request[Any], *, guarded: bool) -> None:
+    def _try(self, request: WriterRequest[Any], *, guarded: bool) -> None:
         connection = self.connection
         try:
             if guarded:
@@ -169,7 +173,7 @@ class _Transaction:
 _LOST: Final = "{} {}: the transaction was lost; nothing of this call was stored: try again"
 
 
-def _attempt(connection: sqlite3.Connection, schema: Schema, path: str, request: Request[Any]) -> None:
+def _attempt(connection: sqlite3.Connection, schema: Schema, path: str, request: WriterRequest[Any]) -> None:
     try:
         if request.kind == "read":
             request.result = patiently(partial(request.work, connection))

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 from broadway_py.log import logger
 from broadway_py.storage.connection import connect
 from broadway_py.storage.errors import StorageError
-from broadway_py.storage.group import Request, execute, gather
+from broadway_py.storage.group import WriterRequest, execute, gather
 from broadway_py.storage.room import LogLimit
 from broadway_py.storage.schema import Schema
 from broadway_py.storage.writer_queue import WriterQueue
@@ -57,8 +57,8 @@ class Writer:
         self.ended: ThreadFuture[None] = ThreadFuture()
         for outcome in (self.opened, self.ended):
             outcome.set_running_or_notify_cancel()  # one cancelled waiter must not cancel it for all
-        self._inbox: queue.SimpleQueue[Request[Any] | None] = queue.SimpleQueue()
-        self._todo: deque[Request[Any]] = deque()
+        self._inbox: queue.SimpleQueue[WriterRequest[Any] | None] = queue.SimpleQueue()
+        self._todo: deque[WriterRequest[Any]] = deque()
         self._lock = threading.Lock()
         self._waiting = 0
         self._parked: deque[_Call] = deque()
@@ -102,7 +102,7 @@ class Writer:
         Raises:
             StorageError: SQLite refused. Nothing of this call was stored.
         """
-        return await self._ask(Request(work, "write", rows=rows, wakes=wakes, unclaimed=unclaimed))
+        return await self._ask(WriterRequest(work, "write", rows=rows, wakes=wakes, unclaimed=unclaimed))
 
     async def read(self, work: Callable[[sqlite3.Connection], R]) -> R:
         """Runs *work*, which only reads, outside of any transaction. It sees all writes that have returned.
@@ -110,7 +110,7 @@ class Writer:
         Raises:
             StorageError: SQLite refused.
         """
-        return await self._ask(Request(work, "read"))
+        return await self._ask(WriterRequest(work, "read"))
 
     @contextlib.contextmanager
     def listening(self, callback: Callable[[], object]) -> Iterator[None]:
@@ -127,7 +127,7 @@ class Writer:
             with self._lock:
                 self._listeners.discard(listener)
 
-    async def _ask(self, request: Request[R]) -> R:
+    async def _ask(self, request: WriterRequest[R]) -> R:
         room = asyncio.Event()
         while not self._admit(request, room):
             try:
@@ -145,7 +145,7 @@ class Writer:
         for loop, callback in called:
             _call_in(loop, callback)
 
-    def _admit(self, request: Request[Any], room: asyncio.Event) -> bool:
+    def _admit(self, request: WriterRequest[Any], room: asyncio.Event) -> bool:
         with self._lock:
             if self._is_stopping:
                 raise StorageError(f"{self.schema.what} {self.path}: it is closed: open it before this call")
@@ -198,13 +198,13 @@ class Writer:
             if self._todo:
                 self._run_group(connection, writer_queue)
 
-    def _receive(self, request: Request[Any] | None) -> bool:
+    def _receive(self, request: WriterRequest[Any] | None) -> bool:
         if request is None:
             return False
         self._todo.append(request)
         return True
 
-    def _wait(self, connection: sqlite3.Connection) -> Request[Any] | None:
+    def _wait(self, connection: sqlite3.Connection) -> WriterRequest[Any] | None:
         pause = LOOK_FIRST
         while True:
             try:
@@ -240,8 +240,8 @@ class Writer:
         if any(request.wakes and request.error is None for request in finished):
             self._call_listeners()
 
-    def _deliver(self, finished: Iterable[Request[Any]]) -> None:
-        by_loop: dict[asyncio.AbstractEventLoop, list[Request[Any]]] = {}
+    def _deliver(self, finished: Iterable[WriterRequest[Any]]) -> None:
+        by_loop: dict[asyncio.AbstractEventLoop, list[WriterRequest[Any]]] = {}
         for request in finished:
             by_loop.setdefault(request.loop, []).append(request)
         for loop, requests in by_loop.items():
@@ -268,7 +268,7 @@ class Writer:
         self._call_parked()
 
 
-def _hand_over(requests: Iterable[Request[Any]]) -> None:
+def _hand_over(requests: Iterable[WriterRequest[Any]]) -> None:
     for request in requests:
         request.deliver()
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from broadway_py.daemon.logs.log_writer import Writer
+from broadway_py.daemon.logs.log_writer import LogWriter
 from broadway_py.log import Fields
 from tests.support.eventually import eventually
 
@@ -37,7 +37,7 @@ def pipe() -> Iterator[tuple[int, io.TextIOWrapper]]:
             stream.close()
 
 
-def log_to(writer: Writer) -> logging.Logger:
+def log_to(writer: LogWriter) -> logging.Logger:
     log = logging.Logger("test")  # noqa: LOG001  # of this test alone
     log.addHandler(writer)
     return log
@@ -52,7 +52,7 @@ def read_all(reading: int, until: str) -> list[str]:
 
 def test_nobody_waits_while_nobody_reads_and_what_was_dropped_is_said() -> None:
     with pipe() as (reading, stream):
-        writer = Writer(stream)
+        writer = LogWriter(stream)
         log = log_to(writer)
         began = time.monotonic()
         for number in range(30_000):
@@ -70,7 +70,7 @@ def test_nobody_waits_while_nobody_reads_and_what_was_dropped_is_said() -> None:
 
 def test_a_flood_of_long_lines_takes_no_memory_without_bound() -> None:
     with pipe() as (_, stream):
-        writer = Writer(stream)
+        writer = LogWriter(stream)
         log = log_to(writer)
         for _ in range(1_000):
             log.warning("x" * 8_000)
@@ -80,7 +80,7 @@ def test_a_flood_of_long_lines_takes_no_memory_without_bound() -> None:
 
 def test_a_flush_writes_what_was_logged_and_does_not_wait_long_for_a_reader_that_hangs() -> None:
     with pipe() as (reading, stream):
-        writer = Writer(stream)
+        writer = LogWriter(stream)
         log_to(writer).warning("the last words")
         writer.flush()
         assert os.read(reading, 1000) == b"the last words\n"
@@ -93,7 +93,7 @@ def test_a_flush_writes_what_was_logged_and_does_not_wait_long_for_a_reader_that
 
 def test_lines_of_many_threads_are_whole() -> None:
     with pipe() as (reading, stream):
-        writer = Writer(stream)
+        writer = LogWriter(stream)
         log = log_to(writer)
 
         def say(name: str) -> None:
@@ -117,19 +117,19 @@ async def test_a_reader_that_is_gone_and_a_full_disk_cost_lines_and_nothing_else
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "w", encoding="utf-8") as stream:
-        writer = Writer(stream)
+        writer = LogWriter(stream)
         log_to(writer).warning("to nobody")
         await eventually(lambda: writer.dropped == 1, what="the line is counted as dropped")
     with Path("/dev/full").open("w", encoding="utf-8") as full:
-        writer = Writer(full)
+        writer = LogWriter(full)
         log_to(writer).warning("no room")
         await eventually(lambda: writer.dropped == 1, what="the line is counted as dropped")
 
 
 def test_no_stream_and_a_closed_one_are_fine() -> None:
-    log_to(Writer(None)).warning("nowhere")
+    log_to(LogWriter(None)).warning("nowhere")
     stream = io.StringIO()
-    writer = Writer(stream)
+    writer = LogWriter(stream)
     stream.close()
     log_to(writer).warning("nowhere")
     assert writer.dropped == 1
@@ -141,14 +141,14 @@ def test_a_line_that_cannot_be_made_is_said_without_what_is_in_it() -> None:
             raise RuntimeError("canary")
 
     stream = io.StringIO()
-    log_to(Writer(stream)).warning("%s", Broken())
+    log_to(LogWriter(stream)).warning("%s", Broken())
     assert stream.getvalue().startswith("a log line could not be made line_of=test at=")
     assert stream.getvalue().endswith("exception=RuntimeError\n")
 
 
 def test_what_no_encoding_can_write_is_escaped() -> None:
     with pipe() as (reading, stream):
-        writer = Writer(stream)
+        writer = LogWriter(stream)
         log_to(writer).warning("half a \ud83d pair")
         writer.flush()
         assert os.read(reading, 1000) == b"half a \\ud83d pair\n"

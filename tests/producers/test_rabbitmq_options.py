@@ -126,8 +126,8 @@ def test_the_prefetch_follows_what_the_pipeline_can_hold(setting: Any, capacity:
 
 
 def test_unknown_verdicts_and_declarations_are_refused() -> None:
-    verdicts = "'ack', 'reject', 'reject_and_requeue' or 'reject_and_requeue_once'"
-    assert complaint(queue="q", on_failure="requeue") == f"on_failure: expected {verdicts}, got 'requeue'"
+    dispositions = "'ack', 'reject', 'reject_and_requeue' or 'reject_and_requeue_once'"
+    assert complaint(queue="q", on_failure="requeue") == f"on_failure: expected {dispositions}, got 'requeue'"
     assert complaint(queue="q", declare="yes") == "declare: expected 'never', 'passive' or 'active', got 'yes'"
 
 

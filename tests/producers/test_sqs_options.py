@@ -8,7 +8,7 @@ from broadway_py import FailurePolicy, Pipeline
 from broadway_py.errors import OptionsError
 from broadway_py.producers import SQSProducer
 from broadway_py.producers.kinds import build
-from broadway_py.producers.sqs.settings.options import SQSOptions, Verdict, wire_name
+from broadway_py.producers.sqs.settings.options import Disposition, SQSOptions, wire_name
 from tests.support.conformance import conforms
 
 URL = "https://sqs.eu-central-1.amazonaws.com/123456789012/orders"
@@ -161,14 +161,14 @@ def test_visibility_is_0_to_43200_whole_seconds_or_what_the_queue_says() -> None
 @pytest.mark.parametrize(
     ("given", "read"),
     [
-        ("ack", Verdict("ack")),
-        ("noop", Verdict("noop")),
-        ("nack", Verdict("nack", 0)),
-        (["nack", 30], Verdict("nack", 30)),
-        (("nack", "1m"), Verdict("nack", 60)),
+        ("ack", Disposition("ack")),
+        ("noop", Disposition("noop")),
+        ("nack", Disposition("nack", 0)),
+        (["nack", 30], Disposition("nack", 30)),
+        (("nack", "1m"), Disposition("nack", 60)),
     ],
 )
-def test_what_becomes_of_a_message_is_said_in_one_word_or_two(given: object, read: Verdict) -> None:
+def test_what_becomes_of_a_message_is_said_in_one_word_or_two(given: object, read: Disposition) -> None:
     options = SQSOptions(queue_url="q", on_failure=given, on_success=given)
 
     assert (options.on_success, options.on_failure) == (read, read)

@@ -14,7 +14,7 @@ from typing import Final, TextIO
 
 from broadway_py.log import Fields, line_limit
 
-__all__ = ["Writer", "keep_standard_streams"]
+__all__ = ["LogWriter", "keep_standard_streams"]
 
 #: The most lines, and the most characters, that may wait for a reader.
 _MOST_LINES: Final = 10_000
@@ -26,10 +26,10 @@ _CHILD_S: Final = 0.2
 #: Seconds between two checks for lines that the limit has left out.
 _SUM_UP_S: Final = 5.0
 
-_writers: weakref.WeakSet[Writer] = weakref.WeakSet()
+_writers: weakref.WeakSet[LogWriter] = weakref.WeakSet()
 
 
-class Writer(logging.Handler):
+class LogWriter(logging.Handler):
     """Puts lines into a bounded queue, in order. A daemonic thread writes them to *stream*.
 
     While the queue is full, lines are dropped and counted. The count is written as soon as a line can be written. A

@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, TextIO
 
 import structlog
 
-from broadway_py.daemon.logs.log_writer import Writer, keep_standard_streams
+from broadway_py.daemon.logs.log_writer import LogWriter, keep_standard_streams
 from broadway_py.daemon.settings.settings import Log
 from broadway_py.error_text import clipped, described, error_texts_are_shown, how_to_see_texts, text_of
 from broadway_py.log import MOST_LINE, bounded, carry_setup, line_limit, logger, show_error_texts
@@ -71,7 +71,7 @@ def configure(settings: Log, *, stream: TextIO | None = None, worker: int | None
     console = settings.format == "console" or (settings.format == "auto" and is_terminal)
     render = _for_people(colors=is_terminal and not os.environ.get("NO_COLOR")) if console else _for_machines
     show_error_texts(settings.errors == "text", how="log.errors: text shows it")
-    handler = Writer(stream)
+    handler = LogWriter(stream)
     handler.addFilter(_limit)
     handler.setFormatter(
         _Formatter(
@@ -109,7 +109,7 @@ def flush() -> None:
 
 def dropped_lines() -> int:
     """Returns how many lines of this process were dropped because nobody read them in time or there was no room."""
-    return sum(handler.dropped for handler in logging.getLogger().handlers if isinstance(handler, Writer))
+    return sum(handler.dropped for handler in logging.getLogger().handlers if isinstance(handler, LogWriter))
 
 
 def _sum_up() -> None:

@@ -222,7 +222,7 @@ class Session:
     def _on_consumer_cancelled(self, frame: Basic.Cancel) -> None:
         self.ended(Ended("consumer", frame.consumer_tag or ""))
 
-    # --- called on both delivery paths; see transport.Receiver -----------------------------------------------------
+    # --- called on both delivery paths; see transport.DeliveryReceiver ------------------------------------------------
 
     def came(self, deliveries: Sequence[Waiting]) -> None:
         """Takes deliveries of our consumers, in the order of their tags."""

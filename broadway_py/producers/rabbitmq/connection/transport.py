@@ -18,7 +18,7 @@ from broadway_py.producers.hosts import certificate_name, host_in
 from broadway_py.producers.rabbitmq.wire.delivery_parser import CorruptFrameError, Cutter, Delivery, Ended, Sink
 from broadway_py.producers.rabbitmq.wire.repair import mended
 
-__all__ = ["CuttingReader", "Receiver", "Transport"]
+__all__ = ["CuttingReader", "DeliveryReceiver", "Transport"]
 
 #: A heartbeat frame of AMQP.
 _HEARTBEAT: Final = b"\x08\x00\x00\x00\x00\x00\x00\xce"
@@ -28,7 +28,7 @@ _SIGN_OF_LIFE_S: Final = 1.0
 _NEXT_ADDRESS_S: Final = 0.25
 
 
-class Receiver(Protocol):
+class DeliveryReceiver(Protocol):
     """Gets the results of a sink. It is called while the event loop reads, so it only records and never raises."""
 
     def came(self, deliveries: list[Delivery]) -> None:
@@ -52,12 +52,12 @@ class CuttingReader(asyncio.StreamReader):
         super().__init__(loop=loop)
         self._time = loop.time
         self._cutter = Cutter()
-        self._receivers: dict[Sink, Receiver] = {}
+        self._receivers: dict[Sink, DeliveryReceiver] = {}
         self._is_broken = False
         self._mends = False
         self._signed_at = 0.0
 
-    def sink(self, channel: int, receiver: Receiver) -> Sink:
+    def sink(self, channel: int, receiver: DeliveryReceiver) -> Sink:
         """Makes a sink for our consumers on *channel*. *receiver* gets its results."""
         sink = self._cutter.sink(channel)
         self._receivers[sink] = receiver

@@ -12,7 +12,7 @@ from broadway_py.acknowledger import Acknowledger
 from broadway_py.errors import did_you_mean
 from broadway_py.message import NOOP, Acknowledgement, Message
 from broadway_py.producers.rabbitmq.deliveries.returned import BY_DEFAULT, came_back
-from broadway_py.producers.rabbitmq.settings.options import RabbitMQOptions, Verdict
+from broadway_py.producers.rabbitmq.settings.options import Disposition, RabbitMQOptions
 from broadway_py.producers.rabbitmq.topology.delivery_limits import count_in, times_returned
 from broadway_py.producers.rabbitmq.wire.delivery_parser import Delivery
 
@@ -47,8 +47,8 @@ class RabbitMQReceipt(NamedTuple):
 
     tag: int
     redelivered: bool
-    on_success: Verdict
-    on_failure: Verdict
+    on_success: Disposition
+    on_failure: Disposition
     #: The queue that the message came from.
     queue: str = ""
     #: The exchange by which retries return to the queue; see ``returned.came_back``.
@@ -201,7 +201,7 @@ def attempt_of(headers: Mapping[str, object], *, redelivered: bool, retried: boo
     return None if redelivered else 1
 
 
-_VERDICTS: Final[Sequence[Verdict]] = ("ack", "reject", "reject_and_requeue", "reject_and_requeue_once")
+_DISPOSITIONS: Final[Sequence[Disposition]] = ("ack", "reject", "reject_and_requeue", "reject_and_requeue_once")
 
 
 def configured(receipt: RabbitMQReceipt, options: Mapping[str, Any]) -> RabbitMQReceipt:
@@ -216,7 +216,7 @@ def configured(receipt: RabbitMQReceipt, options: Mapping[str, Any]) -> RabbitMQ
             raise ValueError(
                 f"configure_ack: unknown option {name!r}; RabbitMQ takes {', '.join(known)}{did_you_mean(name, known)}"
             )
-        if value not in _VERDICTS:
-            raise ValueError(f"configure_ack: {name} takes {', '.join(_VERDICTS)}, got {value!r}")
+        if value not in _DISPOSITIONS:
+            raise ValueError(f"configure_ack: {name} takes {', '.join(_DISPOSITIONS)}, got {value!r}")
     changed = receipt._replace(**options)
     return changed._replace(is_configured=True) if "on_failure" in options else changed

@@ -46,16 +46,16 @@ __all__ = [
     "Binding",
     "ConsumeOptions",
     "DeclareOptions",
+    "Disposition",
     "MergeOptions",
     "MetadataName",
     "RabbitMQOptions",
     "TlsOptions",
-    "Verdict",
 ]
 
 #: What the broker is told of a message. ``reject`` drops it, or dead-letters it if the queue has a dead-letter
 #: exchange. ``reject_and_requeue_once`` requeues it unless this delivery was already a second one.
-Verdict = Literal["ack", "reject", "reject_and_requeue", "reject_and_requeue_once"]
+Disposition = Literal["ack", "reject", "reject_and_requeue", "reject_and_requeue_once"]
 
 MetadataName = Literal[
     "app_id",
@@ -256,10 +256,10 @@ class RabbitMQOptions(Options):
     #: Properties of the delivery to add to ``message.metadata``, besides ``message_id`` and ``redelivered``.
     metadata: tuple[Annotated[str, BeforeValidator(_known_name)], ...] = ()
     #: What happens to a handled message. ``message.configure_ack(on_success=…)`` changes it for one message.
-    on_success: Verdict = "ack"
+    on_success: Disposition = "ack"
     #: What happens to a failed message. If it is given, it replaces the default failure policy.
     #: ``message.configure_ack(on_failure=…)`` changes it for one message.
-    on_failure: Verdict = "reject"
+    on_failure: Disposition = "reject"
     #: ``passive`` checks that the queue exists, ``active`` creates it if it is missing, ``never`` only consumes.
     declare: Literal["never", "passive", "active"] = "passive"
     declare_options: DeclareOptions = Field(default_factory=DeclareOptions)

@@ -13,7 +13,7 @@ from broadway_py.errors import ProducerError, SettleError
 from broadway_py.message import Message, Outcome
 from broadway_py.producers.rabbitmq.deliveries.message import RabbitMQReceipt, configured
 from broadway_py.producers.rabbitmq.retries.forwarder import Forwarder
-from broadway_py.producers.rabbitmq.settings.options import Verdict
+from broadway_py.producers.rabbitmq.settings.options import Disposition
 from broadway_py.producers.rabbitmq.settlements.ack_writer import AckWriter
 from broadway_py.producers.rabbitmq.settlements.ledger import TagLedger
 
@@ -257,11 +257,11 @@ class RabbitMQAcknowledger(Acknowledger):
             return self._ledger.ack_all(tags)
         return [self._note(receipt, receipt.on_success) for receipt in receipts]
 
-    def _note(self, receipt: RabbitMQReceipt, verdict: Verdict) -> bool:
-        if verdict == "ack":
+    def _note(self, receipt: RabbitMQReceipt, disposition: Disposition) -> bool:
+        if disposition == "ack":
             return self._ledger.ack(receipt.tag)
-        once_more = verdict == "reject_and_requeue_once" and not receipt.redelivered
-        return self._ledger.reject(receipt.tag, requeue=once_more or verdict == "reject_and_requeue")
+        once_more = disposition == "reject_and_requeue_once" and not receipt.redelivered
+        return self._ledger.reject(receipt.tag, requeue=once_more or disposition == "reject_and_requeue")
 
     async def _finish(self, messages: Sequence[Message[Any]], settled: Sequence[bool]) -> None:
         try:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from broadway_py.acknowledger import Acknowledger
 from broadway_py.errors import did_you_mean
 from broadway_py.message import Acknowledgement, Message
-from broadway_py.producers.sqs.settings.options import OUR_NAMES, SQSOptions, Verdict, read_verdict
+from broadway_py.producers.sqs.settings.options import OUR_NAMES, Disposition, SQSOptions, read_disposition
 
 __all__ = ["SQSReceipt", "configured", "is_intact", "to_message"]
 
@@ -154,14 +154,14 @@ def configured(receipt: SQSReceipt, options: Mapping[str, Any], *, has_dead_lett
         ValueError: an unknown option, or an unknown value of one.
     """
     known = ("on_success", "on_failure")
-    read: dict[str, Verdict] = {}
+    read: dict[str, Disposition] = {}
     for name, value in options.items():
         if name not in known:
             raise ValueError(
                 f"configure_ack: unknown option {name!r}; SQS takes {', '.join(known)}{did_you_mean(name, known)}"
             )
         try:
-            read[name] = read_verdict(value)
+            read[name] = read_disposition(value)
         except ValueError as wrong:
             raise ValueError(f"configure_ack: {name}: {wrong}, got {value!r}") from None
         if read[name].action == "dead_letter" and (name == "on_success" or not has_dead_letters):
@@ -169,8 +169,8 @@ def configured(receipt: SQSReceipt, options: Mapping[str, Any], *, has_dead_lett
                 f"configure_ack: {name} cannot be dead_letter here: "
                 + ("a message that was handled is none" if name == "on_success" else "set dead_letter_queue")
             )
-    for name, verdict in read.items():
-        setattr(receipt, name, verdict)
+    for name, disposition in read.items():
+        setattr(receipt, name, disposition)
     if "on_failure" in read:
         receipt.is_configured = True
     return receipt

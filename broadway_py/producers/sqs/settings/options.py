@@ -23,9 +23,9 @@ __all__ = [
     "MOST_VISIBILITY",
     "OUR_NAMES",
     "AttributeName",
+    "Disposition",
     "SQSOptions",
-    "Verdict",
-    "read_verdict",
+    "read_disposition",
     "wire_name",
 ]
 
@@ -49,29 +49,29 @@ _ACTIONS: Final = ("ack", "noop", "nack", "dead_letter")
 _SECONDS: Final = TypeAdapter(Annotated[Duration, Field(ge=0, le=MOST_VISIBILITY)])
 
 
-class Verdict(NamedTuple):
+class Disposition(NamedTuple):
     """What happens to a message at the queue. *delay* is for ``nack``, in whole seconds."""
 
     action: Literal["ack", "noop", "nack", "dead_letter"]
     delay: int = 0
 
 
-def read_verdict(value: object) -> Verdict:
+def read_disposition(value: object) -> Disposition:
     """Reads ``"ack"``, ``"noop"``, ``"nack"``, ``("nack", 30)`` or ``"dead_letter"``.
 
     Raises:
         ValueError: it is none of these, or the delay is not from 0 to 43200 seconds.
     """
-    if isinstance(value, Verdict):
+    if isinstance(value, Disposition):
         return value
     if isinstance(value, str) and value in _ACTIONS:
-        return Verdict(value)  # type: ignore[arg-type]  # mypy does not narrow by `in`
+        return Disposition(value)  # type: ignore[arg-type]  # mypy does not narrow by `in`
     if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2 and value[0] == "nack":
         try:
             delay = _SECONDS.validate_python(value[1])
         except ValidationError:
             raise ValueError("expected a delay from 0 to 43200 seconds after nack") from None
-        return Verdict("nack", round(delay))
+        return Disposition("nack", round(delay))
     raise ValueError("expected ack, noop, nack, [nack, seconds] or dead_letter")
 
 
@@ -107,7 +107,7 @@ def _listed(value: object, expected: str) -> Sequence[object]:
 
 
 WholeSeconds = Annotated[Duration, AfterValidator(_whole)]
-OnSettled = Annotated[Verdict, BeforeValidator(read_verdict)]
+OnSettled = Annotated[Disposition, BeforeValidator(read_disposition)]
 
 
 class SQSOptions(Options):

@@ -16,9 +16,9 @@ from broadway_py.producers.sqs.deliveries.fifo_groups import Groups
 from broadway_py.producers.sqs.deliveries.message import SQSReceipt, configured
 from broadway_py.producers.sqs.requests.client import Client, QueueInfo
 from broadway_py.producers.sqs.requests.errors import Trouble, refused_entries
-from broadway_py.producers.sqs.settings.options import MOST_VISIBILITY, SQSOptions, Verdict
+from broadway_py.producers.sqs.settings.options import MOST_VISIBILITY, Disposition, SQSOptions
 from broadway_py.producers.sqs.settlements.batch_sender import BatchSender
-from broadway_py.producers.sqs.settlements.pending_settlement import Entry, Fate, PendingSettlement
+from broadway_py.producers.sqs.settlements.pending_settlement import BatchEntry, Fate, PendingSettlement
 from broadway_py.producers.sqs.visibility.guardian import Guardian
 
 __all__ = ["SQSAcknowledger", "SQSAcknowledgerWithDeadLetters"]
@@ -141,12 +141,12 @@ class SQSAcknowledger(Acknowledger):
 
     async def release(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
         """Makes *messages* visible to others at once. SQS still counts the receive. Raises as :meth:`ack` does."""
-        at_once = Verdict("nack", 0)
+        at_once = Disposition("nack", 0)
         await self._settle([(message, at_once) for message in messages])
 
     async def retry(self, ref: Hashable, messages_and_delays: Sequence[tuple[Message[Any], float]]) -> None:
         """Makes each message visible to others after its delay, in whole seconds. Raises as :meth:`ack` does."""
-        await self._settle([(message, Verdict("nack", math.ceil(delay))) for message, delay in messages_and_delays])
+        await self._settle([(message, Disposition("nack", math.ceil(delay))) for message, delay in messages_and_delays])
 
     def configure(self, ref: Hashable, data: Any, options: Mapping[str, Any]) -> SQSReceipt:
         """Applies ``configure_ack(on_success=…, on_failure=…)``."""
@@ -162,7 +162,7 @@ class SQSAcknowledger(Acknowledger):
         outcomes: dict[str, Outcome] = {"ack": "dropped", "dead_letter": "dead_lettered"}
         return outcomes.get(data.on_failure.action, "retried")
 
-    async def _settle(self, said: Sequence[tuple[Message[Any], Verdict]]) -> None:
+    async def _settle(self, said: Sequence[tuple[Message[Any], Disposition]]) -> None:
         self._callers += 1
         if self._callers > 1:
             self._is_alone = False
@@ -171,22 +171,22 @@ class SQSAcknowledger(Acknowledger):
         finally:
             self._callers -= 1
 
-    async def _settle_now(self, said: Sequence[tuple[Message[Any], Verdict]]) -> None:
+    async def _settle_now(self, said: Sequence[tuple[Message[Any], Disposition]]) -> None:
         pending = PendingSettlement()
         letters: list[Message[Any]] = []
-        for message, verdict in said:
+        for message, disposition in said:
             receipt: SQSReceipt = message.acknowledgement.data
             pending.enter()
             if self._sender.is_closed:
                 pending.leave(receipt, "closed")
                 continue
             self._at_work -= 1
-            if verdict.action == "dead_letter":
+            if disposition.action == "dead_letter":
                 # No longer held: closing must not give back a message that is being sent and will be deleted.
                 self._held.pop(receipt, None)
                 letters.append(message)
             else:
-                self._say(receipt, verdict, pending)
+                self._say(receipt, disposition, pending)
         self._tick()
         if letters:
             await self._send_dead_letters(letters, pending)
@@ -195,16 +195,16 @@ class SQSAcknowledger(Acknowledger):
             unsettled = [message for message, _ in said if message.acknowledgement.data in pending.lost]
             raise SettleError(pending.sentence(self._queue_info.name, len(said)), unsettled=unsettled)
 
-    def _say(self, receipt: SQSReceipt, verdict: Verdict, pending: PendingSettlement) -> None:
-        if verdict.action == "ack":
+    def _say(self, receipt: SQSReceipt, disposition: Disposition, pending: PendingSettlement) -> None:
+        if disposition.action == "ack":
             self._held.pop(receipt, None)
             now = self._clock.monotonic()
-            self._sender.deletes.add(Entry(receipt, None, pending, now), now)
-        elif verdict.action == "noop":
+            self._sender.deletes.add(BatchEntry(receipt, None, pending, now), now)
+        elif disposition.action == "noop":
             self._fall_back(receipt)
             pending.leave(receipt)
         else:
-            self._change_together([receipt, *self._rest_of(receipt)], verdict.delay, pending)
+            self._change_together([receipt, *self._rest_of(receipt)], disposition.delay, pending)
 
     # --- groups ---------------------------------------------------------------------------------------------------
 
@@ -240,7 +240,7 @@ class SQSAcknowledger(Acknowledger):
             self._held.pop(receipt, None)
             most = math.floor(receipt.received_at + MOST_VISIBILITY - now)
             asks = pending if position == 0 else None
-            entries.append(Entry(receipt, max(0, min(timeout, most)), asks, now))
+            entries.append(BatchEntry(receipt, max(0, min(timeout, most)), asks, now))
         if len(entries) == 1:
             self._sender.changes.add(entries[0], now)
         else:
@@ -254,7 +254,7 @@ class SQSAcknowledger(Acknowledger):
 
         def sent(stored: Sequence[Message[Any]]) -> None:
             for message in stored:
-                self._say(message.acknowledgement.data, Verdict("ack"), pending)
+                self._say(message.acknowledgement.data, Disposition("ack"), pending)
             self._tick()
 
         def left(not_stored: Sequence[Message[Any]], why: Literal["unsent", "unfit"]) -> None:
@@ -314,4 +314,4 @@ class SQSAcknowledgerWithDeadLetters(SQSAcknowledger):
 
     async def dead_letter(self, ref: Hashable, messages: Sequence[Message[Any]]) -> None:
         """Sends *messages* to the dead letter queue, then deletes them. Raises as ``ack`` does."""
-        await self._settle([(message, Verdict("dead_letter")) for message in messages])
+        await self._settle([(message, Disposition("dead_letter")) for message in messages])

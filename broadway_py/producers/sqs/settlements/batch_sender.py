@@ -15,7 +15,7 @@ from broadway_py.producers.sqs.requests.batch_entries import MOST_ENTRIES, retry
 from broadway_py.producers.sqs.requests.client import Client, QueueInfo
 from broadway_py.producers.sqs.requests.errors import Kind, Trouble
 from broadway_py.producers.sqs.settlements.batches import Batches
-from broadway_py.producers.sqs.settlements.pending_settlement import Entry, Fate
+from broadway_py.producers.sqs.settlements.pending_settlement import BatchEntry, Fate
 from broadway_py.producers.sqs.visibility.guardian import Extension, Guardian
 
 __all__ = ["BatchSender"]
@@ -58,8 +58,8 @@ class BatchSender:
         self._deleted = deleted
         self._after = ended
         self._refused = refused
-        self.deletes: Batches[Entry] = Batches()
-        self.changes: Batches[Entry] = Batches()
+        self.deletes: Batches[BatchEntry] = Batches()
+        self.changes: Batches[BatchEntry] = Batches()
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: Timer | None = None
         self._timer_at = math.inf
@@ -82,7 +82,7 @@ class BatchSender:
                 self.begin(self._extend(extension), "sqs-extend")
         self.arm()
 
-    def send_together(self, entries: Sequence[Entry]) -> None:
+    def send_together(self, entries: Sequence[BatchEntry]) -> None:
         """Sends *entries*, all of one kind, now and in as few requests as possible."""
         for start in range(0, len(entries), MOST_ENTRIES):
             self.begin(self._send(entries[start : start + MOST_ENTRIES]), "sqs-settle")
@@ -119,7 +119,7 @@ class BatchSender:
 
     # --- requests -------------------------------------------------------------------------------------------------
 
-    async def _send(self, batch: Sequence[Entry]) -> None:
+    async def _send(self, batch: Sequence[BatchEntry]) -> None:
         """Makes one request, and handles the result of each entry. All of *batch* are of one kind."""
         failed: Mapping[int, Fate] = dict.fromkeys(range(len(batch)), "closed")
         trouble: Trouble | None = None
@@ -137,7 +137,7 @@ class BatchSender:
         if "refused" in failed.values():
             self._refused(trouble)
 
-    async def _asked(self, batch: Sequence[Entry]) -> Mapping[int, Kind]:
+    async def _asked(self, batch: Sequence[BatchEntry]) -> Mapping[int, Kind]:
         if batch[0].timeout is None:
             return await self._client.delete(self._url, [entry.receipt.handle for entry in batch])
         await self._guardian.until_answered(entry.receipt for entry in batch)
@@ -149,7 +149,7 @@ class BatchSender:
         await self._guardian.extend(extension)
         self.arm()
 
-    def _conclude(self, entry: Entry, why: Fate | None, spread: float) -> None:
+    def _conclude(self, entry: BatchEntry, why: Fate | None, spread: float) -> None:
         """Ends *entry*, or tries it again later.
 
         *spread*, 0 to 1, is the jitter of the whole batch, so that entries that failed together are tried again

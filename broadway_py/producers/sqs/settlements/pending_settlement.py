@@ -11,7 +11,7 @@ from typing import Final, Literal
 from broadway_py.producers.sqs.deliveries.message import SQSReceipt
 from broadway_py.producers.sqs.requests.errors import Kind
 
-__all__ = ["Entry", "Fate", "PendingSettlement"]
+__all__ = ["BatchEntry", "Fate", "PendingSettlement"]
 
 #: Why an entry was not settled: a kind of trouble, or "closed" (the producer has ended), "unsent" (the dead letter
 #: could not be sent) or "unfit" (the dead letter was refused).
@@ -71,7 +71,7 @@ class PendingSettlement:
 
 
 @dataclass(slots=True, eq=False)
-class Entry:
+class BatchEntry:
     """One delete, or one change of visibility, for SQS."""
 
     receipt: SQSReceipt
