@@ -78,10 +78,10 @@ KNOWN = [f"m{number}" for number in range(40)]
 def identity_of_data(data: Any, pipeline: str) -> bytes:
     message = Message(data)
 
-    class Origin:
+    class Entry:
         producer = "manual"
 
-    message._ledger_entry = Origin()
+    message._ledger_entry = Entry()
     identity = identity_of(message, pipeline)
     assert identity is not None
     return identity

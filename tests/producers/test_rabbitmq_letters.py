@@ -19,7 +19,15 @@ from pamqp.header import ContentHeader
 from broadway_py.errors import ProducerError
 from broadway_py.message import Failed
 from broadway_py.producers.rabbitmq.deliveries.message import attempt_of
-from broadway_py.producers.rabbitmq.retries.letters import Letter, Origin, as_new, dead_letter, fitted, moved, retry
+from broadway_py.producers.rabbitmq.retries.letters import (
+    FailurePlace,
+    Letter,
+    as_new,
+    dead_letter,
+    fitted,
+    moved,
+    retry,
+)
 from broadway_py.producers.rabbitmq.topology.delay_queues import delay_queue, former_delay_queues, rung_ms, way_back
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC).timestamp()
@@ -37,8 +45,10 @@ def delivery(headers: dict[str, Any] | None = None, **properties: Any) -> Delive
 def died(
     came: DeliveredMessage, status: Failed | None = None, pipeline: str = "orders", *, retried: bool = True
 ) -> Letter:
-    origin = Origin(pipeline, "host:1")
-    return dead_letter(came, "q.dead", queue="q", retried=retried, attempts=5, status=status, origin=origin, now_s=NOW)
+    failed_in = FailurePlace(pipeline, "host:1")
+    return dead_letter(
+        came, "q.dead", queue="q", retried=retried, attempts=5, status=status, failed_in=failed_in, now_s=NOW
+    )
 
 
 # --- delays -----------------------------------------------------------------------------------------------------------

@@ -65,13 +65,13 @@ class ParentAcknowledger(Acknowledger):
             await self._conclude([parent], ())
 
 
-def adopt_children(parent: Message[Any], books: Ledger, now: float, conclude: Conclude, give_back: GiveBack) -> None:
-    """Make *parent* wait for its children. They are entered into their own ledger *books*: they are not deliveries."""
+def adopt_children(parent: Message[Any], ledger: Ledger, now: float, conclude: Conclude, give_back: GiveBack) -> None:
+    """Make *parent* wait for its children. They are entered into their own *ledger*: they are not deliveries."""
     children = parent._children or []
     family = ParentAcknowledger(parent, len(children), conclude, give_back)
-    entry = LedgerEntry(books, now)
+    entry = LedgerEntry(ledger, now)
     entry.producer = parent.producer or ""
     for child in children:
         child._acknowledgement = Acknowledgement(family)
         child._ledger_entry = entry
-    books.receive(entry, len(children), sum(child._size for child in children))
+    ledger.receive(entry, len(children), sum(child._size for child in children))

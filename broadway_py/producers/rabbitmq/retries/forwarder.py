@@ -22,7 +22,7 @@ from broadway_py.producers.rabbitmq.connection.errors import is_of_library
 from broadway_py.producers.rabbitmq.deliveries.lazy_message import delivery_of
 from broadway_py.producers.rabbitmq.deliveries.message import RabbitMQReceipt, was_retried
 from broadway_py.producers.rabbitmq.deliveries.returned import BY_DEFAULT
-from broadway_py.producers.rabbitmq.retries.letters import Letter, Origin, dead_letter, moved, retry
+from broadway_py.producers.rabbitmq.retries.letters import FailurePlace, Letter, dead_letter, moved, retry
 from broadway_py.producers.rabbitmq.retries.publisher import Away, NoQueue, Publisher
 from broadway_py.producers.rabbitmq.settings.options import BY_THE_BROKER, RabbitMQOptions
 from broadway_py.producers.rabbitmq.topology.delay_queues import DelayQueue, delay_queue, way_back
@@ -82,7 +82,7 @@ class Forwarder:
         self._options = options
         self._plan = plan
         self._publisher = publisher
-        self._origin = Origin(pipeline, f"{socket.gethostname()}:{os.getpid()}")
+        self._failed_in = FailurePlace(pipeline, f"{socket.gethostname()}:{os.getpid()}")
         self._clock = clock
         self._troubled = troubled
         self._make_way: Callable[[str, str], Awaitable[bool]] | None = None
@@ -114,7 +114,7 @@ class Forwarder:
         """Returns the queue for dead letters of *queue*."""
         if self._plan is not None and self._plan.dead_letter is not None:
             return self._plan.dead_letter
-        return dead_letters_of(queue, self._origin.pipeline)
+        return dead_letters_of(queue, self._failed_in.pipeline)
 
     async def prepare(self, queues: Sequence[str], declare: Declare, look: Callable[[str], Awaitable[object]]) -> None:
         """Checks or declares the queues for failed messages, before anything is consumed from *queues*.
@@ -265,7 +265,7 @@ class Forwarder:
                 retried=_was_retried(delivery, receipt),
                 attempts=message.attempt,
                 status=message.status,
-                origin=self._origin,
+                failed_in=self._failed_in,
                 now_s=now_s,
                 cause=cause,
             )

@@ -20,8 +20,8 @@ from broadway_py.producers.rabbitmq.wire.properties import FaithfulProperties, t
 __all__ = [
     "FIRST_FAILED_HEADER",
     "HEADER_PREFIX",
+    "FailurePlace",
     "Letter",
-    "Origin",
     "as_new",
     "dead_letter",
     "fitted",
@@ -68,7 +68,7 @@ class Letter(NamedTuple):
     properties: Basic.Properties
 
 
-class Origin(NamedTuple):
+class FailurePlace(NamedTuple):
     """The pipeline and the worker in which the message failed."""
 
     pipeline: str
@@ -95,7 +95,7 @@ def dead_letter(
     retried: bool,
     attempts: int | None,
     status: Failed | None,
-    origin: Origin,
+    failed_in: FailurePlace,
     now_s: float,
     cause: str | None = None,
 ) -> Letter:
@@ -114,8 +114,8 @@ def dead_letter(
     if status is not None and status.exception is not None:
         headers["x-broadway-exception"] = _cut(type(status.exception).__name__)
     headers["x-broadway-failed-at"] = _time(now_s)
-    headers["x-broadway-pipeline"] = _cut(origin.pipeline)
-    headers["x-broadway-worker"] = _cut(origin.worker)
+    headers["x-broadway-pipeline"] = _cut(failed_in.pipeline)
+    headers["x-broadway-worker"] = _cut(failed_in.worker)
     return Letter(to, delivery.body, _properties(delivery, headers))
 
 

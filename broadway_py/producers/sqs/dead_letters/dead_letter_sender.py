@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 from broadway_py.clock import Clock
 from broadway_py.log import logger
 from broadway_py.message import Message
-from broadway_py.producers.sqs.dead_letters.letters import Letter, portions
+from broadway_py.producers.sqs.dead_letters.letters import SQSDeadLetter, portions
 from broadway_py.producers.sqs.requests.batch_entries import retry_delay
 from broadway_py.producers.sqs.requests.client import Client, QueueInfo
 from broadway_py.producers.sqs.requests.errors import Kind, Trouble
@@ -65,7 +65,7 @@ class DeadLetterSender:
         """Sends *messages*. Calls *sent* with those that SQS has confirmed, and *left* with those that are given up."""
         died_at = self._clock.wall()
         letters = [
-            Letter(
+            SQSDeadLetter(
                 message,
                 queue=self._queue,
                 pipeline=self._pipeline,
@@ -81,7 +81,7 @@ class DeadLetterSender:
         # The tasks go on if the caller is cancelled, because what is sent must also be deleted.
         await asyncio.wait(sending)
 
-    async def _send_portion(self, portion: Sequence[Letter], sent: Sent, left: Left) -> None:
+    async def _send_portion(self, portion: Sequence[SQSDeadLetter], sent: Sent, left: Left) -> None:
         waiting = dict.fromkeys(portion)
         is_alone = len(portion) == 1
         tries = 0
@@ -89,7 +89,7 @@ class DeadLetterSender:
         try:
             while waiting:
                 tries += 1
-                failed: dict[Letter, Kind] = {}
+                failed: dict[SQSDeadLetter, Kind] = {}
                 for group in [[letter] for letter in waiting] if is_alone else [list(waiting)]:
                     failed |= await self._sent(group)
                     gone = [letter for letter in group if letter not in failed]
@@ -116,7 +116,7 @@ class DeadLetterSender:
         finally:
             left([letter.message for letter in waiting], "unsent")
 
-    async def _sent(self, letters: Sequence[Letter]) -> dict[Letter, Kind]:
+    async def _sent(self, letters: Sequence[SQSDeadLetter]) -> dict[SQSDeadLetter, Kind]:
         """Sends *letters* in one request. Returns those that SQS did not accept, and why."""
         try:
             failed = await self._client.send(self._url, [letter.entry for letter in letters])
@@ -127,7 +127,7 @@ class DeadLetterSender:
             return dict.fromkeys(letters, trouble.kind)
         return {letters[position]: kind for position, kind in failed.items()}
 
-    def _tell_of_unfit(self, letter: Letter) -> None:
+    def _tell_of_unfit(self, letter: SQSDeadLetter) -> None:
         self._unfit += 1
         now = self._clock.monotonic()
         if now - self._told_at < _QUIET_S:

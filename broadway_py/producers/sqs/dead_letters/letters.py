@@ -11,7 +11,7 @@ from broadway_py.message import Message
 from broadway_py.producers.sqs.deliveries.message import SQSReceipt
 from broadway_py.producers.sqs.requests.batch_entries import MOST_ENTRIES
 
-__all__ = ["DEATH", "Letter", "portions"]
+__all__ = ["DEATH", "SQSDeadLetter", "portions"]
 
 #: The message attribute that says why. It is one of the ten that SQS allows, so a message that has ten already has no
 #: room for it. It is also left out if it makes the message too long.
@@ -22,7 +22,7 @@ _MOST_ATTRIBUTES: Final = 10
 _MOST_BYTES: Final = 256 * 1024
 
 
-class Letter:
+class SQSDeadLetter:
     """One dead letter: the body and attributes as they came, and what we add.
 
     A queue may not accept all of it, because the body alone may be as long as the queue allows. Then our additions are
