@@ -30,7 +30,7 @@ _running: weakref.WeakSet[LifeCycle] = weakref.WeakSet()
 
 def all_running() -> list[str]:
     """Returns the names of the pipelines that run in this process."""
-    return sorted(life.name for life in list(_running) if life.is_running)
+    return sorted(one.name for one in list(_running) if one.is_running)
 
 
 class LifeCycle:
@@ -45,7 +45,7 @@ class LifeCycle:
     def __init__(self, name: str, callbacks: Callbacks, build: Callable[[CallbackThreads], PipelineRun]) -> None:
         self.name = name
         #: The running stages; None before ``setup`` has ended.
-        self.runtime: PipelineRun | None = None
+        self.run: PipelineRun | None = None
         # The phase without the states that only the stages know (paused, draining): see :attr:`state`.
         self._phase: PipelineState = "new"
         self._callbacks = callbacks
@@ -56,10 +56,10 @@ class LifeCycle:
     @property
     def state(self) -> PipelineState:
         """Returns the state of the pipeline."""
-        if self.is_running and self.runtime is not None:
-            if self.runtime.is_draining:
+        if self.is_running and self.run is not None:
+            if self.run.is_draining:
                 return "draining"
-            if self.runtime.gate.paused:
+            if self.run.gate.paused:
                 return "paused"
         return self._phase
 
@@ -87,15 +87,15 @@ class LifeCycle:
     async def _main(self, is_set_up: asyncio.Future[None]) -> None:
         threads = CallbackThreads(self.name)
         try:
-            runtime = await self._set_up(threads, is_set_up)
-            if runtime is None:
+            run = await self._set_up(threads, is_set_up)
+            if run is None:
                 return
             _running.add(self)
             try:
-                await runtime.run()
+                await run.run()
             finally:
                 _running.discard(self)
-                self._phase = "stopped" if runtime.crash is None else "crashed"
+                self._phase = "stopped" if run.crash is None else "crashed"
                 await self._own_callback(threads, "teardown")
         finally:
             threads.close()
@@ -104,7 +104,7 @@ class LifeCycle:
         """Run ``setup`` and build the stages. Returns None if that failed; the caller of ``start`` gets the error."""
         try:
             await self._own_callback(threads, "setup")
-            self.runtime = self._build(threads)
+            self.run = self._build(threads)
         except BaseException as error:
             # An error that the caller of start() gets is not raised here too. Ctrl-C and the end of the loop are.
             raised_in_setup = foreign_errors()
@@ -122,9 +122,9 @@ class LifeCycle:
                 return None
             raise
         self._phase = "running"
-        self.runtime.announce()
+        self.run.announce()
         is_set_up.set_result(None)
-        return self.runtime
+        return self.run
 
     async def _own_callback(self, threads: CallbackThreads, name: str) -> None:
         callback = getattr(self._callbacks, name)
@@ -143,16 +143,16 @@ class LifeCycle:
 
     async def ready(self, timeout_s: float | None) -> None:
         """Wait until every producer is connected."""
-        runtime = self.needs_runtime("ready")
+        run = self.needs_run("ready")
         if not self.is_running:
-            raise runtime.crash or PipelineNotRunning(f"ready(): {self.shown}")
+            raise run.crash or PipelineNotRunning(f"ready(): {self.shown}")
         try:
-            async with runtime.clock.timeout(timeout_s):
-                await first_completed(_all_opened(runtime), self.ended())
-            if not all(source.live.opened.is_set() for source in runtime.stages.sources):
-                raise runtime.crash or PipelineNotRunning(f"pipeline {self.name!r} stopped before it was ready")
+            async with run.clock.timeout(timeout_s):
+                await first_completed(_all_opened(run), self.ended())
+            if not all(source.live.opened.is_set() for source in run.stages.sources):
+                raise run.crash or PipelineNotRunning(f"pipeline {self.name!r} stopped before it was ready")
         except TimeoutError:
-            away = next(source for source in runtime.stages.sources if not source.live.opened.is_set())
+            away = next(source for source in run.stages.sources if not source.live.opened.is_set())
             raise TimeoutError(
                 f"pipeline {self.name!r} was not ready within {timeout_s:g} s: "
                 f"{away.ledger.producer}: {away.live.trouble}"
@@ -164,7 +164,7 @@ class LifeCycle:
             self._phase = "stopped"
         self.stop_wanted(timeout_s)
         await self.ended()
-        return DrainReport({}, in_time=True) if self.runtime is None else self.runtime.drain.report()
+        return DrainReport({}, in_time=True) if self.run is None else self.run.drain.report()
 
     def request_stop(self) -> None:
         """Begin to drain. May be called from any thread."""
@@ -175,25 +175,25 @@ class LifeCycle:
 
     def stop_wanted(self, timeout_s: float | None = None) -> None:
         """Begin to drain. May be called only from the pipeline's own loop."""
-        if self.runtime is not None:
-            self.runtime.drain.request_stop(timeout_s)
+        if self.run is not None:
+            self.run.drain.request_stop(timeout_s)
         elif self._root is not None:
             # setup() still runs and may never return.
             self._root.cancel()
 
     def give_up(self) -> None:
         """Do the last steps of the drain now."""
-        if self.runtime is not None:
-            self.runtime.drain.give_up()
+        if self.run is not None:
+            self.run.drain.give_up()
         elif self._root is not None:
             self._root.cancel()
 
     async def wait(self) -> None:
         """Wait for the end. Raises the error if the pipeline crashed."""
-        runtime = self.needs_runtime("wait")
+        run = self.needs_run("wait")
         await self.ended()
-        if runtime.crash is not None:
-            raise runtime.crash
+        if run.crash is not None:
+            raise run.crash
 
     async def ended(self) -> None:
         """Wait for the end, whatever caused it."""
@@ -224,26 +224,26 @@ class LifeCycle:
         """Returns the name and state of the pipeline for error texts."""
         return f"pipeline {self.name!r} is {self.state}"
 
-    def needs_runtime(self, call: str) -> PipelineRun:
+    def needs_run(self, call: str) -> PipelineRun:
         """Returns the stages for *call*. Raises if there are none yet."""
-        if self.runtime is None:
+        if self.run is None:
             raise PipelineNotRunning(f"{call}(): {self.shown}; start it first")
-        return self.runtime
+        return self.run
 
     def needs_running(self, call: str) -> PipelineRun:
         """Returns the stages for *call*. Raises before they run and after they have ended."""
-        runtime = self.needs_runtime(call)
+        run = self.needs_run(call)
         if not self.is_running:
             raise PipelineNotRunning(f"{call}(): {self.shown}")
-        return runtime
+        return run
 
     def refuse_inside(self, call: str) -> None:
         """Raise if *call* comes from one of the pipeline's own tasks: it would wait for itself."""
         task = asyncio.current_task()
-        if task is not None and (task is self._root or (self.runtime is not None and self.runtime.tasks.owns(task))):
+        if task is not None and (task is self._root or (self.run is not None and self.run.tasks.owns(task))):
             raise CalledInsideCallback(call)
 
 
-async def _all_opened(runtime: PipelineRun) -> None:
-    for source in runtime.stages.sources:
+async def _all_opened(run: PipelineRun) -> None:
+    for source in run.stages.sources:
         await source.live.opened.wait()

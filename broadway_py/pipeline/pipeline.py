@@ -137,7 +137,7 @@ class Pipeline(Generic[T]):
         failure_is_given = self.failure is not Pipeline.failure
         self._producers, in_processes = check_together(self, resolved["producer"], failure_is_given=failure_is_given)
         callbacks = resolve_callbacks(self, self.schema, self.transformer, has_batchers=bool(self.batchers))
-        self._life = LifeCycle(
+        self._life_cycle = LifeCycle(
             self.name, callbacks, lambda threads: self._builder.run(threads, self._limit, self._isolation)
         )
         self._meters = meters_of(self.batchers)
@@ -148,9 +148,9 @@ class Pipeline(Generic[T]):
             in_processes=in_processes,
             meters=self._meters,
             failure_is_given=failure_is_given,
-            request_stop=self._life.stop_wanted,
+            request_stop=self._life_cycle.stop_wanted,
         )
-        self._submitter = Submitter(self._life)
+        self._submitter = Submitter(self._life_cycle)
 
     @classmethod
     def from_settings(
@@ -218,7 +218,7 @@ class Pipeline(Generic[T]):
             Exception: what ``setup`` raised (``teardown`` has run).
             PipelineNotRunning: the pipeline was started before; a pipeline runs once.
         """
-        await self._life.start()
+        await self._life_cycle.start()
 
     async def ready(self, timeout: float | timedelta | None = None) -> None:
         """Wait until every producer is connected.
@@ -227,7 +227,7 @@ class Pipeline(Generic[T]):
             TimeoutError: they were not connected within *timeout* seconds.
             PipelineNotRunning: the pipeline has stopped, or was not started.
         """
-        await self._life.ready(timeout_of(timeout, "ready(timeout=…)"))
+        await self._life_cycle.ready(timeout_of(timeout, "ready(timeout=…)"))
 
     async def stop(self, timeout: float | timedelta | None = None) -> DrainReport:
         """Drain the pipeline, and return when it has ended.
@@ -238,16 +238,16 @@ class Pipeline(Generic[T]):
         Args:
             timeout: seconds for the whole drain; default ``shutdown_timeout``.
         """
-        self._life.refuse_inside("stop")
-        return await self._life.stop(timeout_of(timeout, "stop(timeout=…)"))
+        self._life_cycle.refuse_inside("stop")
+        return await self._life_cycle.stop(timeout_of(timeout, "stop(timeout=…)"))
 
     def request_stop(self) -> None:
         """Begin to drain and return at once. Callbacks, other threads and signal handlers may call this."""
-        self._life.request_stop()
+        self._life_cycle.request_stop()
 
     def give_up(self) -> None:
         """Do the last steps of the drain now: cut off the running callbacks, give their messages back, close."""
-        self._life.give_up()
+        self._life_cycle.give_up()
 
     async def wait(self) -> None:
         """Wait until all sources have ended and every message is settled, or until the pipeline was stopped.
@@ -255,8 +255,8 @@ class Pipeline(Generic[T]):
         Raises:
             PipelineCrashed: a stage crashed more often than ``max_restarts`` allows.
         """
-        self._life.refuse_inside("wait")
-        await self._life.wait()
+        self._life_cycle.refuse_inside("wait")
+        await self._life_cycle.wait()
 
     # --- feeding
 
@@ -305,12 +305,12 @@ class Pipeline(Generic[T]):
     @property
     def state(self) -> PipelineState:
         """Returns the state of the pipeline, such as ``running`` or ``draining``."""
-        return self._life.state
+        return self._life_cycle.state
 
     @property
     def is_running(self) -> bool:
         """Returns True from the start of the stages to their end, also while they drain."""
-        return self._life.is_running
+        return self._life_cycle.is_running
 
     def topology(self) -> dict[str, Any]:
         """Returns producers, processors and batchers, with their names and concurrency, as a plain dict."""
@@ -318,10 +318,10 @@ class Pipeline(Generic[T]):
 
     def stats(self) -> PipelineStats:
         """Returns all figures at this moment."""
-        runtime = self._life.runtime
-        if runtime is None:
+        run = self._life_cycle.run
+        if run is None:
             return PipelineStats(self.name, self.state, (), (), 0.0, 0, 0)
-        return take_snapshot(self.name, self.state, runtime, self._meters)
+        return take_snapshot(self.name, self.state, run, self._meters)
 
     def update_rate_limit(
         self, *, allowed_messages: int | None = None, interval: float | timedelta | None = None, reset: bool = False
@@ -335,11 +335,11 @@ class Pipeline(Generic[T]):
             raise OptionsError(("rate_limit",), f"pipeline {self.name!r} was built without one; nothing to update")
         self._limit = changed_limit(self._limit, allowed_messages=allowed_messages, interval=interval)
         self.rate_limit = self._limit
-        runtime = self._life.runtime
-        if runtime is not None:
-            if runtime.gate.rate is not None:
-                runtime.gate.rate.update(self._limit.allowed_messages, self._limit.interval, reset=reset)
-            for source in [*runtime.stages.sources, runtime.stages.submissions]:
+        run = self._life_cycle.run
+        if run is not None:
+            if run.gate.rate is not None:
+                run.gate.rate.update(self._limit.allowed_messages, self._limit.interval, reset=reset)
+            for source in [*run.stages.sources, run.stages.submissions]:
                 source.wake.set()
 
     def set_concurrency(self, *, processors: int) -> None:
@@ -350,25 +350,25 @@ class Pipeline(Generic[T]):
                 must not change.
             PipelineNotRunning: the pipeline does not run, or is draining.
         """
-        runtime = self._life.needs_running("set_concurrency")
-        if runtime.is_draining:
+        run = self._life_cycle.needs_running("set_concurrency")
+        if run.is_draining:
             raise PipelineNotRunning(f"set_concurrency(): pipeline {self.name!r} is draining")
         self.processors = resized(self.processors, processors, self.partition_by)
-        resize_pool(runtime, self.processors, self.batchers, self._meters["processors"])
+        resize_pool(run, self.processors, self.batchers, self._meters["processors"])
 
     @property
     def is_paused(self) -> bool:
         """Returns True between :meth:`pause` and :meth:`resume`."""
-        runtime = self._life.runtime
-        return runtime is not None and runtime.gate.paused
+        run = self._life_cycle.run
+        return run is not None and run.gate.paused
 
     async def pause(self) -> None:
         """Stop reading the sources. Messages that were not started are given back if their source takes them."""
-        await set_paused(self._life.needs_running("pause"), paused=True)
+        await set_paused(self._life_cycle.needs_running("pause"), paused=True)
 
     async def resume(self) -> None:
         """Read the sources again."""
-        await set_paused(self._life.needs_running("resume"), paused=False)
+        await set_paused(self._life_cycle.needs_running("resume"), paused=False)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self.name!r} {self.state}>"

@@ -31,11 +31,11 @@ class Submitter:
     """Sends messages to the running stages.
 
     Args:
-        life: the life cycle of the pipeline.
+        life_cycle: the life cycle of the pipeline.
     """
 
-    def __init__(self, life: LifeCycle) -> None:
-        self._life = life
+    def __init__(self, life_cycle: LifeCycle) -> None:
+        self._life_cycle = life_cycle
 
     async def submit(
         self, call: str, items: Sequence[Any], metadata: dict[str, Any] | None, batch_mode: BatchMode
@@ -44,8 +44,8 @@ class Submitter:
 
         *call* is the name of the method that the user called.
         """
-        self._life.refuse_inside(call)
-        return await self._life.unless_ended(call, self._submit(call, items, metadata, batch_mode))
+        self._life_cycle.refuse_inside(call)
+        return await self._life_cycle.unless_ended(call, self._submit(call, items, metadata, batch_mode))
 
     async def _submit(
         self, call: str, items: Sequence[Any], metadata: dict[str, Any] | None, batch_mode: BatchMode
@@ -61,18 +61,18 @@ class Submitter:
 
     async def push(self, messages: Sequence[Message[Any]]) -> None:
         """Send *messages* into the pipeline. Returns when all were taken in."""
-        self._life.refuse_inside("push_messages")
+        self._life_cycle.refuse_inside("push_messages")
         for message in messages:
             if not isinstance(message, Message):
                 raise TypeError(f"push_messages: expected Message objects, got {type(message).__name__}")
             if message._ledger_entry is not None:
                 raise ValueError(f"push_messages: {message!r} is in a pipeline already")
-        await self._life.unless_ended("push_messages", self._push("push_messages", messages))
+        await self._life_cycle.unless_ended("push_messages", self._push("push_messages", messages))
 
     async def _push(self, call: str, messages: Sequence[Message[Any]]) -> None:
-        runtime = self._life.needs_runtime(call)
-        source = runtime.stages.submissions
+        run = self._life_cycle.needs_run(call)
+        source = run.stages.submissions
         await source.live.opened.wait()
-        if runtime.is_draining or source.live.copy is None:
-            raise PipelineNotRunning(f"{call}(): {self._life.shown} and takes nothing in")
+        if run.is_draining or source.live.copy is None:
+            raise PipelineNotRunning(f"{call}(): {self._life_cycle.shown} and takes nothing in")
         await source.live.copy.push(messages)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import Metric
 
-from broadway_py.daemon.workers.merge_reports import depart_metrics, fold_metrics, fold_stats, label_worker, retire
+from broadway_py.daemon.workers.merge_reports import depart_metrics, label_worker, merge_metrics, merge_stats, retire
 from broadway_py.pipeline.stats import PipelineStats
 from broadway_py.request_counts import RequestCounts
 from tests.daemon.snapshots import pipeline, producer
@@ -17,7 +17,7 @@ def adds_up(stats: PipelineStats) -> bool:
 
 def test_counters_and_sizes_of_workers_are_added_and_the_oldest_counts() -> None:
     second = pipeline(producers=(producer(oldest_in_flight_seconds=9.0, received=4, outcomes={"acked": 1}),))
-    both = fold_stats([pipeline(), second], [])
+    both = merge_stats([pipeline(), second], [])
     (one,) = both.producers
     assert (one.received, one.in_flight, one.outcomes) == (14, 6, {"acked": 7, "rejected": 1})
     assert one.oldest_in_flight_seconds == 9.0
@@ -36,7 +36,7 @@ def counts(requests: int) -> RequestCounts:
 
 def test_requests_of_workers_are_added_and_those_of_a_dead_one_are_kept() -> None:
     living, dead = (pipeline(producers=(producer(requests=counts(number)),)) for number in (2, 3))
-    (one,) = fold_stats([living, pipeline()], [retire(dead, state="starting")]).producers
+    (one,) = merge_stats([living, pipeline()], [retire(dead, state="starting")]).producers
     assert one.requests is not None
     assert one.requests.requests == {("receive", "ok"): 5}
     assert one.requests.entries == {"delete": 50}
@@ -53,8 +53,8 @@ def test_what_a_dead_worker_had_in_flight_is_unknown() -> None:
 
 def test_counters_never_go_down_when_a_worker_dies_and_the_sum_still_adds_up() -> None:
     living = [pipeline(), pipeline()]
-    before = fold_stats(living, [])
-    after = fold_stats(living[1:], [retire(living[0], state="starting")])
+    before = merge_stats(living, [])
+    after = merge_stats(living[1:], [retire(living[0], state="starting")])
     assert adds_up(before)
     assert adds_up(after)
     assert after.producers[0].received == before.producers[0].received
@@ -66,21 +66,21 @@ def test_counters_never_go_down_when_a_worker_dies_and_the_sum_still_adds_up() -
 
 def test_the_state_is_that_of_the_living_and_the_worst_of_them() -> None:
     gone = retire(pipeline(), state="starting")
-    assert fold_stats([pipeline()], [gone]).state == "running"
-    assert fold_stats([pipeline(), pipeline(state="draining")], []).state == "draining"
-    assert fold_stats([], [gone]).state == "starting"
+    assert merge_stats([pipeline()], [gone]).state == "running"
+    assert merge_stats([pipeline(), pipeline(state="draining")], []).state == "draining"
+    assert merge_stats([], [gone]).state == "starting"
 
 
 def test_a_connection_is_up_only_if_it_is_up_in_every_worker() -> None:
     down = pipeline(producers=(producer(connected=0, trouble="refused"),))
-    (one,) = fold_stats([pipeline(), down], []).producers
+    (one,) = merge_stats([pipeline(), down], []).producers
     assert (one.connected, one.copies, one.trouble) == (1, 2, "refused")
 
 
 def test_a_breaker_that_is_open_in_any_living_worker_is_open() -> None:
     broken = pipeline(breaker_open=True)
-    assert fold_stats([pipeline(), broken], []).breaker_open
-    assert not fold_stats([pipeline()], [retire(broken, state="starting")]).breaker_open
+    assert merge_stats([pipeline(), broken], []).breaker_open
+    assert not merge_stats([pipeline()], [retire(broken, state="starting")]).breaker_open
 
 
 def registry(amount: float) -> list[Metric]:
@@ -100,7 +100,7 @@ def samples(families: Iterable[Metric]) -> dict[str, float]:
 
 
 def test_metrics_of_users_are_added_up() -> None:
-    found = samples(fold_metrics([registry(2), registry(3)]))
+    found = samples(merge_metrics([registry(2), registry(3)]))
     assert found["orders_total[('country', 'dk')]"] == 5
     assert found["pool[]"] == 5
     assert found["sizes_bucket[('le', '10.0')]"] == 2
@@ -116,5 +116,5 @@ def test_only_what_grows_is_kept_of_a_dead_workers_metrics() -> None:
 def test_what_is_said_of_one_process_keeps_its_number() -> None:
     family = Metric("process_open_fds", "Open files.", "gauge")
     family.add_sample("process_open_fds", {}, 7)
-    both = fold_metrics([[label_worker(family, "0")], [label_worker(family, "1")]])
+    both = merge_metrics([[label_worker(family, "0")], [label_worker(family, "1")]])
     assert samples(both) == {"process_open_fds[('worker', '0')]": 7, "process_open_fds[('worker', '1')]": 7}

@@ -231,9 +231,9 @@ async def test_a_child_and_its_parent_count_once() -> None:
         settling = asyncio.ensure_future(pipeline.submit_batch(["good", "bad"]))
         await clock.advance(5.0)
         settled = await soon(settling)
-        runtime = pipeline._life.runtime
-        assert runtime is not None
-        router = runtime.services.router
+        run = pipeline._life_cycle.run
+        assert run is not None
+        router = run.services.router
         assert router is not None
         assert router.breaker is not None
         # Four children, and neither of the two parents.

@@ -954,7 +954,7 @@ async def test_a_cancellation_in_the_last_steps_closes_the_books_all_the_same() 
     # Past the cut, before the deadline.
     await clock.advance(9.5)
     assert not stopping.done()
-    root = pipeline._life._root
+    root = pipeline._life_cycle._root
     assert root is not None
     root.cancel()
     await soon(asyncio.wait({root}))

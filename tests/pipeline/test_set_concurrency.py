@@ -127,10 +127,10 @@ async def test_those_that_are_gone_are_forgotten() -> None:
             await clock.advance(0.1)
             pipeline.set_concurrency(processors=1)
             await clock.advance(0.1)
-        runtime = pipeline._life.runtime
-        assert runtime is not None
-        assert len(runtime.stages.retired) <= 4
-        assert len(runtime.tasks) <= 10
+        run = pipeline._life_cycle.run
+        assert run is not None
+        assert len(run.stages.retired) <= 4
+        assert len(run.tasks) <= 10
 
 
 async def test_what_waits_in_a_processor_that_goes_is_given_back_by_a_pause() -> None:

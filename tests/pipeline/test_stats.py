@@ -65,9 +65,9 @@ async def test_the_requests_of_a_snapshot_do_not_change() -> None:
     await finish(pipeline)
     before = pipeline.stats().producers[0].requests
     pipeline.stats()
-    runtime = pipeline._life.runtime
-    assert runtime is not None
-    runtime.stages.ledgers[0].requests.received(1)
+    run = pipeline._life_cycle.run
+    assert run is not None
+    run.stages.ledgers[0].requests.received(1)
 
     assert before is not None
     assert before.messages == 0

@@ -80,15 +80,15 @@ class BreaksOnce(DemandDispatcher[Any, Any]):
 
 def break_outlet(pipeline: Pipeline[Any], stage: str) -> None:
     """Let the first *stage* crash when it sends something on; it must have sent nothing yet."""
-    runtime = pipeline._life.runtime
-    assert runtime is not None
-    workers: dict[str, Any] = {
-        "source": runtime.stages.sources[0],
-        "processor": runtime.stages.processors[0],
+    run = pipeline._life_cycle.run
+    assert run is not None
+    stages: dict[str, Any] = {
+        "source": run.stages.sources[0],
+        "processor": run.stages.processors[0],
     }
-    if runtime.stages.batchers:
-        workers["batcher"] = runtime.stages.batchers[0]
-    outlet = workers[stage].outlet
+    if run.stages.batchers:
+        stages["batcher"] = run.stages.batchers[0]
+    outlet = stages[stage].outlet
     outlet._dispatcher = BreaksOnce(outlet._edges)
 
 
@@ -224,10 +224,10 @@ async def test_a_crash_between_two_messages_of_a_chunk_leaves_nothing_behind_for
         monkeypatch.undo()
         # Whoever takes back what was not started must not look for a message that is long gone.
         await soon(pipeline.pause())
-        runtime = pipeline._life.runtime
-        assert runtime is not None
+        run = pipeline._life_cycle.run
+        assert run is not None
         # An identity may come again with another message, which would be left out.
-        assert runtime.stages.processors[0]._runner.taken == set()
+        assert run.stages.processors[0]._runner.taken == set()
         await soon(pipeline.resume())
         producer.feed.put(takes_back.message("later"))
         await clock.advance(1.0)

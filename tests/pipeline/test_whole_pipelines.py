@@ -529,8 +529,8 @@ async def bring_to_an_end(pipeline: Teller, how: str, clock: FakeClock) -> None:
             pipeline.request_stop()
             await clock.advance(0.2)
             pipeline.give_up()
-        case "cancel" if pipeline._life._root is not None:
-            pipeline._life._root.cancel()
+        case "cancel" if pipeline._life_cycle._root is not None:
+            pipeline._life_cycle._root.cancel()
     ending.append(asyncio.ensure_future(pipeline.stop()))
     for _ in range(40):
         if all(task.done() for task in ending):

@@ -16,7 +16,7 @@ from broadway_py.metrics import add_distributions
 from broadway_py.pipeline.stats import Distribution, PipelineState, PipelineStats, ProducerStats, StageStats
 from broadway_py.request_counts import RequestCounts
 
-__all__ = ["depart_metrics", "fold_metrics", "fold_stats", "label_worker", "retire", "speaks_of_process"]
+__all__ = ["depart_metrics", "label_worker", "merge_metrics", "merge_stats", "retire", "speaks_of_process"]
 
 K = TypeVar("K")
 
@@ -26,7 +26,7 @@ _STATES: Final[tuple[PipelineState, ...]] = ("crashed", "draining", "starting", 
 _LASTING: Final = frozenset({"counter", "histogram", "summary"})
 
 
-def fold_stats(live: Sequence[PipelineStats], gone: Sequence[PipelineStats]) -> PipelineStats:
+def merge_stats(live: Sequence[PipelineStats], gone: Sequence[PipelineStats]) -> PipelineStats:
     """Returns the snapshots of one pipeline as one: those of *live* workers and what is kept of those that are *gone*.
 
     The state is that of the live ones, if there are any.
@@ -136,7 +136,7 @@ def _add_requests(a: RequestCounts | None, b: RequestCounts | None) -> RequestCo
     return a + b
 
 
-def fold_metrics(groups: Iterable[Iterable[Metric]]) -> list[Metric]:
+def merge_metrics(groups: Iterable[Iterable[Metric]]) -> list[Metric]:
     """Returns the users' metrics of several processes as one list: samples with equal labels are added up.
 
     Gauges are added too (the size of a pool, a number of open files). A process that needs its own value must add its

@@ -22,9 +22,9 @@ from broadway_py.daemon.process.main_thread import ExitCode
 from broadway_py.daemon.settings.settings import Settings
 from broadway_py.daemon.workers.merge_reports import (
     depart_metrics,
-    fold_metrics,
-    fold_stats,
     label_worker,
+    merge_metrics,
+    merge_stats,
     retire,
     speaks_of_process,
 )
@@ -231,8 +231,8 @@ class Supervisor:
             return
         state: Any = "starting" if restarts and not self._stopping.is_set() else "stopped"
         for name, last in handle.report.pipelines.items():
-            self._gone[name] = fold_stats([], [retire(last, state=state), self._gone[name]])
-        self._gone_metrics = fold_metrics([self._gone_metrics, depart_metrics(handle.report.metrics)])
+            self._gone[name] = merge_stats([], [retire(last, state=state), self._gone[name]])
+        self._gone_metrics = merge_metrics([self._gone_metrics, depart_metrics(handle.report.metrics)])
 
     def _ask_all(self, act: Act) -> None:
         for handle in self._handles.values():
@@ -274,7 +274,7 @@ class Supervisor:
     def stats(self) -> Sequence[PipelineStats]:
         """Returns one merged snapshot per pipeline."""
         return [
-            fold_stats(
+            merge_stats(
                 [handle.report.pipelines[name] for handle in self._handles.values() if handle.report],
                 [self._gone[name]],
             )
@@ -294,7 +294,7 @@ class Supervisor:
         own = [label_worker(family, "supervisor") for family in REGISTRY.collect() if speaks_of_process(family)]
         own += log_metrics(dropped_lines())
         theirs = [[label_worker(family, index) for family in one.metrics] for index, one in reports.items()]
-        yield from fold_metrics([own, self._gone_metrics, *theirs])
+        yield from merge_metrics([own, self._gone_metrics, *theirs])
 
     def _silence(self, handle: WorkerHandle) -> float:
         return asyncio.get_running_loop().time() - handle.heard_at

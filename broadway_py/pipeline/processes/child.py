@@ -130,7 +130,7 @@ def _make(recipe: Recipe, parent: _ParentSocket) -> Any:
             context=context,
             request_stop=lambda: parent.send(Kind.STOP),
             # Its properties and its repr read this.
-            _life=SimpleNamespace(state="running", is_running=True, runtime=None),
+            _life_cycle=SimpleNamespace(state="running", is_running=True, run=None),
         )
         if pipeline.setup_worker is not None:
             pipeline.setup_worker()

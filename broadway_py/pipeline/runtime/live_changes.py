@@ -42,28 +42,26 @@ def resized(processors: Processors, concurrency: int, partition_by: KeyOf | None
     return options
 
 
-def resize_pool(runtime: PipelineRun, options: Processors, batchers: Mapping[str, Batcher], meter: Meter) -> None:
+def resize_pool(run: PipelineRun, options: Processors, batchers: Mapping[str, Batcher], meter: Meter) -> None:
     """Start new processors, or retire the last ones, until there are as many as *options* say."""
     names = batcher_names(batchers)
     fresh = resize(
-        runtime.stages,
-        lambda index: Processor(
-            runtime.services, index, meter, names, options.timeout, dispatcher=to_batchers(batchers)
-        ),
+        run.stages,
+        lambda index: Processor(run.services, index, meter, names, options.timeout, dispatcher=to_batchers(batchers)),
         options,
     )
     for processor in fresh:
-        runtime.tasks.start(processor)
-    share_capacity(runtime.stages.sources, options, batchers)
+        run.tasks.start(processor)
+    share_capacity(run.stages.sources, options, batchers)
 
 
-async def set_paused(runtime: PipelineRun, *, paused: bool) -> None:
+async def set_paused(run: PipelineRun, *, paused: bool) -> None:
     """Stop reading the sources and give back the messages that were not started; or read the sources again."""
-    gate = runtime.gate
+    gate = run.gate
     gate.paused = paused
     async with asyncio.TaskGroup() as group:
-        for source in runtime.stages.sources:
+        for source in run.stages.sources:
             group.create_task(source.live.set_paused(paused=gate.closed))
-    runtime.stages.submissions.wake.set()
+    run.stages.submissions.wake.set()
     if paused:
-        await runtime.services.settler.give_back_aside(runtime.stages.take_unstarted())
+        await run.services.settler.give_back_aside(run.stages.take_unstarted())

@@ -17,10 +17,10 @@ from broadway_py.request_counts import RequestCounts
 __all__ = ["take_snapshot"]
 
 
-def take_snapshot(name: str, state: PipelineState, runtime: PipelineRun, meters: Mapping[str, Meter]) -> PipelineStats:
+def take_snapshot(name: str, state: PipelineState, run: PipelineRun, meters: Mapping[str, Meter]) -> PipelineStats:
     """Returns all figures of the pipeline called *name* at this moment."""
-    now = runtime.clock.monotonic()
-    stages, gate = runtime.stages, runtime.gate
+    now = run.clock.monotonic()
+    stages, gate = run.stages, run.gate
     sources = [*stages.sources, stages.submissions]
     producers = [
         _producer(ledger, [source for source in sources if source.ledger is ledger], now)
@@ -36,8 +36,8 @@ def take_snapshot(name: str, state: PipelineState, runtime: PipelineRun, meters:
         producers=tuple(producers),
         stages=tuple(_stage(layer, of_layer, meters[layer], now) for layer, of_layer in layers.items()),
         rate_limit_wait_seconds=gate.waited_seconds,
-        restarts=runtime.restarts.count,
-        stuck_handlers=runtime.services.threads.stuck,
+        restarts=run.restarts.count,
+        stuck_handlers=run.services.threads.stuck,
         breaker_open=gate.broken,
         breaker_opened_by=gate.broken_by,
     )
