@@ -10,10 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broadway_py.errors import ProducerError
+from broadway_py.errors import OptionsError, ProducerError
 from broadway_py.message import Message
 from broadway_py.producer import Producer
+from broadway_py.producer_description import AnyProducer, ProducerDescription, described
+from broadway_py.producers import MemoryProducer
 from broadway_py.testing import FakeClock
+from tests.support.producers import copy_of
 
 
 class Fetching(Producer):
@@ -24,7 +27,8 @@ class Fetching(Producer):
 
 
 def opened() -> Fetching:
-    return Fetching().copy(index=0, capacity=100, pipeline="orders", lost=lambda _: None)
+    copy: Fetching = copy_of(Fetching())
+    return copy
 
 
 def messages(*data: int) -> list[Message[int]]:
@@ -172,7 +176,7 @@ async def test_draining_lets_whoever_waits_through_in_order() -> None:
     await others_have_run()
     assert not producer.draining.is_set()
 
-    producer.begin_draining()
+    producer.context.begin_draining()
 
     assert producer.draining.is_set()
     await asyncio.gather(*pushing)
@@ -186,19 +190,19 @@ async def test_a_demand_that_waits_returns_when_draining_begins() -> None:
     asked = asyncio.ensure_future(producer.handle_demand(3))
     await producer.wait_for_demand()
 
-    producer.begin_draining()
+    producer.context.begin_draining()
 
     assert told(await asked) == []
 
 
 async def test_what_is_pushed_while_draining_does_not_wait_and_is_handed_back_at_the_end() -> None:
     producer = opened()
-    producer.begin_draining()
+    producer.context.begin_draining()
 
     await producer.push(messages(1, 2))
 
-    assert told(producer.end_draining()) == [1, 2]
-    assert producer.end_draining() == []
+    assert told(producer.context.end_draining()) == [1, 2]
+    assert producer.context.end_draining() == []
 
 
 async def test_the_end_of_draining_hands_back_what_still_waits() -> None:
@@ -206,15 +210,15 @@ async def test_the_end_of_draining_hands_back_what_still_waits() -> None:
     pushing = asyncio.ensure_future(producer.push(messages(1, 2)))
     await others_have_run()
 
-    assert told(producer.end_draining()) == [1, 2]
+    assert told(producer.context.end_draining()) == [1, 2]
     await pushing
 
 
 @pytest.mark.parametrize("late", [[], messages(1)], ids=["nothing", "a message"])
 async def test_after_draining_nothing_more_is_taken(late: list[Message[int]]) -> None:
     producer = opened()
-    producer.begin_draining()
-    producer.end_draining()
+    producer.context.begin_draining()
+    producer.context.end_draining()
 
     with pytest.raises(ProducerError) as refused:
         await producer.push(late)
@@ -245,7 +249,7 @@ async def test_whatever_is_pushed_comes_out_once_and_in_order(steps: list[tuple[
             pushing.append(asyncio.create_task(producer.push(messages(*range(sent, sent + count)))))
             sent += count
         elif step == "drain":
-            producer.begin_draining()
+            producer.context.begin_draining()
         elif asked is None:
             asked = asyncio.create_task(producer.handle_demand(count))
             wanted = count
@@ -256,12 +260,12 @@ async def test_whatever_is_pushed_comes_out_once_and_in_order(steps: list[tuple[
             came += taken
             asked = None
         # Bounded: nothing is held but what was asked for (and, while draining, what was on its way).
-        assert producer.draining.is_set() or len(producer._handover.ready) + producer.demand <= 6
+        assert producer.draining.is_set() or len(producer.context.hand_over.ready) + producer.demand <= 6
 
-    producer.begin_draining()
+    producer.context.begin_draining()
     if asked is not None:
         came += told(await asked)
-    came += told(producer.end_draining())
+    came += told(producer.context.end_draining())
     await asyncio.gather(*pushing)
     assert came == list(range(sent))
 
@@ -273,17 +277,15 @@ async def test_copies_share_what_was_made_in_init_and_have_run_state_of_their_ow
     description = Fetching("amqp://guest:geheim@host/")
     lost: list[ProducerError] = []
 
-    copies = [description.copy(index=index, capacity=30, pipeline="orders", lost=lost.append) for index in range(2)]
+    copies = [copy_of(description, index=index, capacity=30, pipeline="orders", lost=lost.append) for index in range(2)]
 
-    assert [(copy.index, copy.capacity, copy.pipeline, copy.url) for copy in copies] == [
-        (0, 30, "orders", description.url),
-        (1, 30, "orders", description.url),
-    ]
-    copies[0].begin_draining()
+    told = [(copy.context.index, copy.context.capacity, copy.context.pipeline, copy.url) for copy in copies]
+    assert told == [(0, 30, "orders", description.url), (1, 30, "orders", description.url)]
+    copies[0].context.begin_draining()
     assert not copies[1].draining.is_set()
     assert not hasattr(description, "draining")
     error = ProducerError("gone")
-    copies[1].lost(error)
+    copies[1].context.lost(error)
     assert lost == [error]
 
 
@@ -301,3 +303,107 @@ async def test_a_producer_that_needs_nothing_else_opens_pauses_and_closes() -> N
 
 def test_no_text_about_a_producer_shows_what_it_was_made_with() -> None:
     assert repr(Fetching("amqp://guest:geheim@host/")) == "<Fetching name=None>"
+
+
+def test_a_context_is_bound_once() -> None:
+    copy = opened()
+
+    with pytest.raises(RuntimeError) as refused:
+        copy.bind(copy.context)
+
+    assert str(refused.value) == (
+        "<Fetching name=None> is in use already: create() must return a new producer each time"
+    )
+
+
+# --- descriptions ---------------------------------------------------------------------------------------------------
+
+
+class Feed(ProducerDescription):
+    """The least that a description has."""
+
+    def create(self) -> Producer:
+        return Fetching()
+
+
+class Nameless(Producer):
+    name = "given"
+    concurrency = 3
+    redelivers = True
+    keeps_keys_apart = True
+
+
+def test_a_producer_is_described_by_what_it_says_of_itself() -> None:
+    description = described(Nameless())
+
+    told = (description.concurrency, description.redelivers, description.keeps_keys_apart)
+    assert (description.called, *told) == ("given", 3, True, True)
+    assert (repr(description), description.on_failure_is_given) == ("<Nameless name='given'>", False)
+
+
+@pytest.mark.parametrize(
+    ("given", "name"), [(Feed(), "feed"), (Fetching(), "fetching"), (MemoryProducer([]), "memory")]
+)
+def test_who_has_no_name_is_called_after_its_class(given: AnyProducer, name: str) -> None:
+    assert described(given).called == name
+
+
+def test_a_description_is_its_own_description() -> None:
+    feed = Feed()
+
+    assert described(feed) is feed
+    assert feed.renewed() is feed
+    assert feed.for_order() is feed
+
+
+class Impatient(Producer):
+    def backoff(self) -> None:
+        return None
+
+
+class Restless(Feed):
+    async def handle_demand(self, demand: int) -> list[Message[Any]]:
+        return []
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (17, "expected a Producer or a list of them, got int"),
+        (
+            Impatient(),
+            (
+                "Impatient is a Producer, so its backoff would never be asked for; move it to a ProducerDescription "
+                "whose create() returns the producer"
+            ),
+        ),
+        (
+            Restless(),
+            (
+                "Restless is a description and does not run, so its handle_demand would never be called; move it to "
+                "the Producer that create() returns"
+            ),
+        ),
+    ],
+)
+def test_a_method_that_would_never_be_called_is_refused(given: object, sentence: str) -> None:
+    with pytest.raises(OptionsError) as refused:
+        described(given)
+
+    assert str(refused.value) == sentence
+
+
+def test_each_copy_is_what_the_description_creates() -> None:
+    class Counting(Feed):
+        def __init__(self) -> None:
+            self.created: list[Producer] = []
+
+        def create(self) -> Producer:
+            self.created.append(Fetching())
+            return self.created[-1]
+
+    feed = Counting()
+    copies = [copy_of(feed, index=index) for index in range(2)]
+
+    assert all(copy is made for copy, made in zip(copies, feed.created, strict=True))
+    assert [copy.context.index for copy in copies] == [0, 1]

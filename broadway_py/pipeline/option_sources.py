@@ -12,7 +12,7 @@ from broadway_py.options import Batcher, FailurePolicy, Options, PlainOptions, P
 from broadway_py.pipeline.processes.callback_process import layers_in_processes
 from broadway_py.pipeline.settlement.failure_plans import check_sources
 from broadway_py.pipeline.stages.services import SUBMITTED
-from broadway_py.producer import Producer
+from broadway_py.producer_description import AnyProducer, ProducerDescription, described
 from broadway_py.written import looked_at, opened, read_as
 
 __all__ = [
@@ -98,17 +98,17 @@ def resolve_options(pipeline: Any, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_together(
-    pipeline: Any, producers: Producer | Sequence[Producer], *, failure_is_given: bool
-) -> tuple[dict[str, Producer], frozenset[str]]:
+    pipeline: Any, producers: AnyProducer | Sequence[AnyProducer], *, failure_is_given: bool
+) -> tuple[dict[str, ProducerDescription], frozenset[str]]:
     """Check that the options of *pipeline* fit together. Each option was already checked by itself.
 
     Returns:
-        The producers by name, and the names of the layers whose callbacks run in worker processes.
+        The descriptions of the producers by name, and the names of the layers whose callbacks run in worker processes.
 
     Raises:
         OptionsError: names the options that do not fit together.
     """
-    named: dict[str, Producer] = {}
+    named: dict[str, ProducerDescription] = {}
     in_processes: frozenset[str] = frozenset()
     wrong: list[OptionsError] = []
     if pipeline.ordered and pipeline.partition_by is None:
@@ -126,29 +126,35 @@ def check_together(
     return named, in_processes
 
 
-def named_producers(producers: Producer | Sequence[Producer]) -> dict[str, Producer]:
-    """Returns the producers by name. A producer without a name is named after its class.
+def named_producers(producers: AnyProducer | Sequence[AnyProducer]) -> dict[str, ProducerDescription]:
+    """Returns the descriptions of the producers by name. A producer without a name is named after its class.
 
     Raises:
         OptionsError: two producers have the same name, or something is not a producer.
     """
-    given: object = [producers] if isinstance(producers, Producer) else producers
+    given: object = [producers] if isinstance(producers, AnyProducer) else producers
     if not isinstance(given, list | tuple) or not given:
         raise OptionsError(("producer",), f"expected a Producer or a list of them, got {type(producers).__name__}")
-    named: dict[str, Producer] = {}
-    wrong: list[str] = []
+    named: dict[str, ProducerDescription] = {}
+    wrong: list[OptionsError] = []
     for each in given:
-        if not isinstance(each, Producer):
-            wrong.append(f"expected a Producer or a list of them, got {type(each).__name__}")
+        try:
+            description = described(each)
+        except OptionsError as refused:
+            wrong.append(refused.under("producer"))
             continue
-        name = each.name or type(each).__name__.removesuffix("Producer").lower() or "producer"
+        name = description.called
         if name in named:
-            wrong.append(f"two producers are called {name!r}; give each a name= of its own")
+            wrong.append(
+                OptionsError(("producer",), f"two producers are called {name!r}; give each a name= of its own")
+            )
         if name == SUBMITTED:
-            wrong.append(f"the name {name!r} is taken by the pipeline itself; choose another")
-        named[name] = each
+            wrong.append(
+                OptionsError(("producer",), f"the name {name!r} is taken by the pipeline itself; choose another")
+            )
+        named[name] = description
     if wrong:
-        raise OptionsError.of(OptionsError(("producer",), problem) for problem in wrong)
+        raise OptionsError.of(wrong)
     return named
 
 
@@ -159,7 +165,7 @@ def refuse_shared_keys(producers: Any, workers: int, path: Sequence[str]) -> Non
         OptionsError: at *path*; a source does not give all messages with one key to one worker.
     """
     given = producers if isinstance(producers, list | tuple) else [producers]
-    if not all(isinstance(each, Producer) and each.keeps_keys_apart for each in given):
+    if not all(isinstance(each, AnyProducer) and each.keeps_keys_apart for each in given):
         raise OptionsError(
             path,
             f"a key must have one owner, but {workers} workers read the same source; set workers: 1, leave ordered "

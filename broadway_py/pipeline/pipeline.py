@@ -32,7 +32,7 @@ from broadway_py.pipeline.runtime.snapshot import take_snapshot
 from broadway_py.pipeline.runtime.topology import topology_of
 from broadway_py.pipeline.stats import PipelineState, PipelineStats
 from broadway_py.pipeline.submit import Settled, Submitter
-from broadway_py.producer import Producer
+from broadway_py.producer_description import AnyProducer
 
 __all__ = ["DrainReport", "Pipeline", "Settled", "all_running"]
 
@@ -92,7 +92,7 @@ class Pipeline(Generic[T]):
 
     # These options may be replaced by subclasses, by settings or by constructor arguments.
     name: str
-    producer: Producer | Sequence[Producer] | None = None
+    producer: AnyProducer | Sequence[AnyProducer] | None = None
     processors: Processors = Processors()
     batchers: Mapping[str, Batcher] = {}  # never changed in place; a subclass replaces it
     context: Any = None
@@ -158,7 +158,7 @@ class Pipeline(Generic[T]):
         settings: Mapping[str, Any],
         *,
         name: str,
-        producer: Producer | Sequence[Producer] | None = None,
+        producer: AnyProducer | Sequence[AnyProducer] | None = None,
         path: Sequence[str] = (),
         share: tuple[int, int] = (0, 1),
     ) -> Self:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from broadway_py.producer import Producer
+from broadway_py.producer import Producer, ProducerContext
+from broadway_py.producer_description import ProducerDescription
 
 if TYPE_CHECKING:
     from broadway_py.producers.memory import DummyProducer, MemoryProducer
@@ -13,7 +14,16 @@ if TYPE_CHECKING:
     from broadway_py.producers.rabbitmq import RabbitMQProducer
     from broadway_py.producers.sqs import SQSProducer
 
-__all__ = ["DummyProducer", "MemoryProducer", "Producer", "QueueProducer", "RabbitMQProducer", "SQSProducer"]
+__all__ = [
+    "DummyProducer",
+    "MemoryProducer",
+    "Producer",
+    "ProducerContext",
+    "ProducerDescription",
+    "QueueProducer",
+    "RabbitMQProducer",
+    "SQSProducer",
+]
 
 _HOMES = {
     "DummyProducer": "memory",

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -12,17 +10,13 @@ from typing import Any, Final, get_type_hints
 
 from broadway_py.errors import OptionsError, did_you_mean, gathered
 from broadway_py.log import logger
-from broadway_py.producer import Delays, FailurePlan, Producer
+from broadway_py.producer_description import AnyProducer, ProducerDescription, described
 from broadway_py.text_files import NotText, content_of, decoded, without_end
 from broadway_py.written import Written, has_written, opened, read_as
 
 __all__ = ["ENTRY_POINT_GROUP", "arguments", "build", "build_all", "kinds", "producer_class"]
 
 log = logger("broadway_py.producers")
-
-#: Producers with former secrets are kept, so that the work of their lost copies can be ended. This is the most that are
-#: kept.
-_MOST_MADE: Final = 8
 
 #: Plug-ins register their producer classes here; the entry point's name is the ``kind``.
 ENTRY_POINT_GROUP: Final = "broadway_py.producers"
@@ -40,7 +34,7 @@ def kinds() -> list[str]:
     return sorted({*_BUILT_IN, *_plug_ins()})
 
 
-def producer_class(kind: str) -> type[Producer]:
+def producer_class(kind: str) -> type[AnyProducer]:
     """Returns the class of *kind*. Its connector library is imported here.
 
     Raises:
@@ -68,7 +62,7 @@ def producer_class(kind: str) -> type[Producer]:
         ) from broken
 
 
-def build_all(section: object, path: Sequence[str]) -> Producer | list[Producer]:
+def build_all(section: object, path: Sequence[str]) -> ProducerDescription | list[ProducerDescription]:
     """Makes the producer, or the list of producers, that the settings section at *path* describes.
 
     Raises:
@@ -79,7 +73,7 @@ def build_all(section: object, path: Sequence[str]) -> Producer | list[Producer]
         return build(section, path)
     if not section:
         raise OptionsError(path, "expected one producer or a list of them, got an empty list")
-    made: list[Producer] = []
+    made: list[ProducerDescription] = []
     wrong: list[OptionsError] = []
     for index, one in enumerate(section):
         try:
@@ -91,27 +85,23 @@ def build_all(section: object, path: Sequence[str]) -> Producer | list[Producer]
     return made
 
 
-def build(section: object, path: Sequence[str]) -> Producer:
-    """Makes one producer from ``{kind: …, …}``. The other fields are the arguments of its class.
+def build(section: object, path: Sequence[str]) -> ProducerDescription:
+    """Makes the description of one producer from ``{kind: …, …}``. The other fields are the arguments of its class.
 
     If the class has an argument such as ``url``, the section may have ``url_file`` instead: the name of a file with the
-    value.
+    value. The file is read again at each connect.
 
     Raises:
         OptionsError: a setting is wrong; the error has its whole path.
     """
     wrong: list[OptionsError] = []
     made, settings, secrets = _read(section, path, wrong)
-
-    def make(found: Mapping[str, str]) -> Producer:
-        return _construct(made, {**settings, **found}, path)
-
     read: dict[str, str] = {}
     for field, file in secrets.items():
         with gathered(wrong):
             read |= _contents({field: file}, path)
     if not wrong:
-        return _FromFiles(lambda: _contents(secrets, path), make) if secrets else make({})
+        return _described(made, settings, secrets, read, path)
     unread = secrets.keys() - read.keys()
     try:
         _construct(made, {**settings, **read}, path)
@@ -135,69 +125,9 @@ def arguments(section: Any, path: Sequence[str]) -> tuple[str, dict[str, Any]]:
     return str(section["kind"]), _typed(made, {**settings, **_contents(secrets, path)})
 
 
-class _FromFiles(Producer):
-    """A producer that reads its secrets again at each connect. Each copy is made with the secrets of that moment.
-
-    While the files do not change, all copies are copies of one producer and share what they have learned.
-
-    Args:
-        read: reads the files.
-        make: makes the producer from the contents of the files.
-    """
-
-    def __init__(self, read: Callable[[], Mapping[str, str]], make: Callable[[Mapping[str, str]], Producer]) -> None:
-        self._read = read
-        self._make = make
-        self._found = read()
-        # The producers whose lost copies may still be working. The last one is in use.
-        self._made = deque([make(self._found)], maxlen=_MOST_MADE)
-        last = self._made[-1]
-        self.name = last.name or type(last).__name__.removesuffix("Producer").lower()
-        self.concurrency = last.concurrency
-        self.redelivers = last.redelivers
-        self.keeps_keys_apart = last.keeps_keys_apart
-        self.on_failure_is_given = last.on_failure_is_given
-
-    def backoff(self) -> Delays | None:
-        """Returns what the producer returns."""
-        return self._made[-1].backoff()
-
-    def check_failure(self, plan: FailurePlan | None) -> None:
-        """Checks *plan* as the producer does."""
-        self._made[-1].check_failure(plan)
-
-    def most_in_flight(self, capacity: int) -> int | None:
-        """Returns what the producer returns."""
-        return self._made[-1].most_in_flight(capacity)
-
-    def for_order(self) -> Any:
-        """Returns a producer whose copies are copies of what the real producer returns from ``for_order``."""
-        return _FromFiles(self._read, lambda found: self._make(found).for_order())
-
-    def copy(self, **place: Any) -> Any:
-        """Returns a copy of the producer that the settings describe now."""
-        try:
-            found = self._read()
-            if found != self._found:
-                self._made.append(self._make(found))
-                self._found = found
-        except OptionsError as wrong:
-            # The mount may be changing at this moment. The last secrets may still be valid; if not, the broker says so.
-            log.warning("a secret cannot be read again; using the last one", reason=str(wrong))
-        return self._made[-1].copy(**place)
-
-    async def end_lost_copies(self) -> None:
-        """Ends the work of lost copies, also of those with former secrets."""
-        # Not a task group: where a producer raises, the others must end theirs all the same.
-        ended = await asyncio.gather(*(made.end_lost_copies() for made in self._made), return_exceptions=True)
-        for error in ended:
-            if error is not None:
-                raise error
-
-
 def _read(
     section: object, path: Sequence[str], wrong: list[OptionsError]
-) -> tuple[type[Producer], dict[str, Any], dict[str, str]]:
+) -> tuple[type[AnyProducer], dict[str, Any], dict[str, str]]:
     """Returns the class, its arguments, and the names of files with further arguments, by argument.
 
     Errors about these names of files are added to *wrong*.
@@ -217,7 +147,38 @@ def _read(
     return made, settings, secrets
 
 
-def _construct(made: type[Producer], settings: Mapping[str, Any], path: Sequence[str]) -> Producer:
+def _described(
+    made: type[AnyProducer],
+    settings: Mapping[str, Any],
+    secrets: Mapping[str, str],
+    found: Mapping[str, str],
+    path: Sequence[str],
+) -> ProducerDescription:
+    """Returns the description that *settings* and the contents *found* of the files *secrets* make.
+
+    It reads the files again when it is renewed.
+    """
+    constructed = _construct(made, {**settings, **found}, path)
+    try:
+        description = described(constructed)
+    except OptionsError as refused:
+        raise refused.under(*path, "kind") from None
+
+    def renew() -> ProducerDescription | None:
+        try:
+            now = _contents(secrets, path)
+            return None if now == found else _described(made, settings, secrets, now, path)
+        except OptionsError as wrong:
+            # The mount may be changing at this moment. The last secrets may still be valid; if not, the broker says so.
+            log.warning("a secret cannot be read again; using the last one", reason=str(wrong))
+            return None
+
+    if secrets:
+        description.renew_by(renew)
+    return description
+
+
+def _construct(made: type[AnyProducer], settings: Mapping[str, Any], path: Sequence[str]) -> AnyProducer:
     try:
         inspect.signature(made).bind(**settings)
     except TypeError:
@@ -231,7 +192,7 @@ def _construct(made: type[Producer], settings: Mapping[str, Any], path: Sequence
         raise OptionsError(path, str(wrong)) from wrong
 
 
-def _typed(made: type[Producer], settings: Mapping[str, Any]) -> dict[str, Any]:
+def _typed(made: type[AnyProducer], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Returns *settings*, with values that came as text converted to the types that *made* wants."""
     if _is_ours(made):
         return dict(settings)  # the options check them: they know their fields
@@ -261,7 +222,7 @@ def _is_ours(made: type) -> bool:
     return _owner(made).__module__.startswith("broadway_py.producers.")
 
 
-def _explain_arguments(made: Callable[..., Producer], settings: Mapping[str, Any], path: Sequence[str]) -> None:
+def _explain_arguments(made: Callable[..., AnyProducer], settings: Mapping[str, Any], path: Sequence[str]) -> None:
     known = _known(made)
     open_ended = any(one.kind is one.VAR_KEYWORD for one in inspect.signature(made).parameters.values())
     wrong = [
@@ -280,14 +241,14 @@ def _explain_arguments(made: Callable[..., Producer], settings: Mapping[str, Any
         raise OptionsError.of(wrong)
 
 
-def _known(made: Callable[..., Producer]) -> dict[str, inspect.Parameter]:
+def _known(made: Callable[..., AnyProducer]) -> dict[str, inspect.Parameter]:
     kinds_of_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     parameters = inspect.signature(made).parameters
     return {name: parameter for name, parameter in parameters.items() if parameter.kind in kinds_of_name}
 
 
 def _secrets(
-    made: Callable[..., Producer], settings: dict[str, Any], path: Sequence[str], wrong: list[OptionsError]
+    made: Callable[..., AnyProducer], settings: dict[str, Any], path: Sequence[str], wrong: list[OptionsError]
 ) -> dict[str, str]:
     """Takes the names of files out of *settings* and returns them by argument."""
     known = _known(made)
@@ -319,10 +280,13 @@ def _contents(secrets: Mapping[str, str], path: Sequence[str]) -> dict[str, str]
     return found
 
 
-def _checked(kind: str, found: object) -> type[Producer]:
-    if isinstance(found, type) and issubclass(found, Producer):
+def _checked(kind: str, found: object) -> type[AnyProducer]:
+    if isinstance(found, type) and issubclass(found, AnyProducer):
         return found
-    raise OptionsError((), f"the kind {kind!r} leads to {found!r}, which is no subclass of broadway_py's Producer")
+    raise OptionsError(
+        (),
+        f"the kind {kind!r} leads to {found!r}, which is no subclass of broadway_py's Producer or ProducerDescription",
+    )
 
 
 def _plug_ins() -> dict[str, EntryPoint]:

@@ -11,10 +11,11 @@ from itertools import islice
 from typing import Any
 
 from broadway_py.acknowledger import Acknowledger
-from broadway_py.clock import SYSTEM_CLOCK, Clock
+from broadway_py.clock import Clock
 from broadway_py.foreign import foreign_errors, is_a
 from broadway_py.message import Acknowledgement, Message
 from broadway_py.producer import Producer
+from broadway_py.producer_description import ProducerDescription
 from broadway_py.stage import Wake, first_completed
 
 __all__ = ["DummyProducer", "MemoryProducer"]
@@ -57,9 +58,9 @@ class _Position:
 class _MemoryAcknowledger(Acknowledger):
     """Counts the messages in flight, and keeps the items that are to be delivered again."""
 
-    def __init__(self, position: _Position) -> None:
+    def __init__(self, position: _Position, clock: Clock) -> None:
         self._position = position
-        self.clock: Clock = SYSTEM_CLOCK
+        self._clock = clock
 
     async def ack(self, ref: Hashable, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]) -> None:
         """Counts the messages as settled. There is no broker to tell."""
@@ -67,7 +68,7 @@ class _MemoryAcknowledger(Acknowledger):
 
     async def retry(self, ref: Hashable, messages_and_delays: Sequence[tuple[Message[Any], float]]) -> None:
         """Delivers the original item again. After a stop, the next run of this producer delivers it."""
-        position, now = self._position, self.clock.monotonic()
+        position, now = self._position, self._clock.monotonic()
         for message, delay_s in messages_and_delays:
             attempt = 1 if message.attempt is None else message.attempt
             # A handler may have replaced the metadata with anything.
@@ -85,40 +86,19 @@ class _MemoryAcknowledger(Acknowledger):
         self._position.moved.set()
 
 
-class MemoryProducer(Producer):
-    """Reads an iterable or async iterable. The source ends when it ends and no item waits to be delivered again.
+class _MemoryReader(Producer):
+    """Reads the iterable on from where the last copy stopped."""
 
-    A :class:`Message` passes unchanged. Anything else is wrapped in a message, which the failure policy may deliver
-    again. While 10,000 of them wait for that, nothing new is read.
-
-    Nothing can be given back to an iterable: what was read is handled before a stopping pipeline ends. A plain iterable
-    is read in the event loop and must not block.
-
-    Args:
-        items: what to read. An iterator is read from its current position.
-        name: the producer's name; default ``memory``.
-    """
-
-    redelivers = True
     _reading: asyncio.Task[list[Any] | None] | None = None
 
-    def __init__(self, items: Iterable[Any] | AsyncIterable[Any], *, name: str | None = None) -> None:
-        if not isinstance(items, Iterable | AsyncIterable):
-            raise TypeError(f"MemoryProducer: expected an iterable or async iterable, got {type(items).__name__}")
-        self.name = name
-        self._position = _Position(items)
-        self._acknowledger = _MemoryAcknowledger(self._position)
-        self._acknowledgement = Acknowledgement(self._acknowledger)
-
-    @property
-    def dead_letters(self) -> list[Message[Any]]:
-        """Returns the messages that failed for good, oldest first. Only the last 1,000 are kept."""
-        return list(self._position.dead_letters)
+    def __init__(self, position: _Position) -> None:
+        self._position = position
 
     async def open(self) -> None:
         """Begins at the start, or continues where the last copy stopped."""
         position = self._position
-        self._acknowledger.clock = self.clock
+        self._clock = self.context.clock
+        self._acknowledgement = Acknowledgement(_MemoryAcknowledger(position, self._clock))
         self._told_end = False
         if position.sync is None and position.waiting is None:
             if isinstance(position.items, AsyncIterable):
@@ -172,7 +152,7 @@ class MemoryProducer(Producer):
         return messages
 
     def _due(self, most: int) -> list[Message[Any]]:
-        again, now = self._position.again, self.clock.monotonic()
+        again, now = self._position.again, self._clock.monotonic()
         due: list[Message[Any]] = []
         while again and len(due) < most and again[0][0] <= now:
             _, _, item, metadata, attempt = heapq.heappop(again)
@@ -197,7 +177,7 @@ class MemoryProducer(Producer):
             if due := self._due(demand):
                 self._told_end = False
                 return due
-            await position.moved.wait_until(position.again[0][0] if position.again else None, self.clock)
+            await position.moved.wait_until(position.again[0][0] if position.again else None, self._clock)
         return None
 
     async def _wait_for_due(self, demand: int) -> list[Message[Any]]:
@@ -206,7 +186,7 @@ class MemoryProducer(Producer):
         while not self.draining.is_set():
             if due := self._due(demand):
                 return due
-            await position.moved.wait_until(position.again[0][0], self.clock)
+            await position.moved.wait_until(position.again[0][0], self._clock)
         return []
 
     async def _next_of_async(self, items: AsyncIterator[Any], demand: int) -> list[Message[Any]] | None:
@@ -228,8 +208,8 @@ class MemoryProducer(Producer):
 
     async def _until_due(self) -> None:
         position = self._position
-        while not position.again or position.again[0][0] > self.clock.monotonic():
-            await position.moved.wait_until(position.again[0][0] if position.again else None, self.clock)
+        while not position.again or position.again[0][0] > self._clock.monotonic():
+            await position.moved.wait_until(position.again[0][0] if position.again else None, self._clock)
 
     @staticmethod
     async def _read(items: AsyncIterator[Any]) -> list[Any] | None:
@@ -261,3 +241,35 @@ class MemoryProducer(Producer):
             reading.cancel()
             await asyncio.wait({reading})
         return reading
+
+
+class MemoryProducer(ProducerDescription):
+    """Reads an iterable or async iterable. The source ends when it ends and no item waits to be delivered again.
+
+    A :class:`Message` passes unchanged. Anything else is wrapped in a message, which the failure policy may deliver
+    again. While 10,000 of them wait for that, nothing new is read.
+
+    Nothing can be given back to an iterable: what was read is handled before a stopping pipeline ends. A plain iterable
+    is read in the event loop and must not block.
+
+    Args:
+        items: what to read. An iterator is read from its current position.
+        name: the producer's name; default ``memory``.
+    """
+
+    redelivers = True
+
+    def __init__(self, items: Iterable[Any] | AsyncIterable[Any], *, name: str | None = None) -> None:
+        if not isinstance(items, Iterable | AsyncIterable):
+            raise TypeError(f"MemoryProducer: expected an iterable or async iterable, got {type(items).__name__}")
+        self.name = name
+        self._position = _Position(items)
+
+    @property
+    def dead_letters(self) -> list[Message[Any]]:
+        """Returns the messages that failed for good, oldest first. Only the last 1,000 are kept."""
+        return list(self._position.dead_letters)
+
+    def create(self) -> Producer:
+        """Returns a producer that reads on from where the last one stopped."""
+        return _MemoryReader(self._position)

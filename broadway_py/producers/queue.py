@@ -13,13 +13,13 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, Self, get_args
 from pydantic import Field
 
 from broadway_py.acknowledger import Acknowledger
-from broadway_py.clock import SYSTEM_CLOCK, Clock
 from broadway_py.error_text import name_of
 from broadway_py.errors import ProducerError, SettleError
 from broadway_py.log import logger
 from broadway_py.message import Acknowledgement, Message, Outcome
 from broadway_py.options import Duration, PositiveInt
 from broadway_py.producer import Producer
+from broadway_py.producer_description import ProducerDescription
 from broadway_py.stage.wake import Wake
 from broadway_py.storage.errors import StorageError
 from broadway_py.storage.queue_consumer import ConsumerLost, QueueConsumer, Taken
@@ -30,7 +30,7 @@ from broadway_py.storage.queue_options import QueuePlace
 from broadway_py.storage.queue_rows import Held
 from broadway_py.storage.queue_take import Row
 
-__all__ = ["QueueAcknowledger", "QueueOptions", "QueueProducer"]
+__all__ = ["QueueAcknowledger", "QueueOptions", "QueueProducer", "QueueReader"]
 
 log = logger("broadway_py.producers.queue")
 
@@ -58,7 +58,7 @@ class QueueOptions(QueuePlace):
     concurrency: PositiveInt = 1
 
 
-class QueueProducer(Producer):
+class QueueProducer(ProducerDescription):
     """Takes messages from an embedded queue (see :class:`broadway_py.queue.Queue`, which puts them there).
 
     Any number of processes may read and write one file at the same time. A handled message is removed in a durable
@@ -83,9 +83,6 @@ class QueueProducer(Producer):
     Raises:
         OptionsError: a setting is wrong.
     """
-
-    #: The clock; a test sets a fake one.
-    clock: Clock = SYSTEM_CLOCK
 
     def __init__(
         self,
@@ -114,8 +111,10 @@ class QueueProducer(Producer):
         self.keeps_keys_apart = self.options.partitioned
         self._sharing: Sharing = "partitioned" if self.options.partitioned else "shared"
         self._holder = ""
-        self._file: QueueFile | None = None
-        self._consumer: QueueConsumer | None = None
+
+    def create(self) -> Producer:
+        """Returns a reader of the queue."""
+        return QueueReader(self.options, self._sharing, self._holder, on_failure_is_given=self.on_failure_is_given)
 
     def for_order(self) -> Self:
         """Returns a producer that reads the queue alone, or this one if each key has one reader anyway.
@@ -130,21 +129,46 @@ class QueueProducer(Producer):
         made._holder = uuid.uuid4().hex
         return made
 
+    def succeed(self, former: Self) -> None:
+        """Reads the queue alone if *former* did."""
+        if former._holder:
+            self._sharing, self._holder = former._sharing, former._holder
+
+
+class QueueReader(Producer):
+    """Takes messages from the queue, for one copy of a :class:`QueueProducer`.
+
+    Args:
+        options: the producer's settings.
+        sharing: who may read the queue at the same time.
+        holder: for ``sharing="alone"``: readers with the same name may read at the same time.
+        on_failure_is_given: True if the settings give ``on_failure=``.
+    """
+
+    def __init__(self, options: QueueOptions, sharing: Sharing, holder: str, *, on_failure_is_given: bool) -> None:
+        self.options = options
+        self._sharing: Sharing = sharing
+        self._holder = holder
+        self._on_failure_is_given = on_failure_is_given
+        self._file: QueueFile | None = None
+        self._consumer: QueueConsumer | None = None
+
     async def open(self) -> None:
         """Opens the file, and gives back the messages of readers that died."""
         options = self.options
+        self._clock = self.context.clock
         self._wake = Wake()
         self._is_paused = False
         self._gone: ProducerError | None = None
         try:
-            self._file = await QueueFile.open(options.path, options.queue, self.clock)
+            self._file = await QueueFile.open(options.path, options.queue, self._clock)
             self._consumer = await QueueConsumer.open(
                 self._file, options.visibility, sharing=self._sharing, holder=self._holder
             )
         except StorageError as error:
             raise ProducerError(str(error)) from error
         self._acknowledger = QueueAcknowledger(
-            self._consumer, options.path, self.pipeline, on_failure_is_given=self.on_failure_is_given
+            self._consumer, options.path, self.context.pipeline, on_failure_is_given=self._on_failure_is_given
         )
         self._upkeep = asyncio.create_task(self._keep_up(self._consumer), name=f"queue-upkeep:{options.queue}")
 
@@ -154,7 +178,7 @@ class QueueProducer(Producer):
         if consumer is None:
             raise ProducerError(f"queue file {self.options.path}: it is closed: open() comes before handle_demand()")
         with consumer.listening(self._wake.set):
-            while not self.draining.is_set():
+            while not self.context.draining.is_set():
                 self._check()
                 if self._is_paused:
                     await self._wake.wait()
@@ -165,7 +189,7 @@ class QueueProducer(Producer):
                 elif taken.rows:
                     return [self._message(row) for row in taken.rows]
                 else:
-                    await self._wake.wait_until(taken.next_due, self.clock)
+                    await self._wake.wait_until(taken.next_due, self._clock)
         return []
 
     def _paused_meanwhile(self) -> bool:
@@ -202,13 +226,13 @@ class QueueProducer(Producer):
     async def _keep_up(self, consumer: QueueConsumer) -> None:
         trouble = ""
         while True:
-            await self.clock.sleep(consumer.round)
+            await self._clock.sleep(consumer.round)
             try:
                 await consumer.upkeep()
             except ConsumerLost as error:
                 self._gone = ProducerError(str(error))
                 self._wake.set()
-                self.lost(self._gone)
+                self.context.lost(self._gone)
                 return
             except StorageError as error:
                 # Takes and settlements meet the same error and report it, so here a new try is enough.

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from broadway_py import FailurePolicy, Message, Pipeline, RetryLater
-from broadway_py.producer import Producer
+from broadway_py.producer_description import AnyProducer
 from tests.contract.producer_contract import DEADLINE, Harness
 from tests.pipeline.support import outcomes
 from tests.support.eventually import eventually
@@ -28,7 +28,7 @@ class FailureHarness(Harness):
     forget: str
 
     @abc.abstractmethod
-    def told(self, on_failure: str | None) -> Producer:
+    def told(self, on_failure: str | None) -> AnyProducer:
         """A new description, told no more about failures than this ``on_failure``; None: nothing."""
 
 

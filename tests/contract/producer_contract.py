@@ -19,10 +19,13 @@ from typing import Any
 import pytest
 
 from broadway_py._core.settlement import can_give_back
+from broadway_py.clock import SYSTEM_CLOCK, Clock
 from broadway_py.errors import BroadwayError, ProducerError
 from broadway_py.message import Message
 from broadway_py.producer import Producer
+from broadway_py.producer_description import AnyProducer
 from tests.support.eventually import eventually
+from tests.support.producers import copy_of
 
 __all__ = ["Harness", "ProducerContract", "ask", "bodies", "data", "give_back", "opened", "refusal", "settle", "take"]
 
@@ -45,7 +48,7 @@ class Harness(abc.ABC):
         """Put *bodies* in, in order; returns when the source has them."""
 
     @abc.abstractmethod
-    def producer(self) -> Producer:
+    def producer(self) -> AnyProducer:
         """A new description of a producer that reads this source."""
 
     @abc.abstractmethod
@@ -77,29 +80,34 @@ class Harness(abc.ABC):
 
 @asynccontextmanager
 async def opened(
-    producer: Producer, *, capacity: int = 50, index: int = 0, losses: list[ProducerError] | None = None
+    producer: AnyProducer,
+    *,
+    capacity: int = 50,
+    index: int = 0,
+    losses: list[ProducerError] | None = None,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> AsyncIterator[Producer]:
     """A running copy of *producer*; drained and closed at the end, as a stopping pipeline does it."""
     lost = [] if losses is None else losses
-    copy = producer.copy(index=index, capacity=capacity, pipeline="contract", lost=lost.append)
+    copy = copy_of(producer, index=index, capacity=capacity, pipeline="contract", lost=lost.append, clock=clock)
     try:
         async with asyncio.timeout(DEADLINE):
             await copy.open()
         yield copy
-        copy.begin_draining()
+        copy.context.begin_draining()
         async with asyncio.timeout(DEADLINE):
             await copy.prepare_for_draining()
-        late = copy.end_draining()
+        late = copy.context.end_draining()
         await give_back([message for message in late if can_give_back(message)])
     finally:
         async with asyncio.timeout(DEADLINE):
             await copy.close()
 
 
-async def refusal(producer: Producer) -> ProducerError:
+async def refusal(producer: AnyProducer) -> ProducerError:
     """Why *producer* does not open: raised once, and not reported as a loss besides."""
     losses: list[ProducerError] = []
-    copy = producer.copy(index=0, capacity=50, pipeline="contract", lost=losses.append)
+    copy = copy_of(producer, capacity=50, pipeline="contract", lost=losses.append)
     with pytest.raises(ProducerError) as error:
         await copy.open()
     await copy.close()
@@ -266,7 +274,7 @@ class ProducerContract:
         async with opened(harness.producer()) as copy:
             messages = await take(copy, 6)
             await settle(messages[:2])
-            copy.begin_draining()
+            copy.context.begin_draining()
             await copy.prepare_for_draining()
             await give_back(messages[2:])
             await harness.expect(ready=4, held=0, rejected=0)
@@ -361,7 +369,7 @@ class ProducerContract:
     async def test_draining_ends_a_waiting_demand_soon(self, harness: Harness) -> None:
         async with opened(harness.producer()) as copy:
             waiting = await ask(copy, 10)
-            copy.begin_draining()
+            copy.context.begin_draining()
             await copy.prepare_for_draining()
             async with asyncio.timeout(5):
                 assert not await waiting
@@ -372,7 +380,7 @@ class ProducerContract:
         await harness.publish(bodies(20))
         async with opened(harness.producer()) as copy:
             messages = await take(copy, 3)
-            copy.begin_draining()
+            copy.context.begin_draining()
             await copy.prepare_for_draining()
             await harness.expect(ready=17, held=3)
             await settle(messages)
@@ -382,7 +390,7 @@ class ProducerContract:
         await harness.publish(bodies(4))
         async with opened(harness.producer()) as copy:
             messages = await take(copy, 4)
-            copy.begin_draining()
+            copy.context.begin_draining()
             await copy.prepare_for_draining()
             await settle(messages[:3], messages[3:])
         await harness.expect(ready=0, held=0, rejected=1)
@@ -394,7 +402,7 @@ class ProducerContract:
 
     @pytest.mark.any_broker
     async def test_closing_a_copy_that_was_never_opened_is_harmless(self, harness: Harness) -> None:
-        copy = harness.producer().copy(index=0, capacity=50, pipeline="contract", lost=lambda _: None)
+        copy = copy_of(harness.producer(), capacity=50, pipeline="contract")
         await copy.close()
 
     async def test_a_description_serves_one_copy_after_the_other(self, harness: Harness) -> None:
@@ -429,7 +437,7 @@ class ProducerContract:
                 tasks.create_task(work(other))
                 await all_seen.wait()
                 for copy in (one, other):
-                    copy.begin_draining()
+                    copy.context.begin_draining()
                     await copy.prepare_for_draining()
             assert Counter(seen) == Counter(bodies(60))
         await harness.expect(ready=0, held=0, rejected=0)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from broadway_py import Acknowledgement, Acknowledger, Message
-from broadway_py.producer import Producer
+from broadway_py.producer_description import AnyProducer
 from broadway_py.producers import MemoryProducer
 from tests.contract.producer_contract import Harness, ProducerContract
 
@@ -67,7 +67,7 @@ class MemoryHarness(Harness):
     async def publish(self, bodies: Sequence[bytes]) -> None:
         self.items.put(bodies)
 
-    def producer(self) -> Producer:
+    def producer(self) -> AnyProducer:
         return MemoryProducer(self.items)
 
     async def ready_count(self) -> int:

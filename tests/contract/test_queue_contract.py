@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from broadway_py.producer import Producer
+from broadway_py.producer_description import AnyProducer
 from broadway_py.producers.queue import QueueProducer
 from broadway_py.queue import Queue
 from tests.contract.failure_contract import FailureContract, FailureHarness
@@ -25,10 +25,10 @@ class QueueHarness(FailureHarness):
     async def publish(self, bodies: Sequence[bytes]) -> None:
         await self._queue.put_many(bodies)
 
-    def producer(self) -> Producer:
+    def producer(self) -> AnyProducer:
         return self.told(None)
 
-    def told(self, on_failure: Any) -> Producer:
+    def told(self, on_failure: Any) -> AnyProducer:
         return QueueProducer(self._path, "contract", on_failure=on_failure)
 
     async def ready_count(self) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from broadway_py.producer import Producer
+from broadway_py.producer_description import AnyProducer
 from broadway_py.producers.rabbitmq import RabbitMQProducer
 from tests.contract.failure_contract import FailureContract, FailureHarness
 from tests.contract.producer_contract import ProducerContract
@@ -33,10 +33,10 @@ class RabbitMQHarness(FailureHarness):
     async def publish(self, bodies: Sequence[bytes]) -> None:
         await self.broker.publish(bodies)
 
-    def producer(self) -> Producer:
+    def producer(self) -> AnyProducer:
         return self.told(None)
 
-    def told(self, on_failure: str | None) -> Producer:
+    def told(self, on_failure: str | None) -> AnyProducer:
         said = {} if on_failure is None else {"on_failure": on_failure}
         return RabbitMQProducer("work", self.url, **said)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from broadway_py.producer import Producer
+from broadway_py.producer_description import AnyProducer
 from broadway_py.producers.sqs import SQSProducer
 from tests.contract.failure_contract import FailureContract, FailureHarness
 from tests.contract.producer_contract import ProducerContract
@@ -29,10 +29,10 @@ class SQSHarness(FailureHarness):
     async def publish(self, bodies: Sequence[bytes]) -> None:
         await self.work.send(bodies)
 
-    def producer(self) -> Producer:
+    def producer(self) -> AnyProducer:
         return self.told("dead_letter")
 
-    def told(self, on_failure: str | None) -> Producer:
+    def told(self, on_failure: str | None) -> AnyProducer:
         said = {} if on_failure is None else {"on_failure": on_failure}
         return SQSProducer(
             self.work.url, REGION, wait_time_seconds=1, max_polls=1, dead_letter_queue=self.dead.url, **said

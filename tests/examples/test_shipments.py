@@ -12,6 +12,7 @@ from broadway_py import BatchInfo, Message
 from broadway_py.examples.shipments import CUSTOMERS, Harbour, Shipment, Shipments, Ships, lines
 from broadway_py.producers import MemoryProducer
 from broadway_py.queue import Queue
+from tests.support.producers import copy_of
 
 LINE = "Kenya, Denmark, dry, 40, 213, qwerty, 1582284844"
 
@@ -95,15 +96,13 @@ async def test_the_harbour_puts_lines_on_a_queue_in_a_folder_that_it_makes(tmp_p
 
 async def test_ships_wait_while_the_queue_is_full(tmp_path: Path) -> None:
     path = str(tmp_path / "q.db")
-    ships = Ships(path, "shipments", most_waiting=20, seed=1).copy(
-        index=0, capacity=10, pipeline="harbour", lost=lambda _: None
-    )
+    ships = copy_of(Ships(path, "shipments", most_waiting=20, seed=1), capacity=10, pipeline="harbour")
     await ships.open()
     try:
         assert len(await ships.handle_demand(10)) == 10
         async with Queue(path, "shipments") as queue:
             await queue.put_many([LINE] * 20)
-        ships.begin_draining()  # or it would go on waiting
+        ships.context.begin_draining()  # or it would go on waiting
         assert await ships.handle_demand(10) == []
     finally:
         await ships.close()

@@ -14,6 +14,7 @@ from broadway_py.producers.rabbitmq import RabbitMQProducer
 from tests.contract.producer_contract import ask, bodies, data, opened, refusal, settle, take
 from tests.support.conformance import conforms
 from tests.support.eventually import eventually
+from tests.support.producers import copy_of
 from tests.support.proxy import FaultProxy
 from tests.support.rabbitmq import Counts, RabbitMQ
 from tests.support.rabbitmq_node import Node
@@ -75,8 +76,8 @@ async def test_a_broken_connection_is_reported_and_a_fresh_copy_gets_everything(
 
 async def test_what_waited_in_the_buffer_is_not_handed_over_after_a_loss(rabbitmq: RabbitMQ, proxy: FaultProxy) -> None:
     lost = asyncio.Event()
-    copy = RabbitMQProducer("work", rabbitmq.through(proxy.port)).copy(
-        index=0, capacity=50, pipeline="test", lost=lambda _: lost.set()
+    copy = copy_of(
+        RabbitMQProducer("work", rabbitmq.through(proxy.port)), capacity=50, pipeline="test", lost=lambda _: lost.set()
     )
     await copy.open()
     await rabbitmq.publish(bodies(10))
@@ -202,9 +203,7 @@ async def test_a_silent_network_is_noticed_by_the_missing_heartbeats(rabbitmq: R
 async def test_closing_does_not_wait_for_a_silent_network(rabbitmq: RabbitMQ, proxy: FaultProxy) -> None:
     await rabbitmq.publish(bodies(1))
     before = asyncio.all_tasks()
-    copy = RabbitMQProducer("work", rabbitmq.through(proxy.port)).copy(
-        index=0, capacity=50, pipeline="test", lost=lambda _: None
-    )
+    copy = copy_of(RabbitMQProducer("work", rabbitmq.through(proxy.port)), capacity=50, pipeline="test")
     await copy.open()
     messages = await take(copy, 1)
     proxy.black_hole()
@@ -245,9 +244,7 @@ async def test_connecting_to_something_that_hangs_up_says_so(rabbitmq: RabbitMQ)
 async def test_an_open_that_is_cancelled_leaves_nothing_behind(rabbitmq: RabbitMQ, proxy: FaultProxy) -> None:
     proxy.black_hole()
     before = asyncio.all_tasks()
-    copy = RabbitMQProducer("work", rabbitmq.through(proxy.port)).copy(
-        index=0, capacity=50, pipeline="test", lost=lambda _: None
-    )
+    copy = copy_of(RabbitMQProducer("work", rabbitmq.through(proxy.port)), capacity=50, pipeline="test")
     opening = asyncio.create_task(copy.open())
     await proxy.until_connections(1)
     opening.cancel()

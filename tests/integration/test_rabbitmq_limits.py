@@ -11,6 +11,7 @@ import pytest
 
 from broadway_py import FailurePolicy, Message
 from broadway_py.producers import RabbitMQProducer
+from broadway_py.producers.rabbitmq.reader import RabbitMQReader
 from broadway_py.producers.rabbitmq.retries.publisher import Publisher
 from broadway_py.producers.rabbitmq.session import Session
 from tests.contract.producer_contract import opened, settle, take
@@ -85,7 +86,7 @@ async def by_pauses(broker: RabbitMQ, proxy: FaultProxy, owner: str) -> None:
 
 async def by_smaller_prefetches(broker: RabbitMQ, proxy: FaultProxy, owner: str) -> None:
     async with opened(RabbitMQProducer("work", broker.url, prefetch_count=50, **OWNERS[owner])) as opened_copy:
-        session = cast("RabbitMQProducer", opened_copy)._opened()
+        session = cast("RabbitMQReader", opened_copy)._opened()
         for number in range(MANY):
             await until_held(broker, owner)
             session.change_prefetch(49 - number)
@@ -96,7 +97,7 @@ async def by_drains(broker: RabbitMQ, proxy: FaultProxy, owner: str) -> None:
     for _ in range(MANY):
         async with opened(RabbitMQProducer("work", broker.url, prefetch_count=50, **OWNERS[owner])) as copy:
             await until_held(broker, owner)
-            copy.begin_draining()
+            copy.context.begin_draining()
             await copy.prepare_for_draining()
 
 
@@ -112,7 +113,7 @@ async def by_losses(broker: RabbitMQ, proxy: FaultProxy, owner: str) -> None:
         async with opened(RabbitMQProducer("work", url, prefetch_count=50, **OWNERS[owner]), losses=[]) as opened_copy:
             await until_held(broker, owner)
             # Several losses in a row before anything could be put away would use up the returns kept in reserve.
-            await until_put_away(broker, cast("RabbitMQProducer", opened_copy)._opened())
+            await until_put_away(broker, cast("RabbitMQReader", opened_copy)._opened())
             proxy.reset()
 
         async def noticed() -> bool:

@@ -228,7 +228,7 @@ async def test_draining_cancels_the_consumer_and_closing_ends_the_connection(rab
     await rabbitmq.declare()
     async with opened(RabbitMQProducer("work", rabbitmq.url)) as copy:
         assert await rabbitmq.consumers() == 1
-        copy.begin_draining()
+        copy.context.begin_draining()
         await copy.prepare_for_draining()
         assert await rabbitmq.consumers() == 0
         assert await rabbitmq.connections() == 2

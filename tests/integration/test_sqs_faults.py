@@ -18,6 +18,7 @@ from tests.pipeline.support import check_books, logged, outcomes
 from tests.support.conformance import conforms
 from tests.support.eventually import eventually
 from tests.support.localstack import REGION, SQS, Queue
+from tests.support.producers import copy_of
 from tests.support.sqs_proxy import DENIED, EXPIRED, INTERNAL, OVER_LIMIT, THROTTLED, Answer, SQSProxy
 
 __all__ = ["faults", "work"]
@@ -227,9 +228,7 @@ async def test_a_delete_that_is_refused_stops_the_fetching_says_so_and_does_not_
 async def test_what_was_handed_over_before_a_loss_is_settled_after_it(faults: SQSProxy, work: Queue) -> None:
     await work.send(bodies(3))
     losses = Losses()
-    copy = through(faults, work, visibility_timeout=600).copy(
-        index=0, capacity=50, pipeline="contract", lost=losses.append
-    )
+    copy = copy_of(through(faults, work, visibility_timeout=600), capacity=50, pipeline="contract", lost=losses.append)
     await copy.open()
     messages = await take(copy, 3)
     faults.fail("ReceiveMessage", Answer("com.amazonaws.sqs#InternalError", 500), times=4)
@@ -240,8 +239,8 @@ async def test_what_was_handed_over_before_a_loss_is_settled_after_it(faults: SQ
     await settle(messages)
     await work.until(ready=0, held=0)
     async with asyncio.timeout(5):
-        while copy._retiring:
-            await asyncio.wait(copy._retiring)
+        while copy._lost_copies._retiring:
+            await asyncio.wait(copy._lost_copies._retiring)
 
 
 # --- credentials ------------------------------------------------------------------------------------------------------
@@ -498,11 +497,11 @@ async def test_a_receive_that_never_ends_is_cut_off_at_the_end_and_said(
     faults: SQSProxy, work: Queue, caplog: pytest.LogCaptureFixture
 ) -> None:
     gate = faults.hold("ReceiveMessage")
-    copy = through(faults, work).copy(index=0, capacity=50, pipeline="contract", lost=lambda _: None)
+    copy = copy_of(through(faults, work), capacity=50, pipeline="contract")
     await copy.open()
     waiting = await ask(copy, 10)
     await faults.until_asked("ReceiveMessage", 1)
-    copy.begin_draining()
+    copy.context.begin_draining()
     assert await waiting == []
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.2):  # as the deadline of a stop does
@@ -516,7 +515,7 @@ async def test_after_a_loss_a_stop_does_not_wait_for_a_receive_that_nobody_answe
 ) -> None:
     monkeypatch.setattr(session, "LAST_POLLS_S", 0.2)
     await work.send(bodies(1))
-    copy = through(faults, work).copy(index=0, capacity=50, pipeline="contract", lost=lambda _: None)
+    copy = copy_of(through(faults, work), capacity=50, pipeline="contract")
     await copy.open()
     messages = await take(copy, 1)
     gate = faults.hold("ReceiveMessage")
@@ -527,7 +526,7 @@ async def test_after_a_loss_a_stop_does_not_wait_for_a_receive_that_nobody_answe
         await settle(messages)
     with pytest.raises(ProducerError):
         await waiting
-    copy.begin_draining()
+    copy.context.begin_draining()
     async with asyncio.timeout(3):
         await copy.close()
     gate.set()

@@ -15,6 +15,7 @@ from tests.contract.producer_contract import ask, data, give_back, opened, settl
 from tests.integration.sqs_support import Handled, faults, through
 from tests.pipeline.support import outcomes
 from tests.support.localstack import SQS, Queue
+from tests.support.producers import copy_of
 from tests.support.sqs_proxy import Answer, SQSProxy
 
 __all__ = ["faults"]
@@ -152,7 +153,7 @@ async def test_what_was_released_comes_again_in_order(faults: SQSProxy, fifo: Qu
     await groups(fifo, 3, "ab")
     async with opened(through(faults, fifo)) as copy:
         messages = await take(copy, 2)
-        copy.begin_draining()
+        copy.context.begin_draining()
         await copy.prepare_for_draining()
         await give_back(messages)
         await fifo.until(ready=6, held=0)
@@ -217,9 +218,7 @@ async def test_what_a_lost_source_had_received_comes_by_its_name_to_the_next_cop
 async def test_after_a_loss_the_group_goes_on_where_it_was(faults: SQSProxy, fifo: Queue) -> None:
     await groups(fifo, 3, "a")
     losses: list[ProducerError] = []
-    copy = through(faults, fifo, visibility_timeout=600).copy(
-        index=0, capacity=50, pipeline="contract", lost=losses.append
-    )
+    copy = copy_of(through(faults, fifo, visibility_timeout=600), capacity=50, pipeline="contract", lost=losses.append)
     await copy.open()
     first = await next_of(copy)
     faults.fail("ReceiveMessage", Answer("com.amazonaws.sqs#InternalError", 500), times=4)

@@ -406,7 +406,7 @@ async def test_a_drain_waits_for_the_open_receive_gives_back_what_it_brings_and_
         waiting = await ask(copy, 10)
         await faults.until_asked("ReceiveMessage", 1)
         await work.send(bodies(3))
-        copy.begin_draining()
+        copy.context.begin_draining()
         assert await waiting == []
         draining = asyncio.create_task(copy.prepare_for_draining())
         await asyncio.sleep(0)
@@ -431,7 +431,7 @@ async def test_while_messages_are_at_work_a_drain_does_not_wait_for_receives(fau
         messages = await take(copy, 1)
         waiting = await ask(copy, 10)
         await faults.until_asked("ReceiveMessage", 2)
-        copy.begin_draining()
+        copy.context.begin_draining()
         async with asyncio.timeout(0.5):
             await copy.prepare_for_draining()
             await settle(messages)

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from broadway_py import Batcher, BatchInfo, Message, Pipeline, Processors
-from broadway_py.producers import Producer
+from broadway_py.producer_description import AnyProducer
+from broadway_py.producers import DummyProducer, Producer, ProducerDescription
 from tests.pipeline.support import logged, running
 
 
-class Prefetching(Producer):
+class Prefetching(ProducerDescription):
     """Holds back whatever is more than *prefetch* unsettled messages; None: as many as the pipeline has room for."""
 
     def __init__(self, prefetch: int | None, *, name: str = "prefetching", concurrency: int = 1) -> None:
@@ -25,9 +26,8 @@ class Prefetching(Producer):
         self.asked.append(capacity)
         return capacity if self.prefetch is None else self.prefetch
 
-    async def handle_demand(self, demand: int) -> list[Message[Any]]:
-        await self.draining.wait()
-        return []
+    def create(self) -> Producer:
+        return DummyProducer()
 
 
 class Unlimited(Prefetching):
@@ -48,7 +48,9 @@ class Batched(Pipeline[Any]):
         pass
 
 
-async def warnings_of(caplog: pytest.LogCaptureFixture, producer: Producer | Sequence[Producer], **options: Any) -> Any:
+async def warnings_of(
+    caplog: pytest.LogCaptureFixture, producer: AnyProducer | Sequence[AnyProducer], **options: Any
+) -> Any:
     async with running(Batched(producer=producer, **options)):
         return [line["event"] for line in logged(caplog)]
 
@@ -86,7 +88,7 @@ async def test_all_copies_of_all_sources_count(caplog: pytest.LogCaptureFixture)
 
 @pytest.mark.parametrize("producers", [[Unlimited(1)], [Prefetching(1, name="a"), Unlimited(1, name="b")]])
 async def test_a_source_without_a_limit_fills_every_batch(
-    caplog: pytest.LogCaptureFixture, producers: list[Producer]
+    caplog: pytest.LogCaptureFixture, producers: list[AnyProducer]
 ) -> None:
     assert await warnings_of(caplog, producers) == []
 

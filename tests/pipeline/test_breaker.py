@@ -468,7 +468,7 @@ async def test_what_is_fetched_as_it_opens_goes_back_when_the_source_has_stopped
     class Counting(Hoarder):
         async def pause(self) -> None:
             # Long enough for everybody else to do what they do.
-            await self.clock.sleep(0.1)
+            await self.context.clock.sleep(0.1)
             returned.append(len(recorder.returned))
 
     def handle(message: Message[Any]) -> None:

@@ -21,7 +21,7 @@ from broadway_py import (
     RateLimit,
     ack_immediately,
 )
-from broadway_py.producers import MemoryProducer
+from broadway_py.producers import MemoryProducer, Producer, ProducerDescription
 from tests.pipeline.support import (
     DEADLINE,
     Call,
@@ -670,15 +670,21 @@ async def test_a_producer_that_cannot_end_its_lost_copies_keeps_nobody_from_clos
 ) -> None:
     closed: list[int] = []
 
-    class Fails(ManualProducer):
+    class Closing(ManualProducer):
         async def close(self) -> None:
             await asyncio.sleep(0)
-            closed.append(self.index)
+            closed.append(self.context.index)
+
+    class Fails(ProducerDescription):
+        concurrency = 2
+
+        def create(self) -> Producer:
+            return Closing()
 
         async def end_lost_copies(self) -> None:
             raise error
 
-    pipeline = Quiet(producer=Fails(concurrency=2))
+    pipeline = Quiet(producer=Fails())
     await soon(clock_and_start(pipeline))
 
     await soon(pipeline.stop())

@@ -80,7 +80,7 @@ async def test_a_producer_runs_in_as_many_copies_as_it_says_and_telemetry_announ
         async with running(pipeline := Quiet(producer=producer, context="the context")) as clock:
             await soon(pipeline.ready())
             assert len(producer.feed.copies) == 3
-            assert sorted(copy.index for copy in producer.feed.copies) == [0, 1, 2]
+            assert sorted(copy.context.index for copy in producer.feed.copies) == [0, 1, 2]
 
     ((event, measurements, metadata),) = seen
     assert event == "broadway.topology.init"
@@ -234,4 +234,4 @@ async def test_one_description_of_a_producer_may_serve_two_pipelines() -> None:
     async with running(first), running(second) as clock:
         await clock.advance(1.0)
 
-    assert {copy.pipeline for copy in producer.feed.copies} == {"first", "second"}
+    assert {copy.context.pipeline for copy in producer.feed.copies} == {"first", "second"}

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from broadway_py import Message, OptionsError, Pipeline, Processors
-from broadway_py.producers import MemoryProducer, Producer, QueueProducer
+from broadway_py.producer_description import AnyProducer
+from broadway_py.producers import MemoryProducer, QueueProducer
 from broadway_py.queue import Counts, NewMessage, Queue
 from tests.pipeline.support import soon
 from tests.support.eventually import eventually
@@ -43,7 +44,7 @@ class ByKey(Pipeline[Any]):
         self.log.append((key, message.data.decode()))
 
 
-def ordered_with_two_workers(*producers: Producer) -> Pipeline[Any]:
+def ordered_with_two_workers(*producers: AnyProducer) -> Pipeline[Any]:
     class Keyed(ByKey):
         def __init__(self, **options: Any) -> None:
             super().__init__([], set(), **options)
@@ -56,7 +57,7 @@ def test_ordered_takes_several_workers_where_the_queue_keeps_keys_apart(path: Pa
 
 
 @pytest.mark.parametrize("other", [MemoryProducer([]), QueueProducer("q.db", "q")])
-def test_ordered_is_refused_with_several_workers_where_one_source_does_not(path: Path, other: Producer) -> None:
+def test_ordered_is_refused_with_several_workers_where_one_source_does_not(path: Path, other: AnyProducer) -> None:
     with pytest.raises(OptionsError) as refused:
         ordered_with_two_workers(QueueProducer(path, "q", partitioned=True, name="apart"), other)
     assert str(refused.value) == (

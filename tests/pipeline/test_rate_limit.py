@@ -245,7 +245,7 @@ async def test_a_source_that_is_lost_behind_the_limit_loses_nothing() -> None:
 
     async with running(pipeline) as clock:
         await recorder.until(1)
-        producer.feed.copies[0].lost(ProducerError("gone"))
+        producer.feed.copies[0].context.lost(ProducerError("gone"))
         await clock.advance(60.0)
         assert producer.feed.journal.count("opened") == 2
 

@@ -123,7 +123,7 @@ async def test_a_source_that_is_lost_while_nobody_asks_is_opened_anew() -> None:
 
     async with running(pipeline) as clock:
         await clock.advance(0.0)
-        producer.feed.copies[0].lost(ProducerError("gone in silence"))
+        producer.feed.copies[0].context.lost(ProducerError("gone in silence"))
         await clock.advance(2.0)
         assert producer.feed.journal.count("opened") == 2
         gate.set()
@@ -140,7 +140,7 @@ async def test_what_an_old_copy_says_about_its_loss_concerns_the_new_one_not() -
         producer.feed.fail(ProducerError("gone"))
         await clock.advance(2.0)
         await producer.feed.until("demand", 2)
-        producer.feed.copies[0].lost(ProducerError("heard of it late"))
+        producer.feed.copies[0].context.lost(ProducerError("heard of it late"))
         await clock.advance(60.0)
         assert producer.feed.journal.count("opened") == 2
         assert pipeline.stats().producers[0].connections_lost == 1
@@ -219,7 +219,7 @@ async def test_a_copy_knows_its_index_capacity_and_pipeline_before_it_is_opened(
         concurrency = 2
 
         async def open(self) -> None:
-            seen.append((self.index, self.capacity, self.pipeline))
+            seen.append((self.context.index, self.context.capacity, self.context.pipeline))
 
     pipeline = Quiet(producer=Asks(), name="knows", processors=Processors(concurrency=3, max_demand=10))
     async with running(pipeline):

@@ -48,7 +48,7 @@ class Charged(Producer):
     concurrency = 2
 
     async def handle_demand(self, demand: int) -> None:
-        self.requests.requests["receive", "ok"] += 1
+        self.context.requests.requests["receive", "ok"] += 1
 
 
 async def test_requests_are_counted_for_each_producer_of_each_pipeline() -> None:

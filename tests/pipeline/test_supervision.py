@@ -7,6 +7,7 @@ producer with a bug: what user code raises in a callback crashes nothing.
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Sequence
 from contextvars import Context, ContextVar
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from broadway_py import Batcher, BatchInfo, Message, Pipeline, PipelineCrashed, Processors, RateLimit
 from broadway_py._core.dispatch import DemandDispatcher
 from broadway_py.pipeline.callbacks.in_loop import LoopRunner
+from broadway_py.producers import Producer, ProducerDescription
 from tests.pipeline.support import (
     ONE,
     Breaking,
@@ -137,19 +139,20 @@ async def test_the_log_of_a_crash_tells_the_place_and_not_the_text(caplog: pytes
     assert "canary" not in caplog.text
 
 
-@pytest.mark.parametrize("where", ["copy", "open"])
+@pytest.mark.parametrize("where", ["create", "open"])
 async def test_a_source_that_crashes_while_it_opens_starts_again(where: str) -> None:
-    class Buggy(ManualProducer):
-        def copy(self, **known: Any) -> Any:
-            self.feed.note("copy")
-            if where == "copy" and self.feed.journal.count("copy") == 1:
-                raise ZeroDivisionError
-            return super().copy(**known)
+    producer = ManualProducer(1)
 
-    producer = Buggy(1)
+    class Buggy(ProducerDescription):
+        def create(self) -> Producer:
+            producer.feed.note("create")
+            if where == "create" and producer.feed.journal.count("create") == 1:
+                raise ZeroDivisionError
+            return copy.copy(producer)
+
     if where == "open":
         producer.feed.opening.append(ZeroDivisionError())
-    pipeline = Quiet(producer=producer)
+    pipeline = Quiet(producer=Buggy())
 
     async with running(pipeline) as clock:
         await clock.advance(1.0)

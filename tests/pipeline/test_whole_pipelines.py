@@ -465,7 +465,7 @@ class Story:
             case "lose":
                 feed.fail(ProducerError("away"))
             case "lose silently" if feed.copies:
-                feed.copies[-1].lost(ProducerError("away in silence"))
+                feed.copies[-1].context.lost(ProducerError("away in silence"))
             case "crash source":
                 feed.fail(ZeroDivisionError("a bug"))
             case "crash processors":

@@ -19,11 +19,11 @@ import time
 from collections.abc import Hashable, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from broadway_py import Message, Pipeline, Processors
 from broadway_py.acknowledger import Acknowledger
-from broadway_py.producers.queue import QueueAcknowledger, QueueProducer
+from broadway_py.producers.queue import QueueAcknowledger, QueueOptions, QueueProducer, QueueReader
 from broadway_py.queue import Queue
 from tests.support.counter import HandledIds
 
@@ -47,17 +47,13 @@ class Noting(Acknowledger):
         await self._inner.release(ref, messages)
 
 
-class Timed(QueueProducer):
+class Timed(QueueReader):
     """Measures its takes, and notes what was acked."""
 
-    ids: HandledIds
-    waits: list[float]
-
-    def noting(self, ids: HandledIds) -> Self:
-        """With a place for the notes."""
+    def __init__(self, path: str, ids: HandledIds) -> None:
+        super().__init__(QueueOptions(path=path, queue=NAME), "shared", "", on_failure_is_given=False)
         self.ids = ids
-        self.waits = []
-        return self
+        self.waits: list[float] = []
 
     async def open(self) -> None:
         """Open it, and see what is acked."""
@@ -86,7 +82,7 @@ class Load(Pipeline[bytes]):
 
 async def work(path: str, file: str) -> None:
     ids = HandledIds(Path(file))
-    producer = Timed(path, NAME).noting(ids)
+    producer = Timed(path, ids)
     pipeline = Load(producer=producer, failure=None)
     pipeline.ids = ids
     print("ready", flush=True)

@@ -19,6 +19,7 @@ from broadway_py.producer import Producer
 from broadway_py.producers.queue import QueueProducer
 from broadway_py.queue import Queue
 from tests.contract.producer_contract import settle
+from tests.support.producers import copy_of
 
 NAME = "q"
 
@@ -28,7 +29,8 @@ def _lost(error: ProducerError) -> None:
 
 
 def _reader(path: str) -> Producer:
-    return QueueProducer(path, NAME).copy(index=0, capacity=100, pipeline="program", lost=_lost)
+    reader: Producer = copy_of(QueueProducer(path, NAME), capacity=100, pipeline="program", lost=_lost)
+    return reader
 
 
 async def put(path: str, count: int) -> None:
@@ -59,7 +61,7 @@ async def work(path: str, ids: str) -> None:
 
 async def _drain_after(ended: asyncio.Task[str], reader: Producer) -> None:
     await ended
-    reader.begin_draining()
+    reader.context.begin_draining()
     await reader.prepare_for_draining()
 
 

@@ -225,9 +225,9 @@ async def test_a_larger_priority_is_taken_first_and_equal_ones_in_the_order_of_p
 
 async def test_all_that_can_be_said_about_a_message_is_said_in_a_list_too(path: Path) -> None:
     clock = FakeClock()
-    queue, producer = Queue(path, "q"), QueueProducer(path, "q")
-    queue.clock = producer.clock = clock
-    async with queue, opened(producer) as copy:
+    queue = Queue(path, "q")
+    queue.clock = clock
+    async with queue, opened(QueueProducer(path, "q"), clock=clock) as copy:
         await queue.put_many(
             [
                 NewMessage(data="plain"),

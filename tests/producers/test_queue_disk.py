@@ -156,9 +156,8 @@ async def test_what_does_not_fit_into_the_log_is_stored_once_the_log_is_emptied(
 
 async def test_what_cannot_be_settled_on_a_full_disk_comes_again(disk: Disk) -> None:
     path = disk.place / "q.db"
-    producer = QueueProducer(path, "q")
-    clock = producer.clock = FakeClock()
-    async with Queue(path, "q") as queue, opened(producer) as copy:
+    clock = FakeClock()
+    async with Queue(path, "q") as queue, opened(QueueProducer(path, "q"), clock=clock) as copy:
         await queue.put_many([b"a", b"b"])
         held = await take(copy, 2)
         disk.fill()

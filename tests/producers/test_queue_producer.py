@@ -13,12 +13,12 @@ import pytest
 
 from broadway_py.errors import OptionsError, ProducerError, SettleError
 from broadway_py.message import Failed
-from broadway_py.producer import Producer
 from broadway_py.producers.queue import QueueProducer
 from broadway_py.queue import Counts, Queue
 from broadway_py.testing import FakeClock
 from tests.contract.producer_contract import ask, data, give_back, opened, settle, take
 from tests.support.eventually import eventually
+from tests.support.producers import copy_of
 
 
 @pytest.fixture
@@ -32,19 +32,19 @@ async def queue(path: Path) -> AsyncIterator[Queue]:
         yield made
 
 
-def with_clock(path: Path, clock: FakeClock) -> tuple[Queue, Producer]:
-    queue, producer = Queue(path, "q"), QueueProducer(path, "q")
-    queue.clock = producer.clock = clock
-    return queue, producer
+def with_clock(path: Path, clock: FakeClock) -> Queue:
+    queue = Queue(path, "q")
+    queue.clock = clock
+    return queue
 
 
 async def test_metadata_says_what_the_queue_knows(path: Path) -> None:
     clock = FakeClock()
-    queue, producer = with_clock(path, clock)
+    queue = with_clock(path, clock)
     async with queue:
         await queue.put(b"one", {"place": "here"})
         await queue.put(b"two", {"message_id": "mine", "queue": "no", "enqueued_at": "no", "redelivered": "no"})
-        async with opened(producer) as copy:
+        async with opened(QueueProducer(path, "q"), clock=clock) as copy:
             one, two = await take(copy, 2)
             assert one.metadata == {
                 "message_id": "1",
@@ -146,8 +146,8 @@ async def test_an_unknown_ack_option_is_refused(
 
 async def test_a_delayed_message_comes_when_its_delay_ends(path: Path) -> None:
     clock = FakeClock()
-    queue, producer = with_clock(path, clock)
-    async with queue, opened(producer) as copy:
+    queue = with_clock(path, clock)
+    async with queue, opened(QueueProducer(path, "q"), clock=clock) as copy:
         await queue.put(b"later", delay=60)
         waiting = await ask(copy, 1)
         # The producer has looked, found nothing, and set its timer.
@@ -227,9 +227,7 @@ async def test_a_lease_that_was_lost_is_an_unknown_outcome(path: Path, queue: Qu
 async def test_a_file_that_refuses_makes_outcomes_unknown_and_the_messages_come_again(path: Path, queue: Queue) -> None:
     await queue.put_many([b"a", b"b"])
     clock = FakeClock()
-    producer = QueueProducer(path, "q")
-    producer.clock = clock
-    async with opened(producer) as copy:
+    async with opened(QueueProducer(path, "q"), clock=clock) as copy:
         messages = await take(copy, 2)
         await _query_only(queue, "ON")
         with pytest.raises(SettleError) as refused:
@@ -266,11 +264,9 @@ async def test_a_file_that_refuses_takes_is_a_lost_source(path: Path, queue: Que
 
 async def test_a_reader_that_was_declared_dead_reports_the_loss_and_ends_its_demand(path: Path, queue: Queue) -> None:
     clock = FakeClock()
-    producer = QueueProducer(path, "q")
-    producer.clock = clock
     losses: list[ProducerError] = []
     await queue.put(b"a")
-    async with opened(producer, losses=losses) as copy:
+    async with opened(QueueProducer(path, "q"), losses=losses, clock=clock) as copy:
         (held,) = await take(copy, 1)
         waiting = await ask(copy, 1)
         other = sqlite3.connect(path, isolation_level=None)
@@ -296,15 +292,13 @@ async def test_trouble_with_the_upkeep_is_logged_once_and_tried_again(
     path: Path, queue: Queue, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = FakeClock()
-    producer = QueueProducer(path, "q", visibility=3)
-    producer.clock = clock
     await queue.put(b"a")
 
     async def troubled() -> bool:
         await clock.advance(1)
         return bool(caplog.records)
 
-    async with opened(producer) as copy:
+    async with opened(QueueProducer(path, "q", visibility=3), clock=clock) as copy:
         messages = await take(copy, 1)
         await _query_only(queue, "ON")
         await eventually(troubled, what="the trouble is logged")
@@ -319,7 +313,7 @@ async def test_trouble_with_the_upkeep_is_logged_once_and_tried_again(
 
 async def test_opening_a_file_that_cannot_be_used_is_a_source_that_is_away(tmp_path: Path) -> None:
     path = tmp_path / "no" / "q.db"
-    copy = QueueProducer(path, "q").copy(index=0, capacity=1, pipeline="p", lost=lambda _: None)
+    copy = copy_of(QueueProducer(path, "q"), capacity=1, pipeline="p")
     with pytest.raises(ProducerError) as away:
         await copy.open()
     assert str(away.value) == (
@@ -329,7 +323,7 @@ async def test_opening_a_file_that_cannot_be_used_is_a_source_that_is_away(tmp_p
 
 
 async def test_a_demand_before_opening_is_refused(path: Path) -> None:
-    copy = QueueProducer(path, "q").copy(index=0, capacity=1, pipeline="p", lost=lambda _: None)
+    copy = copy_of(QueueProducer(path, "q"), capacity=1, pipeline="p")
     with pytest.raises(ProducerError) as refused:
         await copy.handle_demand(1)
     assert str(refused.value) == f"queue file {path}: it is closed: open() comes before handle_demand()"

@@ -18,6 +18,7 @@ from broadway_py.producers.rabbitmq.settings.options import RabbitMQOptions
 from broadway_py.testing import settle
 from tests.producers.fake_broker import FakeBroker, Peer
 from tests.support.eventually import eventually
+from tests.support.producers import copy_of
 
 pytestmark = pytest.mark.faults
 
@@ -30,7 +31,7 @@ async def opened_copy() -> AsyncIterator[tuple[FakeBroker, Any]]:
         return isinstance(word, commands.Connection.Close | commands.Channel.Close)
 
     async with FakeBroker.at_work(answer) as broker:
-        copy: Any = RabbitMQProducer("work", broker.url).copy(index=0, capacity=5, pipeline="ours", lost=print)
+        copy: Any = copy_of(RabbitMQProducer("work", broker.url), capacity=5, pipeline="ours", lost=print)
         await copy.open()
         await copy._publisher._connected()
         assert {peer.name for peer in broker.peers} == {"ours.rabbitmq.0", "ours.rabbitmq.0.publisher"}

@@ -16,6 +16,7 @@ from broadway_py.producers.rabbitmq import RabbitMQOptions, RabbitMQProducer
 from broadway_py.producers.rabbitmq.retries.forwarder import Forwarder, Troubled
 from broadway_py.producers.rabbitmq.retries.publisher import Publisher
 from tests.pipeline.support import events_logged, logged
+from tests.support.producers import copy_of
 
 GIVEN = FailurePlan(frozenset({"retry", "dead_letter"}), None, FailureAuthority(True, False))
 DEFAULT = GIVEN._replace(authority=FailureAuthority(False, False))
@@ -73,8 +74,7 @@ async def test_what_merge_options_returns_at_a_connect_is_looked_at_again() -> N
     producer = RabbitMQProducer("q", merge_options=lambda _: {"queue": next(later)})
     plan = GIVEN._replace(dead_letter="kept")
     producer.check_failure(plan)
-    copy = producer.copy(index=0, capacity=1, pipeline="ours", lost=lambda _: None)
-    copy.failure = plan
+    copy = copy_of(producer, capacity=1, pipeline="ours", failure=plan)
     with pytest.raises(ProducerError) as away:
         await copy.open()
     assert str(away.value) == (
@@ -116,8 +116,7 @@ def test_the_queue_for_dead_letters_has_a_name_that_fits() -> None:
 
 async def test_the_name_of_a_pipeline_may_be_too_long_for_that_of_a_queue() -> None:
     producer = RabbitMQProducer("", declare="active")
-    copy = producer.copy(index=0, capacity=1, pipeline="p" * 251, lost=lambda _: None)
-    copy.failure = DEFAULT
+    copy = copy_of(producer, capacity=1, pipeline="p" * 251, failure=DEFAULT)
     with pytest.raises(ProducerError) as away:
         await copy.open()
     assert str(away.value) == (

@@ -14,6 +14,7 @@ from broadway_py.producers.rabbitmq import RabbitMQProducer
 from tests.producers.amqp_bytes import delivery, method
 from tests.producers.fake_broker import FakeBroker, Peer
 from tests.support.eventually import eventually
+from tests.support.producers import copy_of
 
 pytestmark = pytest.mark.faults
 
@@ -51,7 +52,7 @@ async def consuming(prefetch: int, **settings: Any) -> AsyncIterator[tuple[Any, 
     ear = Ear()
     async with FakeBroker.at_work(ear.answer) as broker:
         producer = RabbitMQProducer("work", broker.url, prefetch_count=prefetch, **settings)
-        copy: Any = producer.copy(index=0, capacity=COUNT, pipeline="ours", lost=print)
+        copy: Any = copy_of(producer, capacity=COUNT, pipeline="ours", lost=print)
         await copy.open()
         try:
             await eventually(lambda: len(copy._session._buffer) == COUNT, what="the messages have come")

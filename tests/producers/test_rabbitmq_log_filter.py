@@ -15,6 +15,7 @@ from pamqp.header import ContentHeader
 from broadway_py.producers.rabbitmq import RabbitMQProducer
 from broadway_py.producers.rabbitmq.connection.log_filter import hush
 from tests.producers.fake_broker import FakeBroker
+from tests.support.producers import copy_of
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +72,7 @@ async def test_the_user_is_not_shown_by_connections_that_open_and_close(caplog: 
 
     async with FakeBroker.at_work(answer) as broker:
         url = broker.url.replace("guest:guest", "canary:canary")
-        copy = RabbitMQProducer("work", url).copy(index=0, capacity=5, pipeline="ours", lost=lambda _: None)
+        copy = copy_of(RabbitMQProducer("work", url), capacity=5, pipeline="ours")
         await copy.open()
         await copy.close()
     assert "aio_pika.connection" in {record.name for record in caplog.records}

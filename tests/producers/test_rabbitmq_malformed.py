@@ -28,6 +28,7 @@ from broadway_py.producers.rabbitmq.settlements.ledger import Settlement, TagLed
 from broadway_py.producers.rabbitmq.wire.delivery_parser import Delivery, Ended
 from tests.pipeline.support import finish
 from tests.producers.amqp_bytes import OPENED, TUNED, delivery, with_properties
+from tests.support.producers import copy_of
 
 SENTENCE = "the properties of delivery 2 do not decode (UnicodeDecodeError); what published it is at fault"
 
@@ -110,10 +111,10 @@ class Stream(Producer):
             DirectSettlements(1, ledger, writer, "amqp://here/"),
             Forwarder(
                 self.options,
-                self.failure,
+                self.context.failure,
                 cast("Publisher", self.post),
                 pipeline="orders",
-                clock=self.clock,
+                clock=self.context.clock,
                 troubled=Troubled(),
             ),
             waiting=self.troubles.append,
@@ -139,9 +140,6 @@ class Stream(Producer):
             if taken
             else None
         )
-
-    def check_failure(self, plan: Any) -> None:
-        """Every plan will do."""
 
 
 def three(broken: bytes = LATIN, *, exchange: str = "events") -> bytes:
@@ -298,7 +296,7 @@ async def test_in_a_worker_that_keeps_a_journal_it_passes_too(
 
 
 async def test_it_cannot_go_to_another_process_and_fails_alone() -> None:
-    source = Stream(three())
+    source = copy_of(Stream(three()))
     await source.open()
     messages = list(await source.handle_demand(10) or [])
     job = BatchJob(messages, BatchInfo("default", "default", None, 3, "size"))

@@ -10,6 +10,7 @@ from broadway_py.errors import OptionsError
 from broadway_py.producers.rabbitmq import RabbitMQOptions, RabbitMQProducer
 from tests.pipeline.support import events_logged
 from tests.support.conformance import conforms
+from tests.support.producers import copy_of
 
 KNOWN_METADATA = (
     "app_id, cluster_id, consumer_tag, content_encoding, content_type, correlation_id, delivery_tag, exchange, "
@@ -183,9 +184,10 @@ def test_no_repr_shows_the_url() -> None:
     assert "canary" not in repr(producer.options)
 
 
-async def test_a_description_cannot_be_run() -> None:
-    with pytest.raises(RuntimeError, match="is a description: the pipeline opens a copy of it"):
-        await RabbitMQProducer("q").handle_demand(1)
+async def test_a_copy_that_is_not_open_gives_nothing() -> None:
+    with pytest.raises(RuntimeError) as refused:
+        await copy_of(RabbitMQProducer("q")).handle_demand(1)
+    assert str(refused.value) == "<RabbitMQReader name=None> is not open: open() comes before anything else"
 
 
 @conforms("R-033")

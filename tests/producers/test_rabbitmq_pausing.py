@@ -13,6 +13,7 @@ from pamqp import commands
 from broadway_py.producers.rabbitmq import RabbitMQProducer
 from tests.producers.fake_broker import FakeBroker, Peer
 from tests.support.eventually import eventually
+from tests.support.producers import copy_of
 
 pytestmark = pytest.mark.faults
 
@@ -43,7 +44,7 @@ async def consuming(path: str = "fast", **settings: Any) -> AsyncIterator[tuple[
     ear = Ear()
     async with FakeBroker.at_work(ear.answer) as broker:
         producer = RabbitMQProducer("work", broker.url, prefetch_count=10, delivery_path=path, **settings)
-        copy: Any = producer.copy(index=0, capacity=10, pipeline="ours", lost=print)
+        copy: Any = copy_of(producer, capacity=10, pipeline="ours", lost=print)
         await copy.open()
         try:
             await eventually(lambda: len(ear.consumers) == 1, what="it consumes")
@@ -93,7 +94,7 @@ async def test_of_many_in_one_turn_the_last_counts() -> None:
 
 async def test_what_drains_does_not_consume_again() -> None:
     async with consuming() as (copy, ear):
-        copy.begin_draining()
+        copy.context.begin_draining()
         await asyncio.gather(copy.prepare_for_draining(), copy.resume())
         await at_rest(copy)
         await copy.resume()

@@ -10,15 +10,17 @@ from typing import Any, Final
 import pytest
 
 from broadway_py._core.failure_authority import FailureAuthority
+from broadway_py.pipeline.intake.copies import Copies
 from broadway_py.producer import FailurePlan, Producer
+from broadway_py.producer_description import ProducerDescription
 from broadway_py.producers import kinds
-from broadway_py.producers.rabbitmq import RabbitMQProducer
-from broadway_py.producers.sqs import SQSProducer
+from broadway_py.testing import settle
 from tests.pipeline.support import logged
 
 PATH: Final = ("producer",)
-PLACE: Final[dict[str, Any]] = {"index": 0, "capacity": 10, "pipeline": "orders", "lost": lambda _: None}
-PLAN: Final = FailurePlan(frozenset({"retry", "dead_letter"}), None, FailureAuthority(True, False))
+PLAN: Final = FailurePlan(
+    frozenset({"retry", "dead_letter"}), None, FailureAuthority(failure_is_given=True, on_failure_is_given=False)
+)
 
 #: Settings of a producer, one of them by the name that is to be given by a file.
 PLAINLY: Final[dict[str, tuple[dict[str, Any], str]]] = {
@@ -39,25 +41,26 @@ PLAINLY: Final[dict[str, tuple[dict[str, Any], str]]] = {
 }
 
 
-def by_file(folder: Path, settings: dict[str, Any], field: str) -> Producer:
+def by_file(folder: Path, settings: dict[str, Any], field: str) -> Any:
     file = folder / "secret"
     file.write_text(f"{settings[field]}\n")
     rest = {name: value for name, value in settings.items() if name != field}
     return kinds.build({**rest, f"{field}_file": str(file)}, PATH)
 
 
-def rabbitmq(folder: Path) -> Producer:
-    return by_file(folder, *PLAINLY["rabbitmq"])
+def change(folder: Path, content: str) -> None:
+    (folder / "secret").write_text(content)
 
 
-def copied(producer: Producer) -> RabbitMQProducer:
-    copy = producer.copy(**PLACE)
-    assert isinstance(copy, RabbitMQProducer)
-    return copy
+def copied(copies: Copies) -> Any:
+    return copies.create()
 
 
 #: What a pipeline asks a description.
-ASKED: Final[dict[str, Callable[[Producer], object]]] = {
+ASKED: Final[dict[str, Callable[[ProducerDescription], object]]] = {
+    "class": type,
+    "repr": repr,
+    "called": lambda producer: producer.called,
     "concurrency": lambda producer: producer.concurrency,
     "redelivers": lambda producer: producer.redelivers,
     "keeps_keys_apart": lambda producer: producer.keeps_keys_apart,
@@ -65,9 +68,16 @@ ASKED: Final[dict[str, Callable[[Producer], object]]] = {
     "backoff": lambda producer: type(producer.backoff()),
     "most_in_flight": lambda producer: producer.most_in_flight(100),
     "check_failure": lambda producer: producer.check_failure(PLAN),
-    "copy": lambda producer: type(producer.copy(**PLACE)),
-    "for_order": lambda producer: vars(producer.for_order().copy(**PLACE)).keys(),
+    "create": lambda producer: type(producer.create()),
+    "for_order": lambda producer: vars(producer.for_order().renewed().create()).keys(),
+    "renewed": lambda producer: producer.renewed() is producer,
 }
+
+
+def test_everything_that_a_description_offers_is_compared() -> None:
+    offered = {name for name in vars(ProducerDescription) if not name.startswith("_")}
+    # These are tried below.
+    assert offered - ASKED.keys() == {"name", "renew_by", "succeed", "end_lost_copies"}
 
 
 @pytest.mark.parametrize("asked", ASKED)
@@ -78,65 +88,109 @@ def test_the_description_says_the_same(tmp_path: Path, kind: str, asked: str) ->
     assert ASKED[asked](by_file(tmp_path, settings, field)) == ASKED[asked](plain)
 
 
-def test_copies_share_what_they_have_learned(tmp_path: Path) -> None:
-    producer = rabbitmq(tmp_path)
-    first, second = copied(producer), copied(producer)
-    assert first._seen is second._seen
-    assert first._troubled is second._troubled
+async def test_copies_share_what_they_have_learned_also_after_a_change_of_the_file(tmp_path: Path) -> None:
+    copies = Copies(by_file(tmp_path, *PLAINLY["rabbitmq"]))
+    first, second = copied(copies), copied(copies)
+    first._learned.mean_bytes = 1_000_000.0
+    first._learned.troubled.by_default.add("orders")
+    change(tmp_path, "amqp://u:two@127.0.0.1/")
+    third, fourth = copied(copies), copied(copies)
+    assert ["two" in copy._options_of(0).url for copy in (first, second, third, fourth)] == [False, False, True, True]
+    assert all(copy._learned is first._learned for copy in (second, third, fourth))
 
 
-def test_the_copy_after_a_change_of_the_file_has_the_new_value(tmp_path: Path) -> None:
-    producer = rabbitmq(tmp_path)
-    before = copied(producer)
-    (tmp_path / "secret").write_text("amqp://u:two@127.0.0.1/\n")
-    after = copied(producer)
-    assert ["two" in copy._settings["url"] for copy in (before, after)] == [False, True]
-    assert copied(producer)._seen is after._seen
+def test_the_description_changes_once_for_each_change_of_the_file(tmp_path: Path) -> None:
+    copies = Copies(by_file(tmp_path, *PLAINLY["rabbitmq"]))
+    seen = [copies.description]
+    for content in ("amqp://u:one@127.0.0.1/", "amqp://u:two@127.0.0.1/", "amqp://u:two@127.0.0.1/\n"):
+        change(tmp_path, content)
+        copies.create()
+        seen.append(copies.description)
+    assert [one is seen[0] for one in seen] == [True, True, False, False]
+    assert seen[2] is seen[3]
 
 
-def test_a_file_that_is_away_for_a_moment_does_not_stop_the_next_copy(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("content", [None, "no-url-at-all", b"\xff"])
+def test_a_file_that_is_of_no_use_for_a_moment_does_not_stop_the_next_copy(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str | bytes | None
 ) -> None:
-    producer = rabbitmq(tmp_path)
-    (tmp_path / "secret").unlink()
-    assert "one" in copied(producer)._settings["url"]
+    file = tmp_path / "secret"
+    copies = Copies(by_file(tmp_path, *PLAINLY["rabbitmq"]))
+    before = copies.description
+    file.unlink()
+    if content is not None:
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    copies.create()
+    assert copies.description is before
     (line,) = [line for line in logged(caplog) if "secret" in str(line["event"])]
     assert line["event"] == "a secret cannot be read again; using the last one"
 
 
-async def test_lost_copies_are_ended_those_with_a_former_value_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_lost_copies_are_ended_those_with_a_former_value_too(tmp_path: Path) -> None:
+    copies = Copies(by_file(tmp_path, *PLAINLY["sqs"]))
+    ended: list[str] = []
+    for name in ("orders", "others", "more"):
+        change(tmp_path, f"http://127.0.0.1:1/000000000000/{name}")
+        copied(copies)._lost_copies.retire(Retiring(name, ended))
+    await settle()
+    await copies.description.end_lost_copies()
+    assert sorted(ended) == ["more", "orders", "others"]
+
+
+class Retiring:
+    """A session that goes on until it is cancelled."""
+
+    def __init__(self, name: str, ended: list[str]) -> None:
+        self._name = name
+        self._ended = ended
+
+    async def retire(self) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self._ended.append(self._name)
+
+
+@pytest.mark.parametrize(
+    ("field", "content", "is_the_same_queue"),
+    [("region", "eu-central-2", True), ("queue_url", "http://127.0.0.1:1/000000000000/others", False)],
+)
+def test_the_names_of_receives_stay_with_their_queue(
+    tmp_path: Path, field: str, content: str, *, is_the_same_queue: bool
 ) -> None:
-    ended: list[Producer] = []
-
-    async def end(self: SQSProducer) -> None:
-        ended.append(self)
-
-    monkeypatch.setattr(SQSProducer, "end_lost_copies", end)
-    producer = by_file(tmp_path, *PLAINLY["sqs"])
-    producer.copy(**PLACE)
-    (tmp_path / "secret").write_text("http://127.0.0.1:1/000000000000/others")
-    producer.copy(**PLACE)
-    await producer.end_lost_copies()
-    assert len({id(one) for one in ended}) == 2
+    copies = Copies(by_file(tmp_path, {**PLAINLY["sqs"][0], "region": "eu-central-1"}, field))
+    before = copied(copies)
+    change(tmp_path, content)
+    assert (copied(copies)._attempts is before._attempts) is is_the_same_queue
 
 
-async def test_a_producer_that_cannot_end_its_lost_copies_stops_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ended: list[Producer] = []
+@pytest.mark.parametrize("is_ordered", [True, False])
+def test_a_queue_that_is_read_alone_stays_alone_after_a_change_of_the_file(tmp_path: Path, *, is_ordered: bool) -> None:
+    settings = {"kind": "queue", "path": "q.db", "queue": "orders"}
+    producer = by_file(tmp_path, settings, "path")
+    copies = Copies(producer.for_order() if is_ordered else producer)
+    before = copied(copies)
+    change(tmp_path, "other.db")
+    after = copied(copies)
+    assert (before.options.path, after.options.path) == ("q.db", "other.db")
+    assert (after._sharing, after._holder) == (before._sharing, before._holder)
+    assert after._sharing == ("alone" if is_ordered else "shared")
 
-    async def end(self: SQSProducer) -> None:
-        if not ended:
-            ended.append(self)
-            raise ValueError("canary")
-        await asyncio.sleep(0)
-        ended.append(self)
 
-    monkeypatch.setattr(SQSProducer, "end_lost_copies", end)
-    producer = by_file(tmp_path, *PLAINLY["sqs"])
-    (tmp_path / "secret").write_text("http://127.0.0.1:1/000000000000/others")
-    producer.copy(**PLACE)
-    with pytest.raises(ValueError, match="canary"):
-        await producer.end_lost_copies()
-    assert len({id(one) for one in ended}) == 2
+class Plugged(Producer):
+    """A plug-in that is no description. Its copies share a list."""
+
+    def __init__(self, token: str) -> None:
+        self.token = token
+        self.shared: list[str] = []
+
+
+def test_a_plug_in_of_either_form_takes_settings_by_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kinds, "producer_class", lambda _: Plugged)
+    copies = Copies(by_file(tmp_path, {"kind": "plugged", "token": "one"}, "token"))
+    first, second = copied(copies), copied(copies)
+    change(tmp_path, "two")
+    third, fourth = copied(copies), copied(copies)
+    assert [copy.token for copy in (first, second, third, fourth)] == ["one", "one", "two", "two"]
+    assert first.shared is second.shared
+    assert third.shared is fourth.shared

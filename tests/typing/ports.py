@@ -24,7 +24,8 @@ from broadway_py import (
 from broadway_py.acknowledger import Configures, Releases
 from broadway_py.clock import SYSTEM_CLOCK, Clock
 from broadway_py.message import BatchMode, BatchTrigger, Cause, Outcome
-from broadway_py.producers import Producer
+from broadway_py.producer_description import AnyProducer, described
+from broadway_py.producers import Producer, ProducerContext, ProducerDescription
 from broadway_py.testing import FakeClock
 
 # --- messages -------------------------------------------------------------------------------------------------------
@@ -107,8 +108,8 @@ class ByItself(Producer):
             assert_type(wanted, int)
             await self.push([Message(place) for place in range(wanted)])
             await self.push([1, 2])  # type: ignore[list-item]  # only messages travel
-        self.lost(ProducerError("closed"))
-        self.lost(OSError("closed"))  # type: ignore[arg-type]  # say it as a ProducerError
+        self.context.lost(ProducerError("closed"))
+        self.context.lost(OSError("closed"))  # type: ignore[arg-type]  # say it as a ProducerError
 
 
 class Unasked(Producer):
@@ -116,10 +117,32 @@ class Unasked(Producer):
         return []
 
 
-def copies() -> None:
-    copy = ByItself().copy(index=0, capacity=10, pipeline="orders", lost=print)
-    assert_type(copy, ByItself)
-    assert_type(copy.end_draining(), list[Message[Any]])
+class Feed(ProducerDescription):
+    concurrency = 2
+
+    def create(self) -> Asked:
+        return Asked()
+
+    def succeed(self, former: Feed) -> None:
+        raise NotImplementedError
+
+
+class Empty(ProducerDescription):
+    """Forgets the one method that is needed."""
+
+
+def describe() -> None:
+    sources: list[AnyProducer] = [Feed(), ByItself()]
+    assert_type(described(sources[0]).create(), Producer)
+    Empty()  # type: ignore[abstract]  # create is missing
+    Feed().open()  # type: ignore[attr-defined]  # a description does not run
+
+
+def run(producer: ByItself, context: ProducerContext) -> None:
+    producer.bind(context)
+    assert_type(producer.context.clock, Clock)
+    assert_type(context.end_draining(), list[Message[Any]])
+    producer.draining = asyncio.Event()  # type: ignore[misc]  # the pipeline makes it
 
 
 # --- options, errors, telemetry, clocks -----------------------------------------------------------------------------

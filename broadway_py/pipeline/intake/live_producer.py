@@ -19,8 +19,10 @@ from broadway_py.foreign import foreign_errors, type_name
 from broadway_py.log import logger
 from broadway_py.message import Message
 from broadway_py.options import seconds_of
+from broadway_py.pipeline.intake.copies import Copies
 from broadway_py.pipeline.intake.gate import Gate
-from broadway_py.producer import Delays, FailurePlan, Producer
+from broadway_py.producer import FailurePlan, Producer, ProducerContext
+from broadway_py.producer_description import Delays
 from broadway_py.request_counts import RequestCounts
 from broadway_py.stage import Wake, first_completed
 
@@ -39,7 +41,7 @@ class LiveProducer:
     """Runs the copies of a producer for one source. A source has one copy at a time.
 
     Args:
-        description: the user's producer object.
+        copies: creates the copies; all sources of the producer share it.
         pipeline: the pipeline's name.
         name: the producer's name.
         index: position of the source among the sources of the producer.
@@ -57,7 +59,7 @@ class LiveProducer:
 
     def __init__(
         self,
-        description: Producer,
+        copies: Copies,
         *,
         pipeline: str,
         name: str,
@@ -84,7 +86,7 @@ class LiveProducer:
         self.lost: ProducerError | None = None
         #: True if the current copy was told to pause.
         self.is_told_to_pause = False
-        self._description = description
+        self._copies = copies
         self._pipeline = pipeline
         self._name = name
         self._index = index
@@ -111,19 +113,23 @@ class LiveProducer:
 
     def new_backoff(self) -> Delays:
         """Returns the producer's back-off, or the default one."""
-        return self._description.backoff() or Backoff()
+        return self._copies.description.backoff() or Backoff()
 
     async def open(self) -> Producer | None:
         """Open a new copy and return it; None if a stop came first."""
-        copy = self.copy = self._description.copy(
-            index=self._index,
-            capacity=self._capacity,
-            pipeline=self._pipeline,
-            lost=lambda error: self._report_lost(copy, error),
+        copy = self.copy = self._copies.create()
+        copy.bind(
+            ProducerContext(
+                pipeline=self._pipeline,
+                producer=self._name,
+                index=self._index,
+                capacity=self._capacity,
+                clock=self._clock,
+                failure=self._failure,
+                requests=self._requests,
+                lost=lambda error: self._report_lost(copy, error),
+            )
         )
-        copy.clock = self._clock
-        copy.failure = self._failure
-        copy.requests = self._requests
         self.lost = None
         self._preparing = None
         self.is_told_to_pause = False
@@ -183,7 +189,7 @@ class LiveProducer:
     def prepare_for_draining(self, copy: Producer) -> asyncio.Task[None]:
         """Begin to prepare *copy*, at most once. A waiting ``handle_demand`` may need this to return."""
         if self._preparing is None:
-            copy.begin_draining()
+            copy.context.begin_draining()
             self._preparing = asyncio.ensure_future(self._prepare(copy))
         return self._preparing
 
@@ -200,7 +206,7 @@ class LiveProducer:
         self.connected = False
         if copy is None:
             return
-        late = copy.end_draining()
+        late = copy.context.end_draining()
         if late:
             await self._take_late(late)
         try:
@@ -214,7 +220,7 @@ class LiveProducer:
         """Release the last copy. Called when every message is settled. Only the deadline of the stop limits it."""
         try:
             await self.close_copy(None)
-            await _passing_cancellation(self._description.end_lost_copies())
+            await _passing_cancellation(self._copies.description.end_lost_copies())
         except asyncio.CancelledError:
             self._log.warning("closing the producer took until the deadline of the stop; it was cut off")
             raise
@@ -244,6 +250,7 @@ class LiveProducer:
         """Tell the copy that the pipeline can now hold *capacity* of its messages."""
         self._capacity = capacity
         if self.copy is not None and self.connected:
+            self.copy.context.capacity = capacity
             self.copy.resize(capacity)
 
     def _now(self) -> dict[str, float]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from broadway_py.log import logger
 from broadway_py.options import Batcher
-from broadway_py.producer import Producer
+from broadway_py.producer_description import ProducerDescription
 
 __all__ = ["never_full", "warn_of_batches_that_never_fill"]
 
@@ -38,7 +38,7 @@ def never_full(batchers: Mapping[str, Batcher], most_in_flight: int) -> list[str
 
 
 def warn_of_batches_that_never_fill(
-    pipeline: str, producers: Sequence[Producer], batchers: Mapping[str, Batcher], capacity: int
+    pipeline: str, producers: Sequence[ProducerDescription], batchers: Mapping[str, Batcher], capacity: int
 ) -> None:
     """Log a warning for each batcher whose batches never fill.
 

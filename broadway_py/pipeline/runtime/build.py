@@ -14,6 +14,7 @@ from broadway_py.clock import Clock
 from broadway_py.options import INHERIT, Batcher, FailurePolicy, Processors, RateLimit
 from broadway_py.pipeline.callbacks.definition import Callbacks
 from broadway_py.pipeline.callbacks.threads import CallbackThreads
+from broadway_py.pipeline.intake.copies import Copies
 from broadway_py.pipeline.intake.gate import Gate
 from broadway_py.pipeline.poison.isolation import Isolation
 from broadway_py.pipeline.processes.callback_process import CallbackProcesses
@@ -38,6 +39,7 @@ from broadway_py.pipeline.stages.processor import Processor
 from broadway_py.pipeline.stages.services import SUBMITTED, Meter, Services
 from broadway_py.pipeline.stages.source import Source
 from broadway_py.producer import Producer
+from broadway_py.producer_description import ProducerDescription, described
 
 __all__ = ["Builder", "Described", "Submissions", "batcher_names", "meters_of", "resize", "share_capacity"]
 
@@ -73,7 +75,7 @@ class Builder:
 
     Args:
         pipeline: the pipeline with the options.
-        producers: the producers by name.
+        producers: the descriptions of the producers, by name.
         callbacks: the callbacks of the pipeline.
         in_processes: names of the layers whose callbacks run in worker processes.
         meters: the figures of each layer.
@@ -84,7 +86,7 @@ class Builder:
     def __init__(
         self,
         pipeline: Described,
-        producers: Mapping[str, Producer],
+        producers: Mapping[str, ProducerDescription],
         callbacks: Callbacks,
         *,
         in_processes: frozenset[str],
@@ -182,7 +184,7 @@ def _guard(services: Services, stages: Stages, gate: Gate) -> BreakerGuard | Non
 
 def _build(
     services: Services,
-    producers: Mapping[str, Producer],
+    producers: Mapping[str, ProducerDescription],
     processors: Processors,
     batchers: Mapping[str, Batcher],
     *,
@@ -205,11 +207,11 @@ def _build(
     for name, description in producers.items():
         ledger = Ledger(name, services.settler)
         ledgers.append(ledger)
-        share = _share(capacity, description.concurrency)
+        copies, share = Copies(description), _share(capacity, description.concurrency)
         for index in range(description.concurrency):
             source = Source(
                 services,
-                description,
+                copies,
                 ledger,
                 gate,
                 meters["processors"],
@@ -223,7 +225,7 @@ def _build(
     ledgers.append(Ledger(Submissions.name, services.settler))
     submissions = Source(
         services,
-        Submissions(),
+        Copies(described(Submissions())),
         ledgers[-1],
         gate,
         meters["processors"],

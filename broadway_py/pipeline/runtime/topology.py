@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from broadway_py.options import Batcher, Processors
-from broadway_py.producer import Producer
+from broadway_py.producer_description import ProducerDescription
 
 __all__ = ["topology_of"]
 
 
 def topology_of(
-    name: str, producers: Mapping[str, Producer], processors: Processors, batchers: Mapping[str, Batcher]
+    name: str, producers: Mapping[str, ProducerDescription], processors: Processors, batchers: Mapping[str, Batcher]
 ) -> dict[str, Any]:
     """Returns producers, processors and batchers in order. Each task is called ``<name>.<index>``, from 0."""
     return {

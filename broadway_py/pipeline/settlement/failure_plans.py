@@ -8,14 +8,17 @@ from broadway_py._core.failure_authority import FailureAuthority
 from broadway_py.errors import OptionsError, gathered
 from broadway_py.log import logger
 from broadway_py.options import FailurePolicy
-from broadway_py.producer import FailurePlan, Producer
+from broadway_py.producer import FailurePlan
+from broadway_py.producer_description import ProducerDescription
 
 __all__ = ["check_sources", "log_which_policy_counts", "plan_of"]
 
 log = logger("broadway_py.pipeline")
 
 
-def check_sources(producers: Iterable[Producer], policy: FailurePolicy | None, *, failure_is_given: bool) -> None:
+def check_sources(
+    producers: Iterable[ProducerDescription], policy: FailurePolicy | None, *, failure_is_given: bool
+) -> None:
     """Check that each of *producers* can carry out *policy*.
 
     Raises:
@@ -31,14 +34,16 @@ def check_sources(producers: Iterable[Producer], policy: FailurePolicy | None, *
         raise OptionsError.of({str(one): one for one in wrong}.values())
 
 
-def log_which_policy_counts(pipeline: str, producers: Mapping[str, Producer], *, failure_is_given: bool) -> None:
+def log_which_policy_counts(
+    pipeline: str, producers: Mapping[str, ProducerDescription], *, failure_is_given: bool
+) -> None:
     """Log which setting counts if both the pipeline and a producer have one for failed messages."""
     for name, producer in producers.items():
         if FailureAuthority(failure_is_given, producer.on_failure_is_given).policy_overrides_source:
             log.info("failure= goes before the producer's on_failure=", pipeline=pipeline, producer=name)
 
 
-def plan_of(policy: FailurePolicy, source: Producer, *, failure_is_given: bool) -> FailurePlan:
+def plan_of(policy: FailurePolicy, source: ProducerDescription, *, failure_is_given: bool) -> FailurePlan:
     """Returns what *source* needs to know about *policy*."""
     actions: set[str] = {policy.final, *policy.classify.values()}
     if policy.attempts > 1:

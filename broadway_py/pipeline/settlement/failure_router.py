@@ -23,7 +23,8 @@ from broadway_py.message import Failed, Message, Plain, fill_gaps
 from broadway_py.options import FailurePolicy
 from broadway_py.pipeline.settlement.failure_log import reason_of
 from broadway_py.pipeline.settlement.failure_plans import plan_of
-from broadway_py.producer import FailurePlan, Producer
+from broadway_py.producer import FailurePlan
+from broadway_py.producer_description import ProducerDescription
 
 __all__ = [
     "Decided",
@@ -102,7 +103,7 @@ class FailureRouter:
         self.breaker_moved: Callable[[], None] = _nobody
         self._request_stop = request_stop
 
-    def plan_for(self, source: Producer) -> FailurePlan:
+    def plan_for(self, source: ProducerDescription) -> FailurePlan:
         """Returns the policy, as far as *source* needs to know it."""
         return plan_of(self._policy, source, failure_is_given=self._failure_is_given)
 

@@ -16,6 +16,7 @@ from broadway_py.foreign import foreign_errors
 from broadway_py.log import logger
 from broadway_py.message import Message
 from broadway_py.pipeline.contexts import CleanRoom
+from broadway_py.pipeline.intake.copies import Copies
 from broadway_py.pipeline.intake.gate import Gate
 from broadway_py.pipeline.intake.live_producer import CANCELLED_BY_LIBRARY, CLOSE_S, LiveProducer
 from broadway_py.pipeline.intake.receive import Receiver
@@ -30,11 +31,11 @@ log = logger("broadway_py.pipeline")
 
 
 class Source(PipelineStage):
-    """Runs the copies of *description*, one after the other.
+    """Runs the copies of a producer, one after the other.
 
     Args:
         services: the services of the pipeline.
-        description: the user's producer object.
+        copies: creates the copies; all sources of the producer share it.
         ledger: the producer's ledger; all copies share it.
         gate: rate limit, pause, breaker and bytes in flight.
         meter: the figures of the processors; a message that fails before it reaches them counts there.
@@ -49,7 +50,7 @@ class Source(PipelineStage):
     def __init__(
         self,
         services: Services,
-        description: Producer,
+        copies: Copies,
         ledger: Ledger,
         gate: Gate,
         meter: Meter,
@@ -70,6 +71,7 @@ class Source(PipelineStage):
         self._receiver = Receiver(
             services.name, index, ledger, services.clock, transformer=transformer, room=CleanRoom(services.base)
         )
+        self._redelivers = copies.description.redelivers
         self._stop = asyncio.Event()
         self._probing = False
         # True when no stage is left that takes messages.
@@ -79,7 +81,7 @@ class Source(PipelineStage):
         self._log = log.bind(pipeline=services.name, producer=ledger.producer, index=index)
         #: Runs the copies, one after the other.
         self.live = LiveProducer(
-            description,
+            copies,
             pipeline=services.name,
             name=ledger.producer,
             index=index,
@@ -89,7 +91,7 @@ class Source(PipelineStage):
             stop=self._stop,
             wake=self.wake,
             take_late=self._take_late,
-            failure=None if services.router is None else services.router.plan_for(description),
+            failure=None if services.router is None else services.router.plan_for(copies.description),
             requests=ledger.requests,
             fail_fast=fail_fast,
             internal=internal,
@@ -139,7 +141,7 @@ class Source(PipelineStage):
             else:
                 messages = await self._fetch(copy, 1 if gate.broken else outlet.demand)
                 if messages is None:
-                    if flushed or not copy.redelivers:
+                    if flushed or not self._redelivers:
                         self.ended = True
                         return
                     # Messages in open batches may fail and come again, so flush the batches now.
@@ -271,7 +273,7 @@ class Source(PipelineStage):
         except asyncio.CancelledError:
             preparing.cancel()
             self.call.was_cut()
-        late = copy.end_draining()
+        late = copy.context.end_draining()
         if late:
             await self._take_in(late)
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 from broadway_py.errors import OptionsError
-from broadway_py.message import Message
 from broadway_py.producer import FailurePlan, Producer
+from broadway_py.producer_description import ProducerDescription
 from broadway_py.producers.sqs.deliveries.receive_attempts import Attempts
-from broadway_py.producers.sqs.requests.log_filter import hush
-from broadway_py.producers.sqs.session import LAST_POLLS_S, Session
+from broadway_py.producers.sqs.lost_copies import LostCopies
+from broadway_py.producers.sqs.reader import SQSReader
 from broadway_py.producers.sqs.settings.options import SQSOptions
 
 __all__ = ["SQSProducer"]
 
 
-class SQSProducer(Producer):
+class SQSProducer(ProducerDescription):
     """Receives from an SQS queue, standard or FIFO.
 
     ::
@@ -54,10 +52,8 @@ class SQSProducer(Producer):
         self.name = self.options.name
         self.concurrency = self.options.concurrency
         self.on_failure_is_given = self.options.on_failure_is_given
-        self._session: Session | None = None
         self._attempts = Attempts(is_fifo=self.options.is_fifo)
-        # Tasks of all copies: sessions that have lost their source, and still settle what they handed over.
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._lost_copies = LostCopies()
 
     def check_failure(self, plan: FailurePlan | None) -> None:
         """Refuses a *plan* that names another place for dead letters, or that would delete them.
@@ -93,88 +89,16 @@ class SQSProducer(Producer):
         if wrong:
             raise OptionsError.of(wrong)
 
-    async def open(self) -> None:
-        """Finds the queue, and checks that we may delete from it.
+    def create(self) -> Producer:
+        """Returns what receives from the queue."""
+        return SQSReader(self.options, self._attempts, self._lost_copies)
 
-        Raises:
-            SourceRefused: no credentials, or no permission.
-            ProducerError: SQS or the queue is not available.
-        """
-        hush()
-        self._session = Session(
-            self.options,
-            self.clock,
-            pipeline=self.pipeline,
-            producer=self.name or "sqs",
-            capacity=self.capacity,
-            attempts=self._attempts,
-            requests=self.requests,
-            lost=self.lost,
-        )
-        await self._session.open()
-
-    async def handle_demand(self, demand: int) -> Sequence[Message[bytes]]:
-        """Returns at most *demand* messages. Waits for the first one.
-
-        Raises:
-            ProducerError: SQS or the queue is not available.
-        """
-        return await self._opened().take(demand)
-
-    def begin_draining(self) -> None:
-        """Begins to drain: ends a waiting :meth:`handle_demand`, and gives back what nobody has taken."""
-        super().begin_draining()
-        if self._session is not None:
-            self._session.stop()
-
-    async def pause(self) -> None:
-        """Stops receiving, and gives back messages that were not handed over."""
-        self._opened().pause()
-
-    async def resume(self) -> None:
-        """Starts to receive again."""
-        self._opened().resume()
-
-    async def prepare_for_draining(self) -> None:
-        """Stops receiving. While no message is in the pipeline, also waits for receives that still run.
-
-        On an idle queue a receive may run for up to ``wait_time_seconds``. If it were cut off, SQS could still answer
-        it with messages, which nobody would see until their visibility timeout ends.
-        """
-        if self._session is not None:
-            self._session.stop()
-            await self._session.until_polls_end()
-
-    async def close(self) -> None:
-        """Gives back what is left and closes every connection. Takes a few seconds at most.
-
-        After a loss it returns at once, and a task goes on to settle what was handed over, until nothing is left.
-        """
-        session, self._session = self._session, None
-        if session is None:
-            return
-        if session.trouble is not None and not self.draining.is_set():
-            task = asyncio.get_running_loop().create_task(session.retire(), name="sqs-retire")
-            self._retiring.add(task)
-            task.add_done_callback(self._retiring.discard)
-            return
-        await session.close()
+    def succeed(self, former: Self) -> None:
+        """Takes over the lost copies of *former*, and the names of its receives if they were of the same queue."""
+        self._lost_copies = former._lost_copies
+        if former.options.queue_url == self.options.queue_url:
+            self._attempts = former._attempts
 
     async def end_lost_copies(self) -> None:
-        """Waits some seconds for receives of lost copies: if cut off, they may take messages. Then ends the copies."""
-        # The first caller takes the tasks: a second cancel would interrupt their clean end.
-        tasks = set(self._retiring)
-        self._retiring -= tasks
-        if not tasks:
-            return
-        try:
-            await asyncio.wait(tasks, timeout=LAST_POLLS_S)
-        finally:
-            for task in tasks:
-                task.cancel()
-        await asyncio.wait(tasks)
-
-    def _opened(self) -> Session:
-        if self._session is None:
-            raise RuntimeError(f"{self!r} is a description: the pipeline opens a copy of it")
-        return self._session
+        """Waits some seconds for receives of lost copies, and then ends these copies."""
+        await self._lost_copies.end()

@@ -1,0 +1,25 @@
+"""Creates the running copies of one producer, each with the settings of its moment."""
+
+from __future__ import annotations
+
+from broadway_py.producer import Producer
+from broadway_py.producer_description import ProducerDescription
+
+__all__ = ["Copies"]
+
+
+class Copies:
+    """The copies of one producer. All sources of the producer share this object.
+
+    Args:
+        description: what the user gave.
+    """
+
+    def __init__(self, description: ProducerDescription) -> None:
+        #: The description in use. It changes when a file with a setting has another content at a connect.
+        self.description = description
+
+    def create(self) -> Producer:
+        """Returns a new copy, not yet bound and not yet opened."""
+        self.description = self.description.renewed()
+        return self.description.create()

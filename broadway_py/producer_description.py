@@ -1,0 +1,200 @@
+"""What users write as ``producer=``: a description of a source, from which the pipeline creates what runs."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Final, Protocol, Self
+
+from broadway_py.errors import OptionsError
+from broadway_py.producer import FailurePlan, Producer
+
+__all__ = ["AnyProducer", "Delays", "ProducerDescription", "described"]
+
+
+class Delays(Protocol):
+    """Decides how long to wait between two tries."""
+
+    def failed(self, lasted_s: float = 0.0, at_least_s: float = 0.0) -> float:
+        """Returns the seconds to wait before the next try; ``math.inf`` means never.
+
+        Args:
+            lasted_s: how many seconds the last success lasted (0: there was none).
+            at_least_s: the shortest wait, in seconds.
+        """
+
+
+class ProducerDescription(ABC):
+    """Says what a pipeline must know about a source before it runs, and creates the producers that run.
+
+    The pipeline asks a description in any order and any number of times, so it does not change after ``__init__``. What
+    the producers learn and share is an object that the description makes in ``__init__`` and hands to each of them. All
+    methods are plain functions that return at once, except :meth:`end_lost_copies`.
+    """
+
+    #: The name in metrics, logs and ``message.producer``. None: the name of the class (see :attr:`called`).
+    name: str | None = None
+    #: How many producers run side by side.
+    concurrency: int = 1
+    #: True: the source itself may deliver a message again. See :attr:`Producer.redelivers`.
+    redelivers: bool = False
+    #: True: only one producer or process at a time holds messages of a given key. See
+    #: :attr:`Producer.keeps_keys_apart`.
+    keeps_keys_apart: bool = False
+    #: True: the settings of this source say what happens to a failed message (``on_failure=``).
+    on_failure_is_given: bool = False
+
+    _renew: Callable[[], ProducerDescription | None] | None = None
+
+    @abstractmethod
+    def create(self) -> Producer:
+        """Returns a new producer, not yet opened. It is called before each connect, also after a loss.
+
+        The pipeline binds the producer's context after the call. An error crashes the source.
+        """
+
+    @property
+    def called(self) -> str:
+        """The name if there is one, else the class's, in lower case and without ``Producer`` at its end."""
+        return self.name or self._class_name.removesuffix("Producer").lower() or "producer"
+
+    def for_order(self) -> Self:
+        """Returns the description that an ``ordered`` pipeline uses instead of this one.
+
+        It is called once, when the pipeline is built. A source that can refuse other readers returns a changed copy
+        (``copy.copy``) of this description that does so. By default it returns this description.
+        """
+        return self
+
+    def backoff(self) -> Delays | None:
+        """Returns the delays between two connects, a new object for each call. None: the pipeline's own."""
+        return None
+
+    def most_in_flight(self, capacity: int) -> int | None:
+        """Returns how many unsettled messages the source lets one producer hold (a prefetch); None: no limit.
+
+        It is called before anything is opened. The pipeline logs a warning if its batches can never fill.
+
+        Args:
+            capacity: how many messages of each producer the pipeline can hold.
+        """
+        return None
+
+    def check_failure(self, plan: FailurePlan | None) -> None:
+        """Checks that *plan* can be carried out. It is called when a pipeline is built with this description.
+
+        Raises:
+            OptionsError: it cannot. The path begins with ``failure`` or with a setting of this producer.
+        """
+        if plan is not None and plan.dead_letter is not None:
+            raise OptionsError(
+                ("failure", "dead_letter"),
+                f"{self._class_name} has a place of its own for dead letters; leave dead_letter out",
+            )
+
+    async def end_lost_copies(self) -> None:  # noqa: B027  # most sources have nothing to end
+        """Ends what lost producers still do, such as settling the messages that they had handed over.
+
+        It is called at the end of a stop, whether or not a producer was open: once for each of those that ran side by
+        side, at the same time. It may wait, for the rest of the time that the stop may take. An error is logged, and
+        the stop goes on.
+        """
+
+    def succeed(self, former: Self) -> None:  # noqa: B027  # most sources share nothing
+        """Takes over from *former*, which the same settings have made when a file had another content.
+
+        It is called once, before :meth:`create`. Take what producers share, so that nothing learned is forgotten and
+        :meth:`end_lost_copies` ends the lost producers of *former* too. Take also what ``for_order`` has set.
+        """
+
+    def renew_by(self, renew: Callable[[], ProducerDescription | None]) -> None:
+        """Sets what reads again the settings that are given by file. For code that makes descriptions from settings.
+
+        Args:
+            renew: returns a new description, or None while the files hold what they held for this one.
+        """
+        self._renew = renew
+
+    def renewed(self) -> ProducerDescription:
+        """Returns the description to use from now on. For pipelines and test kits, before each :meth:`create`.
+
+        It is this description, unless the content of a file with a setting has changed.
+        """
+        made = None if self._renew is None else self._renew()
+        if made is None:
+            return self
+        made.succeed(self)
+        return made
+
+    @property
+    def _class_name(self) -> str:
+        return type(self).__name__
+
+    def __repr__(self) -> str:
+        # The constructor's arguments are not shown, because a URL may hold a password.
+        return f"<{self._class_name} name={self.name!r}>"
+
+
+#: What ``producer=`` takes.
+AnyProducer = Producer | ProducerDescription
+
+#: What only a description can say.
+_OF_A_DESCRIPTION: Final = (
+    "backoff",
+    "check_failure",
+    "end_lost_copies",
+    "for_order",
+    "most_in_flight",
+    "on_failure_is_given",
+    "succeed",
+)
+#: What only a running producer can do. A description may have other methods with common names, such as ``close``.
+_OF_A_PRODUCER: Final = ("open", "handle_demand")
+
+
+def described(given: Any) -> ProducerDescription:
+    """Returns the description of what the user gave: a description as it is, or a producer whose copies are to run.
+
+    Raises:
+        OptionsError: *given* is neither, or has a method of the other one, which would never be called. The error has
+            no path.
+    """
+    if isinstance(given, ProducerDescription):
+        misplaced = [name for name in _OF_A_PRODUCER if hasattr(given, name)]
+        if misplaced:
+            raise OptionsError(
+                (),
+                f"{type(given).__name__} is a description and does not run, so its {misplaced[0]} would never be "
+                "called; move it to the Producer that create() returns",
+            )
+        return given
+    if not isinstance(given, Producer):
+        raise OptionsError((), f"expected a Producer or a list of them, got {type(given).__name__}")
+    misplaced = [name for name in _OF_A_DESCRIPTION if hasattr(given, name)]
+    if misplaced:
+        raise OptionsError(
+            (),
+            f"{type(given).__name__} is a Producer, so its {misplaced[0]} would never be asked for; move it to a "
+            "ProducerDescription whose create() returns the producer",
+        )
+    return _OfInstance(given)
+
+
+class _OfInstance(ProducerDescription):
+    """Describes a producer that the user has made. What runs are shallow copies of it."""
+
+    def __init__(self, producer: Producer) -> None:
+        self._producer = producer
+        self.name = producer.name
+        self.concurrency = producer.concurrency
+        self.redelivers = producer.redelivers
+        self.keeps_keys_apart = producer.keeps_keys_apart
+
+    def create(self) -> Producer:
+        """Returns a shallow copy."""
+        return copy.copy(self._producer)
+
+    @property
+    def _class_name(self) -> str:
+        return type(self._producer).__name__

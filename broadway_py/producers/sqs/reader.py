@@ -1,0 +1,96 @@
+"""What runs of an SQS producer: one copy, from its connect to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from broadway_py.message import Message
+from broadway_py.producer import Producer
+from broadway_py.producers.sqs.deliveries.receive_attempts import Attempts
+from broadway_py.producers.sqs.lost_copies import LostCopies
+from broadway_py.producers.sqs.requests.log_filter import hush
+from broadway_py.producers.sqs.session import Session
+from broadway_py.producers.sqs.settings.options import SQSOptions
+
+__all__ = ["SQSReader"]
+
+
+class SQSReader(Producer):
+    """Receives from the queue of a :class:`~broadway_py.producers.sqs.SQSProducer`, for one copy of it.
+
+    Args:
+        options: the producer's settings.
+        attempts: names the receives of FIFO queues, for all copies of the producer.
+        lost_copies: settles what lost copies have handed over.
+    """
+
+    def __init__(self, options: SQSOptions, attempts: Attempts, lost_copies: LostCopies) -> None:
+        self._options = options
+        self._attempts = attempts
+        self._lost_copies = lost_copies
+        self._session: Session | None = None
+
+    async def open(self) -> None:
+        """Finds the queue, and checks that we may delete from it.
+
+        Raises:
+            SourceRefused: no credentials, or no permission.
+            ProducerError: SQS or the queue is not available.
+        """
+        hush()
+        context = self.context
+        self._session = Session(
+            self._options,
+            context.clock,
+            pipeline=context.pipeline,
+            producer=context.producer,
+            capacity=context.capacity,
+            attempts=self._attempts,
+            requests=context.requests,
+            lost=context.lost,
+        )
+        await self._session.open()
+
+    async def handle_demand(self, demand: int) -> Sequence[Message[bytes]]:
+        """Returns at most *demand* messages. Waits for the first one.
+
+        Raises:
+            ProducerError: SQS or the queue is not available.
+        """
+        return await self._opened().take(demand)
+
+    async def pause(self) -> None:
+        """Stops receiving, and gives back messages that were not handed over."""
+        self._opened().pause()
+
+    async def resume(self) -> None:
+        """Starts to receive again."""
+        self._opened().resume()
+
+    async def prepare_for_draining(self) -> None:
+        """Stops receiving. While no message is in the pipeline, also waits for receives that still run.
+
+        On an idle queue a receive may run for up to ``wait_time_seconds``. If it were cut off, SQS could still answer
+        it with messages, which nobody would see until their visibility timeout ends.
+        """
+        if self._session is not None:
+            self._session.stop()
+            await self._session.until_polls_end()
+
+    async def close(self) -> None:
+        """Gives back what is left and closes every connection. Takes a few seconds at most.
+
+        After a loss it returns at once, and a task goes on to settle what was handed over, until nothing is left.
+        """
+        session, self._session = self._session, None
+        if session is None:
+            return
+        if session.trouble is not None and not self.draining.is_set():
+            self._lost_copies.retire(session)
+        else:
+            await session.close()
+
+    def _opened(self) -> Session:
+        if self._session is None:
+            raise RuntimeError(f"{self!r} is not open: open() comes before anything else")
+        return self._session
