@@ -28,6 +28,7 @@ class HandOver:
         self._filled = asyncio.Event()
         self._draining = False
         self._closed = False
+        self._failure: ProducerError | None = None
 
     def _move(self) -> None:
         while self._putting and (self.demand > 0 or self._draining):
@@ -65,16 +66,27 @@ class HandOver:
         return self.demand
 
     async def take(self, demand: int) -> list[Message[Any]]:
-        """Asks for *demand* messages, waits for the first one, and returns those that are there."""
+        """Asks for *demand* messages, waits for the first one, and returns those that are there.
+
+        Raises:
+            ProducerError: the source is lost, and nothing is there any more.
+        """
         self.demand = max(0, demand - len(self.ready))
         self._move()
         await self._filled.wait()
         taken, self.ready = self.ready[:demand], self.ready[demand:]
         self.demand = 0
         self._asked.clear()
-        if not self.ready and not self._draining:
+        if self._failure is not None and not taken:
+            raise self._failure
+        if not self.ready and not self._draining and self._failure is None:
             self._filled.clear()
         return taken
+
+    def fail(self, error: ProducerError) -> None:
+        """Ends a :meth:`take` that waits, because the source is lost."""
+        self._failure = error
+        self._filled.set()
 
     def drain(self) -> None:
         """Lets every waiting ``put`` through, whatever the demand."""

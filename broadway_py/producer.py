@@ -69,15 +69,22 @@ class ProducerContext:
     failure: FailurePlan | None
     #: Counts the requests, if the source charges for them. The metrics show the counts.
     requests: RequestCounts
-    #: Reports that the source is lost: ``lost(error)``. It may be called at any time, also while there is no demand.
-    #: The pipeline closes this copy and opens a new one with back-off. A ``handle_demand`` that is waiting must end by
-    #: itself, by raising the error. Calls after ``close`` have no effect.
-    lost: Callable[[ProducerError], None]
+    #: What :meth:`lost` tells the pipeline.
+    on_lost: Callable[[ProducerError], None]
     #: Set when the pipeline stops. Then return soon from ``handle_demand`` and start nothing new. The call is not
     #: cancelled before the deadline of the stop.
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     #: Holds what :meth:`Producer.push` hands over until the pipeline picks it up. Use the methods of the producer.
     hand_over: HandOver = field(default_factory=HandOver)
+
+    def lost(self, error: ProducerError) -> None:
+        """Reports that the source is lost. Call it at any time, also while there is no demand.
+
+        The pipeline closes this copy and opens a new one with back-off. A ``handle_demand`` of your own that is waiting
+        must end by itself, by raising *error*. After ``close`` the call has no effect.
+        """
+        self.hand_over.fail(error)
+        self.on_lost(error)
 
     def begin_draining(self) -> None:
         """Sets :attr:`draining` and lets waiting ``push`` calls through. For pipelines and test kits."""

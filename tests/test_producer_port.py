@@ -226,6 +226,39 @@ async def test_after_draining_nothing_more_is_taken(late: list[Message[int]]) ->
     assert str(refused.value) == "the pipeline has stopped taking messages; hand nothing over after draining"
 
 
+# --- losses ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_loss_ends_a_demand_that_waits() -> None:
+    losses: list[ProducerError] = []
+    copy = copy_of(Fetching(), lost=losses.append)
+    asked = asyncio.ensure_future(copy.handle_demand(3))
+    await others_have_run()
+    error = ProducerError("gone")
+
+    copy.context.lost(error)
+
+    with pytest.raises(ProducerError) as lost:
+        await asked
+    assert lost.value is error
+    assert losses == [error]
+
+
+async def test_what_was_pushed_before_a_loss_is_handed_over_before_it() -> None:
+    copy = opened()
+    pushing = asyncio.ensure_future(copy.push(messages(1, 2, 3)))
+    await others_have_run()
+
+    copy.context.lost(ProducerError("gone"))
+
+    assert told(await copy.handle_demand(2)) == [1, 2]
+    assert told(await copy.handle_demand(2)) == [3]
+    await pushing
+    for _ in range(2):
+        with pytest.raises(ProducerError, match="gone"):
+            await copy.handle_demand(2)
+
+
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("push"), st.integers(1, 6)),

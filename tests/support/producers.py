@@ -34,7 +34,7 @@ def copy_of(
             clock=clock,
             failure=failure,
             requests=RequestCounts(),
-            lost=lost,
+            on_lost=lost,
         )
     )
     return copy

@@ -127,7 +127,7 @@ class LiveProducer:
                 clock=self._clock,
                 failure=self._failure,
                 requests=self._requests,
-                lost=lambda error: self._report_lost(copy, error),
+                on_lost=lambda error: self._report_lost(copy, error),
             )
         )
         self.lost = None
