@@ -502,9 +502,12 @@ async def test_a_receive_that_never_ends_is_cut_off_at_the_end_and_said(
     waiting = await ask(copy, 10)
     await faults.until_asked("ReceiveMessage", 1)
     copy.context.begin_draining()
-    assert await waiting == []
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.2):  # as the deadline of a stop does
+            await copy.prepare_for_draining()
+    assert await waiting == []
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):
             await copy.close()
     gate.set()
     assert "receives were cut off at the end" in caplog.text

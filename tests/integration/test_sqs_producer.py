@@ -407,9 +407,8 @@ async def test_a_drain_waits_for_the_open_receive_gives_back_what_it_brings_and_
         await faults.until_asked("ReceiveMessage", 1)
         await work.send(bodies(3))
         copy.context.begin_draining()
-        assert await waiting == []
         draining = asyncio.create_task(copy.prepare_for_draining())
-        await asyncio.sleep(0)
+        assert await waiting == []
         assert not draining.done()
         (line,) = [line for line in logged(caplog, least=logging.INFO) if line["event"].startswith("the stop")]
         # So many of its 20 seconds are left.
