@@ -157,8 +157,8 @@ def described(given: Any) -> ProducerDescription:
     """Returns the description of what the user gave: a description as it is, or a producer whose copies are to run.
 
     Raises:
-        OptionsError: *given* is neither, or has a method of the other one, which would never be called. The error has
-            no path.
+        OptionsError: *given* is neither, or has a method of the other one, which would never be called, or a context of
+            its own. The error has no path.
     """
     if isinstance(given, ProducerDescription):
         misplaced = [name for name in _OF_A_PRODUCER if hasattr(given, name)]
@@ -177,6 +177,12 @@ def described(given: Any) -> ProducerDescription:
             (),
             f"{type(given).__name__} is a Producer, so its {misplaced[0]} would never be asked for; move it to a "
             "ProducerDescription whose create() returns the producer",
+        )
+    if "context" in vars(given):
+        raise OptionsError(
+            (),
+            f"{type(given).__name__} has an attribute context of its own, but there the pipeline puts what it tells a "
+            "producer; choose another name",
         )
     return _OfInstance(given)
 

@@ -394,6 +394,11 @@ class Impatient(Producer):
         return None
 
 
+class Busy(Producer):
+    def __init__(self) -> None:
+        self.context: Any = "mine"
+
+
 class Restless(Feed):
     async def handle_demand(self, demand: int) -> list[Message[Any]]:
         return []
@@ -411,6 +416,13 @@ class Restless(Feed):
             ),
         ),
         (
+            Busy(),
+            (
+                "Busy has an attribute context of its own, but there the pipeline puts what it tells a producer; "
+                "choose another name"
+            ),
+        ),
+        (
             Restless(),
             (
                 "Restless is a description and does not run, so its handle_demand would never be called; move it to "
@@ -419,7 +431,7 @@ class Restless(Feed):
         ),
     ],
 )
-def test_a_method_that_would_never_be_called_is_refused(given: object, sentence: str) -> None:
+def test_what_would_have_no_effect_is_refused(given: object, sentence: str) -> None:
     with pytest.raises(OptionsError) as refused:
         described(given)
 
