@@ -16,6 +16,7 @@ from broadway_py.producer_description import ProducerDescription
 from broadway_py.producers import kinds
 from broadway_py.testing import settle
 from tests.pipeline.support import logged
+from tests.support.producers import context_of
 
 PATH: Final = ("producer",)
 PLAN: Final = FailurePlan(
@@ -53,7 +54,7 @@ def change(folder: Path, content: str) -> None:
 
 
 def copied(copies: Copies) -> Any:
-    return copies.create()
+    return copies.create(context_of(copies.description))
 
 
 #: What a pipeline asks a description.
@@ -104,7 +105,7 @@ def test_the_description_changes_once_for_each_change_of_the_file(tmp_path: Path
     seen = [copies.description]
     for content in ("amqp://u:one@127.0.0.1/", "amqp://u:two@127.0.0.1/", "amqp://u:two@127.0.0.1/\n"):
         change(tmp_path, content)
-        copies.create()
+        copied(copies)
         seen.append(copies.description)
     assert [one is seen[0] for one in seen] == [True, True, False, False]
     assert seen[2] is seen[3]
@@ -120,7 +121,7 @@ def test_a_file_that_is_of_no_use_for_a_moment_does_not_stop_the_next_copy(
     file.unlink()
     if content is not None:
         file.write_bytes(content if isinstance(content, bytes) else content.encode())
-    copies.create()
+    copied(copies)
     assert copies.description is before
     (line,) = [line for line in logged(caplog) if "secret" in str(line["event"])]
     assert line["event"] == "a secret cannot be read again; using the last one"

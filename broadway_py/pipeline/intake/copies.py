@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broadway_py.producer import Producer
+from broadway_py.producer import Producer, ProducerContext
 from broadway_py.producer_description import ProducerDescription
 
 __all__ = ["Copies"]
@@ -19,7 +19,9 @@ class Copies:
         #: The description in use. It changes when a file with a setting has another content at a connect.
         self.description = description
 
-    def create(self) -> Producer:
-        """Returns a new copy, not yet bound and not yet opened."""
+    def create(self, context: ProducerContext) -> Producer:
+        """Returns a new copy with *context*, not yet opened."""
         self.description = self.description.renewed()
-        return self.description.create()
+        copy = self.description.create()
+        copy.bind(context)
+        return copy

@@ -117,8 +117,7 @@ class LiveProducer:
 
     async def open(self) -> Producer | None:
         """Open a new copy and return it; None if a stop came first."""
-        copy = self.copy = self._copies.create()
-        copy.bind(
+        copy = self.copy = self._copies.create(
             ProducerContext(
                 pipeline=self._pipeline,
                 producer=self._name,
@@ -206,8 +205,7 @@ class LiveProducer:
         self.connected = False
         if copy is None:
             return
-        late = copy.context.end_draining()
-        if late:
+        if late := copy.context.end_draining():
             await self._take_late(late)
         try:
             async with self._clock.timeout(most_s):
