@@ -114,7 +114,7 @@ def text_of(error: BaseException, most: int = MOST_TEXT) -> str:
     try:
         if isinstance(error, ValidationError) and error.error_count() > _MOST_COMPLAINTS:
             # The text would be made from all of them.
-            return f"{error.error_count():,} complaints about {clipped(error.title, _MOST_NAME)}"
+            return f"{error.error_count():,} validation errors of {clipped(error.title, _MOST_NAME)}"
         return clipped(str(error), most)
     except KeyboardInterrupt:
         raise
@@ -145,9 +145,10 @@ def complaints_of(invalid: ValidationError, names: Collection[str] = ()) -> str:
     """
     count = invalid.error_count()
     if count > _MOST_COMPLAINTS:
-        return f"{count:,} complaints, too many to name one"
+        return f"{count:,} errors, too many to show any"
     complaints = [
-        f"{'.'.join(_part(part, names) for part in error['loc'][:20]) or 'the whole'}: {clipped(error['type'], 60)}"
+        f"{'.'.join(_part(part, names) for part in error['loc'][:20]) or 'the whole value'}: "
+        f"{clipped(error['type'], 60)}"
         for error in invalid.errors(include_url=False, include_context=False, include_input=False)[
             : _TOLD_COMPLAINTS + 1
         ]

@@ -141,8 +141,8 @@ def test_keys_of_a_dict_are_data() -> None:
 def test_of_very_many_complaints_only_the_number_is_told() -> None:
     error = wrong(20_000)
     began = time.thread_time()
-    assert complaints_of(error) == "40,000 complaints, too many to name one"
-    assert text_of(error) == "40,000 complaints about list[Item]"
+    assert complaints_of(error) == "40,000 errors, too many to show any"
+    assert text_of(error) == "40,000 validation errors of list[Item]"
     assert time.thread_time() - began < 0.05
 
 

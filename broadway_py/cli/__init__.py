@@ -34,12 +34,17 @@ app = typer.Typer(
 )
 
 Files = Annotated[
-    list[Path], typer.Argument(metavar="FILE...", help="YAML, TOML or JSON; a later file overrides an earlier one.")
+    list[Path],
+    typer.Argument(
+        metavar="FILE...", help="A settings file: YAML, TOML or JSON. A later file overrides an earlier one."
+    ),
 ]
 Assignments = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="PATH=VALUE", help="Override one setting; may be repeated. The value is read as YAML."
+        "--set",
+        metavar="PATH=VALUE",
+        help="Override one setting. The option may be repeated. The value is read as YAML.",
     ),
 ]
 
@@ -205,14 +210,14 @@ def send(
         list[str] | None,
         typer.Argument(
             metavar="[FILE.yaml] [INPUT]",
-            help="The settings, unless --queue is given; then the file whose lines are sent, - for standard input.",
+            help="The settings file (none with --queue), then the file whose lines are sent. - is standard input.",
         ),
     ] = None,
     queue: Annotated[
-        str | None, typer.Option(metavar="FILE:NAME", help="Send to this embedded queue; needs no settings.")
+        str | None, typer.Option(metavar="FILE:NAME", help="Send to this embedded queue. It needs no settings file.")
     ] = None,
     pipeline: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Send to the queue that this pipeline of the settings reads.")
+        str | None, typer.Option(metavar="NAME", help="Send to the queue that this pipeline reads.")
     ] = None,
     assignments: Assignments = None,
 ) -> None:
@@ -245,7 +250,7 @@ def send(
         else:
             raise OptionsError((), "send: name a settings file, or a queue with --queue FILE:NAME")
     if len(given) > 1:
-        fail(f"send: one input at a time, got {', '.join(given)}", ExitCode.USAGE)
+        fail(f"send: expected one input, got {', '.join(given)}", ExitCode.USAGE)
     with _input(given[0] if given else "-") as stream:
         _send(stream, target)
 
@@ -267,7 +272,7 @@ def _send(stream: BinaryIO, target: Any) -> None:
         _end_line()
         reason = "interrupted" if isinstance(ended, KeyboardInterrupt) else ended
         code = INTERRUPTED if isinstance(ended, KeyboardInterrupt) else ExitCode.CRASH
-        fail(f"{reason}; {sent:,} lines were put before that", code)
+        fail(f"{reason}; {sent:,} {'line was' if sent == 1 else 'lines were'} put on the queue before that", code)
     _end_line()
     typer.echo(f"{sent:,} {'line was' if sent == 1 else 'lines were'} put on the queue")
 

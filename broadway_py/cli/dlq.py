@@ -26,36 +26,49 @@ R = TypeVar("R")
 #: Returns the place of the dead letters that the options of a command name. The argument is the value of ``--to``.
 FindPlace = Callable[[str | None], Place]
 
-commands = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Look after the dead letters of a queue.")
+commands = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="Show the dead letters of a queue, put them back, or remove them.",
+)
 
 Queue = Annotated[
     str | None,
     typer.Option(
-        "--queue", metavar="FILE:NAME", help="The embedded queue whose dead letters are meant; NAME with --url."
+        "--queue",
+        metavar="FILE:NAME",
+        help="The queue whose messages failed: FILE:NAME of an embedded queue, or NAME with --url.",
     ),
 ]
 Url = Annotated[
-    str | None, typer.Option("--url", metavar="amqp://…", help="The RabbitMQ whose queue NAME is meant (NAME.dead).")
+    str | None,
+    typer.Option("--url", metavar="amqp://…", help="The RabbitMQ of the queue. Its dead letters are in NAME.dead."),
 ]
 Config = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="The settings of a pipeline, in place of a queue.")
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="The settings file of a pipeline, instead of --queue or --url."),
 ]
 PipelineName = Annotated[
-    str | None, typer.Option("--pipeline", metavar="NAME", help="Which pipeline of the settings, if there are several.")
+    str | None,
+    typer.Option("--pipeline", metavar="NAME", help="The pipeline to take from the settings, if there are several."),
 ]
 Dead = Annotated[
     str | None,
-    typer.Option("--dead", metavar="NAME", help="The RabbitMQ queue that keeps them, where it is not QUEUE.dead."),
+    typer.Option(
+        "--dead", metavar="NAME", help="The RabbitMQ queue that holds the dead letters, if it is not QUEUE.dead."
+    ),
 ]
 To = Annotated[
     str | None,
     typer.Option(
-        "--to", metavar="NAME", help="The RabbitMQ queue that they go to, in place of the one they failed in."
+        "--to", metavar="NAME", help="The RabbitMQ queue to put them into, instead of the one they failed in."
     ),
 ]
-Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="As `broadway dlq ls` shows them.")]
-Cause = Annotated[str | None, typer.Option(metavar="CAUSE", help="Only those that failed for this cause.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+Ids = Annotated[
+    list[str] | None, typer.Argument(metavar="[ID]...", help="The dead letters, as `broadway dlq ls` shows them.")
+]
+Cause = Annotated[str | None, typer.Option(metavar="CAUSE", help="Take only the dead letters with this cause.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and change nothing.")]
 
 
 def _which_dead_letters(
@@ -132,7 +145,7 @@ def ls(*, find: FindPlace, cause: Cause = None) -> None:
 def show(
     *,
     find: FindPlace,
-    letter: Annotated[str, typer.Argument(metavar="ID", help="As `broadway dlq ls` shows it.")],
+    letter: Annotated[str, typer.Argument(metavar="ID", help="The dead letter, as `broadway dlq ls` shows it.")],
     payload: Annotated[bool, typer.Option("--payload", help="Print the payload as it is, and nothing else.")] = False,
 ) -> None:
     """Show all that is known about one dead letter. Shows its payload only with --payload.
@@ -164,7 +177,8 @@ def replay(
     ids: Ids = None,
     cause: Cause = None,
     rate: Annotated[
-        str | None, typer.Option(metavar="N/s", help="At most so many in a second (/s), minute (/m) or hour (/h).")
+        str | None,
+        typer.Option(metavar="N/s", help="Put back at most this many per second (/s), minute (/m) or hour (/h)."),
     ] = None,
     dry_run: DryRun = False,
     to: To = None,
@@ -196,7 +210,7 @@ def replay(
         count = _with_queue(
             find(to),
             back,
-            lambda: f"; {letters.counted(moved)} put back before that",
+            lambda: f"; {letters.counted(moved)} {'was' if moved == 1 else 'were'} put back before that",
         )
     typer.echo(f"{letters.counted(count)} {'would be ' if dry_run else ''}put back into the queue")
 
@@ -208,7 +222,7 @@ def purge(
     find: FindPlace,
     ids: Ids = None,
     cause: Cause = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before removing.")] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Remove dead letters for good, after asking. Without ID and --cause: all of them.
@@ -237,7 +251,9 @@ def purge(
 
 def _agreed(question: str) -> bool:
     if not _is_terminal():
-        raise OptionsError((), "dlq purge: nobody can be asked here, for this is no terminal: say --yes, or --dry-run")
+        raise OptionsError(
+            (), "dlq purge: standard input is not a terminal, so the command cannot ask; add --yes, or --dry-run"
+        )
     return typer.confirm(question)
 
 

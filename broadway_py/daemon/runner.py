@@ -70,7 +70,7 @@ def log_hidden_variables() -> None:
     """Logs which variables were removed from the environment."""
     for name in hidden_variables():
         log.warning(
-            "left out of the environment: the daemon adds the metrics of its workers up by itself, without files",
+            "an environment variable is ignored: the daemon adds up the metrics of its workers without files",
             variable=name,
         )
 

@@ -74,7 +74,7 @@ def target_of(settings: Settings, pipeline: str | None) -> Target:
     kind, fields = arguments(section, path)
     make = _TARGETS.get(kind)
     if make is None:
-        raise OptionsError((*path, "kind"), f"cannot send to the kind {kind!r}; it works for {', '.join(_TARGETS)}")
+        raise OptionsError((*path, "kind"), f"cannot send to the kind {kind!r}; send works for {', '.join(_TARGETS)}")
     try:
         return make(fields)
     except OptionsError as wrong:
@@ -109,7 +109,9 @@ def _rabbitmq(fields: Mapping[str, Any]) -> Target:
 
     options = RabbitMQOptions(**fields)
     if not options.queues[0]:
-        raise OptionsError(("queue",), "the broker names this queue for its consumer alone; name the queue to send to")
+        raise OptionsError(
+            ("queue",), "the broker gives this queue a new name for each consumer; name the queue to send to"
+        )
     return lambda: sending(options)
 
 

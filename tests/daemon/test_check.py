@@ -109,7 +109,7 @@ def test_every_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
         "a.yaml:2: not valid YAML: expected the node content, but found '<stream end>'",
         "b.json:1: not valid JSON: Expecting property name enclosed in double quotes",
         "c.toml:1: not valid TOML: Invalid statement",
-        "d.yaml:1: expected UTF-8 text, found a byte that is none in column 1; save the file as UTF-8",
+        "d.yaml:1: expected UTF-8 text, but the byte in column 1 is not UTF-8; save the file as UTF-8",
     ]
 
 

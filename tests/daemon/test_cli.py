@@ -152,7 +152,7 @@ def test_send_reads_standard_input_and_finds_the_queue_of_a_pipeline(tmp_path: P
         ((), "send: name a settings file, or a queue with --queue FILE:NAME"),
         (("--queue", "q.db"), "--queue q.db: expected FILE:NAME, such as var/queue.db:orders"),
         (("--queue", "q.db:x", "no.txt"), "no.txt: cannot be read: No such file or directory"),
-        (("--queue", "q.db:x", "a", "b"), "send: one input at a time, got a, b"),
+        (("--queue", "q.db:x", "a", "b"), "send: expected one input, got a, b"),
         (("{path}",), "--pipeline is needed, because the settings have several pipelines: aa, b"),
         (("{path}", "--pipeline", "a"), "--pipeline a: no such pipeline; known here: aa, b"),
         (
@@ -185,7 +185,7 @@ def test_send_to_a_broker_that_is_away_says_how_many_were_put(tmp_path: Path) ->
     shown = broadway("send", path, stdin=b"one\n")
     assert shown.exit_code == 1
     assert shown.stderr.startswith(f"broadway: cannot reach amqp://***@127.0.0.1:{port}/: connection refused; ")
-    assert shown.stderr.endswith("; 0 lines were put before that\n")
+    assert shown.stderr.endswith("; 0 lines were put on the queue before that\n")
     assert "canary" not in shown.stderr
 
 

@@ -27,8 +27,8 @@ from broadway_py.testing import FakeClock
 
 #: What each of the letters says: cause, exception.
 NOT_FOR_SQS = (
-    "broadway dlq is not for SQS: look into the dead letter queue with AWS's own tools, and put letters back with its "
-    "redrive: in the console, or aws sqs start-message-move-task with --destination-arn"
+    "broadway dlq does not work with SQS; use AWS's own tools to read the dead letter queue, and its redrive to put "
+    "messages back: in the console, or aws sqs start-message-move-task with --destination-arn"
 )
 LETTERS = [("raised", "ValueError"), ("invalid", None), ("raised", "OSError")]
 
@@ -219,7 +219,7 @@ def test_purge_asks_first_when_there_is_somebody_to_ask(path: Path, monkeypatch:
         (
             ("purge", "--queue", "{path}:orders"),
             2,
-            "dlq purge: nobody can be asked here, for this is no terminal: say --yes, or --dry-run",
+            "dlq purge: standard input is not a terminal, so the command cannot ask; add --yes, or --dry-run",
         ),
         (("ls", "--queue", "q.db"), 2, "--queue q.db: expected FILE:NAME, such as var/queue.db:orders"),
         (("ls", "--queue", "{path}-not:orders"), 2, "--queue: {path}-not: no such file"),
@@ -231,16 +231,23 @@ def test_purge_asks_first_when_there_is_somebody_to_ask(path: Path, monkeypatch:
         (
             ("ls", "--queue", "amqp://guest:canary@host/orders"),
             2,
-            "--queue: a broker is named by --url, or by --config; --queue names a queue there",
+            "--queue: expected the name of a queue, got a URL; give the URL of the broker with --url",
         ),
         (("ls", "--queue", "https://sqs.eu-west-1.amazonaws.com/123456789012/orders-dead"), 2, NOT_FOR_SQS),
         (("ls", "--queue", "https://eu-west-1.queue.amazonaws.com/123456789012/orders-dead"), 2, NOT_FOR_SQS),
         (("ls", "--url", "https://sqs.eu-west-1.amazonaws.com/123456789012", "--queue", "orders"), 2, NOT_FOR_SQS),
-        (("show", "9", "--queue", "{path}:orders"), 1, "no dead letter 9 in queue 'orders': see broadway dlq ls"),
+        (
+            ("show", "9", "--queue", "{path}:orders"),
+            1,
+            "there is no dead letter 9 in queue 'orders'; broadway dlq ls shows the ids",
+        ),
         (
             ("replay", "1", "8", "9", "--queue", "{path}:orders"),
             1,
-            "no dead letter 8, 9 in queue 'orders': see broadway dlq ls; 0 dead letters put back before that",
+            (
+                "there is no dead letter 8, 9 in queue 'orders'; broadway dlq ls shows the ids; 0 dead letters "
+                "were put back before that"
+            ),
         ),
         (
             ("replay", "--queue", "{path}:orders", "--rate", "fast"),
@@ -314,7 +321,7 @@ PRODUCERS = {
 @pytest.mark.parametrize(
     ("kind", "policy", "words", "sentence"),
     [
-        ("several", "{}", (), "--queue is needed: the pipeline reads several, orders, o2"),
+        ("several", "{}", (), "--queue is needed, because the pipeline reads several queues: orders, o2"),
         (
             "several",
             "{}",
@@ -333,13 +340,13 @@ PRODUCERS = {
             "embedded",
             "{}",
             ("--dead", "x"),
-            "--dead names a queue of RabbitMQ; an embedded queue keeps its dead letters itself",
+            "--dead names a queue of RabbitMQ, but an embedded queue holds its own dead letters; leave --dead out",
         ),
         (
             "one",
             "{dead_letter: broker}",
             (),
-            "the dead letters are where the queue's own dead-letter exchange leads: name that queue with --dead NAME",
+            "the queue's own dead-letter exchange decides where its dead letters are; name that queue with --dead NAME",
         ),
     ],
 )
@@ -363,15 +370,15 @@ def test_which_dead_letters_of_a_pipeline_are_meant_is_asked_in_a_sentence(
     [
         (
             ("--url", "amqp://broker/"),
-            "dlq: name the queue with --queue NAME, or the one that keeps its dead letters with --dead NAME",
+            "dlq: name the queue with --queue NAME, or the queue that holds its dead letters with --dead NAME",
         ),
         (
             ("--url", "amqp://broker/", "--queue", "amq.gen-x"),
-            "--queue amq.gen-x: the broker has named it, so its dead letters are in PIPELINE.dead: say --dead NAME",
+            "--queue amq.gen-x: the broker chose this name, so its dead letters are in PIPELINE.dead; use --dead NAME",
         ),
         (
             ("--queue", "q.db:orders", "--dead", "x"),
-            "--dead names a queue of RabbitMQ; an embedded queue keeps its dead letters itself",
+            "--dead names a queue of RabbitMQ, but an embedded queue holds its own dead letters; leave --dead out",
         ),
     ],
 )

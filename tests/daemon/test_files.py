@@ -96,7 +96,7 @@ def test_a_file_in_another_encoding_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OptionsError) as refused:
         read_file(path)
     assert str(refused.value) == (
-        f"{path}:1: expected UTF-8 text, found a byte that is none in column 8; save the file as UTF-8"
+        f"{path}:1: expected UTF-8 text, but the byte in column 8 is not UTF-8; save the file as UTF-8"
     )
 
 
@@ -147,7 +147,7 @@ def test_a_producer_of_another_kind_replaces_the_whole_section() -> None:
     assert merged(first, second) == second
 
 
-MEANINGLESS = ": cannot be read: it holds a number, a key or a tag that means nothing; quotes make it text"
+MEANINGLESS = ": cannot be read: it has a number, a key or a tag without a meaning; put quotes around text"
 
 TEXTS = {
     "a.yaml": "http:\n  host: ünï\n  port: 80\n",
@@ -180,43 +180,43 @@ def test_the_place_of_what_is_no_text_is_told(tmp_path: Path, name: str) -> None
     with pytest.raises(OptionsError) as refused:
         read_file(path)
     assert str(refused.value) == (
-        f"{path}:3: expected UTF-8 text, found a byte that is none in column 5; save the file as UTF-8"
+        f"{path}:3: expected UTF-8 text, but the byte in column 5 is not UTF-8; save the file as UTF-8"
     )
     path.write_bytes("a\n".encode("utf-16") + b"\x00")
     with pytest.raises(OptionsError) as refused:
         read_file(path)
     assert str(refused.value) == (
-        f"{path}:2: expected UTF-16 text, found a byte that is none in column 1; save the file as UTF-8"
+        f"{path}:2: expected UTF-16 text, but the byte in column 1 is not UTF-16; save the file as UTF-8"
     )
 
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("a:\n\tgeheim: 1\n", ":2: not valid YAML: a tab where only spaces may stand; indent with spaces"),
+        ("a:\n\tgeheim: 1\n", ":2: not valid YAML: a tab where only spaces are allowed; indent with spaces"),
         ("a: `geheim\n", ":1: not valid YAML: text that begins with ` needs quotes around it"),
         (
             "a: *geheim\n",
             (
-                ":1: not valid YAML: an alias (*name) of which nothing says what it stands for; "
+                ":1: not valid YAML: an alias (*name) that no anchor (&name) defines; "
                 "text that begins with * needs quotes around it"
             ),
         ),
         (
             "a: !geheim x\n",
             (
-                ":1: not valid YAML: a tag (!name), which settings have none of; "
+                ":1: not valid YAML: a tag (!name), which settings do not support; "
                 "text that begins with ! needs quotes around it"
             ),
         ),
         (
             "a: &geheim 1\nb: &geheim 2\n",
             (
-                ":2: not valid YAML: an anchor (&name) that is there already; "
+                ":2: not valid YAML: an anchor (&name) that is defined twice; "
                 "text that begins with & needs quotes around it"
             ),
         ),
-        ("a: \x07geheim\n", ":1: not valid YAML: the character U+0007 may not stand in it"),
+        ("a: \x07geheim\n", ":1: not valid YAML: the character U+0007 is not allowed"),
         ("[" * 3000, ": cannot be read: its lists and sections are nested too deeply"),
         (f"a: {'1' * 5000}\n", MEANINGLESS),
         ("a: !!int geheim\n", MEANINGLESS),

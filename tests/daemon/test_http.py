@@ -186,8 +186,8 @@ async def test_an_address_for_all_is_served_under_any_name_and_warned_of(caplog:
     (line,) = caplog.records
     assert isinstance(line.msg, dict)
     assert line.msg["event"] == (
-        "everybody who reaches this port can see what runs here, and can pause it: there are no passwords; "
-        "let only a network that is yours reach it, or set http.host to 127.0.0.1"
+        "the HTTP port has no password: everybody who can reach it can see and pause the pipelines; "
+        "allow only a trusted network, or set http.host to 127.0.0.1"
     )
     assert (line.msg["host"], line.msg["port"] > 0) == ("0.0.0.0", True)  # what is tested
 
@@ -209,7 +209,7 @@ async def test_a_pipeline_that_cannot_be_paused_says_why() -> None:
             503,
             {
                 "pipeline": "orders",
-                "error": f"pause of 'orders' is not done everywhere: worker 0: {why}",
+                "error": f"not every worker has carried out pause of 'orders': worker 0: {why}",
                 "heard": [],
                 "not_heard": {"0": why},
             },
@@ -338,4 +338,4 @@ async def test_a_host_that_is_not_ours_is_refused() -> None:
     with pytest.raises(OptionsError) as refused:
         async with serve(Http(host="192.0.2.1", port=0), LocalView([], LagMeter())):
             pass
-    assert str(refused.value) == "http.host: '192.0.2.1' is no address of this machine; use 127.0.0.1 or 0.0.0.0"
+    assert str(refused.value) == "http.host: '192.0.2.1' is not an address of this machine; use 127.0.0.1 or 0.0.0.0"

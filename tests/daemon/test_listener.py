@@ -190,7 +190,7 @@ async def test_without_descriptors_it_tries_again_after_a_while_and_does_not_spi
             resource.setrlimit(resource.RLIMIT_NOFILE, usual)
             for each in spare:
                 each.close()
-        assert "the HTTP port cannot take a connection in" in str(caplog.records[0].msg)
+        assert "the HTTP port cannot accept a connection" in str(caplog.records[0].msg)
         await asyncio.get_running_loop().sock_sendall(client, HEAD + b"\r\n")
         answer = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client, 100), 20)
         client.close()

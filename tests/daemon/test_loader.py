@@ -77,7 +77,7 @@ def test_dead_letters_of_a_pipeline_are_looked_for_by_the_class_that_run_would_t
     with pytest.raises(OptionsError) as refused:
         of_settings(settings, "a", None)
     assert str(refused.value) == (
-        "the dead letters are where the queue's own dead-letter exchange leads: name that queue with --dead NAME"
+        "the queue's own dead-letter exchange decides where its dead letters are; name that queue with --dead NAME"
     )
 
 
@@ -102,14 +102,14 @@ def test_dead_letters_of_a_pipeline_are_looked_for_by_the_class_that_run_would_t
         (
             "tests.daemon.pipelines:NotAPipeline",
             (
-                "'tests.daemon.pipelines:NotAPipeline' is a class, but no pipeline; "
+                "'tests.daemon.pipelines:NotAPipeline' is a class, not a pipeline; "
                 "expected a subclass of broadway_py.Pipeline"
             ),
         ),
         (
             "tests.daemon.pipelines:a_function",
             (
-                "'tests.daemon.pipelines:a_function' is a function, but no pipeline; "
+                "'tests.daemon.pipelines:a_function' is a function, not a pipeline; "
                 "expected a subclass of broadway_py.Pipeline"
             ),
         ),

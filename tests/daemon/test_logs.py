@@ -153,7 +153,7 @@ def test_an_error_that_no_task_waited_for_is_logged_without_its_text() -> None:
     thread.join(10)
     assert ended == [0]
     (line,) = lines(stream)
-    assert line["event"] == "an error that no task waited for"
+    assert line["event"] == "an error came to the event loop, because no task waited for it"
     assert line["reason"] == "nobody waited"
     assert "ValueError" in line["stack"]
     assert CANARY not in stream.getvalue()
@@ -268,9 +268,9 @@ def test_what_threads_finalizers_and_the_program_let_out_is_logged_without_text(
     error = raised()
     sys.excepthook(type(error), error, None)
     assert [line["event"] for line in lines(stream)] == [
-        "a thread ended by an error",
-        "an error that nobody could take",
-        "the program ended by an error",
+        "an error ended a thread",
+        "an error was ignored, because no code could catch it",
+        "an error ended the program",
     ]
     assert CANARY not in stream.getvalue()
 

@@ -167,7 +167,7 @@ def test_a_blocked_loop_is_left_at_the_deadline_with_its_stack_in_the_log() -> N
     assert codes == [75]
     assert body.told == ["abandon"]
     last = json.loads(stream.getvalue().splitlines()[-1])
-    assert last["event"] == "the drain ran out of time and the event loop does not answer; leaving without it"
+    assert last["event"] == "the drain ran out of time and the event loop does not answer; the process ends without it"
     assert "self.released.wait()" in last["stack"]
 
 

@@ -354,7 +354,7 @@ def test_a_plug_in_gets_what_its_arguments_say(tmp_path: Path, monkeypatch: pyte
     [
         ("${PLACE", "expected ${NAME} or ${NAME:-default} where ${ stands; write $${ for ${ itself"),
         ("${PLACE:?no}", "expected ${NAME} or ${NAME:-default} where ${ stands; write $${ for ${ itself"),
-        ("${A:-${B}}", "the default of ${A:-…} holds another ${; it may hold plain text alone"),
+        ("${A:-${B}}", "the default of ${A:-…} contains another ${; expected plain text"),
     ],
 )
 def test_a_variable_that_is_none_is_refused(tmp_path: Path, written: str, sentence: str) -> None:
@@ -368,5 +368,6 @@ def test_a_variable_in_another_locale_is_read_as_utf8(tmp_path: Path) -> None:
     settings = read(tmp_path, text, environ={"Q": "ü".encode().decode("ascii", "surrogateescape")})
     assert settings.pipelines["orders"]["producer"]["queue"] == "ü"
     assert refusal(tmp_path, text, environ={"Q": b"\xfc".decode("ascii", "surrogateescape")}) == (
-        "a.yaml:4: pipelines.orders.producer.queue: expected UTF-8 text, but the environment variable Q holds none"
+        "a.yaml:4: pipelines.orders.producer.queue: expected UTF-8 text, but the environment variable Q has "
+        "bytes that are not UTF-8"
     )

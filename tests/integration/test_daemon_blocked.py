@@ -89,7 +89,7 @@ async def test_the_stack_of_a_blocked_loop_is_in_the_log(tmp_path: Path) -> None
         until_stuck(tmp_path, running)
         assert running.terminated()[0] == 75
     last = running.log[-1]
-    assert last["event"] == "the drain ran out of time and the event loop does not answer; leaving without it"
+    assert last["event"] == "the drain ran out of time and the event loop does not answer; the process ends without it"
     assert "time.sleep(1e6)" in last["stack"]
 
 

@@ -68,7 +68,7 @@ async def test_sending_to_a_queue_that_is_not_there_says_so(tmp_path: Path, rabb
     sent = await send(settings(tmp_path, rabbitmq, "Recorder"), ["a"])
     assert (sent.returncode, sent.stdout) == (1, "")
     assert sent.stderr.startswith(f"broadway: there is no queue 'work' on {rabbitmq.where}")
-    assert sent.stderr.endswith("; 0 lines were put before that\n")
+    assert sent.stderr.endswith("; 0 lines were put on the queue before that\n")
 
 
 async def test_sending_makes_what_declare_active_would_make(tmp_path: Path, rabbitmq: RabbitMQ) -> None:
@@ -98,7 +98,8 @@ async def test_nothing_is_sent_to_a_queue_that_the_broker_names(tmp_path: Path, 
     assert (sent.returncode, sent.stderr) == (
         2,
         (
-            f"broadway: {file}:4: pipelines.orders.producer.queue: the broker names this queue for its consumer alone; "
+            f"broadway: {file}:4: pipelines.orders.producer.queue: the broker gives this queue a new name for "
+            "each consumer; "
             "name the queue to send to\n"
         ),
     )

@@ -81,7 +81,7 @@ def test_a_pause_says_which_worker_has_not_heard_it_and_reaches_it_later(tmp_pat
             status, told = running.posted("/api/pipelines/orders/pause")
             assert (status, told["pipeline"], told["heard"], list(told["not_heard"])) == (503, "orders", [0], ["1"])
             assert told["error"].startswith(
-                "pause of 'orders' is not done everywhere: worker 1: it has not answered for "
+                "not every worker has carried out pause of 'orders': worker 1: it has not answered for "
             )
             assert told["error"].endswith(" s; it will do so once it answers")
         os.kill(stopped, signal.SIGCONT)

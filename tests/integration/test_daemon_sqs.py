@@ -82,7 +82,7 @@ async def test_sending_to_a_queue_that_is_not_there_says_so(tmp_path: Path, sqs:
     sent = await send(settings(tmp_path, queue), ["a"])
     assert (sent.returncode, sent.stdout) == (1, "")
     assert sent.stderr.startswith(f"broadway: SQS queue {queue.name!r} does not exist in this region and account")
-    assert sent.stderr.endswith("; 0 lines were put before that\n")
+    assert sent.stderr.endswith("; 0 lines were put on the queue before that\n")
 
 
 async def test_the_example_runs_from_its_settings_file(

@@ -276,7 +276,7 @@ def test_a_folder_for_metrics_of_several_processes_changes_nothing(tmp_path: Pat
         eventually_sync(lambda: running.total("counted_total") == 6, timeout=30, what="both workers have reported")
         assert (
             running.until_logged(
-                "left out of the environment: the daemon adds the metrics of its workers up by itself, without files"
+                "an environment variable is ignored: the daemon adds up the metrics of its workers without files"
             )["variable"]
             == "PROMETHEUS_MULTIPROC_DIR"
         )

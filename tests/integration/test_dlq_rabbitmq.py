@@ -145,8 +145,8 @@ async def test_wrong_places_are_told_in_a_sentence(rabbitmq: RabbitMQ) -> None:
         missing = await dlq(*command, "--url", rabbitmq.url, "--queue", "alive")
         assert missing.exit_code == 1
         assert missing.stderr == (
-            f"broadway: there is no queue 'alive.dead' on {rabbitmq.where}: nothing has died there yet, or its dead "
-            "letters are kept elsewhere: name that queue with --dead NAME\n"
+            f"broadway: there is no queue 'alive.dead' on {rabbitmq.where}: either no message has become a dead letter "
+            "yet, or the dead letters are in another queue; name that queue with --dead NAME\n"
         )
     wrong = await dlq("ls", "--url", "http://h/", "--queue", "q")
     assert (wrong.exit_code, wrong.stderr) == (
@@ -185,7 +185,7 @@ async def test_what_was_put_back_is_counted_when_others_were_not(rabbitmq: Rabbi
     assert (done.exit_code, done.stdout) == (1, "")
     assert done.stderr == (
         f"broadway: 1 dead letter was not put back: there is no queue 'gone' on {rabbitmq.where}; "
-        "2 dead letters put back before that\n"
+        "2 dead letters were put back before that\n"
     )
     await rabbitmq.until_ready(1, "graveyard")
     await rabbitmq.until_ready(2)
@@ -229,9 +229,8 @@ async def test_where_it_cannot_be_read_it_is_said_which_one_and_what_to_do(
     listed = await dlq("ls", "--config", str(path))
     assert (listed.exit_code, listed.stdout) == (1, "")
     assert listed.stderr.splitlines()[-1] == (
-        "broadway: the properties of dead letter 2 of 3 in queue 'work.dead' do not decode, and delivery_path: plain "
-        "cannot read past it: have them read with delivery_path: auto, or remove all of them, unseen, with broadway "
-        "dlq purge --yes"
+        "broadway: the properties of dead letter 2 of 3 in queue 'work.dead' cannot be decoded, and delivery_path: "
+        "plain cannot skip it; set delivery_path: auto, or remove all dead letters unread with broadway dlq purge --yes"
     )
     await with_an_odd_one.until_ready(3, "work.dead")
     done = await dlq("purge", "--yes", "--config", str(path))
@@ -302,8 +301,9 @@ async def test_a_server_named_queue_has_its_dead_letters_by_the_name_of_the_pipe
     assert [line.split()[0] for line in listed.stdout.splitlines()] == ["id", "m1"]
     done = await dlq("replay", "--config", str(path))
     assert done.stderr == (
-        "broadway: 1 dead letter was not put back: letter m1 does not say which queue it failed in: say where it is to "
-        "go with --to NAME; 0 dead letters put back before that\n"
+        "broadway: 1 dead letter was not put back: letter m1 does not say which queue it failed in; name "
+        "the queue to put "
+        "it into with --to NAME; 0 dead letters were put back before that\n"
     )
 
 
@@ -323,8 +323,9 @@ async def test_any_queue_can_be_named_as_the_one_that_keeps_them(rabbitmq: Rabbi
     # Nobody but the letters says where they failed.
     done = await dlq("replay", "--dead", "graveyard", "--url", rabbitmq.url)
     assert done.stderr == (
-        "broadway: 2 dead letters were not put back: letter m1 does not say which queue it failed in: say where it is "
-        "to go with --to NAME; 0 dead letters put back before that\n"
+        "broadway: 2 dead letters were not put back: letter m1 does not say which queue it failed in; "
+        "name the queue to "
+        "put it into with --to NAME; 0 dead letters were put back before that\n"
     )
     done = await dlq("replay", "--dead", "graveyard", "--url", rabbitmq.url, "--queue", "work")
     assert done.stdout == "2 dead letters put back into the queue\n"
@@ -343,8 +344,8 @@ async def test_a_letter_goes_to_no_queue_that_only_its_headers_name(
         await rabbitmq.publish([b"x"], queue=kept_in, message_id="m1", headers=forged)
     refused = (
         "broadway: 1 dead letter was not put back: letter m1 says that it failed in queue 'payroll', but a publisher "
-        "can write that, and it is no queue of the pipeline or of --queue: say where it is to go with --to NAME; 0 "
-        "dead letters put back before that\n"
+        "can forge that, and it is neither a queue of the pipeline nor that of --queue; name the queue to put it into "
+        "with --to NAME; 0 dead letters were put back before that\n"
     )
     url, config = ("--url", rabbitmq.url), ("--config", str(settings_file(tmp_path, rabbitmq)))
     for words in (url, (*url, "--queue", "work"), config, (*config, "--queue", "work")):
@@ -373,13 +374,14 @@ async def test_a_letter_of_another_queue_of_the_pipeline_goes_back_to_that(rabbi
 @pytest.mark.parametrize("to", ["", "work.dead"])
 async def test_a_letter_does_not_go_back_to_where_it_is_kept(rabbitmq: RabbitMQ, to: str) -> None:
     done = await dlq("replay", "--url", rabbitmq.url, "--queue", "work", "--to", to)
-    assert done.stderr.endswith(f"--to {to}: expected another queue than the one that keeps the dead letters\n")
+    assert done.stderr.endswith(f"--to {to}: expected a queue other than the one that holds the dead letters\n")
 
 
 async def test_to_is_for_rabbitmq(tmp_path: Path) -> None:
     done = await dlq("replay", "--queue", f"{tmp_path}/q.db:orders", "--to", "o2")
     assert done.stderr.endswith(
-        "--to names a queue of RabbitMQ; the dead letters of an embedded queue go back into it\n"
+        "--to names a queue of RabbitMQ, but dead letters of an embedded queue go back into that queue; "
+        "leave --to out\n"
     )
 
 

@@ -117,7 +117,7 @@ async def test_no_password_and_no_payload_is_shown_anywhere(
         "does not fit the schema: number: int_parsing",
         "does not fit the schema: word: string_type",
         "does not fit the schema: prices.***: int_parsing",
-        "does not fit the schema: the whole: json_invalid",
+        "does not fit the schema: the whole value: json_invalid",
     }
     assert "handle_failed raised; the messages are settled as they were" in {line["event"] for line in running.log}
     # Debug lines of the client library are among what was looked through.

@@ -575,9 +575,9 @@ async def test_letters_that_can_be_looked_at_no_more_say_so_and_stay(rabbitmq: R
     shown = await dlq("ls", "--config", str(settings))
     assert shown.exit_code == 1
     assert (
-        "1 dead letter in queue 'work.dead' came back to it so often that the broker would soon drop them (more than "
-        "8 times), and copies in their place were refused: this user may not put failed messages into queue "
+        "1 dead letter in queue 'work.dead' came back so often that the broker would soon drop them (its limit is 8 "
+        "times), and the broker refused new copies of them: this user may not put failed messages into queue "
         f"'work.dead' on {rabbitmq.where}: ACCESS_REFUSED - "
     ) in shown.stderr
-    assert shown.stderr.strip().endswith("mend that, or make room, before you look again")
+    assert shown.stderr.strip().endswith("correct that, or make room in the queue, before you run broadway dlq again")
     await rabbitmq.until("work.dead", ready=1, unacked=0)

@@ -81,7 +81,7 @@ def test_a_pipeline_that_crashes_for_good_returns_1_after_the_others_have_draine
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     events = [json.loads(line) for line in err.splitlines()]
-    assert "the pipeline crashed for good; stopping the others" in [event["event"] for event in events]
+    assert "the pipeline crashed and does not restart; stopping the others" in [event["event"] for event in events]
     assert {event["pipeline"] for event in events if event["event"] == "drained"} == {"a", "b"}
     assert "canary-66aa" not in err
 
@@ -109,7 +109,7 @@ def test_a_source_that_must_connect_at_the_start_and_cannot_says_why_without_a_t
     assert [(one["event"], one["reason"]) for one in events if one["level"] in ("warning", "error")] == [
         ("the source is away; not trying again", sentence),
         (
-            "the pipeline crashed for good; stopping the others",
+            "the pipeline crashed and does not restart; stopping the others",
             f"producer 'away' could not connect at the start: {sentence}",
         ),
     ]

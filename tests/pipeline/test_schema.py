@@ -73,7 +73,7 @@ async def test_what_does_not_fit_fails_as_invalid_and_the_others_go_on() -> None
     reasons = [recorder.statuses[data].reason for data in recorder.failed]
     assert reasons == [
         "does not fit the schema: customer: string_type; amount: greater_than",
-        "does not fit the schema: the whole: json_invalid",
+        "does not fit the schema: the whole value: json_invalid",
         "does not fit the schema: amount: missing",
     ]
     assert {status.cause for status in recorder.statuses.values()} == {"invalid"}

@@ -125,7 +125,9 @@ async def select(letters: Letters, ids: Collection[str], cause: str | None) -> l
     heads = await letters.heads()
     missing = sorted(set(ids) - {head.id for head in heads}, key=lambda one: (len(one), one))
     if missing:
-        raise BroadwayError(f"no dead letter {', '.join(missing)} in queue {letters.name!r}: see broadway dlq ls")
+        raise BroadwayError(
+            f"there is no dead letter {', '.join(missing)} in queue {letters.name!r}; broadway dlq ls shows the ids"
+        )
     return [head for head in heads if (not ids or head.id in ids) and (cause is None or head.cause == cause)]
 
 

@@ -18,8 +18,8 @@ from broadway_py.producers.kinds import arguments
 __all__ = ["Place", "of_queue", "of_settings", "of_url"]
 
 _NOT_FOR_SQS = (
-    "broadway dlq is not for SQS: look into the dead letter queue with AWS's own tools, and put letters back with its "
-    "redrive: in the console, or aws sqs start-message-move-task with --destination-arn"
+    "broadway dlq does not work with SQS; use AWS's own tools to read the dead letter queue, and its redrive to put "
+    "messages back: in the console, or aws sqs start-message-move-task with --destination-arn"
 )
 
 #: The suffix of a queue's dead letter queue, unless a policy names another one.
@@ -39,11 +39,19 @@ def of_queue(reference: str, dead: str | None = None, to: str | None = None) -> 
     if _is_of_sqs(reference):
         raise OptionsError((), _NOT_FOR_SQS)
     if "://" in reference:
-        raise OptionsError((), "--queue: a broker is named by --url, or by --config; --queue names a queue there")
+        raise OptionsError(
+            (), "--queue: expected the name of a queue, got a URL; give the URL of the broker with --url"
+        )
     if dead is not None:
-        raise OptionsError((), "--dead names a queue of RabbitMQ; an embedded queue keeps its dead letters itself")
+        raise OptionsError(
+            (), "--dead names a queue of RabbitMQ, but an embedded queue holds its own dead letters; leave --dead out"
+        )
     if to is not None:
-        raise OptionsError((), "--to names a queue of RabbitMQ; the dead letters of an embedded queue go back into it")
+        raise OptionsError(
+            (),
+            "--to names a queue of RabbitMQ, but dead letters of an embedded queue go back into that queue; "
+            "leave --to out",
+        )
     return lambda: opened(reference)
 
 
@@ -60,12 +68,13 @@ def of_url(url: str, queue: str | None, dead: str | None = None, to: str | None 
         raise OptionsError((), _NOT_FOR_SQS)
     if dead is None and queue is not None and queue.startswith("amq."):
         raise OptionsError(
-            (), f"--queue {queue}: the broker has named it, so its dead letters are in PIPELINE.dead: say --dead NAME"
+            (),
+            f"--queue {queue}: the broker chose this name, so its dead letters are in PIPELINE.dead; use --dead NAME",
         )
     kept_in = dead if queue is None or dead is not None else f"{queue}.dead"
     if kept_in is None:
         raise OptionsError(
-            (), "dlq: name the queue with --queue NAME, or the one that keeps its dead letters with --dead NAME"
+            (), "dlq: name the queue with --queue NAME, or the queue that holds its dead letters with --dead NAME"
         )
     try:
         usual = queue or kept_in.removesuffix(_DEAD) if queue or kept_in.endswith(_DEAD) else None
@@ -100,7 +109,10 @@ def of_settings(
     if kind == "sqs":
         raise OptionsError((*path, "kind"), _NOT_FOR_SQS)
     if kind != "rabbitmq":
-        raise OptionsError((*path, "kind"), f"the dead letters of the kind {kind!r} cannot be looked at from here")
+        raise OptionsError(
+            (*path, "kind"),
+            f"broadway dlq cannot read the dead letters of the kind {kind!r}; it works for queue and rabbitmq",
+        )
     read = fields.get("queue")
     queues = [str(one) for one in (read if isinstance(read, list) else [read])]
     _refuse_strange(queue, pipeline, queues)
@@ -132,12 +144,12 @@ def _kept_in(section: Mapping[str, Any], pipeline: str, queue: str | None, queue
     if place == "broker":
         raise OptionsError(
             (),
-            "the dead letters are where the queue's own dead-letter exchange leads: name that queue with --dead NAME",
+            "the queue's own dead-letter exchange decides where its dead letters are; name that queue with --dead NAME",
         )
     if place is not None:
         return place
     if queue is None:
-        raise OptionsError((), f"--queue is needed: the pipeline reads several, {', '.join(queues)}")
+        raise OptionsError((), f"--queue is needed, because the pipeline reads several queues: {', '.join(queues)}")
     with _extra_needed():
         from broadway_py.producers.rabbitmq.retries.forwarder import dead_letters_of  # noqa: PLC0415  # needs an extra
     return dead_letters_of(queue, pipeline)
@@ -161,7 +173,9 @@ def _extra_needed() -> Iterator[None]:
     try:
         yield
     except ImportError:
-        raise OptionsError((), "this needs aio-pika: pip install 'broadway-py[rabbitmq]'") from None
+        raise OptionsError(
+            (), "broadway dlq needs aio-pika for RabbitMQ, which is not installed: pip install 'broadway-py[rabbitmq]'"
+        ) from None
 
 
 def _of_rabbitmq(
@@ -177,7 +191,7 @@ def _of_rabbitmq(
         from broadway_py.daemon.dead_letters import rabbitmq  # noqa: PLC0415  # needs an extra
         from broadway_py.producers.rabbitmq import RabbitMQOptions  # noqa: PLC0415  # an extra
     if to is not None and (to == kept_in or not to):
-        raise OptionsError((), f"--to {to}: expected another queue than the one that keeps the dead letters")
+        raise OptionsError((), f"--to {to}: expected a queue other than the one that holds the dead letters")
     options = RabbitMQOptions(**fields)
     home = rabbitmq.Home(usual, others, is_sure) if to is None else rabbitmq.Home(to, is_sure=True)
     return lambda: rabbitmq.opened(options, kept_in, home)

@@ -139,9 +139,9 @@ class RabbitMQLetters:
         if reasons:
             some = "1 dead letter" if len(reasons) == 1 else f"{len(reasons)} dead letters"
             raise ProducerError(
-                f"{some} in queue {self.name!r} came back to it so often that the broker would "
-                f"soon drop them (more than {self._limit} times), and copies in their place were refused: "
-                f"{reasons[0]}; mend that, or make room, before you look again"
+                f"{some} in queue {self.name!r} came back so often that the broker would soon drop them "
+                f"(its limit is {self._limit} times), and the broker refused new copies of them: {reasons[0]}; "
+                "correct that, or make room in the queue, before you run broadway dlq again"
             )
 
     def _worn(self) -> list[_Taken]:
@@ -182,9 +182,9 @@ class RabbitMQLetters:
             if ended.done() and not ended.cancelled() and isinstance(ended.exception(), InvalidFrameError):
                 read = len(self._taken or ())
                 raise ProducerError(
-                    f"the properties of dead letter {read + 1} of {count} in queue {self.name!r} do not decode, and "
-                    "delivery_path: plain cannot read past it: have them read with delivery_path: auto, or remove all "
-                    "of them, unseen, with broadway dlq purge --yes"
+                    f"the properties of dead letter {read + 1} of {count} in queue {self.name!r} cannot be decoded, "
+                    "and delivery_path: plain cannot skip it; set delivery_path: auto, or remove all dead letters "
+                    "unread with broadway dlq purge --yes"
                 ) from None
             raise
 
@@ -204,10 +204,10 @@ class RabbitMQLetters:
             why = "does not say which queue it failed in"
         else:
             why = (
-                f"says that it failed in queue {printable(died.queue)!r}, but a publisher can write that, and it is no "
-                "queue of the pipeline or of --queue"
+                f"says that it failed in queue {printable(died.queue)!r}, but a publisher can forge that, and it is "
+                "neither a queue of the pipeline nor that of --queue"
             )
-        return ProducerError(f"letter {taken.head.id} {why}: say where it is to go with --to NAME")
+        return ProducerError(f"letter {taken.head.id} {why}; name the queue to put it into with --to NAME")
 
 
 @asynccontextmanager
@@ -242,8 +242,8 @@ async def opened(options: RabbitMQOptions, dead: str, home: Home) -> AsyncIterat
                 await _given_back(letters, options)
             except ChannelNotFoundEntity:
                 raise ProducerError(
-                    f"there is no queue {dead!r} on {where}: nothing has died there yet, or its dead letters are "
-                    "kept elsewhere: name that queue with --dead NAME"
+                    f"there is no queue {dead!r} on {where}: either no message has become a dead letter yet, or the "
+                    "dead letters are in another queue; name that queue with --dead NAME"
                 ) from None
     finally:
         await publisher.close()

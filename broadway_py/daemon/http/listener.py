@@ -146,7 +146,7 @@ class Visit(web.RequestHandler):
         if isinstance(exc, ConnectionError):
             raise exc  # the client is gone, and nobody is left to be answered
         if status >= 500:  # the server's own faults
-            log.error("a request could not be answered", exc_info=exc)
+            log.error("an HTTP request could not be answered", exc_info=exc)
         answer = web.json_response({"error": _in_words(status, message)}, status=status, headers=self._headers)
         answer.force_close()
         return answer
@@ -161,7 +161,7 @@ def _in_words(status: int, message: str | None) -> str:
     if status >= 500:  # the server's own faults
         return "the daemon could not answer this; its log says why"
     # Only the first line is used: the rest quotes the request.
-    reason = (message or "it cannot be read").strip().partition("\n")[0].rstrip(":")
+    reason = (message or "this one cannot be read").strip().partition("\n")[0].rstrip(":")
     return f"expected a request in HTTP/1.1: {reason[:200]}"
 
 
@@ -236,7 +236,7 @@ class Port:
             if len(self._visits) + len(self._arriving) >= self._most:
                 if taken:
                     return  # the next turn finds out whether there is one more
-                self._say("the HTTP port has as many connections as it may have; the idle ones make room")
+                self._say("the HTTP port has reached its limit of connections; it closes the one that is idle longest")
                 self._pause()  # until one has left
                 if not self._make_room():
                     self._retry_soon()
@@ -246,7 +246,7 @@ class Port:
             except (BlockingIOError, ConnectionError):
                 return
             except OSError as failed:
-                self._say("the HTTP port cannot take a connection in", reason=failed.strerror)
+                self._say("the HTTP port cannot accept a connection", reason=failed.strerror)
                 self._make_room()
                 self._pause()
                 self._retry_soon()
@@ -271,7 +271,7 @@ class Port:
     def _arrived(self, task: asyncio.Task[None]) -> None:
         self._arriving.discard(task)
         if not task.cancelled() and (failed := task.exception()) is not None:
-            log.error("a connection to the HTTP port could not be taken in", exc_info=failed)
+            log.error("a connection to the HTTP port could not be accepted", exc_info=failed)
         self._go_on()
 
     def _retry_soon(self) -> None:

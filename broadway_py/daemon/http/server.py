@@ -69,8 +69,8 @@ async def serve(settings: Http, view: View) -> AsyncIterator[int]:
         log.info("listening", url=f"http://{_in_url(settings.host)}:{addresses[0][1]}/")
         if not is_local:
             log.warning(
-                "everybody who reaches this port can see what runs here, and can pause it: there are no passwords; "
-                "let only a network that is yours reach it, or set http.host to 127.0.0.1",
+                "the HTTP port has no password: everybody who can reach it can see and pause the pipelines; "
+                "allow only a trusted network, or set http.host to 127.0.0.1",
                 host=settings.host,
                 port=addresses[0][1],
             )
@@ -86,7 +86,7 @@ def _cannot_listen(settings: Http, failed: OSError | ValueError) -> OptionsError
     unknown = (errno.EADDRNOTAVAIL, None)
     if not isinstance(failed, OSError) or isinstance(failed, socket.gaierror) or failed.errno in unknown:
         return OptionsError(
-            ("http", "host"), f"{settings.host!r} is no address of this machine; use 127.0.0.1 or 0.0.0.0"
+            ("http", "host"), f"{settings.host!r} is not an address of this machine; use 127.0.0.1 or 0.0.0.0"
         )
     if failed.errno == errno.EADDRINUSE:
         problem = f"{place} is in use by another program; choose another port, or 0 for a free one"
@@ -243,14 +243,16 @@ class _Handlers:
         known = [one.name for one in self._view.stats()]
         if name not in known:
             return _no_pipeline(name, dict.fromkeys(known))
-        log.info("asked for by HTTP", action=act, pipeline=name)
+        log.info("a command came over HTTP", action=act, pipeline=name)
         told = await (self._view.pause(name) if act == "pause" else self._view.resume(name))
         heard, not_heard = list(told.heard), {str(index): why for index, why in told.not_heard.items()}
         if not not_heard:
             return _json({"pipeline": name, "done": act, "heard": heard, "not_heard": {}})
         others = "; ".join(f"worker {index}: {why}" for index, why in not_heard.items())
-        log.warning("not every worker has done what was asked for by HTTP", action=act, pipeline=name, reason=others)
-        error = f"{act} of {name!r} is not done everywhere: {others}"
+        log.warning(
+            "not every worker has carried out a command that came over HTTP", action=act, pipeline=name, reason=others
+        )
+        error = f"not every worker has carried out {act} of {name!r}: {others}"
         return _json({"pipeline": name, "error": error, "heard": heard, "not_heard": not_heard}, status=503)
 
     def _described(self) -> list[dict[str, Any]]:

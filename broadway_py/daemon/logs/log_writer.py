@@ -78,7 +78,7 @@ class LogWriter(logging.Handler):
             line = self.format(record) + "\n"
         except Exception as error:  # noqa: BLE001  # the caller's error: a wrong argument, an object whose repr fails
             line = self._line(
-                "a log line could not be made",
+                "a log line could not be formatted",
                 line_of=record.name,
                 at=f"{record.filename}:{record.lineno} {record.funcName}",
                 exception=type(error).__name__,
@@ -141,7 +141,9 @@ class LogWriter(logging.Handler):
             elif self.dropped > self._told:
                 missing, self._told = self.dropped - self._told, self.dropped
                 self._descriptor_takes(
-                    self._line("log lines were dropped: nobody took them in time, or there was no room", lines=missing)
+                    self._line(
+                        "log lines were dropped: they were not read fast enough, or the disk was full", lines=missing
+                    )
                 )
 
     def _descriptor_takes(self, line: str) -> bool:

@@ -244,16 +244,16 @@ def _take_over_hooks() -> None:
     """Makes errors that nobody handles go to the log, instead of being printed with their text."""
 
     def of_main(kind: type[BaseException], error: BaseException, stack: TracebackType | None) -> None:
-        _NOWHERE.critical("the program ended by an error", exc_info=(kind, error, stack))
+        _NOWHERE.critical("an error ended the program", exc_info=(kind, error, stack))
 
     def of_thread(failed: threading.ExceptHookArgs) -> None:
         if failed.exc_value is not None and failed.exc_type is not SystemExit:
             name = failed.thread.name if failed.thread is not None else "?"
-            _NOWHERE.error("a thread ended by an error", thread=clipped(name, 100), exc_info=failed.exc_value)
+            _NOWHERE.error("an error ended a thread", thread=clipped(name, 100), exc_info=failed.exc_value)
 
     def of_nobody(failed: Any) -> None:
         if failed.exc_value is not None:
-            _NOWHERE.error("an error that nobody could take", exc_info=failed.exc_value)
+            _NOWHERE.error("an error was ignored, because no code could catch it", exc_info=failed.exc_value)
 
     sys.excepthook = of_main
     threading.excepthook = of_thread

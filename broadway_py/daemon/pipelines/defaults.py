@@ -19,7 +19,7 @@ def tell_of_defaults(pipelines: Sequence[Pipeline[Any]]) -> None:
     for pipeline in pipelines:
         if "concurrency" not in pipeline.processors.model_fields_set:
             log.info(
-                "the concurrency of the processors follows the machine",
+                "the default concurrency of the processors depends on the machine",
                 pipeline=pipeline.name,
                 concurrency=usable_processors().told(2),
             )

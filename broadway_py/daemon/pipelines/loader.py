@@ -168,7 +168,7 @@ def pipeline_class(reference: object, path: tuple[str, ...]) -> type[Pipeline[An
     if not (isinstance(found, type) and issubclass(found, Pipeline)):
         what = "class" if isinstance(found, type) else type(found).__name__
         raise OptionsError(
-            path, f"{reference!r} is a {what}, but no pipeline; expected a subclass of broadway_py.Pipeline"
+            path, f"{reference!r} is a {what}, not a pipeline; expected a subclass of broadway_py.Pipeline"
         )
     return found
 

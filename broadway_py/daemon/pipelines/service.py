@@ -157,7 +157,7 @@ class Service:
             # If the source cannot be reached, its error text says enough. The traceback only shows where its library
             # noticed.
             log.exception(
-                "the pipeline crashed for good; stopping the others",
+                "the pipeline crashed and does not restart; stopping the others",
                 pipeline=pipeline.name,
                 reason=text_of(crash),
                 exc_info=not isinstance(crash.__cause__, ProducerError),

@@ -59,14 +59,14 @@ class BlockWatch:
             while not self._is_over(answered, told_after - (time.monotonic() - asked_at)):
                 blocked = True
                 log.warning(
-                    "the event loop is blocked by what runs in it; no message is handled meanwhile",
+                    "code blocks the event loop; no message is handled until it returns",
                     seconds=round(time.monotonic() - asked_at, 1),
                     at=place_of_stack(sys._current_frames().get(self._thread_id() or 0)),
                     **{ALL: True},
                 )
                 told_after *= 2
             if blocked and not self._ended.is_set():
-                log.warning("the event loop goes on", seconds=round(time.monotonic() - asked_at, 1), **{ALL: True})
+                log.warning("the event loop runs again", seconds=round(time.monotonic() - asked_at, 1), **{ALL: True})
 
     def _is_over(self, answered: threading.Event, seconds: float) -> bool:
         """Waits *seconds* for an answer. Returns True if it has come, or if the watch has ended."""

@@ -146,7 +146,7 @@ class LoopThread:
                 if body.done():
                     raise
                 log.error(  # noqa: TRY400  # the place says enough: the stack is that of the loop
-                    "a task that user code has started tried to end the process; it has ended that task alone",
+                    "a task of user code tried to end the process; only the task has ended",
                     exception=name_of(error),
                     at=place_of(error),
                 )
@@ -169,4 +169,8 @@ def _log_unhandled(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) ->
     about: dict[str, Any] = {}
     if isinstance(error, BaseException):
         about = {"exception": name_of(error), "stack": described(error, with_text=error_texts_are_shown())}
-    log.error("an error that no task waited for", reason=clipped(str(context.get("message")), 500), **about)
+    log.error(
+        "an error came to the event loop, because no task waited for it",
+        reason=clipped(str(context.get("message")), 500),
+        **about,
+    )

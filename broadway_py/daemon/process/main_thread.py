@@ -175,7 +175,7 @@ class Watch:
     def _log_blocked(self) -> None:
         bounded(
             lambda: log.error(
-                "the drain ran out of time and the event loop does not answer; leaving without it",
+                "the drain ran out of time and the event loop does not answer; the process ends without it",
                 stack=self._thread.stack(),
             )
         )

@@ -96,7 +96,9 @@ def _value_of(name: str, environ: Mapping[str, str], where: SettingPath) -> str:
         try:
             value = os.fsencode(value).decode()
         except UnicodeError:
-            raise OptionsError(where, f"expected UTF-8 text, but the environment variable {name} holds none") from None
+            raise OptionsError(
+                where, f"expected UTF-8 text, but the environment variable {name} has bytes that are not UTF-8"
+            ) from None
     return without_end(value)
 
 
@@ -196,7 +198,7 @@ class _Expansion:
                     at, f"the environment variable {name} is not set; set it, or write ${{{name}:-default}} in the file"
                 )
             if "${" in default:
-                raise OptionsError(at, f"the default of ${{{name}:-…}} holds another ${{; it may hold plain text alone")
+                raise OptionsError(at, f"the default of ${{{name}:-…}} contains another ${{; expected plain text")
             return default
 
         text = _VARIABLE.sub(substitute, value)

@@ -64,7 +64,8 @@ def read_file(path: Path) -> Document:
     except NotText as wrong:
         raise OptionsError(
             (),
-            f"{path}:{wrong.line}: expected {wrong.encoding} text, found a byte that is none in column {wrong.column}; "
+            f"{path}:{wrong.line}: expected {wrong.encoding} text, but the byte in column {wrong.column} is "
+            f"not {wrong.encoding}; "
             "save the file as UTF-8",
         ) from None
     text = text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n") + "\n"
@@ -77,7 +78,7 @@ def read_file(path: Path) -> Document:
         raise OptionsError((), f"{path}: cannot be read: its lists and sections are nested too deeply") from None
     except (yaml.YAMLError, ValueError, TypeError):
         raise OptionsError(
-            (), f"{path}: cannot be read: it holds a number, a key or a tag that means nothing; quotes make it text"
+            (), f"{path}: cannot be read: it has a number, a key or a tag without a meaning; put quotes around text"
         ) from None
     origins = {at: Origin(str(path)) for at in _paths(data)}
     return Document(data, origins | {at: Origin(f"{path}:{line}") for at, line in lines.items()})
@@ -186,7 +187,7 @@ def _from_yaml(path: Path, text: str) -> tuple[dict[str, Any], dict[SettingPath,
     except yaml.reader.ReaderError as wrong:
         line = text.count("\n", 0, wrong.position) + 1
         raise OptionsError(
-            (), f"{path}:{line}: not valid YAML: the character U+{wrong.character:04X} may not stand in it"
+            (), f"{path}:{line}: not valid YAML: the character U+{wrong.character:04X} is not allowed"
         ) from None
     try:
         root = loader.get_single_node()
@@ -206,19 +207,17 @@ def _from_yaml(path: Path, text: str) -> tuple[dict[str, Any], dict[SettingPath,
 
 def _yaml_trouble(wrong: yaml.MarkedYAMLError, line: str) -> str:
     """Returns why YAML refuses *line*, without the text of the line: it may be a password that needs quotes."""
-    problem = wrong.problem or wrong.context or "nobody knows what it means"
+    problem = wrong.problem or wrong.context or "it cannot be understood"
     begins = re.match(r"found character ['\"](.|\\t)['\"] that cannot start any token", problem)
     if begins is not None and begins[1] in ("\t", "\\t"):
-        return "a tab where only spaces may stand; indent with spaces"
+        return "a tab where only spaces are allowed; indent with spaces"
     if begins is not None:
         return f"text that begins with {begins[1]} needs quotes around it"
     if "alias" in problem:
-        return (
-            "an alias (*name) of which nothing says what it stands for; text that begins with * needs quotes around it"
-        )
+        return "an alias (*name) that no anchor (&name) defines; text that begins with * needs quotes around it"
     if "tag" in problem:
-        return "a tag (!name), which settings have none of; text that begins with ! needs quotes around it"
+        return "a tag (!name), which settings do not support; text that begins with ! needs quotes around it"
     if "duplicate anchor" in (wrong.context or ""):
-        return "an anchor (&name) that is there already; text that begins with & needs quotes around it"
+        return "an anchor (&name) that is defined twice; text that begins with & needs quotes around it"
     hint = "; put quotes around ${…} inside { } or [ ]" if "${" in line else ""
     return problem + hint

@@ -242,7 +242,7 @@ class Supervisor:
         def kill() -> None:
             self.abandon()
             for index, handle in self._handles.items():
-                log.error("worker did not leave in time; killing it", index=index, pid=handle.pid)
+                log.error("worker did not end in time; killing it", index=index, pid=handle.pid)
 
         asyncio.get_running_loop().call_later(seconds, kill)
 

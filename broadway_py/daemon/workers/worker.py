@@ -131,7 +131,7 @@ async def _carry_out(view: LocalView, command: Command) -> Answer:
     act = view.pause if command.act == "pause" else view.resume
     told = await act(command.pipeline)
     for refused in told.not_heard.values():
-        log.warning("the command could not be carried out", command=command.act, reason=refused)
+        log.warning("the worker could not carry out a command", command=command.act, reason=refused)
         return Answer(command.number, command.pipeline, refused)
     return Answer(command.number, command.pipeline)
 

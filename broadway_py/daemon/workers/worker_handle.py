@@ -161,7 +161,7 @@ class WorkerHandle:
                 return
             except Exception:
                 # Another program has written into the pipe, so nothing that comes next can be trusted.
-                log.exception("a worker says what cannot be understood; killing it", index=self.index, pid=self.pid)
+                log.exception("a worker sent something that cannot be read; killing it", index=self.index, pid=self.pid)
                 self.kill()
                 return
             self._in_loop(self._take, message)
