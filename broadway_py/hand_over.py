@@ -51,7 +51,7 @@ class HandOver:
     async def put(self, messages: Sequence[Message[Any]]) -> None:
         """Hands *messages* over, and waits until all are taken in. Raises as :meth:`Producer.push` does."""
         if self._closed:
-            raise ProducerError("the pipeline has stopped taking messages; hand nothing over after draining")
+            raise ProducerError("the pipeline takes no more messages; push none after draining")
         if not messages:
             return
         done = asyncio.get_running_loop().create_future()

@@ -248,7 +248,7 @@ class Message(Generic[T]):
         if not is_a(size, int) or size < 0:
             raise TypeError(f"message.size takes a number of bytes, got {shown(size)}")
         if self._ledger_entry is not None:
-            raise AttributeError("message.size stays as it is in a pipeline, whose books count it")
+            raise AttributeError("message.size cannot change in a pipeline, because the pipeline counts these bytes")
         self._size = size
 
     @property

@@ -155,7 +155,7 @@ def pipeline_metrics(stats: Iterable[PipelineStats]) -> Iterator[Metric]:
         "broadway_stuck_handlers", "Threads that still run a handler whose message was given up.", ("pipeline",)
     )
     broken = _Series(
-        "broadway_breaker_open", "1 while fetching has stopped because too much fails.", ("pipeline",), "max"
+        "broadway_breaker_open", "1 while fetching has stopped because too many messages fail.", ("pipeline",), "max"
     )
     for one in snapshots:
         waited.add((one.name,), one.rate_limit_wait_seconds)

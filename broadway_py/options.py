@@ -293,7 +293,7 @@ def _quotes(model: type[BaseModel], error: ErrorDetails) -> str:
         return "; put quotes around it"
     items = error["input"]
     several = is_a(items, (list, tuple)) and any(is_a(one, _NO_TEXT) for one in items)
-    return "; put quotes around each that is none" if several else ""
+    return "; put quotes around each item that is not text" if several else ""
 
 
 def _is_plain_text(kind: Any) -> bool:
@@ -345,7 +345,7 @@ class Processors(Options):
             yield Conflict(
                 ("min_demand",),
                 f"expected less than max_demand ({self.max_demand}), got {self.min_demand}: "
-                "a processor that may never ask again would stop for ever",
+                "with it, a processor might never ask for messages again",
                 frozenset({"min_demand", "max_demand"}),
             )
 

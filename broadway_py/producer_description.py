@@ -90,7 +90,7 @@ class ProducerDescription(ABC):
         if plan is not None and plan.dead_letter is not None:
             raise OptionsError(
                 ("failure", "dead_letter"),
-                f"{self._class_name} has a place of its own for dead letters; leave dead_letter out",
+                f"{self._class_name} has its own place for dead letters; leave dead_letter out",
             )
 
     async def end_lost_copies(self) -> None:  # noqa: B027  # most sources have nothing to end

@@ -169,7 +169,7 @@ def test_a_duration_that_something_waits_for_is_longer_than_nothing(model: type[
 def test_a_processor_must_be_able_to_ask_again(most: int, least: int) -> None:
     assert sentence(Processors, {"max_demand": most, "min_demand": least}) == (
         f"min_demand: expected less than max_demand ({most}), got {least}: "
-        "a processor that may never ask again would stop for ever"
+        "with it, a processor might never ask for messages again"
     )
 
 

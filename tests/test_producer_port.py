@@ -223,7 +223,7 @@ async def test_after_draining_nothing_more_is_taken(late: list[Message[int]]) ->
     with pytest.raises(ProducerError) as refused:
         await producer.push(late)
 
-    assert str(refused.value) == "the pipeline has stopped taking messages; hand nothing over after draining"
+    assert str(refused.value) == "the pipeline takes no more messages; push none after draining"
 
 
 # --- losses ---------------------------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ class _Key:
             self._hash = hash(key)
         except foreign_errors() as error:
             raise TypeError(
-                f"message.batch_key is {article(key)}, which does not hash ({type_name(error)}: {text_of(error)}); "
+                f"message.batch_key is {article(key)}, which is not hashable ({type_name(error)}: {text_of(error)}); "
                 "expected a key such as text, a number, or a tuple of them"
             ) from error
 
@@ -78,7 +78,7 @@ def _deleted_key(message: Message[Any]) -> TypeError | None:
     if "batch_key" not in gaps_in(message):
         return None
     return TypeError(
-        "message.batch_key was deleted; leave it, or set it to a key such as text, a number, or a tuple of them"
+        "message.batch_key was deleted; keep it, or set it to a key such as text, a number, or a tuple of them"
     )
 
 

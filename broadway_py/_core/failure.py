@@ -36,7 +36,7 @@ def asked_delay(error: BaseException | None) -> float | None:
         after: object = error.after  # type: ignore[union-attr]  # is_a says it
     except foreign_errors() as raised:
         raise ValueError(
-            f"{type_name(error)}: expected after= as seconds, a timedelta or None; looking at it raised "
+            f"{type_name(error)}: expected after= as seconds, a timedelta or None; reading it raised "
             f"{article(raised)}: {text_of(raised)}"
         ) from None
     return None if after is None else max(0.0, seconds_of(after, f"{type_name(error)}(after=…)"))

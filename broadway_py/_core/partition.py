@@ -31,12 +31,14 @@ def partition_in_process(
             return None
         if is_a(key, _NO_KEYS):
             drop(key)
-            raise TypeError(f"partition_by returned {article(key)}; expected a key: write it as a plain function")
+            raise TypeError(
+                f"partition_by returned {article(key)}; expected a key; write partition_by as a plain function"
+            )
         try:
             return hash(key) % partitions
         except foreign_errors() as error:
             raise TypeError(
-                f"partition_by returned {article(key)}, which does not hash ({type_name(error)}: {text_of(error)}); "
+                f"partition_by returned {article(key)}, which is not hashable ({type_name(error)}: {text_of(error)}); "
                 "expected a key such as text, a number, or a tuple of them"
             ) from error
 

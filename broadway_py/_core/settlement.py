@@ -216,4 +216,4 @@ def drop(returned: object) -> None:
 
 def not_returned(callback: str) -> Failed:
     """Returns the status of a message that a callback did not return."""
-    return Failed("not_returned", Plain(f"not returned by {callback}"))
+    return Failed("not_returned", Plain(f"{callback} did not return this message"))

@@ -74,5 +74,5 @@ class Submitter:
         source = run.stages.submissions
         await source.live.opened.wait()
         if run.is_draining or source.live.copy is None:
-            raise PipelineNotRunning(f"{call}(): {self._life_cycle.shown} and takes nothing in")
+            raise PipelineNotRunning(f"{call}(): {self._life_cycle.shown} and takes no messages")
         await source.live.copy.push(messages)

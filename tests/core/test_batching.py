@@ -315,7 +315,7 @@ def test_a_key_that_cannot_be_hashed_refuses_that_message_alone() -> None:
             2,
             "TypeError",
             (
-                "message.batch_key is a list, which does not hash (TypeError: unhashable type: 'list'); "
+                "message.batch_key is a list, which is not hashable (TypeError: unhashable type: 'list'); "
                 "expected a key such as text, a number, or a tuple of them"
             ),
         )

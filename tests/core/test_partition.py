@@ -47,6 +47,6 @@ def test_a_key_that_cannot_be_hashed_is_refused() -> None:
         partition_in_process(lambda message: message.data, 4)(Message(["a"]))
 
     assert str(refused.value) == (
-        "partition_by returned a list, which does not hash (TypeError: unhashable type: 'list'); "
+        "partition_by returned a list, which is not hashable (TypeError: unhashable type: 'list'); "
         "expected a key such as text, a number, or a tuple of them"
     )

@@ -280,7 +280,7 @@ def test_identity_decides_and_not_equality() -> None:
 
 
 def test_a_message_that_was_kept_has_a_status_that_says_by_whom() -> None:
-    assert not_returned("handle_batch") == Failed("not_returned", "not returned by handle_batch")
+    assert not_returned("handle_batch") == Failed("not_returned", "handle_batch did not return this message")
 
 
 @given(st.lists(st.integers(0, 5), max_size=12), st.integers(0, 5), st.sampled_from([list, tuple, each_in_turn]))

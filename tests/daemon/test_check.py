@@ -254,8 +254,8 @@ pipelines:
         "a.yaml:16: pipelines.a.producer.bindings.1.queue: 'p' is not consumed here, but , q",
         "a.yaml:18: pipelines.a.producer.backoff_min: expected no more than backoff_max (1), got 5",
         (
-            "a.yaml:19: pipelines.a.processors.min_demand: expected less than max_demand (5), got 5: a processor that "
-            "may never ask again would stop for ever"
+            "a.yaml:19: pipelines.a.processors.min_demand: expected less than max_demand (5), got 5: with it, a "
+            "processor might never ask for messages again"
         ),
         "a.yaml:20: pipelines.a.failure.backoff: expected (first, most) with first <= most, got (5.0, 1.0)",
         "a.yaml:21: pipelines.a.ordered: needs partition_by, which says what must stay in order; got none",
@@ -348,10 +348,10 @@ def test_a_list_of_texts_is_told_which_want_quotes(tmp_path: Path) -> None:
         "a.yaml:1: pipelines.a.name: expected a name, got int; put quotes around it",
         (
             "a.yaml:1: pipelines.a.producer.queue: expected a text or a list of texts, got ['q', 7]; put quotes around "
-            "each that is none"
+            "each item that is not text"
         ),
         (
             "a.yaml:1: pipelines.a.producer.host: expected one text or a list of them, got ['h', 8]; put quotes around "
-            "each that is none"
+            "each item that is not text"
         ),
     ]

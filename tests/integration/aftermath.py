@@ -99,7 +99,9 @@ async def until_connected(pipeline: Pipeline[Any], copies: int = 1) -> None:
 
 def reasons(caplog: pytest.LogCaptureFixture) -> list[str]:
     """Why the source was away, each time, as the log told."""
-    return [str(line["reason"]) for line in logged(caplog) if line["event"] == "the source is away; trying again"]
+    return [
+        str(line["reason"]) for line in logged(caplog) if line["event"] == "the source is not available; trying again"
+    ]
 
 
 def waits(caplog: pytest.LogCaptureFixture) -> list[float]:

@@ -187,7 +187,7 @@ async def test_kills_at_random_moments_under_load_cost_no_message(tmp_path: Path
 
 
 async def refused(scene: Scene) -> None:
-    await aside(scene.running.until_logged, "the source is away; trying again", count=2)
+    await aside(scene.running.until_logged, "the source is not available; trying again", count=2)
 
 
 async def connecting(scene: Scene) -> None:

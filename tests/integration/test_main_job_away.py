@@ -83,7 +83,7 @@ async def test_a_daemon_started_before_its_broker_says_why_it_waits_and_then_con
 async def test_a_daemon_between_two_attempts_stops_at_once(tmp_path: Path, job: Job, proxy: FaultProxy) -> None:
     await proxy.refuse()
     with daemon(tmp_path, job.settings(OneByOne, url=job.broker.through(proxy.port))) as running:
-        await aside(running.until_logged, "the source is away; trying again", count=3)
+        await aside(running.until_logged, "the source is not available; trying again", count=3)
         code, seconds = await aside(running.terminated)
     assert code == 0
     assert seconds < FAST

@@ -95,14 +95,14 @@ async def test_no_password_and_no_payload_is_shown_anywhere(
         settings = Job(rabbitmq, tmp_path).settings(FailsInManyWays, url=at_port(url, proxy.port))
         options = ("--set", "log.level=debug", "--workers", str(workers))
         with daemon(tmp_path, settings, options=options) as running:
-            await aside(running.until_logged, "the source is away; trying again")
+            await aside(running.until_logged, "the source is not available; trying again")
             shown += await pages(running)
             await proxy.accept()
             await aside(running.until_ready)
             await rabbitmq.publish(bodies, headers={"x-word": WORD}, correlation_id=WORD)
             await rabbitmq.until("work.dead", ready=len(bodies), unacked=0)
             proxy.reset()
-            await aside(running.until_logged, "the source is away; trying again", count=2)
+            await aside(running.until_logged, "the source is not available; trying again", count=2)
             await aside(running.until_ready)
             shown += await pages(running)
             running.signal(signal.SIGUSR1)
@@ -119,7 +119,9 @@ async def test_no_password_and_no_payload_is_shown_anywhere(
         "does not fit the schema: prices.***: int_parsing",
         "does not fit the schema: the whole value: json_invalid",
     }
-    assert "handle_failed raised; the messages are settled as they were" in {line["event"] for line in running.log}
+    assert "handle_failed raised an error; the messages are settled as they were before it" in {
+        line["event"] for line in running.log
+    }
     # Debug lines of the client library are among what was looked through.
     assert {"aiormq.connection", "broadway_py.pipeline"} <= {line["logger"] for line in running.log}
 
@@ -129,7 +131,7 @@ async def test_a_refused_login_shows_no_password(tmp_path: Path, rabbitmq: Rabbi
     wrong = url.replace("canary-pass", "canary-pass-that-is-wrong")
     settings = Job(rabbitmq, tmp_path).settings(FailsInManyWays, url=wrong)
     with daemon(tmp_path, settings, options=("--set", "log.level=debug")) as running:
-        away = await aside(running.until_logged, "the source is away; trying again")
+        away = await aside(running.until_logged, "the source is not available; trying again")
         assert away["reason"] == (f"RabbitMQ at {rabbitmq.where} refused the login; check user and password in the url")
         answers = await pages(running)
         assert (await aside(running.terminated))[0] == 0

@@ -49,7 +49,7 @@ async def test_every_message_is_handled_and_acked_once(
 
 
 def lost_connections(running: Daemon) -> list[dict[str, Any]]:
-    return [line for line in running.log if line["event"] == "the source is away; trying again"]
+    return [line for line in running.log if line["event"] == "the source is not available; trying again"]
 
 
 @pytest.mark.faults

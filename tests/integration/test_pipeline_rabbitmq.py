@@ -66,7 +66,9 @@ async def test_connections_broken_in_the_middle_cost_no_message_and_no_restart(
     assert len(job.counted.duplicates) <= 2 * PREFETCH
     assert_each_delivery_settled(pipeline, job)
     assert await job.broker.counts("work.dead") == Counts(0, 0)
-    reasons = [line["reason"] for line in logged(caplog) if line["event"] == "the source is away; trying again"]
+    reasons = [
+        line["reason"] for line in logged(caplog) if line["event"] == "the source is not available; trying again"
+    ]
     assert reasons == [f"the connection to {through(job, proxy)} was cut"] * 2
 
 
@@ -169,7 +171,7 @@ async def test_what_the_rate_limit_holds_is_handled_while_the_source_is_away(
 
 
 def attempts(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
-    return [line for line in logged(caplog) if line["event"] == "the source is away; trying again"]
+    return [line for line in logged(caplog) if line["event"] == "the source is not available; trying again"]
 
 
 async def until_attempts(caplog: pytest.LogCaptureFixture, count: int) -> dict[str, Any]:

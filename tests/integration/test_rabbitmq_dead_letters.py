@@ -163,7 +163,7 @@ async def test_a_policy_that_was_given_goes_before_on_failure_and_says_so(
     told = [
         line
         for line in logged(caplog, least=logging.INFO)
-        if line["event"] == "failure= goes before the producer's on_failure="
+        if line["event"] == "failure= overrides the producer's on_failure="
     ]
     assert [(line["pipeline"], line["producer"]) for line in told] == [("Failing", "rabbitmq")]
 

@@ -122,11 +122,11 @@ async def test_a_back_off_of_stop_ends_the_pipeline_at_the_first_loss(
         await pipeline.wait()
     sentence = f"queue 'nope' does not exist on {rabbitmq.where}; create it or set declare: active"
     assert sentence in f"{crash.value} {crash.value.__cause__}"
-    assert "and its back-off says to stop" in f"{crash.value} {crash.value.__cause__}"
+    assert "and its back-off allows no more tries" in f"{crash.value} {crash.value.__cause__}"
     await pipeline.stop()
     # And no word of a drain that ran out of time.
     (entry,) = logged(caplog)
-    assert (entry["event"], entry["reason"]) == ("the source is away; not trying again", sentence)
+    assert (entry["event"], entry["reason"]) == ("the source is not available; not trying again", sentence)
 
 
 # --- how it is consumed -----------------------------------------------------------------------------------------------

@@ -107,7 +107,7 @@ def test_a_source_that_must_connect_at_the_start_and_cannot_says_why_without_a_t
     events = [json.loads(line) for line in err.splitlines()]
     sentence = "cannot reach the source: connection refused"
     assert [(one["event"], one["reason"]) for one in events if one["level"] in ("warning", "error")] == [
-        ("the source is away; not trying again", sentence),
+        ("the source is not available; not trying again", sentence),
         (
             "the pipeline crashed and does not restart; stopping the others",
             f"producer 'away' could not connect at the start: {sentence}",

@@ -27,24 +27,26 @@ def refused(make: Callable[[], Any]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("name", "meant", "kind"),
+    ("name", "meant"),
     [
-        ("handle_mesage", "handle_message", "callback"),
-        ("handle_messages", "handle_message", "callback"),
-        ("handle_batches", "handle_batch", "callback"),
-        ("handle_failure", "handle_failed", "callback"),
-        ("prepare_message", "prepare_messages", "callback"),
-        ("partition_buy", "partition_by", "callback"),
-        ("tear_down", "teardown", "callback"),
+        ("handle_mesage", "handle_message"),
+        ("handle_messages", "handle_message"),
+        ("handle_batches", "handle_batch"),
+        ("handle_failure", "handle_failed"),
+        ("prepare_message", "prepare_messages"),
+        ("partition_buy", "partition_by"),
+        ("tear_down", "teardown"),
     ],
 )
-def test_a_misspelt_callback_is_refused_when_the_class_is_made(name: str, meant: str, kind: str) -> None:
+def test_a_misspelt_callback_is_refused_when_the_class_is_made(name: str, meant: str) -> None:
     async def callback(self: Any, message: Any) -> None:
         """Never called."""
 
     sentence = refused(lambda: type("Orders", (Quiet,), {name: callback, "__module__": HERE}))
 
-    assert sentence == (f"{HERE}.Orders defines {name!r}, which is no {kind} of a pipeline; did you mean {meant!r}?")
+    assert sentence == (
+        f"{HERE}.Orders defines {name!r}, which is not a callback of a pipeline; did you mean {meant!r}?"
+    )
 
 
 @pytest.mark.parametrize(
@@ -53,7 +55,7 @@ def test_a_misspelt_callback_is_refused_when_the_class_is_made(name: str, meant:
 def test_a_misspelt_option_in_the_class_is_refused(name: str, meant: str) -> None:
     sentence = refused(lambda: type("Orders", (Quiet,), {name: None, "__module__": HERE}))
 
-    assert sentence == f"{HERE}.Orders defines {name!r}, which is no option of a pipeline; did you mean {meant!r}?"
+    assert sentence == f"{HERE}.Orders defines {name!r}, which is not an option of a pipeline; did you mean {meant!r}?"
 
 
 def test_names_of_the_users_own_are_fine() -> None:
@@ -220,7 +222,7 @@ def test_a_batch_size_function_needs_max_demand() -> None:
 def test_demands_with_which_nothing_would_ever_be_asked_are_refused() -> None:
     assert refused(lambda: Processors(max_demand=0)) == "max_demand: expected greater than or equal to 1, got 0"
     assert refused(lambda: Processors(max_demand=4, min_demand=4)) == (
-        "min_demand: expected less than max_demand (4), got 4: a processor that may never ask again would stop for ever"
+        "min_demand: expected less than max_demand (4), got 4: with it, a processor might never ask for messages again"
     )
     assert refused(lambda: Processors(min_demand=-1)) == "min_demand: expected greater than or equal to 0, got -1"
     assert refused(lambda: Processors(concurrency=0)) == "concurrency: expected greater than or equal to 1, got 0"

@@ -607,7 +607,7 @@ async def test_a_breaker_that_opens_says_so_stops_fetching_and_gives_back_what_w
 
     assert sorted(broker.acked) == list(range(100))
     said = events_logged(caplog)
-    assert said.count("the breaker opened: too much fails; fetching stops until a probe succeeds") == 1
+    assert said.count("the breaker opened: too many messages fail; fetching stops until a probe succeeds") == 1
     assert said.count("the breaker closed: a probe succeeded; fetching goes on") == 1
 
 

@@ -20,7 +20,7 @@ def statuses(messages: list[Message[int]]) -> list[Failed | None]:
 def test_a_message_that_is_missing_fails_and_the_others_stay_ok(given: list[Message[int]]) -> None:
     reconcile("handle_batch", given, [given[2], given[0]])
 
-    assert statuses(given) == [None, Failed("not_returned", "not returned by handle_batch"), None]
+    assert statuses(given) == [None, Failed("not_returned", "handle_batch did not return this message"), None]
 
 
 def test_a_message_that_failed_before_and_is_missing_keeps_its_own_status(given: list[Message[int]]) -> None:

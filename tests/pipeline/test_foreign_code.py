@@ -208,7 +208,7 @@ def leave(name: str, value: object) -> Callable[[Message[Any]], None]:
         (
             leave("batch_key", ["x"]),
             (
-                "TypeError: message.batch_key is a list, which does not hash (TypeError: unhashable type: 'list'); "
+                "TypeError: message.batch_key is a list, which is not hashable (TypeError: unhashable type: 'list'); "
                 "expected a key such as text, a number, or a tuple of them"
             ),
         ),
@@ -217,7 +217,10 @@ def leave(name: str, value: object) -> Callable[[Message[Any]], None]:
             "ValueError: batch_mode takes 'bulk' or 'flush', got a Mute that cannot be shown",
         ),
         (leave("status", "bad"), "TypeError: message.status takes None or a Failed, got str; use message.fail(reason)"),
-        (leave("size", 7), "AttributeError: message.size stays as it is in a pipeline, whose books count it"),
+        (
+            leave("size", 7),
+            "AttributeError: message.size cannot change in a pipeline, because the pipeline counts these bytes",
+        ),
         (
             lambda message: message.spawn(1, "x"),
             "TypeError: spawn: expected metadata as a dict or None, got a str",
@@ -267,7 +270,7 @@ async def test_a_message_whose_attempt_was_overwritten_is_not_tried_again() -> N
     assert letter.status is not None
     assert letter.status.reason == (
         "message.attempt was set to 'third'; expected the number that stood there (1, 2, …) or None. The message is "
-        "not tried again: leave the attribute as it is"
+        "not tried again; do not change this attribute"
     )
 
 
@@ -415,7 +418,7 @@ def delete(name: str) -> Callable[[Message[Any]], None]:
             "batch_key",
             "raised",
             (
-                "TypeError: message.batch_key was deleted; leave it, or set it to a key such as text, a number, or a "
+                "TypeError: message.batch_key was deleted; keep it, or set it to a key such as text, a number, or a "
                 "tuple of them"
             ),
         ),
@@ -454,7 +457,7 @@ async def test_a_message_that_cannot_be_tried_again_says_so(name: str) -> None:
     (letter,) = producer.dead_letters
     assert letter.status is not None
     assert letter.status.reason == (
-        f"message.{name} was deleted. The message is not tried again: leave the attribute as it is"
+        f"message.{name} was deleted. The message is not tried again; do not change this attribute"
     )
     assert outcomes(pipeline) == {"acked": 5, "dead_lettered": 1}
 
@@ -473,7 +476,10 @@ async def test_a_transformer_that_deletes_fails_its_message(name: str) -> None:
         await soon(pipeline.wait())
 
     (status,) = recorder.statuses.values()
-    assert status.reason == f"TypeError: transformer deleted message.{name}; leave the attribute, or set it"
+    assert (
+        status.reason
+        == f"TypeError: transformer deleted message.{name}; keep the attribute, or set it to another value"
+    )
     assert pipeline.stats().restarts == 0
 
 

@@ -102,7 +102,7 @@ async def test_a_raise_in_it_is_logged_and_the_messages_are_settled_as_they_were
     line = told_of_it(caplog)
     assert line.pop("at").endswith(" broken")
     assert line == {
-        "event": "handle_failed raised; the messages are settled as they were",
+        "event": "handle_failed raised an error; the messages are settled as they were before it",
         "pipeline": "Failing",
         "stage": "processors",
         "exception": "RuntimeError",

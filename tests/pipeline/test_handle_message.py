@@ -207,7 +207,7 @@ async def test_a_cancellation_that_nobody_asked_for_fails_its_message_alone() ->
     recorder, ended, pipeline = await run_through(cancelled, [1, 2, 3])
 
     assert recorder.statuses[2].cause == "cancelled"
-    assert recorder.statuses[2].reason == "the callback was cancelled, and not by the pipeline"
+    assert recorder.statuses[2].reason == "the callback was cancelled, but not by the pipeline"
     assert pipeline.failures == [2]
     assert ended == {"acked": 2, "rejected": 1}
 

@@ -445,8 +445,9 @@ async def test_a_convicted_message_is_not_handled_and_fails_with_a_sentence(jour
     status = recorder.statuses["m1"]
     assert status.cause == "worker_died"
     assert status.reason == (
-        "2 worker processes died while it was handled, the last one (killed by SIGABRT) while nothing else was; it is "
-        "not handled again. Mend what ends the process, restart the daemon, then replay it"
+        "2 worker processes died while they handled this message. The last one (killed by SIGABRT) handled nothing "
+        "else. The message is not handled again: correct what ends the process, restart the daemon, then replay the "
+        "message"
     )
     assert pipeline.known("m1") == CONVICTED
 

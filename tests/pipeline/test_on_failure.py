@@ -98,7 +98,7 @@ async def test_where_an_acknowledger_cannot_say_whether_a_message_was_configured
     pipeline = Failing(producer=MemoryProducer(recorder.messages([b"one"])), context=fail, failure=GIVEN)
     assert await finish(pipeline) == {"dead_lettered": 1}
     (line,) = [line for line in logged(caplog) if str(line["event"]).startswith("an acknowledger")]
-    assert line["event"] == "an acknowledger cannot say who decides about a message"
+    assert line["event"] == "an acknowledger raised an error when asked who decides about a failed message"
     assert line["exception"] == "KeyError"
 
 

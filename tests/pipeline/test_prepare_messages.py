@@ -73,7 +73,7 @@ async def test_one_that_is_left_out_fails_and_the_others_go_on() -> None:
     recorder, pipeline = await run_through(lambda given: [m for m in given if m.data != 2], [1, 2, 3, 4])
 
     assert pipeline.handled == [1, 3, 4]
-    assert recorder.statuses == {2: Failed("not_returned", "not returned by prepare_messages")}
+    assert recorder.statuses == {2: Failed("not_returned", "prepare_messages did not return this message")}
 
 
 async def test_one_that_is_returned_twice_counts_once() -> None:

@@ -193,8 +193,8 @@ async def test_a_failure_comes_back_with_its_cause_and_the_data_as_it_stood() ->
         (
             ("unsendable", None),
             (
-                "handle_message left something in the message that does not pickle, so it cannot come back from the "
-                "worker process: TypeError: cannot pickle '_thread.lock' object"
+                "handle_message left something in the message that cannot be pickled, so the message cannot come back "
+                "from the worker process: TypeError: cannot pickle '_thread.lock' object"
             ),
         ),
         (
@@ -208,7 +208,7 @@ async def test_a_failure_comes_back_with_its_cause_and_the_data_as_it_stood() ->
         (
             ("keep", threading.Lock()),
             (
-                "expected data that pickles, for executor='process', got a tuple: TypeError: cannot pickle "
+                "expected data that can be pickled, for executor='process', got a tuple: TypeError: cannot pickle "
                 "'_thread.lock' object; change it in prepare_messages, which runs in the parent"
             ),
         ),
@@ -220,8 +220,11 @@ async def test_a_failure_comes_back_with_its_cause_and_the_data_as_it_stood() ->
             ),
         ),
         (("exit", 3), "SystemExit: 3"),
-        (("delete", "data"), "handle_message deleted message.data; leave the attribute, or set it"),
-        (("delete", "batch_key"), "handle_message deleted message.batch_key; leave the attribute, or set it"),
+        (("delete", "data"), "handle_message deleted message.data; keep the attribute, or set it to another value"),
+        (
+            ("delete", "batch_key"),
+            "handle_message deleted message.batch_key; keep the attribute, or set it to another value",
+        ),
     ],
 )
 async def test_what_goes_wrong_with_one_message_fails_that_message_alone(
@@ -487,7 +490,9 @@ async def test_an_overdue_message_fails_alone_and_its_process_is_killed(journal:
     await clock.advance(0.2)
     await soon(pipeline.wait())
 
-    assert reasons(recorder) == [("timeout", "not finished within its time-out of 5 s; its worker process was killed")]
+    assert reasons(recorder) == [
+        ("timeout", "the callback did not finish within its time-out of 5 s; its worker process was killed")
+    ]
     assert recorder.failed == [("block", None)]
     assert recorder.successful[:2] == [1, 2]
     assert recorder.successful[2] != int(blocked)
@@ -608,7 +613,7 @@ async def test_an_overdue_batch_fails_as_a_whole_and_its_process_is_killed(journ
     await clock.advance(5.0)
     await soon(pipeline.wait())
 
-    sentence = "not finished within its time-out of 5 s; its worker process was killed"
+    sentence = "the callback did not finish within its time-out of 5 s; its worker process was killed"
     assert reasons(recorder) == [("timeout", sentence)] * 3
     assert not is_alive(blocked)
 
@@ -682,7 +687,7 @@ async def test_a_context_that_does_not_pickle_is_refused_at_the_start() -> None:
         await soon(pipeline.start())
 
     assert str(refused.value) == (
-        "context: expected something that pickles, for executor='process', got lock: "
+        "context: expected something that can be pickled, for executor='process', got lock: "
         "TypeError: cannot pickle '_thread.lock' object; make in setup_worker() what cannot be sent to a worker process"
     )
 

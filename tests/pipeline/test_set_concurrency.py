@@ -196,7 +196,7 @@ async def test_a_processor_that_joined_counts_when_it_crashes_once_too_often() -
     with pytest.raises(PipelineCrashed) as raised:
         await soon(pipeline.wait())
     assert str(raised.value) == (
-        "pipeline 'Failing': processors crashed once too often (OSError: see the log); raise max_restarts if this is "
+        "pipeline 'Failing': processors crashed too often (OSError: see the log); raise max_restarts if this is "
         "expected"
     )
     recorder.check_once()

@@ -119,7 +119,7 @@ async def test_a_message_that_handle_batch_keeps_for_itself_fails_as_not_returne
     pipeline = Batched(lambda given: given[1:], producer=MemoryProducer(recorder.messages([1, 2, 3, 4])))
 
     assert await finish(pipeline) == {"acked": 3, "rejected": 1}
-    assert recorder.statuses == {1: Failed("not_returned", "not returned by handle_batch")}
+    assert recorder.statuses == {1: Failed("not_returned", "handle_batch did not return this message")}
     assert pipeline.failures == [[1]]
 
 

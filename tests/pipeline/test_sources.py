@@ -56,7 +56,7 @@ async def test_a_source_that_is_away_is_tried_again_and_nobody_notices_more_than
 
     assert producer.feed.journal[:6] == ["open", "close", "open", "close", "open", "opened"]
     lines = logged(caplog)
-    assert [line["event"] for line in lines] == ["the source is away; trying again"] * 2
+    assert [line["event"] for line in lines] == ["the source is not available; trying again"] * 2
     assert {line["reason"] for line in lines} == {"no route"}
     assert 0 <= lines[0]["wait_seconds"] <= 1
     assert 0 <= lines[1]["wait_seconds"] <= 2
@@ -438,7 +438,7 @@ async def test_what_is_no_message_is_left_out_wherever_it_stands_and_the_rest_go
     assert received(pipeline) == 2
     lines = logged(caplog)
     assert lines[0] == {
-        "event": "the producer returned something that is no Message; it was left out",
+        "event": "the producer returned something that is not a Message; it was left out",
         "pipeline": "Quiet",
         "producer": "manual",
         "index": 0,
@@ -467,7 +467,7 @@ async def test_what_a_producer_pushes_by_itself_is_taken_in_and_checked_alike(
         await recorder.until(2)
 
     assert outcomes(pipeline) == {"acked": 2}
-    assert events_logged(caplog) == ["the producer returned something that is no Message; it was left out"]
+    assert events_logged(caplog) == ["the producer returned something that is not a Message; it was left out"]
 
 
 @conforms("B-122")

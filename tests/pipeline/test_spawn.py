@@ -205,7 +205,7 @@ async def test_spawn_in_handle_batch_is_refused() -> None:
     status = recorder.statuses["a"]
     assert status.cause == "raised"
     assert status.reason == (
-        "spawn() was called in handle_batch, behind every batcher; spawn in handle_message instead"
+        "spawn() was called in handle_batch, which comes after the batchers; call it in handle_message"
     )
     assert isinstance(status.exception, TypeError)
     assert pipeline.batched == [("default", "a")]

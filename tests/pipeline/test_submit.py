@@ -251,7 +251,7 @@ async def test_a_pipeline_that_has_stopped_takes_nothing_in(call: str) -> None:
     with pytest.raises(PipelineNotRunning) as refused:
         await soon(getattr(pipeline, call)([Message(1)]))
 
-    assert str(refused.value) == f"{call}(): pipeline 'Quiet' is stopped and takes nothing in"
+    assert str(refused.value) == f"{call}(): pipeline 'Quiet' is stopped and takes no messages"
 
 
 async def test_a_draining_pipeline_takes_nothing_in() -> None:
@@ -270,7 +270,7 @@ async def test_a_draining_pipeline_takes_nothing_in() -> None:
         await clock.advance(0.0)
         with pytest.raises(PipelineNotRunning) as refused:
             await soon(pipeline.submit(2))
-        assert str(refused.value) == "submit(): pipeline 'Slow' is draining and takes nothing in"
+        assert str(refused.value) == "submit(): pipeline 'Slow' is draining and takes no messages"
         pipeline.gate.set()
         await soon(stopping)
 

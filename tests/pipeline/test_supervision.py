@@ -422,7 +422,7 @@ async def test_a_stage_that_crashes_once_too_often_ends_the_pipeline_with_the_wh
         await soon(waiting)
 
     assert str(crashed.value) == (
-        "pipeline 'Fragile': processors crashed once too often (OSError: see the log); "
+        "pipeline 'Fragile': processors crashed too often (OSError: see the log); "
         "raise max_restarts if this is expected"
     )
     assert isinstance(crashed.value.__cause__, OSError)

@@ -29,7 +29,7 @@ from tests.pipeline.support import (
 )
 from tests.support.eventually import eventually
 
-LATE = "not finished within its time-out of 2 s"
+LATE = "the callback did not finish within its time-out of 2 s"
 
 TWO_SECONDS = Processors(concurrency=1, max_demand=10, min_demand=0, timeout=2.0)
 

@@ -242,7 +242,7 @@ async def test_its_neighbours_in_one_call_come_again_and_it_does_not(where: str)
     assert causes(pipeline) == {1: "raised", 2: "invalid", 3: "raised"}
     neighbour = pipeline.failures[1]
     assert neighbour is not None
-    assert neighbour.reason == f"a message beside it is malformed: {SENTENCE}"
+    assert neighbour.reason == f"another message of the same call is malformed: {SENTENCE}"
     assert [letter.queue for letter in source.post.letters if letter.queue != "work.dead"] != []
     assert len(dead_letters(source)) == 1
 

@@ -211,7 +211,7 @@ def test_several_queues_are_named_in_a_list() -> None:
     assert complaint(queue=["a", "b", "a"]) == "queue: queue 'a' is named twice, got ['a', 'b', 'a']"
     assert (
         complaint(queue=["a", 7])
-        == "queue: expected a text or a list of texts, got ['a', 7]; put quotes around each that is none"
+        == "queue: expected a text or a list of texts, got ['a', 7]; put quotes around each item that is not text"
     )
 
 

@@ -186,7 +186,7 @@ class Call:
 
     def timeout_failure(self) -> Failed:
         """Returns the status of a message whose callback took too long."""
-        return Failed("timeout", Plain(f"not finished within its time-out of {self.timeout_s:g} s"))
+        return Failed("timeout", Plain(f"the callback did not finish within its time-out of {self.timeout_s:g} s"))
 
     # --- cancellation
 

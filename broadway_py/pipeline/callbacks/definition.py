@@ -57,9 +57,9 @@ def check_class(cls: type, base: type, options: frozenset[str]) -> None:
             continue
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
         if close:
-            kind = "callback" if callable(value) else "option"
             raise DefinitionError(
-                f"{cls.__module__}.{cls.__qualname__} defines {name!r}, which is no {kind} of a pipeline; "
+                f"{cls.__module__}.{cls.__qualname__} defines {name!r}, which is not "
+                f"{'a callback' if callable(value) else 'an option'} of a pipeline; "
                 f"did you mean {close[0]!r}?"
             )
     for name, parameters in CALLBACKS.items():

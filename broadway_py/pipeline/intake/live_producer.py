@@ -155,7 +155,7 @@ class LiveProducer:
             PipelineCrashed: the first connect failed with ``fail_fast``, or the back-off says to stop.
         """
         if self._fail_fast and not self.opened.is_set():
-            self._log.error("the source is away; not trying again", reason=text_of(error))
+            self._log.error("the source is not available; not trying again", reason=text_of(error))
             await self.close_copy(CLOSE_S)
             raise PipelineCrashed(
                 f"producer {self._name!r} could not connect at the start: {text_of(error)}"
@@ -166,12 +166,14 @@ class LiveProducer:
         telemetry.execute("broadway.producer.lost", self._now(), {**self._about(), "reason": text_of(error)})
         wait_s = self._wait_of(backoff, lasted_s, _REFUSED_WAIT_S if isinstance(error, SourceRefused) else 0.0)
         if wait_s == math.inf:
-            self._log.error("the source is away; not trying again", reason=text_of(error))
+            self._log.error("the source is not available; not trying again", reason=text_of(error))
             await self.close_copy(CLOSE_S)
             raise PipelineCrashed(
-                f"producer {self._name!r} was lost, and its back-off says to stop: {text_of(error)}"
+                f"producer {self._name!r} lost its source, and its back-off allows no more tries: {text_of(error)}"
             ) from error
-        self._log.warning("the source is away; trying again", reason=text_of(error), wait_seconds=round(wait_s, 2))
+        self._log.warning(
+            "the source is not available; trying again", reason=text_of(error), wait_seconds=round(wait_s, 2)
+        )
         await self.close_copy(CLOSE_S)
         # The wait begins after the close. Otherwise copies that a busy loop closes late would all reconnect at once.
         return self._clock.monotonic() + wait_s
@@ -182,7 +184,7 @@ class LiveProducer:
             said: object = backoff.failed(lasted_s, at_least_s)
             return math.inf if said == math.inf else max(0.0, seconds_of(said, "backoff().failed()"))
         except ValueError as wrong:
-            self._log.error("the producer's back-off is of no use; waiting 10 s", reason=str(wrong))
+            self._log.error("the producer's back-off is not valid; waiting 10 s", reason=str(wrong))
             return _REFUSED_WAIT_S
 
     def prepare_for_draining(self, copy: Producer) -> asyncio.Task[None]:
@@ -212,7 +214,7 @@ class LiveProducer:
                 await _passing_cancellation(copy.close())
         except foreign_errors() as error:
             # The copy is broken; only the next copy matters.
-            self._log.debug("closing a broken producer raised", exception=name_of(error))
+            self._log.debug("closing a broken producer raised an error", exception=name_of(error))
 
     async def close(self) -> None:
         """Release the last copy. Called when every message is settled. Only the deadline of the stop limits it."""
@@ -220,7 +222,7 @@ class LiveProducer:
             await self.close_copy(None)
             await _passing_cancellation(self._copies.description.end_lost_copies())
         except asyncio.CancelledError:
-            self._log.warning("closing the producer took until the deadline of the stop; it was cut off")
+            self._log.warning("the producer did not close by the deadline of the stop; it was cancelled")
             raise
         except foreign_errors() as error:
             # The other sources still have to be closed.
@@ -277,7 +279,7 @@ async def _passing_cancellation(work: Awaitable[None]) -> None:
     except foreign_errors() as error:
         if isinstance(error, Exception):
             raise
-        raise RuntimeError(f"the producer raised {type_name(error)}, which is no Exception") from error
+        raise RuntimeError(f"the producer raised {type_name(error)}, which is not an Exception") from error
 
 
 async def _done_unless_stopped(work: Coroutine[Any, Any, None], stop: asyncio.Event) -> bool:

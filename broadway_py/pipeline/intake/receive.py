@@ -96,12 +96,12 @@ class Receiver:
             )
         else:
             self._log.error(
-                "the producer returned something that is no Message; it was left out",
+                "the producer returned something that is not a Message; it was left out",
                 expected="broadway_py.Message",
                 got=type_name(thing),
             )
 
 
 def _no_metadata(metadata: object) -> Failed:
-    sentence = f"expected the metadata of a message as a dict, got {article(metadata)}; mend the producer"
+    sentence = f"expected the metadata of a message as a dict, got {article(metadata)}; correct the producer"
     return Failed("invalid", sentence, TypeError(sentence))

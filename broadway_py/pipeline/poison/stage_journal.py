@@ -187,6 +187,7 @@ class StageJournal:
 
 def _sentence(entry: Entry) -> str:
     return (
-        f"{entry.deaths} worker processes died while it was handled, the last one ({exit_text(entry.exit)}) while "
-        "nothing else was; it is not handled again. Mend what ends the process, restart the daemon, then replay it"
+        f"{entry.deaths} worker processes died while they handled this message. The last one "
+        f"({exit_text(entry.exit)}) handled nothing else. The message is not handled again: correct what ends the "
+        "process, restart the daemon, then replay the message"
     )

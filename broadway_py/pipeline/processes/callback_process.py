@@ -101,7 +101,7 @@ class CallbackProcesses:
         except Exception as error:
             raise OptionsError(
                 ("context",),
-                f"expected something that pickles, for executor='process', got {type(context).__name__}: "
+                f"expected something that can be pickled, for executor='process', got {type(context).__name__}: "
                 f"{name_of(error)}: {text_of(error)}; make in setup_worker() what cannot be sent to a worker process",
             ) from error
         setup = carried_setup()
@@ -252,7 +252,9 @@ class CallbackProcess:
     async def _kill_overdue(self, child: ChildHandle, job: Job) -> None:
         running = job.what_runs()
         child.kill()
-        self._log.warning("a callback is overdue; its worker process was killed", callback=job.callback, pid=child.pid)
+        self._log.warning(
+            "a callback ran past its time-out; its worker process was killed", callback=job.callback, pid=child.pid
+        )
         await child.exited()
         self._child = None
         self._take_frames(child, job)

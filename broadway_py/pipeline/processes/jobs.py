@@ -116,7 +116,8 @@ class Job:
         The rest of the group is sent again.
         """
         status = Failed(
-            "timeout", Plain(f"not finished within its time-out of {timeout_s:g} s; its worker process was killed")
+            "timeout",
+            Plain(f"the callback did not finish within its time-out of {timeout_s:g} s; its worker process was killed"),
         )
         self._close([position for position in running if position in self._open], status)
         self._groups.appendleft(Group(self.in_hand))

@@ -111,7 +111,7 @@ def _parts(message: Message[Any], raw: Any, metadata: Any) -> tuple[Any, ...]:
 
 def _pack_what_pickles(message: Message[Any]) -> tuple[bytes, tuple[Any, ...]]:
     if gaps := gaps_in(message):
-        raise NotPicklable(f"message.{gaps[0]} was deleted; leave the attribute, or set it")
+        raise NotPicklable(f"message.{gaps[0]} was deleted; keep the attribute, or set it to another value")
     metadata: Any = message.metadata
     needed = [("data", message.data), ("batch_key", message.batch_key)]
     if not isinstance(metadata, dict):
@@ -121,7 +121,7 @@ def _pack_what_pickles(message: Message[Any]) -> tuple[bytes, tuple[Any, ...]]:
         problem = _problem(value)
         if problem is not None:
             raise NotPicklable(
-                f"expected {what} that pickles, for executor='process', got {article(value)}: {problem}; "
+                f"expected {what} that can be pickled, for executor='process', got {article(value)}: {problem}; "
                 "change it in prepare_messages, which runs in the parent"
             )
     over = {key: value for key, value in metadata.items() if _problem((key, value)) is None}
@@ -199,11 +199,11 @@ def pack_result(message: Message[Any], given: object, status: Failed | None, cal
             return failed_result(status)
         for one in (message, *(message._children or ())):
             if gaps := gaps_in(one):
-                sentence = f"{callback} deleted message.{gaps[0]}; leave the attribute, or set it"
+                sentence = f"{callback} deleted message.{gaps[0]}; keep the attribute, or set it to another value"
                 return failed_result(Failed("raised", Plain(sentence), TypeError(sentence)))
         sentence = (
-            f"{callback} left something in the message that does not pickle, so it cannot come back from the worker "
-            f"process: {_told(error)}"
+            f"{callback} left something in the message that cannot be pickled, so the message cannot come back from "
+            f"the worker process: {_told(error)}"
         )
         return failed_result(Failed("raised", sentence, TypeError(sentence)))
 

@@ -96,7 +96,7 @@ class BreakerGuard:
     async def _stop_fetching(self) -> None:
         by = self._router.opened_by
         self._log.error(
-            "the breaker opened: too much fails; fetching stops until a probe succeeds",
+            "the breaker opened: too many messages fail; fetching stops until a probe succeeds",
             by=self._gate.broken_by,
             **({} if by is None else by.said),
         )

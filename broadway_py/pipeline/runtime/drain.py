@@ -158,7 +158,7 @@ class Drain:
             self._in_time = self._in_time and self._tasks.crash is not None
             names = sorted({self._tasks.layer_of(task) for task in pending})
             if self._tasks.crash is None:
-                self._log.warning("the drain ran out of time; cutting off what still runs", stages=names)
+                self._log.warning("the drain ran out of time; cancelling what still runs", stages=names)
             for stage in stages:
                 stage.call.cut_off()
             self._stop_sources()
@@ -207,7 +207,9 @@ class Drain:
             if stage.process is not None:
                 stage.process.kill()
         for task in self._tasks.pending():
-            self._log.error("a callback ignored its cancellation and was left behind", stage=self._tasks.layer_of(task))
+            self._log.error(
+                "a callback ignored its cancellation; the drain does not wait for it", stage=self._tasks.layer_of(task)
+            )
         for ledger in self._stages.ledgers:
             unknown = ledger.close()
             if unknown:

@@ -114,7 +114,7 @@ class StageTasks:
                     # A drain must not wait for a stage that is gone.
                     self._give_up.set()
                     raise PipelineCrashed(
-                        f"pipeline {self._services.name!r}: {stage.layer} crashed once too often "
+                        f"pipeline {self._services.name!r}: {stage.layer} crashed too often "
                         f"({type(error).__name__}: see the log); raise max_restarts if this is expected"
                     ) from error
                 await self._sleep_unless_stopped(backoff.failed())

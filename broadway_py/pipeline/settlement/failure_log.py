@@ -99,13 +99,13 @@ class FailureLog:
     def cannot_be_told(self, stage: str, count: int, error: BaseException) -> None:
         """Log that *count* messages failed in *stage*, but one of them cannot be shown: its content raised *error*."""
         self._log.error(
-            "messages failed, but what they hold cannot be shown", stage=stage, messages=count, raised=type_name(error)
+            "messages failed, but their errors cannot be shown", stage=stage, messages=count, raised=type_name(error)
         )
 
     def callback_failed(self, callback: str, stage: str, error: BaseException) -> None:
         """Log that *callback* itself raised *error*, and that this changes no message."""
         self._log.error(
-            f"{callback} raised; the messages are settled as they were",
+            f"{callback} raised an error; the messages are settled as they were before it",
             stage=stage,
             exception=name_of(error),
             at=place_of(error),

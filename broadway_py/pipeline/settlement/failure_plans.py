@@ -40,7 +40,7 @@ def log_which_policy_counts(
     """Log which setting counts if both the pipeline and a producer have one for failed messages."""
     for name, producer in producers.items():
         if FailureAuthority(failure_is_given, producer.on_failure_is_given).policy_overrides_source:
-            log.info("failure= goes before the producer's on_failure=", pipeline=pipeline, producer=name)
+            log.info("failure= overrides the producer's on_failure=", pipeline=pipeline, producer=name)
 
 
 def plan_of(policy: FailurePolicy, source: ProducerDescription, *, failure_is_given: bool) -> FailurePlan:

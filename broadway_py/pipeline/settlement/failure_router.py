@@ -205,7 +205,10 @@ class FailureRouter:
             is_configured = bool(acknowledger.on_failure_is_configured(message.acknowledgement.data))
         except foreign_errors() as error:
             # The acknowledger's code raised. The policy then decides.
-            log.warning("an acknowledger cannot say who decides about a message", exception=type_name(error))
+            log.warning(
+                "an acknowledger raised an error when asked who decides about a failed message",
+                exception=type_name(error),
+            )
             return True
         raised = None if message.status is None else message.status.exception
         return authority.policy_decides_about(verdict, raised, is_configured=is_configured, is_blameless=is_blameless)
@@ -238,7 +241,7 @@ def refuse_gaps(message: Message[Any]) -> None:
     """
     for name in fill_gaps(message):
         if name in _NEEDED:
-            said = Plain(f"message.{name} was deleted. The message is not tried again: leave the attribute as it is")
+            said = Plain(f"message.{name} was deleted. The message is not tried again; do not change this attribute")
             message._status = Failed("raised", said, Reject(said))
 
 
@@ -256,7 +259,7 @@ def refuse_odd_values(message: Message[Any]) -> None:
         return
     sentence = (
         f"message.attempt was set to {shown(attempt)}; expected the number that stood there (1, 2, …) or None. "
-        "The message is not tried again: leave the attribute as it is"
+        "The message is not tried again; do not change this attribute"
     )
     message.attempt = None
     message._status = Failed("raised", sentence, Reject(sentence))

@@ -22,7 +22,7 @@ def failure_from(error: BaseException) -> Failed:
     """Returns the status of a message whose callback raised *error*."""
     forks.leave_if_forked(error)
     if is_a(error, asyncio.CancelledError):
-        return Failed("cancelled", Plain("the callback was cancelled, and not by the pipeline"), error)
+        return Failed("cancelled", Plain("the callback was cancelled, but not by the pipeline"), error)
     if is_a(error, MalformedMessage):
         return Failed("invalid", text_of(error), error)
     try:
@@ -71,7 +71,7 @@ def fail_together(messages: Sequence[Message[Any]], error: BaseException) -> Non
     if is_a(error, MalformedMessage):
         own = [_malformed(message) for message in messages]
     if any(own):
-        reason = f"a message beside it is malformed: {text_of(error)}"
+        reason = f"another message of the same call is malformed: {text_of(error)}"
         status = Failed("raised", reason, RetryLater(reason=reason))
     for message, malformed in zip(messages, own, strict=True):
         message._status = status if malformed is None else failure_from(malformed)
@@ -100,7 +100,9 @@ def transform(messages: Sequence[Message[Any]], transformer: Callable[[Message[A
                     "change the message in place, in a plain function"
                 )
             if gaps := gaps_in(message):
-                raise TypeError(f"transformer deleted message.{gaps[0]}; leave the attribute, or set it")
+                raise TypeError(
+                    f"transformer deleted message.{gaps[0]}; keep the attribute, or set it to another value"
+                )
         except foreign_errors() as error:
             # An error in user code fails only this message.
             message.status = failure_from(error)

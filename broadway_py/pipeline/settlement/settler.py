@@ -250,10 +250,14 @@ def _by_outcome(each: Round, failed: Sequence[Message[Any]]) -> dict[Outcome, li
             outcome = each.acknowledger.outcome_of_failed(message._acknowledgement[2])
         except foreign_errors() as error:
             # The acknowledger settled the message, but raised when it was asked how.
-            log.warning("an acknowledger cannot say what became of a message", exception=name_of(error))
+            log.warning(
+                "an acknowledger raised an error when asked for the outcome of a message", exception=name_of(error)
+            )
             outcome = "unknown"
         if outcome not in OUTCOMES:
-            log.warning("an acknowledger says something unknown of a message", expected=OUTCOMES, got=article(outcome))
+            log.warning(
+                "an acknowledger reported an unknown outcome for a message", expected=OUTCOMES, got=article(outcome)
+            )
             outcome = "unknown"
         outcomes.setdefault(outcome, []).append(message)
     return outcomes

@@ -186,5 +186,5 @@ def _refuse_children(messages: list[Message[Any]]) -> None:
     for message in messages:
         if message._children is not None and message._status is None:
             message._status = refused(
-                "spawn() was called in handle_batch, behind every batcher; spawn in handle_message instead"
+                "spawn() was called in handle_batch, which comes after the batchers; call it in handle_message"
             )
