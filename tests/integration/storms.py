@@ -195,7 +195,8 @@ async def memory_alarm(storm: Storm) -> None:
 
 MISSING_QUEUE: Final = r"queue 'work' .*does not exist.*; create it or set declare: active"
 AWAY: Final = (
-    r"cannot reach .*: connection refused; .*|the connection to .* broke while .*|\S+ hung up at our first words; .*"
+    r"cannot reach .*: connection refused; .*|the connection to .* broke while .*|\S+ closed the "
+    r"connection as soon as the login began; .*"
 )
 CUT: Final = r"the connection to amqps?://\*\*\*@127\.0\.0\.1:\d+/\S+ was cut"
 CONSUMER_TIMEOUT: Final = (
@@ -233,7 +234,7 @@ class Fault:
 FAULTS: Final = {
     "cut": Fault(cut, CUT),
     "reset": Fault(reset, CUT),
-    "black-hole": Fault(black_hole, r"no sign of life from \S+ for 6 s", {"heartbeat": 1}),
+    "black-hole": Fault(black_hole, r"\S+ has sent nothing, not even a heartbeat, for 6 s", {"heartbeat": 1}),
     "slow-link": Fault(slow_link, None),
     "closed-by-the-broker": Fault(operator, r"RabbitMQ at \S+ closed the connection: CONNECTION_FORCED - night shift"),
     "broker-restarted": Fault(
@@ -245,11 +246,11 @@ FAULTS: Final = {
     "flapping": Fault(flapping, CUT),
     "queue-recreated": Fault(
         queue_recreated,
-        r"RabbitMQ at \S+ cancelled the consumer of queue 'work': the queue (was deleted|is there, so .*)",
+        r"RabbitMQ at \S+ cancelled the consumer of queue 'work': the queue (was deleted|exists[;,] .*)",
     ),
     "consumer-cancelled": Fault(
         queue_crashed,
-        r"RabbitMQ at \S+ cancelled the consumer of queue 'work': the queue (was deleted|is there, so .*)",
+        r"RabbitMQ at \S+ cancelled the consumer of queue 'work': the queue (was deleted|exists[;,] .*)",
         CANCEL_ON_CRASH,
         forgets_acks=True,
     ),

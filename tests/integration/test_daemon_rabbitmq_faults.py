@@ -86,13 +86,15 @@ async def start_broker(scene: Scene) -> None:
     ("breaks", "mends", "told"),
     [
         pytest.param(shut_and_cut, open_again, r"cannot reach \S+: connection refused; .*", id="refused"),
-        pytest.param(silence, sound, r"no sign of life from \S+ for 6 s|no answer from .*", id="silent"),
+        pytest.param(
+            silence, sound, r"\S+ has sent nothing, not even a heartbeat, for 6 s|no answer from .*", id="silent"
+        ),
         pytest.param(delete_queue, declare_queue, MISSING_QUEUE, id="queue-deleted"),
         pytest.param(
             stop_broker,
             start_broker,
             r"cannot reach \S+: connection refused; .*|the connection to \S+ broke while it was set up .*"
-            r"|\S+ hung up at our first words; .*"
+            r"|\S+ closed the connection as soon as the login began; .*"
             r"|cannot reach \S+: connection reset by peer; .*",
             id="broker-stopped",
         ),

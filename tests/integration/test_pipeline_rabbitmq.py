@@ -275,7 +275,7 @@ async def test_a_socket_that_is_closed_at_the_start_is_tried_again(
     server = await asyncio.start_server(hang_up, "127.0.0.1", proxy.port)
     async with server, at_work(pipeline, job.broker):
         told = await until_attempts(caplog, 1)
-        assert told["reason"].startswith(f"{through(job, proxy)} hung up at our first words; ")
+        assert told["reason"].startswith(f"{through(job, proxy)} closed the connection as soon as the login began; ")
         server.close()
         await proxy.accept()
         await clock.advance(told["wait_seconds"] + 0.01)

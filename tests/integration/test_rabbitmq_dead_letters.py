@@ -60,10 +60,10 @@ async def test_a_queue_of_dead_letters_with_other_arguments_keeps_everything_whe
     async with at_work(pipeline, rabbitmq):
         await until_trouble(
             pipeline,
-            f"rabbitmq: queue 'work.dead' on {rabbitmq.where}, which holds failed messages, exists, but with other "
+            f"rabbitmq: queue 'work.dead' on {rabbitmq.where}, for failed messages, exists, but with other "
             "arguments: PRECONDITION_FAILED - inequivalent arg 'x-max-length' for queue 'work.dead' in vhost "
             f"'{rabbitmq.vhost}': received none but current is the value '5' of type 'byte'; delete or rename it, "
-            "or say its arguments in dead_letter_arguments or retry_arguments",
+            "or give its arguments in dead_letter_arguments or retry_arguments",
         )
         assert await rabbitmq.ready() == 1
         assert pipeline.messages == []
@@ -94,7 +94,7 @@ async def test_dead_letters_that_somebody_else_should_have_declared_are_missed(r
     async with at_work(pipeline, rabbitmq):
         await until_trouble(
             pipeline,
-            f"rabbitmq: queue 'work.dead' on {rabbitmq.where}, which holds failed messages, does not exist; "
+            f"rabbitmq: queue 'work.dead' on {rabbitmq.where}, for failed messages, does not exist; "
             "create it or set dead_letter_declare: active",
         )
         assert await rabbitmq.ready() == 1
@@ -118,8 +118,8 @@ def test_reject_without_a_dead_letter_exchange_is_refused() -> None:
         with pytest.raises(OptionsError) as refused:
             Failing(producer=RabbitMQProducer("work"), failure=policy)
         assert str(refused.value) == (
-            "failure: reject deletes messages for good, unless the queue has a dead-letter exchange: if it has one, "
-            "say dead_letter: broker; else choose dead_letter or drop"
+            "failure: reject deletes messages, unless the queue has a dead-letter exchange; if it has one, set "
+            "dead_letter: broker; else choose dead_letter or drop"
         )
     Failing(producer=RabbitMQProducer("work"), failure=FailurePolicy(final="reject", dead_letter="broker"))
 
@@ -198,7 +198,7 @@ async def test_a_queue_for_retries_with_other_arguments_loses_nothing_and_is_tol
     )
     async with at_work(pipeline, rabbitmq):
         await eventually(
-            lambda: "which holds failed messages, exists, but with other arguments" in str(pipeline.stats().trouble),
+            lambda: "for failed messages, exists, but with other arguments" in str(pipeline.stats().trouble),
             what="the trouble is told",
         )
         for wait in (125, 250):
@@ -222,7 +222,7 @@ async def test_what_the_broker_refuses_is_kept_until_it_does_not(rabbitmq: Rabbi
     async with at_work(pipeline, rabbitmq):
         await until_trouble(
             pipeline,
-            "rabbitmq: degraded: nothing new is begun, for a failed message cannot be put away: "
+            "rabbitmq: degraded: no new messages are started, because a failed message cannot be stored: "
             f"RabbitMQ at {rabbitmq.where} refused a message for queue 'work.dead': the queue is full, or broken",
         )
         await (await rabbitmq.channel.get_queue("work.dead")).get(no_ack=True)
@@ -252,7 +252,7 @@ async def test_a_confirm_that_never_comes_leaves_the_message_with_the_broker(
     async with at_work(pipeline, rabbitmq):
         await until_trouble(
             pipeline,
-            "rabbitmq: degraded: nothing new is begun, for a failed message cannot be put away: "
+            "rabbitmq: degraded: no new messages are started, because a failed message cannot be stored: "
             f"RabbitMQ at {rabbitmq.where} did not confirm a message for queue 'work.dead' in 0.3 s",
         )
         assert outcomes(pipeline) == {}

@@ -196,7 +196,9 @@ async def test_a_silent_network_is_noticed_by_the_missing_heartbeats(rabbitmq: R
         proxy.black_hole()
         async with asyncio.timeout(15):
             await asyncio.wait([waiting])
-        assert [str(loss) for loss in losses] == [f"no sign of life from {through(proxy, rabbitmq)} for 6 s"]
+        assert [str(loss) for loss in losses] == [
+            f"{through(proxy, rabbitmq)} has sent nothing, not even a heartbeat, for 6 s"
+        ]
 
 
 @pytest.mark.any_broker
@@ -235,7 +237,8 @@ async def test_connecting_to_something_that_hangs_up_says_so(rabbitmq: RabbitMQ)
         port = server.sockets[0].getsockname()[1]
         error = await refusal(RabbitMQProducer("work", rabbitmq.through(port)))
     assert re.fullmatch(
-        rf"amqp://\*\*\*@127\.0\.0\.1:{port}/{rabbitmq.vhost} hung up at our first words; check the port, .*",
+        rf"amqp://\*\*\*@127\.0\.0\.1:{port}/{rabbitmq.vhost} closed the connection as soon as the login "
+        r"began; check the port, .*",
         str(error),
     )
 
@@ -319,7 +322,7 @@ async def test_a_message_that_takes_longer_than_the_consumer_time_out_is_told_as
             reason = str(waiting.exception())
     assert re.search(
         r"closed the channel: PRECONDITION_FAILED - delivery acknowledgement on channel \d+ timed out|"
-        r"cancelled the consumer of queue 'work': the queue is there, so a message was not settled within the consumer "
-        r"time-out",
+        r"cancelled the consumer of queue 'work': the queue exists; either a message was not settled within the "
+        r"consumer time-out",
         reason,
     ), reason

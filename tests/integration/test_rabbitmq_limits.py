@@ -183,8 +183,8 @@ async def test_a_message_near_its_limit_is_put_away_while_nothing_is_asked_for(
     )
     (line,) = [line for line in logged(caplog) if "would soon drop" in str(line["event"])]
     assert {name: line[name] for name in ("event", "queue", "messages", "limit")} == {
-        "event": "messages came back to their queue so often that the broker would soon drop them; they are put among "
-        "the dead letters",
+        "event": "messages came back to their queue so often that the broker would soon drop them; they go to the "
+        "dead letters",
         "queue": "work",
         "messages": 1,
         "limit": 4,
@@ -344,7 +344,7 @@ async def test_a_full_queue_of_dead_letters_costs_no_delivery(
     async with at_work(pipeline, rabbitmq):
         await eventually(lambda: tries.count > MANY, what="it was tried many times")
         assert pipeline.stats().trouble == (
-            "rabbitmq: degraded: nothing new is begun, for a failed message cannot be put away: "
+            "rabbitmq: degraded: no new messages are started, because a failed message cannot be stored: "
             f"RabbitMQ at {rabbitmq.where} refused a message for queue 'work.dead': the queue is full, or broken"
         )
         assert outcomes(pipeline).get("unknown", 0) == 0

@@ -254,7 +254,7 @@ async def test_without_the_permission_for_dead_letters_nothing_is_consumed(rabbi
     async with at_work(pipeline, rabbitmq):
         await eventually(
             lambda: (
-                f"queue 'work.dead' on {rabbitmq.where}, which holds failed messages, may not be declared by this "
+                f"queue 'work.dead' on {rabbitmq.where}, for failed messages, may not be declared by this "
                 "user: " in str(pipeline.stats().trouble)
             ),
             what="the trouble is told",

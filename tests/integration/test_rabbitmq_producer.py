@@ -214,7 +214,7 @@ async def test_settling_a_message_twice_leaves_the_channel_alone(rabbitmq: Rabbi
         await settle([one])
         with pytest.raises(SettleError) as wrong:
             await settle([one, two])
-        assert str(wrong.value) == "1 of 2 messages were settled before, and are left alone"
+        assert str(wrong.value) == "1 of 2 messages were settled before and are not settled again"
         assert wrong.value.unsettled == [one]
         await rabbitmq.until(ready=0, unacked=0)
         # The broker would have closed the channel by now, had it heard of the tag twice.
@@ -351,7 +351,8 @@ async def test_a_user_without_the_permission_is_a_refusal(rabbitmq: RabbitMQ) ->
     assert type(error) is SourceRefused
     missing = "read access" if rabbitmq.version >= (4, 0) else "access"
     assert str(error) == (
-        f"this user may not work on queue 'work' on {rabbitmq.where}: ACCESS_REFUSED - {missing} to queue 'work' in "
+        f"this user has no permission for queue 'work' on {rabbitmq.where}: ACCESS_REFUSED - {missing} to "
+        "queue 'work' in "
         f"vhost '{rabbitmq.vhost}' refused for user '{rabbitmq.user}'; give the user the permission, or change the url"
     )
 
@@ -376,7 +377,7 @@ async def test_whatever_after_connect_raises_is_weather_and_is_not_quoted(rabbit
     assert type(error) is ProducerError
     assert str(error) == f"after_connect on {rabbitmq.where} raised RuntimeError"
     assert str(await error_of(returns_no_awaitable)) == (
-        f"after_connect on {rabbitmq.where} returned NoneType and nothing to await; make it an async function"
+        f"after_connect on {rabbitmq.where} returned NoneType, which cannot be awaited; make it an async function"
     )
     assert str(await error_of(is_refused)) == (
         f"after_connect on {rabbitmq.where} raised ChannelPreconditionFailed: PRECONDITION_FAILED - inequivalent arg "

@@ -122,10 +122,10 @@ async def test_what_waits_in_queues_of_the_former_version_goes_on_waiting_in_tho
     another = Failing(producer=source(rabbitmq))
     async with at_work(another, rabbitmq):
         await another.ready(10)
-    (said,) = [line for line in logged(caplog) if "former version" in line["event"]]
+    (said,) = [line for line in logged(caplog) if "older version" in line["event"]]
     assert said["event"] == (
-        "found delay queues of a former version, from which a restart of the broker could lose messages: those that "
-        "waited there now wait in queues of today; delete each when no process of the former version is left"
+        "found delay queues of an older version, which can lose messages when the broker restarts: their messages "
+        "were moved to new delay queues; delete each old queue when no process of the older version runs"
     )
     assert (said["queue"], said["found"], said["moved"]) == ("work", [former], 2)
 
@@ -224,7 +224,7 @@ async def test_without_the_permission_for_an_exchange_retries_return_as_they_did
     assert [name for name in await queues(rabbitmq) if name.startswith("work.retry.")] != ["work.retry.250.q2"]
     (said,) = [line for line in logged(caplog) if "default exchange" in line["event"]]
     assert said["event"] == (
-        "retries return by the default exchange, where publishers can pretend to be one, for the exchange of our own "
-        "is refused: give the user the permissions to configure, write and read it, and to write to the queue"
+        "retries return by the default exchange, where publishers can forge a retry, because the broker refuses the "
+        "exchange for retries: give the user the permissions to configure, write and read it, and to write to the queue"
     )
     assert (said["exchange"], said["queue"]) == ("work.retry.back", "work")

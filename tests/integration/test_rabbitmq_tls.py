@@ -123,8 +123,8 @@ async def test_a_certificate_of_an_authority_that_we_do_not_trust(
 ) -> None:
     others = Authority(tmp_path, "others")
     sentence = (
-        f"nobody whom we trust has signed the certificate of {where(rabbitmq, proxy.port)}: "
-        "unable to get local issuer certificate; name the authority that has, or put it among those of the system"
+        f"no trusted authority has signed the certificate of {where(rabbitmq, proxy.port)}: "
+        "unable to get local issuer certificate; name its authority in tls.ca_file, or add it to those of the system"
     )
     assert await complaint(over_tls(rabbitmq, proxy.port, trusting=others)) == sentence
     assert await complaint(over_tls(rabbitmq, proxy.port)) == sentence
@@ -136,7 +136,7 @@ async def test_a_certificate_of_another_host(rabbitmq: RabbitMQ, node: Node, aut
     wrong = authority.issue("wrong", host="mq.example")
     with node.tls_listener(wrong.certificate, wrong.key) as port:
         assert await complaint(over_tls(rabbitmq, port, trusting=authority)) == (
-            f"the certificate of {where(rabbitmq, port)} is made out to others: IP address mismatch, certificate is "
+            f"the certificate of {where(rabbitmq, port)} is for other names: IP address mismatch, certificate is "
             "not valid for '127.0.0.1'; connect by a name that it has"
         )
 
@@ -145,7 +145,7 @@ async def test_a_certificate_that_has_expired(rabbitmq: RabbitMQ, node: Node, au
     old = authority.issue("old", expired=True)
     with node.tls_listener(old.certificate, old.key) as port:
         assert await complaint(over_tls(rabbitmq, port, trusting=authority)) == (
-            f"the certificate of {where(rabbitmq, port)} has expired; have the broker get a new one"
+            f"the certificate of {where(rabbitmq, port)} has expired; renew it at the broker"
         )
 
 
@@ -153,15 +153,16 @@ async def test_a_certificate_that_has_expired(rabbitmq: RabbitMQ, node: Node, au
 async def test_a_port_that_does_not_speak_tls(rabbitmq: RabbitMQ, authority: Authority) -> None:
     _, port = rabbitmq.address
     assert await complaint(over_tls(rabbitmq, port, trusting=authority)) == (
-        f"{where(rabbitmq, port)} does not speak TLS; name the port that does, mostly 5671, or, if the way needs no "
-        "protection, say amqp:// (with host: leave out tls)"
+        f"{where(rabbitmq, port)} does not use TLS; name the port that does, mostly 5671, or, if the network needs no "
+        "protection, use amqp:// (with host: leave out tls)"
     )
 
 
 async def test_a_port_that_speaks_nothing_but_tls(rabbitmq: RabbitMQ, port: int) -> None:
     assert await complaint(rabbitmq.through(port)) == (
-        f"{where(rabbitmq, port, 'amqp')} hung up at our first words; check the port, and whether the broker runs, and "
-        "if it is the port for TLS, say amqps:// (with host: tls)"
+        f"{where(rabbitmq, port, 'amqp')} closed the connection as soon as the login began; check the "
+        "port, and whether "
+        "the broker runs; if it is the port for TLS, use amqps:// (with host: tls)"
     )
 
 
@@ -179,8 +180,8 @@ def strict_port(node: Node, authority: Authority) -> Iterator[int]:
 def hung_up(broker: RabbitMQ, port: int) -> str:
     """What is said when the reset came before the broker's last words were read."""
     return (
-        f"{where(broker, port)} hung up while TLS was set up; check that the port is the one for TLS, "
-        "and whether it wants to see a certificate of ours"
+        f"{where(broker, port)} closed the connection while TLS was set up; check that the port is the one for TLS, "
+        "and whether the broker requires a client certificate"
     )
 
 
@@ -189,12 +190,15 @@ async def test_a_broker_that_wants_to_see_a_certificate_of_ours(
 ) -> None:
     place = where(rabbitmq, strict_port)
     said = await complaint(over_tls(rabbitmq, strict_port, trusting=authority))
-    assert said in {f"{place} wants to see a certificate of ours, and none is set", hung_up(rabbitmq, strict_port)}
+    assert said in {
+        f"{place} requires a client certificate; set tls.cert_file and tls.key_file",
+        hung_up(rabbitmq, strict_port),
+    }
 
     stranger = Authority(tmp_path, "others").issue("stranger")
     said = await complaint(over_tls(rabbitmq, strict_port, trusting=authority, showing=stranger))
     assert said in {
-        f"{place} does not accept our certificate: unknown ca; have it signed by an authority that it trusts",
+        f"{place} does not accept the client certificate: unknown ca; use one from an authority that the broker trusts",
         hung_up(rabbitmq, strict_port),
     }
 

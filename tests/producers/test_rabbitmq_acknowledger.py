@@ -133,7 +133,7 @@ async def test_a_drain_gives_back_what_cannot_be_put_away() -> None:
     setup.acknowledger.give_up()
     with pytest.raises(SettleError) as partial:
         await putting
-    assert str(partial.value) == "1 of 3 failed messages were not put away, and are given back: the queue is full"
+    assert str(partial.value) == "1 of 3 failed messages could not be stored and are given back: the queue is full"
     assert partial.value.unsettled == [setup.messages[1]]
     assert setup.writer.written[2:] == [Settlement("nack", 2, requeue=True)]
     assert setup.waiting == ["the queue is full", None]
@@ -168,7 +168,7 @@ async def test_when_the_channel_goes_meanwhile_nobody_knows_of_any() -> None:
         await putting
     assert str(lost.value) == (
         "cannot settle 2 messages: the connection was cut; "
-        "1 of 3 failed messages were not put away, and stay with the broker: the queue is full"
+        "1 of 3 failed messages could not be stored and stay with the broker: the queue is full"
     )
     assert lost.value.unsettled == [setup.messages[0], setup.messages[2], setup.messages[1]]
     assert setup.waiting == ["the queue is full", None]
@@ -203,7 +203,7 @@ async def test_when_putting_away_breaks_none_is_settled_and_it_is_tried_again(de
     setup.forwarder.defect = defect
     putting = asyncio.ensure_future(setup.acknowledger.dead_letter(None, setup.messages))
     await setup.until_waiting()
-    assert setup.waiting == [f"putting them away raised {type(defect).__name__}"]
+    assert setup.waiting == [f"storing them raised {type(defect).__name__}"]
     assert setup.writer.written == []
     setup.forwarder.defect = None
     await setup.forwarder.clock.advance(1.0)

@@ -111,7 +111,7 @@ def test_a_name_that_the_client_library_refuses_is_refused_before(name: str) -> 
 
 
 def test_streams_are_refused() -> None:
-    because = "streams are not supported: what a pause gives back to a stream would not come again"
+    because = "streams are not supported, because they do not deliver again what a pause gives back"
     assert complaint(declare="active", declare_options={"arguments": {"x-queue-type": "stream"}}) == (
         f"declare_options.arguments.x-queue-type: {because}; declare a queue"
     )

@@ -53,7 +53,7 @@ async def test_auto_falls_back_with_one_warning_for_all_connects(caplog: pytest.
     assert [choose_path.is_fast("auto") for _ in range(3)] == [False] * 3
     (warning,) = logged(caplog)
     assert (warning["event"], warning["reason"]) == (
-        "deliveries take the plain path, which is slower; set delivery_path: plain to do without this warning",
+        "deliveries take the plain path, which is slower; set delivery_path: plain to avoid this warning",
         "it was tested with aiormq>=7.2.4,<8, and 7.1.0 is installed",
     )
 
@@ -82,12 +82,12 @@ async def test_versions_are_compared_number_by_number(
 
 async def test_an_asyncio_that_no_longer_feeds_the_reader_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CuttingReader, "feed_data", lambda *_: None)
-    assert choose_path.problem() == "its rehearsal did not bring the deliveries that were recorded"
+    assert choose_path.problem() == "its self-test did not return the recorded deliveries"
 
 
 async def test_a_rehearsal_that_raises_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(CuttingReader, "sink")
-    assert choose_path.problem() == "its rehearsal raised AttributeError"
+    assert choose_path.problem() == "its self-test raised AttributeError"
 
 
 async def test_bytes_that_the_library_would_miss_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,4 +100,4 @@ async def test_bytes_that_the_library_would_miss_are_noticed(monkeypatch: pytest
                 self._receivers.popitem()[1].ended(Ended("channel"))
 
     monkeypatch.setattr(choose_path, "CuttingReader", Greedy)
-    assert choose_path.problem() == "its rehearsal did not pass on what is the library's"
+    assert choose_path.problem() == "its self-test did not pass on the frames of the client library"

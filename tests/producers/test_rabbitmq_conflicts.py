@@ -92,7 +92,7 @@ def test_a_copy_that_rejects_may_not_be_told_to_reject_for_good() -> None:
         return {"on_failure": "reject"} if index else {}
 
     assert complaint(plan, **settings, merge_options=one_rejects) == (
-        "failure: reject deletes messages for good, unless the queue has a dead-letter exchange: if it has one, say "
+        "failure: reject deletes messages, unless the queue has a dead-letter exchange; if it has one, set "
         "dead_letter: broker; else choose dead_letter or drop"
     )
 
@@ -121,7 +121,7 @@ async def test_the_name_of_a_pipeline_may_be_too_long_for_that_of_a_queue() -> N
         await copy.open()
     assert str(away.value) == (
         "name: the dead letters of a queue that the broker names go to <name of the pipeline>.dead, which is not "
-        "the name of a queue: expected 255 bytes of UTF-8 at most, but these are 256; say failure.dead_letter, or "
+        "the name of a queue: expected 255 bytes of UTF-8 at most, but these are 256; set failure.dead_letter, or "
         "change the name"
     )
     await copy.close()
@@ -132,8 +132,8 @@ async def test_the_name_of_a_pipeline_may_be_too_long_for_that_of_a_queue() -> N
 
 def test_nothing_can_be_tried_again_or_kept_that_is_settled_already() -> None:
     sentence = (
-        "failure: with consume_options.no_ack a message is gone when it is handed out, and nothing can become of it "
-        "but drop or stop, got dead_letter, retry: leave out failure, or no_ack"
+        "failure: with consume_options.no_ack the broker forgets a message when it delivers it, so a failed message "
+        "can only be dropped or stop the pipeline; got dead_letter, retry: leave out failure, or no_ack"
     )
     assert complaint(GIVEN, **NO_ACK) == sentence
     assert complaint(GIVEN, concurrency=2, merge_options=lambda index: NO_ACK if index else {}) == sentence
@@ -194,8 +194,8 @@ async def test_no_queue_for_dead_letters_is_made_where_there_are_none(
 )
 def test_of_several_copies_none_may_have_the_queue_alone(settings: dict[str, Any], name: str) -> None:
     assert refusal(concurrency=3, **settings) == (
-        f"concurrency: 3 copies would consume queue 'q', which {name} keeps for one of them, and the others would "
-        "never be let in: set concurrency: 1, or leave that out"
+        f"concurrency: 3 copies would consume queue 'q', but {name} lets only one of them consume it; "
+        f"set concurrency: 1, or leave {name} out"
     )
 
 
@@ -244,9 +244,9 @@ def test_retries_that_a_full_queue_would_refuse_are_warned_of(
     producer = RabbitMQProducer("q", declare="active", declare_options={"arguments": arguments}, **settings)
     producer.check_failure(plan.for_settings(on_failure_is_given=producer.on_failure_is_given))
     sentence = (
-        "a retry that returns while the queue is full is lost, as the queue refuses what is beyond its limit: "
-        "have retries wait in quorum queues (a durable queue, and no x-queue-type in retry_arguments), "
-        "or leave the limit away"
+        "a retry that returns while the queue is full is lost, because a full queue refuses it: "
+        "let retries wait in quorum queues (a durable queue, and no x-queue-type in retry_arguments), "
+        "or remove the limit of the queue"
     )
     assert events_logged(caplog) == [sentence] * is_warned
 
@@ -259,8 +259,8 @@ def test_classic_queues_for_retries_are_warned_of(caplog: pytest.LogCaptureFixtu
     RabbitMQProducer("q", **{**declared, **CLASSIC}).check_failure(DEFAULT)
     (sentence,) = events_logged(caplog)
     assert sentence == (
-        "retries wait in classic queues, as retry_arguments say, and a restart of the broker can lose those that are "
-        "due meanwhile: leave x-queue-type out, and they wait in quorum queues, which lose none"
+        "retries wait in classic queues, as retry_arguments say, and the broker can lose those that are due while it "
+        "restarts: leave x-queue-type out, so that they wait in quorum queues, which lose none"
     )
 
 
@@ -275,7 +275,8 @@ def test_exclusive_is_refused_where_it_does_nothing() -> None:
     with pytest.raises(OptionsError) as wrong:
         RabbitMQProducer("q", consume_options={"exclusive": True}, **quorum())
     assert str(wrong.value).startswith(
-        "consume_options.exclusive: this does nothing on a quorum queue, others would consume it too: declare it with "
+        "consume_options.exclusive: this has no effect on a quorum queue, so others would consume it "
+        "too; declare it with "
         "x-single-active-consumer: true, and one consumer at a time gets messages"
     )
     RabbitMQProducer("q", **quorum(**{"x-single-active-consumer": True}))
@@ -299,7 +300,7 @@ def test_a_limit_on_what_is_to_come_back_for_ever_is_warned_of(
     said = logged(caplog)
     assert [line["limit"] for line in said] == limits
     sentence = (
-        "reject_and_requeue is not for ever here: a quorum queue dead-letters a message that came back as often as its "
-        "x-delivery-limit says, and deletes it where it has no dead-letter exchange"
+        "reject_and_requeue does not requeue for ever: when a message has come back as often as the x-delivery-limit "
+        "of its quorum queue allows, the queue dead-letters it, or deletes it if there is no dead-letter exchange"
     )
     assert all(line["event"] == sentence for line in said)

@@ -54,8 +54,8 @@ def alert(reason: str) -> ssl.SSLError:
         (
             caused(certificate_error(18, "self-signed certificate")),
             (
-                f"nobody whom we trust has signed the certificate of {WHERE}: self-signed certificate; "
-                "name the authority that has, or put it among those of the system"
+                f"no trusted authority has signed the certificate of {WHERE}: self-signed certificate; "
+                "name its authority in tls.ca_file, or add it to those of the system"
             ),
         ),
         *(
@@ -83,45 +83,51 @@ def alert(reason: str) -> ssl.SSLError:
         ),
         (
             caused(certificate_error(10, "certificate has expired")),
-            f"the certificate of {WHERE} has expired; have the broker get a new one",
+            f"the certificate of {WHERE} has expired; renew it at the broker",
         ),
         (
             caused(certificate_error(62, "Hostname mismatch, certificate is not valid for 'mq'.")),
             (
-                f"the certificate of {WHERE} is made out to others: Hostname mismatch, certificate is not valid for "
+                f"the certificate of {WHERE} is for other names: Hostname mismatch, certificate is not valid for "
                 "'mq'; connect by a name that it has"
             ),
         ),
         (
             caused(alert("TLSV13_ALERT_CERTIFICATE_REQUIRED")),
-            f"{WHERE} wants to see a certificate of ours, and none is set",
+            f"{WHERE} requires a client certificate; set tls.cert_file and tls.key_file",
         ),
         (
             caused(alert("SSLV3_ALERT_CERTIFICATE_EXPIRED")),
             (
-                f"{WHERE} does not accept our certificate: certificate expired; "
-                "have it signed by an authority that it trusts"
+                f"{WHERE} does not accept the client certificate: certificate expired; "
+                "use one from an authority that the broker trusts"
             ),
         ),
         (
             caused(alert("TLSV1_ALERT_UNKNOWN_CA")),
-            f"{WHERE} does not accept our certificate: unknown ca; have it signed by an authority that it trusts",
+            (
+                f"{WHERE} does not accept the client certificate: unknown ca; use one from an authority that the "
+                "broker trusts"
+            ),
         ),
         (
             caused(ConnectionResetError(104, "Connection reset by peer")),
             (
-                f"{WHERE} hung up while TLS was set up; check that the port is the one for TLS, "
-                "and whether it wants to see a certificate of ours"
+                f"{WHERE} closed the connection while TLS was set up; check that the port is the one for TLS, "
+                "and whether the broker requires a client certificate"
             ),
         ),
         (
             caused(ssl.SSLError(1, "[SSL: NO_PROTOCOLS_AVAILABLE] no protocols available")),
-            f"cannot reach {WHERE}: it does not speak TLS as we do; check host and port, and whether the broker runs",
+            (
+                f"cannot reach {WHERE}: its TLS does not work with that of this machine; check host and port, and "
+                "whether the broker runs"
+            ),
         ),
         (
             caused(OSError("Multiple exceptions: [Errno 111] Connect call failed, [Errno 111] Connect call failed")),
             (
-                f"cannot reach {WHERE}: none of its addresses takes the connection; "
+                f"cannot reach {WHERE}: none of its addresses accepts the connection; "
                 "check host and port, and whether the broker runs"
             ),
         ),
@@ -137,7 +143,7 @@ def alert(reason: str) -> ssl.SSLError:
             ),
         ),
         (asyncio.CancelledError(), f"the connection to {WHERE} broke while it was set up (CancelledError)"),
-        (Exception(), f"{WHERE} hung up while the connection was set up"),
+        (Exception(), f"{WHERE} closed the connection while it was set up"),
     ],
 )
 def test_why_connecting_failed(error: BaseException, sentence: str) -> None:
@@ -149,7 +155,7 @@ def test_why_connecting_failed(error: BaseException, sentence: str) -> None:
 def test_a_broker_without_our_way_to_log_in_is_a_refusal() -> None:
     trouble = of_open(AuthenticationError("EXTERNAL", ["PLAIN"]), OPTIONS)
     assert type(trouble) is SourceRefused
-    assert str(trouble) == f"RabbitMQ at {WHERE} offers none of our ways to log in; check auth= in the url"
+    assert str(trouble) == f"RabbitMQ at {WHERE} offers no login method that the producer knows; check auth= in the url"
 
 
 @pytest.mark.parametrize(
@@ -157,7 +163,7 @@ def test_a_broker_without_our_way_to_log_in_is_a_refusal() -> None:
     [
         # The library ends its reader by a cancellation when its writer met the broken connection first.
         (asyncio.CancelledError(), False, f"the connection to {WHERE} was cut"),
-        (asyncio.CancelledError(), True, f"no sign of life from {WHERE} for 48 s"),
+        (asyncio.CancelledError(), True, f"{WHERE} has sent nothing, not even a heartbeat, for 48 s"),
         (None, False, f"the connection to {WHERE} was cut"),
         (ConnectionClosed(320, "FORCED - bye"), True, f"RabbitMQ at {WHERE} closed the connection: FORCED - bye"),
         (ChannelClosed(None, None), False, f"RabbitMQ at {WHERE} closed the channel: no reason given"),
@@ -190,18 +196,19 @@ def test_what_it_does_not_raise_passes(error: Exception) -> None:
 def test_a_port_that_hangs_up_at_our_first_words_may_be_the_one_for_tls(error: Exception) -> None:
     plain, tls = "amqp://h:5671/", "amqps://h:5672/"
     assert str(of_first_words(caused(error), OPTIONS, plain)) == (
-        f"{plain} hung up at our first words; check the port, and whether the broker runs, and if it is the port for "
-        "TLS, say amqps:// (with host: tls)"
+        f"{plain} closed the connection as soon as the login began; check the port, and whether the broker runs; "
+        "if it is the port for TLS, use amqps:// (with host: tls)"
     )
-    assert "first words" not in str(of_first_words(caused(error), OPTIONS, tls))
+    assert "the login began" not in str(of_first_words(caused(error), OPTIONS, tls))
 
 
 def test_an_answer_in_plain_text_says_that_there_is_no_tls() -> None:
     error = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number")
     error.reason = "WRONG_VERSION_NUMBER"
     assert str(of_first_words(caused(error), OPTIONS, "amqps://h:5672/")) == (
-        "amqps://h:5672/ does not speak TLS; name the port that does, mostly 5671, or, if the way needs no protection, "
-        "say amqp:// (with host: leave out tls)"
+        "amqps://h:5672/ does not use TLS; name the port that does, mostly 5671, or, if the network "
+        "needs no protection, "
+        "use amqp:// (with host: leave out tls)"
     )
 
 
@@ -213,12 +220,13 @@ def test_an_answer_in_plain_text_says_that_there_is_no_tls() -> None:
             True,
             3,
             (
-                "the queue is there, so a message was not settled within the consumer time-out (30 minutes, unless the "
-                "broker or the queue says otherwise), or else it was made anew, or has moved; keep batch_timeout plus "
-                "the longest handler well below that time-out, or raise consumer_timeout at the broker"
+                "the queue exists; either a message was not settled within the consumer time-out (30 minutes, unless "
+                "the broker or the queue has another one), or the queue was declared again, or it has moved; keep "
+                "batch_timeout plus the longest handler well below that time-out, or raise consumer_timeout at the "
+                "broker"
             ),
         ),
-        (True, 0, "the queue is there, so it was made anew, or has moved"),
+        (True, 0, "the queue exists, so it was declared again, or it has moved"),
     ],
 )
 def test_why_a_consumer_was_cancelled(*, is_there: bool, unsettled: int, why: str) -> None:

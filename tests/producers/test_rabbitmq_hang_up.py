@@ -40,7 +40,7 @@ async def test_a_broker_that_hangs_up_amid_the_first_deliveries_is_away() -> Non
     async with FakeBroker.at_work(answer) as broker:
         error = await refusal(RabbitMQProducer(["orders", "bills"], broker.url, delivery_path="plain"))
         assert type(error) is ProducerError
-        assert str(error) == f"{broker.where} hung up while the connection was set up"
+        assert str(error) == f"{broker.where} closed the connection while it was set up"
 
 
 async def test_what_was_not_confirmed_is_published_again_on_a_fresh_connection() -> None:

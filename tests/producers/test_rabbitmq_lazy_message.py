@@ -162,9 +162,7 @@ def test_a_look_at_the_metadata_is_refused_with_a_sentence() -> None:
     message = lazy(broken())
     with pytest.raises(MalformedMessage) as refused:
         _ = message.metadata
-    assert str(refused.value) == (
-        "the properties of delivery 7 do not decode (ValueError); what published it is at fault"
-    )
+    assert str(refused.value) == ("the properties of delivery 7 cannot be decoded (ValueError); correct its publisher")
 
 
 def test_all_that_needs_no_properties_works() -> None:
@@ -203,5 +201,5 @@ async def test_it_fails_as_invalid_when_its_handler_looks() -> None:
     assert status is not None
     assert (status.cause, str(status.exception)) == (
         "invalid",
-        "the properties of delivery 7 do not decode (ValueError); what published it is at fault",
+        "the properties of delivery 7 cannot be decoded (ValueError); correct its publisher",
     )

@@ -30,7 +30,7 @@ from tests.pipeline.support import finish
 from tests.producers.amqp_bytes import OPENED, TUNED, delivery, with_properties
 from tests.support.producers import copy_of
 
-SENTENCE = "the properties of delivery 2 do not decode (UnicodeDecodeError); what published it is at fault"
+SENTENCE = "the properties of delivery 2 cannot be decoded (UnicodeDecodeError); correct its publisher"
 
 HEADERS, MESSAGE_ID, TIMESTAMP, APP_ID = 1 << 13, 1 << 7, 1 << 6, 1 << 3
 

@@ -198,7 +198,7 @@ def test_failures_that_would_be_deleted_are_warned_of(caplog: pytest.LogCaptureF
     (warning,) = events_logged(caplog)
     assert warning == (
         "failed messages are rejected, which deletes them unless the queue has a dead-letter exchange: "
-        "say on_failure=, or leave failure= as it is"
+        "set on_failure= to choose this, or use a failure policy"
     )
 
 

@@ -134,7 +134,7 @@ async def test_what_is_no_amqp_ends_the_stream_and_nothing_is_kept_after_it() ->
     with pytest.raises(ConnectionError) as broken:
         await reader.readexactly(1)
     assert str(broken.value) == (
-        "the broker sent what is no AMQP: a frame of 2147483647 bytes came, where at most 4088 were agreed"
+        "the broker sent something that is not AMQP: a frame of 2147483647 bytes came, where at most 4088 were agreed"
     )
 
 

@@ -94,8 +94,9 @@ class RabbitMQProducer(ProducerDescription):
         """
         for limit in {requeues_up_to(options) for options in self._of_copies} - {None}:
             log.warning(
-                "reject_and_requeue is not for ever here: a quorum queue dead-letters a message that came back as "
-                "often as its x-delivery-limit says, and deletes it where it has no dead-letter exchange",
+                "reject_and_requeue does not requeue for ever: when a message has come back as often as the "
+                "x-delivery-limit of its quorum queue allows, the queue dead-letters it, or deletes it if there is no "
+                "dead-letter exchange",
                 queue=self.options.queue,
                 limit=limit,
             )
@@ -110,22 +111,22 @@ class RabbitMQProducer(ProducerDescription):
             retries = "retry" in plan.actions and plan.authority.policy_decides
             if retries and any(loses_late_retries(options) for options in self._of_copies):
                 log.warning(
-                    "a retry that returns while the queue is full is lost, as the queue refuses what is beyond its "
-                    "limit: have retries wait in quorum queues (a durable queue, and no x-queue-type in "
-                    "retry_arguments), or leave the limit away",
+                    "a retry that returns while the queue is full is lost, because a full queue refuses it: let "
+                    "retries wait in quorum queues (a durable queue, and no x-queue-type in retry_arguments), or "
+                    "remove the limit of the queue",
                     queue=self.options.queue,
                 )
             elif retries and any(waits_in_classic_queues(options) for options in self._of_copies):
                 log.warning(
-                    "retries wait in classic queues, as retry_arguments say, and a restart of the broker can lose "
-                    "those that are due meanwhile: leave x-queue-type out, and they wait in quorum queues, which lose "
+                    "retries wait in classic queues, as retry_arguments say, and the broker can lose those that are "
+                    "due while it restarts: leave x-queue-type out, so that they wait in quorum queues, which lose "
                     "none",
                     queue=self.options.queue,
                 )
         elif any(rejects_unasked(options) for options in self._of_copies):
             log.warning(
                 "failed messages are rejected, which deletes them unless the queue has a dead-letter exchange: "
-                "say on_failure=, or leave failure= as it is",
+                "set on_failure= to choose this, or use a failure policy",
                 queue=self.options.queue,
             )
 

@@ -217,7 +217,7 @@ class Session:
 
     async def _on_stray(self, _: DeliveredMessage) -> None:
         # Nobody would ever settle this delivery.
-        self._stop_delivering(ProducerError(f"a delivery from {self._where} came another way than expected"))
+        self._stop_delivering(ProducerError(f"a delivery from {self._where} bypassed the fast path"))
 
     def _on_consumer_cancelled(self, frame: Basic.Cancel) -> None:
         self.ended(Ended("consumer", frame.consumer_tag or ""))
@@ -294,7 +294,7 @@ class Session:
         if problem is None:
             self._stop(errors.of_loss(None, self._options, self._where, silent=self._is_silent))
         else:
-            self._stop(ProducerError(f"{self._where} sent what is no AMQP: {problem}"))
+            self._stop(ProducerError(f"{self._where} sent something that is not AMQP: {problem}"))
 
     def _on_closed(self, closing: asyncio.Future[Any]) -> None:
         error = None if closing.cancelled() else closing.exception()
@@ -351,10 +351,10 @@ class Session:
             return
         self.obstacle = reason
         if reason is None:
-            log.info("failed messages can be put away again; others are begun", broker=self._where)
+            log.info("failed messages can be stored again; new messages are started", broker=self._where)
         else:
             log.warning(
-                "failed messages cannot be put away; they are kept, and tried again, and no others are begun",
+                "failed messages cannot be stored; they are tried again, and no new messages are started",
                 reason=str(reason),
                 broker=self._where,
             )

@@ -159,7 +159,7 @@ class Connection(aio_pika.Connection):
         except Exception as error:
             if not errors.is_of_library(error):
                 raise
-            log.debug("connection dropped without a farewell", error=type(error).__name__)
+            log.debug("the connection ended without a close from the broker", error=type(error).__name__)
         finally:
             self.abort()
             self._factory.let_go()

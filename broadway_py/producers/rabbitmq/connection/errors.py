@@ -76,7 +76,7 @@ def of_open(error: BaseException, options: RabbitMQOptions, where: str | None = 
     if isinstance(error, ConnectionClosed):
         return ProducerError(f"RabbitMQ at {where} ended the connection while it was set up: {_said(error)}")
     if type(error) is Exception:
-        return ProducerError(f"{where} hung up while the connection was set up")
+        return ProducerError(f"{where} closed the connection while it was set up")
     return ProducerError(f"the connection to {where} broke while it was set up ({type(error).__name__})")
 
 
@@ -85,8 +85,8 @@ def of_first_words(error: BaseException, options: RabbitMQOptions, where: str) -
     if where.startswith("amqp:") and isinstance(_innermost(error), ConnectionResetError | asyncio.IncompleteReadError):
         # A TLS port hangs up in this way when it gets AMQP. So does a proxy without a broker behind it.
         return ProducerError(
-            f"{where} hung up at our first words; check the port, and whether the broker runs, and if it is the port "
-            "for TLS, say amqps:// (with host: tls)"
+            f"{where} closed the connection as soon as the login began; check the port, and whether the broker runs; "
+            "if it is the port for TLS, use amqps:// (with host: tls)"
         )
     return of_open(error, options, where)
 
@@ -101,7 +101,9 @@ def of_after_connect(error: Exception, where: str) -> ProducerError:
 def of_no_awaitable(returned: object, where: str) -> ProducerError:
     """Returns the error for an ``after_connect`` that is a plain function: its calls were never awaited."""
     kind = type(returned).__name__
-    return ProducerError(f"after_connect on {where} returned {kind} and nothing to await; make it an async function")
+    return ProducerError(
+        f"after_connect on {where} returned {kind}, which cannot be awaited; make it an async function"
+    )
 
 
 def _refusal(error: BaseException) -> str | None:
@@ -109,7 +111,7 @@ def _refusal(error: BaseException) -> str | None:
         case ProbableAuthenticationError():
             return "refused the login; check user and password in the url"
         case AuthenticationError():
-            return "offers none of our ways to log in; check auth= in the url"
+            return "offers no login method that the producer knows; check auth= in the url"
         case InvalidFrameError() | ConnectionClosed() if _answers_connection_open(error):
             return "refused the virtual host; check that it exists and that the user may enter it"
     return None
@@ -125,7 +127,7 @@ def _of_channel(error: ChannelClosed, options: RabbitMQOptions, where: str) -> P
             return ProducerError(f"{queue} has an exclusive consumer; waiting until it has gone")
         case ChannelAccessRefused():
             return SourceRefused(
-                f"this user may not work on {queue}: {said}; give the user the permission, or change the url"
+                f"this user has no permission for {queue}: {said}; give the user the permission, or change the url"
             )
         case ChannelNotFoundEntity() if "no exchange" in said:
             return ProducerError(f"a binding of {queue} cannot be made: {said}; create the exchange")
@@ -143,7 +145,7 @@ def _of_channel(error: ChannelClosed, options: RabbitMQOptions, where: str) -> P
 
 def of_own_queue(error: ChannelClosed, queue: str, where: str) -> ProducerError:
     """Returns why a queue for retries or dead letters cannot be used."""
-    named, said = f"queue {queue!r} on {where}, which holds failed messages,", _said(error)
+    named, said = f"queue {queue!r} on {where}, for failed messages,", _said(error)
     match error:
         case ChannelAccessRefused():
             return SourceRefused(
@@ -152,7 +154,7 @@ def of_own_queue(error: ChannelClosed, queue: str, where: str) -> ProducerError:
             )
         case ChannelPreconditionFailed():
             return ProducerError(
-                f"{named} exists, but with other arguments: {said}; delete or rename it, or say its arguments in "
+                f"{named} exists, but with other arguments: {said}; delete or rename it, or give its arguments in "
                 "dead_letter_arguments or retry_arguments"
             )
         case ChannelNotFoundEntity():
@@ -200,7 +202,9 @@ def of_loss(
         case ChannelClosed():
             return ProducerError(f"RabbitMQ at {where} closed the channel: {_said(error)}")
     if silent:
-        return ProducerError(f"no sign of life from {where} for {3 * (options.heartbeat_seconds + 1)} s")
+        return ProducerError(
+            f"{where} has sent nothing, not even a heartbeat, for {3 * (options.heartbeat_seconds + 1)} s"
+        )
     return ProducerError(f"the connection to {where} was cut")
 
 
@@ -217,12 +221,12 @@ def of_cancelled_consumer(queue: str, where: str, *, is_there: bool, unsettled: 
         why = "the queue was deleted"
     elif unsettled:
         why = (
-            "the queue is there, so a message was not settled within the consumer time-out (30 minutes, unless the "
-            "broker or the queue says otherwise), or else it was made anew, or has moved; keep batch_timeout plus the "
-            "longest handler well below that time-out, or raise consumer_timeout at the broker"
+            "the queue exists; either a message was not settled within the consumer time-out (30 minutes, unless the "
+            "broker or the queue has another one), or the queue was declared again, or it has moved; keep "
+            "batch_timeout plus the longest handler well below that time-out, or raise consumer_timeout at the broker"
         )
     else:
-        why = "the queue is there, so it was made anew, or has moved"
+        why = "the queue exists, so it was declared again, or it has moved"
     return ProducerError(f"RabbitMQ at {where} cancelled the consumer of queue {queue!r}: {why}")
 
 
@@ -253,31 +257,31 @@ def _tls_trouble(error: BaseException, where: str) -> str | None:
                 case 9:
                     return f"the certificate of {where} is not valid yet; check the clocks of both machines"
                 case 10:
-                    return f"the certificate of {where} has expired; have the broker get a new one"
+                    return f"the certificate of {where} has expired; renew it at the broker"
                 case 62 | 64:
                     said = error.verify_message.rstrip(".")
-                    return f"the certificate of {where} is made out to others: {said}; connect by a name that it has"
+                    return f"the certificate of {where} is for other names: {said}; connect by a name that it has"
             rule = broken_rule(error)
             return (
                 f"the certificate of {where} {rule}"
                 if rule is not None
                 else (
-                    f"nobody whom we trust has signed the certificate of {where}: {error.verify_message}; "
-                    "name the authority that has, or put it among those of the system"
+                    f"no trusted authority has signed the certificate of {where}: {error.verify_message}; "
+                    "name its authority in tls.ca_file, or add it to those of the system"
                 )
             )
         case ssl.SSLError() if getattr(error, "reason", None) in _IN_PLAIN_TEXT:
             return (
-                f"{where} does not speak TLS; name the port that does, mostly 5671, or, if the way needs no "
-                "protection, say amqp:// (with host: leave out tls)"
+                f"{where} does not use TLS; name the port that does, mostly 5671, or, if the network needs no "
+                "protection, use amqp:// (with host: leave out tls)"
             )
         case ssl.SSLError():
             return _alert(getattr(error, "reason", None) or "", where)
         case ConnectionResetError() if where.startswith("amqps:"):
             # A reset connection loses what the broker had sent before.
             return (
-                f"{where} hung up while TLS was set up; check that the port is the one for TLS, "
-                "and whether it wants to see a certificate of ours"
+                f"{where} closed the connection while TLS was set up; check that the port is the one for TLS, "
+                "and whether the broker requires a client certificate"
             )
     return None
 
@@ -285,11 +289,13 @@ def _tls_trouble(error: BaseException, where: str) -> str | None:
 def _alert(reason: str, where: str) -> str | None:
     """Returns why the broker refuses our certificate, from OpenSSL's name for it; None: it has another reason."""
     if "CERTIFICATE_REQUIRED" in reason:
-        return f"{where} wants to see a certificate of ours, and none is set"
+        return f"{where} requires a client certificate; set tls.cert_file and tls.key_file"
     _, alert, said = reason.partition("ALERT_")
     if alert and ("CERTIFICATE" in said or said == "UNKNOWN_CA"):
         said = said.replace("_", " ").lower()
-        return f"{where} does not accept our certificate: {said}; have it signed by an authority that it trusts"
+        return (
+            f"{where} does not accept the client certificate: {said}; use one from an authority that the broker trusts"
+        )
     return None
 
 
@@ -297,11 +303,11 @@ def _os_reason(innermost: BaseException) -> str | None:
     """Returns the message of the operating system, if the error came from there."""
     match innermost:
         case ssl.SSLError():
-            return "it does not speak TLS as we do"
+            return "its TLS does not work with that of this machine"
         case socket.gaierror():
             return "the host name is not known"
         case OSError() if innermost.errno:
             return os.strerror(innermost.errno).lower()
         case OSError() if str(innermost).startswith("Multiple exceptions"):
-            return "none of its addresses takes the connection"
+            return "none of its addresses accepts the connection"
     return None

@@ -76,7 +76,7 @@ class CuttingReader(asyncio.StreamReader):
         except CorruptFrameError as error:
             self._is_broken = True
             self._cut_off(str(error))
-            self.set_exception(ConnectionError(f"the broker sent what is no AMQP: {error}"))
+            self.set_exception(ConnectionError(f"the broker sent something that is not AMQP: {error}"))
             return
         for sink, deliveries in cut.lists.items():
             self._receivers[sink].came(deliveries)

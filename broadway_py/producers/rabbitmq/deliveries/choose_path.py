@@ -62,7 +62,7 @@ def is_fast(wanted: Literal["auto", "fast", "plain"]) -> bool:
 def _warn(found: str) -> None:
     """Logs the warning once per process, not once per connect."""
     log.warning(
-        "deliveries take the plain path, which is slower; set delivery_path: plain to do without this warning",
+        "deliveries take the plain path, which is slower; set delivery_path: plain to avoid this warning",
         reason=found,
     )
 
@@ -81,7 +81,7 @@ def problem() -> str | None:
     try:
         return _rehearse()
     except Exception as error:  # noqa: BLE001  # after any error here, the plain path is used
-        return f"its rehearsal raised {type(error).__name__}"
+        return f"its self-test raised {type(error).__name__}"
 
 
 def _numbers(found: str) -> tuple[int, ...]:
@@ -121,9 +121,9 @@ def _rehearse() -> str | None:
     for part in (stream[:100], stream[100:]):
         protocol.data_received(part)
     if [(one[0], one[3], _properties(one)) for one in heard.deliveries] != _EXPECTED:
-        return "its rehearsal did not bring the deliveries that were recorded"
+        return "its self-test did not return the recorded deliveries"
     if [end.what for end in heard.ends] != ["channel"]:
-        return "its rehearsal did not see the end of the channel"
+        return "its self-test did not see the end of the channel"
     # It ends at once, because the bytes are there.
     reading = reader.readexactly(len(_GREETING + _ANSWERS + _CLOSE))
     try:
@@ -133,7 +133,11 @@ def _rehearse() -> str | None:
     else:
         reading.close()
         passed_on = b""
-    return None if passed_on == _GREETING + _ANSWERS + _CLOSE else "its rehearsal did not pass on what is the library's"
+    return (
+        None
+        if passed_on == _GREETING + _ANSWERS + _CLOSE
+        else "its self-test did not pass on the frames of the client library"
+    )
 
 
 def _properties(delivery: Delivery) -> dict[str, object]:

@@ -53,8 +53,8 @@ class LimitWatch:
         if self._told_at is not None and now - self._told_at < _SILENCE_S:
             return
         log.warning(
-            "messages came back to their queue so often that the broker would soon drop them; they are put among the "
-            "dead letters",
+            "messages came back to their queue so often that the broker would soon drop them; they go to the dead "
+            "letters",
             queue=queue,
             messages=self._untold,
             limit=self.limits[queue],

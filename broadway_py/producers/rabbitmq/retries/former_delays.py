@@ -70,8 +70,8 @@ async def take_over(options: RabbitMQOptions, name: str, forwarder: Forwarder, q
         reason = trouble
     if found:
         log.warning(
-            "found delay queues of a former version, from which a restart of the broker could lose messages: those "
-            "that waited there now wait in queues of today; delete each when no process of the former version is left",
+            "found delay queues of an older version, which can lose messages when the broker restarts: their messages "
+            "were moved to new delay queues; delete each old queue when no process of the older version runs",
             queue=queue,
             found=found,
             moved=moved,

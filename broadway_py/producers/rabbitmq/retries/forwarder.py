@@ -159,9 +159,9 @@ class Forwarder:
             except (ChannelAccessRefused, ChannelPreconditionFailed) as refused:
                 if queue not in self._troubled.by_default:
                     log.warning(
-                        "retries return by the default exchange, where publishers can pretend to be one, for the "
-                        "exchange of our own is refused: give the user the permissions to configure, write and read "
-                        "it, and to write to the queue",
+                        "retries return by the default exchange, where publishers can forge a retry, because the "
+                        "broker refuses the exchange for retries: give the user the permissions to configure, write "
+                        "and read it, and to write to the queue",
                         exchange=exchange,
                         queue=queue,
                         reason=_said(refused),
@@ -316,7 +316,9 @@ class Forwarder:
         """Returns an error if the broker may have deleted the queue, with its messages, before our message was due."""
         if put.safe_s is None or self._clock.monotonic() - declared[put.letter.queue] <= put.safe_s:
             return None
-        return ProducerError(f"putting a message into queue {put.letter.queue!r} took so long that it may be gone")
+        return ProducerError(
+            f"putting a message into queue {put.letter.queue!r} took so long that the message may be lost"
+        )
 
 
 def _was_retried(delivery: DeliveredMessage, receipt: RabbitMQReceipt) -> bool:

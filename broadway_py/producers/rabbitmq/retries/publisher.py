@@ -164,7 +164,7 @@ class Publisher:
             except Away as away:
                 if is_last:
                     return away
-                log.warning("publishing once more, on a fresh connection", reason=str(away))
+                log.warning("publishing again on a new connection", reason=str(away))
             except ProducerError as refused:
                 return refused
             except Exception as error:  # noqa: BLE001  # an error of one letter must not hide the results of the others

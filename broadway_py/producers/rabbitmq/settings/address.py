@@ -333,7 +333,7 @@ def of_url(text: str) -> Address:
         raise ValueError(f"the virtual host behind the host: {wrong}") from None
     address = Address(URL(text), virtual_host)
     if any("\0" in (one or "") for one in (address.user, address.password)):
-        raise ValueError("expected no %00 in user and password: a broker takes none")
+        raise ValueError("expected no %00 in user and password, because a broker accepts none")
     return address
 
 

@@ -125,7 +125,7 @@ def _exchange_to_bind(value: str) -> str:
 def _of_consumers(value: Mapping[str, Any]) -> Mapping[str, Any]:
     if "x-stream-offset" in value:
         raise ValueError(
-            "streams are not supported: what a pause gives back to a stream would not come again; consume a queue"
+            "streams are not supported, because they do not deliver again what a pause gives back; consume a queue"
         )
     return value
 

@@ -38,8 +38,8 @@ def refuse_copies_that_shut_each_other_out(copies: Sequence[RabbitMQOptions]) ->
         if alone is not None and shared is not None:
             raise OptionsError(
                 ("concurrency",),
-                f"{consumed[copy.where, shared]} copies would consume queue {shared!r}, which {alone} keeps for one "
-                "of them, and the others would never be let in: set concurrency: 1, or leave that out",
+                f"{consumed[copy.where, shared]} copies would consume queue {shared!r}, but {alone} lets only one of "
+                f"them consume it; set concurrency: 1, or leave {alone} out",
             )
 
 
@@ -107,7 +107,7 @@ def refuse_losing(options: RabbitMQOptions, plan: FailurePlan, pipeline: str | N
         wrong.append(
             OptionsError(
                 ("failure",),
-                "reject deletes messages for good, unless the queue has a dead-letter exchange: if it has one, say "
+                "reject deletes messages, unless the queue has a dead-letter exchange; if it has one, set "
                 "dead_letter: broker; else choose dead_letter or drop",
             )
         )
@@ -120,8 +120,8 @@ def _refuse_too_late(plan: FailurePlan) -> None:
     if plan.authority.failure_is_given and beyond:
         raise OptionsError(
             ("failure",),
-            "with consume_options.no_ack a message is gone when it is handed out, and nothing can become of it but "
-            f"drop or stop, got {', '.join(beyond)}: leave out failure, or no_ack",
+            "with consume_options.no_ack the broker forgets a message when it delivers it, so a failed message can "
+            f"only be dropped or stop the pipeline; got {', '.join(beyond)}: leave out failure, or no_ack",
         )
 
 
@@ -139,5 +139,5 @@ def _refuse_unusable_names(options: RabbitMQOptions, plan: FailurePlan, pipeline
             raise OptionsError(
                 ("name",),
                 "the dead letters of a queue that the broker names go to <name of the pipeline>.dead, which is not the "
-                f"name of a queue: {wrong}; say failure.dead_letter, or change the name",
+                f"name of a queue: {wrong}; set failure.dead_letter, or change the name",
             ) from None

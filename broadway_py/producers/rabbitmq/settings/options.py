@@ -171,7 +171,7 @@ class DeclareOptions(Options):
         if kind == "stream":
             yield Conflict(
                 ("arguments", "x-queue-type"),
-                "streams are not supported: what a pause gives back to a stream would not come again; declare a queue",
+                "streams are not supported, because they do not deliver again what a pause gives back; declare a queue",
                 frozenset({"arguments"}),
             )
         if kind == "quorum":
@@ -324,7 +324,7 @@ class RabbitMQOptions(Options):
     @classmethod
     def _fits_a_login(cls, value: str | None) -> str | None:
         if value is not None and "\0" in value:
-            raise ValueError("expected text without a zero byte: a broker takes none in user and password")
+            raise ValueError("expected text without a zero byte, because a broker accepts none in user and password")
         # Secret stores may add a line break at the end.
         return None if value is None else without_line_break(value)
 
@@ -410,7 +410,7 @@ class RabbitMQOptions(Options):
         if self.consume_options.exclusive and self.declares_quorum:
             yield Conflict(
                 ("consume_options", "exclusive"),
-                "this does nothing on a quorum queue, others would consume it too: declare it "
+                "this has no effect on a quorum queue, so others would consume it too; declare it "
                 "with x-single-active-consumer: true, and one consumer at a time gets messages",
                 frozenset({"consume_options", "declare", "declare_options"}),
             )

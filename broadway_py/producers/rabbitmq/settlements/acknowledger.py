@@ -211,7 +211,7 @@ class RabbitMQAcknowledger(Acknowledger):
         if left:
             rest = [message for message, _ in left]
             problems.append(
-                f"{len(rest)} of {len(messages)} failed messages were not put away, and "
+                f"{len(rest)} of {len(messages)} failed messages could not be stored and "
                 f"{await self._give_back(rest)}: {reason}"
             )
             unsettled += rest
@@ -272,7 +272,8 @@ class RabbitMQAcknowledger(Acknowledger):
         if not all(settled):
             again = [message for message, open_until_now in zip(messages, settled, strict=True) if not open_until_now]
             raise SettleError(
-                f"{len(again)} of {len(messages)} messages were settled before, and are left alone", unsettled=again
+                f"{len(again)} of {len(messages)} messages were settled before and are not settled again",
+                unsettled=again,
             )
 
     async def _told(self) -> None:
@@ -290,7 +291,7 @@ async def _reasons(
         return await put(what)
     except Exception as error:  # noqa: BLE001  # a defect, but the messages must not stay unsettled until a restart
         # The error's text may hold secrets, so it is not shown.
-        defect = ProducerError(f"putting them away raised {type(error).__name__}")
+        defect = ProducerError(f"storing them raised {type(error).__name__}")
         defect.__cause__ = error
         return [defect] * len(what)
 

@@ -77,8 +77,8 @@ class Topology:
         self._note_limit(name, limit, is_said=LIMIT in wanted.arguments)
         if limit is not None and may_be_lifted(queue, wanted.arguments, self._connection.version):
             log.warning(
-                "the queue was made with a delivery limit: what comes back almost as often goes to the dead letters; "
-                "delete it when it is empty, and it is made anew without one",
+                "the queue was declared with a delivery limit: messages that come back almost that often go to the "
+                "dead letters; to remove the limit, delete the queue when it is empty, and the producer declares it",
                 queue=name,
                 limit=limit,
                 broker=self._where,

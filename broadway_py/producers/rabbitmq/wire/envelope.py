@@ -48,7 +48,7 @@ def decode(
         header.unmarshal(envelope[at + 1 + _HEADER_FRAME_HEAD : -1])
     except UNDECODABLE as error:
         raise MalformedMessage(
-            f"the properties of delivery {tag} do not decode ({type(error).__name__}); what published it is at fault"
+            f"the properties of delivery {tag} cannot be decoded ({type(error).__name__}); correct its publisher"
         ) from None
     return _deliver(consumer_tag, tag, exchange, routing_key, redelivered=redelivered), header.properties
 
