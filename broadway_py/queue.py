@@ -198,7 +198,7 @@ class Queue:
     def _opened(self) -> QueueFile:
         if self._file is None:
             raise StorageError(
-                f"queue {self.name!r} in {self.path} is not open: use it inside 'async with Queue(…) as queue'"
+                f"queue {self.name!r} in {self.path} is not open; use it inside 'async with Queue(…) as queue'"
             )
         return self._file
 
@@ -325,14 +325,14 @@ class SyncQueue:
     def _running(self) -> asyncio.AbstractEventLoop:
         place = f"queue {self.name!r} in {self.path}"
         if self._loop is None:
-            raise StorageError(f"{place} is not open: use it inside 'with SyncQueue(…) as queue'")
+            raise StorageError(f"{place} is not open; use it inside 'with SyncQueue(…) as queue'")
         if self._process != os.getpid():
-            raise StorageError(f"{place} was opened by the parent of this process: open it after the fork")
+            raise StorageError(f"{place} was opened by the parent of this process; open it after the fork")
         try:
             asyncio.get_running_loop()
         except RuntimeError:
             return self._loop
-        raise StorageError(f"{place}: this would make the event loop stand still: use 'async with Queue(…)' there")
+        raise StorageError(f"{place}: this would block the event loop; use 'async with Queue(…)' there")
 
     def __repr__(self) -> str:
         return f"<SyncQueue {self.name!r} in {self.path!r}>"

@@ -26,7 +26,7 @@ class NotText(ValueError):
         self.encoding = encoding
         self.line = line
         self.column = column
-        super().__init__(f"line {line}, column {column} is no {encoding} text")
+        super().__init__(f"line {line}, column {column} is not {encoding} text")
 
 
 def content_of(file: str) -> bytes:

@@ -176,7 +176,7 @@ class QueueReader(Producer):
         """Returns at most *demand* messages, the oldest first. While there are none, it waits, without polling."""
         consumer = self._consumer
         if consumer is None:
-            raise ProducerError(f"queue file {self.options.path}: it is closed: open() comes before handle_demand()")
+            raise ProducerError(f"queue file {self.options.path}: it is closed; call open() before handle_demand()")
         with consumer.listening(self._wake.set):
             while not self.context.draining.is_set():
                 self._check()
@@ -238,7 +238,7 @@ class QueueReader(Producer):
                 # Takes and settlements meet the same error and report it, so here a new try is enough.
                 if trouble != str(error):
                     trouble = str(error)
-                    log.warning("the upkeep of a queue's leases failed; trying again", reason=trouble)
+                    log.warning("renewing the leases of a queue failed; trying again", reason=trouble)
             else:
                 trouble = ""
 
@@ -263,7 +263,7 @@ class QueueReader(Producer):
             self._upkeep.cancel()
             await asyncio.wait([self._upkeep])
             if not self._upkeep.cancelled() and (error := self._upkeep.exception()) is not None:
-                log.error("the upkeep of a queue's leases has crashed", exc_info=error)
+                log.error("renewing the leases of a queue has crashed", exc_info=error)
             await consumer.close()
         if file is not None:
             await file.close()
@@ -349,9 +349,9 @@ class QueueAcknowledger(Acknowledger):
             raise SettleError(str(error), unsettled=messages) from error
         if gone:
             raise SettleError(
-                f"queue file {self._path}: {len(gone)} of {len(messages)} messages were no longer held by this reader "
-                "and were left alone: it was closed, or stood still for longer than its visibility, "
-                "and others may have taken them",
+                f"queue file {self._path}: {len(gone)} of {len(messages)} messages were not settled, because this "
+                "reader no longer holds them: it was closed, or did not run for longer than its visibility, and "
+                "another reader may have taken them",
                 unsettled=[message for message in messages if message.acknowledgement.data.held in gone],
             )
 

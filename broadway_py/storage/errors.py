@@ -28,7 +28,7 @@ _SENTENCES: Final = {
         "or choose another path"
     ),
     sqlite3.SQLITE_CANTOPEN: (
-        "the file cannot be opened or made: give this user write permission to the file and its directory, "
+        "the file cannot be opened or created: give this user write permission to the file and its directory, "
         "or choose another path"
     ),
     sqlite3.SQLITE_BUSY: (

@@ -109,7 +109,7 @@ class QueueConsumer:
         self._id, clash = members.enter(at, self._file.queue, self._membership, self._lives)
         if clash is not None:
             raise StorageError(
-                f"queue file {self._file.writer.path}, queue {self._file.name!r}: {clash}; standing by until it is "
+                f"queue file {self._file.writer.path}, queue {self._file.name!r}: {clash}; waiting until it is "
                 "free: for ordered work in several processes, put messages with a key and set partitioned: true for "
                 "every reader"
             )
@@ -119,7 +119,7 @@ class QueueConsumer:
             self._lock = LifeLock(path, self._file.writer.path)
         except OSError as error:
             raise StorageError(
-                f"queue file {self._file.writer.path}: the lock file {path} cannot be made ({error.strerror}): "
+                f"queue file {self._file.writer.path}: the lock file {path} cannot be created ({error.strerror}): "
                 "give this user write permission to the directory, or choose another path"
             ) from error
 
@@ -179,8 +179,8 @@ class QueueConsumer:
     def _beat(self, at: sqlite3.Connection) -> None:
         if not members.beat(at, self._id, self._membership):
             raise ConsumerLost(
-                f"queue file {self._file.writer.path}: this consumer was declared dead, for its lock file "
-                f"{self._lock_path(self._id)} was gone; what it held was given back: leave lock files alone"
+                f"queue file {self._file.writer.path}: this consumer was declared dead, because its lock file "
+                f"{self._lock_path(self._id)} was gone; its messages were given back: do not remove lock files"
             )
 
     def _forsake(self, taken: Taken) -> None:
@@ -269,7 +269,7 @@ class QueueConsumer:
         freed = await self._file.writer.write(lambda at: self._give_back(at, dead, stalled), wakes=True)
         if freed:
             log.warning(
-                "gave back what other consumers left unsettled",
+                "gave back messages that other consumers left unsettled",
                 queue_file=self._file.writer.path,
                 messages=freed,
                 dead_consumers=len(dead),
@@ -326,7 +326,7 @@ class QueueConsumer:
             await self._file.writer.write(self._leave, wakes=True)
         except StorageError as error:
             # Without its lock this consumer counts as dead, and the next consumer gives back what it held.
-            log.warning("a consumer could not sign off", reason=str(error))
+            log.warning("a consumer could not leave its queue; the next one gives its messages back", reason=str(error))
         finally:
             if self._lock is not None:
                 self._lock.drop()

@@ -57,9 +57,9 @@ def _clash(mine: Membership, sharing: Sharing, holder: str) -> str | None:
     if mine.sharing == "alone" and sharing == "alone" and mine.holder == holder:
         return None
     if sharing == "alone":
-        return "an ordered pipeline has it for itself"
+        return "an ordered pipeline already reads it alone"
     if mine.sharing == "alone":
-        return "an ordered pipeline must have it for itself, and another reader is there"
+        return "an ordered pipeline must read it alone, and it has another reader"
     if mine.sharing != sharing:
         return "it has readers with partitioned: true and others without"
     return None

@@ -114,4 +114,4 @@ def _metadata(new: NewMessage) -> str | None:
     try:
         return json.dumps(metadata, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"metadata holds something that JSON cannot say: {error}") from None
+        raise type(error)(f"metadata has something that JSON cannot represent: {error}") from None

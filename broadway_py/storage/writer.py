@@ -184,7 +184,7 @@ class Writer:
         except OSError as error:
             connection.close()
             raise StorageError(
-                f"{self.schema.what} {self.path}: the lock file {error.filename} cannot be made ({error.strerror}): "
+                f"{self.schema.what} {self.path}: the lock file {error.filename} cannot be created ({error.strerror}): "
                 "give this user write permission to it and to the directory, or choose another path"
             ) from error
 

@@ -301,7 +301,7 @@ pipelines:
         ),
         (
             "a.yaml:7: pipelines.a.producer.region: got us-east-1, but the host in queue_url is in eu-central-1, and "
-            "would refuse every request: leave region out, or mend one of the two"
+            "would refuse every request: leave region out, or correct one of the two"
         ),
         "a.yaml:12: pipelines.b.producer.queue_file: give queue or queue_file, not both",
         "a.yaml:12: pipelines.b.producer.url_file: the file 'no' cannot be read: No such file or directory",

@@ -116,7 +116,7 @@ def test_dead_letters_of_a_pipeline_are_looked_for_by_the_class_that_run_would_t
         (
             "tests.daemon.misspelt_module:Orders",
             (
-                "tests.daemon.misspelt_module.Orders defines 'handle_mesage', which is no callback of a pipeline; "
+                "tests.daemon.misspelt_module.Orders defines 'handle_mesage', which is not a callback of a pipeline; "
                 "did you mean 'handle_message'?"
             ),
         ),

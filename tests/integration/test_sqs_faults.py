@@ -175,7 +175,7 @@ async def test_a_receipt_that_has_expired_is_told_apart_and_not_tried_again(faul
             await settle(messages)
         assert str(error.value) == (
             f"SQS queue {work.name!r}: 1 of 4 messages could not be settled "
-            "(1: the receipt had expired, and others may have the message)"
+            "(1: the receipt had expired, and another consumer may have the message)"
         )
         assert error.value.unsettled == [messages[0]]
         assert len(faults.requests("DeleteMessageBatch")) == 2
@@ -199,7 +199,7 @@ async def test_a_delete_that_sqs_never_takes_ends_as_unknown_and_the_others_do_n
         check_books(pipeline)
     assert len(notes) >= 6  # it came again, and was settled then
     reasons = [line["reason"] for line in logged(caplog) if "an acknowledger failed" in line["event"]]
-    assert "(1: SQS gave no good answer in time)" in reasons[0]
+    assert "(1: SQS did not confirm it in time)" in reasons[0]
 
 
 async def test_a_delete_that_is_refused_stops_the_fetching_says_so_and_does_not_loop(
@@ -222,7 +222,7 @@ async def test_a_delete_that_is_refused_stops_the_fetching_says_so_and_does_not_
         await work.until(ready=3, held=1)
     assert notes == bodies(1)
     (line,) = [line for line in logged(caplog) if line["event"].startswith("AWS refuses")]
-    assert line["event"] == "AWS refuses to settle what was handled; nothing more is fetched"
+    assert line["event"] == "AWS refuses to settle handled messages; fetching stops"
 
 
 async def test_what_was_handed_over_before_a_loss_is_settled_after_it(faults: SQSProxy, work: Queue) -> None:
@@ -372,15 +372,15 @@ async def test_a_message_that_is_longer_than_dead_letters_may_be_stays_and_the_l
             lambda: outcomes(pipeline) == {"dead_lettered": 1, "unknown": 1}, what="one is put away, one stays"
         )
         await work.until(ready=0, held=1)
-    (said,) = [record.msg for record in caplog.records if "does not take failed messages" in str(record.msg)]
+    (said,) = [record.msg for record in caplog.records if "does not accept failed messages" in str(record.msg)]
     assert isinstance(said, dict)
     assert said["event"] == (
-        "the dead letter queue does not take failed messages; they stay in their queue, and come again"
+        "the dead letter queue does not accept failed messages; they stay in their queue, and come again"
     )
     assert (said["messages"], said["bytes_of_one"], said["dead_letter_queue"]) == (1, 2048, dead.name)
-    assert said["what_to_do"] == "let its MaximumMessageSize be no smaller than that of the queue"
+    assert said["what_to_do"] == "raise its MaximumMessageSize to that of the queue"
     assert (
-        f"SQS queue {work.name!r}: 1 of 1 messages could not be settled (1: the dead letter queue does not take it, "
+        f"SQS queue {work.name!r}: 1 of 1 messages could not be settled (1: the dead letter queue does not accept it, "
         in (caplog.text)
     )
 
@@ -484,7 +484,7 @@ async def test_what_others_have_got_meanwhile_is_extended_no_more(
         messages = await take(copy, 1)
         await faults.until_asked("ChangeMessageVisibility", 1)
         await eventually(lambda: not messages[0].acknowledgement.data.guarded, what="it is given up")
-        assert "a message could not be kept from others and may be handled twice" in caplog.text
+        assert "the visibility of a message could not be extended; the message may be handled twice" in caplog.text
         assert len(faults.requests("ChangeMessageVisibility")) == 1
         faults.heal()
         await settle(messages)
@@ -510,7 +510,7 @@ async def test_a_receive_that_never_ends_is_cut_off_at_the_end_and_said(
         async with asyncio.timeout(0.2):
             await copy.close()
     gate.set()
-    assert "receives were cut off at the end" in caplog.text
+    assert "receives were cancelled at the end of the stop" in caplog.text
 
 
 async def test_after_a_loss_a_stop_does_not_wait_for_a_receive_that_nobody_answers(
@@ -533,7 +533,7 @@ async def test_after_a_loss_a_stop_does_not_wait_for_a_receive_that_nobody_answe
     async with asyncio.timeout(3):
         await copy.close()
     gate.set()
-    assert "receives were cut off at the end" in caplog.text
+    assert "receives were cancelled at the end of the stop" in caplog.text
 
 
 async def test_a_stop_with_work_in_hand_waits_for_the_open_receive_when_the_work_is_done(
@@ -562,7 +562,7 @@ async def test_a_stop_with_work_in_hand_waits_for_the_open_receive_when_the_work
         await work.send(["second"])
         gate.set()
         await stopping
-    assert "cut off at the end" not in caplog.text
+    assert "cancelled at the end of the stop" not in caplog.text
     # What the open receive brought was shown to others at once.
     await work.until(ready=1, held=0)
 

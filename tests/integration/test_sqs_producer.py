@@ -196,7 +196,7 @@ async def test_a_body_that_was_broken_on_its_way_is_left_to_come_again(
         assert (again[0].attempt, again[0].metadata["redelivered"]) == (2, True)
         await settle([*first, *again])
     await work.until(ready=0, held=0)
-    assert "a message came with a body that is not what SQS has (MD5)" in caplog.text
+    assert "the body of a message, or of an earlier one of its group, does not match its MD5" in caplog.text
     assert "message 0000" not in caplog.text
 
 
@@ -414,7 +414,7 @@ async def test_a_drain_waits_for_the_open_receive_gives_back_what_it_brings_and_
         # So many of its 20 seconds are left.
         assert 0 < line.pop("at_most_seconds") <= 20
         assert line == {
-            "event": "the stop waits for the open receive: cut off, it could still take messages",
+            "event": "the stop waits for the open receive, which could still take messages",
             "queue": work.name,
         }
         gate.set()

@@ -101,10 +101,13 @@ async def test_an_ordered_pipeline_reads_its_queue_alone_and_another_one_stands_
     async with Queue(path, "q") as queue, pipeline("first") as first:
         await soon(first.ready())
         async with pipeline("late") as late:
-            await eventually(lambda: "standing by" in str(late.stats().trouble), what="it says why it waits")
+            await eventually(
+                lambda: "waiting until it is free" in str(late.stats().trouble), what="it says why it waits"
+            )
             assert late.stats().trouble == (
-                f"queue: queue file {path}, queue 'q': an ordered pipeline has it for itself; standing by until it "
-                "is free: for ordered work in several processes, put messages with a key and set partitioned: true "
+                f"queue: queue file {path}, queue 'q': an ordered pipeline already reads it alone; waiting "
+                "until it is free: for ordered work in several processes, put messages with a key and set "
+                "partitioned: true "
                 "for every reader"
             )
             await queue.put_many(puts(2, 10))

@@ -155,12 +155,12 @@ def unsayable(value: object) -> str:
         (
             {"data": b"", "metadata": {"when": object}},
             TypeError,
-            f"metadata holds something that JSON cannot say: {unsayable(object)}",
+            f"metadata has something that JSON cannot represent: {unsayable(object)}",
         ),
         (
             {"data": b"", "metadata": {"n": float("nan")}},
             ValueError,
-            f"metadata holds something that JSON cannot say: {unsayable(float('nan'))}",
+            f"metadata has something that JSON cannot represent: {unsayable(float('nan'))}",
         ),
         (
             {"data": b"", "delay": -1},
@@ -351,7 +351,7 @@ async def test_a_queue_that_is_not_open_says_how_to_open_it(path: Path) -> None:
     queue = Queue(path, "q")
     with pytest.raises(StorageError) as refused:
         await queue.put(b"")
-    assert str(refused.value) == (f"queue 'q' in {path} is not open: use it inside 'async with Queue(…) as queue'")
+    assert str(refused.value) == (f"queue 'q' in {path} is not open; use it inside 'async with Queue(…) as queue'")
     assert repr(queue) == f"<Queue 'q' in '{path}'>"
 
 

@@ -218,8 +218,8 @@ async def test_a_lease_that_was_lost_is_an_unknown_outcome(path: Path, queue: Qu
             await settle([one], [two, three])
         assert lost.value.unsettled == [one, two]
         assert str(lost.value) == (
-            f"queue file {path}: 2 of 3 messages were no longer held by this reader and were left alone: it was "
-            "closed, or stood still for longer than its visibility, and others may have taken them"
+            f"queue file {path}: 2 of 3 messages were not settled, because this reader no longer holds them: it was "
+            "closed, or did not run for longer than its visibility, and another reader may have taken them"
         )
     assert await queue.counts() == Counts(2, 0, 0, 1)
 
@@ -282,8 +282,8 @@ async def test_a_reader_that_was_declared_dead_reports_the_loss_and_ends_its_dem
             await waiting
         assert ended.value is losses[0]
         assert str(ended.value) == (
-            f"queue file {path}: this consumer was declared dead, for its lock file {path}-consumer-1 was gone; "
-            "what it held was given back: leave lock files alone"
+            f"queue file {path}: this consumer was declared dead, because its lock file {path}-consumer-1 was gone; "
+            "its messages were given back: do not remove lock files"
         )
         await settle([held])
 
@@ -326,7 +326,7 @@ async def test_a_demand_before_opening_is_refused(path: Path) -> None:
     copy = copy_of(QueueProducer(path, "q"), capacity=1, pipeline="p")
     with pytest.raises(ProducerError) as refused:
         await copy.handle_demand(1)
-    assert str(refused.value) == f"queue file {path}: it is closed: open() comes before handle_demand()"
+    assert str(refused.value) == f"queue file {path}: it is closed; call open() before handle_demand()"
 
 
 @pytest.mark.parametrize(

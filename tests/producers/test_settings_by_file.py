@@ -124,7 +124,7 @@ def test_a_file_that_is_of_no_use_for_a_moment_does_not_stop_the_next_copy(
     copied(copies)
     assert copies.description is before
     (line,) = [line for line in logged(caplog) if "secret" in str(line["event"])]
-    assert line["event"] == "a secret cannot be read again; using the last one"
+    assert line["event"] == "a secret cannot be read again; using its last value"
 
 
 async def test_lost_copies_are_ended_those_with_a_former_value_too(tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ async def test_a_request_that_fails_as_a_whole_is_tried_again_until_others_may_h
     with pytest.raises(SettleError) as error:
         await caller
     assert str(error.value) == (
-        "SQS queue 'orders': 2 of 2 messages could not be settled (2: SQS gave no good answer in time)"
+        "SQS queue 'orders': 2 of 2 messages could not be settled (2: SQS did not confirm it in time)"
     )
     deletes = [moment for moment, what, _ in office.client.asked if what == "delete"]
     assert deletes[0] == 0.0
@@ -179,7 +179,7 @@ async def test_a_request_that_fails_as_a_whole_is_tried_again_until_others_may_h
 @pytest.mark.parametrize(
     ("kind", "why"),
     [
-        ("stale", "the receipt had expired, and others may have the message"),
+        ("stale", "the receipt had expired, and another consumer may have the message"),
         ("gone", "the queue does not exist any more"),
         ("wrong", "SQS did not accept it"),
     ],
@@ -391,8 +391,8 @@ async def test_a_dead_letter_that_its_queue_takes_in_no_form_is_left_where_it_is
     with pytest.raises(SettleError) as left:
         await acknowledger.dead_letter(None, messages)
     assert str(left.value) == (
-        "SQS queue 'orders': 1 of 1 messages could not be settled (1: the dead letter queue does not take it, and it "
-        "was left where it is)"
+        "SQS queue 'orders': 1 of 1 messages could not be settled (1: the dead letter queue does not accept it, and "
+        "it stays where it is)"
     )
     assert office.client.kinds() == [("send", 1)] * 3
 
@@ -434,5 +434,5 @@ async def test_a_message_that_cannot_be_kept_from_others_is_named(
     assert office.client.kinds() == [("change", 1)] * 5  # each second, from half of its visibility on
     (line,) = (record.msg for record in caplog.records)
     assert isinstance(line, dict)
-    assert line["event"] == "a message could not be kept from others and may be handled twice"
+    assert line["event"] == "the visibility of a message could not be extended; the message may be handled twice"
     assert (line["message_id"], line["trouble"]) == ("m1", "busy")

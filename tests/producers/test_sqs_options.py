@@ -120,7 +120,10 @@ def test_a_receive_waits_for_0_to_20_whole_seconds() -> None:
     ]
     assert complaint(wait_time_seconds=-1) == "wait_time_seconds: expected greater than or equal to 0, got -1"
     assert complaint(wait_time_seconds=21) == "wait_time_seconds: expected less than or equal to 20, got 21"
-    assert complaint(wait_time_seconds=1.5) == "wait_time_seconds: expected whole seconds: SQS knows no others, got 1.5"
+    assert (
+        complaint(wait_time_seconds=1.5)
+        == "wait_time_seconds: expected whole seconds, because SQS knows no others, got 1.5"
+    )
     assert complaint(wait_time_seconds="an atom").startswith("wait_time_seconds: expected a duration in seconds")
 
 
@@ -188,7 +191,7 @@ def test_what_becomes_of_a_message_is_checked() -> None:
         "on_failure: dead_letter needs dead_letter_queue: name the queue, or leave on_failure out"
     )
     assert complaint(dead_letter_queue="orders") == (
-        "dead_letter_queue: this is the queue itself: its dead letters would come again for ever"
+        "dead_letter_queue: this is the queue itself, so its dead letters would come again for ever"
     )
 
 
@@ -204,8 +207,8 @@ def test_a_policy_cannot_name_dead_letters_that_the_producer_names(dead_letter: 
         with pytest.raises(OptionsError) as refused:
             Plain(producer=SQSProducer("orders", **settings), failure=FailurePolicy(dead_letter=dead_letter))
         assert str(refused.value) == (
-            "failure.dead_letter: for SQS the producer says where dead letters go: name the queue in its "
-            "dead_letter_queue, or leave it to the queue's redrive policy, and leave dead_letter out here"
+            "failure.dead_letter: with SQS the producer decides where dead letters go: name the queue in its "
+            "dead_letter_queue, or use the redrive policy of the queue, and leave dead_letter out here"
         )
 
 
@@ -216,8 +219,8 @@ def test_a_policy_that_was_given_and_settings_that_delete_its_dead_letters_are_r
     with pytest.raises(OptionsError) as refused:
         Plain(producer=SQSProducer("orders", on_failure="ack"), failure=policy)
     assert str(refused.value) == (
-        "failure: dead letters would be deleted: no dead_letter_queue is set, and then on_failure: ack counts; set "
-        "dead_letter_queue, or leave on_failure out where the queue has a redrive policy, or choose drop"
+        "failure: dead letters would be deleted, because no dead_letter_queue is set and on_failure is ack; set "
+        "dead_letter_queue, or leave on_failure out if the queue has a redrive policy, or choose drop"
     )
 
 
@@ -270,7 +273,7 @@ def test_an_endpoint_and_a_region_that_are_given_go_before_the_url() -> None:
 def test_a_region_that_the_host_is_not_in_is_refused() -> None:
     assert complaint(queue_url=URL, region="us-east-1") == (
         "region: got us-east-1, but the host in queue_url is in eu-central-1, and would refuse every request: leave "
-        "region out, or mend one of the two"
+        "region out, or correct one of the two"
     )
 
 

@@ -112,7 +112,7 @@ def test_opening_and_closing_twice_is_harmless_and_leaves_no_thread(path: Path) 
     eventually_sync(lambda: threading.active_count() == before, what="no thread is left")
     with pytest.raises(StorageError) as closed:
         queue.put(b"")
-    assert str(closed.value) == f"queue 'q' in {path} is not open: use it inside 'with SyncQueue(…) as queue'"
+    assert str(closed.value) == f"queue 'q' in {path} is not open; use it inside 'with SyncQueue(…) as queue'"
     assert repr(queue) == f"<SyncQueue 'q' in '{path}'>"
 
 
@@ -121,7 +121,7 @@ async def test_in_an_event_loop_it_refuses_to_make_it_stand_still(path: Path) ->
     with pytest.raises(StorageError) as refused:
         queue.open()
     assert str(refused.value) == (
-        f"queue 'q' in {path}: this would make the event loop stand still: use 'async with Queue(…)' there"
+        f"queue 'q' in {path}: this would block the event loop; use 'async with Queue(…)' there"
     )
 
 
@@ -131,6 +131,6 @@ def test_a_forked_child_is_told_to_open_its_own(queue: SyncQueue, path: Path, mo
     with pytest.raises(StorageError) as refused:
         queue.put(b"")
     assert str(refused.value) == (
-        f"queue 'q' in {path} was opened by the parent of this process: open it after the fork"
+        f"queue 'q' in {path} was opened by the parent of this process; open it after the fork"
     )
     monkeypatch.undo()

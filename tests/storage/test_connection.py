@@ -59,7 +59,7 @@ def place_where_nobody_can_write(tmp_path: Path) -> tuple[Path, str]:
     if not Path("/proc/self").exists():
         pytest.skip("needs a directory in which not even root can make a file")
     return Path("/proc/broadway.db"), (
-        "the file cannot be opened or made: give this user write permission to the file and its directory, "
+        "the file cannot be opened or created: give this user write permission to the file and its directory, "
         "or choose another path"
     )
 
@@ -153,7 +153,8 @@ async def test_a_line_that_cannot_be_made_is_named(path: str) -> None:
     with pytest.raises(StorageError) as refused:
         await sharing.acquire(path, SCHEMA)
     assert str(refused.value) == (
-        f"test file {path}: the lock file {path}-line cannot be made (Is a directory): give this user write permission "
+        f"test file {path}: the lock file {path}-line cannot be created (Is a directory): give this user "
+        "write permission "
         "to it and to the directory, or choose another path"
     )
 

@@ -237,8 +237,8 @@ async def test_a_new_consumer_frees_at_once_what_a_dead_one_held(file: QueueFile
         with pytest.raises(ConsumerLost) as lost:
             await dead._file.writer.write(dead._beat)
         assert str(lost.value) == (
-            f"queue file {tmp_path / 'q.db'}: this consumer was declared dead, for its lock file "
-            f"{tmp_path / 'q.db'}-consumer-1 was gone; what it held was given back: leave lock files alone"
+            f"queue file {tmp_path / 'q.db'}: this consumer was declared dead, because its lock file "
+            f"{tmp_path / 'q.db'}-consumer-1 was gone; its messages were given back: do not remove lock files"
         )
         assert await dead.settle(stale) == set(stale)
 
@@ -313,6 +313,6 @@ async def test_a_place_for_locks_that_cannot_be_written_is_named(
     with pytest.raises(StorageError) as refused:
         await QueueConsumer.open(file, 30)
     assert str(refused.value) == (
-        f"queue file {tmp_path / 'q.db'}: the lock file {tmp_path / 'q.db'}-consumer-1 cannot be made "
+        f"queue file {tmp_path / 'q.db'}: the lock file {tmp_path / 'q.db'}-consumer-1 cannot be created "
         "(Permission denied): give this user write permission to the directory, or choose another path"
     )

@@ -192,8 +192,8 @@ async def test_a_slot_with_a_long_backlog_holds_up_no_other(file: QueueFile) -> 
     await one.close()
 
 
-IN_USE = "an ordered pipeline has it for itself"
-NOT_ALONE = "an ordered pipeline must have it for itself, and another reader is there"
+IN_USE = "an ordered pipeline already reads it alone"
+NOT_ALONE = "an ordered pipeline must read it alone, and it has another reader"
 MIXED = "it has readers with partitioned: true and others without"
 
 
@@ -220,7 +220,7 @@ async def test_readers_that_cannot_be_there_together_stand_by_until_the_other_ha
         with pytest.raises(StorageError) as refused:
             await reader(file, *comes)
         assert str(refused.value) == (
-            f"queue file {tmp_path / 'q.db'}, queue 'q': {reason}; standing by until it is free: for ordered work in "
+            f"queue file {tmp_path / 'q.db'}, queue 'q': {reason}; waiting until it is free: for ordered work in "
             "several processes, put messages with a key and set partitioned: true for every reader"
         )
         await first.close()

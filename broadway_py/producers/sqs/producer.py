@@ -68,8 +68,8 @@ class SQSProducer(ProducerDescription):
             wrong.append(
                 OptionsError(
                     ("failure", "dead_letter"),
-                    "for SQS the producer says where dead letters go: name the queue in its dead_letter_queue, or "
-                    "leave it to the queue's redrive policy, and leave dead_letter out here",
+                    "with SQS the producer decides where dead letters go: name the queue in its dead_letter_queue, or "
+                    "use the redrive policy of the queue, and leave dead_letter out here",
                 )
             )
         has_place = self.options.dead_letter_queue is not None
@@ -82,8 +82,8 @@ class SQSProducer(ProducerDescription):
             wrong.append(
                 OptionsError(
                     ("failure",),
-                    "dead letters would be deleted: no dead_letter_queue is set, and then on_failure: ack counts; set "
-                    "dead_letter_queue, or leave on_failure out where the queue has a redrive policy, or choose drop",
+                    "dead letters would be deleted, because no dead_letter_queue is set and on_failure is ack; set "
+                    "dead_letter_queue, or leave on_failure out if the queue has a redrive policy, or choose drop",
                 )
             )
         if wrong:

@@ -97,7 +97,7 @@ class Session:
         if has_no_place and self._options.on_failure.action != "ack":
             log.info(
                 "the queue has no redrive policy and dead_letter_queue is not set: "
-                "what fails comes again until the queue forgets it",
+                "a failed message comes again until its retention period ends",
                 queue=self._options.queue_name,
             )
         made = SQSAcknowledger if self._queue_info.dead_letter_url is None else SQSAcknowledgerWithDeadLetters
@@ -115,7 +115,7 @@ class Session:
     def acknowledger(self) -> SQSAcknowledger:
         """Returns the acknowledger, which exists after the session is open."""
         if self._acknowledger is None:
-            raise ProducerError(f"SQS queue {self._options.queue_name!r}: open() comes before anything else")
+            raise ProducerError(f"SQS queue {self._options.queue_name!r}: it is closed; call open() first")
         return self._acknowledger
 
     # --- handing over ---------------------------------------------------------------------------------------------
@@ -214,8 +214,8 @@ class Session:
         # Not given back at once: what damages bodies on the network may damage this one again and again, at full speed.
         self.acknowledger.leave([receipt])
         log.error(
-            "a message came with a body that is not what SQS has (MD5), or after such a one of its group; "
-            "it comes again when its visibility ends",
+            "the body of a message, or of an earlier one of its group, does not match its MD5; "
+            "the message comes again when its visibility ends",
             queue=self._options.queue_name,
             message_id=receipt.message_id,
         )
@@ -238,7 +238,7 @@ class Session:
             log.debug("a receive failed; trying again", reason=str(trouble), failures=self._plan.failures)
 
     def _refused(self, trouble: Trouble) -> None:
-        log.error("AWS refuses to settle what was handled; nothing more is fetched", reason=str(trouble))
+        log.error("AWS refuses to settle handled messages; fetching stops", reason=str(trouble))
         self._lose(trouble.as_loss())
 
     def _lose(self, error: ProducerError) -> None:
@@ -286,7 +286,7 @@ class Session:
         if self._must_wait_for_polls:
             left_s = max(self._polls.values()) - self._clock.monotonic()
             log.info(
-                "the stop waits for the open receive: cut off, it could still take messages",
+                "the stop waits for the open receive, which could still take messages",
                 queue=self._options.queue_name,
                 at_most_seconds=max(1, math.ceil(left_s)),
             )
@@ -326,7 +326,8 @@ class Session:
         if self._polls:
             await asyncio.wait(self._polls)
             log.warning(
-                "receives were cut off at the end; what they take comes again when its visibility ends",
+                "receives were cancelled at the end of the stop; messages that they take come again when their "
+                "visibility ends",
                 queue=self._options.queue_name,
                 receives=cut,
             )

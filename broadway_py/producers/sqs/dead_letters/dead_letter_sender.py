@@ -133,12 +133,12 @@ class DeadLetterSender:
         if now - self._told_at < _QUIET_S:
             return
         log.warning(
-            "the dead letter queue does not take failed messages; they stay in their queue, and come again",
+            "the dead letter queue does not accept failed messages; they stay in their queue, and come again",
             queue=self._queue,
             dead_letter_queue=self._url.rpartition("/")[2],
             messages=self._unfit,
             bytes_of_one=letter.weight,
-            what_to_do="let its MaximumMessageSize be no smaller than that of the queue",
+            what_to_do="raise its MaximumMessageSize to that of the queue",
         )
         self._unfit = 0
         self._told_at = now

@@ -167,7 +167,7 @@ def configured(receipt: SQSReceipt, options: Mapping[str, Any], *, has_dead_lett
         if read[name].action == "dead_letter" and (name == "on_success" or not has_dead_letters):
             raise ValueError(
                 f"configure_ack: {name} cannot be dead_letter here: "
-                + ("a message that was handled is none" if name == "on_success" else "set dead_letter_queue")
+                + ("a handled message is not a dead letter" if name == "on_success" else "set dead_letter_queue")
             )
     for name, disposition in read.items():
         setattr(receipt, name, disposition)

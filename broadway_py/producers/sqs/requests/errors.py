@@ -122,7 +122,7 @@ def refused_entries(options: SQSOptions) -> Trouble:
     return Trouble(
         "refused",
         f"SQS queue {options.queue_name!r}: AWS refused to settle messages; "
-        "allow sqs:DeleteMessage and sqs:ChangeMessageVisibility",
+        "allow sqs:DeleteMessage and sqs:ChangeMessageVisibility on the queue",
     )
 
 
@@ -142,7 +142,7 @@ def _of_way(error: BaseException, request: str, options: SQSOptions) -> tuple[Ki
             where = "set them in the environment, a profile, or the role of this machine"
             return ("refused", f"no usable AWS credentials ({type(error).__name__}); {where}")
         case ProfileNotFound():
-            return ("refused", f"there is no AWS profile {options.profile!r}; check profile")
+            return ("refused", f"there is no AWS profile {options.profile!r}; check the setting profile")
         case NoRegionError():
             return ("wrong", "no AWS region is set; set region, such as eu-central-1, or AWS_REGION")
         case ReadTimeoutError() | ConnectTimeoutError() | TimeoutError():

@@ -77,7 +77,7 @@ def read_disposition(value: object) -> Disposition:
 
 def _whole(value: float) -> float:
     if not value.is_integer():
-        raise ValueError("expected whole seconds: SQS knows no others")
+        raise ValueError("expected whole seconds, because SQS knows no others")
     return value
 
 
@@ -205,7 +205,7 @@ class SQSOptions(Options):
         if self.dead_letter_queue is not None and self.dead_letter_queue == self.queue_url:
             yield Conflict(
                 ("dead_letter_queue",),
-                "this is the queue itself: its dead letters would come again for ever",
+                "this is the queue itself, so its dead letters would come again for ever",
                 letters,
             )
         if not is_url(self.queue_url) or self.endpoint_url is not None:
@@ -233,7 +233,7 @@ class SQSOptions(Options):
             yield Conflict(
                 ("region",),
                 f"got {self.region}, but the host in queue_url is in {named}, and would refuse every request: "
-                "leave region out, or mend one of the two",
+                "leave region out, or correct one of the two",
                 frozenset({"region", "queue_url", "endpoint_url"}),
             )
 

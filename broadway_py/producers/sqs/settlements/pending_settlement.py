@@ -21,16 +21,16 @@ Fate = Kind | Literal["closed", "unsent", "unfit"]
 _PATIENCE_S: Final = 60.0
 
 _WHY: Final[Mapping[str, str]] = {
-    "away": "SQS gave no good answer in time",
-    "busy": "SQS was throttling for too long",
+    "away": "SQS did not confirm it in time",
+    "busy": "SQS throttled the requests for too long",
     "expired": "the AWS credentials have expired",
     "refused": "AWS refused it: allow sqs:DeleteMessage and sqs:ChangeMessageVisibility on the queue",
     "gone": "the queue does not exist any more",
-    "stale": "the receipt had expired, and others may have the message",
+    "stale": "the receipt had expired, and another consumer may have the message",
     "wrong": "SQS did not accept it",
     "closed": "the producer was closed",
-    "unsent": "it could not be sent to the dead letter queue, and was left where it is",
-    "unfit": "the dead letter queue does not take it, and it was left where it is",
+    "unsent": "it could not be sent to the dead letter queue, and it stays where it is",
+    "unfit": "the dead letter queue does not accept it, and it stays where it is",
 }
 
 

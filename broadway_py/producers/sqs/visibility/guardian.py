@@ -68,7 +68,7 @@ class Guardian:
         extend, over = self._guard.due(now)
         for receipt in over:
             log.warning(
-                "a message was held for as long as SQS allows; others may get it now",
+                "a message was held for as long as SQS allows; another consumer may get it now",
                 queue=self._queue,
                 message_id=receipt.message_id,
             )
@@ -114,7 +114,7 @@ class Guardian:
         receipt.guarded = False
         if self._is_held(receipt):  # otherwise it was settled meanwhile
             log.warning(
-                "a message could not be kept from others and may be handled twice",
+                "the visibility of a message could not be extended; the message may be handled twice",
                 queue=self._queue,
                 message_id=receipt.message_id,
                 trouble=trouble,
