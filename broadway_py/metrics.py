@@ -152,7 +152,7 @@ def pipeline_metrics(stats: Iterable[PipelineStats]) -> Iterator[Metric]:
     yield from _stage_metrics([(one.name, stage) for one in snapshots for stage in one.stages])
     waited = _Series("broadway_rate_limit_wait_seconds", "Time that messages waited for the rate limit.", ("pipeline",))
     stuck = _Series(
-        "broadway_stuck_handlers", "Threads that still run a handler whose message was given up.", ("pipeline",)
+        "broadway_stuck_handlers", "Threads that still run a handler whose message has timed out.", ("pipeline",)
     )
     broken = _Series(
         "broadway_breaker_open", "1 while fetching has stopped because too many messages fail.", ("pipeline",), "max"
@@ -172,9 +172,9 @@ def pipeline_metrics(stats: Iterable[PipelineStats]) -> Iterator[Metric]:
 def _request_metrics(counted: Mapping[tuple[str, str], RequestCounts]) -> Iterator[Metric]:
     labels = ("pipeline", "producer")
     requests = _Series("broadway_sqs_requests", "Requests to SQS by kind and result.", (*labels, "kind", "result"))
-    entries = _Series("broadway_sqs_batch_entries", "Messages named in batches to SQS.", (*labels, "kind"))
-    empty = _Series("broadway_sqs_empty_receives", "Receives that brought no message.", labels)
-    sizes = _Histograms("broadway_sqs_receive_messages", "Messages of one receive.", labels)
+    entries = _Series("broadway_sqs_batch_entries", "Messages in the batch requests to SQS.", (*labels, "kind"))
+    empty = _Series("broadway_sqs_empty_receives", "Receives that returned no message.", labels)
+    sizes = _Histograms("broadway_sqs_receive_messages", "Messages that one receive returned.", labels)
     for key, one in counted.items():
         for (kind, result), count in sorted(one.requests.items()):
             requests.add((*key, kind, result), count)
@@ -190,13 +190,15 @@ def _request_metrics(counted: Mapping[tuple[str, str], RequestCounts]) -> Iterat
 
 def _producer_metrics(producers: list[tuple[str, ProducerStats]]) -> Iterator[Metric]:
     labels = ("pipeline", "producer")
-    received = _Series("broadway_messages_received", "Deliveries taken in.", labels)
-    redelivered = _Series("broadway_messages_redelivered", "Deliveries that the source had made before.", labels)
+    received = _Series("broadway_messages_received", "Deliveries received.", labels)
+    redelivered = _Series(
+        "broadway_messages_redelivered", "Deliveries that were not the first of their message.", labels
+    )
     settled = _Series("broadway_messages_settled", "Deliveries by how they ended.", (*labels, "outcome"))
     in_flight = _Series("broadway_messages_in_flight", "Deliveries that are not settled yet.", labels)
     in_bytes = _Series("broadway_bytes_in_flight", "Payload bytes of the deliveries in flight.", labels)
     oldest = _Series("broadway_oldest_in_flight_seconds", "Age of the oldest delivery in flight.", labels, "max")
-    up = _Series("broadway_connection_up", "1 while every connection of the producer stands.", labels, "min")
+    up = _Series("broadway_connection_up", "1 while every connection of the producer is up.", labels, "min")
     lost = _Series("broadway_connections_lost", "Connections that were lost.", labels)
     latency = _Histograms(
         "broadway_end_to_end_latency_seconds", "From receiving a message to settling it.", ("pipeline",)
@@ -223,14 +225,16 @@ def _producer_metrics(producers: list[tuple[str, ProducerStats]]) -> Iterator[Me
 def _stage_metrics(stages: list[tuple[str, StageStats]]) -> Iterator[Metric]:
     labels = ("pipeline", "stage")
     failed = _Series("broadway_messages_failed", "Messages that failed, by stage and cause.", (*labels, "cause"))
-    busy = _Series("broadway_stage_busy_seconds", "Time spent in callbacks, over all of the stage.", labels)
+    busy = _Series("broadway_stage_busy_seconds", "Time spent in callbacks, over all tasks of the stage.", labels)
     waiting = _Series("broadway_backpressure_seconds", "Time spent waiting for the next stage to take more.", labels)
     queued = _Series("broadway_stage_queue_messages", "Messages that wait in front of the stage.", labels)
-    concurrency = _Series("broadway_stage_concurrency", "How many run side by side.", labels)
+    concurrency = _Series("broadway_stage_concurrency", "Tasks of the stage that run at the same time.", labels)
     batches = _Series("broadway_batches", "Batches by what closed them.", ("pipeline", "batcher", "trigger"))
-    handling = _Histograms("broadway_processor_duration_seconds", "Handling of one chunk of messages.", ("pipeline",))
+    handling = _Histograms(
+        "broadway_processor_duration_seconds", "Time to handle one chunk of messages.", ("pipeline",)
+    )
     of_batch = ("pipeline", "batcher")
-    batch_time = _Histograms("broadway_batch_duration_seconds", "Handling of one batch.", of_batch)
+    batch_time = _Histograms("broadway_batch_duration_seconds", "Time to handle one batch.", of_batch)
     sizes = _Histograms("broadway_batch_size_messages", "Messages in a batch.", of_batch)
     for pipeline, one in stages:
         key = (pipeline, one.name)
@@ -265,7 +269,7 @@ def process_metrics(
         lag.add((worker,), seconds)
     yield lag.gauge()
     if silences:
-        text = "Seconds since the worker was last heard of; it reports each second."
+        text = "Seconds since the last report of the worker; it reports each second."
         silent = _Series("broadway_worker_silent_seconds", text, ("worker",), "max")
         for worker, seconds in silences.items():
             silent.add((worker,), seconds)
@@ -281,7 +285,10 @@ def process_metrics(
 
 def log_metrics(dropped: int) -> Iterator[Metric]:
     """Yields the metric of the log: how many lines were dropped."""
-    lines = CounterMetricFamily("broadway_log_lines_dropped", "Log lines that nobody took in time, or had no room.")
+    lines = CounterMetricFamily(
+        "broadway_log_lines_dropped",
+        "Log lines that were dropped, because the reader was too slow or there was no room.",
+    )
     lines.add_metric((), dropped)
     yield lines
 
