@@ -36,17 +36,17 @@ bench bars: export BROADWAY_TEST_BROKERS := local
 .DEFAULT_GOAL := help
 .PHONY: help run test sabotage mutation lint types format conformance bench bars soak flake broker localstack clean
 
-help:  ## this list
+help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo '  Settings: ARGS="…" for the program behind run, test, sabotage, bench and bars; PYTHON=python3.13; FLAKE_RUNS=20; SOAK_MINUTES=2;'
 	@echo '  WORKERS=4 processes for test and flake; RABBITMQ=3.10, 4.0, 4.3, or 4 (the newest) for what needs a RabbitMQ;'
-	@echo '  BROADWAY_TEST_BROKERS=containers or local; without it containers where an engine answers'
+	@echo '  BROADWAY_TEST_BROKERS=containers or local (default: containers if an engine answers)'
 
-run: $(RUNS)  ## the shipments example on the embedded queue; page and metrics on http://127.0.0.1:8080
+run: $(RUNS)  ## run the shipments example on the embedded queue; page and metrics on http://127.0.0.1:8080
 	@exec $(BIN)/broadway run config/quickstart.yaml $(ARGS)
 
-test: $(STAMP) broker localstack  ## the whole suite, against a real RabbitMQ and LocalStack's SQS
+test: $(STAMP) broker localstack  ## run the whole suite against a real RabbitMQ and LocalStack's SQS
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 sabotage: $(STAMP) broker  ## break a copy of the code in known ways, one at a time; the tests must notice (ARGS=part of a name)
@@ -55,36 +55,36 @@ sabotage: $(STAMP) broker  ## break a copy of the code in known ways, one at a t
 mutation: $(STAMP)  ## change the core in hundreds of small ways with mutmut; prints what no test notices
 	@$(BIN)/python -m tests.mutation.run
 
-lint: $(STAMP)  ## style and formatting, without changing anything
+lint: $(STAMP)  ## check style and formatting; changes nothing
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 
-types: $(STAMP)  ## mypy --strict over the package and its tests
+types: $(STAMP)  ## check the types of the package and its tests with mypy --strict
 	@$(BIN)/mypy
 
-format: $(STAMP)  ## format and mend what can be mended
+format: $(STAMP)  ## format, and repair what ruff can repair safely
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
 conformance: $(STAMP)  ## write docs/conformance.md from the last complete `make test`
 	@$(BIN)/python -m tests.support.conformance $(ARGS)
 
-bench: $(STAMP) broker localstack  ## measure; prints the table, limits and peers beside ours
+bench: $(STAMP) broker localstack  ## measure, and print a table with the limits and with other libraries
 	@$(BIN)/python -m benchmarks.run $(ARGS)
 
 bars: $(STAMP) broker localstack  ## measure and compare with the bars; writes benchmarks/bars.json, exits 1 if one is missed
 	@$(BIN)/python -m benchmarks.bars $(ARGS)
 
-soak: $(STAMP) broker  ## random faults for SOAK_MINUTES, then the proof that nothing was lost; SOAK_LOG=docs/soak.md notes it
+soak: $(STAMP) broker  ## make random faults for SOAK_MINUTES, then prove that nothing was lost; SOAK_LOG=docs/soak.md records it
 	@SOAK_MINUTES=$(SOAK_MINUTES) SOAK_LOG=$(SOAK_LOG) $(BIN)/python -m pytest -q -s -m soak $(ARGS)
 
-flake: $(STAMP) broker localstack  ## the fault suite, FLAKE_RUNS times; stops at the first failure
+flake: $(STAMP) broker localstack  ## run the fault suite FLAKE_RUNS times; stops at the first failure
 	@for round in $$(seq $(FLAKE_RUNS)); do \
 		echo "flake: round $$round of $(FLAKE_RUNS)"; \
 		$(BIN)/python -m pytest -q -n $(WORKERS) -m 'faults and not soak' $(ARGS) || exit 1; \
 	done
 
-clean:  ## remove the environment and every cache; queue files in var/ stay
+clean:  ## remove the environment and every cache; keeps queue files in var/
 	@rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 	@find broadway_py tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -213,7 +213,10 @@ def test_an_image_that_cannot_be_had_is_named_before_the_suite(
     assert main() == 1
     assert capfd.readouterr() == (
         "",
-        f"the image {RABBITMQ} is neither here nor can it be pulled; mend that, or say BROADWAY_TEST_BROKERS=local\n",
+        (
+            f"the image {RABBITMQ} is not on this machine and cannot be pulled; correct that, or set "
+            "BROADWAY_TEST_BROKERS=local\n"
+        ),
     )
 
 

@@ -155,8 +155,8 @@ class Container:
                 self._container.start()
             except DockerException as error:
                 raise ContainersUnavailableError(
-                    f"no container of {image}, an image of docker-compose.yml, can be started: {error}; mend that, or "
-                    f"say {_VARIABLE}=local"
+                    f"no container of {image}, an image of docker-compose.yml, can be started: {error}; correct that, "
+                    f"or set {_VARIABLE}=local"
                 ) from error
             undone.pop_all()
 
@@ -200,7 +200,8 @@ def main() -> int:
             and subprocess.run(["docker", "pull", image], stdout=sys.stderr, check=False).returncode
         ):
             print(
-                f"the image {image} is neither here nor can it be pulled; mend that, or say {_VARIABLE}=local",
+                f"the image {image} is not on this machine and cannot be pulled; correct that, or set "
+                f"{_VARIABLE}=local",
                 file=sys.stderr,
             )
             return 1

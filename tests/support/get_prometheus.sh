@@ -14,13 +14,13 @@ missing() {
     echo "The tests of rules and dashboards against it will be skipped." >&2
     exit 0
 }
-have apt-get || missing "it is not installed, and this is no Debian where it could be"
+have apt-get || missing "it is not installed, and without Debian's apt-get it cannot be installed"
 if [ "$(id -u)" -eq 0 ]; then
     as_root=
 elif have sudo && sudo -n true 2>/dev/null; then
     as_root=sudo
 else
-    missing "it is not installed, and only root could do that"
+    missing "it is not installed, and only root can install it"
 fi
 echo "installing Debian's prometheus; the tests start processes of their own with it"
 log=$(mktemp)

@@ -31,7 +31,7 @@ case $version in
     exit "$status"
     ;;
 *)
-    echo "expected RABBITMQ=3.10, 4.0, 4.3, or 4 for the newer of the last two that can be had, got '$version'" >&2
+    echo "expected RABBITMQ=3.10, 4.0, 4.3, or 4 for the newer of the last two that is available, got '$version'" >&2
     exit 1
     ;;
 esac
@@ -49,20 +49,20 @@ installed() {
 right_version() {
     case $(installed) in
     "$version"*) ;;
-    *) echo "RABBITMQ=$version is the one of Debian 12, this machine's is $(installed)." >&2 && exit 1 ;;
+    *) echo "RABBITMQ=$version needs Debian 12: this machine has rabbitmq-server $(installed)." >&2 && exit 1 ;;
     esac
 }
 if [ -n "${BROADWAY_TEST_AMQP_URL:-}" ] || have rabbitmq-server || [ -x /usr/sbin/rabbitmq-server ]; then
     right_version
     exit 0
 fi
-have apt-get || missing "rabbitmq-server is not installed, and this is no Debian where it could be"
+have apt-get || missing "rabbitmq-server is not installed, and without Debian's apt-get it cannot be installed"
 if [ "$(id -u)" -eq 0 ]; then
     as_root=
 elif have sudo && sudo -n true 2>/dev/null; then
     as_root=sudo
 else
-    missing "rabbitmq-server is not installed, and only root could do that"
+    missing "rabbitmq-server is not installed, and only root can install it"
 fi
 echo "installing Debian's rabbitmq-server; the tests start nodes of their own with it"
 log=$(mktemp)
