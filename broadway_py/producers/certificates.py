@@ -20,8 +20,8 @@ def broken_rule(error: ssl.SSLCertVerificationError) -> str | None:
     if error.verify_code not in _STRICT:
         return None
     return (
-        f"or that of its authority breaks a rule of RFC 5280, and Python 3.13 and newer insist on it: "
-        f"{error.verify_message.rstrip('.')}; have both issued anew with the extensions of RFC 5280 "
+        f"or that of its authority breaks a rule of RFC 5280, which Python 3.13 and newer enforce: "
+        f"{error.verify_message.rstrip('.')}; issue both again with the extensions of RFC 5280 "
         "(Basic Constraints, Key Usage, Subject and Authority Key Identifier)"
     )
 

@@ -33,7 +33,7 @@ _SENTENCES: Final = {
     ),
     sqlite3.SQLITE_BUSY: (
         "another program has kept the file locked for too long; nothing of this call was stored: "
-        "end what holds it (an open transaction in a database tool, say) and try again"
+        "end the program that holds it (for example a database tool with an open transaction) and try again"
     ),
 }
 

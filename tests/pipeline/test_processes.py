@@ -199,7 +199,7 @@ async def test_a_failure_comes_back_with_its_cause_and_the_data_as_it_stood() ->
         ),
         (
             ("picky", os.getpid()),
-            "what came back from the worker process cannot be unpickled: ValueError: not in this process",
+            "the result from the worker process cannot be unpickled: ValueError: not in this process",
         ),
         (
             ("keep", Picky(os.getpid(), here=False)),

@@ -18,8 +18,8 @@ from tests.support.certificates import Authority, Certificate
 from tests.support.localstack import CREDENTIALS, REGION
 
 RULE = (
-    "or that of its authority breaks a rule of RFC 5280, and Python 3.13 and newer insist on it: "
-    "Missing Authority Key Identifier; have both issued anew with the extensions of RFC 5280 "
+    "or that of its authority breaks a rule of RFC 5280, which Python 3.13 and newer enforce: "
+    "Missing Authority Key Identifier; issue both again with the extensions of RFC 5280 "
     "(Basic Constraints, Key Usage, Subject and Authority Key Identifier)"
 )
 

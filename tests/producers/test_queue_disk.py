@@ -226,7 +226,8 @@ async def test_a_file_that_another_program_keeps_locked_is_named_and_nothing_is_
             await eventually(lambda: "locked" in str(pipeline.stats().trouble), what="the pipeline says why it waits")
             assert pipeline.stats().trouble == (
                 f"queue: queue file {path}: another program has kept the file locked for too long; nothing of this "
-                "call was stored: end what holds it (an open transaction in a database tool, say) and try again"
+                "call was stored: end the program that holds it (for example a database tool with an open "
+                "transaction) and try again"
             )
             tool.execute("ROLLBACK")
             tool.close()

@@ -192,7 +192,7 @@ def test_several_urls_are_tried_in_random_order() -> None:
         ),
         (
             {"url": "amqps://h/?no_verify_ssl=1"},
-            "url: no_verify_ssl is not taken from a URL; say tls: {verify: false} if you mean it",
+            "url: no_verify_ssl is not taken from a URL; set tls: {verify: false} to turn the check off",
         ),
         (
             {"url": "amqps://h/?cafle=x"},

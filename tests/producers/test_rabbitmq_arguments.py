@@ -189,7 +189,7 @@ def test_a_queue_for_retries_may_not_let_go_without_asking(name: str, safe: str,
 def test_what_only_one_kind_of_queue_takes_is_refused_for_the_other() -> None:
     assert complaint(retry_arguments={"x-queue-mode": "lazy"}) == (
         "retry_arguments: x-queue-mode is for classic queues, but retries wait in quorum queues, which lose none when "
-        "the broker restarts: leave it out, or say x-queue-type: classic, got {'x-queue-mode': 'lazy'}"
+        "the broker restarts: leave it out, or set x-queue-type: classic, got {'x-queue-mode': 'lazy'}"
     )
     assert complaint(retry_arguments={"x-queue-type": "classic", "x-dead-letter-strategy": "at-least-once"}).startswith(
         "retry_arguments: x-dead-letter-strategy is for quorum queues: leave it out, or leave out x-queue-type: "

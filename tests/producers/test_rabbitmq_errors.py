@@ -62,8 +62,8 @@ def alert(reason: str) -> ssl.SSLError:
             (
                 caused(certificate_error(code, said)),
                 (
-                    f"the certificate of {WHERE} or that of its authority breaks a rule of RFC 5280, and Python 3.13 "
-                    f"and newer insist on it: {said}; have both issued anew with the extensions of RFC 5280 "
+                    f"the certificate of {WHERE} or that of its authority breaks a rule of RFC 5280, which Python "
+                    f"3.13 and newer enforce: {said}; issue both again with the extensions of RFC 5280 "
                     "(Basic Constraints, Key Usage, Subject and Authority Key Identifier)"
                 ),
             )

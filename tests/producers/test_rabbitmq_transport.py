@@ -130,11 +130,11 @@ async def test_what_is_no_amqp_ends_the_stream_and_nothing_is_kept_after_it() ->
     reader, heard = await opened()
     reader.feed_data(b"\x01\x00\x01\x7f\xff\xff\xff")
     reader.feed_data(ONE * 1000)
-    assert heard.news == [("cut off", "a frame of 2147483647 bytes came, where at most 4088 were agreed")]
+    assert heard.news == [("cut off", "a frame of 2147483647 bytes came, but at most 4088 were agreed")]
     with pytest.raises(ConnectionError) as broken:
         await reader.readexactly(1)
     assert str(broken.value) == (
-        "the broker sent something that is not AMQP: a frame of 2147483647 bytes came, where at most 4088 were agreed"
+        "the broker sent something that is not AMQP: a frame of 2147483647 bytes came, but at most 4088 were agreed"
     )
 
 

@@ -265,7 +265,7 @@ async def test_another_programs_transaction_is_waited_for_and_then_named(
         await writer.write(add(1))
     assert str(locked.value) == (
         f"test file {path}: another program has kept the file locked for too long; nothing of this call was stored: "
-        "end what holds it (an open transaction in a database tool, say) and try again"
+        "end the program that holds it (for example a database tool with an open transaction) and try again"
     )
 
     other.execute("ROLLBACK")

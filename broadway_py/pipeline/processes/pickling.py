@@ -237,7 +237,7 @@ def apply_result(message: Message[Any], packed: bytes, left: tuple[Any, ...]) ->
             _apply(message, _Content(*pickle.loads(content)), left)  # noqa: S301  # the same
     except foreign_errors(cancellations=True) as error:
         if failure is None:
-            sentence = f"what came back from the worker process cannot be unpickled: {_told(error)}"
+            sentence = f"the result from the worker process cannot be unpickled: {_told(error)}"
             message._status = Failed("raised", sentence, error)
     if failure is not None:
         message._status = _unpack_failure(failure)

@@ -102,7 +102,7 @@ def checked_url(value: str) -> URL:
     of_url(value)
     for name in url.query:
         if name == "no_verify_ssl":
-            raise ValueError("no_verify_ssl is not taken from a URL; say tls: {verify: false} if you mean it")
+            raise ValueError("no_verify_ssl is not taken from a URL; set tls: {verify: false} to turn the check off")
         if name not in _QUERY:
             raise ValueError(f"the query may hold {', '.join(_QUERY)}, but not {name!r}{did_you_mean(name, _QUERY)}")
     if url.query.get("auth", "plain").lower() not in ("plain", "external"):

@@ -141,7 +141,7 @@ def _refuse_unsafe(of_quorum_queues: Mapping[str, Any]) -> None:
         if name in of_quorum_queues:
             raise ValueError(
                 f"{name} is for classic queues, but retries wait in quorum queues, which lose none when the broker "
-                "restarts: leave it out, or say x-queue-type: classic"
+                "restarts: leave it out, or set x-queue-type: classic"
             )
 
 

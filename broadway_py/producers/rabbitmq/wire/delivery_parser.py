@@ -273,7 +273,7 @@ class _Unfinished:
         """Adds the channel's next frame, ``data[at:after]``. Returns the whole delivery after its last frame."""
         if self._body is None:
             if kind != _HEADER or after - at < _LEAST_HEADER + _AROUND:
-                raise CorruptFrameError(f"a frame of type {kind} comes where a delivery's header frame must stand")
+                raise CorruptFrameError(f"a frame of type {kind} came instead of the header frame of a delivery")
             _, _, _, class_id, _, self._missing = _header.unpack_from(data, at)
             if class_id != _BASIC or self._missing > _BODY_MAX:
                 raise CorruptFrameError(f"a header announces {self._missing} bytes for class {class_id}")
@@ -283,7 +283,8 @@ class _Unfinished:
             size = after - at - _AROUND
             if kind != _BODY or not 0 < size <= self._missing:
                 raise CorruptFrameError(
-                    f"a frame of type {kind} with {size} bytes comes where {self._missing} bytes of a body are missing"
+                    f"a frame of type {kind} with {size} bytes came instead of the missing {self._missing} bytes "
+                    "of a body"
                 )
             self._body.append(data[at + _HEAD : after - 1])
             self._missing -= size
@@ -300,7 +301,7 @@ def _checked(data: bytes, at: int, most: int) -> tuple[int, int, int]:
     """
     kind, channel, size = _frame.unpack_from(data, at)
     if size > most:
-        raise CorruptFrameError(f"a frame of {size} bytes came, where at most {most} were agreed")
+        raise CorruptFrameError(f"a frame of {size} bytes came, but at most {most} were agreed")
     after = at + size + _AROUND
     if after <= len(data):
         if kind not in _KINDS:
@@ -368,7 +369,7 @@ def _part_of_delivery(data: bytes, at: int, after: int, sink: Sink, consumer: _C
         return delivery
     envelope = at + _HEAD + (0 if consumer is None else len(consumer.prefix)) + _tag.size
     if consumer is None or unfinished is not None or envelope + 3 > after:
-        raise CorruptFrameError("a basic.deliver is too short, or comes in the middle of another delivery")
+        raise CorruptFrameError("a basic.deliver is too short, or came in the middle of another delivery")
     tag, redelivered = _tag.unpack_from(data, envelope - _tag.size)
     sink.unfinished = _Unfinished(consumer.tag, tag, redelivered & 1, data[envelope:after])
     return None
