@@ -170,7 +170,7 @@ def _described(
             return None if now == found else _described(made, settings, secrets, now, path)
         except OptionsError as wrong:
             # The mount may be changing at this moment. The last secrets may still be valid; if not, the broker says so.
-            log.warning("a secret cannot be read again; using the last one", reason=str(wrong))
+            log.warning("a secret cannot be read again; using its last value", reason=str(wrong))
             return None
 
     if secrets:

@@ -144,7 +144,9 @@ class RabbitMQReader(Producer):
         While it is not None, no new messages are started.
         """
         found = None if self._session is None else self._session.obstacle
-        return None if found is None else f"nothing new is begun, for a failed message cannot be put away: {found}"
+        if found is None:
+            return None
+        return f"no new messages are started, because a failed message cannot be stored: {found}"
 
     def resize(self, capacity: int) -> None:
         """Takes the new *capacity* of the pipeline, in messages. With ``prefetch_count: auto`` the prefetch changes."""
@@ -159,7 +161,7 @@ class RabbitMQReader(Producer):
         if count is None or self._session is None:
             return
         self._learned.mean_bytes = 0.0 if self._gauge is None else self._gauge.mean_bytes
-        log.info("the prefetch changes", queue=self._options.queue, prefetch=count)
+        log.info("the prefetch has changed", queue=self._options.queue, prefetch=count)
         self._session.change_prefetch(count)
 
     async def close(self) -> None:
