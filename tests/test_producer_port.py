@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from broadway_py.errors import OptionsError, ProducerError
 from broadway_py.message import Message
+from broadway_py.pipeline import Pipeline
 from broadway_py.producer import Producer
 from broadway_py.producer_description import AnyProducer, ProducerDescription, described
 from broadway_py.producers import MemoryProducer
@@ -366,6 +367,15 @@ class Nameless(Producer):
     keeps_keys_apart = True
 
 
+class Seeing(Pipeline[int]):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.seen: list[int] = []
+
+    async def handle_message(self, message: Message[int]) -> None:
+        self.seen.append(message.data)
+
+
 def test_a_producer_is_described_by_what_it_says_of_itself() -> None:
     description = described(Nameless())
 
@@ -379,6 +389,20 @@ def test_a_producer_is_described_by_what_it_says_of_itself() -> None:
 )
 def test_who_has_no_name_is_called_after_its_class(given: AnyProducer, name: str) -> None:
     assert described(given).called == name
+
+
+class Doubled(MemoryProducer):
+    async def handle_demand(self, demand: int) -> Sequence[Message[Any]] | None:
+        came = await super().handle_demand(demand)
+        for message in came or ():
+            message.data *= 2
+        return came
+
+
+async def test_a_subclass_of_the_memory_producer_may_change_what_it_returns() -> None:
+    async with Seeing(producer=Doubled([1, 2, 3])) as pipeline:
+        await pipeline.wait()
+    assert pipeline.seen == [2, 4, 6]
 
 
 def test_a_description_is_its_own_description() -> None:

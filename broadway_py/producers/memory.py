@@ -15,7 +15,6 @@ from broadway_py.clock import Clock
 from broadway_py.foreign import foreign_errors, is_a
 from broadway_py.message import Acknowledgement, Message
 from broadway_py.producer import Producer
-from broadway_py.producer_description import ProducerDescription
 from broadway_py.stage import Wake, first_completed
 
 __all__ = ["DummyProducer", "MemoryProducer"]
@@ -86,13 +85,33 @@ class _MemoryAcknowledger(Acknowledger):
         self._position.moved.set()
 
 
-class _MemoryReader(Producer):
-    """Reads the iterable on from where the last copy stopped."""
+class MemoryProducer(Producer):
+    """Reads an iterable or async iterable. The source ends when it ends and no item waits to be delivered again.
 
+    A :class:`Message` passes unchanged. Anything else is wrapped in a message, which the failure policy may deliver
+    again. While 10,000 of them wait for that, nothing new is read.
+
+    Nothing can be given back to an iterable: what was read is handled before a stopping pipeline ends. A plain iterable
+    is read in the event loop and must not block.
+
+    Args:
+        items: what to read. An iterator is read from its current position.
+        name: the producer's name; default ``memory``.
+    """
+
+    redelivers = True
     _reading: asyncio.Task[list[Any] | None] | None = None
 
-    def __init__(self, position: _Position) -> None:
-        self._position = position
+    def __init__(self, items: Iterable[Any] | AsyncIterable[Any], *, name: str | None = None) -> None:
+        if not isinstance(items, Iterable | AsyncIterable):
+            raise TypeError(f"MemoryProducer: expected an iterable or async iterable, got {type(items).__name__}")
+        self.name = name
+        self._position = _Position(items)
+
+    @property
+    def dead_letters(self) -> list[Message[Any]]:
+        """Returns the messages that failed for good, oldest first. Only the last 1,000 are kept."""
+        return list(self._position.dead_letters)
 
     async def open(self) -> None:
         """Begins at the start, or continues where the last copy stopped."""
@@ -241,35 +260,3 @@ class _MemoryReader(Producer):
             reading.cancel()
             await asyncio.wait({reading})
         return reading
-
-
-class MemoryProducer(ProducerDescription):
-    """Reads an iterable or async iterable. The source ends when it ends and no item waits to be delivered again.
-
-    A :class:`Message` passes unchanged. Anything else is wrapped in a message, which the failure policy may deliver
-    again. While 10,000 of them wait for that, nothing new is read.
-
-    Nothing can be given back to an iterable: what was read is handled before a stopping pipeline ends. A plain iterable
-    is read in the event loop and must not block.
-
-    Args:
-        items: what to read. An iterator is read from its current position.
-        name: the producer's name; default ``memory``.
-    """
-
-    redelivers = True
-
-    def __init__(self, items: Iterable[Any] | AsyncIterable[Any], *, name: str | None = None) -> None:
-        if not isinstance(items, Iterable | AsyncIterable):
-            raise TypeError(f"MemoryProducer: expected an iterable or async iterable, got {type(items).__name__}")
-        self.name = name
-        self._position = _Position(items)
-
-    @property
-    def dead_letters(self) -> list[Message[Any]]:
-        """Returns the messages that failed for good, oldest first. Only the last 1,000 are kept."""
-        return list(self._position.dead_letters)
-
-    def create(self) -> Producer:
-        """Returns a producer that reads on from where the last one stopped."""
-        return _MemoryReader(self._position)
