@@ -181,7 +181,7 @@ def described(given: Any) -> ProducerDescription:
     if "context" in vars(given):
         raise OptionsError(
             (),
-            f"{type(given).__name__} has an attribute context of its own, but there the pipeline puts what it tells a "
+            f"{type(given).__name__} has an attribute context of its own, but the pipeline sets this attribute of a "
             "producer; choose another name",
         )
     return _OfInstance(given)

@@ -442,7 +442,7 @@ class Restless(Feed):
         (
             Busy(),
             (
-                "Busy has an attribute context of its own, but there the pipeline puts what it tells a producer; "
+                "Busy has an attribute context of its own, but the pipeline sets this attribute of a producer; "
                 "choose another name"
             ),
         ),

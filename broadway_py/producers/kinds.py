@@ -285,7 +285,7 @@ def _checked(kind: str, found: object) -> type[AnyProducer]:
         return found
     raise OptionsError(
         (),
-        f"the kind {kind!r} leads to {found!r}, which is no subclass of broadway_py's Producer or ProducerDescription",
+        f"the kind {kind!r} leads to {found!r}, which is not a subclass of broadway_py.Producer or ProducerDescription",
     )
 
 

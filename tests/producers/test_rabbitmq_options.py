@@ -187,7 +187,7 @@ def test_no_repr_shows_the_url() -> None:
 async def test_a_copy_that_is_not_open_gives_nothing() -> None:
     with pytest.raises(RuntimeError) as refused:
         await copy_of(RabbitMQProducer("q")).handle_demand(1)
-    assert str(refused.value) == "<RabbitMQReader name=None> is not open: open() comes before anything else"
+    assert str(refused.value) == "<RabbitMQReader name=None> is not open; call open() first"
 
 
 @conforms("R-033")

@@ -92,5 +92,5 @@ class SQSReader(Producer):
 
     def _opened(self) -> Session:
         if self._session is None:
-            raise RuntimeError(f"{self!r} is not open: open() comes before anything else")
+            raise RuntimeError(f"{self!r} is not open; call open() first")
         return self._session
