@@ -38,7 +38,12 @@ def test_what_was_lost_doubled_or_never_sent_is_told_apart(tmp_path: Path) -> No
     assert counted.strangers == ["x"]
 
 
-def test_a_line_cut_off_by_a_crash_does_not_count(tmp_path: Path) -> None:
-    cut = tmp_path / "cut.ids"
-    cut.write_text("a\nb\nc-was-cut-o")
-    assert Counted.of(cut).published == {"a", "b"}
+def test_a_line_that_a_kill_has_cut_off_does_not_count_and_spoils_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "cut.ids"
+    killed, other = HandledIds(path), HandledIds(path)
+    killed.add(["first", "second"])
+    path.write_text(path.read_text()[:-3])
+    other.add(["third"])
+    killed.close()
+    other.close()
+    assert Counted.of(path).published == {"first", "third"}

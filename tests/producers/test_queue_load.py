@@ -17,7 +17,7 @@ import pytest
 from broadway_py.queue import Counts, Queue
 from tests.producers.queue_load import NAME
 from tests.producers.test_queue_processes import line, program
-from tests.support.counter import Counted, ids_in
+from tests.support.counter import Counted, HandledIds, ids_in
 from tests.support.eventually import eventually
 
 DEADLINE = 100.0
@@ -160,7 +160,9 @@ def check_notes(published: Path, notes: Path) -> None:
 def tmp_ids(notes: Path) -> Path:
     """The ids that were handled, as :class:`Counted` reads them."""
     made = notes.with_suffix(".handled")
-    made.write_text("".join(f"{entry[2:]}\n" for entry in ids_in(notes) if entry.startswith("h ")))
+    ids = HandledIds(made)
+    ids.add(entry[2:] for entry in ids_in(notes) if entry.startswith("h "))
+    ids.close()
     return made
 
 

@@ -28,6 +28,8 @@ __all__ = ["Counted", "HandledIds", "ids_in", "message_id", "publish_confirmed"]
 
 #: Digits of an id, at the start of each body.
 _WIDTH: Final = 12
+#: The end of each line in a file of ids.
+_END: Final = ";"
 #: Messages on the way without a confirm.
 _WINDOW: Final = 5000
 
@@ -38,14 +40,18 @@ def message_id(body: bytes) -> str:
 
 
 class HandledIds:
-    """Where a handler says what it did: one write per call, appended, so that processes may share the file."""
+    """Where a handler says what it did: one write per call, appended, so that processes may share the file.
+
+    A kill may cut a write off between two pages. So each write begins a new line, and only a line with a mark at its
+    end counts: what was cut off spoils no line of another process.
+    """
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
     def add(self, ids: Iterable[str]) -> None:
         """Note that these messages were handled; on disk's page cache when it returns, so a kill -9 keeps it."""
-        os.write(self._file, "".join(f"{one}\n" for one in ids).encode())
+        os.write(self._file, "\n".join(["", *(f"{one}{_END}" for one in ids), ""]).encode())
 
     def close(self) -> None:
         """Close the file."""
@@ -53,10 +59,10 @@ class HandledIds:
 
 
 def ids_in(path: Path) -> list[str]:
-    """The ids in a file; a line cut off by a crash at the very end does not count."""
+    """The ids in a file of :class:`HandledIds`; a line that a kill has cut off does not count."""
     if not path.exists():
         return []
-    return path.read_text().rpartition("\n")[0].splitlines()
+    return [line.removesuffix(_END) for line in path.read_text().splitlines() if line.endswith(_END)]
 
 
 @dataclass(frozen=True)
