@@ -519,7 +519,7 @@ async def test_missing_credentials_and_region_are_said(
         "set them in the environment, a profile, or the role of this machine"
     )
     error = await refusal(through(faults, work, profile="nobody"))
-    assert str(error) == f"SQS queue {work.name!r}: there is no AWS profile 'nobody'; check profile"
+    assert str(error) == f"SQS queue {work.name!r}: there is no AWS profile 'nobody'; check the setting profile"
 
 
 async def test_settling_after_the_end_settles_nothing(faults: SQSProxy, work: Queue) -> None:

@@ -24,7 +24,7 @@ import pamqp.frame
 from pamqp import commands, header
 from pamqp.base import Frame
 
-__all__ = ["Counted", "HandledIds", "ids_in", "message_id", "publish_confirmed"]
+__all__ = ["Counted", "HandledIds", "ids_in", "message_id", "number_in", "publish_confirmed"]
 
 #: Digits of an id, at the start of each body.
 _WIDTH: Final = 12
@@ -63,6 +63,11 @@ def ids_in(path: Path) -> list[str]:
     if not path.exists():
         return []
     return [line.removesuffix(_END) for line in path.read_text().splitlines() if line.endswith(_END)]
+
+
+def number_in(path: Path) -> int:
+    """How many ids :func:`ids_in` returns; quicker."""
+    return path.read_bytes().count(f"{_END}\n".encode()) if path.exists() else 0
 
 
 @dataclass(frozen=True)

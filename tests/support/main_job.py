@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from broadway_py import Pipeline
-from tests.support.counter import Counted, publish_confirmed
+from tests.support.counter import Counted, number_in, publish_confirmed
 from tests.support.daemon import Daemon
 from tests.support.erlang import NodeRefusedError
 from tests.support.eventually import eventually
@@ -77,8 +77,7 @@ class Job:
     @property
     def notes(self) -> int:
         """How many ids the handlers have written, repetitions included."""
-        # Each line is an id of twelve digits and its end.
-        return self.handled.stat().st_size // 13 if self.handled.exists() else 0
+        return number_in(self.handled)
 
     async def until_noted(self, count: int, *, timeout: float = 60.0) -> None:
         """Wait until handlers have written *count* ids."""
