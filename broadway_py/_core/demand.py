@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
-__all__ = ["Credit"]
+__all__ = ["Credit", "WholeLists"]
 
 T = TypeVar("T")
 
@@ -54,3 +54,21 @@ class Credit(Generic[T]):
             return self.max_demand - left
         self.outstanding = left
         return 0
+
+
+class WholeLists(Generic[T]):
+    """The side of a consumer that asks by itself: each list is handled as a whole, and nothing is asked for after it.
+
+    Args:
+        max_demand: the first demand of a consumer that asks for some at the start.
+    """
+
+    __slots__ = ("max_demand", "outstanding")
+
+    def __init__(self, max_demand: int) -> None:
+        self.max_demand = max_demand
+        self.outstanding = 0
+
+    def arrived(self, events: Sequence[T]) -> list[tuple[Sequence[T], int]]:
+        """Returns *events* as one chunk."""
+        return [(events, 0)]

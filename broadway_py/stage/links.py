@@ -4,26 +4,52 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-from broadway_py._core.demand import Credit
-from broadway_py._core.dispatch import Delivery, Dispatcher
+from broadway_py._core.buffer import Buffer
+from broadway_py._core.demand import Credit, WholeLists
+from broadway_py._core.dispatch import Dispatched, Dispatcher
+from broadway_py._core.subscription import CancelMode, End
 from broadway_py.stage.wake import Wake
 
-__all__ = ["Edge", "Inlet", "Outlet"]
+__all__ = ["Edge", "Inlet", "Outlet", "Receiver"]
 
 T = TypeVar("T")
+
+
+class Receiver(Protocol[T]):
+    """What a producer tells the consumer at the other end of an edge."""
+
+    def arrived(self, edge: Edge[T], events: Sequence[T]) -> None:
+        """Takes *events* from the producer of *edge*."""
+
+    def flush(self) -> None:
+        """Notes that a producer has no more events for now."""
+
+    def ended(self, edge: Edge[T], end: End | None) -> None:
+        """Notes that *edge* has ended. *end* says why; it is None between the stages of a pipeline."""
 
 
 class Edge(Generic[T]):
     """The subscription of one consumer to one producer."""
 
-    __slots__ = ("active", "credit", "inlet", "outlet")
+    __slots__ = ("active", "cancel_mode", "credit", "end", "inlet", "outlet", "owner")
 
-    def __init__(self, outlet: Outlet[T], inlet: Inlet[T], credit: Credit[T]) -> None:
+    def __init__(
+        self,
+        outlet: Outlet[T],
+        inlet: Receiver[T],
+        credit: Credit[T] | WholeLists[T],
+        cancel_mode: CancelMode = "permanent",
+    ) -> None:
         self.outlet = outlet
         self.inlet = inlet
         self.credit = credit
+        self.cancel_mode: CancelMode = cancel_mode
+        #: Why the subscription has ended; None while it has not.
+        self.end: End | None = None
+        #: The subscription that users see; None between the stages of a pipeline.
+        self.owner: Any = None
         #: False while the consumer is suspended, and once it has unsubscribed.
         self.active = True
 
@@ -40,11 +66,14 @@ class Inlet(Generic[T]):
         wake: set when events have arrived or a producer has ended.
     """
 
-    __slots__ = ("_items", "_wake", "edges", "flush_wanted")
+    __slots__ = ("_items", "_marks", "_taken", "_wake", "edges", "flush_wanted")
 
     def __init__(self, wake: Wake) -> None:
         self._wake = wake
         self._items: deque[tuple[Edge[T], Sequence[T], int]] = deque()
+        # What stands between the chunks: with each mark, the number of chunks that are taken before it.
+        self._marks: deque[tuple[int, Any]] = deque()
+        self._taken = 0
         self.edges: set[Edge[T]] = set()
         #: A producer said that no more events may come for now. Pass this on once all waiting events are handled.
         self.flush_wanted = False
@@ -70,13 +99,27 @@ class Inlet(Generic[T]):
         self.flush_wanted = True
         self._wake.set()
 
-    def ended(self, edge: Edge[T]) -> None:
-        """Notes that the producer of *edge* has ended."""
+    def ended(self, edge: Edge[T], end: End | None = None) -> None:
+        """Notes that the producer of *edge* has ended. If *end* is given, a mark follows what has arrived."""
         self.edges.discard(edge)
+        if end is not None:
+            self._marks.append((self._taken + len(self._items), (edge, end)))
         self._wake.set()
+
+    def mark(self, mark: Any) -> None:
+        """Puts *mark* behind what has arrived. :meth:`next_mark` returns it when all of that is taken."""
+        self._marks.append((self._taken + len(self._items), mark))
+        self._wake.set()
+
+    def next_mark(self) -> Any:
+        """Removes and returns the mark that stands before the next chunk; None if there is none."""
+        if self._marks and self._marks[0][0] <= self._taken:
+            return self._marks.popleft()[1]
+        return None
 
     def take(self) -> tuple[Edge[T], Sequence[T], int]:
         """Returns the next chunk with its subscription, and how much to ask for there once the chunk is handled."""
+        self._taken += 1
         return self._items.popleft()
 
     def waiting(self) -> Iterable[T]:
@@ -154,29 +197,40 @@ class Outlet(Generic[T]):
     Args:
         dispatcher: decides which consumer gets which events.
         wake: set when there is new demand, or room again.
+        buffer: keeps the events that nobody has asked for; None: a buffer without a limit, for a stage that stops by
+            itself while events wait there.
     """
 
-    __slots__ = ("_dispatcher", "_edges", "_wake", "closed", "demand")
+    __slots__ = ("_buffer", "_dispatcher", "_edges", "_wake", "closed", "demand")
 
-    def __init__(self, dispatcher: Dispatcher[Edge[T], T], wake: Wake) -> None:
+    def __init__(self, dispatcher: Dispatcher[Edge[T], T], wake: Wake, buffer: Buffer[T] | None = None) -> None:
         self._dispatcher = dispatcher
         self._wake = wake
+        self._buffer: Buffer[T] = Buffer() if buffer is None else buffer
         self._edges: list[Edge[T]] = []
         #: The number of events that consumers have asked for and that were not sent yet.
         self.demand = 0
         self.closed = False
 
-    def unsubscribe(self, edge: Edge[T]) -> None:
+    @property
+    def edges(self) -> Sequence[Edge[T]]:
+        """The subscriptions to this stage, oldest first."""
+        return self._edges
+
+    def unsubscribe(self, edge: Edge[T], end: End | None = None) -> None:
         """Removes a consumer. It gets no more events; its open demand is kept for the next consumer that asks."""
         if edge.active:
             self.suspend(edge)
         self._edges.remove(edge)
-        edge.inlet.ended(edge)
+        edge.end = end
+        edge.inlet.ended(edge, end)
 
     def suspend(self, edge: Edge[T]) -> None:
         """Suspends a consumer. Its open demand is kept for the next consumer that asks."""
         edge.active = False
-        self._dispatcher.cancel(edge)
+        self._asked_for(self._dispatcher.cancel(edge))
+        if self._buffer:
+            self._send_buffered()
 
     def resume(self, edge: Edge[T]) -> None:
         """Resumes a suspended consumer, with the demand that it had at the start."""
@@ -193,40 +247,70 @@ class Outlet(Generic[T]):
     @property
     def backlog(self) -> int:
         """The number of events that wait for the demand of a consumer."""
-        return self._dispatcher.queued
+        return len(self._buffer) + self._dispatcher.queued
 
     def subscribe(self, inlet: Inlet[T], max_demand: int, min_demand: int, partition: Hashable = None) -> Edge[T]:
         """Connects a consumer, asks for its first demand at once, and returns the subscription."""
         edge = Edge(self, inlet, Credit[Any](max_demand, min_demand))
-        self._edges.append(edge)
         inlet.edges.add(edge)
-        self._dispatcher.subscribe(edge, partition)
+        self.connect(edge, partition)
         self.ask(edge, max_demand)
         return edge
 
+    def connect(self, edge: Edge[T], partition: Hashable = None, selector: Callable[[T], object] | None = None) -> None:
+        """Adds the consumer of *edge*, which has not asked for anything yet."""
+        self._edges.append(edge)
+        self._dispatcher.subscribe(edge, partition, selector)
+
     def ask(self, edge: Edge[T], count: int) -> None:
         """Notes that the consumer of *edge* wants *count* more events, and sends it those that wait."""
-        if self.closed and not self._dispatcher.queued:
+        if self.closed and not self.backlog:
             return
         new, deliveries = self._dispatcher.ask(edge, count)
-        self.demand += new
-        self._carry_out(deliveries)
+        self._asked_for(new)
+        for to, events in deliveries:
+            to.inlet.arrived(to, events)
+        if self._buffer:
+            self._send_buffered()
         self._wake.set()
+
+    def _asked_for(self, count: int) -> None:
+        """Notes *count* as new demand for this stage."""
+        self.demand += count
+
+    def _send_buffered(self) -> None:
+        """Sends what waits in the buffer, as far as there is demand."""
+        while self._buffer and (wanted := self._dispatcher.wanted):
+            events, infos = self._buffer.take(wanted)
+            self._carry_out(self._dispatcher.dispatch(events))
+            self._deliver_infos(infos)
 
     def dispatch(self, events: Sequence[T]) -> None:
         """Sends *events* to the consumers. Events without demand stay here as :attr:`backlog`."""
-        deliveries = self._dispatcher.dispatch(events)
+        sent = self._dispatcher.dispatch(events)
         # Below zero if a producer gave more than it was asked for: the next demand is for events that are already here.
         self.demand -= len(events)
-        self._carry_out(deliveries)
+        self._carry_out(sent)
 
-    def _carry_out(self, deliveries: list[Delivery[Edge[T], T]]) -> None:
+    def _carry_out(self, sent: Dispatched[Edge[T], T]) -> None:
+        deliveries, left, new = sent
         for edge, events in deliveries:
             edge.inlet.arrived(edge, events)
+        if new:
+            self._asked_for(new)
+        if left:
+            self._keep(left)
+
+    def _keep(self, events: Sequence[T]) -> None:
+        """Keeps *events*, which nobody has asked for."""
+        self._buffer.store(events)
+
+    def _deliver_infos(self, infos: Sequence[Any]) -> None:
+        """Hands over infos whose place has come. The stages of a pipeline have none."""
 
     def take_backlog(self) -> list[T]:
         """Removes and returns the events that wait here. The demand that they were meant for is open again."""
-        taken = self._dispatcher.take_queued()
+        taken = self._buffer.take_events() + self._dispatcher.take_queued()
         self.demand += len(taken)
         return taken
 
@@ -235,8 +319,9 @@ class Outlet(Generic[T]):
         for edge in self._edges:
             edge.inlet.flush()
 
-    def close(self) -> None:
+    def close(self, end: End | None = None) -> None:
         """Tells the consumers that no more events will come. Call it when the backlog is empty."""
         self.closed = True
         for edge in self._edges:
-            edge.inlet.ended(edge)
+            edge.end = end
+            edge.inlet.ended(edge, end)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from broadway_py._core.dispatch import Delivery, DemandDispatcher, PartitionDispatcher
+from broadway_py.errors import OptionsError
 from tests.support.conformance import conforms
 
 
@@ -39,7 +42,7 @@ def hungry(**demand: int) -> DemandDispatcher[str, int]:
 def test_a_list_is_cut_into_one_slice_for_each_hungry_consumer(
     demand: dict[str, int], events: int, deliveries: list[Delivery[str, int]]
 ) -> None:
-    assert hungry(**demand).dispatch(range(events)) == deliveries
+    assert hungry(**demand).dispatch(range(events))[0] == deliveries
 
 
 @conforms("G-129")
@@ -52,28 +55,26 @@ def test_who_wants_most_is_served_first(further: list[tuple[str, int]], order: l
     for consumer, count in further:
         assert dispatcher.ask(consumer, count) == (count, [])
 
-    assert [consumer for consumer, _ in dispatcher.dispatch([0, 1, 2])] == order
+    assert [consumer for consumer, _ in dispatcher.dispatch([0, 1, 2])[0]] == order
 
 
 def test_asking_again_puts_a_consumer_behind_its_equals() -> None:
     dispatcher = hungry(a=1, b=2)
     dispatcher.ask("a", 1)
 
-    assert [consumer for consumer, _ in dispatcher.dispatch([0, 1])] == ["b", "a"]
+    assert [consumer for consumer, _ in dispatcher.dispatch([0, 1])[0]] == ["b", "a"]
 
 
 @conforms("G-128")
-def test_what_nobody_wants_waits_and_is_served_to_the_next_who_asks() -> None:
+def test_what_nobody_wants_comes_back() -> None:
     dispatcher = hungry(a=3)
 
-    assert dispatcher.dispatch([1]) == [("a", [1])]
+    assert dispatcher.dispatch([1]) == ([("a", [1])], (), 0)
     assert dispatcher.ask("a", 3) == (3, [])
-    assert dispatcher.dispatch([2, 3, 4, 5, 6, 7, 8]) == [("a", [2, 3, 4, 5, 6])]
-    assert dispatcher.dispatch([9, 10]) == []
-    assert dispatcher.queued == 4
-    assert dispatcher.ask("a", 3) == (3, [("a", [7, 8, 9])])
-    assert dispatcher.take_queued() == [10]
-    assert dispatcher.queued == 0
+    assert dispatcher.wanted == 5
+    assert dispatcher.dispatch([2, 3, 4, 5, 6, 7, 8]) == ([("a", [2, 3, 4, 5, 6])], [7, 8], 0)
+    assert dispatcher.dispatch([9, 10]) == ([], [9, 10], 0)
+    assert dispatcher.wanted == 0
 
 
 def test_the_demand_of_a_consumer_that_left_is_not_asked_for_twice() -> None:
@@ -82,7 +83,7 @@ def test_the_demand_of_a_consumer_that_left_is_not_asked_for_twice() -> None:
 
     assert dispatcher.ask("b", 4) == (0, [])
     assert dispatcher.ask("b", 7) == (1, [])
-    assert dispatcher.dispatch(range(12)) == [("b", list(range(12)))]
+    assert dispatcher.dispatch(range(12)) == ([("b", list(range(12)))], (), 0)
 
 
 @conforms("G-127")
@@ -90,19 +91,20 @@ def test_a_consumer_that_left_gets_nothing_more() -> None:
     dispatcher = hungry(a=3, b=3)
     dispatcher.cancel("a")
 
-    assert dispatcher.dispatch([0, 1, 2, 3, 4]) == [("b", [0, 1, 2])]
-    assert dispatcher.queued == 2
-    # The six that were asked for upstream cover these three: two wait here, one is still to come.
-    assert dispatcher.ask("b", 3) == (0, [("b", [3, 4])])
+    assert dispatcher.dispatch([0, 1, 2, 3, 4]) == ([("b", [0, 1, 2])], [3, 4], 0)
+    # The six that were asked for upstream cover these three: two came back, one is still to come.
+    assert dispatcher.ask("b", 3) == (0, [])
+    assert dispatcher.dispatch([3, 4]) == ([("b", [3, 4])], (), 0)
 
 
 def test_what_the_last_consumer_had_asked_for_waits_for_its_successor() -> None:
     dispatcher = hungry(a=3)
     dispatcher.cancel("a")
 
-    assert dispatcher.dispatch([0, 1, 2]) == []
+    assert dispatcher.dispatch([0, 1, 2]) == ([], [0, 1, 2], 0)
     dispatcher.subscribe("b")
-    assert dispatcher.ask("b", 5) == (2, [("b", [0, 1, 2])])
+    assert dispatcher.ask("b", 5) == (2, [])
+    assert dispatcher.dispatch([0, 1, 2]) == ([("b", [0, 1, 2])], (), 0)
 
 
 def test_a_consumer_that_came_back_starts_with_nothing() -> None:
@@ -110,15 +112,16 @@ def test_a_consumer_that_came_back_starts_with_nothing() -> None:
     dispatcher.cancel("a")
     dispatcher.subscribe("a")
 
-    assert dispatcher.dispatch([0, 1]) == [("b", [0])]
-    assert dispatcher.ask("a", 1) == (0, [("a", [1])])
+    assert dispatcher.dispatch([0, 1]) == ([("b", [0])], [1], 0)
+    assert dispatcher.ask("a", 1) == (0, [])
+    assert dispatcher.dispatch([1]) == ([("a", [1])], (), 0)
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=6), st.integers(0, 30))
 def test_slices_are_contiguous_even_and_as_many_as_can_be(demand: list[int], size: int) -> None:
     dispatcher = hungry(**{f"c{place}": wanted for place, wanted in enumerate(demand)})
 
-    deliveries = dispatcher.dispatch(range(size))
+    deliveries, _, _ = dispatcher.dispatch(range(size))
 
     assert [event for _, events in deliveries for event in events] == list(range(min(size, sum(demand))))
     assert len({consumer for consumer, _ in deliveries}) == min(len(demand), size)
@@ -169,26 +172,27 @@ class DemandMachine(RuleBasedStateMachine):
         new, deliveries = self.dispatcher.ask(consumer, count)
         known = min(self.orphaned, count)
         self.orphaned -= known
-        assert new == count - known
+        assert (new, deliveries) == (count - known, [])
         self.wanted[consumer] += count
-        self.carry_out(deliveries)
 
     @rule(count=st.integers(0, 20))
     def dispatch(self, count: int) -> None:
-        events = list(range(self.sent, self.sent + count))
+        self.waiting = list(range(self.sent, self.sent + count))
         self.sent += count
-        self.waiting += events
-        self.carry_out(self.dispatcher.dispatch(events))
+        deliveries, left, new = self.dispatcher.dispatch(list(self.waiting))
+        self.carry_out(deliveries)
+        assert (list(left), new) == (self.waiting, 0)
+        assert not self.waiting or not any(self.wanted.values()), "events come back only while nobody is hungry"
 
-    @rule()
-    def take_queued(self) -> None:
-        assert self.dispatcher.take_queued() == self.waiting
-        self.waiting.clear()
+    @rule(count=st.integers(0, 20))
+    def lose(self, count: int) -> None:
+        known = min(self.orphaned, count)
+        self.orphaned -= known
+        assert self.dispatcher.lost(count) == count - known
 
     @invariant()
-    def events_wait_only_while_nobody_is_hungry(self) -> None:
-        assert self.dispatcher.queued == len(self.waiting)
-        assert not self.waiting or not any(self.wanted.values())
+    def what_is_wanted_adds_up(self) -> None:
+        assert self.dispatcher.wanted == sum(self.wanted.values())
 
 
 TestDemandMachine = DemandMachine.TestCase
@@ -215,15 +219,15 @@ def partitioned(**demand: int) -> PartitionDispatcher[str, int]:
 def test_each_event_goes_to_the_consumer_of_its_partition_in_order() -> None:
     dispatcher = partitioned(even=5, odd=5)
 
-    assert dispatcher.dispatch([4, 1, 2, 3, 0]) == [("EVEN", [4, 2, 0]), ("ODD", [1, 3])]
+    assert dispatcher.dispatch([4, 1, 2, 3, 0]) == ([("EVEN", [4, 2, 0]), ("ODD", [1, 3])], (), 0)
     assert dispatcher.queued == 0
 
 
 def test_what_a_partition_has_no_demand_for_waits_for_it_alone() -> None:
     dispatcher = partitioned(even=2, odd=3)
 
-    assert dispatcher.dispatch([0, 2, 4, 1]) == [("EVEN", [0, 2]), ("ODD", [1])]
-    assert dispatcher.dispatch([6, 3]) == [("ODD", [3])]
+    assert dispatcher.dispatch([0, 2, 4, 1])[0] == [("EVEN", [0, 2]), ("ODD", [1])]
+    assert dispatcher.dispatch([6, 3])[0] == [("ODD", [3])]
     assert dispatcher.queued == 2
     assert dispatcher.ask("ODD", 5) == (5, [])
     assert dispatcher.ask("EVEN", 5) == (5, [("EVEN", [4, 6])])
@@ -235,13 +239,13 @@ def test_what_a_partition_has_no_demand_for_waits_for_it_alone() -> None:
     [({"even": 5, "odd": 2}, "EVEN"), ({"even": 2, "odd": 5}, "ODD"), ({"even": 2, "odd": 2}, "EVEN")],
 )
 def test_an_event_of_no_partition_goes_where_there_is_most_demand(demand: dict[str, int], chosen: str) -> None:
-    assert partitioned(**demand).dispatch([-1]) == [(chosen, [-1])]
+    assert partitioned(**demand).dispatch([-1])[0] == [(chosen, [-1])]
 
 
 def test_events_of_no_partition_spread_as_the_queues_fill() -> None:
     dispatcher = partitioned(even=2, odd=2)
 
-    assert dispatcher.dispatch([-1, -2, -3, -4]) == [("EVEN", [-1, -3]), ("ODD", [-2, -4])]
+    assert dispatcher.dispatch([-1, -2, -3, -4])[0] == [("EVEN", [-1, -3]), ("ODD", [-2, -4])]
 
 
 def test_the_queue_of_a_partition_waits_for_its_next_consumer() -> None:
@@ -249,7 +253,7 @@ def test_the_queue_of_a_partition_waits_for_its_next_consumer() -> None:
     dispatcher.dispatch([0, 2, 4])
     dispatcher.cancel("EVEN")
 
-    assert dispatcher.dispatch([6]) == []
+    assert dispatcher.dispatch([6]) == ([], (), 0)
     dispatcher.subscribe("successor", "even")
     assert dispatcher.queued == 3
     assert dispatcher.ask("successor", 10) == (10, [("successor", [2, 4, 6])])
@@ -263,7 +267,7 @@ def test_the_demand_of_a_partitions_consumer_that_left_is_not_asked_for_twice() 
     assert dispatcher.ask("ODD", 3) == (2, [])
     # It has asked for nothing, so nothing reaches it.
     dispatcher.subscribe("successor", "even")
-    assert dispatcher.dispatch([0]) == []
+    assert dispatcher.dispatch([0]) == ([], (), 0)
 
 
 def test_what_is_given_up_comes_partition_by_partition() -> None:
@@ -279,7 +283,9 @@ class PartitionMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.dispatcher = PartitionDispatcher[tuple[str, int], tuple[int, str | None]]("abc", lambda event: event[1])
+        self.dispatcher = PartitionDispatcher[tuple[str, int], tuple[int, str | None]](
+            list("abc"), lambda event: event[1]
+        )
         self.consumers: dict[str, tuple[str, int]] = {}
         self.wanted = dict.fromkeys("abc", 0)
         self.orphaned = 0
@@ -332,7 +338,9 @@ class PartitionMachine(RuleBasedStateMachine):
         events = [(self.sent + place, partition) for place, partition in enumerate(partitions)]
         self.sent += len(events)
         self.waiting.update(events)
-        self.carry_out(self.dispatcher.dispatch(events))
+        deliveries, left, new = self.dispatcher.dispatch(events)
+        self.carry_out(deliveries)
+        assert (left, new) == ((), 0)
 
     @rule()
     def take_queued(self) -> None:
@@ -351,10 +359,13 @@ class PartitionMachine(RuleBasedStateMachine):
 TestPartitionMachine = PartitionMachine.TestCase
 
 
-def test_an_unknown_partition_leaves_the_books_in_order() -> None:
-    dispatcher = PartitionDispatcher[str, int]([0, 1], lambda event: event)
+@conforms("G-155")
+@pytest.mark.parametrize(("returned", "text"), [(7, "7"), ("x" * 200, "'" + "x" * 76 + "..."), ((0, 1), "(0, 1)")])
+def test_an_unknown_partition_is_refused_and_leaves_the_books_in_order(returned: Any, text: str) -> None:
+    dispatcher = PartitionDispatcher[str, int]([0, 1], lambda event: returned if event == 7 else event)
 
-    with pytest.raises(KeyError):
+    with pytest.raises(OptionsError) as refused:
         dispatcher.dispatch([0, 7])
 
-    assert dispatcher.queued == len(dispatcher.take_queued()) == 1
+    assert str(refused.value) == f"dispatcher.hash: expected one of 0, 1, None or DROP, got {text} for an event"
+    assert (dispatcher.queued, dispatcher.take_queued()) == (0, [])

@@ -73,7 +73,7 @@ class BreaksOnce(DemandDispatcher[Any, Any]):
         self._demand = {edge: edge.credit.max_demand for edge in edges}
         self._broken = False
 
-    def dispatch(self, events: Sequence[Any]) -> list[Any]:
+    def dispatch(self, events: Sequence[Any]) -> Any:
         if not self._broken:
             self._broken = True
             raise OSError("the dispatcher is broken")

@@ -16,6 +16,11 @@ def outlet() -> Outlet[int]:
     return Outlet(DemandDispatcher(), Wake())
 
 
+def inlet_of(edge: Edge[int]) -> Inlet[int]:
+    assert isinstance(edge.inlet, Inlet)
+    return edge.inlet
+
+
 def take(inlet: Inlet[int]) -> list[int]:
     """Handle one chunk, and ask again when it is due."""
     edge, chunk, ask = inlet.take()
@@ -475,8 +480,8 @@ class LeavingMachine(RuleBasedStateMachine):
         edge = data.draw(st.sampled_from(self.here))
         self.here.remove(edge)
         self.aside.append(edge)
-        assert edge.inlet.step_aside() == ()
-        assert not edge.inlet
+        assert inlet_of(edge).step_aside() == ()
+        assert not inlet_of(edge)
 
     @precondition(lambda self: self.aside)
     @rule(data=st.data())
@@ -484,30 +489,30 @@ class LeavingMachine(RuleBasedStateMachine):
         edge = data.draw(st.sampled_from(self.aside))
         self.aside.remove(edge)
         self.here.append(edge)
-        edge.inlet.rejoin()
+        inlet_of(edge).rejoin()
 
     @rule(data=st.data())
     def dispatch(self, data: st.DataObject) -> None:
         count = data.draw(st.integers(0, max(0, self.source.demand)))
-        waiting = [len(list(edge.inlet.waiting())) for edge in self.left]
+        waiting = [len(list(inlet_of(edge).waiting())) for edge in self.left]
         self.source.dispatch(range(self.sent, self.sent + count))
         self.sent += count
-        assert [len(list(edge.inlet.waiting())) for edge in self.left] == waiting
+        assert [len(list(inlet_of(edge).waiting())) for edge in self.left] == waiting
 
-    @precondition(lambda self: any(edge.inlet for edge in [*self.here, *self.left]))
+    @precondition(lambda self: any(inlet_of(edge) for edge in [*self.here, *self.left]))
     @rule(data=st.data())
     def handle(self, data: st.DataObject) -> None:
-        busy = [edge for edge in [*self.here, *self.left] if edge.inlet]
-        self.gone += take(data.draw(st.sampled_from(busy)).inlet)
+        busy = [edge for edge in [*self.here, *self.left] if inlet_of(edge)]
+        self.gone += take(inlet_of(data.draw(st.sampled_from(busy))))
 
     @invariant()
     def nothing_is_lost_or_doubled_and_who_stays_is_served(self) -> None:
-        waiting = [event for edge in [*self.here, *self.left] for event in edge.inlet.waiting()]
+        waiting = [event for edge in [*self.here, *self.left] for event in inlet_of(edge).waiting()]
         assert len({*waiting, *self.gone}) == len(waiting) + len(self.gone) == self.sent - self.source.backlog
         for edge in self.here:
-            assert len(list(edge.inlet.waiting())) <= edge.credit.max_demand
-        assert not any(edge.inlet for edge in self.aside)
-        if self.here and not any(edge.inlet for edge in self.here):
+            assert len(list(inlet_of(edge).waiting())) <= edge.credit.max_demand
+        assert not any(inlet_of(edge) for edge in self.aside)
+        if self.here and not any(inlet_of(edge) for edge in self.here):
             # All of them are idle, so all of them have asked: more may be sent, or what waits is on its way.
             assert self.source.demand > 0
 
