@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         RetryLater,
         SettleError,
         SourceRefused,
+        StageDown,
         Unavailable,
     )
     from broadway_py.message import Acknowledgement, BatchInfo, Failed, Message
@@ -67,6 +68,7 @@ __all__ = [
     "SettleError",
     "Settled",
     "SourceRefused",
+    "StageDown",
     "Unavailable",
     "ack_immediately",
     "all_running",
@@ -92,6 +94,7 @@ _HOMES = {
         "RetryLater",
         "SettleError",
         "SourceRefused",
+        "StageDown",
         "Unavailable",
     ),
     "message": ("Acknowledgement", "BatchInfo", "Failed", "Message"),

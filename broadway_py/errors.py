@@ -16,6 +16,7 @@
     ├── MessageFailed             submit(): the message ended as failed
     ├── BatchFailed               submit_batch(), then raise_for_failed(): some messages failed
     ├── PipelineCrashed           a stage crashed more often than max_restarts allows
+    ├── StageDown                 a stage that this one depends on has ended, or died
     ├── PipelineNotRunning        the pipeline has not started, or is stopping
     └── CalledInsideCallback      a call that would wait for its own caller
 """
@@ -46,6 +47,7 @@ __all__ = [
     "RetryLater",
     "SettleError",
     "SourceRefused",
+    "StageDown",
     "Unavailable",
     "did_you_mean",
     "gathered",
@@ -196,6 +198,14 @@ def _because(reason: str) -> str:
 
 class PipelineCrashed(BroadwayError):
     """A stage crashed more than ``max_restarts`` times within ``max_seconds``. The cause is chained."""
+
+
+class StageDown(BroadwayError):
+    """A stage of :mod:`broadway_py.stage` that is needed has ended.
+
+    A consumer dies of it when the producer of a permanent subscription has died; the producer's error is its cause.
+    Calls that need a running stage raise it too.
+    """
 
 
 class PipelineNotRunning(BroadwayError):

@@ -43,6 +43,7 @@ NAMES = [
     "SettleError",
     "Settled",
     "SourceRefused",
+    "StageDown",
     "Unavailable",
     "ack_immediately",
     "all_running",

@@ -23,27 +23,24 @@ class Buffer(Generic[E]):
         keep: ``"last"`` removes the oldest events when there are too many, ``"first"`` refuses the newest.
     """
 
-    __slots__ = ("_events", "_infos", "_left", "keep", "size")
+    __slots__ = ("_infos", "_left", "events", "keep", "size")
 
     def __init__(self, size: int | None = None, keep: Keep = "last") -> None:
         self.size = size
         self.keep: Keep = keep
-        self._events: deque[E] = deque()
+        #: The events, oldest first. It is always the same deque.
+        self.events: deque[E] = deque()
         # Each info with the number of events that must have left before it. In order.
         self._infos: deque[tuple[int, Any]] = deque()
         # The number of events that have left so far, delivered or discarded.
         self._left = 0
-
-    def __len__(self) -> int:
-        """Returns the number of events, without the infos."""
-        return len(self._events)
 
     def store(self, events: Sequence[E]) -> tuple[int, list[Any]]:
         """Adds *events* at the end.
 
         Returns how many events were discarded, and the infos that have lost their place by it.
         """
-        kept = self._events
+        kept = self.events
         kept.extend(events)
         excess = 0 if self.size is None else len(kept) - self.size
         if excess <= 0:
@@ -59,9 +56,9 @@ class Buffer(Generic[E]):
 
     def hold(self, info: Any) -> bool:
         """Keeps *info* behind the events that are here now. Returns False, and keeps nothing, if there are none."""
-        if not self._events:
+        if not self.events:
             return False
-        self._infos.append((self._left + len(self._events), info))
+        self._infos.append((self._left + len(self.events), info))
         return True
 
     def take(self, most: int) -> tuple[list[E], list[Any]]:
@@ -69,10 +66,10 @@ class Buffer(Generic[E]):
 
         It stops at the first info. So take again while events are wanted and there are some.
         """
-        events = self._events
+        events = self.events
         count = min(most, len(events))
         if self._infos:
-            count = min(count, self._infos[0][0] - self._left)
+            count = max(0, min(count, self._infos[0][0] - self._left))
         if count == len(events):
             taken = list(events)
             events.clear()
@@ -91,7 +88,7 @@ class Buffer(Generic[E]):
 
     def take_events(self) -> list[E]:
         """Removes and returns all events. The infos stay, and come with the next :meth:`take`."""
-        taken = list(self._events)
-        self._events.clear()
+        taken = list(self.events)
+        self.events.clear()
         self._left += len(taken)
         return taken

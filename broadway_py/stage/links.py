@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence, Sized
 from typing import Any, Generic, Protocol, TypeVar
 
 from broadway_py._core.buffer import Buffer
 from broadway_py._core.demand import Credit, WholeLists
-from broadway_py._core.dispatch import Dispatched, Dispatcher
+from broadway_py._core.dispatch import Dispatcher
 from broadway_py._core.subscription import CancelMode, End
 from broadway_py.stage.wake import Wake
 
@@ -66,13 +66,13 @@ class Inlet(Generic[T]):
         wake: set when events have arrived or a producer has ended.
     """
 
-    __slots__ = ("_items", "_marks", "_taken", "_wake", "edges", "flush_wanted")
+    __slots__ = ("_items", "_taken", "_wake", "edges", "flush_wanted", "marks")
 
     def __init__(self, wake: Wake) -> None:
         self._wake = wake
         self._items: deque[tuple[Edge[T], Sequence[T], int]] = deque()
-        # What stands between the chunks: with each mark, the number of chunks that are taken before it.
-        self._marks: deque[tuple[int, Any]] = deque()
+        #: What stands between the chunks: the number of chunks that are taken before each mark, and the mark.
+        self.marks: deque[tuple[int, Any]] = deque()
         self._taken = 0
         self.edges: set[Edge[T]] = set()
         #: A producer said that no more events may come for now. Pass this on once all waiting events are handled.
@@ -81,6 +81,11 @@ class Inlet(Generic[T]):
     def __bool__(self) -> bool:
         """Returns True if a chunk is waiting."""
         return bool(self._items)
+
+    @property
+    def chunks(self) -> Sized:
+        """What waits, for a stage that looks often. It is the same object while nothing is removed from the inlet."""
+        return self._items
 
     @property
     def finished(self) -> bool:
@@ -103,18 +108,18 @@ class Inlet(Generic[T]):
         """Notes that the producer of *edge* has ended. If *end* is given, a mark follows what has arrived."""
         self.edges.discard(edge)
         if end is not None:
-            self._marks.append((self._taken + len(self._items), (edge, end)))
+            self.marks.append((self._taken + len(self._items), (edge, end)))
         self._wake.set()
 
     def mark(self, mark: Any) -> None:
         """Puts *mark* behind what has arrived. :meth:`next_mark` returns it when all of that is taken."""
-        self._marks.append((self._taken + len(self._items), mark))
+        self.marks.append((self._taken + len(self._items), mark))
         self._wake.set()
 
     def next_mark(self) -> Any:
         """Removes and returns the mark that stands before the next chunk; None if there is none."""
-        if self._marks and self._marks[0][0] <= self._taken:
-            return self._marks.popleft()[1]
+        if self.marks and self.marks[0][0] <= self._taken:
+            return self.marks.popleft()[1]
         return None
 
     def take(self) -> tuple[Edge[T], Sequence[T], int]:
@@ -201,12 +206,13 @@ class Outlet(Generic[T]):
             itself while events wait there.
     """
 
-    __slots__ = ("_buffer", "_dispatcher", "_edges", "_wake", "closed", "demand")
+    __slots__ = ("_buffer", "_dispatcher", "_edges", "_kept", "_wake", "closed", "demand")
 
     def __init__(self, dispatcher: Dispatcher[Edge[T], T], wake: Wake, buffer: Buffer[T] | None = None) -> None:
         self._dispatcher = dispatcher
         self._wake = wake
         self._buffer: Buffer[T] = Buffer() if buffer is None else buffer
+        self._kept = self._buffer.events
         self._edges: list[Edge[T]] = []
         #: The number of events that consumers have asked for and that were not sent yet.
         self.demand = 0
@@ -228,8 +234,8 @@ class Outlet(Generic[T]):
     def suspend(self, edge: Edge[T]) -> None:
         """Suspends a consumer. Its open demand is kept for the next consumer that asks."""
         edge.active = False
-        self._asked_for(self._dispatcher.cancel(edge))
-        if self._buffer:
+        self.demand += self._dispatcher.cancel(edge)
+        if self._kept:
             self._send_buffered()
 
     def resume(self, edge: Edge[T]) -> None:
@@ -247,7 +253,7 @@ class Outlet(Generic[T]):
     @property
     def backlog(self) -> int:
         """The number of events that wait for the demand of a consumer."""
-        return len(self._buffer) + self._dispatcher.queued
+        return len(self._kept) + self._dispatcher.queued
 
     def subscribe(self, inlet: Inlet[T], max_demand: int, min_demand: int, partition: Hashable = None) -> Edge[T]:
         """Connects a consumer, asks for its first demand at once, and returns the subscription."""
@@ -267,37 +273,30 @@ class Outlet(Generic[T]):
         if self.closed and not self.backlog:
             return
         new, deliveries = self._dispatcher.ask(edge, count)
-        self._asked_for(new)
+        self.demand += new
         for to, events in deliveries:
             to.inlet.arrived(to, events)
-        if self._buffer:
+        if self._kept:
             self._send_buffered()
         self._wake.set()
 
-    def _asked_for(self, count: int) -> None:
-        """Notes *count* as new demand for this stage."""
-        self.demand += count
-
     def _send_buffered(self) -> None:
         """Sends what waits in the buffer, as far as there is demand."""
-        while self._buffer and (wanted := self._dispatcher.wanted):
-            events, infos = self._buffer.take(wanted)
-            self._carry_out(self._dispatcher.dispatch(events))
+        while self._kept and (wanted := self._dispatcher.wanted):
+            taken, infos = self._buffer.take(wanted)
+            deliveries, _, new = self._dispatcher.dispatch(taken)
+            self.demand += new
+            for edge, events in deliveries:
+                edge.inlet.arrived(edge, events)
             self._deliver_infos(infos)
 
     def dispatch(self, events: Sequence[T]) -> None:
         """Sends *events* to the consumers. Events without demand stay here as :attr:`backlog`."""
-        sent = self._dispatcher.dispatch(events)
+        deliveries, left, new = self._dispatcher.dispatch(events)
         # Below zero if a producer gave more than it was asked for: the next demand is for events that are already here.
-        self.demand -= len(events)
-        self._carry_out(sent)
-
-    def _carry_out(self, sent: Dispatched[Edge[T], T]) -> None:
-        deliveries, left, new = sent
-        for edge, events in deliveries:
-            edge.inlet.arrived(edge, events)
-        if new:
-            self._asked_for(new)
+        self.demand += new - len(events)
+        for edge, part in deliveries:
+            edge.inlet.arrived(edge, part)
         if left:
             self._keep(left)
 

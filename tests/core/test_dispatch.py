@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from broadway_py._core.dispatch import Delivery, DemandDispatcher, PartitionDispatcher
+from broadway_py._core.dispatch import DROP, BroadcastDispatcher, Delivery, DemandDispatcher, PartitionDispatcher
 from broadway_py.errors import OptionsError
 from tests.support.conformance import conforms
 
@@ -369,3 +369,215 @@ def test_an_unknown_partition_is_refused_and_leaves_the_books_in_order(returned:
 
     assert str(refused.value) == f"dispatcher.hash: expected one of 0, 1, None or DROP, got {text} for an event"
     assert (dispatcher.queued, dispatcher.take_queued()) == (0, [])
+
+
+# --- partitions: events that nobody gets, infos, limits, wrong settings ---------------------------------------------
+
+
+@conforms("G-145")
+def test_what_a_partition_without_consumer_gets_is_queued_and_uses_the_demand_up() -> None:
+    dispatcher = PartitionDispatcher[str, int](2)
+    dispatcher.subscribe("a", 0)
+    assert dispatcher.ask("a", 10) == (10, [])
+    dispatcher.cancel("a")
+    dispatcher.subscribe("b", 1)
+    assert dispatcher.ask("b", 5) == (0, [])
+    dispatcher.cancel("b")
+
+    assert dispatcher.dispatch([1, 2, 5, 6]) == ([], (), 0)
+    assert dispatcher.queued == 4
+
+
+@conforms("G-146")
+def test_one_partition_is_served_as_far_as_it_has_asked() -> None:
+    dispatcher = PartitionDispatcher[str, int](1)
+    dispatcher.subscribe("a", 0)
+    dispatcher.ask("a", 3)
+    assert dispatcher.dispatch([1])[0] == [("a", [1])]
+    dispatcher.ask("a", 3)
+    assert dispatcher.dispatch([2, 5, 6, 7, 8, 9, 11])[0] == [("a", [2, 5, 6, 7, 8])]
+    assert dispatcher.ask("a", 2) == (2, [("a", [9, 11])])
+
+
+@conforms("G-147")
+def test_partitions_may_have_names() -> None:
+    dispatcher = partitioned(odd=6)
+
+    assert dispatcher.dispatch([1, 3, 5, 7, 9, 11, 13, 15])[0] == [("ODD", [1, 3, 5, 7, 9, 11])]
+    assert dispatcher.queued == 2
+
+
+@conforms("G-148")
+def test_an_event_that_is_dropped_takes_no_demand() -> None:
+    dispatcher = PartitionDispatcher[str, int](PARTITIONS, lambda n: DROP if n % 3 == 0 else PARTITIONS[n % 2])
+    for partition in PARTITIONS:
+        dispatcher.subscribe(partition.upper(), partition)
+        dispatcher.ask(partition.upper(), 4)
+
+    assert dispatcher.dispatch(range(1, 12)) == ([("ODD", [1, 5, 7, 11]), ("EVEN", [2, 4, 8, 10])], (), 3)
+    assert dispatcher.dispatch([12]) == ([], (), 1)
+    assert dispatcher.queued == 0
+
+
+@conforms("G-149", "G-150")
+def test_a_queue_is_served_at_once_when_its_consumer_asks() -> None:
+    dispatcher = PartitionDispatcher[str, int](2, lambda event: 0 if event < 7 else 1)
+    dispatcher.subscribe("b", 1)
+    dispatcher.ask("b", 5)
+    assert dispatcher.dispatch([1, 2, 3, 4, 5]) == ([], (), 0)
+    assert dispatcher.queued == 5
+
+    dispatcher.subscribe("a", 0)
+
+    assert dispatcher.ask("a", 5) == (5, [("a", [1, 2, 3, 4, 5])])
+
+
+@conforms("G-151")
+def test_the_queue_of_a_partition_and_the_info_behind_it_wait_for_the_next_consumer() -> None:
+    dispatcher = partitioned(even=1, odd=1)
+    dispatcher.dispatch([0, 2, 4])
+    assert dispatcher.hold("info")
+
+    assert dispatcher.cancel("EVEN") == 0
+    assert (dispatcher.queued, dispatcher.released()) == (2, [])
+    dispatcher.subscribe("successor", "even")
+    assert dispatcher.ask("successor", 2) == (2, [("successor", [2, 4])])
+    assert dispatcher.released() == ["info"]
+
+
+@conforms("G-152", "G-153")
+def test_an_info_goes_straight_through_when_nothing_is_queued() -> None:
+    assert not partitioned(even=1).hold("info")
+
+
+@conforms("G-154")
+def test_an_info_is_released_when_the_last_of_the_queues_has_passed_it() -> None:
+    dispatcher = partitioned(even=1, odd=1)
+    dispatcher.dispatch([0, 2, 4, 1, 3])
+    dispatcher.hold("first")
+    dispatcher.dispatch([6])
+    dispatcher.hold("second")
+
+    dispatcher.ask("EVEN", 2)
+    assert dispatcher.released() == []
+    dispatcher.ask("ODD", 1)
+    assert dispatcher.released() == ["first"]
+    dispatcher.ask("EVEN", 1)
+    assert (dispatcher.released(), dispatcher.released()) == (["second"], [])
+
+
+@pytest.mark.parametrize(("keep", "left", "released"), [("last", [8, 1, 3], ["before 8"]), ("first", [0, 1, 3], [])])
+def test_the_longest_queue_is_cut_when_there_is_too_much(keep: str, left: list[int], released: list[str]) -> None:
+    dispatcher = partitioned(even=0, odd=0)
+    dispatcher.dispatch([0, 2, 4, 6])
+    dispatcher.hold("before 8")
+    dispatcher.dispatch([8, 1, 3])
+
+    assert dispatcher.discard(4, keep) == 4
+    assert dispatcher.released() == released
+    assert dispatcher.take_queued() == left
+
+
+def test_no_more_is_discarded_than_is_queued() -> None:
+    dispatcher = partitioned(even=0)
+    dispatcher.dispatch([0, 1])
+
+    assert dispatcher.discard(5, "last") == 2
+    assert dispatcher.queued == 0
+
+
+def test_an_info_does_not_wait_for_events_that_were_discarded_before_it() -> None:
+    dispatcher = partitioned(even=0)
+    dispatcher.dispatch([0, 2, 4])
+    dispatcher.hold("info")
+    dispatcher.discard(2, "first")
+
+    dispatcher.ask("EVEN", 1)
+
+    assert dispatcher.released() == ["info"]
+
+
+@pytest.mark.parametrize("events", [list(range(50)), list("abcdefgh"), [(1, "a"), (2, None)]])
+def test_without_a_function_equal_events_go_to_one_partition(events: list[Any]) -> None:
+    dispatcher = PartitionDispatcher[int, Any](3)
+    for partition in range(3):
+        dispatcher.subscribe(partition, partition)
+        dispatcher.ask(partition, 1000)
+
+    first, again = dispatcher.dispatch(events)[0], dispatcher.dispatch(events)[0]
+
+    assert first == again
+    assert sorted(map(repr, events)) == sorted(repr(event) for _, part in first for event in part)
+
+
+@conforms("G-157")
+@pytest.mark.parametrize(
+    ("partitions", "sentence"),
+    [
+        ("ab", "dispatcher.partitions: expected a number or names of partitions, got a str"),
+        (None, "dispatcher.partitions: expected a number or names of partitions, got a NoneType"),
+        (True, "dispatcher.partitions: expected a number or names of partitions, got a bool"),
+        (0, "dispatcher.partitions: expected at least 1 partition, got none"),
+        ([], "dispatcher.partitions: expected at least 1 partition, got none"),
+        (["a"], "dispatcher.hash: expected a function event -> partition, because the partitions have names"),
+    ],
+)
+def test_wrong_partitions_are_refused(partitions: Any, sentence: str) -> None:
+    with pytest.raises(OptionsError) as refused:
+        PartitionDispatcher(partitions)
+
+    assert str(refused.value) == sentence
+
+
+@conforms("G-158")
+@pytest.mark.parametrize(
+    ("partition", "sentence"),
+    [
+        (None, "partition: expected one of 0, 1, got none"),
+        (-1, "partition: expected one of 0, 1, got -1"),
+        ("oops", "partition: expected one of 0, 1, got 'oops'"),
+        (0, "partition: expected one without a consumer, but 0 has one"),
+    ],
+)
+def test_a_partition_that_is_missing_unknown_or_taken_is_refused(partition: Any, sentence: str) -> None:
+    dispatcher = PartitionDispatcher[str, int](2)
+    dispatcher.subscribe("a", 0)
+
+    with pytest.raises(OptionsError) as refused:
+        dispatcher.check(partition, None)
+
+    assert str(refused.value) == sentence
+    dispatcher.check(1, None)
+
+
+@pytest.mark.parametrize(
+    ("dispatcher", "partition", "sentence"),
+    [
+        (DemandDispatcher(), None, "selector: expected none, because the producer has no BroadcastDispatcher"),
+        (PartitionDispatcher(1), 0, "selector: expected none, because the producer has no BroadcastDispatcher"),
+    ],
+)
+def test_a_selector_is_for_broadcasts_only(dispatcher: Any, partition: Any, sentence: str) -> None:
+    with pytest.raises(OptionsError) as refused:
+        dispatcher.check(partition, lambda event: event)
+
+    assert str(refused.value) == sentence
+
+
+@pytest.mark.parametrize("made", [DemandDispatcher(), BroadcastDispatcher(), PartitionDispatcher(1)])
+def test_a_fresh_dispatcher_has_the_settings_and_none_of_the_consumers(made: Any) -> None:
+    made.subscribe("a", 0)
+
+    fresh = made.fresh()
+    fresh.subscribe("b", 0)
+
+    assert type(fresh) is type(made)
+    assert fresh.ask("b", 1) == (1, [])
+
+
+def test_a_fresh_dispatcher_for_partitions_has_their_names_and_function() -> None:
+    fresh = partitioned(even=1).fresh()
+
+    fresh.subscribe("a", "odd")
+    fresh.ask("a", 1)
+    assert fresh.dispatch([1])[0] == [("a", [1])]

@@ -24,6 +24,8 @@ class BroadcastDispatcher(NoQueues[C, E]):
     demand.
     """
 
+    exclusive = True
+
     def __init__(self) -> None:
         self._wanted: dict[C, int] = {}
         self._selectors: dict[C, Callable[[E], object] | None] = {}

@@ -18,7 +18,8 @@ class DemandDispatcher(NoQueues[C, E]):
     """Gives events to the consumers that have demand.
 
     A list for n consumers with demand is cut into min(n, len) contiguous slices. The first slice goes to the consumer
-    with the most demand. (GenStage gives the whole list to that consumer, while the others have nothing to do.)
+    with the most demand. (GenStage gives the whole list to that consumer, while the others have nothing to do.) A list
+    that goes to one consumer as a whole is not copied.
     """
 
     def __init__(self) -> None:
@@ -53,6 +54,8 @@ class DemandDispatcher(NoQueues[C, E]):
         """Notes that *consumer* wants *count* more events. Returns the demand that is new to the stage upstream."""
         # Inserted again at the end: among equal demands, the consumer that asked first is served first.
         self._demand[consumer] = self._demand.pop(consumer) + count
+        if not self._orphaned:
+            return count, []
         known = min(self._orphaned, count)
         self._orphaned -= known
         return count - known, []
@@ -68,10 +71,15 @@ class DemandDispatcher(NoQueues[C, E]):
                 return deliveries, events[start:], 0
             if len(hungry) > 1:
                 hungry.sort(key=demand.__getitem__, reverse=True)
+            elif end - start <= demand[hungry[0]] and not start and type(events) is list:
+                # The usual case needs no copy: the whole list goes to one consumer.
+                demand[hungry[0]] -= end
+                return [(hungry[0], events)], (), 0
             left = min(len(hungry), end - start)
             for consumer in hungry[:left]:
                 share = min(-((start - end) // left), demand[consumer])
-                deliveries.append((consumer, list(events[start : start + share])))
+                part = events[start : start + share]
+                deliveries.append((consumer, part if type(part) is list else list(part)))
                 demand[consumer] -= share
                 start += share
                 left -= 1

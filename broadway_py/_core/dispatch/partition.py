@@ -42,6 +42,8 @@ class PartitionDispatcher(Generic[C, E]):
         OptionsError: there is no partition, or partitions have names and there is no *hash*.
     """
 
+    exclusive = False
+
     def __init__(
         self,
         partitions: int | Iterable[Hashable],

@@ -25,6 +25,8 @@ class Dispatcher(Protocol[C, E]):
 
     #: The number of events in the queues of partitions.
     queued: int
+    #: True if a consumer may subscribe only once.
+    exclusive: bool
 
     def fresh(self) -> Dispatcher[C, E]:
         """Returns a dispatcher with the same settings and no consumers."""
@@ -74,6 +76,7 @@ class NoQueues(Generic[C, E]):
     """The part of a dispatcher that keeps no events."""
 
     queued = 0
+    exclusive = False
 
     def discard(self, count: int, keep: str) -> int:
         """Returns 0: nothing is queued here."""

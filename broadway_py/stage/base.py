@@ -1,0 +1,259 @@
+"""What all public stages share: the task, its beginning and its end, and the calls of the user's methods."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from broadway_py._core.subscription import Cancellation
+from broadway_py.clock import SYSTEM_CLOCK, Clock
+from broadway_py.error_text import name_of, place_of
+from broadway_py.errors import StageDown
+from broadway_py.foreign import article, foreign_errors
+from broadway_py.log import logger
+from broadway_py.stage.wake import Wake
+
+__all__ = ["Other", "Stage", "required_arguments"]
+
+log = logger("broadway_py.stage")
+
+#: What the stage at the other end of a subscription is.
+Other = Literal["producer", "consumer"]
+
+
+class Stage:
+    """A stage: one task, which lives as long as the ``async with`` block of the stage, or shorter.
+
+    Its methods are plain or async. A plain method runs in the event loop, so it must not block. All methods of a stage
+    run in its task, one after the other. A stage whose method raises dies of that error; :meth:`wait` raises it.
+
+    A stage runs once. It ends when its block is left, when :meth:`stop` is called, or by itself. When it ends, what it
+    still holds is lost, and the stages that have subscribed to it are told.
+
+    Args:
+        clock: the clock for everything that takes time.
+    """
+
+    def __init__(self, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._clock = clock
+        self._wake = Wake()
+        self._task: asyncio.Task[None] | None = None
+        self._is_ready = asyncio.Event()
+        self._is_running = False
+        self._is_stopping = False
+        self._has_ended = False
+        self._error: BaseException | None = None
+
+    def __repr__(self) -> str:
+        state = "ended" if self._has_ended else "new" if self._task is None else "running"
+        return f"<{self.name} {state}>"
+
+    @property
+    def name(self) -> str:
+        """The name of the class, for logs and for the task."""
+        return type(self).__name__
+
+    # --- what users may write -----------------------------------------------------------------------------------------
+
+    def setup(self) -> Any:
+        """Called once in the task of the stage, before everything else. A stage whose setup raises does not start."""
+
+    def teardown(self) -> Any:
+        """Called once after everything else, also if setup has failed half-way."""
+
+    def handle_info(self, info: Any) -> Any:
+        """Called with what :meth:`info` was given. A stage that emits events may return some.
+
+        The default ignores it, with a warning in the log.
+        """
+        log.warning("a stage has no handle_info, so an info was ignored", stage=self.name)
+
+    def handle_subscribe(self, *args: Any, **kwargs: Any) -> Any:
+        """``handle_subscribe(other, subscription)``: called when a subscription begins, in both of its stages.
+
+        *other* says what the stage at the other end is: ``"producer"`` or ``"consumer"``. With three arguments, the
+        method gets ``(other, options, subscription)``, with one only the subscription.
+        """
+
+    def handle_cancel(self, *args: Any, **kwargs: Any) -> Any:
+        """``handle_cancel(cancellation, subscription)``: called when a subscription has ended, in both of its stages.
+
+        *cancellation* is a pair: ``("cancel", reason)`` if it was cancelled, ``("down", reason)`` if the stage at the
+        other end has ended. The reason is None after a quiet end. The second argument may be left out.
+        """
+
+    # --- what users call ----------------------------------------------------------------------------------------------
+
+    async def info(self, info: Any) -> None:
+        """Hands *info* to :meth:`handle_info`, behind the events that the stage holds now.
+
+        It returns when the info has its place, not when it was handled.
+
+        Raises:
+            StageDown: the stage has ended.
+        """
+        self._refuse_if_ended()
+        self._take_info(info)
+
+    def stop(self) -> None:
+        """Ends the stage quietly, after the method that runs now. What the stage still holds is lost."""
+        self._is_stopping = True
+        self._wake.set()
+
+    async def wait(self) -> None:
+        """Returns when the stage has ended. Raises what it died of.
+
+        Raises:
+            RuntimeError: the stage has not started, or the call comes from one of its own methods.
+        """
+        task = self._started()
+        if task is asyncio.current_task():
+            raise RuntimeError(f"{self.name}.wait() was awaited in a method of this stage, which would wait for itself")
+        await asyncio.wait({task})
+        if self._error is not None:
+            raise self._error
+
+    def _started(self) -> asyncio.Task[None]:
+        if self._task is None:
+            raise RuntimeError(f"{self.name} has not started: use it in an `async with` block")
+        return self._task
+
+    async def __aenter__(self) -> Self:
+        if self._task is not None:
+            raise RuntimeError(f"{self.name} has started before, and a stage runs once: make another one")
+        self._task = asyncio.get_running_loop().create_task(self._live(), name=self.name)
+        try:
+            await self._is_ready.wait()
+        except asyncio.CancelledError:
+            await self._end_task()
+            raise
+        if self._has_ended and self._error is not None:
+            raise self._error
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._end_task()
+
+    # --- the task -----------------------------------------------------------------------------------------------------
+
+    async def _end_task(self) -> None:
+        """Ends the task and waits for it, also if this call is cancelled meanwhile."""
+        task = self._started()
+        self.stop()
+        if not self._is_ready.is_set() or self._is_running:
+            task.cancel()
+        cancelled: asyncio.CancelledError | None = None
+        while not task.done():
+            try:
+                await asyncio.wait({task})
+            except asyncio.CancelledError as again:
+                cancelled = again
+                task.cancel()
+        if cancelled is not None:
+            raise cancelled
+
+    async def _live(self) -> None:
+        """The whole life of the stage."""
+        try:
+            await self._guarded(self._work())
+            self._is_running = False
+            await self._guarded(self._close())
+            await self._guarded(self._call(self.teardown))
+        finally:
+            self._is_running = False
+            self._has_ended = True
+            if self._error is not None:
+                self._log_death(self._error)
+            self._leave(Cancellation("down", self._error))
+            self._wake.close()
+            self._is_ready.set()
+
+    async def _work(self) -> None:
+        await self._call(self.setup)
+        self._is_running = True
+        self._is_ready.set()
+        await self._run()
+
+    async def _guarded(self, part: Any) -> None:
+        """Awaits *part* of the life, and keeps the first error. A cancellation ends only this part."""
+        task = self._started()
+        before = task.cancelling()
+        try:
+            await part
+        except asyncio.CancelledError as cancelled:
+            if task.cancelling() > before:
+                return
+            self._keep_error(StageDown(f"{self.name}: a method was cancelled, but not by the stage"), cancelled)
+        except foreign_errors() as error:
+            self._keep_error(error)
+
+    def _keep_error(self, error: BaseException, cause: BaseException | None = None) -> None:
+        if cause is not None:
+            error.__cause__ = cause
+        if self._error is None:
+            self._error = error
+
+    def _log_death(self, error: BaseException) -> None:
+        # The text of the error is left out: it may quote an event.
+        say = log.warning if isinstance(error, StageDown) else log.error
+        say("a stage died", stage=self.name, exception=name_of(error), at=place_of(error))
+
+    async def _run(self) -> None:
+        """Works until the stage has nothing more to do, or is told to stop."""
+        raise NotImplementedError
+
+    async def _close(self) -> None:
+        """Ends what else belongs to the stage, before teardown."""
+
+    def _leave(self, cancellation: Cancellation) -> None:
+        """Ends all subscriptions. The stages at their other ends are told *cancellation*."""
+        raise NotImplementedError
+
+    def _take_info(self, info: Any) -> None:
+        """Puts *info* behind the events that the stage holds."""
+        raise NotImplementedError
+
+    def _refuse_if_ended(self) -> None:
+        if self._has_ended:
+            raise StageDown(f"{self.name} has ended") from self._error
+
+    async def _call(self, method: Callable[..., Any], *arguments: Any) -> None:
+        """Calls a method of the user, and emits the events that it returns."""
+        returned = method(*arguments)
+        if inspect.isawaitable(returned):
+            returned = await returned
+        if returned is not None:
+            self._take_events(returned, method.__name__)
+
+    def _take_events(self, events: object, method: str) -> None:
+        """Emits the events that *method* has returned. A stage that emits none allows an empty list only."""
+        if not isinstance(events, list | tuple):
+            raise TypeError(f"{self.name}.{method} returned {article(events)}; expected nothing, or a list of events")
+        if events:
+            raise TypeError(
+                f"{self.name}.{method} returned {len(events)} events; a consumer has nobody to give them to"
+            )
+
+    async def _tell_subscribed(self, other: Other, subscription: Any) -> None:
+        method = self.handle_subscribe
+        all_of_them = (other, subscription.options, subscription)
+        count = required_arguments(method, 2)
+        await self._call(method, *{1: (subscription,), 3: all_of_them}.get(count, (other, subscription)))
+
+    async def _tell_cancelled(self, cancellation: Cancellation, subscription: Any) -> None:
+        method = self.handle_cancel
+        await self._call(method, *(cancellation, subscription)[: required_arguments(method, 2)])
+
+
+def required_arguments(method: Callable[..., Any], otherwise: int) -> int:
+    """Returns how many positional arguments *method* requires; *otherwise* if it takes any number."""
+    parameters = inspect.signature(method).parameters.values()
+    if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
+        return otherwise
+    places = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(parameter.kind in places and parameter.default is parameter.empty for parameter in parameters)

@@ -1,0 +1,75 @@
+"""Stages that take events and emit others."""
+
+from __future__ import annotations
+
+import inspect
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from broadway_py._core.subscription import Cancellation
+from broadway_py.stage.consuming import ConsumingStage
+from broadway_py.stage.emitting import EmittingStage
+
+__all__ = ["ProducerConsumerStage"]
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+class ProducerConsumerStage(EmittingStage[U], ConsumingStage[T], Generic[T, U]):
+    """A stage that takes events and emits others. Subclass it and write ``handle_events(events)``.
+
+    That method returns a list of the events to emit, of any length. It is called only while consumers want events. So a
+    stage without demand holds no more than it has asked for. When a list makes more events than are wanted, the others
+    wait in the buffer, which has no limit unless ``buffer_size`` sets one.
+
+    Args:
+        options: those of every stage that emits: ``dispatcher``, ``buffer_size``, ``buffer_keep``, ``on_discard``,
+            ``clock``.
+
+    Raises:
+        OptionsError: an option is wrong or unknown.
+    """
+
+    async def _run(self) -> None:
+        todo, inlet, outlet, wake, handle_events = self._todo, self.inlet, self.outlet, self._wake, self.handle_events
+        marks, chunks, takes_subscription = inlet.marks, inlet.chunks, self._takes_subscription()
+        while not self._is_stopping:
+            if todo:
+                await todo.popleft()()  # type: ignore[operator]  # here it holds only methods
+            elif self._is_ending:
+                if not outlet.backlog:
+                    return
+                await wake.wait()
+            elif marks and (mark := inlet.next_mark()) is not None:
+                await self._pass(mark)
+            elif chunks and outlet.demand > 0:
+                edge, chunk, ask = inlet.take()
+                events = chunk if type(chunk) is list else list(chunk)
+                returned: Any = handle_events(events, edge.owner) if takes_subscription else handle_events(events)
+                if type(returned) is not list and inspect.isawaitable(returned):
+                    returned = await returned
+                if type(returned) is not list:
+                    self._take_events(returned, "handle_events")
+                elif returned:
+                    outlet.dispatch(returned)
+                if ask:
+                    edge.ask(ask)
+            else:
+                await wake.wait()
+
+    def _take_info(self, info: Any) -> None:
+        # Behind the events that were not handled yet, and then behind those that were not asked for yet.
+        self.inlet.mark(partial(self._pass_info_on, info))
+
+    async def _pass_info_on(self, info: Any) -> None:
+        self.outlet.info(info)
+
+    def _end_quietly(self) -> None:
+        """Takes nothing more, and ends when the consumers have taken what was emitted."""
+        self._is_ending = True
+        ConsumingStage._leave(self, Cancellation("down"))
+
+    def _leave(self, cancellation: Cancellation) -> None:
+        ConsumingStage._leave(self, cancellation)
+        EmittingStage._leave(self, cancellation)

@@ -1,0 +1,229 @@
+"""A consumer that runs a task for each event."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Field
+
+from broadway_py._core.children import Slots
+from broadway_py._core.demand import WholeLists
+from broadway_py._core.restarts import Restarts
+from broadway_py._core.subscription import End
+from broadway_py.clock import SYSTEM_CLOCK, Clock
+from broadway_py.error_text import name_of, place_of
+from broadway_py.errors import OptionsError, StageDown
+from broadway_py.foreign import article, foreign_errors
+from broadway_py.log import logger
+from broadway_py.options import Duration, Options, PositiveDuration
+from broadway_py.stage.consuming import ConsumingStage
+from broadway_py.stage.links import Edge
+from broadway_py.stage.settings import SubscriptionOptions, one_of
+
+__all__ = ["ConsumerSupervisor"]
+
+log = logger("broadway_py.stage")
+
+T = TypeVar("T")
+
+#: ``"temporary"``: a child is never started again. ``"transient"``: it is, if it has raised.
+Restart = Literal["temporary", "transient"]
+
+
+class _SupervisorOptions(Options):
+    restart: Annotated[Restart, one_of("temporary", "transient")] = "temporary"
+    max_restarts: Annotated[int, Field(ge=0, strict=True)] = 3
+    max_seconds: PositiveDuration = 5.0
+    shutdown: Annotated[Duration, Field(ge=0)] | Literal["kill"] = 5.0
+
+
+class ConsumerSupervisor(ConsumingStage[T]):
+    """A consumer that runs a task, a child, for each event.
+
+    ``max_demand`` of a subscription is the most children that run for it at the same time. ``min_demand`` is what it is
+    for every consumer: the supervisor asks again when so many or fewer run. It defaults to ``max_demand - 1`` here.
+    Children outlive the producer of their event. A child that cannot start, or that ends, gives its place back.
+
+    Args:
+        start: a coroutine function, called with the event.
+        restart: ``"temporary"``: a child that raises has ended. ``"transient"``: it is started again with the same
+            event, and keeps its place meanwhile.
+        max_restarts: how many restarts within *max_seconds* are allowed. One more ends the supervisor.
+        max_seconds: seconds in which restarts are counted.
+        shutdown: when the supervisor ends, it cancels all children and waits so many seconds for them. ``"kill"``
+            waits for none. A child that ignores its cancellation is named in the log and left behind.
+        clock: the clock for *max_seconds* and *shutdown*.
+        unknown: refused.
+
+    Raises:
+        OptionsError: an option is wrong or unknown.
+    """
+
+    def __init__(
+        self,
+        start: Callable[[T], Coroutine[Any, Any, Any]],
+        *,
+        restart: Restart = "temporary",
+        max_restarts: int = 3,
+        max_seconds: float = 5.0,
+        shutdown: float | Literal["kill"] = 5.0,
+        clock: Clock = SYSTEM_CLOCK,
+        **unknown: Any,
+    ) -> None:
+        super().__init__(clock=clock)
+        if not callable(start):
+            raise OptionsError(("start",), f"expected a coroutine function, got {article(start)}")
+        options = _SupervisorOptions(
+            restart=restart, max_restarts=max_restarts, max_seconds=max_seconds, shutdown=shutdown, **unknown
+        )
+        self._start = start
+        self._restart = options.restart
+        self._restarts = Restarts(options.max_restarts, options.max_seconds)
+        self._shutdown_s = 0.0 if options.shutdown == "kill" else options.shutdown
+        self._slots: Slots[Edge[T]] = Slots()
+        self._children: dict[asyncio.Task[None], Edge[T] | None] = {}
+        self._given_up: StageDown | None = None
+
+    @property
+    def children(self) -> list[asyncio.Task[None]]:
+        """The tasks of the children that run, oldest first."""
+        return list(self._children)
+
+    def count_children(self) -> int:
+        """Returns the number of children that run, with those that are started again."""
+        return len(self._children)
+
+    def start_child(self, event: T) -> asyncio.Task[None]:
+        """Starts a child for *event*, which takes no place of a subscription. Returns its task.
+
+        Raises:
+            StageDown: the supervisor has ended.
+        """
+        self._refuse_if_ended()
+        return self._begin(event, None)
+
+    def terminate_child(self, child: asyncio.Task[None]) -> asyncio.Future[bool]:
+        """Cancels *child*. The future is done when it has ended; its result is False if there was no such child.
+
+        It waits for ``shutdown`` seconds at most.
+        """
+        known = child in self._children
+        if known:
+            child.cancel()
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[bool] = loop.create_future()
+        if not known:
+            ended.set_result(False)
+            return ended
+        timer = self._clock.call_at(
+            self._clock.monotonic() + self._shutdown_s, lambda: None if ended.done() else ended.set_result(True)
+        )
+
+        def finish(_: object) -> None:
+            timer.cancel()
+            if not ended.done():
+                ended.set_result(True)
+
+        child.add_done_callback(finish)
+        return ended
+
+    def _credit(self, options: SubscriptionOptions) -> WholeLists[T]:
+        return WholeLists(options.max_demand)
+
+    async def _tell_subscribed(self, other: Any, subscription: Any) -> None:
+        options = subscription.options
+        least = options.max_demand - 1 if options.min_demand is None else options.min_demand
+        self._slots.subscribe(subscription._edge, options.max_demand, least)
+        await super()._tell_subscribed(other, subscription)
+
+    async def _pass(self, mark: Any) -> None:
+        if isinstance(mark, tuple) and isinstance(mark[1], End):
+            self._slots.cancel(mark[0])
+        await super()._pass(mark)
+
+    async def _run(self) -> None:
+        inlet = self.inlet
+        while not self._is_stopping:
+            if self._given_up is not None:
+                raise self._given_up
+            if (mark := inlet.next_mark()) is not None:
+                await self._pass(mark)
+            elif inlet:
+                edge, events, _ = inlet.take()
+                self._slots.arrived(edge, len(events))
+                for event in events:
+                    self._begin(event, edge)
+            else:
+                await self._wake.wait()
+
+    def _begin(self, event: T, edge: Edge[T] | None) -> asyncio.Task[None]:
+        loop = asyncio.get_running_loop()
+        child = loop.create_task(self._live_child(event), name=f"{self.name} child")
+        self._children[child] = edge
+        child.add_done_callback(self._end_child)
+        return child
+
+    def _end_child(self, child: asyncio.Task[None]) -> None:
+        edge = self._children.pop(child)
+        if not child.cancelled() and (error := child.exception()) is not None and self._given_up is None:
+            # Only what ends everything comes as far as this, such as Ctrl-C.
+            self._given_up = StageDown(f"{self.name}: a child was ended by {name_of(error)}")
+            self._given_up.__cause__ = error
+            self._wake.set()
+        if edge is not None and not self._has_ended and (count := self._slots.ended(edge)):
+            edge.ask(count)
+
+    async def _live_child(self, event: T) -> None:
+        while True:
+            try:
+                started = self._start(event)
+                if not inspect.isawaitable(started):
+                    raise TypeError(f"start returned {article(started)}; expected a coroutine function")
+                await started
+            except foreign_errors() as error:
+                if not self._starts_again(error):
+                    return
+            else:
+                return
+
+    def _starts_again(self, error: BaseException) -> bool:
+        # The text of the error is left out: it may quote the event.
+        log.warning("a child has died", stage=self.name, exception=name_of(error), at=place_of(error))
+        if self._restart == "temporary" or self._is_stopping:
+            return False
+        if self._restarts.crashed(self._clock.monotonic()):
+            return True
+        self._given_up = StageDown(f"{self.name}: its children were started again more often than max_restarts allows")
+        self._given_up.__cause__ = error
+        self._wake.set()
+        return False
+
+    async def _close(self) -> None:
+        children = set(self._children)
+        for child in children:
+            child.cancel()
+        if not children:
+            return
+        done = asyncio.get_running_loop().create_future()
+        left = len(children)
+
+        def finish(_: object) -> None:
+            nonlocal left
+            left -= 1
+            if not left and not done.done():
+                done.set_result(None)
+
+        for child in children:
+            child.add_done_callback(finish)
+        timer = self._clock.call_at(
+            self._clock.monotonic() + self._shutdown_s, lambda: None if done.done() else done.set_result(None)
+        )
+        try:
+            await done
+        finally:
+            timer.cancel()
+        if stuck := [child for child in children if not child.done()]:
+            log.warning("children ignore their cancellation and are left behind", stage=self.name, children=len(stuck))
