@@ -158,6 +158,8 @@ class _ThreadedStage(_IterableStage[T]):
     async def teardown(self) -> None:
         if self._reader.close():
             await self._closed.wait()
+        if self._reader.error is not None:
+            raise self._reader.error
 
 
 class _Reader:

@@ -37,7 +37,7 @@ class _SupervisorOptions(Options):
     restart: Annotated[Restart, one_of("temporary", "transient")] = "temporary"
     max_restarts: Annotated[int, Field(ge=0, strict=True)] = 3
     max_seconds: PositiveDuration = 5.0
-    shutdown: Annotated[Duration, Field(ge=0)] | Literal["kill"] = 5.0
+    shutdown: Annotated[Duration, Field(ge=0)] = 5.0
 
 
 class ConsumerSupervisor(ConsumingStage[T]):
@@ -77,12 +77,16 @@ class ConsumerSupervisor(ConsumingStage[T]):
         if not callable(start):
             raise OptionsError(("start",), f"expected a coroutine function, got {article(start)}")
         options = _SupervisorOptions(
-            restart=restart, max_restarts=max_restarts, max_seconds=max_seconds, shutdown=shutdown, **unknown
+            restart=restart,
+            max_restarts=max_restarts,
+            max_seconds=max_seconds,
+            shutdown=0.0 if shutdown == "kill" else shutdown,
+            **unknown,
         )
         self._start = start
         self._restart = options.restart
         self._restarts = Restarts(options.max_restarts, options.max_seconds)
-        self._shutdown_s = 0.0 if options.shutdown == "kill" else options.shutdown
+        self._shutdown_s = options.shutdown
         self._slots: Slots[Edge[T]] = Slots()
         self._children: dict[asyncio.Task[None], Edge[T] | None] = {}
         self._given_up: StageDown | None = None
