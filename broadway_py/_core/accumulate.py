@@ -58,9 +58,13 @@ class Accumulated(Generic[E]):
                 break
         self._entries = deque(entry for entry in self._entries if entry != [])
 
-    def replay(self) -> list[int | list[E]]:
-        """Removes and returns everything in order: a demand is a number, a list holds the events of one ``emit``."""
-        entries = list(self._entries)
-        self._entries.clear()
-        self.events = 0
-        return entries
+    def __bool__(self) -> bool:
+        """Returns True while anything is held."""
+        return bool(self._entries)
+
+    def replay_next(self) -> int | list[E]:
+        """Removes and returns the oldest entry: a demand is a number, a list holds the events of one :meth:`emit`."""
+        entry = self._entries.popleft()
+        if not isinstance(entry, int):
+            self.events -= len(entry)
+        return entry

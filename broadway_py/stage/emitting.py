@@ -24,8 +24,8 @@ log = logger("broadway_py.stage")
 
 T = TypeVar("T")
 
-#: What a stage is asked for (a number of events), events to hand out, or a method to call.
-Todo = int | list[Any] | Callable[[], Any]
+#: What a stage is asked for (a number of events), or a method to call.
+Todo = int | Callable[[], Any]
 
 
 class StageOutlet(Outlet[T]):

@@ -64,38 +64,48 @@ class ProducerStage(EmittingStage[T]):
     @demand.setter
     def demand(self, mode: DemandMode) -> None:
         self._mode = DemandOption(demand=mode).demand
-        if self._mode == "forward":
-            self.outlet.on_demand = self._todo.append
-            self._todo.extend(self._held.replay())
-            self._wake.set()
-        else:
+        if self._mode == "accumulate":
             self.outlet.on_demand = self._held.ask
+        else:
+            # What was held comes first, so what comes now waits behind it.
+            self._let_demand_through()
+            self._wake.set()
+
+    def _let_demand_through(self) -> None:
+        if not self._held:
+            self.outlet.on_demand = self._todo.append
 
     def _take_events(self, events: Any, method: str) -> None:
-        if self._mode == "forward":
+        if self._mode == "forward" and not self._held:
             super()._take_events(events, method)
         elif discarded := self._held.emit(self._checked(events, method)):
             self._discarded(discarded)
 
     async def _run(self) -> None:
-        todo, outlet, wake, handle_demand = self._todo, self.outlet, self._wake, self.handle_demand
+        todo, held, outlet, wake, handle_demand = self._todo, self._held, self.outlet, self._wake, self.handle_demand
         while not self._is_stopping:
             if todo:
-                task = todo.popleft()
-                if type(task) is not int:
-                    await self._do(task)
-                elif not self._is_ending:
-                    events = handle_demand(task)
-                    if type(events) is not list and inspect.isawaitable(events):
-                        events = await events
-                    if type(events) is not list or self._mode == "accumulate":
-                        self._take_made(events)
-                    elif events:
-                        outlet.dispatch(events)
-            elif self._is_ending and not outlet.backlog and not self._held.events:
+                task: Any = todo.popleft()
+            elif held and self._mode == "forward":
+                task = held.replay_next()
+                self._let_demand_through()
+            elif self._is_ending and not outlet.backlog and not held.events:
                 return
             else:
                 await wake.wait()
+                continue
+            if type(task) is not int:
+                await self._do(task)
+            elif not self._is_ending:
+                events = handle_demand(task)
+                if type(events) is not list and inspect.isawaitable(events):
+                    events = await events
+                if events is None:
+                    self._is_ending = True
+                elif self._mode == "accumulate":
+                    self._take_events(events, "handle_demand")
+                elif self._checked(events, "handle_demand"):
+                    outlet.dispatch(events)
 
     async def _do(self, task: Any) -> None:
         """Emits events that were held back, or calls a method."""
@@ -103,12 +113,6 @@ class ProducerStage(EmittingStage[T]):
             self.outlet.dispatch(task)
         else:
             await task()
-
-    def _take_made(self, events: Any) -> None:
-        if events is None:
-            self._is_ending = True
-        else:
-            self._take_events(events, "handle_demand")
 
     def _take_info(self, info: Any) -> None:
         self.outlet.info(info)
