@@ -27,12 +27,28 @@ def _memory(name: str, title: str, limit: str, messages: int) -> Row:
     )
 
 
+def _stages(name: str, title: str, events: int, max_demand: int) -> Row:
+    arguments = (f"--max-demand={max_demand}",)
+    ours = Program("ours", "benchmarks.stages", arguments)
+    return Row(name, title, events, (Program("limit", "benchmarks.limits.stages_queue", arguments), ours), growth=ours)
+
+
+_PARTITION: Final = Program("ours", "benchmarks.partition")
 _QUEUE: Final = Program("ours", "benchmarks.queue_drain")
 
 ROWS: Final = (
     _memory("memory", "in memory, no-op handle_message, chunks of 50", "memory_loop", _MILLION),
     _memory("memory_batch", "the same with a batcher of 100", "memory_batch_loop", _MILLION),
     _memory("memory_default", "the same with default demand (10/5)", "memory_default_loop", _MILLION // 2),
+    _stages("stages", "producer, producer-consumer, consumer: ints, default demand", 5 * _MILLION, 1000),
+    _stages("stages_one", "the same with max_demand=1", _MILLION // 2, 1),
+    Row(
+        "partition",
+        "words to four partitions by hash, lists of 5,000",
+        2 * _MILLION,
+        (Program("limit", "benchmarks.limits.partition_loop"), _PARTITION),
+        growth=_PARTITION,
+    ),
     *RABBITMQ_ROWS,
     Row(
         "queue",
@@ -71,6 +87,11 @@ BARS: Final = (
     Bar("memory_batch", 0.93, over="limit", ours="ours, 2 workers", when="aim"),
     Bar("memory_default", 0.2 * _MILLION),
     Bar("memory_default", 0.4 * _MILLION, when="aim"),
+    Bar("stages", 3 * _MILLION),
+    Bar("stages", 0.8, over="limit"),
+    Bar("stages", 1.0, over="limit", when="aim"),
+    Bar("stages_one", 0.8, over="limit"),
+    Bar("partition", 5 * _MILLION),
     *RABBITMQ_BARS,
     Bar("queue", 20_000),
     Bar("queue", 50_000, when="aim"),

@@ -7,6 +7,7 @@ most ``max_demand - min_demand``. After a chunk that left ``min_demand`` or fewe
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
@@ -38,20 +39,21 @@ class Credit(Generic[T]):
         """
         size, expected = self.chunk, self.outstanding
         if len(events) <= size:
-            return [(events, self._ask_after(min(len(events), expected)))]
+            return [(events, self.ask_after(len(events)))]
         chunks: list[tuple[Sequence[T], int]] = []
         for start in range(0, len(events), size):
             part = events[start : start + size]
             counted = min(len(part), expected)
             expected -= counted
-            chunks.append((part, self._ask_after(counted) if counted else 0))
+            chunks.append((part, self.ask_after(counted) if counted else 0))
         return chunks
 
-    def _ask_after(self, count: int) -> int:
+    def ask_after(self, count: int) -> int:
+        """Notes a chunk of *count* events. Returns the number of events to ask for once it is handled."""
         left = self.outstanding - count
         if left <= self.min_demand:
             self.outstanding = self.max_demand
-            return self.max_demand - left
+            return self.max_demand - left if left > 0 else self.max_demand
         self.outstanding = left
         return 0
 
@@ -63,12 +65,17 @@ class WholeLists(Generic[T]):
         max_demand: the first demand of a consumer that asks for some at the start.
     """
 
-    __slots__ = ("max_demand", "outstanding")
+    __slots__ = ("chunk", "max_demand", "outstanding")
 
     def __init__(self, max_demand: int) -> None:
         self.max_demand = max_demand
+        self.chunk = sys.maxsize
         self.outstanding = 0
 
     def arrived(self, events: Sequence[T]) -> list[tuple[Sequence[T], int]]:
         """Returns *events* as one chunk."""
         return [(events, 0)]
+
+    def ask_after(self, count: int) -> int:
+        """Returns 0."""
+        return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -159,11 +160,24 @@ class Stage:
 
     async def _live(self) -> None:
         """The whole life of the stage."""
+        task = self._started()
+        cancelled_before = task.cancelling()
         try:
-            await self._guarded(self._work())
+            # Not in a coroutine of its own: each step of a stage passes through all coroutines that await it.
+            try:
+                await self._call(self.setup)
+                self._is_running = True
+                self._is_ready.set()
+                await self._run()
+            except foreign_errors(cancellations=True) as error:
+                self._note_end(error, cancelled_before)
             self._is_running = False
-            await self._guarded(self._close())
-            await self._guarded(self._call(self.teardown))
+            for last in (self._close, partial(self._call, self.teardown)):
+                cancelled_before = task.cancelling()
+                try:
+                    await last()
+                except foreign_errors(cancellations=True) as error:
+                    self._note_end(error, cancelled_before)
         finally:
             self._is_running = False
             self._has_ended = True
@@ -173,28 +187,14 @@ class Stage:
             self._wake.close()
             self._is_ready.set()
 
-    async def _work(self) -> None:
-        await self._call(self.setup)
-        self._is_running = True
-        self._is_ready.set()
-        await self._run()
-
-    async def _guarded(self, part: Any) -> None:
-        """Awaits *part* of the life, and keeps the first error. A cancellation ends only this part."""
-        task = self._started()
-        before = task.cancelling()
-        try:
-            await part
-        except asyncio.CancelledError as cancelled:
-            if task.cancelling() > before:
+    def _note_end(self, error: BaseException, cancelled_before: int) -> None:
+        """Keeps the first error of the life. A cancellation of the task ends only the part of it that runs."""
+        if isinstance(error, asyncio.CancelledError):
+            if self._started().cancelling() > cancelled_before:
                 return
-            self._keep_error(StageDown(f"{self.name}: a method was cancelled, but not by the stage"), cancelled)
-        except foreign_errors() as error:
-            self._keep_error(error)
-
-    def _keep_error(self, error: BaseException, cause: BaseException | None = None) -> None:
-        if cause is not None:
-            error.__cause__ = cause
+            cancelled = error
+            error = StageDown(f"{self.name}: a method was cancelled, but not by the stage")
+            error.__cause__ = cancelled
         if self._error is None:
             self._error = error
 

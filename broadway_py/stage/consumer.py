@@ -34,7 +34,8 @@ class ConsumerStage(ConsumingStage[T]):
                         returned = await returned
                     if returned is not None:
                         self._take_events(returned, "handle_events")
-                if ask:
-                    edge.ask(ask)
+                if ask and edge.active:
+                    edge.outlet.ask(edge, ask)
             else:
-                await wake.wait()
+                await wake.arm()
+                wake.disarm()

@@ -68,8 +68,15 @@ class StageOutlet(Outlet[T]):
 
     def dispatch(self, events: Sequence[T]) -> None:
         """Sends *events* to the consumers. Events without demand stay in the buffer, as far as there is room."""
+        count = len(events)
+        # The usual case needs no copy: the whole list goes to the only consumer.
+        if type(events) is list and (only := self._dispatcher.take_whole(count)) is not None:
+            self.demand -= count
+            if count:
+                only.inlet.arrived(only, events)
+            return
         deliveries, left, new = self._dispatcher.dispatch(events)
-        before = self.demand - len(events)
+        before = self.demand - count
         self.demand = before + new
         for edge, part in deliveries:
             edge.inlet.arrived(edge, part)

@@ -94,9 +94,12 @@ class Inlet(Generic[T]):
 
     def arrived(self, edge: Edge[T], events: Sequence[T]) -> None:
         """Takes *events* from the producer of *edge*."""
-        items = self._items
-        for chunk, ask_after in edge.credit.arrived(events):
-            items.append((edge, chunk, ask_after))
+        credit = edge.credit
+        count = len(events)
+        if count <= credit.chunk:
+            self._items.append((edge, events, credit.ask_after(count)))
+        else:
+            self._items.extend((edge, chunk, ask_after) for chunk, ask_after in credit.arrived(events))
         self._wake.set()
 
     def flush(self) -> None:
@@ -292,9 +295,16 @@ class Outlet(Generic[T]):
 
     def dispatch(self, events: Sequence[T]) -> None:
         """Sends *events* to the consumers. Events without demand stay here as :attr:`backlog`."""
+        count = len(events)
+        # The usual case needs no copy: the whole list goes to the only consumer.
+        if type(events) is list and (only := self._dispatcher.take_whole(count)) is not None:
+            self.demand -= count
+            if count:
+                only.inlet.arrived(only, events)
+            return
         deliveries, left, new = self._dispatcher.dispatch(events)
         # Below zero if a producer gave more than it was asked for: the next demand is for events that are already here.
-        self.demand += new - len(events)
+        self.demand += new - count
         for edge, part in deliveries:
             edge.inlet.arrived(edge, part)
         if left:

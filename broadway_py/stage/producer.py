@@ -92,7 +92,8 @@ class ProducerStage(EmittingStage[T]):
             elif self._is_ending and not outlet.backlog and not held.events:
                 return
             else:
-                await wake.wait()
+                await wake.arm()
+                wake.disarm()
                 continue
             if type(task) is not int:
                 await self._do(task)
@@ -100,11 +101,9 @@ class ProducerStage(EmittingStage[T]):
                 events = handle_demand(task)
                 if type(events) is not list and inspect.isawaitable(events):
                     events = await events
-                if events is None:
-                    self._is_ending = True
-                elif self._mode == "accumulate":
-                    self._take_events(events, "handle_demand")
-                elif self._checked(events, "handle_demand"):
+                if type(events) is not list or self._mode == "accumulate":
+                    self._take_made(events)
+                elif events:
                     outlet.dispatch(events)
 
     async def _do(self, task: Any) -> None:
@@ -113,6 +112,15 @@ class ProducerStage(EmittingStage[T]):
             self.outlet.dispatch(task)
         else:
             await task()
+
+    def _take_made(self, events: Any) -> None:
+        """Emits what :meth:`handle_demand` has returned, which may be anything."""
+        if events is None:
+            self._is_ending = True
+        elif self._mode == "accumulate":
+            self._take_events(events, "handle_demand")
+        elif self._checked(events, "handle_demand"):
+            self.outlet.dispatch(events)
 
     def _take_info(self, info: Any) -> None:
         self.outlet.info(info)

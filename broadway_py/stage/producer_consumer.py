@@ -53,10 +53,11 @@ class ProducerConsumerStage(EmittingStage[U], ConsumingStage[T], Generic[T, U]):
                     self._take_events(returned, "handle_events")
                 elif returned:
                     outlet.dispatch(returned)
-                if ask:
-                    edge.ask(ask)
+                if ask and edge.active:
+                    edge.outlet.ask(edge, ask)
             else:
-                await wake.wait()
+                await wake.arm()
+                wake.disarm()
 
     def _take_info(self, info: Any) -> None:
         # Behind the events that were not handled yet, and then behind those that were not asked for yet.

@@ -206,7 +206,7 @@ class ConsumerSupervisor(ConsumingStage[T]):
         return False
 
     async def _close(self) -> None:
-        children = set(self._children)
+        children = self.children
         for child in children:
             child.cancel()
         if not children:

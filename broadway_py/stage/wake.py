@@ -32,6 +32,24 @@ class Wake:
         elif not future.done():
             future.set_result(None)
 
+    def arm(self) -> asyncio.Future[None]:
+        """Returns a future that is done when :meth:`set` has been called since the last wait. Then call :meth:`disarm`.
+
+        This does what :meth:`wait` does, for a loop that waits once for each event. Nobody may use the flag after the
+        wait was cancelled.
+        """
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        self._future = future = self._loop.create_future()
+        if self._is_set:
+            future.set_result(None)
+        return future
+
+    def disarm(self) -> None:
+        """Ends a wait for the future of :meth:`arm`."""
+        self._future = None
+        self._is_set = False
+
     async def wait(self) -> None:
         """Waits until :meth:`set` has been called since the last return."""
         if self._is_set:

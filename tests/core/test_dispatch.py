@@ -77,6 +77,15 @@ def test_what_nobody_wants_comes_back() -> None:
     assert dispatcher.wanted == 0
 
 
+def test_a_whole_list_can_be_taken_for_the_only_consumer() -> None:
+    dispatcher = hungry(a=3)
+
+    assert (dispatcher.take_whole(4), dispatcher.take_whole(2), dispatcher.wanted) == (None, "a", 1)
+    dispatcher.subscribe("b")
+    assert (dispatcher.take_whole(1), dispatcher.wanted) == (None, 1)
+    assert (hungry().take_whole(1), hungry().take_whole(0)) == (None, None)
+
+
 def test_the_demand_of_a_consumer_that_left_is_not_asked_for_twice() -> None:
     dispatcher = hungry(a=10, b=1)
     dispatcher.cancel("a")
@@ -359,8 +368,10 @@ class PartitionMachine(RuleBasedStateMachine):
 TestPartitionMachine = PartitionMachine.TestCase
 
 
-@conforms("G-155")
-@pytest.mark.parametrize(("returned", "text"), [(7, "7"), ("x" * 200, "'" + "x" * 76 + "..."), ((0, 1), "(0, 1)")])
+@conforms("G-155", "G-156")
+@pytest.mark.parametrize(
+    ("returned", "text"), [(7, "7"), ("x" * 200, "'" + "x" * 76 + "..."), ((0, 1), "(0, 1)"), ([0], "[0]")]
+)
 def test_an_unknown_partition_is_refused_and_leaves_the_books_in_order(returned: Any, text: str) -> None:
     dispatcher = PartitionDispatcher[str, int]([0, 1], lambda event: returned if event == 7 else event)
 

@@ -73,6 +73,9 @@ class BreaksOnce(DemandDispatcher[Any, Any]):
         self._demand = {edge: edge.credit.max_demand for edge in edges}
         self._broken = False
 
+    def take_whole(self, count: int) -> Any:
+        return super().take_whole(count) if self._broken else None
+
     def dispatch(self, events: Sequence[Any]) -> Any:
         if not self._broken:
             self._broken = True

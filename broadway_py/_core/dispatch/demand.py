@@ -18,8 +18,7 @@ class DemandDispatcher(NoQueues[C, E]):
     """Gives events to the consumers that have demand.
 
     A list for n consumers with demand is cut into min(n, len) contiguous slices. The first slice goes to the consumer
-    with the most demand. (GenStage gives the whole list to that consumer, while the others have nothing to do.) A list
-    that goes to one consumer as a whole is not copied.
+    with the most demand. (GenStage gives the whole list to that consumer, while the others have nothing to do.)
     """
 
     def __init__(self) -> None:
@@ -52,13 +51,26 @@ class DemandDispatcher(NoQueues[C, E]):
 
     def ask(self, consumer: C, count: int) -> tuple[int, list[Delivery[C, E]]]:
         """Notes that *consumer* wants *count* more events. Returns the demand that is new to the stage upstream."""
-        # Inserted again at the end: among equal demands, the consumer that asked first is served first.
-        self._demand[consumer] = self._demand.pop(consumer) + count
+        demand = self._demand
+        if len(demand) == 1:
+            demand[consumer] += count
+        else:
+            # Inserted again at the end: among equal demands, the consumer that asked first is served first.
+            demand[consumer] = demand.pop(consumer) + count
         if not self._orphaned:
             return count, []
         known = min(self._orphaned, count)
         self._orphaned -= known
         return count - known, []
+
+    def take_whole(self, count: int) -> C | None:
+        """Returns the only consumer, if it has asked for *count* events or more, and counts them as delivered."""
+        if len(self._demand) == 1:
+            (only,) = self._demand
+            if (left := self._demand[only] - count) >= 0:
+                self._demand[only] = left
+                return only
+        return None
 
     def dispatch(self, events: Sequence[E]) -> Dispatched[C, E]:
         """Returns the deliveries of *events* to consumers with demand, and the events that nobody has asked for."""
@@ -71,10 +83,6 @@ class DemandDispatcher(NoQueues[C, E]):
                 return deliveries, events[start:], 0
             if len(hungry) > 1:
                 hungry.sort(key=demand.__getitem__, reverse=True)
-            elif end - start <= demand[hungry[0]] and not start and type(events) is list:
-                # The usual case needs no copy: the whole list goes to one consumer.
-                demand[hungry[0]] -= end
-                return [(hungry[0], events)], (), 0
             left = min(len(hungry), end - start)
             for consumer in hungry[:left]:
                 share = min(-((start - end) // left), demand[consumer])

@@ -83,6 +83,12 @@ class PartitionDispatcher(Generic[C, E]):
     def _known(self) -> str:
         return ", ".join(map(shown, self._spare))
 
+    def _unknown(self, partition: object) -> OptionsError:
+        return OptionsError(
+            ("dispatcher", "hash"),
+            f"expected one of {self._known()}, None or DROP, got {shown(partition)} for an event",
+        )
+
     @property
     def wanted(self) -> int:
         """Returns 0: what is not delivered is queued here, and the caller keeps nothing."""
@@ -112,30 +118,38 @@ class PartitionDispatcher(Generic[C, E]):
         self._orphaned -= known
         return count - known, self._serve(partition) if self._queues[partition] else []
 
+    def take_whole(self, count: int) -> C | None:
+        """Returns None: each event has its partition."""
+        return None
+
     def dispatch(self, events: Sequence[E]) -> Dispatched[C, E]:
         """Returns the deliveries of *events* to their partitions. Events without demand are queued.
 
         Raises:
             OptionsError: the function returned something that is no partition. None of *events* is queued then.
         """
-        of, queues = self._hash, self._queues
-        routes: Iterable[Any]
-        if of is None:
-            count = len(queues)
-            routes = [key % count for key in map(hash, events)]
-        else:
-            routes = list(map(of, events))
-            if not queues.keys() >= set(routes):
-                return self._dispatch_with_exceptions(events, routes)
         routed: dict[Any, list[E]] = {}
-        for partition, event in zip(routes, events, strict=True):
-            if partition in routed:
-                routed[partition].append(event)
-            else:
-                routed[partition] = [event]
+        if self._hash is None:
+            count = len(self._queues)
+            parts: list[list[E]] = [[] for _ in range(count)]
+            for event in events:
+                parts[hash(event) % count].append(event)
+            routed = {partition: part for partition, part in enumerate(parts) if part}
+        else:
+            routes = list(map(self._hash, events))
+            for partition, event in zip(routes, events, strict=True):
+                # Only the first event of each partition raises, so this costs less than asking each time.
+                try:
+                    routed[partition].append(event)
+                except KeyError:
+                    routed[partition] = [event]
+                except TypeError:  # it does not hash
+                    raise self._unknown(partition) from None
+            if not self._queues.keys() >= routed.keys():
+                return self._dispatch_with_exceptions(events, routes)
         deliveries: list[Delivery[C, E]] = []
         for partition, part in routed.items():
-            queues[partition].extend(part)
+            self._queues[partition] += part
             self.queued += len(part)
             if self._spare[partition]:
                 deliveries += self._serve(partition)
@@ -146,10 +160,7 @@ class PartitionDispatcher(Generic[C, E]):
         queues = self._queues
         for partition in routes:
             if partition is not None and partition is not DROP and partition not in queues:
-                raise OptionsError(
-                    ("dispatcher", "hash"),
-                    f"expected one of {self._known()}, None or DROP, got {shown(partition)} for an event",
-                )
+                raise self._unknown(partition)
         touched: dict[Any, None] = {}
         dropped = 0
         for partition, event in zip(routes, events, strict=True):

@@ -53,6 +53,12 @@ class Dispatcher(Protocol[C, E]):
         Returns the demand that is new to the stage upstream, and the deliveries of events from its partition's queue.
         """
 
+    def take_whole(self, count: int) -> C | None:
+        """Returns the only consumer, if it has asked for *count* events or more; None otherwise.
+
+        The caller must deliver *count* events to it: they count as delivered. This is ``dispatch`` for the usual case.
+        """
+
     def dispatch(self, events: Sequence[E]) -> Dispatched[C, E]:
         """Returns the deliveries of *events*, the events that nobody has asked for, and new demand."""
 
@@ -77,6 +83,10 @@ class NoQueues(Generic[C, E]):
 
     queued = 0
     exclusive = False
+
+    def take_whole(self, count: int) -> C | None:
+        """Returns None: every list goes through ``dispatch``."""
+        return None
 
     def discard(self, count: int, keep: str) -> int:
         """Returns 0: nothing is queued here."""
