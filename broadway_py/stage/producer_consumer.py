@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import inspect
+from collections import deque
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
 
 from broadway_py._core.subscription import Cancellation
 from broadway_py.stage.consuming import ConsumingStage
 from broadway_py.stage.emitting import EmittingStage
+from broadway_py.stage.links import Edge, Inlet
+from broadway_py.stage.wake import Wake
 
 __all__ = ["ProducerConsumerStage"]
 
@@ -16,12 +20,44 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 
+class ListInlet(Inlet[T]):
+    """An inlet that knows which chunks have arrived as one list."""
+
+    __slots__ = ("_lists",)
+
+    def __init__(self, wake: Wake) -> None:
+        super().__init__(wake)
+        # The places of the first chunk of a list, and behind its last one. Lists of one chunk are left out.
+        self._lists: deque[tuple[int, int]] = deque()
+
+    def arrived(self, edge: Edge[T], events: Sequence[T]) -> None:
+        """Takes *events* from the producer of *edge*."""
+        count, credit = len(events), edge.credit
+        if count <= credit.chunk:
+            # The same as in every inlet, without a detour: this is called for each list.
+            self._items.append((edge, events, credit.ask_after(count)))
+            self._wake.set()
+        else:
+            first = self._taken + len(self._items)
+            super().arrived(edge, events)
+            self._lists.append((first, self._taken + len(self._items)))
+
+    @property
+    def is_inside_list(self) -> bool:
+        """True if the next chunk belongs to the same list as the one that was taken last."""
+        lists = self._lists
+        while lists and lists[0][1] <= self._taken:
+            lists.popleft()
+        return bool(lists) and lists[0][0] < self._taken
+
+
 class ProducerConsumerStage(EmittingStage[U], ConsumingStage[T], Generic[T, U]):
     """A stage that takes events and emits others. Subclass it and write ``handle_events(events)``.
 
-    That method returns a list of the events to emit, of any length. It is called only while consumers want events. So a
-    stage without demand holds no more than it has asked for. When a list makes more events than are wanted, the others
-    wait in the buffer, which has no limit unless ``buffer_size`` sets one.
+    That method returns a list of the events to emit, of any length. A list that has arrived is begun only while
+    consumers want events, and is then handled to its end. So a stage without demand holds no more than it has asked
+    for. When a list makes more events than are wanted, the others wait in the buffer, which has no limit unless
+    ``buffer_size`` sets one.
 
     Args:
         options: those of every stage that emits: ``dispatcher``, ``buffer_size``, ``buffer_keep``, ``on_discard``,
@@ -30,6 +66,10 @@ class ProducerConsumerStage(EmittingStage[U], ConsumingStage[T], Generic[T, U]):
     Raises:
         OptionsError: an option is wrong or unknown.
     """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.inlet: ListInlet[T] = ListInlet(self._wake)
 
     async def _run(self) -> None:
         todo, inlet, outlet, wake, handle_events = self._todo, self.inlet, self.outlet, self._wake, self.handle_events
@@ -43,7 +83,7 @@ class ProducerConsumerStage(EmittingStage[U], ConsumingStage[T], Generic[T, U]):
                 await wake.wait()
             elif marks and (mark := inlet.next_mark()) is not None:
                 await self._pass(mark)
-            elif chunks and outlet.demand > 0:
+            elif chunks and (outlet.demand > 0 or inlet.is_inside_list):
                 edge, chunk, ask = inlet.take()
                 events = chunk if type(chunk) is list else list(chunk)
                 returned: Any = handle_events(events, edge.owner) if takes_subscription else handle_events(events)

@@ -77,6 +77,40 @@ def test_what_nobody_wants_comes_back() -> None:
     assert dispatcher.wanted == 0
 
 
+@conforms("G-125")
+def test_a_new_consumer_has_asked_for_nothing_and_leaves_nothing() -> None:
+    dispatcher = hungry()
+    dispatcher.subscribe("a")
+    assert (dispatcher.wanted, dispatcher.cancel("a")) == (0, 0)
+    assert dispatcher.dispatch([1]) == ([], [1], 0)
+
+
+@conforms("G-126")
+def test_the_demand_of_a_leaver_stays_until_it_is_asked_for_or_lost() -> None:
+    dispatcher = hungry(a=10)
+    dispatcher.cancel("a")
+    dispatcher.subscribe("b")
+    assert dispatcher.ask("b", 5) == (0, [])
+    dispatcher.cancel("b")
+    dispatcher.subscribe("c")
+
+    # Three of the ten have come and are lost with nobody here, so seven are still to come.
+    assert dispatcher.lost(3) == 0
+    assert dispatcher.ask("c", 10) == (3, [])
+
+
+@conforms("G-130")
+def test_those_who_want_most_get_their_slice_first() -> None:
+    dispatcher = hungry(r1=3, r2=2)
+
+    assert dispatcher.dispatch([1, 2, 3, 4, 5]) == ([("r1", [1, 2, 3]), ("r2", [4, 5])], (), 0)
+    assert dispatcher.dispatch([6, 7]) == ([], [6, 7], 0)
+    dispatcher.ask("r1", 3)
+    dispatcher.ask("r2", 3)
+    # There the first two go to r1; here nobody is idle while there is something for both.
+    assert dispatcher.dispatch([8, 9])[0] == [("r1", [8]), ("r2", [9])]
+
+
 def test_a_whole_list_can_be_taken_for_the_only_consumer() -> None:
     dispatcher = hungry(a=3)
 

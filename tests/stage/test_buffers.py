@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from broadway_py.stage import BroadcastDispatcher, PartitionDispatcher, subscribe
+from broadway_py.stage import BroadcastDispatcher, DemandDispatcher, PartitionDispatcher, subscribe
 from tests.stage.support import Counter, Doubler, Forwarder, Recorder, run_until_idle
 from tests.support.conformance import conforms
 
@@ -157,9 +157,10 @@ async def test_an_info_waits_behind_what_a_stage_in_the_middle_has_not_handled()
         assert doubler.told == ["idle", "producer", "consumer", "first", "second"]
 
 
-@conforms("G-035")
-async def test_an_info_reaches_a_producer_with_an_empty_buffer_at_once() -> None:
-    async with Forwarder() as source:
+@conforms("G-035", "G-132", "G-143")
+@pytest.mark.parametrize("dispatcher", [DemandDispatcher, BroadcastDispatcher, PartitionDispatcher[Any, int](2)])
+async def test_an_info_reaches_a_producer_with_an_empty_buffer_at_once(dispatcher: Any) -> None:
+    async with Forwarder(dispatcher=dispatcher) as source:
         await source.info("hello")
         await run_until_idle()
 
@@ -334,3 +335,14 @@ async def test_what_is_held_back_has_the_limit_of_the_buffer() -> None:
         await run_until_idle()
 
         assert (lost, recorder.events) == ([2], [3, 4, 5])
+
+
+async def test_what_is_emitted_after_the_switch_waits_behind_what_was_held_back() -> None:
+    async with Forwarder(demand="accumulate") as source, Recorder() as recorder:
+        await subscribe(recorder, to=source)
+        source.emit([1])
+        source.demand = "forward"
+        source.emit([2])
+        await run_until_idle()
+
+        assert recorder.batches == [[1], [2]]

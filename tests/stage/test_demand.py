@@ -134,6 +134,19 @@ async def test_a_stage_in_the_middle_takes_80_of_100_and_its_consumer_50(late: b
         assert recorder.batches[:3] == [doubled(0, 24), doubled(25, 49), doubled(50, 74)]
 
 
+async def test_a_stage_in_the_middle_handles_a_list_that_it_has_begun_to_its_end() -> None:
+    async with Counter(1) as counter, Doubler() as doubler, Recorder(most=0) as recorder:
+        await subscribe(doubler, to=counter, max_demand=4)
+        await run_until_idle()
+        assert doubler.batches == []
+        await subscribe(recorder, to=doubler, max_demand=1)
+        await run_until_idle()
+
+        # One event is wanted. The list of four is handled in its two chunks, the lists that come next are not.
+        assert doubler.batches == [[1, 2], [3, 4]]
+        assert doubler.estimate_buffered_count() == 7
+
+
 class LaterDoubler(Doubler):
     """Emits by way of infos."""
 

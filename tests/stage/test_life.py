@@ -58,6 +58,18 @@ async def test_a_stage_whose_setup_raises_does_not_start_and_is_torn_down() -> N
     assert stage.log == ["", "setup", "teardown"]
 
 
+@conforms("G-069")
+@pytest.mark.parametrize("kind", [Recorder, Doubler])
+async def test_a_consumer_whose_setup_raises_does_not_start(kind: Any) -> None:
+    class Unfit(kind):  # type: ignore[misc]  # one of two
+        async def setup(self) -> None:
+            raise ValueError("unfit")
+
+    with pytest.raises(ValueError, match="unfit"):
+        async with Unfit():
+            pytest.fail("it has started")
+
+
 async def test_a_stage_that_raises_is_torn_down_and_wait_raises_its_error(caplog: pytest.LogCaptureFixture) -> None:
     async with Staged("hello") as stage:
         await stage.info("hello")
@@ -379,7 +391,6 @@ def test_options_may_be_class_attributes_and_arguments_come_first() -> None:
     assert (Forwarder().buffer_size, Doubler().buffer_size) == (10_000, None)
 
 
-@conforms("G-068", "G-082", "G-096")
 async def test_two_stages_of_a_class_share_no_dispatcher() -> None:
     class Shared(Forwarder):
         dispatcher = DemandDispatcher()

@@ -131,6 +131,7 @@ async def test_a_wrong_option_is_refused_and_nothing_has_begun(options: dict[str
         assert (recorder.told, source.told) == (["producer"], ["consumer"])
 
 
+@conforms("G-099", "G-101")
 async def test_only_stages_can_be_connected_and_in_the_right_order() -> None:
     source, recorder = Forwarder(), Recorder()
     for consumer, to, sentence in (
@@ -156,7 +157,7 @@ async def test_partitions_that_are_missing_or_taken_are_refused() -> None:
             assert str(refused.value) == sentence
 
 
-@conforms("G-050")
+@conforms("G-050", "G-144")
 async def test_a_broadcast_refuses_the_second_subscription_of_one_consumer() -> None:
     async with Forwarder(dispatcher=BroadcastDispatcher()) as source, Recorder() as recorder:
         await subscribe(recorder, to=source)

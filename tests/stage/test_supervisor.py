@@ -157,6 +157,40 @@ async def test_children_may_be_started_and_terminated_by_hand() -> None:
     assert str(down.value) == "ConsumerSupervisor has ended"
 
 
+@conforms("G-182")
+@pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3), asyncio.CancelledError()])
+async def test_a_child_that_cannot_start_by_hand_harms_nobody(error: BaseException) -> None:
+    def start(event: int) -> Any:
+        raise error
+
+    async with ConsumerSupervisor(start) as supervisor:
+        child = supervisor.start_child(1)
+        await run_until_idle()
+
+        assert child.done()
+        assert (supervisor.count_children(), repr(supervisor)) == (0, "<ConsumerSupervisor running>")
+
+
+@conforms("G-192", "G-194")
+async def test_a_child_that_raises_while_it_is_cancelled_is_waited_for() -> None:
+    log: list[str] = []
+
+    async def start(event: int) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            log.append("ended")
+            raise ValueError("oops")
+
+    async with ConsumerSupervisor(start) as supervisor:
+        supervisor.start_child(1)
+        await run_until_idle()
+
+    assert log == ["ended"]
+    await supervisor.wait()
+
+
 @conforms("G-183", "G-184")
 @pytest.mark.parametrize(
     ("restart", "error", "starts"),
