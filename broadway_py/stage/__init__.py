@@ -5,6 +5,7 @@ demand is in ``_core``.
 """
 
 from broadway_py._core.dispatch import DROP, BroadcastDispatcher, DemandDispatcher, PartitionDispatcher
+from broadway_py._core.subscription import Cancellation
 from broadway_py.errors import StageDown
 from broadway_py.stage.consumer import ConsumerStage
 from broadway_py.stage.iterable import from_iterable
@@ -20,6 +21,7 @@ from broadway_py.stage.wake import Wake
 __all__ = [
     "DROP",
     "BroadcastDispatcher",
+    "Cancellation",
     "ConsumerStage",
     "ConsumerSupervisor",
     "DemandDispatcher",

@@ -84,12 +84,14 @@ class _InMemoryStage(_IterableStage[T]):
         self._iterator = iter(self._items)
 
     def handle_demand(self, demand: int) -> list[T] | None:
-        events = list(islice(self._iterator, demand))
-        if len(events) == demand:
-            return events
-        if events:
-            self.emit(events)
-        return None
+        events: list[T] = []
+        try:
+            # extend() keeps the elements that came before an error.
+            events.extend(islice(self._iterator, demand))
+        finally:
+            if len(events) < demand:
+                self.emit(events)
+        return events if len(events) == demand else None
 
 
 class _AsyncIterableStage(_IterableStage[T]):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Generic, TypeVar
 
 from broadway_py._core.subscription import Cancellation, CancelMode, End
 from broadway_py.errors import OptionsError, StageDown
-from broadway_py.foreign import article, is_a, shown
+from broadway_py.foreign import article, foreign_errors, is_a, shown
 from broadway_py.stage.consuming import ConsumingStage
 from broadway_py.stage.emitting import EmittingStage
 from broadway_py.stage.links import Edge
@@ -134,6 +135,24 @@ async def subscribe(
     return connect(consumer, to, options)
 
 
+def _guarded(selector: Callable[[T], object], subscription: Subscription[T]) -> Callable[[T], object]:
+    """Returns *selector*, made safe for the producer: if it raises, only its own subscription ends, with that error."""
+
+    async def cancel(error: BaseException) -> None:
+        subscription.cancel(error)
+
+    def guarded(event: T) -> object:
+        try:
+            return selector(event)
+        except foreign_errors(cancellations=True) as error:
+            # The dispatcher is at work, so the producer's task ends the subscription afterwards.
+            subscription.producer._todo.append(partial(cancel, error))
+            subscription.producer._wake.set()
+            return False
+
+    return guarded
+
+
 def connect(consumer: ConsumingStage[T], producer: EmittingStage[T], options: SubscriptionOptions) -> Subscription[T]:
     """Connects the two stages; see :func:`subscribe`."""
     if not isinstance(consumer, ConsumingStage):
@@ -155,7 +174,8 @@ def connect(consumer: ConsumingStage[T], producer: EmittingStage[T], options: Su
     consumer.inlet.mark(partial(consumer._tell_subscribed, "producer", subscription))
     producer._todo.append(partial(producer._tell_subscribed, "consumer", subscription))
     producer._wake.set()
-    producer.outlet.connect(edge, options.partition, options.selector)
+    selector = None if options.selector is None else _guarded(options.selector, subscription)
+    producer.outlet.connect(edge, options.partition, selector)
     if options.mode == "automatic":
         producer.outlet.ask(edge, options.max_demand)
     return subscription

@@ -200,12 +200,24 @@ async def failing_async() -> AsyncIterator[int]:
     raise ValueError("the user's")
 
 
+class FailsInside:
+    """Has a length, so it is read in the event loop."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def __iter__(self) -> Iterator[int]:
+        return failing()
+
+
 class FailsAtOnce:
     def __iter__(self) -> Iterator[int]:
         raise ValueError("the user's")
 
 
-@pytest.mark.parametrize(("make", "before"), [(failing, [1]), (failing_async, [1]), (FailsAtOnce, [])])
+@pytest.mark.parametrize(
+    ("make", "before"), [(failing, [1]), (failing_async, [1]), (FailsInside, [1]), (FailsAtOnce, [])]
+)
 async def test_an_iterable_that_raises_kills_its_stage_behind_its_elements(make: Any, before: list[int]) -> None:
     async with from_iterable(make()) as source, Recorder() as recorder:
         await subscribe(recorder, to=source, cancel="temporary")

@@ -237,6 +237,33 @@ async def test_a_subscription_that_has_ended_can_be_made_anew() -> None:
         assert (recorder.events, first.cancellation, second.cancellation) == ([1], ("cancel", None), None)
 
 
+@pytest.mark.parametrize("buffered", [False, True])
+async def test_a_selector_that_raises_ends_its_own_subscription_and_no_other(buffered: bool) -> None:
+    def raising(event: int) -> bool:
+        if event == 2:
+            raise OOPS
+        return True
+
+    async with Forwarder(dispatcher=BroadcastDispatcher()) as source, Recorder() as wrong, Recorder() as right:
+        await subscribe(wrong, to=source, selector=raising)
+        if buffered:
+            source.emit([1, 2, 3])
+            blocked = await subscribe(right, to=source, mode="manual")
+            source.emit([2])
+            blocked.ask(10)
+        else:
+            await subscribe(right, to=source)
+            source.emit([1, 2, 3])
+        with pytest.raises(StageDown) as down:
+            await soon(wrong.wait())
+        source.emit([4])
+        await run_until_idle()
+
+        assert down.value.__cause__ is OOPS
+        assert right.events == ([2, 4] if buffered else [1, 2, 3, 4])
+        assert repr(source) == "<Forwarder running>"
+
+
 # --- manual demand --------------------------------------------------------------------------------------------------
 
 

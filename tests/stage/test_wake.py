@@ -144,3 +144,20 @@ async def test_a_call_is_not_lost_with_a_wait_that_is_called_off(clock: FakeCloc
 
     async with asyncio.timeout(5):
         await wake.wait()
+
+
+async def test_a_loop_may_wait_without_a_coroutine() -> None:
+    wake = Wake()
+    wake.set()
+    async with asyncio.timeout(10):
+        await wake.arm()  # it was set before
+        wake.disarm()
+        waiting = wake.arm()
+        assert not waiting.done()
+        wake.set()
+        wake.set()
+        await waiting
+        wake.disarm()
+
+    # Both of them counted as one.
+    assert not wake.arm().done()
