@@ -12,7 +12,7 @@ from broadway_py._core.dispatch import Dispatcher
 from broadway_py._core.subscription import CancelMode, End
 from broadway_py.stage.wake import Wake
 
-__all__ = ["Edge", "Inlet", "Outlet", "Receiver"]
+__all__ = ["Edge", "Inlet", "Outlet", "Receiver", "Sender"]
 
 T = TypeVar("T")
 
@@ -30,20 +30,33 @@ class Receiver(Protocol[T]):
         """Notes that *edge* has ended. *end* says why; it is None between the stages of a pipeline."""
 
 
+class Sender(Protocol[T]):
+    """What a consumer tells the producer at the other end of an edge."""
+
+    def ask(self, edge: Edge[T], count: int) -> None:
+        """Notes that the consumer of *edge* wants *count* more events."""
+
+    def unsubscribe(self, edge: Edge[T], end: End | None = None) -> None:
+        """Ends *edge*. *end* says why; it is None between the stages of a pipeline."""
+
+
 class Edge(Generic[T]):
-    """The subscription of one consumer to one producer."""
+    """The subscription of one consumer to one producer.
+
+    Both ends are called through small protocols, so that one of them may be in another process.
+    """
 
     __slots__ = ("active", "cancel_mode", "credit", "end", "inlet", "outlet", "owner")
 
     def __init__(
         self,
-        outlet: Outlet[T],
+        outlet: Sender[T],
         inlet: Receiver[T],
         credit: Credit[T] | WholeLists[T],
         cancel_mode: CancelMode = "permanent",
     ) -> None:
-        self.outlet = outlet
-        self.inlet = inlet
+        self.outlet: Sender[T] = outlet
+        self.inlet: Receiver[T] = inlet
         self.credit = credit
         self.cancel_mode: CancelMode = cancel_mode
         #: Why the subscription has ended; None while it has not.
@@ -173,7 +186,7 @@ class Inlet(Generic[T]):
         result is empty.
         """
         for edge in self.edges:
-            edge.outlet.suspend(edge)
+            _outlet_of(edge).suspend(edge)
         stay: deque[tuple[Edge[T], Sequence[T], int]] = deque()
         leave: dict[Edge[T], list[T]] = {}
         for edge, chunk, ask_after in self._items:
@@ -186,7 +199,7 @@ class Inlet(Generic[T]):
             leave.setdefault(next(iter(self.edges)), [])[:0] = more
             more = ()
         for edge, events in leave.items():
-            edge.outlet.dispatch(events)
+            _outlet_of(edge).dispatch(events)
         return more
 
     def rejoin(self, *, where_needed: bool = False) -> None:
@@ -195,8 +208,16 @@ class Inlet(Generic[T]):
         With *where_needed*, it resumes only those of producers that no other consumer asks.
         """
         for edge in self.edges:
-            if not edge.active and not (where_needed and edge.outlet.is_served):
-                edge.outlet.resume(edge)
+            outlet = _outlet_of(edge)
+            if not edge.active and not (where_needed and outlet.is_served):
+                outlet.resume(edge)
+
+
+def _outlet_of(edge: Edge[T]) -> Outlet[T]:
+    """Returns the outlet of *edge*, which is in this process."""
+    if not isinstance(edge.outlet, Outlet):
+        raise TypeError("expected an edge whose producer is in this process")
+    return edge.outlet
 
 
 class Outlet(Generic[T]):

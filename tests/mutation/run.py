@@ -1,4 +1,4 @@
-"""Mutation testing of the three modules on which everything rests, with mutmut: ``make mutation``.
+"""Mutation testing of the modules on which everything rests, with mutmut: ``make mutation``.
 
 mutmut makes small changes, one at a time, and runs ``tests/core``: a change that no test notices has survived. It runs
 in a copy of the tree and in an environment of its own (``.cache/mutation``), so the project does not depend on it. The
@@ -27,7 +27,15 @@ __all__ = ["LEAST_KILLED", "main"]
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _ENVIRONMENT: Final = _ROOT / ".cache" / "mutation"
 _MUTMUT: Final = "mutmut==3.8.1"
-_MODULES: Final = ("settlement", "demand", "batching")
+_MODULES: Final = (
+    "settlement",
+    "demand",
+    "batching",
+    "buffer",
+    "dispatch/broadcast",
+    "dispatch/demand",
+    "dispatch/partition",
+)
 
 #: Of a module's mutants, this part must be noticed.
 LEAST_KILLED: Final = 0.9
@@ -92,14 +100,14 @@ def _judged(statuses: dict[str, str]) -> int:
     total: Counter[str] = Counter()
     noticed: Counter[str] = Counter()
     for mutant, status in statuses.items():
-        module = mutant.split(".")[2]
+        module = "/".join(mutant.split(".")[2:-1])
         total[module] += 1
         noticed[module] += status in _NOTICED
     good = True
     for module in _MODULES:
         part = noticed[module] / total[module] if total[module] else 0.0
         good = good and part >= LEAST_KILLED
-        print(f"_core/{module + '.py':<16} {noticed[module]:>4} of {total[module]:>4} mutants noticed, {part:.1%}")
+        print(f"_core/{module + '.py':<22} {noticed[module]:>4} of {total[module]:>4} mutants noticed, {part:.1%}")
     print(f"{sum(noticed.values())} of {sum(total.values())}; at least {LEAST_KILLED:.0%} in each file is wanted")
     return 0 if good else 1
 

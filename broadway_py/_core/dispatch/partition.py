@@ -84,9 +84,10 @@ class PartitionDispatcher(Generic[C, E]):
         return ", ".join(map(shown, self._spare))
 
     def _unknown(self, partition: object) -> OptionsError:
+        # The value is left out: it may be a part of the event.
         return OptionsError(
             ("dispatcher", "hash"),
-            f"expected one of {self._known()}, None or DROP, got {shown(partition)} for an event",
+            f"expected one of {self._known()}, None or DROP, got {article(partition)} for an event",
         )
 
     @property
