@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 from broadway_py._core.subscription import Cancellation
 from broadway_py.clock import SYSTEM_CLOCK, Clock
 from broadway_py.error_text import name_of, place_of
-from broadway_py.errors import StageDown
+from broadway_py.errors import OptionsError, StageDown, did_you_mean
 from broadway_py.foreign import article, foreign_errors
 from broadway_py.log import logger
 from broadway_py.stage.wake import Wake
@@ -36,9 +36,20 @@ class Stage:
 
     Args:
         clock: the clock for everything that takes time.
+        unknown: refused.
+
+    Raises:
+        OptionsError: an option is unknown.
     """
 
-    def __init__(self, *, clock: Clock = SYSTEM_CLOCK) -> None:
+    #: The names of the arguments, for the sentence about an unknown one.
+    _options: tuple[str, ...] = ("clock",)
+
+    def __init__(self, *, clock: Clock = SYSTEM_CLOCK, **unknown: Any) -> None:
+        for name in unknown:
+            known = sorted(self._options)
+            hint = did_you_mean(name, known)
+            raise OptionsError((name,), f"unknown setting; known here: {', '.join(known)}{hint}")
         self._clock = clock
         self._wake = Wake()
         self._task: asyncio.Task[None] | None = None

@@ -16,7 +16,10 @@ class ConsumerStage(ConsumingStage[T]):
     """A stage that takes events. Subclass it and write ``handle_events(events)``; subscribe it to its producers.
 
     Args:
-        clock: the clock for everything that takes time.
+        options: those of every stage: ``clock``, the clock for everything that takes time.
+
+    Raises:
+        OptionsError: an option is unknown.
     """
 
     async def _run(self) -> None:

@@ -7,7 +7,6 @@ from typing import Any, Generic, TypeVar
 
 from broadway_py._core.demand import Credit, WholeLists
 from broadway_py._core.subscription import Cancellation, End, lives_on
-from broadway_py.clock import SYSTEM_CLOCK, Clock
 from broadway_py.error_text import name_of
 from broadway_py.errors import StageDown
 from broadway_py.foreign import shown
@@ -24,11 +23,11 @@ class ConsumingStage(Stage, Generic[T]):
     """A stage that can subscribe to others.
 
     Args:
-        clock: the clock for everything that takes time.
+        options: those of every stage: ``clock``.
     """
 
-    def __init__(self, *, clock: Clock = SYSTEM_CLOCK) -> None:
-        super().__init__(clock=clock)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
         #: The events for this stage arrive here.
         self.inlet: Inlet[T] = Inlet(self._wake)
 

@@ -10,7 +10,6 @@ from typing import Any, Generic, TypeVar
 from broadway_py._core.buffer import Buffer, Keep
 from broadway_py._core.dispatch import DemandDispatcher, Dispatcher
 from broadway_py._core.subscription import Cancellation, End
-from broadway_py.clock import SYSTEM_CLOCK, Clock
 from broadway_py.errors import OptionsError
 from broadway_py.foreign import article
 from broadway_py.log import logger
@@ -159,12 +158,13 @@ class EmittingStage(Stage, Generic[T]):
         buffer_size: the most events that are kept while nobody has asked for them. 0 keeps none; None is no limit.
         buffer_keep: which events stay when there are too many, the ``"first"`` or the ``"last"``.
         on_discard: called with the number of events, in place of the method of this name.
-        clock: the clock for everything that takes time.
-        unknown: refused.
+        options: those of every stage: ``clock``. Others are refused.
 
     Raises:
         OptionsError: an option is wrong or unknown.
     """
+
+    _options: tuple[str, ...] = ("buffer_keep", "buffer_size", "clock", "dispatcher", "on_discard")
 
     #: The most events that are kept while nobody has asked for them. 0 keeps none; None is no limit.
     buffer_size: int | None = None
@@ -180,16 +180,14 @@ class EmittingStage(Stage, Generic[T]):
         buffer_size: float | Unset | None = UNSET,
         buffer_keep: Keep | Unset = UNSET,
         on_discard: Callable[[int], object] | None = None,
-        clock: Clock = SYSTEM_CLOCK,
-        **unknown: Any,
+        **options: Any,
     ) -> None:
-        super().__init__(clock=clock)
-        options = BufferOptions(
+        super().__init__(**options)
+        buffer = BufferOptions(
             buffer_size=self.buffer_size if buffer_size is UNSET else buffer_size,
             buffer_keep=self.buffer_keep if buffer_keep is UNSET else buffer_keep,
-            **unknown,
         )
-        self.buffer_size, self.buffer_keep = options.buffer_size, options.buffer_keep
+        self.buffer_size, self.buffer_keep = buffer.buffer_size, buffer.buffer_keep
         self._on_discard = self.on_discard if on_discard is None else on_discard
         # What the task has to do, in order. Consumers ask for at most their demand, so their asks are bounded.
         self._todo: deque[Todo] = deque()
@@ -197,7 +195,7 @@ class EmittingStage(Stage, Generic[T]):
         self.outlet: StageOutlet[T] = StageOutlet(
             self,
             _dispatcher(self.dispatcher if dispatcher is UNSET else dispatcher),
-            Buffer(options.buffer_size, options.buffer_keep),
+            Buffer(self.buffer_size, self.buffer_keep),
         )
         # No more events will be made. What the outlet still has is waiting for its consumers.
         self._is_ending = False

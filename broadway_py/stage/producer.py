@@ -28,6 +28,8 @@ class ProducerStage(EmittingStage[T]):
         OptionsError: an option is wrong or unknown.
     """
 
+    _options: tuple[str, ...] = (*EmittingStage._options, "demand")
+
     buffer_size = 10_000
     buffer_keep: Keep = "last"
 

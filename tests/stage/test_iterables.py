@@ -253,7 +253,10 @@ async def test_a_generator_that_raises_while_it_is_closed_kills_its_stage() -> N
         (
             [],
             {"buffer_kep": 1},
-            "buffer_kep: unknown setting; known here: buffer_keep, buffer_size; did you mean 'buffer_keep'?",
+            (
+                "buffer_kep: unknown setting; known here: buffer_keep, buffer_size, clock, demand, dispatcher, "
+                "on_discard; did you mean 'buffer_keep'?"
+            ),
         ),
     ],
 )

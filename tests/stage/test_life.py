@@ -355,15 +355,40 @@ async def test_a_stage_without_its_method_dies_with_a_sentence() -> None:
             {"dispatcher": 0},
             "dispatcher: expected a DemandDispatcher, BroadcastDispatcher or PartitionDispatcher, got an int",
         ),
-        (
-            {"buffer_sise": 1},
-            "buffer_sise: unknown setting; known here: buffer_keep, buffer_size; did you mean 'buffer_size'?",
-        ),
     ],
 )
 def test_a_wrong_option_of_a_stage_is_refused(kind: Any, options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(OptionsError) as refused:
         kind(**options)
+
+    assert str(refused.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "sentence"),
+    [
+        (
+            Forwarder,
+            "demnd",
+            (
+                "demnd: unknown setting; known here: buffer_keep, buffer_size, clock, demand, dispatcher, on_discard; "
+                "did you mean 'demand'?"
+            ),
+        ),
+        (
+            Doubler,
+            "buffer_sise",
+            (
+                "buffer_sise: unknown setting; known here: buffer_keep, buffer_size, clock, dispatcher, on_discard; "
+                "did you mean 'buffer_size'?"
+            ),
+        ),
+        (ConsumerStage, "clok", "clok: unknown setting; known here: clock; did you mean 'clock'?"),
+    ],
+)
+def test_an_unknown_option_of_a_stage_is_refused(kind: Any, name: str, sentence: str) -> None:
+    with pytest.raises(OptionsError) as refused:
+        kind(**{name: 1})
 
     assert str(refused.value) == sentence
 
