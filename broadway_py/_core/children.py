@@ -22,7 +22,10 @@ class _Subscription:
 
 
 class Slots(Generic[S]):
-    """The slots of each subscription. An event takes a slot from when it is asked for until its child has ended."""
+    """The slots of each subscription. An event takes a slot from when it is asked for until its child has ended.
+
+    A subscription that was not added here has no slots, and nothing is asked for in its name.
+    """
 
     def __init__(self) -> None:
         self._subscriptions: dict[S, _Subscription] = {}
@@ -37,9 +40,9 @@ class Slots(Generic[S]):
 
     def arrived(self, subscription: S, count: int) -> None:
         """Notes that *count* events have come, which are now running."""
-        held = self._subscriptions[subscription]
-        held.outstanding = max(0, held.outstanding - count)
-        held.running += count
+        if (held := self._subscriptions.get(subscription)) is not None:
+            held.outstanding = max(0, held.outstanding - count)
+            held.running += count
 
     def ended(self, subscription: S) -> int:
         """Notes that a child has ended, or did not start. Returns the number of events to ask for now.

@@ -139,8 +139,9 @@ class ConsumerSupervisor(ConsumingStage[T]):
 
     async def _tell_subscribed(self, other: Any, subscription: Any) -> None:
         options = subscription.options
-        least = options.max_demand - 1 if options.min_demand is None else options.min_demand
-        self._slots.subscribe(subscription._edge, options.max_demand, least)
+        if options.mode == "automatic":
+            least = options.max_demand - 1 if options.min_demand is None else options.min_demand
+            self._slots.subscribe(subscription._edge, options.max_demand, least)
         await super()._tell_subscribed(other, subscription)
 
     async def _pass(self, mark: Any) -> None:

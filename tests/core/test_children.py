@@ -43,6 +43,8 @@ def test_children_of_a_subscription_that_has_ended_ask_for_nothing() -> None:
     slots.cancel("s")
 
     assert slots.ended("s") == 0
+    slots.arrived("s", 1)
+    assert slots.ended("s") == 0
 
 
 class SlotMachine(RuleBasedStateMachine):

@@ -103,6 +103,18 @@ async def test_more_is_asked_for_when_min_demand_or_fewer_run(options: dict[str,
         assert supervisor.count_children() == options["max_demand"]
 
 
+async def test_a_manual_subscription_of_a_supervisor_asks_for_nothing_by_itself() -> None:
+    children = Children()
+    async with Counter() as source, ConsumerSupervisor(children.start) as supervisor:
+        subscription = await subscribe(supervisor, to=source, mode="manual", max_demand=1)
+        subscription.ask(3)
+        await run_until_idle()
+        children.end(0)
+        await run_until_idle()
+
+        assert (children.started, source.asked) == ([0, 1, 2], [3])
+
+
 async def test_what_has_not_come_is_not_asked_for_twice() -> None:
     children = Children()
     async with Forwarder() as source, ConsumerSupervisor(children.start) as supervisor:
