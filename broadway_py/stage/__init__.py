@@ -8,8 +8,9 @@ from broadway_py._core.dispatch import DROP, BroadcastDispatcher, DemandDispatch
 from broadway_py._core.subscription import Cancellation
 from broadway_py.errors import StageDown
 from broadway_py.stage.consumer import ConsumerStage
+from broadway_py.stage.edge import Edge
 from broadway_py.stage.iterable import from_iterable
-from broadway_py.stage.links import Edge, Inlet, Outlet
+from broadway_py.stage.links import Inlet, Outlet
 from broadway_py.stage.producer import ProducerStage
 from broadway_py.stage.producer_consumer import ProducerConsumerStage
 from broadway_py.stage.stream import stream

@@ -11,7 +11,8 @@ from broadway_py.error_text import name_of
 from broadway_py.errors import StageDown
 from broadway_py.foreign import shown
 from broadway_py.stage.base import Stage, required_arguments
-from broadway_py.stage.links import Edge, Inlet
+from broadway_py.stage.edge import Edge
+from broadway_py.stage.links import Inlet
 from broadway_py.stage.settings import SubscriptionOptions
 
 __all__ = ["ConsumingStage", "producer_down"]

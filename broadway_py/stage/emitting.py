@@ -14,7 +14,8 @@ from broadway_py.errors import OptionsError
 from broadway_py.foreign import article
 from broadway_py.log import logger
 from broadway_py.stage.base import Stage
-from broadway_py.stage.links import Edge, Outlet
+from broadway_py.stage.edge import Edge
+from broadway_py.stage.links import Outlet
 from broadway_py.stage.settings import UNSET, BufferOptions, Unset
 
 __all__ = ["EmittingStage", "StageOutlet"]

@@ -10,8 +10,9 @@ from typing import Any, Generic, TypeVar
 
 from broadway_py._core.subscription import Cancellation
 from broadway_py.stage.consuming import ConsumingStage
+from broadway_py.stage.edge import Edge
 from broadway_py.stage.emitting import EmittingStage
-from broadway_py.stage.links import Edge, Inlet
+from broadway_py.stage.links import Inlet
 from broadway_py.stage.wake import Wake
 
 __all__ = ["ProducerConsumerStage"]

@@ -10,8 +10,8 @@ from broadway_py._core.subscription import Cancellation, CancelMode, End
 from broadway_py.errors import OptionsError, StageDown
 from broadway_py.foreign import article, foreign_errors, is_a, shown
 from broadway_py.stage.consuming import ConsumingStage
+from broadway_py.stage.edge import Edge
 from broadway_py.stage.emitting import EmittingStage
-from broadway_py.stage.links import Edge
 from broadway_py.stage.settings import Mode, SubscriptionOptions
 
 __all__ = ["Subscription", "subscribe"]

@@ -20,7 +20,7 @@ from broadway_py.foreign import article, foreign_errors
 from broadway_py.log import logger
 from broadway_py.options import Duration, Options, PositiveDuration
 from broadway_py.stage.consuming import ConsumingStage
-from broadway_py.stage.links import Edge
+from broadway_py.stage.edge import Edge
 from broadway_py.stage.settings import SubscriptionOptions, one_of
 
 __all__ = ["ConsumerSupervisor"]
