@@ -42,6 +42,9 @@ class Stage:
         OptionsError: an option is unknown.
     """
 
+    #: The name in logs, errors and of the task; by default that of the class. A stage may set its own.
+    name: str = ""
+
     #: The names of the arguments, for the sentence about an unknown one.
     _options: tuple[str, ...] = ("clock",)
 
@@ -50,6 +53,7 @@ class Stage:
             known = sorted(self._options)
             hint = did_you_mean(name, known)
             raise OptionsError((name,), f"unknown setting; known here: {', '.join(known)}{hint}")
+        self.name = self.name or type(self).__name__
         self._clock = clock
         self._wake = Wake()
         self._task: asyncio.Task[None] | None = None
@@ -62,11 +66,6 @@ class Stage:
     def __repr__(self) -> str:
         state = "ended" if self._has_ended else "new" if self._task is None else "running"
         return f"<{self.name} {state}>"
-
-    @property
-    def name(self) -> str:
-        """The name of the class, for logs and for the task."""
-        return type(self).__name__
 
     # --- what users may write -----------------------------------------------------------------------------------------
 

@@ -62,13 +62,11 @@ def from_iterable(
 
 
 class _IterableStage(ProducerStage[T]):
+    name = "from_iterable"
+
     def __init__(self, on_cancel: OnCancel, **options: Any) -> None:
         super().__init__(**options)
         self._on_cancel = on_cancel
-
-    @property
-    def name(self) -> str:
-        return "from_iterable"
 
     def handle_cancel(self, cancellation: Cancellation, subscription: Any) -> None:
         if self._on_cancel == "stop" and not self.outlet.edges:

@@ -59,9 +59,7 @@ def _pair(given: Any, options: Mapping[str, Any]) -> tuple[EmittingStage[Any], S
 class _Reader(ConsumingStage[Any]):
     """Stands for the stream at the other end of its subscriptions. It has no task: the iterator does its work."""
 
-    @property
-    def name(self) -> str:
-        return "stream"
+    name = "stream"
 
 
 async def _events(stages: Sequence[tuple[EmittingStage[T], SubscriptionOptions]]) -> AsyncGenerator[T]:

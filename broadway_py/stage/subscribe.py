@@ -102,7 +102,7 @@ async def subscribe(
     selector: Any = None,
     **unknown: Any,
 ) -> Subscription[T]:
-    """Subscribes *consumer* to the producer *to*. It returns when both know of it, before events have come.
+    """Subscribes *consumer* to the producer *to*. Both are told in their own tasks, before the first events come.
 
     The same two stages may have several subscriptions, unless the producer has a BroadcastDispatcher.
 

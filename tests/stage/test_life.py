@@ -101,6 +101,17 @@ async def test_a_stage_can_be_stopped_and_stops_its_consumers_quietly() -> None:
         assert stage.log == ["", "setup", "teardown"]
 
 
+async def test_a_stage_may_have_a_name_of_its_own() -> None:
+    class Named(Forwarder):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
+    async with Named("one") as named:
+        assert repr(named) == "<one running>"
+        assert "one" in {task.get_name() for task in asyncio.all_tasks()}
+
+
 async def test_a_stage_runs_once() -> None:
     async with Staged() as stage:
         pass

@@ -36,13 +36,13 @@ class Listener(ConsumerStage[str]):
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        self.called = name
+        self.name = name
         self.heard: list[str] = []
 
     def handle_events(self, events: list[str]) -> None:
         """Notes *events*."""
         for event in events:
-            log.info("%s: %s", self.called, event)
+            log.info("%s: %s", self.name, event)
         self.heard += events
 
 
