@@ -58,6 +58,7 @@ class Stage:
         self._wake = Wake()
         self._task: asyncio.Task[None] | None = None
         self._is_ready = asyncio.Event()
+        self._has_begun = False
         self._is_running = False
         self._is_stopping = False
         self._has_ended = False
@@ -141,7 +142,7 @@ class Stage:
         except asyncio.CancelledError:
             await self._end_task()
             raise
-        if self._has_ended and self._error is not None:
+        if not self._has_begun and self._error is not None:
             raise self._error
         return self
 
@@ -176,7 +177,7 @@ class Stage:
             # Not in a coroutine of its own: each step of a stage passes through all coroutines that await it.
             try:
                 await self._call(self.setup)
-                self._is_running = True
+                self._has_begun = self._is_running = True
                 self._is_ready.set()
                 await self._run()
             except foreign_errors(cancellations=True) as error:

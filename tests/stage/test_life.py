@@ -58,6 +58,21 @@ async def test_a_stage_whose_setup_raises_does_not_start_and_is_torn_down() -> N
     assert stage.log == ["", "setup", "teardown"]
 
 
+async def test_stages_may_be_connected_before_they_start_and_a_death_right_after_the_start_is_for_wait() -> None:
+    counter, recorder, orphan = Counter(most=3), Recorder(), Recorder()
+    await subscribe(recorder, to=counter)
+    async with Forwarder() as ended:
+        pass
+    await subscribe(orphan, to=ended)
+
+    async with counter, recorder, orphan:
+        with pytest.raises(StageDown):
+            await soon(orphan.wait())
+        await run_until_idle()
+
+        assert recorder.events == [0, 1, 2]
+
+
 @conforms("G-069")
 @pytest.mark.parametrize("kind", [Recorder, Doubler])
 async def test_a_consumer_whose_setup_raises_does_not_start(kind: Any) -> None:
