@@ -115,6 +115,8 @@ def test_a_whole_list_can_be_taken_for_the_only_consumer() -> None:
     dispatcher = hungry(a=3)
 
     assert (dispatcher.take_whole(4), dispatcher.take_whole(2), dispatcher.wanted) == (None, "a", 1)
+    assert (dispatcher.take_whole(1), dispatcher.wanted) == ("a", 0)
+    dispatcher.ask("a", 1)
     dispatcher.subscribe("b")
     assert (dispatcher.take_whole(1), dispatcher.wanted) == (None, 1)
     assert (hungry().take_whole(1), hungry().take_whole(0)) == (None, None)
@@ -519,8 +521,34 @@ def test_the_longest_queue_is_cut_when_there_is_too_much(keep: str, left: list[i
     dispatcher.dispatch([8, 1, 3])
 
     assert dispatcher.discard(4, keep) == 4
+    assert dispatcher.queued == len(left)
     assert dispatcher.released() == released
     assert dispatcher.take_queued() == left
+
+
+@pytest.mark.parametrize(("count", "left"), [(1, [2, 4, 6, 1, 3]), (2, [4, 6, 1, 3]), (4, [6, 3]), (3, [6, 1, 3])])
+def test_queues_are_cut_to_the_same_length(count: int, left: list[int]) -> None:
+    dispatcher = partitioned(even=0, odd=0)
+    dispatcher.dispatch([0, 2, 4, 6, 1, 3])
+
+    assert dispatcher.discard(count, "last") == count
+    assert dispatcher.queued == len(left)
+    assert dispatcher.take_queued() == left
+
+
+def test_lost_events_of_partitions_use_the_demand_of_leavers_up_first() -> None:
+    dispatcher = partitioned(even=4, odd=1)
+    dispatcher.cancel("EVEN")
+
+    assert [dispatcher.lost(3), dispatcher.lost(3)] == [0, 2]
+    assert dispatcher.ask("ODD", 2) == (2, [])
+
+
+def test_without_a_function_events_are_spread_over_the_partitions() -> None:
+    dispatcher = PartitionDispatcher[int, int](3)
+    dispatcher.dispatch([0, 1, 2, 3, 4, 5])
+
+    assert dispatcher.take_queued() == [0, 3, 1, 4, 2, 5]
 
 
 def test_no_more_is_discarded_than_is_queued() -> None:
@@ -593,6 +621,14 @@ def test_a_partition_that_is_missing_unknown_or_taken_is_refused(partition: Any,
 
     assert str(refused.value) == sentence
     dispatcher.check(1, None)
+
+
+def test_a_partition_is_for_dispatchers_with_partitions_only() -> None:
+    with pytest.raises(OptionsError) as refused:
+        DemandDispatcher[str, int]().check(0, None)
+
+    assert str(refused.value) == "partition: expected none, because the producer has no PartitionDispatcher, got 0"
+    DemandDispatcher[str, int]().check(None, None)
 
 
 @pytest.mark.parametrize(
