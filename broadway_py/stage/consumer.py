@@ -29,7 +29,7 @@ class ConsumerStage(ConsumingStage[T]):
             if marks and (mark := inlet.next_mark()) is not None:
                 await self._pass(mark)
             elif chunks:
-                edge, chunk, ask = inlet.take()
+                edge, chunk, ask = inlet.take() if marks else chunks.popleft()
                 events = chunk if type(chunk) is list else list(chunk)
                 returned: Any = handle_events(events, edge.owner) if takes_subscription else handle_events(events)
                 if returned is not None:
@@ -41,4 +41,5 @@ class ConsumerStage(ConsumingStage[T]):
                     edge.outlet.ask(edge, ask)
             else:
                 await wake.arm()
-                wake.disarm()
+                wake.future = None
+                wake.is_set = False

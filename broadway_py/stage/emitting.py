@@ -58,7 +58,12 @@ class StageOutlet(Outlet[T]):
         self.demand = after = before + new
         if self.on_demand is not None and after > 0 and new:
             self.on_demand(after if before < 0 else new)
-        self._wake.set()
+        # This is wake.set() without a call.
+        wake = self._wake
+        if (future := wake.future) is None:
+            wake.is_set = True
+        elif not future.done():
+            future.set_result(None)
 
     def suspend(self, edge: Edge[T]) -> None:
         """Suspends a consumer. Its open demand is kept for the next consumer that asks."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Sequence, Sized
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 from broadway_py._core.buffer import Buffer
@@ -42,8 +42,11 @@ class Inlet(Generic[T]):
         return bool(self._items)
 
     @property
-    def chunks(self) -> Sized:
-        """What waits, for a stage that looks often. It is the same object while nothing is removed from the inlet."""
+    def chunks(self) -> deque[tuple[Edge[T], Sequence[T], int]]:
+        """What waits, for a stage that looks often. It is the same deque while nothing is removed from the inlet.
+
+        While there are no :attr:`marks`, the first may be removed without :meth:`take`.
+        """
         return self._items
 
     @property
@@ -59,7 +62,12 @@ class Inlet(Generic[T]):
             self._items.append((edge, events, credit.ask_after(count)))
         else:
             self._items.extend((edge, chunk, ask_after) for chunk, ask_after in credit.arrived(events))
-        self._wake.set()
+        # This is wake.set() without a call.
+        wake = self._wake
+        if (future := wake.future) is None:
+            wake.is_set = True
+        elif not future.done():
+            future.set_result(None)
 
     def flush(self) -> None:
         """Notes that a producer has no more events for now."""
@@ -86,7 +94,9 @@ class Inlet(Generic[T]):
 
     def take(self) -> tuple[Edge[T], Sequence[T], int]:
         """Returns the next chunk with its subscription, and how much to ask for there once the chunk is handled."""
-        self._taken += 1
+        # The places of marks count from any chunk, so nothing need be counted while there are none.
+        if self.marks:
+            self._taken += 1
         return self._items.popleft()
 
     def waiting(self) -> Iterable[T]:

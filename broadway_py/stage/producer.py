@@ -95,7 +95,8 @@ class ProducerStage(EmittingStage[T]):
                 return
             else:
                 await wake.arm()
-                wake.disarm()
+                wake.future = None
+                wake.is_set = False
                 continue
             if type(task) is not int:
                 await self._do(task)

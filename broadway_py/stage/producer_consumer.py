@@ -24,12 +24,12 @@ U = TypeVar("U")
 class ListInlet(Inlet[T]):
     """An inlet that knows which chunks have arrived as one list."""
 
-    __slots__ = ("_lists",)
+    __slots__ = ("lists",)
 
     def __init__(self, wake: Wake) -> None:
         super().__init__(wake)
-        # The places of the first chunk of a list, and behind its last one. Lists of one chunk are left out.
-        self._lists: deque[tuple[int, int]] = deque()
+        #: The places of the first chunk of a list, and behind its last one. Lists of one chunk are left out.
+        self.lists: deque[tuple[int, int]] = deque()
 
     def arrived(self, edge: Edge[T], events: Sequence[T]) -> None:
         """Takes *events* from the producer of *edge*."""
@@ -37,16 +37,26 @@ class ListInlet(Inlet[T]):
         if count <= credit.chunk:
             # The same as in every inlet, without a detour: this is called for each list.
             self._items.append((edge, events, credit.ask_after(count)))
-            self._wake.set()
+            # This is wake.set() without a call.
+            wake = self._wake
+            if (future := wake.future) is None:
+                wake.is_set = True
+            elif not future.done():
+                future.set_result(None)
         else:
             first = self._taken + len(self._items)
             super().arrived(edge, events)
-            self._lists.append((first, self._taken + len(self._items)))
+            self.lists.append((first, self._taken + len(self._items)))
+
+    def take(self) -> tuple[Edge[T], Sequence[T], int]:
+        """Returns the next chunk with its subscription, and how much to ask for there once the chunk is handled."""
+        self._taken += 1
+        return self._items.popleft()
 
     @property
     def is_inside_list(self) -> bool:
         """True if the next chunk belongs to the same list as the one that was taken last."""
-        lists = self._lists
+        lists = self.lists
         while lists and lists[0][1] <= self._taken:
             lists.popleft()
         return bool(lists) and lists[0][0] < self._taken
@@ -74,7 +84,7 @@ class ProducerConsumerStage(EmittingStage[U], ConsumingStage[T], Generic[T, U]):
 
     async def _run(self) -> None:
         todo, inlet, outlet, wake, handle_events = self._todo, self.inlet, self.outlet, self._wake, self.handle_events
-        marks, chunks, takes_subscription = inlet.marks, inlet.chunks, self._takes_subscription()
+        marks, lists, chunks, takes_subscription = inlet.marks, inlet.lists, inlet.chunks, self._takes_subscription()
         while not self._is_stopping:
             if todo:
                 await todo.popleft()()  # type: ignore[operator]  # here it holds only methods
@@ -84,8 +94,8 @@ class ProducerConsumerStage(EmittingStage[U], ConsumingStage[T], Generic[T, U]):
                 await wake.wait()
             elif marks and (mark := inlet.next_mark()) is not None:
                 await self._pass(mark)
-            elif chunks and (outlet.demand > 0 or inlet.is_inside_list):
-                edge, chunk, ask = inlet.take()
+            elif chunks and (outlet.demand > 0 or (lists and inlet.is_inside_list)):
+                edge, chunk, ask = inlet.take() if marks or lists else chunks.popleft()
                 events = chunk if type(chunk) is list else list(chunk)
                 returned: Any = handle_events(events, edge.owner) if takes_subscription else handle_events(events)
                 if type(returned) is not list and inspect.isawaitable(returned):
@@ -98,7 +108,8 @@ class ProducerConsumerStage(EmittingStage[U], ConsumingStage[T], Generic[T, U]):
                     edge.outlet.ask(edge, ask)
             else:
                 await wake.arm()
-                wake.disarm()
+                wake.future = None
+                wake.is_set = False
 
     def _take_info(self, info: Any) -> None:
         # Behind the events that were not handled yet, and then behind those that were not asked for yet.

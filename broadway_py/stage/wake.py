@@ -13,61 +13,60 @@ class Wake:
     """A flag that one task waits for. A :meth:`set` before the wait is not lost; several of them count as one.
 
     It is cheaper than ``asyncio.Event``: it has no list of waiters, and setting it again costs one comparison.
+
+    Code that runs for each list of events sets it, and ends a wait, through :attr:`future` and :attr:`is_set`.
     """
 
-    __slots__ = ("_future", "_is_set", "_loop", "_timer", "_timer_at")
+    __slots__ = ("_loop", "_timer", "_timer_at", "future", "is_set")
 
     def __init__(self) -> None:
-        self._is_set = False
+        #: True if it was set while nobody waited.
+        self.is_set = False
+        #: What a task waits for; None while none waits.
+        self.future: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._future: asyncio.Future[None] | None = None
         self._timer: Timer | None = None
         self._timer_at = 0.0
 
     def set(self) -> None:
         """Sets the flag: something has changed."""
-        future = self._future
+        future = self.future
         if future is None:
-            self._is_set = True
+            self.is_set = True
         elif not future.done():
             future.set_result(None)
 
     def arm(self) -> asyncio.Future[None]:
-        """Returns a future that is done when :meth:`set` has been called since the last wait. Then call :meth:`disarm`.
+        """Returns a future to await, which is done when :meth:`set` has been called since the last wait.
 
-        This does what :meth:`wait` does, for a loop that waits once for each event. Nobody may use the flag after the
-        wait was cancelled.
+        After the wait, set :attr:`future` to None and :attr:`is_set` to False. This is what :meth:`wait` does, for a
+        loop that waits once for each event. Nobody may use the flag after such a wait was cancelled.
         """
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
-        self._future = future = self._loop.create_future()
-        if self._is_set:
+        self.future = future = self._loop.create_future()
+        if self.is_set:
             future.set_result(None)
         return future
 
-    def disarm(self) -> None:
-        """Ends a wait for the future of :meth:`arm`."""
-        self._future = None
-        self._is_set = False
-
     async def wait(self) -> None:
         """Waits until :meth:`set` has been called since the last return."""
-        if self._is_set:
-            self._is_set = False
+        if self.is_set:
+            self.is_set = False
             return
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
-        self._future = self._loop.create_future()
-        future = self._future
+        self.future = self._loop.create_future()
+        future = self.future
         try:
             await future
         except asyncio.CancelledError:
             # If it was set and cancelled at the same time, the next wait must still see the set.
-            self._is_set = future.done() and not future.cancelled()
+            self.is_set = future.done() and not future.cancelled()
             raise
         finally:
-            self._future = None
-        self._is_set = False
+            self.future = None
+        self.is_set = False
 
     async def wait_until(self, deadline: float | None, clock: Clock) -> None:
         """Waits as :meth:`wait`, at most until *deadline* (by the clock's ``monotonic``). It may return early."""
