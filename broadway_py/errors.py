@@ -9,6 +9,7 @@
     │   └── SourceRefused         the source refused the login or a permission: the pipeline waits longer
     ├── SettleError               an acknowledger could not settle some of its messages
     ├── MalformedMessage          the properties of a message do not decode: that message fails as invalid
+    ├── EventTimeError            an event has no time that a window can use: return seconds or an aware datetime
     ├── HandlerVerdict            raised by handlers, to say what must happen to the message
     │   ├── RetryLater            deliver it again
     │   ├── Reject                it will never succeed
@@ -36,6 +37,7 @@ __all__ = [
     "BroadwayError",
     "CalledInsideCallback",
     "DefinitionError",
+    "EventTimeError",
     "HandlerVerdict",
     "MalformedMessage",
     "MessageFailed",
@@ -122,6 +124,13 @@ class MalformedMessage(BroadwayError, ValueError):
 
     It is raised where the problem is noticed. If the producer decodes on demand, this is when the handler reads
     ``message.metadata``.
+    """
+
+
+class EventTimeError(BroadwayError, ValueError):
+    """The function ``by`` of a window returned no time that the window can use. The text names the kind of value only.
+
+    A time is an aware datetime, or a finite number of seconds since 1970. A window takes one of the two kinds.
     """
 
 

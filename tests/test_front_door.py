@@ -23,6 +23,7 @@ NAMES = [
     "CallerAcknowledger",
     "DefinitionError",
     "DrainReport",
+    "EventTimeError",
     "Failed",
     "FailurePolicy",
     "HandlerVerdict",

@@ -1,0 +1,147 @@
+"""What the engine tells: which events go into which windows, which windows fire, merge and close. All in order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from broadway_py._core.window.shape import Kind
+from broadway_py._core.window.times import EventTime
+
+__all__ = ["Add", "Close", "Effect", "Fire", "Firing", "Merge", "OpenWindow", "SideOutput"]
+
+
+@dataclass(frozen=True, slots=True)
+class Firing:
+    """One result of a window: which window it is, and why its result comes now."""
+
+    #: The kind of the window.
+    kind: Kind
+    #: The bounds in event time, in the kind that came in. The end is exclusive. A periodic window has its bounds by the
+    #: clock, in seconds. Count windows and global ones have none.
+    start: EventTime | None
+    end: EventTime | None
+    #: The number of a count window or periodic window, from 0; else None.
+    index: int | None
+    #: The key of a session in Flow, and of each window in aggregators; else None.
+    key: Any
+    #: Why it fires. ``every``, ``periodic`` and the names of a trigger function: before its end. In Flow also
+    #: ``watermark`` (on time) and ``done`` (closed). In aggregators ``watermark``, ``gap``, ``count``, ``periodic`` or
+    #: ``end``, by what ended the window, and ``late`` for a repetition with events that came after that.
+    trigger: str
+    #: Counts the firings of the window from 1.
+    number: int
+    #: True if the window is closed with this firing.
+    final: bool
+    #: How many events are in the window.
+    count: int
+
+
+class OpenWindow:
+    """A window that is open. The shell keeps its accumulator in :attr:`state`."""
+
+    __slots__ = (
+        "changed",
+        "changed_keys",
+        "closed",
+        "count",
+        "counts",
+        "end",
+        "index",
+        "key",
+        "number",
+        "numbers",
+        "on_time",
+        "serial",
+        "since_trigger",
+        "start",
+        "state",
+        "trigger_state",
+    )
+
+    def __init__(
+        self, serial: int, start: int | None, end: int | None, *, key: Hashable, index: int | None, is_keyed: bool
+    ) -> None:
+        #: Counts the windows of an engine in the order in which they were opened.
+        self.serial = serial
+        #: The bounds in microseconds. Those of a session move.
+        self.start = start
+        self.end = end
+        self.key = key
+        self.index = index
+        #: Of the shell: the accumulator, or the accumulators by key.
+        self.state: Any = None
+        #: How many events it has, and how many came since the last count trigger.
+        self.count = 0
+        self.since_trigger = 0
+        self.trigger_state: Any = None
+        #: The number of the last firing.
+        self.number = 0
+        #: True if events came since the last firing.
+        self.changed = False
+        #: True if the watermark has passed the end.
+        self.on_time = False
+        self.closed = False
+        #: If a firing is for one key of the window: the same by key. *changed_keys* is kept only where it is needed.
+        self.counts: Counter[Hashable] | None = Counter() if is_keyed else None
+        self.numbers: dict[Hashable, int] = {}
+        self.changed_keys: dict[Hashable, None] = {}
+
+    @property
+    def order(self) -> tuple[int, int, int]:
+        """The order in which windows that close together do so: by end, by start, as they were opened."""
+        return self.end or 0, self.start or 0, self.serial
+
+
+@dataclass(slots=True, eq=False)
+class Add:
+    """Each of *events*, one after the other, goes into each of *windows*."""
+
+    windows: tuple[OpenWindow, ...]
+    events: Sequence[Any]
+    #: The key of each event; None if the engine was not given any.
+    keys: Sequence[Hashable] | None
+
+
+@dataclass(slots=True, eq=False)
+class Fire:
+    """The result of *window*, or of one *key* that shares it, is due. ``Engine.describe`` makes it a Firing."""
+
+    window: OpenWindow
+    key: Hashable
+    trigger: str
+    number: int
+    final: bool
+    count: int
+    #: The bounds in microseconds. Those of the window may have moved since.
+    start: int | None
+    end: int | None
+
+
+@dataclass(slots=True, eq=False)
+class Merge:
+    """The accumulator of the session *absorbed*, which is the later one, goes into that of *window*."""
+
+    window: OpenWindow
+    absorbed: OpenWindow
+
+
+@dataclass(slots=True, eq=False)
+class Close:
+    """*window* is forgotten, with its accumulator. Nothing more follows for it."""
+
+    window: OpenWindow
+
+
+@dataclass(slots=True, eq=False)
+class SideOutput:
+    """*event* goes into no window: it is late, or lies too far ahead of the clock."""
+
+    event: Any
+    time: EventTime
+    cause: Literal["late", "future_event_time"]
+
+
+Effect = Add | Fire | Merge | Close | SideOutput

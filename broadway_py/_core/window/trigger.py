@@ -1,0 +1,265 @@
+"""Triggers: when a window fires before it closes, and what each firing says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any
+
+from broadway_py._core.window.firing import Add, Close, Effect, Fire, OpenWindow
+from broadway_py._core.window.spec import Window
+from broadway_py.foreign import article, is_a
+
+__all__ = ["Firings", "Ticks"]
+
+
+class Ticks:
+    """A timer that is due each *interval* seconds after *start*. It does not drift; a late one is due once.
+
+    Args:
+        start: a moment of the clock, in seconds.
+        interval: in seconds.
+    """
+
+    def __init__(self, start: float, interval: float) -> None:
+        self._start = start
+        self._interval = interval
+        #: How many intervals have passed.
+        self.passed = 0
+
+    @property
+    def next(self) -> float:
+        """When it is due next."""
+        return self.at(self.passed + 1)
+
+    def at(self, number: int) -> float:
+        """Returns the moment at which the interval *number* begins, counted from 0."""
+        return self._start + number * self._interval
+
+    def reach(self, now: float) -> None:
+        """Notes that it is *now*, at or after :attr:`next`."""
+        self.passed = max(self.passed + 1, math.floor((now - self._start) / self._interval))
+        if self.next <= now:  # the division was rounded down
+            self.passed += 1
+
+
+class Firings:
+    """Puts events into windows and says which of them fire.
+
+    Args:
+        window: the description, with all of its settings.
+        by_key: the rules of aggregators: firings are named by what ended the window, a window without events is silent,
+            and one that has fired on time fires again only if events came since.
+        is_shared: the keys share a window, and each firing is for one of them.
+    """
+
+    def __init__(self, window: Window, *, by_key: bool, is_shared: bool) -> None:
+        self._every = window.triggers.every
+        self._custom = window.triggers.custom
+        self._by_key = by_key
+        self._is_shared = is_shared
+        self._opened = 0
+        #: The windows that changed since the last periodic trigger, if there is one.
+        self._touched: dict[OpenWindow, None] | None = {} if window.triggers.periodically else None
+        #: The windows with events that came after the firing on time, in aggregators.
+        self._behind: dict[OpenWindow, None] = {}
+
+    def open(
+        self, start: int | None = None, end: int | None = None, *, key: Hashable = None, index: int | None = None
+    ) -> OpenWindow:
+        """Returns a new window, without events."""
+        window = OpenWindow(self._opened, start, end, key=key, index=index, is_keyed=self._is_shared)
+        self._opened += 1
+        if self._custom is not None:
+            window.trigger_state = self._custom[0]()
+        return window
+
+    # --- events
+
+    def add(
+        self,
+        windows: tuple[OpenWindow, ...],
+        events: Sequence[Any],
+        keys: Sequence[Hashable] | None,
+        out: list[Effect],
+    ) -> None:
+        """Puts *events* into *windows*, and appends what follows to *out*."""
+        if self._custom is not None:
+            for window in windows:
+                self._add_by_function(window, list(events), self._custom[1], out)
+        elif self._every is None:
+            self._count(windows, len(events), keys)
+            out.append(Add(windows, events, keys))
+        elif self._is_shared and keys is not None:
+            self._add_counting_keys(windows, events, keys, self._every, out)
+        else:
+            self._add_counting(windows, events, keys, self._every, out)
+
+    def _count(self, windows: tuple[OpenWindow, ...], count: int, keys: Sequence[Hashable] | None) -> None:
+        for window in windows:
+            window.count += count
+            window.changed = True
+            if window.counts is not None and keys is not None:
+                window.counts.update(keys)
+                if window.on_time or self._touched is not None:
+                    window.changed_keys.update(dict.fromkeys(keys))
+            if self._touched is not None:
+                self._touched[window] = None
+            if window.on_time and self._by_key:
+                self._behind[window] = None
+
+    def _add_counting(
+        self,
+        windows: tuple[OpenWindow, ...],
+        events: Sequence[Any],
+        keys: Sequence[Hashable] | None,
+        every: int,
+        out: list[Effect],
+    ) -> None:
+        begin = 0
+        while begin < len(events):
+            # Two sessions that merged may have more than *every* together; then the next event fires.
+            step = max(1, every - max(window.since_trigger for window in windows))
+            part = events[begin : begin + step]
+            part_keys = None if keys is None else keys[begin : begin + step]
+            begin += step
+            self._count(windows, len(part), part_keys)
+            out.append(Add(windows, part, part_keys))
+            for window in windows:
+                window.since_trigger += len(part)
+                if window.since_trigger >= every:
+                    window.since_trigger = 0
+                    self.fire(window, "every", out)
+
+    def _add_counting_keys(
+        self,
+        windows: tuple[OpenWindow, ...],
+        events: Sequence[Any],
+        keys: Sequence[Hashable],
+        every: int,
+        out: list[Effect],
+    ) -> None:
+        for event, key in zip(events, keys, strict=True):
+            self._count(windows, 1, (key,))
+            out.append(Add(windows, (event,), (key,)))
+            for window in windows:
+                if window.counts is not None and window.counts[key] % every == 0:
+                    self._fire_keys(window, (key,), "every", out, final=False)
+
+    def _add_by_function(
+        self, window: OpenWindow, events: list[Any], function: Callable[[list[Any], Any], Any], out: list[Effect]
+    ) -> None:
+        took_nothing = False
+        while events:
+            name, before, after, window.trigger_state = _decision(function(events, window.trigger_state), events)
+            if before:
+                self._count((window,), len(before), None)
+                out.append(Add((window,), before, None))
+            if name is None:
+                return
+            self.fire(window, name, out)
+            if len(after) < len(events):
+                took_nothing = False
+            elif took_nothing:
+                raise ValueError("the trigger function took no event twice in a row; it would go on for ever")
+            else:
+                took_nothing = True
+            events = after
+
+    # --- firings
+
+    def fire(self, window: OpenWindow, trigger: str, out: list[Effect]) -> None:
+        """Fires *window*, which stays open: each of its keys, if the keys share it."""
+        if window.counts is None:
+            self._fire(window, trigger, out, final=False)
+        else:
+            self._fire_keys(window, window.counts, trigger, out, final=False)
+
+    def fire_on_time(self, window: OpenWindow, reason: str, out: list[Effect]) -> None:
+        """Fires *window* because the watermark has passed its end."""
+        window.on_time = True
+        self.fire(window, reason if self._by_key else "watermark", out)
+
+    def fire_changed(self, out: list[Effect]) -> None:
+        """Fires the windows that changed since they last fired, for a periodic trigger."""
+        touched, self._touched = self._touched or {}, {}
+        for window in _in_order(touched):
+            self._fire_news(window, "periodic", out, final=False)
+
+    def fire_late(self, out: list[Effect]) -> None:
+        """Fires the windows to which events came after they had fired on time, in aggregators."""
+        behind, self._behind = self._behind, {}
+        for window in _in_order(behind):
+            if window.on_time:  # else it is a session that goes on, and will fire on time
+                self._fire_news(window, "late", out, final=False)
+
+    def close(self, window: OpenWindow, reason: str, out: list[Effect]) -> None:
+        """Closes *window*, and fires it for the last time where something is left to say."""
+        if not self._by_key:
+            self._fire(window, "done", out, final=True)
+        elif window.on_time:
+            self._fire_news(window, reason if reason == "end" else "late", out, final=True)
+        elif window.counts is not None:
+            self._fire_keys(window, window.counts, reason, out, final=True)
+        elif window.count:
+            self._fire(window, reason, out, final=True)
+        self.forget(window)
+        out.append(Close(window))
+
+    def forget(self, window: OpenWindow) -> None:
+        """Notes that *window* is no longer open."""
+        window.closed = True
+        self._behind.pop(window, None)
+        if self._touched is not None:
+            self._touched.pop(window, None)
+
+    def merged(self, window: OpenWindow, absorbed: OpenWindow) -> None:
+        """Adds the counts of the session *absorbed* to those of *window*."""
+        window.count += absorbed.count
+        window.since_trigger += absorbed.since_trigger
+        window.changed = True
+        self.forget(absorbed)
+
+    def _fire_news(self, window: OpenWindow, trigger: str, out: list[Effect], *, final: bool) -> None:
+        if window.counts is None:
+            if window.changed:
+                self._fire(window, trigger, out, final=final)
+        else:
+            self._fire_keys(window, list(window.changed_keys), trigger, out, final=final)
+
+    def _fire(self, window: OpenWindow, trigger: str, out: list[Effect], *, final: bool) -> None:
+        window.number += 1
+        window.changed = False
+        out.append(Fire(window, window.key, trigger, window.number, final, window.count, window.start, window.end))
+
+    def _fire_keys(
+        self, window: OpenWindow, keys: Iterable[Hashable], trigger: str, out: list[Effect], *, final: bool
+    ) -> None:
+        if window.counts is None:
+            return
+        counts, numbers, start, end = window.counts, window.numbers, window.start, window.end
+        window.changed = False
+        for key in keys:
+            number = numbers[key] = numbers.get(key, 0) + 1
+            window.changed_keys.pop(key, None)
+            out.append(Fire(window, key, trigger, number, final, counts[key], start, end))
+
+
+def _in_order(windows: Iterable[OpenWindow]) -> list[OpenWindow]:
+    return sorted(windows, key=lambda window: window.order)
+
+
+def _decision(returned: Any, events: list[Any]) -> tuple[str | None, list[Any], list[Any], Any]:
+    """Returns what a trigger function has said: the name of the trigger or None, before, after, and the state."""
+    match returned:
+        case ("cont", state):
+            return None, events, [], state
+        case ("cont", list(instead), state):
+            return None, instead, [], state
+        case ("trigger", str(name), list(before), list(after), state):
+            return name, before, after, state
+    kind = f"a tuple of {len(returned)}" if is_a(returned, tuple) else article(returned)
+    raise ValueError(
+        "expected ('cont', state), ('cont', events, state) or ('trigger', name, before, after, state) "
+        f"from the trigger function, got {kind}"
+    )
