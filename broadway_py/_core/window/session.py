@@ -64,6 +64,12 @@ class SessionWindows(TimedWindows):
             if self._ended.get(key) == end:
                 del self._ended[key]
 
+    def _is_due(self) -> bool:
+        line = self._line()
+        if line is not None and self._endings and self._endings[0][0] + self._gap <= line:
+            return True  # a key can be forgotten
+        return super()._is_due()
+
     def _session_of(self, key: Hashable, time: int, out: list[Effect]) -> OpenWindow | None:
         """Returns the session for an event at *time*, opened or extended for it; None if the event is late."""
         end = time + self._gap

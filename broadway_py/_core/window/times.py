@@ -145,7 +145,7 @@ def _of_datetime(value: datetime) -> int:
 
 def _of_number(value: float) -> int:
     number = float(value) if is_a(value, float) else int(value)
-    if not math.isfinite(number):
+    if isinstance(number, float) and not math.isfinite(number):
         raise EventTimeError(f"{_EXPECTED}, got a float that is {'NaN' if math.isnan(number) else 'infinite'}")
     if number * 1_000_000 > _LAST:
         raise EventTimeError(
