@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as settings_of_tests
 from hypothesis import strategies as st
 
 from broadway_py._core.window.spec import Window
@@ -18,14 +19,19 @@ from tests.core.window.stage import Stage
 Step = tuple[Any, ...]
 
 UPSTREAMS = ("a", "b", "c")
-EVENTS = st.lists(st.tuples(st.integers(-30, 60), st.sampled_from("xyz")), max_size=12)
+#: (seconds, key): how far an event is from where time is at this step, which goes on by some seconds with each.
+EVENTS = st.lists(st.tuples(st.integers(-15, 15), st.sampled_from("xyz")), min_size=1, max_size=15)
+SECONDS_A_STEP = 3
+GIVE = st.tuples(st.just("give"), st.sampled_from(UPSTREAMS), EVENTS, st.integers(1, 20))
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("give"), st.sampled_from(UPSTREAMS), EVENTS, st.integers(1, 5)),
-        st.tuples(st.just("wait"), st.integers(1, 9)),
-        st.tuples(st.sampled_from(["hold", "resume", "leave"]), st.sampled_from(UPSTREAMS)),
+        GIVE,
+        GIVE,
+        st.tuples(st.just("wait"), st.integers(1, 12)),
+        st.tuples(st.sampled_from(["hold", "resume", "hold", "resume", "leave"]), st.sampled_from(UPSTREAMS)),
     ),
-    max_size=20,
+    min_size=5,
+    max_size=25,
 )
 LATENESS = st.sampled_from([0, 0, 1, 5, 20])
 TRIGGER_EVERY = st.one_of(st.none(), st.integers(1, 4))
@@ -64,12 +70,19 @@ def window_of(settings: Settings, **times: Any) -> Window:
     return window.trigger_on_time() if settings.on_time else window
 
 
+def numbered(events: list[tuple[int, str]], step: int, first: int) -> list[tuple[int, str, int]]:
+    """Events with their times and their numbers. Time begins before 1970."""
+    now = SECONDS_A_STEP * step - 20
+    return [(now + seconds, key, first + place) for place, (seconds, key) in enumerate(events)]
+
+
 def stage_of(window: Window, **more: Any) -> Stage:
     return Stage(
         window, init=list, reduce=lambda events, event: sorted([*events, event]), key=lambda event: event[1], **more
     )
 
 
+@settings_of_tests(max_examples=300)
 @given(settings=SETTINGS, upstreams=st.integers(1, 3), steps=STEPS)
 def test_windows_of_a_stage_are_what_the_definitions_say(settings: Settings, upstreams: int, steps: list[Step]) -> None:
     brute = BruteForce(settings)
@@ -78,13 +91,13 @@ def test_windows_of_a_stage_are_what_the_definitions_say(settings: Settings, ups
     for upstream in here:
         brute.join(upstream)
     identity = 0
-    for step in steps:
+    for place, step in enumerate(steps):
         match step:
             case ("give", upstream, events, demand) if upstream in here:
-                numbered = [(*event, identity + number) for number, event in enumerate(events)]
+                given_now = numbered(events, place, identity)
                 identity += len(events)
-                stage.give(numbered, upstream=upstream, demand=demand)
-                for event in numbered:
+                stage.give(given_now, upstream=upstream, demand=demand)
+                for event in given_now:
                     brute.give(event, upstream)
             case ("wait", seconds):
                 stage.pass_time(seconds)
@@ -110,31 +123,34 @@ def test_windows_of_a_stage_are_what_the_definitions_say(settings: Settings, ups
 
 KEYED_STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("give"), EVENTS, st.integers(1, 5)),
-        st.tuples(st.just("advance"), st.integers(-30, 70)),
+        st.tuples(st.just("give"), EVENTS, st.integers(1, 20)),
+        st.tuples(st.just("advance"), st.integers(-20, 5)),
         st.tuples(st.just("fire late")),
     ),
-    max_size=20,
+    min_size=5,
+    max_size=25,
 )
 
 
+@settings_of_tests(max_examples=300)
 @given(settings=SETTINGS, steps=KEYED_STEPS)
 def test_windows_by_key_are_what_the_definitions_say(settings: Settings, steps: list[Step]) -> None:
     # The watermark comes from outside, where the delay is already taken off.
     brute = BruteForce(settings, by_key=True)
     stage = stage_of(window_of(settings, max_ahead=None), by_key=True)
     identity = 0
-    for step in steps:
+    for place, step in enumerate(steps):
         match step:
             case ("give", events, demand):
-                numbered = [(*event, identity + number) for number, event in enumerate(events)]
+                given_now = numbered(events, place, identity)
                 identity += len(events)
-                stage.give(numbered, demand=demand)
-                for event in numbered:
+                stage.give(given_now, demand=demand)
+                for event in given_now:
                     brute.give(event)
             case ("advance", seconds):
-                stage.carry_out(stage.engine.advance(seconds * 1_000_000, stage.now))
-                brute.advance(seconds)
+                watermark = SECONDS_A_STEP * place - 20 + seconds
+                stage.carry_out(stage.engine.advance(watermark * 1_000_000, stage.now))
+                brute.advance(watermark)
             case _:
                 stage.carry_out(stage.engine.fire_late(stage.now))
                 brute.fire_late()
@@ -156,11 +172,11 @@ def test_sessions_with_a_longest_length_keep_to_it_and_lose_nothing(
     longest: int, events: list[tuple[int, str]], lateness: int, demand: int
 ) -> None:
     window = Window.session(10, by=lambda event: event[0], longest=longest, lateness=lateness)
-    numbered = [(*event, number) for number, event in enumerate(events)]
+    given_events = [(*event, number) for number, event in enumerate(events)]
     stories = []
     for each in (demand, 1_000):
         stage = stage_of(window)
-        stage.give(numbered, demand=each)
+        stage.give(given_events, demand=each)
         stage.end("a")
         stories.append(stage.story)
     assert stories[0] == stories[1]
@@ -174,7 +190,7 @@ def test_sessions_with_a_longest_length_keep_to_it_and_lose_nothing(
         assert all(firing.start <= member[0] < firing.end and member[1] == firing.key for member in members)
         sessions.setdefault(firing.key, []).append((firing.start, firing.end))
         placed += members
-    assert sorted(placed, key=lambda event: event[2]) == numbered
+    assert sorted(placed, key=lambda event: event[2]) == given_events
     for spans in sessions.values():
         ordered = sorted(spans)
         assert all(earlier[1] <= later[0] for earlier, later in pairwise(ordered))
