@@ -19,7 +19,7 @@ from benchmarks.measure import run_async
 from broadway_py import Batcher, BatchInfo, Message, Pipeline, Processors
 from broadway_py.producers import MemoryProducer
 
-__all__: list[str] = []
+__all__ = ["resident_mib"]
 
 _MOST_GROWTH_MIB: Final = 3.0
 #: Of ten messages nine have this key.
@@ -106,7 +106,8 @@ _STORIES: Final[dict[str, type[Story]]] = {
 }
 
 
-def _resident_mib() -> float:
+def resident_mib() -> float:
+    """The resident memory of this process, in MiB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
@@ -122,8 +123,8 @@ async def tell(name: str, seconds: float) -> None:
             (producer,) = pipeline.stats().producers
             most_in_flight = max(most_in_flight, producer.in_flight)
             if passed < seconds / 4:
-                early = _resident_mib()
-        late = _resident_mib()
+                early = resident_mib()
+        late = resident_mib()
         handled = dict(pipeline.handled)
     (producer,) = pipeline.stats().producers
     rates = ", ".join(f"{what} {count / seconds:,.0f}/s" for what, count in sorted(handled.items()))

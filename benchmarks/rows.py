@@ -35,6 +35,7 @@ def _stages(name: str, title: str, events: int, max_demand: int) -> Row:
 
 _PARTITION: Final = Program("ours", "benchmarks.partition")
 _QUEUE: Final = Program("ours", "benchmarks.queue_drain")
+_WINDOWS: Final = Program("ours", "benchmarks.windows")
 
 ROWS: Final = (
     _memory("memory", "in memory, no-op handle_message, chunks of 50", "memory_loop", _MILLION),
@@ -73,6 +74,17 @@ ROWS: Final = (
         needs_broker=True,
         broker="sqs",
     ),
+    Row(
+        "windows",
+        "windows of a minute over 10,000 keys, out of order by up to 5 s, the engine alone",
+        _MILLION,
+        (
+            Program("limit", "benchmarks.limits.windows_dict"),
+            _WINDOWS,
+            Program("ours, by key", "benchmarks.windows", ("--by-key",)),
+        ),
+        growth=_WINDOWS,
+    ),
 )
 
 # Elixir's Broadway 1.3 did 0.9-1.2 M (with a batcher 0.98-1.09 M) messages a second on both cores of the machine where
@@ -100,6 +112,10 @@ BARS: Final = (
     Bar("sqs", 1 / 1.1, over="aiobotocore", figure="messages_per_cpu_second"),  # at most 1.1 x its processor time
     Bar("sqs", 4.55, figure="messages_per_request"),  # at most 0.22 requests a message
     Bar("sqs", 9.5, figure="messages_per_delete"),
+    Bar("windows", 0.8 * _MILLION),
+    Bar("windows", 0.5, over="limit"),
+    Bar("windows", 1.0, over="limit", when="aim"),
+    Bar("windows", 0.8 * _MILLION, ours="ours, by key"),
 )
 
 #: The rate at sixteen times the work over the rate at the smallest: 1 but for noise when a message's cost stays.

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from broadway_py._core.window.shape import Kind
 from broadway_py._core.window.times import EventTime
 
-__all__ = ["Add", "Close", "Effect", "Fire", "Firing", "Merge", "OpenWindow", "SideOutput"]
+__all__ = ["Add", "Close", "Effect", "Fire", "Firing", "Merge", "OpenWindow", "SharedKeys", "SideOutput"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,22 +39,34 @@ class Firing:
     count: int
 
 
+class SharedKeys:
+    """What is kept of the keys that share a window, if each firing is for one of them."""
+
+    __slots__ = ("changed", "counts", "numbers")
+
+    def __init__(self) -> None:
+        #: How many events each has, in the order of their first ones.
+        self.counts: Counter[Hashable] = Counter()
+        #: The number of the last firing of each.
+        self.numbers: dict[Hashable, int] = {}
+        #: Those with events since their last firing, in the order of these events; kept only where it is needed.
+        self.changed: dict[Hashable, None] = {}
+
+
 class OpenWindow:
     """A window that is open. The shell keeps its accumulator in :attr:`state`."""
 
     __slots__ = (
         "changed",
-        "changed_keys",
         "closed",
         "count",
-        "counts",
         "end",
         "index",
         "key",
         "number",
-        "numbers",
         "on_time",
         "serial",
+        "shared",
         "since_trigger",
         "start",
         "state",
@@ -62,7 +74,7 @@ class OpenWindow:
     )
 
     def __init__(
-        self, serial: int, start: int | None, end: int | None, *, key: Hashable, index: int | None, is_keyed: bool
+        self, serial: int, start: int | None, end: int | None, *, key: Hashable, index: int | None, is_shared: bool
     ) -> None:
         #: Counts the windows of an engine in the order in which they were opened.
         self.serial = serial
@@ -84,10 +96,8 @@ class OpenWindow:
         #: True if the watermark has passed the end.
         self.on_time = False
         self.closed = False
-        #: If a firing is for one key of the window: the same by key. *changed_keys* is kept only where it is needed.
-        self.counts: Counter[Hashable] | None = Counter() if is_keyed else None
-        self.numbers: dict[Hashable, int] = {}
-        self.changed_keys: dict[Hashable, None] = {}
+        #: None if the window is not shared by keys.
+        self.shared = SharedKeys() if is_shared else None
 
     @property
     def order(self) -> tuple[int, int, int]:

@@ -135,5 +135,6 @@ def _popped(heap: list[_Entry], limit: int) -> list[OpenWindow]:
             heapq.heappush(heap, (window.end, window.start or 0, serial, window))
         else:
             due.append(window)
-    due.sort(key=lambda window: window.order)
+    if len(due) > 1:
+        due.sort(key=lambda window: window.order)
     return due

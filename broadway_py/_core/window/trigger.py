@@ -68,7 +68,7 @@ class Firings:
         self, start: int | None = None, end: int | None = None, *, key: Hashable = None, index: int | None = None
     ) -> OpenWindow:
         """Returns a new window, without events."""
-        window = OpenWindow(self._opened, start, end, key=key, index=index, is_keyed=self._is_shared)
+        window = OpenWindow(self._opened, start, end, key=key, index=index, is_shared=self._is_shared)
         self._opened += 1
         if self._custom is not None:
             window.trigger_state = self._custom[0]()
@@ -99,10 +99,10 @@ class Firings:
         for window in windows:
             window.count += count
             window.changed = True
-            if window.counts is not None and keys is not None:
-                window.counts.update(keys)
+            if window.shared is not None and keys is not None:
+                window.shared.counts.update(keys)
                 if window.on_time or self._touched is not None:
-                    window.changed_keys.update(dict.fromkeys(keys))
+                    window.shared.changed.update(dict.fromkeys(keys))
             if self._touched is not None:
                 self._touched[window] = None
             if window.on_time and self._by_key:
@@ -143,7 +143,7 @@ class Firings:
             self._count(windows, 1, (key,))
             out.append(Add(windows, (event,), (key,)))
             for window in windows:
-                if window.counts is not None and window.counts[key] % every == 0:
+                if window.shared is not None and window.shared.counts[key] % every == 0:
                     self._fire_keys(window, (key,), "every", out, final=False)
 
     def _add_by_function(
@@ -170,10 +170,10 @@ class Firings:
 
     def fire(self, window: OpenWindow, trigger: str, out: list[Effect]) -> None:
         """Fires *window*, which stays open: each of its keys, if the keys share it."""
-        if window.counts is None:
+        if window.shared is None:
             self._fire(window, trigger, out, final=False)
         else:
-            self._fire_keys(window, window.counts, trigger, out, final=False)
+            self._fire_keys(window, window.shared.counts, trigger, out, final=False)
 
     def fire_on_time(self, window: OpenWindow, reason: str, out: list[Effect]) -> None:
         """Fires *window* because the watermark has passed its end."""
@@ -199,8 +199,8 @@ class Firings:
             self._fire(window, "done", out, final=True)
         elif window.on_time:
             self._fire_news(window, reason if reason == "end" else "late", out, final=True)
-        elif window.counts is not None:
-            self._fire_keys(window, window.counts, reason, out, final=True)
+        elif window.shared is not None:
+            self._fire_keys(window, window.shared.counts, reason, out, final=True)
         elif window.count:
             self._fire(window, reason, out, final=True)
         self.forget(window)
@@ -221,11 +221,11 @@ class Firings:
         self.forget(absorbed)
 
     def _fire_news(self, window: OpenWindow, trigger: str, out: list[Effect], *, final: bool) -> None:
-        if window.counts is None:
+        if window.shared is None:
             if window.changed:
                 self._fire(window, trigger, out, final=final)
         else:
-            self._fire_keys(window, list(window.changed_keys), trigger, out, final=final)
+            self._fire_keys(window, list(window.shared.changed), trigger, out, final=final)
 
     def _fire(self, window: OpenWindow, trigger: str, out: list[Effect], *, final: bool) -> None:
         window.number += 1
@@ -235,13 +235,13 @@ class Firings:
     def _fire_keys(
         self, window: OpenWindow, keys: Iterable[Hashable], trigger: str, out: list[Effect], *, final: bool
     ) -> None:
-        if window.counts is None:
+        if window.shared is None:
             return
-        counts, numbers, start, end = window.counts, window.numbers, window.start, window.end
+        counts, numbers, start, end = window.shared.counts, window.shared.numbers, window.start, window.end
         window.changed = False
         for key in keys:
             number = numbers[key] = numbers.get(key, 0) + 1
-            window.changed_keys.pop(key, None)
+            window.shared.changed.pop(key, None)
             out.append(Fire(window, key, trigger, number, final, counts[key], start, end))
 
 

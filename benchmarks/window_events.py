@@ -1,0 +1,40 @@
+"""The events of the row ``windows``: out of order by up to five seconds, each of one of 10,000 keys."""
+
+from __future__ import annotations
+
+import random
+from typing import Final
+
+__all__ = ["KEYS", "LATENESS_S", "SIZE_S", "Event", "check", "events", "value_of"]
+
+KEYS: Final = 10_000
+#: Fixed windows.
+SIZE_S: Final = 60
+LATENESS_S: Final = 10
+_SPREAD_S: Final = 5.0
+_A_SECOND: Final = 1_000
+_BEGIN: Final = 1_700_000_000
+
+#: Time, key and value.
+Event = tuple[float, int, int]
+
+
+def value_of(number: int) -> int:
+    """The value of the event *number*."""
+    return number % 8
+
+
+def events(count: int) -> list[Event]:
+    """So many events, a thousand for each second."""
+    chance = random.Random(7)
+    return [
+        (_BEGIN + number / _A_SECOND - chance.random() * _SPREAD_S, chance.randrange(KEYS), value_of(number))
+        for number in range(count)
+    ]
+
+
+def check(total: int, count: int) -> None:
+    """Raises RuntimeError when the values of *count* events do not add up to *total*."""
+    expected = sum(map(value_of, range(count)))
+    if total != expected:
+        raise RuntimeError(f"expected values that add up to {expected}, got {total}")
