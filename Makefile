@@ -52,8 +52,8 @@ test: $(STAMP) broker localstack  ## run the whole suite against a real RabbitMQ
 sabotage: $(STAMP) broker  ## break a copy of the code in known ways, one at a time; the tests must notice (ARGS=part of a name)
 	@$(BIN)/python -m tests.sabotage.run $(ARGS)
 
-mutation: $(STAMP)  ## change the core in hundreds of small ways with mutmut; prints what no test notices
-	@$(BIN)/python -m tests.mutation.run
+mutation: $(STAMP)  ## change the core in hundreds of small ways with mutmut; prints what no test notices (ARGS=part of a name)
+	@$(BIN)/python -m tests.mutation.run $(ARGS)
 
 lint: $(STAMP)  ## check style and formatting; changes nothing
 	@$(BIN)/ruff check .

@@ -2,7 +2,8 @@
 
 mutmut makes small changes, one at a time, and runs ``tests/core``: a change that no test notices has survived. It runs
 in a copy of the tree and in an environment of its own (``.cache/mutation``), so the project does not depend on it. The
-exit status is 1 when in one of the modules fewer than :data:`LEAST_KILLED` of the changes were noticed.
+exit status is 1 when in one of the modules fewer than :data:`LEAST_KILLED` of the changes were noticed. With words as
+arguments, only the modules whose names hold one of them take part.
 
 Each of mutmut's changes must be noticed in one run of the tests by one process; a test whose parameters are used up by
 its first run (a generator, say) does not work there.
@@ -17,6 +18,7 @@ import sysconfig
 import tempfile
 import venv
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -27,25 +29,37 @@ __all__ = ["LEAST_KILLED", "main"]
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _ENVIRONMENT: Final = _ROOT / ".cache" / "mutation"
 _MUTMUT: Final = "mutmut==3.8.1"
+#: Below ``broadway_py._core``.
 _MODULES: Final = (
     "settlement",
     "demand",
     "batching",
     "buffer",
-    "dispatch/broadcast",
-    "dispatch/demand",
-    "dispatch/partition",
+    "dispatch.broadcast",
+    "dispatch.demand",
+    "dispatch.partition",
+    "window.aligned",
+    "window.assign",
+    "window.engine",
+    "window.firing",
+    "window.session",
+    "window.shape",
+    "window.spec",
+    "window.timed",
+    "window.times",
+    "window.trigger",
+    "window.untimed",
+    "window.watermark",
 )
 
 #: Of a module's mutants, this part must be noticed.
 LEAST_KILLED: Final = 0.9
 
-_MUTATED: Final = "\n    ".join(f"broadway_py/_core/{module}.py" for module in _MODULES)
-_SETTINGS: Final = f"""\
+_SETTINGS: Final = """\
 [mutmut]
 source_paths = broadway_py
 only_mutate =
-    {_MUTATED}
+    {files}
 pytest_add_cli_args_test_selection = tests/core
 pytest_add_cli_args = --hypothesis-seed=0
 """
@@ -53,13 +67,15 @@ pytest_add_cli_args = --hypothesis-seed=0
 _NOTICED: Final = ("killed", "timeout")
 
 
-def main() -> int:
+def main(words: Sequence[str] = ()) -> int:
     """Run mutmut, print what survived and a table; 0 when enough was noticed."""
+    modules = [module for module in _MODULES if not words or any(word in module for word in words)]
     program = _mutmut()
     with tempfile.TemporaryDirectory(prefix="mutation-") as scratch:
         tree = Path(scratch) / "tree"
         copy_tree(_ROOT, tree)
-        (tree / "setup.cfg").write_text(_SETTINGS)
+        files = "\n    ".join(f"broadway_py/_core/{module.replace('.', '/')}.py" for module in modules)
+        (tree / "setup.cfg").write_text(_SETTINGS.format(files=files))
         environment = {**os.environ, "PYTHONPATH": ""}
         run = subprocess.run(
             [str(program), "run", "--max-children", "2"], cwd=tree, env=environment, check=False, capture_output=True
@@ -73,7 +89,7 @@ def main() -> int:
         for mutant, status in sorted(statuses.items()):
             if status not in _NOTICED:
                 print(_output(program, tree, "show", mutant))
-    return _judged(statuses)
+    return _judged(modules, statuses)
 
 
 def _mutmut() -> Path:
@@ -96,21 +112,22 @@ def _output(program: Path, tree: Path, *arguments: str) -> str:
     return subprocess.run([str(program), *arguments], cwd=tree, check=True, capture_output=True, text=True).stdout
 
 
-def _judged(statuses: dict[str, str]) -> int:
+def _judged(modules: Sequence[str], statuses: dict[str, str]) -> int:
     total: Counter[str] = Counter()
     noticed: Counter[str] = Counter()
     for mutant, status in statuses.items():
-        module = "/".join(mutant.split(".")[2:-1])
+        # Such as broadway_py._core.window.engine.xǁEngineǁfeed__mutmut_1.
+        module = mutant.removeprefix("broadway_py._core.").rpartition(".")[0]
         total[module] += 1
         noticed[module] += status in _NOTICED
     good = True
-    for module in _MODULES:
+    for module in modules:
         part = noticed[module] / total[module] if total[module] else 0.0
         good = good and part >= LEAST_KILLED
-        print(f"_core/{module + '.py':<22} {noticed[module]:>4} of {total[module]:>4} mutants noticed, {part:.1%}")
+        print(f"_core.{module:<18} {noticed[module]:>4} of {total[module]:>4} mutants noticed, {part:.1%}")
     print(f"{sum(noticed.values())} of {sum(total.values())}; at least {LEAST_KILLED:.0%} in each file is wanted")
     return 0 if good else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
