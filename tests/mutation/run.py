@@ -60,7 +60,7 @@ _SETTINGS: Final = """\
 source_paths = broadway_py
 only_mutate =
     {files}
-pytest_add_cli_args_test_selection = tests/core
+pytest_add_cli_args_test_selection = {tests}
 pytest_add_cli_args = --hypothesis-seed=0
 """
 #: A mutant that loops for ever is noticed by its time-out.
@@ -75,7 +75,9 @@ def main(words: Sequence[str] = ()) -> int:
         tree = Path(scratch) / "tree"
         copy_tree(_ROOT, tree)
         files = "\n    ".join(f"broadway_py/_core/{module.replace('.', '/')}.py" for module in modules)
-        (tree / "setup.cfg").write_text(_SETTINGS.format(files=files))
+        only_windows = all(module.startswith("window.") for module in modules)
+        tests = "tests/core/window" if only_windows else "tests/core"
+        (tree / "setup.cfg").write_text(_SETTINGS.format(files=files, tests=tests))
         environment = {**os.environ, "PYTHONPATH": ""}
         run = subprocess.run(
             [str(program), "run", "--max-children", "2"], cwd=tree, env=environment, check=False, capture_output=True

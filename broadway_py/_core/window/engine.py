@@ -26,8 +26,7 @@ class Engine:
 
     The shell carries out the effects that each call returns, in their order. It keeps the accumulators, in
     ``OpenWindow.state``, and calls the functions of the user: the engine calls only ``by`` and the trigger function.
-    Results do not depend on how events are cut into lists,
-    unless a trigger function makes them so.
+    Results do not depend on how events are cut into lists, unless a trigger function makes them so.
 
     In Flow, a window belongs to the stage (a session: to a key), and the events of the upstreams move the watermark.
     With *by_key*, as in aggregators, each firing is for one key, and :meth:`advance` moves the watermark. Unless each
@@ -128,20 +127,19 @@ class Engine:
         """
         if self._needs_keys and (stamped.keys is None or len(stamped.keys) != len(stamped.events)):
             raise TypeError(f"these windows need a key for each of the {len(stamped.events)} events: set stamped.keys")
-        out: list[Effect] = []
-        self._pass_time(now, out)
-        if self._untimed is not None:
-            self._untimed.feed(stamped, out)
-        if self._timed is None:
-            return out
-        if not self._by_key and (stamped.events or stamped.refused):
+        out = self._pass_time(now)
+        if self._timed is not None and not self._by_key and (stamped.events or stamped.refused):
             self._watermark.hear(upstream, now)
         if self._max_ahead is not None:
             if wall is None:
                 raise TypeError("a window with max_ahead needs the wall clock, got none")
             stamped = self._not_ahead(stamped, microseconds(wall) + self._max_ahead, out)
-        if stamped.events:
+        if not stamped.events:
+            return out
+        if self._timed is not None:
             self._timed.feed(upstream, stamped, out)
+        elif self._untimed is not None:
+            self._untimed.feed(stamped, out)
         return out
 
     def _not_ahead(self, stamped: Stamped, limit: int, out: list[Effect]) -> Stamped:
@@ -166,16 +164,14 @@ class Engine:
 
     def fire(self, trigger: str, now: float) -> list[Effect]:
         """Fires all open windows with a *trigger* of this name."""
-        out: list[Effect] = []
-        self._pass_time(now, out)
+        out = self._pass_time(now)
         for window in sorted(self.open_windows(), key=lambda window: window.order):
             self._firings.fire(window, trigger, out)
         return out
 
     def fire_late(self, now: float) -> list[Effect]:
         """Fires again what got events after it had fired on time; for aggregators, once a checkpoint."""
-        out: list[Effect] = []
-        self._pass_time(now, out)
+        out = self._pass_time(now)
         self._firings.fire_late(out)
         return out
 
@@ -183,15 +179,13 @@ class Engine:
 
     def join(self, upstream: Hashable, now: float) -> list[Effect]:
         """Adds *upstream*, which is asked for events from now on. It holds the watermark back until its first event."""
-        out: list[Effect] = []
-        self._pass_time(now, out)
+        out = self._pass_time(now)
         self._watermark.join(upstream, now)
         return out
 
     def leave(self, upstream: Hashable, now: float) -> list[Effect]:
         """Removes *upstream*, which has ended. The end of the last one is the end of the input."""
-        out: list[Effect] = []
-        self._pass_time(now, out)
+        out = self._pass_time(now)
         self._watermark.leave(upstream, now)
         if not self._watermark.has_upstreams:
             self._end(out)
@@ -201,22 +195,19 @@ class Engine:
 
     def hold(self, upstream: Hashable, now: float) -> list[Effect]:
         """Notes that *upstream* is not asked from now on, or waits for us. This time does not make it idle."""
-        out: list[Effect] = []
-        self._pass_time(now, out)
+        out = self._pass_time(now)
         self._watermark.hold(upstream, now)
         return out
 
     def resume(self, upstream: Hashable, now: float) -> list[Effect]:
         """Notes that *upstream* is asked for events again."""
-        out: list[Effect] = []
-        self._pass_time(now, out)
+        out = self._pass_time(now)
         self._watermark.resume(upstream, now)
         return out
 
     def advance(self, watermark: int, now: float) -> list[Effect]:
         """Takes the watermark to *watermark*, in microseconds since 1970. It does not go back."""
-        out: list[Effect] = []
-        self._pass_time(now, out)
+        out = self._pass_time(now)
         self._watermark.advance(watermark)
         if self._timed is not None:
             self._timed.drain(out)
@@ -224,8 +215,7 @@ class Engine:
 
     def end(self, now: float) -> list[Effect]:
         """Closes all windows, because the input has ended."""
-        out: list[Effect] = []
-        self._pass_time(now, out)
+        out = self._pass_time(now)
         self._end(out)
         return out
 
@@ -247,17 +237,16 @@ class Engine:
 
     def tick(self, now: float) -> list[Effect]:
         """Does what is due *now*."""
-        out: list[Effect] = []
-        self._pass_time(now, out)
-        return out
+        return self._pass_time(now)
 
     def _next_reached(self) -> float | None:
         """Returns when the watermark reaches the next window by the clock."""
         due = None if self._timed is None else self._timed.next_due()
         return None if due is None else self._watermark.reaches(due)
 
-    def _pass_time(self, now: float, out: list[Effect]) -> None:
+    def _pass_time(self, now: float) -> list[Effect]:
         """Does what is due, in the order in which it became due."""
+        out: list[Effect] = []
         while (moment := self.next_timer()) is not None and moment <= now:
             idle = self._watermark.next_idle()
             if idle is not None and idle <= moment:
@@ -276,3 +265,4 @@ class Engine:
                 self._untimed.tick(now, out)
         if self._watermark.run(now) and self._timed is not None:
             self._timed.drain(out)
+        return out

@@ -271,6 +271,16 @@ def test_several_periodic_triggers_are_due_each_in_its_time() -> None:
     assert moments == [2.0, 3.0, 4.0, 6.0]
 
 
+@pytest.mark.parametrize("window", [Window.global_(), Window.periodic(1_000), fixed()])
+def test_an_empty_list_changes_nothing(window: Window) -> None:
+    stage = Stage(window.trigger_periodically(2))
+    stage.carry_out(stage.engine.feed(stage.engine.read([]), 0.0, upstream="a"))
+
+    stage.pass_time(5)
+
+    assert stage.story == []
+
+
 # --- ahead of the clock ---------------------------------------------------------------------------------------------
 
 
