@@ -7,13 +7,15 @@ import signal
 from collections.abc import Generator, Iterator
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 from broadway_py.log import line_limit, show_error_texts
 
 # No deadline per example: on a busy machine it says nothing about the code. `--hypothesis-profile` chooses another.
 settings.register_profile("broadway", deadline=None, max_examples=100, stateful_step_count=30)
 settings.load_profile("broadway")
+# Mutation testing needs a failure, and not the smallest example of it.
+settings.register_profile("mutation", settings.get_profile("broadway"), phases=(Phase.explicit, Phase.generate))
 
 pytest_plugins = [
     "pytester",

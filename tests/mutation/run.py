@@ -55,13 +55,17 @@ _MODULES: Final = (
 #: Of a module's mutants, this part must be noticed.
 LEAST_KILLED: Final = 0.9
 
+# The tests of what is kept take seconds, for each change that nobody notices. Directed tests say the same.
 _SETTINGS: Final = """\
 [mutmut]
 source_paths = broadway_py
 only_mutate =
     {files}
 pytest_add_cli_args_test_selection = {tests}
-pytest_add_cli_args = --hypothesis-seed=0
+pytest_add_cli_args =
+    --hypothesis-seed=0
+    --hypothesis-profile=mutation
+    --ignore=tests/core/window/test_memory.py
 """
 #: A mutant that loops for ever is noticed by its time-out.
 _NOTICED: Final = ("killed", "timeout")

@@ -99,6 +99,36 @@ def test_the_first_and_the_last_instant_of_a_short_and_a_long_day() -> None:
         assert days.span(start - 1)[1] == start
 
 
+def test_an_hour_that_comes_back_after_midnight_belongs_to_the_day_that_has_begun() -> None:
+    # At one minute past midnight, the clocks went back to a minute past eleven.
+    days = CalendarDays("day", ZoneInfo("America/St_Johns"))
+    again = at("America/St_Johns", 2010, 11, 6, 23, 30, fold=1)
+
+    start, end = days.span(again)
+
+    assert local("America/St_Johns", start, end) == ["2010-11-07T00:00:00-02:30", "2010-11-08T00:00:00-03:30"]
+    assert days.span(at("America/St_Johns", 2010, 11, 6, 23, 30)) == (start - 24 * HOUR, start)
+
+
+def test_a_midnight_that_is_left_out_is_where_it_would_have_been() -> None:
+    # From half past eleven, the clocks went forward to half past midnight.
+    days = CalendarDays("day", ZoneInfo("America/Toronto"))
+
+    start, end = days.span(at("America/Toronto", 1919, 3, 31, 0, 40))
+
+    assert local("America/Toronto", start, end) == ["1919-03-30T00:00:00-05:00", "1919-03-31T01:00:00-04:00"]
+    assert end - start == 24 * HOUR
+    assert {type(start), type(end)} == {int}
+
+
+def test_a_day_that_is_left_out_has_no_window() -> None:
+    days = CalendarDays("day", ZoneInfo("Pacific/Apia"))
+
+    start, end = days.span(at("Pacific/Apia", 2011, 12, 29, 12))
+
+    assert local("Pacific/Apia", start, end) == ["2011-12-29T00:00:00-10:00", "2011-12-31T00:00:00+14:00"]
+
+
 @pytest.mark.parametrize(
     ("unit", "start", "end"),
     [

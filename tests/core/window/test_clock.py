@@ -68,16 +68,40 @@ def test_a_stream_that_is_held_up_for_an_hour_closes_nothing_early() -> None:
     assert stage.side == []
 
 
-def test_the_time_before_a_hold_counts() -> None:
+def test_the_times_between_holds_add_up() -> None:
     stage = Stage(fixed(idle_timeout=60))
+    stage.pass_time(7)
     stage.give([5])
-    stage.pass_time(59)
+    for _ in range(2):
+        stage.pass_time(20)
+        stage.carry_out(stage.engine.hold("a", stage.now))
+        stage.pass_time(100)
+        assert stage.engine.next_timer() is None
+        stage.carry_out(stage.engine.resume("a", stage.now))
+    assert stage.engine.next_timer() == stage.now + 20
+
+    stage.pass_time(24.999_999)
+    assert stage.firings == []
+    stage.pass_time(0.000_001)
+
+    assert starts(stage) == [0.0]
+
+
+def test_an_upstream_that_was_idle_when_it_was_held_up_is_idle_afterwards() -> None:
+    stage = Stage(fixed(idle_timeout=60), upstreams=("a", "b"))
+    stage.give([5], upstream="a")
+    stage.give([25], upstream="b")
+    for _ in range(8):
+        stage.pass_time(10)
+        stage.give([25], upstream="b")
+    assert stage.engine.watermark == 25_000_000
     stage.carry_out(stage.engine.hold("a", stage.now))
-    stage.pass_time(100)
-    assert stage.engine.next_timer() is None
+    stage.pass_time(10)
     stage.carry_out(stage.engine.resume("a", stage.now))
 
-    assert stage.engine.next_timer() == stage.now + 1
+    stage.give([31], upstream="b")
+
+    assert stage.engine.watermark == 31_000_000
 
 
 def test_a_hold_stops_a_watermark_that_goes_with_the_clock() -> None:
@@ -279,6 +303,26 @@ def test_an_empty_list_changes_nothing(window: Window) -> None:
     stage.pass_time(5)
 
     assert stage.story == []
+
+
+def test_what_is_due_by_the_clock_comes_before_a_firing_that_is_asked_for() -> None:
+    stage = Stage(fixed(idle_timeout=60))
+    stage.give([5, 12])
+
+    stage.carry_out(stage.engine.fire("now", 100.0))
+
+    assert [(firing.start, firing.trigger) for firing in stage.firings] == [(0.0, "done"), (10.0, "done")]
+
+
+def test_all_open_windows_fire_in_their_order_when_they_are_told_to() -> None:
+    stage = Stage(fixed(lateness=1_000))
+    stage.give([35, 5, 25, 15])
+
+    stage.carry_out(stage.engine.fire("now", 0.0))
+
+    assert [(firing.start, firing.trigger, firing.final) for firing in stage.firings] == [
+        (start, "now", False) for start in (0.0, 10.0, 20.0, 30.0)
+    ]
 
 
 # --- ahead of the clock ---------------------------------------------------------------------------------------------

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from broadway_py._core.window.engine import Engine
+from broadway_py._core.window.firing import Add
 from broadway_py._core.window.spec import Window
 from tests.core.window.stage import Stage
 
@@ -101,6 +103,22 @@ def test_a_count_window_counts_what_it_was_given_and_not_what_a_function_let_thr
     stage.end("a")
 
     assert stage.emitted == [1, 4]
+
+
+@pytest.mark.parametrize(
+    "window",
+    [Window.count(3), Window.count(3).trigger_every(2), Window.global_(), Window.fixed(2, by=lambda event: event)],
+)
+def test_keys_stay_with_their_events_where_a_list_is_cut(window: Window) -> None:
+    engine = Engine(window, 0.0)
+    engine.join("a", 0.0)
+    stamped = engine.read([0, 1, 2, 3, 4, 5, 6])
+    stamped.keys = [f"key {event}" for event in stamped.events]
+
+    added = [effect for effect in engine.feed(stamped, 0.0, upstream="a") if isinstance(effect, Add)]
+
+    assert [event for effect in added for event in effect.events] == [0, 1, 2, 3, 4, 5, 6]
+    assert [key for effect in added for key in effect.keys or ()] == stamped.keys
 
 
 @pytest.mark.parametrize("demand", [1, 2, 3, 100])
