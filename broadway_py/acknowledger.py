@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
-from broadway_py.abilities import ABILITIES, Ability
+from broadway_py.abilities import ABILITIES, Ability, FoundAbilities
 from broadway_py.foreign import shown
 from broadway_py.message import Acknowledgement, Message, Outcome
 
@@ -43,8 +43,8 @@ class Acknowledger(abc.ABC):
         TypeError: a subclass declares an ability that is unknown, or for which it has no method.
     """
 
-    #: The names of the methods above that the pipeline may call. A subclass that does not declare them can do what its
-    #: base classes can do, and what it has a method for.
+    #: The names of the methods above that the pipeline may call. If a subclass does not declare them, its objects can
+    #: do what its base classes can do, and what they have a method for, also one that was set on the object.
     abilities: ClassVar[frozenset[Ability]] = frozenset()
 
     #: True: the settings of the source say what :meth:`ack` does with a failed message (``on_failure=``).
@@ -55,7 +55,12 @@ class Acknowledger(abc.ABC):
         if "abilities" in vars(cls):
             _check_abilities(cls)
         else:
-            cls.abilities = frozenset(ability for ability in ABILITIES if _has(cls, ability))
+            withheld = frozenset(ability for ability in ABILITIES if _withholds(cls, ability))
+            found = FoundAbilities(
+                ability for ability in ABILITIES if ability not in withheld and getattr(cls, ability, None) is not None
+            )
+            found.withheld = withheld
+            cls.abilities = found
 
     @abc.abstractmethod
     async def ack(self, ref: Hashable, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]) -> None:
@@ -85,16 +90,22 @@ class Acknowledger(abc.ABC):
         return False
 
 
-def _has(made: type[Acknowledger], ability: Ability) -> bool:
-    """Returns whether *made*, which declares no abilities, has *ability*: from a base class, or by a method.
+def _withholds(made: type[Acknowledger], ability: Ability) -> bool:
+    """Returns whether *made* inherits the method for *ability* from a class that does not declare the ability.
 
-    A method of a base class that does not have this ability does not count.
+    If several base classes have this method and declare their abilities, the first one in the order of inheritance
+    counts.
     """
     method = getattr(made, ability, None)
-    bases = [base for base in made.__mro__[1:] if issubclass(base, Acknowledger)]
-    return method is not None and all(
-        ability in base.abilities or getattr(base, ability, None) is not method for base in bases
-    )
+    for base in made.__mro__[1:]:
+        if (
+            method is not None
+            and issubclass(base, Acknowledger)
+            and not isinstance(base.abilities, FoundAbilities)
+            and getattr(base, ability, None) is method
+        ):
+            return ability not in base.abilities
+    return False
 
 
 def _check_abilities(made: type[Acknowledger]) -> None:

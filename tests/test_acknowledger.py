@@ -88,6 +88,12 @@ class RetryingAfterAll(ReleasingOnly):
         raise NotImplementedError
 
 
+class RetryingAgain(ReleasingOnly):
+    """Declares what its base class does not declare."""
+
+    abilities = frozenset({"retry"})
+
+
 class KeepingAll(Releasing):
     release = None  # type: ignore[assignment]  # that is how a method is taken away
 
@@ -103,6 +109,7 @@ class KeepingAll(Releasing):
         pytest.param(type("Same", (ReleasingOnly,), {}), {"release"}, id="also for a subclass"),
         pytest.param(ReleasingAndDeadLettering, {"release", "dead_letter"}, id="a subclass adds one"),
         pytest.param(RetryingAfterAll, {"release", "retry"}, id="a subclass has a method of its own"),
+        pytest.param(type("Same", (RetryingAgain,), {}), {"retry"}, id="the nearest declaration counts"),
         pytest.param(KeepingAll, set(), id="taken away"),
     ],
 )
@@ -111,6 +118,46 @@ def test_an_acknowledger_can_do_what_it_declares_or_has_a_method_for(
 ) -> None:
     assert kind.abilities == abilities
     assert abilities_of(kind.__new__(kind)) == abilities
+
+
+async def give_back(ref: Hashable, messages: Sequence[Message[Any]]) -> None:
+    raise NotImplementedError
+
+
+def test_an_acknowledger_may_get_a_method_when_it_is_made() -> None:
+    class Choosing(Releasing):
+        def __init__(self, **methods: object) -> None:
+            vars(self).update(methods)
+
+    assert abilities_of(Choosing(dead_letter=give_back)) == {"release", "dead_letter"}
+    assert abilities_of(Choosing(release=None)) == set()
+
+
+def test_an_acknowledger_may_pass_what_it_does_not_have_on_to_another_one() -> None:
+    class Counting(NoopAcknowledger):
+        def __init__(self, inner: object) -> None:
+            self._inner = inner
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._inner, name)
+
+    assert abilities_of(Counting(Releasing())) == {"release"}
+    assert abilities_of(Counting(NoopAcknowledger())) == set()
+
+
+def test_a_class_may_get_a_method_when_it_exists_already() -> None:
+    def releasing(kind: type[NoopAcknowledger]) -> type[NoopAcknowledger]:
+        kind.release = give_back  # type: ignore[attr-defined]  # that is how a decorator adds a method
+        return kind
+
+    @releasing
+    class Decorated(NoopAcknowledger):
+        pass
+
+    class Derived(Decorated):
+        pass
+
+    assert abilities_of(Decorated()) == abilities_of(Derived()) == {"release"}
 
 
 def test_an_object_that_is_no_acknowledger_can_do_what_it_has_a_method_for() -> None:
