@@ -131,22 +131,26 @@ class Producer:
     keeps_keys_apart: bool = False
 
     #: What the pipeline tells this copy. It is there from before ``open``; an instance given to ``producer=`` has none.
+    #: A producer that has an attribute of this name already keeps its own, and does not see this one.
     context: ProducerContext
+    #: Set when the pipeline stops (see :attr:`ProducerContext.draining`). It is there from before ``open``.
+    draining: asyncio.Event
+
+    # The context also of a producer that has a context of its own.
+    _bound_context: ProducerContext
 
     def bind(self, context: ProducerContext) -> None:
-        """Sets :attr:`context`. For pipelines and test kits, which call it once, before :meth:`open`.
+        """Sets :attr:`context` and :attr:`draining`. For pipelines and test kits, once, before :meth:`open`.
 
         Raises:
-            RuntimeError: the producer has one already.
+            RuntimeError: the producer has a context already.
         """
-        if "context" in vars(self):
+        if "_bound_context" in vars(self):
             raise RuntimeError(f"{self!r} is in use already: create() must return a new producer each time")
-        self.context = context
-
-    @property
-    def draining(self) -> asyncio.Event:
-        """The event that the pipeline sets when it stops (see :attr:`ProducerContext.draining`)."""
-        return self.context.draining
+        self._bound_context = context
+        self.draining = context.draining
+        if "context" not in vars(self) and not hasattr(type(self), "context"):
+            self.context = context
 
     async def open(self) -> None:
         """Connects to the source. It is called once, before anything else. It may wait; a stop cancels it.
@@ -166,16 +170,16 @@ class Producer:
         Raises:
             ProducerError: the source is lost. ``close``, and ``open`` of a new copy, follow with back-off.
         """
-        return await self.context.hand_over.take(demand)
+        return await self._bound_context.hand_over.take(demand)
 
     @property
     def demand(self) -> int:
         """The number of messages that :meth:`push` takes now without waiting."""
-        return self.context.hand_over.demand
+        return self._bound_context.hand_over.demand
 
     async def wait_for_demand(self) -> int:
         """Waits until the pipeline wants messages. Returns how many."""
-        return await self.context.hand_over.wait_for_demand()
+        return await self._bound_context.hand_over.wait_for_demand()
 
     async def push(self, messages: Sequence[Message[Any]]) -> None:
         """Hands *messages* over, in order. It waits while the pipeline is full and never drops a message.
@@ -186,7 +190,7 @@ class Producer:
         Raises:
             ProducerError: the pipeline takes no more messages; the call came after the end of draining.
         """
-        await self.context.hand_over.put(messages)
+        await self._bound_context.hand_over.put(messages)
 
     @property
     def obstacle(self) -> str | None:

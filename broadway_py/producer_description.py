@@ -157,11 +157,11 @@ def described(given: Any) -> ProducerDescription:
     """Returns the description of what the user gave: a description as it is, or a producer whose copies are to run.
 
     Raises:
-        OptionsError: *given* is neither, or has a method of the other one, which would never be called, or a context of
-            its own. The error has no path.
+        OptionsError: *given* is neither, or has a method of the other one, which would never be called. The error has
+            no path.
     """
     if isinstance(given, ProducerDescription):
-        misplaced = [name for name in _OF_A_PRODUCER if hasattr(given, name)]
+        misplaced = [name for name in _OF_A_PRODUCER if _defines(given, name)]
         if misplaced:
             raise OptionsError(
                 (),
@@ -171,20 +171,19 @@ def described(given: Any) -> ProducerDescription:
         return given
     if not isinstance(given, Producer):
         raise OptionsError((), f"expected a Producer or a list of them, got {type(given).__name__}")
-    misplaced = [name for name in _OF_A_DESCRIPTION if hasattr(given, name)]
+    misplaced = [name for name in _OF_A_DESCRIPTION if _defines(given, name)]
     if misplaced:
         raise OptionsError(
             (),
             f"{type(given).__name__} is a Producer, so its {misplaced[0]} would never be asked for; move it to a "
             "ProducerDescription whose create() returns the producer",
         )
-    if "context" in vars(given):
-        raise OptionsError(
-            (),
-            f"{type(given).__name__} has an attribute context of its own, but the pipeline sets this attribute of a "
-            "producer; choose another name",
-        )
     return _OfInstance(given)
+
+
+def _defines(given: object, name: str) -> bool:
+    """Returns whether *given* has *name*, other than by a ``__getattr__`` that passes on what another object has."""
+    return name in vars(given) or hasattr(type(given), name)
 
 
 class _OfInstance(ProducerDescription):

@@ -418,11 +418,6 @@ class Impatient(Producer):
         return None
 
 
-class Busy(Producer):
-    def __init__(self) -> None:
-        self.context: Any = "mine"
-
-
 class Restless(Feed):
     async def handle_demand(self, demand: int) -> list[Message[Any]]:
         return []
@@ -440,13 +435,6 @@ class Restless(Feed):
             ),
         ),
         (
-            Busy(),
-            (
-                "Busy has an attribute context of its own, but the pipeline sets this attribute of a producer; "
-                "choose another name"
-            ),
-        ),
-        (
             Restless(),
             (
                 "Restless is a description and does not run, so its handle_demand would never be called; move it to "
@@ -460,6 +448,90 @@ def test_what_would_have_no_effect_is_refused(given: object, sentence: str) -> N
         described(given)
 
     assert str(refused.value) == sentence
+
+
+class Pushing(Producer):
+    """Hands over one message, if it is what it was made to be."""
+
+    async def open(self) -> None:
+        self.pushing = asyncio.ensure_future(self.push(messages(1)))
+
+    async def close(self) -> None:
+        await self.pushing
+
+
+class ContextFromInit(Pushing):
+    def __init__(self) -> None:
+        self.context: Any = "mine"
+
+
+class ContextOfClass(Pushing):
+    context: Any = "mine"
+
+
+class ContextFromOpen(Pushing):
+    async def open(self) -> None:
+        self.context: Any = "mine"
+        await super().open()
+
+
+class ContextOfMemory(MemoryProducer):
+    context: Any = "mine"
+
+
+@pytest.mark.parametrize(
+    "producer",
+    [ContextFromInit(), ContextOfClass(), ContextFromOpen(), ContextOfMemory([1])],
+    ids=["from init", "of the class", "from open", "of a memory producer"],
+)
+async def test_a_producer_may_have_a_context_of_its_own(producer: Producer) -> None:
+    contexts: list[object] = []
+
+    class Looking(Seeing):
+        async def handle_message(self, message: Message[int]) -> None:
+            await super().handle_message(message)
+            self.request_stop()
+
+    async with Looking(producer=producer, max_restarts=0) as pipeline:
+        (source,) = pipeline._life_cycle.needs_run("test").stages.sources
+        await pipeline.ready(None)
+        contexts.append(getattr(source.live.copy, "context", None))
+        await pipeline.wait()
+
+    assert (pipeline.seen, contexts) == ([1], ["mine"])
+
+
+async def test_a_producer_may_have_a_method_bind_and_make_an_event_draining_of_its_own() -> None:
+    class Listening(MemoryProducer):
+        def __init__(self) -> None:
+            super().__init__([1, 2])
+            self.draining = asyncio.Event()
+            self.bound: list[str] = []
+
+        def bind(self, address: str) -> None:  # type: ignore[override]  # its own method, which has the same name
+            self.bound.append(address)
+
+        async def open(self) -> None:
+            await super().open()
+            self.bind("127.0.0.1")
+
+    producer = Listening()
+    async with Seeing(producer=producer, max_restarts=0) as pipeline:
+        await pipeline.wait()
+
+    assert (pipeline.seen, producer.bound) == ([1, 2], ["127.0.0.1"])
+    assert not producer.draining.is_set()
+
+
+def test_a_producer_may_pass_on_what_its_client_has() -> None:
+    class Client:
+        backoff = 2.0
+
+    class Wrapping(Producer):
+        def __getattr__(self, name: str) -> Any:
+            return getattr(Client, name)
+
+    assert described(Wrapping()).called == "wrapping"
 
 
 def test_each_copy_is_what_the_description_creates() -> None:

@@ -116,7 +116,7 @@ class MemoryProducer(Producer):
     async def open(self) -> None:
         """Begins at the start, or continues where the last copy stopped."""
         position = self._position
-        self._clock = self.context.clock
+        self._clock = self._bound_context.clock
         self._acknowledgement = Acknowledgement(_MemoryAcknowledger(position, self._clock))
         self._told_end = False
         if position.sync is None and position.waiting is None:

@@ -142,7 +142,6 @@ def run(producer: ByItself, context: ProducerContext) -> None:
     producer.bind(context)
     assert_type(producer.context.clock, Clock)
     assert_type(context.end_draining(), list[Message[Any]])
-    producer.draining = asyncio.Event()  # type: ignore[misc]  # the pipeline makes it
 
 
 # --- options, errors, telemetry, clocks -----------------------------------------------------------------------------

@@ -23,5 +23,6 @@ class Copies:
         """Returns a new copy with *context*, not yet opened."""
         self.description = self.description.renewed()
         copy = self.description.create()
-        copy.bind(context)
+        # Not copy.bind(): a producer may have a method of this name for its own purposes, such as binding a socket.
+        Producer.bind(copy, context)
         return copy

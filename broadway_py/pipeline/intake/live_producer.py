@@ -101,6 +101,8 @@ class LiveProducer:
         self._fail_fast = fail_fast
         self._internal = internal
         self._preparing: asyncio.Task[None] | None = None
+        # Of the current copy. Not read from the copy, which may have an attribute context of its own.
+        self._context: ProducerContext
         self._log = log.bind(pipeline=pipeline, producer=name, index=index)
 
     @property
@@ -117,18 +119,17 @@ class LiveProducer:
 
     async def open(self) -> Producer | None:
         """Open a new copy and return it; None if a stop came first."""
-        copy = self.copy = self._copies.create(
-            ProducerContext(
-                pipeline=self._pipeline,
-                producer=self._name,
-                index=self._index,
-                capacity=self._capacity,
-                clock=self._clock,
-                failure=self._failure,
-                requests=self._requests,
-                on_lost=lambda error: self._report_lost(copy, error),
-            )
+        self._context = ProducerContext(
+            pipeline=self._pipeline,
+            producer=self._name,
+            index=self._index,
+            capacity=self._capacity,
+            clock=self._clock,
+            failure=self._failure,
+            requests=self._requests,
+            on_lost=lambda error: self._report_lost(copy, error),
         )
+        copy = self.copy = self._copies.create(self._context)
         self.lost = None
         self._preparing = None
         self.is_told_to_pause = False
@@ -190,7 +191,7 @@ class LiveProducer:
     def prepare_for_draining(self, copy: Producer) -> asyncio.Task[None]:
         """Begin to prepare *copy*, at most once. A waiting ``handle_demand`` may need this to return."""
         if self._preparing is None:
-            copy.context.begin_draining()
+            self._context.begin_draining()
             self._preparing = asyncio.ensure_future(self._prepare(copy))
         return self._preparing
 
@@ -201,13 +202,17 @@ class LiveProducer:
             # A broken source must not stop the drain.
             self._log.warning("the producer could not prepare for draining", exception=name_of(error))
 
+    def end_draining(self) -> list[Message[Any]]:
+        """Take nothing more from the current copy. Returns what it has handed over and nobody has picked up."""
+        return self._context.end_draining()
+
     async def close_copy(self, most_s: float | None) -> None:
         """Release the current copy within *most_s* seconds; with None, there is no limit."""
         copy, self.copy = self.copy, None
         self.connected = False
         if copy is None:
             return
-        if late := copy.context.end_draining():
+        if late := self.end_draining():
             await self._take_late(late)
         try:
             async with self._clock.timeout(most_s):
@@ -250,7 +255,7 @@ class LiveProducer:
         """Tell the copy that the pipeline can now hold *capacity* of its messages."""
         self._capacity = capacity
         if self.copy is not None and self.connected:
-            self.copy.context.capacity = capacity
+            self._context.capacity = capacity
             self.copy.resize(capacity)
 
     def _now(self) -> dict[str, float]:

@@ -273,7 +273,7 @@ class Source(PipelineStage):
         except asyncio.CancelledError:
             preparing.cancel()
             self.call.was_cut()
-        late = copy.context.end_draining()
+        late = self.live.end_draining()
         if late:
             await self._take_in(late)
 
