@@ -114,7 +114,8 @@ class ProducerDescription(ABC):
         Args:
             renew: returns a new description, or None while the files hold what they held for this one.
         """
-        self._renew = renew
+        # This also works if the class is a frozen dataclass, as suits something that does not change.
+        object.__setattr__(self, "_renew", renew)
 
     def renewed(self) -> ProducerDescription:
         """Returns the description to use from now on. For pipelines and test kits, before each :meth:`create`.

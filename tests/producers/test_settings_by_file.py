@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -195,3 +196,19 @@ def test_a_plug_in_of_either_form_takes_settings_by_file(tmp_path: Path, monkeyp
     assert [copy.token for copy in (first, second, third, fourth)] == ["one", "one", "two", "two"]
     assert first.shared is second.shared
     assert third.shared is fourth.shared
+
+
+@dataclass(frozen=True)
+class Frozen(ProducerDescription):
+    token: str
+
+    def create(self) -> Producer:
+        return Plugged(self.token)
+
+
+def test_a_plug_in_that_is_frozen_takes_settings_by_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kinds, "producer_class", lambda _: Frozen)
+    copies = Copies(by_file(tmp_path, {"kind": "frozen", "token": "one"}, "token"))
+    first = copied(copies)
+    change(tmp_path, "two")
+    assert [copy.token for copy in (first, copied(copies))] == ["one", "two"]
