@@ -140,7 +140,7 @@ class ProducerDescription(ABC):
 #: What ``producer=`` takes.
 AnyProducer = Producer | ProducerDescription
 
-#: What only a description can say.
+#: What only a description can say. A producer may have a method ``succeed`` for its own purposes, such as a job's end.
 _OF_A_DESCRIPTION: Final = (
     "backoff",
     "check_failure",
@@ -148,7 +148,6 @@ _OF_A_DESCRIPTION: Final = (
     "for_order",
     "most_in_flight",
     "on_failure_is_given",
-    "succeed",
 )
 #: What only a running producer can do. A description may have other methods with common names, such as ``close``.
 _OF_A_PRODUCER: Final = ("open", "handle_demand")
@@ -188,14 +187,23 @@ def _defines(given: object, name: str) -> bool:
 
 
 class _OfInstance(ProducerDescription):
-    """Describes a producer that the user has made. What runs are shallow copies of it."""
+    """Describes a producer that the user has made, and may still change before the start. Shallow copies of it run."""
 
     def __init__(self, producer: Producer) -> None:
         self._producer = producer
         self.name = producer.name
-        self.concurrency = producer.concurrency
-        self.redelivers = producer.redelivers
-        self.keeps_keys_apart = producer.keeps_keys_apart
+
+    @property
+    def concurrency(self) -> int:  # type: ignore[override]  # it is never set here
+        return self._producer.concurrency
+
+    @property
+    def redelivers(self) -> bool:  # type: ignore[override]  # as above
+        return self._producer.redelivers
+
+    @property
+    def keeps_keys_apart(self) -> bool:  # type: ignore[override]  # as above
+        return self._producer.keeps_keys_apart
 
     def create(self) -> Producer:
         """Returns a shallow copy."""

@@ -17,6 +17,7 @@ from broadway_py.producer import Producer
 from broadway_py.producer_description import AnyProducer, ProducerDescription, described
 from broadway_py.producers import MemoryProducer
 from broadway_py.testing import FakeClock
+from tests.support.eventually import eventually
 from tests.support.producers import copy_of
 
 
@@ -521,6 +522,42 @@ async def test_a_producer_may_have_a_method_bind_and_make_an_event_draining_of_i
 
     assert (pipeline.seen, producer.bound) == ([1, 2], ["127.0.0.1"])
     assert not producer.draining.is_set()
+
+
+async def test_a_producer_may_have_a_method_succeed_for_its_jobs() -> None:
+    class Jobs(MemoryProducer):
+        async def succeed(self, job: int) -> None:
+            raise NotImplementedError
+
+    async with Seeing(producer=Jobs([1])) as pipeline:
+        await pipeline.wait()
+    assert pipeline.seen == [1]
+
+
+async def test_a_producer_may_be_changed_until_the_pipeline_starts() -> None:
+    producer = Pushing()
+    pipeline = Seeing(producer=producer)
+    producer.concurrency = 3
+
+    async with pipeline:
+        await eventually(lambda: pipeline.seen == [1, 1, 1], what="each of three copies has handed its message over")
+
+
+async def test_a_producer_may_say_as_late_as_in_open_that_it_delivers_again() -> None:
+    class Again(Producer):
+        def __init__(self) -> None:
+            self.ends: list[int] = []
+
+        async def open(self) -> None:
+            self.redelivers = True
+
+        async def handle_demand(self, demand: int) -> None:
+            self.ends.append(demand)
+
+    producer = Again()
+    async with Seeing(producer=producer) as pipeline:
+        await pipeline.wait()
+    assert len(producer.ends) == 2
 
 
 def test_a_producer_may_pass_on_what_its_client_has() -> None:

@@ -141,7 +141,8 @@ class Source(PipelineStage):
             else:
                 messages = await self._fetch(copy, 1 if gate.broken else outlet.demand)
                 if messages is None:
-                    if flushed or not self._redelivers:
+                    # A producer that was given itself may say this as late as in open().
+                    if flushed or not (self._redelivers or copy.redelivers):
                         self.ended = True
                         return
                     # Messages in open batches may fail and come again, so flush the batches now.
