@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from broadway_py.producer import Producer, ProducerContext
-from broadway_py.producer_description import ProducerDescription
+from broadway_py.producer_description import ProducerDescription, described
 from broadway_py.producers import kinds
 from tests.pipeline.support import Quiet, running, soon
 from tests.support.eventually import eventually
@@ -69,7 +69,7 @@ async def test_the_one_with_a_shared_state_goes_on_where_it_was_lost(
     log.write_text("1\n2\n3\n4\n")
     secret.write_text(f"{log}\n")
     monkeypatch.setattr(kinds, "producer_class", lambda _: shown.LogProducer)
-    description = kinds.build({"kind": "log", "path_file": str(secret)}, ("producer",))
+    description = described(kinds.build({"kind": "log", "path_file": str(secret)}, ("producer",)))
     first = description.create()
     await first.open()
     assert [message.data for message in await first.handle_demand(2) or []] == [b"1\n", b"2\n"]

@@ -62,7 +62,7 @@ def producer_class(kind: str) -> type[AnyProducer]:
         ) from broken
 
 
-def build_all(section: object, path: Sequence[str]) -> ProducerDescription | list[ProducerDescription]:
+def build_all(section: object, path: Sequence[str]) -> AnyProducer | list[AnyProducer]:
     """Makes the producer, or the list of producers, that the settings section at *path* describes.
 
     Raises:
@@ -73,7 +73,7 @@ def build_all(section: object, path: Sequence[str]) -> ProducerDescription | lis
         return build(section, path)
     if not section:
         raise OptionsError(path, "expected one producer or a list of them, got an empty list")
-    made: list[ProducerDescription] = []
+    made: list[AnyProducer] = []
     wrong: list[OptionsError] = []
     for index, one in enumerate(section):
         try:
@@ -85,11 +85,11 @@ def build_all(section: object, path: Sequence[str]) -> ProducerDescription | lis
     return made
 
 
-def build(section: object, path: Sequence[str]) -> ProducerDescription:
-    """Makes the description of one producer from ``{kind: …, …}``. The other fields are the arguments of its class.
+def build(section: object, path: Sequence[str]) -> AnyProducer:
+    """Makes one producer from ``{kind: …, …}``. The other fields are the arguments of its class.
 
     If the class has an argument such as ``url``, the section may have ``url_file`` instead: the name of a file with the
-    value. The file is read again at each connect.
+    value. The file is read again at each connect. Without such a file, what is returned is an object of the class.
 
     Raises:
         OptionsError: a setting is wrong; the error has its whole path.
@@ -101,7 +101,8 @@ def build(section: object, path: Sequence[str]) -> ProducerDescription:
         with gathered(wrong):
             read |= _contents({field: file}, path)
     if not wrong:
-        return _described(made, settings, secrets, read, path)
+        constructed, description = _described(made, settings, secrets, read, path)
+        return description if secrets else constructed
     unread = secrets.keys() - read.keys()
     try:
         _construct(made, {**settings, **read}, path)
@@ -153,10 +154,10 @@ def _described(
     secrets: Mapping[str, str],
     found: Mapping[str, str],
     path: Sequence[str],
-) -> ProducerDescription:
-    """Returns the description that *settings* and the contents *found* of the files *secrets* make.
+) -> tuple[AnyProducer, ProducerDescription]:
+    """Returns what *settings* and the contents *found* of the files *secrets* make, and the description of it.
 
-    It reads the files again when it is renewed.
+    The description reads the files again when it is renewed.
     """
     constructed = _construct(made, {**settings, **found}, path)
     try:
@@ -167,7 +168,7 @@ def _described(
     def renew() -> ProducerDescription | None:
         try:
             now = _contents(secrets, path)
-            return None if now == found else _described(made, settings, secrets, now, path)
+            return None if now == found else _described(made, settings, secrets, now, path)[1]
         except OptionsError as wrong:
             # The mount may be changing at this moment. The last secrets may still be valid; if not, the broker says so.
             log.warning("a secret cannot be read again; using its last value", reason=str(wrong))
@@ -175,7 +176,7 @@ def _described(
 
     if secrets:
         description.renew_by(renew)
-    return description
+    return constructed, description
 
 
 def _construct(made: type[AnyProducer], settings: Mapping[str, Any], path: Sequence[str]) -> AnyProducer:

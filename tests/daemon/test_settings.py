@@ -346,7 +346,7 @@ def test_a_plug_in_gets_what_its_arguments_say(tmp_path: Path, monkeypatch: pyte
         '{kind: found, url: "${A}", size: "${A}", more: "${A}", names: ["${A}"]}',
     )
     (built,) = build_pipelines(read(tmp_path, text, environ={"A": "5"}))
-    assert source_of(built).create().got == ("5", 5, "5", ["5"])
+    assert source_of(built).got == ("5", 5, "5", ["5"])
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from broadway_py._core.failure_authority import FailureAuthority
 from broadway_py.pipeline.intake.copies import Copies
 from broadway_py.producer import FailurePlan, Producer
-from broadway_py.producer_description import ProducerDescription
+from broadway_py.producer_description import ProducerDescription, described
 from broadway_py.producers import kinds
 from broadway_py.testing import settle
 from tests.pipeline.support import logged
@@ -86,7 +86,7 @@ def test_everything_that_a_description_offers_is_compared() -> None:
 @pytest.mark.parametrize("kind", PLAINLY)
 def test_the_description_says_the_same(tmp_path: Path, kind: str, asked: str) -> None:
     settings, field = PLAINLY[kind]
-    plain = kinds.build(settings, PATH)
+    plain = described(kinds.build(settings, PATH))
     assert ASKED[asked](by_file(tmp_path, settings, field)) == ASKED[asked](plain)
 
 
@@ -196,6 +196,13 @@ def test_a_plug_in_of_either_form_takes_settings_by_file(tmp_path: Path, monkeyp
     assert [copy.token for copy in (first, second, third, fourth)] == ["one", "one", "two", "two"]
     assert first.shared is second.shared
     assert third.shared is fourth.shared
+
+
+def test_without_a_file_a_plug_in_is_an_object_of_its_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kinds, "producer_class", lambda _: Plugged)
+    producer = kinds.build({"kind": "plugged", "token": "one"}, PATH)
+    assert isinstance(producer, Plugged)
+    assert producer.token == "one"
 
 
 @dataclass(frozen=True)
