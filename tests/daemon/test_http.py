@@ -117,6 +117,19 @@ async def test_the_api_tells_stages_and_stats() -> None:
         assert (await client.get("/api/pipelines/other")).status == 404
 
 
+async def test_the_api_tells_the_same_of_a_producer_that_counts_its_requests() -> None:
+    class Charged(DummyProducer):
+        async def open(self) -> None:
+            self.context.requests.requests["receive", "ok"] += 1
+
+    async with served(Charged(), DummyProducer()) as (client, pipeline):
+        await pipeline.ready(10)
+        (one,) = (await (await client.get("/api/pipelines")).json())["pipelines"]
+        charged, other = one["producers"][:2]
+        assert pipeline.stats().producers[0].requests is not None
+        assert charged == {**other, "name": "charged"}
+
+
 async def test_pause_and_resume() -> None:
     async with served() as (client, pipeline):
         await pipeline.ready(10)

@@ -8,7 +8,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.resources import files
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from broadway_py.daemon.settings.settings import Http
 from broadway_py.errors import OptionsError
 from broadway_py.log import logger
 from broadway_py.metrics import package_version
+from broadway_py.pipeline.stats import PipelineStats
 from broadway_py.producers.hosts import certificate_name, wire_name
 
 __all__ = ["serve"]
@@ -258,9 +259,18 @@ class _Handlers:
     def _described(self) -> list[dict[str, Any]]:
         topologies, reasons = self._view.topologies(), self._view.not_ready()
         return [
-            {**asdict(one), "reasons": list(reasons.get(one.name, ())), "topology": topologies.get(one.name)}
+            {**_told(one), "reasons": list(reasons.get(one.name, ())), "topology": topologies.get(one.name)}
             for one in self._view.stats()
         ]
+
+
+def _told(pipeline: PipelineStats) -> dict[str, Any]:
+    # The counts of requests are for the metrics. They are not plain values, so JSON cannot represent them.
+    producers = tuple(replace(producer, requests=None) for producer in pipeline.producers)
+    told = asdict(replace(pipeline, producers=producers))
+    for producer in told["producers"]:
+        del producer["requests"]
+    return told
 
 
 def _no_pipeline(name: str, known: Mapping[str, object]) -> web.Response:
