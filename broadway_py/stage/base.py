@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from broadway_py._core.subscription import Cancellation
 from broadway_py.clock import SYSTEM_CLOCK, Clock
@@ -20,6 +20,9 @@ from broadway_py.stage.wake import Wake
 __all__ = ["Other", "Stage", "required_arguments"]
 
 log = logger("broadway_py.stage")
+
+#: The most infos that wait in a stage.
+_MOST_INFOS: Final = 10_000
 
 #: What the stage at the other end of a subscription is.
 Other = Literal["producer", "consumer"]
@@ -58,6 +61,9 @@ class Stage:
         self._wake = Wake()
         self._task: asyncio.Task[None] | None = None
         self._is_ready = asyncio.Event()
+        # How many infos wait, and whether more may.
+        self._infos = 0
+        self._has_room = asyncio.Event()
         self._has_begun = False
         self._is_running = False
         self._is_stopping = False
@@ -102,12 +108,18 @@ class Stage:
     async def info(self, info: Any) -> None:
         """Hands *info* to :meth:`handle_info`, behind the events that the stage holds now.
 
-        It returns when the info has its place, not when it was handled.
+        It returns when the info has its place, not when it was handled. While 10,000 others wait, it waits for room,
+        unless it is called by a method of the stage itself.
 
         Raises:
             StageDown: the stage has ended.
         """
         self._refuse_if_ended()
+        while self._infos >= _MOST_INFOS and asyncio.current_task() is not self._task:
+            self._has_room.clear()
+            await self._has_room.wait()
+            self._refuse_if_ended()
+        self._infos += 1
         self._take_info(info)
 
     def stop(self) -> None:
@@ -197,6 +209,7 @@ class Stage:
             self._leave(Cancellation("down", self._error))
             self._wake.close()
             self._is_ready.set()
+            self._has_room.set()
 
     def _note_end(self, error: BaseException, cancelled_before: int) -> None:
         """Keeps the first error of the life. A cancellation of the task ends only the part of it that runs."""
@@ -239,7 +252,7 @@ class Stage:
         if inspect.isawaitable(returned):
             returned = await returned
         if returned is not None:
-            self._take_events(returned, method.__name__)
+            self._take_events(returned, getattr(method, "__name__", "a method"))
 
     def _take_events(self, events: object, method: str) -> None:
         """Emits the events that *method* has returned. A stage that emits none allows an empty list only."""
@@ -249,6 +262,11 @@ class Stage:
             raise TypeError(
                 f"{self.name}.{method} returned {len(events)} events; a consumer has nobody to give them to"
             )
+
+    async def _tell_info(self, info: Any) -> None:
+        self._infos -= 1
+        self._has_room.set()
+        await self._call(self.handle_info, info)
 
     async def _tell_subscribed(self, other: Other, subscription: Any) -> None:
         method = self.handle_subscribe

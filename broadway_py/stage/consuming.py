@@ -45,7 +45,7 @@ class ConsumingStage(Stage, Generic[T]):
         return Credit(options.max_demand, options.refill_at)
 
     def _take_info(self, info: Any) -> None:
-        self.inlet.mark(partial(self._call, self.handle_info, info))
+        self.inlet.mark(partial(self._tell_info, info))
 
     def _takes_subscription(self) -> bool:
         return required_arguments(self.handle_events, 1) > 1

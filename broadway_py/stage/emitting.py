@@ -125,7 +125,7 @@ class StageOutlet(Outlet[T]):
 
     def _deliver_infos(self, infos: Sequence[Any]) -> None:
         for info in infos:
-            self._stage._todo.append(partial(self._stage._call, self._stage.handle_info, info))
+            self._stage._todo.append(partial(self._stage._tell_info, info))
             self._wake.set()
 
     def check_options(self, partition: Hashable, selector: Any) -> None:

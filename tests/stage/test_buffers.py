@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
+from broadway_py.errors import StageDown
 from broadway_py.stage import BroadcastDispatcher, DemandDispatcher, PartitionDispatcher, subscribe
-from tests.stage.support import Counter, Doubler, Forwarder, Recorder, run_until_idle
+from tests.stage.support import Counter, Doubler, Forwarder, Recorder, run_until_idle, soon
 from tests.support.conformance import conforms
 
 LETTERS = list("abcdefgh")
@@ -246,6 +248,33 @@ async def test_infos_keep_their_order() -> None:
 
         assert recorder.batches == [["a", "b", "c"], ["g", "h"]]
         assert source.told == ["consumer", 1, 2, 3, 4]
+
+
+async def test_who_sends_too_many_infos_waits_for_room() -> None:
+    async with Forwarder() as source, Recorder() as recorder:
+        source.emit([1])
+        for number in range(10_000):
+            await source.info(number)
+        waiting = [asyncio.create_task(source.info(number)) for number in ("one more", "another")]
+        await run_until_idle()
+        assert (source.told, [task.done() for task in waiting]) == ([], [False, False])
+
+        await subscribe(recorder, to=source)
+        await soon(asyncio.gather(*waiting))
+        await run_until_idle()
+        assert source.told == ["consumer", *range(10_000), "one more", "another"]
+
+
+async def test_who_waits_for_room_is_told_when_the_stage_ends() -> None:
+    async with Forwarder() as source:
+        source.emit([1])
+        for number in range(10_000):
+            await source.info(number)
+        waiting = asyncio.create_task(source.info("one more"))
+        await run_until_idle()
+
+    with pytest.raises(StageDown):
+        await soon(waiting)
 
 
 async def test_an_info_waits_behind_the_queues_of_partitions() -> None:

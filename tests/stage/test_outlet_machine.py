@@ -120,8 +120,8 @@ class OutletMachine(RuleBasedStateMachine):
         elif isinstance(todo, list):
             self.note_use(len(todo))
             self.outlet.dispatch(todo)
-        elif todo.args and todo.args[0] == self.stage.handle_info:
-            self.seen_infos.append(todo.args[1])
+        elif todo.func == self.stage._tell_info:
+            self.seen_infos.append(todo.args[0])
 
     @rule(mode=st.sampled_from(["forward", "accumulate"]))
     def switch(self, mode: Any) -> None:
