@@ -7,7 +7,7 @@ import contextlib
 import queue
 import threading
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sized
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator, Sized
 from itertools import islice
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -40,8 +40,9 @@ def from_iterable(
       way.
     * An async iterable is read in the task of the stage.
 
-    Of the last two, each element is handed over as it comes. When the stage ends early, a generator is closed. If a
-    ``next`` is under way then, the thread closes the generator when that has returned, and nobody waits for it.
+    Of the last two, each element is handed over as it comes. (Elements that are there at the same time come in one
+    list.) When the stage ends early, a generator is closed. If a ``next`` is under way then, the thread closes the
+    generator when that has returned, and nobody waits for it.
 
     Args:
         items: what to read. An iterator is read from its current position.
@@ -101,19 +102,60 @@ class _AsyncIterableStage(_IterableStage[T]):
     async def handle_demand(self, demand: int) -> list[T] | None:
         if self._iterator is None:
             self._iterator = aiter(self._items)
-        for _ in range(demand):
-            if self._is_stopping:
-                return []
-            try:
-                element = await anext(self._iterator)
-            except StopAsyncIteration:
-                return None
-            self.emit([element])
+        ready: list[T] = []
+        try:
+            for _ in range(demand):
+                if self._is_stopping:
+                    break
+                # Elements that come without a wait make up one list. Before a wait, what there is is handed over.
+                steps = self._iterator.__anext__().__await__()
+                try:
+                    waits_for = next(steps)
+                except StopIteration as came:
+                    ready.append(came.value)
+                    continue
+                self._hand_over(ready)
+                ready.append(await _Begun(steps, waits_for))
+        except StopAsyncIteration:
+            return None
+        finally:
+            self._hand_over(ready)
         return []
+
+    def _hand_over(self, ready: list[T]) -> None:
+        if ready:
+            self.emit(ready)
+            ready.clear()
 
     async def teardown(self) -> None:
         if (close := getattr(self._iterator, "aclose", None)) is not None:
             await close()
+
+
+class _Begun:
+    """The rest of an ``await`` whose first step was done by hand.
+
+    Args:
+        steps: what ``__await__`` has returned.
+        waits_for: what its first step has yielded.
+    """
+
+    def __init__(self, steps: Generator[Any, Any, Any], waits_for: Any) -> None:
+        self._steps = steps
+        self._waits_for = waits_for
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        waits_for = self._waits_for
+        try:
+            while True:
+                try:
+                    sent = yield waits_for
+                except BaseException as thrown:  # noqa: BLE001  # it belongs to the await that goes on here
+                    waits_for = self._steps.throw(thrown)
+                else:
+                    waits_for = self._steps.send(sent)
+        except StopIteration as came:
+            return came.value
 
 
 class _ThreadedStage(_IterableStage[T]):

@@ -22,6 +22,13 @@ async def counted(count: int) -> AsyncIterator[int]:
         yield number
 
 
+async def awaited(count: int) -> AsyncIterator[int]:
+    for number in range(count):
+        await asyncio.sleep(0)
+        yield number
+    await asyncio.sleep(0)
+
+
 def generated(count: int) -> Iterator[int]:
     yield from range(count)
 
@@ -36,6 +43,7 @@ def generated(count: int) -> Iterator[int]:
         lambda: generated(10),
         lambda: iter(range(10)),
         lambda: counted(10),
+        lambda: awaited(10),
     ],
 )
 @pytest.mark.parametrize("options", [{}, {"max_demand": 1}, {"max_demand": 5}, {"max_demand": 10}])
@@ -152,6 +160,51 @@ async def test_a_slow_async_one_hands_over_each_element_as_it_comes() -> None:
         assert recorder.batches == [[0], [1], [2]]
 
 
+async def test_elements_of_an_async_one_that_come_without_a_wait_come_in_one_list() -> None:
+    may_go_on = asyncio.Event()
+
+    async def in_parts() -> AsyncIterator[int]:
+        for number in range(4):
+            yield number
+        await asyncio.sleep(0)
+        await may_go_on.wait()
+        for number in range(4, 7):
+            yield number
+
+    async with from_iterable(in_parts()) as source, Recorder() as recorder:
+        await subscribe(recorder, to=source, max_demand=100, min_demand=0)
+        await run_until_idle()
+        assert recorder.batches == [[0, 1, 2, 3]]
+        may_go_on.set()
+        await soon(source.wait())
+        await run_until_idle()
+
+        assert recorder.batches == [[0, 1, 2, 3], [4, 5, 6]]
+
+
+async def test_a_wait_of_an_async_one_may_time_out_and_go_on() -> None:
+    class Patient:
+        """Waits in vain, catches it, and gives a number."""
+
+        def __init__(self) -> None:
+            self.count = 0
+
+        def __aiter__(self) -> Patient:
+            return self
+
+        async def __anext__(self) -> int:
+            self.count += 1
+            try:
+                async with asyncio.timeout(0):
+                    await asyncio.Event().wait()
+            except TimeoutError:
+                return self.count
+            return 0
+
+    async with from_iterable(Patient()) as source:
+        assert await soon(collected(stream(source), 3)) == [1, 2, 3]
+
+
 @pytest.mark.parametrize("is_async", [False, True])
 async def test_the_generator_is_closed_when_the_stage_ends(is_async: bool) -> None:
     closed: list[str] = []
@@ -162,14 +215,14 @@ async def test_the_generator_is_closed_when_the_stage_ends(is_async: bool) -> No
         finally:
             closed.append("plain")
 
-    async def awaited() -> AsyncIterator[int]:
+    async def closing() -> AsyncIterator[int]:
         try:
             for number in range(1000):
                 yield number
         finally:
             closed.append("async")
 
-    async with from_iterable(awaited() if is_async else plain()) as source:
+    async with from_iterable(closing() if is_async else plain()) as source:
         assert await soon(collected(stream(source, max_demand=2), 3)) == [0, 1, 2]
         await run_until_idle()
         assert closed == []
@@ -195,6 +248,12 @@ def failing() -> Iterator[int]:
     raise ValueError("the user's")
 
 
+async def failing_after_a_wait() -> AsyncIterator[int]:
+    yield 1
+    await asyncio.sleep(0)
+    raise ValueError("the user's")
+
+
 async def failing_async() -> AsyncIterator[int]:
     yield 1
     raise ValueError("the user's")
@@ -216,7 +275,8 @@ class FailsAtOnce:
 
 
 @pytest.mark.parametrize(
-    ("make", "before"), [(failing, [1]), (failing_async, [1]), (FailsInside, [1]), (FailsAtOnce, [])]
+    ("make", "before"),
+    [(failing, [1]), (failing_async, [1]), (failing_after_a_wait, [1]), (FailsInside, [1]), (FailsAtOnce, [])],
 )
 async def test_an_iterable_that_raises_kills_its_stage_behind_its_elements(make: Any, before: list[int]) -> None:
     async with from_iterable(make()) as source, Recorder() as recorder:
