@@ -406,13 +406,17 @@ TestPartitionMachine = PartitionMachine.TestCase
 
 @conforms("G-155", "G-156")
 @pytest.mark.parametrize(
-    ("returned", "kind"), [(7, "an int"), ("x" * 200, "a str"), ((0, 1), "a tuple"), ([0], "a list")]
+    ("returned", "kind"),
+    [(7, "an int"), ("x" * 200, "a str"), ((0, 1), "a tuple"), ([0], "a list"), (([0],), "a tuple")],
 )
-def test_an_unknown_partition_is_refused_and_leaves_the_books_in_order(returned: Any, kind: str) -> None:
+@pytest.mark.parametrize("events", [[0, 7], [7]])
+def test_an_unknown_partition_is_refused_and_leaves_the_books_in_order(
+    returned: Any, kind: str, events: list[int]
+) -> None:
     dispatcher = PartitionDispatcher[str, int]([0, 1], lambda event: returned if event == 7 else event)
 
     with pytest.raises(OptionsError) as refused:
-        dispatcher.dispatch([0, 7])
+        dispatcher.dispatch(events)
 
     assert str(refused.value) == f"dispatcher.hash: expected one of 0, 1, None or DROP, got {kind} for an event"
     assert (dispatcher.queued, dispatcher.take_queued()) == (0, [])

@@ -117,7 +117,10 @@ class PartitionDispatcher(Generic[C, E]):
         self._spare[partition] += count
         known = min(self._orphaned, count)
         self._orphaned -= known
-        return count - known, self._serve(partition) if self._queues[partition] else []
+        deliveries: list[Delivery[C, E]] = []
+        if self._queues[partition] and self._spare[partition]:
+            self._serve(partition, deliveries)
+        return count - known, deliveries
 
     def take_whole(self, count: int) -> C | None:
         """Returns None: each event has its partition."""
@@ -129,31 +132,29 @@ class PartitionDispatcher(Generic[C, E]):
         Raises:
             OptionsError: the function returned something that is no partition. None of *events* is queued then.
         """
-        routed: dict[Any, list[E]] = {}
         if self._hash is None:
-            count = len(self._queues)
-            parts: list[list[E]] = [[] for _ in range(count)]
-            for event in events:
-                parts[hash(event) % count].append(event)
-            routed = {partition: part for partition, part in enumerate(parts) if part}
+            routed = _by_hash(events, len(self._queues))
         else:
-            routes = list(map(self._hash, events))
-            for partition, event in zip(routes, events, strict=True):
-                # Only the first event of each partition raises, so this costs less than asking each time.
-                try:
-                    routed[partition].append(event)
-                except KeyError:
-                    routed[partition] = [event]
-                except TypeError:  # it does not hash
-                    raise self._unknown(partition) from None
-            if not self._queues.keys() >= routed.keys():
-                return self._dispatch_with_exceptions(events, routes)
+            routes = [self._hash(event) for event in events]
+            try:
+                routed = {routes[0]: list(events)} if len(routes) == 1 else _grouped(routes, events)
+            except TypeError:
+                unfit = (route for route in routes if not is_a(route, Hashable))
+                raise self._unknown(next(unfit, routes[-1])) from None
+            for partition in routed:
+                if partition not in self._queues:
+                    return self._dispatch_with_exceptions(events, routes)
         deliveries: list[Delivery[C, E]] = []
         for partition, part in routed.items():
-            self._queues[partition] += part
-            self.queued += len(part)
-            if self._spare[partition]:
-                deliveries += self._serve(partition)
+            if not self._queues[partition] and (left := self._spare[partition] - len(part)) >= 0:
+                # The usual case does not go through the queue.
+                self._spare[partition] = left
+                deliveries.append((self._consumers[partition], part))
+            else:
+                self._queues[partition] += part
+                self.queued += len(part)
+                if self._spare[partition]:
+                    self._serve(partition, deliveries)
         return deliveries, (), 0
 
     def _dispatch_with_exceptions(self, events: Sequence[E], routes: Sequence[Any]) -> Dispatched[C, E]:
@@ -173,24 +174,28 @@ class PartitionDispatcher(Generic[C, E]):
             queues[partition].append(event)
             self.queued += 1
             touched[partition] = None
-        deliveries = [delivery for partition in touched for delivery in self._serve(partition)]
+        deliveries: list[Delivery[C, E]] = []
+        for partition in touched:
+            if self._spare[partition]:
+                self._serve(partition, deliveries)
         return deliveries, (), self.lost(dropped)
 
-    def _serve(self, partition: Any) -> list[Delivery[C, E]]:
+    def _serve(self, partition: Any, deliveries: list[Delivery[C, E]]) -> None:
+        """Adds a delivery of what is queued for *partition*, whose consumer has demand."""
         spare, queue = self._spare[partition], self._queues[partition]
-        if not spare:
-            return []
         if len(queue) <= spare:
             served, self._queues[partition] = queue, []
         else:
             served, self._queues[partition] = queue[:spare], queue[spare:]
-        self._spare[partition] -= len(served)
+        self._spare[partition] = spare - len(served)
         self._left(partition, len(served))
-        return [(self._consumers[partition], served)]
+        deliveries.append((self._consumers[partition], served))
 
     def _left(self, partition: Any, count: int) -> None:
         self.queued -= count
-        self._passed[partition] += count
+        # The places of infos count from any event, so nothing need be counted while there are none.
+        if self._infos:
+            self._passed[partition] += count
 
     def lost(self, count: int) -> int:
         """Notes that *count* undelivered events are gone. Demand of consumers that left is not asked for again."""
@@ -250,6 +255,25 @@ class PartitionDispatcher(Generic[C, E]):
         while self._infos and all(self._passed[name] >= place for name, place in self._infos[0][1].items()):
             infos.append(self._infos.popleft()[0])
         return infos
+
+
+def _by_hash(events: Sequence[E], partitions: int) -> dict[Any, list[E]]:
+    """Returns *events* by the index that their own hash gives."""
+    parts: list[list[E]] = [[] for _ in range(partitions)]
+    for event in events:
+        parts[hash(event) % partitions].append(event)
+    return {partition: part for partition, part in enumerate(parts) if part}
+
+
+def _grouped(routes: Sequence[Any], events: Sequence[E]) -> dict[Any, list[E]]:
+    """Returns *events* by their routes. TypeError: a route does not hash."""
+    routed: dict[Any, list[E]] = {}
+    for partition, event in zip(routes, events):  # noqa: B905  # strict costs more than a short list does
+        if (part := routed.get(partition)) is None:
+            routed[partition] = [event]
+        else:
+            part.append(event)
+    return routed
 
 
 def _names(partitions: int | Iterable[Hashable]) -> list[Hashable]:
