@@ -91,7 +91,7 @@ class OpenWindow:
         self.trigger_state: Any = None
         #: The number of the last firing.
         self.number = 0
-        #: True if events came since the last firing.
+        #: True if events came since the last firing. Of a shared window, the keys say it.
         self.changed = False
         #: True if the watermark has passed the end.
         self.on_time = False

@@ -218,6 +218,8 @@ class Firings:
         window.count += absorbed.count
         window.since_trigger += absorbed.since_trigger
         window.changed = True
+        if self._touched is not None:
+            self._touched[window] = None
         self.forget(absorbed)
 
     def _fire_news(self, window: OpenWindow, trigger: str, out: list[Effect], *, final: bool) -> None:
@@ -238,7 +240,6 @@ class Firings:
         if window.shared is None:
             return
         counts, numbers, start, end = window.shared.counts, window.shared.numbers, window.start, window.end
-        window.changed = False
         for key in keys:
             number = numbers[key] = numbers.get(key, 0) + 1
             window.shared.changed.pop(key, None)

@@ -46,6 +46,9 @@ def test_each_key_of_a_window_has_its_result_in_the_order_of_the_first_events() 
 
     advance(stage, 10)
 
+    assert {(firing.kind, firing.start, firing.end, firing.index) for firing in stage.firings} == {
+        ("fixed", 0.0, 10.0, None)
+    }
     assert told(stage) == [("x", "watermark", 1, True, [5, 2]), ("y", "watermark", 1, True, [1])]
     assert [window.start for window in stage.closed] == [0]
 

@@ -266,6 +266,15 @@ def test_ticks_are_never_due_twice_at_one_moment(interval: float) -> None:
         assert ticks.passed == number
 
 
+@pytest.mark.parametrize("interval", [0.1, 0.7, 1 / 3])
+def test_a_division_that_is_rounded_down_makes_no_tick_due_again(interval: float) -> None:
+    for number in range(2, 2_000):
+        ticks = Ticks(1_000.1, interval)
+        now = ticks.at(number)
+        ticks.reach(now)
+        assert (ticks.passed, ticks.next > now) == (number, True)
+
+
 def test_a_periodic_trigger_fires_only_what_changed_since_it_last_fired() -> None:
     stage = Stage(fixed(lateness=1_000).trigger_periodically(1).trigger_every(2))
     stage.give([5, 25, 26])

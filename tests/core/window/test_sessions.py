@@ -143,6 +143,30 @@ def test_merging_sessions_add_up_their_counts() -> None:
     assert len(stage.firings) == 1
 
 
+def test_merging_sessions_add_up_what_came_since_the_last_trigger() -> None:
+    stage = sessions(lateness=1_000, trigger_every=5)
+    stage.give(x(0, 1, 2, 20))
+
+    stage.give(x(11))
+
+    assert [(firing.trigger, firing.count) for firing in stage.firings] == [("every", 5)]
+
+
+def test_a_merge_is_news_for_a_periodic_trigger_also_if_its_event_is_dropped() -> None:
+    window = Window.session(10, by=lambda event: event[0], longest=None, lateness=1_000).trigger_periodically(1)
+    window = window.trigger(int, lambda events, state: ("cont", [each for each in events if each[0] != 9], state))
+    stage = Stage(window, init=list, reduce=lambda times, event: [*times, event[0]], key=lambda event: event[1])
+    stage.give(x(0, 18))
+    stage.pass_time(1)
+    stage.firings.clear()
+
+    stage.give(x(9))
+    stage.pass_time(1)
+
+    assert [(firing.start, firing.end, firing.number) for firing in stage.firings] == [(0.0, 28.0, 2)]
+    assert stage.emitted[-1] == [0, 18]
+
+
 def test_a_merge_names_the_earlier_and_the_later_session() -> None:
     stage = sessions(lateness=1_000)
     stamped = stage.engine.read(x(20, 0, 12, 5))
