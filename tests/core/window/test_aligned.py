@@ -40,6 +40,23 @@ def test_a_window_is_on_time_between_two_events_of_a_list(demand: int) -> None:
 
 
 @at_any_demand
+def test_a_window_is_on_time_also_where_no_window_closes(demand: int) -> None:
+    told = story(Window.fixed(10, by=by, lateness=3).trigger_on_time(), [5], [9, 12, 6], demand)
+
+    assert told == [("add", 9), ("add", 12), ("fire", "watermark"), ("add", 6)]
+
+
+@at_any_demand
+def test_the_highest_time_of_a_list_may_begin_a_window(demand: int) -> None:
+    stage = Stage(Window.fixed(10, by=by, lateness=3))
+    stage.give([5])
+    stage.give([6, 10, 7], demand=demand)
+    stage.end("a")
+
+    assert stage.emitted == [18, 10]
+
+
+@at_any_demand
 def test_an_event_at_the_end_of_a_window_is_in_the_next_one(demand: int) -> None:
     stage = Stage(Window.fixed(10, by=by, lateness=100))
     stage.give([0])

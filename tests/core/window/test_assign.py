@@ -176,7 +176,7 @@ def test_the_calendar_has_windows_up_to_its_limits(unit: CalendarUnit, zone: str
 
 def test_a_shape_has_its_assigner_in_microseconds() -> None:
     grid: Assigner = assigner_of(Fixed("sliding", 1.5, 0.5, 0.25))
-    days = assigner_of(Calendar("day", ZoneInfo("UTC")))
+    weeks = assigner_of(Calendar("week", ZoneInfo("UTC")))
 
     assert grid.bounds(0) == [(-1_250_000, 250_000), (-750_000, 750_000), (-250_000, 1_250_000)]
-    assert days.bounds(5) == [(0, 24 * HOUR)]
+    assert weeks.bounds(5) == [(-3 * 24 * HOUR, 4 * 24 * HOUR)]  # the first day of 1970 was a Thursday
