@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -120,3 +121,16 @@ def test_events_of_the_quickest_upstream_close_nothing() -> None:
     stage.give([15], upstream="b")
 
     assert stage.emitted == [23]
+
+
+def test_datetimes_of_a_calendar_window_are_in_its_zone() -> None:
+    window = Window.calendar("day", tz="Europe/Berlin", by=lambda event: event)
+    stage = Stage(window, init=list, reduce=lambda events, event: [*events, event])
+    stage.give([datetime(2024, 3, 31, 12, tzinfo=UTC)])
+    stage.end("a")
+
+    (firing,) = stage.firings
+    assert isinstance(firing.start, datetime)
+    assert isinstance(firing.end, datetime)
+    assert firing.start.isoformat() == "2024-03-31T00:00:00+01:00"
+    assert firing.end.isoformat() == "2024-04-01T00:00:00+02:00"

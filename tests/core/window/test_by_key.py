@@ -167,6 +167,23 @@ def test_periodic_triggers_fire_the_keys_that_changed() -> None:
     assert told(stage) == []
 
 
+@pytest.mark.parametrize("what", ["advance", "fire_late", "end"])
+def test_what_is_due_by_the_clock_comes_first(what: str) -> None:
+    stage = stage_of(fixed(lateness=100).trigger_periodically(1))
+    stage.give([(1, "x")])
+    engine = stage.engine
+
+    if what == "advance":
+        stage.carry_out(engine.advance(10 * SECOND, 5.0))
+    elif what == "fire_late":
+        stage.carry_out(engine.fire_late(5.0))
+    else:
+        stage.carry_out(engine.end(5.0))
+
+    assert stage.firings[0].trigger == "periodic"
+    assert len(stage.firings) == (1 if what == "fire_late" else 2)
+
+
 def test_count_windows_are_of_a_key_and_empty_ones_emit_nothing() -> None:
     stage = stage_of(Window.count(2))
     stage.give([(1, "x"), (2, "y"), (3, "x"), (4, "x")])

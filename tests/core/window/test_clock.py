@@ -172,6 +172,31 @@ def test_when_all_are_idle_nobody_holds_the_newest_event_back() -> None:
     assert starts(stage) == [0.0]
 
 
+def test_the_watermark_goes_on_with_the_clock_when_one_of_the_silent_ends() -> None:
+    stage = Stage(fixed(idle_timeout=60), upstreams=("a", "b"))
+    stage.give([5], upstream="a")
+    stage.give([4], upstream="b")
+    stage.pass_time(62)
+    stage.end("b")
+    assert stage.engine.watermark == 7_000_000
+
+    stage.pass_time(3)
+
+    assert starts(stage) == [0.0]
+
+
+def test_what_is_due_at_this_very_moment_is_done_before_the_events() -> None:
+    stage = Stage(fixed(idle_timeout=60))
+    stage.give([5])
+    stage.carry_out(stage.engine.tick(60.0))
+    stage.now = 65.0
+
+    stage.give([9])
+
+    assert starts(stage) == [0.0]
+    assert [side.event for side in stage.side] == [9]
+
+
 def test_a_late_event_also_shows_that_its_upstream_is_there() -> None:
     stage = Stage(fixed(idle_timeout=60))
     stage.give([25])
