@@ -51,14 +51,14 @@ class ListInlet(Inlet[T]):
     def take(self) -> tuple[Edge[T], Sequence[T], int]:
         """Returns the next chunk with its subscription, and how much to ask for there once the chunk is handled."""
         self._taken += 1
+        if (lists := self.lists) and lists[0][1] <= self._taken:
+            lists.popleft()
         return self._items.popleft()
 
     @property
     def is_inside_list(self) -> bool:
         """True if the next chunk belongs to the same list as the one that was taken last."""
         lists = self.lists
-        while lists and lists[0][1] <= self._taken:
-            lists.popleft()
         return bool(lists) and lists[0][0] < self._taken
 
 

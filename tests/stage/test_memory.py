@@ -21,6 +21,7 @@ from broadway_py.stage import (
     stream,
     subscribe,
 )
+from tests.stage.support import Doubler, Forwarder, Recorder, run_until_idle
 
 
 class Endless(ProducerStage[int]):
@@ -112,3 +113,17 @@ def test_eight_times_the_events_need_no_more_memory(run: Callable[[int], Corouti
     peak(run, 1_000)  # what is loaded and cached by the first run
 
     assert peak(run, 40_000) < peak(run, 5_000) + 60_000
+
+
+async def test_a_stage_in_the_middle_forgets_the_lists_that_it_has_handled() -> None:
+    async with Forwarder() as source, Doubler() as doubler, Recorder() as recorder:
+        await subscribe(recorder, to=doubler, max_demand=1000)
+        await subscribe(doubler, to=source, max_demand=4)
+        for _ in range(20):
+            await run_until_idle()
+            source.emit([1, 2, 3, 4])
+        await run_until_idle()
+
+        # Each list was cut into two chunks, and there was demand for all of them.
+        assert doubler.batches == [[1, 2], [3, 4]] * 20
+        assert not doubler.inlet.lists
