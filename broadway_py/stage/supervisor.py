@@ -50,7 +50,7 @@ class ConsumerSupervisor(ConsumingStage[T]):
     Args:
         start: a coroutine function, called with the event.
         restart: ``"temporary"``: a child that raises has ended. ``"transient"``: it is started again with the same
-            event, and keeps its place meanwhile.
+            event, and keeps its place meanwhile, unless it was cancelled.
         max_restarts: how many restarts within *max_seconds* are allowed. One more ends the supervisor.
         max_seconds: seconds in which restarts are counted.
         shutdown: when the supervisor ends, it cancels all children and waits so many seconds for them. ``"kill"``
@@ -197,7 +197,7 @@ class ConsumerSupervisor(ConsumingStage[T]):
     def _starts_again(self, error: BaseException) -> bool:
         # The text of the error is left out: it may quote the event.
         log.warning("a child has died", stage=self.name, exception=name_of(error), at=place_of(error))
-        if self._restart == "temporary" or self._is_stopping:
+        if self._restart == "temporary" or self._is_stopping or self._is_cancelled():
             return False
         if self._restarts.crashed(self._clock.monotonic()):
             return True
@@ -205,6 +205,12 @@ class ConsumerSupervisor(ConsumingStage[T]):
         self._given_up.__cause__ = error
         self._wake.set()
         return False
+
+    @staticmethod
+    def _is_cancelled() -> bool:
+        """True if the child that calls this was cancelled: it has raised in place of the cancellation, or after it."""
+        child = asyncio.current_task()
+        return child is not None and child.cancelling() > 0
 
     async def _close(self) -> None:
         children = self.children

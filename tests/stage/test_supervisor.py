@@ -340,6 +340,45 @@ async def test_a_child_between_two_starts_can_be_terminated() -> None:
         assert supervisor.count_children() == 0
 
 
+class Spoiler:
+    """Starts a child that waits, and that raises when it is cancelled. The next child ends at once."""
+
+    def __init__(self) -> None:
+        self.started: list[int] = []
+
+    async def start(self, event: int) -> None:
+        self.started.append(event)
+        if len(self.started) > 1:
+            return
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            raise ValueError from None
+
+
+async def test_a_terminated_child_that_raises_is_not_started_again() -> None:
+    spoiler = Spoiler()
+    async with ConsumerSupervisor(spoiler.start, restart="transient") as supervisor:
+        child = supervisor.start_child(1)
+        await run_until_idle()
+
+        assert await soon(supervisor.terminate_child(child)) is True
+        await run_until_idle()
+        assert (spoiler.started, supervisor.count_children()) == ([1], 0)
+
+
+async def test_no_child_is_started_again_while_its_supervisor_dies() -> None:
+    spoiler = Spoiler()
+    async with Counter(most=1) as counter, ConsumerSupervisor(spoiler.start, restart="transient") as supervisor:
+        subscription = await subscribe(supervisor, to=counter)
+        await run_until_idle()
+        subscription.cancel("no longer needed")
+        await run_until_idle()
+
+        assert (spoiler.started, supervisor.count_children()) == ([0], 0)
+        assert repr(supervisor) == "<ConsumerSupervisor ended>"
+
+
 @conforms("G-199", "G-203", "G-204")
 async def test_a_supervisor_lives_on_without_a_producer_that_had_ended_if_that_is_temporary() -> None:
     async with Forwarder() as source:
