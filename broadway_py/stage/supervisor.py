@@ -90,6 +90,8 @@ class ConsumerSupervisor(ConsumingStage[T]):
         self._slots: Slots[Edge[T]] = Slots()
         self._children: dict[asyncio.Task[None], Edge[T] | None] = {}
         self._given_up: StageDown | None = None
+        # The children are being cancelled. One that started now would be left behind.
+        self._is_closing = False
 
     @property
     def children(self) -> list[asyncio.Task[None]]:
@@ -104,9 +106,11 @@ class ConsumerSupervisor(ConsumingStage[T]):
         """Starts a child for *event*, which takes no place of a subscription. Returns its task.
 
         Raises:
-            StageDown: the supervisor has ended.
+            StageDown: the supervisor has ended, or is cancelling its children because it ends.
         """
         self._refuse_if_ended()
+        if self._is_closing:
+            raise StageDown(f"{self.name} is ending, so it starts no more children") from self._error
         return self._begin(event, None)
 
     def terminate_child(self, child: asyncio.Task[None]) -> asyncio.Future[bool]:
@@ -213,6 +217,7 @@ class ConsumerSupervisor(ConsumingStage[T]):
         return child is not None and child.cancelling() > 0
 
     async def _close(self) -> None:
+        self._is_closing = True
         children = self.children
         for child in children:
             child.cancel()

@@ -379,6 +379,27 @@ async def test_no_child_is_started_again_while_its_supervisor_dies() -> None:
         assert repr(supervisor) == "<ConsumerSupervisor ended>"
 
 
+async def test_a_supervisor_that_ends_starts_no_more_children() -> None:
+    refused: list[str] = []
+
+    async def start(event: int) -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            if event == 1:
+                with pytest.raises(StageDown) as down:
+                    supervisor.start_child(2)
+                refused.append(str(down.value))
+            raise
+
+    async with ConsumerSupervisor(start) as supervisor:
+        supervisor.start_child(1)
+        await run_until_idle()
+
+    assert refused == ["ConsumerSupervisor is ending, so it starts no more children"]
+    assert supervisor.count_children() == 0
+
+
 @conforms("G-199", "G-203", "G-204")
 async def test_a_supervisor_lives_on_without_a_producer_that_had_ended_if_that_is_temporary() -> None:
     async with Forwarder() as source:
