@@ -7,7 +7,7 @@ import contextlib
 import queue
 import threading
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator, Sized
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sized
 from itertools import islice
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -17,6 +17,7 @@ from broadway_py.foreign import article, foreign_errors, is_a
 from broadway_py.options import Options
 from broadway_py.stage.producer import ProducerStage
 from broadway_py.stage.settings import one_of
+from broadway_py.stage.waits import BegunAwait
 
 __all__ = ["from_iterable"]
 
@@ -114,8 +115,14 @@ class _AsyncIterableStage(_IterableStage[T]):
                 except StopIteration as came:
                     ready.append(came.value)
                     continue
-                self._hand_over(ready)
-                ready.append(await _Begun(steps, waits_for))
+                step = BegunAwait(steps, waits_for)
+                try:
+                    self._hand_over(ready)
+                except foreign_errors(cancellations=True):
+                    # A generator can only be closed between two steps.
+                    await step.cancel()
+                    raise
+                ready.append(await step)
         except StopAsyncIteration:
             return None
         finally:
@@ -124,38 +131,14 @@ class _AsyncIterableStage(_IterableStage[T]):
 
     def _hand_over(self, ready: list[T]) -> None:
         if ready:
-            self.emit(ready)
-            ready.clear()
+            try:
+                self.emit(ready)
+            finally:
+                ready.clear()
 
     async def teardown(self) -> None:
         if (close := getattr(self._iterator, "aclose", None)) is not None:
             await close()
-
-
-class _Begun:
-    """The rest of an ``await`` whose first step was done by hand.
-
-    Args:
-        steps: what ``__await__`` has returned.
-        waits_for: what its first step has yielded.
-    """
-
-    def __init__(self, steps: Generator[Any, Any, Any], waits_for: Any) -> None:
-        self._steps = steps
-        self._waits_for = waits_for
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        waits_for = self._waits_for
-        try:
-            while True:
-                try:
-                    sent = yield waits_for
-                except BaseException as thrown:  # noqa: BLE001  # it belongs to the await that goes on here
-                    waits_for = self._steps.throw(thrown)
-                else:
-                    waits_for = self._steps.send(sent)
-        except StopIteration as came:
-            return came.value
 
 
 class _ThreadedStage(_IterableStage[T]):

@@ -1,12 +1,14 @@
-"""Waits until the first of several things has ended."""
+"""Waits: until the first of several things has ended, and until an ``await`` that was begun by hand has."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Generator
 from typing import Any
 
-__all__ = ["first_completed"]
+from broadway_py.foreign import foreign_errors
+
+__all__ = ["BegunAwait", "first_completed"]
 
 
 async def first_completed(*waits: Coroutine[Any, Any, object] | asyncio.Future[Any]) -> None:
@@ -25,3 +27,38 @@ async def first_completed(*waits: Coroutine[Any, Any, object] | asyncio.Future[A
             task.cancel()
         if own:
             await asyncio.gather(*own, return_exceptions=True)
+
+
+class BegunAwait:
+    """The rest of an ``await`` whose first step was done by hand.
+
+    Args:
+        steps: what ``__await__`` has returned.
+        waits_for: what its first step has yielded.
+    """
+
+    def __init__(self, steps: Generator[Any, Any, Any], waits_for: Any) -> None:
+        self._steps = steps
+        self._waits_for = waits_for
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        waits_for = self._waits_for
+        try:
+            while True:
+                try:
+                    sent = yield waits_for
+                except BaseException as thrown:  # noqa: BLE001  # it belongs to the await that goes on here
+                    waits_for = self._steps.throw(thrown)
+                else:
+                    waits_for = self._steps.send(sent)
+        except StopIteration as came:
+            return came.value
+
+    async def cancel(self) -> None:
+        """Cancels what waits, and returns when it has ended. What it returns or raises is dropped."""
+        try:
+            self._waits_for = self._steps.throw(asyncio.CancelledError())
+            await self
+        except foreign_errors(cancellations=True):
+            # It is the cancellation, an error in place of it, or the StopIteration of what has returned at once.
+            pass

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from broadway_py.errors import OptionsError
-from broadway_py.stage import from_iterable, stream, subscribe
+from broadway_py.stage import PartitionDispatcher, from_iterable, stream, subscribe
 from tests.stage.support import Recorder, run_until_idle, soon
 from tests.support.conformance import conforms
 from tests.support.eventually import eventually
@@ -228,6 +228,37 @@ async def test_the_generator_is_closed_when_the_stage_ends(is_async: bool) -> No
         assert closed == []
 
     assert closed == ["async" if is_async else "plain"]
+
+
+@pytest.mark.parametrize("cleans_up", ["at once", "later", "with an error", "by an element"])
+async def test_an_async_generator_that_waits_is_closed_when_its_elements_cannot_be_handed_over(cleans_up: str) -> None:
+    closed: list[str] = []
+
+    async def waiting() -> AsyncIterator[int]:
+        yield 1
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            if cleans_up == "by an element":
+                yield 2
+            raise
+        finally:
+            if cleans_up == "later":
+                await asyncio.sleep(0)
+            closed.append(cleans_up)
+            if cleans_up == "with an error":
+                raise LookupError
+
+    def nowhere(event: int) -> int:
+        raise ValueError("nowhere")
+
+    dispatcher = PartitionDispatcher[Any, int](1, hash=nowhere)
+    async with from_iterable(waiting(), dispatcher=dispatcher) as source, Recorder() as recorder:
+        await subscribe(recorder, to=source, partition=0, cancel="temporary")
+        with pytest.raises(ValueError, match="nowhere"):
+            await soon(source.wait())
+
+        assert (closed, recorder.events) == ([cleans_up], [])
 
 
 async def test_a_generator_that_was_never_asked_is_not_started() -> None:
