@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -145,9 +146,11 @@ def _guarded(selector: Callable[[T], object], subscription: Subscription[T]) -> 
         try:
             return selector(event)
         except foreign_errors(cancellations=True) as error:
-            # The dispatcher is at work, so the producer's task ends the subscription afterwards.
+            # The dispatcher is at work, so the subscription ends afterwards: before the producer ends, and also while
+            # the producer is in a method that takes long.
             subscription.producer._todo.append(partial(cancel, error))
             subscription.producer._wake.set()
+            asyncio.get_running_loop().call_soon(subscription.cancel, error)
             return False
 
     return guarded

@@ -264,6 +264,26 @@ async def test_a_selector_that_raises_ends_its_own_subscription_and_no_other(buf
         assert repr(source) == "<Forwarder running>"
 
 
+@pytest.mark.parametrize("ends", [False, True])
+async def test_a_selector_that_raises_ends_its_subscription_whatever_its_producer_does(ends: bool) -> None:
+    class Busy(Forwarder):
+        async def handle_demand(self, demand: int) -> list[int] | None:  # type: ignore[override]
+            self.emit([1])
+            if not ends:
+                await asyncio.get_running_loop().create_future()
+            return None
+
+    def raising(event: int) -> bool:
+        raise OOPS
+
+    async with Busy(dispatcher=BroadcastDispatcher()) as source, Recorder() as wrong:
+        await subscribe(wrong, to=source, selector=raising)
+        with pytest.raises(StageDown) as down:
+            await soon(wrong.wait())
+
+        assert down.value.__cause__ is OOPS
+
+
 # --- manual demand --------------------------------------------------------------------------------------------------
 
 
