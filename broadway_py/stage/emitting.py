@@ -146,6 +146,7 @@ class StageOutlet(Outlet[T]):
         if end is not None:
             self._stage._todo.append(partial(self._stage._tell_cancelled, end.cancellation, edge.owner))
             self._wake.set()
+            self._stage._consumer_left()
 
     def close(self, end: End | None = None) -> None:
         """Tells the consumers that no more events will come."""
@@ -225,6 +226,9 @@ class EmittingStage(Stage, Generic[T]):
     def estimate_buffered_count(self) -> int:
         """Returns the number of events that wait for the demand of a consumer."""
         return self.outlet.backlog
+
+    def _consumer_left(self) -> None:
+        """Called when a subscription has ended, also while a method of the stage runs."""
 
     def _take_events(self, events: Any, method: str) -> None:
         if self._checked(events, method):

@@ -100,6 +100,16 @@ class _AsyncIterableStage(_IterableStage[T]):
         self._items = items
         self._iterator: AsyncIterator[T] | None = None
 
+    def _consumer_left(self) -> None:
+        # handle_cancel would wait for the next element. A consumer that resubscribes is back before this is called.
+        if self._on_cancel == "stop":
+            asyncio.get_running_loop().call_soon(self._stop_if_alone)
+
+    def _stop_if_alone(self) -> None:
+        if self._is_running and not self.outlet.edges:
+            self.stop()
+            self._started().cancel()
+
     async def handle_demand(self, demand: int) -> list[T] | None:
         if self._iterator is None:
             self._iterator = aiter(self._items)

@@ -75,6 +75,31 @@ async def test_an_endless_one_lives_on_when_its_last_consumer_leaves_or_ends(on_
             await soon(source.wait())
 
 
+async def test_an_async_one_that_waits_ends_when_its_last_consumer_leaves_and_not_when_it_resubscribes() -> None:
+    closed: list[int] = []
+    queue: asyncio.Queue[int] = asyncio.Queue()
+
+    async def waiting() -> AsyncIterator[int]:
+        try:
+            while True:
+                yield await queue.get()
+        finally:
+            closed.append(1)
+
+    async with from_iterable(waiting(), on_cancel="stop") as source, Recorder() as recorder:
+        subscription = await subscribe(recorder, to=source, cancel="temporary")
+        await run_until_idle()
+        subscription = await subscription.resubscribe(max_demand=2)
+        await run_until_idle()
+        queue.put_nowait(1)
+        await run_until_idle()
+        assert (recorder.events, closed) == ([1], [])
+
+        subscription.cancel()
+        await soon(source.wait())
+        assert closed == [1]
+
+
 async def test_it_is_read_on_where_the_last_consumer_left_it() -> None:
     async with from_iterable(range(10)) as source, Recorder() as first, Recorder() as second:
         subscription = await subscribe(first, to=source, max_demand=3, cancel="temporary", mode="manual")
