@@ -190,6 +190,8 @@ class EmittingStage(Stage, Generic[T]):
         **options: Any,
     ) -> None:
         super().__init__(**options)
+        if on_discard is not None and not callable(on_discard):
+            raise OptionsError(("on_discard",), f"expected a function of a number of events, got {article(on_discard)}")
         buffer = BufferOptions(
             buffer_size=self.buffer_size if buffer_size is UNSET else buffer_size,
             buffer_keep=self.buffer_keep if buffer_keep is UNSET else buffer_keep,

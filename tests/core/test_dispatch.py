@@ -597,6 +597,7 @@ def test_without_a_function_equal_events_go_to_one_partition(events: list[Any]) 
         (0, "dispatcher.partitions: expected at least 1 partition, got none"),
         ([], "dispatcher.partitions: expected at least 1 partition, got none"),
         (["a"], "dispatcher.hash: expected a function event -> partition, because the partitions have names"),
+        ([["a"]], "dispatcher.partitions: expected hashable names of partitions"),
     ],
 )
 def test_wrong_partitions_are_refused(partitions: Any, sentence: str) -> None:
@@ -604,6 +605,20 @@ def test_wrong_partitions_are_refused(partitions: Any, sentence: str) -> None:
         PartitionDispatcher(partitions)
 
     assert str(refused.value) == sentence
+
+
+def test_a_hash_that_is_no_function_is_refused() -> None:
+    with pytest.raises(OptionsError) as refused:
+        PartitionDispatcher(2, hash=3)  # type: ignore[arg-type]  # that is the test
+
+    assert str(refused.value) == "dispatcher.hash: expected a function event -> partition, got an int"
+
+
+def test_a_partition_that_does_not_hash_is_unknown() -> None:
+    with pytest.raises(OptionsError) as refused:
+        PartitionDispatcher[Any, Any](2).check([1], None)  # type: ignore[arg-type]  # that is the test
+
+    assert str(refused.value) == "partition: expected one of 0, 1, got [1]"
 
 
 @conforms("G-158")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from broadway_py.errors import StageDown
+from broadway_py.errors import OptionsError, StageDown
 from broadway_py.stage import BroadcastDispatcher, DemandDispatcher, PartitionDispatcher, subscribe
 from tests.stage.support import Counter, Doubler, Forwarder, Recorder, run_until_idle, soon
 from tests.support.conformance import conforms
@@ -77,6 +77,13 @@ async def test_on_discard_is_told_the_count_and_may_suppress_the_warning(
         assert source.lost == 3
         assert recorder.batches == [["a", "b", "c", "d"], ["e"]]
     assert len([record for record in caplog.records if "discarded" in record.getMessage()]) == warnings
+
+
+def test_on_discard_that_is_no_function_is_refused() -> None:
+    with pytest.raises(OptionsError) as refused:
+        Forwarder(on_discard=3)
+
+    assert str(refused.value) == "on_discard: expected a function of a number of events, got an int"
 
 
 async def test_on_discard_may_be_an_option() -> None:

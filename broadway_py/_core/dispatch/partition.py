@@ -39,7 +39,8 @@ class PartitionDispatcher(Generic[C, E]):
             same partition, but another one in another process.
 
     Raises:
-        OptionsError: there is no partition, or partitions have names and there is no *hash*.
+        OptionsError: there is no partition, a name does not hash, *hash* is no function, or partitions have names and
+            there is no *hash*.
     """
 
     exclusive = False
@@ -54,6 +55,8 @@ class PartitionDispatcher(Generic[C, E]):
             raise OptionsError(
                 ("dispatcher", "hash"), "expected a function event -> partition, because the partitions have names"
             )
+        if hash is not None and not callable(hash):
+            raise OptionsError(("dispatcher", "hash"), f"expected a function event -> partition, got {article(hash)}")
         self._hash = hash
         self._spare: dict[Any, int] = dict.fromkeys(names, 0)
         self._queues: dict[Any, list[E]] = {partition: [] for partition in names}
@@ -74,7 +77,11 @@ class PartitionDispatcher(Generic[C, E]):
     def check(self, partition: Hashable, selector: Callable[[E], object] | None) -> None:
         """Raises OptionsError if *partition* is missing, unknown or taken, or a selector is given."""
         refuse_selector(selector)
-        if partition not in self._spare:
+        try:
+            is_known = partition in self._spare
+        except TypeError:  # it does not hash
+            is_known = False
+        if not is_known:
             what = "none" if partition is None else shown(partition)
             raise OptionsError(("partition",), f"expected one of {self._known()}, got {what}")
         if partition in self._consumers:
@@ -281,7 +288,11 @@ def _names(partitions: int | Iterable[Hashable]) -> list[Hashable]:
         raise OptionsError(
             ("dispatcher", "partitions"), f"expected a number or names of partitions, got {article(partitions)}"
         )
-    names: list[Hashable] = list(range(partitions)) if isinstance(partitions, int) else list(dict.fromkeys(partitions))
+    names: list[Hashable]
+    try:
+        names = list(range(partitions)) if isinstance(partitions, int) else list(dict.fromkeys(partitions))
+    except TypeError:
+        raise OptionsError(("dispatcher", "partitions"), "expected hashable names of partitions") from None
     if not names:
         raise OptionsError(("dispatcher", "partitions"), "expected at least 1 partition, got none")
     return names
