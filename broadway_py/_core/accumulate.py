@@ -48,15 +48,19 @@ class Accumulated(Generic[E]):
 
     def _drop_oldest(self, count: int) -> None:
         self.events -= count
-        for entry in list(self._entries):
+        entries = self._entries
+        demands: list[int | list[E]] = []
+        while count:
+            entry = entries.popleft()
             if isinstance(entry, int):
-                continue
-            part = min(count, len(entry))
-            del entry[:part]
-            count -= part
-            if not count:
-                break
-        self._entries = deque(entry for entry in self._entries if entry != [])
+                demands.append(entry)
+            elif len(entry) > count:
+                del entry[:count]
+                entries.appendleft(entry)
+                count = 0
+            else:
+                count -= len(entry)
+        entries.extendleft(reversed(demands))
 
     def __bool__(self) -> bool:
         """Returns True while anything is held."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -61,3 +62,20 @@ def test_without_a_limit_nothing_is_discarded() -> None:
 
     assert held.emit(list(range(100))) == 0
     assert held.events == 100
+
+
+def test_to_discard_one_event_takes_no_more_steps_when_many_are_held() -> None:
+    def steps(size: int) -> int:
+        held = Accumulated[int](size, "last")
+        for number in range(size):
+            held.emit([number])
+        calls: list[str] = []
+        sys.setprofile(lambda *call: calls.append(call[1]))
+        try:
+            discarded = held.emit([size])
+        finally:
+            sys.setprofile(None)
+        assert (discarded, held.events) == (1, size)
+        return len(calls)
+
+    assert steps(1000) == steps(10)
