@@ -101,8 +101,8 @@ class LiveProducer:
         self._fail_fast = fail_fast
         self._internal = internal
         self._preparing: asyncio.Task[None] | None = None
-        # Of the current copy. Not read from the copy, which may have an attribute context of its own.
-        self._context: ProducerContext
+        # Of the current copy, which it keeps alive. The copy itself may have another attribute of this name.
+        self._context: ProducerContext | None = None
         self._log = log.bind(pipeline=pipeline, producer=name, index=index)
 
     @property
@@ -119,7 +119,7 @@ class LiveProducer:
 
     async def open(self) -> Producer | None:
         """Open a new copy and return it; None if a stop came first."""
-        self._context = ProducerContext(
+        self._context = context = ProducerContext(
             pipeline=self._pipeline,
             producer=self._name,
             index=self._index,
@@ -129,7 +129,7 @@ class LiveProducer:
             requests=self._requests,
             on_lost=lambda error: self._report_lost(copy, error),
         )
-        copy = self.copy = self._copies.create(self._context)
+        copy = self.copy = self._copies.create(context)
         self.lost = None
         self._preparing = None
         self.is_told_to_pause = False
@@ -191,7 +191,8 @@ class LiveProducer:
     def prepare_for_draining(self, copy: Producer) -> asyncio.Task[None]:
         """Begin to prepare *copy*, at most once. A waiting ``handle_demand`` may need this to return."""
         if self._preparing is None:
-            self._context.begin_draining()
+            if self._context is not None:
+                self._context.begin_draining()
             self._preparing = asyncio.ensure_future(self._prepare(copy))
         return self._preparing
 
@@ -204,7 +205,7 @@ class LiveProducer:
 
     def end_draining(self) -> list[Message[Any]]:
         """Take nothing more from the current copy. Returns what it has handed over and nobody has picked up."""
-        return self._context.end_draining()
+        return [] if self._context is None else self._context.end_draining()
 
     async def close_copy(self, most_s: float | None) -> None:
         """Release the current copy within *most_s* seconds; with None, there is no limit."""
@@ -212,7 +213,8 @@ class LiveProducer:
         self.connected = False
         if copy is None:
             return
-        if late := self.end_draining():
+        late, self._context = self.end_draining(), None
+        if late:
             await self._take_late(late)
         try:
             async with self._clock.timeout(most_s):
@@ -254,7 +256,7 @@ class LiveProducer:
     def resize(self, capacity: int) -> None:
         """Tell the copy that the pipeline can now hold *capacity* of its messages."""
         self._capacity = capacity
-        if self.copy is not None and self.connected:
+        if self.copy is not None and self._context is not None and self.connected:
             self._context.capacity = capacity
             self.copy.resize(capacity)
 
