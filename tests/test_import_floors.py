@@ -116,7 +116,7 @@ FLOORS: Final[Mapping[str, Mapping[str, float]]] = {
 }
 
 #: Rooms that are planned and not built yet.
-PLANNED: Final = {("broadway_py", "state"), ("broadway_py", "flow")}
+PLANNED: Final = {("broadway_py", "flow")}
 
 #: Producers are a wing of their own: they see the floors below this one only, never a pipeline.
 WING, WING_SEES_BELOW = "producers", 5
