@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
-__all__ = ["AggregatorFacts", "Commit", "Loaded", "StateStore", "StoredIdentities", "StoredResult", "StoredRow"]
+__all__ = [
+    "IDENTITY_BYTES",
+    "AggregatorFacts",
+    "Commit",
+    "Loaded",
+    "StateStore",
+    "StoredIdentities",
+    "StoredResult",
+    "StoredRow",
+]
+
+#: The length of an identity.
+IDENTITY_BYTES: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +68,7 @@ class Loaded:
 
     #: :attr:`Commit.memory` of the last checkpoint. None: there is none yet.
     memory: bytes | None
-    #: The version of the oldest row. Without rows it is the version of the aggregator.
+    #: The oldest version of the values in rows and results. Without any it is the version of the aggregator.
     version: int
     #: The number of the last checkpoint. 0: there is none yet.
     number: int
@@ -73,7 +85,7 @@ class StoredRow(NamedTuple):
     #: The number of the checkpoint.
     number: int
     blob: bytes
-    #: The version of the values: that of the aggregator which stored them.
+    #: The version of the values: that of the aggregator that stored them.
     version: int
 
 
@@ -91,6 +103,8 @@ class StoredResult(NamedTuple):
     sequence: int
     #: JSON.
     result: bytes
+    #: The version of the value in it.
+    version: int
 
 
 class StateStore(Protocol):
@@ -119,7 +133,7 @@ class StateStore(Protocol):
         """Returns what the last checkpoint of *aggregator* left, except for its rows."""
 
     def buckets(self, aggregator: str) -> AsyncIterator[list[StoredRow]]:
-        """Returns the rows of accumulators, in the order in which they were stored, in parts of about 256 kB.
+        """Returns the rows of accumulators, those of the oldest checkpoint first, in parts of about 256 kB.
 
         No checkpoint of this aggregator may be committed meanwhile. The same holds for the next two.
         """

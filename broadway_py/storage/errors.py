@@ -39,7 +39,17 @@ _SENTENCES: Final = {
 
 
 class StorageError(BroadwayError):
-    """A file that keeps data cannot be used or refuses. Nothing of the call that got this error was stored."""
+    """A file that keeps data cannot be used or refuses. Nothing of the call that got this error was stored.
+
+    Args:
+        text: where, what happened, and what to do.
+        is_unknown: the disk failed while the transaction was ended. Nobody sees anything of it in the file. But if the
+            process dies before the next transaction, SQLite may find all of it in its log, and keep it.
+    """
+
+    def __init__(self, text: str, *, is_unknown: bool = False) -> None:
+        super().__init__(text)
+        self.is_unknown = is_unknown
 
 
 def explain(what: str, path: str, error: sqlite3.Error) -> StorageError:

@@ -141,7 +141,7 @@ class _Transaction:
             commit(self.connection)
         except sqlite3.Error as error:
             undo(self.connection)
-            self._lose(told(self.schema.what, self.path, error))
+            self._lose(told(self.schema.what, self.path, error), is_unknown=True)
         return writes[len(self.members) :]
 
     def _try(self, request: WriterRequest[Any], *, guarded: bool) -> None:
@@ -160,13 +160,13 @@ class _Transaction:
             request.error = request.error or told(self.schema.what, self.path, error)
             undo(connection)
 
-    def _lose(self, error: BaseException | None) -> None:
+    def _lose(self, error: BaseException | None, *, is_unknown: bool = False) -> None:
         for request in self.members:
             if request.error is None:
                 sentence = str(error) if isinstance(error, StorageError) else _LOST.format(self.schema.what, self.path)
                 # Each request gets its own exception: they are raised in different tasks, and each gets its own
                 # traceback.
-                request.error = StorageError(sentence)
+                request.error = StorageError(sentence, is_unknown=is_unknown)
                 request.error.__cause__ = None if error is None else error.__cause__
 
 

@@ -103,6 +103,7 @@ async def test_a_failing_commit_reaches_everybody_and_nothing_is_stored(writer: 
         f"test file {path}: the disk reports an error; nothing of this call was stored: look at the disk and try again"
     )
     assert [(type(error), str(error)) for error in errors] == [(StorageError, sentence)] * 3
+    assert [getattr(error, "is_unknown", None) for error in errors] == [True] * 3
     assert stored(path) == [0]
     assert await writer.write(add(4)) == 4
     assert stored(path) == [0, 4]
@@ -119,6 +120,7 @@ async def test_a_full_disk_undoes_the_transaction_and_is_an_error_for_all_that_w
 
     sentence = f"test file {path}: the disk is full; nothing of this call was stored: free some space and try again"
     assert [str(before), str(culprit)] == [sentence, sentence]
+    assert [getattr(error, "is_unknown", None) for error in (before, culprit)] == [False, False]
     assert after == 2
     assert stored(path) == [2]
 

@@ -1,0 +1,151 @@
+"""Writes the rows of window state. Each function runs inside a transaction."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from broadway_py.state.checksum import checksum
+from broadway_py.state.facts import StoredFacts, complaint
+from broadway_py.state.store import AggregatorFacts, Commit
+from broadway_py.state.table import Table, versions
+from broadway_py.storage.errors import StorageError
+
+__all__ = ["ask_number", "enroll", "names", "store"]
+
+#: SQLite takes at most 32,766 values in a statement. Each statement releases the interpreter's lock, and beside a busy
+#: event loop it takes up to 5 ms to get it back. So there are few statements.
+_ROWS_PER_INSERT: Final = 500
+
+
+def names(connection: sqlite3.Connection) -> dict[str, int]:
+    """Returns the aggregators of the file, with their numbers, the oldest first."""
+    return {name: number for number, name in connection.execute("SELECT id, name FROM aggregators ORDER BY id")}
+
+
+def enroll(
+    connection: sqlite3.Connection, what: str, aggregators: Mapping[str, AggregatorFacts]
+) -> tuple[dict[str, Table], list[str]]:
+    """Compares *aggregators* with the file, and notes what they are now. New ones get a number.
+
+    Returns:
+        The aggregators, and the names of others that the file has rows or results of.
+
+    Raises:
+        StorageError: one of them cannot use what the file has. Nothing must be committed.
+    """
+    former = {}
+    for row in connection.execute("SELECT name, id, version, window, key_type, value_type FROM aggregators"):
+        former[row[0]] = (row[1], AggregatorFacts(*row[2:]))
+    for name, facts in aggregators.items():
+        if name in former:
+            number, noted = former[name]
+            problem = complaint(name, StoredFacts(noted, *versions(connection, number)), facts)
+            if problem is not None:
+                raise StorageError(f"{what}: {problem}")
+    connection.executemany(
+        "INSERT INTO aggregators (name, version, window, key_type, value_type) VALUES (?, ?, ?, ?, ?) "
+        "ON CONFLICT (name) DO UPDATE SET version = excluded.version, window = excluded.window, "
+        "key_type = excluded.key_type, value_type = excluded.value_type",
+        [(name, facts.version, facts.window, facts.key_type, facts.value_type) for name, facts in aggregators.items()],
+    )
+    numbers = names(connection)
+    tables = {name: Table(what, name, numbers[name], facts.version) for name, facts in aggregators.items()}
+    left = [
+        name
+        for name, (number, _) in former.items()
+        if name not in aggregators and versions(connection, number)[0] is not None
+    ]
+    return tables, left
+
+
+def store(connection: sqlite3.Connection, table: Table, commit: Commit) -> None:
+    """Stores a checkpoint.
+
+    Raises:
+        StorageError: it is not the one that follows the last one in the file.
+    """
+    number = commit.number
+    written = connection.execute(
+        "UPDATE aggregators SET number = ?, memory = ?, crc = ? WHERE id = ? AND number = ?",
+        (number, commit.memory, checksum("memory", (number,), commit.memory), table.id, number - 1),
+    ).rowcount
+    if not written:
+        (last,) = connection.execute("SELECT number FROM aggregators WHERE id = ?", (table.id,)).fetchone()
+        raise StorageError(
+            f"{table.what}: checkpoint {number} of aggregator {table.name!r} does not follow the last one in the file, "
+            f"which is {last}; nothing of this call was stored: start the pipeline again"
+        )
+    version = table.version
+    _insert(
+        connection,
+        "accumulators (aggregator, bucket, number, version, entries, crc, content)",
+        [
+            (
+                *(table.id, bucket, number, version, entries),
+                checksum("accumulators", (bucket, number, version, entries), content),
+                content,
+            )
+            for bucket, content, entries in commit.appended
+        ],
+    )
+    _insert(
+        connection,
+        "results (aggregator, sequence, version, crc, content)",
+        [
+            (table.id, sequence, version, checksum("result", (sequence, version), content), content)
+            for sequence, content in commit.results
+        ],
+    )
+    if commit.identities:
+        crc = checksum("identities", (number,), commit.identities)
+        _insert(
+            connection,
+            "identities (aggregator, number, crc, content)",
+            [(table.id, number, crc, commit.identities)],
+        )
+    _remove(connection, table.id, commit)
+
+
+def _insert(connection: sqlite3.Connection, into: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    for start in range(0, len(rows), _ROWS_PER_INSERT):
+        part = rows[start : start + _ROWS_PER_INSERT]
+        one = f"({', '.join('?' * len(part[0]))})"
+        connection.execute(
+            f"INSERT INTO {into} VALUES {', '.join([one] * len(part))}",  # noqa: S608  # only question marks
+            [value for row in part for value in row],
+        )
+
+
+def _remove(connection: sqlite3.Connection, aggregator: int, commit: Commit) -> None:
+    if commit.dropped:
+        # CROSS JOIN: the list is the outer loop, and the index finds the rows.
+        connection.execute(
+            "DELETE FROM accumulators WHERE id IN ("
+            "SELECT rows.id FROM json_each(?) AS dropped CROSS JOIN accumulators AS rows "
+            "WHERE rows.aggregator = ? AND rows.bucket = json_extract(dropped.value, '$[0]') "
+            "AND rows.number < json_extract(dropped.value, '$[1]'))",
+            (json.dumps(list(commit.dropped)), aggregator),
+        )
+    if commit.emitted:
+        connection.execute(
+            "DELETE FROM results WHERE aggregator = ? AND sequence IN (SELECT value FROM json_each(?))",
+            (aggregator, json.dumps(list(commit.emitted))),
+        )
+    if commit.forget_before:
+        connection.execute(
+            "DELETE FROM identities WHERE aggregator = ? AND number < ?", (aggregator, commit.forget_before)
+        )
+
+
+def ask_number(connection: sqlite3.Connection, table: Table) -> int:
+    """Returns the number of the last checkpoint, inside of a transaction that is committed.
+
+    The write is what makes the answer final: it takes the place of a failed transaction in SQLite's log, from where a
+    crash would bring that one back. A write that changes nothing would not be written.
+    """
+    connection.execute("UPDATE aggregators SET asked = asked + 1 WHERE id = ?", (table.id,))
+    (number,) = connection.execute("SELECT number FROM aggregators WHERE id = ?", (table.id,)).fetchone()
+    return int(number)

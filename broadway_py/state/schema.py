@@ -1,0 +1,57 @@
+"""The tables of a file with window state. A change is a new migration at the end, never an edit."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from broadway_py.storage.schema import Schema
+
+__all__ = ["STATE_SCHEMA"]
+
+_VERSION_1: Final = (
+    # `number` is that of the last checkpoint. `asked` grows when somebody asks for it (see rows.ask_number).
+    """CREATE TABLE aggregators (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        name TEXT NOT NULL UNIQUE,
+        version INTEGER NOT NULL,
+        window TEXT NOT NULL,
+        key_type TEXT NOT NULL,
+        value_type TEXT NOT NULL,
+        number INTEGER NOT NULL DEFAULT 0,
+        asked INTEGER NOT NULL DEFAULT 0,
+        memory BLOB,
+        crc INTEGER NOT NULL DEFAULT 0
+    )""",
+    # Accumulators that one checkpoint stored in one bucket. The ids grow in the order of the checkpoints.
+    """CREATE TABLE accumulators (
+        id INTEGER PRIMARY KEY,
+        aggregator INTEGER NOT NULL,
+        bucket INTEGER NOT NULL,
+        number INTEGER NOT NULL,
+        version INTEGER NOT NULL,
+        entries INTEGER NOT NULL,
+        crc INTEGER NOT NULL,
+        content BLOB NOT NULL
+    )""",
+    "CREATE INDEX accumulators_bucket ON accumulators (aggregator, bucket, number)",
+    # The identities of the messages of one checkpoint, 16 bytes each.
+    """CREATE TABLE identities (
+        id INTEGER PRIMARY KEY,
+        aggregator INTEGER NOT NULL,
+        number INTEGER NOT NULL,
+        crc INTEGER NOT NULL,
+        content BLOB NOT NULL
+    )""",
+    "CREATE INDEX identities_number ON identities (aggregator, number)",
+    # Results that emit() has not taken yet.
+    """CREATE TABLE results (
+        aggregator INTEGER NOT NULL,
+        sequence INTEGER NOT NULL,
+        version INTEGER NOT NULL,
+        crc INTEGER NOT NULL,
+        content BLOB NOT NULL,
+        PRIMARY KEY (aggregator, sequence)
+    ) WITHOUT ROWID""",
+)
+
+STATE_SCHEMA: Final = Schema(what="state file", application_id=0x42775331, migrations=(_VERSION_1,))
