@@ -1,0 +1,185 @@
+"""Writes keys and accumulators as JSON, by their types, and reads them back as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, Generic, TypeVar
+
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+
+from broadway_py.errors import BroadwayError, OptionsError
+from broadway_py.foreign import article, foreign_errors
+from broadway_py.state.json_kinds import name_of
+from broadway_py.state.storable import refuse_lossy
+
+__all__ = ["Codec", "CodecError"]
+
+K = TypeVar("K")
+A = TypeVar("A")
+
+#: Infinities and NaN are written as such, which JSON proper does not have. Bytes need not be UTF-8.
+_CONFIG: Final = ConfigDict(
+    ser_json_inf_nan="constants",
+    ser_json_bytes="base64",
+    val_json_bytes="base64",
+    allow_inf_nan=True,
+)
+
+
+class CodecError(BroadwayError):
+    """A key or an accumulator cannot be stored, or stored bytes cannot be read. The text has no data of the user.
+
+    *index* is the place of the accumulator in the list that was given, if it is known.
+    """
+
+    def __init__(self, text: str, index: int | None = None) -> None:
+        super().__init__(text)
+        self.index = index
+
+
+class Codec(Generic[K, A]):
+    """Writes accumulators of one aggregator: the key, two whole numbers, and the value of each.
+
+    Values come back equal, and of the same types: NaN, infinities, bytes, Decimal, datetime, sets, dataclasses,
+    NamedTuple, TypedDict and pydantic models. A datetime keeps its offset, and not the name of its zone. A value must
+    have the type that is declared: of an instance of a subclass, only the fields of the declared class are kept.
+
+    Args:
+        key_type: the type of the keys.
+        value_type: the type of the values.
+
+    Raises:
+        OptionsError: the values of a type would not come back as they were. Its path begins with ``key`` or ``value``.
+    """
+
+    def __init__(self, key_type: Any, value_type: Any) -> None:
+        self.key_name = name_of(key_type)
+        self.value_name = name_of(value_type)
+        refuse_lossy(key_type, "key", is_key=True)
+        refuse_lossy(value_type, "value")
+        # A list, because pydantic does not let a model alone have our config.
+        self._keys: TypeAdapter[list[K]] = _adapter(list[key_type], "key")
+        self._values: TypeAdapter[list[A]] = _adapter(list[value_type], "value")
+        self._entries: TypeAdapter[list[tuple[K, int, int, A]]] = _adapter(
+            list[tuple[key_type, int, int, value_type]],
+            "value",
+        )
+        self._older: TypeAdapter[list[tuple[K, int, int, Any]]] = _adapter(
+            list[tuple[key_type, int, int, Any]],
+            "key",
+        )
+
+    def dump(self, entries: Sequence[tuple[K, int, int, A]]) -> bytes:
+        """Returns *entries* as JSON.
+
+        Raises:
+            CodecError: one of them cannot be stored. Its ``index`` says which, the first one if there are several.
+        """
+        try:
+            return _written(self._entries, list(entries))
+        except foreign_errors() as error:
+            for index, entry in enumerate(entries):
+                self._try(index, entry)
+            raise CodecError("accumulators cannot be stored together, but each of them can alone") from error
+
+    def load(self, blob: bytes) -> list[tuple[K, int, int, A]]:
+        """Returns the entries in *blob*.
+
+        Raises:
+            CodecError: they are not of these types.
+        """
+        try:
+            return self._entries.validate_json(blob, by_alias=False, by_name=True)
+        except foreign_errors() as error:
+            raise CodecError(
+                f"stored accumulators cannot be read as keys of type {self.key_name} and values of type "
+                f"{self.value_name}{_where(error)}: if the type was changed, raise the aggregator's version and write "
+                "upgrade(version, value)"
+            ) from error
+
+    def load_older(self, blob: bytes) -> list[tuple[K, int, int, Any]]:
+        """Returns the entries in *blob* with the values as plain JSON, for ``upgrade``.
+
+        Raises:
+            CodecError: the keys are not of their type.
+        """
+        try:
+            return self._older.validate_json(blob, by_alias=False, by_name=True)
+        except foreign_errors() as error:
+            raise CodecError(
+                f"stored accumulators cannot be read as keys of type {self.key_name}{_where(error)}: give the "
+                "aggregator another name, or use another file"
+            ) from error
+
+    def key_text(self, key: K) -> str:
+        """Returns *key* as JSON, without blanks.
+
+        Raises:
+            CodecError: it cannot be stored.
+        """
+        try:
+            return _written(self._keys, [key])[1:-1].decode()
+        except foreign_errors() as error:
+            raise CodecError(_unstorable("key", key, self.key_name)) from error
+
+    def check(self, initial: A) -> None:
+        """Stores the value *initial*, and compares it with what comes back.
+
+        Raises:
+            OptionsError: it cannot be stored, or it comes back as something else.
+        """
+        try:
+            (back,) = self._values.validate_json(_written(self._values, [initial]), by_alias=False, by_name=True)
+        except foreign_errors() as error:
+            raise OptionsError(
+                ("initial",), f"expected a value of type {self.value_name} that can be stored, got {article(initial)}"
+            ) from error
+        if not _is_same(initial, back):
+            raise OptionsError(
+                ("initial",),
+                f"expected a value that comes back from JSON as it was, but {article(initial)} came back as "
+                f"{article(back)} that differs: look at validators, serializers and fields that are not stored",
+            )
+
+    def _try(self, index: int, entry: tuple[K, int, int, A]) -> None:
+        try:
+            _written(self._entries, [entry])
+        except foreign_errors() as error:
+            key, _, _, value = entry
+            try:
+                self.key_text(key)
+            except CodecError as wrong:
+                raise CodecError(str(wrong), index) from wrong.__cause__
+            raise CodecError(_unstorable("value", value, self.value_name), index) from error
+
+
+def _adapter(annotation: Any, name: str) -> TypeAdapter[Any]:
+    try:
+        return TypeAdapter(annotation, config=_CONFIG)
+    except PydanticUserError as error:
+        raise OptionsError((name,), f"pydantic cannot use the type {name_of(annotation)}: {error.message}") from error
+
+
+def _written(adapter: TypeAdapter[Any], value: Any) -> bytes:
+    # A value of another type than the declared one is an error and not a warning: it could not be read again.
+    return adapter.dump_json(value, warnings="error", round_trip=True, by_alias=False)
+
+
+def _unstorable(part: str, value: object, name: str) -> str:
+    return (
+        f"a {part} cannot be stored as {name}: {article(value)} came, or something in it has another type than "
+        "declared, or is text that UTF-8 cannot say"
+    )
+
+
+def _where(error: BaseException) -> str:
+    # Neither the place nor the message: both may have data in them.
+    return f" ({error.errors()[0]['type']})" if isinstance(error, ValidationError) else ""
+
+
+def _is_same(before: Any, after: Any) -> bool:
+    if type(before) is not type(after) and (type(before), type(after)) != (int, float):
+        return False
+    factories = (getattr(before, "default_factory", None), getattr(after, "default_factory", None))
+    # NaN does not equal itself, but is written in the same way.
+    return factories[0] is factories[1] and (bool(before == after) or repr(before) == repr(after))
