@@ -36,6 +36,21 @@ class Schema:
         Raises:
             StorageError: the file belongs to another program, or to a newer version of this one.
         """
+        version = self.version_in(connection, path)
+        if version == self.version:
+            return
+        for statements in self.migrations[version:]:
+            for statement in statements:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {self.application_id}")
+        connection.execute(f"PRAGMA user_version = {self.version}")
+
+    def version_in(self, connection: sqlite3.Connection, path: str) -> int:
+        """Returns the version of the file. It is 0 for an empty file.
+
+        Raises:
+            StorageError: the file belongs to another program, or to a newer version of this one.
+        """
         (kind,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -49,10 +64,4 @@ class Schema:
                 f"{self.what} {path}: the file has version {version}, this program knows versions up to "
                 f"{self.version}; nothing was changed: use the newer broadway-py that made it, or another file"
             )
-        if version == self.version:
-            return
-        for statements in self.migrations[version:]:
-            for statement in statements:
-                connection.execute(statement)
-        connection.execute(f"PRAGMA application_id = {self.application_id}")
-        connection.execute(f"PRAGMA user_version = {self.version}")
+        return int(version)

@@ -168,6 +168,23 @@ async def test_many_stand_by_and_take_over_one_after_the_other(path: str) -> Non
     await last.close()
 
 
+async def test_who_has_taken_over_keeps_others_out(path: str) -> None:
+    first, second, third = (SQLiteStore(path) for _ in range(3))
+    await first.open(FACTS)
+    said: asyncio.Queue[str] = asyncio.Queue(1)
+    taking_over = asyncio.create_task(second.open(FACTS, waiting=said.put_nowait))
+    await said.get()
+    await first.close()  # this removes the lock file that the second one waits for
+    await taking_over
+    opening = asyncio.create_task(third.open(FACTS, waiting=said.put_nowait))
+
+    async with asyncio.timeout(PATIENCE):
+        assert "has it; standing by until it is free" in await said.get()
+    await second.close()
+    await opening
+    await third.close()
+
+
 async def test_a_cancelled_stand_by_does_not_keep_the_lock(path: str) -> None:
     first = await opened(path)
     said: asyncio.Queue[str] = asyncio.Queue(1)

@@ -1,0 +1,139 @@
+"""Looks at a file with window state from outside, also beside the process that has it open. It changes nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, cast
+
+from broadway_py.state.checksum import RowKind, checksum, damaged
+from broadway_py.state.schema import STATE_SCHEMA
+from broadway_py.state.store import IDENTITY_BYTES
+from broadway_py.storage.errors import StorageError, explain, refuse_hopeless
+from broadway_py.storage.modes import make_private
+
+__all__ = ["AggregatorSummary", "backup", "summaries", "verify"]
+
+#: Seconds to wait for a process that has the file locked.
+_PATIENCE: Final = 10.0
+#: For each kind of row: the query for the name, the place, the checksum and the content of all rows.
+_ALL_ROWS: Final = {
+    "memory": "SELECT name, number, crc, memory FROM aggregators WHERE memory IS NOT NULL ORDER BY id",
+    "accumulators": "SELECT name, bucket, rows.number, rows.version, entries, rows.crc, content "
+    "FROM accumulators AS rows JOIN aggregators ON aggregators.id = aggregator ORDER BY rows.id",
+    "identities": "SELECT name, rows.number, rows.crc, content "
+    "FROM identities AS rows JOIN aggregators ON aggregators.id = aggregator ORDER BY rows.id",
+    "result": "SELECT name, sequence, rows.version, rows.crc, content "
+    "FROM results AS rows JOIN aggregators ON aggregators.id = aggregator ORDER BY aggregator, sequence",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AggregatorSummary:
+    """What a file has of one aggregator."""
+
+    name: str
+    version: int
+    #: The kind and size of its windows, such as ``"fixed windows of 60 s"``.
+    window: str
+    key_type: str
+    value_type: str
+    #: The number of its last checkpoint.
+    number: int
+    #: In how many buckets there are rows: for windows that all keys share, this is how many are open.
+    buckets: int
+    #: How many accumulators are in the rows. One that changed several times counts several times.
+    entries: int
+    #: The bytes of the rows.
+    row_bytes: int
+    identities: int
+    #: How many results ``emit`` has not taken yet.
+    results: int
+
+
+def summaries(path: str) -> list[AggregatorSummary]:
+    """Returns what the file has of each aggregator, the oldest first.
+
+    Raises:
+        StorageError: the file cannot be read, or is none with window state.
+    """
+    with _reading(path) as connection:
+        return [
+            AggregatorSummary(*row)
+            for row in connection.execute(
+                "SELECT name, version, window, key_type, value_type, number, "
+                "(SELECT count(DISTINCT bucket) FROM accumulators WHERE aggregator = one.id), "
+                "(SELECT coalesce(sum(entries), 0) FROM accumulators WHERE aggregator = one.id), "
+                "(SELECT coalesce(sum(length(content)), 0) FROM accumulators WHERE aggregator = one.id), "
+                "(SELECT coalesce(sum(length(content)), 0) / ? FROM identities "
+                "WHERE aggregator = one.id), "
+                "(SELECT count(*) FROM results WHERE aggregator = one.id) "
+                "FROM aggregators AS one ORDER BY id",
+                (IDENTITY_BYTES,),
+            )
+        ]
+
+
+def verify(path: str) -> list[str]:
+    """Reads the whole file and compares every row with its checksum. Returns what is wrong, a sentence for each.
+
+    Raises:
+        StorageError: the file cannot be read at all, or is none with window state.
+    """
+    with _reading(path) as connection:
+        problems = [
+            f"the file: {sentence}" for (sentence,) in connection.execute("PRAGMA integrity_check") if sentence != "ok"
+        ]
+        for kind, query in _ALL_ROWS.items():
+            for name, *place, crc, content in connection.execute(query):
+                row_kind = cast("RowKind", kind)
+                if checksum(row_kind, tuple(place), content) != crc:
+                    problems.append(damaged(name, row_kind, tuple(place)))
+    return problems
+
+
+def backup(path: str, to: str) -> None:
+    """Copies the file as it is at one moment to the new file *to*, also while a process writes to it.
+
+    Raises:
+        StorageError: the file cannot be read, or *to* exists or cannot be written. Then there is no file *to* besides
+            one that was there before.
+    """
+    what = "backup"
+    with _reading(path) as connection:
+        refuse_hopeless(what, to)
+        if Path(to).exists():
+            raise StorageError(f"{what} {to}: the file exists: choose another path, or remove it")
+        make_private(to)
+        try:
+            with contextlib.closing(sqlite3.connect(to)) as copy:
+                connection.backup(copy)
+        except BaseException as error:
+            Path(to).unlink(missing_ok=True)
+            if isinstance(error, sqlite3.Error):
+                raise explain(what, to, error) from error
+            raise
+
+
+@contextlib.contextmanager
+def _reading(path: str) -> Iterator[sqlite3.Connection]:
+    what = STATE_SCHEMA.what
+    if not Path(path).exists():
+        raise StorageError(f"{what} {path}: there is no such file: give the path in `state` of the pipeline")
+    refuse_hopeless(what, path)
+    try:
+        uri = f"{Path(path).resolve().as_uri()}?mode=ro"
+        with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=_PATIENCE, isolation_level=None)) as connection:
+            connection.execute("BEGIN")  # everything is read as it is at one moment
+            version = STATE_SCHEMA.version_in(connection, path)
+            if version < STATE_SCHEMA.version:
+                raise StorageError(
+                    f"{what} {path}: the file has version {version}, and this program reads version "
+                    f"{STATE_SCHEMA.version}: start the pipeline once with this program"
+                )
+            yield connection
+    except sqlite3.Error as error:
+        raise explain(what, path, error) from error
