@@ -15,7 +15,7 @@ try:
 except ImportError:
     sys.exit("broadway: the command needs typer, which is not installed: pip install 'broadway-py[daemon]'")
 
-from broadway_py.cli import dlq, streams
+from broadway_py.cli import dlq, streams, windows
 from broadway_py.cli.endings import INTERRUPTED, fail, sentences
 from broadway_py.daemon.logs import logs
 from broadway_py.daemon.process.main_thread import ExitCode, leave
@@ -49,6 +49,7 @@ Assignments = Annotated[
 ]
 
 app.add_typer(dlq.commands, name="dlq")
+app.add_typer(windows.commands, name="windows")
 
 
 def main() -> NoReturn:

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
 
+from broadway_py.errors import did_you_mean
 from broadway_py.state.checksum import RowKind, checksum, damaged
 from broadway_py.state.schema import STATE_SCHEMA
 from broadway_py.state.store import IDENTITY_BYTES
 from broadway_py.storage.errors import StorageError, explain, refuse_hopeless
 from broadway_py.storage.modes import make_private
 
-__all__ = ["AggregatorSummary", "backup", "summaries", "verify"]
+__all__ = ["AggregatorSummary", "BucketSummary", "backup", "buckets", "summaries", "verify"]
 
 #: Seconds to wait for a process that has the file locked.
 _PATIENCE: Final = 10.0
@@ -54,6 +55,21 @@ class AggregatorSummary:
     results: int
 
 
+@dataclass(frozen=True, slots=True)
+class BucketSummary:
+    """What a file has of one bucket of an aggregator."""
+
+    #: The start of a window, in microseconds since 1970, or a number from 0 to 63.
+    bucket: int
+    rows: int
+    #: How many accumulators are in the rows. One that changed several times counts several times.
+    entries: int
+    #: The bytes of the rows.
+    row_bytes: int
+    #: The number of the last checkpoint that stored something in it.
+    number: int
+
+
 def summaries(path: str) -> list[AggregatorSummary]:
     """Returns what the file has of each aggregator, the oldest first.
 
@@ -73,6 +89,30 @@ def summaries(path: str) -> list[AggregatorSummary]:
                 "(SELECT count(*) FROM results WHERE aggregator = one.id) "
                 "FROM aggregators AS one ORDER BY id",
                 (IDENTITY_BYTES,),
+            )
+        ]
+
+
+def buckets(path: str, aggregator: str) -> list[BucketSummary]:
+    """Returns what the file has of each bucket of *aggregator*, in their order.
+
+    Raises:
+        StorageError: the file cannot be read, is none with window state, or has no such aggregator.
+    """
+    with _reading(path) as connection:
+        known = [name for (name,) in connection.execute("SELECT name FROM aggregators ORDER BY name")]
+        if aggregator not in known:
+            raise StorageError(
+                f"{STATE_SCHEMA.what} {path}: it has no aggregator {aggregator!r}, but {', '.join(known) or 'none at all'}"
+                f"{did_you_mean(aggregator, known)}"
+            )
+        return [
+            BucketSummary(*row)
+            for row in connection.execute(
+                "SELECT bucket, count(*), sum(entries), sum(length(content)), max(accumulators.number) "
+                "FROM accumulators JOIN aggregators ON aggregators.id = aggregator WHERE name = ? "
+                "GROUP BY bucket ORDER BY bucket",
+                (aggregator,),
             )
         ]
 

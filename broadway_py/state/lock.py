@@ -42,7 +42,7 @@ class StateLock:
         Raises:
             StorageError: the lock file cannot be created.
         """
-        lock = f"{path}{_SUFFIX}"
+        lock = _beside(path)
         try:
             handle = _locked(lock, path, wait=False)
             if handle is None:
@@ -116,6 +116,11 @@ class _Wait:
             self._taken.set_result(handle)
         elif error is not None:
             self._taken.set_exception(error)
+
+
+def _beside(path: str) -> str:
+    # Beside the file itself, whatever links lead to it.
+    return f"{os.path.realpath(path)}{_SUFFIX}"
 
 
 def _locked(lock: str, main: str, *, wait: bool) -> int | None:

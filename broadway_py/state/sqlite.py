@@ -127,7 +127,8 @@ class SQLiteStore:
 
     async def size_bytes(self) -> int:
         """Returns the size of the file and of its log."""
-        return _size(self.path) + _size(f"{self.path}-wal")
+        path = self._open().path  # where links lead to
+        return _size(path) + _size(f"{path}-wal")
 
     async def close(self) -> None:
         """Closes the file, and gives the lock back. Returns after the running calls have ended."""

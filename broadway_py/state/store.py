@@ -47,7 +47,8 @@ class Commit:
     #: What the aggregator needs at its start, as JSON: its watermark and counters, for example. It replaces the former.
     memory: bytes
     #: New rows of accumulators: the bucket, the bytes, and how many accumulators are in them. A bucket is the start of
-    #: a window, or a number from 0 to 63 for windows that begin at another time for each key.
+    #: a window in microseconds since 1970. For windows that begin at another time for each key it is a number from 0 to
+    #: 63.
     appended: Sequence[tuple[int, bytes, int]] = ()
     #: A bucket, and a number: the rows of this bucket that earlier checkpoints than this number appended are removed.
     #: For a closed window it is :attr:`number` + 1, which also takes the rows of this very checkpoint.

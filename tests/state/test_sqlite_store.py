@@ -168,6 +168,22 @@ async def test_many_stand_by_and_take_over_one_after_the_other(path: str) -> Non
     await last.close()
 
 
+async def test_a_link_to_the_file_is_the_same_file(path: str, tmp_path: Path) -> None:
+    first = await opened(path)
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "elsewhere" / "link.db"
+    link.symlink_to(path)
+    said: asyncio.Queue[str] = asyncio.Queue(1)
+    second = SQLiteStore(link)
+    opening = asyncio.create_task(second.open(FACTS, waiting=said.put_nowait))
+
+    async with asyncio.timeout(PATIENCE):
+        assert await said.get() == f"state file {link}: process {os.getpid()} has it; standing by until it is free"
+    await first.close()
+    await opening
+    await second.close()
+
+
 async def test_who_has_taken_over_keeps_others_out(path: str) -> None:
     first, second, third = (SQLiteStore(path) for _ in range(3))
     await first.open(FACTS)

@@ -1,0 +1,142 @@
+"""``broadway windows``: looking at the file of open windows."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from broadway_py.cli import app
+from broadway_py.state.sqlite import SQLiteStore
+from broadway_py.state.store import AggregatorFacts, Commit
+
+FACTS = {
+    "revenue": AggregatorFacts(1, "fixed windows of 60 s", "str", "int"),
+    "visits": AggregatorFacts(1, "sessions of 300 s", "str", "int"),
+}
+MINUTE = 60_000_000
+START = 1_764_460_800_000_000
+
+
+def windows(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["windows", *map(str, arguments)])
+
+
+async def fill(path: Path) -> None:
+    store = SQLiteStore(path)
+    await store.open(FACTS)
+    for number in (1, 2):
+        appended = [(START, b"canary" * 100, 20), (START + number * MINUTE, b"x" * 10, 1)]
+        await store.commit(
+            Commit("revenue", number, b"{}", appended, identities=bytes(32), results=[(number, b"canary")])
+        )
+    await store.commit(Commit("visits", 1, b"{}", [(17, b"canary", 1_200)]))
+    await store.close()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    asyncio.run(fill(tmp_path / "shop.db"))
+    return tmp_path / "shop.db"
+
+
+@pytest.mark.parametrize("command", ["ls", "show", "verify", "backup"])
+def test_every_command_teaches_with_examples(command: str) -> None:
+    shown = windows(command, "--help")
+    assert shown.exit_code == 0
+    assert "Examples" in shown.stdout
+    assert f"broadway windows {command} " in shown.stdout
+
+
+def test_ls_lists_the_aggregators_without_keys_and_values(path: Path) -> None:
+    listed = windows("ls", path)
+
+    assert listed.exit_code == 0
+    assert listed.stdout.splitlines() == [
+        "aggregator  windows                checkpoint  buckets  accumulators  size     identities  results due",
+        "revenue     fixed windows of 60 s  2           3        42            1,220 B  4           2",
+        "visits      sessions of 300 s      1           1        1,200         6 B      0           0",
+    ]
+
+
+def test_ls_of_a_new_file_says_that_there_is_nothing(tmp_path: Path) -> None:
+    async def make() -> None:
+        store = SQLiteStore(tmp_path / "new.db")
+        await store.open({})
+        await store.close()
+
+    asyncio.run(make())
+
+    assert windows("ls", tmp_path / "new.db").stdout == "no aggregators\n"
+
+
+def test_show_lists_the_windows_by_their_start(path: Path) -> None:
+    assert windows("show", path, "revenue").stdout.splitlines() == [
+        "start                 rows  accumulators  size     last checkpoint",
+        "2025-11-30T00:00:00Z  2     40            1,200 B  2",
+        "2025-11-30T00:01:00Z  1     1             10 B     1",
+        "2025-11-30T00:02:00Z  1     1             10 B     2",
+    ]
+    assert windows("show", path, "visits").stdout.splitlines() == [
+        "start  rows  accumulators  size  last checkpoint",
+        "17     1     1,200         6 B   1",
+    ]
+
+
+def test_an_unknown_aggregator_is_named_with_the_known_ones(path: Path) -> None:
+    refused = windows("show", path, "revenu")
+
+    assert refused.exit_code == 1
+    assert refused.stderr == (
+        f"broadway: state file {path}: it has no aggregator 'revenu', but revenue, visits; did you mean 'revenue'?\n"
+    )
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    refused = windows("ls", tmp_path / "no.db")
+
+    assert refused.exit_code == 1
+    assert refused.stderr == (
+        f"broadway: state file {tmp_path / 'no.db'}: there is no such file: give the path in `state` of the pipeline\n"
+    )
+
+
+def test_verify_says_what_is_damaged(path: Path) -> None:
+    assert windows("verify", path).stdout == "nothing is damaged\n"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE accumulators SET entries = 7 WHERE bucket = 17")
+    found = windows("verify", path)
+
+    assert found.exit_code == 1
+    assert found.stdout == "aggregator 'visits': its accumulators of bucket 17, checkpoint 1, are damaged\n"
+    assert found.stderr == (
+        f"broadway: {path} is damaged in 1 place: stop everything that uses it and restore it from a backup\n"
+    )
+
+
+def test_backup_writes_a_copy_once(path: Path, tmp_path: Path) -> None:
+    to = tmp_path / "copy.db"
+    done = windows("backup", path, to)
+
+    assert done.exit_code == 0
+    assert done.stdout == f"{to.stat().st_size:,} B written to {to}\n"
+    assert windows("ls", to).stdout == windows("ls", path).stdout
+    refused = windows("backup", path, to)
+    assert refused.exit_code == 1
+    assert refused.stderr == f"broadway: backup {to}: the file exists: choose another path, or remove it\n"
+
+
+def test_a_backup_of_a_damaged_file_says_so(path: Path, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE results SET content = x'00'")
+    to = tmp_path / "copy.db"
+    done = windows("backup", path, to)
+
+    assert done.exit_code == 1
+    assert done.stderr == (
+        f"broadway: {to} was written, but it is damaged, and so is {path}: see broadway windows verify\n"
+    )
