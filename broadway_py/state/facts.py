@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from broadway_py._core.window.shape import Calendar, Fixed, Periodic, Shape
 from broadway_py.state.store import AggregatorFacts
 
-__all__ = ["StoredFacts", "complaint"]
+__all__ = ["StoredFacts", "complaint", "window_text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +57,26 @@ def complaint(name: str, stored: StoredFacts, now: AggregatorFacts) -> str | Non
             "the former settings first, give the aggregator another name, or use another file"
         )
     return None
+
+
+def window_text(shape: Shape) -> str:
+    """Returns what must not change while windows are open, for :attr:`AggregatorFacts.window`.
+
+    The gap of sessions and the number of events of count windows may change, so they are not in it.
+    """
+    match shape:
+        case Fixed(kind=kind, size=size, every=every, offset=offset):
+            steps = f" every {_seconds(every)}" if kind == "sliding" else ""
+            moved = f", moved by {_seconds(offset)}" if offset else ""
+            return f"{kind} windows of {_seconds(size)}{steps}{moved}"
+        case Calendar(unit=unit, tz=tz):
+            return f"calendar windows of a {unit} in {tz.key}"
+        case Periodic(interval=interval):
+            return f"periodic windows of {_seconds(interval)}"
+        case _:
+            return f"{shape.kind} windows"
+
+
+def _seconds(seconds: float) -> str:
+    # Exact: two sizes that differ have different texts.
+    return f"{f'{seconds:.6f}'.rstrip('0').rstrip('.')} s"

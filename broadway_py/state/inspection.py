@@ -103,8 +103,8 @@ def buckets(path: str, aggregator: str) -> list[BucketSummary]:
         known = [name for (name,) in connection.execute("SELECT name FROM aggregators ORDER BY name")]
         if aggregator not in known:
             raise StorageError(
-                f"{STATE_SCHEMA.what} {path}: it has no aggregator {aggregator!r}, but {', '.join(known) or 'none at all'}"
-                f"{did_you_mean(aggregator, known)}"
+                f"{STATE_SCHEMA.what} {path}: it has no aggregator {aggregator!r}, but "
+                f"{', '.join(known) or 'none at all'}{did_you_mean(aggregator, known)}"
             )
         return [
             BucketSummary(*row)
