@@ -10,7 +10,7 @@ from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from broadway_py.errors import BroadwayError, OptionsError
 from broadway_py.foreign import article, foreign_errors
 from broadway_py.state.json_kinds import name_of
-from broadway_py.state.storable import refuse_lossy
+from broadway_py.state.storable import class_with_fields, refuse_lossy
 
 __all__ = ["Codec", "CodecError"]
 
@@ -42,7 +42,8 @@ class Codec(Generic[K, A]):
 
     Values come back equal, and of the same types: NaN, infinities, bytes, Decimal, datetime, sets, dataclasses,
     NamedTuple, TypedDict and pydantic models. A datetime keeps its offset, and not the name of its zone. A value must
-    have the type that is declared: of an instance of a subclass, only the fields of the declared class are kept.
+    have the type that is declared. An instance of a subclass is refused, except inside of another value: there, only
+    the fields of the declared class are kept.
 
     Args:
         key_type: the type of the keys.
@@ -57,6 +58,8 @@ class Codec(Generic[K, A]):
         self.value_name = name_of(value_type)
         refuse_lossy(key_type, "key", is_key=True)
         refuse_lossy(value_type, "value")
+        #: The class of the values, if it has fields of its own.
+        self._fields_of = class_with_fields(value_type)
         # A list, because pydantic does not let a model alone have our config.
         self._keys: TypeAdapter[list[K]] = _adapter(list[key_type], "key")
         self._values: TypeAdapter[list[A]] = _adapter(list[value_type], "value")
@@ -75,6 +78,8 @@ class Codec(Generic[K, A]):
         Raises:
             CodecError: one of them cannot be stored. Its ``index`` says which, the first one if there are several.
         """
+        if self._fields_of is not None:
+            self._refuse_subclasses(entries)
         try:
             return _written(self._entries, list(entries))
         except foreign_errors() as error:
@@ -140,6 +145,11 @@ class Codec(Generic[K, A]):
                 f"expected a value that comes back from JSON as it was, but {article(initial)} came back as "
                 f"{article(back)} that differs: look at validators, serializers and fields that are not stored",
             )
+
+    def _refuse_subclasses(self, entries: Sequence[tuple[K, int, int, A]]) -> None:
+        for index, entry in enumerate(entries):
+            if type(entry[3]) is not self._fields_of:
+                raise CodecError(_unstorable("value", entry[3], self.value_name), index)
 
     def _try(self, index: int, entry: tuple[K, int, int, A]) -> None:
         try:

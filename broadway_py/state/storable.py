@@ -28,7 +28,7 @@ from broadway_py.state.json_kinds import (
     name_of,
 )
 
-__all__ = ["refuse_lossy"]
+__all__ = ["class_with_fields", "refuse_lossy"]
 
 
 def refuse_lossy(annotation: Any, name: str, *, is_key: bool = False) -> None:
@@ -43,6 +43,13 @@ def refuse_lossy(annotation: Any, name: str, *, is_key: bool = False) -> None:
         OptionsError: some of its values would not come back as they were. The path says where.
     """
     _Walk(is_key=is_key).kinds(annotation, _Place((name,)))
+
+
+def class_with_fields(annotation: Any) -> type | None:
+    """Returns the class of a type that is a dataclass, a pydantic model or a NamedTuple; None for other types."""
+    kind = typing.get_origin(annotation) or annotation
+    is_one = isinstance(kind, type) and not issubclass(kind, dict) and _has_fields(kind)
+    return kind if is_one else None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -50,6 +50,11 @@ class Stats:
     inner: Stats | None = None
 
 
+@dataclasses.dataclass
+class MoreStats(Stats):
+    more: int = 0
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Pair(Generic[T]):
     left: T
@@ -79,6 +84,10 @@ class Whole(BaseModel):
     @pydantic.computed_field
     def twice(self) -> int:
         return 2 * self.n
+
+
+class MoreWhole(Whole):
+    more: int = 0
 
 
 class Cat(BaseModel):
@@ -404,6 +413,8 @@ def test_known_classes_of_others_are_allowed() -> None:
         (str, "\ud800", "a str"),
         (date, datetime(2026, 1, 1, tzinfo=UTC), "a datetime"),
         (Stats, {"count": 1}, "a dict"),
+        (Stats, MoreStats(1), "a MoreStats"),
+        (Whole, MoreWhole(n=1), "a MoreWhole"),
     ],
 )
 def test_a_value_of_another_type_is_refused_when_it_is_written_and_named(
