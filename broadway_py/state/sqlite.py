@@ -83,7 +83,7 @@ class SQLiteStore:
         return self._parts(self._tables[aggregator].results)
 
     async def find(self, aggregator: str, wanted: Collection[bytes]) -> set[bytes]:
-        """Returns those of *wanted* that are in the file. It takes about 0.1 s for a million identities in the file."""
+        """Returns those of *wanted* that are in the file. It takes 0.1 s or more for a million in the file."""
         table = self._tables[aggregator]
         found: set[bytes] = set()
         missing = set(wanted)
