@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from typing import cast
 
 from broadway_py._core.window.assign import Assigner
-from broadway_py._core.window.firing import Effect, OpenWindow
+from broadway_py._core.window.firing import Effect, OpenWindow, Peek
+from broadway_py._core.window.saved import SavedWindow
 from broadway_py._core.window.timed import TimedParts, TimedWindows
 from broadway_py._core.window.times import Stamped
 
@@ -20,7 +22,8 @@ class AlignedWindows(TimedWindows):
     def __init__(self, assigner: Assigner, parts: TimedParts) -> None:
         super().__init__(parts)
         self._assigner = assigner
-        self._open: dict[int, OpenWindow] = {}
+        #: By start and end: the time zone of a calendar may have got other rules while a window was stored.
+        self._open: dict[tuple[int, int], OpenWindow] = {}
 
     def feed(self, upstream: Hashable, stamped: Stamped, out: list[Effect]) -> None:
         """Puts the events, in their order, into their windows. *out* gets what follows."""
@@ -76,18 +79,40 @@ class AlignedWindows(TimedWindows):
 
     def _windows_at(self, time: int) -> tuple[OpenWindow, ...]:
         """Returns the windows that hold *time* and have not closed, opened where they are not yet open."""
-        line = self._line()
+        line = self.line()
         windows = []
         for start, end in self._assigner.bounds(time):
             if line is not None and end <= line:
                 continue
-            window = self._open.get(start)
+            window = self._open.get((start, end))
             if window is None:
-                window = self._open[start] = self._firings.open(start, end)
+                window = self._open[start, end] = self._firings.open(start, end)
                 self._track(window, start, end)
             windows.append(window)
         return tuple(windows)
 
+    def peek(self, key: Hashable, time: int) -> Peek:
+        """Returns what an event at *time* would do."""
+        line = self.line()
+        windows = [self._open.get(bounds) for bounds in self._assigner.bounds(time) if line is None or bounds[1] > line]
+        if not windows:
+            return Peek("late")
+        joins = tuple(window for window in windows if window is not None)
+        return Peek(joins=joins, opens=len(windows) - len(joins))
+
+    def reopen(self, saved: SavedWindow) -> OpenWindow:
+        """Opens a window as it was saved, or adds keys to it."""
+        bounds = cast("tuple[int, int]", saved.facts[:2])
+        window = self._open.get(bounds)
+        if window is None:
+            window = self._open[bounds] = self._reopened(saved)
+        self._firings.restore_keys(window, saved.keys)
+        return window
+
+    def end(self, out: list[Effect]) -> None:
+        """Closes all windows, because the input has ended. They do not open again."""
+        self.closed_until = max((bounds[1] for bounds in self._open), default=self.closed_until)
+        super().end(out)
+
     def _forget(self, window: OpenWindow) -> None:
-        if window.start is not None:
-            del self._open[window.start]
+        del self._open[cast("tuple[int, int]", (window.start, window.end))]

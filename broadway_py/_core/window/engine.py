@@ -12,9 +12,10 @@ from broadway_py._core.window.firing import Effect, Fire, Firing, OpenWindow, Si
 from broadway_py._core.window.session import SessionWindows
 from broadway_py._core.window.shape import Calendar, Count, Fixed, Session, microseconds
 from broadway_py._core.window.spec import Window
+from broadway_py._core.window.ticks import Ticks
 from broadway_py._core.window.timed import TimedParts, TimedWindows
 from broadway_py._core.window.times import EventTime, EventTimes, Stamped
-from broadway_py._core.window.trigger import Firings, Ticks
+from broadway_py._core.window.trigger import Firings
 from broadway_py._core.window.untimed import CountedByKey, SingleWindow
 from broadway_py._core.window.watermark import Watermark
 
@@ -131,9 +132,7 @@ class Engine:
         if self._timed is not None and not self._by_key and (stamped.events or stamped.refused):
             self._watermark.hear(upstream, now)
         if self._max_ahead is not None:
-            if wall is None:
-                raise TypeError("a window with max_ahead needs the wall clock, got none")
-            stamped = self._not_ahead(stamped, microseconds(wall) + self._max_ahead, out)
+            stamped = self._not_ahead(stamped, self._limit(wall), out)
         if not stamped.events:
             return out
         if self._timed is not None:
@@ -141,6 +140,12 @@ class Engine:
         elif self._untimed is not None:
             self._untimed.feed(stamped, out)
         return out
+
+    def _limit(self, wall: float | None) -> int:
+        """Returns the latest time that is not too far ahead."""
+        if wall is None or self._max_ahead is None:
+            raise TypeError("a window with max_ahead needs the wall clock, got none")
+        return microseconds(wall) + self._max_ahead
 
     def _not_ahead(self, stamped: Stamped, limit: int, out: list[Effect]) -> Stamped:
         """Returns the events up to *limit*. The others go to the side, and have no other effect."""

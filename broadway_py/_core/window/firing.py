@@ -10,7 +10,7 @@ from typing import Any, Literal
 from broadway_py._core.window.shape import Kind
 from broadway_py._core.window.times import EventTime
 
-__all__ = ["Add", "Close", "Effect", "Fire", "Firing", "Merge", "OpenWindow", "SharedKeys", "SideOutput"]
+__all__ = ["Add", "Close", "Effect", "Fire", "Firing", "Merge", "OpenWindow", "Peek", "SharedKeys", "SideOutput"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +42,15 @@ class Firing:
 class SharedKeys:
     """What is kept of the keys that share a window, if each firing is for one of them."""
 
-    __slots__ = ("changed", "counts", "numbers")
+    __slots__ = ("changed", "counts", "numbers", "told")
 
     def __init__(self) -> None:
         #: How many events each has, in the order of their first ones.
         self.counts: Counter[Hashable] = Counter()
         #: The number of the last firing of each.
         self.numbers: dict[Hashable, int] = {}
+        #: How many events each had at its last firing.
+        self.told: dict[Hashable, int] = {}
         #: Those with events since their last firing, in the order of these events; kept only where it is needed.
         self.changed: dict[Hashable, None] = {}
 
@@ -61,10 +63,12 @@ class OpenWindow:
         "closed",
         "count",
         "end",
+        "first_start",
         "index",
         "key",
         "number",
         "on_time",
+        "replaces",
         "serial",
         "shared",
         "since_trigger",
@@ -81,6 +85,8 @@ class OpenWindow:
         #: The bounds in microseconds. Those of a session move.
         self.start = start
         self.end = end
+        #: The start of a session when it was opened; None for other kinds.
+        self.first_start: int | None = None
         self.key = key
         self.index = index
         #: Of the shell: the accumulator, or the accumulators by key.
@@ -91,6 +97,8 @@ class OpenWindow:
         self.trigger_state: Any = None
         #: The number of the last firing.
         self.number = 0
+        #: The ids of the sessions that have fired and then went into this one.
+        self.replaces: tuple[str, ...] = ()
         #: True if events came since the last firing. Of a shared window, the keys say it.
         self.changed = False
         #: True if the watermark has passed the end.
@@ -98,6 +106,15 @@ class OpenWindow:
         self.closed = False
         #: None if the window is not shared by keys.
         self.shared = SharedKeys() if is_shared else None
+
+    @property
+    def id(self) -> str:
+        """What names the window among all of its engine and its key. It never changes, also not over restarts."""
+        if self.first_start is not None:
+            return f"{self.first_start}.{self.serial}"
+        if self.start is not None:
+            return f"{self.start}_{self.end}"
+        return str(self.serial if self.index is None else self.index)
 
     @property
     def order(self) -> tuple[int, int, int]:
@@ -128,6 +145,8 @@ class Fire:
     #: The bounds in microseconds. Those of the window may have moved since.
     start: int | None
     end: int | None
+    #: The ids of the windows of this key that have fired and then went into this one.
+    replaces: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -152,6 +171,19 @@ class SideOutput:
     event: Any
     time: EventTime
     cause: Literal["late", "future_event_time"]
+
+
+@dataclass(frozen=True, slots=True)
+class Peek:
+    """What an event would do to the windows of its key."""
+
+    #: Why it would go to the side; None if it would not.
+    cause: Literal["late", "future_event_time"] | None = None
+    #: The open windows into which it would go, by their start. It merges sessions if there are several: the later ones
+    #: go into the first one, and then the event does.
+    joins: tuple[OpenWindow, ...] = ()
+    #: How many windows would be opened for it.
+    opens: int = 0
 
 
 Effect = Add | Fire | Merge | Close | SideOutput

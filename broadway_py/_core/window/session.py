@@ -4,14 +4,27 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Hashable
-from typing import cast
+from collections.abc import Hashable, Mapping
+from typing import NamedTuple, cast
 
-from broadway_py._core.window.firing import Effect, Merge, OpenWindow
+from broadway_py._core.window.firing import Effect, Merge, OpenWindow, Peek
+from broadway_py._core.window.saved import SavedWindow
 from broadway_py._core.window.timed import TimedParts, TimedWindows
 from broadway_py._core.window.times import Stamped
 
 __all__ = ["SessionWindows"]
+
+
+class _Place(NamedTuple):
+    """Where an event belongs: to the sessions from *first* to *until* of its key, which become one; else to a new one.
+
+    *start* and *end* are the bounds of the session with the event.
+    """
+
+    first: int
+    until: int
+    start: int
+    end: int
 
 
 class SessionWindows(TimedWindows):
@@ -58,57 +71,88 @@ class SessionWindows(TimedWindows):
     def drain(self, out: list[Effect]) -> None:
         """Fires and closes what is due at the watermark, and forgets keys that are silent for long enough."""
         super().drain(out)
-        line = self._line()
+        line = self.line()
         while line is not None and self._endings and self._endings[0][0] + self._gap <= line:
             end, key = self._endings.popleft()
             if self._ended.get(key) == end:
                 del self._ended[key]
 
     def _is_due(self) -> bool:
-        line = self._line()
+        line = self.line()
         if line is not None and self._endings and self._endings[0][0] + self._gap <= line:
             return True  # a key can be forgotten
         return super()._is_due()
 
+    def peek(self, key: Hashable, time: int) -> Peek:
+        """Returns what an event of *key* at *time* would do."""
+        place = self._place_of(key, time)
+        if place is None:
+            return Peek("late")
+        if place.first == place.until:
+            return Peek(opens=1)
+        return Peek(joins=tuple(self._open[key][place.first : place.until]))
+
+    def ended(self) -> Mapping[Hashable, int]:
+        """Returns the end of the last closed session by key, as long as it is remembered."""
+        return self._ended
+
+    def reopen(self, saved: SavedWindow) -> OpenWindow:
+        """Opens a session as it was saved."""
+        window = self._reopened(saved)
+        sessions = self._open.setdefault(saved.key, [])
+        sessions.insert(bisect_right(sessions, _start(window), key=_start), window)
+        return window
+
+    def reopen_ended(self, ended: Mapping[Hashable, int]) -> None:
+        """Remembers the ends of the last closed sessions, as :meth:`ended` gave them."""
+        line = self.line()
+        kept = [(end, key) for key, end in ended.items() if line is None or end + self._gap > line]
+        self._ended = {key: end for end, key in kept}
+        self._endings = deque(sorted(kept, key=lambda ending: ending[0]))
+
     def _session_of(self, key: Hashable, time: int, out: list[Effect]) -> OpenWindow | None:
         """Returns the session for an event at *time*, opened or extended for it; None if the event is late."""
-        end = time + self._gap
-        line = self._line()
-        if (line is not None and end <= line) or time < self._ended.get(key, time):
+        place = self._place_of(key, time)
+        if place is None:
             return None
+        first, until, start, end = place
         sessions = self._open.setdefault(key, [])
-        following = bisect_right(sessions, time, key=_start)
-        if following and time < _end(sessions[following - 1]):
-            window = sessions[following - 1]
-            end = max(_end(window), end if self._longest is None else min(end, _start(window) + self._longest))
-        elif following < len(sessions) and self._joins(time, end, sessions[following]):
-            window = sessions[following]
-            window.start = time
-            end = max(_end(window), end)
-            following += 1
-        else:
-            if following < len(sessions):
-                end = min(end, _start(sessions[following]))
-            window = self._firings.open(time, end, key=key)
-            sessions.insert(following, window)
-            self._track(window, time, end)
+        if first == until:
+            window = self._firings.open(start, end, key=key)
+            window.first_start = start
+            sessions.insert(first, window)
+            self._track(window, start, end)
             return window
-        while following < len(sessions) and _start(sessions[following]) < end:
-            if not self._joins(_start(window), end, sessions[following]):
-                end = _start(sessions[following])
-                break
-            absorbed = sessions.pop(following)
-            end = max(end, _end(absorbed))
+        window, *others = sessions[first:until]
+        window.start = start
+        del sessions[first + 1 : until]
+        for absorbed in others:
             self._firings.merged(window, absorbed)
             out.append(Merge(window, absorbed))
         self._extend(window, end)
         return window
 
-    def _joins(self, start: int, end: int, following: OpenWindow) -> bool:
-        """Returns True if the time from *start* to *end* and the session *following* overlap and can be one."""
-        if _start(following) >= end:
-            return False
-        return self._longest is None or max(end, _end(following)) - start <= self._longest
+    def _place_of(self, key: Hashable, time: int) -> _Place | None:
+        """Returns where an event of *key* at *time* belongs; None if it is late."""
+        end = time + self._gap
+        line = self.line()
+        if (line is not None and end <= line) or time < self._ended.get(key, time):
+            return None
+        sessions = self._open.get(key, ())
+        until = bisect_right(sessions, time, key=_start)
+        first, start = until, time
+        if until and time < _end(sessions[until - 1]):
+            first = until - 1
+            start = _start(sessions[first])
+            end = max(_end(sessions[first]), end if self._longest is None else min(end, start + self._longest))
+        while until < len(sessions) and _start(sessions[until]) < end:
+            longer = max(end, _end(sessions[until]))
+            if self._longest is not None and longer - start > self._longest:
+                end = _start(sessions[until])
+                break
+            end = longer
+            until += 1
+        return _Place(first, until, start, end)
 
     def _extend(self, window: OpenWindow, end: int) -> None:
         window.end = end

@@ -7,7 +7,8 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from broadway_py._core.window.firing import Effect, OpenWindow, SideOutput
+from broadway_py._core.window.firing import Effect, OpenWindow, Peek, SideOutput
+from broadway_py._core.window.saved import SavedWindow
 from broadway_py._core.window.times import EventTimes, Stamped
 from broadway_py._core.window.trigger import Firings
 from broadway_py._core.window.watermark import Watermark
@@ -45,6 +46,8 @@ class TimedWindows:
     def __init__(self, parts: TimedParts) -> None:
         #: How many late events there were.
         self.late = 0
+        #: Windows that end here or earlier have closed, even if the line is not there; None if there is no such end.
+        self.closed_until: int | None = None
         self._firings = parts.firings
         self._watermark = parts.watermark
         self._times = parts.times
@@ -82,6 +85,22 @@ class TimedWindows:
             for window in _popped(self._waiting, value):
                 self._firings.fire_on_time(window, self.reason, out)
 
+    def line(self) -> int | None:
+        """Returns up to which end windows have closed and do not open again; None while no watermark is known."""
+        value = self._watermark.value
+        if value is None:
+            return self.closed_until
+        line = value - self._lateness
+        return line if self.closed_until is None else max(line, self.closed_until)
+
+    def peek(self, key: Hashable, time: int) -> Peek:
+        """Returns what an event of *key* at *time* would do."""
+        raise NotImplementedError
+
+    def reopen(self, saved: SavedWindow) -> OpenWindow:
+        """Opens a window as it was saved."""
+        raise NotImplementedError
+
     def end(self, out: list[Effect]) -> None:
         """Closes all windows, because the input has ended."""
         for window in sorted(self.open_windows(), key=lambda window: window.order):
@@ -90,10 +109,6 @@ class TimedWindows:
         self._closing.clear()
         if self._waiting is not None:
             self._waiting.clear()
-
-    def _line(self) -> int | None:
-        value = self._watermark.value
-        return None if value is None else value - self._lateness
 
     def _is_due(self) -> bool:
         due, value = self.next_due(), self._watermark.value
@@ -112,6 +127,16 @@ class TimedWindows:
         window.on_time = value is not None and entry[0] <= value
         if not window.on_time:
             heapq.heappush(self._waiting, entry)
+
+    def _reopened(self, saved: SavedWindow) -> OpenWindow:
+        """Returns a window with the facts of *saved*. It is due when its end says so."""
+        start, end, value = saved.facts.start or 0, saved.facts.end or 0, self._watermark.value
+        window = self._firings.reopen(saved, on_time=value is not None and end <= value)
+        entry = (end, start, window.serial, window)
+        heapq.heappush(self._closing, entry)
+        if self._waiting is not None and not window.on_time:
+            heapq.heappush(self._waiting, entry)
+        return window
 
     def _forget(self, window: OpenWindow) -> None:
         """Removes a *window* that has closed."""

@@ -12,10 +12,11 @@ from broadway_py._core.window.shape import microseconds
 from broadway_py.errors import EventTimeError
 from broadway_py.foreign import article, foreign_errors, is_a
 
-__all__ = ["EventTime", "EventTimes", "Refusal", "Stamped"]
+__all__ = ["EventTime", "EventTimes", "Refusal", "Stamped", "TimeKind"]
 
 #: What users see: the kind that their function returned.
 EventTime = float | datetime
+TimeKind = Literal["seconds", "datetime"]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -67,19 +68,20 @@ class EventTimes:
     def __init__(self, by: Callable[[Any], Any] | None, tz: tzinfo = UTC) -> None:
         self._by = by
         self._tz = tz
-        self._kind: Literal["seconds", "datetime"] | None = None
+        #: The kind of the times that came; None before the first one.
+        self.kind: TimeKind | None = None
 
     def read(self, events: Sequence[Any]) -> Stamped:
         """Returns *events* with their times. Those without a usable time are in ``refused``, with the error."""
         if self._by is None or not events:
             return Stamped(events)
-        if self._kind != "datetime":
+        if self.kind != "datetime":
             try:
                 raw = list(map(self._by, events))
                 if _are_plain_numbers(raw):
                     low, high = microseconds(min(raw)), microseconds(max(raw))
                     if low >= _FIRST and high <= _LAST:
-                        self._kind = "seconds"
+                        self.kind = "seconds"
                         return Stamped(events, low, high, raw)
             except foreign_errors():
                 pass  # one by one, it turns out whose time it is
@@ -87,7 +89,7 @@ class EventTimes:
 
     def shown(self, time: int) -> EventTime:
         """Returns *time* in the kind that came in. A datetime outside of the years 1 to 9999 is the nearest one."""
-        if self._kind == "seconds":
+        if self.kind == "seconds":
             return time / 1_000_000
         return (_EPOCH + min(max(time, _FIRST_SHOWN), _LAST_SHOWN) * _MICROSECOND).astimezone(self._tz)
 
@@ -112,19 +114,19 @@ class EventTimes:
         Raises:
             EventTimeError: it is no time, or not of the kind of those before.
         """
-        kind: Literal["seconds", "datetime"]
+        kind: TimeKind
         if is_a(value, datetime):
             kind, time = "datetime", _of_datetime(value)
         elif is_a(value, (int, float)) and not is_a(value, bool):
             kind, time = "seconds", _of_number(value)
         else:
             raise EventTimeError(f"{_EXPECTED}, got {'None' if value is None else article(value)}")
-        if self._kind is None:
-            self._kind = kind
-        elif self._kind != kind:
+        if self.kind is None:
+            self.kind = kind
+        elif self.kind != kind:
             names = {"seconds": "a number", "datetime": "a datetime"}
             raise EventTimeError(
-                f"expected {names[self._kind]} as the time of an event, as for those before, got {names[kind]}: "
+                f"expected {names[self.kind]} as the time of an event, as for those before, got {names[kind]}: "
                 "a window takes only one of the two"
             )
         return time

@@ -2,45 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 from broadway_py._core.window.firing import Add, Close, Effect, Fire, OpenWindow
+from broadway_py._core.window.saved import SavedKey, SavedWindow
 from broadway_py._core.window.spec import Window
 from broadway_py.foreign import article, is_a
 
-__all__ = ["Firings", "Ticks"]
-
-
-class Ticks:
-    """A timer that is due each *interval* seconds after *start*. It does not drift; a late one is due once.
-
-    Args:
-        start: a moment of the clock, in seconds.
-        interval: in seconds.
-    """
-
-    def __init__(self, start: float, interval: float) -> None:
-        self._start = start
-        self._interval = interval
-        #: How many intervals have passed.
-        self.passed = 0
-
-    @property
-    def next(self) -> float:
-        """When it is due next."""
-        return self.at(self.passed + 1)
-
-    def at(self, number: int) -> float:
-        """Returns the moment at which the interval *number* begins, counted from 0."""
-        return self._start + number * self._interval
-
-    def reach(self, now: float) -> None:
-        """Notes that it is *now*, at or after :attr:`next`."""
-        self.passed = max(self.passed + 1, math.floor((now - self._start) / self._interval))
-        if self.next <= now:  # the division was rounded down
-            self.passed += 1
+__all__ = ["Firings"]
 
 
 class Firings:
@@ -58,7 +28,8 @@ class Firings:
         self._custom = window.triggers.custom
         self._by_key = by_key
         self._is_shared = is_shared
-        self._opened = 0
+        #: The serial number of the next window.
+        self.serial = 0
         #: The windows that changed since the last periodic trigger, if there is one.
         self._touched: dict[OpenWindow, None] | None = {} if window.triggers.periodically else None
         #: The windows with events that came after the firing on time, in aggregators.
@@ -68,8 +39,8 @@ class Firings:
         self, start: int | None = None, end: int | None = None, *, key: Hashable = None, index: int | None = None
     ) -> OpenWindow:
         """Returns a new window, without events."""
-        window = OpenWindow(self._opened, start, end, key=key, index=index, is_shared=self._is_shared)
-        self._opened += 1
+        window = OpenWindow(self.serial, start, end, key=key, index=index, is_shared=self._is_shared)
+        self.serial += 1
         if self._custom is not None:
             window.trigger_state = self._custom[0]()
         return window
@@ -103,10 +74,8 @@ class Firings:
                 window.shared.counts.update(keys)
                 if window.on_time or self._touched is not None:
                     window.shared.changed.update(dict.fromkeys(keys))
-            if self._touched is not None:
-                self._touched[window] = None
-            if window.on_time and self._by_key:
-                self._behind[window] = None
+            if window.on_time or self._touched is not None:
+                self._note_news(window)
 
     def _add_counting(
         self,
@@ -166,6 +135,60 @@ class Firings:
                 took_nothing = True
             events = after
 
+    def take_back(self, window: OpenWindow, key: Hashable) -> None:
+        """Takes an event of *key* out of the shared *window*, as if it had not come."""
+        shared = window.shared
+        if shared is None:
+            raise TypeError("an event cannot be taken back from a window of one key: use peek() before feed()")
+        window.count -= 1
+        shared.counts[key] -= 1
+        if shared.counts[key] <= shared.told.get(key, 0):
+            shared.changed.pop(key, None)
+        if not shared.counts[key]:
+            del shared.counts[key]
+
+    # --- windows that were saved
+
+    def reopen(self, saved: SavedWindow, *, on_time: bool) -> OpenWindow:
+        """Returns a window with the facts of *saved*; the keys of a shared window follow."""
+        facts = saved.facts
+        window = OpenWindow(
+            facts.serial, facts.start, facts.end, key=saved.key, index=facts.window_index, is_shared=self._is_shared
+        )
+        window.on_time = on_time
+        window.first_start, window.replaces = facts.first_start, tuple(facts.replaces)
+        if not self._is_shared:
+            window.count, window.since_trigger, window.number = facts.events, facts.since_trigger, facts.firing
+            window.changed = facts.has_news
+            if window.changed:
+                self._note_news(window)
+        return window
+
+    def restore_keys(self, window: OpenWindow, keys: Iterable[SavedKey]) -> None:
+        """Gives the keys back to a shared *window*."""
+        shared = window.shared
+        if shared is None:
+            return
+        for key, count, number, has_news in keys:
+            window.count += count - shared.counts[key]
+            shared.counts[key] = count
+            if number:
+                shared.numbers[key] = number
+                shared.told[key] = count - has_news
+            if has_news:
+                shared.changed[key] = None
+            else:
+                shared.changed.pop(key, None)
+        if shared.changed:
+            self._note_news(window)
+
+    def _note_news(self, window: OpenWindow) -> None:
+        """Notes that *window* has events since its last firing, where something may fire them before it closes."""
+        if self._touched is not None:
+            self._touched[window] = None
+        if window.on_time and self._by_key:
+            self._behind[window] = None
+
     # --- firings
 
     def fire(self, window: OpenWindow, trigger: str, out: list[Effect]) -> None:
@@ -217,6 +240,7 @@ class Firings:
         """Adds the counts of the session *absorbed* to those of *window*."""
         window.count += absorbed.count
         window.since_trigger += absorbed.since_trigger
+        window.replaces += absorbed.replaces if absorbed.number == 0 else (*absorbed.replaces, absorbed.id)
         window.changed = True
         if self._touched is not None:
             self._touched[window] = None
@@ -232,7 +256,19 @@ class Firings:
     def _fire(self, window: OpenWindow, trigger: str, out: list[Effect], *, final: bool) -> None:
         window.number += 1
         window.changed = False
-        out.append(Fire(window, window.key, trigger, window.number, final, window.count, window.start, window.end))
+        out.append(
+            Fire(
+                window,
+                window.key,
+                trigger,
+                window.number,
+                final,
+                window.count,
+                window.start,
+                window.end,
+                window.replaces,
+            )
+        )
 
     def _fire_keys(
         self, window: OpenWindow, keys: Iterable[Hashable], trigger: str, out: list[Effect], *, final: bool
@@ -243,6 +279,8 @@ class Firings:
         for key in keys:
             number = numbers[key] = numbers.get(key, 0) + 1
             window.shared.changed.pop(key, None)
+            if not final:
+                window.shared.told[key] = counts[key]
             out.append(Fire(window, key, trigger, number, final, counts[key], start, end))
 
 

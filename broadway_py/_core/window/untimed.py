@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
 
-from broadway_py._core.window.firing import Effect, OpenWindow
+from broadway_py._core.window.firing import Effect, OpenWindow, Peek
+from broadway_py._core.window.saved import SavedTicks, SavedWindow
 from broadway_py._core.window.shape import Count, Global, Periodic, microseconds
+from broadway_py._core.window.ticks import Ticks
 from broadway_py._core.window.times import Stamped
-from broadway_py._core.window.trigger import Firings, Ticks
+from broadway_py._core.window.trigger import Firings
 
 __all__ = ["CountedByKey", "SingleWindow"]
 
@@ -71,6 +73,32 @@ class SingleWindow:
     def end(self, out: list[Effect]) -> None:
         """Closes the open window, because the input has ended."""
         self._firings.close(self._window, "end", out)
+        if self._ticks is not None:
+            self._ticks.passed += 1  # what is saved now does not open this window again
+
+    def peek(self, key: Hashable) -> Peek:
+        """Returns that an event goes into the open window."""
+        return Peek(joins=(self._window,))
+
+    def saved_ticks(self) -> SavedTicks | None:
+        """Returns the timer of periodic windows."""
+        return None if self._ticks is None else self._ticks.saved
+
+    def next_serial(self) -> int:
+        """Returns the serial number with which the open window opens again; after the end, that of the next one."""
+        return self._firings.serial if self._window.closed else self._window.serial
+
+    def restore(self, ticks: SavedTicks | None) -> None:
+        """Opens the window of a time in the past, by the timer of periodic windows if it was saved."""
+        if ticks is not None:
+            self._ticks = Ticks(*ticks)
+            self._index = self._ticks.passed
+        self._window = self._opened()
+
+    def reopen(self, saved: SavedWindow) -> OpenWindow:
+        """Adds keys to the open window, which is the one that was saved."""
+        self._firings.restore_keys(self._window, saved.keys)
+        return self._window
 
     def _opened(self) -> OpenWindow:
         self._taken = 0
@@ -86,7 +114,8 @@ class CountedByKey:
     def __init__(self, n: int, firings: Firings) -> None:
         self._limit = n
         self._firings = firings
-        self._opened = 0
+        #: The index of the next window.
+        self.opened = 0
         self._open: dict[Hashable, OpenWindow] = {}
 
     def feed(self, stamped: Stamped, out: list[Effect]) -> None:
@@ -94,10 +123,10 @@ class CountedByKey:
         for event, key in zip(stamped.events, stamped.keys or (), strict=True):
             window = self._open.get(key)
             if window is None:
-                window = self._open[key] = self._firings.open(key=key, index=self._opened)
-                self._opened += 1
+                window = self._open[key] = self._firings.open(key=key, index=self.opened)
+                self.opened += 1
             self._firings.add((window,), (event,), (key,), out)
-            if window.count == self._limit:
+            if window.count >= self._limit:  # a restored window may have had a larger limit
                 del self._open[key]
                 self._firings.close(window, "count", out)
 
@@ -109,11 +138,21 @@ class CountedByKey:
         """Does nothing: these windows do not close by the clock."""
 
     def open_windows(self) -> Iterator[OpenWindow]:
-        """Yields the open windows, as they were opened."""
+        """Yields the open windows, in no order."""
         return iter(self._open.values())
 
     def end(self, out: list[Effect]) -> None:
         """Closes all windows, because the input has ended."""
-        for window in self._open.values():
+        for window in sorted(self._open.values(), key=lambda window: window.order):
             self._firings.close(window, "end", out)
         self._open.clear()
+
+    def peek(self, key: Hashable) -> Peek:
+        """Returns into which window an event of *key* goes."""
+        window = self._open.get(key)
+        return Peek(opens=1) if window is None else Peek(joins=(window,))
+
+    def reopen(self, saved: SavedWindow) -> OpenWindow:
+        """Opens a window as it was saved."""
+        window = self._open[saved.key] = self._firings.reopen(saved, on_time=False)
+        return window

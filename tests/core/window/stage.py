@@ -7,6 +7,7 @@ from typing import Any
 
 from broadway_py._core.window.engine import Engine
 from broadway_py._core.window.firing import Add, Close, Effect, Fire, Firing, Merge, OpenWindow, SideOutput
+from broadway_py._core.window.keyed import KeyedEngine
 from broadway_py._core.window.spec import Window
 
 Reduce = Callable[[Any, Any], Any]
@@ -43,10 +44,12 @@ class Stage:
         upstreams: Iterable[Hashable] = ("a",),
         by_key: bool = False,
     ) -> None:
-        self.engine = Engine(window, 0.0, by_key=by_key)
+        self.engine = KeyedEngine(window, 0.0) if by_key else Engine(window, 0.0)
         self.now = 0.0
         self.emitted: list[Any] = []
         self.firings: list[Firing] = []
+        #: For each firing: the id of its window, and the ids that it replaces.
+        self.ids: list[tuple[str, tuple[str, ...]]] = []
         #: Events and their places among the firings: ("add", event), ("late", event) ..., ("fire", trigger).
         self.story: list[tuple[Any, ...]] = []
         self.side: list[SideOutput] = []
@@ -120,5 +123,6 @@ class Stage:
         else:
             events, window.state = self._on_trigger(self._init() if window.state is None else window.state, firing)
         self.firings.append(firing)
+        self.ids.append((window.id, effect.replaces))
         self.emitted += events
         self.story.append(("fire", firing.trigger, firing.number, firing.final, firing.key, *events))

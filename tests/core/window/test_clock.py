@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from broadway_py._core.window.spec import Window
-from broadway_py._core.window.trigger import Ticks
+from broadway_py._core.window.ticks import Ticks
 from tests.core.window.stage import Stage
 
 
