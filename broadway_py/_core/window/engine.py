@@ -32,6 +32,7 @@ class Engine:
     In Flow, a window belongs to the stage (a session: to a key), and the events of the upstreams move the watermark.
     With *by_key*, as in aggregators, each firing is for one key, and :meth:`advance` moves the watermark. Unless each
     key has its own windows (sessions, count), the keys share a window; ``state`` then holds an accumulator for each.
+    Aggregators use a :class:`KeyedEngine`, which can also be saved.
 
     Args:
         window: what the user has described.
@@ -93,17 +94,23 @@ class Engine:
         """How many events were late."""
         return 0 if self._timed is None else self._timed.late
 
+    @property
+    def next_due(self) -> int | None:
+        """The watermark at which a window may fire or close next, in microseconds; None if there is none."""
+        return None if self._timed is None else self._timed.next_due()
+
     def open_windows(self) -> Iterator[OpenWindow]:
         """Yields the open windows, in no order."""
         return (self._timed or cast("SingleWindow", self._untimed)).open_windows()
 
     def describe(self, fire: Fire) -> Firing:
         """Returns what users are told about a firing."""
-        start, end = (None if time is None else self._shown(time) for time in (fire.start, fire.end))
+        start, end = (None if time is None else self.shown(time) for time in (fire.start, fire.end))
         kind, index = self.window.kind, fire.window.index
         return Firing(kind, start, end, index, fire.key, fire.trigger, fire.number, fire.final, fire.count)
 
-    def _shown(self, time: int) -> EventTime:
+    def shown(self, time: int) -> EventTime:
+        """Returns a bound of a window, in microseconds, in the kind that users know."""
         return time / 1_000_000 if self._timed is None else self._times.shown(time)
 
     # --- events
@@ -246,7 +253,7 @@ class Engine:
 
     def _next_reached(self) -> float | None:
         """Returns when the watermark reaches the next window by the clock."""
-        due = None if self._timed is None else self._timed.next_due()
+        due = self.next_due
         return None if due is None else self._watermark.reaches(due)
 
     def _pass_time(self, now: float) -> list[Effect]:

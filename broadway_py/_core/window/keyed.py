@@ -113,7 +113,8 @@ class KeyedEngine(Engine):
         """Takes up *memory*. The engine is new; :meth:`reopen` and :meth:`reopen_ended` follow, in any order.
 
         Settings may have changed meanwhile. A window that has closed stays closed, even if ``lateness`` is longer now.
-        Timers of triggers begin anew if their intervals are others.
+        One that should have closed, because ``lateness`` is shorter now, does so at the next :meth:`advance`. Timers of
+        triggers begin anew if their intervals are others.
         """
         self._restored_shape = memory.shape
         self.ahead = memory.ahead

@@ -67,8 +67,9 @@ class SingleWindow:
             self._window = self._opened()
 
     def open_windows(self) -> Iterator[OpenWindow]:
-        """Yields the open window."""
-        yield self._window
+        """Yields the open window; nothing after the end."""
+        if not self._window.closed:
+            yield self._window
 
     def end(self, out: list[Effect]) -> None:
         """Closes the open window, because the input has ended."""
