@@ -42,9 +42,12 @@ _MODULES: Final = (
     "window.assign",
     "window.engine",
     "window.firing",
+    "window.keyed",
+    "window.saved",
     "window.session",
     "window.shape",
     "window.spec",
+    "window.ticks",
     "window.timed",
     "window.times",
     "window.trigger",
@@ -55,8 +58,8 @@ _MODULES: Final = (
 #: Of a module's mutants, this part must be noticed.
 LEAST_KILLED: Final = 0.9
 
-# The streams against brute force, and the tests of what is kept, take seconds for each change. So it is the quick tests
-# of the windows that must notice enough.
+# The tests with random streams, and those of what is kept, take seconds for each change. So it is the quick tests of
+# the windows that must notice enough.
 _SETTINGS: Final = """\
 [mutmut]
 source_paths = broadway_py
@@ -67,6 +70,7 @@ pytest_add_cli_args =
     --hypothesis-seed=0
     --hypothesis-profile=mutation
     --ignore=tests/core/window/test_brute_force.py
+    --ignore=tests/core/window/test_keyed_streams.py
     --ignore=tests/core/window/test_memory.py
 """
 #: A mutant that loops for ever is noticed by its time-out.
