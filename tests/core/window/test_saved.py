@@ -300,6 +300,35 @@ def test_a_day_whose_time_zone_has_other_rules_now_closes_at_the_end_that_it_had
 # --- what is saved
 
 
+@pytest.mark.parametrize("window", [fixed(lateness=100), session(lateness=100)], ids=lambda window: window.kind)
+def test_late_news_fire_after_a_restart_and_nothing_else_does(window: Window) -> None:
+    stage = stage_of(window)
+    stage.give([(1, "x"), (1, "y")])
+    advance(stage, 50)
+    stage.give([(2, "y")])
+    told(stage)
+
+    restart(stage, window)
+    fire_late(stage)
+
+    assert told(stage) == [("late", 2, False, [1, 2])]
+
+
+@pytest.mark.parametrize("window", [fixed(), session()], ids=lambda window: window.kind)
+def test_news_fire_by_the_clock_after_a_restart_and_nothing_else_does(window: Window) -> None:
+    window = window.trigger_periodically(10)
+    stage = stage_of(window)
+    stage.give([(1, "x"), (1, "y")])
+    stage.pass_time(13)
+    stage.give([(2, "y")])
+    told(stage)
+
+    restart(stage, window)
+    stage.pass_time(7)
+
+    assert told(stage) == [("periodic", 2, False, [1, 2])]
+
+
 def test_only_the_keys_that_are_asked_for_are_saved_and_those_without_events_are_left_out() -> None:
     stage = stage_of(fixed(lateness=100))
     stage.give([(1, "x"), (2, "y"), (3, "x"), (4, "z")])
@@ -352,6 +381,22 @@ def test_late_news_that_were_taken_back_do_not_fire() -> None:
     fire_late(stage)
 
     assert [(firing.key, firing.count) for firing in stage.firings] == [("y", 2)]
+
+
+def test_an_event_that_was_taken_back_after_a_restart_leaves_the_news_as_they_were() -> None:
+    window = fixed(lateness=100)
+    stage = stage_of(window)
+    stage.give([(1, "x"), (1, "y"), (1, "z")])
+    advance(stage, 12)
+    stage.give([(2, "y")])
+    restart(stage, window)
+    stage.give([(3, "x"), (3, "y")])
+    (back,) = stage.engine.open_windows()
+
+    keyed(stage).take_back([back], "x")
+    keyed(stage).take_back([back], "y")
+
+    assert keyed(stage).saved(back, None).keys == [("x", 1, 1, False), ("y", 2, 1, True), ("z", 1, 1, False)]
 
 
 def test_a_window_whose_events_were_all_taken_back_gives_no_result() -> None:
