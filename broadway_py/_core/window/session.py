@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Hashable, Mapping
-from typing import NamedTuple, cast
+from typing import cast
 
 from broadway_py._core.window.firing import Effect, Merge, OpenWindow, Peek
 from broadway_py._core.window.saved import SavedWindow
@@ -13,18 +13,6 @@ from broadway_py._core.window.timed import TimedParts, TimedWindows
 from broadway_py._core.window.times import Stamped
 
 __all__ = ["SessionWindows"]
-
-
-class _Place(NamedTuple):
-    """Where an event belongs: to the sessions from *first* to *until* of its key, which become one; else to a new one.
-
-    *start* and *end* are the bounds of the session with the event.
-    """
-
-    first: int
-    until: int
-    start: int
-    end: int
 
 
 class SessionWindows(TimedWindows):
@@ -88,9 +76,10 @@ class SessionWindows(TimedWindows):
         place = self._place_of(key, time)
         if place is None:
             return Peek("late")
-        if place.first == place.until:
+        first, until, _, _ = place
+        if first == until:
             return Peek(opens=1)
-        return Peek(joins=tuple(self._open[key][place.first : place.until]))
+        return Peek(joins=tuple(self._open[key][first:until]))
 
     def ended(self) -> Mapping[Hashable, int]:
         """Returns the end of the last closed session by key, as long as it is remembered."""
@@ -123,17 +112,22 @@ class SessionWindows(TimedWindows):
             sessions.insert(first, window)
             self._track(window, start, end)
             return window
-        window, *others = sessions[first:until]
+        window = sessions[first]
         window.start = start
-        del sessions[first + 1 : until]
-        for absorbed in others:
-            self._firings.merged(window, absorbed)
-            out.append(Merge(window, absorbed))
+        if until - first > 1:
+            for absorbed in sessions[first + 1 : until]:
+                self._firings.merged(window, absorbed)
+                out.append(Merge(window, absorbed))
+            del sessions[first + 1 : until]
         self._extend(window, end)
         return window
 
-    def _place_of(self, key: Hashable, time: int) -> _Place | None:
-        """Returns where an event of *key* at *time* belongs; None if it is late."""
+    def _place_of(self, key: Hashable, time: int) -> tuple[int, int, int, int] | None:
+        """Returns where an event of *key* at *time* belongs; None if it is late.
+
+        The first two numbers say which sessions of the key become one with it: from the first place until the second,
+        which is not among them. If they are equal, a new session is opened there. The other two are its start and end.
+        """
         end = time + self._gap
         line = self.line()
         if (line is not None and end <= line) or time < self._ended.get(key, time):
@@ -152,7 +146,7 @@ class SessionWindows(TimedWindows):
                 break
             end = longer
             until += 1
-        return _Place(first, until, start, end)
+        return first, until, start, end
 
     def _extend(self, window: OpenWindow, end: int) -> None:
         window.end = end

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from typing import Any
 
 from broadway_py._core.window.firing import Add, Close, Effect, Fire, OpenWindow
@@ -271,17 +271,19 @@ class Firings:
         )
 
     def _fire_keys(
-        self, window: OpenWindow, keys: Iterable[Hashable], trigger: str, out: list[Effect], *, final: bool
+        self, window: OpenWindow, keys: Collection[Hashable], trigger: str, out: list[Effect], *, final: bool
     ) -> None:
         if window.shared is None:
             return
-        counts, numbers, start, end = window.shared.counts, window.shared.numbers, window.start, window.end
+        shared, start, end = window.shared, window.start, window.end
+        counts, numbers, changed = shared.counts, shared.numbers, shared.changed
         for key in keys:
             number = numbers[key] = numbers.get(key, 0) + 1
-            window.shared.changed.pop(key, None)
-            if not final:
-                window.shared.told[key] = counts[key]
+            changed.pop(key, None)
             out.append(Fire(window, key, trigger, number, final, counts[key], start, end))
+        if not final:
+            # A copy of all costs much less than an entry for each.
+            shared.told.update(counts if keys is counts else {key: counts[key] for key in keys})
 
 
 def _in_order(windows: Iterable[OpenWindow]) -> list[OpenWindow]:
