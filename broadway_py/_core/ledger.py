@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, get_args
 
 from broadway_py._core.histogram import SECONDS_BOUNDS, Histogram
-from broadway_py.message import Outcome
+from broadway_py.message import Message, Outcome
 from broadway_py.request_counts import RequestCounts
 
 __all__ = ["OUTCOMES", "Ledger", "LedgerEntry"]
@@ -45,8 +46,13 @@ class Ledger:
         oldest = next(iter(self._open), None)
         return 0.0 if oldest is None else max(0.0, now - oldest.received_at)
 
-    def receive(self, entry: LedgerEntry, count: int, size: int, redelivered: int = 0) -> None:
-        """Notes that *count* messages, of *size* bytes in total, came in together under *entry*."""
+    def begin(self, now: float, parent: Message[Any] | None = None) -> LedgerEntry:
+        """Returns a new entry for what comes in *now*; *parent* is the message that it was spawned from, if any."""
+        return LedgerEntry(self, now)
+
+    def receive(self, entry: LedgerEntry, messages: Sequence[Message[Any]], size: int, redelivered: int = 0) -> None:
+        """Notes that *messages*, of *size* bytes in total, came in together under *entry*."""
+        count = len(messages)
         entry.open += count
         self.received += count
         self.redelivered += redelivered
@@ -65,6 +71,12 @@ class Ledger:
         if entry.open == 0:
             del self._open[entry]
 
+    def expect(self, entry: LedgerEntry, messages: Sequence[Message[Any]]) -> None:
+        """Notes that the source may deliver *messages* of *entry* again. It is called before they are settled."""
+
+    def arrive(self, entry: LedgerEntry, count: int, now: float) -> None:
+        """Notes that *count* messages of *entry* have arrived where the watermark waits for them no longer."""
+
     def close(self) -> int:
         """Gives every delivery without an outcome the final outcome ``unknown``. Returns how many there were.
 
@@ -82,9 +94,17 @@ class LedgerEntry:
 
     __slots__ = ("ledger", "open", "producer", "received_at")
 
+    #: Where the messages stand among what their producer has received; None if nobody asks for it.
+    receipt: Any = None
+
     def __init__(self, ledger: Ledger, received_at: float) -> None:
         self.ledger = ledger
         self.producer = ledger.producer
         #: How many of the messages have no outcome.
         self.open = 0
         self.received_at = received_at
+
+    @property
+    def of_arrived(self) -> LedgerEntry:
+        """The entry that its messages have once they have arrived."""
+        return self

@@ -41,6 +41,10 @@ _GIVEN: Final[Mapping[RoundKind, Outcome]] = {
 }
 
 
+#: After these outcomes, the source may deliver a message again.
+_MAY_COME_AGAIN: Final[frozenset[Outcome]] = frozenset({"retried", "returned", "unknown"})
+
+
 class Round:
     """The messages of one call of an acknowledger."""
 
@@ -143,6 +147,8 @@ def will_be_stopped(message: Message[Any]) -> bool:
 
 def record(messages: Sequence[Message[Any]], outcome: Outcome, now: float) -> None:
     """Notes *outcome* in the ledgers for each of *messages*. The caller must hold the claim on them."""
+    if outcome in _MAY_COME_AGAIN:
+        _expect(messages)
     entry: Any = None
     count = size = 0
     for message in messages:
@@ -156,6 +162,16 @@ def record(messages: Sequence[Message[Any]], outcome: Outcome, now: float) -> No
         size += message._size
     if entry is not None:
         entry.ledger.settle(entry, outcome, count, size, now)
+
+
+def _expect(messages: Sequence[Message[Any]]) -> None:
+    """Tells the ledgers which messages may be delivered again."""
+    by_entry: dict[Any, list[Message[Any]]] = {}
+    for message in messages:
+        if message._ledger_entry is not None:
+            by_entry.setdefault(message._ledger_entry, []).append(message)
+    for entry, own in by_entry.items():
+        entry.ledger.expect(entry, own)
 
 
 def returned_one_problem(callback: str, returned: object) -> str:

@@ -28,7 +28,7 @@ def test_new_books_know_every_outcome_and_nothing_else() -> None:
 
 def received(ledger: Ledger, count: int, now: float) -> LedgerEntry:
     entry = LedgerEntry(ledger, now)
-    ledger.receive(entry, count, 10 * count)
+    ledger.receive(entry, [Message(bytes(10)) for _ in range(count)], 10 * count)
     return entry
 
 
@@ -39,7 +39,7 @@ def test_a_receipt_names_its_producer() -> None:
 def test_deliveries_of_before_are_counted_besides() -> None:
     ledger = Ledger("orders")
 
-    ledger.receive(LedgerEntry(ledger, 0.0), 5, 0, redelivered=2)
+    ledger.receive(LedgerEntry(ledger, 0.0), [Message(None)] * 5, 0, redelivered=2)
 
     assert (ledger.received, ledger.redelivered) == (5, 2)
 
@@ -108,7 +108,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.now += waited
         messages = [Message(bytes(size)) for size in sizes]
         entry = LedgerEntry(self.ledger, self.now)
-        self.ledger.receive(entry, len(sizes), sum(sizes))
+        self.ledger.receive(entry, messages, sum(sizes))
         for message in messages:
             message._ledger_entry = entry
             self.open.append((self.now, message))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from broadway_py._core.identity import id_of
-from broadway_py._core.ledger import Ledger, LedgerEntry
+from broadway_py._core.ledger import Ledger
 from broadway_py.clock import Clock
 from broadway_py.error_text import text_of
 from broadway_py.errors import MalformedMessage
@@ -54,7 +54,7 @@ class Receiver:
         """Receive *messages* together. Returns the new messages; anything else is logged and left out."""
         fresh: list[Message[Any]] = []
         size = redelivered = 0
-        entry = LedgerEntry(self._ledger, self._clock.monotonic())
+        entry = self._ledger.begin(self._clock.monotonic())
         # Deliveries count redelivered messages themselves, so the metadata need not be read.
         known = messages if isinstance(messages, Deliveries) else None
         for message in messages if isinstance(messages, list | tuple) else list(messages):
@@ -83,7 +83,7 @@ class Receiver:
         if known is not None:
             redelivered = known.redelivered
         if fresh:
-            self._ledger.receive(entry, len(fresh), size, redelivered)
+            self._ledger.receive(entry, fresh, size, redelivered)
             if self._transformer is not None:
                 transform(fresh, self._transformer, self._room)
         return fresh

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Any
 
-from broadway_py._core.ledger import Ledger, LedgerEntry
+from broadway_py._core.ledger import Ledger
 from broadway_py.acknowledger import Acknowledger
 from broadway_py.message import Acknowledgement, Failed, Message, Plain
 
@@ -69,9 +69,9 @@ def adopt_children(parent: Message[Any], ledger: Ledger, now: float, conclude: C
     """Make *parent* wait for its children. They are entered into their own *ledger*: they are not deliveries."""
     children = parent._children or []
     family = ParentAcknowledger(parent, len(children), conclude, give_back)
-    entry = LedgerEntry(ledger, now)
+    entry = ledger.begin(now, parent)
     entry.producer = parent.producer or ""
     for child in children:
         child._acknowledgement = Acknowledgement(family)
         child._ledger_entry = entry
-    ledger.receive(entry, len(children), sum(child._size for child in children))
+    ledger.receive(entry, children, sum(child._size for child in children))

@@ -1,0 +1,91 @@
+"""How far one aggregator has come in the receipts of one producer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from broadway_py._core.aggregation.receipts import Link, Receipt, Standstill
+
+__all__ = ["Cursor"]
+
+
+class Cursor:
+    """Passes the receipts that have arrived, in their order, and keeps the highest event time of what it has passed.
+
+    Args:
+        hold_s: at most so many seconds one message holds it up.
+        moved: called when it has passed something.
+    """
+
+    def __init__(self, hold_s: float, moved: Callable[[], None]) -> None:
+        self.hold_s = hold_s
+        self.moved = moved
+        #: What it waits for; None: it has passed all.
+        self.next: Link | None = None
+        #: The number of the last place that it has passed.
+        self.passed = 0
+        #: The highest event time that counts, in microseconds; None: there was none.
+        self.highest: int | None = None
+        #: Since when it has waited for nothing, by the clock; None while it waits.
+        self.free_since: float | None = None
+        #: Since when a lost reader holds it up, by the clock, as far as it has come; None: none does.
+        self.stands_since: float | None = None
+        # Of what came in after a lost reader: it counts when the cursor has passed the place of this number.
+        self._until = 0
+        self._withheld: int | None = None
+
+    def start(self, link: Link | None, now: float) -> None:
+        """Begins at *link*; None: nothing was received."""
+        self.next = link
+        self.free_since = now if link is None else None
+
+    def see(self, link: Link) -> None:
+        """Notes that *link* is new at the end."""
+        if self.next is None:
+            self.next = link
+            self.free_since = None
+
+    def advance(self, active: float, now: float) -> bool:
+        """Passes what lets it pass, when it is *active* in the producer's time. Returns True if it has moved."""
+        link = self.next
+        if link is None or not link.lets_pass(active, self.hold_s):
+            return False
+        while link is not None and link.lets_pass(active, self.hold_s):
+            if isinstance(link, Standstill):
+                self._until = max(self._until, link.last or 0)
+                if self.stands_since is None:
+                    self.stands_since = link.began
+            elif isinstance(link, Receipt):
+                self._take(link.noted.get(self))
+            self.passed = link.number
+            link = link.after
+        self.next = link
+        self._release()
+        # What is withheld ends with a place that was received, so a cursor that has passed all withholds nothing.
+        self.free_since = now if link is None else None
+        return True
+
+    def note(self, receipt: Receipt, highest: int) -> bool:
+        """Notes an event time of *receipt*, in microseconds. Returns True if it counts at once: its hold had run out."""
+        if not self.has_passed(receipt):
+            receipt.noted[self] = max(highest, receipt.noted.get(self, highest))
+            return False
+        self._take(highest)
+        self._release()
+        return True
+
+    def has_passed(self, receipt: Receipt) -> bool:
+        """Returns True if it no longer waits for *receipt*."""
+        return receipt.number <= self.passed
+
+    def _take(self, highest: int | None) -> None:
+        if highest is not None:
+            self._withheld = highest if self._withheld is None else max(self._withheld, highest)
+
+    def _release(self) -> None:
+        if self.passed < self._until:
+            return
+        self.stands_since = None
+        if self._withheld is not None:
+            self.highest = self._withheld if self.highest is None else max(self.highest, self._withheld)
+            self._withheld = None

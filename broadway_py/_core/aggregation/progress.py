@@ -1,0 +1,307 @@
+"""The progress of one producer: which of its deliveries have arrived, which come again, and whether it is quiet."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from broadway_py._core.aggregation.cursor import Cursor
+from broadway_py._core.aggregation.receipts import Receipt, Receipts, Standstill
+
+__all__ = ["MOST_AWAITED", "Progress", "Reader"]
+
+#: So many messages are awaited by identity. Those beyond it are held by time.
+MOST_AWAITED: Final = 100_000
+
+#: At most so often, in seconds, those that were held for too long are looked for.
+_SWEEP_S: Final = 1.0
+
+
+class Progress:
+    """The deliveries of one producer, over all its copies.
+
+    All times are seconds of a clock that does not jump. Holds and standstills last for so many seconds in which a copy
+    was reading: nothing runs out while the source is away, or while the pipeline is paused.
+
+    Args:
+        copies: how many copies the producer has.
+    """
+
+    def __init__(self, copies: int = 1) -> None:
+        #: The copies, by their index.
+        self.readers = [Reader(self) for _ in range(copies)]
+        self._receipts = Receipts()
+        self._cursors: list[Cursor] = []
+        self._standing: list[Standstill] = []
+        # By identity: the receipts that wait for it, with the moment at which it came in for the first time.
+        self._awaited: dict[bytes, deque[tuple[Receipt, float]]] = {}
+        self._named = 0
+        # How many are awaited, also those without an identity.
+        self._held = 0
+        self._next_sweep = 0.0
+        self._reading = 0
+        self._reading_since = 0.0
+        self._active = 0.0
+
+    # --- those that follow it
+
+    def add(self, cursor: Cursor, now: float) -> None:
+        """Lets *cursor* follow from now on."""
+        cursor.start(self._receipts.first, now)
+        self._cursors.append(cursor)
+
+    def refresh(self, now: float) -> None:
+        """Lets the cursors pass what time alone lets them pass."""
+        self._pass_time(now)
+        active = self.active(now)
+        moved = [cursor for cursor in self._cursors if cursor.advance(active, now)]
+        if moved:
+            self._receipts.drop(cursor.next for cursor in self._cursors)
+
+    def active(self, now: float) -> float:
+        """Returns the seconds in which a copy was reading: the producer's time."""
+        return self._active + (now - self._reading_since if self._reading else 0.0)
+
+    def moment_of(self, active: float | None, now: float) -> float | None:
+        """Returns when it is *active* in the producer's time; None if that does not go on, or *active* is None."""
+        return now + active - self.active(now) if self._reading and active is not None else None
+
+    def quiet_since(self, now: float) -> float | None:
+        """Returns since when all copies are asked for messages and could deliver; None while that is not so."""
+        latest: float | None = None
+        for reader in self.readers:
+            if reader.has_ended:
+                continue
+            since = reader.asked_since(now)
+            if since is None:
+                return None
+            latest = since if latest is None else max(latest, since)
+        return latest
+
+    @property
+    def has_ended(self) -> bool:
+        """True if all copies have ended: nothing more comes."""
+        return all(reader.has_ended for reader in self.readers)
+
+    # --- deliveries
+
+    @property
+    def awaits(self) -> bool:
+        """True if the identities of what comes in are needed."""
+        return bool(self._awaited)
+
+    def received(self, count: int, now: float, identities: Sequence[bytes | None] = ()) -> Receipt:
+        """Notes that *count* messages came in together. Returns their receipt.
+
+        Args:
+            count: at least 1.
+            now: the time.
+            identities: of the messages, if :attr:`awaits` says that they are needed.
+        """
+        self._pass_time(now)
+        active = self.active(now)
+        receipt = Receipt(self, count, active)
+        for identity in identities:
+            waiting = None if identity is None else self._awaited.get(identity)
+            if identity is not None and waiting:
+                receipt.brings.setdefault(identity, []).append(waiting.popleft())
+                self._named -= 1
+                if not waiting:
+                    del self._awaited[identity]
+        self._receipts.append(receipt)
+        for cursor in self._cursors:
+            cursor.see(receipt)
+        if self._held and active >= self._next_sweep:
+            self._sweep(active, now)
+        return receipt
+
+    def arrived(self, receipt: Receipt, count: int, now: float) -> None:
+        """Notes that *count* messages of *receipt* have arrived, or were settled."""
+        receipt.pending -= count
+        if not receipt.pending:
+            self._complete(receipt, now)
+
+    def came_back(self, receipt: Receipt, identities: Sequence[bytes | None]) -> None:
+        """Notes that messages of *receipt* were given to their source, and will be delivered again.
+
+        Call it before :meth:`arrived`, which also counts them. They are awaited until the receipt with the same
+        identity is complete, or until the hold runs out.
+        """
+        for identity in identities:
+            first = receipt.since
+            brought = None if identity is None else receipt.brings.get(identity)
+            if brought:
+                first = min(since for _, since in brought)
+            receipt.awaited_since = max(first, receipt.awaited_since) if receipt.awaited else first
+            receipt.pending += 1
+            receipt.awaited += 1
+            self._held += 1
+            if identity is not None and self._named < MOST_AWAITED:
+                self._awaited.setdefault(identity, deque()).append((receipt, first))
+                receipt.waits_for.append(identity)
+                self._named += 1
+
+    def stand(self, now: float, returns_within_s: float) -> None:
+        """Begins a standstill: a reader is gone, and what it held comes back within so many seconds.
+
+        It ends when the time is over and all that was received until then has arrived. Call it when a copy is lost,
+        before its messages are let go; and before the start, if the process before has not ended well.
+        """
+        self._pass_time(now)
+        if returns_within_s <= 0:
+            return
+        ends_at = self.active(now) + returns_within_s
+        last = self._receipts.last
+        if isinstance(last, Standstill) and last.last is None:
+            last.ends_at = max(last.ends_at, ends_at)
+            return
+        standstill = Standstill(now, ends_at)
+        self._receipts.append(standstill)
+        self._standing.append(standstill)
+        for cursor in self._cursors:
+            cursor.see(standstill)
+
+    # --- within
+
+    def note_reading(self, change: int, now: float) -> None:
+        """Notes that one copy more or fewer is reading. For :class:`Reader`."""
+        self._active = self.active(now)
+        self._reading_since = now
+        self._reading += change
+
+    def tell(self) -> None:
+        """Tells those that follow that something has changed that they cannot see. For :class:`Reader`."""
+        for cursor in self._cursors:
+            cursor.moved()
+
+    def _pass_time(self, now: float) -> None:
+        """Ends the standstills whose time is over. What was received until now has come in during that time."""
+        if not self._standing:
+            return
+        active = self.active(now)
+        over = [one for one in self._standing if one.ends_at <= active]
+        if over:
+            for one in over:
+                one.last = self._receipts.count
+                self._standing.remove(one)
+            self._pass_on(now)
+
+    def _complete(self, receipt: Receipt, now: float) -> None:
+        # A receipt may complete others, and these may again. There can be many, so this does not call itself.
+        complete = [receipt]
+        for one in complete:
+            for brought in one.brings.values():
+                for waiting, _ in brought:
+                    if waiting.awaited:
+                        waiting.awaited -= 1
+                        waiting.pending -= 1
+                        self._held -= 1
+                        if not waiting.pending:
+                            complete.append(waiting)
+            one.brings = {}
+        self._pass_on(now)
+        for one in complete:
+            self._receipts.close(one)
+        self._receipts.drop(cursor.next for cursor in self._cursors)
+
+    def _pass_on(self, now: float) -> None:
+        active = self.active(now)
+        for cursor in self._cursors:
+            if cursor.advance(active, now):
+                cursor.moved()
+
+    def _sweep(self, active: float, now: float) -> None:
+        """Waits no longer for what every aggregator has held for too long."""
+        self._next_sweep = active + _SWEEP_S
+        longest = max((cursor.hold_s for cursor in self._cursors), default=0.0)
+        for link in self._receipts:
+            if not isinstance(link, Receipt):
+                continue
+            if link.since + longest > active:
+                break
+            if link.awaited:
+                self._forget(link)
+                if not link.pending:
+                    self._complete(link, now)
+
+    def _forget(self, receipt: Receipt) -> None:
+        self._held -= receipt.awaited
+        receipt.pending -= receipt.awaited
+        receipt.awaited = 0
+        for identity in receipt.waits_for:
+            waiting = self._awaited.get(identity)
+            if waiting is None:
+                continue  # it came in again, and has not arrived
+            for one in [one for one in waiting if one[0] is receipt]:
+                waiting.remove(one)
+                self._named -= 1
+            if not waiting:
+                del self._awaited[identity]
+        receipt.waits_for = []
+
+
+class Reader:
+    """One copy of the producer, as its source sees it.
+
+    It *reads* while it is connected and not paused. It is *asked* while the pipeline also has room and wants messages
+    of it.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        #: Returns False if the copy is connected and still cannot deliver anything.
+        self.works: Callable[[], bool] = _works
+        self.has_ended = False
+        self._progress = progress
+        self._is_reading = False
+        self._asked_since: float | None = None
+
+    @property
+    def is_asked(self) -> bool:
+        """True while the pipeline wants messages of it."""
+        return self._asked_since is not None
+
+    def asked_since(self, now: float) -> float | None:
+        """Returns since when it is asked and works; None: it is not asked."""
+        if self._asked_since is not None and not self.works():
+            self._asked_since = now
+        return self._asked_since
+
+    def reads(self, now: float) -> None:
+        """Notes that it is connected, or goes on after a pause."""
+        if not self._is_reading:
+            self._is_reading = True
+            self._progress.note_reading(1, now)
+            self._progress.tell()
+
+    def pauses(self, now: float) -> None:
+        """Notes that it is paused."""
+        self._asked_since = None
+        if self._is_reading:
+            self._is_reading = False
+            self._progress.note_reading(-1, now)
+
+    def lost(self, now: float, returns_within_s: float) -> None:
+        """Notes that it is lost, before its messages are let go. They are back within so many seconds of reading."""
+        self._progress.stand(now, returns_within_s)
+        self.pauses(now)
+
+    def asks(self, now: float) -> None:
+        """Notes that the pipeline wants messages of it."""
+        if self._asked_since is None and self._is_reading:
+            self._asked_since = now
+            self._progress.tell()
+
+    def rests(self) -> None:
+        """Notes that the pipeline wants no messages of it for now."""
+        self._asked_since = None
+
+    def ended(self, now: float) -> None:
+        """Notes that its source has ended: nothing more comes. The watermark waits for it no longer."""
+        self.pauses(now)
+        self.has_ended = True
+        self._progress.tell()
+
+
+def _works() -> bool:
+    return True

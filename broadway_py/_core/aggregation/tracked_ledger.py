@@ -1,0 +1,166 @@
+"""Ledgers that also follow where their messages are, for the watermarks of aggregators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from broadway_py._core.aggregation.progress import Progress
+from broadway_py._core.ledger import Ledger, LedgerEntry
+from broadway_py.foreign import foreign_errors
+from broadway_py.message import SETTLED, Message, Outcome
+
+__all__ = ["ChildrenLedger", "TrackedLedger", "arrive"]
+
+
+class _Entry(LedgerEntry):
+    """The entry of messages that have not arrived."""
+
+    __slots__ = ("_of_arrived", "parent", "pending", "receipt")
+
+    def __init__(self, ledger: Ledger, received_at: float, parent: Message[Any] | None = None) -> None:
+        super().__init__(ledger, received_at)
+        self._of_arrived: _ArrivedEntry | None = None
+        #: The message that its messages were spawned from, while that waits for them to arrive.
+        self.parent = parent
+        #: How many spawned messages have not arrived.
+        self.pending = 0
+        self.receipt = None if parent is None else parent._ledger_entry.receipt
+
+    @property
+    def of_arrived(self) -> LedgerEntry:
+        """The entry that its messages have once they have arrived."""
+        if self._of_arrived is None:
+            self._of_arrived = _ArrivedEntry(self)
+        return self._of_arrived
+
+
+class _ArrivedEntry(LedgerEntry):
+    """The entry of messages that have arrived and are not settled. They are counted in *origin*."""
+
+    __slots__ = ("origin", "receipt")
+
+    def __init__(self, origin: _Entry) -> None:
+        super().__init__(origin.ledger, origin.received_at)
+        self.producer = origin.producer
+        self.origin = origin
+        self.receipt = origin.receipt
+
+
+class TrackedLedger(Ledger):
+    """The ledger of a producer whose messages may go to aggregators.
+
+    Args:
+        producer: the producer's name.
+        settler: the object that settles its messages.
+        progress: learns what came in, what has arrived, and what will come again.
+        identity_of: returns the same bytes for each delivery of a message; None: it cannot be recognised.
+    """
+
+    def __init__(
+        self,
+        producer: str,
+        settler: Any = None,
+        *,
+        progress: Progress,
+        identity_of: Callable[[Message[Any]], bytes | None],
+    ) -> None:
+        super().__init__(producer, settler)
+        self.progress = progress
+        self._identity_of = identity_of
+
+    def begin(self, now: float, parent: Message[Any] | None = None) -> LedgerEntry:
+        """Returns a new entry for what comes in *now*."""
+        return _Entry(self, now)
+
+    def receive(self, entry: LedgerEntry, messages: Sequence[Message[Any]], size: int, redelivered: int = 0) -> None:
+        """Notes that *messages*, of *size* bytes in total, came in together under *entry*."""
+        super().receive(entry, messages, size, redelivered)
+        if messages:
+            known = self._identities(messages) if self.progress.awaits else ()
+            entry.receipt = self.progress.received(len(messages), entry.received_at, known)
+
+    def expect(self, entry: LedgerEntry, messages: Sequence[Message[Any]]) -> None:
+        """Notes that the source may deliver *messages* of *entry* again; those that have arrived are not awaited."""
+        if not isinstance(entry, _ArrivedEntry):
+            self.progress.came_back(entry.receipt, self._identities(messages))
+
+    def arrive(self, entry: LedgerEntry, count: int, now: float) -> None:
+        """Notes that *count* messages of *entry* have arrived."""
+        self.progress.arrived(entry.receipt, count, now)
+
+    def settle(self, entry: LedgerEntry, outcome: Outcome, count: int, size: int, now: float) -> None:
+        """Notes that *count* messages of *entry*, of *size* bytes in total, ended in *outcome*."""
+        if isinstance(entry, _ArrivedEntry):
+            super().settle(entry.origin, outcome, count, size, now)
+        else:
+            super().settle(entry, outcome, count, size, now)
+            self.progress.arrived(entry.receipt, count, now)
+
+    def _identities(self, messages: Sequence[Message[Any]]) -> list[bytes | None]:
+        return [self._identity(message) for message in messages]
+
+    def _identity(self, message: Message[Any]) -> bytes | None:
+        try:
+            return self._identity_of(message)
+        except foreign_errors():
+            return None  # its metadata cannot be read, or a handler has changed it
+
+
+class ChildrenLedger(Ledger):
+    """The ledger of spawned messages in a pipeline with aggregators.
+
+    A parent has arrived when all its children have. If a child fails, the parent arrives no sooner than it is settled:
+    it may be delivered again.
+    """
+
+    def begin(self, now: float, parent: Message[Any] | None = None) -> LedgerEntry:
+        """Returns a new entry for the children of *parent*."""
+        return _Entry(self, now, parent)
+
+    def receive(self, entry: LedgerEntry, messages: Sequence[Message[Any]], size: int, redelivered: int = 0) -> None:
+        """Notes that *messages*, of *size* bytes in total, were spawned together under *entry*."""
+        super().receive(entry, messages, size, redelivered)
+        if isinstance(entry, _Entry):
+            entry.pending += len(messages)
+
+    def arrive(self, entry: LedgerEntry, count: int, now: float) -> None:
+        """Notes that *count* messages of *entry* have arrived."""
+        if not isinstance(entry, _Entry):
+            return
+        entry.pending -= count
+        if not entry.pending and entry.parent is not None:
+            parent, entry.parent = entry.parent, None
+            arrive([parent], now)
+
+    def settle(self, entry: LedgerEntry, outcome: Outcome, count: int, size: int, now: float) -> None:
+        """Notes that *count* messages of *entry*, of *size* bytes in total, ended in *outcome*."""
+        origin = entry.origin if isinstance(entry, _ArrivedEntry) else entry
+        super().settle(origin, outcome, count, size, now)
+        if isinstance(origin, _Entry) and outcome != "acked":
+            origin.parent = None
+        if origin is entry:
+            self.arrive(entry, count, now)
+
+
+def arrive(messages: Sequence[Message[Any]], now: float) -> None:
+    """Notes in the ledgers that *messages* have arrived: an aggregator has them, or they go to a batcher.
+
+    It may be called more than once for a message. Event times must be noted before.
+    """
+    entry: Any = None
+    later: Any = None
+    count = 0
+    for message in messages:
+        if message._ledger_entry is not entry:
+            if count:
+                entry.ledger.arrive(entry, count, now)
+            entry = message._ledger_entry
+            later = entry.of_arrived
+            count = 0
+        # A message that was settled on its way has arrived by that.
+        if later is not entry and message._settlement != SETTLED:
+            message._ledger_entry = later
+            count += 1
+    if count:
+        entry.ledger.arrive(entry, count, now)
