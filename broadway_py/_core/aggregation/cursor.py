@@ -66,7 +66,7 @@ class Cursor:
         return True
 
     def note(self, receipt: Receipt, highest: int) -> bool:
-        """Notes an event time of *receipt*, in microseconds. Returns True if it counts at once: its hold had run out."""
+        """Notes an event time of *receipt*, in microseconds. Returns True if it counts at once: the hold is over."""
         if not self.has_passed(receipt):
             receipt.noted[self] = max(highest, receipt.noted.get(self, highest))
             return False

@@ -102,19 +102,26 @@ class Progress:
         self._pass_time(now)
         active = self.active(now)
         receipt = Receipt(self, count, active)
-        for identity in identities:
-            waiting = None if identity is None else self._awaited.get(identity)
-            if identity is not None and waiting:
-                receipt.brings.setdefault(identity, []).append(waiting.popleft())
-                self._named -= 1
-                if not waiting:
-                    del self._awaited[identity]
+        if identities:
+            self._recognise(receipt, identities, active)
         self._receipts.append(receipt)
         for cursor in self._cursors:
             cursor.see(receipt)
         if self._held and active >= self._next_sweep:
             self._sweep(active, now)
         return receipt
+
+    def _recognise(self, receipt: Receipt, identities: Sequence[bytes | None], active: float) -> None:
+        longest = self._longest_hold()
+        for identity in identities:
+            waiting = None if identity is None else self._awaited.get(identity)
+            if identity is not None and waiting:
+                found = waiting.popleft()
+                self._named -= 1
+                if not waiting:
+                    del self._awaited[identity]
+                if found[1] + longest > active:
+                    receipt.brings.setdefault(identity, []).append(found)
 
     def arrived(self, receipt: Receipt, count: int, now: float) -> None:
         """Notes that *count* messages of *receipt* have arrived, or were settled."""
@@ -211,10 +218,13 @@ class Progress:
             if cursor.advance(active, now):
                 cursor.moved()
 
+    def _longest_hold(self) -> float:
+        return max((cursor.hold_s for cursor in self._cursors), default=0.0)
+
     def _sweep(self, active: float, now: float) -> None:
         """Waits no longer for what every aggregator has held for too long."""
         self._next_sweep = active + _SWEEP_S
-        longest = max((cursor.hold_s for cursor in self._cursors), default=0.0)
+        longest = self._longest_hold()
         for link in self._receipts:
             if not isinstance(link, Receipt):
                 continue
