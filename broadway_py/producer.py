@@ -130,6 +130,16 @@ class Producer:
     #: workers only if this is True.
     keeps_keys_apart: bool = False
 
+    def returns_within(self, *, process_died: bool) -> float:
+        """Returns the seconds after which the source has delivered again what a lost copy held; 0: at once.
+
+        So long the watermark of an aggregator stands still after a loss.
+
+        Args:
+            process_died: True: the process of the copy has ended. False: the connection was lost.
+        """
+        return 0.0
+
     #: What the pipeline tells this copy. It is there from before ``open``; an instance given to ``producer=`` has none.
     #: A producer that has an attribute of this name already keeps its own, and does not see this one.
     context: ProducerContext

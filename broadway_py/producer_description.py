@@ -81,6 +81,16 @@ class ProducerDescription(ABC):
         """
         return None
 
+    def returns_within(self, *, process_died: bool) -> float:
+        """Returns the seconds after which the source has delivered again what a lost producer held; 0: at once.
+
+        So long the watermark of an aggregator stands still after a loss.
+
+        Args:
+            process_died: True: the process of the producer has ended. False: the connection was lost.
+        """
+        return 0.0
+
     def check_failure(self, plan: FailurePlan | None) -> None:
         """Checks that *plan* can be carried out. It is called when a pipeline is built with this description.
 
@@ -204,6 +214,10 @@ class _OfInstance(ProducerDescription):
     @property
     def keeps_keys_apart(self) -> bool:  # type: ignore[override]  # as above
         return self._producer.keeps_keys_apart
+
+    def returns_within(self, *, process_died: bool) -> float:
+        """Returns what the producer says."""
+        return self._producer.returns_within(process_died=process_died)
 
     def create(self) -> Producer:
         """Returns a shallow copy."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -35,7 +34,7 @@ class Progress:
         self._cursors: list[Cursor] = []
         self._standing: list[Standstill] = []
         # By identity: the receipts that wait for it, with the moment at which it came in for the first time.
-        self._awaited: dict[bytes, deque[tuple[Receipt, float]]] = {}
+        self._awaited: dict[bytes, list[tuple[Receipt, float]]] = {}
         self._named = 0
         # How many are awaited, also those without an identity.
         self._held = 0
@@ -114,14 +113,11 @@ class Progress:
     def _recognise(self, receipt: Receipt, identities: Sequence[bytes | None], active: float) -> None:
         longest = self._longest_hold()
         for identity in identities:
-            waiting = None if identity is None else self._awaited.get(identity)
-            if identity is not None and waiting:
-                found = waiting.popleft()
-                self._named -= 1
-                if not waiting:
-                    del self._awaited[identity]
-                if found[1] + longest > active:
-                    receipt.brings.setdefault(identity, []).append(found)
+            # After a lost connection, several deliveries of one message may be awaited. It comes again only once.
+            waiting = None if identity is None else self._awaited.pop(identity, None)
+            if identity is not None and waiting is not None:
+                self._named -= len(waiting)
+                receipt.brings[identity] = [one for one in waiting if one[1] + longest > active]
 
     def arrived(self, receipt: Receipt, count: int, now: float) -> None:
         """Notes that *count* messages of *receipt* have arrived, or were settled."""
@@ -145,7 +141,7 @@ class Progress:
             receipt.awaited += 1
             self._held += 1
             if identity is not None and self._named < MOST_AWAITED:
-                self._awaited.setdefault(identity, deque()).append((receipt, first))
+                self._awaited.setdefault(identity, []).append((receipt, first))
                 receipt.waits_for.append(identity)
                 self._named += 1
 
@@ -243,10 +239,11 @@ class Progress:
             waiting = self._awaited.get(identity)
             if waiting is None:
                 continue  # it came in again, and has not arrived
-            for one in [one for one in waiting if one[0] is receipt]:
-                waiting.remove(one)
-                self._named -= 1
-            if not waiting:
+            left = [one for one in waiting if one[0] is not receipt]
+            self._named -= len(waiting) - len(left)
+            if left:
+                self._awaited[identity] = left
+            else:
                 del self._awaited[identity]
         receipt.waits_for = []
 
@@ -254,8 +251,7 @@ class Progress:
 class Reader:
     """One copy of the producer, as its source sees it.
 
-    It *reads* while it is connected and not paused. It is *asked* while the pipeline also has room and wants messages
-    of it.
+    It *reads* while it is connected and not paused. It is *asked* while the pipeline also has room for its messages.
     """
 
     def __init__(self, progress: Progress) -> None:
@@ -263,13 +259,10 @@ class Reader:
         self.works: Callable[[], bool] = _works
         self.has_ended = False
         self._progress = progress
+        #: True while the pipeline has room for its messages.
+        self.is_wanted = False
         self._is_reading = False
         self._asked_since: float | None = None
-
-    @property
-    def is_asked(self) -> bool:
-        """True while the pipeline wants messages of it."""
-        return self._asked_since is not None
 
     def asked_since(self, now: float) -> float | None:
         """Returns since when it is asked and works; None: it is not asked."""
@@ -281,6 +274,7 @@ class Reader:
         """Notes that it is connected, or goes on after a pause."""
         if not self._is_reading:
             self._is_reading = True
+            self._asked_since = now if self.is_wanted else None
             self._progress.note_reading(1, now)
             self._progress.tell()
 
@@ -297,13 +291,15 @@ class Reader:
         self.pauses(now)
 
     def asks(self, now: float) -> None:
-        """Notes that the pipeline wants messages of it."""
+        """Notes that the pipeline has room for its messages."""
+        self.is_wanted = True
         if self._asked_since is None and self._is_reading:
             self._asked_since = now
             self._progress.tell()
 
     def rests(self) -> None:
-        """Notes that the pipeline wants no messages of it for now."""
+        """Notes that the pipeline has no room for its messages, or stops."""
+        self.is_wanted = False
         self._asked_since = None
 
     def ended(self, now: float) -> None:

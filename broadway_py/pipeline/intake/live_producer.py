@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from broadway_py import telemetry
+from broadway_py._core.aggregation.progress import Reader
 from broadway_py._core.backoff import Backoff
 from broadway_py.clock import Clock
 from broadway_py.error_text import name_of, text_of
@@ -34,6 +35,8 @@ log = logger("broadway_py.pipeline")
 CLOSE_S: Final = 5.0
 #: After a source has refused the connection, wait at least this many seconds: repeated wrong passwords lock accounts.
 _REFUSED_WAIT_S: Final = 10.0
+#: How many seconds the messages of a lost copy may stay away if the producer says something that is not a duration.
+_RETURN_S: Final = 60.0
 CANCELLED_BY_LIBRARY: Final = "the client library cancelled the call, as it does when a connection dies"
 
 
@@ -55,6 +58,7 @@ class LiveProducer:
         requests: counts the requests of all copies of the producer.
         fail_fast: with True, raise if the very first attempt to open fails.
         internal: True for the pipeline's own source of submitted messages; it sends no telemetry.
+        reader: learns whether the copy is there and may deliver, for the watermarks; None: nobody asks.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class LiveProducer:
         requests: RequestCounts,
         fail_fast: bool,
         internal: bool,
+        reader: Reader | None = None,
     ) -> None:
         #: Set once the first copy is open.
         self.opened = asyncio.Event()
@@ -86,6 +91,7 @@ class LiveProducer:
         self.lost: ProducerError | None = None
         #: True if the current copy was told to pause.
         self.is_told_to_pause = False
+        self._is_noted_as_lost = False
         self._copies = copies
         self._pipeline = pipeline
         self._name = name
@@ -100,6 +106,9 @@ class LiveProducer:
         self._requests = requests
         self._fail_fast = fail_fast
         self._internal = internal
+        self._reader = reader
+        if reader is not None:
+            reader.works = self._works
         self._preparing: asyncio.Task[None] | None = None
         # Of the current copy, which it keeps alive. The copy itself may have another attribute of this name.
         self._context: ProducerContext | None = None
@@ -131,6 +140,7 @@ class LiveProducer:
         )
         copy = self.copy = self._copies.create(context)
         self.lost = None
+        self._is_noted_as_lost = False
         self._preparing = None
         self.is_told_to_pause = False
         if not await _done_unless_stopped(copy.open(), self._stop):
@@ -141,13 +151,40 @@ class LiveProducer:
             telemetry.execute("broadway.producer.connected", self._now(), self._about())
         if self._gate.closed:
             await _passing_cancellation(copy.pause())
+        elif self._reader is not None:
+            self._reader.reads(self._clock.monotonic())
         return None if self._stop.is_set() else copy
 
     def _report_lost(self, copy: Producer, error: ProducerError) -> None:
         # A copy that was closed may still report that its connection ended. That does not affect the next copy.
         if copy is self.copy:
             self.lost = error
+            self._note_lost()
             self._wake.set()
+
+    def _note_lost(self) -> None:
+        """Begin a standstill of the watermarks, before the messages of the copy are let go. A second call does nothing.
+
+        The copy may be paused: it can hold messages all the same.
+        """
+        if self._reader is not None and self.connected and not self._is_noted_as_lost:
+            self._is_noted_as_lost = True
+            self._reader.lost(self._clock.monotonic(), self._returns_within_s())
+
+    def _returns_within_s(self) -> float:
+        """Returns the time that the producer says, or a default if that is not a duration."""
+        try:
+            return seconds_of(self._copies.description.returns_within(process_died=False), "returns_within()")
+        except foreign_errors() as wrong:
+            self._log.error(
+                "the producer does not say how soon the messages of a lost connection return; waiting 60 s",
+                exception=name_of(wrong),
+                reason=text_of(wrong) if isinstance(wrong, ValueError) else None,
+            )
+            return _RETURN_S
+
+    def _works(self) -> bool:
+        return self.copy is None or self.copy.obstacle is None
 
     async def note_away(self, error: ProducerError, backoff: Delays, lasted_s: float) -> float:
         """Close the broken copy and log the loss. Returns the time at which the next copy may be opened.
@@ -161,6 +198,7 @@ class LiveProducer:
             raise PipelineCrashed(
                 f"producer {self._name!r} could not connect at the start: {text_of(error)}"
             ) from error
+        self._note_lost()
         if self.connected:
             self.connections_lost += 1
         self.connected, self.trouble = False, text_of(error)
@@ -209,6 +247,7 @@ class LiveProducer:
 
     async def close_copy(self, most_s: float | None) -> None:
         """Release the current copy within *most_s* seconds; with None, there is no limit."""
+        self._note_lost()
         copy, self.copy = self.copy, None
         self.connected = False
         if copy is None:
@@ -244,6 +283,11 @@ class LiveProducer:
 
     async def _tell(self, copy: Producer, *, paused: bool) -> None:
         self.is_told_to_pause = paused
+        if self._reader is not None and paused:
+            self._reader.pauses(self._clock.monotonic())
+        elif self._reader is not None and not self._gate.closed and not self._is_noted_as_lost:
+            # A breaker that lets a probe through is not closed yet: the copy may deliver no more than that.
+            self._reader.reads(self._clock.monotonic())
         try:
             if paused:
                 await _passing_cancellation(copy.pause())

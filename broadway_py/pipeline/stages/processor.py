@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from broadway_py._core.aggregation.tracked_ledger import arrive
 from broadway_py._core.dispatch import Dispatcher
 from broadway_py._core.settlement import can_give_back
 from broadway_py.foreign import foreign_errors
@@ -44,6 +45,7 @@ class Processor(HandlingStage[Message[Any], Chunk]):
         timeout_s: seconds that ``handle_message`` may take for one message; None for no limit.
         dispatcher: decides which batcher gets which messages; None if there are no batchers.
         keyed: True if all messages with a key come to this processor and no other.
+        aggregators: those of *batchers* that are aggregators. Their watermarks wait for no message that goes elsewhere.
     """
 
     # Messages may have failed before, in the transformer or in ``partition_by``.
@@ -59,11 +61,13 @@ class Processor(HandlingStage[Message[Any], Chunk]):
         *,
         dispatcher: Dispatcher[Edge[Message[Any]], Message[Any]] | None,
         keyed: bool = False,
+        aggregators: Collection[str] = (),
     ) -> None:
         super().__init__(services, "processors", index, meter, timeout_s, keyed=keyed)
         #: The outlet to the batchers; None if there are none.
         self.outlet: Outlet[Message[Any]] | None = None if dispatcher is None else Outlet(dispatcher, self.wake)
         self._batchers = batchers
+        self._aggregators = frozenset(aggregators)
         self._ordered = services.router is not None and services.router.ordered
         self._context = StageContext(services.base)
         self._room = CleanRoom(services.base)
@@ -180,8 +184,14 @@ class Processor(HandlingStage[Message[Any], Chunk]):
         elif settle:
             await self.services.settler.settle(settle)
         if forward and self.outlet is not None:
-            self.outlet.dispatch(forward)
+            self._forward(self.outlet, forward)
         return settle, forward, failed
+
+    def _forward(self, outlet: Outlet[Message[Any]], messages: Sequence[Message[Any]]) -> None:
+        if self._aggregators:
+            elsewhere = [message for message in messages if message.batcher not in self._aggregators]
+            arrive(elsewhere, self.services.clock.monotonic())
+        outlet.dispatch(messages)
 
     def _messages_of(self, chunk: Chunk) -> Chunk:
         return chunk
@@ -293,7 +303,7 @@ class Processor(HandlingStage[Message[Any], Chunk]):
             if settle or failed:
                 await self.conclusion.conclude(settle, failed)
             if forward and self.outlet is not None:
-                self.outlet.dispatch(forward)
+                self._forward(self.outlet, forward)
         return others
 
     def take_unstarted(self) -> list[Message[Any]]:

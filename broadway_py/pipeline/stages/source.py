@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from broadway_py._core.aggregation.tracked_ledger import TrackedLedger
 from broadway_py._core.dispatch import Dispatcher
 from broadway_py._core.ledger import Ledger
 from broadway_py._core.settlement import can_give_back
@@ -71,6 +72,8 @@ class Source(PipelineStage):
         self._receiver = Receiver(
             services.name, index, ledger, services.clock, transformer=transformer, room=CleanRoom(services.base)
         )
+        # Tells the watermarks whether this copy may deliver; None in a pipeline without aggregators.
+        self._reader = ledger.progress.readers[index] if isinstance(ledger, TrackedLedger) else None
         self._redelivers = copies.description.redelivers
         self._stop = asyncio.Event()
         self._probing = False
@@ -95,6 +98,7 @@ class Source(PipelineStage):
             requests=ledger.requests,
             fail_fast=fail_fast,
             internal=internal,
+            reader=self._reader,
         )
 
     async def run(self) -> None:
@@ -137,13 +141,19 @@ class Source(PipelineStage):
             if self._rest and self._may_start:
                 await self._wait_for_rate()
             elif gate.paused or (gate.broken and not self._probing) or outlet.demand <= 0 or gate.full:
+                if self._reader is not None:
+                    self._reader.rests()
                 await self.wake.wait()
             else:
+                if self._reader is not None and not self._reader.is_wanted and not gate.broken:
+                    self._reader.asks(self.services.clock.monotonic())
                 messages = await self._fetch(copy, 1 if gate.broken else outlet.demand)
                 if messages is None:
                     # A producer that was given itself may say this as late as in open().
                     if flushed or not (self._redelivers or copy.redelivers):
                         self.ended = True
+                        if self._reader is not None:
+                            self._reader.ended(self.services.clock.monotonic())
                         return
                     # Messages in open batches may fail and come again, so flush the batches now.
                     flushed = True
@@ -261,6 +271,8 @@ class Source(PipelineStage):
     def stop(self) -> None:
         """Ask the source to end. Nothing more is fetched."""
         self._stop.set()
+        if self._reader is not None:
+            self._reader.rests()
         if self.live.copy is not None and self.live.connected:
             self.live.prepare_for_draining(self.live.copy)
         self.wake.set()

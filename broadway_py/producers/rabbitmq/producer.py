@@ -136,6 +136,15 @@ class RabbitMQProducer(ProducerDescription):
             return None
         return self.options.prefetch(capacity) * len(self.options.queues)
 
+    def returns_within(self, *, process_died: bool) -> float:
+        """Returns three heartbeats: so long a broker may take to notice that a silent connection is dead.
+
+        When a process dies, its connections end at once.
+        """
+        if process_died:
+            return 0.0
+        return 3.0 * max(options.heartbeat_seconds for options in self._of_copies)
+
     def backoff(self) -> Delays | None:
         """Returns the waits between two connects; None: the settings do not set them."""
         return self.options.make_backoff()

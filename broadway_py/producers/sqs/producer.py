@@ -9,7 +9,7 @@ from broadway_py.producer import FailurePlan, Producer
 from broadway_py.producer_description import ProducerDescription
 from broadway_py.producers.sqs.deliveries.receive_attempts import Attempts
 from broadway_py.producers.sqs.lost_copies import LostCopies
-from broadway_py.producers.sqs.reader import SQSReader
+from broadway_py.producers.sqs.reader import Learned, SQSReader
 from broadway_py.producers.sqs.settings.options import SQSOptions
 
 __all__ = ["SQSProducer"]
@@ -54,6 +54,7 @@ class SQSProducer(ProducerDescription):
         self.on_failure_is_given = self.options.on_failure_is_given
         self._attempts = Attempts(is_fifo=self.options.is_fifo)
         self._lost_copies = LostCopies()
+        self._learned = Learned()
 
     def check_failure(self, plan: FailurePlan | None) -> None:
         """Refuses a *plan* that names another place for dead letters, or that would delete them.
@@ -91,13 +92,19 @@ class SQSProducer(ProducerDescription):
 
     def create(self) -> Producer:
         """Returns what receives from the queue."""
-        return SQSReader(self.options, self._attempts, self._lost_copies)
+        return SQSReader(self.options, self._attempts, self._lost_copies, self._learned)
+
+    def returns_within(self, *, process_died: bool) -> float:
+        """Returns the visibility timeout: the setting, or what the queue said at the last connect, before it 30 s."""
+        given = self.options.visibility_timeout
+        return self._learned.visibility_s if given is None else given
 
     def succeed(self, former: Self) -> None:
-        """Takes over the lost copies of *former*, and the names of its receives if they were of the same queue."""
+        """Takes over the lost copies of *former*, and what it knows of the queue if it was the same."""
         self._lost_copies = former._lost_copies
         if former.options.queue_url == self.options.queue_url:
             self._attempts = former._attempts
+            self._learned = former._learned
 
     async def end_lost_copies(self) -> None:
         """Waits some seconds for receives of lost copies, and then ends these copies."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from broadway_py.message import Message
 from broadway_py.producer import Producer
@@ -12,7 +13,15 @@ from broadway_py.producers.sqs.requests.log_filter import hush
 from broadway_py.producers.sqs.session import Session
 from broadway_py.producers.sqs.settings.options import SQSOptions
 
-__all__ = ["SQSReader"]
+__all__ = ["Learned", "SQSReader"]
+
+
+@dataclass
+class Learned:
+    """What the copies of one producer have learned about their queue. They share it."""
+
+    #: The visibility timeout in seconds; before the first connect, what SQS gives a new queue.
+    visibility_s: float = 30.0
 
 
 class SQSReader(Producer):
@@ -22,12 +31,14 @@ class SQSReader(Producer):
         options: the producer's settings.
         attempts: names the receives of FIFO queues, for all copies of the producer.
         lost_copies: settles what lost copies have handed over.
+        learned: what the copies of the producer share.
     """
 
-    def __init__(self, options: SQSOptions, attempts: Attempts, lost_copies: LostCopies) -> None:
+    def __init__(self, options: SQSOptions, attempts: Attempts, lost_copies: LostCopies, learned: Learned) -> None:
         self._options = options
         self._attempts = attempts
         self._lost_copies = lost_copies
+        self._learned = learned
         self._session: Session | None = None
 
     async def open(self) -> None:
@@ -50,6 +61,7 @@ class SQSReader(Producer):
             lost=context.lost,
         )
         await self._session.open()
+        self._learned.visibility_s = self._session.visibility_s
 
     async def handle_demand(self, demand: int) -> Sequence[Message[bytes]]:
         """Returns at most *demand* messages. Waits for the first one.

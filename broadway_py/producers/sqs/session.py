@@ -154,14 +154,15 @@ class Session:
             asked = self._plan.ask(self._wanted - len(self._ready), now)
             if asked == 0:
                 return
-            attempt = self._attempts.begin(asked, now, self._visibility_s)
+            attempt = self._attempts.begin(asked, now, self.visibility_s)
             self._plan.started(attempt.asked)
             task = asyncio.get_running_loop().create_task(self._receive(attempt), name="sqs-receive")
             self._polls[task] = now + self._options.wait_time_seconds
             task.add_done_callback(self._polls.pop)
 
     @property
-    def _visibility_s(self) -> float:
+    def visibility_s(self) -> float:
+        """Returns the visibility timeout of the queue in seconds; 0 before it is known."""
         return 0.0 if self._queue_info is None else self._queue_info.visibility_s
 
     async def _receive(self, attempt: Attempt) -> None:
@@ -192,7 +193,7 @@ class Session:
     def _take_in(self, raws: Sequence[dict[str, Any]], hidden_at: float) -> list[Message[bytes]]:
         acknowledger, options = self.acknowledger, self._options
         now = self._clock.monotonic()
-        receipts = [SQSReceipt(raw, options, hidden_at, self._visibility_s, now) for raw in raws]
+        receipts = [SQSReceipt(raw, options, hidden_at, self.visibility_s, now) for raw in raws]
         acknowledger.hold(receipts)
         if self._is_stopping or self._is_paused or self.trouble is not None:
             acknowledger.give_back(receipts)

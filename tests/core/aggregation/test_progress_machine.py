@@ -1,0 +1,358 @@
+"""What comes within the delay is never late, whatever handlers, retries and lost connections do to the order.
+
+The model of a broker delivers again what was retried, given back or lost. One keeps the order of what it delivers
+again, one brings it back later and in any order. The watermark is compared with one that is computed from the whole
+history at every step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import partial
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from broadway_py._core.aggregation.event_clock import EventClock
+from broadway_py._core.aggregation.progress import Progress
+from broadway_py._core.aggregation.tracked_ledger import TrackedLedger, arrive
+from broadway_py._core.identity import identity_of
+from broadway_py._core.settlement import record
+from broadway_py.message import SETTLED, Message, Outcome
+
+DELAY = 10.0
+RETURNS_WITHIN = 5.0
+HOLDS = (4.0, 9.0, math.inf)
+
+
+def us(seconds: float) -> int:
+    return round(seconds * 1_000_000)
+
+
+@dataclass
+class Came:
+    """A receipt in the whole history."""
+
+    since: float
+    #: Message -> None while it is in work; True once it has arrived; the moment of its first receipt while awaited.
+    states: dict[int, float | bool | None]
+    noted: list[int] = field(default_factory=list)
+    brings: dict[int, list[tuple[Came, float]]] = field(default_factory=dict)
+
+    def lets_pass(self, active: float, hold: float) -> bool:
+        open_ = [state for state in self.states.values() if state is not True]
+        if not open_:
+            return True
+        since = self.since if None in open_ else max(float(first) for first in open_ if first is not None)
+        return active >= since + hold
+
+    def check(self) -> None:
+        """Once all have arrived, what they were delivered again for has arrived too."""
+        if all(state is True for state in self.states.values()):
+            brings, self.brings = self.brings, {}
+            for event, others in brings.items():
+                for other, _ in others:
+                    other.states[event] = True
+                    other.check()
+
+
+@dataclass
+class Lost:
+    ends_at: float
+    last: int | None = None
+
+
+class History:
+    """The watermark by its definition, from the whole history each time."""
+
+    def __init__(self) -> None:
+        self.items: list[Came | Lost] = []
+        self.awaited: dict[int, list[tuple[Came, float]]] = {}
+        self.highest: dict[float, int] = {}
+
+    def pass_time(self, active: float) -> None:
+        for item in self.items:
+            if isinstance(item, Lost) and item.last is None and item.ends_at <= active:
+                item.last = len(self.items)
+
+    def evaluate(self, active: float) -> None:
+        self.pass_time(active)
+        for hold in HOLDS:
+            until, taken = 0, []
+            place = 0
+            for place, item in enumerate(self.items, 1):  # noqa: B007  # used after the loop
+                if isinstance(item, Lost):
+                    if item.last is None:
+                        break
+                    until = max(until, item.last)
+                elif not item.lets_pass(active, hold):
+                    break
+                else:
+                    taken += item.noted
+            else:
+                place += 1
+            if place - 1 >= until and taken:
+                self.highest[hold] = max(taken)
+
+    def came(self, events: Iterable[int], active: float) -> Came:
+        self.pass_time(active)
+        came = Came(active, dict.fromkeys(events))
+        for event in came.states:
+            came.brings[event] = self.awaited.pop(event, [])
+        self.items.append(came)
+        return came
+
+    def came_back(self, came: Came, event: int) -> None:
+        first = min((since for _, since in came.brings.get(event, ())), default=came.since)
+        came.states[event] = first
+        self.awaited.setdefault(event, []).append((came, first))
+
+
+class Broker(RuleBasedStateMachine):
+    """One queue, two copies of one producer, three aggregators that differ in how long they hold."""
+
+    @initialize(keeps_order=st.booleans())
+    def begin(self, keeps_order: bool) -> None:
+        self.keeps_order = keeps_order
+        self.now = 1_000.0
+        self.base = 0.0
+        self.progress = Progress(2)
+        self.history = History()
+        self.ledger = TrackedLedger("orders", progress=self.progress, identity_of=partial(identity_of, pipeline="shop"))
+        self.clocks = {
+            hold: EventClock(
+                [self.progress], self.now, delay=DELAY, hold_timeout=hold, idle_timeout=None, changed=lambda: None
+            )
+            for hold in HOLDS
+        }
+        self.times: list[int] = []
+        self.ready: list[int] = []  # in the queue, never delivered, in order
+        self.again: list[int] = []  # in the queue once more
+        self.must: list[tuple[float, int]] = []  # lost: comes in before this moment
+        self.buffers: dict[int, list[int]] = {0: [], 1: []}
+        self.unsettled: dict[int, list[Message[bytes]]] = {0: [], 1: []}
+        self.work: list[tuple[Message[bytes], Came]] = []
+        self.added: set[int] = set()
+        self.connected = {0: False, 1: False}
+        self.connect(0)
+        self.marks: dict[float, int | None] = dict.fromkeys(HOLDS)
+
+    @property
+    def active(self) -> float:
+        return self.progress.active(self.now)
+
+    # --- the broker
+
+    @rule(steps=st.lists(st.tuples(st.floats(0, 8), st.floats(0, DELAY)), min_size=1, max_size=6))
+    def publish(self, steps: list[tuple[float, float]]) -> None:
+        """Each comes within the delay of all before it."""
+        for step, behind in steps:
+            self.base += step
+            self.ready.append(len(self.times))
+            self.times.append(us(self.base - behind))
+
+    @rule(copy=st.integers(0, 1), count=st.integers(1, 4))
+    def prefetch(self, copy: int, count: int) -> None:
+        """The broker sends ahead: these are out of the queue, and the pipeline does not have them."""
+        if self.connected[copy]:
+            self.buffers[copy] += self._take(count, None)
+
+    def _take(self, count: int, data: st.DataObject | None) -> list[int]:
+        taken: list[int] = []
+        while len(taken) < count and (self.ready or self.again):
+            # What is delivered again stands at its old place, or anywhere.
+            use_again = bool(self.again) and (self.keeps_order or data is None or data.draw(st.booleans()))
+            pile = self.again if use_again or not self.ready else self.ready
+            at = 0
+            if pile is self.again and not self.keeps_order and data is not None:
+                at = data.draw(st.integers(0, len(pile) - 1))
+            taken.append(pile.pop(at))
+        return taken
+
+    @rule(copy=st.integers(0, 1), count=st.integers(1, 4), data=st.data())
+    def receive(self, copy: int, count: int, data: st.DataObject) -> None:
+        if not self.connected[copy]:
+            return
+        buffer = self.buffers[copy]
+        events, self.buffers[copy] = buffer[:count], buffer[count:]
+        self._come(copy, events or self._take(count, data))
+
+    def _come(self, copy: int, events: list[int]) -> None:
+        events = list(dict.fromkeys(events))
+        if not events:
+            return
+        self.must = [(moment, event) for moment, event in self.must if event not in events]
+        messages = [Message(b"", {"message_id": str(event)}) for event in events]
+        entry = self.ledger.begin(self.now)
+        for message in messages:
+            message._ledger_entry = entry
+        self.ledger.receive(entry, messages, 0)
+        came = self.history.came(events, self.active)
+        self.work += [(message, came) for message in messages]
+        self.unsettled[copy] += messages
+
+    def _put_back(self, events: Iterable[int]) -> None:
+        self.again = sorted({*self.again, *events}) if self.keeps_order else [*self.again, *events]
+
+    # --- the pipeline
+
+    def _pick(self, data: st.DataObject) -> list[tuple[Message[bytes], Came]]:
+        places = data.draw(st.lists(st.integers(0, len(self.work) - 1), unique=True, min_size=1, max_size=5))
+        picked = [self.work[place] for place in places]
+        self.work = [one for place, one in enumerate(self.work) if place not in places]
+        return picked
+
+    @precondition(lambda self: self.work)
+    @rule(data=st.data(), to_batcher=st.booleans())
+    def handled(self, data: st.DataObject, to_batcher: bool) -> None:
+        self._handled(self._pick(data), to_batcher=to_batcher)
+
+    def _handled(self, picked: list[tuple[Message[bytes], Came]], *, to_batcher: bool = False) -> None:
+        """Handlers end in any order; what is known already is not added again."""
+        for message, came in picked:
+            event = int(message.metadata["message_id"])
+            if event not in self.added and not to_batcher:
+                self.added.add(event)
+                time = self.times[event]
+                self._check_in_time(message, time)
+                for clock in self.clocks.values():
+                    clock.note(message._ledger_entry, time)
+                came.noted.append(time)
+            elif to_batcher:
+                self.added.add(event)
+            came.states[event] = True
+        arrive([message for message, _ in picked], self.now)
+        for _, came in picked:
+            came.check()
+
+    def _check_in_time(self, message: Message[bytes], time: int) -> None:
+        watermark = self.clocks[math.inf].watermark(self.now, 0.0)
+        assert watermark is None or time >= watermark, f"late by {watermark - time} us"
+        assert not self.clocks[math.inf].was_held_too_long(message._ledger_entry)
+
+    @precondition(lambda self: self.work)
+    @rule(data=st.data(), outcome=st.sampled_from(["retried", "returned", "unknown"]))
+    def let_go(self, data: st.DataObject, outcome: Outcome) -> None:
+        """It failed and will be tried again, or it was given back, or nobody knows whether it was."""
+        for message, came in self._pick(data):
+            event = int(message.metadata["message_id"])
+            self.history.came_back(came, event)
+            record([message], outcome, self.now)
+            self._forget(message)
+            self._put_back([event])
+
+    @rule(data=st.data())
+    def acked(self, data: st.DataObject) -> None:
+        """What has arrived is acked some time after."""
+        busy = {id(message) for message, _ in self.work}
+        done = [message for messages in self.unsettled.values() for message in messages if id(message) not in busy]
+        if done:
+            chosen = data.draw(st.lists(st.sampled_from(range(len(done))), unique=True, max_size=4))
+            for place in chosen:
+                record([done[place]], "acked", self.now)
+                self._forget(done[place])
+
+    def _forget(self, message: Message[bytes]) -> None:
+        for messages in self.unsettled.values():
+            messages[:] = [one for one in messages if one is not message]
+
+    # --- connections and time
+
+    @rule(copy=st.integers(0, 1))
+    def connect(self, copy: int) -> None:
+        self.connected[copy] = True
+        self.progress.readers[copy].reads(self.now)
+
+    @rule(copy=st.integers(0, 1))
+    def pause(self, copy: int) -> None:
+        self.connected[copy] = False
+        self.progress.readers[copy].pauses(self.now)
+
+    @rule(copy=st.integers(0, 1))
+    def lose(self, copy: int) -> None:
+        """All that this copy has not settled comes again, also what is still in work here."""
+        if not self.connected[copy]:
+            return
+        ends_at = self.active + RETURNS_WITHIN
+        self.history.pass_time(self.active)
+        self.history.items.append(Lost(ends_at))
+        self.progress.readers[copy].lost(self.now, RETURNS_WITHIN)
+        self.connected[copy] = False
+        lost = [*self.buffers[copy], *(int(one.metadata["message_id"]) for one in self.unsettled[copy])]
+        self.buffers[copy] = []
+        working = {id(message) for message, _ in self.work}
+        for message in self.unsettled[copy]:
+            if id(message) not in working:
+                record([message], "unknown", self.now)
+        self.unsettled[copy] = []
+        self._put_back(lost)
+        self.must += [(ends_at, event) for event in dict.fromkeys(lost)]
+
+    @rule(seconds=st.floats(0.01, 4))
+    def time_passes(self, seconds: float) -> None:
+        due = {event for moment, event in self.must if moment <= self.active + seconds}
+        copies = [copy for copy, is_connected in self.connected.items() if is_connected]
+        if copies and due:
+            self.again = [event for event in self.again if event not in due]
+            for buffer in self.buffers.values():
+                buffer[:] = [event for event in buffer if event not in due]
+            self._come(copies[0], sorted(due))
+        self.now += seconds
+
+    # --- what holds
+
+    @invariant()
+    def the_watermark_is_what_the_history_says_and_never_falls(self) -> None:
+        if not hasattr(self, "marks"):
+            return
+        self.history.evaluate(self.active)
+        for hold, clock in self.clocks.items():
+            watermark = clock.watermark(self.now, 0.0)
+            highest = self.history.highest.get(hold)
+            expected = None if highest is None else highest - us(DELAY)
+            before = self.marks[hold]
+            assert before is None or (watermark is not None and watermark >= before)
+            assert watermark == (expected if before is None or (expected or before) > before else before)
+            self.marks[hold] = watermark
+
+    @invariant()
+    def the_books_add_up(self) -> None:
+        if hasattr(self, "marks"):
+            ledger = self.ledger
+            assert ledger.received == sum(ledger.outcomes.values()) + ledger.in_flight
+
+    @invariant()
+    def nothing_waits_longer_than_it_is_asked_to(self) -> None:
+        """When time alone ends a hold or a standstill, the clock says when."""
+        if not hasattr(self, "marks"):
+            return
+        for hold, clock in self.clocks.items():
+            change = clock.next_change(self.now, 0.0)
+            assert change is None or change >= self.now
+            held = clock.held(self.now)
+            assert hold == math.inf or max(held["in_work"], held["retry"]) <= hold
+
+    def teardown(self) -> None:
+        if not hasattr(self, "marks"):
+            return
+        for copy in self.connected:
+            self.connect(copy)
+        for _ in range(3):
+            for copy, buffer in self.buffers.items():
+                self._come(copy, buffer[:])
+                buffer.clear()
+            self._come(0, [*self.again, *self.ready])
+            self.again, self.ready = [], []
+            picked, self.work = self.work, []
+            self._handled([one for one in picked if one[0]._settlement != SETTLED])
+            self.time_passes(RETURNS_WITHIN)
+            self.the_watermark_is_what_the_history_says_and_never_falls()
+        noted = [time for item in self.history.items if isinstance(item, Came) for time in item.noted]
+        for clock in self.clocks.values():
+            assert clock.watermark(self.now, 0.0) == (max(noted) - us(DELAY) if noted else None)
+            assert not any(clock.held(self.now)[by] for by in ("in_work", "retry", "reconnect"))
+
+
+TestBroker = Broker.TestCase
