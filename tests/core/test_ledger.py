@@ -5,6 +5,8 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from broadway_py._core.aggregation.progress import Progress
+from broadway_py._core.aggregation.tracked_ledger import TrackedLedger, arrive
 from broadway_py._core.ledger import OUTCOMES, Ledger, LedgerEntry
 from broadway_py._core.settlement import record
 from broadway_py.message import Message, Outcome
@@ -96,18 +98,21 @@ def test_when_nobody_settles_any_more_the_rest_is_unknown_for_good() -> None:
 class LedgerMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.ledger = Ledger("orders")
+        self.ledger = self.new_ledger()
         self.now = 1000.0
         self.open: list[tuple[float, Message[bytes]]] = []
         self.ended: list[Outcome] = []
         self.came = 0
         self.lost = 0
 
+    def new_ledger(self) -> Ledger:
+        return Ledger("orders")
+
     @rule(sizes=st.lists(st.integers(0, 9), min_size=1, max_size=6), waited=st.floats(0, 10))
     def receive(self, sizes: list[int], waited: float) -> None:
         self.now += waited
         messages = [Message(bytes(size)) for size in sizes]
-        entry = LedgerEntry(self.ledger, self.now)
+        entry = self.ledger.begin(self.now)
         self.ledger.receive(entry, messages, sum(sizes))
         for message in messages:
             message._ledger_entry = entry
@@ -143,3 +148,19 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 TestLedgerMachine = LedgerMachine.TestCase
+
+
+class TrackedLedgerMachine(LedgerMachine):
+    """The books of a ledger that follows its messages: those that have arrived count as in flight all the same."""
+
+    def new_ledger(self) -> Ledger:
+        return TrackedLedger("orders", progress=Progress(), identity_of=lambda _: None)
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data())
+    def arrive(self, data: st.DataObject) -> None:
+        chosen = data.draw(st.lists(st.integers(0, len(self.open) - 1), max_size=6))
+        arrive([self.open[place][1] for place in chosen], self.now)
+
+
+TestTrackedLedgerMachine = TrackedLedgerMachine.TestCase

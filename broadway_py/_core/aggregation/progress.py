@@ -178,6 +178,12 @@ class Progress:
         for cursor in self._cursors:
             cursor.moved()
 
+    def tell_the_free(self) -> None:
+        """Tells those that wait for nothing: for them, being asked changes when they are idle. For :class:`Reader`."""
+        for cursor in self._cursors:
+            if cursor.free_since is not None:
+                cursor.moved()
+
     def _pass_time(self, now: float) -> None:
         """Ends the standstills whose time is over. What was received until now has come in during that time."""
         if not self._standing:
@@ -295,7 +301,7 @@ class Reader:
         self.is_wanted = True
         if self._asked_since is None and self._is_reading:
             self._asked_since = now
-            self._progress.tell()
+            self._progress.tell_the_free()
 
     def rests(self) -> None:
         """Notes that the pipeline has no room for its messages, or stops."""

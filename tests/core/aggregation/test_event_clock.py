@@ -1,0 +1,428 @@
+"""The watermark of an aggregator: what moves it, what holds it, and when to look again."""
+
+from __future__ import annotations
+
+import pytest
+
+from broadway_py._core.aggregation import progress as progress_module
+from broadway_py._core.aggregation.event_clock import EventClock
+from broadway_py._core.aggregation.progress import Progress
+from broadway_py._core.aggregation.receipts import Receipt
+from broadway_py._core.aggregation.tracked_ledger import TrackedLedger
+from broadway_py._core.ledger import Ledger, LedgerEntry
+
+DELAY = 10.0
+WALL = 1_700_000_000.0
+
+
+def us(seconds: float) -> int:
+    return round(seconds * 1_000_000)
+
+
+def reading(copies: int = 1) -> Progress:
+    progress = Progress(copies)
+    for reader in progress.readers:
+        reader.reads(0.0)
+    return progress
+
+
+class Told:
+    """Counts how often the stage was told."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def __call__(self) -> None:
+        self.times += 1
+
+
+def clock_of(
+    *progresses: Progress,
+    hold_timeout: float = 60.0,
+    idle_timeout: float | None = None,
+    watermark: int | None = None,
+    changed: Told | None = None,
+) -> EventClock:
+    return EventClock(
+        progresses,
+        0.0,
+        delay=DELAY,
+        hold_timeout=hold_timeout,
+        idle_timeout=idle_timeout,
+        watermark=watermark,
+        changed=Told() if changed is None else changed,
+    )
+
+
+def entry_of(receipt: Receipt) -> LedgerEntry:
+    ledger = TrackedLedger("orders", progress=Progress(), identity_of=lambda _: None)
+    entry = ledger.begin(0.0)
+    entry.receipt = receipt
+    return entry
+
+
+def add(clock: EventClock, receipt: Receipt, seconds: float, now: float = 1.0) -> None:
+    """One message of *receipt* with this event time is added, and arrives."""
+    clock.note(entry_of(receipt), us(seconds))
+    assert isinstance(receipt.source, Progress)
+    receipt.source.arrived(receipt, 1, now)
+
+
+def mark(clock: EventClock, now: float, wall: float = WALL) -> float | None:
+    value = clock.watermark(now, wall)
+    return None if value is None else value / 1_000_000
+
+
+# --- what has arrived
+
+
+def test_the_watermark_waits_for_all_that_came_in_before() -> None:
+    progress = reading()
+    clock = clock_of(progress)
+    first, second = progress.received(2, 1.0), progress.received(1, 1.0)
+
+    add(clock, second, 500.0)
+    add(clock, first, 100.0)
+    assert mark(clock, 1.0) is None
+
+    progress.arrived(first, 1, 2.0)
+    assert mark(clock, 2.0) == 490.0
+
+
+def test_it_tells_the_stage_only_when_it_has_moved_and_once_for_a_receipt() -> None:
+    progress, told = reading(), Told()
+    clock = clock_of(progress, changed=told)
+    first, second = progress.received(3, 1.0), progress.received(1, 1.0)
+    before = told.times
+
+    progress.arrived(second, 1, 1.0)
+    progress.arrived(first, 2, 1.0)
+    assert told.times == before
+    progress.arrived(first, 1, 1.0)
+    assert told.times == before + 1
+    assert clock.next_change(1.0, WALL) is None
+
+
+def test_a_stored_watermark_does_not_fall() -> None:
+    progress = reading()
+    clock = clock_of(progress, watermark=us(1_000.0))
+    assert mark(clock, 0.0) == 1_000.0
+
+    add(clock, progress.received(1, 1.0), 500.0)
+    assert mark(clock, 1.0) == 1_000.0
+    add(clock, progress.received(1, 1.0), 1_500.0)
+    assert mark(clock, 1.0) == 1_490.0
+
+
+def test_of_several_producers_the_lowest_counts() -> None:
+    one, other = reading(), reading()
+    clock = clock_of(one, other)
+    add(clock, one.received(1, 1.0), 500.0)
+    assert mark(clock, 1.0) is None
+    assert clock.held(4.0) == {"in_work": 0.0, "retry": 0.0, "reconnect": 0.0, "source": 4.0}
+
+    add(clock, other.received(1, 5.0), 100.0)
+    assert mark(clock, 5.0) == 90.0
+    assert clock.held(8.0)["source"] == 3.0
+
+    add(clock, other.received(1, 9.0), 800.0)
+    assert mark(clock, 9.0) == 490.0
+
+
+def test_a_producer_that_has_ended_leaves_when_all_of_it_has_arrived() -> None:
+    one, other = reading(), reading(2)
+    clock = clock_of(one, other)
+    add(clock, one.received(1, 1.0), 500.0)
+    last = other.received(1, 1.0)
+    other.readers[0].ended(1.0)
+    assert mark(clock, 1.0) is None
+    other.readers[1].ended(1.0)
+    assert mark(clock, 1.0) is None
+
+    add(clock, last, 100.0)
+    assert mark(clock, 1.0) == 490.0
+
+
+def test_what_no_producer_delivered_moves_and_holds_nothing() -> None:
+    progress = reading()
+    clock = clock_of(progress)
+    submitted = LedgerEntry(Ledger("push"), 0.0)
+
+    clock.note(submitted, us(500.0))
+
+    assert mark(clock, 1.0) is None
+    assert not clock.was_held_too_long(submitted)
+
+
+# --- holds
+
+
+def test_a_message_holds_it_for_the_time_of_each_aggregator() -> None:
+    progress = reading()
+    short, long = clock_of(progress, hold_timeout=5.0), clock_of(progress, hold_timeout=20.0)
+    stuck = progress.received(1, 1.0)
+    later = progress.received(1, 2.0)
+    for clock in (short, long):
+        clock.note(entry_of(later), us(500.0))
+    progress.arrived(later, 1, 2.0)
+
+    assert (short.next_change(2.0, WALL), long.next_change(2.0, WALL)) == (6.0, 21.0)
+    assert short.held(5.0)["in_work"] == 4.0
+    assert mark(short, 5.9) is None
+    assert mark(short, 6.0) == 490.0
+    assert mark(long, 6.0) is None
+    assert short.was_held_too_long(entry_of(stuck))
+    assert not long.was_held_too_long(entry_of(stuck))
+
+
+def test_what_arrives_after_its_hold_still_counts() -> None:
+    progress = reading()
+    clock = clock_of(progress, hold_timeout=5.0)
+    stuck = progress.received(1, 1.0)
+    assert mark(clock, 6.0) is None
+
+    add(clock, stuck, 500.0, 7.0)
+
+    assert mark(clock, 7.0) == 490.0
+
+
+def test_a_retried_message_holds_it_until_the_whole_receipt_with_it_has_arrived() -> None:
+    progress = reading()
+    clock = clock_of(progress)
+    first = progress.received(1, 1.0)
+    progress.came_back(first, [b"a"])
+    progress.arrived(first, 1, 2.0)
+    add(clock, progress.received(1, 3.0), 500.0)
+    assert clock.held(4.0)["retry"] == 3.0
+    awaited_before = progress.awaits
+
+    again = progress.received(2, 5.0, [b"a", b"b"])
+    assert (awaited_before, progress.awaits) == (True, False)
+    add(clock, again, 100.0, 5.0)
+    assert mark(clock, 5.0) is None
+    add(clock, again, 110.0, 6.0)
+    assert mark(clock, 6.0) == 490.0
+
+
+def test_a_message_that_is_retried_again_and_again_is_held_from_its_first_receipt() -> None:
+    progress = reading()
+    clock = clock_of(progress, hold_timeout=10.0)
+    for now in (1.0, 4.0, 8.0):
+        receipt = progress.received(1, now, [b"a"])
+        progress.came_back(receipt, [b"a"])
+        progress.arrived(receipt, 1, now)
+
+    assert clock.next_change(8.0, WALL) == 11.0
+    assert mark(clock, 11.0) is None
+    assert clock.next_change(11.0, WALL) is None
+    progress.received(1, 12.0, [b"a"])
+    assert not progress.awaits
+
+
+def test_a_message_without_an_identity_is_held_by_time_alone() -> None:
+    progress = reading()
+    clock = clock_of(progress, hold_timeout=10.0)
+    receipt = progress.received(1, 1.0)
+    progress.came_back(receipt, [None])
+    progress.arrived(receipt, 1, 1.0)
+    add(clock, progress.received(1, 2.0), 500.0)
+
+    assert not progress.awaits
+    assert mark(clock, 10.9) is None
+    assert mark(clock, 11.0) == 490.0
+
+
+def test_beyond_the_most_that_are_awaited_messages_are_held_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress_module, "MOST_AWAITED", 1)
+    progress = reading()
+    clock = clock_of(progress, hold_timeout=10.0)
+    receipt = progress.received(2, 1.0)
+    progress.came_back(receipt, [b"a", b"b"])
+    progress.arrived(receipt, 2, 1.0)
+
+    for identity in (b"a", b"b"):
+        again = progress.received(1, 2.0, [identity])
+        progress.arrived(again, 1, 2.0)
+
+    assert clock.held(2.0)["retry"] == 1.0
+    assert clock.next_change(2.0, WALL) == 11.0
+
+
+def test_no_hold_runs_out_while_nothing_can_come() -> None:
+    progress = reading()
+    clock = clock_of(progress, hold_timeout=10.0)
+    progress.received(1, 1.0)
+    add(clock, progress.received(1, 1.0), 500.0)
+
+    progress.readers[0].pauses(3.0)
+    assert clock.next_change(500.0, WALL) is None
+    assert mark(clock, 500.0) is None
+
+    progress.readers[0].reads(500.0)
+    assert clock.next_change(500.0, WALL) == 508.0
+    assert mark(clock, 508.0) == 490.0
+
+
+def test_waiting_receipts_that_have_arrived_become_one() -> None:
+    progress = reading()
+    clock = clock_of(progress)
+    stuck = progress.received(1, 1.0)
+    for number in range(1_000):
+        add(clock, progress.received(1, 2.0), 500.0 + number)
+
+    assert len(list(progress._receipts)) == 2
+    progress.arrived(stuck, 1, 3.0)
+    assert list(progress._receipts) == []
+    assert mark(clock, 3.0) == 500.0 + 999 - DELAY
+
+
+# --- lost connections
+
+
+def test_after_a_loss_it_stands_until_all_that_came_in_that_time_has_arrived() -> None:
+    progress = reading(2)
+    clock = clock_of(progress)
+    add(clock, progress.received(1, 1.0), 500.0)
+    progress.readers[0].lost(2.0, 5.0)
+    add(clock, progress.received(1, 3.0), 900.0)
+    returned = progress.received(1, 6.0)
+    assert mark(clock, 6.0) == 490.0
+    assert clock.held(6.0)["reconnect"] == 4.0
+    assert clock.next_change(6.0, WALL) == 7.0
+
+    assert mark(clock, 7.0) == 490.0
+    assert clock.held(8.0)["reconnect"] == 6.0
+    add(clock, progress.received(1, 8.0), 950.0, 8.0)
+    assert mark(clock, 8.0) == 490.0
+
+    add(clock, returned, 495.0, 9.0)
+    assert mark(clock, 9.0) == 940.0
+    assert clock.held(9.0)["reconnect"] == 0.0
+
+
+def test_the_time_after_a_loss_runs_only_while_a_copy_reads() -> None:
+    progress = reading()
+    clock = clock_of(progress)
+    add(clock, progress.received(1, 1.0), 500.0)
+    progress.readers[0].lost(2.0, 5.0)
+    assert clock.next_change(100.0, WALL) is None
+
+    progress.readers[0].reads(100.0)
+    add(clock, progress.received(1, 104.0), 900.0, 104.0)
+    assert mark(clock, 104.9) == 490.0
+    assert mark(clock, 105.0) == 890.0
+
+
+def test_a_process_that_did_not_end_well_counts_as_a_lost_reader() -> None:
+    progress = Progress()
+    clock = clock_of(progress)
+    progress.stand(0.0, 30.0)
+    progress.readers[0].reads(2.0)
+    add(clock, progress.received(1, 3.0), 500.0)
+
+    assert mark(clock, 31.9) is None
+    assert mark(clock, 32.0) == 490.0
+
+
+def test_a_source_that_delivers_again_at_once_needs_no_standstill() -> None:
+    progress = reading()
+    clock = clock_of(progress)
+    progress.readers[0].lost(1.0, 0.0)
+    add(clock, progress.received(1, 2.0), 500.0)
+
+    assert mark(clock, 2.0) == 490.0
+
+
+# --- idle
+
+
+def asked(copies: int = 1) -> Progress:
+    progress = reading(copies)
+    for reader in progress.readers:
+        reader.asks(0.0)
+    return progress
+
+
+def test_a_quiet_producer_goes_with_the_wall_clock() -> None:
+    progress = asked()
+    clock = clock_of(progress, idle_timeout=60.0)
+    add(clock, progress.received(1, 5.0), WALL - 20.0, 5.0)
+    assert clock.next_change(5.0, WALL + 5) == 65.0
+    assert mark(clock, 64.9, WALL + 64.9) == WALL - 30.0
+
+    assert mark(clock, 65.0, WALL + 65.0) == WALL - 5.0
+    assert mark(clock, 100.0, WALL + 100.0) == WALL + 30.0
+    assert clock.next_change(100.0, WALL + 100.0) is None
+    due = clock.next_change(100.0, WALL + 100.0, us(WALL + 50.0))
+    assert due is not None
+    assert due == pytest.approx(120.0, abs=0.001)
+    assert clock.watermark(due, WALL + due) == pytest.approx(us(WALL + 50.0), abs=2)
+
+
+def test_a_producer_that_never_had_a_message_is_idle_too() -> None:
+    clock = clock_of(asked(), idle_timeout=60.0)
+
+    assert mark(clock, 59.9, WALL + 59.9) is None
+    assert mark(clock, 60.0, WALL + 60.0) == WALL - DELAY
+
+
+def test_a_step_back_of_the_wall_clock_does_not_take_it_back() -> None:
+    clock = clock_of(asked(), idle_timeout=60.0)
+    assert mark(clock, 60.0, WALL + 60.0) == WALL - DELAY
+
+    assert mark(clock, 61.0, WALL - 3_600.0) == WALL - DELAY
+
+
+def test_without_an_idle_timeout_no_producer_is_idle() -> None:
+    clock = clock_of(asked(), idle_timeout=None)
+
+    assert mark(clock, 1e6, WALL + 1e6) is None
+    assert clock.next_change(1e6, WALL + 1e6) is None
+
+
+@pytest.mark.parametrize("why", ["full", "paused", "lost", "one of two", "in work", "obstacle"])
+def test_a_producer_that_does_not_work_is_not_idle(why: str) -> None:
+    progress = asked(2 if why == "one of two" else 1)
+    clock = clock_of(progress, idle_timeout=60.0, hold_timeout=1e9)
+    reader = progress.readers[-1]
+    if why == "full":
+        reader.rests()
+    elif why in ("paused", "one of two"):
+        reader.pauses(1.0)
+    elif why == "lost":
+        reader.lost(1.0, 0.0)
+    elif why == "obstacle":
+        reader.works = lambda: False
+    else:
+        progress.received(1, 1.0)
+
+    assert mark(clock, 500.0, WALL + 500.0) is None
+    # One that has an obstacle is looked at again when it could be idle at the earliest, if the obstacle goes away.
+    assert clock.next_change(500.0, WALL) == {"obstacle": 560.0, "in work": 1e9 + 1.0}.get(why)
+
+
+def test_a_producer_is_quiet_from_when_it_is_asked_again() -> None:
+    progress = asked()
+    clock = clock_of(progress, idle_timeout=60.0)
+    reader = progress.readers[0]
+    reader.pauses(50.0)
+    assert mark(clock, 100.0, WALL + 100.0) is None
+
+    reader.reads(100.0)
+    assert clock.next_change(100.0, WALL + 100.0) == 160.0
+    reader.rests()
+    assert clock.next_change(120.0, WALL + 120.0) is None
+    reader.asks(130.0)
+    assert clock.next_change(130.0, WALL + 130.0) == 190.0
+
+
+def test_a_message_ends_the_quiet() -> None:
+    progress = asked()
+    clock = clock_of(progress, idle_timeout=60.0)
+    assert mark(clock, 70.0, WALL + 70.0) == WALL
+
+    receipt = progress.received(1, 80.0)
+    assert mark(clock, 80.0, WALL + 80.0) == WALL
+    add(clock, receipt, WALL + 75.0, 81.0)
+    assert mark(clock, 81.0, WALL + 81.0) == WALL + 65.0
+    assert clock.next_change(81.0, WALL + 81.0) == 141.0
