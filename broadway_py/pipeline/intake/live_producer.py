@@ -264,6 +264,8 @@ class LiveProducer:
 
     async def close(self) -> None:
         """Release the last copy. Called when every message is settled. Only the deadline of the stop limits it."""
+        # It is not lost: no message of it will come again in this run.
+        self._is_noted_as_lost = True
         try:
             await self.close_copy(None)
             await _passing_cancellation(self._copies.description.end_lost_copies())
