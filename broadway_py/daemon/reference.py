@@ -104,7 +104,8 @@ def _first_line(model: type[BaseModel]) -> str:
 def _model(model: type[BaseModel], indent: int) -> Iterator[str]:
     comments = _comments(model)
     pad = " " * indent
-    for name, field in model.model_fields.items():
+    # Required fields come first: a model that extends another one has its own fields behind those of the other.
+    for name, field in sorted(model.model_fields.items(), key=lambda found: not found[1].is_required()):
         if name in _CODE:
             continue
         for line in _described(name, field, comments.get(name, [])):

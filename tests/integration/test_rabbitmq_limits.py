@@ -576,7 +576,7 @@ async def test_letters_that_can_be_looked_at_no_more_say_so_and_stay(rabbitmq: R
     assert shown.exit_code == 1
     assert (
         "1 dead letter in queue 'work.dead' came back so often that the broker would soon drop them (its limit is 8 "
-        "times), and the broker refused new copies of them: this user may not put failed messages into queue "
+        "times), and the broker refused new copies of them: this user may not publish to queue "
         f"'work.dead' on {rabbitmq.where}: ACCESS_REFUSED - "
     ) in shown.stderr
     assert shown.stderr.strip().endswith("correct that, or make room in the queue, before you run broadway dlq again")

@@ -175,7 +175,7 @@ async def test_a_refused_permission_is_a_refusal_and_not_tried_again_at_once(bro
     broker.connects[0].set_result(line)
     reasons = await publishing
     assert {type(reason) for reason in reasons} == {SourceRefused}
-    sentence = f"this user may not put failed messages into queue 'work.dead' on {WHERE}: {said}; "
+    sentence = f"this user may not publish to queue 'work.dead' on {WHERE}: {said}; "
     assert told(reasons) == [sentence + "give the user the permission to write to the default exchange"] * 2
     assert len(broker.connects) == 1
 

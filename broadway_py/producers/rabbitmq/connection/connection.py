@@ -18,7 +18,7 @@ from broadway_py.log import logger
 from broadway_py.producers.rabbitmq.connection import errors
 from broadway_py.producers.rabbitmq.connection.transport import CuttingReader, Transport
 from broadway_py.producers.rabbitmq.settings.address import Login, Target
-from broadway_py.producers.rabbitmq.settings.options import RabbitMQOptions
+from broadway_py.producers.rabbitmq.settings.broker import BrokerOptions
 
 __all__ = ["Connection", "connect"]
 
@@ -173,9 +173,7 @@ class Connection(aio_pika.Connection):
             self._factory.writer.transport.abort()
 
 
-async def connect(
-    options: RabbitMQOptions, name: str, *, cutting: bool = False, publishing: bool = False
-) -> Connection:
+async def connect(options: BrokerOptions, name: str, *, cutting: bool = False, publishing: bool = False) -> Connection:
     """Connects as *name* to the first address that accepts us, in random order.
 
     With *cutting*, its :attr:`~Connection.reader` can take deliveries past the client library. With *publishing*, it
@@ -200,7 +198,7 @@ async def connect(
 
 
 async def _connect_to(
-    target: Target, options: RabbitMQOptions, name: str, *, cutting: bool, publishing: bool
+    target: Target, options: BrokerOptions, name: str, *, cutting: bool, publishing: bool
 ) -> Connection:
     context = await asyncio.to_thread(target.tls.context) if target.is_tls else None
     if context is not None and not target.tls.verify:

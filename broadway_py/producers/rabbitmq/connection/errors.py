@@ -26,18 +26,21 @@ from aiormq.exceptions import (
 
 from broadway_py.errors import ProducerError, SourceRefused
 from broadway_py.producers.certificates import broken_rule
+from broadway_py.producers.rabbitmq.settings.broker import BrokerOptions
 from broadway_py.producers.rabbitmq.settings.options import RabbitMQOptions
 
 __all__ = [
     "is_of_library",
     "of_after_connect",
     "of_cancelled_consumer",
+    "of_connect",
     "of_first_words",
     "of_loss",
     "of_no_awaitable",
     "of_open",
     "of_own_queue",
     "of_refused_write",
+    "of_sink",
     "translated",
 ]
 
@@ -59,14 +62,19 @@ def is_of_library(error: BaseException) -> bool:
 
 
 def of_open(error: BaseException, options: RabbitMQOptions, where: str | None = None) -> ProducerError:
+    """Returns why a producer could not connect, or not set up its channel. See :func:`of_connect`."""
+    if isinstance(error, ChannelClosed):
+        return _of_channel(error, options, where or options.where)
+    return of_connect(error, options, where)
+
+
+def of_connect(error: BaseException, options: BrokerOptions, where: str | None = None) -> ProducerError:
     """Returns why connecting failed. *where* is the address that was tried, if there are several."""
     where = where or options.where
     if isinstance(error, TimeoutError):
         return ProducerError(
             f"no answer from {where} within {options.connect_timeout:g} s; check host and port, and the network"
         )
-    if isinstance(error, ChannelClosed):
-        return _of_channel(error, options, where)
     if (refusal := _refusal(error)) is not None:
         return SourceRefused(f"RabbitMQ at {where} {refusal}")
     if (distrust := _tls_trouble(_innermost(error), where)) is not None:
@@ -80,15 +88,15 @@ def of_open(error: BaseException, options: RabbitMQOptions, where: str | None = 
     return ProducerError(f"the connection to {where} broke while it was set up ({type(error).__name__})")
 
 
-def of_first_words(error: BaseException, options: RabbitMQOptions, where: str) -> ProducerError:
-    """Works like :func:`of_open`, for a connection that failed during the login."""
+def of_first_words(error: BaseException, options: BrokerOptions, where: str) -> ProducerError:
+    """Works like :func:`of_connect`, for a connection that failed during the login."""
     if where.startswith("amqp:") and isinstance(_innermost(error), ConnectionResetError | asyncio.IncompleteReadError):
         # A TLS port hangs up in this way when it gets AMQP. So does a proxy without a broker behind it.
         return ProducerError(
             f"{where} closed the connection as soon as the login began; check the port, and whether the broker runs; "
             "if it is the port for TLS, use amqps:// (with host: tls)"
         )
-    return of_open(error, options, where)
+    return of_connect(error, options, where)
 
 
 def of_after_connect(error: Exception, where: str) -> ProducerError:
@@ -162,12 +170,29 @@ def of_own_queue(error: ChannelClosed, queue: str, where: str) -> ProducerError:
     return ProducerError(f"{named} cannot be declared: {said}")
 
 
-def of_refused_write(error: ChannelClosed, queue: str, where: str) -> SourceRefused:
-    """Returns why nothing can be published to *queue*."""
+def of_refused_write(error: ChannelClosed, place: str, exchange: str, where: str) -> SourceRefused:
+    """Returns why nothing can be published to *place*, by this *exchange*."""
+    named = f"exchange {exchange!r}" if exchange else "the default exchange"
     return SourceRefused(
-        f"this user may not put failed messages into queue {queue!r} on {where}: {_said(error)}; "
-        "give the user the permission to write to the default exchange"
+        f"this user may not publish to {place} on {where}: {_said(error)}; give the user the permission to write to "
+        f"{named}"
     )
+
+
+def of_sink(error: ChannelClosed, place: str, where: str) -> ProducerError:
+    """Returns why *place*, to which a sink publishes, cannot be used."""
+    named, said = f"{place} on {where}", _said(error)
+    match error:
+        case ChannelNotFoundEntity():
+            return SourceRefused(f"there is no {named}; create it, or, if it is a queue, set declare: active")
+        case ChannelAccessRefused():
+            return SourceRefused(f"this user may not declare {named}: {said}; give the user the permission")
+        case ChannelPreconditionFailed():
+            return SourceRefused(
+                f"{named} exists, but with other arguments: {said}; make queue_arguments match them, or set declare: "
+                "passive"
+            )
+    return ProducerError(f"{named} cannot be used: {said}")
 
 
 @contextlib.contextmanager
@@ -192,7 +217,7 @@ def translated(sentence: Callable[[BaseException], ProducerError]) -> Iterator[N
 
 
 def of_loss(
-    error: BaseException | None, options: RabbitMQOptions, where: str | None = None, *, silent: bool = False
+    error: BaseException | None, options: BrokerOptions, where: str | None = None, *, silent: bool = False
 ) -> ProducerError:
     """Returns why a working connection was lost. *silent*: nothing was received for three heartbeats."""
     where = where or options.where

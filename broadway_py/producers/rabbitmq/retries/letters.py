@@ -22,6 +22,7 @@ __all__ = [
     "HEADER_PREFIX",
     "FailurePlace",
     "Letter",
+    "Unfit",
     "as_new",
     "dead_letter",
     "fitted",
@@ -61,11 +62,21 @@ _COPIES: Final = frozenset({"CC", "BCC"})
 
 
 class Letter(NamedTuple):
-    """A message to publish to *queue*, by the default exchange."""
+    """A message to publish to *queue*, by the default exchange; or to *exchange*, with *queue* as its routing key."""
 
     queue: str
     body: bytes
     properties: Basic.Properties
+    exchange: str = ""
+
+    @property
+    def place(self) -> str:
+        """Returns where it goes, for texts. A routing key may be data, so it is not shown."""
+        return f"exchange {self.exchange!r}" if self.exchange else f"queue {self.queue!r}"
+
+
+class Unfit(ProducerError):
+    """The client library or a frame cannot carry a message as it is."""
 
 
 class FailurePlace(NamedTuple):
@@ -145,7 +156,7 @@ def fitted(letter: Letter, room: int) -> Letter:
     We add headers, and the broker adds more. A frame that is too large ends the connection, with all messages on it.
 
     Raises:
-        ProducerError: it does not fit even without the headers of others.
+        Unfit: it does not fit even without the headers of others.
     """
     properties = letter.properties
     most = room - _AROUND_PROPERTIES - min(_BROKERS_SHARE, room // 4)
@@ -169,7 +180,7 @@ def fitted(letter: Letter, room: int) -> Letter:
         del headers[name]
         left_out.append(name)
     if excess > 0:
-        raise ProducerError(f"a message for queue {letter.queue!r} has properties that do not fit into {room} bytes")
+        raise Unfit(f"a message for {letter.place} has properties that do not fit into {room} bytes")
     _note_left_out(headers, left_out)
     fitting = copy.copy(properties)
     fitting.headers = headers

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 from aiormq import Channel
-from aiormq.exceptions import ChannelAccessRefused, ChannelClosed, DeliveryError, PublishError
+from aiormq.exceptions import (
+    ChannelAccessRefused,
+    ChannelClosed,
+    ChannelNotFoundEntity,
+    DeliveryError,
+    PublishError,
+)
 
 from broadway_py.clock import Clock
 from broadway_py.errors import ProducerError
 from broadway_py.log import logger
 from broadway_py.producers.rabbitmq.connection import errors
 from broadway_py.producers.rabbitmq.connection.connection import Connection, connect
-from broadway_py.producers.rabbitmq.retries.letters import Letter, fitted
-from broadway_py.producers.rabbitmq.settings.options import RabbitMQOptions
+from broadway_py.producers.rabbitmq.retries.letters import Letter, Unfit, fitted
+from broadway_py.producers.rabbitmq.settings.broker import BrokerOptions
 from broadway_py.producers.rabbitmq.topology.delay_queues import DECLARED_AGAIN_S
 from broadway_py.producers.rabbitmq.topology.delivery_limits import declare_lifted
 
@@ -29,7 +36,11 @@ class Away(ProducerError):
 
 
 class NoQueue(ProducerError):
-    """The queue that a message was published to does not exist."""
+    """The broker has returned a message: the queue does not exist, or the exchange leads to no queue."""
+
+
+#: ``told(position, outcome)``
+Told = Callable[[int, ProducerError | None], object]
 
 
 class _OpenChannel(NamedTuple):
@@ -46,7 +57,7 @@ class _OpenChannel(NamedTuple):
 
 
 class Publisher:
-    """Publishes to queues by the default exchange. Connects at the first use, and again when needed.
+    """Publishes to queues and exchanges. Connects at the first use, and again when needed.
 
     It has its own connection, because the broker stops reading from publishing connections while its memory or disk is
     full, and the acks of the consuming connection must still get through.
@@ -57,7 +68,7 @@ class Publisher:
         clock: tells when a queue was declared.
     """
 
-    def __init__(self, options: RabbitMQOptions, name: str, clock: Clock) -> None:
+    def __init__(self, options: BrokerOptions, name: str, clock: Clock) -> None:
         self._options = options
         self._name = name
         self._clock = clock
@@ -69,14 +80,22 @@ class Publisher:
         self._failures = 0
         self._is_closed = False
 
-    async def publish(self, letters: Sequence[Letter]) -> list[ProducerError | None]:
+    async def publish(self, letters: Sequence[Letter], told: Told | None = None) -> list[ProducerError | None]:
         """Publishes *letters* at the same time. Returns for each why it may not have arrived, or None: it is confirmed.
 
         While the broker accepts nothing (its memory is full) this waits, until :meth:`close`.
+
+        Args:
+            letters: the messages.
+            told: called with the position of each letter and its outcome, as soon as that is known. A caller that may
+                be cancelled learns in this way what is confirmed.
         """
         if not letters:
             return []
         tasks = [asyncio.ensure_future(self._attempt(letter)) for letter in letters]
+        if told is not None:
+            for position, task in enumerate(tasks):
+                task.add_done_callback(partial(_tell, told, position))
         try:
             await asyncio.wait(tasks)
         except asyncio.CancelledError:
@@ -168,7 +187,7 @@ class Publisher:
             except ProducerError as refused:
                 return refused
             except Exception as error:  # noqa: BLE001  # an error of one letter must not hide the results of the others
-                return ProducerError(f"a message for queue {letter.queue!r} cannot be sent ({type(error).__name__})")
+                return Unfit(f"a message for {letter.place} cannot be sent ({type(error).__name__})")
             else:
                 return None
         return None  # pragma: no cover  # the loop has returned
@@ -179,7 +198,11 @@ class Publisher:
         while own and (other := opened.flying.get(own)) is not None:
             await asyncio.wait({other})
         publishing = opened.channel.basic_publish(
-            letter.body, routing_key=letter.queue, properties=letter.properties, mandatory=True
+            letter.body,
+            exchange=letter.exchange,
+            routing_key=letter.queue,
+            properties=letter.properties,
+            mandatory=True,
         )
         sending = cast("asyncio.Task[None]", asyncio.ensure_future(publishing))
         if own:
@@ -195,30 +218,33 @@ class Publisher:
         while not sending.done():
             if await self._overdue(opened, sending, timeout):
                 await self._drop(opened)
-                raise Away(f"RabbitMQ at {where} did not confirm a message for queue {letter.queue!r} in {timeout:g} s")
+                raise Away(f"RabbitMQ at {where} did not confirm a message for {letter.place} in {timeout:g} s")
         if sending.cancelled():
             # The library cancels what waits on a connection that dies.
-            raise Away(f"a message for queue {letter.queue!r} may not have arrived: {self._loss(None, where)}")
+            raise Away(f"a message for {letter.place} may not have arrived: {self._loss(None, where)}")
         error = sending.exception()
         match error:
             case None:
                 return
             case PublishError():
-                raise NoQueue(f"there is no queue {letter.queue!r} on {where}")
+                raise NoQueue(_of_returned(letter, where))
             case DeliveryError():
                 raise ProducerError(
-                    f"RabbitMQ at {where} refused a message for queue {letter.queue!r}: the queue is full, or broken"
+                    f"RabbitMQ at {where} refused a message for {letter.place}: the queue is full, or broken"
                 )
             case ChannelAccessRefused():
                 # The error has closed the channel, and a new one would fail in the same way for now.
                 await self._drop(opened)
-                raise errors.of_refused_write(error, letter.queue, where) from error
+                raise errors.of_refused_write(error, letter.place, letter.exchange, where) from error
+            case ChannelNotFoundEntity():
+                await self._drop(opened)
+                raise errors.of_sink(error, letter.place, where) from error
             case TimeoutError() | ConnectionError():
                 pass
             case _ if not errors.is_of_library(error):
                 raise error
         await self._drop(opened)
-        raise Away(f"a message for queue {letter.queue!r} may not have arrived: {self._loss(error, where)}")
+        raise Away(f"a message for {letter.place} may not have arrived: {self._loss(error, where)}")
 
     async def _connected(self) -> _OpenChannel:
         failures = self._failures
@@ -244,7 +270,7 @@ class Publisher:
         where = connection.where
         opened = False
         try:
-            with errors.translated(lambda error: Away(str(errors.of_open(error, self._options, where)))):
+            with errors.translated(lambda error: Away(str(errors.of_connect(error, self._options, where)))):
                 async with asyncio.timeout(self._options.connect_timeout):
                     channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
                     underlay = cast("Channel", await channel.get_underlay_channel())
@@ -252,7 +278,7 @@ class Publisher:
             self._refuse_if_closed()
             opened = True
         except TimeoutError as error:
-            raise Away(str(errors.of_open(error, self._options, where))) from None
+            raise Away(str(errors.of_connect(error, self._options, where))) from None
         finally:
             if not opened:
                 connection.abort()
@@ -279,3 +305,14 @@ class Publisher:
             # The connection is blocked or lost, so a proper close would only wait.
             opened.connection.abort()
         await opened.connection.end()
+
+
+def _of_returned(letter: Letter, where: str) -> str:
+    if letter.exchange:
+        return f"{letter.place} on {where} leads to no queue for the routing key of a message: bind a queue to it"
+    return f"there is no {letter.place} on {where}"
+
+
+def _tell(told: Told, position: int, task: asyncio.Task[ProducerError | None]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        told(position, task.result())
