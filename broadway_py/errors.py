@@ -8,6 +8,7 @@
     ├── ProducerError             the source is not available: the pipeline tries again by itself
     │   └── SourceRefused         the source refused the login or a permission: the pipeline waits longer
     ├── SettleError               an acknowledger could not settle some of its messages
+    ├── PublishError              some messages were not confirmed by the place that they were published to
     ├── MalformedMessage          the properties of a message do not decode: that message fails as invalid
     ├── EventTimeError            an event has no time that a window can use: return seconds or an aware datetime
     ├── HandlerVerdict            raised by handlers, to say what must happen to the message
@@ -45,6 +46,7 @@ __all__ = [
     "PipelineCrashed",
     "PipelineNotRunning",
     "ProducerError",
+    "PublishError",
     "Reject",
     "RetryLater",
     "SettleError",
@@ -116,6 +118,20 @@ class SettleError(BroadwayError):
 
     def __init__(self, reason: str, *, unsettled: Sequence[Any]) -> None:
         self.unsettled = list(unsettled)
+        super().__init__(reason)
+
+
+class PublishError(BroadwayError):
+    """Some messages were not confirmed by the place that they were published to. The others of the call are.
+
+    *unpublished* holds those that are not confirmed, in the order of the call. They may have arrived nevertheless, so
+    publishing them again may repeat them. *refused* holds those among them that the place will not take as they are,
+    however often they are published: the message is too long, for example. The reason may be shown; it holds no data.
+    """
+
+    def __init__(self, reason: str, *, unpublished: Sequence[Any], refused: Sequence[Any] = ()) -> None:
+        self.unpublished = list(unpublished)
+        self.refused = list(refused)
         super().__init__(reason)
 
 

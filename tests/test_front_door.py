@@ -38,6 +38,7 @@ NAMES = [
     "PipelineStats",
     "Processors",
     "ProducerError",
+    "PublishError",
     "RateLimit",
     "Reject",
     "RetryLater",

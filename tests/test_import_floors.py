@@ -34,6 +34,7 @@ FLOORS: Final[Mapping[str, Mapping[str, float]]] = {
         "log": 0.5,
         "hand_over": 0.7,
         "acknowledger": 1,
+        "publisher": 1,
         "clock": 0,
         "telemetry": 1,
         "options": 2,
