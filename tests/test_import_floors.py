@@ -98,6 +98,7 @@ FLOORS: Final[Mapping[str, Mapping[str, float]]] = {
         "session": 6,
         "reader": 6.5,
         "producer": 7,
+        "sink": 7,
         "": 8,
     },
     "broadway_py.producers.sqs": {

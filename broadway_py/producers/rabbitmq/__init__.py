@@ -1,4 +1,4 @@
-"""The producer of RabbitMQ queues. It needs aio-pika: ``pip install 'broadway-py[rabbitmq]'``."""
+"""The producer and the sink of RabbitMQ. They need aio-pika: ``pip install 'broadway-py[rabbitmq]'``."""
 
 from __future__ import annotations
 
@@ -15,5 +15,16 @@ from broadway_py.producers.rabbitmq.settings.options import (
     RabbitMQOptions,
     TlsOptions,
 )
+from broadway_py.producers.rabbitmq.settings.sink_options import RabbitMQSinkOptions
+from broadway_py.producers.rabbitmq.sink import RabbitMQSink
 
-__all__ = ["Binding", "ConsumeOptions", "DeclareOptions", "RabbitMQOptions", "RabbitMQProducer", "TlsOptions"]
+__all__ = [
+    "Binding",
+    "ConsumeOptions",
+    "DeclareOptions",
+    "RabbitMQOptions",
+    "RabbitMQProducer",
+    "RabbitMQSink",
+    "RabbitMQSinkOptions",
+    "TlsOptions",
+]

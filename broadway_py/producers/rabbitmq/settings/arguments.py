@@ -18,6 +18,7 @@ __all__ = [
     "Arguments",
     "ConsumerArguments",
     "ExchangeToBind",
+    "ExchangeToPublishTo",
     "Name",
     "QueueNames",
     "RetryArguments",
@@ -117,6 +118,16 @@ def _exchange_to_bind(value: str) -> str:
         raise ValueError(
             "expected the name of an exchange; the nameless one cannot be bound, it leads to every queue by its name"
         )
+    return _exchange(value)
+
+
+def _exchange_to_publish_to(value: str) -> str:
+    if not value:
+        raise ValueError("expected the name of an exchange; to publish to a queue directly, give queue instead")
+    return _exchange(value)
+
+
+def _exchange(value: str) -> str:
     if len(value) > _LONGEST_EXCHANGE:
         raise ValueError(f"expected {_LONGEST_EXCHANGE} characters at most, but these are {len(value)}")
     return _spelling(value)
@@ -176,6 +187,8 @@ Name = Annotated[str, AfterValidator(_name)]
 QueueNames = Annotated[str | tuple[str, ...], AfterValidator(_queue_names)]
 #: The name of an exchange that a queue can be bound to.
 ExchangeToBind = Annotated[Name, AfterValidator(_exchange_to_bind)]
+#: The name of an exchange that can be published to.
+ExchangeToPublishTo = Annotated[Name, AfterValidator(_exchange_to_publish_to)]
 #: Arguments that are sent to the broker, by name.
 Arguments = dict[Annotated[str, AfterValidator(_argument_name)], Annotated[Any, AfterValidator(_argument)]]
 #: The arguments of a consumer.
