@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Final, Literal, NamedTuple, get_args
 
@@ -12,12 +11,12 @@ from pydantic import (
     Field,
     TypeAdapter,
     ValidationError,
-    field_validator,
 )
 
 from broadway_py.errors import did_you_mean
-from broadway_py.options import Conflict, Duration, Options, PositiveInt
-from broadway_py.producers.sqs.settings.endpoint import endpoint_of, host_of, is_url, refuse_host, region_of, split
+from broadway_py.options import Conflict, Duration, PositiveInt
+from broadway_py.producers.sqs.settings.endpoint import host_of, is_url
+from broadway_py.producers.sqs.settings.queue_options import QueueUrl, SQSQueueOptions
 
 __all__ = [
     "MOST_VISIBILITY",
@@ -44,7 +43,6 @@ AttributeName = Literal[
 ]
 
 _ATTRIBUTES: Final[tuple[str, ...]] = get_args(AttributeName)
-_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,80}|[A-Za-z0-9_-]{1,75}\.fifo")
 _ACTIONS: Final = ("ack", "noop", "nack", "dead_letter")
 _SECONDS: Final = TypeAdapter(Annotated[Duration, Field(ge=0, le=MOST_VISIBILITY)])
 
@@ -110,23 +108,9 @@ WholeSeconds = Annotated[Duration, AfterValidator(_whole)]
 OnSettled = Annotated[Disposition, BeforeValidator(read_disposition)]
 
 
-class SQSOptions(Options):
-    """All settings of an :class:`SQSProducer`.
+class SQSOptions(SQSQueueOptions):
+    """All settings of an :class:`SQSProducer`."""
 
-    There are no settings for credentials. They are found as in every AWS program (environment, profile, web identity,
-    the role of the machine).
-    """
-
-    #: The queue's URL, or its name in the account of the credentials.
-    queue_url: Annotated[str, Field(strict=True)]
-    #: The region, such as eu-central-1. None: as the host in the queue's URL says, else as AWS programs find it
-    #: (AWS_REGION).
-    region: str | None = None
-    #: The address of SQS, for example LocalStack or a VPC endpoint. None: the host in the queue's URL. If the queue is
-    #: given by its name: the address from AWS (or AWS_ENDPOINT_URL_SQS).
-    endpoint_url: str | None = Field(None, repr=False)
-    #: A profile of the AWS config files, which may name a role to assume. None: AWS_PROFILE, or none.
-    profile: str | None = None
     #: The producer's name in metrics, logs and ``message.producer``. None: the pipeline gives it one.
     name: str | None = None
     #: How many copies read the queue, each with its own receives and settlements. More max_polls cost less.
@@ -162,30 +146,7 @@ class SQSOptions(Options):
     on_failure: OnSettled = Field("noop", validate_default=True)
     #: URL or name of the queue that dead letters are sent to before they are deleted here. None: failed messages stay,
     #: and the redrive policy of the queue (if it has one) moves them after so many receives.
-    dead_letter_queue: Annotated[str, Field(strict=True)] | None = None
-
-    @field_validator("queue_url", "dead_letter_queue")
-    @classmethod
-    def _names_a_queue(cls, value: str | None) -> str | None:
-        if value is None or _NAME.fullmatch(value):
-            return value
-        parts = split(value)
-        if parts is None or parts.username is not None or not parts.path.strip("/"):
-            raise ValueError(
-                "expected the URL of a queue, such as https://sqs.eu-central-1.amazonaws.com/123456789012/orders, "
-                "or its name"
-            )
-        return value
-
-    @field_validator("endpoint_url")
-    @classmethod
-    def _is_http(cls, value: str | None) -> str | None:
-        # The value is not shown, because it may hold a password.
-        if value is not None and ((parts := split(value)) is None or parts.username is not None):
-            raise ValueError("expected http://host:port or https://host, without user and password")
-        if value is not None:
-            refuse_host(value)
-        return value
+    dead_letter_queue: QueueUrl | None = None
 
     def conflicts(self) -> Iterator[Conflict]:
         """Yields the settings that conflict."""
@@ -208,17 +169,10 @@ class SQSOptions(Options):
                 "this is the queue itself, so its dead letters would come again for ever",
                 letters,
             )
-        if not is_url(self.queue_url) or self.endpoint_url is not None:
-            return
-        try:
-            refuse_host(self.queue_url)
-        except ValueError as wrong:
-            # If endpoint_url is set, the host in the queue's URL is not used, and need not be valid.
-            yield Conflict(("queue_url",), str(wrong), frozenset({"queue_url", "endpoint_url"}))
-            return
-        host = host_of(self.queue_url)
+        host = self.host
         if (
             self.dead_letter_queue is not None
+            and host is not None
             and is_url(self.dead_letter_queue)
             and (other := host_of(self.dead_letter_queue)) != host
         ):
@@ -228,43 +182,12 @@ class SQSOptions(Options):
                 "write both with the same host, or give dead_letter_queue by its name alone",
                 letters | {"endpoint_url"},
             )
-        named = region_of(self.queue_url)
-        if self.region is not None and named is not None and named != self.region:
-            yield Conflict(
-                ("region",),
-                f"got {self.region}, but the host in queue_url is in {named}, and would refuse every request: "
-                "leave region out, or correct one of the two",
-                frozenset({"region", "queue_url", "endpoint_url"}),
-            )
+        yield from super().conflicts()
 
     @property
     def on_failure_is_given(self) -> bool:
         """Returns whether on_failure was given."""
         return "on_failure" in self.model_fields_set
-
-    @property
-    def is_fifo(self) -> bool:
-        """Returns whether the queue is a FIFO queue, which keeps the order within each message group."""
-        return self.queue_url.endswith(".fifo")
-
-    @property
-    def queue_name(self) -> str:
-        """Returns the queue's name alone, for texts."""
-        return self.queue_url.rstrip("/").rpartition("/")[2]
-
-    @property
-    def endpoint(self) -> str | None:
-        """Returns where requests go; None: where AWS says, for a queue that is given by its name."""
-        if self.endpoint_url is not None:
-            return endpoint_of(self.endpoint_url) + (split(self.endpoint_url).path or "")
-        return endpoint_of(self.queue_url) if is_url(self.queue_url) else None
-
-    @property
-    def region_name(self) -> str | None:
-        """Returns the region; None: the settings do not tell it."""
-        if self.region is not None or not is_url(self.queue_url):
-            return self.region
-        return region_of(self.queue_url)
 
 
 def wire_name(name: str) -> str:
