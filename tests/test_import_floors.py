@@ -113,6 +113,7 @@ FLOORS: Final[Mapping[str, Mapping[str, float]]] = {
         "lost_copies": 5.3,
         "reader": 5.6,
         "producer": 6,
+        "sink": 6,
         "": 7,
     },
 }

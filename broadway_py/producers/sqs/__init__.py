@@ -1,4 +1,4 @@
-"""The producer of SQS queues. It needs aiobotocore: ``pip install 'broadway-py[sqs]'``."""
+"""The producer and the sink of SQS queues. They need aiobotocore: ``pip install 'broadway-py[sqs]'``."""
 
 from __future__ import annotations
 
@@ -9,5 +9,7 @@ except ImportError as missing:
 
 from broadway_py.producers.sqs.producer import SQSProducer
 from broadway_py.producers.sqs.settings.options import SQSOptions
+from broadway_py.producers.sqs.settings.queue_options import SQSQueueOptions
+from broadway_py.producers.sqs.sink import SQSSink
 
-__all__ = ["SQSOptions", "SQSProducer"]
+__all__ = ["SQSOptions", "SQSProducer", "SQSQueueOptions", "SQSSink"]

@@ -11,7 +11,7 @@ from broadway_py.message import Message
 from broadway_py.producers.sqs.deliveries.message import SQSReceipt
 from broadway_py.producers.sqs.requests.batch_entries import MOST_ENTRIES
 
-__all__ = ["DEATH", "SQSDeadLetter", "portions"]
+__all__ = ["DEATH", "SQSDeadLetter", "portions", "weight_of"]
 
 #: The message attribute that says why. It is one of the ten that SQS allows, so a message that has ten already has no
 #: room for it. It is also left out if it makes the message too long.
@@ -87,7 +87,7 @@ class SQSDeadLetter:
     @property
     def weight(self) -> int:
         """Returns the size in bytes, as SQS counts it."""
-        return _weight(self.entry)
+        return weight_of(self.entry)
 
 
 def _sendable(parts: dict[str, Any]) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def portions(letters: Sequence[dict[str, Any]]) -> Iterator[list[int]]:
     portion: list[int] = []
     weight = 0
     for position, letter in enumerate(letters):
-        size = _weight(letter)
+        size = weight_of(letter)
         if portion and (len(portion) == MOST_ENTRIES or weight + size > _MOST_BYTES):
             yield portion
             portion, weight = [], 0
@@ -109,7 +109,8 @@ def portions(letters: Sequence[dict[str, Any]]) -> Iterator[list[int]]:
         yield portion
 
 
-def _weight(letter: dict[str, Any]) -> int:
+def weight_of(letter: dict[str, Any]) -> int:
+    """Returns the size of *letter* in bytes, as SQS counts it."""
     attributes = letter["MessageAttributes"]
     return len(letter["MessageBody"].encode()) + sum(
         len(name.encode())

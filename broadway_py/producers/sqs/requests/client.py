@@ -128,6 +128,11 @@ class Client:
         self._generation = await self._new_generation()
         return await self._url_of(self._options.queue_url)
 
+    async def look(self, url: str) -> None:
+        """Checks that the queue exists. We must be allowed to read its attributes."""
+        asked = {"QueueUrl": url, "AttributeNames": ["QueueArn"]}
+        await self._settlement("other", "GetQueueAttributes", "get_queue_attributes", asked)
+
     async def _url_of(self, queue: str) -> str:
         if is_url(queue):
             return queue

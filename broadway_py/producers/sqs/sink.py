@@ -1,0 +1,236 @@
+"""Publishes to a queue of SQS, standard or FIFO."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import uuid
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from broadway_py.clock import Clock
+from broadway_py.producers.publishing import ConnectingSink, SinkConnection, Unconfirmed
+from broadway_py.producers.sqs.dead_letters.letters import portions, weight_of
+from broadway_py.producers.sqs.requests.client import Client
+from broadway_py.producers.sqs.requests.errors import Kind, Trouble
+from broadway_py.producers.sqs.requests.log_filter import hush
+from broadway_py.producers.sqs.settings.options import SQSOptions
+from broadway_py.producers.sqs.settings.queue_options import SQSQueueOptions
+from broadway_py.publisher import Outgoing
+from broadway_py.request_counts import RequestCounts
+
+__all__ = ["MESSAGE_ID", "SQSSink"]
+
+#: The message attribute with the id of a message. SQS gives each message an id of its own, also a repetition.
+MESSAGE_ID: Final = "message_id"
+#: The most bytes of a message. The queue may take less.
+_LONGEST: Final = 1024 * 1024
+_MOST_ATTRIBUTES: Final = 10
+#: The requests that run at the same time. Those to a FIFO queue run one after the other.
+_REQUESTS: Final = 10
+#: What SQS takes as a message group and as a deduplication id.
+_NAME: Final = re.compile(r"[!-~]{1,128}")
+#: Troubles that pass by themselves. The others last until somebody has mended something.
+_PASSING: Final[frozenset[Kind]] = frozenset({"away", "busy"})
+
+
+class SQSSink(ConnectingSink):
+    """Publishes to a queue of SQS, standard or FIFO.
+
+    ::
+
+        emit_to = SQSSink("revenue", region="eu-central-1")
+
+    Messages are sent ten at a time, and fewer when they are large. The payload must be UTF-8 text. The headers of a
+    message and its id become message attributes; there may be ten. On a FIFO queue the key of a message becomes its
+    message group, and its id the deduplication id, so that a repetition within five minutes is stored once. On a
+    standard queue a repetition is a second message with the same attribute ``message_id``.
+
+    Args:
+        queue_url: the queue's URL, or its name.
+        region: such as ``eu-central-1``; default: from the URL, or as AWS programs find it.
+        endpoint_url: the address of SQS, if it is not AWS.
+        profile: a profile of the AWS config files.
+
+    Raises:
+        OptionsError: a setting is wrong.
+    """
+
+    def __init__(
+        self,
+        queue_url: str | None = None,
+        region: str | None = None,
+        endpoint_url: str | None = None,
+        profile: str | None = None,
+    ) -> None:
+        given = {"queue_url": queue_url, "region": region, "endpoint_url": endpoint_url, "profile": profile}
+        self._given = {name: value for name, value in given.items() if value is not None}
+        self.options = SQSQueueOptions(**self._given)
+
+    @property
+    def place(self) -> str:
+        """Returns the name of the queue."""
+        return f"SQS queue {self.options.queue_name!r}"
+
+    def connection(self, name: str, clock: Clock) -> SinkConnection:
+        """Returns what sends to the queue. SQS does not need the *name*."""
+        # The client asks for the settings of a producer. It only sends, so the others do not matter.
+        return _SQSConnection(SQSOptions(**self._given), clock)
+
+
+class _SQSConnection(SinkConnection):
+    def __init__(self, options: SQSOptions, clock: Clock) -> None:
+        self._options = options
+        self._clock = clock
+        self._place = f"SQS queue {options.queue_name!r}"
+        self._client: Client | None = None
+        self._url = ""
+        self._connecting = asyncio.Lock()
+        self._is_closed = False
+
+    async def open(self) -> None:
+        """Connects, and checks that the queue exists.
+
+        Raises:
+            ProducerError: SQS or the queue is not available, or AWS refuses us.
+        """
+        try:
+            client = await self._connected()
+            await client.look(self._url)
+        except Trouble as trouble:
+            raise trouble.as_loss() from None
+
+    async def send(self, unconfirmed: Unconfirmed) -> None:
+        """Sends what waits.
+
+        Raises:
+            ProducerError: SQS is not available, or AWS refuses us.
+        """
+        entries = dict(self._entries(unconfirmed))
+        if not entries:
+            return
+        try:
+            client = await self._connected()
+        except Trouble as trouble:
+            raise trouble.as_loss() from None
+        positions = list(entries)
+        batches = (
+            {positions[at]: entries[positions[at]] for at in portion} for portion in portions(list(entries.values()))
+        )
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(1 if self._options.is_fifo else _REQUESTS):
+                tasks.create_task(self._send_each(client, batches, unconfirmed))
+
+    async def _send_each(
+        self, client: Client, batches: Iterator[Mapping[int, dict[str, Any]]], unconfirmed: Unconfirmed
+    ) -> None:
+        """Sends one batch after the other. Several of these share the *batches*."""
+        for batch in batches:
+            kinds = await self._sent(client, batch, unconfirmed)
+            if "wrong" in kinds and len(batch) > 1:
+                # SQS may refuse one of them, or all together. Sent one by one, it becomes clear which.
+                for position, entry in batch.items():
+                    if position in unconfirmed.waiting:
+                        await self._sent(client, {position: entry}, unconfirmed)
+            if self._options.is_fifo and batch.keys() & unconfirmed.waiting.keys():
+                # What failed will be tried again. Later messages of its group must not overtake it.
+                return
+
+    async def _sent(self, client: Client, batch: Mapping[int, dict[str, Any]], unconfirmed: Unconfirmed) -> set[Kind]:
+        """Sends *batch* in one request, and notes the outcomes. Returns the kinds of trouble."""
+        positions = list(batch)
+        try:
+            failed = await client.send(self._url, list(batch.values()))
+        except Trouble as trouble:
+            kind: Kind = "wrong" if trouble.kind == "stale" else trouble.kind
+            failed = dict.fromkeys(range(len(positions)), kind)
+            unconfirmed.fail(str(trouble), lasting=kind not in {*_PASSING, "wrong"})
+        else:
+            if failed:
+                self._note(failed, unconfirmed)
+        for at, position in enumerate(positions):
+            if at not in failed:
+                unconfirmed.confirm(position)
+            elif failed[at] == "wrong" and len(positions) == 1:
+                unconfirmed.refuse(
+                    position,
+                    f"{self._place} does not accept a message of {weight_of(batch[position])} bytes: it is longer than "
+                    "the queue takes, or has characters that SQS does not allow",
+                )
+        return set(failed.values())
+
+    def _note(self, failed: Mapping[int, Kind], unconfirmed: Unconfirmed) -> None:
+        kinds = set(failed.values()) - {"wrong"}
+        if kinds:
+            text = f"{self._place} did not take {len(failed)} messages ({', '.join(sorted(kinds))})"
+            if "refused" in kinds:
+                text += "; allow sqs:SendMessage on the queue"
+            unconfirmed.fail(text, lasting=not kinds <= _PASSING)
+
+    def _entries(self, unconfirmed: Unconfirmed) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yields each message as SQS takes it, and refuses those that it never takes."""
+        for position, message in list(unconfirmed.waiting.items()):
+            try:
+                entry = _entry(message, is_fifo=self._options.is_fifo)
+            except UnicodeError:
+                unconfirmed.refuse(position, f"{self._place} takes UTF-8 text only, but a message has other bytes")
+                continue
+            if len(entry["MessageAttributes"]) > _MOST_ATTRIBUTES:
+                unconfirmed.refuse(
+                    position,
+                    f"{self._place} takes {_MOST_ATTRIBUTES} attributes at most, but a message has "
+                    f"{len(entry['MessageAttributes'])}, its id included",
+                )
+            elif (weight := weight_of(entry)) > _LONGEST:
+                unconfirmed.refuse(
+                    position, f"{self._place} takes {_LONGEST} bytes at most, but a message has {weight}"
+                )
+            else:
+                yield position, entry
+
+    async def _connected(self) -> Client:
+        async with self._connecting:
+            if self._is_closed:
+                raise Trouble("away", f"{self._place}: the sink is closed")
+            if self._client is None:
+                hush()
+                client = Client(self._options, RequestCounts(), self._clock)
+                try:
+                    self._url = await client.connect()
+                except BaseException:
+                    await client.close()
+                    raise
+                self._client = client
+            return self._client
+
+    async def close(self) -> None:
+        """Closes every connection. Requests that still run fail."""
+        self._is_closed = True
+        async with self._connecting:
+            client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+
+def _entry(message: Outgoing, *, is_fifo: bool) -> dict[str, Any]:
+    headers = dict(message.headers)
+    if message.message_id is not None:
+        headers[MESSAGE_ID] = message.message_id
+    entry: dict[str, Any] = {
+        "MessageBody": message.data.decode(),
+        "MessageAttributes": {name: {"DataType": "String", "StringValue": value} for name, value in headers.items()},
+    }
+    if is_fifo:
+        entry["MessageDeduplicationId"] = _name(message.message_id)
+        entry["MessageGroupId"] = _name(message.key)
+    return entry
+
+
+def _name(text: str | None) -> str:
+    """Returns *text* as SQS takes it: as it is, or a digest of it. None gives a name that no other message has."""
+    if text is None:
+        return uuid.uuid4().hex
+    if _NAME.fullmatch(text):
+        return text
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).hexdigest()
