@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from broadway_py.message import Acknowledgement, BatchInfo, Failed, Message
     from broadway_py.options import Batcher, Breaker, FailurePolicy, Processors, RateLimit
     from broadway_py.pipeline import DrainReport, Pipeline, PipelineStats, Settled, ack_immediately, all_running
+    from broadway_py.producers.queue_sink import QueueSink
+    from broadway_py.producers.rabbitmq import RabbitMQSink
+    from broadway_py.producers.sqs import SQSSink
 
 __all__ = [
     "Acknowledgement",
@@ -66,9 +69,12 @@ __all__ = [
     "Processors",
     "ProducerError",
     "PublishError",
+    "QueueSink",
+    "RabbitMQSink",
     "RateLimit",
     "Reject",
     "RetryLater",
+    "SQSSink",
     "SettleError",
     "Settled",
     "SourceRefused",
@@ -106,6 +112,9 @@ _HOMES = {
     "message": ("Acknowledgement", "BatchInfo", "Failed", "Message"),
     "options": ("Batcher", "Breaker", "FailurePolicy", "Processors", "RateLimit"),
     "pipeline": ("DrainReport", "Pipeline", "PipelineStats", "Settled", "ack_immediately", "all_running"),
+    "producers.queue_sink": ("QueueSink",),
+    "producers.rabbitmq": ("RabbitMQSink",),
+    "producers.sqs": ("SQSSink",),
     "daemon.runner": ("run",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
