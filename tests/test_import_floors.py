@@ -39,6 +39,7 @@ FLOORS: Final[Mapping[str, Mapping[str, float]]] = {
         "telemetry": 1,
         "options": 2,
         "_core": 3,
+        "aggregator": 3.5,
         "stage": 4,
         "storage": 4,
         "producer": 4,
