@@ -137,4 +137,9 @@ def _rows(unconfirmed: Unconfirmed, now: float) -> Iterator[tuple[int, tuple[New
 
 
 def _new(message: Outgoing) -> NewMessage:
-    return NewMessage(data=message.data, metadata=dict(message.headers), key=message.key, message_id=message.message_id)
+    return NewMessage(
+        data=message.data,
+        metadata=dict(message.headers),
+        key=message.key or None,  # the queue takes no empty key
+        message_id=message.message_id,
+    )

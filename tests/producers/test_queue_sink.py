@@ -72,6 +72,16 @@ async def test_after_the_window_a_repetition_is_a_new_message(path: Path) -> Non
         assert await queue.size() == 2
 
 
+async def test_an_empty_key_is_none(path: Path) -> None:
+    sink = publisher(path)
+    await sink.publish([Outgoing(data=b"{}", key="")], timeout=10.0)
+    await sink.close()
+
+    async with opened(QueueProducer(path, "out")) as copy:
+        (came,) = await take(copy, 1)
+    assert "key" not in came.metadata
+
+
 async def test_a_message_without_an_id_is_always_new(path: Path) -> None:
     sink = publisher(path)
     for _ in range(2):
