@@ -40,6 +40,7 @@ FLOORS: Final[Mapping[str, Mapping[str, float]]] = {
         "options": 2,
         "_core": 3,
         "aggregator": 3.5,
+        "result_message": 3.7,
         "stage": 4,
         "storage": 4,
         "producer": 4,
