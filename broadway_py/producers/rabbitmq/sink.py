@@ -14,7 +14,7 @@ from pamqp.commands import Basic
 from broadway_py.clock import Clock
 from broadway_py.errors import ProducerError, SourceRefused
 from broadway_py.producers.publishing import ConnectingSink, SinkConnection, Unconfirmed
-from broadway_py.producers.rabbitmq.connection import errors
+from broadway_py.producers.rabbitmq.connection import errors, publish_errors
 from broadway_py.producers.rabbitmq.connection.connection import Connection, connect
 from broadway_py.producers.rabbitmq.connection.log_filter import hush
 from broadway_py.producers.rabbitmq.retries.letters import Letter, Unfit
@@ -158,7 +158,7 @@ class _RabbitMQConnection(SinkConnection):
                 declare = partial(_declare, connection, options.queue)
                 await declare_lifted(options.queue, options.queue_arguments, connection.version, declare)
         except ChannelClosed as refused:
-            raise errors.of_sink(refused, place, connection.where) from refused
+            raise publish_errors.of_sink(refused, place, connection.where) from refused
 
     async def close(self) -> None:
         """Closes the connection, and gives up what is being sent."""

@@ -38,10 +38,8 @@ __all__ = [
     "of_loss",
     "of_no_awaitable",
     "of_open",
-    "of_own_queue",
-    "of_refused_write",
-    "of_sink",
     "translated",
+    "words_of",
 ]
 
 #: The error classes that aio-pika and aiormq raise for problems at the broker or on the network.
@@ -82,7 +80,7 @@ def of_connect(error: BaseException, options: BrokerOptions, where: str | None =
     if (reason := _os_reason(_innermost(error))) is not None:
         return ProducerError(f"cannot reach {where}: {reason}; check host and port, and whether the broker runs")
     if isinstance(error, ConnectionClosed):
-        return ProducerError(f"RabbitMQ at {where} ended the connection while it was set up: {_said(error)}")
+        return ProducerError(f"RabbitMQ at {where} ended the connection while it was set up: {words_of(error)}")
     if type(error) is Exception:
         return ProducerError(f"{where} closed the connection while it was set up")
     return ProducerError(f"the connection to {where} broke while it was set up ({type(error).__name__})")
@@ -102,7 +100,7 @@ def of_first_words(error: BaseException, options: BrokerOptions, where: str) -> 
 def of_after_connect(error: Exception, where: str) -> ProducerError:
     """Returns why the user's ``after_connect`` failed."""
     # The text of a user's own error may hold secrets, so it is not shown. The error is chained.
-    said = f": {_said(error)}" if isinstance(error, ChannelClosed | ConnectionClosed) else ""
+    said = f": {words_of(error)}" if isinstance(error, ChannelClosed | ConnectionClosed) else ""
     return ProducerError(f"after_connect on {where} raised {type(error).__name__}{said}")
 
 
@@ -126,7 +124,7 @@ def _refusal(error: BaseException) -> str | None:
 
 
 def _of_channel(error: ChannelClosed, options: RabbitMQOptions, where: str) -> ProducerError:
-    said = _said(error)
+    said = words_of(error)
     # With several queues, the broker's words name the queue that failed.
     named = next((one for one in options.queues if f"queue '{one}'" in said), options.queues[0])
     queue = f"queue {named!r} on {where}"
@@ -149,50 +147,6 @@ def _of_channel(error: ChannelClosed, options: RabbitMQOptions, where: str) -> P
                 "make declare_options and consume_options fit the queue, or set declare: passive"
             )
     return ProducerError(f"RabbitMQ closed the channel for {queue} while it was set up: {said}")
-
-
-def of_own_queue(error: ChannelClosed, queue: str, where: str) -> ProducerError:
-    """Returns why a queue for retries or dead letters cannot be used."""
-    named, said = f"queue {queue!r} on {where}, for failed messages,", _said(error)
-    match error:
-        case ChannelAccessRefused():
-            return SourceRefused(
-                f"{named} may not be declared by this user: {said}; give the user the permission, "
-                "or let somebody else declare it and set dead_letter_declare: passive"
-            )
-        case ChannelPreconditionFailed():
-            return ProducerError(
-                f"{named} exists, but with other arguments: {said}; delete or rename it, or give its arguments in "
-                "dead_letter_arguments or retry_arguments"
-            )
-        case ChannelNotFoundEntity():
-            return ProducerError(f"{named} does not exist; create it or set dead_letter_declare: active")
-    return ProducerError(f"{named} cannot be declared: {said}")
-
-
-def of_refused_write(error: ChannelClosed, place: str, exchange: str, where: str) -> SourceRefused:
-    """Returns why nothing can be published to *place*, by this *exchange*."""
-    named = f"exchange {exchange!r}" if exchange else "the default exchange"
-    return SourceRefused(
-        f"this user may not publish to {place} on {where}: {_said(error)}; give the user the permission to write to "
-        f"{named}"
-    )
-
-
-def of_sink(error: ChannelClosed, place: str, where: str) -> ProducerError:
-    """Returns why *place*, to which a sink publishes, cannot be used."""
-    named, said = f"{place} on {where}", _said(error)
-    match error:
-        case ChannelNotFoundEntity():
-            return SourceRefused(f"there is no {named}; create it, or, if it is a queue, set declare: active")
-        case ChannelAccessRefused():
-            return SourceRefused(f"this user may not declare {named}: {said}; give the user the permission")
-        case ChannelPreconditionFailed():
-            return SourceRefused(
-                f"{named} exists, but with other arguments: {said}; make queue_arguments match them, or set declare: "
-                "passive"
-            )
-    return ProducerError(f"{named} cannot be used: {said}")
 
 
 @contextlib.contextmanager
@@ -223,9 +177,9 @@ def of_loss(
     where = where or options.where
     match error:
         case ConnectionClosed():
-            return ProducerError(f"RabbitMQ at {where} closed the connection: {_said(error)}")
+            return ProducerError(f"RabbitMQ at {where} closed the connection: {words_of(error)}")
         case ChannelClosed():
-            return ProducerError(f"RabbitMQ at {where} closed the channel: {_said(error)}")
+            return ProducerError(f"RabbitMQ at {where} closed the channel: {words_of(error)}")
     if silent:
         return ProducerError(
             f"{where} has sent nothing, not even a heartbeat, for {3 * (options.heartbeat_seconds + 1)} s"
@@ -255,7 +209,7 @@ def of_cancelled_consumer(queue: str, where: str, *, is_there: bool, unsettled: 
     return ProducerError(f"RabbitMQ at {where} cancelled the consumer of queue {queue!r}: {why}")
 
 
-def _said(error: AMQPError) -> str:
+def words_of(error: AMQPError) -> str:
     """Returns the broker's own words."""
     words = [str(part) for part in error.args if isinstance(part, str)]
     return words[-1] if words else "no reason given"

@@ -19,7 +19,7 @@ from aiormq.exceptions import (
 from broadway_py.clock import Clock
 from broadway_py.errors import ProducerError
 from broadway_py.log import logger
-from broadway_py.producers.rabbitmq.connection import errors
+from broadway_py.producers.rabbitmq.connection import errors, publish_errors
 from broadway_py.producers.rabbitmq.connection.connection import Connection, connect
 from broadway_py.producers.rabbitmq.retries.letters import Letter, Unfit, fitted
 from broadway_py.producers.rabbitmq.settings.broker import BrokerOptions
@@ -150,7 +150,7 @@ class Publisher:
             try:
                 await declare_lifted(queue, arguments, opened.connection.version, declare)
             except ChannelClosed as refused:
-                raise errors.of_own_queue(refused, queue, where) from refused
+                raise publish_errors.of_own_queue(refused, queue, where) from refused
 
     async def _overdue(self, opened: _OpenChannel, task: asyncio.Task[None], timeout: float) -> bool:
         """Waits for *task*. Returns whether it takes longer than *timeout* although the broker accepts messages."""
@@ -227,7 +227,7 @@ class Publisher:
             case None:
                 return
             case PublishError():
-                raise NoQueue(_of_returned(letter, where))
+                raise NoQueue(publish_errors.of_returned(letter.place, letter.exchange, where))
             case DeliveryError():
                 raise ProducerError(
                     f"RabbitMQ at {where} refused a message for {letter.place}: the queue is full, or broken"
@@ -235,10 +235,10 @@ class Publisher:
             case ChannelAccessRefused():
                 # The error has closed the channel, and a new one would fail in the same way for now.
                 await self._drop(opened)
-                raise errors.of_refused_write(error, letter.place, letter.exchange, where) from error
+                raise publish_errors.of_refused_write(error, letter.place, letter.exchange, where) from error
             case ChannelNotFoundEntity():
                 await self._drop(opened)
-                raise errors.of_sink(error, letter.place, where) from error
+                raise publish_errors.of_sink(error, letter.place, where) from error
             case TimeoutError() | ConnectionError():
                 pass
             case _ if not errors.is_of_library(error):
@@ -305,12 +305,6 @@ class Publisher:
             # The connection is blocked or lost, so a proper close would only wait.
             opened.connection.abort()
         await opened.connection.end()
-
-
-def _of_returned(letter: Letter, where: str) -> str:
-    if letter.exchange:
-        return f"{letter.place} on {where} leads to no queue for the routing key of a message: bind a queue to it"
-    return f"there is no {letter.place} on {where}"
 
 
 def _tell(told: Told, position: int, task: asyncio.Task[ProducerError | None]) -> None:

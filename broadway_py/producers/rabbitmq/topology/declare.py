@@ -9,7 +9,7 @@ from aiormq import Channel
 from aiormq.exceptions import ChannelClosed, ChannelNotFoundEntity
 
 from broadway_py.log import logger
-from broadway_py.producers.rabbitmq.connection import errors
+from broadway_py.producers.rabbitmq.connection import publish_errors
 from broadway_py.producers.rabbitmq.connection.connection import Connection
 from broadway_py.producers.rabbitmq.settings.options import RabbitMQOptions
 from broadway_py.producers.rabbitmq.topology.delivery_limits import LIMIT, declare_lifted, default_limit, may_be_lifted
@@ -115,14 +115,14 @@ class Topology:
         try:
             await declare_lifted(queue, arguments, self._connection.version, declare)
         except ChannelClosed as refused:
-            raise errors.of_own_queue(refused, queue, self._where) from refused
+            raise publish_errors.of_own_queue(refused, queue, self._where) from refused
 
     async def look_at_own(self, queue: str) -> None:
         """Works like :meth:`declare_own`, but *queue* must exist already."""
         try:
             await self._channel.queue_declare(queue, passive=True)
         except ChannelClosed as refused:
-            raise errors.of_own_queue(refused, queue, self._where) from refused
+            raise publish_errors.of_own_queue(refused, queue, self._where) from refused
 
 
 async def make_way_back(channels: Callable[[], Awaitable[Channel]], queue: str, exchange: str) -> bool:
