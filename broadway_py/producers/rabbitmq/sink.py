@@ -75,6 +75,7 @@ class RabbitMQSink(ConnectingSink):
 
 class _RabbitMQConnection(SinkConnection):
     def __init__(self, options: RabbitMQSinkOptions, name: str, clock: Clock) -> None:
+        hush()
         self._options = options
         self._name = name
         self._publisher = Publisher(options, name, clock)
@@ -133,7 +134,6 @@ class _RabbitMQConnection(SinkConnection):
 
         On the publishing connection it might wait for an alarm of the broker to end.
         """
-        hush()
         options = self._options
         connection = await connect(options, self._name)
         try:
