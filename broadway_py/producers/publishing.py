@@ -158,8 +158,10 @@ class ConnectingPublisher(Publisher):
         """Connects, and checks that the place exists.
 
         Raises:
-            ProducerError: the place is not available, or refuses us.
+            ProducerError: the place is not available, or refuses us; or the publisher is closed.
         """
+        if self._closed.is_set():
+            raise ProducerError(f"{self._sink.place}: the publisher is closed")
         connection = await self._current()
         try:
             await connection.open()

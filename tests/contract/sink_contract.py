@@ -35,7 +35,7 @@ class SinkHarness(abc.ABC):
     #: A text that no error may show.
     secret: str
     #: How many messages of one call are enough that it can be broken in its middle.
-    many: int = 2_000
+    many: int = 1_000
 
     @abc.abstractmethod
     def sink(self) -> Sink:

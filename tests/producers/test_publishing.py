@@ -255,6 +255,14 @@ async def test_a_closed_publisher_publishes_nothing() -> None:
     assert sink.line.tries == []
 
 
+async def test_a_closed_publisher_is_not_opened_again() -> None:
+    publisher = Place().create("shop.revenue", FakeClock())
+    await publisher.close()
+
+    with pytest.raises(ProducerError, match=r"^queue 'out': the publisher is closed$"):
+        await publisher.open()
+
+
 async def test_a_cancelled_call_is_cancelled() -> None:
     sink = Place(never)
     publisher = sink.create("shop.revenue", FakeClock())
