@@ -44,6 +44,8 @@ class Broker:
 
     def __init__(self) -> None:
         self.sent: list[Sent] = []
+        #: The payloads that are never confirmed.
+        self.unconfirmed: set[bytes] = set()
         #: What becomes of one publish after the other: None confirms it.
         self.answers: list[Exception | None] = []
         self.looked_for: list[tuple[str, str]] = []
@@ -87,6 +89,8 @@ class Broker:
     ) -> None:
         assert mandatory
         self.sent.append(Sent(dict(properties), body=body, exchange=exchange, routing_key=routing_key))
+        if body in self.unconfirmed:
+            await asyncio.Event().wait()
         answer = self.answers.pop(0) if self.answers else None
         if answer is not None:
             raise answer
@@ -229,6 +233,22 @@ async def test_what_a_full_queue_refuses_is_published_again(broker: Broker) -> N
     await publishing
     assert [sent["body"] for sent in broker.sent] == [b"0", b"1", b"1"]
     await post.close()
+
+
+async def test_when_the_time_is_over_what_the_broker_has_confirmed_counts(broker: Broker) -> None:
+    broker.unconfirmed = {b"1"}
+    clock = FakeClock()
+    post, given = publisher(clock, queue="revenue"), messages(3)
+    publishing = asyncio.ensure_future(post.publish(given, timeout=10.0))
+
+    await clock.advance(10.0)
+
+    error = await failed(publishing)
+    await post.close()
+    assert str(error) == (
+        f"1 of 3 messages were not confirmed: queue 'revenue' on {WHERE}: no confirmation within 10 s"
+    )
+    assert error.unpublished == given[1:2]
 
 
 async def test_a_message_that_cannot_be_written_is_refused_and_the_others_are_confirmed(broker: Broker) -> None:
