@@ -23,6 +23,7 @@ __all__ = [
     "Message",
     "Outcome",
     "Plain",
+    "Spawned",
     "fill_gaps",
     "gaps_in",
     "place_of_reason",
@@ -150,6 +151,15 @@ class Acknowledgement(NamedTuple):
 
 
 NOOP: Final = Acknowledgement(None)
+
+
+class Spawned(NamedTuple):
+    """The acknowledgement data of a message that a handler has spawned: where it comes from."""
+
+    parent: Message[Any]
+    #: Its position among the children of *parent*, from 0, in the order of the ``spawn`` calls.
+    number: int
+
 
 # The states of a settlement. A claim is taken without waiting, and only the holder of the claim settles.
 OPEN: Final = 0

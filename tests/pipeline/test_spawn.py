@@ -89,6 +89,19 @@ async def test_children_go_straight_to_their_batchers_and_the_parent_is_acked_af
     assert outcomes(pipeline) == {"acked": 1}
 
 
+async def test_children_know_their_parent_and_their_number_also_when_they_go_different_ways() -> None:
+    def split(message: Message[Any]) -> None:
+        for number in range(4):
+            message.spawn(f"{message.data}{number}", batcher="default" if number % 2 else "other")
+
+    origins: dict[str, Any] = {}
+    await spawned(split, lambda message: origins.update({message.data: message.acknowledgement.data}), items=("a", "b"))
+
+    assert {name: (origin.parent.data, origin.number) for name, origin in origins.items()} == {
+        f"{parent}{number}": (parent, number) for parent in "ab" for number in range(4)
+    }
+
+
 async def test_the_parent_waits_for_its_last_child() -> None:
     go = asyncio.Event()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from broadway_py._core.ledger import Ledger
 from broadway_py.acknowledger import Acknowledger
-from broadway_py.message import Acknowledgement, Failed, Message, Plain
+from broadway_py.message import Acknowledgement, Failed, Message, Plain, Spawned
 
 __all__ = ["ParentAcknowledger", "adopt_children"]
 
@@ -71,7 +71,7 @@ def adopt_children(parent: Message[Any], ledger: Ledger, now: float, conclude: C
     family = ParentAcknowledger(parent, len(children), conclude, give_back)
     entry = ledger.begin(now, parent)
     entry.producer = parent.producer or ""
-    for child in children:
-        child._acknowledgement = Acknowledgement(family)
+    for number, child in enumerate(children):
+        child._acknowledgement = Acknowledgement(family, None, Spawned(parent, number))
         child._ledger_entry = entry
     ledger.receive(entry, children, sum(child._size for child in children))
