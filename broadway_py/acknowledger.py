@@ -85,6 +85,15 @@ class Acknowledger(abc.ABC):
         """
         return None
 
+    def is_repeat(self, data: Any) -> bool:
+        """Returns whether the source may have delivered the message with acknowledgement data *data* before.
+
+        It is asked only if the producer's ``marks_repeats`` is True, for each message that goes to an aggregator. False
+        promises that the message was never delivered before, not even to a process that died or gave it back. By
+        default it returns True, which is always right, but costs time.
+        """
+        return True
+
     def on_failure_is_configured(self, data: Any) -> bool:
         """Returns whether ``configure_ack`` has set what :meth:`ack` does with a failed message with data *data*."""
         return False

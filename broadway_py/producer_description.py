@@ -42,6 +42,8 @@ class ProducerDescription(ABC):
     #: True: only one producer or process at a time holds messages of a given key. See
     #: :attr:`Producer.keeps_keys_apart`.
     keeps_keys_apart: bool = False
+    #: True: the source marks what it may have delivered before. See :attr:`Producer.marks_repeats`.
+    marks_repeats: bool = False
     #: True: the settings of this source say what happens to a failed message (``on_failure=``).
     on_failure_is_given: bool = False
 
@@ -218,6 +220,11 @@ class _OfInstance(ProducerDescription):
     def returns_within(self, *, process_died: bool) -> float:
         """Returns what the producer says."""
         return self._producer.returns_within(process_died=process_died)
+
+    @property
+    @property
+    def marks_repeats(self) -> bool:  # type: ignore[override]  # as above
+        return self._producer.marks_repeats
 
     def create(self) -> Producer:
         """Returns a shallow copy."""

@@ -366,6 +366,7 @@ class Nameless(Producer):
     concurrency = 3
     redelivers = True
     keeps_keys_apart = True
+    marks_repeats = True
 
 
 class Seeing(Pipeline[int]):
@@ -380,8 +381,8 @@ class Seeing(Pipeline[int]):
 def test_a_producer_is_described_by_what_it_says_of_itself() -> None:
     description = described(Nameless())
 
-    told = (description.concurrency, description.redelivers, description.keeps_keys_apart)
-    assert (description.called, *told) == ("given", 3, True, True)
+    told = (description.redelivers, description.keeps_keys_apart, description.marks_repeats)
+    assert (description.called, description.concurrency, *told) == ("given", 3, True, True, True)
     assert (repr(description), description.on_failure_is_given) == ("<Nameless name='given'>", False)
 
 

@@ -94,7 +94,10 @@ def public(thing: type) -> set[str]:
 
 
 #: What the text around the tables explains, and what is for pipelines and test kits.
-_ELSEWHERE = {"name", "concurrency", "redelivers", "keeps_keys_apart", "context", "draining", "demand", "push", "bind"}
+_ELSEWHERE = {
+    *("name", "concurrency", "redelivers", "keeps_keys_apart", "marks_repeats"),
+    *("context", "draining", "demand", "push", "bind"),
+}
 
 
 def test_the_tables_name_every_method() -> None:

@@ -84,6 +84,8 @@ class QueueProducer(ProducerDescription):
         OptionsError: a setting is wrong.
     """
 
+    marks_repeats = True
+
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -218,7 +220,7 @@ class QueueReader(Producer):
         metadata["queue"] = self.options.queue
         metadata["enqueued_at"] = row.enqueued_at
         metadata["redelivered"] = row.attempts > 1
-        receipt = QueueReceipt(Held(row.id, row.lease), self.options.on_failure)
+        receipt = QueueReceipt(Held(row.id, row.lease), self.options.on_failure, row.was_taken)
         message = Message(row.payload, metadata, Acknowledgement(self._acknowledger, None, receipt))
         message.attempt = row.attempts
         return message
@@ -274,6 +276,8 @@ class QueueReceipt(NamedTuple):
 
     held: Held
     on_failure: OnFailure
+    #: Whether any reader has had the message before.
+    was_taken: bool = False
     #: True: ``configure_ack`` of this message set ``on_failure``.
     is_configured: bool = False
 
@@ -321,6 +325,11 @@ class QueueAcknowledger(Acknowledger):
         """Moves the messages to the dead letters, in one transaction. Raises as :meth:`ack` does."""
         dead = [_new_dead_letter(message.acknowledgement.data.held, message) for message in messages]
         await self._settle(self._consumer.settle((), dead, self._pipeline), messages)
+
+    def is_repeat(self, data: Any) -> bool:
+        """Returns whether any reader has had the message before, also one that gave it back or died."""
+        receipt: QueueReceipt = data
+        return receipt.was_taken
 
     def on_failure_is_configured(self, data: Any) -> bool:
         """Returns whether ``configure_ack(on_failure=…)`` was called for the message."""

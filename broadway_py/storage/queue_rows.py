@@ -75,8 +75,8 @@ def insert(connection: sqlite3.Connection, queue: int, rows: Sequence[NewRow], n
     ids: list[int] = []
     for start in range(0, len(rows), _ROWS_PER_INSERT):
         part = rows[start : start + _ROWS_PER_INSERT]
-        values = ", ".join(["(?, ?, ?, ?, ?, ?, ?)"] * len(part))
-        columns = "queue, due, enqueued_at, metadata, payload, priority, slot"
+        values = ", ".join(["(?, ?, ?, ?, ?, ?, ?, 0)"] * len(part))
+        columns = "queue, due, enqueued_at, metadata, payload, priority, slot, taken"
         statement = f"INSERT INTO messages ({columns}) VALUES {values}"  # noqa: S608  # only question marks
         flat: list[Any] = []
         for row in part:
@@ -104,7 +104,7 @@ def delete(connection: sqlite3.Connection, held: Iterable[Held]) -> set[Held]:
 
 
 def release(connection: sqlite3.Connection, held: Iterable[Held]) -> set[Held]:
-    """Gives rows back without a decision, as if never taken. Returns those whose lease was gone."""
+    """Gives rows back without a decision. The attempt does not count. Returns those whose lease was gone."""
     return _change(connection, _RELEASE, held)
 
 

@@ -80,4 +80,12 @@ _VERSION_2: Final = (
     "CREATE INDEX recent_until ON recent (until)",
 )
 
-QUEUE_SCHEMA: Final = Schema(what="queue file", application_id=0x42775131, migrations=(_VERSION_1, _VERSION_2))
+_VERSION_3: Final = (
+    # 1: a reader has had the message, also if it gave the message back. Of the messages of an older file nobody knows
+    # it, so they count as taken, as do those that come back from the dead letters.
+    "ALTER TABLE messages ADD COLUMN taken INTEGER NOT NULL DEFAULT 1",
+)
+
+QUEUE_SCHEMA: Final = Schema(
+    what="queue file", application_id=0x42775131, migrations=(_VERSION_1, _VERSION_2, _VERSION_3)
+)

@@ -26,7 +26,10 @@ class Row(NamedTuple):
 
     id: int
     lease: int
+    #: Those that counted: not those of readers that gave the message back.
     attempts: int
+    #: Whether any reader has had the message before, also one that gave it back.
+    was_taken: bool
     enqueued_at: float
     metadata: str | None
     payload: bytes
@@ -63,7 +66,7 @@ _READY: Final = "queue = :queue AND lease IS NULL AND due IS NULL"
 _HELD: Final = "queue = :queue AND slot = value AND lease IS NOT NULL"
 # SQLite stores the length of a blob in the row's head, so large payloads are not read for it.
 _ROW: Final = (
-    "messages.id, attempts, enqueued_at, metadata, payload, priority, "
+    "messages.id, attempts, taken, enqueued_at, metadata, payload, priority, "
     "iif(typeof(payload) = 'blob', length(payload), length(CAST(payload AS BLOB))) AS size"
 )
 _WITHOUT_KEY: Final = f"FROM messages WHERE {_READY} AND slot IS NULL ORDER BY priority DESC, id LIMIT :limit"
@@ -71,7 +74,8 @@ _WITHOUT_KEY: Final = f"FROM messages WHERE {_READY} AND slot IS NULL ORDER BY p
 # JSON list cannot hold bytes. They are joined as text. That changes no byte, because a cast uses the encoding of the
 # file and converts nothing.
 _AS_ONE_ROW: Final = (
-    "json_group_array(json_array(id, attempts, CAST(round(enqueued_at * 1000000) AS INTEGER), metadata, size)), "
+    "json_group_array("
+    "json_array(id, attempts, taken, CAST(round(enqueued_at * 1000000) AS INTEGER), metadata, size)), "
     f"CAST(group_concat(iif(size <= {_SMALL_BYTES}, CAST(payload AS TEXT), ''), '') AS BLOB)"
 )
 _LOOK: Final = (
@@ -116,17 +120,20 @@ def find(connection: sqlite3.Connection, queue: int, reach: Reach, limit: int, l
 
 
 def _rows(
-    connection: sqlite3.Connection, heads: Sequence[tuple[int, int, int, str | None, int]], payloads: bytes, lease: int
+    connection: sqlite3.Connection,
+    heads: Sequence[tuple[int, int, int, int, str | None, int]],
+    payloads: bytes,
+    lease: int,
 ) -> list[Row]:
     rows = []
     start = total = 0
-    for row_id, attempts, enqueued_us, metadata, size in heads:
+    for row_id, attempts, taken, enqueued_us, metadata, size in heads:
         if size <= _SMALL_BYTES:
             payload = payloads[start : start + size]
             start += size
         else:
             payload = _payload(connection, row_id)
-        rows.append(Row(row_id, lease, attempts + 1, enqueued_us / 1e6, metadata, payload))
+        rows.append(Row(row_id, lease, attempts + 1, taken == 1, enqueued_us / 1e6, metadata, payload))
         total += size
         if total >= MOST_BYTES:
             break
@@ -141,6 +148,7 @@ def _payload(connection: sqlite3.Connection, row_id: int) -> bytes:
 def take(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
     """Takes *rows*. :func:`find` has found them in this transaction, and they all have one lease."""
     connection.execute(
-        "UPDATE messages SET lease = ?, attempts = attempts + 1 WHERE id IN (SELECT value FROM json_each(?))",
+        "UPDATE messages SET lease = ?, attempts = attempts + 1, taken = 1 "
+        "WHERE id IN (SELECT value FROM json_each(?))",
         (rows[0].lease, json.dumps([row.id for row in rows])),
     )

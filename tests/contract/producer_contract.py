@@ -23,7 +23,7 @@ from broadway_py.clock import SYSTEM_CLOCK, Clock
 from broadway_py.errors import BroadwayError, ProducerError
 from broadway_py.message import Message
 from broadway_py.producer import Producer
-from broadway_py.producer_description import AnyProducer
+from broadway_py.producer_description import AnyProducer, described
 from tests.support.eventually import eventually
 from tests.support.producers import copy_of
 
@@ -170,6 +170,15 @@ async def give_back(messages: Sequence[Message[Any]]) -> None:
         await acknowledger.release(ref, [message])
 
 
+def marks(messages: Sequence[Message[Any]]) -> dict[Any, bool]:
+    """Which of *messages* their source marks as handed out before."""
+    found = {}
+    for message in messages:
+        acknowledger, _, detail = message.acknowledgement
+        found[message.data] = acknowledger.is_repeat(detail)
+    return found
+
+
 def bodies(count: int, start: int = 0) -> list[bytes]:
     """Payloads that tell their place."""
     return [b"message %05d" % number for number in range(start, start + count)]
@@ -311,6 +320,22 @@ class ProducerContract:
             assert second.attempt is None or second.attempt >= 2
             assert second.metadata["redelivered"] is True
             await settle([second])
+
+    @pytest.mark.any_broker
+    async def test_a_source_that_marks_repeats_marks_all_that_was_handed_out_before(self, harness: Harness) -> None:
+        if not described(harness.producer()).marks_repeats:
+            pytest.skip("this source does not mark what it hands out again")
+        given_back, left, new = bodies(3)
+        await harness.publish([given_back, left])
+        async with opened(harness.producer()) as copy:
+            messages = await take(copy, 2)
+            assert marks(messages) == {given_back: False, left: False}
+            await give_back(messages[:1])
+        await harness.publish([new])
+        async with opened(harness.producer()) as copy:
+            messages = await take(copy, 3)
+            assert marks(messages) == {given_back: True, left: True, new: False}
+            await settle(messages)
 
     async def test_settling_after_close_raises_and_settles_nothing_elsewhere(self, harness: Harness) -> None:
         if not harness.redelivers:

@@ -16,7 +16,7 @@ from broadway_py.message import Failed
 from broadway_py.producers.queue import QueueProducer
 from broadway_py.queue import Counts, Queue
 from broadway_py.testing import FakeClock
-from tests.contract.producer_contract import ask, data, give_back, opened, settle, take
+from tests.contract.producer_contract import ask, data, give_back, marks, opened, settle, take
 from tests.support.eventually import eventually
 from tests.support.producers import copy_of
 
@@ -61,6 +61,29 @@ async def test_metadata_says_what_the_queue_knows(path: Path) -> None:
             }
             assert (one.id, two.id, one.attempt, two.attempt) == ("1", "mine", 1, 1)
             await settle([one, two])
+
+
+async def test_a_message_that_any_reader_had_stays_marked_whatever_became_of_it(path: Path, queue: Queue) -> None:
+    await queue.put_many([b"given back", b"retried", b"dead"])
+    async with opened(QueueProducer(path, "q")) as copy:
+        released, retried, dead = await take(copy, 3)
+        assert set(marks([released, retried, dead]).values()) == {False}
+        acknowledger = released.acknowledgement.acknowledger
+        await acknowledger.release(None, [released])
+        await acknowledger.retry(None, [(retried, 0.0)])
+        await acknowledger.dead_letter(None, [dead])
+    await queue.replay()
+    await queue.put(b"new")
+    async with opened(QueueProducer(path, "q")) as copy:
+        again = await take(copy, 4)
+        assert marks(again) == {b"given back": True, b"retried": True, b"dead": True, b"new": False}
+        assert {message.data: message.attempt for message in again} == {
+            b"given back": 1,
+            b"retried": 2,
+            b"dead": 1,
+            b"new": 1,
+        }
+        await settle(again)
 
 
 async def test_one_demand_takes_at_most_five_hundred(path: Path, queue: Queue) -> None:

@@ -209,3 +209,10 @@ async def test_when_putting_away_breaks_none_is_settled_and_it_is_tried_again(de
     await setup.forwarder.clock.advance(1.0)
     await putting
     assert setup.writer.written == [Settlement("ack", 3, multiple=True)]
+
+
+@pytest.mark.parametrize("redelivered", [False, True])
+def test_what_the_broker_has_marked_is_a_repeat(redelivered: bool) -> None:
+    receipt = RabbitMQReceipt(1, redelivered, "ack", "reject")
+
+    assert Setup().acknowledger.is_repeat(receipt) is redelivered

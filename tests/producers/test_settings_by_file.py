@@ -66,6 +66,7 @@ ASKED: Final[dict[str, Callable[[ProducerDescription], object]]] = {
     "concurrency": lambda producer: producer.concurrency,
     "redelivers": lambda producer: producer.redelivers,
     "keeps_keys_apart": lambda producer: producer.keeps_keys_apart,
+    "marks_repeats": lambda producer: producer.marks_repeats,
     "on_failure_is_given": lambda producer: producer.on_failure_is_given,
     "backoff": lambda producer: type(producer.backoff()),
     "most_in_flight": lambda producer: producer.most_in_flight(100),

@@ -42,6 +42,8 @@ class Entry:
     priority: int
     slot: int | None
     attempts: int = 0
+    #: Whether any reader has had it.
+    was_taken: bool = False
     #: By the forward-only clock; None: at once.
     due: float | None = None
     #: The lease and its holder, while it is held.
@@ -157,7 +159,9 @@ class QueueMachine(RuleBasedStateMachine):
             entry.attempts += 1
             entry.due = None
             entry.lease, entry.holder = row.lease, reader.number
-            assert (row.payload, row.attempts) == (entry.payload, entry.attempts)
+            seen = (row.payload, row.attempts, row.was_taken)
+            assert seen == (entry.payload, entry.attempts, entry.was_taken)
+            entry.was_taken = True
         if taken:
             reader.moved_at = self.clock.monotonic()
 

@@ -12,7 +12,7 @@ from broadway_py.producers.queue import QueueProducer
 from broadway_py.queue import Counts, Queue, StorageError
 from broadway_py.storage.connection import connect
 from broadway_py.storage.queue_schema import QUEUE_SCHEMA
-from tests.contract.producer_contract import data, opened, settle, take
+from tests.contract.producer_contract import data, marks, opened, settle, take
 
 
 @pytest.fixture
@@ -44,6 +44,8 @@ async def test_a_file_of_version_1_keeps_its_messages_in_order(path: Path) -> No
             assert data(messages) == [b"a", b"b", b"c", b"e", b"new"]
             assert [message.attempt for message in messages] == [1, 3, 2, 1, 1]
             assert (messages[0].metadata["n"], messages[0].metadata["enqueued_at"]) == (1, 5.25)
+            # Nobody knows who had the old ones.
+            assert list(marks(messages).values()) == [True] * 4 + [False]
             await settle(messages)
         assert await queue.counts() == Counts(0, 1, 0, 0)
 
@@ -60,7 +62,7 @@ async def test_a_file_of_a_newer_program_is_refused_and_left_as_it_is(path: Path
         await Queue(path, "q").open()
 
     assert str(refused.value) == (
-        f"queue file {path}: the file has version 3, this program knows versions up to 2; nothing was changed: use the "
+        f"queue file {path}: the file has version 4, this program knows versions up to 3; nothing was changed: use the "
         "newer broadway-py that made it, or another file"
     )
     assert path.read_bytes() == before

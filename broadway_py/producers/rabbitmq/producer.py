@@ -45,6 +45,8 @@ class RabbitMQProducer(ProducerDescription):
         OptionsError: a setting is wrong or unknown.
     """
 
+    marks_repeats = True
+
     def __init__(
         self, queue: str | Sequence[str] | None = None, url: str | Sequence[str] | None = None, **settings: Any
     ) -> None:

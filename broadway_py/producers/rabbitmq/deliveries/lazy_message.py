@@ -14,6 +14,7 @@ from broadway_py.errors import MalformedMessage
 from broadway_py.message import NOOP, OPEN, Acknowledgement, Message
 from broadway_py.producer import Deliveries
 from broadway_py.producers.rabbitmq.deliveries.message import (
+    ATTEMPT_HEADER,
     RabbitMQReceipt,
     Waiting,
     attempt_of,
@@ -25,7 +26,9 @@ from broadway_py.producers.rabbitmq.topology.delivery_limits import COUNTER, tim
 from broadway_py.producers.rabbitmq.wire.delivery_parser import Delivery
 from broadway_py.producers.rabbitmq.wire.envelope import decode, message_id_in, what_decodes
 
-__all__ = ["LazyMessage", "delivery_of", "messages_of", "times_back"]
+__all__ = ["LazyMessage", "delivery_of", "is_retry", "messages_of", "times_back"]
+
+_ATTEMPT: Final = ATTEMPT_HEADER.encode()
 
 
 class _Origin(NamedTuple):
@@ -95,10 +98,9 @@ class LazyMessage(Message[bytes]):
         return attempt_of(properties.headers or {}, redelivered=bool(self._delivery[1]), retried=retried)
 
     def _named(self) -> object:
-        # While nobody has read the metadata, only the message id is decoded.
-        try:
-            _METADATA.__get__(self)
-        except AttributeError:
+        # While nobody has read or set the metadata, only the message id is decoded. Asking super() does not call our
+        # __getattr__, and takes half of the time of catching the error of an empty slot.
+        if getattr(super(), "metadata", _UNREAD) is _UNREAD:
             return message_id_in(self._delivery[2])
         return super()._named()
 
@@ -111,8 +113,8 @@ class LazyMessage(Message[bytes]):
         return super().detached()
 
 
-#: The slot's descriptor, which shows whether the slot was set.
-_METADATA: Final[Any] = vars(Message)["metadata"]
+#: Stands for metadata that nobody has read or set.
+_UNREAD: Final = object()
 
 _READERS: Final[Mapping[str, Callable[[LazyMessage], object]]] = {
     "_decoded": LazyMessage._read_decoded,
@@ -166,6 +168,17 @@ def delivery_of(receipt: RabbitMQReceipt) -> DeliveredMessage:
     deliver, properties = _what_decodes(delivery)
     body = delivery[3]
     return DeliveredMessage(deliver, ContentHeader(0, len(body), properties), body, cast("AbstractChannel", None))
+
+
+def is_retry(receipt: RabbitMQReceipt) -> bool:
+    """Returns whether the message may be one that we have published again. It decodes nothing.
+
+    A publisher can forge the header, and the answer is then True, too.
+    """
+    delivery = receipt.delivery
+    if isinstance(delivery, tuple):
+        return _ATTEMPT in delivery[2]
+    return delivery is not None and ATTEMPT_HEADER in (delivery.header.properties.headers or {})
 
 
 def times_back(delivery: Waiting) -> int | None:

@@ -11,6 +11,7 @@ from broadway_py._core.backoff import Backoff
 from broadway_py.acknowledger import Acknowledger
 from broadway_py.errors import ProducerError, SettleError
 from broadway_py.message import Message, Outcome
+from broadway_py.producers.rabbitmq.deliveries.lazy_message import is_retry
 from broadway_py.producers.rabbitmq.deliveries.message import RabbitMQReceipt, configured
 from broadway_py.producers.rabbitmq.retries.forwarder import Forwarder
 from broadway_py.producers.rabbitmq.settings.options import Disposition
@@ -116,6 +117,14 @@ class RabbitMQAcknowledger(Acknowledger):
             return await self._forwarder.keep(left, renews=before)
 
         await self._put_away(messages, keep, messages)
+
+    def is_repeat(self, data: Any) -> bool:
+        """Returns whether the broker has marked the message as redelivered, or it is a retry of ours.
+
+        RabbitMQ promises that a message without its mark was never delivered before.
+        """
+        receipt: RabbitMQReceipt = data
+        return receipt.redelivered or is_retry(receipt)
 
     def on_failure_is_configured(self, data: Any) -> bool:
         """Returns whether ``configure_ack(on_failure=…)`` was called for the message."""
