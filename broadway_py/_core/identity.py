@@ -10,7 +10,7 @@ from broadway_py.error_text import clipped
 from broadway_py.foreign import foreign_errors
 from broadway_py.message import Message
 
-__all__ = ["IDENTITY_BYTES", "id_of", "identity_of"]
+__all__ = ["IDENTITY_BYTES", "child_identity", "given_identity", "id_of", "identity_by_id", "identity_of"]
 
 #: The length of an identity in bytes.
 IDENTITY_BYTES: Final = 16
@@ -58,6 +58,59 @@ def identity_of(message: Message[Any], pipeline: str) -> bytes | None:
         payload = payload[:_HEAD_BYTES]
     whole = b"%b%b\0%d\0%b" % (_origin(pipeline, message.producer), known, message._size, payload)
     return blake2b(whole, digest_size=IDENTITY_BYTES).digest()
+
+
+def identity_by_id(message: Message[Any], producer: str | None) -> bytes | None:
+    """Returns the same bytes for each delivery of *message* by *producer*, in every process. None: it has no id.
+
+    The bytes are made from the name of the producer, the source's id (``metadata["message_id"]``), the size and the
+    beginning of the payload. They are never made from a payload alone: two orders can look the same. It never raises.
+    """
+    name = message._named()
+    if type(name) is not str:
+        name = _text_of_id(name)
+    if not name:
+        return None
+    raw = getattr(message, "raw", None)  # a transformer may have deleted it
+    head = raw[:_HEAD_BYTES] if type(raw) is bytes else _head_of(raw)
+    text = f"{producer}\0{message._size}\0{name}\0"
+    try:
+        known = text.encode()
+    except UnicodeEncodeError:
+        known = text.encode(errors="surrogatepass")
+    return blake2b(known + head, digest_size=IDENTITY_BYTES).digest()
+
+
+def child_identity(parent: bytes, number: int) -> bytes:
+    """Returns the identity of the child with this *number* of the message with the identity *parent*."""
+    return blake2b(b"%b%d" % (parent, number), digest_size=IDENTITY_BYTES).digest()
+
+
+def given_identity(given: str | bytes) -> bytes | None:
+    """Returns the identity for what a user has *given* as one. None: it is empty."""
+    if not given:
+        return None
+    # Text and bytes are never the same, whatever they hold.
+    data = b"t" + given.encode(errors="surrogatepass") if isinstance(given, str) else b"b" + given
+    return blake2b(data, digest_size=IDENTITY_BYTES).digest()
+
+
+def _text_of_id(name: object) -> str | None:
+    """Returns *name* as text. None: it is an object whose text may differ in each process."""
+    if isinstance(name, str):
+        return str.__str__(name)
+    if isinstance(name, int):
+        return int.__format__(name, "x")  # Python refuses to write a very large number in decimal
+    return bytes.hex(name) if isinstance(name, bytes) else None
+
+
+def _head_of(raw: object) -> bytes:
+    try:
+        if isinstance(raw, str):
+            return raw[:_HEAD_BYTES].encode(errors="surrogatepass")
+        return bytes(raw)[:_HEAD_BYTES] if isinstance(raw, bytes | bytearray | memoryview) else b""
+    except foreign_errors():
+        return b""  # such as a view that was released
 
 
 # Remembered for speed: this runs for each message. The result depends on nothing but the two names.

@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 
 from broadway_py import Message
-from broadway_py._core.identity import IDENTITY_BYTES, id_of, identity_of
+from broadway_py._core.identity import (
+    IDENTITY_BYTES,
+    child_identity,
+    given_identity,
+    id_of,
+    identity_by_id,
+    identity_of,
+)
 
 
 def message(data: Any, name: str | None = None, **metadata: Any) -> Message[Any]:
@@ -100,3 +107,86 @@ class Unreadable(Message[Any]):
 )
 def test_in_the_log_it_is_called_what_its_source_calls_it(one: Message[Any], shown: str | None) -> None:
     assert id_of(one) == shown
+
+
+# --- by the source's id alone
+
+
+class Renamed(str):
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "another in each process"
+
+
+class Numbered(int):
+    def __repr__(self) -> str:
+        return "another in each process"
+
+    __str__ = __repr__
+
+
+@pytest.mark.parametrize(
+    ("one", "same"),
+    [
+        (message(b"payload", "7"), message(b"payload", "7", redelivered=True)),
+        (message(b"payload", "7"), message(b"payload", Renamed("7"))),
+        (Message(b"payload", {"message_id": 7}), Message(b"payload", {"message_id": Numbered(7)})),
+        (message(b"x" * 2000 + b"a", "7"), message(b"x" * 2000 + b"b", "7")),
+        (message("payload", "7"), message(bytearray(b"payload"), "7")),
+        (message(b"payload", "7"), message(memoryview(b"payload"), "7")),
+        (message("\ud800", "\udfff"), message("\ud800", "\udfff")),
+        (message({"a": 1}, "7"), message({"a": 2}, "7")),
+    ],
+)
+def test_the_same_id_and_payload_are_the_same_message(one: Message[Any], same: Message[Any]) -> None:
+    identity = identity_by_id(one, "orders")
+
+    assert identity is not None
+    assert len(identity) == IDENTITY_BYTES
+    assert identity_by_id(same, "orders") == identity
+
+
+def test_another_id_producer_size_or_payload_is_another_message() -> None:
+    others = [
+        (message(b"payload", "7"), "orders"),
+        (message(b"payload", "7"), "invoices"),
+        (message(b"payload", "7"), None),
+        (message(b"payload", "8"), "orders"),
+        (message(b"Payload", "7"), "orders"),
+        (message(b"x" * 2000, "7"), "orders"),
+        (message(b"x" * 2001, "7"), "orders"),
+        (message({"a": 1}, "7"), "orders"),
+        (Message(b"payload", {"message_id": b"7"}), "orders"),
+        (Message(b"payload", {"message_id": 10**5000}), "orders"),
+    ]
+
+    assert len({identity_by_id(*other) for other in others} - {None}) == len(others)
+
+
+@pytest.mark.parametrize("name", [None, "", b"", 1.5, object(), ["7"]])
+def test_without_an_id_there_is_none_whatever_the_payload(name: object) -> None:
+    assert identity_by_id(Message(b"payload", {"message_id": name}), "orders") is None
+
+
+def test_a_payload_that_cannot_be_read_is_left_out() -> None:
+    view = memoryview(b"payload")
+    one = message(view, "7")
+    view.release()
+
+    assert identity_by_id(one, "orders") is not None
+    del one.raw
+    assert identity_by_id(one, "orders") is not None
+
+
+def test_children_have_the_identity_of_their_number() -> None:
+    parents = bytes(16), b"\1" + bytes(15)
+
+    assert len({child_identity(parent, number) for parent in parents for number in (0, 1, 11)} | set(parents)) == 8
+    assert child_identity(parents[0], 1) == child_identity(parents[0], 1)
+
+
+def test_a_given_identity_is_by_its_text_or_its_bytes() -> None:
+    assert given_identity("7") == given_identity("7")
+    assert len({given_identity("7"), given_identity(b"7"), given_identity("8"), given_identity("\ud800")} - {None}) == 4
+    assert (given_identity(""), given_identity(b"")) == (None, None)

@@ -15,11 +15,12 @@ from pamqp import commands, frame
 from pamqp.header import ContentHeader
 
 from broadway_py import Pipeline
+from broadway_py._core.identity import identity_by_id
 from broadway_py.acknowledger import Acknowledger
 from broadway_py.errors import MalformedMessage
 from broadway_py.message import NOOP, Failed, Message
 from broadway_py.producer import Producer
-from broadway_py.producers.rabbitmq.deliveries.lazy_message import LazyMessage, delivery_of, messages_of
+from broadway_py.producers.rabbitmq.deliveries.lazy_message import LazyMessage, delivery_of, is_retry, messages_of
 from broadway_py.producers.rabbitmq.deliveries.message import ATTEMPT_HEADER, EXCHANGE_HEADER, to_message
 from broadway_py.producers.rabbitmq.settings.options import MetadataName, RabbitMQOptions
 from broadway_py.producers.rabbitmq.wire.delivery_parser import Cutter, Delivery
@@ -118,6 +119,27 @@ def test_nothing_is_decoded_before_somebody_asks(monkeypatch: pytest.MonkeyPatch
     assert asked == []
     assert message.metadata is message.metadata
     assert asked == [7]
+
+
+def test_a_retry_of_ours_is_recognised_without_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, retried = delivery(1, headers={"a": 1}), delivery(2, headers={ATTEMPT_HEADER: 2})
+    assert not is_retry(plain(first).acknowledgement.data)
+    assert not is_retry(plain(delivery(1)).acknowledgement.data)
+    assert is_retry(plain(retried).acknowledgement.data)
+    monkeypatch.setattr("broadway_py.producers.rabbitmq.deliveries.lazy_message.decode", None)
+    assert not is_retry(lazy(cut(first)).acknowledgement.data)
+    assert is_retry(lazy(cut(retried)).acknowledgement.data)
+
+
+def test_the_identity_needs_no_decoding_and_is_that_of_the_plain_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = delivery(1, message_id="m", content_type="text/plain", priority=3, reply_to="r", headers={"a": 1})
+    identity = identity_by_id(plain(frames), "orders")
+    monkeypatch.setattr("broadway_py.producers.rabbitmq.deliveries.lazy_message.decode", None)
+    message = lazy(cut(frames))
+    assert identity is not None
+    assert identity_by_id(message, "orders") == identity
+    message.metadata = {"message_id": "mine"}
+    assert identity_by_id(message, "orders") != identity
 
 
 def test_how_many_were_redelivered_is_known_without_a_look() -> None:
