@@ -73,7 +73,8 @@ class Identifier:
             if message._ledger_entry is not entry:
                 entry, producer = message._ledger_entry, message.producer
                 usual = self._usual_lookup(producer)
-            if given is None and type(message._acknowledgement[2]) is not Spawned:
+            acknowledger, _, detail = message._acknowledgement
+            if given is None and type(detail) is not Spawned:
                 identity = identity_by_id(message, producer)
             else:
                 try:
@@ -92,7 +93,7 @@ class Identifier:
                 lookup = "none"
             elif usual != "marked":
                 lookup = usual
-            elif _is_marked(message):
+            elif _is_marked(acknowledger, detail):
                 lookup = "marked"
                 result.marked.add(identity)
             else:
@@ -134,7 +135,8 @@ class Identifier:
 
     def _may_repeat(self, message: Message[Any]) -> bool:
         if message.producer in self._marking:
-            return _is_marked(message)
+            acknowledger, _, detail = message._acknowledgement
+            return _is_marked(acknowledger, detail)
         # A handler may have deleted the attribute.
         attempt = getattr(message, "attempt", None)
         return type(attempt) is int and attempt > 1
@@ -149,14 +151,11 @@ class Identifier:
         )
 
 
-def _is_marked(message: Message[Any]) -> bool:
-    """Returns whether the source says that it may have delivered *message*, or the parent of a spawned one, before."""
-    acknowledger, _, data = message._acknowledgement
-    if type(data) is Spawned:
-        return _is_marked(data.parent)
-    if acknowledger is None:
-        return False
+def _is_marked(acknowledger: Any, detail: object) -> bool:
+    """Returns whether the source says that it may have delivered a message, or the parent of a spawned one, before."""
+    while type(detail) is Spawned:
+        acknowledger, _, detail = detail.parent._acknowledgement
     try:
-        return bool(acknowledger.is_repeat(data))
+        return acknowledger is not None and bool(acknowledger.is_repeat(detail))
     except foreign_errors():
         return True  # a look that was not needed costs little; a repeat that nobody notices is counted twice
