@@ -112,7 +112,7 @@ class Identities:
             if identity in self._held or identity in self._running:
                 # It may be durable before the messages are sorted.
                 result.known.add(identity)
-            elif identity not in self._remembered.known:
+            elif identity not in self._remembered:
                 result.wanted.add(identity)
         return result
 
@@ -133,7 +133,7 @@ class Identities:
             identified: the messages, with their identities.
             found: those of :attr:`Identified.wanted` that the state file has.
         """
-        may_repeat = self._held_marked or self._running_marked or self._of_marked.known
+        may_repeat = self._held_marked or self._running_marked or self._of_marked
         if not may_repeat and identified.lookups.count("none") == len(identified.lookups):
             return Sorted(identified.messages, identified.identities)
         result, later = Sorted(), Identified(known=identified.known)
@@ -164,7 +164,7 @@ class Identities:
 
     def _was_marked(self, identity: bytes) -> bool:
         """Returns whether a marked message with *identity* was added."""
-        return identity in self._held_marked or identity in self._running_marked or identity in self._of_marked.known
+        return identity in self._held_marked or identity in self._running_marked or identity in self._of_marked
 
     def _place_of(
         self, identity: bytes, identified: Identified, found: Collection[bytes], result: Sorted
@@ -177,8 +177,8 @@ class Identities:
         if (
             identity in found
             or identity in identified.known
-            or identity in self._remembered.known
-            or identity in self._of_marked.known
+            or identity in self._remembered
+            or identity in self._of_marked
         ):
             return result.of_committed
         return None
