@@ -45,6 +45,11 @@ GLOBAL: Any = Window.global_
             lambda: fixed(offset="a day"),
             "offset: expected seconds as a finite number, a timedelta, or text such as '2s', got 'a day'",
         ),
+        (lambda: Window.sliding(0, 1, by=by), "size: expected a duration of at least one microsecond, got 0"),
+        (
+            lambda: Window.sliding(10, 5, by=by, offset="a day"),
+            "offset: expected seconds as a finite number, a timedelta, or text such as '2s', got 'a day'",
+        ),
         (lambda: Window.sliding(10, 0, by=by), "every: expected a duration of at least one microsecond, got 0"),
         (
             lambda: Window.sliding(10, 15, by=by),
@@ -230,3 +235,7 @@ def test_a_window_may_have_one_count_trigger_beside_the_others() -> None:
 
     assert (triggers.every, triggers.periodically, triggers.on_time, triggers.custom) == (5, (1.0,), True, None)
     assert fixed().trigger(list, print).triggers.custom == (list, print)
+
+
+def test_sliding_windows_may_lie_side_by_side() -> None:
+    assert Window.sliding(10, 10, by=by).shape == Fixed("sliding", 10.0, 10.0, 0.0)
