@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from broadway_py._core.window.firing import OpenWindow
 from broadway_py._core.window.keyed import KeyedEngine
 from broadway_py._core.window.saved import SavedWindow, WindowFacts, result_id, text_of_shape
 from broadway_py._core.window.spec import Window
@@ -62,6 +63,29 @@ def told(stage: Stage) -> list[tuple[Any, ...]]:
 
 def ids(stage: Stage) -> list[str]:
     return sorted(window.id for window in stage.engine.open_windows())
+
+
+def test_a_new_window_has_no_events_no_firings_and_no_news() -> None:
+    window = OpenWindow(3, 10, 20, key="x", index=None, is_shared=False)
+
+    assert {name: getattr(window, name) for name in OpenWindow.__slots__} == {
+        "serial": 3,
+        "start": 10,
+        "end": 20,
+        "first_start": None,
+        "key": "x",
+        "index": None,
+        "state": None,
+        "count": 0,
+        "since_trigger": 0,
+        "trigger_state": None,
+        "number": 0,
+        "replaces": (),
+        "changed": False,
+        "on_time": False,
+        "closed": False,
+        "shared": None,
+    }
 
 
 # --- ids
