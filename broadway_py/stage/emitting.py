@@ -14,7 +14,7 @@ from broadway_py.errors import OptionsError
 from broadway_py.foreign import article
 from broadway_py.log import logger
 from broadway_py.stage.base import Stage
-from broadway_py.stage.edge import Edge
+from broadway_py.stage.edge import Edge, Receiver
 from broadway_py.stage.links import Outlet
 from broadway_py.stage.settings import UNSET, BufferOptions, Unset
 
@@ -37,12 +37,14 @@ class StageOutlet(Outlet[T]):
         buffer: keeps the events that nobody has asked for.
     """
 
-    __slots__ = ("_holds_infos", "_stage", "on_demand")
+    __slots__ = ("_holds_infos", "_stage", "_takers", "on_demand")
 
     def __init__(self, stage: EmittingStage[T], dispatcher: Dispatcher[Edge[T], T], buffer: Buffer[T]) -> None:
         super().__init__(dispatcher, stage._wake, buffer)
         self._stage = stage
         self._holds_infos = False
+        # The consumers, if one may subscribe only once.
+        self._takers: set[Receiver[T]] = set()
         #: Called with the number of events that consumers want in addition; None if the stage looks at ``demand``.
         self.on_demand: Callable[[int], object] | None = None
 
@@ -130,13 +132,20 @@ class StageOutlet(Outlet[T]):
     def check(self, edge: Edge[T], partition: Hashable, selector: Any) -> None:
         """Raises OptionsError if the consumer of *edge* cannot subscribe with these options."""
         self.check_options(partition, selector)
-        if self._dispatcher.exclusive and any(known.inlet is edge.inlet for known in self._edges):
+        if edge.inlet in self._takers:
             raise OptionsError(
                 ("to",), "expected a producer that this consumer has not subscribed to, because it sends all to all"
             )
 
+    def connect(self, edge: Edge[T], partition: Hashable = None, selector: Callable[[T], object] | None = None) -> None:
+        """Adds the consumer of *edge*, which has not asked for anything yet."""
+        super().connect(edge, partition, selector)
+        if self._dispatcher.exclusive:
+            self._takers.add(edge.inlet)
+
     def unsubscribe(self, edge: Edge[T], end: End | None = None) -> None:
         """Removes a consumer, and tells both stages."""
+        self._takers.discard(edge.inlet)
         super().unsubscribe(edge, end)
         if end is not None:
             self._stage._todo.append(partial(self._stage._tell_cancelled, end.cancellation, edge.owner))
@@ -149,6 +158,7 @@ class StageOutlet(Outlet[T]):
         for edge in self._edges:
             edge.active = False
         self._edges.clear()
+        self._takers.clear()
         self.take_backlog()
 
 

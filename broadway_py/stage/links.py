@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 from broadway_py._core.buffer import Buffer
@@ -193,21 +193,22 @@ class Outlet(Generic[T]):
         self._wake = wake
         self._buffer: Buffer[T] = Buffer() if buffer is None else buffer
         self._kept = self._buffer.events
-        self._edges: list[Edge[T]] = []
+        # In the order of their subscriptions. A dict, because a consumer leaves it without a search.
+        self._edges: dict[Edge[T], None] = {}
         #: The number of events that consumers have asked for and that were not sent yet.
         self.demand = 0
         self.closed = False
 
     @property
-    def edges(self) -> Sequence[Edge[T]]:
+    def edges(self) -> Collection[Edge[T]]:
         """The subscriptions to this stage, oldest first."""
-        return self._edges
+        return self._edges.keys()
 
     def unsubscribe(self, edge: Edge[T], end: End | None = None) -> None:
         """Removes a consumer. It gets no more events; its open demand is kept for the next consumer that asks."""
         if edge.active:
             self.suspend(edge)
-        self._edges.remove(edge)
+        del self._edges[edge]
         edge.end = end
         edge.inlet.ended(edge, end)
 
@@ -245,7 +246,7 @@ class Outlet(Generic[T]):
 
     def connect(self, edge: Edge[T], partition: Hashable = None, selector: Callable[[T], object] | None = None) -> None:
         """Adds the consumer of *edge*, which has not asked for anything yet."""
-        self._edges.append(edge)
+        self._edges[edge] = None
         self._dispatcher.subscribe(edge, partition, selector)
 
     def ask(self, edge: Edge[T], count: int) -> None:

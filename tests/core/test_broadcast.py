@@ -141,6 +141,73 @@ def test_each_consumer_has_a_list_of_its_own() -> None:
     assert first is not second
 
 
+class Counted(int):
+    """A number that counts how often it, or a sum of it, is compared."""
+
+    compared = 0
+
+    def __add__(self, other: int) -> Counted:
+        return Counted(int(self) + other)
+
+    __radd__ = __add__
+
+    def __sub__(self, other: int) -> Counted:
+        return Counted(int(self) - other)
+
+    def __lt__(self, other: int) -> bool:
+        Counted.compared += 1
+        return int(self) < other
+
+    def __eq__(self, other: object) -> bool:
+        Counted.compared += 1
+        return int(self) == other
+
+    __hash__ = int.__hash__
+
+
+@pytest.mark.parametrize("step", [0, 1])
+def test_twice_as_many_consumers_cost_little_more_than_twice_as_much(step: int) -> None:
+    def comparisons(consumers: int) -> int:
+        Counted.compared = 0
+        dispatcher = BroadcastDispatcher[int, int]()
+        for consumer in range(consumers):
+            dispatcher.subscribe(consumer)
+            dispatcher.ask(consumer, Counted(3 + step * consumer))
+        for _ in range(3):
+            dispatcher.dispatch([1])
+            for consumer in range(consumers):
+                dispatcher.ask(consumer, Counted(1 + consumers * step))
+        for consumer in range(consumers):
+            dispatcher.cancel(consumer)
+        return Counted.compared
+
+    assert comparisons(800) < 2.5 * comparisons(400)
+
+
+def test_who_has_left_and_comes_again_is_waited_for() -> None:
+    dispatcher = broadcast("a", "b")
+    dispatcher.ask("a", 5)
+    dispatcher.ask("b", 7)
+    dispatcher.cancel("b")
+    dispatcher.subscribe("b")
+    assert dispatcher.wanted == 0
+
+    dispatcher.ask("b", 1)
+    assert dispatcher.dispatch(["x", "y"]) == ([("a", ["x"]), ("b", ["x"])], ["y"], 0)
+    dispatcher.ask("b", 9)
+    assert dispatcher.wanted == 4
+
+
+def test_nothing_is_kept_of_consumers_that_come_and_go_while_one_does_not_ask() -> None:
+    dispatcher = broadcast("a")
+    for number in range(1000):
+        dispatcher.subscribe(str(number))
+        dispatcher.ask(str(number), 1)
+        dispatcher.cancel(str(number))
+
+    assert len(dispatcher._positions._heap) <= 4
+
+
 def test_lost_events_are_asked_for_again_only_if_everybody_wants_them() -> None:
     dispatcher = broadcast("a")
     dispatcher.ask("a", 5)

@@ -37,7 +37,7 @@ async def test_as_many_as_wanted_are_taken_and_nothing_is_left_behind(count: int
         await run_until_idle()
 
         assert counter.told == ["consumer", ("cancel", None)]
-        assert counter.outlet.edges == []
+        assert not counter.outlet.edges
     assert asyncio.all_tasks() == tasks
 
 

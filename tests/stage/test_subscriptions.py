@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
 
 import pytest
 
 from broadway_py.errors import OptionsError, StageDown
 from broadway_py.stage import BroadcastDispatcher, ConsumerStage, PartitionDispatcher, ProducerStage, subscribe
+from broadway_py.stage.settings import SubscriptionOptions
+from broadway_py.stage.subscribe import connect
 from tests.stage.support import Counter, Doubler, Forwarder, Recorder, run_until_idle, soon
 from tests.support.conformance import conforms
 
@@ -170,6 +173,35 @@ async def test_a_broadcast_refuses_the_second_subscription_of_one_consumer() -> 
             "to: expected a producer that this consumer has not subscribed to, because it sends all to all"
         )
         assert (recorder.events, len(source.subscriptions), len(recorder.subscriptions)) == ([1], 1, 1)
+
+
+async def test_a_consumer_may_subscribe_to_a_broadcast_again_after_the_end_of_its_subscription() -> None:
+    async with Forwarder(dispatcher=BroadcastDispatcher()) as source, Recorder() as recorder:
+        subscription = await subscribe(recorder, to=source, cancel="temporary")
+        subscription.cancel()
+        await subscribe(recorder, to=source)
+        source.emit([1])
+        await run_until_idle()
+
+        assert recorder.events == [1]
+
+
+def test_a_subscription_takes_no_more_steps_when_a_broadcast_has_many() -> None:
+    def steps(others: int) -> int:
+        source = Forwarder(dispatcher=BroadcastDispatcher())
+        options = SubscriptionOptions()
+        for _ in range(others):
+            connect(Recorder(), source, options)
+        last, calls = Recorder(), list[str]()
+        sys.setprofile(lambda *call: calls.append(call[1]))
+        try:
+            connect(last, source, options)
+        finally:
+            sys.setprofile(None)
+        return len(calls)
+
+    # The collection of garbage may add some.
+    assert steps(1000) < steps(10) + 500
 
 
 @conforms("G-044")
