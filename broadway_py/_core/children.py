@@ -1,60 +1,55 @@
-"""How many children a supervisor may run for each of its subscriptions, and when it asks for more events."""
+"""How many children a supervisor may run for one of its subscriptions, and when it asks for more events."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-__all__ = ["Slots"]
+__all__ = ["Places"]
 
-S = TypeVar("S", bound=Hashable)
-
-
-@dataclass(slots=True)
-class _Subscription:
-    max_demand: int
-    min_demand: int
-    #: Events that were asked for and have not come.
-    outstanding: int
-    #: Events that have come and whose child has not ended.
-    running: int = 0
+S = TypeVar("S")
 
 
-class Slots(Generic[S]):
-    """The slots of each subscription. An event takes a slot from when it is asked for until its child has ended.
+class Places(Generic[S]):
+    """The places of one subscription. An event takes one from when it is asked for until its child has ended.
 
-    A subscription that was not added here has no slots, and nothing is asked for in its name.
+    Args:
+        subscription: whose places they are.
+        max_demand: how many there are.
+        min_demand: more events are asked for when so many or fewer are taken. Less than *max_demand*.
+        running: children of former subscriptions, which take places here.
+        waiting: events of former subscriptions that have come, and whose children take places here.
     """
 
-    def __init__(self) -> None:
-        self._subscriptions: dict[S, _Subscription] = {}
+    __slots__ = ("_max_demand", "_min_demand", "_outstanding", "_running", "subscription")
 
-    def subscribe(self, subscription: S, max_demand: int, min_demand: int) -> None:
-        """Adds a subscription that has asked for *max_demand* events."""
-        self._subscriptions[subscription] = _Subscription(max_demand, min_demand, max_demand)
+    def __init__(
+        self, subscription: S, max_demand: int, min_demand: int, *, running: int = 0, waiting: int = 0
+    ) -> None:
+        self.subscription = subscription
+        self._max_demand = max_demand
+        self._min_demand = min_demand
+        # Events whose child has not ended.
+        self._running = running
+        # Events that were asked for and whose child has not begun.
+        self._outstanding = waiting
 
-    def cancel(self, subscription: S) -> None:
-        """Forgets a subscription. Its children run on and hold no slot."""
-        self._subscriptions.pop(subscription, None)
+    def ask(self) -> int:
+        """Returns the number of events to ask for now, and counts them as asked for.
 
-    def arrived(self, subscription: S, count: int) -> None:
-        """Notes that *count* events have come, which are now running."""
-        if (held := self._subscriptions.get(subscription)) is not None:
-            held.outstanding = max(0, held.outstanding - count)
-            held.running += count
-
-    def ended(self, subscription: S) -> int:
-        """Notes that a child has ended, or did not start. Returns the number of events to ask for now.
-
-        That is 0 until ``min_demand`` or fewer slots are taken, and then as many as are free.
+        That is 0 until ``min_demand`` or fewer places are taken, and then as many as are free.
         """
-        held = self._subscriptions.get(subscription)
-        if held is None:
+        taken = self._outstanding + self._running
+        if taken > self._min_demand:
             return 0
-        held.running -= 1
-        taken = held.outstanding + held.running
-        if taken > held.min_demand:
-            return 0
-        held.outstanding += held.max_demand - taken
-        return held.max_demand - taken
+        self._outstanding += self._max_demand - taken
+        return self._max_demand - taken
+
+    def begin(self, count: int) -> None:
+        """Notes that the children of *count* events begin."""
+        self._outstanding = max(0, self._outstanding - count)
+        self._running += count
+
+    def end(self) -> int:
+        """Notes that a child has ended, or did not start. Returns the number of events to ask for now."""
+        self._running -= 1
+        return self.ask()

@@ -44,6 +44,10 @@ class ConsumingStage(Stage, Generic[T]):
             return WholeLists(options.max_demand)
         return Credit(options.max_demand, options.refill_at)
 
+    def _first_demand(self, edge: Edge[T], options: SubscriptionOptions) -> int:
+        """Returns the number of events that the new subscription *edge* asks for at once, if it asks by itself."""
+        return options.max_demand
+
     def _take_info(self, info: Any) -> None:
         self.inlet.mark(partial(self._tell_info, info))
 

@@ -179,6 +179,6 @@ def connect(consumer: ConsumingStage[T], producer: EmittingStage[T], options: Su
     producer._wake.set()
     selector = None if options.selector is None else _guarded(options.selector, subscription)
     producer.outlet.connect(edge, options.partition, selector)
-    if options.mode == "automatic":
-        producer.outlet.ask(edge, options.max_demand)
+    if options.mode == "automatic" and (count := consumer._first_demand(edge, options)):
+        producer.outlet.ask(edge, count)
     return subscription

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
-from broadway_py._core.children import Slots
+from broadway_py._core.children import Places
 from broadway_py._core.demand import WholeLists
 from broadway_py._core.restarts import Restarts
 from broadway_py._core.subscription import End
@@ -45,7 +45,9 @@ class ConsumerSupervisor(ConsumingStage[T]):
 
     ``max_demand`` of a subscription is the most children that run for it at the same time. ``min_demand`` is what it is
     for every consumer: the supervisor asks again when so many or fewer run. It defaults to ``max_demand - 1`` here.
-    Children outlive the producer of their event. A child that cannot start, or that ends, gives its place back.
+    Children outlive the producer of their event. A child that cannot start, or that ends, gives its place back. The
+    children of a subscription that has ended take places of the next one that the supervisor makes, so a supervisor
+    that subscribes again does not run more children than before.
 
     Args:
         start: a coroutine function, called with the event.
@@ -87,8 +89,9 @@ class ConsumerSupervisor(ConsumingStage[T]):
         self._restart = options.restart
         self._restarts = Restarts(options.max_restarts, options.max_seconds)
         self._shutdown_s = options.shutdown
-        self._slots: Slots[Edge[T]] = Slots()
-        self._children: dict[asyncio.Task[None], Edge[T] | None] = {}
+        # Of each subscription that asks by itself, also of one that has ended until its last event has begun.
+        self._places: dict[Edge[T], Places[Edge[T]]] = {}
+        self._children: dict[asyncio.Task[None], Places[Edge[T]] | None] = {}
         self._given_up: StageDown | None = None
         # The children are being cancelled. One that started now would be left behind.
         self._is_closing = False
@@ -141,16 +144,24 @@ class ConsumerSupervisor(ConsumingStage[T]):
     def _credit(self, options: SubscriptionOptions) -> WholeLists[T]:
         return WholeLists(options.max_demand)
 
-    async def _tell_subscribed(self, other: Any, subscription: Any) -> None:
-        options = subscription.options
-        if options.mode == "automatic":
-            least = options.max_demand - 1 if options.min_demand is None else options.min_demand
-            self._slots.subscribe(subscription._edge, options.max_demand, least)
-        await super()._tell_subscribed(other, subscription)
+    def _first_demand(self, edge: Edge[T], options: SubscriptionOptions) -> int:
+        orphans = [child for child, places in self._children.items() if _has_ended(places)]
+        waiting = [chunk for chunk in self.inlet.chunks if _has_ended(self._places.get(chunk[0]))]
+        places = Places(
+            edge,
+            options.max_demand,
+            options.max_demand - 1 if options.min_demand is None else options.min_demand,
+            running=len(orphans),
+            waiting=sum(len(events) for _, events, _ in waiting),
+        )
+        self._children.update(dict.fromkeys(orphans, places))
+        self._places.update({former: places for former, _, _ in waiting})
+        self._places[edge] = places
+        return places.ask()
 
     async def _pass(self, mark: Any) -> None:
         if isinstance(mark, tuple) and isinstance(mark[1], End):
-            self._slots.cancel(mark[0])
+            self._places.pop(mark[0], None)
         await super()._pass(mark)
 
     async def _run(self) -> None:
@@ -162,28 +173,29 @@ class ConsumerSupervisor(ConsumingStage[T]):
                 await self._pass(mark)
             elif inlet:
                 edge, events, _ = inlet.take()
-                self._slots.arrived(edge, len(events))
+                if (places := self._places.get(edge)) is not None:
+                    places.begin(len(events))
                 for event in events:
-                    self._begin(event, edge)
+                    self._begin(event, places)
             else:
                 await self._wake.wait()
 
-    def _begin(self, event: T, edge: Edge[T] | None) -> asyncio.Task[None]:
+    def _begin(self, event: T, places: Places[Edge[T]] | None) -> asyncio.Task[None]:
         loop = asyncio.get_running_loop()
         child = loop.create_task(self._live_child(event), name=f"{self.name} child")
-        self._children[child] = edge
+        self._children[child] = places
         child.add_done_callback(self._end_child)
         return child
 
     def _end_child(self, child: asyncio.Task[None]) -> None:
-        edge = self._children.pop(child)
+        places = self._children.pop(child)
         if not child.cancelled() and (error := child.exception()) is not None and self._given_up is None:
             # Only what ends everything comes as far as this, such as Ctrl-C.
             self._given_up = StageDown(f"{self.name}: a child was ended by {name_of(error)}")
             self._given_up.__cause__ = error
             self._wake.set()
-        if edge is not None and not self._has_ended and (count := self._slots.ended(edge)):
-            edge.ask(count)
+        if places is not None and not self._has_ended and (count := places.end()):
+            places.subscription.ask(count)
 
     async def _live_child(self, event: T) -> None:
         while True:
@@ -243,3 +255,8 @@ class ConsumerSupervisor(ConsumingStage[T]):
             timer.cancel()
         if stuck := [child for child in children if not child.done()]:
             log.warning("children ignore their cancellation and are left behind", stage=self.name, children=len(stuck))
+
+
+def _has_ended(places: Places[Edge[T]] | None) -> bool:
+    """Returns True if the subscription of *places* has ended, and no other one has taken its children over."""
+    return places is not None and places.subscription.end is not None

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from broadway_py._core.children import Slots
+from broadway_py._core.children import Places
 
 
 @pytest.mark.parametrize(
@@ -19,47 +19,61 @@ from broadway_py._core.children import Slots
     ],
 )
 def test_more_are_asked_for_when_so_many_or_fewer_run(most: int, least: int, asks: list[int]) -> None:
-    slots = Slots[str]()
-    slots.subscribe("s", most, least)
-    slots.arrived("s", most)
+    places = Places("s", most, least)
+    assert places.ask() == most
+    assert places.ask() == 0
+    places.begin(most)
 
-    assert [slots.ended("s") for _ in asks] == asks
-
-
-def test_what_was_asked_for_and_has_not_come_takes_a_slot_too() -> None:
-    slots = Slots[str]()
-    slots.subscribe("s", 3, 1)
-    slots.arrived("s", 2)
-
-    assert slots.ended("s") == 0  # one runs, one is to come
-    assert slots.ended("s") == 2
+    assert [places.end() for _ in asks] == asks
 
 
-def test_children_of_a_subscription_that_has_ended_ask_for_nothing() -> None:
-    slots = Slots[str]()
-    slots.subscribe("s", 1, 0)
-    slots.arrived("s", 1)
-    slots.cancel("s")
-    slots.cancel("s")
+def test_what_was_asked_for_and_has_not_come_takes_a_place_too() -> None:
+    places = Places("s", 3, 1)
+    places.ask()
+    places.begin(2)
 
-    assert slots.ended("s") == 0
-    slots.arrived("s", 1)
-    assert slots.ended("s") == 0
+    assert places.end() == 0  # one runs, one is to come
+    assert places.end() == 2
 
 
-class SlotMachine(RuleBasedStateMachine):
-    @initialize(most=st.integers(1, 6), least=st.integers(0, 5))
-    def subscribe(self, most: int, least: int) -> None:
-        self.most, self.least = most, min(least, most - 1)
-        self.slots = Slots[str]()
-        self.slots.subscribe("s", most, self.least)
-        self.coming, self.running = most, 0
+def test_what_comes_without_being_asked_for_takes_a_place_too() -> None:
+    places = Places("s", 2, 1)
+    places.ask()
+    places.begin(3)
+
+    assert [places.end() for _ in range(3)] == [0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("running", "waiting", "first", "asks"),
+    [
+        (1, 0, 3, [0, 2]),
+        (1, 1, 2, [0, 2]),
+        (2, 1, 0, [2, 0]),
+        (3, 2, 0, [0, 0, 2]),
+    ],
+)
+def test_children_of_former_subscriptions_take_places(running: int, waiting: int, first: int, asks: list[int]) -> None:
+    places = Places("s", 4, 2, running=running, waiting=waiting)
+    assert places.ask() == first
+    places.begin(waiting + first)
+
+    assert [places.end() for _ in asks] == asks
+
+
+class PlaceMachine(RuleBasedStateMachine):
+    @initialize(most=st.integers(1, 6), least=st.integers(0, 5), running=st.integers(0, 9), waiting=st.integers(0, 9))
+    def subscribe(self, most: int, least: int, running: int, waiting: int) -> None:
+        self.least = min(least, most - 1)
+        self.places = Places("s", most, self.least, running=running, waiting=waiting)
+        self.most = max(most, running + waiting)
+        self.running, self.coming = running, waiting + self.places.ask()
 
     @precondition(lambda self: self.coming)
     @rule(data=st.data())
     def arrive(self, data: st.DataObject) -> None:
         count = data.draw(st.integers(1, self.coming))
-        self.slots.arrived("s", count)
+        self.places.begin(count)
         self.coming -= count
         self.running += count
 
@@ -67,12 +81,12 @@ class SlotMachine(RuleBasedStateMachine):
     @rule()
     def end(self) -> None:
         self.running -= 1
-        self.coming += self.slots.ended("s")
+        self.coming += self.places.end()
 
     @invariant()
     def never_too_many_and_never_stuck(self) -> None:
-        if hasattr(self, "slots"):
+        if hasattr(self, "places"):
             assert self.least < self.coming + self.running <= self.most
 
 
-TestSlotMachine = SlotMachine.TestCase
+TestPlaceMachine = PlaceMachine.TestCase

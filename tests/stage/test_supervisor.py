@@ -425,6 +425,55 @@ async def test_a_supervisor_dies_of_a_producer_that_had_ended() -> None:
     assert str(down.value) == "ConsumerSupervisor: the producer Forwarder had ended before the subscription"
 
 
+async def test_children_keep_their_places_when_their_supervisor_subscribes_again() -> None:
+    children = Children()
+    async with Counter() as source, ConsumerSupervisor(children.start) as supervisor:
+        subscription = await subscribe(supervisor, to=source, max_demand=2)
+        await run_until_idle()
+        # The second time, its task has not heard of the first.
+        subscription = await subscription.resubscribe()
+        await subscription.resubscribe(max_demand=3)
+        await run_until_idle()
+        assert (children.started, source.asked) == ([0, 1, 2], [2, 1])
+
+        children.end(0)
+        await run_until_idle()
+        assert (children.started, source.asked) == ([0, 1, 2, 3], [2, 1, 1])
+
+
+async def test_children_without_a_subscription_take_places_of_the_next_one() -> None:
+    children = Children()
+    async with Counter(10) as second, Counter(20) as third, ConsumerSupervisor(children.start) as supervisor:
+        async with from_iterable([0, 1]) as first:
+            await subscribe(supervisor, to=first, max_demand=3, cancel="temporary")
+            await soon(first.wait())
+            await run_until_idle()
+        await subscribe(supervisor, to=second, max_demand=2)
+        # The children belong to the second subscription now.
+        await subscribe(supervisor, to=third, max_demand=1)
+        await run_until_idle()
+        assert children.started == [0, 1, 20]
+
+        children.end(1)
+        await run_until_idle()
+        assert children.started == [0, 1, 20, 10]
+
+
+async def test_events_that_wait_for_their_children_take_places_of_the_next_subscription() -> None:
+    children = Children()
+    async with Forwarder() as source, ConsumerSupervisor(children.start) as supervisor:
+        subscription = await subscribe(supervisor, to=source, max_demand=2)
+        await run_until_idle()
+        source.emit([1, 2])
+        await subscription.resubscribe()
+        await run_until_idle()
+        assert (children.started, source.asked) == ([1, 2], [2])
+
+        children.end(2)
+        await run_until_idle()
+        assert source.asked == [2, 1]
+
+
 async def test_a_supervisor_stays_in_line_when_more_comes_than_was_asked_for() -> None:
     children = Children()
     async with Forwarder() as source, ConsumerSupervisor(children.start) as supervisor:
