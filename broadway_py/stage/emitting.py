@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
@@ -37,12 +38,14 @@ class StageOutlet(Outlet[T]):
         buffer: keeps the events that nobody has asked for.
     """
 
-    __slots__ = ("_holds_infos", "_stage", "_takers", "on_demand")
+    __slots__ = ("_failed", "_holds_infos", "_stage", "_takers", "on_demand")
 
     def __init__(self, stage: EmittingStage[T], dispatcher: Dispatcher[Edge[T], T], buffer: Buffer[T]) -> None:
         super().__init__(dispatcher, stage._wake, buffer)
         self._stage = stage
         self._holds_infos = False
+        # Subscriptions that must end, with the errors of their selectors.
+        self._failed: dict[Edge[T], BaseException] = {}
         # The consumers, if one may subscribe only once.
         self._takers: set[Receiver[T]] = set()
         #: Called with the number of events that consumers want in addition; None if the stage looks at ``demand``.
@@ -152,8 +155,27 @@ class StageOutlet(Outlet[T]):
             self._wake.set()
             self._stage._consumer_left()
 
+    def fail(self, edge: Edge[T], error: BaseException) -> None:
+        """Ends *edge*, because its selector has raised *error*.
+
+        The dispatcher is at work then, so it ends a moment later. It does not wait until the method in which the
+        producer is has returned, but it ends before the producer does.
+        """
+        if not self._failed:
+            asyncio.get_running_loop().call_soon(self._end_failed)
+        self._failed.setdefault(edge, error)
+
+    def _end_failed(self) -> None:
+        # The end of one lets events through to the others, whose selectors may raise then.
+        while self._failed:
+            edge = next(iter(self._failed))
+            error = self._failed.pop(edge)
+            if edge.end is None:
+                self.unsubscribe(edge, End(Cancellation("cancel", error)))
+
     def close(self, end: End | None = None) -> None:
         """Tells the consumers that no more events will come."""
+        self._end_failed()
         super().close(end)
         for edge in self._edges:
             edge.active = False
@@ -254,8 +276,8 @@ class EmittingStage(Stage, Generic[T]):
             log.warning("a stage has discarded events from its buffer", stage=self.name, events=count)
 
     def _leave(self, cancellation: Cancellation) -> None:
-        self._todo.clear()
         self.outlet.close(End(cancellation))
+        self._todo.clear()
 
 
 def _dispatcher(given: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -12,7 +11,7 @@ from broadway_py.errors import OptionsError, StageDown
 from broadway_py.foreign import article, foreign_errors, is_a, shown
 from broadway_py.stage.consuming import ConsumingStage
 from broadway_py.stage.edge import Edge
-from broadway_py.stage.emitting import EmittingStage
+from broadway_py.stage.emitting import EmittingStage, StageOutlet
 from broadway_py.stage.settings import Mode, SubscriptionOptions
 
 __all__ = ["Subscription", "subscribe"]
@@ -136,21 +135,14 @@ async def subscribe(
     return connect(consumer, to, options)
 
 
-def _guarded(selector: Callable[[T], object], subscription: Subscription[T]) -> Callable[[T], object]:
+def _guarded(selector: Callable[[T], object], outlet: StageOutlet[T], edge: Edge[T]) -> Callable[[T], object]:
     """Returns *selector*, made safe for the producer: if it raises, only its own subscription ends, with that error."""
-
-    async def cancel(error: BaseException) -> None:
-        subscription.cancel(error)
 
     def guarded(event: T) -> object:
         try:
             return selector(event)
         except foreign_errors(cancellations=True) as error:
-            # The dispatcher is at work, so the subscription ends afterwards: before the producer ends, and also while
-            # the producer is in a method that takes long.
-            subscription.producer._todo.append(partial(cancel, error))
-            subscription.producer._wake.set()
-            asyncio.get_running_loop().call_soon(subscription.cancel, error)
+            outlet.fail(edge, error)
             return False
 
     return guarded
@@ -177,7 +169,7 @@ def connect(consumer: ConsumingStage[T], producer: EmittingStage[T], options: Su
     consumer.inlet.mark(partial(consumer._tell_subscribed, "producer", subscription))
     producer._todo.append(partial(producer._tell_subscribed, "consumer", subscription))
     producer._wake.set()
-    selector = None if options.selector is None else _guarded(options.selector, subscription)
+    selector = None if options.selector is None else _guarded(options.selector, producer.outlet, edge)
     producer.outlet.connect(edge, options.partition, selector)
     if options.mode == "automatic" and (count := consumer._first_demand(edge, options)):
         producer.outlet.ask(edge, count)

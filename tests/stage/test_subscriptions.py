@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -296,13 +297,18 @@ async def test_a_selector_that_raises_ends_its_own_subscription_and_no_other(buf
         assert repr(source) == "<Forwarder running>"
 
 
-@pytest.mark.parametrize("ends", [False, True])
-async def test_a_selector_that_raises_ends_its_subscription_whatever_its_producer_does(ends: bool) -> None:
+@pytest.mark.parametrize("then", ["wait", "return", "stop", "raise"])
+async def test_a_selector_that_raises_ends_its_subscription_whatever_its_producer_does(then: str) -> None:
     class Busy(Forwarder):
         async def handle_demand(self, demand: int) -> list[int] | None:  # type: ignore[override]
             self.emit([1])
-            if not ends:
-                await asyncio.get_running_loop().create_future()
+            match then:
+                case "wait":
+                    await asyncio.get_running_loop().create_future()
+                case "stop":
+                    self.stop()
+                case "raise":
+                    raise KeyError
             return None
 
     def raising(event: int) -> bool:
@@ -314,6 +320,32 @@ async def test_a_selector_that_raises_ends_its_subscription_whatever_its_produce
             await soon(wrong.wait())
 
         assert down.value.__cause__ is OOPS
+
+
+async def test_a_selector_that_raises_because_another_subscription_ends_is_told_too() -> None:
+    class Stopping(Forwarder):
+        def handle_info(self, info: Any) -> None:
+            # The slow one stops the fourth event, which goes on when its subscription ends.
+            self.emit([1, 2, 3, 4])
+            self.stop()
+
+    def raising_at(most: int) -> Callable[[int], bool]:
+        def selector(event: int) -> bool:
+            if event == most:
+                raise OOPS
+            return True
+
+        return selector
+
+    async with Stopping(dispatcher=BroadcastDispatcher()) as source, Recorder() as slow, Recorder() as fast:
+        subscription = await subscribe(slow, to=source, mode="manual", selector=raising_at(2))
+        subscription.ask(2)
+        await subscribe(fast, to=source, selector=raising_at(4))
+        await source.info(None)
+        for recorder, events in ((slow, [1, 3]), (fast, [1, 2, 3])):
+            with pytest.raises(StageDown) as down:
+                await soon(recorder.wait())
+            assert (recorder.events, down.value.__cause__) == (events, OOPS)
 
 
 # --- manual demand --------------------------------------------------------------------------------------------------
