@@ -212,12 +212,14 @@ class Stage:
             self._has_room.set()
 
     def _note_end(self, error: BaseException, cancelled_before: int) -> None:
-        """Keeps the first error of the life. A cancellation of the task ends only the part of it that runs."""
+        """Keeps the first error of the life. A cancellation by the stage itself ends only the part of it that runs."""
         if isinstance(error, asyncio.CancelledError):
-            if self._started().cancelling() > cancelled_before:
+            is_of_task = self._started().cancelling() > cancelled_before
+            if is_of_task and self._is_stopping:
                 return
             cancelled = error
-            error = StageDown(f"{self.name}: a method was cancelled, but not by the stage")
+            what = "its task" if is_of_task else "a method"
+            error = StageDown(f"{self.name}: {what} was cancelled, but not by the stage")
             error.__cause__ = cancelled
         if self._error is None:
             self._error = error

@@ -239,6 +239,35 @@ async def test_a_method_that_was_cancelled_from_inside_ends_its_stage_with_a_sen
     assert str(down.value) == "Cancelling: a method was cancelled, but not by the stage"
 
 
+@pytest.mark.parametrize("from_inside", [True, False])
+async def test_a_stage_whose_task_is_cancelled_by_others_dies_with_a_sentence(
+    from_inside: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Cancelling(Staged):
+        def handle_info(self, info: Any) -> None:
+            info.cancel()
+
+    async with Cancelling() as stage, Recorder() as recorder:
+        await subscribe(recorder, to=stage)
+        await run_until_idle()
+        assert stage._task is not None
+        if from_inside:
+            await stage.info(stage._task)
+        else:
+            stage._task.cancel()
+        with pytest.raises(StageDown) as down:
+            await soon(stage.wait())
+        with pytest.raises(StageDown) as below:
+            await soon(recorder.wait())
+
+    assert str(down.value) == "Cancelling: its task was cancelled, but not by the stage"
+    assert str(below.value) == "Recorder: the producer Cancelling died of StageDown"
+    assert [record.getMessage().partition(" exception=")[0] for record in caplog.records][:1] == [
+        "a stage died stage=Cancelling"
+    ]
+    assert stage.log[-1] == "teardown"
+
+
 # --- what methods return --------------------------------------------------------------------------------------------
 
 
