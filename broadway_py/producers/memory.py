@@ -50,8 +50,10 @@ class _Position:
         self.again: list[tuple[float, int, Any, dict[str, Any], int]] = []
         self.order = itertools.count()
         self.dead_letters: deque[Message[Any]] = deque(maxlen=_DEAD_LETTERS_KEPT)
-        #: Set when something was settled.
-        self.moved = Wake()
+        #: One of each open copy, set when something was settled.
+        self.moved: set[Wake] = set()
+        #: Held by the copy that waits for the next item of an async iterable.
+        self.turn = asyncio.Lock()
 
 
 class _MemoryAcknowledger(Acknowledger):
@@ -82,7 +84,8 @@ class _MemoryAcknowledger(Acknowledger):
 
     def _leave(self, count: int) -> None:
         self._position.in_flight -= count
-        self._position.moved.set()
+        for moved in self._position.moved:
+            moved.set()
 
 
 class MemoryProducer(Producer):
@@ -107,6 +110,7 @@ class MemoryProducer(Producer):
             raise TypeError(f"MemoryProducer: expected an iterable or async iterable, got {type(items).__name__}")
         self.name = name
         self._position = _Position(items)
+        self._moved = Wake()
 
     @property
     def dead_letters(self) -> list[Message[Any]]:
@@ -119,6 +123,11 @@ class MemoryProducer(Producer):
         self._clock = self._bound_context.clock
         self._acknowledgement = Acknowledgement(_MemoryAcknowledger(position, self._clock))
         self._told_end = False
+        # Of this copy: only one task may wait for it.
+        self._moved = Wake()
+        if not position.moved:
+            position.turn = asyncio.Lock()  # in this event loop
+        position.moved.add(self._moved)
         if position.sync is None and position.waiting is None:
             if isinstance(position.items, AsyncIterable):
                 position.waiting = aiter(position.items)
@@ -196,7 +205,7 @@ class MemoryProducer(Producer):
             if due := self._due(demand):
                 self._told_end = False
                 return due
-            await position.moved.wait_until(position.again[0][0] if position.again else None, self._clock)
+            await self._moved.wait_until(position.again[0][0] if position.again else None, self._clock)
         return None
 
     async def _wait_for_due(self, demand: int) -> list[Message[Any]]:
@@ -205,7 +214,7 @@ class MemoryProducer(Producer):
         while not self.draining.is_set():
             if due := self._due(demand):
                 return due
-            await position.moved.wait_until(position.again[0][0], self._clock)
+            await self._moved.wait_until(position.again[0][0], self._clock)
         return []
 
     async def _next_of_async(self, items: AsyncIterator[Any], demand: int) -> list[Message[Any]] | None:
@@ -221,26 +230,28 @@ class MemoryProducer(Producer):
         self._reading = None
         read = reading.result()
         if read is None:
-            self._position.exhausted = True
             return await self._after_the_end(1)
         return self._wrapped(read)
 
     async def _until_due(self) -> None:
         position = self._position
         while not position.again or position.again[0][0] > self._clock.monotonic():
-            await position.moved.wait_until(position.again[0][0] if position.again else None, self._clock)
+            await self._moved.wait_until(position.again[0][0] if position.again else None, self._clock)
 
-    @staticmethod
-    async def _read(items: AsyncIterator[Any]) -> list[Any] | None:
-        try:
-            item = await anext(items)
-        except StopAsyncIteration:
-            return None
-        return [item]
+    async def _read(self, items: AsyncIterator[Any]) -> list[Any] | None:
+        position = self._position
+        async with position.turn:
+            if position.exhausted:
+                return None
+            try:
+                return [await anext(items)]
+            except StopAsyncIteration:
+                position.exhausted = True
+                return None
 
     async def prepare_for_draining(self) -> None:
         """Cancels a read that still waits. Hands over what it has read."""
-        self._position.moved.set()
+        self._moved.set()
         reading = await self._stop_reading()
         if (
             reading is not None
@@ -253,6 +264,8 @@ class MemoryProducer(Producer):
     async def close(self) -> None:
         """Cancels a read that still waits."""
         await self._stop_reading()
+        self._position.moved.discard(self._moved)
+        self._moved.close()
 
     async def _stop_reading(self) -> asyncio.Task[list[Any] | None] | None:
         reading, self._reading = self._reading, None

@@ -390,13 +390,33 @@ async def test_an_iterable_that_raises_half_way_loses_nothing_that_came_before()
     assert pipeline.stats().restarts == 1
 
 
-async def test_two_copies_of_a_memory_producer_read_each_item_once() -> None:
-    class Two(MemoryProducer):
-        concurrency = 2
+class Two(MemoryProducer):
+    concurrency = 2
 
+
+async def test_two_copies_of_a_memory_producer_read_each_item_once() -> None:
     recorder = Recorder()
     assert await finish(Quiet(producer=Two(recorder.messages(range(100))))) == {"acked": 100}
     recorder.check_once()
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_two_copies_of_a_memory_producer_end_when_all_items_are_settled(is_async: bool) -> None:
+    async def numbers() -> AsyncIterator[int]:
+        for number in range(20):
+            await asyncio.sleep(0)
+            yield number
+
+    class Slow(Quiet):
+        async def handle_message(self, message: Message[Any]) -> None:
+            seen.append(message.data)
+            for _ in range(20):
+                await asyncio.sleep(0)
+
+    seen: list[int] = []
+    pipeline = Slow(producer=Two(numbers() if is_async else range(20)))
+    assert await finish(pipeline) == {"acked": 20}
+    assert sorted(seen) == list(range(20))
 
 
 @conforms("B-133", "B-134")
