@@ -205,7 +205,25 @@ def test_nothing_is_kept_of_consumers_that_come_and_go_while_one_does_not_ask() 
         dispatcher.ask(str(number), 1)
         dispatcher.cancel(str(number))
 
-    assert len(dispatcher._positions._heap) <= 4
+    assert len(dispatcher._positions._heap) <= 3
+
+
+def test_consumers_need_no_order() -> None:
+    dispatcher = BroadcastDispatcher[object, str]()
+    one, *others = [object() for _ in range(9)]
+    dispatcher.subscribe(one)
+    for consumer in others:
+        dispatcher.subscribe(consumer)
+    for consumer in others:
+        dispatcher.ask(consumer, 2)
+        dispatcher.cancel(consumer)
+    for consumer in others:
+        dispatcher.subscribe(consumer)
+        dispatcher.ask(consumer, 2)
+    assert dispatcher.ask(one, 3) == (2, [])
+
+    assert dispatcher.dispatch(["x", "y"]) == ([(each, ["x", "y"]) for each in (one, *others)], [], 0)
+    assert dispatcher.wanted == 0
 
 
 def test_lost_events_are_asked_for_again_only_if_everybody_wants_them() -> None:
