@@ -174,6 +174,10 @@ def test_durations_are_seconds_timedeltas_or_text() -> None:
     assert shapes == [Fixed("fixed", 90.0, 90.0, 0.0)] * 5
 
 
+def test_one_microsecond_is_the_shortest_duration() -> None:
+    assert fixed(0.000_001).shape == Fixed("fixed", 0.000_001, 0.000_001, 0.0)
+
+
 def test_each_kind_has_its_shape() -> None:
     zone = Window.calendar("week", tz="Europe/Berlin", by=by)
     assert isinstance(zone.shape, Calendar)

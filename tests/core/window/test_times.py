@@ -203,3 +203,37 @@ def test_a_time_in_milliseconds_among_seconds_costs_nothing_and_is_refused() -> 
     assert time.process_time() - begin < 0.1  # it is less than a millisecond, but the machine may be busy
     assert [refusal.event for refusal in stamped.refused] == [1_700_000_000_000.0]
     assert len(effects) == 4  # two times: added; and the first window fired and closed
+
+
+@pytest.mark.parametrize("times", [[3, -1, 2], [3.5, -1.25, 2.0]])
+def test_plain_numbers_are_read_as_one_list(times: list[Any]) -> None:
+    reader = EventTimes(itself)
+    for _ in range(2):
+        stamped = reader.read(times)
+
+        # Not one by one, which costs ten times as much.
+        assert (stamped.raw, stamped.in_microseconds, stamped.events is times) == (times, False, True)
+        assert (stamped.low, stamped.high) == (times[1] * 1_000_000, times[0] * 1_000_000)
+
+
+def test_the_time_of_an_event_is_asked_for_once_when_times_are_datetimes() -> None:
+    asked: list[datetime] = []
+
+    def by(event: datetime) -> datetime:
+        asked.append(event)
+        return event
+
+    reader = EventTimes(by)
+    reader.read([datetime(2024, 1, 1, tzinfo=UTC)])
+    asked.clear()
+    events = [datetime(2024, 1, day, tzinfo=UTC) for day in (2, 3)]
+    reader.read(events)
+
+    assert asked == events
+
+
+def test_the_first_and_the_last_second_of_the_calendar_are_times() -> None:
+    # An int beside a float, so that each is looked at alone.
+    seconds = [-62_135_596_800, 0.5, 253_402_300_799]
+
+    assert EventTimes(itself).read(seconds).times() == [-62_135_596_800_000_000, 500_000, 253_402_300_799_000_000]
