@@ -232,6 +232,7 @@ def test_lost_events_are_asked_for_again_only_if_everybody_wants_them() -> None:
     assert dispatcher.lost(2) == 2
     dispatcher.subscribe("b")
     assert dispatcher.lost(2) == 0
+    assert dispatcher.ask("b", 5)[0] == 2
 
 
 @pytest.mark.parametrize(

@@ -574,6 +574,18 @@ def test_an_info_does_not_wait_for_events_that_were_discarded_before_it() -> Non
     assert dispatcher.released() == ["info"]
 
 
+def test_an_info_does_not_wait_for_a_queue_that_was_empty_before_it() -> None:
+    dispatcher = partitioned(even=0, odd=0)
+    dispatcher.dispatch([0])
+    dispatcher.hold("info")
+    dispatcher.dispatch([1, 3])
+    assert dispatcher.discard(1, "first") == 1
+
+    dispatcher.ask("EVEN", 1)
+
+    assert dispatcher.released() == ["info"]
+
+
 @pytest.mark.parametrize("events", [list(range(50)), list("abcdefgh"), [(1, "a"), (2, None)]])
 def test_without_a_function_equal_events_go_to_one_partition(events: list[Any]) -> None:
     dispatcher = PartitionDispatcher[int, Any](3)
