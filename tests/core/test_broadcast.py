@@ -204,8 +204,7 @@ def test_nothing_is_kept_of_consumers_that_come_and_go_while_one_does_not_ask() 
         dispatcher.subscribe(str(number))
         dispatcher.ask(str(number), 1)
         dispatcher.cancel(str(number))
-
-    assert len(dispatcher._positions._heap) <= 3
+        assert len(dispatcher._positions._heap) <= 3
 
 
 def test_consumers_need_no_order() -> None:
@@ -247,6 +246,11 @@ def test_wrong_options_of_a_subscription_are_refused(partition: object, selector
         broadcast().check(partition, selector)  # type: ignore[arg-type]  # wrong on purpose
 
     assert str(refused.value) == sentence
+
+
+def test_a_function_or_none_is_a_selector() -> None:
+    broadcast().check(None, None)
+    broadcast().check(None, bool)
 
 
 class BroadcastMachine(RuleBasedStateMachine):

@@ -563,6 +563,14 @@ def test_no_more_is_discarded_than_is_queued() -> None:
     assert dispatcher.queued == 0
 
 
+def test_the_queue_of_the_only_partition_may_be_cut() -> None:
+    dispatcher = PartitionDispatcher[int, int](1)
+    dispatcher.dispatch([0, 1, 2])
+
+    assert dispatcher.discard(2, "last") == 2
+    assert dispatcher.take_queued() == [2]
+
+
 def test_an_info_does_not_wait_for_events_that_were_discarded_before_it() -> None:
     dispatcher = partitioned(even=0)
     dispatcher.dispatch([0, 2, 4])
