@@ -139,6 +139,7 @@ class Producer:
             process_died: True: the process of the copy has ended. False: the connection was lost.
         """
         return 0.0
+
     #: True: the source marks each message that it may have delivered before, and the acknowledger tells the marks
     #: (:meth:`~broadway_py.acknowledger.Acknowledger.is_repeat`). An aggregator, which adds each message once, then
     #: looks only these up. False: it looks up every message, and keeps the identities of 2 million in memory.

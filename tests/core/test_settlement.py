@@ -136,7 +136,7 @@ def test_an_outcome_is_written_into_the_books_of_each_messages_own_producer() ->
     messages = [Message(b"x" * size) for size in (1, 2, 3, 4)]
     for one, ledger in zip(messages, [books[0], books[1], books[0], books[0]], strict=True):
         one._ledger_entry = LedgerEntry(ledger, 10.0)
-        ledger.receive(one._ledger_entry, 1, one.size)
+        ledger.receive(one._ledger_entry, [one], one.size)
     orphan = Message(b"of no producer")
 
     record([messages[0], orphan, messages[1], messages[2]], "rejected", 10.5)
