@@ -303,8 +303,8 @@ class Pipeline(Generic[T]):
     # --- inspecting and changing
 
     @property
-    def state(self) -> PipelineState:
-        """Returns the state of the pipeline, such as ``running`` or ``draining``."""
+    def phase(self) -> PipelineState:
+        """Returns what the pipeline does, such as ``running`` or ``draining``."""
         return self._life_cycle.state
 
     @property
@@ -320,8 +320,8 @@ class Pipeline(Generic[T]):
         """Returns all figures at this moment."""
         run = self._life_cycle.run
         if run is None:
-            return PipelineStats(self.name, self.state, (), (), 0.0, 0, 0)
-        return take_snapshot(self.name, self.state, run, self._meters)
+            return PipelineStats(self.name, self.phase, (), (), 0.0, 0, 0)
+        return take_snapshot(self.name, self.phase, run, self._meters)
 
     def update_rate_limit(
         self, *, allowed_messages: int | None = None, interval: float | timedelta | None = None, reset: bool = False
@@ -371,4 +371,4 @@ class Pipeline(Generic[T]):
         await set_paused(self._life_cycle.needs_running("resume"), paused=False)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} name={self.name!r} {self.state}>"
+        return f"<{type(self).__name__} name={self.name!r} {self.phase}>"

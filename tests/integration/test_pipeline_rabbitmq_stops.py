@@ -89,7 +89,7 @@ async def test_a_stop_with_full_batches_finishes_them_or_gives_them_back(
         await eventually(lambda: hands.begun == 1, what="a batch is in hand")
         stopping = asyncio.create_task(stopped(pipeline, within=5, in_time=finishes, timeout=None if finishes else 2))
         if finishes:
-            await eventually(lambda: pipeline.state == "draining", what="the drain has begun")
+            await eventually(lambda: pipeline.phase == "draining", what="the drain has begun")
             hands.gate.set()
         await stopping
     handled = job.notes

@@ -555,7 +555,7 @@ async def test_a_stop_with_work_in_hand_waits_for_the_open_receive_when_the_work
         asked = len(faults.requests("ReceiveMessage"))
         await faults.until_asked("ReceiveMessage", asked + 1)
         stopping = asyncio.create_task(pipeline.stop())
-        await eventually(lambda: pipeline.state == "draining", what="the stop has begun")
+        await eventually(lambda: pipeline.phase == "draining", what="the stop has begun")
         done.set()
         await eventually(lambda: "the stop waits for the open receive" in caplog.text, what="it waits")
         assert outcomes(pipeline) == {"acked": 1}

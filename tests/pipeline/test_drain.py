@@ -253,7 +253,7 @@ async def test_the_steps_come_in_order() -> None:
             steps.append(f"batch {info.trigger}")
 
         async def teardown(self) -> None:
-            steps.append(f"teardown {self.state}")
+            steps.append(f"teardown {self.phase}")
 
     class Source(ManualProducer):
         async def prepare_for_draining(self) -> None:
@@ -659,7 +659,7 @@ async def test_a_producer_that_cannot_close_does_not_keep_the_pipeline_from_endi
 
     await stop_out_of_time(pipeline)
 
-    assert pipeline.state == "stopped"
+    assert pipeline.phase == "stopped"
     said = "the producer did not close by the deadline of the stop; it was cancelled"
     assert (said in events_logged(caplog)) is (error is None)
 
@@ -846,7 +846,7 @@ async def test_a_stop_while_setup_runs_ends_the_pipeline(how: str) -> None:
     if how == "request_stop" and starting.exception() is None:
         await soon(pipeline.wait())
 
-    assert pipeline.state == "stopped"
+    assert pipeline.phase == "stopped"
 
 
 async def test_request_stop_works_from_another_thread_and_from_a_callback() -> None:
@@ -888,7 +888,7 @@ async def test_a_cancelled_stop_does_not_interrupt_the_drain() -> None:
         await clock.advance(0.0)
         stopping.cancel()
         await asyncio.wait({stopping})
-        assert pipeline.state == "draining"
+        assert pipeline.phase == "draining"
         pipeline.gate.set()
 
     assert outcomes(pipeline) == {"acked": 1}
@@ -1032,7 +1032,7 @@ async def test_start_raises_what_setup_raised_and_teardown_has_run(teardown_too:
 
     assert str(raised.value) == "no table"
     assert calls == ["teardown"]
-    assert pipeline.state in {"stopped", "crashed"}
+    assert pipeline.phase in {"stopped", "crashed"}
 
 
 async def test_what_teardown_raises_is_raised_by_stop() -> None:
@@ -1057,7 +1057,7 @@ async def test_an_error_in_the_with_block_still_drains() -> None:
             await recorder.until(1)
             raise LookupError
 
-    assert pipeline.state == "stopped"
+    assert pipeline.phase == "stopped"
 
 
 async def clock_and_start(pipeline: Pipeline[Any]) -> None:

@@ -98,7 +98,7 @@ async def test_the_topology_can_be_asked_for_when_it_is_announced() -> None:
     telemetry.attach(
         "asks",
         "broadway.topology.init",
-        lambda *_: states.append((pipeline.state, len(pipeline.stats().producers))),
+        lambda *_: states.append((pipeline.phase, len(pipeline.stats().producers))),
     )
     try:
         async with running(pipeline):
@@ -185,30 +185,30 @@ async def test_a_pipeline_tells_the_station_of_its_life() -> None:
 
     class Slow(Quiet):
         async def setup(self) -> None:
-            states.append(self.state)
+            states.append(self.phase)
 
         async def handle_message(self, message: Message[Any]) -> None:
             await gate.wait()
 
         async def teardown(self) -> None:
-            states.append(self.state)
+            states.append(self.phase)
 
     pipeline = Slow(producer=ManualProducer(1))
-    states.append(pipeline.state)
+    states.append(pipeline.phase)
     assert repr(pipeline) == "<Slow name='Slow' new>"
     async with running(pipeline) as clock:
-        states.append(pipeline.state)
+        states.append(pipeline.phase)
         await soon(pipeline.pause())
-        states.append(pipeline.state)
+        states.append(pipeline.phase)
         await soon(pipeline.resume())
         await clock.advance(0.0)
         stopping = asyncio.ensure_future(pipeline.stop())
         await clock.advance(0.0)
-        states.append(pipeline.state)
+        states.append(pipeline.phase)
         assert pipeline.is_running
         gate.set()
         await soon(stopping)
-    states.append(pipeline.state)
+    states.append(pipeline.phase)
 
     assert states == ["new", "starting", "running", "paused", "draining", "stopped", "stopped"]
     assert not pipeline.is_running

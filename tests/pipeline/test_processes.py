@@ -739,4 +739,4 @@ def test_a_pipeline_without_processes_asks_nothing_of_its_class() -> None:
         def handle_message(self, message: Message[Any]) -> None:
             pass
 
-    assert Local(producer=MemoryProducer([])).state == "new"
+    assert Local(producer=MemoryProducer([])).phase == "new"

@@ -320,7 +320,7 @@ async def test_with_fail_fast_the_first_connect_must_succeed() -> None:
 
     assert str(crashed.value) == "producer 'manual' could not connect at the start: no such host"
     assert isinstance(crashed.value.__cause__, ProducerError)
-    assert pipeline.state == "crashed"
+    assert pipeline.phase == "crashed"
     assert producer.feed.journal == ["open", "close"]
 
 
@@ -344,7 +344,7 @@ async def test_a_pipeline_ends_by_itself_when_its_source_has_ended() -> None:
     pipeline = Quiet(producer=MemoryProducer(recorder.messages([1, 2, 3])))
 
     assert await finish(pipeline) == {"acked": 3}
-    assert pipeline.state == "stopped"
+    assert pipeline.phase == "stopped"
     assert pipeline.stats().producers[0].ended
 
 

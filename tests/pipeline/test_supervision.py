@@ -429,7 +429,7 @@ async def test_a_stage_that_crashes_once_too_often_ends_the_pipeline_with_the_wh
         "raise max_restarts if this is expected"
     )
     assert isinstance(crashed.value.__cause__, OSError)
-    assert pipeline.state == "crashed"
+    assert pipeline.phase == "crashed"
     assert pipeline.stats().restarts == 4
     check_books(pipeline)
     assert in_flight(pipeline) == 0

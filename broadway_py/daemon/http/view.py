@@ -116,7 +116,7 @@ class LocalView:
 
     async def _carry_out(self, name: str, *, is_pause: bool) -> Told:
         pipeline = self._pipelines[name]
-        if pipeline.state not in _BEFORE:
+        if pipeline.phase not in _BEFORE:
             try:
                 await (pipeline.pause() if is_pause else pipeline.resume())
             except PipelineNotRunning as refused:
