@@ -11,7 +11,9 @@ TYPE_CHECKING = False  # type checkers know this name; the module typing takes a
 if TYPE_CHECKING:
     from typing import Any
 
+    from broadway_py._core.window.spec import Window
     from broadway_py.acknowledger import Acknowledger, CallerAcknowledger, NoopAcknowledger
+    from broadway_py.aggregator import Aggregator, State, WindowResult
     from broadway_py.daemon.runner import run
     from broadway_py.errors import (
         BatchFailed,
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Acknowledgement",
     "Acknowledger",
+    "Aggregator",
     "BatchFailed",
     "BatchInfo",
     "Batcher",
@@ -79,7 +82,10 @@ __all__ = [
     "Settled",
     "SourceRefused",
     "StageDown",
+    "State",
     "Unavailable",
+    "Window",
+    "WindowResult",
     "ack_immediately",
     "all_running",
     "run",
@@ -87,7 +93,10 @@ __all__ = [
 
 # The module that defines each name.
 _HOMES = {
+    "_core.window.spec": ("Window",),
     "acknowledger": ("Acknowledger", "CallerAcknowledger", "NoopAcknowledger"),
+    "aggregates": (),
+    "aggregator": ("Aggregator", "State", "WindowResult"),
     "errors": (
         "BatchFailed",
         "BroadwayError",

@@ -7,13 +7,13 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from os import PathLike, fspath
 from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field
 
-from broadway_py._core.window.spec import UNSET, Window
+from broadway_py._core.window.shape import Duration as AnyDuration
+from broadway_py._core.window.spec import UNSET, Unset, Window
 from broadway_py._core.window.times import EventTime
 from broadway_py.errors import DefinitionError
 from broadway_py.message import Message
@@ -41,7 +41,7 @@ Acc = TypeVar("Acc")
 ResultTrigger = Literal["watermark", "late", "every", "periodic", "count", "gap", "end", "closed"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots: with them, Python 3.11 cannot run WindowResult[str, int](…)
 class WindowResult(Generic[K, Acc]):
     """One result of one window of one key.
 
@@ -196,6 +196,9 @@ class Aggregator(ABC, Generic[K, In, Acc]):
     Raises:
         DefinitionError: when the class is created: a method is misspelt, cannot be called, or is ``async def`` where it
             must not be (or the other way round).
+        OptionsError: an argument is not an option, or its value is wrong.
+
+    A pipeline works on a shallow copy of an object that it is given: ``pipeline.aggregators["revenue"]``.
     """
 
     #: The kind of windows, with the function ``by`` that returns the time of a message.
@@ -203,19 +206,19 @@ class Aggregator(ABC, Generic[K, In, Acc]):
     #: The version of the stored accumulators. If it is raised, ``upgrade`` must turn older ones into new ones.
     version: int = 1
 
-    # The options, if they are given as class attributes; see AggregatorSettings.
-    emit_batch: int
-    emit_timeout: float | timedelta | str
-    emit_to: Any
-    max_demand: int
-    max_open: int
-    max_pending: int
-    require_identity: bool
-    delay: float | timedelta | str | None
-    lateness: float | timedelta | str | None
-    max_ahead: float | timedelta | str | None
-    idle_timeout: float | timedelta | str | None
-    hold_timeout: float | timedelta | str | None
+    # The options; see AggregatorSettings.
+    emit_batch: int = 100
+    emit_timeout: AnyDuration = 60.0
+    emit_to: Any = None
+    max_demand: int = 1000
+    max_open: int = 1_000_000
+    max_pending: int = 100_000
+    require_identity: bool = False
+    delay: AnyDuration | Unset = UNSET
+    lateness: AnyDuration | Unset = UNSET
+    max_ahead: AnyDuration | Unset | None = UNSET
+    idle_timeout: AnyDuration | Unset | None = UNSET
+    hold_timeout: AnyDuration | Unset = UNSET
 
     #: The name in the pipeline. It is there before ``setup``.
     name: str
@@ -226,6 +229,7 @@ class Aggregator(ABC, Generic[K, In, Acc]):
     _given: Mapping[str, Any] = {}  # never changed in place
 
     def __init__(self, **options: Any) -> None:
+        AggregatorSettings(**options)
         self._given = options
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

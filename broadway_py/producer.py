@@ -129,6 +129,9 @@ class Producer:
     #: True: only one copy or process at a time holds messages of a given key. An ``ordered`` pipeline may have several
     #: workers only if this is True.
     keeps_keys_apart: bool = False
+    #: True: the messages of the source outlive the process, and those that were not acked are delivered again. A
+    #: pipeline with aggregators then needs a file for its state.
+    outlives_process: bool = False
 
     def returns_within(self, *, process_died: bool) -> float:
         """Returns the seconds after which the source has delivered again what a lost copy held; 0: at once.

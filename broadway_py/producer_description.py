@@ -44,6 +44,8 @@ class ProducerDescription(ABC):
     keeps_keys_apart: bool = False
     #: True: the source marks what it may have delivered before. See :attr:`Producer.marks_repeats`.
     marks_repeats: bool = False
+    #: True: the messages of this source outlive the process. See :attr:`Producer.outlives_process`.
+    outlives_process: bool = False
     #: True: the settings of this source say what happens to a failed message (``on_failure=``).
     on_failure_is_given: bool = False
 
@@ -105,6 +107,14 @@ class ProducerDescription(ABC):
                 f"{self._class_name} has its own place for dead letters; leave dead_letter out",
             )
 
+    def check_windows(self) -> None:  # noqa: B027  # most sources suit them
+        """Checks that windows can be kept of these messages. It is called when a pipeline with aggregators is built.
+
+        Raises:
+            OptionsError: they cannot, because the source does not wait until a message is acked, for example. The path
+                begins with a setting of this producer.
+        """
+
     async def end_lost_copies(self) -> None:  # noqa: B027  # most sources have nothing to end
         """Ends what lost producers still do, such as settling the messages that they had handed over.
 
@@ -156,6 +166,7 @@ AnyProducer = Producer | ProducerDescription
 _OF_A_DESCRIPTION: Final = (
     "backoff",
     "check_failure",
+    "check_windows",
     "end_lost_copies",
     "for_order",
     "most_in_flight",
@@ -225,6 +236,11 @@ class _OfInstance(ProducerDescription):
     @property
     def marks_repeats(self) -> bool:  # type: ignore[override]  # as above
         return self._producer.marks_repeats
+
+    @property
+    @property
+    def outlives_process(self) -> bool:  # type: ignore[override]  # as above
+        return self._producer.outlives_process
 
     def create(self) -> Producer:
         """Returns a shallow copy."""

@@ -14,6 +14,7 @@ from broadway_py import errors
 NAMES = [
     "Acknowledgement",
     "Acknowledger",
+    "Aggregator",
     "BatchFailed",
     "BatchInfo",
     "Batcher",
@@ -49,7 +50,10 @@ NAMES = [
     "Settled",
     "SourceRefused",
     "StageDown",
+    "State",
     "Unavailable",
+    "Window",
+    "WindowResult",
     "ack_immediately",
     "all_running",
     "run",

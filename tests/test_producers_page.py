@@ -96,6 +96,7 @@ def public(thing: type) -> set[str]:
 #: What the text around the tables explains, and what is for pipelines and test kits.
 _ELSEWHERE = {
     *("name", "concurrency", "redelivers", "keeps_keys_apart", "marks_repeats"),
+    *("name", "concurrency", "redelivers", "keeps_keys_apart", "outlives_process"),
     *("context", "draining", "demand", "push", "bind"),
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from broadway_py.errors import Reject, RetryLater, Unavailable
 from broadway_py.foreign import article, foreign_errors, is_a, text_of, type_name
@@ -12,6 +12,9 @@ from broadway_py.message import Failed
 from broadway_py.options import seconds_of
 
 __all__ = ["Action", "FailureRules", "Verdict", "asked_delay"]
+
+#: Causes that another delivery cannot remove.
+_FINAL_CAUSES: Final = frozenset({"invalid", "worker_died", "late", "future_event_time"})
 
 #: What a policy may do with a failed message: after the last attempt, or at once because of the exception's type.
 Action = Literal["dead_letter", "drop", "reject", "retry", "stop"]
@@ -75,7 +78,7 @@ class FailureRules:
         error = status.exception
         if is_a(error, Unavailable):
             return Verdict("retry", self._delay(attempt))
-        if status.cause in ("invalid", "worker_died") or is_a(error, Reject):
+        if status.cause in _FINAL_CAUSES or is_a(error, Reject):
             return Verdict(self._final)
         action = self._classified(error)
         if action is not None and action != "retry":

@@ -9,6 +9,14 @@ from pydantic import BaseModel
 
 from broadway_py.errors import OptionsError, did_you_mean, gathered
 from broadway_py.options import Batcher, FailurePolicy, Options, PlainOptions, Processors, RateLimit, load
+from broadway_py.pipeline.aggregator_options import (
+    checked_aggregators,
+    checked_state,
+    define_all,
+    merged_aggregators,
+    merged_state,
+)
+from broadway_py.pipeline.callbacks.aggregators import AggregatorDefinition
 from broadway_py.pipeline.processes.callback_process import layers_in_processes
 from broadway_py.pipeline.settlement.failure_plans import check_sources
 from broadway_py.pipeline.stages.services import SUBMITTED
@@ -27,6 +35,7 @@ __all__ = [
 #: The options that a constructor takes.
 OPTION_NAMES: Final = frozenset(
     {
+        "aggregators",
         "batch_defaults",
         "batchers",
         "context",
@@ -43,6 +52,7 @@ OPTION_NAMES: Final = frozenset(
         "rate_limit",
         "schema",
         "shutdown_timeout",
+        "state",
         "transformer",
     }
 )
@@ -84,6 +94,11 @@ def resolve_options(pipeline: Any, given: Mapping[str, Any]) -> dict[str, Any]:
                 _checked(options[name], model, (name,))
     with gathered(wrong):
         options["batchers"] = _checked_batchers(options["batchers"])
+    with gathered(wrong):
+        options["state"] = checked_state(options["state"])
+    with gathered(wrong):
+        batchers = options["batchers"] if isinstance(options["batchers"], Mapping) else ()
+        options["aggregators"] = checked_aggregators(options["aggregators"], batchers)
     for name in ("partition_by", "transformer"):
         with gathered(wrong):
             _check_function(name, options[name])
@@ -99,17 +114,19 @@ def resolve_options(pipeline: Any, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_together(
     pipeline: Any, producers: AnyProducer | Sequence[AnyProducer], *, failure_is_given: bool
-) -> tuple[dict[str, ProducerDescription], frozenset[str]]:
+) -> tuple[dict[str, ProducerDescription], frozenset[str], dict[str, AggregatorDefinition]]:
     """Check that the options of *pipeline* fit together. Each option was already checked by itself.
 
     Returns:
-        The descriptions of the producers by name, and the names of the layers whose callbacks run in worker processes.
+        The descriptions of the producers by name, the names of the layers whose callbacks run in worker processes, and
+        the definitions of the aggregators by name.
 
     Raises:
         OptionsError: names the options that do not fit together.
     """
     named: dict[str, ProducerDescription] = {}
     in_processes: frozenset[str] = frozenset()
+    definitions: dict[str, AggregatorDefinition] = {}
     wrong: list[OptionsError] = []
     if pipeline.ordered and pipeline.partition_by is None:
         needs = "needs partition_by, which says what must stay in order; got none"
@@ -119,11 +136,13 @@ def check_together(
         check_sources(named.values(), pipeline.failure, failure_is_given=failure_is_given)
     with gathered(wrong):
         in_processes = layers_in_processes(pipeline, pipeline.processors, pipeline.batchers)
+    with gathered(wrong):
+        definitions = define_all(pipeline.aggregators, pipeline.state, named, pipeline.context)
     if wrong:
         raise OptionsError.of(wrong)
     if pipeline.ordered:
         named = {name: producer.for_order() for name, producer in named.items()}
-    return named, in_processes
+    return named, in_processes, definitions
 
 
 def named_producers(producers: AnyProducer | Sequence[AnyProducer]) -> dict[str, ProducerDescription]:
@@ -210,6 +229,10 @@ def _merged(cls: type, name: str, value: object) -> object:
         return None if value is None else _over(base, _REMOVABLE[name], value, (name,))
     if name == "batchers":
         return _over_batchers(base, opened(value))
+    if name == "aggregators":
+        return merged_aggregators(base, value)
+    if name == "state":
+        return merged_state(base, value)
     if name == "name":
         return read_as(str, value)
     return value if name in _PLAIN else looked_at(value)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from os import PathLike
 from types import TracebackType
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
+from broadway_py.aggregator import Aggregator, State
 from broadway_py.clock import SYSTEM_CLOCK, Clock
 from broadway_py.errors import (
     MessageFailed,
@@ -16,6 +18,11 @@ from broadway_py.errors import (
 )
 from broadway_py.message import BatchMode, Message
 from broadway_py.options import Batcher, FailurePolicy, Processors, RateLimit, timeout_of
+from broadway_py.pipeline.aggregator_options import (
+    refuse_aggregators,
+    refuse_several_workers,
+    warn_of_retries_that_come_late,
+)
 from broadway_py.pipeline.callbacks.definition import check_class, resolve_callbacks
 from broadway_py.pipeline.lifecycle import LifeCycle, all_running
 from broadway_py.pipeline.option_sources import (
@@ -63,6 +70,10 @@ class Pipeline(Generic[T]):
         processors: how messages are handled; see :class:`Processors`.
         batchers: name -> :class:`Batcher`; none by default.
         batch_defaults: a :class:`Batcher` with the settings for every batcher that does not set its own.
+        aggregators: name -> :class:`Aggregator`, a class or an object; none by default. Messages get there by
+            ``message.batcher``, so no batcher may have the same name.
+        state: the path of the file that keeps the windows, or a :class:`State`. Needed with aggregators. ``"memory"``
+            keeps them in this process; it is refused if the messages of a source outlive the process.
         context: any object; the callbacks read it as ``self.context``.
         rate_limit: see :class:`RateLimit`; none by default.
         failure: what happens to failed messages; see :class:`FailurePolicy`. With None, the connector's own
@@ -95,6 +106,8 @@ class Pipeline(Generic[T]):
     producer: AnyProducer | Sequence[AnyProducer] | None = None
     processors: Processors = Processors()
     batchers: Mapping[str, Batcher] = {}  # never changed in place; a subclass replaces it
+    aggregators: Mapping[str, Aggregator[Any, Any, Any] | type[Aggregator[Any, Any, Any]]] = {}  # the same
+    state: State | str | PathLike[str] | None = None
     context: Any = None
     rate_limit: Any = None
     failure: FailurePolicy | None = FailurePolicy()
@@ -135,7 +148,11 @@ class Pipeline(Generic[T]):
         self._limit: RateLimit | None = resolved["rate_limit"]
         # The default is a single object, so any other object was given by the user.
         failure_is_given = self.failure is not Pipeline.failure
-        self._producers, in_processes = check_together(self, resolved["producer"], failure_is_given=failure_is_given)
+        self._producers, in_processes, definitions = check_together(
+            self, resolved["producer"], failure_is_given=failure_is_given
+        )
+        refuse_aggregators(definitions)
+        warn_of_retries_that_come_late(self.name, definitions, self.failure)
         callbacks = resolve_callbacks(self, self.schema, self.transformer, has_batchers=bool(self.batchers))
         self._life_cycle = LifeCycle(
             self.name, callbacks, lambda threads: self._builder.run(threads, self._limit, self._isolation)
@@ -185,6 +202,9 @@ class Pipeline(Generic[T]):
         if share[1] > 1 and options.get("ordered", cls.ordered):
             with gathered(wrong):
                 refuse_shared_keys(options.get("producer", cls.producer), share[1], (*path, "ordered"))
+        if options.get("aggregators", cls.aggregators):
+            with gathered(wrong):
+                refuse_several_workers(share[1], (*path, "aggregators"))
         limit = options.get("rate_limit", cls.rate_limit)
         if isinstance(limit, RateLimit) and limit.scope == "pipeline":
             options["rate_limit"] = limit.divided(*share)

@@ -85,6 +85,7 @@ class QueueProducer(ProducerDescription):
     """
 
     marks_repeats = True
+    outlives_process = True
 
     def __init__(
         self,

@@ -63,7 +63,15 @@ def test_the_last_attempt_is_followed_by_the_final_action(final: Action) -> None
 
 
 @pytest.mark.parametrize(
-    "status", [Failed("invalid", "not JSON"), Failed("invalid", "", ValueError()), raised(Reject("no such customer"))]
+    "status",
+    [
+        Failed("invalid", "not JSON"),
+        Failed("invalid", "", ValueError()),
+        Failed("worker_died"),
+        Failed("late"),
+        Failed("future_event_time"),
+        raised(Reject("no such customer")),
+    ],
 )
 def test_what_can_never_succeed_is_not_tried_again(status: Failed) -> None:
     assert rules(final="reject", classify={ValueError: "retry"}).decide(status, 1) == Verdict("reject")

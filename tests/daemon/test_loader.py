@@ -151,9 +151,9 @@ def test_an_unknown_setting_of_a_pipeline_is_refused_with_its_whole_path(tmp_pat
 
 def test_an_unknown_option_of_a_pipeline_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path, section("tests.daemon.pipelines:Plain", "    procesors: {}\n")) == (
-        "0.yaml:5: pipelines.orders.procesors: unknown setting; known here: batch_defaults, batchers, class, "
-        "context, fail_fast, failure, max_in_flight_bytes, max_restarts, max_seconds, name, ordered, processors, "
-        "producer, rate_limit, shutdown_timeout; "
+        "0.yaml:5: pipelines.orders.procesors: unknown setting; known here: aggregators, batch_defaults, batchers, "
+        "class, context, fail_fast, failure, max_in_flight_bytes, max_restarts, max_seconds, name, ordered, "
+        "processors, producer, rate_limit, shutdown_timeout, state; "
         "did you mean 'processors'?"
     )
 

@@ -140,7 +140,9 @@ class _Unknown(Producer):
 def _depends_on_class(path: tuple[str, ...]) -> bool:
     """Returns whether *path* is a whole section. The class may add to it, so an error there is not certain."""
     match path:
-        case ("processors" | "batch_defaults" | "failure" | "rate_limit",) | ("batchers", _):
+        case ("processors" | "batch_defaults" | "failure" | "rate_limit" | "state",):
+            return True
+        case ("batchers" | "aggregators", _):
             return True
     return False
 

@@ -46,6 +46,7 @@ class RabbitMQProducer(ProducerDescription):
     """
 
     marks_repeats = True
+    outlives_process = True
 
     def __init__(
         self, queue: str | Sequence[str] | None = None, url: str | Sequence[str] | None = None, **settings: Any
@@ -130,6 +131,19 @@ class RabbitMQProducer(ProducerDescription):
                 "failed messages are rejected, which deletes them unless the queue has a dead-letter exchange: "
                 "set on_failure= to choose this, or use a failure policy",
                 queue=self.options.queue,
+            )
+
+    def check_windows(self) -> None:
+        """Refuses ``no_ack``.
+
+        Raises:
+            OptionsError: a copy has it.
+        """
+        if any(options.consume_options.no_ack for options in self._of_copies):
+            raise OptionsError(
+                ("consume_options", "no_ack"),
+                "expected false with aggregators, got true: the broker forgets a message when it hands it out, so a "
+                "crash would lose what is not stored yet; leave no_ack out",
             )
 
     def most_in_flight(self, capacity: int) -> int | None:

@@ -39,6 +39,8 @@ class SQSProducer(ProducerDescription):
         OptionsError: a setting is wrong or unknown.
     """
 
+    outlives_process = True
+
     def __init__(
         self,
         queue_url: str | None = None,
