@@ -164,7 +164,7 @@ def _types(cls: type[Aggregator[Any, Any, Any]]) -> tuple[Any, Any, Any]:
         OptionsError: they are missing, or cannot be used. The error has no path.
     """
     found = _arguments(cls, {})
-    if found is None or any(isinstance(one, TypeVar) for one in (found[0], found[2])):
+    if found is None or _is_open(found[0]) or _is_open(found[2]):
         raise OptionsError(
             (),
             "expected the types of key, data and accumulator, which say how windows are stored, as in "
@@ -196,11 +196,20 @@ def _arguments(cls: type, known: Mapping[Any, Any]) -> tuple[Any, Any, Any] | No
     return None
 
 
+def _is_open(argument: Any) -> bool:
+    """Returns whether *argument* is a type variable, or has one in it."""
+    return isinstance(argument, TypeVar) or (not isinstance(argument, type) and bool(_open_in(argument)))
+
+
+def _open_in(argument: Any) -> tuple[Any, ...]:
+    found: tuple[Any, ...] = getattr(argument, "__parameters__", ())
+    return found
+
+
 def _replaced(argument: Any, known: Mapping[Any, Any]) -> Any:
     """Returns *argument*, such as ``K`` or ``list[K]``, with its type variables replaced by *known*."""
     if isinstance(argument, TypeVar):
         return known.get(argument, argument)
-    open_ones = getattr(argument, "__parameters__", ())
-    if isinstance(argument, type) or not open_ones:
+    if not _is_open(argument):
         return argument
-    return argument[tuple(known.get(one, one) for one in open_ones)]
+    return argument[tuple(known.get(one, one) for one in _open_in(argument))]
