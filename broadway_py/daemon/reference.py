@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Any, Final, get_args
@@ -18,6 +18,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from broadway_py._core.window.spec import UNSET
+from broadway_py.aggregator import AggregatorSettings, State
 from broadway_py.daemon.settings.settings import Http, Log, Top
 from broadway_py.options import Batcher, FailurePolicy, PlainOptions, Processors, RateLimit
 from broadway_py.producers.queue import QueueOptions
@@ -81,6 +83,12 @@ def _pipelines() -> Iterator[str]:
     yield "    # By name; default: what the class says. null removes one of the class's."
     yield "    batchers:"
     yield from _section("default", Batcher, 6)
+    yield "    # By name; they are in the class, and a file changes their settings. null removes one. Needs state."
+    yield "    # aggregators:"
+    yield from _commented(_section("revenue", AggregatorSettings, 7), 4)
+    yield "    # Where the aggregators keep their windows. Text instead of the section is its path. Default: null."
+    yield "    # state:"
+    yield from _commented(_model(State, 7, {"path": "var/shipments.db"}), 4)
     yield "    # Default: null, no limit."
     yield from _section("rate_limit", RateLimit, 4)
     yield from _section("failure", FailurePolicy, 4)
@@ -88,6 +96,12 @@ def _pipelines() -> Iterator[str]:
     yield "    # Any value; the callbacks read it as self.context."
     yield "    context: null"
     yield ""
+
+
+def _commented(lines: Iterable[str], indent: int) -> Iterator[str]:
+    """Yields *lines*, which are indented by more than *indent*, as comments."""
+    pad = " " * indent
+    yield from (f"{pad}#{line.removeprefix(pad)}" for line in lines)
 
 
 def _section(name: str, model: type[BaseModel], indent: int) -> Iterator[str]:
@@ -101,28 +115,29 @@ def _first_line(model: type[BaseModel]) -> str:
     return (model.__doc__ or "").strip().splitlines()[0].replace("``", "").replace("None:", "null:")
 
 
-def _model(model: type[BaseModel], indent: int) -> Iterator[str]:
+def _model(model: type[BaseModel], indent: int, shown: Mapping[str, Any] = _SHOWN) -> Iterator[str]:
+    """Yields the settings of *model*. For those in *shown*, the value there is written instead of the default."""
     comments = _comments(model)
     pad = " " * indent
     # Required fields come first: a model that extends another one has its own fields behind those of the other.
     for name, field in sorted(model.model_fields.items(), key=lambda found: not found[1].is_required()):
         if name in _CODE:
             continue
-        for line in _described(name, field, comments.get(name, [])):
+        for line in _described(field, comments.get(name, []), is_shown=name in shown):
             yield f"{pad}# {line}"
         nested = _section_of(field)
         if nested is not None and _default(field) is None:
             # Without the section the setting is None, which differs from a section of defaults. So the section is
             # commented out.
             yield f"{pad}# {name}:"
-            yield from (f"{pad}#{line.removeprefix(pad)}" for line in _model(nested, indent + 3))
+            yield from _commented(_model(nested, indent + 3), indent)
         elif nested is not None:
             yield f"{pad}{name}:"
             yield from _model(nested, indent + 2)
-        elif field.default_factory is not None and _default(field) is PydanticUndefined:
+        elif name not in shown and _default(field) in (PydanticUndefined, UNSET):
             yield f"{pad}# {name}: …"
         else:
-            yield f"{pad}{name}: {_value(_SHOWN.get(name, _default(field)))}"
+            yield f"{pad}{name}: {_value(shown.get(name, _default(field)))}"
 
 
 def _section_of(field: FieldInfo) -> type[BaseModel] | None:
@@ -132,11 +147,11 @@ def _section_of(field: FieldInfo) -> type[BaseModel] | None:
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
-def _described(name: str, field: FieldInfo, comment: list[str]) -> Iterator[str]:
+def _described(field: FieldInfo, comment: list[str], *, is_shown: bool) -> Iterator[str]:
     yield from (line.replace("``", "").replace("None:", "null:") for line in comment)
     if field.is_required():
         yield "Required."
-    elif name in _SHOWN:
+    elif is_shown:
         yield f"Default: {_value(_default(field))}."
 
 
