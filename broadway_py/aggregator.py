@@ -15,9 +15,11 @@ from pydantic import BeforeValidator, Field
 from broadway_py._core.window.shape import Duration as AnyDuration
 from broadway_py._core.window.spec import UNSET, Unset, Window
 from broadway_py._core.window.times import EventTime
-from broadway_py.errors import DefinitionError
+from broadway_py.errors import DefinitionError, OptionsError
+from broadway_py.foreign import article
 from broadway_py.message import Message
 from broadway_py.options import Duration, Options, PositiveDuration, PositiveInt
+from broadway_py.publisher import Sink
 
 __all__ = [
     "MEMORY",
@@ -73,6 +75,13 @@ class WindowResult(Generic[K, Acc]):
     partition: int | None = None
 
 
+def _sink(value: object) -> object:
+    if value is None or isinstance(value, Sink):
+        return value
+    # Not a ValueError, whose text would have the value in it: a URL may hold a password.
+    raise OptionsError((), f"expected a sink, such as QueueSink('var/out.db', 'results'), got {article(value)}")
+
+
 class AggregatorOptions(Options):
     """How much an aggregator may hold, and how it hands out its results."""
 
@@ -81,7 +90,7 @@ class AggregatorOptions(Options):
     #: Seconds that ``emit`` may take. A call that takes longer is cancelled, and its results are handed out again.
     emit_timeout: PositiveDuration = 60.0
     #: Where results are published, as JSON. None: ``emit`` takes them.
-    emit_to: Any = None
+    emit_to: Annotated[Sink | None, BeforeValidator(_sink)] = None
     #: The most messages that are added and not stored yet. When half of them are there, they are stored at once.
     max_demand: PositiveInt = 1000
     #: The number of open windows, counted for each key, at which intake pauses.
@@ -209,7 +218,7 @@ class Aggregator(ABC, Generic[K, In, Acc]):
     # The options; see AggregatorSettings.
     emit_batch: int = 100
     emit_timeout: AnyDuration = 60.0
-    emit_to: Any = None
+    emit_to: Sink | None = None
     max_demand: int = 1000
     max_open: int = 1_000_000
     max_pending: int = 100_000

@@ -158,6 +158,10 @@ class Own(Aggregator[str, Any, int]):
             "emit_timeout: expected a duration in seconds, or text such as '500ms', '2s', '1m', got 'soon'",
         ),
         ({"max_demand": 0}, "max_demand: expected greater than or equal to 1, got 0"),
+        (
+            {"emit_to": {"kind": "rabbitmq", "url": "amqp://shop:secret@127.0.0.1/"}},
+            "emit_to: expected a sink, such as QueueSink('var/out.db', 'results'), got a dict",
+        ),
         ({"max_open": 1.5}, "max_open: expected a valid integer, got 1.5"),
         ({"max_pending": True}, "max_pending: expected a valid integer, got True"),
         ({"require_identity": "yes"}, "require_identity: expected true or false, got 'yes'"),

@@ -25,6 +25,7 @@ from broadway_py._core.window.shape import Fixed
 from broadway_py.aggregator import AggregatorOptions
 from broadway_py.pipeline.callbacks.aggregators import AggregatorDefinition, define
 from broadway_py.producers import DummyProducer, MemoryProducer, Producer, QueueProducer
+from broadway_py.producers.queue_sink import QueueSink
 from tests.pipeline.support import events_logged
 
 
@@ -147,6 +148,15 @@ def test_a_constructor_of_the_user_need_not_call_ours() -> None:
 
 K = TypeVar("K")
 T = TypeVar("T")
+
+
+def test_emit_may_be_left_out_if_results_are_published() -> None:
+    class Own(Revenue):
+        emit = Aggregator.emit
+
+    sink = QueueSink("var/out.db", "results")
+    made = defined(Own(emit_to=sink))
+    assert (made.options.emit_to, made.has("emit")) == (sink, False)
 
 
 class Listed(Aggregator[K, T, list[T]], Generic[T, K]):
