@@ -233,11 +233,9 @@ class _OfInstance(ProducerDescription):
         return self._producer.returns_within(process_died=process_died)
 
     @property
-    @property
     def marks_repeats(self) -> bool:  # type: ignore[override]  # as above
         return self._producer.marks_repeats
 
-    @property
     @property
     def outlives_process(self) -> bool:  # type: ignore[override]  # as above
         return self._producer.outlives_process

@@ -63,6 +63,7 @@ FLOORS: Final[Mapping[str, Mapping[str, float]]] = {
         "contexts": -1,
         "stats": -1,
         "settlement": 0,
+        "aggregation": 2.5,
         "intake": 1,
         "poison": 1,
         "processes": 1,

@@ -24,7 +24,6 @@ __all__ = [
     "define_all",
     "merged_aggregators",
     "merged_state",
-    "refuse_aggregators",
     "refuse_several_workers",
     "warn_of_retries_that_come_late",
 ]
@@ -159,16 +158,6 @@ def _check_state(state: State | None, producers: Mapping[str, ProducerDescriptio
             f"expected a path on a disk of this machine, got {state.path!r} on a network file system ({kind}), where "
             "one process cannot tell what another does and the file would be damaged",
         )
-
-
-def refuse_aggregators(definitions: Collection[str]) -> None:
-    """Refuse a pipeline with aggregators, because no stage runs them yet.
-
-    Raises:
-        OptionsError: there are some.
-    """
-    if definitions:
-        raise OptionsError(("aggregators",), "this version cannot run aggregators yet; leave them out")
 
 
 def refuse_several_workers(workers: int, path: tuple[str, ...]) -> None:

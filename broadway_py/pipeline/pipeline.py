@@ -19,7 +19,6 @@ from broadway_py.errors import (
 from broadway_py.message import BatchMode, Message
 from broadway_py.options import Batcher, FailurePolicy, Processors, RateLimit, timeout_of
 from broadway_py.pipeline.aggregator_options import (
-    refuse_aggregators,
     refuse_several_workers,
     warn_of_retries_that_come_late,
 )
@@ -151,17 +150,17 @@ class Pipeline(Generic[T]):
         self._producers, in_processes, definitions = check_together(
             self, resolved["producer"], failure_is_given=failure_is_given
         )
-        refuse_aggregators(definitions)
         warn_of_retries_that_come_late(self.name, definitions, self.failure)
         callbacks = resolve_callbacks(self, self.schema, self.transformer, has_batchers=bool(self.batchers))
         self._life_cycle = LifeCycle(
             self.name, callbacks, lambda threads: self._builder.run(threads, self._limit, self._isolation)
         )
-        self._meters = meters_of(self.batchers)
+        self._meters = meters_of(self.batchers, definitions)
         self._builder = Builder(
             self,
             self._producers,
             callbacks,
+            definitions=definitions,
             in_processes=in_processes,
             meters=self._meters,
             failure_is_given=failure_is_given,
@@ -333,8 +332,8 @@ class Pipeline(Generic[T]):
         return self._life_cycle.is_running
 
     def topology(self) -> dict[str, Any]:
-        """Returns producers, processors and batchers, with their names and concurrency, as a plain dict."""
-        return topology_of(self.name, self._producers, self.processors, self.batchers)
+        """Returns producers, processors, batchers and aggregators, with names and concurrency, as a plain dict."""
+        return topology_of(self.name, self._producers, self.processors, self.batchers, self.aggregators)
 
     def stats(self) -> PipelineStats:
         """Returns all figures at this moment."""

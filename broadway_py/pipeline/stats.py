@@ -9,7 +9,7 @@ from typing import Literal
 from broadway_py.message import BatchTrigger, Cause, Outcome
 from broadway_py.request_counts import RequestCounts
 
-__all__ = ["Distribution", "PipelineState", "PipelineStats", "ProducerStats", "StageStats"]
+__all__ = ["AggregatorStats", "Distribution", "PipelineState", "PipelineStats", "ProducerStats", "StageStats"]
 
 PipelineState = Literal["new", "starting", "running", "paused", "draining", "stopped", "crashed"]
 
@@ -81,6 +81,42 @@ class StageStats:
 
 
 @dataclass(frozen=True, slots=True)
+class AggregatorStats:
+    """The figures of one aggregator. It also has a layer among the stages, and so has what hands out its results."""
+
+    name: str
+    #: How many windows are open, counted for each key.
+    windows_open: int
+    #: How many results are stored or due and were not handed out, and how many of them failed and are tried alone.
+    results_pending: int
+    results_failing: int
+    #: The watermark in seconds since 1970, and how far it is behind the wall clock; None while it is not known.
+    watermark: float | None
+    watermark_lag_seconds: float | None
+    #: What holds the watermark, each with the seconds for which it has done so; 0: it does not.
+    watermark_held_seconds: Mapping[str, float]
+    #: Messages that were added and are not stored yet.
+    held: int
+    #: How many checkpoints were stored, how many tries failed, how long each took, and how old the last one is.
+    checkpoints: int
+    checkpoint_failures: int
+    checkpoint_duration: Distribution
+    checkpoint_age_seconds: float
+    #: How many results there were, by what made the window give one.
+    results: Mapping[str, int]
+    #: How many calls of ``emit`` failed.
+    emit_failures: int
+    #: How many messages were late, by what made them late: ``event_time`` or ``held``.
+    late: Mapping[str, int]
+    #: How many messages were recognised as repeats, had no identity, and may have been counted twice for want of one.
+    duplicates: int
+    without_identity: int
+    uncertain: int
+    #: For how many seconds after its ack a message is recognised, while its source is connected.
+    dedup_horizon_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class PipelineStats:
     """All figures of one pipeline at one moment."""
 
@@ -96,6 +132,11 @@ class PipelineStats:
     breaker_open: bool = False
     #: How many messages had failed when the breaker opened, by which error and in which layer; "" while it is closed.
     breaker_opened_by: str = ""
+    aggregators: tuple[AggregatorStats, ...] = ()
+    #: How many bytes the state of the aggregators takes, as far as known.
+    state_bytes: int = 0
+    #: Why the state of the aggregators keeps the pipeline from taking messages in; None if it does not.
+    state_trouble: str | None = None
 
     @property
     def trouble(self) -> str | None:
@@ -108,6 +149,8 @@ class PipelineStats:
         if self.breaker_open:
             by = f" ({self.breaker_opened_by})" if self.breaker_opened_by else ""
             return f"degraded: too many messages failed{by}; fetching has stopped until a probe succeeds"
+        if self.state_trouble is not None:
+            return self.state_trouble
         for producer in self.producers:
             if producer.trouble is not None:
                 return f"{producer.name}: {producer.trouble}"

@@ -7,17 +7,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
+from broadway_py._core.aggregation.tracked_ledger import ChildrenLedger
 from broadway_py._core.ledger import Ledger
 from broadway_py._core.rate import Rate
 from broadway_py._core.restarts import Restarts
+from broadway_py.aggregator import State
 from broadway_py.clock import Clock
 from broadway_py.options import INHERIT, Batcher, FailurePolicy, Processors, RateLimit
+from broadway_py.pipeline.callbacks.aggregators import AggregatorDefinition
 from broadway_py.pipeline.callbacks.definition import Callbacks
 from broadway_py.pipeline.callbacks.threads import CallbackThreads
 from broadway_py.pipeline.intake.copies import Copies
 from broadway_py.pipeline.intake.gate import Gate
 from broadway_py.pipeline.poison.isolation import Isolation
 from broadway_py.pipeline.processes.callback_process import CallbackProcesses
+from broadway_py.pipeline.runtime.aggregators import Aggregators
 from broadway_py.pipeline.runtime.batch_fill_check import warn_of_batches_that_never_fill
 from broadway_py.pipeline.runtime.breaker import BreakerGuard
 from broadway_py.pipeline.runtime.dispatchers import (
@@ -31,6 +35,7 @@ from broadway_py.pipeline.runtime.dispatchers import (
 from broadway_py.pipeline.runtime.layout import Stages
 from broadway_py.pipeline.runtime.run import PipelineRun
 from broadway_py.pipeline.runtime.topology import topology_of
+from broadway_py.pipeline.runtime.window_state import WindowState
 from broadway_py.pipeline.settlement.failure_plans import log_which_policy_counts
 from broadway_py.pipeline.settlement.failure_router import FailureRouter
 from broadway_py.pipeline.stages.batch_processor import BatchProcessor
@@ -66,6 +71,7 @@ class Described(Protocol):
     max_seconds: float
     fail_fast: bool
     clock: Clock
+    state: Any
 
 
 class Builder:
@@ -77,6 +83,7 @@ class Builder:
         pipeline: the pipeline with the options.
         producers: the descriptions of the producers, by name.
         callbacks: the callbacks of the pipeline.
+        definitions: the aggregators, by name.
         in_processes: names of the layers whose callbacks run in worker processes.
         meters: the figures of each layer.
         failure_is_given: True if the user has chosen the failure policy.
@@ -89,6 +96,7 @@ class Builder:
         producers: Mapping[str, ProducerDescription],
         callbacks: Callbacks,
         *,
+        definitions: Mapping[str, AggregatorDefinition],
         in_processes: frozenset[str],
         meters: Mapping[str, Meter],
         failure_is_given: bool,
@@ -97,6 +105,7 @@ class Builder:
         self._pipeline = pipeline
         self._producers = producers
         self._callbacks = callbacks
+        self._definitions = definitions
         self._in_processes = in_processes
         self._meters = meters
         self._failure_is_given = failure_is_given
@@ -141,11 +150,12 @@ class Builder:
         """
         pipeline = self._pipeline
         services = self._services(threads, isolation)
-        stages, gate = _build(
+        stages, gate, window_state = _build(
             services,
             self._producers,
             pipeline.processors,
             pipeline.batchers,
+            aggregators=self._aggregators(services),
             rate_limit=rate_limit,
             partition_by=pipeline.partition_by,
             fail_fast=pipeline.fail_fast,
@@ -160,13 +170,23 @@ class Builder:
             pipeline.shutdown_timeout,
             _guard(services, stages, gate),
             gate=gate,
-            topology=topology_of(pipeline.name, self._producers, pipeline.processors, pipeline.batchers),
+            topology=topology_of(
+                pipeline.name, self._producers, pipeline.processors, pipeline.batchers, self._definitions
+            ),
+            window_state=window_state,
         )
 
+    def _aggregators(self, services: Services) -> Aggregators | None:
+        state: State | None = self._pipeline.state
+        if not self._definitions or state is None:
+            return None
+        return Aggregators(services, self._definitions, state, self._producers)
 
-def meters_of(batchers: Iterable[str]) -> dict[str, Meter]:
+
+def meters_of(batchers: Iterable[str], aggregators: Iterable[str] = ()) -> dict[str, Meter]:
     """Returns the figures of each layer, all zero."""
     layers = ["processors", *(f"{kind}:{key}" for key in batchers for kind in ("batcher", "batch_processors"))]
+    layers += [f"{kind}:{key}" for key in aggregators for kind in ("aggregator", "emitter")]
     return {layer: Meter() for layer in layers}
 
 
@@ -188,24 +208,28 @@ def _build(
     processors: Processors,
     batchers: Mapping[str, Batcher],
     *,
+    aggregators: Aggregators | None,
     rate_limit: RateLimit | None,
     partition_by: KeyOf | None,
     fail_fast: bool,
     meters: Mapping[str, Meter],
     max_in_flight_bytes: int | None,
-) -> tuple[Stages, Gate]:
+) -> tuple[Stages, Gate, WindowState | None]:
     """Make every stage and subscribe it to the layer before it."""
     gate = Gate(None if rate_limit is None else Rate(rate_limit.allowed_messages, rate_limit.interval))
-    capacity = _capacity(processors, batchers)
+    demands = {} if aggregators is None else aggregators.demands
+    if aggregators is not None:
+        services.children = ChildrenLedger("", services.settler)
+    capacity = _capacity(processors, batchers, demands)
     warn_of_batches_that_never_fill(services.name, list(producers.values()), batchers, capacity)
-    names = batcher_names(batchers)
+    names = batcher_names([*batchers, *demands])
     key_of = partition_by if processors.partition_by is INHERIT else processors.partition_by
     dispatcher = partial(to_processors, processors.concurrency, in_room(services, key_of))
     sources: list[Source] = []
     ledgers: list[Ledger] = []
     transformer = services.callbacks.transformer
     for name, description in producers.items():
-        ledger = Ledger(name, services.settler)
+        ledger = Ledger(name, services.settler) if aggregators is None else aggregators.ledger(name)
         ledgers.append(ledger)
         copies, share = Copies(description), _share(capacity, description.concurrency)
         for index in range(description.concurrency):
@@ -244,7 +268,8 @@ def _build(
             meters["processors"],
             names,
             processors.timeout,
-            dispatcher=to_batchers(batchers),
+            dispatcher=to_batchers([*batchers, *demands]),
+            aggregators=demands,
             keyed=key_of is not None,
         )
         for index in range(processors.concurrency)
@@ -265,12 +290,15 @@ def _build(
             ),
             meters,
         )
+    window_state: WindowState | None = None
+    if aggregators is not None:
+        stages.aggregators, stages.emitters, window_state = aggregators.build(meters)
     _connect_to_batchers(stages, stages.processors)
     if max_in_flight_bytes is not None:
         # Not by constructors: the sources need the gate, and their ledgers need the settler.
         gate.cap_bytes(max_in_flight_bytes, ledgers, [source.wake for source in [*sources, submissions]])
         services.settler.settled = gate.look_at_bytes
-    return stages, gate
+    return stages, gate, window_state
 
 
 def batcher_names(batchers: Iterable[str]) -> dict[str, str]:
@@ -285,18 +313,23 @@ def _share(capacity: int, copies: int) -> int:
     return -(-capacity // copies)
 
 
-def share_capacity(sources: Sequence[Source], processors: Processors, batchers: Mapping[str, Batcher]) -> None:
+def share_capacity(stages: Stages, processors: Processors, batchers: Mapping[str, Batcher]) -> None:
     """Tell every source how many of its messages the pipeline can hold now."""
-    capacity = _capacity(processors, batchers)
-    copies = Counter(source.ledger.producer for source in sources)
-    for source in sources:
+    demands = {stage.key: stage.options.max_demand for stage in stages.aggregators}
+    capacity = _capacity(processors, batchers, demands)
+    copies = Counter(source.ledger.producer for source in stages.sources)
+    for source in stages.sources:
         source.live.resize(_share(capacity, copies[source.ledger.producer]))
 
 
-def _capacity(processors: Processors, batchers: Mapping[str, Batcher]) -> int:
-    """Returns how many messages a pipeline holds when every processor and every batch is full."""
+def _capacity(processors: Processors, batchers: Mapping[str, Batcher], aggregators: Mapping[str, int]) -> int:
+    """Returns how many messages a pipeline holds when every processor, batch and aggregator is full.
+
+    *aggregators* are how many each of them holds.
+    """
     gathered = sum(options.demand * (options.concurrency + 1) for options in batchers.values())
-    return processors.concurrency * processors.max_demand + gathered
+    # As many wait in front of an aggregator as it holds.
+    return processors.concurrency * processors.max_demand + gathered + 2 * sum(aggregators.values())
 
 
 def _connect_processors(source: Source, processors: Sequence[Processor], options: Processors) -> None:
@@ -348,3 +381,6 @@ def _connect_to_batchers(stages: Stages, processors: Sequence[Processor]) -> Non
             for batcher in stages.batchers:
                 demand = batcher.options.demand
                 processor.outlet.subscribe(batcher.inlet, demand, demand // 2, batcher.key)
+            for aggregator in stages.aggregators:
+                demand = aggregator.options.max_demand
+                processor.outlet.subscribe(aggregator.inlet, demand, demand // 2, aggregator.key)

@@ -7,8 +7,10 @@ from typing import Any
 
 from broadway_py._core.ledger import Ledger
 from broadway_py.message import Message
+from broadway_py.pipeline.stages.aggregator import AggregatorStage
 from broadway_py.pipeline.stages.batch_processor import BatchProcessor
 from broadway_py.pipeline.stages.batcher import BatcherStage
+from broadway_py.pipeline.stages.emitter import Emitter
 from broadway_py.pipeline.stages.processor import Processor
 from broadway_py.pipeline.stages.source import Source
 from broadway_py.pipeline.stages.stage import PipelineStage
@@ -27,6 +29,9 @@ class Stages:
     batchers: list[BatcherStage]
     batch_processors: list[BatchProcessor]
     ledgers: list[Ledger]
+    #: The aggregators, and what hands out the results of each.
+    aggregators: list[AggregatorStage] = field(default_factory=list)
+    emitters: list[Emitter] = field(default_factory=list)
     #: Processors that set_concurrency took out and that finish the messages they have.
     retired: list[Processor] = field(default_factory=list)
 
@@ -41,4 +46,12 @@ class Stages:
 
     def all(self) -> list[PipelineStage]:
         """Returns all stages, from the first layer to the last."""
-        return [*self.sources, self.submissions, *self.handling(), *self.batchers, *self.batch_processors]
+        return [
+            *self.sources,
+            self.submissions,
+            *self.handling(),
+            *self.batchers,
+            *self.batch_processors,
+            *self.aggregators,
+            *self.emitters,
+        ]

@@ -44,15 +44,25 @@ def resized(processors: Processors, concurrency: int, partition_by: KeyOf | None
 
 def resize_pool(run: PipelineRun, options: Processors, batchers: Mapping[str, Batcher], meter: Meter) -> None:
     """Start new processors, or retire the last ones, until there are as many as *options* say."""
-    names = batcher_names(batchers)
+    aggregators = [stage.key for stage in run.stages.aggregators]
+    destinations = [*batchers, *aggregators]
+    names = batcher_names(destinations)
     fresh = resize(
         run.stages,
-        lambda index: Processor(run.services, index, meter, names, options.timeout, dispatcher=to_batchers(batchers)),
+        lambda index: Processor(
+            run.services,
+            index,
+            meter,
+            names,
+            options.timeout,
+            dispatcher=to_batchers(destinations),
+            aggregators=aggregators,
+        ),
         options,
     )
     for processor in fresh:
         run.tasks.start(processor)
-    share_capacity(run.stages.sources, options, batchers)
+    share_capacity(run.stages, options, batchers)
 
 
 async def set_paused(run: PipelineRun, *, paused: bool) -> None:

@@ -9,15 +9,22 @@ from typing import Any
 from broadway_py import telemetry
 from broadway_py._core.restarts import Restarts
 from broadway_py.clock import Clock
+from broadway_py.error_text import name_of
 from broadway_py.errors import PipelineCrashed
+from broadway_py.log import logger
 from broadway_py.pipeline.intake.gate import Gate
 from broadway_py.pipeline.runtime.breaker import BreakerGuard
 from broadway_py.pipeline.runtime.drain import Drain
 from broadway_py.pipeline.runtime.layout import Stages
 from broadway_py.pipeline.runtime.stage_tasks import StageTasks
+from broadway_py.pipeline.runtime.window_state import WindowState
 from broadway_py.pipeline.stages.services import Services
+from broadway_py.stage import first_completed
+from broadway_py.storage.errors import StorageError
 
 __all__ = ["PipelineRun"]
+
+log = logger("broadway_py.pipeline")
 
 
 class PipelineRun:
@@ -31,6 +38,7 @@ class PipelineRun:
         guard: carries out what the breaker decides; None without a breaker.
         gate: the gate of the sources.
         topology: the topology of the pipeline, as plain data.
+        window_state: the state of the aggregators; None without aggregators.
     """
 
     def __init__(
@@ -43,13 +51,16 @@ class PipelineRun:
         *,
         gate: Gate,
         topology: Mapping[str, Any],
+        window_state: WindowState | None = None,
     ) -> None:
         self.services = services
         self.stages = stages
         self.restarts = restarts
         self.gate = gate
         self.topology = topology
+        self.window_state = window_state
         self._guard = guard
+        self._log = log.bind(pipeline=services.name)
         self._stop_wanted = asyncio.Event()
         give_up = asyncio.Event()
         self.tasks = StageTasks(services, restarts, stop_wanted=self._stop_wanted, give_up=give_up)
@@ -83,15 +94,44 @@ class PipelineRun:
 
     async def run(self) -> None:
         """Run the stages, then drain. Returns when every stage has ended and every message has an outcome."""
-        for stage in self.stages.all():
-            self.tasks.start(stage)
-        guarding = None if self._guard is None else asyncio.ensure_future(self._guard.run())
+        guarding: asyncio.Future[None] | None = None
         has_stopped = False
         try:
-            await self._until_stop()
-            has_stopped = True
+            if await self._open_state():
+                for stage in self.stages.all():
+                    self.tasks.start(stage)
+                guarding = None if self._guard is None else asyncio.ensure_future(self._guard.run())
+                await self._until_stop()
+                has_stopped = True
         finally:
-            await self.drain.run(lets_finish=has_stopped, guarding=guarding)
+            try:
+                await self.drain.run(lets_finish=has_stopped, guarding=guarding)
+            finally:
+                if self.window_state is not None:
+                    # After the last ack: a pipeline that stands by takes over as soon as the state is free.
+                    await self.window_state.close()
+
+    async def _open_state(self) -> bool:
+        """Open the state of the aggregators. Returns False if a stop was wanted first, or if it cannot be opened."""
+        if self.window_state is None:
+            return True
+        opening = asyncio.ensure_future(self.window_state.open())
+        try:
+            await first_completed(opening, self._stop_wanted.wait())
+        finally:
+            if not opening.done():
+                opening.cancel()
+                await asyncio.wait({opening})
+        if opening.cancelled():
+            return False
+        error = opening.exception()
+        if error is None:
+            return not self._stop_wanted.is_set()
+        text = str(error) if isinstance(error, StorageError) else name_of(error)
+        self.tasks.crash = PipelineCrashed(f"pipeline {self.services.name!r}: {text}")
+        self.tasks.crash.__cause__ = error
+        self._log.error("the state of the aggregators could not be opened", reason=text)
+        return False
 
     async def _until_stop(self) -> None:
         """Wait until a stop is wanted, every stage has ended by itself, or the pipeline has crashed."""

@@ -8,10 +8,18 @@ from typing import Any
 from broadway_py._core.histogram import Histogram
 from broadway_py._core.ledger import Ledger
 from broadway_py.pipeline.runtime.run import PipelineRun
+from broadway_py.pipeline.stages.aggregator import AggregatorStage
 from broadway_py.pipeline.stages.services import Meter
 from broadway_py.pipeline.stages.source import Source
 from broadway_py.pipeline.stages.stage import PipelineStage
-from broadway_py.pipeline.stats import Distribution, PipelineState, PipelineStats, ProducerStats, StageStats
+from broadway_py.pipeline.stats import (
+    AggregatorStats,
+    Distribution,
+    PipelineState,
+    PipelineStats,
+    ProducerStats,
+    StageStats,
+)
 from broadway_py.request_counts import RequestCounts
 
 __all__ = ["take_snapshot"]
@@ -28,7 +36,13 @@ def take_snapshot(name: str, state: PipelineState, run: PipelineRun, meters: Map
         if ledger is not stages.submissions.ledger or ledger.received
     ]
     layers: dict[str, list[PipelineStage]] = {layer: [] for layer in meters}
-    for one in [*stages.processors, *stages.batchers, *stages.batch_processors]:
+    for one in [
+        *stages.processors,
+        *stages.batchers,
+        *stages.batch_processors,
+        *stages.aggregators,
+        *stages.emitters,
+    ]:
         layers[one.layer].append(one)
     return PipelineStats(
         name=name,
@@ -40,6 +54,9 @@ def take_snapshot(name: str, state: PipelineState, run: PipelineRun, meters: Map
         stuck_handlers=run.services.threads.stuck,
         breaker_open=gate.broken,
         breaker_opened_by=gate.broken_by,
+        aggregators=tuple(_aggregator(stage, meters, now, run.clock.wall()) for stage in stages.aggregators),
+        state_bytes=0 if run.window_state is None else run.window_state.size_bytes,
+        state_trouble=_state_trouble(run),
     )
 
 
@@ -81,7 +98,45 @@ def _stage(layer: str, of_layer: Sequence[PipelineStage], meter: Meter, now: flo
     )
 
 
+def _state_trouble(run: PipelineRun) -> str | None:
+    if run.window_state is None:
+        return None
+    opening = run.window_state.trouble
+    if opening is not None:
+        return opening
+    return next((f"degraded: {full}" for stage in run.stages.aggregators if (full := stage.full_of) is not None), None)
+
+
+def _aggregator(stage: AggregatorStage, meters: Mapping[str, Meter], now: float, wall: float) -> AggregatorStats:
+    keeper, pending = stage.keeper, stage.emitter.pending
+    aggregation, identities = keeper.aggregation, keeper.identities
+    watermark = None if aggregation.watermark is None else aggregation.watermark / 1_000_000
+    return AggregatorStats(
+        name=stage.key,
+        windows_open=aggregation.open,
+        results_pending=len(pending) + aggregation.due,
+        results_failing=pending.failing,
+        watermark=watermark,
+        watermark_lag_seconds=None if watermark is None else wall - watermark,
+        watermark_held_seconds=keeper.held_seconds(now),
+        held=stage.held_messages,
+        checkpoints=keeper.committer.stored,
+        checkpoint_failures=keeper.committer.failures,
+        checkpoint_duration=_distribution(meters[stage.layer].duration),
+        checkpoint_age_seconds=max(0.0, now - keeper.stored_at),
+        results=dict(aggregation.results_by_trigger),
+        emit_failures=pending.failed_calls,
+        late=dict(stage.late),
+        duplicates=identities.duplicates,
+        without_identity=identities.without_identity,
+        uncertain=identities.uncertain,
+        dedup_horizon_seconds=identities.horizon_s(keeper.connected_s),
+    )
+
+
 def _queued(one: Any) -> int:
+    if one.layer.startswith("emitter:"):
+        return len(one.pending)
     waiting = one.inlet.waiting()
     if one.layer.startswith("batch_processors:"):
         return sum(len(batch.messages) for batch in waiting)

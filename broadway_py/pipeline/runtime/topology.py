@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from broadway_py.options import Batcher, Processors
@@ -12,9 +12,13 @@ __all__ = ["topology_of"]
 
 
 def topology_of(
-    name: str, producers: Mapping[str, ProducerDescription], processors: Processors, batchers: Mapping[str, Batcher]
+    name: str,
+    producers: Mapping[str, ProducerDescription],
+    processors: Processors,
+    batchers: Mapping[str, Batcher],
+    aggregators: Iterable[str] = (),
 ) -> dict[str, Any]:
-    """Returns producers, processors and batchers in order. Each task is called ``<name>.<index>``, from 0."""
+    """Returns producers, processors, batchers and aggregators in order. Each task is called ``<name>.<index>``."""
     return {
         "name": name,
         "producers": [
@@ -31,4 +35,14 @@ def topology_of(
             }
             for key, options in batchers.items()
         ],
+        **_of_aggregators(name, aggregators),
     }
+
+
+def _of_aggregators(name: str, aggregators: Iterable[str]) -> dict[str, Any]:
+    """Returns the entry of the aggregators, if there are any."""
+    listed = [
+        {"aggregator": key, "name": f"{name}.aggregator:{key}", "emitter": f"{name}.emitter:{key}"}
+        for key in aggregators
+    ]
+    return {"aggregators": listed} if listed else {}

@@ -29,11 +29,6 @@ from broadway_py.producers.queue_sink import QueueSink
 from tests.pipeline.support import events_logged
 
 
-@pytest.fixture(autouse=True)
-def _takes_aggregators(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("broadway_py.pipeline.pipeline.refuse_aggregators", lambda _: None)
-
-
 @dataclass
 class Order:
     ts: float

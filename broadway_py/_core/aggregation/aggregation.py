@@ -1,0 +1,402 @@
+"""The windows of one aggregator, with their values and results. It decides; stages carry out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from broadway_py._core.aggregation.changes import Changes, Entry, Part
+from broadway_py._core.aggregation.values import Failure, Functions, Values
+from broadway_py._core.window.firing import Add, Close, Effect, Fire, Merge, OpenWindow, SideOutput
+from broadway_py._core.window.keyed import KeyedEngine
+from broadway_py._core.window.saved import EngineMemory, SavedWindow, WindowFacts, result_id
+from broadway_py._core.window.shape import Count, Session
+from broadway_py._core.window.spec import Window
+from broadway_py._core.window.times import EventTime, Stamped
+from broadway_py.foreign import foreign_errors
+
+__all__ = ["Added", "Aggregation", "Checkpoint", "Result"]
+
+#: How many windows are opened before others can run.
+_AT_ONCE: Final = 2_000
+
+
+@dataclass(slots=True, eq=False)
+class Result:
+    """What a window has to say, as it was when the window fired."""
+
+    #: Counts the results of the aggregator from 1.
+    sequence: int
+    #: Names the window and the key for ever.
+    id: str
+    key: Hashable
+    #: The bounds in microseconds; None for count windows.
+    start: int | None
+    end: int | None
+    value: Any
+    #: How many events are in the value.
+    count: int
+    #: Counts the results of the window and key from 1.
+    firing: int
+    trigger: str
+    is_last: bool
+    #: The ids of sessions that had fired before they went into this one.
+    replaces: tuple[str, ...]
+
+
+@dataclass(slots=True, eq=False)
+class Added:
+    """What became of a list of events."""
+
+    #: Those that are in windows now.
+    added: list[Any]
+    #: Those for which a function of the user raised. Nothing else has changed.
+    failed: list[tuple[Any, BaseException]] = field(default_factory=list)
+    #: Those whose windows have closed.
+    late: list[Any] = field(default_factory=list)
+    #: Those that lie too far ahead of the clock, with their times.
+    ahead: list[tuple[Any, EventTime]] = field(default_factory=list)
+    #: The times of those that are in windows, in microseconds; None if windows have no event time.
+    times: list[int] | None = None
+    #: The highest of them; None if there is none.
+    high: int | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Checkpoint:
+    """What must be stored together, so that a restart goes on from here."""
+
+    number: int
+    #: What :meth:`Aggregation.restore` needs besides the parts.
+    memory: dict[str, Any]
+    parts: list[Part]
+    #: Buckets, each with the number of the checkpoint before which its parts are needed no more.
+    dropped: list[tuple[int, int]]
+    results: list[Result]
+
+
+class Aggregation:
+    """Adds events to the windows of one aggregator, and keeps what changed since the last checkpoint.
+
+    All times *now* are seconds of a clock that goes on over restarts and does not jump.
+
+    Args:
+        name: the name of the aggregator. It is a part of the ids of results.
+        window: the description of the windows.
+        functions: what the user has written.
+        now: when the first window by the clock begins.
+    """
+
+    def __init__(self, name: str, window: Window, functions: Functions, now: float) -> None:
+        self._name = name
+        self._functions = functions
+        self._engine = KeyedEngine(window, now)
+        self._is_shared = not isinstance(window.shape, Session | Count)
+        # Events go in one by one where one event can make a window fire.
+        self._one_by_one = not self._is_shared or window.triggers.every is not None
+        self._values = Values(functions)
+        self._changes = Changes(self._engine, functions.key_json, is_shared=self._is_shared)
+        self._results: list[Result] = []
+        self._sequence = 0
+        #: How many results there were since the start, by their trigger.
+        self.results_by_trigger: Counter[str] = Counter()
+        #: The number of the last checkpoint that was made.
+        self.number = 0
+        # While it is restored: the windows of one key each by their serial numbers, the ends of closed sessions, and
+        # the end up to which windows have closed.
+        self._loaded: dict[int, tuple[WindowFacts, Entry]] = {}
+        self._loaded_ends: dict[Hashable, int] = {}
+        self._closed_until: int | None = None
+
+    @property
+    def open(self) -> int:
+        """How many accumulators there are."""
+        return self._values.open
+
+    @property
+    def watermark(self) -> int | None:
+        """The watermark in microseconds since 1970; None while it is not known."""
+        return self._engine.watermark
+
+    @property
+    def due(self) -> int:
+        """How many results wait for the next checkpoint."""
+        return len(self._results)
+
+    @property
+    def is_changed(self) -> bool:
+        """True if a checkpoint would store accumulators or results."""
+        return bool(self._results) or self._changes.has_any
+
+    def next_due(self) -> int | None:
+        """Returns the watermark at which a window may fire or close next; None if there is none."""
+        return self._engine.next_due
+
+    def shown(self, time: int | None) -> EventTime | None:
+        """Returns a bound of a window in the kind that users know."""
+        return None if time is None else self._engine.shown(time)
+
+    def open_windows(self) -> Iterator[OpenWindow]:
+        """Yields the open windows, in no order."""
+        return self._engine.open_windows()
+
+    # --- events
+
+    def add(self, events: Sequence[Any], now: float, wall: float) -> Added:
+        """Adds *events* to their windows.
+
+        Args:
+            events: in the order in which they came.
+            now: what is due by the clock happens before.
+            wall: seconds since 1970, for events that lie too far ahead.
+        """
+        out = Added([])
+        stamped = self._engine.read(events)
+        out.failed += [(refusal.event, refusal.error) for refusal in stamped.refused]
+        stamped = self._with_keys(stamped, out)
+        if not stamped.events:
+            self._carry_out(self._engine.tick(now), out)
+            return out
+        if self._one_by_one:
+            self._add_each(stamped, now, wall, out)
+        else:
+            self._carry_out(self._engine.feed(stamped, now, wall=wall), out)
+        self._note_added(stamped, out)
+        return out
+
+    def _with_keys(self, stamped: Stamped, out: Added) -> Stamped:
+        """Returns *stamped* with the key of each event. Those without one fail."""
+        key = self._functions.key
+        try:
+            keys = list(map(key, stamped.events))
+            set(keys)  # raises if one of them cannot be a key
+        except foreign_errors():
+            pass  # one by one, it turns out whose key it is
+        else:
+            stamped.keys = keys
+            return stamped
+        keys, kept = [], []
+        for place, event in enumerate(stamped.events):
+            try:
+                own = key(event)
+                hash(own)
+            except foreign_errors() as error:
+                out.failed.append((event, error))
+            else:
+                keys.append(own)
+                kept.append(place)
+        return _part(stamped, kept, keys)
+
+    def _add_each(self, stamped: Stamped, now: float, wall: float, out: Added) -> None:
+        """Adds events one by one, because one can make a window fire or join two. Functions are called first."""
+        engine = self._engine
+        self._carry_out(engine.tick(now), out)
+        times: Sequence[int | None] = stamped.times() if stamped.raw else [None] * len(stamped.events)
+        for event, time, key in zip(stamped.events, times, stamped.keys or (), strict=True):
+            seen = engine.peek(key, time, wall=wall)
+            values: list[Any] = []
+            merges = not self._is_shared and len(seen.joins) > 1
+            if seen.cause is None:
+                try:
+                    if merges:
+                        values = [self._values.merged_with_event(seen.joins, event, key)]
+                    else:
+                        values = self._values.with_event(seen.joins, seen.opens, event, key)
+                except foreign_errors() as error:
+                    out.failed.append((event, error))
+                    continue
+            one = Stamped([event], keys=[key])
+            if time is not None:
+                one = Stamped([event], time, time, [time], in_microseconds=True, keys=[key])
+            for effect in engine.feed(one, now, wall=wall):
+                if isinstance(effect, Add):
+                    self._put(effect.windows, seen.joins, values, key, is_merged=merges)
+                elif isinstance(effect, Merge):
+                    self._forget(effect.absorbed, is_merged=True)
+                else:
+                    self._carry_out([effect], out)
+
+    def _put(
+        self,
+        windows: Sequence[OpenWindow],
+        joined: Sequence[OpenWindow],
+        values: Sequence[Any],
+        key: Hashable,
+        *,
+        is_merged: bool,
+    ) -> None:
+        """Gives *windows* the *values* that were computed for those *joined*, then for those that were opened."""
+        known = {window: values[0 if is_merged else place] for place, window in enumerate(joined)}
+        fresh = iter(values[len(joined) :])
+        for window in windows:
+            is_new = window not in known
+            value = next(fresh) if is_new else known[window]
+            self._values.put(window, key, value, is_new=is_new or is_merged)
+            self._changes.note_all(window, (key,))
+
+    def _note_added(self, stamped: Stamped, out: Added) -> None:
+        """Sets those of *stamped* that are in windows now, and their times."""
+        has_times = bool(stamped.raw)
+        if not (out.failed or out.late or out.ahead):
+            out.added = stamped.events if isinstance(stamped.events, list) else list(stamped.events)
+            if has_times:
+                out.high = stamped.high
+                out.times = stamped.times()
+            return
+        gone = {id(event) for event, _ in [*out.failed, *out.ahead]} | {id(event) for event in out.late}
+        kept = [place for place, event in enumerate(stamped.events) if id(event) not in gone]
+        out.added = [stamped.events[place] for place in kept]
+        if has_times:
+            times = stamped.times()
+            out.times = [times[place] for place in kept]
+            out.high = max(out.times, default=None)
+
+    # --- time
+
+    def advance(self, watermark: int, now: float) -> None:
+        """Takes the watermark to *watermark*, in microseconds since 1970. It does not go back."""
+        self._carry_out(self._engine.advance(watermark, now))
+
+    def tick(self, now: float) -> None:
+        """Does what is due *now* by the clock."""
+        self._carry_out(self._engine.tick(now))
+
+    def next_timer(self) -> float | None:
+        """Returns when :meth:`tick` has something to do next; None if it waits for something else."""
+        return self._engine.next_timer()
+
+    def end(self, now: float) -> None:
+        """Closes all windows, because the input has ended."""
+        self._carry_out(self._engine.end(now))
+
+    # --- effects
+
+    def _carry_out(self, effects: Sequence[Effect], out: Added | None = None) -> None:
+        for effect in effects:
+            if isinstance(effect, Add):
+                self._add_shared(effect, out)
+            elif isinstance(effect, Fire):
+                self._fire(effect)
+            elif isinstance(effect, Close):
+                self._forget(effect.window)
+            elif isinstance(effect, SideOutput) and out is not None:
+                if effect.cause == "late":
+                    out.late.append(effect.event)
+                else:
+                    out.ahead.append((effect.event, effect.time))
+
+    def _add_shared(self, effect: Add, out: Added | None) -> None:
+        keys = effect.keys or ()
+        failed: list[Failure] = []
+        self._values.add_list(effect.windows, effect.events, keys, failed)
+        for window in effect.windows:
+            self._changes.note_all(window, keys)
+        for event, key, error in failed:
+            self._engine.take_back(effect.windows, key)
+            if out is not None:
+                out.failed.append((event, error))
+
+    def _fire(self, fire: Fire) -> None:
+        window, key = fire.window, fire.key
+        self._sequence += 1
+        self.results_by_trigger[fire.trigger] += 1
+        key_json = self._functions.key_json(key)
+        self._results.append(
+            Result(
+                self._sequence,
+                result_id(self._name, key_json, window.id),
+                key,
+                fire.start,
+                fire.end,
+                self._values.value_of(window, key, is_last=fire.final),
+                fire.count,
+                fire.number,
+                fire.trigger,
+                fire.final,
+                tuple(result_id(self._name, key_json, absorbed) for absorbed in fire.replaces),
+            )
+        )
+        if not fire.final:
+            self._changes.note_all(window, (key,))
+
+    def _forget(self, window: OpenWindow, *, is_merged: bool = False) -> None:
+        self._values.close(window)
+        self._changes.close(window, is_merged=is_merged)
+
+    # --- checkpoints
+
+    def checkpoint(self, now: float) -> Checkpoint:
+        """Returns what must be stored now. What changes from now on belongs to the next checkpoint.
+
+        Late events give their results here: one for each key and window, however many events came.
+        """
+        self._carry_out(self._engine.fire_late(now))
+        self.number += 1
+        parts, dropped = self._changes.take(self.number)
+        results, self._results = self._results, []
+        self._values.stored()
+        memory = {"engine": asdict(self._engine.memory()), "sequence": self._sequence}
+        return Checkpoint(self.number, memory, parts, dropped, results)
+
+    # --- restoring
+
+    def restore(self, memory: Mapping[str, Any], number: int) -> None:
+        """Takes up what the checkpoint *number* stored. :meth:`reopen` for each part, in order, and :meth:`restored`
+        follow.
+        """
+        self.number = number
+        self._sequence = memory["sequence"]
+        stored = dict(memory["engine"])
+        self._closed_until = stored["line"]
+        window_ticks = stored["window_ticks"]
+        stored["window_ticks"] = None if window_ticks is None else tuple(window_ticks)
+        stored["trigger_ticks"] = tuple(tuple(ticks) for ticks in stored["trigger_ticks"])
+        self._engine.restore(EngineMemory(**stored))
+
+    def reopen(self, part: Part) -> None:
+        """Takes up a stored *part*. It replaces the entries of the same keys that came before."""
+        self._changes.restored(part)
+        for serial in part.closed:
+            self._loaded.pop(serial, None)
+        for key, end in part.ended:
+            self._loaded_ends[key] = end
+        if not self._is_shared:
+            for facts, entry in zip(part.facts, part.entries, strict=True):
+                self._loaded[facts.serial] = (facts, entry)
+            return
+        facts = part.facts[0]
+        if facts.end is not None and self._closed_until is not None and facts.end <= self._closed_until:
+            return  # the window has closed, and its bucket was kept for another window with the same start
+        window = self._engine.reopen(self._changes.saved(part))
+        self._changes.reopened(window)
+        if window.state is None:
+            window.state = {}
+        before = len(window.state)
+        window.state.update((key, value) for key, _, _, value in part.entries)
+        self._values.open += len(window.state) - before
+
+    def restored(self) -> Iterator[None]:
+        """Opens the windows of one key each, after the last part. It stops now and then, so that others can run."""
+        for place, (facts, entry) in enumerate(self._loaded.values()):
+            window = self._engine.reopen(SavedWindow(facts, key=entry[0]))
+            window.state = entry[3]
+            self._values.open += 1
+            self._changes.reopened(window)
+            if place % _AT_ONCE == 0:
+                yield
+        self._engine.reopen_ended(self._loaded_ends)
+        for key, end in self._engine.ended().items():
+            self._changes.remembered(key, end)
+        self._loaded, self._loaded_ends = {}, {}
+
+
+def _part(stamped: Stamped, places: Sequence[int], keys: list[Hashable]) -> Stamped:
+    """Returns the events at *places* of *stamped*, with their *keys*."""
+    events = [stamped.events[place] for place in places]
+    if not stamped.raw:
+        return Stamped(events, keys=keys)
+    times = stamped.times()
+    raw = [times[place] for place in places]
+    return Stamped(events, min(raw, default=0), max(raw, default=0), raw, in_microseconds=True, keys=keys)

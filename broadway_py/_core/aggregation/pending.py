@@ -1,0 +1,145 @@
+"""Results that lie in the state file and wait for ``emit``: which are handed over next, and what follows a failure."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ["DueResult", "PendingResults"]
+
+#: The wait after a failure doubles from the first to the most, in seconds.
+_FIRST_S: Final = 0.1
+_MOST_S: Final = 30.0
+
+
+@dataclass(slots=True, eq=False)
+class DueResult:
+    """A committed result that ``emit`` has not taken."""
+
+    #: Its place among all results of the aggregator. Results are handed over in this order.
+    sequence: int
+    #: The window and key that it belongs to. Firings of one window are handed over one after the other.
+    window_id: str
+    #: The result as it lies in the state file.
+    data: bytes
+    #: The version of its value.
+    version: int
+    #: How often it failed alone.
+    failures: int = 0
+
+
+class PendingResults:
+    """The results that wait for ``emit``, of which one call runs at a time.
+
+    A list that fails is tried one by one. A result that fails alone waits with a growing back-off, and only the later
+    firings of its window wait for it. While nothing succeeds, all calls wait with a growing back-off: then the place
+    that the results go to is away.
+
+    Args:
+        most: how many results one call gets at most.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._count = 0
+        self._ready: list[tuple[int, DueResult]] = []
+        # Of a list that failed: to be tried one by one.
+        self._alone: deque[DueResult] = deque()
+        # Failed alone: when each may be tried again.
+        self._later: list[tuple[float, int, DueResult]] = []
+        # The windows with a result in one of the two, and the later firings of each, which wait for it.
+        self._stuck: dict[str, list[DueResult]] = {}
+        self._emitted: list[int] = []
+        self._failures_in_a_row = 0
+        self._not_before = float("-inf")
+        #: How many calls failed.
+        self.failed_calls = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def failing(self) -> int:
+        """How many results failed and wait to be tried again, alone."""
+        return len(self._alone) + len(self._later)
+
+    @property
+    def has_emitted(self) -> bool:
+        """True if results were taken by ``emit`` that still lie in the state file."""
+        return bool(self._emitted)
+
+    def add(self, results: Iterable[DueResult]) -> None:
+        """Adds committed *results*."""
+        for result in results:
+            self._count += 1
+            heapq.heappush(self._ready, (result.sequence, result))
+
+    def take(self, now: float) -> list[DueResult]:
+        """Takes out and returns the results for the next call; none if it is not time for one.
+
+        After the call, tell :meth:`succeeded` or :meth:`failed`.
+        """
+        if now < self._not_before:
+            return []
+        while self._later and self._later[0][0] <= now:
+            self._alone.append(heapq.heappop(self._later)[2])
+        if self._alone:
+            return [self._alone.popleft()]
+        taken: list[DueResult] = []
+        while self._ready and len(taken) < self._most:
+            result = heapq.heappop(self._ready)[1]
+            waiting = self._stuck.get(result.window_id)
+            if waiting is None:
+                taken.append(result)
+            else:
+                waiting.append(result)
+        return taken
+
+    def next_call(self, now: float) -> float | None:
+        """Returns when :meth:`take` may have results again; None if only new results change that."""
+        if self._alone or self._ready:
+            return max(now, self._not_before)
+        return max(self._later[0][0], self._not_before) if self._later else None
+
+    def succeeded(self, taken: Sequence[DueResult]) -> None:
+        """Notes that ``emit`` has taken these results."""
+        self._failures_in_a_row = 0
+        self._not_before = float("-inf")
+        self._count -= len(taken)
+        self._emitted += [result.sequence for result in taken]
+        for result in taken:
+            for waiting in self._stuck.pop(result.window_id, ()):
+                heapq.heappush(self._ready, (waiting.sequence, waiting))
+
+    def failed(self, taken: Sequence[DueResult], now: float) -> None:
+        """Notes that ``emit`` raised for these results, or did not return in time."""
+        self.failed_calls += 1
+        self._failures_in_a_row += 1
+        if self._failures_in_a_row > 1:
+            # The first failure is followed at once by the first try of a single result.
+            self._not_before = now + _wait_s(self._failures_in_a_row - 1)
+        if len(taken) == 1:
+            result = taken[0]
+            result.failures += 1
+            self._stuck.setdefault(result.window_id, [])
+            heapq.heappush(self._later, (now + _wait_s(result.failures), result.sequence, result))
+            return
+        for result in taken:
+            waiting = self._stuck.get(result.window_id)
+            if waiting is None:
+                self._stuck[result.window_id] = []
+                self._alone.append(result)
+            else:
+                waiting.append(result)
+
+    def pop_emitted(self) -> list[int]:
+        """Returns the sequence numbers that ``emit`` took since the last call; the next checkpoint removes them."""
+        emitted, self._emitted = self._emitted, []
+        return emitted
+
+
+def _wait_s(failures: int) -> float:
+    return float(min(_MOST_S, _FIRST_S * 2.0 ** min(failures - 1, 60)))

@@ -1,0 +1,237 @@
+"""Calls the functions of an aggregator on its values. A raise leaves every value as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final
+
+from broadway_py._core.window.firing import OpenWindow
+from broadway_py.foreign import foreign_errors
+
+__all__ = ["Failure", "Functions", "Values"]
+
+
+class _Missing(Enum):
+    """What stands for a value that is not there."""
+
+    MISSING = "MISSING"
+
+
+_MISSING: Final = _Missing.MISSING
+
+#: An event that fails, its key, and the error that a function raised.
+Failure = tuple[Any, Hashable, BaseException]
+
+
+@dataclass(frozen=True, slots=True)
+class Functions:
+    """What the user has written, and what can be stored."""
+
+    key: Callable[[Any], Any]
+    initial: Callable[[], Any]
+    add: Callable[[Any, Any], Any]
+    #: None if the windows need none.
+    merge: Callable[[Any, Any], Any] | None
+    #: Raises if a key cannot be stored. It is called once for each key of a window.
+    check_key: Callable[[Any], object]
+    #: Raises if a value cannot be stored, given with its key. It is called once for each type that values have.
+    check_value: Callable[[Any, Any], object]
+    #: A key as JSON.
+    key_json: Callable[[Any], str]
+    #: True if *add* may change a value in place: then values are copied before it is called.
+    in_place: bool
+
+
+@dataclass(slots=True, eq=False)
+class _Undo:
+    """A value as it was before the first event since the last checkpoint, and the events since."""
+
+    before: Any
+    events: list[Any]
+
+
+class Values:
+    """The accumulators of one aggregator.
+
+    They are in ``OpenWindow.state``: a dict by key if the keys share the window, else the accumulator itself.
+
+    A value that *add* may change in place is copied before the first event after each checkpoint. If *add* raises, the
+    copy and the events since then give the value back as it was. So *add* must give the same for the same events.
+
+    Args:
+        functions: what the user has written.
+    """
+
+    def __init__(self, functions: Functions) -> None:
+        self._functions = functions
+        #: How many accumulators there are.
+        self.open = 0
+        self._good_types: set[type] = set()
+        self._undo: dict[OpenWindow, dict[Hashable, _Undo]] = {}
+
+    # --- windows that keys share
+
+    def add_list(
+        self,
+        windows: tuple[OpenWindow, ...],
+        events: Sequence[Any],
+        keys: Sequence[Hashable],
+        failed: list[Failure],
+    ) -> None:
+        """Adds each of *events* to its key in each of *windows*. Those for which a function raises go to *failed*."""
+        for window in windows:
+            if window.state is None:
+                window.state = {}
+        if len(windows) > 1 or self._functions.in_place:
+            for event, key in zip(events, keys, strict=True):
+                error = self._add_to_each(windows, event, key)
+                if error is not None:
+                    failed.append((event, key, error))
+            return
+        state = windows[0].state
+        get, add, good, missing = state.get, self._functions.add, self._good_types, _MISSING
+        before = len(state)
+        for event, key in zip(events, keys, strict=True):
+            value = get(key, missing)
+            try:
+                value = add(self._first(key) if value is missing else value, event)
+                if type(value) not in good:
+                    self._check(key, value)
+            except foreign_errors() as error:
+                failed.append((event, key, error))
+            else:
+                state[key] = value
+        self.open += len(state) - before
+
+    def _add_to_each(self, windows: tuple[OpenWindow, ...], event: Any, key: Hashable) -> BaseException | None:
+        """Adds *event* to *key* in all of *windows*, or, if a function raises, in none. Returns the error."""
+        try:
+            values = self.with_event(windows, 0, event, key)
+        except foreign_errors() as error:
+            return error
+        for window, value in zip(windows, values, strict=True):
+            self.put(window, key, value, is_new=False)
+        return None
+
+    def _first(self, key: Hashable) -> Any:
+        """Returns the value of *key* before its first event."""
+        self._functions.check_key(key)
+        return self._functions.initial()
+
+    def _check(self, key: Hashable, value: Any) -> None:
+        if type(value) not in self._good_types:
+            self._functions.check_value(key, value)
+            self._good_types.add(type(value))
+
+    def _keep(self, window: OpenWindow, key: Hashable, value: Any) -> None:
+        undo = self._undo.setdefault(window, {})
+        if key not in undo:
+            undo[key] = _Undo(value if value is _MISSING else deepcopy(value), [])
+
+    # --- windows in which one event can make a window fire, or join two
+
+    def with_event(self, windows: Sequence[OpenWindow], opens: int, event: Any, key: Hashable) -> list[Any]:
+        """Returns the values that *key* has with *event*: in each of *windows*, then in each window that it opens.
+
+        The windows do not have them yet: tell :meth:`put`.
+
+        Raises:
+            BaseException: what a function of the user raised. All values are as before.
+        """
+        functions = self._functions
+        news: list[Any] = []
+        try:
+            for window in windows:
+                value = self._own(window, key)
+                if functions.in_place:
+                    self._keep(window, key, value)
+                value = functions.add(self._first(key) if value is _MISSING else value, event)
+                self._check(key, value)
+                news.append(value)
+            for _ in range(opens):
+                value = functions.add(self._first(key), event)
+                self._check(key, value)
+                news.append(value)
+        except foreign_errors():
+            if functions.in_place:
+                for window in windows[: len(news) + 1]:
+                    self._restore(window, key)
+            raise
+        if functions.in_place:
+            for window in windows:
+                self._undo[window][key].events.append(event)
+        return news
+
+    def merged_with_event(self, windows: Sequence[OpenWindow], event: Any, key: Hashable) -> Any:
+        """Returns the value that *windows* have together, merged in their order, and with *event*. It changes none.
+
+        Raises:
+            BaseException: what a function of the user raised.
+        """
+        functions = self._functions
+        if functions.merge is None:
+            raise TypeError("these windows need a function that merges two values")
+        # Merges are rare. So the values are copied, and nothing need be undone.
+        values = [
+            deepcopy(self._own(window, key)) if functions.in_place else self._own(window, key) for window in windows
+        ]
+        whole = values[0]
+        for value in values[1:]:
+            whole = functions.merge(whole, value)
+        whole = functions.add(whole, event)
+        self._check(key, whole)
+        return whole
+
+    def put(self, window: OpenWindow, key: Hashable, value: Any, *, is_new: bool) -> None:
+        """Makes *value* that of *key* in *window*. With *is_new* nothing that was before can be given back."""
+        if window.shared is None:
+            self.open += window.state is None
+            window.state = value
+        else:
+            if window.state is None:
+                window.state = {}
+            self.open += key not in window.state
+            window.state[key] = value
+        if is_new:
+            self._undo.get(window, {}).pop(key, None)
+
+    def _own(self, window: OpenWindow, key: Hashable) -> Any:
+        if window.shared is None:
+            return window.state
+        return _MISSING if window.state is None else window.state.get(key, _MISSING)
+
+    def _restore(self, window: OpenWindow, key: Hashable) -> None:
+        """Gives *key* in *window* the value that it had before the event that raised."""
+        undo = self._undo.get(window, {}).get(key)
+        if undo is None:
+            return  # the error came before the value was touched
+        if undo.before is _MISSING and not undo.events:
+            return  # it has no value yet
+        value = self._functions.initial() if undo.before is _MISSING else deepcopy(undo.before)
+        for event in undo.events:
+            value = self._functions.add(value, event)
+        if window.shared is None:
+            window.state = value
+        else:
+            window.state[key] = value
+
+    # --- both
+
+    def value_of(self, window: OpenWindow, key: Hashable, *, is_last: bool) -> Any:
+        """Returns the value for a result. Unless it *is_last*, later events do not change it."""
+        value = window.state if window.shared is None else window.state[key]
+        return deepcopy(value) if self._functions.in_place and not is_last else value
+
+    def close(self, window: OpenWindow) -> None:
+        """Forgets the values of *window*."""
+        if window.state is not None:
+            self.open -= 1 if window.shared is None else len(window.state)
+        self._undo.pop(window, None)
+        window.state = None
+
+    def stored(self) -> None:
+        """Notes that all values were read for a checkpoint: from now on, nothing before it need be undone."""
+        self._undo.clear()

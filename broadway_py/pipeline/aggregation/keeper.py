@@ -1,0 +1,278 @@
+"""The windows of one aggregator while it runs: in memory, and in the store."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Final
+
+from broadway_py._core.aggregation.aggregation import Added, Aggregation
+from broadway_py._core.aggregation.event_clock import EventClock
+from broadway_py._core.aggregation.identities import Identities
+from broadway_py._core.aggregation.pending import DueResult
+from broadway_py._core.aggregation.progress import Progress
+from broadway_py._core.aggregation.tracked_ledger import arrive
+from broadway_py._core.aggregation.values import Functions
+from broadway_py._core.window.times import EventTime
+from broadway_py.clock import Clock
+from broadway_py.message import Message
+from broadway_py.pipeline.aggregation.committer import Committer
+from broadway_py.pipeline.aggregation.records import Records
+from broadway_py.pipeline.aggregation.types import Types
+from broadway_py.pipeline.callbacks.aggregators import AggregatorDefinition
+from broadway_py.state.codec import Codec
+from broadway_py.state.store import Commit, StateStore
+
+__all__ = ["Keeper"]
+
+_NOTHING: Final[Callable[[], object]] = lambda: None  # noqa: E731
+
+
+class Keeper:
+    """Keeps the windows of one aggregator. :meth:`load` comes first.
+
+    The clock of the windows is the wall clock at the start, and goes on with the monotonic clock. It begins no earlier
+    than where it was when the last checkpoint was stored. So windows by the clock keep their bounds over a restart.
+
+    Args:
+        pipeline: the pipeline's name, for the log.
+        definition: the aggregator.
+        store: where the windows are stored. It is opened before :meth:`load`.
+        clock: the pipeline's clock.
+        progresses: what the producers have delivered.
+        identities: which messages were there before.
+        is_durable: False: the store ends with the process, so windows need not be written.
+    """
+
+    def __init__(
+        self,
+        pipeline: str,
+        definition: AggregatorDefinition,
+        store: StateStore,
+        *,
+        clock: Clock,
+        progresses: Sequence[Progress],
+        identities: Identities,
+        is_durable: bool = True,
+    ) -> None:
+        self.identities = identities
+        #: Called when something has changed that the stage must see.
+        self.changed: Callable[[], object] = _NOTHING
+        self.committer = Committer(store, clock, self._tell, pipeline=pipeline, aggregator=definition.name)
+        #: Moves the watermark; None if the windows have no event time.
+        self.event_clock: EventClock | None = None
+        #: How many of the stored windows were loaded so far, and how many there are.
+        self.loaded = self.to_load = 0
+        self._definition = definition
+        self._store = store
+        self._clock = clock
+        self._progresses = progresses
+        self._is_durable = is_durable
+        codec: Codec[Any, Any] = Codec(definition.key_type, definition.acc_type)
+        self._types = Types(definition.acc_type, codec, definition.aggregator.initial)
+        #: Writes and reads what is stored.
+        self.records = Records(definition.name, codec, definition.aggregator.upgrade, definition.version)
+        # How far the clock of the windows is ahead of the monotonic clock, in seconds.
+        self._ahead_s = clock.wall() - clock.monotonic()
+        # Connected seconds before this start.
+        self._connected_before_s = 0.0
+        self.aggregation = self._new()
+        #: True if all that was delivered before this start is stored or settled.
+        self.was_clean = False
+        #: When the last checkpoint was stored, by the monotonic clock.
+        self.stored_at = clock.monotonic()
+
+    def _new(self) -> Aggregation:
+        aggregator, types = self._definition.aggregator, self._types
+        functions = Functions(
+            aggregator.key,
+            aggregator.initial,
+            aggregator.add,
+            aggregator.merge if self._definition.has("merge") else None,
+            check_key=types.check_key,
+            check_value=types.check_value,
+            key_json=types.key_json,
+            in_place=types.may_change_in_place,
+        )
+        return Aggregation(self._definition.name, self._definition.window, functions, self.now)
+
+    # --- time
+
+    @property
+    def now(self) -> float:
+        """The clock of the windows, in seconds."""
+        return self._clock.monotonic() + self._ahead_s
+
+    @property
+    def connected_s(self) -> float:
+        """For how many seconds the sources were connected, since the first start."""
+        now = self._clock.monotonic()
+        return self._connected_before_s + min((one.active(now) for one in self._progresses), default=0.0)
+
+    def pass_time(self) -> None:
+        """Do what is due, and take the watermark to where it is now."""
+        aggregation = self.aggregation
+        if self.event_clock is not None:
+            watermark = self.event_clock.watermark(self._clock.monotonic(), self._clock.wall())
+            if watermark is not None and watermark != aggregation.watermark:
+                aggregation.advance(watermark, self.now)
+                return
+        due = aggregation.next_timer()
+        if due is not None and due <= self.now:
+            aggregation.tick(self.now)
+
+    def next_change(self) -> float | None:
+        """Returns when :meth:`pass_time` has something to do next, by the monotonic clock; None: not by time alone."""
+        due = self.aggregation.next_timer()
+        moments = [] if due is None else [due - self._ahead_s]
+        if self.event_clock is not None:
+            now, wall = self._clock.monotonic(), self._clock.wall()
+            change = self.event_clock.next_change(now, wall, self.aggregation.next_due())
+            if change is not None:
+                moments.append(change)
+        return min(moments, default=None)
+
+    def held_seconds(self, now: float) -> dict[str, float]:
+        """Returns what holds the watermark, each with the seconds for which it has done so; 0: it does not."""
+        if self.event_clock is None:
+            return {}
+        return {str(holder): seconds for holder, seconds in self.event_clock.held(now).items()}
+
+    def end(self) -> None:
+        """Close all windows, because the sources have ended."""
+        self.aggregation.end(self.now)
+
+    # --- messages
+
+    async def find(self, wanted: Collection[bytes]) -> set[bytes]:
+        """Returns those identities that are stored."""
+        return await self._store.find(self._definition.name, wanted)
+
+    def add(self, messages: Sequence[Message[Any]]) -> Added:
+        """Add *messages* to their windows."""
+        return self.aggregation.add(messages, self.now, self._clock.wall())
+
+    def note_times(self, out: Added) -> None:
+        """Tell the event clock which times were added. It must hear this before the messages count as arrived."""
+        event_clock, times = self.event_clock, out.times
+        if event_clock is None or times is None or out.high is None:
+            return
+        first = out.added[0]._ledger_entry
+        if first is out.added[-1]._ledger_entry and all(one._ledger_entry is first for one in out.added):
+            event_clock.note(first, out.high)
+            return
+        highest: dict[Any, int] = {}
+        for message, time in zip(out.added, times, strict=True):
+            entry = message._ledger_entry
+            if time > highest.get(entry, -math.inf):
+                highest[entry] = time
+        for entry, time in highest.items():
+            event_clock.note(entry, time)
+
+    def arrive(self, messages: Sequence[Message[Any]]) -> None:
+        """Note that no watermark waits for *messages* any more."""
+        arrive(messages, self._clock.monotonic())
+
+    # --- checkpoints
+
+    def checkpoint(self, emitted: Sequence[int], *, is_last: bool) -> tuple[Commit, list[DueResult]]:
+        """Returns what must be stored now, and the results to hand out once it is stored.
+
+        *emitted* are the results that were handed out since the last checkpoint. With *is_last* nothing more comes in:
+        what the sources have delivered is stored or settled.
+        """
+        made = self.aggregation.checkpoint(self.now)
+        records = self.records
+        results = [
+            DueResult(one.sequence, one.id, records.result(one), self._definition.version) for one in made.results
+        ]
+        identities = self.identities.begin(made.number)
+        forget_before = self.identities.forget(self.connected_s)
+        memory = {
+            **made.memory,
+            "now": self.now,
+            "is_clean": is_last,
+            "identities": self.identities.memory(self.connected_s),
+        }
+        commit = Commit(
+            self._definition.name,
+            made.number,
+            json.dumps(memory, separators=(",", ":")).encode(),
+            [(part.bucket, records.part(part), len(part.entries)) for part in made.parts] if self._is_durable else (),
+            made.dropped if self._is_durable else (),
+            identities,
+            forget_before,
+            [(one.sequence, one.data) for one in results] if self._is_durable else (),
+            emitted if self._is_durable else (),
+        )
+        return commit, results
+
+    def note_stored(self) -> None:
+        """Note that the last checkpoint is stored."""
+        self.stored_at = self._clock.monotonic()
+        self.identities.committed()
+
+    def note_acked(self, number: int) -> None:
+        """Note that the messages of the checkpoint *number* are acked."""
+        self.identities.acked(number, self.connected_s)
+
+    # --- the start
+
+    async def load(self) -> list[DueResult]:
+        """Take up what is stored. Returns the results that were not handed out."""
+        name, store = self._definition.name, self._store
+        loaded = await store.load(name)
+        results: list[DueResult] = []
+        watermark: int | None = None
+        if loaded.memory is not None:
+            memory = json.loads(loaded.memory)
+            self.to_load = loaded.entries
+            self.was_clean = memory["is_clean"]
+            self._ahead_s = max(self._ahead_s, memory["now"] - self._clock.monotonic())
+            self.aggregation = self._new()
+            self.aggregation.restore(memory, loaded.number)
+            watermark = self.aggregation.watermark
+            await self._load_windows()
+            self._connected_before_s = self.identities.restore(memory["identities"], loaded.number)
+            if self.identities.in_memory:
+                async for stored in store.identities(name):
+                    for each in stored:
+                        self.identities.load(each.number, each.identities)
+                    await asyncio.sleep(0)
+            async for due in store.results(name):
+                results += [
+                    DueResult(one.sequence, self.records.id_of(one.result), one.result, one.version) for one in due
+                ]
+        window = self._definition.window
+        if window.by is not None:
+            settings: Any = window
+            self.event_clock = EventClock(
+                self._progresses,
+                self._clock.monotonic(),
+                delay=settings.delay,
+                hold_timeout=settings.hold_timeout,
+                idle_timeout=settings.idle_timeout,
+                watermark=watermark,
+                changed=self._tell,
+            )
+        self.stored_at = self._clock.monotonic()
+        return results
+
+    async def _load_windows(self) -> None:
+        async for rows in self._store.buckets(self._definition.name):
+            for row in rows:
+                part = self.records.read_part(row.bucket, row.blob, row.version)
+                self.aggregation.reopen(part)
+                self.loaded += len(part.entries)
+            await asyncio.sleep(0)
+        for _ in self.aggregation.restored():
+            await asyncio.sleep(0)
+
+    def shown(self, time: int | None) -> EventTime | None:
+        """Returns a bound of a window in the kind that users know."""
+        return self.aggregation.shown(time)
+
+    def _tell(self) -> None:
+        self.changed()

@@ -1,0 +1,130 @@
+"""The bytes of stored windows and results: lines of JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, Final, cast
+
+from broadway_py._core.aggregation.aggregation import Result
+from broadway_py._core.aggregation.changes import Entry, Part
+from broadway_py._core.window.saved import WindowFacts
+from broadway_py._core.window.times import EventTime
+from broadway_py.aggregator import ResultTrigger, WindowResult
+from broadway_py.state.codec import Codec
+
+__all__ = ["Records"]
+
+_SEPARATORS: Final = (",", ":")
+
+
+class Records:
+    """Writes and reads what one aggregator stores.
+
+    A part of a window has three lines: about the windows, the entries, the keys of ended sessions. A result has two:
+    about the result, and its key and value as an entry.
+
+    Args:
+        aggregator: its name, which results bear.
+        codec: writes and reads keys and values.
+        upgrade: makes a value of an older version new, given the version and the value.
+        version: the version of the values that are written.
+    """
+
+    def __init__(
+        self, aggregator: str, codec: Codec[Any, Any], upgrade: Callable[[int, Any], Any], version: int
+    ) -> None:
+        self._aggregator = aggregator
+        self._codec = codec
+        self._upgrade = upgrade
+        self._version = version
+
+    # --- parts of windows
+
+    def part(self, part: Part) -> bytes:
+        """Returns the bytes of *part*."""
+        head: dict[str, Any] = {"windows": [tuple(facts) for facts in part.facts]}
+        if part.news:
+            head["news"] = part.news
+        if part.closed:
+            head["closed"] = part.closed
+        if part.ended:
+            # The ends stand where entries have a count. There is no value.
+            text = ",".join(f"[{self._codec.key_text(key)},{end},0,null]" for key, end in part.ended)
+            return b"\n".join((_json(head), self._codec.dump(part.entries), f"[{text}]".encode()))
+        return b"\n".join((_json(head), self._codec.dump(part.entries), b""))
+
+    def read_part(self, bucket: int, content: bytes, version: int) -> Part:
+        """Returns the part in *content*, which has values of this *version*."""
+        head_json, entries_json, ended_json = content.split(b"\n")
+        head = json.loads(head_json)
+        entries = self._entries(entries_json, version)
+        ended = [(key, end) for key, end, _, _ in self._codec.load_older(ended_json)] if ended_json else []
+        facts = [_facts(each) for each in head["windows"]]
+        return Part(bucket, entries, facts, head.get("news", []), head.get("closed", []), ended)
+
+    # --- results
+
+    def result(self, result: Result) -> bytes:
+        """Returns the bytes of *result*."""
+        head = {
+            "id": result.id,
+            "start": result.start,
+            "end": result.end,
+            "trigger": result.trigger,
+            "is_last": result.is_last,
+            "replaces": result.replaces,
+        }
+        entry: Entry = (result.key, result.count, result.firing, result.value)
+        return b"\n".join((_json(head), self._codec.dump([entry])))
+
+    def id_of(self, content: bytes) -> str:
+        """Returns the id of the result in *content*."""
+        return str(json.loads(content.partition(b"\n")[0])["id"])
+
+    def read_result(
+        self,
+        content: bytes,
+        shown: Callable[[int | None], EventTime | None],
+        version: int,
+    ) -> WindowResult[Any, Any]:
+        """Returns the result in *content*, a new object each time. *shown* gives bounds as users know them."""
+        head_json, _, entry_json = content.partition(b"\n")
+        head = json.loads(head_json)
+        key, count, firing, value = self._entries(entry_json, version)[0]
+        return WindowResult(
+            aggregator=self._aggregator,
+            key=key,
+            start=shown(head["start"]),
+            end=shown(head["end"]),
+            value=value,
+            count=count,
+            id=head["id"],
+            firing=firing,
+            trigger=cast("ResultTrigger", head["trigger"]),
+            is_last=head["is_last"],
+            replaces=tuple(head["replaces"]),
+        )
+
+    def texts(self, result: WindowResult[Any, Any]) -> tuple[str, str]:
+        """Returns the key and the value of *result* as JSON."""
+        entry: Entry = (result.key, result.count, result.firing, result.value)
+        key = self._codec.key_text(result.key)
+        before = f"[[{key},{result.count},{result.firing},"
+        return key, self._codec.dump([entry]).decode()[len(before) : -2]
+
+    def _entries(self, content: bytes, version: int) -> list[Entry]:
+        if version == self._version:
+            return self._codec.load(content)
+        return [
+            (key, count, firing, self._upgrade(version, value))
+            for key, count, firing, value in self._codec.load_older(content)
+        ]
+
+
+def _json(content: object) -> bytes:
+    return json.dumps(content, separators=_SEPARATORS).encode()
+
+
+def _facts(stored: Sequence[Any]) -> WindowFacts:
+    return WindowFacts._make([*stored[:-1], tuple(stored[-1])])

@@ -1,0 +1,128 @@
+"""The state of a pipeline's aggregators: opened before its stages run, closed after they have ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from broadway_py._core.aggregation.progress import Progress
+from broadway_py.foreign import foreign_errors
+from broadway_py.log import logger
+from broadway_py.pipeline.callbacks.aggregators import AggregatorDefinition
+from broadway_py.pipeline.contexts import drive
+from broadway_py.pipeline.stages.aggregator import AggregatorStage
+from broadway_py.pipeline.stages.services import Services
+from broadway_py.state.facts import window_text
+from broadway_py.state.store import AggregatorFacts, StateStore
+
+__all__ = ["WindowState", "facts_of"]
+
+log = logger("broadway_py.pipeline")
+
+
+class WindowState:
+    """Opens the store of a pipeline, and loads the windows of each aggregator.
+
+    Args:
+        services: the services of the pipeline.
+        store: where the windows are stored.
+        definitions: the aggregators.
+        stages: their stages, in the same order. None of them runs before :meth:`open` has returned.
+        returning: of each producer, what it has delivered, and the seconds after which what a process that died has
+            held is delivered again.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        store: StateStore,
+        definitions: Sequence[AggregatorDefinition],
+        stages: Sequence[AggregatorStage],
+        *,
+        returning: Sequence[tuple[Progress, float]],
+    ) -> None:
+        self.store = store
+        self._services = services
+        self._definitions = definitions
+        self._stages = stages
+        self._returning = returning
+        self._waits_for: str | None = None
+        self._is_ready = False
+        #: How many bytes the state takes, as far as known.
+        self.size_bytes = 0
+        self._set_up: list[AggregatorDefinition] = []
+        self._log = log.bind(pipeline=services.name)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the pipeline cannot read its sources yet, in one sentence; None if it can."""
+        if self._is_ready:
+            return None
+        if self._waits_for is not None:
+            return self._waits_for
+        loaded = sum(stage.keeper.loaded for stage in self._stages)
+        all_of_them = sum(stage.keeper.to_load for stage in self._stages)
+        return f"the windows are being loaded: {loaded} of {all_of_them}"
+
+    async def open(self) -> None:
+        """Lock the store, load all windows, and run ``setup`` of each aggregator. A cancellation ends it at any point.
+
+        Raises:
+            StorageError: the store cannot be used.
+            Exception: what ``setup`` or ``upgrade`` of an aggregator raised.
+        """
+        facts = {definition.name: facts_of(definition) for definition in self._definitions}
+        await self.store.open(facts, waiting=self._wait)
+        self._waits_for = None
+        for stage in self._stages:
+            stage.emitter.add(await stage.keeper.load())
+        if not all(stage.keeper.was_clean for stage in self._stages):
+            self._stand()
+        for definition in self._definitions:
+            self._set_up.append(definition)
+            await self._call(definition.aggregator.setup)
+        self._is_ready = True
+
+    async def close(self) -> None:
+        """Wait for what is being stored, run ``teardown`` of each aggregator, and close the store."""
+        try:
+            for stage in self._stages:
+                await stage.close()
+                await stage.emitter.output.close()
+            for definition in self._set_up:
+                try:
+                    await self._call(definition.aggregator.teardown)
+                except foreign_errors() as error:
+                    self._log.error(
+                        "teardown of an aggregator raised", aggregator=definition.name, exception=type(error).__name__
+                    )
+        finally:
+            await self.store.close()
+
+    def _stand(self) -> None:
+        """Let the watermarks wait for what a process that died may have held."""
+        now = self._services.clock.monotonic()
+        for progress, returns_within_s in self._returning:
+            progress.stand(now, returns_within_s)
+
+    async def _call(self, method: Any) -> None:
+        await drive(method(), self._services.base.copy())
+
+    def _wait(self, sentence: str) -> None:
+        self._waits_for = sentence
+        self._log.warning(sentence)
+
+
+def facts_of(definition: AggregatorDefinition) -> AggregatorFacts:
+    """Returns what a store compares with what it has of this aggregator."""
+    return AggregatorFacts(
+        definition.version,
+        window_text(definition.window.shape),
+        _name(definition.key_type),
+        _name(definition.acc_type),
+        definition.has("upgrade"),
+    )
+
+
+def _name(kind: object) -> str:
+    return kind.__qualname__ if isinstance(kind, type) and not hasattr(kind, "__args__") else str(kind)

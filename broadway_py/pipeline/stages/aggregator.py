@@ -1,0 +1,356 @@
+"""Aggregators: add messages to windows, store them with checkpoints, and settle what is stored."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Sequence
+from typing import Any, Final
+
+from broadway_py._core.aggregation.aggregation import Added
+from broadway_py._core.aggregation.identifier import Identified
+from broadway_py._core.aggregation.identities import Sorted
+from broadway_py._core.backoff import Backoff
+from broadway_py.error_text import name_of, place_of
+from broadway_py.errors import PipelineCrashed
+from broadway_py.foreign import foreign_errors
+from broadway_py.log import logger
+from broadway_py.message import Failed, Message, Plain
+from broadway_py.pipeline.aggregation.held import Held
+from broadway_py.pipeline.aggregation.keeper import Keeper
+from broadway_py.pipeline.callbacks.aggregators import AggregatorDefinition
+from broadway_py.pipeline.contexts import CleanRoom, drive
+from broadway_py.pipeline.settlement.failures import failure_from
+from broadway_py.pipeline.stages.emitter import Emitter
+from broadway_py.pipeline.stages.services import Meter, Services
+from broadway_py.pipeline.stages.stage import PipelineStage
+from broadway_py.stage import Edge, Inlet
+from broadway_py.storage.errors import StorageError
+
+__all__ = ["AggregatorStage"]
+
+log = logger("broadway_py.pipeline")
+
+_LATE: Final = Failed("late", Plain("its windows have closed"))
+
+
+class AggregatorStage(PipelineStage):
+    """Adds messages to the windows of one aggregator. Its results leave through *emitter*.
+
+    A message is held from the moment when it is added until a checkpoint with its effect is stored. Then it is acked.
+    At most one checkpoint is being stored; meanwhile the stage goes on adding.
+
+    Args:
+        services: the services of the pipeline.
+        definition: the aggregator.
+        meter: the aggregator's figures.
+        keeper: the windows, and where they are stored; they are loaded before the stage runs.
+        emitter: hands out the results.
+        checkpoint_interval_s: seconds from the first change to the checkpoint.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        definition: AggregatorDefinition,
+        meter: Meter,
+        keeper: Keeper,
+        emitter: Emitter,
+        *,
+        checkpoint_interval_s: float,
+    ) -> None:
+        super().__init__(services, f"aggregator:{definition.name}", 0, meter)
+        self.key = definition.name
+        self.options = definition.options
+        self.inlet: Inlet[Message[Any]] = Inlet(self.wake)
+        self.keeper = keeper
+        self.emitter = emitter
+        emitter.progress = self.wake
+        keeper.changed = self.wake.set
+        self._definition = definition
+        self._room = CleanRoom(services.base)
+        self._interval_s = checkpoint_interval_s
+        self._held = Held()
+        # The checkpoint that is being stored, and its messages.
+        self._storing: asyncio.Task[None] | None = None
+        self._stored_soon = Held()
+        # When something first changed since the last checkpoint, by the monotonic clock.
+        self._changed_at: float | None = None
+        self._is_flushing = self._has_ended = self._is_marked_clean = self._is_closed = False
+        self._log = log.bind(pipeline=services.name, aggregator=self.key)
+        #: How many late messages there were, by what made them late.
+        self.late = {"event_time": 0, "held": 0}
+
+    @property
+    def held_messages(self) -> int:
+        """How many messages were added and are not stored yet."""
+        return len(self._held) + len(self._stored_soon)
+
+    @property
+    def full_of(self) -> str | None:
+        """Why nothing is added now, in one sentence; None if nothing is wrong."""
+        keeper, options = self.keeper, self.options
+        if keeper.committer.trouble is not None:
+            return f"aggregator {self.key!r} cannot store its checkpoints: {keeper.committer.trouble}"
+        if keeper.aggregation.open >= options.max_open:
+            return (
+                f"aggregator {self.key!r} has {options.max_open} open windows (max_open), counted for each key; "
+                "intake goes on when some of them have closed"
+            )
+        if len(self.emitter.pending) + keeper.aggregation.due >= options.max_pending:
+            return (
+                f"aggregator {self.key!r} has {options.max_pending} results that emit has not taken (max_pending); "
+                "intake goes on when it takes them"
+            )
+        return None
+
+    async def run(self) -> None:
+        """Add messages until every processor has ended, then hand out what is due. Or stop where the drain cuts off.
+
+        Raises:
+            PipelineCrashed: an error in the code of the library. What is in memory cannot be trusted any more.
+        """
+        try:
+            await self._run()
+        except foreign_errors() as error:
+            self._log.error("an aggregator crashed", exception=name_of(error), at=place_of(error))
+            raise PipelineCrashed(
+                f"pipeline {self.services.name!r}: {type(error).__name__} in {self.layer}: nothing in memory is used "
+                "any more; what is stored goes on with the next start"
+            ) from error
+        finally:
+            self.wake.close()
+            self.keeper.committer.give_up()
+            if self._storing is not None and not self._storing.done():
+                # Never cancelled: what it stores would have an unknown outcome. See :meth:`close`.
+                await asyncio.wait({self._storing})
+
+    async def close(self) -> None:
+        """Wait for the checkpoint that is being stored. Its messages keep no outcome: the sources are closed."""
+        self._is_closed = True
+        if self._storing is not None and not self._storing.done():
+            await asyncio.wait({self._storing})
+
+    async def _run(self) -> None:
+        clock, inlet, keeper = self.services.clock, self.inlet, self.keeper
+        while not self.call.cut:
+            self._look_at_storing()
+            keeper.pass_time()
+            now = clock.monotonic()
+            checkpoint_at = self._checkpoint_at(now)
+            if checkpoint_at is not None and checkpoint_at <= now:
+                self._begin_checkpoint()
+            elif inlet and self.held_messages < self.options.max_demand and self.full_of is None:
+                await self._take_in(self._take())
+            elif inlet.finished and not self._has_ended:
+                self._end()
+            elif inlet.finished and self._is_over():
+                break
+            else:
+                await self._wait(now, checkpoint_at)
+
+    async def _wait(self, now: float, checkpoint_at: float | None) -> None:
+        if self.inlet.flush_wanted:
+            self.inlet.flush_wanted = False
+            self._is_flushing = True
+            if self._changed_at is not None and self._storing is None:
+                return
+        clock = self.services.clock
+        moments = [moment for moment in (checkpoint_at, self.keeper.next_change()) if moment is not None]
+        is_full = bool(self.inlet)
+        await self.wake.wait_until(min(moments, default=None), clock)
+        if is_full:
+            self.meter.backpressure_seconds += clock.monotonic() - now
+
+    def _end(self) -> None:
+        """Close the windows, if the sources have ended by themselves. After a stop they go on with the next start."""
+        self._has_ended = self._is_flushing = True
+        if not self.services.is_stopping:
+            self.keeper.end()
+
+    def _is_over(self) -> bool:
+        """Returns True if nothing more is to be done: all is stored and handed out."""
+        if self._storing is not None or self._needs_checkpoint():
+            return False
+        self.emitter.finish()
+        # What the emitter hands out leaves the file with one more checkpoint.
+        return self.emitter.has_ended and not self._needs_checkpoint()
+
+    # --- messages
+
+    def _take(self) -> list[Message[Any]]:
+        """Take what waits, up to what may be held, as one list: each list has its price."""
+        room = self.options.max_demand - self.held_messages
+        taken: list[Message[Any]] = []
+        asks: list[tuple[Edge[Message[Any]], int]] = []
+        while self.inlet and len(taken) < room:
+            edge, messages, ask = self.inlet.take()
+            taken += messages
+            if ask:
+                asks.append((edge, ask))
+        for edge, ask in asks:
+            edge.ask(ask)
+        return taken
+
+    async def _take_in(self, messages: Sequence[Message[Any]]) -> None:
+        """Sort out the repeats, and add the others."""
+        clock, keeper = self.services.clock, self.keeper
+        started = self.busy_since = clock.monotonic()
+        self.held = messages
+        identities = keeper.identities
+        identified = self._room.run(identities.identify, messages)
+        if identified.failed:
+            await self._fail(identified.failed)
+        found = await self._find(identified.wanted) if identified.wanted else set()
+        if found is None:
+            return  # cut off: the drain gives the messages back, which are still held
+        left: Identified | None = identified
+        while left is not None:
+            one = identities.sort(left, found)
+            await self._add(one)
+            left = one.later
+        self.held = ()
+        self.busy_since = None
+        self.meter.busy_seconds += clock.monotonic() - started
+
+    async def _find(self, wanted: Collection[bytes]) -> set[bytes] | None:
+        """Returns those identities that are stored; None if the stage was cut off before the store could say so."""
+        backoff = Backoff(0.1, 5.0, kind="exp")
+        while not self.call.cut:
+            try:
+                found = await self.keeper.find(wanted)
+            except StorageError as error:
+                self.keeper.committer.note(error)
+                await self.wake.wait_until(self.services.clock.monotonic() + backoff.failed(), self.services.clock)
+            else:
+                self.keeper.committer.note_success()
+                return found
+        return None
+
+    async def _add(self, one: Sorted) -> None:
+        keeper = self.keeper
+        out: Added = self._room.run(keeper.add, one.new)
+        left_out = [*out.late, *(message for message, _ in [*out.failed, *out.ahead])]
+        keeper.identities.hold(one, left_out)
+        self._note_late(out.late)
+        if out.added:
+            keeper.note_times(out)
+        self._held.messages += out.added
+        self._held.repeats += one.of_held
+        self._stored_soon.repeats += one.of_running
+        keeper.arrive([*out.added, *one.of_held, *one.of_running])
+        if one.of_committed:
+            await self.services.settler.settle(one.of_committed)
+        failed: list[Message[Any]] = []
+        for message, error in out.failed:
+            message._status = failure_from(error)
+            failed.append(message)
+        for message, _ in out.ahead:
+            message._status = self._too_far_ahead()
+            failed.append(message)
+        if failed:
+            await self._fail(failed)
+        if out.late:
+            await self._turn_away(out.late)
+
+    def _note_late(self, late: Sequence[Message[Any]]) -> None:
+        event_clock = self.keeper.event_clock
+        for message in late:
+            held = event_clock is not None and event_clock.was_held_too_long(message._ledger_entry)
+            self.late["held" if held else "event_time"] += 1
+
+    def _too_far_ahead(self) -> Failed:
+        most: Any = self._definition.window.max_ahead
+        return Failed(
+            "future_event_time",
+            Plain(f"its event time lies more than {most:g} s (max_ahead) ahead of the clock"),
+        )
+
+    async def _turn_away(self, late: list[Message[Any]]) -> None:
+        """Give *late* messages to the user's ``late``; without one they fail."""
+        if not self._definition.has("late"):
+            for message in late:
+                message._status = _LATE
+            await self._fail(late)
+            return
+        try:
+            with self.call.in_callback:
+                async with self.services.clock.timeout(self.options.emit_timeout):
+                    await drive(self._definition.aggregator.late(list(late)), self.call.clean_context().copy())
+        except foreign_errors() as error:
+            for message in late:
+                message._status = failure_from(error)
+            await self._fail(late)
+        except asyncio.CancelledError as cancelled:
+            if self.call.was_cut():
+                await self.conclusion.give_back(late)
+                return
+            for message in late:
+                message._status = failure_from(cancelled)
+            await self._fail(late)
+        else:
+            await self.services.settler.settle(late)
+
+    async def _fail(self, failed: Sequence[Message[Any]]) -> None:
+        await self.conclusion.conclude((), failed)
+
+    # --- checkpoints
+
+    def _needs_checkpoint(self) -> bool:
+        if self._has_ended and not self._is_marked_clean:
+            return True  # the next start can rely on it
+        return bool(self._held) or self.keeper.aggregation.is_changed or self.emitter.pending.has_emitted
+
+    def _checkpoint_at(self, now: float) -> float | None:
+        """Returns when the next checkpoint begins; None while one is being stored, and if nothing has changed."""
+        if not self._needs_checkpoint():
+            self._changed_at = None
+            return None
+        if self._changed_at is None:
+            self._changed_at = now
+        if self._storing is not None:
+            return None
+        if self._is_flushing or 2 * len(self._held) >= self.options.max_demand:
+            return now
+        return self._changed_at + self._interval_s
+
+    def _begin_checkpoint(self) -> None:
+        commit, results = self.keeper.checkpoint(self.emitter.pending.pop_emitted(), is_last=self._has_ended)
+        self._stored_soon, self._held = self._held, Held()
+        self._changed_at = None
+        self._is_flushing = self._is_marked_clean = self._has_ended
+        self._storing = asyncio.get_running_loop().create_task(
+            self._store(commit, results), name=f"{self.name}.checkpoint"
+        )
+        self._storing.add_done_callback(lambda _: self.wake.set())
+
+    async def _store(self, commit: Any, results: Any) -> None:
+        """Store a checkpoint, ack its messages, hand on its results. Nobody cancels this."""
+        keeper = self.keeper
+        started = self.services.clock.monotonic()
+        outcome = await keeper.committer.commit(commit)
+        if outcome == "stored":
+            keeper.note_stored()
+            self.meter.duration.observe(self.services.clock.monotonic() - started)
+            stored, self._stored_soon = self._stored_soon, Held()
+            if self._is_closed:
+                return
+            await self.services.settler.settle([*stored.messages, *stored.repeats])
+            keeper.note_acked(commit.number)
+            self.emitter.add(results)
+        elif outcome == "not_stored":
+            keeper.identities.not_committed()
+            # The drain gives them back.
+            self._stored_soon, again = Held(), self._stored_soon
+            self._held = Held([*again.messages, *self._held.messages], [*again.repeats, *self._held.repeats])
+        # Otherwise they keep no outcome: they may be in the file, so they must not be delivered again as new ones.
+
+    def _look_at_storing(self) -> None:
+        if self._storing is not None and self._storing.done():
+            task, self._storing = self._storing, None
+            task.result()
+
+    def take_all(self) -> list[Message[Any]]:
+        """Take out and return the messages that wait in this stage, and those that no checkpoint contains."""
+        self.wake.close()
+        held, self._held = self._held, Held()
+        return [*held.messages, *held.repeats, *self.inlet.remove(lambda _: True)]

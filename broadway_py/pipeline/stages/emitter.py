@@ -1,0 +1,123 @@
+"""Emitters: hand committed results to ``emit``, one list at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from broadway_py._core.aggregation.pending import DueResult, PendingResults
+from broadway_py.error_text import name_of, place_of
+from broadway_py.foreign import foreign_errors
+from broadway_py.log import logger
+from broadway_py.message import Message
+from broadway_py.pipeline.aggregation.output import Output
+from broadway_py.pipeline.contexts import drive
+from broadway_py.pipeline.stages.services import Meter, Services
+from broadway_py.pipeline.stages.stage import PipelineStage
+from broadway_py.stage import Wake
+
+__all__ = ["Emitter"]
+
+log = logger("broadway_py.pipeline")
+
+
+class Emitter(PipelineStage):
+    """Hands out the results of one aggregator.
+
+    Args:
+        services: the services of the pipeline.
+        key: the aggregator's name.
+        meter: the emitter's figures.
+        output: where the results go.
+        most: how many results one call gets at most.
+        timeout_s: seconds that one call may take.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        key: str,
+        meter: Meter,
+        output: Output,
+        *,
+        most: int,
+        timeout_s: float,
+    ) -> None:
+        super().__init__(services, f"emitter:{key}", 0, meter)
+        #: The results that are stored and not handed out.
+        self.pending = PendingResults(most)
+        #: Set when results were taken, and when the emitter has ended.
+        self.progress: Wake | None = None
+        #: True once no task hands out results any more.
+        self.has_ended = False
+        self.output = output
+        self._emit_timeout_s = timeout_s
+        self._is_last = False
+        self._log = log.bind(pipeline=services.name, aggregator=key)
+
+    def add(self, results: Iterable[DueResult]) -> None:
+        """Take over *results*, which are stored."""
+        self.pending.add(results)
+        self.wake.set()
+
+    def finish(self) -> None:
+        """End when all results are handed out: no more of them come."""
+        self._is_last = True
+        self.wake.set()
+
+    async def run(self) -> None:
+        """Hand out results until :meth:`finish` was called and none is left, or until cut off."""
+        clock, pending = self.services.clock, self.pending
+        try:
+            while not self.call.cut:
+                taken = pending.take(clock.monotonic())
+                if taken:
+                    await self._hand_out(taken)
+                elif self._is_last and not pending:
+                    break
+                else:
+                    await self.wake.wait_until(pending.next_call(clock.monotonic()), clock)
+        finally:
+            self.wake.close()
+            self.has_ended = True
+            self._tell()
+
+    def take_all(self) -> list[Message[Any]]:
+        """Returns no message: results are no messages, and they lie in the state file."""
+        return []
+
+    async def _hand_out(self, taken: Sequence[DueResult]) -> None:
+        clock, call = self.services.clock, self.call
+        started = self.busy_since = clock.monotonic()
+        try:
+            with call.in_callback:
+                async with clock.timeout(self._emit_timeout_s):
+                    await drive(self.output.emit(taken), call.clean_context().copy())
+        except foreign_errors() as error:
+            self._note_failure(taken, error)
+        except asyncio.CancelledError as cancelled:
+            if call.was_cut():
+                # What emit did with these results is not known. They lie in the file, and come again after a start.
+                return
+            self._note_failure(taken, cancelled)
+        else:
+            self.pending.succeeded(taken)
+            self._tell()
+        self.busy_since = None
+        took = clock.monotonic() - started
+        self.meter.busy_seconds += took
+        self.meter.duration.observe(took)
+
+    def _note_failure(self, taken: Sequence[DueResult], error: BaseException) -> None:
+        self.pending.failed(taken, self.services.clock.monotonic())
+        self._log.error(
+            "results could not be handed out; they stay stored and are handed out again",
+            results=len(taken),
+            exception=name_of(error),
+            at=place_of(error),
+        )
+
+    def _tell(self) -> None:
+        if self.progress is not None:
+            self.progress.set()

@@ -1,0 +1,150 @@
+"""Results that wait for emit: order, lists, failures alone and together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broadway_py._core.aggregation.pending import DueResult, PendingResults
+
+
+def due(sequence: int, window: str = "") -> DueResult:
+    return DueResult(sequence, window or f"w{sequence}", b"", 1)
+
+
+def numbers(taken: list[DueResult]) -> list[int]:
+    return [result.sequence for result in taken]
+
+
+def test_a_call_gets_the_oldest_results_and_no_more_than_the_most() -> None:
+    pending = PendingResults(2)
+    pending.add([due(3), due(1), due(2)])
+    assert numbers(pending.take(0.0)) == [1, 2]
+    assert numbers(pending.take(0.0)) == [3]
+    assert pending.take(0.0) == []
+
+
+def test_what_was_taken_is_told_once_and_counts_no_more() -> None:
+    pending = PendingResults(10)
+    pending.add([due(1), due(2)])
+    pending.succeeded(pending.take(0.0))
+    assert len(pending) == 0
+    assert pending.has_emitted
+    assert pending.pop_emitted() == [1, 2]
+    assert pending.pop_emitted() == []
+    assert not pending.has_emitted
+
+
+def test_a_list_that_fails_is_tried_one_by_one_at_once() -> None:
+    pending = PendingResults(10)
+    pending.add([due(1), due(2), due(3)])
+    pending.failed(pending.take(0.0), 0.0)
+    assert numbers(pending.take(0.0)) == [1]
+    assert len(pending) == 3
+
+
+def test_a_bad_result_waits_and_the_others_go_on() -> None:
+    pending = PendingResults(10)
+    pending.add([due(1), due(2)])
+    pending.failed(pending.take(0.0), 0.0)
+    pending.failed(pending.take(0.0), 0.0)  # 1 alone
+    assert pending.take(0.0) == []
+    assert pending.next_call(0.0) == pytest.approx(0.1)
+    two = pending.take(0.2)
+    assert numbers(two) == [2]
+    pending.succeeded(two)
+    pending.add([due(3)])
+    assert numbers(pending.take(0.3)) == [1]
+
+
+def test_the_wait_of_a_bad_result_doubles_up_to_the_most() -> None:
+    pending = PendingResults(1)
+    pending.add([due(1)])
+    now, waits = 0.0, []
+    for _ in range(12):
+        taken = pending.take(now)
+        assert numbers(taken) == [1]
+        pending.failed(taken, now)
+        at = pending.next_call(now)
+        assert at is not None
+        waits.append(round(at - now, 3))
+        now = at
+    assert waits[:4] == [0.1, 0.2, 0.4, 0.8]
+    assert waits[-1] == 30.0
+
+
+def test_later_firings_of_a_window_wait_for_the_one_that_failed() -> None:
+    pending = PendingResults(10)
+    pending.add([due(1, "a")])
+    pending.failed(pending.take(0.0), 0.0)
+    pending.add([due(2, "a"), due(3, "b")])
+    taken = pending.take(0.05)
+    assert numbers(taken) == [3]
+    pending.succeeded(taken)
+    again = pending.take(0.2)
+    assert numbers(again) == [1]
+    pending.succeeded(again)
+    assert numbers(pending.take(0.2)) == [2]
+
+
+def test_the_second_firing_in_a_list_that_fails_waits_for_the_first() -> None:
+    pending = PendingResults(10)
+    pending.add([due(1, "a"), due(2, "a"), due(3, "b")])
+    pending.failed(pending.take(0.0), 0.0)
+    first = pending.take(0.0)
+    assert numbers(first) == [1]
+    pending.succeeded(first)
+    assert numbers(pending.take(0.0)) == [3]
+    assert numbers(pending.take(0.0)) == [2]
+
+
+def test_while_nothing_succeeds_all_calls_wait_longer_and_longer() -> None:
+    pending = PendingResults(1)
+    pending.add([due(number) for number in range(50)])
+    now, calls = 0.0, 0
+    while now < 60.0:
+        taken = pending.take(now)
+        if taken:
+            calls += 1
+            pending.failed(taken, now)
+        at = pending.next_call(now)
+        assert at is not None
+        now = max(at, now)
+    assert calls < 15
+
+
+@given(
+    windows=st.lists(st.integers(0, 4), min_size=1, max_size=30),
+    outcomes=st.lists(st.booleans(), max_size=200),
+    most=st.integers(1, 7),
+)
+def test_each_result_is_taken_once_and_each_window_in_order(
+    windows: list[int], outcomes: list[bool], most: int
+) -> None:
+    pending = PendingResults(most)
+    pending.add([due(number, str(window)) for number, window in enumerate(windows)])
+    told: list[int] = []
+    now = 0.0
+    answers: Iterator[bool] = iter(outcomes)
+    for _ in range(1_000):
+        taken = pending.take(now)
+        assert len(taken) <= most
+        if taken and next(answers, True) is True:
+            told += numbers(taken)
+            pending.succeeded(taken)
+        elif taken:
+            pending.failed(taken, now)
+        else:
+            at = pending.next_call(now)
+            if at is None:
+                break
+            now = max(now + 0.001, at)
+    assert sorted(told) == list(range(len(windows)))
+    for window in set(windows):
+        own = [number for number in told if windows[number] == window]
+        assert own == sorted(own)
+    assert len(pending) == 0
+    assert pending.failing == 0
