@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from broadway_py import Batcher, BatchInfo, Message, OptionsError, Pipeline
+from broadway_py import Aggregator, Batcher, BatchInfo, Message, OptionsError, Pipeline, Window
 from broadway_py.examples.shipments import Shipment, Shipments
 from broadway_py.producers import MemoryProducer
 
@@ -113,3 +113,27 @@ class NotAPipeline:
 
 def a_function() -> None:
     """Something else again."""
+
+
+class Sums(Aggregator[int, int, int]):
+    """Adds up numbers, and has nobody who takes the sums: the settings say where they are published."""
+
+    window = Window.count(3)
+
+    def key(self, message: Message[int]) -> int:
+        return 0
+
+    def initial(self) -> int:
+        return 0
+
+    def add(self, acc: int, message: Message[int]) -> int:
+        return acc + message.data
+
+
+class Windows(Pipeline[int]):
+    """Has an aggregator; its settings come from files."""
+
+    aggregators = {"sums": Sums}  # noqa: RUF012  # an option
+
+    async def handle_message(self, message: Message[int]) -> None:
+        pass

@@ -17,6 +17,8 @@ from broadway_py.pipeline import Pipeline
 from broadway_py.pipeline.option_sources import merged_options
 from broadway_py.producer import Producer
 from broadway_py.producers.kinds import build_all
+from broadway_py.producers.sink_kinds import build_sink
+from broadway_py.written import opened
 
 __all__ = ["build_pipelines", "check_pipelines", "pipeline_class"]
 
@@ -109,6 +111,7 @@ def _build(key: str, name: str, section: Mapping[str, Any], share: tuple[int, in
             producer = build_all(producer, (*path, "producer"))
     except OptionsError as refused:
         wrong.append(refused)
+    options |= _with_sinks(options, path, wrong)
     try:
         # The options are checked here too, so that all errors are reported at once. Without the class only errors that
         # do not depend on it count.
@@ -120,15 +123,39 @@ def _build(key: str, name: str, section: Mapping[str, Any], share: tuple[int, in
         told = {one.path[len(path)] for each in wrong for one in each.all() if len(one.path) > len(path)}
         rest = {option: value for option, value in options.items() if option not in told}
         stand_in = _Unknown() if "producer" in told else producer
+        more: list[OptionsError] = []
         # The user's own constructor may fail because of the options that are left out.
-        with contextlib.suppress(Exception), gathered(wrong):
+        with contextlib.suppress(Exception), gathered(more):
             made.from_settings(rest, name=name, producer=stand_in, path=path, share=share)
+        # What the class alone says about an option that is left out need not hold with it.
+        wrong += [one for one in more if told.isdisjoint(one.path[len(path) : len(path) + 1])]
     if made is None or wrong:
         raise OptionsError.of(wrong) from next((one.__cause__ for one in wrong if one.__cause__), None)
     try:
         return made.from_settings(options, name=name, producer=producer, path=path, share=share)
     except DefinitionError as refused:
         raise OptionsError((*path, "class"), str(refused)) from refused
+
+
+def _with_sinks(
+    options: Mapping[str, Any], path: tuple[str, ...], wrong: list[OptionsError]
+) -> dict[str, Mapping[str, Any]]:
+    """Returns the section ``aggregators`` of *options*, with a sink in the place of each section ``emit_to``.
+
+    If the settings of a sink are wrong, the error is added to *wrong*, and the sink is left out.
+    """
+    section = opened(options.get("aggregators"))
+    if not isinstance(section, Mapping):
+        return {}
+    made: dict[str, Any] = {}
+    for name, said in section.items():
+        made[name] = settings = opened(said)
+        if isinstance(settings, Mapping) and opened(settings.get("emit_to")) is not None:
+            made[name] = {field: value for field, value in settings.items() if field != "emit_to"}
+            with gathered(wrong):
+                sink = build_sink(settings["emit_to"], (*path, "aggregators", str(name), "emit_to"))
+                made[name]["emit_to"] = sink
+    return {"aggregators": made}
 
 
 class _Unknown(Producer):
@@ -138,11 +165,11 @@ class _Unknown(Producer):
 
 
 def _depends_on_class(path: tuple[str, ...]) -> bool:
-    """Returns whether *path* is a whole section. The class may add to it, so an error there is not certain."""
+    """Returns whether the class may add to what is at *path*, such as a section, so that an error is not certain."""
     match path:
         case ("processors" | "batch_defaults" | "failure" | "rate_limit" | "state",):
             return True
-        case ("batchers" | "aggregators", _):
+        case ("batchers" | "aggregators", _) | ("state", "path"):
             return True
     return False
 

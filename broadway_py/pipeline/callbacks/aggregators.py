@@ -12,6 +12,7 @@ from broadway_py._core.window.spec import UNSET, Window
 from broadway_py.aggregator import METHODS, WINDOW_SETTINGS, Aggregator, AggregatorOptions, AggregatorSettings
 from broadway_py.errors import OptionsError, gathered
 from broadway_py.foreign import article, is_a, shown
+from broadway_py.state.codec import Codec
 
 __all__ = ["AggregatorDefinition", "define", "settings_of"]
 
@@ -161,7 +162,7 @@ def _types(cls: type[Aggregator[Any, Any, Any]]) -> tuple[Any, Any, Any]:
     """Returns the types of key, data and accumulator that *cls* or a base class of it names.
 
     Raises:
-        OptionsError: they are missing, or cannot be used. The error has no path.
+        OptionsError: they are missing, or cannot be stored. The path is empty, or begins with ``key`` or ``value``.
     """
     found = _arguments(cls, {})
     if found is None or _is_open(found[0]) or _is_open(found[2]):
@@ -175,6 +176,7 @@ def _types(cls: type[Aggregator[Any, Any, Any]]) -> tuple[Any, Any, Any]:
         raise OptionsError(
             (), f"expected a key type that is hashable, such as str, int or a tuple of them, got {key.__name__}"
         )
+    Codec(found[0], found[2])  # it refuses types whose values do not come back from JSON as they were
     return found
 
 

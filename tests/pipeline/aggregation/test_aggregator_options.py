@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -22,6 +24,7 @@ from broadway_py import (
     WindowResult,
 )
 from broadway_py._core.window.shape import Fixed
+from broadway_py.aggregates import Collect, Count, Greatest, Latest, Least, Mean, Total
 from broadway_py.aggregator import AggregatorOptions
 from broadway_py.pipeline.callbacks.aggregators import AggregatorDefinition, define
 from broadway_py.producers import DummyProducer, MemoryProducer, Producer, QueueProducer
@@ -491,6 +494,59 @@ def test_a_key_that_is_not_hashable_is_refused() -> None:
     assert refused(lambda: Shop(aggregators={"revenue": WithUnhashableKeys})) == (
         "aggregators.revenue: expected a key type that is hashable, such as str, int or a tuple of them, got list"
     )
+
+
+class Opaque:
+    """Pydantic cannot write it."""
+
+
+def of_types(key: Any, acc: Any) -> type[Aggregator[Any, Any, Any]]:
+    def fill(body: dict[str, Any]) -> None:
+        body.update(window=Window.count(3), key=Revenue.key, initial=Revenue.initial, add=Revenue.add)
+        body.update(emit=Revenue.emit, __module__=__name__)
+
+    return types.new_class("Own", (Aggregator[key, Order, acc],), exec_body=fill)
+
+
+@pytest.mark.parametrize(
+    ("key", "acc", "sentence"),
+    [
+        (
+            str,
+            list[Opaque],
+            (
+                "aggregators.revenue.value.[item]: JSON cannot say values of Opaque: use a dataclass, a pydantic "
+                "model, or a type such as int, str or list"
+            ),
+        ),
+        (
+            Opaque,
+            int,
+            (
+                "aggregators.revenue.key: JSON cannot say values of Opaque: use a dataclass, a pydantic model, or a "
+                "type such as int, str or list"
+            ),
+        ),
+        (
+            str,
+            Any,
+            (
+                "aggregators.revenue.value: Any may be of any type, and JSON does not say which: name the type, or use "
+                "pydantic.JsonValue for what JSON itself can say"
+            ),
+        ),
+    ],
+)
+def test_types_that_cannot_be_stored_are_refused(key: Any, acc: Any, sentence: str) -> None:
+    assert refused(lambda: Shop(aggregators={"revenue": of_types(key, acc)})) == sentence
+
+
+@pytest.mark.parametrize(
+    "acc",
+    [Count, Total[int], Total[Decimal], Mean, Least[str], Greatest[float], Latest[Order], Collect[tuple[str, int]]],
+)
+def test_the_accumulators_of_the_box_can_be_stored(acc: Any) -> None:
+    assert define("revenue", of_types(str, acc)(), None).acc_type == acc
 
 
 def test_everything_that_is_wrong_is_said_at_once() -> None:

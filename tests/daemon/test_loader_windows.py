@@ -1,0 +1,142 @@
+"""Aggregators and their state in settings files: merged, with sinks built, each mistake with its file and line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broadway_py import Aggregator, OptionsError, QueueSink, State
+from broadway_py.daemon.pipelines.loader import check_pipelines
+from tests.daemon.test_loader import build, section, settings_of
+
+WINDOWS = "tests.daemon.pipelines:Windows"
+STATE = "    state: {path: shop.db, checkpoint_interval: 500ms, dedup: 5m}\n"
+
+
+def built(folder: Path, rest: str, *more: str) -> tuple[Aggregator[Any, Any, Any], Any]:
+    (pipeline,) = build(folder, section(WINDOWS, rest), *more)
+    aggregator = pipeline.aggregators["sums"]
+    assert isinstance(aggregator, Aggregator)
+    return aggregator, pipeline
+
+
+def refused(folder: Path, rest: str, reference: str = WINDOWS, workers: int = 1) -> list[str]:
+    settings = settings_of(folder, f"workers: {workers}\n" + section(reference, rest))
+    return [str(one).replace(f"{folder}/", "") for one in check_pipelines(settings)]
+
+
+def test_aggregators_and_state_are_read(tmp_path: Path) -> None:
+    aggregator, pipeline = built(
+        tmp_path,
+        STATE + "    aggregators:\n      sums:\n        emit_batch: 7\n        emit_timeout: 1m\n"
+        "        emit_to: {kind: queue, path: out.db, queue: sums}\n",
+    )
+    assert pipeline.state == State("shop.db", checkpoint_interval=0.5, dedup=300)
+    assert (aggregator.emit_batch, aggregator.emit_timeout) == (7, 60.0)
+    sink = aggregator.emit_to
+    assert isinstance(sink, QueueSink)
+    assert (sink.options.path, sink.options.queue) == ("out.db", "sums")
+
+
+def test_a_later_file_changes_one_field(tmp_path: Path) -> None:
+    aggregator, pipeline = built(
+        tmp_path,
+        STATE + "    aggregators: {sums: {emit_batch: 7, emit_to: {kind: queue, path: out.db, queue: sums}}}\n",
+        "pipelines: {orders: {state: {dedup: 1m}, aggregators: {sums: {max_demand: 5, emit_to: {queue: others}}}}}",
+    )
+    assert (aggregator.emit_batch, aggregator.max_demand) == (7, 5)
+    assert aggregator.emit_to is not None
+    assert repr(aggregator.emit_to) == "<QueueSink queue 'others' in out.db>"
+    assert pipeline.state == State("shop.db", checkpoint_interval=0.5, dedup=60)
+
+
+def test_a_removed_aggregator_needs_nothing(tmp_path: Path) -> None:
+    (pipeline,) = build(tmp_path, section(WINDOWS, "    aggregators: {sums: null}\n"))
+    assert (pipeline.aggregators, pipeline.state) == ({}, None)
+
+
+@pytest.mark.parametrize(
+    ("rest", "sentences"),
+    [
+        (
+            STATE + "    aggregators: {sums: {emit_to: {kind: queue, path: out.db}}}\n",
+            ["0.yaml:7: pipelines.orders.aggregators.sums.emit_to.queue: required, but missing"],
+        ),
+        (
+            STATE + "    aggregators: {sums: {emit_to: {kind: kueue}, emit_bach: 3}}\n",
+            [
+                (
+                    "0.yaml:7: pipelines.orders.aggregators.sums.emit_to.kind: unknown kind 'kueue'; known here: "
+                    "queue, rabbitmq, sqs; did you mean 'queue'?"
+                ),
+                (
+                    "0.yaml:7: pipelines.orders.aggregators.sums.emit_bach: unknown setting; known here: delay, "
+                    "emit_batch, emit_timeout, emit_to, hold_timeout, idle_timeout, lateness, max_ahead, max_demand, "
+                    "max_open, max_pending, require_identity; did you mean 'emit_batch'?"
+                ),
+            ],
+        ),
+        (
+            "    aggregators: {sums: {emit_to: {kind: queue, path: out.db, queue: sums}, delay: 3}}\n",
+            [
+                (
+                    "0.yaml:6: pipelines.orders.aggregators.sums.delay: only a window of event time has this setting, "
+                    "and a count window is none; leave it out"
+                ),
+                (
+                    "0.yaml:3: pipelines.orders.state: required with aggregators, but missing: the file that keeps "
+                    "their windows, such as var/shop.db"
+                ),
+            ],
+        ),
+        (
+            "    state: memory\n    aggregators: {sums: {emit_to: {kind: queue, path: out.db, queue: sums}}}\n",
+            [
+                (
+                    "0.yaml:6: pipelines.orders.state: expected the path of a file, got 'memory': the messages of the "
+                    "source 'queue' outlive this process, and its windows would not; choose a file such as var/shop.db"
+                )
+            ],
+        ),
+        (
+            STATE,
+            [
+                (
+                    "0.yaml:3: pipelines.orders.aggregators.sums.emit: required, but missing: nobody would take the "
+                    "results; write `async def emit(self, results)`, or set emit_to, such as QueueSink('var/out.db', "
+                    "'results')"
+                )
+            ],
+        ),
+    ],
+)
+def test_mistakes_are_told_with_their_line(tmp_path: Path, rest: str, sentences: list[str]) -> None:
+    assert refused(tmp_path, rest) == sentences
+
+
+def test_several_workers_are_refused(tmp_path: Path) -> None:
+    rest = STATE + "    aggregators: {sums: {emit_to: {kind: queue, path: out.db, queue: sums}}}\n"
+    assert refused(tmp_path, rest, workers=3) == [
+        (
+            "0.yaml:7: pipelines.orders.aggregators: a key must have one owner, but 3 workers read the same source; "
+            "set workers: 1, or leave the aggregators out"
+        )
+    ]
+
+
+def test_without_the_class_only_what_does_not_depend_on_it_is_told(tmp_path: Path) -> None:
+    found = refused(
+        tmp_path, "    state: {dedup: 1m}\n    aggregators: {sums: {emit_to: {kind: ''}}}\n", "tests.daemon.nowhere:X"
+    )
+    assert [one.split(": ")[1] for one in found] == [
+        "pipelines.orders.class",
+        "pipelines.orders.aggregators.sums.emit_to.kind",
+    ]
+
+
+def test_the_settings_of_a_sink_are_not_shown(tmp_path: Path) -> None:
+    with pytest.raises(OptionsError) as error:
+        built(tmp_path, STATE + "    aggregators: {sums: {emit_to: 'amqp://shop:secret@127.0.0.1/'}}\n")
+    assert str(error.value).endswith("emit_to: expected a section of settings with a kind, got str")
