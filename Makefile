@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 RUNS := $(VENV)/.runs
 ARGS ?=
+FILE ?= config/quickstart.yaml
 FLAKE_RUNS ?= 20
 SOAK_MINUTES ?= 2
 SOAK_LOG ?=
@@ -43,8 +44,8 @@ help:  ## show this list
 	@echo '  WORKERS=4 processes for test and flake; RABBITMQ=3.10, 4.0, 4.3, or 4 (the newest) for what needs a RabbitMQ;'
 	@echo '  BROADWAY_TEST_BROKERS=containers or local (default: containers if an engine answers)'
 
-run: $(RUNS)  ## run the shipments example on the embedded queue; page and metrics on http://127.0.0.1:8080
-	@exec $(BIN)/broadway run config/quickstart.yaml $(ARGS)
+run: $(RUNS)  ## run an example on the embedded queue (FILE=config/windows.yaml: windows); page on http://127.0.0.1:8080
+	@exec $(BIN)/broadway run $(FILE) $(ARGS)
 
 test: $(STAMP) broker localstack  ## run the whole suite against a real RabbitMQ and LocalStack's SQS
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)

@@ -163,12 +163,16 @@ class Ships(Producer):
 
     async def open(self) -> None:
         """Opens the queue, to read how full it is."""
-        self._lines = lines(self.seed)
+        self._lines = self.made_up()
         self._target = Queue(self.path, self.queue)
         try:
             await self._target.open()
         except StorageError as away:
             raise ProducerError(str(away)) from away
+
+    def made_up(self) -> Iterator[str]:
+        """Returns the messages to come, without end."""
+        return lines(self.seed)
 
     async def handle_demand(self, demand: int) -> Sequence[Message[str]]:
         """Returns as many messages as are asked for, once there is room in the queue."""
@@ -199,6 +203,8 @@ class Harbour(Pipeline[str]):
 
     rate_limit = RateLimit(allowed_messages=500, interval=1.0)
     batchers = {"default": Batcher(batch_size=100, batch_timeout=0.2)}  # noqa: RUF012  # an option of the pipeline
+    #: What makes the messages up.
+    ships: type[Ships] = Ships
 
     def __init__(self, **options: Any) -> None:
         place = {
@@ -210,7 +216,7 @@ class Harbour(Pipeline[str]):
         # The first process to start makes the folder, because the queue does not make it.
         Path(place["path"]).parent.mkdir(parents=True, exist_ok=True)
         self._target = Queue(place["path"], place["queue"])
-        super().__init__(**{"producer": Ships(**place), **options})
+        super().__init__(**{"producer": self.ships(**place), **options})
 
     async def setup(self) -> None:
         """Opens the queue."""
