@@ -64,7 +64,7 @@ class ProducerDescription(ABC):
         return self.name or self._class_name.removesuffix("Producer").lower() or "producer"
 
     def for_order(self) -> Self:
-        """Returns the description that an ``ordered`` pipeline uses instead of this one.
+        """Returns the description that an ``ordered`` pipeline, or one with aggregators, uses instead of this one.
 
         It is called once, when the pipeline is built. A source that can refuse other readers returns a changed copy
         (``copy.copy``) of this description that does so. By default it returns this description.

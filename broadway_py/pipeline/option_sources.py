@@ -140,7 +140,8 @@ def check_together(
         definitions = define_all(pipeline.aggregators, pipeline.state, named, pipeline.context)
     if wrong:
         raise OptionsError.of(wrong)
-    if pipeline.ordered:
+    if pipeline.ordered or definitions:
+        # What another reader takes would be out of order, or missing in the windows.
         named = {name: producer.for_order() for name, producer in named.items()}
     return named, in_processes, definitions
 

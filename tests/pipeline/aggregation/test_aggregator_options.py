@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import pytest
 
@@ -27,7 +27,7 @@ from broadway_py._core.window.shape import Fixed
 from broadway_py.aggregates import Collect, Count, Greatest, Latest, Least, Mean, Total
 from broadway_py.aggregator import AggregatorOptions
 from broadway_py.pipeline.callbacks.aggregators import AggregatorDefinition, define
-from broadway_py.producers import DummyProducer, MemoryProducer, Producer, QueueProducer
+from broadway_py.producers import DummyProducer, MemoryProducer, Producer, ProducerDescription, QueueProducer
 from broadway_py.producers.queue_sink import QueueSink
 from tests.pipeline.support import events_logged
 
@@ -602,6 +602,26 @@ def test_a_producer_of_the_user_can_say_that_its_messages_outlive_the_process() 
 
     Shop(producer=Own())
     assert refused(lambda: Shop(producer=Lasting())).startswith("state: expected the path of a file, got 'memory'")
+
+
+def test_the_source_is_read_alone_if_it_can_be() -> None:
+    class Own(ProducerDescription):
+        asked = 0
+
+        def create(self) -> Producer:
+            raise NotImplementedError
+
+        def for_order(self) -> Self:
+            self.asked += 1
+            return self
+
+    asked: list[int] = []
+    several: list[dict[str, Any]] = [{}, {"aggregators": {}}]
+    for options in several:
+        source = Own()
+        Shop(producer=source, **options)
+        asked.append(source.asked)
+    assert asked == [1, 0]
 
 
 def test_a_state_on_a_network_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
