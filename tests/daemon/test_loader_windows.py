@@ -126,6 +126,20 @@ def test_several_workers_are_refused(tmp_path: Path) -> None:
     ]
 
 
+def test_several_workers_are_told_beside_a_wrong_setting(tmp_path: Path) -> None:
+    found = refused(tmp_path, STATE + "    aggregators: {sums: {max_demand: 0}}\n", workers=3)
+    assert [one.split(": ", 2)[1:] for one in found] == [
+        ["pipelines.orders.aggregators.sums.max_demand", "expected greater than or equal to 1, got 0"],
+        [
+            "pipelines.orders.aggregators",
+            (
+                "a key must have one owner, but 3 workers read the same source; set workers: 1, or leave the "
+                "aggregators out"
+            ),
+        ],
+    ]
+
+
 def test_without_the_class_only_what_does_not_depend_on_it_is_told(tmp_path: Path) -> None:
     found = refused(
         tmp_path, "    state: {dedup: 1m}\n    aggregators: {sums: {emit_to: {kind: ''}}}\n", "tests.daemon.nowhere:X"

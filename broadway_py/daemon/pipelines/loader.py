@@ -127,8 +127,8 @@ def _build(key: str, name: str, section: Mapping[str, Any], share: tuple[int, in
         # The user's own constructor may fail because of the options that are left out.
         with contextlib.suppress(Exception), gathered(more):
             made.from_settings(rest, name=name, producer=stand_in, path=path, share=share)
-        # What the class alone says about an option that is left out need not hold with it.
-        wrong += [one for one in more if told.isdisjoint(one.path[len(path) : len(path) + 1])]
+        # What is wrong inside of an option that is left out need not be wrong with it.
+        wrong += [one for one in more if len(one.path) <= len(path) + 1 or one.path[len(path)] not in told]
     if made is None or wrong:
         raise OptionsError.of(wrong) from next((one.__cause__ for one in wrong if one.__cause__), None)
     try:
