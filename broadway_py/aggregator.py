@@ -78,7 +78,7 @@ class WindowResult(Generic[K, Acc]):
 def _sink(value: object) -> object:
     if value is None or isinstance(value, Sink):
         return value
-    # Not a ValueError, whose text would have the value in it: a URL may hold a password.
+    # Another error would be shown with the value, and a URL in it may hold a password.
     raise OptionsError((), f"expected a sink, such as QueueSink('var/out.db', 'results'), got {article(value)}")
 
 
@@ -89,7 +89,8 @@ class AggregatorOptions(Options):
     emit_batch: PositiveInt = 100
     #: Seconds that ``emit`` may take. A call that takes longer is cancelled, and its results are handed out again.
     emit_timeout: PositiveDuration = 60.0
-    #: Where results are published, as JSON. None: ``emit`` takes them.
+    #: The sink to which results are published as JSON. In a file it is a section with its ``kind`` (queue, rabbitmq or
+    #: sqs) and its settings. None: they are not published; ``emit`` takes them.
     emit_to: Annotated[Sink | None, BeforeValidator(_sink)] = None
     #: The most messages that are added and not stored yet. When half of them are there, they are stored at once.
     max_demand: PositiveInt = 1000
