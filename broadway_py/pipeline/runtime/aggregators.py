@@ -106,12 +106,11 @@ class Aggregators:
         return stages, [stage.emitter for stage in stages], state
 
     def _identities(self, definition: AggregatorDefinition) -> Identities:
-        redelivering = {name: one for name, one in self._producers.items() if one.redelivers}
-        marking = {name for name, one in redelivering.items() if one.marks_repeats}
+        marking = {name for name, one in self._producers.items() if one.marks_repeats}
         aggregator = definition.aggregator
         return Identities(
             definition.name,
-            looked_up=redelivering.keys() - marking,
+            looked_up=self._producers.keys() - marking,
             marking=marking,
             identity=aggregator.identity if definition.has("identity") else None,
             required=definition.options.require_identity,
