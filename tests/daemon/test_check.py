@@ -71,8 +71,8 @@ workers: 0
             "give each pipeline its own"
         ),
         "base.yaml:4: pipelines.a.producer.foo: unknown setting; known here",
-        "base.yaml:4: pipelines.a.producer.queue: expected a text or a list of texts, got 5; put quotes around it",
         "base.yaml:4: pipelines.a.producer.heartbeat: expected greater than or equal to 1, got 0",
+        "base.yaml:4: pipelines.a.producer.queue: expected a text or a list of texts, got 5; put quotes around it",
         "base.yaml:5: pipelines.a.processors.max_demand: expected greater than or equal to 1, got 0",
         (
             "base.yaml:6: pipelines.a.batchers.slow.batch_size: expected a positive whole number or (initial, fn), "
@@ -347,11 +347,11 @@ def test_a_list_of_texts_is_told_which_want_quotes(tmp_path: Path) -> None:
     assert complaints(tmp_path, ("a.yaml", text)) == [
         "a.yaml:1: pipelines.a.name: expected a name, got int; put quotes around it",
         (
-            "a.yaml:1: pipelines.a.producer.queue: expected a text or a list of texts, got ['q', 7]; put quotes around "
+            "a.yaml:1: pipelines.a.producer.host: expected one text or a list of them, got ['h', 8]; put quotes around "
             "each item that is not text"
         ),
         (
-            "a.yaml:1: pipelines.a.producer.host: expected one text or a list of them, got ['h', 8]; put quotes around "
+            "a.yaml:1: pipelines.a.producer.queue: expected a text or a list of texts, got ['q', 7]; put quotes around "
             "each item that is not text"
         ),
     ]

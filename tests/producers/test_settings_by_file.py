@@ -70,6 +70,7 @@ ASKED: Final[dict[str, Callable[[ProducerDescription], object]]] = {
     "outlives_process": lambda producer: producer.outlives_process,
     "on_failure_is_given": lambda producer: producer.on_failure_is_given,
     "backoff": lambda producer: type(producer.backoff()),
+    "returns_within": lambda producer: [producer.returns_within(process_died=died) for died in (True, False)],
     "most_in_flight": lambda producer: producer.most_in_flight(100),
     "check_failure": lambda producer: producer.check_failure(PLAN),
     "check_windows": lambda producer: producer.check_windows(),
