@@ -86,6 +86,8 @@ class Identities:
         #: Whether identities are kept in memory. Then hand those in the state file to :meth:`load` at the start.
         self.in_memory = identity is not None or bool(looked_up)
         self._asks_file = identity is None and bool(marking)
+        #: False: no message can be a repeat, and none needs an identity. Then nothing else need be called.
+        self.is_needed = self.in_memory or self._asks_file or required
         self._times = AckTimes(keep_s)
         self._remembered = Remembered(most)
         # A message that is not marked may arrive after its own repeat: its handler was slower. So what was added for a

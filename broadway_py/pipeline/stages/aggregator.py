@@ -193,10 +193,14 @@ class AggregatorStage(PipelineStage):
 
     async def _take_in(self, messages: Sequence[Message[Any]]) -> None:
         """Sort out the repeats, and add the others."""
-        clock, keeper = self.services.clock, self.keeper
-        started = self.busy_since = clock.monotonic()
+        keeper = self.keeper
+        started = self.busy_since = self.services.clock.monotonic()
         self.held = messages
         identities = keeper.identities
+        if not identities.is_needed:
+            await self._add(Sorted(list(messages)))
+            self._rest_from(started)
+            return
         identified = self._room.run(identities.identify, messages)
         if identified.failed:
             await self._fail(identified.failed)
@@ -208,9 +212,12 @@ class AggregatorStage(PipelineStage):
             one = identities.sort(left, found)
             await self._add(one)
             left = one.later
+        self._rest_from(started)
+
+    def _rest_from(self, started: float) -> None:
         self.held = ()
         self.busy_since = None
-        self.meter.busy_seconds += clock.monotonic() - started
+        self.meter.busy_seconds += self.services.clock.monotonic() - started
 
     async def _find(self, wanted: Collection[bytes]) -> set[bytes] | None:
         """Returns those identities that are stored; None if the stage was cut off before the store could say so."""
@@ -229,8 +236,8 @@ class AggregatorStage(PipelineStage):
     async def _add(self, one: Sorted) -> None:
         keeper = self.keeper
         out: Added = self._room.run(keeper.add, one.new)
-        left_out = [*out.late, *(message for message, _ in [*out.failed, *out.ahead])]
-        keeper.identities.hold(one, left_out)
+        if keeper.identities.is_needed:
+            keeper.identities.hold(one, [*out.late, *(message for message, _ in [*out.failed, *out.ahead])])
         self._note_late(out.late)
         if out.added:
             keeper.note_times(out)

@@ -18,7 +18,7 @@ from broadway_py.producers import Producer
 from broadway_py.state.memory import MemoryStore
 from broadway_py.state.store import AggregatorFacts, Commit
 from broadway_py.storage.errors import StorageError
-from broadway_py.testing import FakeClock
+from broadway_py.testing import FakeClock, settle
 from tests.pipeline.aggregation.support import START, Order, Shop, Sums
 
 DELAY = 30
@@ -181,7 +181,9 @@ class Totals(Sums):
     """Writes its results into the world."""
 
     life: Life
-    window = Window.fixed(60, by=lambda message: START + message.data.at, delay=DELAY, max_ahead=None)
+    window = Window.fixed(
+        60, by=lambda message: START + message.data.at, delay=DELAY, max_ahead=None, idle_timeout=None
+    )
 
     async def emit(self, results: list[WindowResult[str, int]]) -> None:
         await self.life.step()
@@ -255,10 +257,12 @@ async def live(
     await clock.advance(30.0)
     if life.is_dead:
         # What is left of a dead process does nothing more. Its messages come back.
-        stopping.cancel()
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
-            task.cancel()
-        await asyncio.sleep(0)
+        made.give_up()
+        await clock.advance(30.0)
+        for _ in range(3):
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+            await settle()
         world.store = _copy(world.store)
     else:
         await asyncio.wait_for(stopping, 5)
