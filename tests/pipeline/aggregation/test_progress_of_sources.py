@@ -31,6 +31,11 @@ def us(seconds: float) -> int:
     return round(seconds * 1_000_000)
 
 
+def with_revenue(*arguments: Any, **options: Any) -> Processor:
+    """Makes a processor that takes the batcher ``revenue`` for an aggregator."""
+    return Processor(*arguments, **{**options, "aggregators": ("revenue",)})
+
+
 class Followed:
     """The progress of each producer of the pipelines in a test, and an event clock over them."""
 
@@ -339,7 +344,7 @@ async def test_what_goes_to_a_batcher_holds_nothing(followed: Followed, monkeypa
         async def handle_batch(self, messages: list[Message[Any]], info: BatchInfo) -> None:
             pass
 
-    monkeypatch.setattr(build, "Processor", partial(Processor, aggregators=("revenue",)))
+    monkeypatch.setattr(build, "Processor", with_revenue)
     producer = ManualProducer()
     shop = Sorting(producer, followed)
     async with following(shop) as clock:
@@ -376,7 +381,7 @@ async def test_a_parent_has_arrived_when_its_children_have(followed: Followed, m
                 for message in messages:
                     self.followed.clock(0.0).note(message._ledger_entry, us(300))
 
-    monkeypatch.setattr(build, "Processor", partial(Processor, aggregators=("revenue",)))
+    monkeypatch.setattr(build, "Processor", with_revenue)
     monkeypatch.setattr(services, "Ledger", children_ledger)
     producer = ManualProducer()
     shop = Parents(producer, followed)
