@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -87,9 +87,10 @@ class Aggregation:
         window: the description of the windows.
         functions: what the user has written.
         now: when the first window by the clock begins.
+        is_stored: False: checkpoints need no parts, because the windows end with the process.
     """
 
-    def __init__(self, name: str, window: Window, functions: Functions, now: float) -> None:
+    def __init__(self, name: str, window: Window, functions: Functions, now: float, *, is_stored: bool = True) -> None:
         self._name = name
         self._functions = functions
         self._engine = KeyedEngine(window, now)
@@ -97,7 +98,9 @@ class Aggregation:
         # Events go in one by one where one event can make a window fire.
         self._one_by_one = not self._is_shared or window.triggers.every is not None
         self._values = Values(functions)
-        self._changes = Changes(self._engine, functions.key_json, is_shared=self._is_shared)
+        self._changes: Changes | None = None
+        if is_stored:
+            self._changes = Changes(self._engine, functions.key_json, is_shared=self._is_shared)
         self._results: list[Result] = []
         self._sequence = 0
         #: How many results there were since the start, by their trigger.
@@ -128,7 +131,7 @@ class Aggregation:
     @property
     def is_changed(self) -> bool:
         """True if a checkpoint would store accumulators or results."""
-        return bool(self._results) or self._changes.has_any
+        return bool(self._results) or (self._changes is not None and self._changes.has_any)
 
     def next_due(self) -> int | None:
         """Returns the watermark at which a window may fire or close next; None if there is none."""
@@ -234,7 +237,7 @@ class Aggregation:
             is_new = window not in known
             value = next(fresh) if is_new else known[window]
             self._values.put(window, key, value, is_new=is_new or is_merged)
-            self._changes.note_all(window, (key,))
+            self._note(window, (key,))
 
     def _note_added(self, stamped: Stamped, out: Added) -> None:
         """Sets those of *stamped* that are in windows now, and their times."""
@@ -292,7 +295,7 @@ class Aggregation:
         failed: list[Failure] = []
         self._values.add_list(effect.windows, effect.events, keys, failed)
         for window in effect.windows:
-            self._changes.note_all(window, keys)
+            self._note(window, keys)
         for event, key, error in failed:
             self._engine.take_back(effect.windows, key)
             if out is not None:
@@ -319,11 +322,16 @@ class Aggregation:
             )
         )
         if not fire.final:
-            self._changes.note_all(window, (key,))
+            self._note(window, (key,))
+
+    def _note(self, window: OpenWindow, keys: Iterable[Hashable]) -> None:
+        if self._changes is not None:
+            self._changes.note_all(window, keys)
 
     def _forget(self, window: OpenWindow, *, is_merged: bool = False) -> None:
         self._values.close(window)
-        self._changes.close(window, is_merged=is_merged)
+        if self._changes is not None:
+            self._changes.close(window, is_merged=is_merged)
 
     # --- checkpoints
 
@@ -334,7 +342,7 @@ class Aggregation:
         """
         self._carry_out(self._engine.fire_late(now))
         self.number += 1
-        parts, dropped = self._changes.take(self.number)
+        parts, dropped = ([], []) if self._changes is None else self._changes.take(self.number)
         results, self._results = self._results, []
         self._values.stored()
         memory = {"engine": asdict(self._engine.memory()), "sequence": self._sequence}
@@ -357,7 +365,8 @@ class Aggregation:
 
     def reopen(self, part: Part) -> None:
         """Takes up a stored *part*. It replaces the entries of the same keys that came before."""
-        self._changes.restored(part)
+        changes = self._stored_changes()
+        changes.restored(part)
         for serial in part.closed:
             self._loaded.pop(serial, None)
         for key, end in part.ended:
@@ -369,8 +378,8 @@ class Aggregation:
         facts = part.facts[0]
         if facts.end is not None and self._closed_until is not None and facts.end <= self._closed_until:
             return  # the window has closed, and its bucket was kept for another window with the same start
-        window = self._engine.reopen(self._changes.saved(part))
-        self._changes.reopened(window)
+        window = self._engine.reopen(changes.saved(part))
+        changes.reopened(window)
         if window.state is None:
             window.state = {}
         before = len(window.state)
@@ -379,17 +388,23 @@ class Aggregation:
 
     def restored(self) -> Iterator[None]:
         """Opens the windows of one key each, after the last part. It stops now and then, so that others can run."""
+        changes = self._stored_changes()
         for place, (facts, entry) in enumerate(self._loaded.values()):
             window = self._engine.reopen(SavedWindow(facts, key=entry[0]))
             window.state = entry[3]
             self._values.open += 1
-            self._changes.reopened(window)
+            changes.reopened(window)
             if place % _AT_ONCE == 0:
                 yield
         self._engine.reopen_ended(self._loaded_ends)
         for key, end in self._engine.ended().items():
-            self._changes.remembered(key, end)
+            changes.remembered(key, end)
         self._loaded, self._loaded_ends = {}, {}
+
+    def _stored_changes(self) -> Changes:
+        if self._changes is None:
+            raise TypeError("nothing was stored of these windows")
+        return self._changes
 
 
 def _part(stamped: Stamped, places: Sequence[int], keys: list[Hashable]) -> Stamped:

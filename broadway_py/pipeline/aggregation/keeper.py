@@ -96,7 +96,8 @@ class Keeper:
             key_json=types.key_json,
             in_place=types.may_change_in_place,
         )
-        return Aggregation(self._definition.name, self._definition.window, functions, self.now)
+        definition = self._definition
+        return Aggregation(definition.name, definition.window, functions, self.now, is_stored=self._is_durable)
 
     # --- time
 

@@ -50,7 +50,7 @@ class Output:
         Raises:
             Exception: some were not; it may be none of them.
         """
-        results = [self._records.read_result(due.data, self._shown, due.version) for due in taken]
+        results = self._records.read_results(taken, self._shown)
         if self._publisher is not None:
             messages = [result_message(result, *self._records.texts(result)) for result in results]
             await self._publisher.publish(messages, timeout=self._definition.options.emit_timeout)

@@ -8,6 +8,7 @@ from typing import Any, Final, cast
 
 from broadway_py._core.aggregation.aggregation import Result
 from broadway_py._core.aggregation.changes import Entry, Part
+from broadway_py._core.aggregation.pending import DueResult
 from broadway_py._core.window.saved import WindowFacts
 from broadway_py._core.window.times import EventTime
 from broadway_py.aggregator import ResultTrigger, WindowResult
@@ -82,29 +83,34 @@ class Records:
         """Returns the id of the result in *content*."""
         return str(json.loads(content.partition(b"\n")[0])["id"])
 
-    def read_result(
-        self,
-        content: bytes,
-        shown: Callable[[int | None], EventTime | None],
-        version: int,
-    ) -> WindowResult[Any, Any]:
-        """Returns the result in *content*, a new object each time. *shown* gives bounds as users know them."""
-        head_json, _, entry_json = content.partition(b"\n")
-        head = json.loads(head_json)
-        key, count, firing, value = self._entries(entry_json, version)[0]
-        return WindowResult(
-            aggregator=self._aggregator,
-            key=key,
-            start=shown(head["start"]),
-            end=shown(head["end"]),
-            value=value,
-            count=count,
-            id=head["id"],
-            firing=firing,
-            trigger=cast("ResultTrigger", head["trigger"]),
-            is_last=head["is_last"],
-            replaces=tuple(head["replaces"]),
-        )
+    def read_results(
+        self, taken: Sequence[DueResult], shown: Callable[[int | None], EventTime | None]
+    ) -> list[WindowResult[Any, Any]]:
+        """Returns *taken* as users see them, new objects each time. *shown* gives bounds as users know them."""
+        parts = [due.data.partition(b"\n") for due in taken]
+        heads = json.loads(_together([head for head, _, _ in parts]))
+        # An entry stands in a list of its own.
+        entries: list[Entry] = []
+        if all(due.version == self._version for due in taken):
+            entries = self._codec.load(_together([entry[1:-1] for _, _, entry in parts]))
+        else:
+            entries = [self._entries(part[2], due.version)[0] for part, due in zip(parts, taken, strict=True)]
+        return [
+            WindowResult(
+                aggregator=self._aggregator,
+                key=key,
+                start=shown(head["start"]),
+                end=shown(head["end"]),
+                value=value,
+                count=count,
+                id=head["id"],
+                firing=firing,
+                trigger=cast("ResultTrigger", head["trigger"]),
+                is_last=head["is_last"],
+                replaces=tuple(head["replaces"]),
+            )
+            for head, (key, count, firing, value) in zip(heads, entries, strict=True)
+        ]
 
     def texts(self, result: WindowResult[Any, Any]) -> tuple[str, str]:
         """Returns the key and the value of *result* as JSON."""
@@ -120,6 +126,10 @@ class Records:
             (key, count, firing, self._upgrade(version, value))
             for key, count, firing, value in self._codec.load_older(content)
         ]
+
+
+def _together(texts: Sequence[bytes]) -> bytes:
+    return b"[" + b",".join(texts) + b"]"
 
 
 def _json(content: object) -> bytes:

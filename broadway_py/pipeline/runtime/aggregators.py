@@ -106,11 +106,13 @@ class Aggregators:
         return stages, [stage.emitter for stage in stages], state
 
     def _identities(self, definition: AggregatorDefinition) -> Identities:
-        marking = {name for name, one in self._producers.items() if one.marks_repeats}
+        # A state in memory is refused for sources that deliver again what was not acked.
+        lasting = {} if self._state.is_memory else self._producers
+        marking = {name for name, one in lasting.items() if one.marks_repeats}
         aggregator = definition.aggregator
         return Identities(
             definition.name,
-            looked_up=self._producers.keys() - marking,
+            looked_up=lasting.keys() - marking,
             marking=marking,
             identity=aggregator.identity if definition.has("identity") else None,
             required=definition.options.require_identity,
