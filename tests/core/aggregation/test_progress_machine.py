@@ -23,7 +23,7 @@ from broadway_py._core.settlement import record
 from broadway_py.message import SETTLED, Message, Outcome
 
 DELAY = 10.0
-RETURNS_WITHIN = 5.0
+RETURNS_WITHIN = 2.0
 #: In seconds. With the shorter ones only, what was held for too long is forgotten.
 HOLDS = ((4.0, 9.0, math.inf), (4.0, 9.0))
 
@@ -148,7 +148,8 @@ class Broker(RuleBasedStateMachine):
 
     # --- the broker
 
-    @rule(steps=st.lists(st.tuples(st.floats(0, 8), st.floats(0, DELAY)), min_size=1, max_size=6))
+    @precondition(lambda self: len(self.ready) < 6)
+    @rule(steps=st.lists(st.tuples(st.floats(0, 8), st.floats(0, DELAY)), min_size=3, max_size=6))
     def publish(self, steps: list[tuple[float, float]]) -> None:
         """Each comes within the delay of all before it."""
         for step, behind in steps:
@@ -178,6 +179,11 @@ class Broker(RuleBasedStateMachine):
     def receive(self, copy: int, count: int, data: st.DataObject) -> None:
         if not self.connected[copy]:
             return
+        # Copies that are there hand over what they have before another one gets what lies behind it.
+        for other, waiting in self.buffers.items():
+            if other != copy and self.connected[other]:
+                self._come(other, waiting[:])
+                waiting.clear()
         buffer = self.buffers[copy]
         events, self.buffers[copy] = buffer[:count], buffer[count:]
         self._come(copy, events or self._take(count, data))
@@ -229,6 +235,8 @@ class Broker(RuleBasedStateMachine):
         arrive([message for message, _ in picked], self.now)
         for _, came in picked:
             came.check()
+        # What counts now may be withheld later in the same step: after another loss.
+        self.the_watermark_is_what_the_history_says_and_never_falls()
 
     def _check_in_time(self, message: Message[bytes], time: int) -> None:
         if math.inf not in self.clocks:
@@ -272,11 +280,15 @@ class Broker(RuleBasedStateMachine):
 
     @rule(copy=st.integers(0, 1))
     def pause(self, copy: int) -> None:
-        self.connected[copy] = False
-        self.progress.readers[copy].pauses(self.now)
+        """What it has not handed over goes back to its place in the queue."""
+        if self.connected[copy]:
+            self.connected[copy] = False
+            self.progress.readers[copy].pauses(self.now)
+            self._put_back(self.buffers[copy])
+            self.buffers[copy] = []
 
-    @rule(copy=st.integers(0, 1))
-    def lose(self, copy: int) -> None:
+    @rule(copy=st.integers(0, 1), reconnects=st.booleans())
+    def lose(self, copy: int, reconnects: bool) -> None:
         """All that this copy has not settled comes again, also what is still in work here."""
         if not self.connected[copy]:
             return
@@ -294,8 +306,23 @@ class Broker(RuleBasedStateMachine):
         self.unsettled[copy] = []
         self._put_back(lost)
         self.must += [(ends_at, event) for event in dict.fromkeys(lost)]
+        if reconnects:
+            self.connect(copy)
 
-    @rule(seconds=st.floats(0.01, 4))
+    @rule(data=st.data(), seconds=st.floats(RETURNS_WITHIN, 2 * RETURNS_WITHIN))
+    def lose_and_go_on(self, data: st.DataObject, seconds: float) -> None:
+        """After a loss, one receipt is handled and the next one is not, when the time is over."""
+        self.connect(0)
+        self.publish([(5.0, 0.0)] * 4)
+        self.prefetch(0, 2)
+        self.lose(0, reconnects=True)
+        self.receive(0, 2, data)
+        picked, self.work = self.work, []
+        self._handled(picked)
+        self.receive(0, 4, data)
+        self.time_passes(seconds)
+
+    @rule(seconds=st.floats(0.5, 3))
     def time_passes(self, seconds: float) -> None:
         due = {event for moment, event in self.must if moment <= self.active + seconds}
         copies = [copy for copy, is_connected in self.connected.items() if is_connected]
