@@ -29,7 +29,7 @@ def said_by(producer: AnyProducer) -> tuple[float, float]:
         ({"url": "amqp://h/?heartbeat=30"}, 90.0),
         ({"concurrency": 2, "merge_options": lambda index: {"heartbeat": 10 + 10 * index}}, 60.0),
     ],
-    ids=str,
+    ids=["default", "a fraction", "in the url", "of copies"],
 )
 def test_rabbitmq_takes_three_heartbeats_to_notice_a_silent_connection(settings: Any, seconds: float) -> None:
     assert said_by(RabbitMQProducer("orders", **settings)) == (seconds, 0.0)

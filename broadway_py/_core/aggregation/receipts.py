@@ -54,7 +54,8 @@ class Receipt(Link):
         self.pending = count
         #: How many were retried or given back, and have not come in again and arrived.
         self.awaited = 0
-        #: When the newest of those that are awaited came in for the first time.
+        #: When the newest of those that are awaited came in for the first time. It does not go back when that one has
+        #: arrived and others are still awaited.
         self.awaited_since = 0.0
         #: The identities of those that are awaited and have not come in again.
         self.waits_for: list[bytes] = []

@@ -40,14 +40,14 @@ class Came:
     #: Message -> None while it is in work; True once it has arrived; the moment of its first receipt while awaited.
     states: dict[int, float | bool | None]
     noted: list[int] = field(default_factory=list)
+    awaited_since: float = 0.0
     brings: dict[int, list[tuple[Came, float]]] = field(default_factory=dict)
 
     def lets_pass(self, active: float, hold: float) -> bool:
-        open_ = [state for state in self.states.values() if state is not True]
-        if not open_:
+        states = self.states.values()
+        if all(state is True for state in states):
             return True
-        since = self.since if None in open_ else max(float(first) for first in open_ if first is not None)
-        return active >= since + hold
+        return active >= hold + (self.since if None in states else self.awaited_since)
 
     def check(self) -> None:
         """Once all have arrived, what they were delivered again for has arrived too."""
@@ -109,6 +109,8 @@ class History:
 
     def came_back(self, came: Came, event: int) -> None:
         first = min((since for _, since in came.brings.get(event, ())), default=came.since)
+        is_first = all(state is True or state is None for state in came.states.values())
+        came.awaited_since = first if is_first else max(first, came.awaited_since)
         came.states[event] = first
         self.awaited.setdefault(event, []).append((came, first))
 
