@@ -6,9 +6,11 @@ import asyncio
 import json
 import math
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final
 
-from broadway_py._core.aggregation.aggregation import Added, Aggregation
+from broadway_py._core.aggregation.aggregation import Added, Aggregation, Result
 from broadway_py._core.aggregation.event_clock import EventClock
 from broadway_py._core.aggregation.identities import Identities
 from broadway_py._core.aggregation.pending import DueResult
@@ -24,8 +26,15 @@ from broadway_py.pipeline.aggregation.types import Types
 from broadway_py.pipeline.callbacks.aggregators import AggregatorDefinition
 from broadway_py.state.codec import Codec
 from broadway_py.state.store import Commit, StateStore
+from broadway_py.storage.errors import StorageError
 
 __all__ = ["Keeper"]
+
+#: How many results are written before others can run.
+_AT_ONCE: Final = 200
+
+#: The size of the state is asked for at most so often, in seconds.
+_SIZE_EACH_S: Final = 10.0
 
 _NOTHING: Final[Callable[[], object]] = lambda: None  # noqa: E731
 
@@ -81,6 +90,9 @@ class Keeper:
         self.aggregation = self._new()
         #: True if all that was delivered before this start is stored or settled.
         self.was_clean = False
+        #: How many bytes the state of all aggregators of the pipeline takes, as far as known.
+        self.state_bytes = 0
+        self._measured_at = -math.inf
         #: When the last checkpoint was stored, by the monotonic clock.
         self.stored_at = clock.monotonic()
 
@@ -178,17 +190,12 @@ class Keeper:
 
     # --- checkpoints
 
-    def checkpoint(self, emitted: Sequence[int], *, is_last: bool) -> tuple[Commit, list[DueResult]]:
-        """Returns what must be stored now, and the results to hand out once it is stored.
+    def checkpoint(self, *, is_last: bool) -> tuple[Commit, list[Result]]:
+        """Returns what must be stored now without its results, and the results.
 
-        *emitted* are the results that were handed out since the last checkpoint. With *is_last* nothing more comes in:
-        what the sources have delivered is stored or settled.
+        With *is_last* nothing more comes in: what the sources have delivered is stored or settled.
         """
         made = self.aggregation.checkpoint(self.now)
-        records = self.records
-        results = [
-            DueResult(one.sequence, one.id, records.result(one), self._definition.version) for one in made.results
-        ]
         identities = self.identities.begin(made.number)
         forget_before = self.identities.forget(self.connected_s)
         memory = {
@@ -197,23 +204,53 @@ class Keeper:
             "is_clean": is_last,
             "identities": self.identities.memory(self.connected_s),
         }
+        parts = [(part.bucket, self.records.part(part), len(part.entries)) for part in made.parts]
         commit = Commit(
             self._definition.name,
             made.number,
             json.dumps(memory, separators=(",", ":")).encode(),
-            [(part.bucket, records.part(part), len(part.entries)) for part in made.parts] if self._is_durable else (),
-            made.dropped if self._is_durable else (),
+            parts,
+            made.dropped,
             identities,
             forget_before,
-            [(one.sequence, one.data) for one in results] if self._is_durable else (),
-            emitted if self._is_durable else (),
         )
-        return commit, results
+        return commit, made.results
+
+    async def with_results(
+        self, commit: Commit, results: Sequence[Result], emitted: Sequence[int]
+    ) -> tuple[Commit, list[DueResult]]:
+        """Returns *commit* with *results*, and the results as they are stored.
+
+        There can be many. So others can run now and then, and no value of *results* may change meanwhile.
+
+        Args:
+            commit: what :meth:`checkpoint` returned.
+            results: the same.
+            emitted: the results that were handed out since the last checkpoint.
+        """
+        due: list[DueResult] = []
+        version = self._definition.version
+        for one in results:
+            due.append(DueResult(one.sequence, one.id, self.records.result(one), version))
+            if len(due) % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+        if self._is_durable:
+            stored = [(one.sequence, one.data) for one in due]
+            commit = replace(commit, results=stored, emitted=emitted)
+        return commit, due
 
     def note_stored(self) -> None:
         """Note that the last checkpoint is stored."""
         self.stored_at = self._clock.monotonic()
         self.identities.committed()
+
+    async def measure(self) -> None:
+        """Ask how many bytes the state takes, if that is not known or some time ago."""
+        now = self._clock.monotonic()
+        if self._is_durable and now >= self._measured_at + _SIZE_EACH_S:
+            self._measured_at = now
+            with suppress(StorageError):
+                self.state_bytes = await self._store.size_bytes()
 
     def note_acked(self, number: int) -> None:
         """Note that the messages of the checkpoint *number* are acked."""

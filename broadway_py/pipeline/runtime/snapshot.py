@@ -55,7 +55,7 @@ def take_snapshot(name: str, state: PipelineState, run: PipelineRun, meters: Map
         breaker_open=gate.broken,
         breaker_opened_by=gate.broken_by,
         aggregators=tuple(_aggregator(stage, meters, now, run.clock.wall()) for stage in stages.aggregators),
-        state_bytes=0 if run.window_state is None else run.window_state.size_bytes,
+        state_bytes=max((stage.keeper.state_bytes for stage in stages.aggregators), default=0),
         state_trouble=_state_trouble(run),
     )
 

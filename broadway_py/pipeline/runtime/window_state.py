@@ -48,8 +48,6 @@ class WindowState:
         self._returning = returning
         self._waits_for: str | None = None
         self._is_ready = False
-        #: How many bytes the state takes, as far as known.
-        self.size_bytes = 0
         self._set_up: list[AggregatorDefinition] = []
         self._log = log.bind(pipeline=services.name)
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 from broadway_py._core.aggregation.aggregation import Added
 from broadway_py._core.aggregation.identifier import Identified
 from broadway_py._core.aggregation.identities import Sorted
+from broadway_py._core.aggregation.pending import DueResult
 from broadway_py._core.backoff import Backoff
 from broadway_py.error_text import name_of, place_of
 from broadway_py.errors import PipelineCrashed
@@ -24,6 +25,7 @@ from broadway_py.pipeline.stages.emitter import Emitter
 from broadway_py.pipeline.stages.services import Meter, Services
 from broadway_py.pipeline.stages.stage import PipelineStage
 from broadway_py.stage import Edge, Inlet
+from broadway_py.state.store import Commit
 from broadway_py.storage.errors import StorageError
 
 __all__ = ["AggregatorStage"]
@@ -138,7 +140,7 @@ class AggregatorStage(PipelineStage):
             now = clock.monotonic()
             checkpoint_at = self._checkpoint_at(now)
             if checkpoint_at is not None and checkpoint_at <= now:
-                self._begin_checkpoint()
+                await self._begin_checkpoint()
             elif inlet and self.held_messages < self.options.max_demand and self.full_of is None:
                 await self._take_in(self._take())
             elif inlet.finished and not self._has_ended:
@@ -320,17 +322,17 @@ class AggregatorStage(PipelineStage):
             return now
         return self._changed_at + self._interval_s
 
-    def _begin_checkpoint(self) -> None:
-        commit, results = self.keeper.checkpoint(self.emitter.pending.pop_emitted(), is_last=self._has_ended)
+    async def _begin_checkpoint(self) -> None:
+        commit, results = self.keeper.checkpoint(is_last=self._has_ended)
+        # From here on the checkpoint will be stored, also if the stage is cut off meanwhile.
         self._stored_soon, self._held = self._held, Held()
         self._changed_at = None
         self._is_flushing = self._is_marked_clean = self._has_ended
-        self._storing = asyncio.get_running_loop().create_task(
-            self._store(commit, results), name=f"{self.name}.checkpoint"
-        )
+        commit, due = await self.keeper.with_results(commit, results, self.emitter.pending.pop_emitted())
+        self._storing = asyncio.get_running_loop().create_task(self._store(commit, due), name=f"{self.name}.checkpoint")
         self._storing.add_done_callback(lambda _: self.wake.set())
 
-    async def _store(self, commit: Any, results: Any) -> None:
+    async def _store(self, commit: Commit, results: Sequence[DueResult]) -> None:
         """Store a checkpoint, ack its messages, hand on its results. Nobody cancels this."""
         keeper = self.keeper
         started = self.services.clock.monotonic()
@@ -344,6 +346,7 @@ class AggregatorStage(PipelineStage):
             await self.services.settler.settle([*stored.messages, *stored.repeats])
             keeper.note_acked(commit.number)
             self.emitter.add(results)
+            await keeper.measure()
         elif outcome == "not_stored":
             keeper.identities.not_committed()
             # The drain gives them back.

@@ -69,6 +69,7 @@ class Emitter(PipelineStage):
     async def run(self) -> None:
         """Hand out results until :meth:`finish` was called and none is left, or until cut off."""
         clock, pending = self.services.clock, self.pending
+        self.has_ended = False
         try:
             while not self.call.cut:
                 taken = pending.take(clock.monotonic())
