@@ -52,7 +52,7 @@ class Identifier:
         self._marking = frozenset(marking)
         self._given = identity
         self._required = required
-        #: How many messages had no identity.
+        #: How many messages that may be delivered again had no identity.
         self.without_identity = 0
         #: How many of these may have been delivered before.
         self.uncertain = 0
@@ -84,12 +84,13 @@ class Identifier:
                     result.failed.append(message)
                     continue
             if identity is None:
-                self.without_identity += 1
+                # What is never delivered again need not be recognised.
+                self.without_identity += usual != "none"
                 if self._required:
                     message._status = self._nameless()
                     result.failed.append(message)
                     continue
-                self.uncertain += self._may_repeat(message)
+                self.uncertain += usual != "none" and self._may_repeat(message)
                 lookup = "none"
             elif usual != "marked":
                 lookup = usual

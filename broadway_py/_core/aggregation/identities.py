@@ -120,7 +120,7 @@ class Identities:
 
     @property
     def without_identity(self) -> int:
-        """How many messages had no identity."""
+        """How many messages that may be delivered again had no identity."""
         return self._identifier.without_identity
 
     @property

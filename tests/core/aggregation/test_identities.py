@@ -139,6 +139,9 @@ def test_a_message_without_an_identity_is_added_and_counted() -> None:
     assert (known.without_identity, known.uncertain, known.duplicates) == (3, 2, 0)
     assert one_checkpoint(known) == b""
 
+    came(known, message(None, of="submitted"))
+    assert (known.without_identity, known.uncertain) == (3, 2), "it is never delivered again"
+
 
 def test_a_message_without_an_identity_fails_where_one_is_required() -> None:
     known = identities(required=True)
