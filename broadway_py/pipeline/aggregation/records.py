@@ -12,7 +12,9 @@ from broadway_py._core.aggregation.pending import DueResult
 from broadway_py._core.window.saved import WindowFacts
 from broadway_py._core.window.times import EventTime
 from broadway_py.aggregator import ResultTrigger, WindowResult
-from broadway_py.state.codec import Codec
+from broadway_py.foreign import foreign_errors
+from broadway_py.state.codec import Codec, CodecError
+from broadway_py.storage.errors import StorageError
 
 __all__ = ["Records"]
 
@@ -122,10 +124,18 @@ class Records:
     def _entries(self, content: bytes, version: int) -> list[Entry]:
         if version == self._version:
             return self._codec.load(content)
-        return [
-            (key, count, firing, self._upgrade(version, value))
-            for key, count, firing, value in self._codec.load_older(content)
-        ]
+        try:
+            return [
+                (key, count, firing, self._upgrade(version, value))
+                for key, count, firing, value in self._codec.load_older(content)
+            ]
+        except CodecError:
+            raise
+        except foreign_errors() as error:
+            raise StorageError(
+                f"upgrade() of aggregator {self._aggregator!r} raised {type(error).__name__} for a value of version "
+                f"{version}: correct it; the state is as it was"
+            ) from error
 
 
 def _together(texts: Sequence[bytes]) -> bytes:

@@ -10,7 +10,7 @@ from broadway_py import telemetry
 from broadway_py._core.restarts import Restarts
 from broadway_py.clock import Clock
 from broadway_py.error_text import name_of
-from broadway_py.errors import PipelineCrashed
+from broadway_py.errors import BroadwayError, PipelineCrashed
 from broadway_py.log import logger
 from broadway_py.pipeline.intake.gate import Gate
 from broadway_py.pipeline.runtime.breaker import BreakerGuard
@@ -20,7 +20,6 @@ from broadway_py.pipeline.runtime.stage_tasks import StageTasks
 from broadway_py.pipeline.runtime.window_state import WindowState
 from broadway_py.pipeline.stages.services import Services
 from broadway_py.stage import first_completed
-from broadway_py.storage.errors import StorageError
 
 __all__ = ["PipelineRun"]
 
@@ -127,7 +126,7 @@ class PipelineRun:
         error = opening.exception()
         if error is None:
             return not self._stop_wanted.is_set()
-        text = str(error) if isinstance(error, StorageError) else name_of(error)
+        text = str(error) if isinstance(error, BroadwayError) else name_of(error)
         self.tasks.crash = PipelineCrashed(f"pipeline {self.services.name!r}: {text}")
         self.tasks.crash.__cause__ = error
         self._log.error("the state of the aggregators could not be opened", reason=text)
