@@ -52,6 +52,8 @@ class Cursor:
             return False
         while link is not None and link.lets_pass(active, self.hold_s):
             if isinstance(link, Standstill):
+                # What lies before it is not withheld.
+                self._release()
                 self._until = max(self._until, link.last or 0)
                 if self.stands_since is None:
                     self.stands_since = link.began

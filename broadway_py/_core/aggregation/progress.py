@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from broadway_py._core.aggregation.awaited import Awaited
 from broadway_py._core.aggregation.cursor import Cursor
 from broadway_py._core.aggregation.receipts import Receipt, Receipts, Standstill
 
-__all__ = ["MOST_AWAITED", "Progress", "Reader"]
-
-#: So many messages are awaited by identity. Those beyond it are held by time.
-MOST_AWAITED: Final = 100_000
+__all__ = ["Progress", "Reader"]
 
 #: At most so often, in seconds, those that were held for too long are looked for.
 _SWEEP_S: Final = 1.0
@@ -33,9 +31,7 @@ class Progress:
         self._receipts = Receipts()
         self._cursors: list[Cursor] = []
         self._standing: list[Standstill] = []
-        # By identity: the receipts that wait for it, with the moment at which it came in for the first time.
-        self._awaited: dict[bytes, list[tuple[Receipt, float]]] = {}
-        self._named = 0
+        self._awaited = Awaited()
         # How many are awaited, also those without an identity.
         self._held = 0
         self._next_sweep = 0.0
@@ -102,7 +98,7 @@ class Progress:
         active = self.active(now)
         receipt = Receipt(self, count, active)
         if identities:
-            self._recognise(receipt, identities, active)
+            self._recognise(receipt, identities, now)
         self._receipts.append(receipt)
         for cursor in self._cursors:
             cursor.see(receipt)
@@ -110,20 +106,31 @@ class Progress:
             self._sweep(active, now)
         return receipt
 
-    def _recognise(self, receipt: Receipt, identities: Sequence[bytes | None], active: float) -> None:
-        longest = self._longest_hold()
+    def _recognise(self, receipt: Receipt, identities: Sequence[bytes | None], now: float) -> None:
+        too_old = self.active(now) - self._longest_hold()
         for identity in identities:
-            # After a lost connection, several deliveries of one message may be awaited. It comes again only once.
-            waiting = None if identity is None else self._awaited.pop(identity, None)
-            if identity is not None and waiting is not None:
-                self._named -= len(waiting)
-                receipt.brings[identity] = [one for one in waiting if one[1] + longest > active]
+            waiting = self._awaited.recognise(identity)
+            if identity is not None and waiting:
+                receipt.brings[identity] = [(one, first) for one, first in waiting if first > too_old]
+                # Those that were held for too long are waited for no longer, and do not have to arrive.
+                complete = [one for one, first in waiting if first <= too_old and self._has_come(one)]
+                if complete:
+                    self._complete(complete, now)
+
+    def _has_come(self, receipt: Receipt) -> bool:
+        """Notes that one message that *receipt* has awaited is awaited no longer. Returns True if it is complete."""
+        if not receipt.awaited:
+            return False
+        receipt.awaited -= 1
+        receipt.pending -= 1
+        self._held -= 1
+        return not receipt.pending
 
     def arrived(self, receipt: Receipt, count: int, now: float) -> None:
         """Notes that *count* messages of *receipt* have arrived, or were settled."""
         receipt.pending -= count
         if not receipt.pending:
-            self._complete(receipt, now)
+            self._complete([receipt], now)
 
     def came_back(self, receipt: Receipt, identities: Sequence[bytes | None]) -> None:
         """Notes that messages of *receipt* were given to their source, and will be delivered again.
@@ -140,10 +147,7 @@ class Progress:
             receipt.pending += 1
             receipt.awaited += 1
             self._held += 1
-            if identity is not None and self._named < MOST_AWAITED:
-                self._awaited.setdefault(identity, []).append((receipt, first))
-                receipt.waits_for.append(identity)
-                self._named += 1
+            self._awaited.add(identity, receipt, first)
 
     def stand(self, now: float, returns_within_s: float) -> None:
         """Begins a standstill: a reader is gone, and what it held comes back within so many seconds.
@@ -196,18 +200,11 @@ class Progress:
                 self._standing.remove(one)
             self._pass_on(now)
 
-    def _complete(self, receipt: Receipt, now: float) -> None:
+    def _complete(self, complete: list[Receipt], now: float) -> None:
         # A receipt may complete others, and these may again. There can be many, so this does not call itself.
-        complete = [receipt]
         for one in complete:
             for brought in one.brings.values():
-                for waiting, _ in brought:
-                    if waiting.awaited:
-                        waiting.awaited -= 1
-                        waiting.pending -= 1
-                        self._held -= 1
-                        if not waiting.pending:
-                            complete.append(waiting)
+                complete += [waiting for waiting, _ in brought if self._has_come(waiting)]
             one.brings = {}
         self._pass_on(now)
         for one in complete:
@@ -235,23 +232,13 @@ class Progress:
             if link.awaited:
                 self._forget(link)
                 if not link.pending:
-                    self._complete(link, now)
+                    self._complete([link], now)
 
     def _forget(self, receipt: Receipt) -> None:
         self._held -= receipt.awaited
         receipt.pending -= receipt.awaited
         receipt.awaited = 0
-        for identity in receipt.waits_for:
-            waiting = self._awaited.get(identity)
-            if waiting is None:
-                continue  # it came in again, and has not arrived
-            left = [one for one in waiting if one[0] is not receipt]
-            self._named -= len(waiting) - len(left)
-            if left:
-                self._awaited[identity] = left
-            else:
-                del self._awaited[identity]
-        receipt.waits_for = []
+        self._awaited.forget(receipt)
 
 
 class Reader:

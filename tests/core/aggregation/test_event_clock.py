@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broadway_py._core.aggregation import progress as progress_module
+from broadway_py._core.aggregation import awaited
 from broadway_py._core.aggregation.event_clock import EventClock
 from broadway_py._core.aggregation.progress import Progress
 from broadway_py._core.aggregation.receipts import Receipt
@@ -233,7 +233,7 @@ def test_a_message_without_an_identity_is_held_by_time_alone() -> None:
 
 
 def test_beyond_the_most_that_are_awaited_messages_are_held_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress_module, "MOST_AWAITED", 1)
+    monkeypatch.setattr(awaited, "MOST_AWAITED", 1)
     progress = reading()
     clock = clock_of(progress, hold_timeout=10.0)
     receipt = progress.received(2, 1.0)

@@ -82,12 +82,15 @@ class History:
     def evaluate(self, active: float) -> None:
         self.pass_time(active)
         for hold in self.holds:
-            until, taken = 0, []
+            until = 0
+            taken: list[int] = []
             place = 0
-            for place, item in enumerate(self.items, 1):  # noqa: B007  # used after the loop
+            for place, item in enumerate(self.items, 1):
                 if isinstance(item, Lost):
                     if item.last is None:
                         break
+                    if place - 1 >= until and taken:
+                        self.highest[hold] = max(taken)
                     until = max(until, item.last)
                 elif not item.lets_pass(active, hold):
                     break
@@ -103,7 +106,11 @@ class History:
         came = Came(active, dict.fromkeys(events))
         for event in came.states:
             found = self.awaited.pop(event, [])
-            came.brings[event] = [one for one in found if one[1] + max(self.holds) > active]
+            came.brings[event] = [one for one in found if one[1] > active - max(self.holds)]
+            for other, first in found:
+                if first <= active - max(self.holds):
+                    other.states[event] = True
+                    other.check()
         self.items.append(came)
         return came
 
