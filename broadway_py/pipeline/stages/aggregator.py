@@ -12,7 +12,7 @@ from broadway_py._core.aggregation.identities import Sorted
 from broadway_py._core.aggregation.pending import DueResult
 from broadway_py._core.backoff import Backoff
 from broadway_py.error_text import name_of, place_of
-from broadway_py.errors import PipelineCrashed
+from broadway_py.errors import BroadwayError, PipelineCrashed
 from broadway_py.foreign import foreign_errors
 from broadway_py.log import logger
 from broadway_py.message import Failed, Message, Plain
@@ -109,15 +109,17 @@ class AggregatorStage(PipelineStage):
         """Add messages until every processor has ended, then hand out what is due. Or stop where the drain cuts off.
 
         Raises:
-            PipelineCrashed: an error in the code of the library. What is in memory cannot be trusted any more.
+            PipelineCrashed: an error in the code of the library, or a value that cannot be stored. What is in memory
+                cannot be trusted any more.
         """
         try:
             await self._run()
         except foreign_errors() as error:
             self._log.error("an aggregator crashed", exception=name_of(error), at=place_of(error))
+            what = str(error) if isinstance(error, BroadwayError) else type(error).__name__
             raise PipelineCrashed(
-                f"pipeline {self.services.name!r}: {type(error).__name__} in {self.layer}: nothing in memory is used "
-                "any more; what is stored goes on with the next start"
+                f"pipeline {self.services.name!r}, {self.layer}: {what}; nothing in memory is used any more, and what "
+                "is stored goes on with the next start"
             ) from error
         finally:
             self.wake.close()

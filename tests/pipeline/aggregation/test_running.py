@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from broadway_py import Message, PipelineCrashed, Window
+from broadway_py import Aggregator, Message, PipelineCrashed, Window, WindowResult
 from broadway_py.producers import MemoryProducer
 from broadway_py.storage.errors import StorageError
-from tests.pipeline.aggregation.support import ObeyingStore, Order, Shop, Sums, use
+from tests.pipeline.aggregation.support import ObeyingStore, Order, Shop, Sums, use, when
 from tests.pipeline.support import (
     ManualProducer,
     Recorder,
@@ -393,8 +393,8 @@ async def test_an_error_of_our_own_ends_the_pipeline_and_acks_nothing(
     with pytest.raises(PipelineCrashed) as crash:
         await soon(made.wait())
     assert str(crash.value) == (
-        "pipeline 'Shop': KeyError in aggregator:sums: nothing in memory is used any more; "
-        "what is stored goes on with the next start"
+        "pipeline 'Shop', aggregator:sums: KeyError; nothing in memory is used any more, "
+        "and what is stored goes on with the next start"
     )
     assert recorder.successful == []
     assert outcomes(made) == {"returned": 1}
@@ -589,3 +589,62 @@ async def test_the_commit_is_not_cancelled_when_the_pipeline_is_cut_off(store: O
     await soon(made.stop())
     assert [commit.number for commit in store.commits] == [1]
     assert recorder.returned == []
+
+
+async def test_an_add_that_returns_another_type_fails_its_message_alone(store: ObeyingStore) -> None:
+    class Forgetting(Sums):
+        def add(self, acc: int, message: Message[Order]) -> int:
+            return None if message.data.amount == 7 else acc + 1  # type: ignore[return-value]  # the mistake
+
+    recorder = Recorder()
+    source = ManualProducer(*recorder.messages([Order("de", 1), Order("de", 2, 7), Order("fr", 2, 7), Order("de", 3)]))
+    made, sums = shop(source, Forgetting(), failure=None)
+    source.feed.end()
+    await finish(made)
+    assert outcomes(made) == {"acked": 2, "rejected": 2}
+    assert sums.values == [("de", 2)]
+    assert {status.cause for _, status in _statuses(recorder)} == {"raised"}
+
+
+async def test_a_key_of_another_type_fails_its_message_alone(store: ObeyingStore) -> None:
+    recorder = Recorder()
+    orders = [Order("de", 1), Order(7, 2), Order("de", 3)]  # type: ignore[arg-type]  # the mistake
+    source = ManualProducer(*recorder.messages(orders))
+    made, sums = shop(source, failure=None)
+    source.feed.end()
+    await finish(made)
+    assert outcomes(made) == {"acked": 2, "rejected": 1}
+    assert sums.values == [("de", 2)]
+
+
+async def test_a_value_with_something_in_it_that_cannot_be_stored_ends_the_pipeline(store: ObeyingStore) -> None:
+    class Nested(Aggregator[str, Order, list[int]]):
+        window = Window.fixed(60, by=when, delay=0, max_ahead=None)
+
+        def key(self, message: Message[Order]) -> str:
+            return message.data.key
+
+        def initial(self) -> list[int]:
+            return []
+
+        def add(self, acc: list[int], message: Message[Order]) -> list[int]:
+            acc.append("text" if message.data.amount == 7 else 1)  # type: ignore[arg-type]  # the mistake
+            return acc
+
+        async def emit(self, results: list[WindowResult[str, list[int]]]) -> None:
+            """Nobody looks."""
+
+    recorder = ReturningRecorder()
+    source = ManualProducer(*recorder.messages([Order("de", 1), Order("de", 2, 7)]))
+    made = Shop(producer=source, aggregators={"nested": Nested()})
+    clock = clock_of(made)
+    await soon(made.start())
+    await clock.advance(1.0)
+    with pytest.raises(PipelineCrashed) as crash:
+        await soon(made.wait())
+    assert str(crash.value) == (
+        "pipeline 'Shop', aggregator:nested: a value cannot be stored as list[int]: a list came, or something in it "
+        "has another type than declared, or is text that UTF-8 cannot say; nothing in memory is used any more, and what is "
+        "stored goes on with the next start"
+    )
+    assert outcomes(made) == {"returned": 2}
