@@ -10,9 +10,10 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
-from broadway_py._core.aggregation.aggregation import Added, Aggregation, Result
+from broadway_py._core.aggregation.aggregation import Aggregation
 from broadway_py._core.aggregation.event_clock import EventClock
 from broadway_py._core.aggregation.identities import Identities
+from broadway_py._core.aggregation.outcome import Added, Result
 from broadway_py._core.aggregation.pending import DueResult
 from broadway_py._core.aggregation.progress import Progress
 from broadway_py._core.aggregation.tracked_ledger import arrive
@@ -35,6 +36,9 @@ _AT_ONCE: Final = 200
 
 #: The size of the state is asked for at most so often, in seconds.
 _SIZE_EACH_S: Final = 10.0
+
+#: More than the rounding of seconds since 1970.
+_ROUNDING_S: Final = 1e-6
 
 _NOTHING: Final[Callable[[], object]] = lambda: None  # noqa: E731
 
@@ -139,7 +143,8 @@ class Keeper:
     def next_change(self) -> float | None:
         """Returns when :meth:`pass_time` has something to do next, by the monotonic clock; None: not by time alone."""
         due = self.aggregation.next_timer()
-        moments = [] if due is None else [due - self._ahead_s]
+        # The two clocks are rounded differently, so it is a little later: not too early in any case.
+        moments = [] if due is None else [due - self._ahead_s + _ROUNDING_S]
         if self.event_clock is not None:
             now, wall = self._clock.monotonic(), self._clock.wall()
             change = self.event_clock.next_change(now, wall, self.aggregation.next_due())

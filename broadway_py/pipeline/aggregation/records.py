@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
-from broadway_py._core.aggregation.aggregation import Result
 from broadway_py._core.aggregation.changes import Entry, Part
+from broadway_py._core.aggregation.outcome import Result
 from broadway_py._core.aggregation.pending import DueResult
 from broadway_py._core.window.saved import WindowFacts
 from broadway_py._core.window.times import EventTime

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Sequence
-from typing import Any, Final
+from typing import Any
 
-from broadway_py._core.aggregation.aggregation import Added
 from broadway_py._core.aggregation.identifier import Identified
 from broadway_py._core.aggregation.identities import Sorted
+from broadway_py._core.aggregation.outcome import Added
 from broadway_py._core.aggregation.pending import DueResult
 from broadway_py._core.backoff import Backoff
 from broadway_py.error_text import name_of, place_of
 from broadway_py.errors import BroadwayError, PipelineCrashed
 from broadway_py.foreign import foreign_errors
 from broadway_py.log import logger
-from broadway_py.message import Failed, Message, Plain
+from broadway_py.message import Message
 from broadway_py.pipeline.aggregation.held import Held
 from broadway_py.pipeline.aggregation.keeper import Keeper
 from broadway_py.pipeline.callbacks.aggregators import AggregatorDefinition
-from broadway_py.pipeline.contexts import CleanRoom, drive
-from broadway_py.pipeline.settlement.failures import failure_from
+from broadway_py.pipeline.contexts import CleanRoom
 from broadway_py.pipeline.stages.emitter import Emitter
+from broadway_py.pipeline.stages.refusals import Refusals
 from broadway_py.pipeline.stages.services import Meter, Services
 from broadway_py.pipeline.stages.stage import PipelineStage
 from broadway_py.stage import Edge, Inlet
@@ -31,8 +31,6 @@ from broadway_py.storage.errors import StorageError
 __all__ = ["AggregatorStage"]
 
 log = logger("broadway_py.pipeline")
-
-_LATE: Final = Failed("late", Plain("its windows have closed"))
 
 
 class AggregatorStage(PipelineStage):
@@ -69,6 +67,7 @@ class AggregatorStage(PipelineStage):
         emitter.progress = self.wake
         keeper.changed = self.wake.set
         self._definition = definition
+        self._refusals = Refusals(services, definition, self.conclusion, self.call)
         self._room = CleanRoom(services.base)
         self._interval_s = checkpoint_interval_s
         self._held = Held()
@@ -207,7 +206,7 @@ class AggregatorStage(PipelineStage):
             return
         identified = self._room.run(identities.identify, messages)
         if identified.failed:
-            await self._fail(identified.failed)
+            await self.conclusion.conclude((), identified.failed)
         found = await self._find(identified.wanted) if identified.wanted else set()
         if found is None:
             return  # cut off: the drain gives the messages back, which are still held
@@ -251,58 +250,13 @@ class AggregatorStage(PipelineStage):
         keeper.arrive([*out.added, *one.of_held, *one.of_running])
         if one.of_committed:
             await self.services.settler.settle(one.of_committed)
-        failed: list[Message[Any]] = []
-        for message, error in out.failed:
-            message._status = failure_from(error)
-            failed.append(message)
-        for message, _ in out.ahead:
-            message._status = self._too_far_ahead()
-            failed.append(message)
-        if failed:
-            await self._fail(failed)
-        if out.late:
-            await self._turn_away(out.late)
+        await self._refusals.settle(out)
 
     def _note_late(self, late: Sequence[Message[Any]]) -> None:
         event_clock = self.keeper.event_clock
         for message in late:
             held = event_clock is not None and event_clock.was_held_too_long(message._ledger_entry)
             self.late["held" if held else "event_time"] += 1
-
-    def _too_far_ahead(self) -> Failed:
-        most: Any = self._definition.window.max_ahead
-        return Failed(
-            "future_event_time",
-            Plain(f"its event time lies more than {most:g} s (max_ahead) ahead of the clock"),
-        )
-
-    async def _turn_away(self, late: list[Message[Any]]) -> None:
-        """Give *late* messages to the user's ``late``; without one they fail."""
-        if not self._definition.has("late"):
-            for message in late:
-                message._status = _LATE
-            await self._fail(late)
-            return
-        try:
-            with self.call.in_callback:
-                async with self.services.clock.timeout(self.options.emit_timeout):
-                    await drive(self._definition.aggregator.late(list(late)), self.call.clean_context().copy())
-        except foreign_errors() as error:
-            for message in late:
-                message._status = failure_from(error)
-            await self._fail(late)
-        except asyncio.CancelledError as cancelled:
-            if self.call.was_cut():
-                await self.conclusion.give_back(late)
-                return
-            for message in late:
-                message._status = failure_from(cancelled)
-            await self._fail(late)
-        else:
-            await self.services.settler.settle(late)
-
-    async def _fail(self, failed: Sequence[Message[Any]]) -> None:
-        await self.conclusion.conclude((), failed)
 
     # --- checkpoints
 

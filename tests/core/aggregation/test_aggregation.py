@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broadway_py._core.aggregation.aggregation import Added, Aggregation, Checkpoint
+from broadway_py._core.aggregation.aggregation import Aggregation
 from broadway_py._core.aggregation.changes import Part
+from broadway_py._core.aggregation.outcome import Added, Checkpoint
 from broadway_py._core.aggregation.values import Functions
 from broadway_py._core.window.spec import Window
 

@@ -644,7 +644,7 @@ async def test_a_value_with_something_in_it_that_cannot_be_stored_ends_the_pipel
         await soon(made.wait())
     assert str(crash.value) == (
         "pipeline 'Shop', aggregator:nested: a value cannot be stored as list[int]: a list came, or something in it "
-        "has another type than declared, or is text that UTF-8 cannot say; nothing in memory is used any more, and what is "
-        "stored goes on with the next start"
+        "has another type than declared, or is text that UTF-8 cannot say; nothing in memory is used any more, and "
+        "what is stored goes on with the next start"
     )
     assert outcomes(made) == {"returned": 2}

@@ -1,0 +1,66 @@
+"""What an aggregation tells: what became of events, which results are due, what a checkpoint must store."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+from broadway_py._core.aggregation.changes import Part
+from broadway_py._core.window.times import EventTime
+
+__all__ = ["Added", "Checkpoint", "Result"]
+
+
+@dataclass(slots=True, eq=False)
+class Result:
+    """What a window has to say, as it was when the window fired."""
+
+    #: Counts the results of the aggregator from 1.
+    sequence: int
+    #: Names the window and the key for ever.
+    id: str
+    key: Hashable
+    #: The bounds in microseconds; None for count windows.
+    start: int | None
+    end: int | None
+    value: Any
+    #: How many events are in the value.
+    count: int
+    #: Counts the results of the window and key from 1.
+    firing: int
+    trigger: str
+    is_last: bool
+    #: The ids of sessions that had fired before they went into this one.
+    replaces: tuple[str, ...]
+
+
+@dataclass(slots=True, eq=False)
+class Added:
+    """What became of a list of events."""
+
+    #: Those that are in windows now.
+    added: list[Any]
+    #: Those for which a function of the user raised. Nothing else has changed.
+    failed: list[tuple[Any, BaseException]] = field(default_factory=list)
+    #: Those whose windows have closed.
+    late: list[Any] = field(default_factory=list)
+    #: Those that lie too far ahead of the clock, with their times.
+    ahead: list[tuple[Any, EventTime]] = field(default_factory=list)
+    #: The times of those that are in windows, in microseconds; None if windows have no event time.
+    times: list[int] | None = None
+    #: The highest of them; None if there is none.
+    high: int | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Checkpoint:
+    """What must be stored together, so that a restart goes on from here."""
+
+    number: int
+    #: What :meth:`Aggregation.restore` needs besides the parts.
+    memory: dict[str, Any]
+    parts: list[Part]
+    #: Buckets, each with the number of the checkpoint before which its parts are needed no more.
+    dropped: list[tuple[int, int]]
+    results: list[Result]
