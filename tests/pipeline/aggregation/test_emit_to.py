@@ -1,0 +1,124 @@
+"""Results that go to a sink: as JSON, under an id that never changes, and again after a failure."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broadway_py import Aggregator, Message, Pipeline, PublishError, Window
+from broadway_py.clock import SYSTEM_CLOCK, Clock
+from broadway_py.producers import MemoryProducer, QueueProducer
+from broadway_py.producers.queue_sink import QueueSink
+from broadway_py.publisher import Outgoing, Publisher, Sink
+from tests.pipeline.aggregation.support import START, ObeyingStore, Order, Shop, use, when
+from tests.pipeline.support import ManualProducer, Recorder, running, soon
+
+
+class Published(Aggregator[str, Order, int]):
+    """Adds amounts, and has no ``emit``."""
+
+    window = Window.fixed(60, by=when, delay=0, max_ahead=None)
+
+    def key(self, message: Message[Order]) -> str:
+        return message.data.key
+
+    def initial(self) -> int:
+        return 0
+
+    def add(self, acc: int, message: Message[Order]) -> int:
+        return acc + message.data.amount
+
+
+class Reader(Pipeline[bytes]):
+    """Reads what was published."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.read: dict[str, Any] = {}
+        self.both = asyncio.Event()
+
+    async def handle_message(self, message: Message[bytes]) -> None:
+        self.read[str(message.id)] = json.loads(message.data)
+        if len(self.read) == 2:
+            self.both.set()
+
+
+async def test_results_are_published_to_an_embedded_queue_and_read_by_another_pipeline(tmp_path: Path) -> None:
+    made = Shop(
+        producer=MemoryProducer([Order("de", 1, 2), Order("de", 2, 3), Order("fr", 61)]),
+        aggregators={"sums": Published(emit_to=QueueSink(tmp_path / "out.db", "sums"))},
+        state=tmp_path / "state.db",
+    )
+    await soon(made.start())
+    await soon(made.wait())
+    reader = Reader(producer=QueueProducer(tmp_path / "out.db", "sums"))
+    await soon(reader.start())
+    await soon(reader.both.wait())
+    await soon(reader.stop())
+    first = f'sums/{round(START)}000000_{round(START) + 60}000000/"de"'
+    assert reader.read[f"{first}#1"] == {
+        "id": first,
+        "firing": 1,
+        "aggregator": "sums",
+        "key": "de",
+        "start": START,
+        "end": START + 60,
+        "value": 5,
+        "count": 2,
+        "trigger": "watermark",
+        "is_last": True,
+        "replaces": [],
+        "partition": None,
+    }
+
+
+class Unwilling(Publisher):
+    """Refuses the first call."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[str | None]] = []
+        self.is_closed = False
+
+    async def open(self) -> None:
+        """Nothing is to be opened."""
+
+    async def publish(self, messages: Sequence[Outgoing], *, timeout: float) -> None:
+        self.calls.append([message.message_id for message in messages])
+        if len(self.calls) == 1:
+            raise PublishError("no room", unpublished=list(messages))
+
+    async def close(self) -> None:
+        self.is_closed = True
+
+
+class UnwillingSink(Sink):
+    """Makes one publisher."""
+
+    def __init__(self) -> None:
+        self.publisher = Unwilling()
+        self.name = ""
+
+    def create(self, name: str, clock: Clock = SYSTEM_CLOCK) -> Publisher:
+        self.name = name
+        return self.publisher
+
+
+async def test_what_a_sink_refuses_is_published_again_under_the_same_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = ObeyingStore()
+    use(monkeypatch, store)
+    sink = UnwillingSink()
+    recorder = Recorder()
+    source = ManualProducer(*recorder.messages([Order("de", 1), Order("de", 61)]))
+    made = Shop(producer=source, aggregators={"sums": Published(emit_to=sink)})
+    async with running(made) as clock:
+        await clock.advance(2.0)
+        assert made.stats().aggregators[0].results_pending == 0
+    assert sink.name == "Shop.sums"
+    assert sink.publisher.is_closed
+    assert len(sink.publisher.calls) == 2
+    assert sink.publisher.calls[0] == sink.publisher.calls[1]
