@@ -98,7 +98,9 @@ class PipelineRun:
         try:
             if await self._open_state():
                 for stage in self.stages.all():
-                    self.tasks.start(stage)
+                    # A processor that was added while the state was opened runs already.
+                    if stage.call.task is None:
+                        self.tasks.start(stage)
                 guarding = None if self._guard is None else asyncio.ensure_future(self._guard.run())
                 await self._until_stop()
                 has_stopped = True
