@@ -28,7 +28,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from broadway_py.message import BatchTrigger, Cause, Outcome
-from broadway_py.pipeline.stats import Distribution, PipelineStats, ProducerStats, StageStats
+from broadway_py.pipeline.stats import AggregatorStats, Distribution, PipelineStats, ProducerStats, StageStats
 from broadway_py.request_counts import RequestCounts
 
 __all__ = ["SERIES_LIMIT", "PipelineCollector", "log_metrics", "pipeline_metrics", "process_metrics"]
@@ -37,7 +37,7 @@ __all__ = ["SERIES_LIMIT", "PipelineCollector", "log_metrics", "pipeline_metrics
 SERIES_LIMIT: Final = 1000
 
 # Labels whose values come from closed sets. They keep their values when the others become "other".
-_CLOSED: Final = frozenset({"outcome", "cause", "trigger", "kind", "result"})
+_CLOSED: Final = frozenset({"outcome", "cause", "trigger", "kind", "result", "by", "why"})
 _OTHER: Final = "other"
 
 _OUTCOMES: Final[tuple[Outcome, ...]] = get_args(Outcome)
@@ -164,9 +164,57 @@ def pipeline_metrics(stats: Iterable[PipelineStats]) -> Iterator[Metric]:
     yield waited.counter()
     yield stuck.gauge()
     yield broken.gauge()
+    aggregators = [(one.name, each) for one in snapshots for each in one.aggregators]
+    if aggregators:
+        yield from _aggregator_metrics(aggregators, {one.name: one.state_bytes for one in snapshots if one.aggregators})
     counted = {(one.name, each.name): each.requests for one in snapshots for each in one.producers if each.requests}
     if counted:
         yield from _request_metrics(counted)
+
+
+def _aggregator_metrics(
+    aggregators: list[tuple[str, AggregatorStats]], state_bytes: Mapping[str, int]
+) -> Iterator[Metric]:
+    labels = ("pipeline", "aggregator")
+    opened = _Series("broadway_windows_open", "Open windows, counted for each key.", labels)
+    pending = _Series("broadway_window_results_pending", "Results that nobody has taken yet.", labels)
+    lag = _Series("broadway_watermark_lag_seconds", "How far the watermark is behind the clock.", labels, "max")
+    held = _Series("broadway_watermark_held_seconds", "For how long something holds it.", (*labels, "by"), "max")
+    age = _Series("broadway_checkpoint_age_seconds", "Time since the last checkpoint.", labels, "max")
+    horizon = _Series("broadway_dedup_horizon_seconds", "How long a message is recognised.", labels, "min")
+    size = _Series("broadway_state_bytes", "Size of the state, which the pipeline's aggregators share.", labels, "max")
+    took = _Histograms("broadway_checkpoint_duration_seconds", "Time to store one checkpoint.", ("pipeline",))
+    results = _Series("broadway_window_results", "Results of windows, by what made them.", (*labels, "trigger"))
+    failures = _Series("broadway_emit_failures", "Calls of emit, or to a sink, that failed.", labels)
+    late = _Series("broadway_late_messages", "Messages that came too late for their windows.", (*labels, "why"))
+    repeats = _Series("broadway_duplicate_messages", "Messages that were recognised as repeats.", labels)
+    nameless = _Series("broadway_messages_without_identity", "Messages that cannot be recognised.", labels)
+    uncertain = _Series("broadway_uncertain_messages", "Messages that may have been counted twice.", labels)
+    for pipeline, one in aggregators:
+        key = (pipeline, one.name)
+        opened.add(key, one.windows_open)
+        pending.add(key, one.results_pending)
+        if one.watermark_lag_seconds is not None:
+            lag.add(key, one.watermark_lag_seconds)
+        for by, seconds in one.watermark_held_seconds.items():
+            held.add((*key, by), seconds)
+        age.add(key, one.checkpoint_age_seconds)
+        size.add(key, state_bytes[pipeline])
+        horizon.add(key, one.dedup_horizon_seconds)
+        took.add((pipeline,), one.checkpoint_duration)
+        for trigger, count in one.results.items():
+            results.add((*key, trigger), count)
+        failures.add(key, one.emit_failures)
+        for why, count in one.late.items():
+            late.add((*key, why), count)
+        repeats.add(key, one.duplicates)
+        nameless.add(key, one.without_identity)
+        uncertain.add(key, one.uncertain)
+    for gauge in (opened, pending, lag, held, age, horizon, size):
+        yield gauge.gauge()
+    for counter in (results, failures, late, repeats, nameless, uncertain):
+        yield counter.counter()
+    yield took.histogram()
 
 
 def _request_metrics(counted: Mapping[tuple[str, str], RequestCounts]) -> Iterator[Metric]:

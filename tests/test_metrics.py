@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from broadway_py.metrics import SERIES_LIMIT, PipelineCollector, log_metrics, pipeline_metrics, process_metrics
-from broadway_py.pipeline.stats import PipelineStats
+from broadway_py.pipeline.stats import AggregatorStats, Distribution, PipelineStats
 from broadway_py.request_counts import RequestCounts
 from tests.daemon.snapshots import pipeline, producer
 
@@ -143,3 +145,53 @@ def test_dropped_lines_of_the_log_are_counted() -> None:
 
 def test_no_pipeline_gives_metrics_without_series() -> None:
     assert all(not family.samples for family in pipeline_metrics([]))
+
+
+def test_the_metrics_of_aggregators_are_there_only_where_there_are_some() -> None:
+    none = Distribution((1.0,), (2, 1), 4.5)
+    one = AggregatorStats(
+        name="sums",
+        windows_open=7,
+        results_pending=3,
+        results_failing=1,
+        watermark=100.0,
+        watermark_lag_seconds=12.5,
+        watermark_held_seconds={"in_work": 2.0, "retry": 0.0},
+        held=5,
+        checkpoints=3,
+        checkpoint_failures=0,
+        checkpoint_duration=none,
+        checkpoint_age_seconds=0.5,
+        results={"watermark": 9},
+        emit_failures=4,
+        late={"event_time": 1, "held": 2},
+        duplicates=6,
+        without_identity=8,
+        uncertain=10,
+        dedup_horizon_seconds=600.0,
+    )
+    found = scrape(replace(pipeline(), aggregators=(one,), state_bytes=4096))
+    key = (("aggregator", "sums"), ("pipeline", "orders"))
+    assert {name: series[key] for name, series in found.items() if key in series and not name.endswith("_created")} == {
+        "broadway_windows_open": 7.0,
+        "broadway_window_results_pending": 3.0,
+        "broadway_watermark_lag_seconds": 12.5,
+        "broadway_checkpoint_age_seconds": 0.5,
+        "broadway_dedup_horizon_seconds": 600.0,
+        "broadway_state_bytes": 4096.0,
+        "broadway_emit_failures_total": 4.0,
+        "broadway_duplicate_messages_total": 6.0,
+        "broadway_messages_without_identity_total": 8.0,
+        "broadway_uncertain_messages_total": 10.0,
+    }
+    assert found["broadway_watermark_held_seconds"] == {
+        (key[0], ("by", "in_work"), key[1]): 2.0,
+        (key[0], ("by", "retry"), key[1]): 0.0,
+    }
+    assert found["broadway_window_results_total"] == {(*key, ("trigger", "watermark")): 9.0}
+    assert found["broadway_late_messages_total"] == {
+        (*key, ("why", "event_time")): 1.0,
+        (*key, ("why", "held")): 2.0,
+    }
+    assert found["broadway_checkpoint_duration_seconds_sum"] == {(("pipeline", "orders"),): 4.5}
+    assert "broadway_windows_open" not in scrape(pipeline())

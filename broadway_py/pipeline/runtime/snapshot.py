@@ -82,7 +82,8 @@ def _producer(ledger: Ledger, copies: Sequence[Source], now: float) -> ProducerS
 
 
 def _stage(layer: str, of_layer: Sequence[PipelineStage], meter: Meter, now: float) -> StageStats:
-    kind, _, batcher = layer.partition(":")
+    kind, _, name = layer.partition(":")
+    batcher = name if kind in ("batcher", "batch_processors") else None
     running = sum(now - one.busy_since for one in of_layer if one.busy_since is not None)
     return StageStats(
         name=layer,
@@ -91,8 +92,8 @@ def _stage(layer: str, of_layer: Sequence[PipelineStage], meter: Meter, now: flo
         backpressure_seconds=meter.backpressure_seconds,
         queued=sum(_queued(one) for one in of_layer),
         failed=dict(meter.failed),
-        duration=None if kind == "batcher" else _distribution(meter.duration),
-        batcher=batcher or None,
+        duration=_distribution(meter.duration) if kind in ("processors", "batch_processors") else None,
+        batcher=batcher,
         batches=dict(meter.batches) if kind == "batcher" else {},
         batch_sizes=_distribution(meter.batch_sizes) if kind == "batcher" else None,
     )
