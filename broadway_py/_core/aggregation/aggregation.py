@@ -12,7 +12,7 @@ from broadway_py._core.aggregation.outcome import Added, Checkpoint, Result
 from broadway_py._core.aggregation.values import Failure, Functions, Values
 from broadway_py._core.window.firing import Add, Close, Effect, Fire, Merge, OpenWindow, SideOutput
 from broadway_py._core.window.keyed import KeyedEngine
-from broadway_py._core.window.saved import EngineMemory, SavedWindow, WindowFacts, result_id
+from broadway_py._core.window.saved import EngineMemory, SavedWindow, WindowFacts
 from broadway_py._core.window.shape import Count, Session
 from broadway_py._core.window.spec import Window
 from broadway_py._core.window.times import EventTime, Stamped
@@ -30,15 +30,13 @@ class Aggregation:
     All times *now* are seconds of a clock that goes on over restarts and does not jump.
 
     Args:
-        name: the name of the aggregator. It is a part of the ids of results.
         window: the description of the windows.
         functions: what the user has written.
         now: when the first window by the clock begins.
         is_stored: False: checkpoints need no parts, because the windows end with the process.
     """
 
-    def __init__(self, name: str, window: Window, functions: Functions, now: float, *, is_stored: bool = True) -> None:
-        self._name = name
+    def __init__(self, window: Window, functions: Functions, now: float, *, is_stored: bool = True) -> None:
         self._functions = functions
         self._engine = KeyedEngine(window, now)
         self._is_shared = not isinstance(window.shape, Session | Count)
@@ -252,11 +250,10 @@ class Aggregation:
         window, key = fire.window, fire.key
         self._sequence += 1
         self.results_by_trigger[fire.trigger] += 1
-        key_json = self._functions.key_json(key)
         self._results.append(
             Result(
                 self._sequence,
-                result_id(self._name, key_json, window.id),
+                window.id,
                 key,
                 fire.start,
                 fire.end,
@@ -265,7 +262,7 @@ class Aggregation:
                 fire.number,
                 fire.trigger,
                 fire.final,
-                tuple(result_id(self._name, key_json, absorbed) for absorbed in fire.replaces),
+                fire.replaces,
             )
         )
         if not fire.final:

@@ -18,8 +18,8 @@ class Result:
 
     #: Counts the results of the aggregator from 1.
     sequence: int
-    #: Names the window and the key for ever.
-    id: str
+    #: Names the window among those of the key, for ever. The id of the result is made of it and the key.
+    window: str
     key: Hashable
     #: The bounds in microseconds; None for count windows.
     start: int | None
@@ -31,7 +31,7 @@ class Result:
     firing: int
     trigger: str
     is_last: bool
-    #: The ids of sessions that had fired before they went into this one.
+    #: The windows of the key that had fired before they went into this one.
     replaces: tuple[str, ...]
 
 

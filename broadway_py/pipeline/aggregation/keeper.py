@@ -113,7 +113,7 @@ class Keeper:
             in_place=types.may_change_in_place,
         )
         definition = self._definition
-        return Aggregation(definition.name, definition.window, functions, self.now, is_stored=self._is_durable)
+        return Aggregation(definition.window, functions, self.now, is_stored=self._is_durable)
 
     # --- time
 
@@ -236,7 +236,7 @@ class Keeper:
         due: list[DueResult] = []
         version = self._definition.version
         for one in results:
-            due.append(DueResult(one.sequence, one.id, self.records.result(one), version))
+            due.append(DueResult(one.sequence, *self.records.result(one), version))
             if len(due) % _AT_ONCE == 0:
                 await asyncio.sleep(0)
         if self._is_durable:

@@ -9,7 +9,7 @@ from typing import Any, Final, cast
 from broadway_py._core.aggregation.changes import Entry, Part
 from broadway_py._core.aggregation.outcome import Result
 from broadway_py._core.aggregation.pending import DueResult
-from broadway_py._core.window.saved import WindowFacts
+from broadway_py._core.window.saved import WindowFacts, result_id
 from broadway_py._core.window.times import EventTime
 from broadway_py.aggregator import ResultTrigger, WindowResult
 from broadway_py.foreign import foreign_errors
@@ -68,18 +68,20 @@ class Records:
 
     # --- results
 
-    def result(self, result: Result) -> bytes:
-        """Returns the bytes of *result*."""
+    def result(self, result: Result) -> tuple[str, bytes]:
+        """Returns the id of *result*, and its bytes."""
+        key = self._codec.key_text(result.key)
+        name = result_id(self._aggregator, key, result.window)
         head = {
-            "id": result.id,
+            "id": name,
             "start": result.start,
             "end": result.end,
             "trigger": result.trigger,
             "is_last": result.is_last,
-            "replaces": result.replaces,
+            "replaces": [result_id(self._aggregator, key, former) for former in result.replaces],
         }
         entry: Entry = (result.key, result.count, result.firing, result.value)
-        return b"\n".join((_json(head), self._codec.dump([entry])))
+        return name, b"\n".join((_json(head), self._codec.dump([entry])))
 
     def id_of(self, content: bytes) -> str:
         """Returns the id of the result in *content*."""

@@ -87,7 +87,16 @@ class Told(NamedTuple):
 
 def told_by(checkpoint: Checkpoint) -> list[Told]:
     return [
-        Told(one.id, one.firing, one.key, deepcopy(one.value), one.count, one.trigger, one.is_last, one.replaces)
+        Told(
+            f"{one.window} {one.key}",
+            one.firing,
+            one.key,
+            deepcopy(one.value),
+            one.count,
+            one.trigger,
+            one.is_last,
+            one.replaces,
+        )
         for one in checkpoint.results
     ]
 
@@ -109,7 +118,7 @@ class Stored:
             self.rows = [row for row in self.rows if row[1].bucket != bucket or row[0] >= before]
 
     def restored(self, window: Window, functions: Functions, now: float) -> Aggregation:
-        fresh = Aggregation("a", window, functions, now)
+        fresh = Aggregation(window, functions, now)
         if self.memory is not None:
             fresh.restore(self.memory, self.number)
             for _, part in self.rows:
@@ -157,8 +166,8 @@ def test_a_restart_and_events_that_fail_change_no_result(
 ) -> None:
     now = 100.0
     window = KINDS[kind]()
-    plain = Aggregation("a", window, functions, now)
-    tried = Aggregation("a", window, functions, now)
+    plain = Aggregation(window, functions, now)
+    tried = Aggregation(window, functions, now)
     stored = Stored()
     expected: list[Told] = []
     came: list[Told] = []
@@ -213,7 +222,7 @@ def test_a_restart_and_events_that_fail_change_no_result(
 )
 @settings(deadline=None)
 def test_the_values_are_those_of_brute_force(events: list[tuple[str, int, bool]], cuts: list[int]) -> None:
-    tried = Aggregation("a", Window.fixed(10, by=by, delay=0, max_ahead=None), LISTS, 0.0)
+    tried = Aggregation(Window.fixed(10, by=by, delay=0, max_ahead=None), LISTS, 0.0)
     left = [Event(key, float(time), "add" if bad else "") for key, time, bad in events]
     expected: dict[tuple[str, int], list[float]] = {}
     for event in left:
@@ -234,7 +243,7 @@ def add_in_lists(aggregation: Aggregation, events: list[Event]) -> Added:
 
 
 def test_a_value_that_a_result_has_does_not_change_any_more() -> None:
-    aggregation = Aggregation("a", Window.fixed(10, by=by, delay=0, lateness=20, max_ahead=None), LISTS, 0.0)
+    aggregation = Aggregation(Window.fixed(10, by=by, delay=0, lateness=20, max_ahead=None), LISTS, 0.0)
     add_in_lists(aggregation, [Event("k", 1.0)])
     aggregation.advance(10_000_000, 0.0)
     add_in_lists(aggregation, [Event("k", 2.0)])
@@ -244,7 +253,7 @@ def test_a_value_that_a_result_has_does_not_change_any_more() -> None:
 
 
 def test_late_and_future_events_are_told_and_added_nowhere() -> None:
-    aggregation = Aggregation("a", Window.fixed(10, by=by, delay=0, max_ahead=5), SUMS, 0.0)
+    aggregation = Aggregation(Window.fixed(10, by=by, delay=0, max_ahead=5), SUMS, 0.0)
     aggregation.advance(20_000_000, 0.0)
     late, good, ahead = Event("k", 5.0), Event("k", 25.0), Event("k", 31.0)
     out = aggregation.add([late, good, ahead], 0.0, 25.0)
@@ -256,7 +265,7 @@ def test_late_and_future_events_are_told_and_added_nowhere() -> None:
 
 
 def test_only_what_changed_is_stored_again() -> None:
-    aggregation = Aggregation("a", Window.fixed(10, by=by, delay=0, max_ahead=None), SUMS, 0.0)
+    aggregation = Aggregation(Window.fixed(10, by=by, delay=0, max_ahead=None), SUMS, 0.0)
     add_in_lists(aggregation, [Event("k", 1.0), Event("l", 1.0)])
     (first,) = aggregation.checkpoint(0.0).parts
     assert [entry[0] for entry in first.entries] == ["k", "l"] or [entry[0] for entry in first.entries] == ["l", "k"]
@@ -272,7 +281,7 @@ def test_a_key_that_cannot_be_stored_fails_its_event_alone() -> None:
             raise TypeError("not this one")
 
     functions = Functions(key_of, int, plus, None, check_key, no_check, json.dumps, in_place=False)
-    aggregation = Aggregation("a", Window.fixed(10, by=by, delay=0, max_ahead=None), functions, 0.0)
+    aggregation = Aggregation(Window.fixed(10, by=by, delay=0, max_ahead=None), functions, 0.0)
     bad, unhashable, good = Event("m", 1.0), Event([], 1.0), Event("k", 1.0)
     out = aggregation.add([bad, unhashable, good], 0.0, WALL)
     assert {id(event) for event, _ in out.failed} == {id(bad), id(unhashable)}
@@ -282,7 +291,7 @@ def test_a_key_that_cannot_be_stored_fails_its_event_alone() -> None:
 
 
 def test_the_stored_parts_of_a_long_window_are_bounded() -> None:
-    aggregation = Aggregation("a", Window.fixed(1_000, by=by, delay=0, max_ahead=None), SUMS, 0.0)
+    aggregation = Aggregation(Window.fixed(1_000, by=by, delay=0, max_ahead=None), SUMS, 0.0)
     stored = Stored()
     keys = [f"k{number}" for number in range(3_000)]
     most = 0
@@ -301,7 +310,7 @@ def test_the_stored_parts_of_a_long_window_are_bounded() -> None:
 @pytest.mark.parametrize("kind", ["count", "session"])
 def test_the_stored_parts_of_many_short_windows_are_bounded(kind: str) -> None:
     window = Window.count(2) if kind == "count" else Window.session(5, by=by, delay=0, max_ahead=None)
-    aggregation = Aggregation("a", window, SUMS, 0.0)
+    aggregation = Aggregation(window, SUMS, 0.0)
     stored = Stored()
     for turn in range(400):
         add_in_lists(aggregation, [Event(f"k{turn}x{number}", float(turn)) for number in range(20)])
@@ -315,6 +324,6 @@ def test_the_stored_parts_of_many_short_windows_are_bounded(kind: str) -> None:
     assert again.open == aggregation.open
     again.end(0.0)
     aggregation.end(0.0)
-    assert {one.id: one.value for one in again.checkpoint(0.0).results} == {
-        one.id: one.value for one in aggregation.checkpoint(0.0).results
+    assert {(one.window, one.key): one.value for one in again.checkpoint(0.0).results} == {
+        (one.window, one.key): one.value for one in aggregation.checkpoint(0.0).results
     }
