@@ -120,7 +120,7 @@ class Aggregation:
         try:
             keys = list(map(key, stamped.events))
             set(keys)  # raises if one of them cannot be a key
-        except foreign_errors():
+        except foreign_errors(cancellations=True):
             pass  # one by one, it turns out whose key it is
         else:
             stamped.keys = keys
@@ -130,7 +130,7 @@ class Aggregation:
             try:
                 own = key(event)
                 hash(own)
-            except foreign_errors() as error:
+            except foreign_errors(cancellations=True) as error:
                 out.failed.append((event, error))
             else:
                 keys.append(own)
@@ -152,7 +152,7 @@ class Aggregation:
                         values = [self._values.merged_with_event(seen.joins, event, key)]
                     else:
                         values = self._values.with_event(seen.joins, seen.opens, event, key)
-                except foreign_errors() as error:
+                except foreign_errors(cancellations=True) as error:
                     out.failed.append((event, error))
                     continue
             one = Stamped([event], keys=[key])

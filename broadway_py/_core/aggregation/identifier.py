@@ -79,7 +79,7 @@ class Identifier:
             else:
                 try:
                     identity = of(message)
-                except foreign_errors() as error:
+                except foreign_errors(cancellations=True) as error:
                     message._status = raised(error)
                     result.failed.append(message)
                     continue
@@ -158,5 +158,5 @@ def _is_marked(acknowledger: Any, detail: object) -> bool:
         acknowledger, _, detail = detail.parent._acknowledgement
     try:
         return acknowledger is not None and bool(acknowledger.is_repeat(detail))
-    except foreign_errors():
+    except foreign_errors(cancellations=True):
         return True  # a look that was not needed costs little; a repeat that nobody notices is counted twice

@@ -103,7 +103,7 @@ class TrackedLedger(Ledger):
     def _identity(self, message: Message[Any]) -> bytes | None:
         try:
             return self._identity_of(message)
-        except foreign_errors():
+        except foreign_errors(cancellations=True):
             return None  # its metadata cannot be read, or a handler has changed it
 
 

@@ -100,7 +100,7 @@ class Values:
                 value = add(self._first(key) if value is missing else value, event)
                 if type(value) not in good:
                     self._check(key, value)
-            except foreign_errors() as error:
+            except foreign_errors(cancellations=True) as error:
                 failed.append((event, key, error))
             else:
                 state[key] = value
@@ -110,7 +110,7 @@ class Values:
         """Adds *event* to *key* in all of *windows*, or, if a function raises, in none. Returns the error."""
         try:
             values = self.with_event(windows, 0, event, key)
-        except foreign_errors() as error:
+        except foreign_errors(cancellations=True) as error:
             return error
         for window, value in zip(windows, values, strict=True):
             self.put(window, key, value, is_new=False)
@@ -155,7 +155,7 @@ class Values:
                 value = functions.add(self._first(key), event)
                 self._check(key, value)
                 news.append(value)
-        except foreign_errors():
+        except foreign_errors(cancellations=True):
             if functions.in_place:
                 for window in windows[: len(news) + 1]:
                     self._restore(window, key)

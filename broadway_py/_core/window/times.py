@@ -83,7 +83,7 @@ class EventTimes:
                     if low >= _FIRST and high <= _LAST:
                         self.kind = "seconds"
                         return Stamped(events, low, high, raw)
-            except foreign_errors():
+            except foreign_errors(cancellations=True):
                 pass  # one by one, it turns out whose time it is
         return self._one_by_one(events, self._by)
 
@@ -99,7 +99,7 @@ class EventTimes:
         for event in events:
             try:
                 time = self._time(by(event))
-            except foreign_errors() as error:
+            except foreign_errors(cancellations=True) as error:
                 stamped.refused.append(Refusal(event, error))
             else:
                 usable.append(event)

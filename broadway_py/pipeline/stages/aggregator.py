@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, Final
 
 from broadway_py._core.aggregation.identifier import Identified
 from broadway_py._core.aggregation.identities import Sorted
@@ -31,6 +31,9 @@ from broadway_py.storage.errors import StorageError
 __all__ = ["AggregatorStage"]
 
 log = logger("broadway_py.pipeline")
+
+#: How many seconds an ack may take to end once it is cancelled.
+_CANCEL_S: Final = 0.1
 
 
 class AggregatorStage(PipelineStage):
@@ -77,6 +80,8 @@ class AggregatorStage(PipelineStage):
         # When something first changed since the last checkpoint, by the monotonic clock.
         self._changed_at: float | None = None
         self._is_flushing = self._has_ended = self._is_marked_clean = self._is_closed = False
+        # True while the messages of a stored checkpoint are acked. This may be cancelled, and storing may not.
+        self._is_acking = False
         self._log = log.bind(pipeline=services.name, aggregator=self.key)
         #: How many late messages there were, by what made them late.
         self.late = {"event_time": 0, "held": 0}
@@ -113,7 +118,9 @@ class AggregatorStage(PipelineStage):
         """
         try:
             await self._run()
-        except foreign_errors() as error:
+        except foreign_errors(cancellations=True) as error:
+            if isinstance(error, asyncio.CancelledError) and (self.call.cut or _is_being_cancelled()):
+                raise
             self._log.error("an aggregator crashed", exception=name_of(error), at=place_of(error))
             what = str(error) if isinstance(error, BroadwayError) else type(error).__name__
             raise PipelineCrashed(
@@ -128,10 +135,18 @@ class AggregatorStage(PipelineStage):
                 await asyncio.wait({self._storing})
 
     async def close(self) -> None:
-        """Wait for the checkpoint that is being stored. Its messages keep no outcome: the sources are closed."""
+        """Wait for the checkpoint that is being stored. Its messages keep no outcome: the sources are closed.
+
+        An ack that has not returned is cancelled, because nobody waits for it any more.
+        """
         self._is_closed = True
-        if self._storing is not None and not self._storing.done():
+        if self._storing is None or self._storing.done():
+            return
+        if not self._is_acking:
             await asyncio.wait({self._storing})
+            return
+        self._storing.cancel()
+        await asyncio.wait({self._storing}, timeout=_CANCEL_S)
 
     async def _run(self) -> None:
         clock, inlet, keeper = self.services.clock, self.inlet, self.keeper
@@ -299,7 +314,9 @@ class AggregatorStage(PipelineStage):
             stored, self._stored_soon = self._stored_soon, Held()
             if self._is_closed:
                 return
+            self._is_acking = True
             await self.services.settler.settle([*stored.messages, *stored.repeats])
+            self._is_acking = False
             keeper.note_acked(commit.number)
             self.emitter.add(results)
             await keeper.measure()
@@ -320,3 +337,8 @@ class AggregatorStage(PipelineStage):
         self.wake.close()
         held, self._held = self._held, Held()
         return [*held.messages, *held.repeats, *self.inlet.remove(lambda _: True)]
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
