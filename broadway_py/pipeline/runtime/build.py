@@ -364,7 +364,8 @@ def resize(stages: Stages, make: Callable[[int], Processor], options: Processors
         processor.retire()
         stages.retired.append(processor)
     del stages.processors[wanted:]
-    stages.retired = [processor for processor in stages.retired if (task := processor.call.task) and not task.done()]
+    # One without a task still has to be started: it tells the next layer that nothing comes from it.
+    stages.retired = [one for one in stages.retired if one.call.task is None or not one.call.task.done()]
     fresh = [make(index) for index in range(have, wanted)]
     _connect_to_batchers(stages, fresh)
     for source in [*stages.sources, stages.submissions]:

@@ -60,8 +60,9 @@ def resize_pool(run: PipelineRun, options: Processors, batchers: Mapping[str, Ba
         ),
         options,
     )
-    for processor in fresh:
-        run.tasks.start(processor)
+    if run.have_stages_begun:
+        for processor in fresh:
+            run.tasks.start(processor)
     share_capacity(run.stages, options, batchers)
 
 

@@ -58,6 +58,8 @@ class PipelineRun:
         self.gate = gate
         self.topology = topology
         self.window_state = window_state
+        #: True once the stages run. Until then the state of the aggregators is opened, which may take long.
+        self.have_stages_begun = False
         self._guard = guard
         self._log = log.bind(pipeline=services.name)
         self._stop_wanted = asyncio.Event()
@@ -98,9 +100,8 @@ class PipelineRun:
         try:
             if await self._open_state():
                 for stage in self.stages.all():
-                    # A processor that was added while the state was opened runs already.
-                    if stage.call.task is None:
-                        self.tasks.start(stage)
+                    self.tasks.start(stage)
+                self.have_stages_begun = True
                 guarding = None if self._guard is None else asyncio.ensure_future(self._guard.run())
                 await self._until_stop()
                 has_stopped = True
@@ -117,15 +118,18 @@ class PipelineRun:
         if self.window_state is None:
             return True
         opening = asyncio.ensure_future(self.window_state.open())
+        is_stopped = False
         try:
             await first_completed(opening, self._stop_wanted.wait())
         finally:
             if not opening.done():
+                is_stopped = True
                 opening.cancel()
                 await asyncio.wait({opening})
-        if opening.cancelled():
+        if opening.cancelled() and is_stopped:
             return False
-        error = opening.exception()
+        # Setup of an aggregator may raise a cancellation that nobody has asked for, as client libraries do.
+        error = asyncio.CancelledError() if opening.cancelled() else opening.exception()
         if error is None:
             return not self._stop_wanted.is_set()
         text = str(error) if isinstance(error, BroadwayError) else name_of(error)

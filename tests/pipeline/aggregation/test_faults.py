@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from broadway_py import Message, PipelineCrashed
+from broadway_py import Message, PipelineCrashed, Processors
 from tests.pipeline.aggregation.support import ObeyingStore, Order, Shop, Sums, use
 from tests.pipeline.support import (
     ManualProducer,
@@ -87,3 +87,39 @@ async def test_a_checkpoint_that_a_stranger_cancels_ends_the_pipeline(store: Obe
         "on with the next start"
     )
     assert outcomes(made) == {"unknown": 1}
+
+
+async def test_a_setup_that_raises_a_cancellation_is_an_error(store: ObeyingStore) -> None:
+    class Odd(Sums):
+        async def setup(self) -> None:
+            raise asyncio.CancelledError
+
+    made, _ = shop(ManualProducer(), Odd())
+    clock_of(made)
+    await soon(made.start())
+    with pytest.raises(PipelineCrashed):
+        await soon(made.wait())
+
+
+async def test_processors_can_be_added_while_the_pipeline_stands_by(store: ObeyingStore) -> None:
+    store.waits_for_lock = asyncio.Event()
+    recorder = Recorder()
+    source = ManualProducer(*recorder.messages([Order("de", 1)] * 5))
+    made, _ = shop(source)
+    async with running(made) as clock:
+        made.set_concurrency(processors=3)
+        store.waits_for_lock.set()
+        await clock.advance(1.0)
+        await recorder.until(5)
+
+
+async def test_processors_can_be_taken_away_while_the_pipeline_stands_by(store: ObeyingStore) -> None:
+    store.waits_for_lock = asyncio.Event()
+    recorder = Recorder()
+    source = ManualProducer(*recorder.messages([Order("de", 1)] * 5))
+    made, _ = shop(source, processors=Processors(concurrency=3))
+    async with running(made) as clock:
+        made.set_concurrency(processors=1)
+        store.waits_for_lock.set()
+        await clock.advance(1.0)
+        await recorder.until(5)
