@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from broadway_py._core.aggregation.aggregation import Aggregation
+from broadway_py._core.aggregation.connected_time import ConnectedTime
 from broadway_py._core.aggregation.event_clock import EventClock
 from broadway_py._core.aggregation.identities import Identities
 from broadway_py._core.aggregation.outcome import Added, Result
@@ -89,8 +90,7 @@ class Keeper:
         self.records = Records(definition.name, codec, definition.aggregator.upgrade, definition.version)
         # How far the clock of the windows is ahead of the monotonic clock, in seconds.
         self._ahead_s = clock.wall() - clock.monotonic()
-        # Connected seconds before this start.
-        self._connected_before_s = 0.0
+        self._connected = ConnectedTime()
         self.aggregation = self._new()
         #: True if all that was delivered before this start is stored or settled.
         self.was_clean = False
@@ -124,9 +124,9 @@ class Keeper:
 
     @property
     def connected_s(self) -> float:
-        """For how many seconds the sources were connected, since the first start."""
+        """For how many seconds all sources that have not ended were connected together, since the first start."""
         now = self._clock.monotonic()
-        return self._connected_before_s + min((one.active(now) for one in self._progresses), default=0.0)
+        return self._connected.advance({one: one.active(now) for one in self._progresses if not one.has_ended})
 
     def pass_time(self) -> None:
         """Do what is due, and take the watermark to where it is now."""
@@ -278,7 +278,7 @@ class Keeper:
             self.aggregation.restore(memory, loaded.number)
             watermark = self.aggregation.watermark
             await self._load_windows()
-            self._connected_before_s = self.identities.restore(memory["identities"], loaded.number)
+            self._connected = ConnectedTime(self.identities.restore(memory["identities"], loaded.number))
             if self.identities.in_memory:
                 async for stored in store.identities(name):
                     for each in stored:
@@ -288,6 +288,7 @@ class Keeper:
                 results += [
                     DueResult(one.sequence, self.records.id_of(one.result), one.result, one.version) for one in due
                 ]
+        _ = self.connected_s  # it counts from now on
         window = self._definition.window
         if window.by is not None:
             settings: Any = window
