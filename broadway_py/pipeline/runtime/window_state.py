@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from broadway_py._core.aggregation.progress import Progress
+from broadway_py.error_text import name_of
 from broadway_py.foreign import foreign_errors
 from broadway_py.log import logger
 from broadway_py.pipeline.callbacks.aggregators import AggregatorDefinition
@@ -58,6 +59,9 @@ class WindowState:
             return None
         if self._waits_for is not None:
             return self._waits_for
+        trouble = next((one for stage in self._stages if (one := stage.keeper.committer.trouble) is not None), None)
+        if trouble is not None:
+            return trouble
         loaded = sum(stage.keeper.loaded for stage in self._stages)
         all_of_them = sum(stage.keeper.to_load for stage in self._stages)
         return f"the windows are being loaded: {loaded} of {all_of_them}"
@@ -76,6 +80,8 @@ class WindowState:
             stage.emitter.add(await stage.keeper.load())
         if not all(stage.keeper.was_clean for stage in self._stages):
             self._stand()
+        elif any(returns_within_s > 0 for _, returns_within_s in self._returning):
+            await self._note_start(self._stages[0])
         for definition in self._definitions:
             self._set_up.append(definition)
             await self._call(definition.aggregator.setup)
@@ -86,7 +92,7 @@ class WindowState:
         try:
             for stage in self._stages:
                 await stage.close()
-                await stage.emitter.output.close()
+                await self._close_output(stage)
             for definition in self._set_up:
                 try:
                     await self._call(definition.aggregator.teardown)
@@ -97,11 +103,28 @@ class WindowState:
         finally:
             await self.store.close()
 
+    async def _close_output(self, stage: AggregatorStage) -> None:
+        try:
+            await stage.emitter.output.close()
+        except foreign_errors() as error:
+            # The state must be free for the next process all the same.
+            self._log.warning("a sink could not be closed", aggregator=stage.key, exception=name_of(error))
+
     def _stand(self) -> None:
         """Let the watermarks wait for what a process that died may have held."""
         now = self._services.clock.monotonic()
         for progress, returns_within_s in self._returning:
             progress.stand(now, returns_within_s)
+
+    async def _note_start(self, stage: AggregatorStage) -> None:
+        """Store that a process runs, before it takes messages in. If it dies, the next start must know that."""
+        keeper = stage.keeper
+        commit, results = keeper.checkpoint(is_last=False)
+        commit, due = await keeper.with_results(commit, results, ())
+        # It tries again until it is stored, or until a stop cancels it. Nothing is stored after such a stop.
+        await keeper.committer.commit(commit)
+        keeper.note_stored()
+        stage.emitter.add(due)
 
     async def _call(self, method: Any) -> None:
         await drive(method(), self._services.base.copy())

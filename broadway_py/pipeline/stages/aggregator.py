@@ -100,7 +100,7 @@ class AggregatorStage(PipelineStage):
         if keeper.aggregation.open >= options.max_open:
             return (
                 f"aggregator {self.key!r} has {options.max_open} open windows (max_open), counted for each key; "
-                "intake goes on when some of them have closed"
+                "intake goes on when some of them have closed: raise max_open if that takes long"
             )
         if len(self.emitter.pending) + keeper.aggregation.due >= options.max_pending:
             return (
@@ -108,6 +108,13 @@ class AggregatorStage(PipelineStage):
                 "intake goes on when it takes them"
             )
         return None
+
+    @property
+    def _may_add(self) -> bool:
+        if self.full_of is None:
+            return True
+        # Nothing more comes in during a stop. So what is here is added, however many windows and results there are.
+        return self.services.is_stopping and self.keeper.committer.trouble is None
 
     async def run(self) -> None:
         """Add messages until every processor has ended, then hand out what is due. Or stop where the drain cuts off.
@@ -157,7 +164,7 @@ class AggregatorStage(PipelineStage):
             checkpoint_at = self._checkpoint_at(now)
             if checkpoint_at is not None and checkpoint_at <= now:
                 await self._begin_checkpoint()
-            elif inlet and self.held_messages < self.options.max_demand and self.full_of is None:
+            elif inlet and self.held_messages < self.options.max_demand and self._may_add:
                 await self._take_in(self._take())
             elif inlet.finished and not self._has_ended:
                 self._end()
@@ -240,16 +247,27 @@ class AggregatorStage(PipelineStage):
     async def _find(self, wanted: Collection[bytes]) -> set[bytes] | None:
         """Returns those identities that are stored; None if the stage was cut off before the store could say so."""
         backoff = Backoff(0.1, 5.0, kind="exp")
+        has_failed = False
         while not self.call.cut:
             try:
                 found = await self.keeper.find(wanted)
             except StorageError as error:
+                has_failed = True
                 self.keeper.committer.note(error)
-                await self.wake.wait_until(self.services.clock.monotonic() + backoff.failed(), self.services.clock)
+                await self._pause(backoff.failed())
             else:
-                self.keeper.committer.note_success()
+                if has_failed:
+                    # Otherwise the trouble, if there is one, is that checkpoints cannot be stored.
+                    self.keeper.committer.note_success()
                 return found
         return None
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait for so many seconds, or until cut off."""
+        clock = self.services.clock
+        until = clock.monotonic() + seconds
+        while not self.call.cut and clock.monotonic() < until:
+            await self.wake.wait_until(until, clock)
 
     async def _add(self, one: Sorted) -> None:
         keeper = self.keeper

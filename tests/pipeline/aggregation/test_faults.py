@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from broadway_py import Message, PipelineCrashed, Processors
+from broadway_py.pipeline.stages.aggregator import AggregatorStage
 from tests.pipeline.aggregation.support import ObeyingStore, Order, Shop, Sums, use
 from tests.pipeline.support import (
     ManualProducer,
@@ -33,6 +34,12 @@ def shop(source: ManualProducer, sums: Sums | None = None, **options: Any) -> tu
     own = made.aggregators["sums"]
     assert isinstance(own, Sums)
     return made, own
+
+
+def stage_of(made: Shop) -> AggregatorStage:
+    run = made._life_cycle.run
+    assert run is not None
+    return run.stages.aggregators[0]
 
 
 async def test_an_ack_that_hangs_does_not_hold_up_the_end_of_a_stop(store: ObeyingStore) -> None:
@@ -123,3 +130,71 @@ async def test_processors_can_be_taken_away_while_the_pipeline_stands_by(store: 
         store.waits_for_lock.set()
         await clock.advance(1.0)
         await recorder.until(5)
+
+
+class Away(ManualProducer):
+    """Its messages come back 30 s after a process has died."""
+
+    def returns_within(self, *, process_died: bool) -> float:
+        return 30.0
+
+
+async def test_a_process_that_dies_before_its_first_checkpoint_is_noticed(store: ObeyingStore) -> None:
+    made, _ = shop(Away())
+    async with running(made) as clock:
+        await clock.advance(1.0)
+    # The second process takes messages, and dies while they are handled.
+    handling = asyncio.Event()
+
+    class Slow(Shop):
+        async def handle_message(self, message: Message[Order]) -> None:
+            await handling.wait()
+
+    recorder = ReturningRecorder()
+    second = Slow(producer=Away(*recorder.messages([Order("de", 1)])), aggregators={"sums": Sums()})
+    clock = clock_of(second)
+    await soon(second.start())
+    await clock.advance(1.0)
+    # What the second one does from now on is of no importance.
+    made, sums = shop(Away(*recorder.messages([Order("de", 61)])))
+    third = clock_of(made)
+    await soon(made.start())
+    await third.advance(10.0)
+    (stats,) = made.stats().aggregators
+    assert stats.watermark_held_seconds["reconnect"] == 10.0
+    assert sums.values == []
+    for one, its in ((second, clock), (made, third)):
+        one.give_up()
+        await its.advance(30.0)
+
+
+async def test_connected_time_goes_on_when_one_of_two_sources_has_ended(store: ObeyingStore) -> None:
+    ended, going = ManualProducer(name="ended"), ManualProducer(name="going")
+    ended.feed.end()
+    made = Shop(producer=[ended, going], aggregators={"sums": Sums()})
+    async with running(made) as clock:
+        await clock.advance(5.0)
+        assert stage_of(made).keeper.connected_s == 5.0
+
+
+async def test_a_stop_does_not_wait_for_room_for_windows(store: ObeyingStore) -> None:
+    recorder = ReturningRecorder()
+    source = ManualProducer(*recorder.messages([Order(name, 1) for name in "abcdef"]))
+    made, _ = shop(source, Sums(max_open=2, max_demand=2))
+    async with running(made) as clock:
+        await clock.advance(1.0)
+
+
+async def test_a_sink_that_cannot_be_closed_does_not_keep_the_state_locked(
+    store: ObeyingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, _ = shop(ManualProducer())
+    clock_of(made)
+    await soon(made.start())
+
+    async def close() -> None:
+        raise OSError("no")
+
+    monkeypatch.setattr(stage_of(made).emitter.output, "close", close)
+    await soon(made.stop())
+    assert store.steps[-1] == "close"

@@ -355,7 +355,7 @@ async def test_max_open_stops_intake_and_says_so(store: ObeyingStore) -> None:
         assert recorder.count == 2
         assert made.stats().trouble == (
             "degraded: aggregator 'sums' has 2 open windows (max_open), counted for each key; "
-            "intake goes on when some of them have closed"
+            "intake goes on when some of them have closed: raise max_open if that takes long"
         )
         made.give_up()
         await clock.advance(5.0)
