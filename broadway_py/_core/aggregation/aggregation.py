@@ -114,6 +114,19 @@ class Aggregation:
         self._note_added(stamped, out)
         return out
 
+    @property
+    def checks_each(self) -> bool:
+        """True between :meth:`check_each` and :meth:`checked`."""
+        return self._values.checks_each
+
+    def check_each(self) -> None:
+        """Checks each value from now on. An event whose value cannot be stored fails, as if *add* had raised."""
+        self._values.checks_each = True
+
+    def checked(self) -> None:
+        """Notes that all values could be stored: from now on, one of each type is checked."""
+        self._values.checks_each = False
+
     def _with_keys(self, stamped: Stamped, out: Added) -> Stamped:
         """Returns *stamped* with the key of each event. Those without one fail."""
         key = self._functions.key

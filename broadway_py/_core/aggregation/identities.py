@@ -9,6 +9,7 @@ from typing import Any, Final
 from broadway_py._core.aggregation.ack_times import AckTimes
 from broadway_py._core.aggregation.identifier import Identified, Identifier
 from broadway_py._core.aggregation.remembered import Remembered
+from broadway_py.foreign import foreign_errors
 from broadway_py.message import Message
 
 __all__ = ["Identities", "Sorted"]
@@ -203,10 +204,18 @@ class Identities:
         self._held |= identities
         self._held_marked |= result.marked & identities
 
-    def let_go(self) -> None:
-        """Forgets what is held for the next checkpoint, because the messages were given back."""
-        self._held.clear()
-        self._held_marked.clear()
+    def let_go(self, messages: Messages) -> None:
+        """Forgets that *messages* are held for the next checkpoint, because they have failed."""
+        for identity in map(self._identity_or_none, messages):
+            if identity is not None:
+                self._held.discard(identity)
+                self._held_marked.discard(identity)
+
+    def _identity_or_none(self, message: Message[Any]) -> bytes | None:
+        try:
+            return self.of(message)
+        except foreign_errors(cancellations=True):
+            return None
 
     # --- checkpoints
 

@@ -135,6 +135,10 @@ class PendingResults:
             else:
                 waiting.append(result)
 
+    def keep_emitted(self, emitted: Sequence[int]) -> None:
+        """Takes back what :meth:`pop_emitted` returned, because there is no checkpoint."""
+        self._emitted[:0] = emitted
+
     def pop_emitted(self) -> list[int]:
         """Returns the sequence numbers that ``emit`` took since the last call; the next checkpoint removes them."""
         emitted, self._emitted = self._emitted, []

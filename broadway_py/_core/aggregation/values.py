@@ -37,7 +37,8 @@ class Functions:
     merge: Callable[[Any, Any], Any] | None
     #: Raises if a key cannot be stored. It is called once for each key of a window.
     check_key: Callable[[Any], object]
-    #: Raises if a value cannot be stored, given with its key. It is called once for each type that values have.
+    #: Raises if a value cannot be stored, given with its key. It is called once for each type that values have. What is
+    #: inside of a value may still be wrong.
     check_value: Callable[[Any, Any], object]
     #: A key as JSON.
     key_json: Callable[[Any], str]
@@ -69,6 +70,8 @@ class Values:
         self._functions = functions
         #: How many accumulators there are.
         self.open = 0
+        #: True: each value is checked, not only one of each type. It is slow.
+        self.checks_each = False
         self._good_types: set[type] = set()
         self._undo: dict[OpenWindow, dict[Hashable, _Undo]] = {}
 
@@ -92,7 +95,8 @@ class Values:
                     failed.append((event, key, error))
             return
         state = windows[0].state
-        get, add, good, missing = state.get, self._functions.add, self._good_types, _MISSING
+        get, add, missing = state.get, self._functions.add, _MISSING
+        good = frozenset[type]() if self.checks_each else self._good_types
         before = len(state)
         for event, key in zip(events, keys, strict=True):
             value = get(key, missing)
@@ -122,7 +126,7 @@ class Values:
         return self._functions.initial()
 
     def _check(self, key: Hashable, value: Any) -> None:
-        if type(value) not in self._good_types:
+        if self.checks_each or type(value) not in self._good_types:
             self._functions.check_value(key, value)
             self._good_types.add(type(value))
 

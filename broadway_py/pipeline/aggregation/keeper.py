@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from broadway_py._core.aggregation.aggregation import Aggregation
 from broadway_py._core.aggregation.connected_time import ConnectedTime
@@ -158,6 +158,11 @@ class Keeper:
             return {}
         return {str(holder): seconds for holder, seconds in self.event_clock.held(now).items()}
 
+    @property
+    def can_go_back(self) -> bool:
+        """True if :meth:`go_back` can help: the windows are stored, and it was not called since the last checkpoint."""
+        return self._is_durable and not self.aggregation.checks_each
+
     def end(self) -> None:
         """Close all windows, because the sources have ended."""
         self.aggregation.end(self.now)
@@ -199,8 +204,12 @@ class Keeper:
         """Returns what must be stored now without its results, and the results.
 
         With *is_last* nothing more comes in: what the sources have delivered is stored or settled.
+
+        Raises:
+            CodecError: a value cannot be stored. Only :meth:`go_back` helps.
         """
         made = self.aggregation.checkpoint(self.now)
+        parts = [(part.bucket, self.records.part(part), len(part.entries)) for part in made.parts]
         identities = self.identities.begin(made.number)
         forget_before = self.identities.forget(self.connected_s)
         memory = {
@@ -209,7 +218,6 @@ class Keeper:
             "is_clean": is_last,
             "identities": self.identities.memory(self.connected_s),
         }
-        parts = [(part.bucket, self.records.part(part), len(part.entries)) for part in made.parts]
         commit = Commit(
             self._definition.name,
             made.number,
@@ -232,6 +240,9 @@ class Keeper:
             commit: what :meth:`checkpoint` returned.
             results: the same.
             emitted: the results that were handed out since the last checkpoint.
+
+        Raises:
+            CodecError: a value cannot be stored. Only :meth:`go_back` helps.
         """
         due: list[DueResult] = []
         version = self._definition.version
@@ -248,6 +259,7 @@ class Keeper:
         """Note that the last checkpoint is stored."""
         self.stored_at = self._clock.monotonic()
         self.identities.committed()
+        self.aggregation.checked()
 
     async def measure(self) -> None:
         """Ask how many bytes the state takes, if that is not known or some time ago."""
@@ -303,6 +315,18 @@ class Keeper:
             )
         self.stored_at = self._clock.monotonic()
         return results
+
+    async def go_back(self) -> Literal[True]:
+        """Take the windows back to what is stored, and check each value from now on. No checkpoint may run."""
+        loaded = await self._store.load(self._definition.name)
+        results = self.aggregation.results_by_trigger
+        self.aggregation = self._new()
+        self.aggregation.results_by_trigger = results
+        self.aggregation.check_each()
+        if loaded.memory is not None:
+            self.aggregation.restore(json.loads(loaded.memory), loaded.number)
+            await self._load_windows()
+        return True
 
     async def _load_windows(self) -> None:
         async for rows in self._store.buckets(self._definition.name):

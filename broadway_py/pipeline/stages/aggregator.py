@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, TypeVar
 
 from broadway_py._core.aggregation.identifier import Identified
 from broadway_py._core.aggregation.identities import Sorted
@@ -25,10 +25,13 @@ from broadway_py.pipeline.stages.refusals import Refusals
 from broadway_py.pipeline.stages.services import Meter, Services
 from broadway_py.pipeline.stages.stage import PipelineStage
 from broadway_py.stage import Edge, Inlet
+from broadway_py.state.codec import CodecError
 from broadway_py.state.store import Commit
 from broadway_py.storage.errors import StorageError
 
 __all__ = ["AggregatorStage"]
+
+R = TypeVar("R")
 
 log = logger("broadway_py.pipeline")
 
@@ -163,7 +166,7 @@ class AggregatorStage(PipelineStage):
             now = clock.monotonic()
             checkpoint_at = self._checkpoint_at(now)
             if checkpoint_at is not None and checkpoint_at <= now:
-                await self._begin_checkpoint()
+                await self._checkpoint()
             elif inlet and self.held_messages < self.options.max_demand and self._may_add:
                 await self._take_in(self._take())
             elif inlet.finished and not self._has_ended:
@@ -229,7 +232,8 @@ class AggregatorStage(PipelineStage):
         identified = self._room.run(identities.identify, messages)
         if identified.failed:
             await self.conclusion.conclude((), identified.failed)
-        found = await self._find(identified.wanted) if identified.wanted else set()
+        wanted = identified.wanted
+        found = await self._ask_store(lambda: keeper.find(wanted)) if wanted else set()
         if found is None:
             return  # cut off: the drain gives the messages back, which are still held
         left: Identified | None = identified
@@ -244,13 +248,13 @@ class AggregatorStage(PipelineStage):
         self.busy_since = None
         self.meter.busy_seconds += self.services.clock.monotonic() - started
 
-    async def _find(self, wanted: Collection[bytes]) -> set[bytes] | None:
-        """Returns those identities that are stored; None if the stage was cut off before the store could say so."""
+    async def _ask_store(self, ask: Callable[[], Awaitable[R]]) -> R | None:
+        """Returns what *ask* does; None if the stage was cut off before the store could say it."""
         backoff = Backoff(0.1, 5.0, kind="exp")
         has_failed = False
         while not self.call.cut:
             try:
-                found = await self.keeper.find(wanted)
+                answer = await ask()
             except StorageError as error:
                 has_failed = True
                 self.keeper.committer.note(error)
@@ -259,7 +263,7 @@ class AggregatorStage(PipelineStage):
                 if has_failed:
                     # Otherwise the trouble, if there is one, is that checkpoints cannot be stored.
                     self.keeper.committer.note_success()
-                return found
+                return answer
         return None
 
     async def _pause(self, seconds: float) -> None:
@@ -311,13 +315,51 @@ class AggregatorStage(PipelineStage):
             return now
         return self._changed_at + self._interval_s
 
+    async def _checkpoint(self) -> None:
+        """Begin a checkpoint. If a value cannot be stored, its messages fail, and the next checkpoint begins soon."""
+        try:
+            await self._begin_checkpoint()
+        except CodecError as error:
+            if not self.keeper.can_go_back:
+                raise
+            await self._add_again(error)
+
+    async def _add_again(self, error: CodecError) -> None:
+        """Go back to what is stored, and add what is held again: now it turns out whose value cannot be stored."""
+        keeper = self.keeper
+        self._log.error(
+            "a value cannot be stored; the messages since the last checkpoint are added again, one by one",
+            messages=len(self._held.messages),
+            reason=str(error),
+        )
+        # The drain gives them back if this is cut off.
+        self.held = messages = [*self._held.messages]
+        if await self._ask_store(keeper.go_back) is None:
+            return
+        self._held.messages = []
+        out: Added = self._room.run(keeper.add, messages)
+        self._held.messages = out.added
+        gone = [*out.late, *(message for message, _ in [*out.failed, *out.ahead])]
+        if keeper.identities.is_needed:
+            keeper.identities.let_go(gone)
+        await self._refusals.settle(out)
+        self.held = ()
+
     async def _begin_checkpoint(self) -> None:
         commit, results = self.keeper.checkpoint(is_last=self._has_ended)
         # From here on the checkpoint will be stored, also if the stage is cut off meanwhile.
         self._stored_soon, self._held = self._held, Held()
         self._changed_at = None
         self._is_flushing = self._is_marked_clean = self._has_ended
-        commit, due = await self.keeper.with_results(commit, results, self.emitter.pending.pop_emitted())
+        pending = self.emitter.pending
+        emitted = pending.pop_emitted()
+        try:
+            commit, due = await self.keeper.with_results(commit, results, emitted)
+        except CodecError:
+            pending.keep_emitted(emitted)
+            self._is_marked_clean = False
+            self._hold_again()
+            raise
         self._storing = asyncio.get_running_loop().create_task(self._store(commit, due), name=f"{self.name}.checkpoint")
         self._storing.add_done_callback(lambda _: self.wake.set())
 
@@ -339,11 +381,15 @@ class AggregatorStage(PipelineStage):
             self.emitter.add(results)
             await keeper.measure()
         elif outcome == "not_stored":
-            keeper.identities.not_committed()
             # The drain gives them back.
-            self._stored_soon, again = Held(), self._stored_soon
-            self._held = Held([*again.messages, *self._held.messages], [*again.repeats, *self._held.repeats])
+            self._hold_again()
         # Otherwise they keep no outcome: they may be in the file, so they must not be delivered again as new ones.
+
+    def _hold_again(self) -> None:
+        """Hold the messages of the checkpoint that was begun, because nothing of it is stored."""
+        self.keeper.identities.not_committed()
+        again, self._stored_soon = self._stored_soon, Held()
+        self._held = Held([*again.messages, *self._held.messages], [*again.repeats, *self._held.repeats])
 
     def _look_at_storing(self) -> None:
         if self._storing is not None and self._storing.done():

@@ -311,13 +311,15 @@ def test_a_repeat_of_a_message_that_was_not_added_is_new() -> None:
     assert one_checkpoint(known) == name
 
 
-def test_what_was_given_back_is_new_again() -> None:
+def test_what_has_failed_after_it_was_held_is_new_again() -> None:
     known = only_marked()
-    came(known, message("m1", marked=True))
+    first = message("m1", marked=True)
+    came(known, first, message("m2", marked=True))
 
-    known.let_go()
+    known.let_go([first, message(None)])
 
-    assert len(came(known, message("m1", marked=True)).new) == 1
+    again = came(known, message("m1", marked=True), message("m2", marked=True))
+    assert (len(again.new), len(again.of_held)) == (1, 1)
 
 
 # --- how long

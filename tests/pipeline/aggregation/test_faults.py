@@ -7,15 +7,19 @@ from typing import Any
 
 import pytest
 
-from broadway_py import Message, PipelineCrashed, Processors
+from broadway_py import Aggregator, Message, PipelineCrashed, Processors, Window, WindowResult
+from broadway_py.pipeline.aggregation.records import Records
 from broadway_py.pipeline.stages.aggregator import AggregatorStage
-from tests.pipeline.aggregation.support import ObeyingStore, Order, Shop, Sums, use
+from broadway_py.state.codec import CodecError
+from broadway_py.storage.errors import StorageError
+from tests.pipeline.aggregation.support import START, ObeyingStore, Order, Shop, Sums, use, when
 from tests.pipeline.support import (
     ManualProducer,
     Recorder,
     ReturningRecorder,
     check_books,
     clock_of,
+    events_logged,
     outcomes,
     running,
     soon,
@@ -90,7 +94,7 @@ async def test_a_checkpoint_that_a_stranger_cancels_ends_the_pipeline(store: Obe
     with pytest.raises(PipelineCrashed) as caught:
         await soon(made.wait())
     assert str(caught.value) == (
-        "pipeline 'Shop': CancelledError in aggregator:sums: nothing in memory is used any more; what is stored goes "
+        "pipeline 'Shop', aggregator:sums: CancelledError; nothing in memory is used any more, and what is stored goes "
         "on with the next start"
     )
     assert outcomes(made) == {"unknown": 1}
@@ -130,6 +134,104 @@ async def test_processors_can_be_taken_away_while_the_pipeline_stands_by(store: 
         store.waits_for_lock.set()
         await clock.advance(1.0)
         await recorder.until(5)
+
+
+class Texts(Aggregator[str, Order, list[str]]):
+    """Keeps a text of each message, in place. Half a character cannot be stored."""
+
+    window = Window.sliding(60, 30, by=when, delay=0, max_ahead=3600)
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.emitted: list[tuple[str, float, list[str]]] = []
+
+    def key(self, message: Message[Order]) -> str:
+        return message.data.key
+
+    def initial(self) -> list[str]:
+        return []
+
+    def add(self, acc: list[str], message: Message[Order]) -> list[str]:
+        acc.append("\ud800" if message.data.amount < 0 else f"{message.data.at:g}")
+        return acc
+
+    async def emit(self, results: list[WindowResult[str, list[str]]]) -> None:
+        for one in results:
+            assert isinstance(one.start, float)
+            self.emitted.append((one.key, one.start - START, one.value))
+
+
+async def test_a_value_that_cannot_be_stored_fails_its_message_alone(
+    store: ObeyingStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorder = Recorder()
+    source = ManualProducer(*recorder.messages([Order("de", 31), Order("fr", 31)]))
+    made = Shop(producer=source, aggregators={"texts": Texts()}, failure=None)
+    texts = made.aggregators["texts"]
+    assert isinstance(texts, Texts)
+    async with running(made) as clock:
+        await recorder.until(0)
+        await clock.advance(1.0)
+        assert recorder.count == 2
+        # The last one closes windows before the next checkpoint.
+        source.feed.put(*recorder.messages([Order("de", 32), Order("de", 33, -1), Order("de", 34), Order("de", 95)]))
+        await clock.advance(1.0)
+        await recorder.until(6)
+        assert sorted(texts.emitted) == [
+            ("de", 0, ["31", "32", "34"]),
+            ("de", 30, ["31", "32", "34"]),
+            ("fr", 0, ["31"]),
+            ("fr", 30, ["31"]),
+        ]
+    assert outcomes(made) == {"acked": 5, "rejected": 1}
+    ((message,),) = [call.failed for call in recorder.calls if call.failed]
+    assert message.data.at == 33
+    assert message.status is not None
+    assert message.status.cause == "raised"
+    assert "a value cannot be stored; the messages since the last checkpoint are added again, one by one" in (
+        events_logged(caplog)
+    )
+    assert [commit.number for commit in store.commits] == list(range(1, len(store.commits) + 1))
+
+
+async def test_what_is_added_again_is_added_once_and_given_back_once_if_a_stop_cuts_it_off(
+    store: ObeyingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = ReturningRecorder()
+    source = ManualProducer(*recorder.messages([Order("fr", 31), Order("de", 31, -1)]))
+    made = Shop(producer=source, aggregators={"texts": Texts()}, failure=None)
+
+    async def load(_: str) -> Any:
+        raise StorageError("the disk is away")
+
+    clock = clock_of(made)
+    await soon(made.start())
+    await clock.advance(0.01)
+    monkeypatch.setattr(store, "load", load)
+    await clock.advance(1.0)
+    assert made.stats().trouble == "degraded: aggregator 'texts' cannot store its checkpoints: the disk is away"
+    stopping = asyncio.ensure_future(made.stop(10.0))
+    await clock.advance(11.0)
+    await soon(stopping)
+    assert outcomes(made) == {"returned": 2}
+    assert store.commits == []
+
+
+async def test_windows_that_cannot_be_stored_although_each_value_can_end_the_pipeline(
+    store: ObeyingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def part(*_: Any) -> bytes:
+        raise CodecError("a value was changed by somebody else")
+
+    monkeypatch.setattr(Records, "part", part)
+    recorder = ReturningRecorder()
+    made, _ = shop(ManualProducer(*recorder.messages([Order("de", 31)])))
+    clock = clock_of(made)
+    await soon(made.start())
+    await clock.advance(1.0)
+    with pytest.raises(PipelineCrashed):
+        await soon(made.wait())
+    assert outcomes(made) == {"returned": 1}
 
 
 class Away(ManualProducer):
