@@ -127,7 +127,7 @@ class Records:
         if version == self._version:
             return self._codec.load(content)
         try:
-            return [
+            entries = [
                 (key, count, firing, self._upgrade(version, value))
                 for key, count, firing, value in self._codec.load_older(content)
             ]
@@ -138,6 +138,14 @@ class Records:
                 f"upgrade() of aggregator {self._aggregator!r} raised {type(error).__name__} for a value of version "
                 f"{version}: correct it; the state is as it was"
             ) from error
+        try:
+            self._codec.dump(entries)
+        except CodecError as error:
+            raise StorageError(
+                f"upgrade() of aggregator {self._aggregator!r} returned for a value of version {version} what cannot "
+                f"be stored: expected a value of type {self._codec.value_name}; correct it; the state is as it was"
+            ) from error
+        return entries
 
 
 def _together(texts: Sequence[bytes]) -> bytes:

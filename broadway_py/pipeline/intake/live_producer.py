@@ -22,6 +22,7 @@ from broadway_py.message import Message
 from broadway_py.options import seconds_of
 from broadway_py.pipeline.intake.copies import Copies
 from broadway_py.pipeline.intake.gate import Gate
+from broadway_py.pipeline.intake.returning import returns_within_s
 from broadway_py.producer import FailurePlan, Producer, ProducerContext
 from broadway_py.producer_description import Delays
 from broadway_py.request_counts import RequestCounts
@@ -35,8 +36,6 @@ log = logger("broadway_py.pipeline")
 CLOSE_S: Final = 5.0
 #: After a source has refused the connection, wait at least this many seconds: repeated wrong passwords lock accounts.
 _REFUSED_WAIT_S: Final = 10.0
-#: How many seconds the messages of a lost copy may stay away if the producer says something that is not a duration.
-_RETURN_S: Final = 60.0
 CANCELLED_BY_LIBRARY: Final = "the client library cancelled the call, as it does when a connection dies"
 
 
@@ -169,19 +168,8 @@ class LiveProducer:
         """
         if self._reader is not None and self.connected and not self._is_noted_as_lost:
             self._is_noted_as_lost = True
-            self._reader.lost(self._clock.monotonic(), self._returns_within_s())
-
-    def _returns_within_s(self) -> float:
-        """Returns the time that the producer says, or a default if that is not a duration."""
-        try:
-            return seconds_of(self._copies.description.returns_within(process_died=False), "returns_within()")
-        except foreign_errors() as wrong:
-            self._log.error(
-                "the producer does not say how soon the messages of a lost connection return; waiting 60 s",
-                exception=name_of(wrong),
-                reason=text_of(wrong) if isinstance(wrong, ValueError) else None,
-            )
-            return _RETURN_S
+            returns_within = returns_within_s(self._copies.description, process_died=False, complain=self._log.error)
+            self._reader.lost(self._clock.monotonic(), returns_within)
 
     def _works(self) -> bool:
         return self.copy is None or self.copy.obstacle is None

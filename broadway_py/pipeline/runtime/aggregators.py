@@ -11,9 +11,11 @@ from broadway_py._core.aggregation.tracked_ledger import TrackedLedger
 from broadway_py._core.identity import identity_of
 from broadway_py._core.ledger import Ledger
 from broadway_py.aggregator import State
+from broadway_py.log import logger
 from broadway_py.pipeline.aggregation.keeper import Keeper
 from broadway_py.pipeline.aggregation.output import Output
 from broadway_py.pipeline.callbacks.aggregators import AggregatorDefinition
+from broadway_py.pipeline.intake.returning import returns_within_s
 from broadway_py.pipeline.runtime.window_state import WindowState
 from broadway_py.pipeline.stages.aggregator import AggregatorStage
 from broadway_py.pipeline.stages.emitter import Emitter
@@ -98,8 +100,12 @@ class Aggregators:
                     checkpoint_interval_s=self._state.checkpoint_interval,
                 )
             )
+        log = logger("broadway_py.pipeline").bind(pipeline=self._services.name)
         returning = [
-            (self.progresses[name], description.returns_within(process_died=True))
+            (
+                self.progresses[name],
+                returns_within_s(description, process_died=True, complain=log.bind(producer=name).error),
+            )
             for name, description in self._producers.items()
         ]
         state = WindowState(self._services, store, list(self._definitions.values()), stages, returning=returning)

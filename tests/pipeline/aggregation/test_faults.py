@@ -300,3 +300,47 @@ async def test_a_sink_that_cannot_be_closed_does_not_keep_the_state_locked(
     monkeypatch.setattr(stage_of(made).emitter.output, "close", close)
     await soon(made.stop())
     assert store.steps[-1] == "close"
+
+
+async def test_an_upgrade_that_returns_another_type_ends_the_start(store: ObeyingStore) -> None:
+    class Newer(Sums):
+        version = 2
+
+        def upgrade(self, version: int, value: Any) -> int:
+            return f"{value}"  # type: ignore[return-value]  # the mistake
+
+    recorder = ReturningRecorder()
+    made, _ = shop(ManualProducer(*recorder.messages([Order("de", 1)])))
+    async with running(made) as clock:
+        await clock.advance(1.0)
+    newer, _ = shop(ManualProducer(*recorder.messages([Order("de", 2)])), Newer())
+    clock_of(newer)
+    await soon(newer.start())
+    with pytest.raises(PipelineCrashed) as caught:
+        await soon(newer.wait())
+    assert str(caught.value) == (
+        "pipeline 'Shop': upgrade() of aggregator 'sums' returned for a value of version 1 what cannot be stored: "
+        "expected a value of type int; correct it; the state is as it was"
+    )
+    assert outcomes(newer) == {}
+
+
+class Vague(ManualProducer):
+    """Does not know when its messages are back."""
+
+    def returns_within(self, *, process_died: bool) -> float:
+        return "soon"  # type: ignore[return-value]  # the mistake
+
+
+async def test_a_producer_that_does_not_say_when_messages_return_is_given_60_s_at_the_start(
+    store: ObeyingStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    made, _ = shop(Vague())
+    async with running(made) as clock:
+        await clock.advance(59.0)
+        assert made.stats().aggregators[0].watermark_held_seconds["reconnect"] == 59.0
+        await clock.advance(2.0)
+        assert made.stats().aggregators[0].watermark_held_seconds["reconnect"] == 0.0
+    assert "the producer does not say how soon the messages of a lost connection return; waiting 60 s" in (
+        events_logged(caplog)
+    )
