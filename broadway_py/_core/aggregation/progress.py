@@ -19,7 +19,8 @@ class Progress:
     """The deliveries of one producer, over all its copies.
 
     All times are seconds of a clock that does not jump. Holds and standstills last for so many seconds in which a copy
-    was reading: nothing runs out while the source is away, or while the pipeline is paused.
+    was reading: nothing runs out while the source is away, while the pipeline is paused, or while an aggregator cannot
+    store or hand out anything.
 
     Args:
         copies: how many copies the producer has.
@@ -38,6 +39,8 @@ class Progress:
         self._reading = 0
         self._reading_since = 0.0
         self._active = 0.0
+        # How many aggregators wait for their store or for their emit.
+        self._blocked = 0
 
     # --- those that follow it
 
@@ -56,11 +59,12 @@ class Progress:
 
     def active(self, now: float) -> float:
         """Returns the seconds in which a copy was reading: the producer's time."""
-        return self._active + (now - self._reading_since if self._reading else 0.0)
+        return self._active + (now - self._reading_since if self._reading and not self._blocked else 0.0)
 
     def moment_of(self, active: float | None, now: float) -> float | None:
         """Returns when it is *active* in the producer's time; None if that does not go on, or *active* is None."""
-        return now + active - self.active(now) if self._reading and active is not None else None
+        goes_on = self._reading and not self._blocked
+        return now + active - self.active(now) if goes_on and active is not None else None
 
     def quiet_since(self, now: float) -> float | None:
         """Returns since when all copies are asked for messages and could deliver; None while that is not so."""
@@ -168,6 +172,16 @@ class Progress:
         self._standing.append(standstill)
         for cursor in self._cursors:
             cursor.see(standstill)
+
+    def note_blocked(self, now: float, *, is_blocked: bool) -> None:
+        """Notes that an aggregator can store or hand out nothing from now on, or can do so again.
+
+        What was received waits for it meanwhile, so no hold runs out. Call it for each change.
+        """
+        self._active = self.active(now)
+        self._reading_since = now
+        self._blocked += 1 if is_blocked else -1
+        self.tell()
 
     # --- within
 

@@ -97,6 +97,7 @@ class Keeper:
         #: How many bytes the state of all aggregators of the pipeline takes, as far as known.
         self.state_bytes = 0
         self._measured_at = -math.inf
+        self._is_blocked = False
         #: When the last checkpoint was stored, by the monotonic clock.
         self.stored_at = clock.monotonic()
 
@@ -151,6 +152,14 @@ class Keeper:
             if change is not None:
                 moments.append(change)
         return min(moments, default=None)
+
+    def note_blocked(self, *, is_blocked: bool) -> None:
+        """Note whether the store or ``emit`` lets nothing be added now. No message is late because it has waited."""
+        if is_blocked == self._is_blocked:
+            return
+        self._is_blocked = is_blocked
+        for progress in self._progresses:
+            progress.note_blocked(self._clock.monotonic(), is_blocked=is_blocked)
 
     def held_seconds(self, now: float) -> dict[str, float]:
         """Returns what holds the watermark, each with the seconds for which it has done so; 0: it does not."""

@@ -105,12 +105,16 @@ class AggregatorStage(PipelineStage):
                 f"aggregator {self.key!r} has {options.max_open} open windows (max_open), counted for each key; "
                 "intake goes on when some of them have closed: raise max_open if that takes long"
             )
-        if len(self.emitter.pending) + keeper.aggregation.due >= options.max_pending:
+        if self._has_most_pending:
             return (
                 f"aggregator {self.key!r} has {options.max_pending} results that emit has not taken (max_pending); "
                 "intake goes on when it takes them"
             )
         return None
+
+    @property
+    def _has_most_pending(self) -> bool:
+        return len(self.emitter.pending) + self.keeper.aggregation.due >= self.options.max_pending
 
     @property
     def _may_add(self) -> bool:
@@ -162,6 +166,7 @@ class AggregatorStage(PipelineStage):
         clock, inlet, keeper = self.services.clock, self.inlet, self.keeper
         while not self.call.cut:
             self._look_at_storing()
+            keeper.note_blocked(is_blocked=keeper.committer.trouble is not None or self._has_most_pending)
             keeper.pass_time()
             now = clock.monotonic()
             checkpoint_at = self._checkpoint_at(now)
@@ -258,6 +263,7 @@ class AggregatorStage(PipelineStage):
             except StorageError as error:
                 has_failed = True
                 self.keeper.committer.note(error)
+                self.keeper.note_blocked(is_blocked=True)
                 await self._pause(backoff.failed())
             else:
                 if has_failed:

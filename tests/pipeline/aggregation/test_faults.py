@@ -344,3 +344,30 @@ async def test_a_producer_that_does_not_say_when_messages_return_is_given_60_s_a
     assert "the producer does not say how soon the messages of a lost connection return; waiting 60 s" in (
         events_logged(caplog)
     )
+
+
+async def test_no_message_is_late_because_nothing_could_be_stored(store: ObeyingStore) -> None:
+    handled = asyncio.Event()
+
+    class Waiting(Shop):
+        processors = Processors(concurrency=2, max_demand=1)
+
+        async def handle_message(self, message: Message[Order]) -> None:
+            if message.data.key == "slow":
+                await handled.wait()
+
+    recorder = Recorder()
+    source = ManualProducer(*recorder.messages([Order("slow", 1)]))
+    made = Waiting(producer=source, aggregators={"sums": Sums(max_demand=1)}, failure=None)
+    store.faults = [StorageError("the disk is full")] * 25
+    async with running(made) as clock:
+        source.feed.put(*recorder.messages([Order("de", 2), Order("de", 200)]))
+        await clock.advance(1.0)
+        handled.set()
+        # Longer than hold_timeout.
+        await clock.advance(100.0)
+        assert made.stats().trouble is not None
+        await clock.advance(100.0)
+        assert made.stats().trouble is None
+        await recorder.until(3)
+    assert outcomes(made) == {"acked": 3}
