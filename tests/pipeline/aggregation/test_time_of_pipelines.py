@@ -1,0 +1,126 @@
+"""Whole pipelines with aggregators on a fake clock: what makes messages late, and what closes windows."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from broadway_py import Message, Processors
+from tests.pipeline.aggregation.support import ObeyingStore, Order, Shop, Sums, use
+from tests.pipeline.support import ManualProducer, Recorder, outcomes, running
+
+
+@pytest.fixture(name="store")
+def _store(monkeypatch: pytest.MonkeyPatch) -> ObeyingStore:
+    store = ObeyingStore()
+    use(monkeypatch, store)
+    return store
+
+
+class TwoAtOnce(Shop):
+    """Its handler waits for a gate, if there is one for the amount."""
+
+    processors = Processors(concurrency=2, max_demand=1)
+
+    def __init__(self, **options: Any) -> None:
+        self.gates: dict[int, asyncio.Event] = {}
+        super().__init__(**options)
+
+    async def handle_message(self, message: Message[Order]) -> None:
+        if message.data.amount in self.gates:
+            await self.gates[message.data.amount].wait()
+
+
+def sums_of(shop: Shop) -> Sums:
+    own = shop.aggregators["sums"]
+    assert isinstance(own, Sums)
+    return own
+
+
+async def test_a_handler_that_takes_30_s_makes_nobody_late(store: ObeyingStore) -> None:
+    source, recorder = ManualProducer(), Recorder()
+    shop = TwoAtOnce(producer=source, aggregators={"sums": Sums()})
+    shop.gates[7] = asyncio.Event()
+    async with running(shop) as clock:
+        source.feed.put(recorder.message(Order("de", 1, 7)))
+        await clock.advance(0.2)
+        source.feed.put(*recorder.messages([Order("fr", at) for at in (30, 61, 125, 190)]))
+        await clock.advance(30)
+        assert sums_of(shop).values == []
+        shop.gates[7].set()
+        await clock.advance(1)
+        assert sorted(sums_of(shop).values) == [("de", 7), ("fr", 1), ("fr", 1), ("fr", 1)]
+    assert outcomes(shop) == {"acked": 5}
+
+
+async def test_a_message_from_next_year_moves_nothing(store: ObeyingStore) -> None:
+    source, recorder = ManualProducer(), Recorder()
+    shop = Shop(producer=source, aggregators={"sums": Sums()}, failure=None)
+    async with running(shop) as clock:
+        source.feed.put(*recorder.messages([Order("de", 1), Order("de", 366 * 86400)]))
+        await clock.advance(1)
+        source.feed.put(*recorder.messages([Order("de", 2)]))
+        await clock.advance(1)
+        assert sums_of(shop).values == []
+        source.feed.put(*recorder.messages([Order("de", 60)]))
+        await clock.advance(1)
+        assert sums_of(shop).values == [("de", 2)]
+    assert outcomes(shop) == {"acked": 3, "rejected": 1}
+
+
+async def test_the_last_window_of_a_quiet_source_fires_in_time(store: ObeyingStore) -> None:
+    source, recorder = ManualProducer(), Recorder()
+    shop = Shop(producer=source, aggregators={"sums": Sums(delay=10, idle_timeout=60)})
+    async with running(shop) as clock:
+        await clock.advance(39)  # one second before the end of the minute
+        source.feed.put(*recorder.messages([Order("de", 59)]))
+        await clock.advance(1 + 60 + 10 - 0.5)
+        assert sums_of(shop).values == []
+        await clock.advance(1.5)
+        assert sums_of(shop).values == [("de", 1)]
+
+
+async def test_a_paused_pipeline_closes_nothing(store: ObeyingStore) -> None:
+    source, recorder = ManualProducer(), Recorder()
+    shop = TwoAtOnce(producer=source, aggregators={"sums": Sums(delay=10)}, failure=None)
+    shop.gates[7] = asyncio.Event()
+    async with running(shop) as clock:
+        source.feed.put(*recorder.messages([Order("de", 1)]))
+        source.feed.put(*recorder.messages([Order("de", 1, 7)]))
+        await clock.advance(1)
+        await shop.pause()
+        await clock.advance(1000)
+        shop.gates[7].set()
+        await clock.advance(1)
+        assert sums_of(shop).values == []
+        await shop.resume()
+        source.feed.put(*recorder.messages([Order("de", 1)]))
+        await clock.advance(1)
+        assert outcomes(shop) == {"acked": 3}
+
+
+async def test_submitted_messages_count_and_move_nothing(store: ObeyingStore) -> None:
+    source, recorder = ManualProducer(), Recorder()
+    shop = Shop(producer=source, aggregators={"sums": Sums(delay=10)}, failure=None)
+    async with running(shop) as clock:
+        source.feed.put(*recorder.messages([Order("de", 1)]))
+        await clock.advance(0.5)
+        tasks = [asyncio.ensure_future(shop.submit(Order("de", at))) for at in (600, 2)]
+        await clock.advance(1)
+        await asyncio.gather(*tasks)
+        assert sums_of(shop).values == []
+
+
+async def test_a_finite_source_beside_another_holds_nothing_after_its_end(store: ObeyingStore) -> None:
+    one, other, recorder = ManualProducer(name="one"), ManualProducer(name="other"), Recorder()
+    shop = Shop(producer=[one, other], aggregators={"sums": Sums(delay=10, idle_timeout=None)}, failure=None)
+    async with running(shop) as clock:
+        one.feed.put(*recorder.messages([Order("de", 1)]))
+        other.feed.put(*recorder.messages([Order("de", 300)]))
+        await clock.advance(1)
+        assert sums_of(shop).values == []
+        one.feed.end()
+        await clock.advance(1)
+        assert sums_of(shop).values == [("de", 1)]
