@@ -256,6 +256,8 @@ class Source(PipelineStage):
 
     async def _wait_for_rate(self, until: float = math.inf) -> None:
         """Send on as many messages as the rate allows. If none, wait until some are allowed, or until *until*."""
+        if self._reader is not None:
+            self._reader.rests()
         rate, clock = self._gate.rate, self.services.clock
         now = clock.monotonic()
         most = 1 if self._gate.broken and not self.services.is_stopping else len(self._rest)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from broadway_py import Message, Processors
+from broadway_py import Message, Processors, RateLimit
 from tests.pipeline.aggregation.support import ObeyingStore, Order, Shop, Sums, use
 from tests.pipeline.support import ManualProducer, Recorder, outcomes, running
 
@@ -80,6 +80,21 @@ async def test_the_last_window_of_a_quiet_source_fires_in_time(store: ObeyingSto
         assert sums_of(shop).values == []
         await clock.advance(1.5)
         assert sums_of(shop).values == [("de", 1)]
+
+
+async def test_a_source_whose_messages_wait_for_the_rate_limit_is_not_idle(store: ObeyingStore) -> None:
+    source, recorder = ManualProducer(), Recorder()
+    shop = Shop(
+        producer=source,
+        aggregators={"sums": Sums(delay=10)},
+        rate_limit=RateLimit(allowed_messages=1, interval=50.0),
+        failure=None,
+    )
+    async with running(shop) as clock:
+        # A backlog of yesterday.
+        source.feed.put(*recorder.messages([Order("de", place - 86_400) for place in range(6)]))
+        await clock.advance(400)
+        assert outcomes(shop) == {"acked": 6}
 
 
 async def test_a_paused_pipeline_closes_nothing(store: ObeyingStore) -> None:
