@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -39,8 +40,9 @@ class Progress:
         self._reading = 0
         self._reading_since = 0.0
         self._active = 0.0
-        # How many aggregators wait for their store or for their emit.
+        # How many aggregators wait for their store or for their emit, and since when none of them does.
         self._blocked = 0
+        self._unblocked_since = -math.inf
 
     # --- those that follow it
 
@@ -67,7 +69,12 @@ class Progress:
         return now + active - self.active(now) if goes_on and active is not None else None
 
     def quiet_since(self, now: float) -> float | None:
-        """Returns since when all copies are asked for messages and could deliver; None while that is not so."""
+        """Returns since when all copies are asked for messages and could deliver; None while that is not so.
+
+        While an aggregator is blocked, it is not so: messages may wait that it can take only later.
+        """
+        if self._blocked:
+            return None
         latest: float | None = None
         for reader in self.readers:
             if reader.has_ended:
@@ -75,7 +82,7 @@ class Progress:
             since = reader.asked_since(now)
             if since is None:
                 return None
-            latest = since if latest is None else max(latest, since)
+            latest = max(self._unblocked_since, since if latest is None else max(latest, since))
         return latest
 
     @property
@@ -176,11 +183,14 @@ class Progress:
     def note_blocked(self, now: float, *, is_blocked: bool) -> None:
         """Notes that an aggregator can store or hand out nothing from now on, or can do so again.
 
-        What was received waits for it meanwhile, so no hold runs out. Call it for each change.
+        What was received waits for it meanwhile, so no hold runs out, and the producer is not idle. Call it for each
+        change.
         """
         self._active = self.active(now)
         self._reading_since = now
         self._blocked += 1 if is_blocked else -1
+        if not self._blocked:
+            self._unblocked_since = now
         self.tell()
 
     # --- within

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from broadway_py import Message, Processors, RateLimit
+from broadway_py.storage.errors import StorageError
 from tests.pipeline.aggregation.support import ObeyingStore, Order, Shop, Sums, use
 from tests.pipeline.support import ManualProducer, Recorder, outcomes, running
 
@@ -95,6 +96,36 @@ async def test_a_source_whose_messages_wait_for_the_rate_limit_is_not_idle(store
         source.feed.put(*recorder.messages([Order("de", place - 86_400) for place in range(6)]))
         await clock.advance(400)
         assert outcomes(shop) == {"acked": 6}
+
+
+async def test_a_store_that_fails_for_minutes_makes_nobody_late(store: ObeyingStore) -> None:
+    source, recorder = ManualProducer(), Recorder()
+    shop = Shop(producer=source, aggregators={"sums": Sums(delay=10)}, failure=None)
+    async with running(shop) as clock:
+        store.faults = [StorageError("state file var/shop.db: the disk is full: free some space")] * 70
+        source.feed.put(*recorder.messages([Order("de", 1)]))
+        await clock.advance(1)
+        source.feed.put(*recorder.messages([Order("de", 2)]))
+        await clock.advance(300)
+        store.faults = []
+        await clock.advance(10)
+        assert outcomes(shop) == {"acked": 2}
+
+
+async def test_results_that_nobody_takes_for_minutes_make_nobody_late(store: ObeyingStore) -> None:
+    source, recorder = ManualProducer(), Recorder()
+    shop = Shop(producer=source, aggregators={"sums": Sums(delay=0, max_pending=1)}, failure=None)
+    sums_of(shop).faults = [OSError("away")] * 1_000
+    async with running(shop) as clock:
+        source.feed.put(*recorder.messages([Order("de", 1), Order("de", 60)]))
+        await clock.advance(1)
+        source.feed.put(*recorder.messages([Order("de", 61)]))
+        await clock.advance(300)
+        assert outcomes(shop) == {"acked": 2}
+        sums_of(shop).faults = []
+        await clock.advance(120)
+        assert outcomes(shop) == {"acked": 3}
+        assert sums_of(shop).values == [("de", 1), ("de", 2)]
 
 
 async def test_a_paused_pipeline_closes_nothing(store: ObeyingStore) -> None:
