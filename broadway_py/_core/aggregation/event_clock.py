@@ -140,8 +140,9 @@ class EventClock:
                 moments.append(idle_at)
             elif idle_at is not None and due is not None and (source.reached is None or source.reached < due):
                 missing = due - self._by_clock(wall)
-                # One microsecond more, because seconds are rounded.
-                moments.append(now + (missing + 1) / _MICROSECONDS)
+                # One microsecond more, because seconds are rounded. The wall clock may be set forward meanwhile, and
+                # tells nobody: it is read again after the idle timeout.
+                moments.append(now + min((missing + 1) / _MICROSECONDS, max(self._idle_timeout or 0.0, 1.0)))
         return min(moments, default=None)
 
     def held(self, now: float) -> dict[Holder, float]:

@@ -159,6 +159,21 @@ async def test_submitted_messages_count_and_move_nothing(store: ObeyingStore) ->
         assert sums_of(shop).values == []
 
 
+async def test_a_wall_clock_that_is_set_right_closes_the_windows_of_a_quiet_source(store: ObeyingStore) -> None:
+    """The clock of a machine that has just started is often wrong for some seconds."""
+    source, recorder = ManualProducer(), Recorder()
+    shop = Shop(producer=source, aggregators={"sums": Sums(delay=10)}, failure=None)
+    async with running(shop) as clock:
+        source.feed.put(*recorder.messages([Order("de", 1), Order("fr", 61)]))
+        await clock.advance(65)
+        clock.step_wall(-3600)
+        await clock.advance(200)
+        assert sums_of(shop).values == []
+        clock.step_wall(3600)
+        await clock.advance(60)  # idle_timeout
+        assert sums_of(shop).values == [("de", 1), ("fr", 1)]
+
+
 async def test_a_finite_source_beside_another_holds_nothing_after_its_end(store: ObeyingStore) -> None:
     one, other, recorder = ManualProducer(name="one"), ManualProducer(name="other"), Recorder()
     shop = Shop(producer=[one, other], aggregators={"sums": Sums(delay=10, idle_timeout=None)}, failure=None)
