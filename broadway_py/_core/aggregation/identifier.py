@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from broadway_py._core.identity import child_identity, given_identity, identity_by_id
+from broadway_py.errors import DefinitionError
 from broadway_py.foreign import article, foreign_errors
 from broadway_py.message import Failed, Message, Plain, Spawned, raised
 
@@ -111,7 +112,7 @@ class Identifier:
 
         Raises:
             Exception: the user's ``identity`` has raised.
-            TypeError: it returned something else than text, bytes or None.
+            DefinitionError: it returned something else than text, bytes or None.
         """
         if self._given is not None:
             given = self._given(message)
@@ -119,7 +120,7 @@ class Identifier:
                 return None
             if isinstance(given, str | bytes):
                 return given_identity(given)
-            raise TypeError(
+            raise DefinitionError(
                 f"{self._aggregator}: identity() returned {article(given)}; expected text or bytes, the same for each "
                 "delivery of the message, or None for a message without an identity"
             )

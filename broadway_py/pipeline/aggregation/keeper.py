@@ -337,6 +337,14 @@ class Keeper:
             await self._load_windows()
         return True
 
+    def check_initial(self) -> None:
+        """Check that the accumulator without messages can be stored.
+
+        Raises:
+            OptionsError: it cannot, or ``initial`` raises.
+        """
+        self._types.check_initial()
+
     async def _load_windows(self) -> None:
         async for rows in self._store.buckets(self._definition.name):
             for row in rows:

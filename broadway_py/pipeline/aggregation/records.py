@@ -126,26 +126,21 @@ class Records:
     def _entries(self, content: bytes, version: int) -> list[Entry]:
         if version == self._version:
             return self._codec.load(content)
+        older = self._codec.load_older(content)
         try:
-            entries = [
-                (key, count, firing, self._upgrade(version, value))
-                for key, count, firing, value in self._codec.load_older(content)
-            ]
-        except CodecError:
-            raise
+            entries = [(key, count, firing, self._upgrade(version, value)) for key, count, firing, value in older]
         except foreign_errors() as error:
             raise StorageError(
                 f"upgrade() of aggregator {self._aggregator!r} raised {type(error).__name__} for a value of version "
                 f"{version}: correct it; the state is as it was"
             ) from error
         try:
-            self._codec.dump(entries)
+            return self._codec.load(self._codec.dump(entries))
         except CodecError as error:
             raise StorageError(
                 f"upgrade() of aggregator {self._aggregator!r} returned for a value of version {version} what cannot "
                 f"be stored: expected a value of type {self._codec.value_name}; correct it; the state is as it was"
             ) from error
-        return entries
 
 
 def _together(texts: Sequence[bytes]) -> bytes:

@@ -11,8 +11,10 @@ from enum import Enum
 from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 from uuid import UUID
 
-from broadway_py.foreign import article
-from broadway_py.state.codec import Codec
+from broadway_py.error_text import name_of, place_of
+from broadway_py.errors import DefinitionError, OptionsError
+from broadway_py.foreign import article, foreign_errors
+from broadway_py.state.codec import Codec, CodecError
 
 __all__ = ["Types"]
 
@@ -44,25 +46,47 @@ class Types:
         """Check that *key* comes back from the store as it is.
 
         Raises:
-            TypeError: it does not.
+            DefinitionError: it does not.
         """
-        back = self._there_and_back(key, self._initial())[0]
-        if type(back) is not type(key) or back != key:
-            raise TypeError(f"key() returned {article(key)}, which does not fit the type of the keys; return that type")
+        back = self._there_and_back(key, self._initial())
+        if back is None or type(back[0]) is not type(key) or back[0] != key:
+            raise DefinitionError(
+                f"key() returned {article(key)}, which does not fit the type of the keys; return that type"
+            )
 
     def check_value(self, key: Any, value: Any) -> None:
         """Check that a value of this kind comes back from the store.
 
         Raises:
-            TypeError: it does not.
+            DefinitionError: it does not.
         """
-        if type(self._there_and_back(key, value)[3]) is not type(value):
-            raise TypeError(
+        back = self._there_and_back(key, value)
+        if back is None or type(back[3]) is not type(value):
+            raise DefinitionError(
                 f"add() returned {article(value)}, which does not fit the type of the accumulators; return that type"
             )
 
-    def _there_and_back(self, key: Any, value: Any) -> tuple[Any, int, int, Any]:
-        return self._codec.load(self._codec.dump([(key, 0, 0, value)]))[0]
+    def check_initial(self) -> None:
+        """Check that ``initial()`` returns a value that comes back from the store as it was.
+
+        Raises:
+            OptionsError: it does not, or it raises.
+        """
+        try:
+            initial = self._initial()
+        except foreign_errors() as error:
+            raise OptionsError(
+                ("initial",), f"expected an accumulator, but it raised {name_of(error)} at {place_of(error)}"
+            ) from error
+        self._codec.check(initial)
+
+    def _there_and_back(self, key: Any, value: Any) -> tuple[Any, int, int, Any] | None:
+        """Returns what comes back from the store; None: it can be written, but not read again, such as None."""
+        written = self._codec.dump([(key, 0, 0, value)])
+        try:
+            return self._codec.load(written)[0]
+        except CodecError:
+            return None
 
 
 def _never_changes(kind: Any) -> bool:

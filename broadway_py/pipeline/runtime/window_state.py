@@ -7,6 +7,7 @@ from typing import Any
 
 from broadway_py._core.aggregation.progress import Progress
 from broadway_py.error_text import name_of
+from broadway_py.errors import OptionsError
 from broadway_py.foreign import foreign_errors
 from broadway_py.log import logger
 from broadway_py.pipeline.callbacks.aggregators import AggregatorDefinition
@@ -71,6 +72,7 @@ class WindowState:
 
         Raises:
             StorageError: the store cannot be used.
+            OptionsError: what ``initial`` of an aggregator returns cannot be stored.
             Exception: what ``setup`` or ``upgrade`` of an aggregator raised.
         """
         facts = {definition.name: facts_of(definition) for definition in self._definitions}
@@ -82,9 +84,13 @@ class WindowState:
             self._stand()
         elif any(returns_within_s > 0 for _, returns_within_s in self._returning):
             await self._note_start(self._stages[0])
-        for definition in self._definitions:
+        for definition, stage in zip(self._definitions, self._stages, strict=True):
             self._set_up.append(definition)
             await self._call(definition.aggregator.setup)
+            try:
+                self._services.base.copy().run(stage.keeper.check_initial)
+            except OptionsError as wrong:
+                raise wrong.under("aggregators", definition.name) from None
         self._is_ready = True
 
     async def close(self) -> None:

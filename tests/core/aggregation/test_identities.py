@@ -125,7 +125,7 @@ def test_a_message_fails_alone_if_the_users_identity_raises_or_returns_something
         "revenue: identity() returned a float; expected text or bytes, the same for each delivery of the message, or "
         "None for a message without an identity"
     )
-    assert failure(wrong) == ("raised", f"TypeError: {sentence}")
+    assert failure(wrong) == ("raised", f"DefinitionError: {sentence}")
 
 
 def test_a_message_without_an_identity_is_added_and_counted() -> None:
