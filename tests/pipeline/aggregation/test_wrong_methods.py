@@ -108,15 +108,15 @@ async def test_initial_may_need_what_setup_has_made(store: ObeyingStore) -> None
         (
             lambda *_: "2",
             (
-                "upgrade() of aggregator 'sums' returned something else than an accumulator for a value of version 1: "
-                "correct it; the state is as it was"
+                "upgrade() of aggregator 'sums' returned for a value of version 1 what cannot be stored: expected a "
+                "value of type int; correct it; the state is as it was"
             ),
         ),
         (
             lambda *_: None,
             (
-                "upgrade() of aggregator 'sums' returned something else than an accumulator for a value of version 1: "
-                "correct it; the state is as it was"
+                "upgrade() of aggregator 'sums' returned for a value of version 1 what cannot be stored: expected a "
+                "value of type int; correct it; the state is as it was"
             ),
         ),
         (
