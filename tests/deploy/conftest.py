@@ -1,4 +1,4 @@
-"""A whole system to look at: a RabbitMQ that shows its numbers, a daemon with two workers under load, a Prometheus."""
+"""A whole system to look at: a RabbitMQ that shows its numbers, two daemons under load, a Prometheus."""
 
 from __future__ import annotations
 
@@ -49,10 +49,22 @@ pipelines:
 workers: 2
 """
 
+# A process of its own, because a pipeline with aggregators has no second worker.
+WINDOWS = """\
+pipelines:
+  tills:
+    class: broadway_py.examples.revenue:Tills
+    context: {path: orders.db, queue: orders}
+  sales:
+    class: broadway_py.examples.revenue:Sales
+    producer: {kind: queue, path: orders.db, queue: orders}
+    state: windows.db
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """What the fixture ``system`` runs."""
+    """What the fixture ``system`` runs. *daemon* has two workers; another one, which is scraped too, has windows."""
 
     daemon: Daemon
     prometheus: Prometheus
@@ -106,13 +118,13 @@ def fed(settings: Path, pipeline: str) -> Iterator[None]:
         feeder.wait(30)
 
 
-def scraping(targets: dict[str, str]) -> dict[str, Any]:
+def scraping(targets: dict[str, list[str]]) -> dict[str, Any]:
     """The configuration of deploy/, as it is but for the addresses, and looking each second."""
     config: dict[str, Any] = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     config["scrape_configs"] = [job for job in config["scrape_configs"] if job["job_name"] in targets]
     for job in config["scrape_configs"]:
-        job["static_configs"] = [{"targets": [targets[job["job_name"]]]}]
+        job["static_configs"] = [{"targets": targets[job["job_name"]]}]
     return config
 
 
@@ -140,10 +152,22 @@ def system(rabbitmq_node: Node | None, sqs_endpoint: str, tmp_path_factory: pyte
     url, queue = f"amqp://{USER}:{PASSWORD}@127.0.0.1:{rabbitmq_node.port}/", asyncio.run(with_queue(sqs_endpoint))
     settings.write_text(SETTINGS.format(url=url, queue=queue, region=REGION))
     rules = sorted((DEPLOY / "prometheus" / "rules").glob("*.yml"))
-    with showing_numbers(rabbitmq_node) as port, daemon(folder, settings, environ=CREDENTIALS) as running:
-        running.until_ready()
-        broker = f"127.0.0.1:{port}"
-        addresses = {"broadway": running.url.removeprefix("http://"), "rabbitmq": broker, "rabbitmq_queues": broker}
+    windows = folder / "windows.yaml"
+    windows.write_text(WINDOWS)
+    with (
+        showing_numbers(rabbitmq_node) as port,
+        daemon(folder, settings, environ=CREDENTIALS) as running,
+        daemon(folder, windows) as with_windows,
+    ):
+        daemons = [running, with_windows]
+        for one in daemons:
+            one.until_ready()
+        broker = [f"127.0.0.1:{port}"]
+        addresses = {
+            "broadway": [one.url.removeprefix("http://") for one in daemons],
+            "rabbitmq": broker,
+            "rabbitmq_queues": broker,
+        }
         with (
             fed(settings, "orders"),
             fed(settings, "parcels"),

@@ -46,11 +46,12 @@ def through_the_schema(board: dict[str, Any]) -> Any:
     return json.loads(json.dumps(Dashboard.from_json(board), cls=JSONEncoder))
 
 
-def test_the_three_dashboards_are_there_and_their_uids_stay() -> None:
+def test_the_four_dashboards_are_there_and_their_uids_stay() -> None:
     assert {path.stem: dashboard(path)["uid"] for path in DASHBOARDS} == {
         "overview": "broadway-overview",
         "pipeline": "broadway-pipeline",
         "brokers": "broadway-brokers",
+        "windows": "broadway-windows",
     }
 
 

@@ -1,4 +1,4 @@
-"""A real Prometheus reads a daemon with two workers under load: the metrics, the rules, every panel's query."""
+"""A real Prometheus reads two daemons under load: the metrics, the rules, every panel's query."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ pytestmark = pytest.mark.integration
 OF_PRODUCER = {"pipeline", "producer"}
 OF_STAGE = {"pipeline", "stage"}
 OF_BATCHER = {"pipeline", "batcher"}
+OF_AGGREGATOR = {"pipeline", "aggregator"}
 
 #: What the daemon promises: type and labels of each metric.
 PROMISED: Final = {
@@ -50,6 +51,20 @@ PROMISED: Final = {
     "broadway_sqs_batch_entries_total": ("counter", {*OF_PRODUCER, "kind"}),
     "broadway_sqs_empty_receives_total": ("counter", OF_PRODUCER),
     "broadway_sqs_receive_messages": ("histogram", OF_PRODUCER),
+    "broadway_windows_open": ("gauge", OF_AGGREGATOR),
+    "broadway_window_results_pending": ("gauge", OF_AGGREGATOR),
+    "broadway_watermark_lag_seconds": ("gauge", OF_AGGREGATOR),
+    "broadway_watermark_held_seconds": ("gauge", {*OF_AGGREGATOR, "by"}),
+    "broadway_checkpoint_age_seconds": ("gauge", OF_AGGREGATOR),
+    "broadway_checkpoint_duration_seconds": ("histogram", {"pipeline"}),
+    "broadway_dedup_horizon_seconds": ("gauge", OF_AGGREGATOR),
+    "broadway_state_bytes": ("gauge", OF_AGGREGATOR),
+    "broadway_window_results_total": ("counter", {*OF_AGGREGATOR, "trigger"}),
+    "broadway_emit_failures_total": ("counter", OF_AGGREGATOR),
+    "broadway_late_messages_total": ("counter", {*OF_AGGREGATOR, "why"}),
+    "broadway_duplicate_messages_total": ("counter", OF_AGGREGATOR),
+    "broadway_messages_without_identity_total": ("counter", OF_AGGREGATOR),
+    "broadway_uncertain_messages_total": ("counter", OF_AGGREGATOR),
 }
 
 #: Which values a unit allows; what counts or lasts is never below zero.
@@ -64,9 +79,12 @@ def panel_queries() -> list[Query]:
 def _scraped(system: System) -> None:
     """Prometheus has looked at everything, and often enough for rates."""
     eventually_sync(
-        lambda: system.prometheus.query("min(sum_over_time(up[1m])) >= 5"),
+        # The first results of windows come after ten seconds.
+        lambda: system.prometheus.query(
+            "min(sum_over_time(up[1m])) >= 5 and on () sum(broadway_window_results_total) > 0"
+        ),
         timeout=90,
-        what="Prometheus has scraped each target five times",
+        what="Prometheus has scraped each target five times, and windows have given results",
     )
 
 
@@ -108,6 +126,8 @@ def test_received_is_settled_plus_in_flight_at_every_scrape(system: System) -> N
         ("parcels", "sqs"): 0,
         ("harbour", "ships"): 0,
         ("shipments", "queue"): 0,
+        ("tills", "orders"): 0,
+        ("sales", "queue"): 0,
     }
 
 
@@ -131,7 +151,7 @@ def test_no_panel_is_empty_and_its_unit_and_labels_fit(system: System, query: Qu
 
 def test_every_rule_is_evaluated_without_an_error(system: System) -> None:
     rules = system.prometheus.rules()
-    assert len(rules) == 21
+    assert len(rules) == 25
     eventually_sync(
         lambda: all(rule["health"] == "ok" for rule in system.prometheus.rules()),
         timeout=60,
