@@ -1,9 +1,11 @@
 #!/bin/sh
-# LocalStack runs this once it is ready: the queue that config/sqs.yaml reads, and the one for its dead letters.
+# LocalStack runs this once it is ready: the queues that config/arrivals.yaml and config/sqs.yaml read, each with one for
+# its dead letters. The health check asks for shipments-sqs, so that queue comes last.
 set -eu
-dead=shipments-sqs-dead
-awslocal sqs create-queue --queue-name "$dead"
-awslocal sqs create-queue --queue-name shipments-sqs --attributes '{
-    "VisibilityTimeout": "60",
-    "RedrivePolicy": "{\"deadLetterTargetArn\":\"arn:aws:sqs:'"$AWS_DEFAULT_REGION"':000000000000:'"$dead"'\",\"maxReceiveCount\":\"5\"}"
-}'
+for queue in arrivals-sqs shipments-sqs; do
+    awslocal sqs create-queue --queue-name "$queue-dead"
+    awslocal sqs create-queue --queue-name "$queue" --attributes '{
+        "VisibilityTimeout": "60",
+        "RedrivePolicy": "{\"deadLetterTargetArn\":\"arn:aws:sqs:'"$AWS_DEFAULT_REGION"':000000000000:'"$queue"'-dead\",\"maxReceiveCount\":\"5\"}"
+    }'
+done

@@ -46,7 +46,9 @@ def test_the_version_is_shown() -> None:
     assert shown.stdout.startswith("broadway ")
 
 
-@pytest.mark.parametrize("name", ["quickstart.yaml", "rabbitmq.yaml", "reference.yaml", "windows.yaml"])
+@pytest.mark.parametrize(
+    "name", ["arrivals.yaml", "quickstart.yaml", "rabbitmq.yaml", "reference.yaml", "windows.yaml"]
+)
 def test_the_settings_that_ship_are_right(name: str) -> None:
     shown = broadway("check", ROOT / "config" / name)
     assert (shown.exit_code, shown.stderr) == (0, "")

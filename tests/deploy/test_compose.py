@@ -87,7 +87,7 @@ def manifests() -> list[dict[str, Any]]:
 
 
 def test_the_system_is_complete() -> None:
-    assert set(SERVICES) == {"broadway", "generator", "rabbitmq", "localstack", "prometheus", "grafana"}
+    assert set(SERVICES) == {"broadway", "windows", "generator", "rabbitmq", "localstack", "prometheus", "grafana"}
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -106,11 +106,12 @@ def test_nobody_starts_before_what_it_needs_is_well() -> None:
     needs = {name: service.get("depends_on", {}) for name, service in SERVICES.items()}
     assert all(one == {"condition": "service_healthy"} for of in needs.values() for one in of.values())
     assert set(needs["broadway"]) == {"rabbitmq", "localstack"}
-    assert set(needs["generator"]) == {"broadway"}
+    assert set(needs["windows"]) == {"broadway", "rabbitmq", "localstack"}
+    assert set(needs["generator"]) == {"broadway", "windows"}
     assert set(needs["grafana"]) == {"prometheus"}
 
 
-@pytest.mark.parametrize("name", ["broadway", "generator"])
+@pytest.mark.parametrize("name", ["broadway", "windows", "generator"])
 def test_a_daemon_has_time_to_drain_and_no_rights_that_it_does_not_need(name: str) -> None:
     service = SERVICES[name]
     assert int(service["stop_grace_period"].removesuffix("s")) > DRAIN + LEAVES
@@ -151,6 +152,21 @@ def test_the_daemon_runs_the_settings_of_both_brokers() -> None:
     assert kinds == {"shipments": "rabbitmq", "shipments-sqs": "sqs"}
     assert settings.http is not None
     assert settings.http.host == "0.0.0.0"
+
+
+def test_the_windows_of_both_brokers_have_their_state_on_the_volume() -> None:
+    service = SERVICES["windows"]
+    (file,) = [ROOT / "config" / Path(word).name for word in service["command"] if word.endswith(".yaml")]
+
+    settings = read_settings([file], environ=service["environment"])
+
+    kinds = {name: section["producer"]["kind"] for name, section in settings.pipelines.items()}
+    assert kinds == {"arrivals": "rabbitmq", "arrivals-sqs": "sqs"}
+    assert settings.workers == 1
+    volume = Path(next(mount.partition(":")[2] for mount in service["volumes"] if mount.startswith("windows:")))
+    paths = [Path(section["state"]["path"]) for section in settings.pipelines.values()]
+    assert len(set(paths)) == 2
+    assert {path.parent for path in paths} == {volume}
 
 
 def test_the_generator_feeds_the_queues_of_these_pipelines() -> None:
