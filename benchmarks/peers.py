@@ -16,6 +16,7 @@ _NEEDS: Final = {
     "faststream": ("faststream[rabbit]==0.7.8", "uvloop"),
     "persist-queue": ("persist-queue==1.1.0",),
     "litequeue": ("litequeue==0.9",),
+    "bytewax": ("bytewax==0.21.1",),
 }
 
 

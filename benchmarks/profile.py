@@ -93,12 +93,16 @@ def _place(frame: FrameType, line: int | None) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("row", choices=[row.name for row in ROWS])
+    parser.add_argument("--program", default="ours", help="whose time; its name in the row (ours)")
     parser.add_argument("--scale", type=float, default=4.0, help="times the row's number of messages (4)")
     parser.add_argument("--top", type=int, default=20, help="entries of each list (20)")
     asked = parser.parse_args()
     row = row_named(asked.row)
     messages = round(row.messages * asked.scale)
-    program = next(program for program in row.programs if program.name == "ours")
+    program = next((program for program in row.programs if program.name == asked.program), None)
+    if program is None or program.environment != "ours":
+        known = ", ".join(program.name for program in row.programs if program.environment == "ours")
+        parser.error(f"--program: expected one of: {known}; got {asked.program!r}")
     sys.argv = [program.module, *program.arguments, f"--messages={messages}"]
     sampler = Sampler()
     with ExitStack() as stack:

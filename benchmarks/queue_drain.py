@@ -1,4 +1,4 @@
-"""Ours: a full embedded queue drained by the pipeline of ``benchmarks/config/queue.yaml``."""
+"""Ours: a full embedded queue drained by the pipeline of a file in ``benchmarks/config``."""
 
 from __future__ import annotations
 
@@ -31,12 +31,13 @@ def left(path: Path) -> int:
     return int(count)
 
 
-async def measure(messages: int, *, gate: bool) -> None:
+async def measure(messages: int, config: str, *, gate: bool) -> None:
     """Drain the queue once, from opening the file to the last settlement and the closed file, and print it."""
     with directory() as place:
         path = place / "ours.db"
         await fill(path, messages)
-        (pipeline,) = build_pipelines(settings_of("queue.yaml", {"BENCHMARK_FILE": str(path)}))
+        files = {"BENCHMARK_FILE": str(path), "BENCHMARK_STATE": str(place / "state.db")}
+        (pipeline,) = build_pipelines(settings_of(config, files))
         ids = pipeline.ids = Ids(messages)  # type: ignore[attr-defined]  # the pipeline in that file has it
         meter = Meter(gate=gate)
         async with pipeline, scraped(pipeline):
@@ -50,5 +51,7 @@ async def measure(messages: int, *, gate: bool) -> None:
 
 
 if __name__ == "__main__":
-    asked = arguments(__doc__ or "").parse_args()
-    run_async(measure(asked.messages, gate=asked.gate))
+    parser = arguments(__doc__ or "")
+    parser.add_argument("--config", default="queue.yaml", help="the settings file (queue.yaml)")
+    asked = parser.parse_args()
+    run_async(measure(asked.messages, asked.config, gate=asked.gate))

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from benchmarks.measure import Ids, Meter, arguments, run_async
 from benchmarks.ours import PACKAGES, all_acked, scraped, settings_of
+from benchmarks.queue_file import directory
 from broadway_py.daemon.pipelines.loader import build_pipelines
 
 
 async def measure(url: str, queue: str, messages: int, config: str, *, gate: bool) -> None:
     """Drain the queue once, from connecting to the last acknowledgement and the closed connection, and print it."""
-    settings = settings_of(config, {"BENCHMARK_AMQP_URL": url, "BENCHMARK_QUEUE": queue})
-    (pipeline,) = build_pipelines(settings)
-    ids = pipeline.ids = Ids(messages)  # type: ignore[attr-defined]  # the pipeline in that file has it
-    meter = Meter(gate=gate)
-    async with pipeline, scraped(pipeline):
-        await pipeline.wait()
-    ids.check()
-    all_acked(pipeline, messages)
-    meter.report("rabbitmq_drain", messages, *PACKAGES, "aio-pika", "aiormq")
+    with directory() as place:
+        state = str(place / "state.db")
+        variables = {"BENCHMARK_AMQP_URL": url, "BENCHMARK_QUEUE": queue, "BENCHMARK_STATE": state}
+        (pipeline,) = build_pipelines(settings_of(config, variables))
+        ids = pipeline.ids = Ids(messages)  # type: ignore[attr-defined]  # the pipeline in that file has it
+        meter = Meter(gate=gate)
+        async with pipeline, scraped(pipeline):
+            await pipeline.wait()
+        ids.check()
+        all_acked(pipeline, messages)
+        meter.report("rabbitmq_drain", messages, *PACKAGES, "aio-pika", "aiormq")
 
 
 if __name__ == "__main__":

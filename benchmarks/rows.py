@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from benchmarks.aggregation_rows import AGGREGATION_BARS, AGGREGATION_ROWS
 from benchmarks.rabbitmq_rows import RABBITMQ_BARS, RABBITMQ_ROWS
 from benchmarks.row import Bar, Figure, Program, Row
 
@@ -85,6 +86,7 @@ ROWS: Final = (
         ),
         growth=_WINDOWS,
     ),
+    *AGGREGATION_ROWS,
 )
 
 # Elixir's Broadway 1.3 did 0.9-1.2 M (with a batcher 0.98-1.09 M) messages a second on both cores of the machine where
@@ -116,6 +118,7 @@ BARS: Final = (
     Bar("windows", 0.5, over="limit"),
     Bar("windows", 1.0, over="limit", when="aim"),
     Bar("windows", 0.8 * _MILLION, ours="ours, by key"),
+    *AGGREGATION_BARS,
 )
 
 #: The rate at sixteen times the work over the rate at the smallest: 1 but for noise when a message's cost stays.

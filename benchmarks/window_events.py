@@ -1,4 +1,7 @@
-"""The events of the row ``windows``: out of order by up to five seconds, each of one of 10,000 keys."""
+"""The events of the rows with windows: out of order by up to five seconds, each of one of 10,000 keys.
+
+Only the standard library is imported here: peers run this module in environments of their own.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import gc
 import random
 from typing import Final
 
-__all__ = ["KEYS", "LATENESS_S", "SIZE_S", "Event", "check", "events", "value_of"]
+__all__ = ["BEGIN", "KEYS", "LATENESS_S", "SIZE_S", "Event", "check", "events", "value_of"]
 
 KEYS: Final = 10_000
 #: Fixed windows.
@@ -14,7 +17,7 @@ SIZE_S: Final = 60
 LATENESS_S: Final = 10
 _SPREAD_S: Final = 5.0
 _A_SECOND: Final = 1_000
-_BEGIN: Final = 1_700_000_000
+BEGIN: Final = 1_700_000_000
 
 #: Time, key and value.
 Event = tuple[float, int, int]
@@ -25,11 +28,11 @@ def value_of(number: int) -> int:
     return number % 8
 
 
-def events(count: int) -> list[Event]:
-    """So many events, a thousand for each second. The garbage collector does not look at them."""
+def events(count: int, keys: int = KEYS) -> list[Event]:
+    """So many events of so many keys, a thousand for each second. The garbage collector does not look at them."""
     chance = random.Random(7)
     made = [
-        (_BEGIN + number / _A_SECOND - chance.random() * _SPREAD_S, chance.randrange(KEYS), value_of(number))
+        (BEGIN + number / _A_SECOND - chance.random() * _SPREAD_S, chance.randrange(keys), value_of(number))
         for number in range(count)
     ]
     # A stream would not be in memory as a whole. Without this, each full collection would visit all events again, and
