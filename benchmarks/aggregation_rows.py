@@ -42,7 +42,7 @@ AGGREGATION_ROWS: Final = (
         "the same events through a pipeline with an aggregator",
         _MILLION,
         (
-            Program("limit", "benchmarks.limits.windows_dict"),
+            Program("limit", "benchmarks.limits.aggregation_dict"),
             Program("ours", _OURS, ("memory",)),
             _DURABLE,
             Program("ours, durable, without identities", _OURS, ("durable",)),
