@@ -221,6 +221,36 @@ def test_keys_come_back_and_have_a_text(annotation: Any, key: Any, text: str) ->
     assert codec.key_text(key) == text
 
 
+@settings(max_examples=300)
+@given(st.one_of(st.text(), st.integers(), st.integers(-(2**70), 2**70), st.text('ab"\\\n\x7fé')))
+def test_a_key_that_is_plain_is_written_as_any_other_and_comes_back(key: str | int) -> None:
+    codec: Codec[Any, int] = Codec(type(key), int)
+    entries = codec.dump([(key, 1, 1, 0)])
+
+    assert entries == f"[[{codec.key_text(key)},1,1,0]]".encode()
+    assert codec.load(entries) == [(key, 1, 1, 0)]
+
+
+@pytest.mark.parametrize(
+    ("key_type", "key", "expected"),
+    [
+        (str, "Peru", True),
+        (str, "", True),
+        (str, "Perú", False),
+        (str, 1, False),
+        (int, -(2**62), True),
+        (int, 2**64, False),
+        (int, True, False),
+        (int, "1", False),
+        (bool, True, False),
+        (Level, Level.LOW, False),
+        (float, 1.0, False),
+    ],
+)
+def test_only_plain_keys_need_no_try(key_type: Any, key: Any, expected: bool) -> None:  # a case
+    assert Codec(key_type, int).surely_stores(key) is expected
+
+
 class Lossy(BaseModel):
     mean: float
 

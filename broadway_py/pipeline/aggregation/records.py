@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
+from pydantic_core import to_json
+
 from broadway_py._core.aggregation.changes import Entry, Part
 from broadway_py._core.aggregation.outcome import Result
 from broadway_py._core.aggregation.pending import DueResult
@@ -81,7 +83,8 @@ class Records:
             "replaces": [result_id(self._aggregator, key, former) for former in result.replaces],
         }
         entry: Entry = (result.key, result.count, result.firing, result.value)
-        return name, b"\n".join((_json(head), self._codec.dump([entry])))
+        # There can be very many results, and `json` takes eight times as long.
+        return name, b"\n".join((to_json(head), self._codec.dump([entry])))
 
     def id_of(self, content: bytes) -> str:
         """Returns the id of the result in *content*."""
