@@ -65,6 +65,30 @@ async def _results(store: ObeyingStore) -> int:
     return sum([len(part) async for part in store.inner.results("sums")])
 
 
+async def test_others_run_between_two_calls_of_an_emit_that_never_waits(store: ObeyingStore) -> None:
+    class Hurried(Sums):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            self.others = 0
+            self.seen: list[int] = []
+
+        async def emit(self, results: list[WindowResult[str, int]]) -> None:
+            self.seen.append(self.others)
+            asyncio.get_running_loop().call_soon(self.let_others_run)
+
+        def let_others_run(self) -> None:
+            self.others += 1
+
+    recorder = Recorder()
+    source = ManualProducer(*recorder.messages([Order(f"key {number}", 1) for number in range(20)]))
+    source.feed.end()
+    hurried = Hurried(emit_batch=2)
+    made, own = shop(source, hurried)
+    assert isinstance(own, Hurried)
+    assert await finish(made) == {"acked": 20}
+    assert own.seen == list(range(10))
+
+
 async def test_a_message_is_acked_after_its_checkpoint_is_stored(store: ObeyingStore) -> None:
     recorder = Recorder()
     source = ManualProducer(*recorder.messages([Order("de", 1)]))
