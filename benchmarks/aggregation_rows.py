@@ -18,7 +18,7 @@ _QUEUE: Final = "benchmarks.queue_drain"
 _DURABLE: Final = Program("ours, durable", _OURS, ("identified",))
 
 #: Of Bytewax: the more keys, the fewer messages, because each costs it more.
-_ONE_IN: Final = {100: 2, 1_000: 4, 10_000: 20}
+_ONE_IN: Final = {100: 2, 1_000: 4, 10_000: 10}
 
 
 def _bytewax(keys: int, *, recovery: bool = False) -> Program:
