@@ -103,7 +103,7 @@ class Records:
         else:
             entries = [self._entries(part[2], due.version)[0] for part, due in zip(parts, taken, strict=True)]
         return [
-            WindowResult(
+            _window_result(
                 aggregator=self._aggregator,
                 key=key,
                 start=shown(head["start"]),
@@ -115,6 +115,7 @@ class Records:
                 trigger=cast("ResultTrigger", head["trigger"]),
                 is_last=head["is_last"],
                 replaces=tuple(head["replaces"]),
+                partition=None,
             )
             for head, (key, count, firing, value) in zip(heads, entries, strict=True)
         ]
@@ -144,6 +145,15 @@ class Records:
                 f"upgrade() of aggregator {self._aggregator!r} returned for a value of version {version} what cannot "
                 f"be stored: expected a value of type {self._codec.value_name}; correct it; the state is as it was"
             ) from error
+
+
+def _window_result(**fields: Any) -> WindowResult[Any, Any]:
+    """Returns the result with all its *fields*."""
+    result: WindowResult[Any, Any] = WindowResult.__new__(WindowResult)
+    # The constructor of a frozen class makes a call for each field, and takes three times as long. There can be very
+    # many results.
+    vars(result).update(fields)
+    return result
 
 
 def _together(texts: Sequence[bytes]) -> bytes:

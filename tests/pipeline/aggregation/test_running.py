@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -51,6 +52,7 @@ async def test_a_finite_source_ends_with_all_results_and_all_acks(store: Obeying
     assert sorted(sums.values) == [("de", 1), ("de", 6), ("fr", 1)]
     assert {one.trigger for results in sums.emitted for one in results} <= {"end", "watermark"}
     recorder.check_once()
+    assert all(vars(one).keys() == {each.name for each in fields(one)} for results in sums.emitted for one in results)
     # Nothing is left.
     loaded = await _reopened(store)
     assert (loaded.entries, await _results(store)) == (0, 0)
