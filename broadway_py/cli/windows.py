@@ -1,11 +1,11 @@
-"""``broadway windows``: looks at the file of a pipeline's open windows."""
+"""``broadway windows``: looks at the file of a pipeline's open windows, and removes results that nobody wants."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, NamedTuple, TypeVar
 
 import typer
 
@@ -13,8 +13,9 @@ from broadway_py.cli.endings import fail
 from broadway_py.daemon.dead_letters.letters import printable, size_of
 from broadway_py.daemon.process.main_thread import ExitCode
 from broadway_py.error_text import clipped
+from broadway_py.pipeline.aggregation.records import ResultFacts, facts_of
 from broadway_py.state import inspection
-from broadway_py.state.inspection import AggregatorSummary, BucketSummary
+from broadway_py.state.inspection import AggregatorSummary, BucketSummary, PendingResult
 from broadway_py.storage.errors import StorageError
 
 __all__ = ["commands"]
@@ -24,7 +25,7 @@ R = TypeVar("R")
 commands = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
-    help="Look at the file of a pipeline's open windows, also while the pipeline runs. Nothing in it is changed.",
+    help="Look at the file of a pipeline's open windows, also while the pipeline runs. Only results --drop changes it.",
 )
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The file: `state` of the pipeline.")]
@@ -70,6 +71,43 @@ def show(
         return
     head = ("start", "rows", "accumulators", "size", "last checkpoint")
     typer.echo("\n".join(_table([head, *map(_row_of_bucket, found)])))
+
+
+@commands.command("results")
+def results(
+    file: File,
+    drop: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ID#FIRING",
+            help="Remove this result for good, as the last column shows it. No process may have the file.",
+        ),
+    ] = None,
+) -> None:
+    """List the results that `emit` has not taken yet, the oldest first. The ids of results have keys in them.
+
+    With --drop, results are removed instead: those that `emit` can never take. All that are named are removed, or none.
+
+    [bold]Examples[/]
+
+      broadway windows results var/shop.db
+
+      broadway windows results var/shop.db --drop 'revenue/1764460800000000_1764460860000000/"de"#1'
+    """
+    found = _told(lambda: [_due(one) for one in inspection.results(str(file))])
+    if drop:
+        places = {one.name: (one.aggregator, one.sequence) for one in found}
+        wanted = list(dict.fromkeys(drop))
+        for name in wanted:
+            if name not in places:
+                fail(f"no result {printable(name)} is due in {file}; nothing was changed", ExitCode.CRASH)
+        _told(lambda: inspection.drop_results(str(file), [places[name] for name in wanted]))
+        typer.echo(f"{len(wanted):,} {'result' if len(wanted) == 1 else 'results'} removed")
+    elif found:
+        head = ("aggregator", "number", "window end", "trigger", "size", "result")
+        typer.echo("\n".join(_table([head, *map(_row_of_result, found)])))
+    else:
+        typer.echo("no results are due")
 
 
 @commands.command("verify")
@@ -133,13 +171,44 @@ def _row_of_bucket(one: BucketSummary) -> tuple[str, ...]:
     return (_start(one.bucket), f"{one.rows:,}", f"{one.entries:,}", size_of(one.row_bytes), f"{one.number:,}")
 
 
+class _Due(NamedTuple):
+    """A result that is due, without its value: all values together may be too much for the memory."""
+
+    aggregator: str
+    sequence: int
+    size: int
+    facts: ResultFacts
+
+    @property
+    def name(self) -> str:
+        return f"{self.facts.id}#{self.facts.firing}"
+
+
+def _due(one: PendingResult) -> _Due:
+    return _Due(one.aggregator, one.sequence, len(one.content), facts_of(one.content))
+
+
+def _row_of_result(one: _Due) -> tuple[str, ...]:
+    end = one.facts.end
+    return (
+        clipped(one.aggregator, 60),
+        f"{one.sequence:,}",
+        "none" if end is None else _moment(end),
+        one.facts.trigger,
+        size_of(one.size),
+        one.name,
+    )
+
+
 def _start(bucket: int) -> str:
-    if 0 < bucket <= _LAST_NUMBER:
-        return str(bucket)
+    return str(bucket) if 0 < bucket <= _LAST_NUMBER else _moment(bucket)
+
+
+def _moment(microseconds: int) -> str:
     try:
-        return datetime.fromtimestamp(bucket / 1_000_000, UTC).isoformat().replace("+00:00", "Z")
+        return datetime.fromtimestamp(microseconds / 1_000_000, UTC).isoformat().replace("+00:00", "Z")
     except (OverflowError, ValueError, OSError):
-        return str(bucket)
+        return str(microseconds)
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:

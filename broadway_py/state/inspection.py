@@ -1,22 +1,37 @@
-"""Looks at a file with window state from outside, also beside the process that has it open. It changes nothing."""
+"""Looks at a file with window state from outside, also beside the process that has it open.
+
+Only :func:`drop_results` changes something, and only if no process has the file.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 from broadway_py.errors import did_you_mean
 from broadway_py.state.checksum import RowKind, checksum, damaged
+from broadway_py.state.lock import StateLock
 from broadway_py.state.schema import STATE_SCHEMA
 from broadway_py.state.store import IDENTITY_BYTES
+from broadway_py.storage.connection import begin, commit, connect
 from broadway_py.storage.errors import StorageError, explain, refuse_hopeless
 from broadway_py.storage.modes import make_private
 
-__all__ = ["AggregatorSummary", "BucketSummary", "backup", "buckets", "summaries", "verify"]
+__all__ = [
+    "AggregatorSummary",
+    "BucketSummary",
+    "PendingResult",
+    "backup",
+    "buckets",
+    "drop_results",
+    "results",
+    "summaries",
+    "verify",
+]
 
 #: Seconds to wait for a process that has the file locked.
 _PATIENCE: Final = 10.0
@@ -70,6 +85,15 @@ class BucketSummary:
     number: int
 
 
+class PendingResult(NamedTuple):
+    """A result that ``emit`` has not taken yet."""
+
+    aggregator: str
+    #: Its place among all results of the aggregator, from 1.
+    sequence: int
+    content: bytes
+
+
 def summaries(path: str) -> list[AggregatorSummary]:
     """Returns what the file has of each aggregator, the oldest first.
 
@@ -117,6 +141,56 @@ def buckets(path: str, aggregator: str) -> list[BucketSummary]:
         ]
 
 
+def results(path: str) -> Iterator[PendingResult]:
+    """Yields the results that ``emit`` has not taken yet: aggregator by aggregator, the oldest first.
+
+    Raises:
+        StorageError: the file cannot be read, is none with window state, or has a damaged result.
+    """
+    with _reading(path) as connection:
+        for name, sequence, version, crc, content in connection.execute(_ALL_ROWS["result"]):
+            if checksum("result", (sequence, version), content) != crc:
+                raise StorageError(
+                    f"{STATE_SCHEMA.what} {path}: {damaged(name, 'result', (sequence, version))}: stop everything that "
+                    "uses the file and restore it from a backup"
+                )
+            yield PendingResult(name, sequence, content)
+
+
+def drop_results(path: str, dropped: Collection[tuple[str, int]]) -> None:
+    """Removes results for good: ``emit`` never gets them. All of *dropped* are removed, or none.
+
+    Args:
+        path: the file.
+        dropped: the aggregator and the sequence number of each.
+
+    Raises:
+        StorageError: a process has the file, the file cannot be written, or it has one of them no more.
+    """
+    what = STATE_SCHEMA.what
+    _refuse_missing(path)
+    lock = StateLock.take_now(what, path)
+    try:
+        with contextlib.closing(connect(path, STATE_SCHEMA)) as connection:
+            begin(connection)
+            for name, sequence in dropped:
+                if not connection.execute(
+                    "DELETE FROM results WHERE sequence = ? "
+                    "AND aggregator = (SELECT id FROM aggregators WHERE name = ?)",
+                    (sequence, name),
+                ).rowcount:
+                    # Closing the connection rolls the others back.
+                    raise StorageError(
+                        f"{what} {path}: aggregator {name!r} has no result {sequence} any more; nothing was changed: "
+                        "list the results again"
+                    )
+            commit(connection)
+    except sqlite3.Error as error:
+        raise explain(what, path, error) from error
+    finally:
+        lock.drop()
+
+
 def verify(path: str) -> list[str]:
     """Reads the whole file and compares every row with its checksum. Returns what is wrong, a sentence for each.
 
@@ -161,8 +235,7 @@ def backup(path: str, to: str) -> None:
 @contextlib.contextmanager
 def _reading(path: str) -> Iterator[sqlite3.Connection]:
     what = STATE_SCHEMA.what
-    if not Path(path).exists():
-        raise StorageError(f"{what} {path}: there is no such file: give the path in `state` of the pipeline")
+    _refuse_missing(path)
     refuse_hopeless(what, path)
     try:
         uri = f"{Path(path).resolve().as_uri()}?mode=ro"
@@ -177,3 +250,10 @@ def _reading(path: str) -> Iterator[sqlite3.Connection]:
             yield connection
     except sqlite3.Error as error:
         raise explain(what, path, error) from error
+
+
+def _refuse_missing(path: str) -> None:
+    if not Path(path).exists():
+        raise StorageError(
+            f"{STATE_SCHEMA.what} {path}: there is no such file: give the path in `state` of the pipeline"
+        )

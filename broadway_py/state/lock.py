@@ -22,7 +22,7 @@ _SUFFIX: Final = "-lock"
 
 
 class StateLock:
-    """The lock of one file. It is made by :meth:`take`, and ends with :meth:`drop` or with the process."""
+    """The lock of one file, from :meth:`take` or :meth:`take_now` to :meth:`drop` or to the end of the process."""
 
     def __init__(self, path: str, handle: int) -> None:
         self._path = path
@@ -49,10 +49,29 @@ class StateLock:
                 waiting(f"{what} {path}: {_holder(lock)} has it; standing by until it is free")
                 handle = await _Wait(lock, path).over()
         except OSError as error:
+            raise _unlockable(what, path, lock, error) from error
+        return cls._taken(lock, handle)
+
+    @classmethod
+    def take_now(cls, what: str, path: str) -> Self:
+        """Takes the lock of the file *path* without a wait. See :meth:`take`.
+
+        Raises:
+            StorageError: another store has it, or the lock file cannot be created.
+        """
+        lock = _beside(path)
+        try:
+            handle = _locked(lock, path, wait=False)
+        except OSError as error:
+            raise _unlockable(what, path, lock, error) from error
+        if handle is None:
             raise StorageError(
-                f"{what} {path}: the lock file {lock} cannot be created or locked ({error.strerror}): give this user "
-                "write permission to it and to the directory, or choose another path"
-            ) from error
+                f"{what} {path}: {_holder(lock)} has it; nothing was changed: stop what uses the file, and try again"
+            )
+        return cls._taken(lock, handle)
+
+    @classmethod
+    def _taken(cls, lock: str, handle: int) -> Self:
         # Only those who wait read it. On a full disk they do not learn who has the lock.
         with contextlib.suppress(OSError):
             os.ftruncate(handle, 0)
@@ -146,6 +165,13 @@ def _is_there(handle: int, lock: str) -> bool:
         return os.path.samestat(os.fstat(handle), Path(lock).stat())
     except FileNotFoundError:
         return False
+
+
+def _unlockable(what: str, path: str, lock: str, error: OSError) -> StorageError:
+    return StorageError(
+        f"{what} {path}: the lock file {lock} cannot be created or locked ({error.strerror}): give this user "
+        "write permission to it and to the directory, or choose another path"
+    )
 
 
 def _holder(lock: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -10,7 +11,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from broadway_py._core.aggregation.outcome import Result as Fired
 from broadway_py.cli import app
+from broadway_py.pipeline.aggregation.records import Records
+from broadway_py.state.codec import Codec
 from broadway_py.state.sqlite import SQLiteStore
 from broadway_py.state.store import AggregatorFacts, Commit
 
@@ -44,7 +48,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "shop.db"
 
 
-@pytest.mark.parametrize("command", ["ls", "show", "verify", "backup"])
+@pytest.mark.parametrize("command", ["ls", "show", "results", "verify", "backup"])
 def test_every_command_teaches_with_examples(command: str) -> None:
     shown = windows(command, "--help")
     assert shown.exit_code == 0
@@ -140,3 +144,86 @@ def test_a_backup_of_a_damaged_file_says_so(path: Path, tmp_path: Path) -> None:
     assert done.stderr == (
         f"broadway: {to} was written, but it is damaged, and so is {path}: see broadway windows verify\n"
     )
+
+
+async def fill_results(path: Path) -> None:
+    codec: Codec[str, str] = Codec(str, str)
+    records = Records("revenue", codec, lambda _, value: value, 1)
+    due = [
+        Fired(1, "0_60", "de", START, START + MINUTE, "canary", 5, 1, "watermark", is_last=False, replaces=()),
+        Fired(2, "0_60", "de", START, START + MINUTE, "canary", 6, 2, "late", is_last=True, replaces=()),
+        Fired(3, "c0", "\x1b[2J", None, None, "canary", 7, 1, "count", is_last=True, replaces=()),
+    ]
+    store = SQLiteStore(path)
+    await store.open(FACTS)
+    stored = [(one.sequence, records.result(one)[1]) for one in due]
+    await store.commit(Commit("revenue", 1, b"{}", [], results=stored))
+    await store.close()
+
+
+@pytest.fixture
+def late(tmp_path: Path) -> Path:
+    """A file with three due results. The escape character in a key would clear the terminal."""
+    asyncio.run(fill_results(tmp_path / "late.db"))
+    return tmp_path / "late.db"
+
+
+def test_results_lists_what_is_due_with_ids_and_without_values(late: Path) -> None:
+    listed = windows("results", late)
+
+    assert listed.exit_code == 0
+    assert listed.stdout.splitlines() == [
+        "aggregator  number  window end            trigger    size   result",
+        'revenue     1       2025-11-30T00:01:00Z  watermark  150 B  revenue/0_60/"de"#1',
+        'revenue     2       2025-11-30T00:01:00Z  late       144 B  revenue/0_60/"de"#2',
+        'revenue     3       none                  count      134 B  revenue/c0/"\\u001b[2J"#1',
+    ]
+
+
+def test_results_says_that_nothing_is_due(late: Path) -> None:
+    assert windows("results", late, *(f"--drop={name}" for name in names_of(late))).stdout == "3 results removed\n"
+    assert windows("results", late).stdout == "no results are due\n"
+
+
+def names_of(path: Path) -> list[str]:
+    """The last column, which has no blanks in these tests."""
+    return [line.split()[-1] for line in windows("results", path).stdout.splitlines()[1:]]
+
+
+def test_drop_removes_the_named_results_and_keeps_the_others(late: Path) -> None:
+    first, second, third = names_of(late)
+    dropped = windows("results", late, "--drop", second, "--drop", second)
+
+    assert dropped.exit_code == 0
+    assert dropped.stdout == "1 result removed\n"
+    assert names_of(late) == [first, third]
+    assert windows("verify", late).stdout == "nothing is damaged\n"
+
+
+def test_drop_of_an_unknown_result_drops_nothing(late: Path) -> None:
+    first, *_ = names_of(late)
+    refused = windows("results", late, "--drop", first, "--drop", "revenue/0_60#7")
+
+    assert refused.exit_code == 1
+    assert refused.stderr == f"broadway: no result revenue/0_60#7 is due in {late}; nothing was changed\n"
+    assert len(names_of(late)) == 3
+
+
+def test_drop_is_refused_while_a_process_has_the_file(late: Path) -> None:
+    first, *_ = names_of(late)
+
+    async def try_it() -> Result:
+        store = SQLiteStore(late)
+        await store.open(FACTS)
+        try:
+            return await asyncio.to_thread(windows, "results", late, "--drop", first)
+        finally:
+            await store.close()
+
+    refused = asyncio.run(try_it())
+    assert refused.exit_code == 1
+    assert refused.stderr == (
+        f"broadway: state file {late}: process {os.getpid()} has it; nothing was changed: stop what uses the file, and "
+        "try again\n"
+    )
+    assert len(names_of(late)) == 3

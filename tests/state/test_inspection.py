@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import os
 import sqlite3
 import stat
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from broadway_py.state.inspection import AggregatorSummary, backup, summaries, verify
+from broadway_py.state.inspection import AggregatorSummary, backup, drop_results, results, summaries, verify
 from broadway_py.state.sqlite import SQLiteStore
 from broadway_py.storage.errors import StorageError
-from tests.state.conftest import FACTS, REVENUE, checkpoint, rows_of
+from tests.state.conftest import FACTS, REVENUE, checkpoint, results_of, rows_of
 
 
 @pytest.fixture
@@ -127,3 +129,90 @@ def test_an_empty_file_and_files_of_others_are_refused(path: str, tmp_path: Path
         f"state file {other}: this is a SQLite database of another program; nothing was changed: choose another path"
     )
     assert str(nonsense.value) == f"state file {text}: the file is not a SQLite database: choose another path"
+
+
+async def test_due_results_are_listed_while_the_file_is_open(store: SQLiteStore, path: str) -> None:
+    assert list(results(path)) == [("revenue", 1, b"result 1"), ("revenue", 2, b"result 2")]
+    await store.close()
+
+
+async def test_a_damaged_result_is_named(store: SQLiteStore, path: str) -> None:
+    await store.close()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE results SET version = 7 WHERE sequence = 2")
+    with pytest.raises(StorageError) as refused:
+        list(results(path))
+
+    assert str(refused.value) == (
+        f"state file {path}: aggregator 'revenue': its result 2 is damaged: stop everything that uses the file and "
+        "restore it from a backup"
+    )
+
+
+async def test_dropped_results_are_gone_and_the_others_are_there(store: SQLiteStore, path: str) -> None:
+    await store.commit(checkpoint(3))
+    await store.close()
+    drop_results(path, [("revenue", 1), ("revenue", 3)])
+
+    again = SQLiteStore(path)
+    await again.open(FACTS)
+    assert [one.sequence for one in await results_of(again)] == [2]
+    assert len(await rows_of(again)) == 6
+    await again.commit(checkpoint(4))
+    await again.close()
+    assert not Path(f"{path}-lock").exists()
+
+
+async def test_results_of_another_aggregator_with_the_same_number_stay(path: str) -> None:
+    store = SQLiteStore(path)
+    await store.open({"revenue": REVENUE, "visits": REVENUE})
+    await store.commit(checkpoint(1))
+    await store.commit(checkpoint(1, "visits"))
+    await store.close()
+    drop_results(path, [("visits", 1)])
+
+    assert [one.aggregator for one in results(path)] == ["revenue"]
+
+
+async def test_nothing_is_dropped_from_a_file_that_a_process_has(store: SQLiteStore, path: str) -> None:
+    with pytest.raises(StorageError) as refused:
+        drop_results(path, [("revenue", 1)])
+
+    assert str(refused.value) == (
+        f"state file {path}: process {os.getpid()} has it; nothing was changed: stop what uses the file, and try again"
+    )
+    await store.commit(checkpoint(3))
+    assert [one.sequence for one in await results_of(store)] == [1, 2, 3]
+    await store.close()
+
+
+async def test_all_results_are_dropped_or_none(store: SQLiteStore, path: str) -> None:
+    await store.close()
+    with pytest.raises(StorageError) as refused:
+        drop_results(path, [("revenue", 1), ("revenue", 9)])
+
+    assert str(refused.value) == (
+        f"state file {path}: aggregator 'revenue' has no result 9 any more; nothing was changed: list the results again"
+    )
+    assert len(list(results(path))) == 2
+    drop_results(path, [("revenue", 1)])  # the lock was given back
+
+
+def test_a_missing_file_is_not_made_to_drop_something(path: str) -> None:
+    with pytest.raises(StorageError) as refused:
+        drop_results(path, [("revenue", 1)])
+
+    assert str(refused.value) == (f"state file {path}: there is no such file: give the path in `state` of the pipeline")
+    assert not list(Path(path).parent.iterdir())
+
+
+async def test_a_lock_file_that_cannot_be_made_is_named(store: SQLiteStore, path: str) -> None:
+    await store.close()
+    Path(f"{path}-lock").mkdir()
+    with pytest.raises(StorageError) as refused:
+        drop_results(path, [("revenue", 1)])
+
+    assert str(refused.value) == (
+        f"state file {path}: the lock file {path}-lock cannot be created or locked (Is a directory): give this user "
+        "write permission to it and to the directory, or choose another path"
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from pydantic_core import to_json
 
@@ -18,9 +18,31 @@ from broadway_py.foreign import foreign_errors
 from broadway_py.state.codec import Codec, CodecError
 from broadway_py.storage.errors import StorageError
 
-__all__ = ["Records"]
+__all__ = ["Records", "ResultFacts", "facts_of"]
 
 _SEPARATORS: Final = (",", ":")
+
+
+class ResultFacts(NamedTuple):
+    """What is known of a stored result without the types of its aggregator."""
+
+    #: Names the window and key.
+    id: str
+    #: Counts the results of the window from 1.
+    firing: int
+    trigger: str
+    #: The end of the window in microseconds; None for count windows.
+    end: int | None
+
+
+def facts_of(content: bytes) -> ResultFacts:
+    """Returns what the stored result *content* says about itself. Its value is not read."""
+    head_json, _, entry_json = content.partition(b"\n")
+    head = json.loads(head_json)
+    entry = entry_json.decode()
+    _, after_key = json.JSONDecoder().raw_decode(entry, len("[["))
+    _, _, firing, _ = entry[after_key:].split(",", 3)
+    return ResultFacts(head["id"], int(firing), head["trigger"], head["end"])
 
 
 class Records:
