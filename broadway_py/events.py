@@ -36,6 +36,17 @@ EVENTS: Final[frozenset[str]] = frozenset(
         "broadway.handle_failed.start",
         "broadway.handle_failed.stop",
         "broadway.handle_failed.exception",
+        # One checkpoint of an aggregator while it is being stored: aggregator, number, messages. "exception" means that
+        # the time of the stop was over before it was stored, or that the stage itself crashed.
+        "broadway.aggregator.checkpoint.start",
+        "broadway.aggregator.checkpoint.stop",
+        "broadway.aggregator.checkpoint.exception",
+        # Windows that have fired, once their results are stored: aggregator, number of the checkpoint, results (of each
+        # "<id>#<firing>"), triggers (how many of them each trigger has made). Measured as a start event.
+        "broadway.aggregator.fired",
+        # Messages whose windows have closed, before they fail or go to late(): aggregator, messages, why ("event_time":
+        # they came too late; "held": hold_timeout ran out while they were here). Measured as a start event.
+        "broadway.aggregator.late",
         # A producer's connection: producer, index; lost adds reason. The measurements are those of a start event.
         "broadway.producer.connected",
         "broadway.producer.lost",

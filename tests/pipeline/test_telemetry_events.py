@@ -242,8 +242,8 @@ async def test_each_event_comes_with_what_its_page_says() -> None:
             producer.feed.fail(ProducerError("gone"))
             await clock.advance(60.0)
 
-    # Those of a connector are tested with it.
-    of_every_pipeline = {event for event in EVENTS if not event.startswith("broadway.sqs.")}
+    # Those of a connector are tested with it, and those of aggregators with them.
+    of_every_pipeline = {event for event in EVENTS if not event.startswith(("broadway.sqs.", "broadway.aggregator."))}
     assert {event for event, _, _ in seen} == of_every_pipeline == {f"broadway.{event}" for event in CARRIES}
     for event, measured, metadata in seen:
         carries = {"pipeline", *CARRIES[event.removeprefix("broadway.")]}

@@ -43,11 +43,16 @@ class Committer:
         self._changed = changed
         self._give_up = asyncio.Event()
         self._log = log.bind(pipeline=pipeline, aggregator=aggregator)
-        #: Why the last try failed, in one sentence; None if it did not.
-        self.trouble: str | None = None
+        #: Why the last try failed; None if it did not.
+        self.error: StorageError | None = None
         #: How many checkpoints were stored, and how many tries failed.
         self.stored = 0
         self.failures = 0
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the last try failed, in one sentence; None if it did not."""
+        return None if self.error is None else str(self.error)
 
     def give_up(self) -> None:
         """Do not try again after the next failure: the time of the drain is over."""
@@ -79,15 +84,15 @@ class Committer:
 
     def note_success(self) -> None:
         """Note that the store works."""
-        if self.trouble is not None:
-            self.trouble = None
+        if self.error is not None:
+            self.error = None
             self._log.info("the state can be stored again")
             self._changed()
 
     def note(self, error: StorageError) -> None:
         """Note that the store does not work."""
         self.failures += 1
-        if self.trouble is None:
+        if self.error is None:
             self._log.error("the state cannot be stored or read; nothing more is added until it can", reason=str(error))
-        self.trouble = str(error)
+        self.error = error
         self._changed()

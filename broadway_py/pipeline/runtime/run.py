@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from broadway_py import telemetry
 from broadway_py._core.restarts import Restarts
 from broadway_py.clock import Clock
 from broadway_py.error_text import name_of
@@ -86,12 +85,7 @@ class PipelineRun:
 
     def announce(self) -> None:
         """Tell telemetry that the stages are built."""
-        services = self.services
-        telemetry.execute(
-            "broadway.topology.init",
-            {"system_time": services.clock.wall(), "monotonic_time": services.clock.monotonic()},
-            {"pipeline": services.name, "context": services.context, "topology": self.topology},
-        )
+        self.services.tell("broadway.topology.init", topology=self.topology)
 
     async def run(self) -> None:
         """Run the stages, then drain. Returns when every stage has ended and every message has an outcome."""

@@ -16,10 +16,12 @@ from broadway_py.errors import BroadwayError, PipelineCrashed
 from broadway_py.foreign import foreign_errors
 from broadway_py.log import logger
 from broadway_py.message import Message
+from broadway_py.pipeline.aggregation.committer import Committed
 from broadway_py.pipeline.aggregation.held import Held
 from broadway_py.pipeline.aggregation.keeper import Keeper
 from broadway_py.pipeline.callbacks.aggregators import AggregatorDefinition
 from broadway_py.pipeline.contexts import CleanRoom
+from broadway_py.pipeline.stages.aggregator_events import AggregatorEvents
 from broadway_py.pipeline.stages.emitter import Emitter
 from broadway_py.pipeline.stages.refusals import Refusals
 from broadway_py.pipeline.stages.services import Meter, Services
@@ -73,6 +75,7 @@ class AggregatorStage(PipelineStage):
         emitter.progress = self.wake
         keeper.changed = self.wake.set
         self._definition = definition
+        self._events = AggregatorEvents(services, self.key, self.index)
         self._refusals = Refusals(services, definition, self.conclusion, self.call)
         self._room = CleanRoom(services.base)
         self._interval_s = checkpoint_interval_s
@@ -297,9 +300,13 @@ class AggregatorStage(PipelineStage):
 
     def _note_late(self, late: Sequence[Message[Any]]) -> None:
         event_clock = self.keeper.event_clock
+        by_cause: dict[str, list[Message[Any]]] = {}
         for message in late:
             held = event_clock is not None and event_clock.was_held_too_long(message._ledger_entry)
-            self.late["held" if held else "event_time"] += 1
+            by_cause.setdefault("held" if held else "event_time", []).append(message)
+        for why, messages in by_cause.items():
+            self.late[why] += len(messages)
+            self._events.late(messages, why)
 
     # --- checkpoints
 
@@ -366,17 +373,17 @@ class AggregatorStage(PipelineStage):
             self._is_marked_clean = False
             self._hold_again()
             raise
-        self._storing = asyncio.get_running_loop().create_task(self._store(commit, due), name=f"{self.name}.checkpoint")
+        work = self._store(commit, due, self._events.fired(commit.number, results, due))
+        self._storing = asyncio.get_running_loop().create_task(work, name=f"{self.name}.checkpoint")
         self._storing.add_done_callback(lambda _: self.wake.set())
 
-    async def _store(self, commit: Commit, results: Sequence[DueResult]) -> None:
+    async def _store(self, commit: Commit, results: Sequence[DueResult], tell_fired: Callable[[], None] | None) -> None:
         """Store a checkpoint, ack its messages, hand on its results. Nobody cancels this."""
         keeper = self.keeper
-        started = self.services.clock.monotonic()
-        outcome = await keeper.committer.commit(commit)
+        outcome = await self._commit(commit)
         if outcome == "stored":
-            keeper.note_stored()
-            self.meter.duration.observe(self.services.clock.monotonic() - started)
+            if tell_fired is not None:
+                tell_fired()
             stored, self._stored_soon = self._stored_soon, Held()
             if self._is_closed:
                 return
@@ -390,6 +397,26 @@ class AggregatorStage(PipelineStage):
             # The drain gives them back.
             self._hold_again()
         # Otherwise they keep no outcome: they may be in the file, so they must not be delivered again as new ones.
+
+    async def _commit(self, commit: Commit) -> Committed:
+        """Store a checkpoint. Returns once it is stored, or when the time of a stop is over."""
+        clock, committer = self.services.clock, self.keeper.committer
+        started = clock.monotonic()
+        span = self._events.checkpoint(commit.number, self._stored_soon)
+        try:
+            outcome = await committer.commit(commit)
+        except foreign_errors() as error:
+            if span is not None:
+                span.exception(error)
+            raise
+        if outcome == "stored":
+            self.keeper.note_stored()
+            self.meter.duration.observe(clock.monotonic() - started)
+            if span is not None:
+                span.stop()
+        elif span is not None and committer.error is not None:
+            span.exception(committer.error)
+        return outcome
 
     def _hold_again(self) -> None:
         """Hold the messages of the checkpoint that was begun, because nothing of it is stored."""

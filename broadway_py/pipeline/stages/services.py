@@ -104,6 +104,11 @@ class Services:
             return None
         return Span(event, metadata, clock=self.clock, pipeline=self.name, context=self.context, index=index)
 
+    def tell(self, event: str, **metadata: Any) -> None:
+        """Send one telemetry event, which is no part of a pair."""
+        measured = {"system_time": self.clock.wall(), "monotonic_time": self.clock.monotonic()}
+        telemetry.execute(event, measured, {"pipeline": self.name, "context": self.context, **metadata})
+
 
 class Meter:
     """The figures of one layer, summed over its stages."""
