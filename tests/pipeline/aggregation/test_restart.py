@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from broadway_py import Message, Pipeline, PipelineCrashed, Window
+from broadway_py.pipeline.aggregation.records import facts_of
+from broadway_py.state.inspection import drop_results, results
 from tests.pipeline.aggregation.support import ObeyingStore, Order, Shop, Sums, use, when
 from tests.pipeline.support import ManualProducer, Recorder, clock_of, running, soon
 
@@ -59,6 +61,34 @@ async def test_windows_go_on_in_the_next_process(kind: str, tmp_path: Path) -> N
         emitted |= total(sums)
     assert emitted == {"a": 4, "b": 15}
     assert recorder.count == 7
+
+
+async def test_a_dropped_result_is_never_handed_out_and_the_next_one_of_its_window_is(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    made = type("Made", (Sums,), {"window": KINDS["early"]()})
+    recorder = Recorder()
+    orders = [Order("a", 1), Order("b", 1), Order("a", 2), Order("b", 2), Order("a", 3), Order("b", 3)]
+    shop = Shop(producer=ManualProducer(*recorder.messages(orders)), aggregators={"sums": made}, state=path)
+    sums = shop.aggregators["sums"]
+    assert isinstance(sums, Sums)
+    sums.faults = [OSError("away")] * 1_000
+    await soon(shop.start())
+    await recorder.until(6)
+    await soon(shop.stop(0.1))
+    assert sums.values == []
+    due = {facts_of(one.content).id: (one.aggregator, one.sequence) for one in results(str(path))}
+    drop_results(str(path), [place for name, place in due.items() if name.endswith('"a"')])
+
+    source = ManualProducer(*recorder.messages([Order("a", 4)]))
+    source.feed.end()
+    again = Shop(producer=source, aggregators={"sums": made}, state=path)
+    sums = again.aggregators["sums"]
+    assert isinstance(sums, Sums)
+    await soon(again.start())
+    await soon(again.wait())
+    assert len(due) == 2
+    emitted = [(one.key, one.firing, one.value) for results in sums.emitted for one in results]
+    assert sorted(emitted) == [("a", 2, 4), ("b", 1, 3), ("b", 2, 3)]
 
 
 class Newer(Sums):
