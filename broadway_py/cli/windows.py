@@ -1,18 +1,20 @@
-"""``broadway windows``: looks at the file of a pipeline's open windows, and removes results that nobody wants."""
+"""``broadway windows``: looks at the file of a pipeline's open windows, removes results, and asks to close windows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, NamedTuple, TypeVar
 
 import typer
 
-from broadway_py.cli.endings import fail
+from broadway_py.cli.endings import fail, sentences
 from broadway_py.daemon.dead_letters.letters import printable, size_of
 from broadway_py.daemon.process.main_thread import ExitCode
 from broadway_py.error_text import clipped
+from broadway_py.errors import OptionsError
+from broadway_py.pipeline.aggregation.closing import with_wish
 from broadway_py.pipeline.aggregation.records import ResultFacts, facts_of
 from broadway_py.state import inspection
 from broadway_py.state.inspection import AggregatorSummary, BucketSummary, PendingResult
@@ -25,13 +27,14 @@ R = TypeVar("R")
 commands = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
-    help="Look at the file of a pipeline's open windows, also while the pipeline runs. Only results --drop changes it.",
+    help="Look at the file of a pipeline's open windows, also while it runs. Only close and results --drop change it.",
 )
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The file: `state` of the pipeline.")]
 
 #: Buckets up to this number are no starts of windows.
 _LAST_NUMBER = 63
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @commands.command("ls")
@@ -108,6 +111,35 @@ def results(
         typer.echo("\n".join(_table([head, *map(_row_of_result, found)])))
     else:
         typer.echo("no results are due")
+
+
+@commands.command("close")
+def close(
+    file: File,
+    aggregator: Annotated[str, typer.Option(metavar="NAME", help="The aggregator: its name in the pipeline.")],
+    before: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Close only windows that end then or earlier, such as 2026-05-01T12:00:00Z. Default: all.",
+        ),
+    ] = None,
+) -> None:
+    """Ask an aggregator to close its open windows when the pipeline starts next. No process may have the file.
+
+    The windows give their results, with the trigger `closed`. Messages that come for them later are late.
+
+    [bold]Examples[/]
+
+      broadway windows close var/shop.db --aggregator revenue
+
+      broadway windows close var/shop.db --aggregator revenue --before 2026-05-01T12:00:00Z
+    """
+    with sentences():
+        end = None if before is None else _microseconds(before)
+        _told(lambda: inspection.rewrite_memory(str(file), aggregator, lambda memory: with_wish(memory, end)))
+    which = "all windows" if before is None else f"the windows that end by {before}"
+    typer.echo(f"{which} of {printable(aggregator)} close when the pipeline starts next")
 
 
 @commands.command("verify")
@@ -202,6 +234,18 @@ def _row_of_result(one: _Due) -> tuple[str, ...]:
 
 def _start(bucket: int) -> str:
     return str(bucket) if 0 < bucket <= _LAST_NUMBER else _moment(bucket)
+
+
+def _microseconds(time: str) -> int:
+    try:
+        moment = datetime.fromisoformat(time)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise OptionsError(
+            ("--before",), f"expected a time with its zone, such as 2026-05-01T12:00:00Z, got {printable(time)}"
+        )
+    return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
 def _moment(microseconds: int) -> str:

@@ -1,13 +1,13 @@
 """Looks at a file with window state from outside, also beside the process that has it open.
 
-Only :func:`drop_results` changes something, and only if no process has the file.
+Only :func:`drop_results` and :func:`rewrite_memory` change something, and only if no process has the file.
 """
 
 from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple, cast
@@ -29,6 +29,7 @@ __all__ = [
     "buckets",
     "drop_results",
     "results",
+    "rewrite_memory",
     "summaries",
     "verify",
 ]
@@ -124,12 +125,7 @@ def buckets(path: str, aggregator: str) -> list[BucketSummary]:
         StorageError: the file cannot be read, is none with window state, or has no such aggregator.
     """
     with _reading(path) as connection:
-        known = [name for (name,) in connection.execute("SELECT name FROM aggregators ORDER BY name")]
-        if aggregator not in known:
-            raise StorageError(
-                f"{STATE_SCHEMA.what} {path}: it has no aggregator {aggregator!r}, but "
-                f"{', '.join(known) or 'none at all'}{did_you_mean(aggregator, known)}"
-            )
+        _refuse_unknown(connection, path, aggregator)
         return [
             BucketSummary(*row)
             for row in connection.execute(
@@ -167,28 +163,48 @@ def drop_results(path: str, dropped: Collection[tuple[str, int]]) -> None:
     Raises:
         StorageError: a process has the file, the file cannot be written, or it has one of them no more.
     """
+    with _changing(path) as connection:
+        for name, sequence in dropped:
+            if not connection.execute(
+                "DELETE FROM results WHERE sequence = ? AND aggregator = (SELECT id FROM aggregators WHERE name = ?)",
+                (sequence, name),
+            ).rowcount:
+                raise StorageError(
+                    f"{STATE_SCHEMA.what} {path}: aggregator {name!r} has no result {sequence} any more; nothing was "
+                    "changed: list the results again"
+                )
+
+
+def rewrite_memory(path: str, aggregator: str, change: Callable[[bytes], bytes]) -> None:
+    """Replaces what *aggregator* needs at its start besides its windows. What *change* raises passes through.
+
+    Args:
+        path: the file.
+        aggregator: its name.
+        change: returns the new memory, given that of the last checkpoint. If it raises, nothing changes.
+
+    Raises:
+        StorageError: a process has the file, the file cannot be written, has no such aggregator or no checkpoint of it,
+            or the memory is damaged.
+    """
     what = STATE_SCHEMA.what
-    _refuse_missing(path)
-    lock = StateLock.take_now(what, path)
-    try:
-        with contextlib.closing(connect(path, STATE_SCHEMA)) as connection:
-            begin(connection)
-            for name, sequence in dropped:
-                if not connection.execute(
-                    "DELETE FROM results WHERE sequence = ? "
-                    "AND aggregator = (SELECT id FROM aggregators WHERE name = ?)",
-                    (sequence, name),
-                ).rowcount:
-                    # Closing the connection rolls the others back.
-                    raise StorageError(
-                        f"{what} {path}: aggregator {name!r} has no result {sequence} any more; nothing was changed: "
-                        "list the results again"
-                    )
-            commit(connection)
-    except sqlite3.Error as error:
-        raise explain(what, path, error) from error
-    finally:
-        lock.drop()
+    with _changing(path) as connection:
+        _refuse_unknown(connection, path, aggregator)
+        number, crc, memory = connection.execute(
+            "SELECT number, crc, memory FROM aggregators WHERE name = ?", (aggregator,)
+        ).fetchone()
+        if memory is None:
+            raise StorageError(f"{what} {path}: aggregator {aggregator!r} has stored nothing; nothing was changed")
+        if checksum("memory", (number,), memory) != crc:
+            raise StorageError(
+                f"{what} {path}: {damaged(aggregator, 'memory', (number,))}: stop everything that uses the file and "
+                "restore it from a backup"
+            )
+        changed = change(memory)
+        connection.execute(
+            "UPDATE aggregators SET memory = ?, crc = ? WHERE name = ?",
+            (changed, checksum("memory", (number,), changed), aggregator),
+        )
 
 
 def verify(path: str) -> list[str]:
@@ -235,7 +251,8 @@ def backup(path: str, to: str) -> None:
 @contextlib.contextmanager
 def _reading(path: str) -> Iterator[sqlite3.Connection]:
     what = STATE_SCHEMA.what
-    _refuse_missing(path)
+    if not Path(path).exists():
+        raise StorageError(f"{what} {path}: there is no such file: give the path in `state` of the pipeline")
     refuse_hopeless(what, path)
     try:
         uri = f"{Path(path).resolve().as_uri()}?mode=ro"
@@ -252,8 +269,29 @@ def _reading(path: str) -> Iterator[sqlite3.Connection]:
         raise explain(what, path, error) from error
 
 
-def _refuse_missing(path: str) -> None:
-    if not Path(path).exists():
+@contextlib.contextmanager
+def _changing(path: str) -> Iterator[sqlite3.Connection]:
+    """Locks the file, and makes the ``with`` block one transaction. An error in it undoes everything."""
+    what = STATE_SCHEMA.what
+    with _reading(path):
+        pass  # nothing is made or changed unless the file is one of ours, of this version
+    lock = StateLock.take_now(what, path)
+    try:
+        # Closing it without a commit rolls back.
+        with contextlib.closing(connect(path, STATE_SCHEMA)) as connection:
+            begin(connection)
+            yield connection
+            commit(connection)
+    except sqlite3.Error as error:
+        raise explain(what, path, error) from error
+    finally:
+        lock.drop()
+
+
+def _refuse_unknown(connection: sqlite3.Connection, path: str, aggregator: str) -> None:
+    known = [name for (name,) in connection.execute("SELECT name FROM aggregators ORDER BY name")]
+    if aggregator not in known:
         raise StorageError(
-            f"{STATE_SCHEMA.what} {path}: there is no such file: give the path in `state` of the pipeline"
+            f"{STATE_SCHEMA.what} {path}: it has no aggregator {aggregator!r}, but "
+            f"{', '.join(known) or 'none at all'}{did_you_mean(aggregator, known)}"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sqlite3
 from contextlib import closing
@@ -48,7 +49,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "shop.db"
 
 
-@pytest.mark.parametrize("command", ["ls", "show", "results", "verify", "backup"])
+@pytest.mark.parametrize("command", ["ls", "show", "results", "close", "verify", "backup"])
 def test_every_command_teaches_with_examples(command: str) -> None:
     shown = windows(command, "--help")
     assert shown.exit_code == 0
@@ -227,3 +228,68 @@ def test_drop_is_refused_while_a_process_has_the_file(late: Path) -> None:
         "try again\n"
     )
     assert len(names_of(late)) == 3
+
+
+async def fill_wishes(path: Path) -> None:
+    store = SQLiteStore(path)
+    await store.open(FACTS)
+    await store.commit(Commit("revenue", 1, b'{"engine":{"shape":"fixed(size=60.0, offset=0.0)"}}', []))
+    await store.commit(Commit("visits", 1, b'{"engine":{"shape":"count"}}', []))
+    await store.close()
+
+
+@pytest.fixture
+def open_windows(tmp_path: Path) -> Path:
+    asyncio.run(fill_wishes(tmp_path / "open.db"))
+    return tmp_path / "open.db"
+
+
+def wish_in(path: Path, aggregator: str) -> object:
+    with closing(sqlite3.connect(path)) as connection:
+        (memory,) = connection.execute("SELECT memory FROM aggregators WHERE name = ?", (aggregator,)).fetchone()
+    return json.loads(memory).get("close")
+
+
+def test_close_asks_for_the_next_start(open_windows: Path) -> None:
+    asked = windows("close", open_windows, "--aggregator", "revenue", "--before", "2025-11-30T01:00:00.5+01:00")
+
+    assert asked.exit_code == 0
+    assert asked.stdout == (
+        "the windows that end by 2025-11-30T01:00:00.5+01:00 of revenue close when the pipeline starts next\n"
+    )
+    assert wish_in(open_windows, "revenue") == {"before": START + 500_000}
+    assert wish_in(open_windows, "visits") is None
+    assert windows("verify", open_windows).stdout == "nothing is damaged\n"
+
+
+def test_close_without_a_time_asks_for_all_windows(open_windows: Path) -> None:
+    asked = windows("close", open_windows, "--aggregator", "visits")
+
+    assert asked.stdout == "all windows of visits close when the pipeline starts next\n"
+    assert wish_in(open_windows, "visits") == {"before": None}
+
+
+@pytest.mark.parametrize("time", ["2025-11-30T01:00:00", "yesterday", "17"])
+def test_a_time_without_its_zone_is_refused(open_windows: Path, time: str) -> None:
+    refused = windows("close", open_windows, "--aggregator", "revenue", "--before", time)
+
+    assert refused.exit_code == 2
+    assert refused.stderr == (
+        f"broadway: --before: expected a time with its zone, such as 2026-05-01T12:00:00Z, got {time}\n"
+    )
+    assert wish_in(open_windows, "revenue") is None
+
+
+def test_windows_of_count_have_no_end_to_close_by(open_windows: Path) -> None:
+    refused = windows("close", open_windows, "--aggregator", "visits", "--before", "2025-11-30T01:00:00Z")
+
+    assert refused.exit_code == 2
+    assert refused.stderr == ("broadway: --before: windows of count have no end: leave it out; nothing was changed\n")
+    assert wish_in(open_windows, "visits") is None
+
+
+def test_close_names_an_unknown_aggregator(open_windows: Path) -> None:
+    refused = windows("close", open_windows, "--aggregator", "revenu")
+
+    assert refused.exit_code == 1
+    assert "it has no aggregator 'revenu', but revenue, visits; did you mean 'revenue'?" in refused.stderr

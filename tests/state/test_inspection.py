@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from broadway_py.state.inspection import AggregatorSummary, backup, drop_results, results, summaries, verify
+from broadway_py.state.inspection import (
+    AggregatorSummary,
+    backup,
+    drop_results,
+    results,
+    rewrite_memory,
+    summaries,
+    verify,
+)
 from broadway_py.state.sqlite import SQLiteStore
 from broadway_py.storage.errors import StorageError
 from tests.state.conftest import FACTS, REVENUE, checkpoint, results_of, rows_of
@@ -215,4 +223,66 @@ async def test_a_lock_file_that_cannot_be_made_is_named(store: SQLiteStore, path
     assert str(refused.value) == (
         f"state file {path}: the lock file {path}-lock cannot be created or locked (Is a directory): give this user "
         "write permission to it and to the directory, or choose another path"
+    )
+
+
+async def test_memory_is_rewritten_with_its_checksum_and_the_next_checkpoint_replaces_it(
+    store: SQLiteStore, path: str
+) -> None:
+    await store.close()
+    rewrite_memory(path, "revenue", lambda memory: memory + b" changed")
+
+    assert verify(path) == []
+    again = SQLiteStore(path)
+    await again.open(FACTS)
+    assert (await again.load("revenue")).memory == b'{"watermark":2} changed'
+    await again.commit(checkpoint(3))
+    assert (await again.load("revenue")).memory == b'{"watermark":3}'
+    await again.close()
+
+
+async def test_memory_is_not_rewritten_while_a_process_has_the_file(store: SQLiteStore, path: str) -> None:
+    with pytest.raises(StorageError) as refused:
+        rewrite_memory(path, "revenue", lambda _: b"{}")
+
+    assert str(refused.value) == (
+        f"state file {path}: process {os.getpid()} has it; nothing was changed: stop what uses the file, and try again"
+    )
+    assert (await store.load("revenue")).memory == b'{"watermark":2}'
+    await store.close()
+
+
+async def test_a_change_that_raises_changes_nothing(store: SQLiteStore, path: str) -> None:
+    await store.close()
+
+    def refuse(memory: bytes) -> bytes:
+        raise ValueError("not these")
+
+    with pytest.raises(ValueError, match="not these"):
+        rewrite_memory(path, "revenue", refuse)
+    assert not Path(f"{path}-lock").exists()
+    assert verify(path) == []
+
+
+async def test_only_the_memory_of_a_known_aggregator_that_is_whole_is_rewritten(path: str) -> None:
+    store = SQLiteStore(path)
+    await store.open({"revenue": REVENUE, "visits": REVENUE})
+    await store.commit(checkpoint(1))
+    await store.close()
+    with pytest.raises(StorageError) as unknown:
+        rewrite_memory(path, "visit", lambda _: b"{}")
+    with pytest.raises(StorageError) as empty:
+        rewrite_memory(path, "visits", lambda _: b"{}")
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE aggregators SET memory = x'00' WHERE name = 'revenue'")
+    with pytest.raises(StorageError) as broken:
+        rewrite_memory(path, "revenue", lambda _: b"{}")
+
+    assert str(unknown.value) == (
+        f"state file {path}: it has no aggregator 'visit', but revenue, visits; did you mean 'visits'?"
+    )
+    assert str(empty.value) == f"state file {path}: aggregator 'visits' has stored nothing; nothing was changed"
+    assert str(broken.value) == (
+        f"state file {path}: aggregator 'revenue': its counters of checkpoint 1 are damaged: stop everything that uses "
+        "the file and restore it from a backup"
     )

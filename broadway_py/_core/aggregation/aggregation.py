@@ -232,6 +232,10 @@ class Aggregation:
         """Closes all windows, because the input has ended."""
         self._carry_out(self._engine.end(now))
 
+    def close(self, before: int | None, now: float) -> None:
+        """Closes the windows that end at *before* or earlier, because an operator wants it; None: all of them."""
+        self._carry_out(self._engine.close(before, now))
+
     # --- effects
 
     def _carry_out(self, effects: Sequence[Effect], out: Added | None = None) -> None:

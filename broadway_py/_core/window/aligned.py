@@ -114,5 +114,9 @@ class AlignedWindows(TimedWindows):
         self.closed_until = max((bounds[1] for bounds in self._open), default=self.closed_until)
         super().end(out)
 
+    def _close_until(self, window: OpenWindow) -> None:
+        end = cast("int", window.end)
+        self.closed_until = end if self.closed_until is None else max(end, self.closed_until)
+
     def _forget(self, window: OpenWindow) -> None:
         del self._open[cast("tuple[int, int]", (window.start, window.end))]

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import cast
 
 from broadway_py._core.window.engine import Engine
-from broadway_py._core.window.firing import OpenWindow, Peek, SharedKeys
+from broadway_py._core.window.firing import Effect, OpenWindow, Peek, SharedKeys
 from broadway_py._core.window.saved import EngineMemory, SavedKey, SavedWindow, WindowFacts, text_of_shape
 from broadway_py._core.window.session import SessionWindows
 from broadway_py._core.window.spec import Window
@@ -70,6 +70,25 @@ class KeyedEngine(Engine):
         """
         for window in windows:
             self._firings.take_back(window, key)
+
+    # --- operators
+
+    def close(self, before: int | None, now: float) -> list[Effect]:
+        """Closes open windows, because an operator wants it. Events that come for them later are late.
+
+        Windows of count have no end, so *before* does not matter for them. The global window and periodic ones stay
+        open: an event that comes later would open the same window again.
+
+        Args:
+            before: only windows that end then or earlier, in microseconds since 1970; None: all.
+            now: as for :meth:`tick`.
+        """
+        out = self._pass_time(now)
+        if self._timed is not None:
+            self._timed.close(before, out)
+        elif isinstance(self._untimed, CountedByKey):
+            self._untimed.close(out)
+        return out
 
     # --- saving
 

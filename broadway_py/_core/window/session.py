@@ -154,6 +154,9 @@ class SessionWindows(TimedWindows):
         if window.on_time and value is not None and end > value:
             self._wait(window, (end, _start(window), window.serial, window))
 
+    def _close_until(self, window: OpenWindow) -> None:
+        """Does nothing: the end of the last closed session of the key is remembered."""
+
     def _forget(self, window: OpenWindow) -> None:
         sessions = self._open[window.key]
         sessions.remove(window)

@@ -101,6 +101,20 @@ class TimedWindows:
         """Opens a window as it was saved."""
         raise NotImplementedError
 
+    def close(self, before: int | None, out: list[Effect]) -> None:
+        """Closes the open windows that end at *before* or earlier, because an operator wants it; None: all of them."""
+        if before is None:
+            before = max((entry[-1].end or 0 for entry in self._closing), default=0)
+        for window in _popped(self._closing, before):
+            self._firings.close(window, "closed", out)
+            self._forget(window)
+            if window.count:  # else all its events were taken back, and it has given no result
+                self._close_until(window)
+
+    def _close_until(self, window: OpenWindow) -> None:
+        """Sees to it that *window* does not open again, although the line is not there yet."""
+        raise NotImplementedError
+
     def end(self, out: list[Effect]) -> None:
         """Closes all windows, because the input has ended."""
         for window in sorted(self.open_windows(), key=lambda window: window.order):

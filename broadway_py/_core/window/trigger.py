@@ -221,7 +221,7 @@ class Firings:
         if not self._by_key:
             self._fire(window, "done", out, final=True)
         elif window.on_time:
-            self._fire_news(window, reason if reason == "end" else "late", out, final=True)
+            self._fire_news(window, reason if reason in ("end", "closed") else "late", out, final=True)
         elif window.shared is not None:
             self._fire_keys(window, window.shared.counts, reason, out, final=True)
         elif window.count:

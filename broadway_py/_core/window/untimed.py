@@ -144,8 +144,15 @@ class CountedByKey:
 
     def end(self, out: list[Effect]) -> None:
         """Closes all windows, because the input has ended."""
+        self._close_all("end", out)
+
+    def close(self, out: list[Effect]) -> None:
+        """Closes all windows, because an operator wants it."""
+        self._close_all("closed", out)
+
+    def _close_all(self, reason: str, out: list[Effect]) -> None:
         for window in sorted(self._open.values(), key=lambda window: window.order):
-            self._firings.close(window, "end", out)
+            self._firings.close(window, reason, out)
         self._open.clear()
 
     def peek(self, key: Hashable) -> Peek:

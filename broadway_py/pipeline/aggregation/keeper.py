@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final, Literal
@@ -21,7 +21,9 @@ from broadway_py._core.aggregation.tracked_ledger import arrive
 from broadway_py._core.aggregation.values import Functions
 from broadway_py._core.window.times import EventTime
 from broadway_py.clock import Clock
+from broadway_py.log import logger
 from broadway_py.message import Message
+from broadway_py.pipeline.aggregation.closing import asked_to_close
 from broadway_py.pipeline.aggregation.committer import Committer
 from broadway_py.pipeline.aggregation.records import Records
 from broadway_py.pipeline.aggregation.types import Types
@@ -31,6 +33,8 @@ from broadway_py.state.store import Commit, StateStore
 from broadway_py.storage.errors import StorageError
 
 __all__ = ["Keeper"]
+
+log = logger("broadway_py.pipeline")
 
 #: How many results are written before others can run.
 _AT_ONCE: Final = 200
@@ -79,6 +83,7 @@ class Keeper:
         self.event_clock: EventClock | None = None
         #: How many of the stored windows were loaded so far, and how many there are.
         self.loaded = self.to_load = 0
+        self._log = log.bind(pipeline=pipeline, aggregator=definition.name)
         self._definition = definition
         self._store = store
         self._clock = clock
@@ -299,6 +304,7 @@ class Keeper:
             self.aggregation.restore(memory, loaded.number)
             watermark = self.aggregation.watermark
             await self._load_windows()
+            self._close_as_asked(memory)
             self._connected = ConnectedTime(self.identities.restore(memory["identities"], loaded.number))
             if self.identities.in_memory:
                 async for stored in store.identities(name):
@@ -333,8 +339,10 @@ class Keeper:
         self.aggregation.results_by_trigger = results
         self.aggregation.check_each()
         if loaded.memory is not None:
-            self.aggregation.restore(json.loads(loaded.memory), loaded.number)
+            memory = json.loads(loaded.memory)
+            self.aggregation.restore(memory, loaded.number)
             await self._load_windows()
+            self._close_as_asked(memory)
         return True
 
     def check_initial(self) -> None:
@@ -354,6 +362,12 @@ class Keeper:
             await asyncio.sleep(0)
         for _ in self.aggregation.restored():
             await asyncio.sleep(0)
+
+    def _close_as_asked(self, memory: Mapping[str, Any]) -> None:
+        is_asked, before = asked_to_close(memory)
+        if is_asked:
+            self.aggregation.close(before, self.now)
+            self._log.info("windows were closed because an operator asked for it", results=self.aggregation.due)
 
     def shown(self, time: int | None) -> EventTime | None:
         """Returns a bound of a window in the kind that users know."""

@@ -154,6 +154,7 @@ STEPS = st.one_of(
     st.tuples(st.just("advance"), st.integers(0, 80)),
     st.tuples(st.just("pass"), st.integers(1, 6)),
     st.tuples(st.just("checkpoint"), st.booleans()),
+    st.tuples(st.just("close"), st.none() | st.integers(0, 80)),
 )
 
 
@@ -191,6 +192,10 @@ def test_a_restart_and_events_that_fail_change_no_result(
         elif name == "advance":
             plain.advance(value * 1_000_000, now)
             tried.advance(value * 1_000_000, now)
+        elif name == "close":
+            before = None if value is None else value * 1_000_000
+            plain.close(before, now)
+            tried.close(before, now)
         elif name == "pass":
             now += value
             plain.tick(now)

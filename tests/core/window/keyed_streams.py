@@ -104,6 +104,7 @@ OTHER_STEPS = st.one_of(
     st.tuples(st.just("wait"), st.integers(1, 9)),
     st.tuples(st.just("fire late")),
     st.tuples(st.just("fire")),
+    st.tuples(st.just("close"), st.integers(-20, 5)),
 )
 
 
@@ -141,6 +142,9 @@ class Stream:
             case ("advance", units):
                 watermark = round((self.wall(place) + units * self._unit_s) * 1_000_000)
                 stage.carry_out(stage.engine.advance(watermark, stage.now))
+            case ("close", units):
+                before = round((self.wall(place) + units * self._unit_s) * 1_000_000)
+                stage.carry_out(self.engine.close(before, stage.now))
             case ("wait", seconds):
                 stage.pass_time(seconds)
             case ("fire late",):
