@@ -12,11 +12,12 @@ from pathlib import Path
 import broadway_py
 
 #: What needs an extra: the daemon and its metrics, the command, the connectors of brokers, an example with its metric,
-#: and one that uses a part of it.
+#: and the examples that use a part of it.
 OF_EXTRAS = (
     "broadway_py.__main__",
     "broadway_py.cli",
     "broadway_py.daemon",
+    "broadway_py.examples.arrivals",
     "broadway_py.examples.revenue",
     "broadway_py.examples.shipments",
     "broadway_py.metrics",

@@ -323,18 +323,20 @@ class ProducerContract:
 
     @pytest.mark.any_broker
     async def test_a_source_that_marks_repeats_marks_all_that_was_handed_out_before(self, harness: Harness) -> None:
-        if not described(harness.producer()).marks_repeats:
-            pytest.skip("this source does not mark what it hands out again")
+        if not harness.redelivers:
+            pytest.skip("this source hands each message out once")
+        # Any message of a source without marks may be a repeat: an aggregator looks all of them up.
+        is_unknown = not described(harness.producer()).marks_repeats
         given_back, left, new = bodies(3)
         await harness.publish([given_back, left])
         async with opened(harness.producer()) as copy:
             messages = await take(copy, 2)
-            assert marks(messages) == {given_back: False, left: False}
+            assert marks(messages) == {given_back: is_unknown, left: is_unknown}
             await give_back(messages[:1])
         await harness.publish([new])
         async with opened(harness.producer()) as copy:
             messages = await take(copy, 3)
-            assert marks(messages) == {given_back: True, left: True, new: False}
+            assert marks(messages) == {given_back: True, left: True, new: is_unknown}
             await settle(messages)
 
     async def test_settling_after_close_raises_and_settles_nothing_elsewhere(self, harness: Harness) -> None:
