@@ -54,7 +54,10 @@ def test_a_total_of_decimals_is_exact() -> None:
 
 def test_the_mean_of_many_floats_has_no_growing_error() -> None:
     numbers = [0.1] * 100_000
-    assert sum(numbers) / len(numbers) != 0.1
+    plain = 0.0
+    for number in numbers:  # not sum(), which corrects itself from Python 3.12 on
+        plain += number
+    assert plain / len(numbers) != 0.1
     assert added(Mean(), numbers).value == 0.1
 
 
