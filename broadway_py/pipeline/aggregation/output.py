@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
 from broadway_py._core.aggregation.pending import DueResult
 from broadway_py._core.window.times import EventTime
 from broadway_py.clock import Clock
+from broadway_py.errors import PublishError
 from broadway_py.pipeline.aggregation.records import Records
 from broadway_py.pipeline.callbacks.aggregators import AggregatorDefinition
-from broadway_py.publisher import Publisher
+from broadway_py.publisher import Outgoing, Publisher
 from broadway_py.result_message import result_message
 
-__all__ = ["Output"]
+__all__ = ["Output", "Untaken"]
+
+#: A sink gets this part of ``emit_timeout``. So it can say what it has not confirmed before the whole call is cut off.
+_SHARE_OF_TIME: Final = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Untaken:
+    """Results that a sink has not confirmed, and its error."""
+
+    results: list[DueResult]
+    error: PublishError
 
 
 class Output:
@@ -44,21 +57,40 @@ class Output:
             None if sink is None else sink.create(f"{pipeline}.{definition.name}", clock)
         )
 
-    async def emit(self, taken: Sequence[DueResult]) -> None:
-        """Hand out *taken*. Returns when all of them were taken.
+    async def emit(self, taken: Sequence[DueResult]) -> Untaken | None:
+        """Hand out *taken*. Returns those that were not taken; None: all of them were.
 
         Raises:
-            Exception: some were not; it may be none of them.
+            Exception: it may be that none was taken.
         """
         results = self._records.read_results(taken, self._shown)
         if self._publisher is not None:
             messages = [result_message(result, *self._records.texts(result)) for result in results]
-            await self._publisher.publish(messages, timeout=self._definition.options.emit_timeout)
+            try:
+                await self._publisher.publish(messages, timeout=self._definition.options.emit_timeout * _SHARE_OF_TIME)
+            except PublishError as error:
+                if self._definition.has("emit"):
+                    raise
+                return Untaken(_unpublished(taken, messages, error), error)
         if self._definition.has("emit"):
             user: Any = self._definition.aggregator
             await user.emit(results)
+        return None
 
     async def close(self) -> None:
         """Close the sink. Nothing is handed out any more."""
         if self._publisher is not None:
             await self._publisher.close()
+
+
+def _unpublished(taken: Sequence[DueResult], messages: Sequence[Outgoing], error: PublishError) -> list[DueResult]:
+    """Returns those of *taken* that come again: what is not confirmed, and the later firings of the same windows."""
+    missing = set(map(id, error.unpublished))
+    left: list[DueResult] = []
+    windows: set[str] = set()
+    for result, message in zip(taken, messages, strict=True):
+        if id(message) in missing or result.window_id in windows:
+            windows.add(result.window_id)
+            left.append(result)
+    # A sink of the user may say that it has failed, and name none of these.
+    return left or list(taken)

@@ -8,6 +8,7 @@ from typing import Any
 
 from broadway_py._core.aggregation.pending import DueResult, PendingResults
 from broadway_py.error_text import name_of, place_of
+from broadway_py.errors import PublishError
 from broadway_py.foreign import foreign_errors
 from broadway_py.log import logger
 from broadway_py.message import Message
@@ -81,9 +82,10 @@ class Emitter(PipelineStage):
                     break
                 else:
                     await self.wake.wait_until(pending.next_call(clock.monotonic()), clock)
+            # Not after a crash: then it runs again, and the aggregator must wait for it.
+            self.has_ended = True
         finally:
             self.wake.close()
-            self.has_ended = True
             self._tell()
 
     def take_all(self) -> list[Message[Any]]:
@@ -96,7 +98,7 @@ class Emitter(PipelineStage):
         try:
             with call.in_callback:
                 async with clock.timeout(self._emit_timeout_s):
-                    await drive(self.output.emit(taken), call.clean_context().copy())
+                    untaken = await drive(self.output.emit(taken), call.clean_context().copy())
         except foreign_errors() as error:
             self._note_failure(taken, error)
         except asyncio.CancelledError as cancelled:
@@ -105,7 +107,12 @@ class Emitter(PipelineStage):
                 return
             self._note_failure(taken, cancelled)
         else:
-            self.pending.succeeded(taken)
+            if untaken is None:
+                self.pending.succeeded(taken)
+            else:
+                if len(untaken.results) < len(taken):
+                    self.pending.succeeded([one for one in taken if one not in untaken.results])
+                self._note_failure(untaken.results, untaken.error)
             self._tell()
         self.busy_since = None
         took = clock.monotonic() - started
@@ -118,6 +125,7 @@ class Emitter(PipelineStage):
             "results could not be handed out; they stay stored and are handed out again",
             results=len(taken),
             exception=name_of(error),
+            reason=str(error) if isinstance(error, PublishError) else None,
             at=place_of(error),
         )
 

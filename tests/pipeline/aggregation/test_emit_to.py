@@ -16,7 +16,7 @@ from broadway_py.producers import MemoryProducer, QueueProducer
 from broadway_py.producers.queue_sink import QueueSink
 from broadway_py.publisher import Outgoing, Publisher, Sink
 from tests.pipeline.aggregation.support import START, ObeyingStore, Order, Shop, use, when
-from tests.pipeline.support import ManualProducer, Recorder, running, soon
+from tests.pipeline.support import ManualProducer, Recorder, logged, running, soon
 
 
 class Published(Aggregator[str, Order, int]):
@@ -78,19 +78,22 @@ async def test_results_are_published_to_an_embedded_queue_and_read_by_another_pi
 
 
 class Unwilling(Publisher):
-    """Refuses the first call."""
+    """Does not confirm so many messages, from the end, of the first call."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
         self.calls: list[list[str | None]] = []
+        self.timeouts: list[float] = []
         self.is_closed = False
+        self._most = most
 
     async def open(self) -> None:
         """Nothing is to be opened."""
 
     async def publish(self, messages: Sequence[Outgoing], *, timeout: float) -> None:
         self.calls.append([message.message_id for message in messages])
+        self.timeouts.append(timeout)
         if len(self.calls) == 1:
-            raise PublishError("no room", unpublished=list(messages))
+            raise PublishError("no room", unpublished=list(messages)[-self._most :])
 
     async def close(self) -> None:
         self.is_closed = True
@@ -99,8 +102,8 @@ class Unwilling(Publisher):
 class UnwillingSink(Sink):
     """Makes one publisher."""
 
-    def __init__(self) -> None:
-        self.publisher = Unwilling()
+    def __init__(self, most: int = 1_000) -> None:
+        self.publisher = Unwilling(most)
         self.name = ""
 
     def create(self, name: str, clock: Clock = SYSTEM_CLOCK) -> Publisher:
@@ -122,3 +125,25 @@ async def test_what_a_sink_refuses_is_published_again_under_the_same_id(monkeypa
     assert sink.publisher.is_closed
     assert len(sink.publisher.calls) == 2
     assert sink.publisher.calls[0] == sink.publisher.calls[1]
+
+
+async def test_what_a_sink_has_confirmed_is_not_published_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = ObeyingStore()
+    use(monkeypatch, store)
+    sink = UnwillingSink(most=1)
+    recorder = Recorder()
+    source = ManualProducer(*recorder.messages([Order("de", 1), Order("fr", 2), Order("jp", 3), Order("de", 61)]))
+    made = Shop(producer=source, aggregators={"sums": Published(emit_to=sink, emit_timeout=10)})
+    async with running(made) as clock:
+        await clock.advance(2.0)
+        assert made.stats().aggregators[0].results_pending == 0
+    calls = sink.publisher.calls
+    assert [len(call) for call in calls] == [3, 1]
+    assert calls[1] == calls[0][-1:]
+    # The sink's own time is over first, so that it can say what is missing.
+    assert sink.publisher.timeouts == [9.0, 9.0]
+    (line,) = logged(caplog)
+    assert line["event"] == "results could not be handed out; they stay stored and are handed out again"
+    assert (line["results"], line["exception"], line["reason"]) == (1, "PublishError", "no room")

@@ -10,6 +10,7 @@ import pytest
 from broadway_py import Aggregator, Message, PipelineCrashed, Processors, Window, WindowResult
 from broadway_py.pipeline.aggregation.records import Records
 from broadway_py.pipeline.stages.aggregator import AggregatorStage
+from broadway_py.producers import MemoryProducer
 from broadway_py.state.codec import CodecError
 from broadway_py.storage.errors import StorageError
 from tests.pipeline.aggregation.support import START, ObeyingStore, Order, Shop, Sums, use, when
@@ -371,3 +372,28 @@ async def test_no_message_is_late_because_nothing_could_be_stored(store: Obeying
         assert made.stats().trouble is None
         await recorder.until(3)
     assert outcomes(made) == {"acked": 3}
+
+
+async def test_a_crash_of_the_emitter_does_not_let_the_aggregator_end_before_its_results(
+    store: ObeyingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Shop(producer=MemoryProducer([Order("de", 1), Order("fr", 2)]), aggregators={"sums": Sums()})
+    own: Any = made.aggregators["sums"]
+    clock = clock_of(made)
+    await soon(made.start())
+    pending = stage_of(made).emitter.pending
+    take = pending.take
+    crashes = [ValueError("a defect")]
+
+    def crash_once(now: float) -> Any:
+        if len(pending) and crashes:
+            raise crashes.pop()
+        return take(now)
+
+    monkeypatch.setattr(pending, "take", crash_once)
+    for _ in range(20):
+        await clock.advance(0.1)
+    await soon(made.wait())
+    assert crashes == []
+    assert own.values == [("de", 1), ("fr", 1)]
+    assert [list(commit.emitted) for commit in store.commits if commit.emitted] == [[1, 2]]
