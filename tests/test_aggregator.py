@@ -206,7 +206,7 @@ def test_a_state_has_a_path_and_defaults() -> None:
     ("make", "sentence"),
     [
         (lambda: State(), "path: required, but missing"),  # noqa: PLW0108  # mypy sees no types in a bare class
-        (lambda: State(3), "path: expected the path of a file, or 'memory', got 3; put quotes around it"),  # type: ignore[arg-type]
+        (lambda: State(3), "path: expected the path of a file, or 'memory', got 3; put quotes around it"),  # type: ignore[arg-type]  # a mistake
         (lambda: State(""), "path: expected the path of a file, or 'memory', got ''"),
         (lambda: State("a", checkpoint_interval=0), "checkpoint_interval: expected greater than 0, got 0"),
         (lambda: State("a", dedup=-1), "dedup: expected greater than or equal to 0, got -1"),

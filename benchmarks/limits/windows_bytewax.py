@@ -11,14 +11,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import bytewax.operators as op  # type: ignore[import-not-found]  # only in its own environment
-from bytewax.dataflow import Dataflow  # type: ignore[import-not-found]
-from bytewax.operators.windowing import (  # type: ignore[import-not-found]
+from bytewax.dataflow import Dataflow  # type: ignore[import-not-found]  # as above
+from bytewax.operators.windowing import (  # type: ignore[import-not-found]  # as above
     EventClock,
     TumblingWindower,
     fold_window,
 )
-from bytewax.recovery import RecoveryConfig, init_db_dir  # type: ignore[import-not-found]
-from bytewax.testing import TestingSink, TestingSource, run_main  # type: ignore[import-not-found]
+from bytewax.recovery import RecoveryConfig, init_db_dir  # type: ignore[import-not-found]  # as above
+from bytewax.testing import TestingSink, TestingSource, run_main  # type: ignore[import-not-found]  # as above
 
 from benchmarks.measure import Meter, arguments
 from benchmarks.queue_file import directory

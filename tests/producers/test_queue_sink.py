@@ -169,7 +169,7 @@ def test_wrong_settings_are_refused_with_whole_sentences() -> None:
 
 def test_a_window_may_be_text_or_a_timedelta() -> None:
     assert QueueSink("out.db", "out").options.dedup_window == 86_400.0
-    assert QueueSink("out.db", "out", dedup_window="1h").options.dedup_window == 3_600.0  # type: ignore[arg-type]
+    assert QueueSink("out.db", "out", dedup_window="1h").options.dedup_window == 3_600.0  # type: ignore[arg-type]  # text, as in files
     assert QueueSink("out.db", "out", dedup_window=timedelta(hours=1)).options.dedup_window == 3_600.0
 
 

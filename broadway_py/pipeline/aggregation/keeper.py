@@ -45,7 +45,9 @@ _SIZE_EACH_S: Final = 10.0
 #: More than the rounding of seconds since 1970.
 _ROUNDING_S: Final = 1e-6
 
-_NOTHING: Final[Callable[[], object]] = lambda: None  # noqa: E731
+
+def _nothing() -> None:
+    """Does nothing."""
 
 
 class Keeper:
@@ -77,7 +79,7 @@ class Keeper:
     ) -> None:
         self.identities = identities
         #: Called when something has changed that the stage must see.
-        self.changed: Callable[[], object] = _NOTHING
+        self.changed: Callable[[], object] = _nothing
         self.committer = Committer(store, clock, self._tell, pipeline=pipeline, aggregator=definition.name)
         #: Moves the watermark; None if the windows have no event time.
         self.event_clock: EventClock | None = None

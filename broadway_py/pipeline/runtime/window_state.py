@@ -15,6 +15,7 @@ from broadway_py.pipeline.contexts import drive
 from broadway_py.pipeline.stages.aggregator import AggregatorStage
 from broadway_py.pipeline.stages.services import Services
 from broadway_py.state.facts import window_text
+from broadway_py.state.json_kinds import name_of as type_name_of
 from broadway_py.state.store import AggregatorFacts, StateStore
 
 __all__ = ["WindowState", "facts_of"]
@@ -145,11 +146,7 @@ def facts_of(definition: AggregatorDefinition) -> AggregatorFacts:
     return AggregatorFacts(
         definition.version,
         window_text(definition.window.shape),
-        _name(definition.key_type),
-        _name(definition.acc_type),
+        type_name_of(definition.key_type),
+        type_name_of(definition.acc_type),
         definition.has("upgrade"),
     )
-
-
-def _name(kind: object) -> str:
-    return kind.__qualname__ if isinstance(kind, type) and not hasattr(kind, "__args__") else str(kind)

@@ -352,6 +352,7 @@ class AggregatorStage(PipelineStage):
         self._held.messages = []
         out: Added = self._room.run(keeper.add, messages)
         self._held.messages = out.added
+        self._note_late(out.late)
         gone = [*out.late, *(message for message, _ in [*out.failed, *out.ahead])]
         if keeper.identities.is_needed:
             keeper.identities.let_go(gone)

@@ -52,7 +52,7 @@ async def test_each_event_of_an_aggregator_comes_with_what_its_page_says(store: 
             await clock.advance(1.0)
             source.feed.put(*recorder.messages([Order("de", 2)]))
             await recorder.until(3)
-            store.faults = [Breaking()]  # type: ignore[list-item]
+            store.faults = [Breaking()]  # type: ignore[list-item]  # no error of a store, on purpose
             source.feed.put(*recorder.messages([Order("de", 62)]))
             await clock.advance(1.0)
             with pytest.raises(PipelineCrashed):
@@ -117,7 +117,7 @@ async def test_a_checkpoint_that_a_stop_gives_up_ends_with_the_error(store: Obey
         raise StorageError("nobody can read it")
 
     if is_unknown:
-        store.last_number = refuse  # type: ignore[method-assign]
+        store.last_number = refuse  # type: ignore[method-assign]  # for this test alone
     store.faults = [StorageError("the disk is full", is_unknown=is_unknown)] * 1_000
     clock = clock_of(made)
     with telemetry_events(*CHECKPOINTS, FIRED) as seen:
