@@ -34,6 +34,8 @@ class AggregatorDefinition:
     #: The type of ``message.data``. It is not checked.
     data_type: Any
     acc_type: Any
+    #: Writes and reads keys and accumulators.
+    codec: Codec[Any, Any]
     version: int
     options: AggregatorOptions
     #: The names of the methods that the class has.
@@ -65,7 +67,7 @@ def define(name: str, aggregator: Aggregator[Any, Any, Any], context: object) ->
     written = frozenset(one for one in METHODS if getattr(type(aggregator), one) is not getattr(Aggregator, one))
     settings = AggregatorSettings()
     window: Any = None
-    types: tuple[Any, Any, Any] = (None, None, None)
+    types: Any = None
     with gathered(wrong):
         settings = settings_of(aggregator)
     with gathered(wrong):
@@ -91,8 +93,8 @@ def define(name: str, aggregator: Aggregator[Any, Any, Any], context: object) ->
     aggregator.context = context
     for one in AggregatorOptions.model_fields:
         setattr(aggregator, one, getattr(options, one))
-    key, data, acc = types
-    return AggregatorDefinition(name, aggregator, window, key, data, acc, aggregator.version, options, written)
+    (key, data, acc), codec = types
+    return AggregatorDefinition(name, aggregator, window, key, data, acc, codec, aggregator.version, options, written)
 
 
 def _window(aggregator: Aggregator[Any, Any, Any], settings: AggregatorSettings, written: frozenset[str]) -> Window:
@@ -158,8 +160,8 @@ def _check_version(version: object) -> None:
         raise OptionsError(("version",), f"expected a whole number of 1 or more, got {shown(version)}")
 
 
-def _types(cls: type[Aggregator[Any, Any, Any]]) -> tuple[Any, Any, Any]:
-    """Returns the types of key, data and accumulator that *cls* or a base class of it names.
+def _types(cls: type[Aggregator[Any, Any, Any]]) -> tuple[tuple[Any, Any, Any], Codec[Any, Any]]:
+    """Returns the types of key, data and accumulator that *cls* or a base class of it names, and the codec for them.
 
     Raises:
         OptionsError: they are missing, or cannot be stored. The path is empty, or begins with ``key`` or ``value``.
@@ -176,8 +178,8 @@ def _types(cls: type[Aggregator[Any, Any, Any]]) -> tuple[Any, Any, Any]:
         raise OptionsError(
             (), f"expected a key type that is hashable, such as str, int or a tuple of them, got {key.__name__}"
         )
-    Codec(found[0], found[2])  # it refuses types whose values do not come back from JSON as they were
-    return found
+    # It refuses types whose values do not come back from JSON as they were.
+    return found, Codec(found[0], found[2])
 
 
 def _arguments(cls: type, known: Mapping[Any, Any]) -> tuple[Any, Any, Any] | None:

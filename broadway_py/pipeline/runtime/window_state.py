@@ -64,8 +64,8 @@ class WindowState:
         trouble = next((one for stage in self._stages if (one := stage.keeper.committer.trouble) is not None), None)
         if trouble is not None:
             return trouble
-        loaded = sum(stage.keeper.loaded for stage in self._stages)
-        all_of_them = sum(stage.keeper.to_load for stage in self._stages)
+        loaded = sum(stage.keeper.loader.loaded for stage in self._stages)
+        all_of_them = sum(stage.keeper.loader.to_load for stage in self._stages)
         return f"the windows are being loaded: {loaded} of {all_of_them}"
 
     async def open(self) -> None:

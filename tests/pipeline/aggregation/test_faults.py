@@ -277,7 +277,7 @@ async def test_connected_time_goes_on_when_one_of_two_sources_has_ended(store: O
     made = Shop(producer=[ended, going], aggregators={"sums": Sums()})
     async with running(made) as clock:
         await clock.advance(5.0)
-        assert stage_of(made).keeper.connected_s == 5.0
+        assert stage_of(made).keeper.time.connected_s == 5.0
 
 
 async def test_a_stop_does_not_wait_for_room_for_windows(store: ObeyingStore) -> None:

@@ -1,0 +1,155 @@
+"""The time of one aggregator: the clock of its windows, its watermark, and for how long its sources were read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from broadway_py._core.aggregation.aggregation import Aggregation
+from broadway_py._core.aggregation.connected_time import ConnectedTime
+from broadway_py._core.aggregation.event_clock import EventClock
+from broadway_py._core.aggregation.outcome import Added
+from broadway_py._core.aggregation.progress import Progress
+from broadway_py._core.aggregation.tracked_ledger import arrive
+from broadway_py._core.window.spec import Window
+from broadway_py.clock import Clock
+from broadway_py.message import Message
+
+__all__ = ["WindowClock"]
+
+#: More than the rounding of seconds since 1970.
+_ROUNDING_S: Final = 1e-6
+
+
+class WindowClock:
+    """Says what time it is for the windows of one aggregator, and lets it pass. :meth:`start` comes first.
+
+    The clock of the windows is the wall clock at the start, and goes on with the monotonic clock. It begins no earlier
+    than where it was when the last checkpoint was stored. So windows by the clock keep their bounds over a restart.
+
+    Args:
+        clock: the pipeline's clock.
+        window: the windows of the aggregator.
+        progresses: what the producers have delivered.
+        changed: called when the watermark may have moved for another reason than the time.
+    """
+
+    def __init__(
+        self, clock: Clock, window: Window, progresses: Sequence[Progress], *, changed: Callable[[], None]
+    ) -> None:
+        self._clock = clock
+        self._window = window
+        self._progresses = progresses
+        self._changed = changed
+        # How far the clock of the windows is ahead of the monotonic clock, in seconds.
+        self._ahead_s = clock.wall() - clock.monotonic()
+        self._connected = ConnectedTime()
+        # Moves the watermark; None if the windows have no event time.
+        self._event_clock: EventClock | None = None
+        self._is_blocked = False
+
+    # --- the start
+
+    def not_before(self, now: float) -> None:
+        """Go on from *now*, where the clock of the windows was when the last checkpoint was stored, or from later."""
+        self._ahead_s = max(self._ahead_s, now - self._clock.monotonic())
+
+    def start(self, connected_s: float, watermark: int | None) -> None:
+        """Begin.
+
+        Args:
+            connected_s: for how many seconds the sources were read before this start.
+            watermark: the stored watermark, in microseconds since 1970; None: there is none.
+        """
+        self._connected = ConnectedTime(connected_s)
+        _ = self.connected_s  # it counts from now on
+        if self._window.by is None:
+            return
+        settings: Any = self._window
+        self._event_clock = EventClock(
+            self._progresses,
+            self._clock.monotonic(),
+            delay=settings.delay,
+            hold_timeout=settings.hold_timeout,
+            idle_timeout=settings.idle_timeout,
+            watermark=watermark,
+            changed=self._changed,
+        )
+
+    # --- the time
+
+    @property
+    def now(self) -> float:
+        """The clock of the windows, in seconds."""
+        return self._clock.monotonic() + self._ahead_s
+
+    @property
+    def connected_s(self) -> float:
+        """For how many seconds all sources that have not ended were connected together, since the first start."""
+        now = self._clock.monotonic()
+        return self._connected.advance({one: one.active(now) for one in self._progresses if not one.has_ended})
+
+    def pass_time(self, aggregation: Aggregation) -> None:
+        """Let *aggregation* do what is due, and take its watermark to where it is now."""
+        if self._event_clock is not None:
+            watermark = self._event_clock.watermark(self._clock.monotonic(), self._clock.wall())
+            if watermark is not None and watermark != aggregation.watermark:
+                aggregation.advance(watermark, self.now)
+                return
+        due = aggregation.next_timer()
+        if due is not None and due <= self.now:
+            aggregation.tick(self.now)
+
+    def next_change(self, aggregation: Aggregation) -> float | None:
+        """Returns when :meth:`pass_time` has something to do next, by the monotonic clock; None: not by time alone."""
+        due = aggregation.next_timer()
+        # The two clocks are rounded differently, so it is a little later: not too early in any case.
+        moments = [] if due is None else [due - self._ahead_s + _ROUNDING_S]
+        if self._event_clock is not None:
+            now, wall = self._clock.monotonic(), self._clock.wall()
+            change = self._event_clock.next_change(now, wall, aggregation.next_due())
+            if change is not None:
+                moments.append(change)
+        return min(moments, default=None)
+
+    # --- what moves and holds the watermark
+
+    def note_times(self, out: Added) -> None:
+        """Note which times were added. This must be known before the messages count as arrived."""
+        event_clock, times = self._event_clock, out.times
+        if event_clock is None or times is None or out.high is None:
+            return
+        first = out.added[0]._ledger_entry
+        if first is out.added[-1]._ledger_entry and all(one._ledger_entry is first for one in out.added):
+            event_clock.note(first, out.high)
+            return
+        highest: dict[Any, int] = {}
+        for message, time in zip(out.added, times, strict=True):
+            entry = message._ledger_entry
+            if time > highest.get(entry, -math.inf):
+                highest[entry] = time
+        for entry, time in highest.items():
+            event_clock.note(entry, time)
+
+    def arrive(self, messages: Sequence[Message[Any]]) -> None:
+        """Note that no watermark waits for *messages* any more."""
+        arrive(messages, self._clock.monotonic())
+
+    def was_held_too_long(self, message: Message[Any]) -> bool:
+        """Returns True if the watermark did not wait for *message*, because its hold ran out. Ask before it arrives."""
+        return self._event_clock is not None and self._event_clock.was_held_too_long(message._ledger_entry)
+
+    def note_blocked(self, *, is_blocked: bool) -> None:
+        """Note whether the store or ``emit`` lets nothing be added now. No message is late because it has waited."""
+        if is_blocked == self._is_blocked:
+            return
+        self._is_blocked = is_blocked
+        for progress in self._progresses:
+            progress.note_blocked(self._clock.monotonic(), is_blocked=is_blocked)
+
+    def held_seconds(self, now: float) -> dict[str, float]:
+        """Returns what holds the watermark, each with the seconds for which it has done so; 0: it does not."""
+        if self._event_clock is None:
+            return {}
+        return {str(holder): seconds for holder, seconds in self._event_clock.held(now).items()}
