@@ -60,8 +60,9 @@ lint: $(STAMP)  ## check style and formatting; changes nothing
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 
-types: $(STAMP)  ## check the types of the package and its tests with mypy --strict
+types: $(STAMP)  ## check all types with mypy --strict, and what users write with pyright too
 	@$(BIN)/mypy
+	@$(BIN)/pyright --pythonpath $(BIN)/python
 
 format: $(STAMP)  ## format, and repair what ruff can repair safely
 	@$(BIN)/ruff check --fix .

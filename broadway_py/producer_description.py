@@ -123,11 +123,14 @@ class ProducerDescription(ABC):
         the stop goes on.
         """
 
-    def succeed(self, former: Self) -> None:  # noqa: B027  # most sources share nothing
+    def succeed(self, former: Any) -> None:  # noqa: B027  # most sources share nothing
         """Takes over from *former*, which the same settings have made when a file had another content.
 
         It is called once, before :meth:`create`. Take what producers share, so that nothing learned is forgotten and
         :meth:`end_lost_copies` ends the lost producers of *former* too. Take also what ``for_order`` has set.
+
+        Args:
+            former: it has the class of this description.
         """
 
     def renew_by(self, renew: Callable[[], ProducerDescription | None]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from os import PathLike
 from types import TracebackType
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from broadway_py.aggregator import Aggregator, State
 from broadway_py.clock import SYSTEM_CLOCK, Clock
@@ -122,13 +122,13 @@ class Pipeline(Generic[T]):
     fail_fast: bool = False
 
     # Subclasses define these callbacks.
-    setup: ClassVar[Any] = None
-    setup_worker: ClassVar[Any] = None
-    teardown: ClassVar[Any] = None
-    prepare_messages: ClassVar[Any] = None
-    handle_message: ClassVar[Any] = None
-    handle_batch: ClassVar[Any] = None
-    handle_failed: ClassVar[Any] = None
+    setup: Any = None
+    setup_worker: Any = None
+    teardown: Any = None
+    prepare_messages: Any = None
+    handle_message: Any = None
+    handle_batch: Any = None
+    handle_failed: Any = None
 
     #: The source of time. Tests put a ``broadway_py.testing.FakeClock`` here before the start.
     clock: Clock = SYSTEM_CLOCK

@@ -151,7 +151,6 @@ def choose() -> None:
     assert_type(Processors(concurrency=3).refill_at, int)
     assert_type(Batcher(batch_timeout=0.5).demand, int)
     assert_type(RateLimit(allowed_messages=3, interval=1.0).divided(0, 2), RateLimit)
-    Processors(concurrency=3).concurrency = 4  # type: ignore[misc]  # options are frozen
 
 
 def fail(wrong: OptionsError, failed: BatchFailed) -> None:
