@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, Protocol, Self
 
 from broadway_py.errors import OptionsError
 from broadway_py.producer import FailurePlan, Producer
 
-__all__ = ["AnyProducer", "Delays", "ProducerDescription", "described"]
+__all__ = ["AnyProducer", "Delays", "ProducerDescription", "described", "one_reader_each"]
 
 
 class Delays(Protocol):
@@ -48,6 +49,9 @@ class ProducerDescription(ABC):
     outlives_process: bool = False
     #: True: the settings of this source say what happens to a failed message (``on_failure=``).
     on_failure_is_given: bool = False
+    #: Into how many partitions the source is divided. Each key lies in exactly one of them, for ever. None: it is not
+    #: divided. See :meth:`partition`.
+    partitions: int | None = None
 
     _renew: Callable[[], ProducerDescription | None] | None = None
 
@@ -70,6 +74,61 @@ class ProducerDescription(ABC):
         (``copy.copy``) of this description that does so. By default it returns this description.
         """
         return self
+
+    def partition(self, index: int) -> ProducerDescription:
+        """Returns a new description that reads the partition *index* of this source, and nothing else.
+
+        For pipelines. Each call returns another reader's description, with one copy, without partitions of its own, and
+        with the name ``<name>.<index>``. If this description follows files, it does so too.
+
+        Args:
+            index: from 0 to one less than :attr:`partitions`.
+
+        Raises:
+            OptionsError: this source cannot be divided, or has several copies. The path is a setting of this producer.
+            ValueError: there is no such partition.
+        """
+        if self.partitions is None:
+            raise OptionsError(("partitions",), f"required to read a partition of {self._class_name}, but missing")
+        if self.concurrency != 1:
+            raise OptionsError(("concurrency",), one_reader_each(self.concurrency))
+        if not 0 <= index < self.partitions:
+            raise ValueError(f"there is no partition {index} of {self.partitions}; they count from 0")
+        made = copy.copy(self.describe_partition(index))
+        # This also works if the class is a frozen dataclass; see renew_by.
+        for attribute, value in (
+            ("name", f"{self.called}.{index}"),
+            ("concurrency", 1),
+            ("partitions", None),
+            ("_renew", None if self._renew is None else partial(self._renewed_partition, index)),
+        ):
+            object.__setattr__(made, attribute, value)
+        return made
+
+    def _renewed_partition(self, index: int) -> ProducerDescription | None:
+        whole = None if self._renew is None else self._renew()
+        if whole is not None and whole.partitions != self.partitions:
+            raise OptionsError(
+                ("partitions",),
+                f"expected {self.partitions}, as at the start of the pipeline, got {whole.partitions}; start it anew, "
+                "because keys move to other partitions",
+            )
+        return None if whole is None else whole.partition(index)
+
+    def describe_partition(self, index: int) -> ProducerDescription:
+        """Returns a new description that reads the partition *index*. For sources that can be divided.
+
+        :meth:`partition` calls it, and sets the name, ``concurrency`` and ``partitions`` of what it returns. A changed
+        ``copy.copy`` of this description will do. After ``for_order`` it must refuse a second reader of the partition.
+
+        Raises:
+            OptionsError: this source cannot be divided.
+        """
+        raise OptionsError(
+            ("partitions",),
+            f"{self._class_name} cannot be divided into partitions; leave partitions out, or read a queue of RabbitMQ "
+            "or an embedded queue",
+        )
 
     def backoff(self) -> Delays | None:
         """Returns the delays between two connects, a new object for each call. None: the pipeline's own."""
@@ -162,6 +221,11 @@ class ProducerDescription(ABC):
         return f"<{self._class_name} name={self.name!r}>"
 
 
+def one_reader_each(copies: int) -> str:
+    """Returns the problem of ``concurrency=copies`` together with ``partitions``."""
+    return f"expected 1 with partitions, because each of them has one reader, got {copies}; leave concurrency out"
+
+
 #: What ``producer=`` takes.
 AnyProducer = Producer | ProducerDescription
 
@@ -170,6 +234,7 @@ _OF_A_DESCRIPTION: Final = (
     "backoff",
     "check_failure",
     "check_windows",
+    "describe_partition",
     "end_lost_copies",
     "for_order",
     "most_in_flight",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -450,6 +451,119 @@ def test_what_would_have_no_effect_is_refused(given: object, sentence: str) -> N
         described(given)
 
     assert str(refused.value) == sentence
+
+
+# --- partitions -------------------------------------------------------------------------------------------------------
+
+
+class Divided(Feed):
+    """A source whose partitions are numbers."""
+
+    def __init__(self, partitions: int | None = 3, concurrency: int = 1) -> None:
+        self.partitions = partitions
+        self.concurrency = concurrency
+        self.reads: int | None = None
+        self.former: ProducerDescription | None = None
+
+    def describe_partition(self, index: int) -> ProducerDescription:
+        made = copy.copy(self)
+        made.reads = index
+        return made
+
+    def succeed(self, former: ProducerDescription) -> None:
+        self.former = former
+
+
+def test_a_partition_is_a_source_of_its_own() -> None:
+    whole = Divided()
+    parts = [whole.partition(index) for index in range(3)]
+
+    assert [part.called for part in parts] == ["divided.0", "divided.1", "divided.2"]
+    assert [(part.partitions, part.concurrency, cast("Divided", part).reads) for part in parts] == [
+        (None, 1, 0),
+        (None, 1, 1),
+        (None, 1, 2),
+    ]
+    assert (whole.partitions, whole.called, whole.reads) == (3, "divided", None)
+
+
+def test_a_partition_of_a_named_source_has_its_name() -> None:
+    whole = Divided()
+    whole.name = "shipments"
+    assert whole.partition(2).name == "shipments.2"
+
+
+def test_a_partition_follows_the_files_of_the_whole() -> None:
+    """Each of them reads the files by itself, at its own connect."""
+    contents = ["first"]
+
+    def made(found: str) -> Divided:
+        description = Divided()
+        description.name = found
+        description.renew_by(lambda: None if contents[0] == found else made(contents[0]))
+        return description
+
+    whole = made("first")
+    one, other = whole.partition(1), whole.partition(2)
+    assert one.renewed() is one
+
+    contents[0] = "second"
+    second = one.renewed()
+    assert isinstance(second, Divided)
+    assert (second.name, second.reads, second.former) == ("second.1", 1, one)
+    assert second.renewed() is second
+    assert other.renewed().name == "second.2"
+
+    contents[0] = "third"
+    assert second.renewed().name == "third.1"
+
+
+def test_a_file_that_changes_the_number_of_partitions_is_refused() -> None:
+    whole = Divided(3)
+    whole.renew_by(lambda: Divided(4))
+
+    with pytest.raises(OptionsError) as refused:
+        whole.partition(0).renewed()
+    assert str(refused.value) == (
+        "partitions: expected 3, as at the start of the pipeline, got 4; start it anew, because keys move to other "
+        "partitions"
+    )
+
+
+class Undivided(Feed):
+    partitions = 2
+
+
+@pytest.mark.parametrize(
+    ("whole", "sentence"),
+    [
+        (
+            Undivided(),
+            (
+                "partitions: Undivided cannot be divided into partitions; leave partitions out, or read a queue of "
+                "RabbitMQ or an embedded queue"
+            ),
+        ),
+        (Feed(), "partitions: required to read a partition of Feed, but missing"),
+        (
+            Divided(concurrency=2),
+            (
+                "concurrency: expected 1 with partitions, because each of them has one reader, got 2; leave "
+                "concurrency out"
+            ),
+        ),
+    ],
+)
+def test_what_cannot_be_divided_says_so(whole: ProducerDescription, sentence: str) -> None:
+    with pytest.raises(OptionsError) as refused:
+        whole.partition(0)
+    assert str(refused.value) == sentence
+
+
+@pytest.mark.parametrize("index", [-1, 3])
+def test_there_is_no_partition_beyond_the_last(index: int) -> None:
+    with pytest.raises(ValueError, match=f"there is no partition {index} of 3; they count from 0"):
+        Divided().partition(index)
 
 
 class Pushing(Producer):
