@@ -205,7 +205,12 @@ class ProducerDescription(ABC):
         """Returns the description to use from now on. For pipelines and test kits, before each :meth:`create`.
 
         It is this description, unless the content of a file with a setting has changed.
+
+        Raises:
+            OptionsError: this is the description of a source with partitions, which is not read as a whole.
         """
+        if self.partitions is not None:
+            raise OptionsError(("partitions",), "each partition has a reader of its own, and nothing reads the whole")
         made = None if self._renew is None else self._renew()
         if made is None:
             return self

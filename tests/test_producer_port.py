@@ -560,6 +560,12 @@ def test_what_cannot_be_divided_says_so(whole: ProducerDescription, sentence: st
     assert str(refused.value) == sentence
 
 
+def test_a_source_with_partitions_is_not_read_as_a_whole() -> None:
+    with pytest.raises(OptionsError) as refused:
+        Divided().renewed()
+    assert str(refused.value) == "partitions: each partition has a reader of its own, and nothing reads the whole"
+
+
 @pytest.mark.parametrize("index", [-1, 3])
 def test_there_is_no_partition_beyond_the_last(index: int) -> None:
     with pytest.raises(ValueError, match=f"there is no partition {index} of 3; they count from 0"):
