@@ -7,7 +7,7 @@ import copy
 import json
 import os
 import uuid
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, NamedTuple, Self, get_args
 
 from pydantic import Field
@@ -17,17 +17,18 @@ from broadway_py.error_text import name_of
 from broadway_py.errors import ProducerError, SettleError
 from broadway_py.log import logger
 from broadway_py.message import Acknowledgement, Message, Outcome
-from broadway_py.options import Duration, PositiveInt
+from broadway_py.options import Conflict, Duration, PositiveInt
 from broadway_py.producer import Producer
-from broadway_py.producer_description import ProducerDescription
+from broadway_py.producer_description import ProducerDescription, one_reader_each
 from broadway_py.stage.wake import Wake
 from broadway_py.storage.errors import StorageError
 from broadway_py.storage.queue_consumer import ConsumerLost, QueueConsumer, Taken
 from broadway_py.storage.queue_dead import NewDeadLetter
 from broadway_py.storage.queue_file import QueueFile
-from broadway_py.storage.queue_members import Sharing
+from broadway_py.storage.queue_members import Partition, Sharing
 from broadway_py.storage.queue_options import QueuePlace
 from broadway_py.storage.queue_rows import Held
+from broadway_py.storage.queue_slots import SLOTS
 from broadway_py.storage.queue_take import Row
 
 __all__ = ["QueueAcknowledger", "QueueOptions", "QueueProducer", "QueueReader"]
@@ -52,10 +53,30 @@ class QueueOptions(QueuePlace):
     #: Only one reader at a time has messages of a key, across all processes. ``ordered`` with several workers needs
     #: this. Messages are put with a key. Every reader of the queue must have the same setting.
     partitioned: Annotated[bool, Field(strict=True)] = False
+    #: Into how many partitions the queue is divided, at most 64. Each has one reader, and its own windows. Messages
+    #: are put with a key; those without one are in partition 0. Every reader of the queue must have the same setting.
+    #: None: it is read as a whole.
+    partitions: Annotated[int, Field(ge=1, le=SLOTS, strict=True)] | None = None
     #: The producer's name in metrics and logs.
     name: str | None = None
     #: How many readers the pipeline opens in each process.
     concurrency: PositiveInt = 1
+
+    def conflicts(self) -> Iterator[Conflict]:
+        """Yields the settings that conflict."""
+        if self.partitions is None:
+            return
+        if self.partitioned:
+            yield Conflict(
+                ("partitioned",),
+                "expected partitioned or partitions, not both: leave partitioned out, because a partition has one "
+                "reader anyway",
+                frozenset({"partitioned", "partitions"}),
+            )
+        if self.concurrency != 1:
+            yield Conflict(
+                ("concurrency",), one_reader_each(self.concurrency), frozenset({"concurrency", "partitions"})
+            )
 
 
 class QueueProducer(ProducerDescription):
@@ -77,6 +98,10 @@ class QueueProducer(ProducerDescription):
         partitioned: True: only one reader at a time has messages of a key (see :meth:`broadway_py.queue.Queue.put`).
             When readers come and go, keys move between them, each after its last message is settled. Every reader of
             the queue must have the same setting. A message without a key may go to any reader.
+        partitions: into how many partitions the queue is divided (1 to 64), if several workers keep windows of its
+            messages. A key lies in one partition for ever, and a partition has one reader; others stand by. A message
+            without a key lies in partition 0. Every reader of the queue must have the same setting. None: it is read as
+            a whole.
         name: the producer's name in metrics and logs.
         concurrency: how many readers the pipeline opens in each process.
 
@@ -95,6 +120,7 @@ class QueueProducer(ProducerDescription):
         *,
         on_failure: OnFailure | None = None,
         partitioned: bool = False,
+        partitions: int | None = None,
         name: str | None = None,
         concurrency: int = 1,
     ) -> None:
@@ -104,6 +130,7 @@ class QueueProducer(ProducerDescription):
             queue=queue,
             visibility=visibility,
             partitioned=partitioned,
+            partitions=partitions,
             name=name,
             concurrency=concurrency,
             **said,
@@ -111,21 +138,38 @@ class QueueProducer(ProducerDescription):
         self.on_failure_is_given = on_failure is not None
         self.name = self.options.name
         self.concurrency = self.options.concurrency
-        self.keeps_keys_apart = self.options.partitioned
+        self.partitions = self.options.partitions
+        self.keeps_keys_apart = self.options.partitioned or self.partitions is not None
         self._sharing: Sharing = "partitioned" if self.options.partitioned else "shared"
         self._holder = ""
+        self._partition: Partition | None = None
 
     def create(self) -> Producer:
-        """Returns a reader of the queue."""
-        return QueueReader(self.options, self._sharing, self._holder, on_failure_is_given=self.on_failure_is_given)
+        """Returns a reader of the queue, or of the partition."""
+        return QueueReader(
+            self.options,
+            self._sharing,
+            self._holder,
+            partition=self._partition,
+            on_failure_is_given=self.on_failure_is_given,
+        )
+
+    def describe_partition(self, index: int) -> ProducerDescription:
+        """Returns a producer that reads the partition alone. While it has another reader, ``open`` raises."""
+        made = copy.copy(self)
+        made._sharing, made._holder = "alone", uuid.uuid4().hex
+        made._partition = Partition(index, self.options.partitions or 1)
+        return made
 
     def for_order(self) -> Self:
         """Returns a producer that reads the queue alone, or this one if each key has one reader anyway.
 
+        With ``partitions`` and ``partitioned``, each key has one.
+
         "Alone" also excludes other copies of the same producer. While another reader is there, ``open`` raises. The
         pipeline tries again, so it works as a standby.
         """
-        if self.options.partitioned:
+        if self.keeps_keys_apart:
             return self
         made = copy.copy(self)
         made._sharing = "alone"
@@ -145,13 +189,23 @@ class QueueReader(Producer):
         options: the producer's settings.
         sharing: who may read the queue at the same time.
         holder: for ``sharing="alone"``: readers with the same name may read at the same time.
+        partition: what it reads. None: the whole queue.
         on_failure_is_given: True if the settings give ``on_failure=``.
     """
 
-    def __init__(self, options: QueueOptions, sharing: Sharing, holder: str, *, on_failure_is_given: bool) -> None:
+    def __init__(
+        self,
+        options: QueueOptions,
+        sharing: Sharing,
+        holder: str,
+        *,
+        partition: Partition | None = None,
+        on_failure_is_given: bool,
+    ) -> None:
         self.options = options
         self._sharing: Sharing = sharing
         self._holder = holder
+        self._partition = partition
         self._on_failure_is_given = on_failure_is_given
         self._file: QueueFile | None = None
         self._consumer: QueueConsumer | None = None
@@ -166,7 +220,11 @@ class QueueReader(Producer):
         try:
             self._file = await QueueFile.open(options.path, options.queue, self._clock)
             self._consumer = await QueueConsumer.open(
-                self._file, options.visibility, sharing=self._sharing, holder=self._holder
+                self._file,
+                options.visibility,
+                sharing=self._sharing,
+                holder=self._holder,
+                partition=self._partition,
             )
         except StorageError as error:
             raise ProducerError(str(error)) from error

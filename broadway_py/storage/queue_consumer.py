@@ -27,7 +27,7 @@ from broadway_py.storage.errors import StorageError
 from broadway_py.storage.locks import LifeLock, is_alive
 from broadway_py.storage.queue_dead import NewDeadLetter
 from broadway_py.storage.queue_file import QueueFile
-from broadway_py.storage.queue_members import Membership, Sharing
+from broadway_py.storage.queue_members import Membership, Partition, Sharing
 from broadway_py.storage.queue_rows import Held
 from broadway_py.storage.queue_take import Row
 
@@ -85,14 +85,22 @@ class QueueConsumer:
         self._looked = self._beaten
 
     @classmethod
-    async def open(cls, file: QueueFile, visibility: float, *, sharing: Sharing = "shared", holder: str = "") -> Self:
-        """Enters a new consumer into *file*, and gives back the messages of dead ones.
+    async def open(
+        cls,
+        file: QueueFile,
+        visibility: float,
+        *,
+        sharing: Sharing = "shared",
+        holder: str = "",
+        partition: Partition | None = None,
+    ) -> Self:
+        """Enters a new consumer into *file*, and gives back the messages of dead ones. See :class:`Membership`.
 
         Raises:
             StorageError: this failed, or another reader of the queue excludes this one. The text says why and what to
                 do.
         """
-        consumer = cls(file, Membership(visibility, sharing, holder))
+        consumer = cls(file, Membership(visibility, sharing, holder, partition))
         try:
             await file.writer.write(consumer._enter)
             await consumer._free_others()
@@ -108,11 +116,7 @@ class QueueConsumer:
             self._lock = None
         self._id, clash = members.enter(at, self._file.queue, self._membership, self._lives)
         if clash is not None:
-            raise StorageError(
-                f"queue file {self._file.writer.path}, queue {self._file.name!r}: {clash}; waiting until it is "
-                "free: for ordered work in several processes, put messages with a key and set partitioned: true for "
-                "every reader"
-            )
+            raise StorageError(f"queue file {self._file.writer.path}, queue {self._file.name!r}: {clash}")
         path = self._lock_path(self._id)
         try:
             # The file is locked before anybody else can see the row, so nobody can think that this consumer is dead.

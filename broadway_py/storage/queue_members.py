@@ -10,13 +10,29 @@ from typing import Final, Literal, NamedTuple
 from broadway_py.storage.queue_slots import SLOTS, slots_of
 from broadway_py.storage.queue_take import Reach
 
-__all__ = ["Membership", "Sharing", "beat", "enter", "leave", "reach", "suspend"]
+__all__ = ["Membership", "Partition", "Sharing", "beat", "enter", "leave", "reach", "suspend"]
 
 #: How readers share a queue. ``shared``: any reader may take any message. ``partitioned``: one reader at a time has all
-#: messages of a key. ``alone``: one holder has the whole queue, and may have several readers.
+#: messages of a key. ``alone``: one holder has the whole queue, or a partition of it, and may have several readers.
 Sharing = Literal["shared", "partitioned", "alone"]
 
 _EVERYTHING: Final = Reach(range(SLOTS), None)
+
+
+class Partition(NamedTuple):
+    """A partition of a queue: the keys whose slots leave the remainder *number* when they are divided by *partitions*.
+
+    Messages without a key are in partition 0.
+    """
+
+    number: int
+    #: How many partitions the queue has.
+    partitions: int
+
+    @property
+    def reach(self) -> Reach:
+        """Returns which messages its reader may take."""
+        return Reach(range(self.number, SLOTS, self.partitions), None, self.number == 0)
 
 
 class Membership(NamedTuple):
@@ -26,12 +42,19 @@ class Membership(NamedTuple):
     sharing: Sharing = "shared"
     #: For ``alone``: consumers with equal holders may read at the same time.
     holder: str = ""
+    #: For ``alone``: the only partition that it reads. None: it reads the whole queue.
+    partition: Partition | None = None
+
+    @property
+    def written(self) -> str:
+        """Returns what the file says of its sharing. Programs that know no partitions take it for another sharing."""
+        return self.sharing if self.partition is None else f"{self.partition.number}/{self.partition.partitions}"
 
 
 def enter(
     connection: sqlite3.Connection, queue: int, membership: Membership, is_alive: Callable[[int], bool]
 ) -> tuple[int, str | None]:
-    """Enters a new consumer. Returns its id, and why another reader excludes it, as half a sentence (None: none does).
+    """Enters a new consumer. Returns its id, and why another reader excludes it and what to do (None: none does).
 
     Args:
         connection: inside a transaction. The caller rolls it back if another reader excludes this one.
@@ -48,19 +71,51 @@ def enter(
     clash = next((found for found in clashes if found is not None), None)
     entered = connection.execute(
         "INSERT INTO consumers (visibility, queue, sharing, holder) VALUES (?, ?, ?, ?)",
-        (membership.visibility, queue, membership.sharing, membership.holder),
+        (membership.visibility, queue, membership.written, membership.holder),
     )
     return entered.lastrowid or 0, clash
 
 
-def _clash(mine: Membership, sharing: Sharing, holder: str) -> str | None:
-    if mine.sharing == "alone" and sharing == "alone" and mine.holder == holder:
+def _clash(mine: Membership, sharing: str, holder: str) -> str | None:
+    if mine.sharing == "alone" and sharing == mine.written and mine.holder == holder:
         return None
-    if sharing == "alone":
+    theirs = _partition_in(sharing)
+    if theirs is not None or mine.partition is not None:
+        return _clash_of_partitions(mine.partition, theirs)
+    found = _clash_of_wholes(mine.sharing, sharing)
+    return found and (
+        f"{found}; waiting until it is free: for ordered work in several processes, put messages with a key and set "
+        "partitioned: true for every reader"
+    )
+
+
+def _clash_of_partitions(mine: Partition | None, theirs: Partition | None) -> str | None:
+    if mine is not None and mine == theirs:
+        return f"another reader has partition {mine.number}; waiting until that reader is gone"
+    if mine is not None and theirs is not None and mine.partitions == theirs.partitions:
+        return None
+    return (
+        f"it is read {_parted(theirs)}, but this reader must read it {_parted(mine)}; waiting until its readers are "
+        "gone: set the same partitions for every reader"
+    )
+
+
+def _parted(partition: Partition | None) -> str:
+    return "as a whole" if partition is None else f"in {partition.partitions} partitions"
+
+
+def _partition_in(sharing: str) -> Partition | None:
+    """Returns the partition that :attr:`Membership.written` has written as *sharing*; None: it is none."""
+    number, slash, partitions = sharing.partition("/")
+    return Partition(int(number), int(partitions)) if slash else None
+
+
+def _clash_of_wholes(mine: Sharing, theirs: str) -> str | None:
+    if theirs == "alone":
         return "an ordered pipeline already reads it alone"
-    if mine.sharing == "alone":
+    if mine == "alone":
         return "an ordered pipeline must read it alone, and it has another reader"
-    if mine.sharing != sharing:
+    if mine != theirs:
         return "it has readers with partitioned: true and others without"
     return None
 
@@ -68,7 +123,7 @@ def _clash(mine: Membership, sharing: Sharing, holder: str) -> str | None:
 def beat(connection: sqlite3.Connection, consumer: int, membership: Membership) -> bool:
     """Shows that *consumer* lives, and ends its suspension. Returns False if there is no such consumer."""
     changed = connection.execute(
-        "UPDATE consumers SET beat = beat + 1, sharing = ? WHERE id = ?", (membership.sharing, consumer)
+        "UPDATE consumers SET beat = beat + 1, sharing = ? WHERE id = ?", (membership.written, consumer)
     )
     return changed.rowcount > 0
 
@@ -86,7 +141,9 @@ def leave(connection: sqlite3.Connection, consumer: int) -> None:
 
 
 def reach(connection: sqlite3.Connection, queue: int, consumer: int, membership: Membership) -> Reach:
-    """Returns which messages with keys *consumer* may take now."""
+    """Returns which messages *consumer* may take now."""
+    if membership.partition is not None:
+        return membership.partition.reach
     if membership.sharing != "partitioned":
         return _EVERYTHING
     (found,) = connection.execute(

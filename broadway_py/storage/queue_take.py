@@ -36,13 +36,15 @@ class Row(NamedTuple):
 
 
 class Reach(NamedTuple):
-    """Which messages with keys a reader may take. Any reader may take messages without a key."""
+    """Which messages a reader may take."""
 
-    #: The slots.
+    #: The slots of the messages with keys.
     slots: Sequence[int]
     #: Slots are left out if a lease outside of this range holds messages of them: the previous owner has not finished
     #: with them. None: no slot is left out.
     unless_held_beyond: tuple[int, int] | None
+    #: Whether it may take messages without a key.
+    has_those_without_key: bool = True
 
 
 class Found(NamedTuple):
@@ -69,7 +71,7 @@ _ROW: Final = (
     "messages.id, attempts, taken, enqueued_at, metadata, payload, priority, "
     "iif(typeof(payload) = 'blob', length(payload), length(CAST(payload AS BLOB))) AS size"
 )
-_WITHOUT_KEY: Final = f"FROM messages WHERE {_READY} AND slot IS NULL ORDER BY priority DESC, id LIMIT :limit"
+_WITHOUT_KEY: Final = f"FROM messages WHERE {_READY} AND slot IS NULL ORDER BY priority DESC, id LIMIT :without_key"
 # Microseconds, because SQLite writes fractions into JSON with 15 digits. All small payloads are one value, because a
 # JSON list cannot hold bytes. They are joined as text. That changes no byte, because a cast uses the encoding of the
 # file and converts nothing.
@@ -110,7 +112,7 @@ _ALL_LEASES: Final = (0, (1 << 63) - 1)
 
 def find(connection: sqlite3.Connection, queue: int, reach: Reach, limit: int, lease: int) -> Found:
     """Returns the next messages to take, at most *limit*, as they will be under *lease*."""
-    asked = {"queue": queue, "limit": limit}
+    asked = {"queue": queue, "limit": limit, "without_key": limit if reach.has_those_without_key else 0}
     heads, payloads, has_keys, due = connection.execute(_LOOK, asked).fetchone()
     if has_keys and reach.slots:
         first, last = reach.unless_held_beyond or _ALL_LEASES

@@ -1,7 +1,8 @@
 """Programs of their own that use one queue file; the tests start, count and kill them.
 
 ``python -m tests.producers.queue_programs put FILE COUNT`` prints each number once it is confirmed;
-``… work FILE IDS`` handles until its input ends, and appends each payload to IDS before it settles it;
+``… work FILE IDS [NUMBER PARTITIONS]`` handles the queue, or a partition of it, until its input ends, and appends each
+payload to IDS before it settles it. While another reader has the partition, it says so and tries again;
 ``… hold FILE COUNT`` takes, says so, and never settles;
 ``… fail FILE -`` runs a pipeline in which all fail for good, and says so of each before it is dead-lettered.
 """
@@ -16,6 +17,7 @@ from typing import Any
 from broadway_py import Message, Pipeline, Processors, Reject
 from broadway_py.errors import ProducerError
 from broadway_py.producer import Producer
+from broadway_py.producer_description import ProducerDescription
 from broadway_py.producers.queue import QueueProducer
 from broadway_py.queue import Queue
 from tests.contract.producer_contract import settle
@@ -28,9 +30,26 @@ def _lost(error: ProducerError) -> None:
     raise error
 
 
-def _reader(path: str) -> Producer:
-    reader: Producer = copy_of(QueueProducer(path, NAME), capacity=100, pipeline="program", lost=_lost)
+def _reader(path: str, producer: ProducerDescription | None = None) -> Producer:
+    described = producer or QueueProducer(path, NAME)
+    reader: Producer = copy_of(described, capacity=100, pipeline="program", lost=_lost)
     return reader
+
+
+async def _opened(path: str, producer: ProducerDescription | None) -> Producer:
+    said = False
+    while True:
+        reader = _reader(path, producer)
+        try:
+            await reader.open()
+        except ProducerError as other:
+            if not said:
+                print(other, flush=True)
+            said = True
+            await reader.close()
+            await asyncio.sleep(0.05)
+        else:
+            return reader
 
 
 async def put(path: str, count: int) -> None:
@@ -44,9 +63,8 @@ async def put(path: str, count: int) -> None:
             tasks.create_task(confirmed(number))
 
 
-async def work(path: str, ids: str) -> None:
-    reader = _reader(path)
-    await reader.open()
+async def work(path: str, ids: str, producer: ProducerDescription | None = None) -> None:
+    reader = await _opened(path, producer)
     print("open", flush=True)
     ended = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
     draining = asyncio.create_task(_drain_after(ended, reader))
@@ -92,10 +110,14 @@ async def fail(path: str) -> None:
 
 
 if __name__ == "__main__":
-    program, file, argument = sys.argv[1:]
+    program, file, argument, *part = sys.argv[1:]
     match program:
         case "put":
             asyncio.run(put(file, int(argument)))
+        case "work" if part:
+            number, partitions = map(int, part)
+            whole = QueueProducer(file, NAME, partitions=partitions)
+            asyncio.run(work(file, argument, whole.partition(number)))
         case "work":
             asyncio.run(work(file, argument))
         case "hold":

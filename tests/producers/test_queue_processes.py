@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from broadway_py.producers.queue import QueueProducer
-from broadway_py.queue import Counts, Queue
+from broadway_py.queue import Counts, NewMessage, Queue
+from broadway_py.storage.queue_slots import slot_of
 from tests.contract.producer_contract import data, opened, settle, take
 from tests.support.eventually import eventually
 
@@ -148,6 +149,44 @@ async def test_killing_workers_at_any_moment_loses_nothing(path: Path, tmp_path:
     assert set(seen) == set(range(4_000))
     # At most what one life held when it died is handled a second time.
     assert sum(seen.values()) - 4_000 <= 3 * 20
+
+
+@pytest.mark.faults
+async def test_a_process_stands_by_for_a_partition_and_goes_on_where_the_killed_one_stopped(
+    path: Path, tmp_path: Path
+) -> None:
+    """Another partition, the messages without a key included, is handled beside it by a third process."""
+    stands_by = f"queue file {path}, queue 'q': another reader has partition 1; waiting until that reader is gone"
+    sent = [NewMessage(data=str(number), key=str(number % 50) if number % 7 else None) for number in range(4_000)]
+    of_second = {int(one.data) for one in sent if one.key is not None and slot_of(one.key) % 2 == 1}
+    first, killed, heir = (tmp_path / f"ids-{name}" for name in ("first", "killed", "heir"))
+    async with (
+        program("work", path, first, 0, 2) as neighbour,
+        program("work", path, killed, 1, 2) as worker,
+        Queue(path, "q") as queue,
+    ):
+        assert [await line(neighbour), await line(worker)] == ["open", "open"]
+        async with program("work", path, heir, 1, 2) as standby:
+            assert await line(standby) == stands_by
+            await queue.put_many(sent)
+            await eventually(lambda: _has_handled(killed), what="the worker handles")
+            worker.kill()
+            assert await line(standby) == "open"
+            await eventually(lambda: _is_empty(queue), timeout=DEADLINE, what="the queue is empty")
+            await end(standby)
+        await end(neighbour)
+
+    assert handled(first) == Counter(set(range(4_000)) - of_second)
+    # Each is handled once, but for those that the killed one had written down and not settled.
+    seen = handled(killed, heir)
+    assert set(seen) == of_second
+    assert handled(killed), "the worker got nothing"
+    assert handled(heir), "it was killed after the last one"
+    assert sum(seen.values()) - len(of_second) <= 20
+
+
+async def _has_handled(file: Path) -> bool:
+    return file.exists() and bool(file.read_text(encoding="ascii"))
 
 
 async def _shrank(queue: Queue, before: int) -> bool:

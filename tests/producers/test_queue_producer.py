@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import closing
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ import pytest
 from broadway_py.errors import OptionsError, ProducerError, SettleError
 from broadway_py.message import Failed
 from broadway_py.producers.queue import QueueProducer
-from broadway_py.queue import Counts, Queue
+from broadway_py.queue import Counts, NewMessage, Queue
+from broadway_py.storage.queue_slots import slot_of
 from broadway_py.testing import FakeClock
-from tests.contract.producer_contract import ask, data, give_back, marks, opened, settle, take
+from tests.contract.producer_contract import ask, data, give_back, marks, opened, refusal, settle, take
 from tests.support.eventually import eventually
 from tests.support.producers import copy_of
 
@@ -374,3 +375,79 @@ def test_settings_may_be_text_and_become_the_producers() -> None:
     producer = QueueProducer("q.db", "q", "1m", name="orders", concurrency=2)
     assert (producer.options.visibility, producer.name, producer.concurrency) == (60.0, "orders", 2)
     assert repr(producer) == "<QueueProducer name='orders'>"
+
+
+# --- partitions -------------------------------------------------------------------------------------------------------
+
+
+async def test_the_partitions_of_a_queue_are_read_side_by_side(path: Path, queue: Queue) -> None:
+    keys = ["amber", "blue", "cyan", "denim", "ebony", "fawn"]
+    await queue.put_many([NewMessage(data=key.encode(), key=key) for key in keys * 2])
+    await queue.put_many([b"without", b"without"])
+    whole = QueueProducer(path, "q", partitions=3)
+    expected: list[list[bytes]] = [[], [], []]
+    for key in keys * 2:
+        expected[slot_of(key) % 3].append(key.encode())
+    expected[0] += [b"without", b"without"]
+    assert all(expected)
+
+    async with AsyncExitStack() as stack:
+        for index in (2, 0, 1):
+            copy = await stack.enter_async_context(opened(whole.partition(index)))
+            messages = await take(copy, len(expected[index]))
+            assert data(messages) == expected[index]
+            await settle(messages)
+    assert await queue.counts() == Counts(0, 0, 0, 0)
+
+
+async def test_a_second_reader_of_a_partition_stands_by(path: Path) -> None:
+    whole = QueueProducer(path, "q", partitions=2)
+    async with opened(whole.partition(1)), opened(whole.partition(0).for_order()):
+        assert str(await refusal(whole.partition(1))) == (
+            f"queue file {path}, queue 'q': another reader has partition 1; waiting until that reader is gone"
+        )
+    async with opened(whole.partition(1)):
+        pass
+
+
+async def test_the_next_copy_of_a_partition_opens_before_the_last_one_is_closed(path: Path) -> None:
+    part = QueueProducer(path, "q", partitions=2).partition(1)
+    async with opened(part), opened(part):
+        pass
+
+
+def test_each_key_of_a_queue_with_partitions_has_one_reader(path: Path) -> None:
+    whole = QueueProducer(path, "q", partitions=2, name="orders")
+    part = whole.partition(1)
+    assert whole.keeps_keys_apart
+    assert part.keeps_keys_apart
+    assert part.called == "orders.1"
+    assert part.for_order() is part
+    assert whole.for_order() is whole
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (
+            {"partitioned": True},
+            (
+                "partitioned: expected partitioned or partitions, not both: leave partitioned out, because a partition "
+                "has one reader anyway"
+            ),
+        ),
+        (
+            {"concurrency": 2},
+            (
+                "concurrency: expected 1 with partitions, because each of them has one reader, got 2; leave "
+                "concurrency out"
+            ),
+        ),
+        ({"partitions": 0}, "partitions: expected greater than or equal to 1, got 0"),
+        ({"partitions": 65}, "partitions: expected less than or equal to 64, got 65"),
+    ],
+)
+def test_settings_that_do_not_fit_partitions_are_refused(path: Path, settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(OptionsError) as refused:
+        QueueProducer(path, "q", **{"partitions": 4, **settings})
+    assert str(refused.value) == sentence

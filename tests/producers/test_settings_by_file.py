@@ -15,6 +15,7 @@ from broadway_py.pipeline.intake.copies import Copies
 from broadway_py.producer import FailurePlan, Producer
 from broadway_py.producer_description import ProducerDescription, described
 from broadway_py.producers import kinds
+from broadway_py.storage.queue_members import Partition
 from broadway_py.testing import settle
 from tests.pipeline.support import logged
 from tests.support.producers import context_of
@@ -182,6 +183,17 @@ def test_a_queue_that_is_read_alone_stays_alone_after_a_change_of_the_file(tmp_p
     assert (before.options.path, after.options.path) == ("q.db", "other.db")
     assert (after._sharing, after._holder) == (before._sharing, before._holder)
     assert after._sharing == ("alone" if is_ordered else "shared")
+
+
+def test_a_partition_keeps_its_place_after_a_change_of_the_file(tmp_path: Path) -> None:
+    whole = by_file(tmp_path, {"kind": "queue", "path": "q.db", "queue": "orders", "partitions": 4}, "path")
+    copies = Copies(whole.partition(3))
+    before = copied(copies)
+    change(tmp_path, "other.db")
+    after = copied(copies)
+    assert (before.options.path, after.options.path) == ("q.db", "other.db")
+    assert (after._partition, after._holder) == (Partition(3, 4), before._holder)
+    assert copies.description.called == "queue.3"
 
 
 class Plugged(Producer):

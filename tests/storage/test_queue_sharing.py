@@ -10,8 +10,9 @@ import pytest
 
 from broadway_py.storage.errors import StorageError
 from broadway_py.storage.queue_consumer import QueueConsumer
+from broadway_py.storage.queue_dead import NewDeadLetter
 from broadway_py.storage.queue_file import QueueFile
-from broadway_py.storage.queue_members import Sharing
+from broadway_py.storage.queue_members import Partition, Sharing
 from broadway_py.storage.queue_rows import Held, NewRow
 from broadway_py.storage.queue_slots import SLOTS
 from broadway_py.storage.queue_take import Row
@@ -256,3 +257,152 @@ async def test_a_reader_of_another_queue_in_the_file_is_in_nobodys_way(file: Que
     await first.close()
     await second.close()
     await elsewhere.close()
+
+
+# --- partitions -------------------------------------------------------------------------------------------------------
+
+
+async def part(file: QueueFile, number: int, partitions: int, holder: str = "") -> QueueConsumer:
+    return await QueueConsumer.open(file, 30.0, sharing="alone", holder=holder, partition=Partition(number, partitions))
+
+
+@pytest.mark.parametrize("partitions", [1, 4, 5, SLOTS])
+async def test_each_message_lies_in_one_partition_and_those_without_a_key_in_the_first(
+    file: QueueFile, partitions: int
+) -> None:
+    await put(file, *range(SLOTS), None, *range(SLOTS), None)
+    readers = [await part(file, number, partitions) for number in range(partitions)]
+
+    taken = [names((await reader.take(500)).rows) for reader in readers]
+
+    for number, mine in enumerate(taken):
+        expected = [f"{slot}:{n}" for n in range(2) for slot in range(number, SLOTS, partitions)]
+        without_key = ["None:0", "None:1"] if number == 0 else []
+        assert Counter(mine) == Counter(expected + without_key)
+        # The oldest first.
+        assert [name for name in mine if name.startswith(f"{number}:")] == [f"{number}:0", f"{number}:1"]
+    for reader in readers:
+        await reader.close()
+
+
+async def test_a_partition_without_messages_gets_none_of_the_others(file: QueueFile) -> None:
+    await put(file, None, 0, 2, None)
+    second = await part(file, 1, 2)
+
+    taken = await second.take(500)
+
+    assert (taken.rows, taken.next_due) == ([], None)
+    await second.close()
+
+
+async def test_a_message_comes_back_to_its_partition(file: QueueFile, clock: FakeClock) -> None:
+    """After a retry, and from the dead letters."""
+    await put(file, 3, None, 5)
+    first, second = await part(file, 0, 2), await part(file, 1, 2)
+    for reader, mine in ((first, ["None:0"]), (second, ["3:0", "5:0"])):
+        rows = (await reader.take(500)).rows
+        assert names(rows) == mine
+        await reader.retry([(one, 10.0) for one in held(rows)])
+    await clock.advance(11.0)
+    assert names((await first.take(500)).rows) == ["None:0"]
+    again = (await second.take(500)).rows
+    assert names(again) == ["3:0", "5:0"]
+
+    await second.settle((), [NewDeadLetter(one, "raised", None) for one in held(again)])
+    await file.replay(None)
+    assert (await first.take(500)).rows == []
+    assert names((await second.take(500)).rows) == ["3:0", "5:0"]
+    await first.close()
+    await second.close()
+
+
+async def test_what_the_dead_reader_of_a_partition_held_comes_to_its_next_reader(file: QueueFile) -> None:
+    await put(file, 0, 1, 2, 3)
+    dead, neighbour = await part(file, 0, 2, "a"), await part(file, 1, 2, "b")
+    assert names((await dead.take(1)).rows) == ["0:0"]
+    with pytest.raises(StorageError, match="another reader has partition 0"):
+        await part(file, 0, 2, "c")
+    assert dead._lock is not None
+    dead._lock.drop()  # what the kernel does when a process dies
+
+    heir = await part(file, 0, 2, "c")
+
+    assert names((await heir.take(500)).rows) == ["0:0", "2:0"]
+    assert names((await neighbour.take(500)).rows) == ["1:0", "3:0"]
+    await heir.close()
+    await neighbour.close()
+
+
+async def test_a_partition_whose_reader_stands_still_keeps_it(file: QueueFile, clock: FakeClock) -> None:
+    """Its messages are given back, but only the end of its process makes another one its reader."""
+    stuck, neighbour = await part(file, 0, 2, "a"), await part(file, 1, 2, "b")
+    await put(file, 0, 1)
+    before = (await stuck.take(500)).rows
+    await rounds(clock, 32, neighbour)
+
+    assert names((await neighbour.take(500)).rows) == ["1:0"]
+    with pytest.raises(StorageError, match="another reader has partition 0"):
+        await part(file, 0, 2, "c")
+    assert await stuck.settle(held(before)) == set(held(before))
+    assert names((await stuck.take(500)).rows) == ["0:0"]
+    await stuck.close()
+    await neighbour.close()
+
+
+async def test_two_readers_of_one_holder_may_have_the_same_partition(file: QueueFile) -> None:
+    """The next copy of a producer opens before the last one has ended."""
+    one, other = await part(file, 1, 4, "a"), await part(file, 1, 4, "a")
+    await one.close()
+    await other.close()
+
+
+@pytest.mark.parametrize(
+    ("there", "comes", "reason"),
+    [
+        ((1, 4), (1, 4), "another reader has partition 1; waiting until that reader is gone"),
+        (
+            (0, 4),
+            (1, 8),
+            (
+                "it is read in 4 partitions, but this reader must read it in 8 partitions; waiting until its readers "
+                "are gone: set the same partitions for every reader"
+            ),
+        ),
+        *[
+            (
+                (0, 4),
+                sharing,
+                (
+                    "it is read in 4 partitions, but this reader must read it as a whole; waiting until its readers "
+                    "are gone: set the same partitions for every reader"
+                ),
+            )
+            for sharing in ("shared", "partitioned", "alone")
+        ],
+        *[
+            (
+                sharing,
+                (0, 4),
+                (
+                    "it is read as a whole, but this reader must read it in 4 partitions; waiting until its readers "
+                    "are gone: set the same partitions for every reader"
+                ),
+            )
+            for sharing in ("shared", "partitioned", "alone")
+        ],
+    ],
+)
+async def test_a_reader_of_a_partition_stands_by_while_the_queue_is_read_otherwise(
+    file: QueueFile, tmp_path: Path, there: tuple[int, int] | Sharing, comes: tuple[int, int] | Sharing, reason: str
+) -> None:
+    async def opened(how: tuple[int, int] | Sharing, holder: str) -> QueueConsumer:
+        return await (reader(file, how, holder) if isinstance(how, str) else part(file, *how, holder))
+
+    first = await opened(there, "a")
+    with pytest.raises(StorageError) as refused:
+        await opened(comes, "b")
+    assert str(refused.value) == f"queue file {tmp_path / 'q.db'}, queue 'q': {reason}"
+    await first.close()
+    second = await opened(comes, "b")
+    await second.close()
+    assert not list(tmp_path.glob("*-consumer-*"))
