@@ -65,6 +65,8 @@ class Keeper:
         identities: Identities,
         is_durable: bool = True,
     ) -> None:
+        #: The aggregator's name.
+        self.name = definition.name
         self.identities = identities
         #: Called when something has changed that the stage must see.
         self.changed: Callable[[], object] = _nothing

@@ -67,7 +67,7 @@ class Aggregators:
             identity_of=partial(identity_of, pipeline=services.name),
         )
 
-    def build(self, meters: Mapping[str, Meter]) -> tuple[list[AggregatorStage], list[Emitter], WindowState]:
+    def build(self, meters: Mapping[str, Meter]) -> tuple[list[AggregatorStage], WindowState]:
         """Returns the stages, and the state that is opened before they run."""
         store: StateStore = MemoryStore() if self._state.is_memory else SQLiteStore(self._state.path)
         stages: list[AggregatorStage] = []
@@ -109,7 +109,7 @@ class Aggregators:
             for name, description in self._producers.items()
         ]
         state = WindowState(self._services, store, list(self._definitions.values()), stages, returning=returning)
-        return stages, [stage.emitter for stage in stages], state
+        return stages, state
 
     def _identities(self, definition: AggregatorDefinition) -> Identities:
         # A state in memory is refused for sources that deliver again what was not acked.

@@ -292,7 +292,7 @@ def _build(
         )
     window_state: WindowState | None = None
     if aggregators is not None:
-        stages.aggregators, stages.emitters, window_state = aggregators.build(meters)
+        stages.aggregators, window_state = aggregators.build(meters)
     _connect_to_batchers(stages, stages.processors)
     if max_in_flight_bytes is not None:
         # Not by constructors: the sources need the gate, and their ledgers need the settler.

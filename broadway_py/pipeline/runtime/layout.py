@@ -10,7 +10,6 @@ from broadway_py.message import Message
 from broadway_py.pipeline.stages.aggregator import AggregatorStage
 from broadway_py.pipeline.stages.batch_processor import BatchProcessor
 from broadway_py.pipeline.stages.batcher import BatcherStage
-from broadway_py.pipeline.stages.emitter import Emitter
 from broadway_py.pipeline.stages.processor import Processor
 from broadway_py.pipeline.stages.source import Source
 from broadway_py.pipeline.stages.stage import PipelineStage
@@ -29,9 +28,7 @@ class Stages:
     batchers: list[BatcherStage]
     batch_processors: list[BatchProcessor]
     ledgers: list[Ledger]
-    #: The aggregators, and what hands out the results of each.
     aggregators: list[AggregatorStage] = field(default_factory=list)
-    emitters: list[Emitter] = field(default_factory=list)
     #: Processors that set_concurrency took out and that finish the messages they have.
     retired: list[Processor] = field(default_factory=list)
 
@@ -44,6 +41,11 @@ class Stages:
         """Returns the processors, also those that were taken out and have not finished."""
         return [*self.processors, *self.retired]
 
+    def of_aggregators(self) -> list[PipelineStage]:
+        """Returns the aggregators, and what hands out the late messages and the results of each."""
+        late = [stage.late for stage in self.aggregators if stage.late is not None]
+        return [*self.aggregators, *late, *(stage.emitter for stage in self.aggregators)]
+
     def all(self) -> list[PipelineStage]:
         """Returns all stages, from the first layer to the last."""
         return [
@@ -52,6 +54,5 @@ class Stages:
             *self.handling(),
             *self.batchers,
             *self.batch_processors,
-            *self.aggregators,
-            *self.emitters,
+            *self.of_aggregators(),
         ]

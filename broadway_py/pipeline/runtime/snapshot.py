@@ -9,6 +9,8 @@ from broadway_py._core.histogram import Histogram
 from broadway_py._core.ledger import Ledger
 from broadway_py.pipeline.runtime.run import PipelineRun
 from broadway_py.pipeline.stages.aggregator import AggregatorStage
+from broadway_py.pipeline.stages.emitter import Emitter
+from broadway_py.pipeline.stages.late_stage import LateStage
 from broadway_py.pipeline.stages.services import Meter
 from broadway_py.pipeline.stages.source import Source
 from broadway_py.pipeline.stages.stage import PipelineStage
@@ -40,8 +42,7 @@ def take_snapshot(name: str, state: PipelineState, run: PipelineRun, meters: Map
         *stages.processors,
         *stages.batchers,
         *stages.batch_processors,
-        *stages.aggregators,
-        *stages.emitters,
+        *stages.of_aggregators(),
     ]:
         layers[one.layer].append(one)
     return PipelineStats(
@@ -136,8 +137,10 @@ def _aggregator(stage: AggregatorStage, meters: Mapping[str, Meter], now: float,
 
 
 def _queued(one: Any) -> int:
-    if one.layer.startswith("emitter:"):
+    if isinstance(one, Emitter):
         return len(one.pending)
+    if isinstance(one, LateStage):
+        return one.queued
     waiting = one.inlet.waiting()
     if one.layer.startswith("batch_processors:"):
         return sum(len(batch.messages) for batch in waiting)

@@ -12,7 +12,6 @@ from broadway_py._core.backoff import Backoff
 from broadway_py.log import logger
 from broadway_py.message import Message
 from broadway_py.pipeline.aggregation.keeper import Keeper
-from broadway_py.pipeline.callbacks.aggregators import AggregatorDefinition
 from broadway_py.pipeline.callbacks.call import Call
 from broadway_py.pipeline.contexts import CleanRoom
 from broadway_py.pipeline.stages.aggregator_events import AggregatorEvents
@@ -36,10 +35,10 @@ class Adder:
 
     Args:
         services: the services of the pipeline.
-        definition: the aggregator.
         keeper: the windows.
         checkpoints: hold what was added.
         events: hears of late messages.
+        refusals: settles what cannot be added.
         conclusion: settles failed messages.
         call: calls the code of the user.
         wake: wakes the stage.
@@ -48,10 +47,10 @@ class Adder:
     def __init__(
         self,
         services: Services,
-        definition: AggregatorDefinition,
         keeper: Keeper,
         checkpoints: Checkpoints,
         events: AggregatorEvents,
+        refusals: Refusals,
         *,
         conclusion: Conclusion,
         call: Call,
@@ -64,9 +63,9 @@ class Adder:
         self._conclusion = conclusion
         self._call = call
         self._wake = wake
-        self._refusals = Refusals(services, definition, conclusion, call)
+        self._refusals = refusals
         self._room = CleanRoom(services.base)
-        self._log = log.bind(pipeline=services.name, aggregator=definition.name)
+        self._log = log.bind(pipeline=services.name, aggregator=keeper.name)
         #: How many late messages there were, by what made them late.
         self.late = {"event_time": 0, "held": 0}
 
@@ -129,7 +128,8 @@ class Adder:
         checkpoints.held.messages += out.added
         checkpoints.held.repeats += one.of_held
         checkpoints.running.repeats += one.of_running
-        keeper.time.arrive([*out.added, *one.of_held, *one.of_running])
+        # Late ones, too: their windows have closed, so no watermark need wait until they are settled.
+        keeper.time.arrive([*out.added, *one.of_held, *one.of_running, *out.late])
         if one.of_committed:
             await self._services.settler.settle(one.of_committed)
         await self._refusals.settle(out)

@@ -16,6 +16,8 @@ from broadway_py.pipeline.stages.adder import Adder
 from broadway_py.pipeline.stages.aggregator_events import AggregatorEvents
 from broadway_py.pipeline.stages.checkpoints import Checkpoints
 from broadway_py.pipeline.stages.emitter import Emitter
+from broadway_py.pipeline.stages.late_stage import LateStage
+from broadway_py.pipeline.stages.refusals import Refusals
 from broadway_py.pipeline.stages.services import Meter, Services
 from broadway_py.pipeline.stages.stage import PipelineStage
 from broadway_py.stage import Edge, Inlet
@@ -71,12 +73,15 @@ class AggregatorStage(PipelineStage):
             interval_s=checkpoint_interval_s,
             most_held=self.options.max_demand,
         )
+        #: Hands out late messages; None: they fail.
+        self.late = LateStage(services, definition, meter, self.wake) if definition.has("late") else None
+        refusals = Refusals(definition, self.conclusion, self.late)
         self.adder = Adder(
             services,
-            definition,
             keeper,
             self.checkpoints,
             events,
+            refusals,
             conclusion=self.conclusion,
             call=self.call,
             wake=self.wake,
@@ -104,6 +109,19 @@ class AggregatorStage(PipelineStage):
     @property
     def _has_most_pending(self) -> bool:
         return len(self.emitter.pending) + self.keeper.aggregation.due >= self.options.max_pending
+
+    @property
+    def _room(self) -> int:
+        """How many more messages may be taken in: what is late and not settled counts as held."""
+        late = 0 if self.late is None else self.late.messages
+        return self.options.max_demand - self.checkpoints.messages - late
+
+    @property
+    def _is_blocked(self) -> bool:
+        """True while nothing is added because the store, ``emit`` or ``late`` takes its time."""
+        if self.keeper.committer.trouble is not None or self._has_most_pending:
+            return True
+        return self.late is not None and self.late.messages > 0 and self._room <= 0
 
     @property
     def _may_add(self) -> bool:
@@ -142,13 +160,13 @@ class AggregatorStage(PipelineStage):
         clock, inlet, keeper, checkpoints = self.services.clock, self.inlet, self.keeper, self.checkpoints
         while not self.call.cut:
             checkpoints.look()
-            keeper.time.note_blocked(is_blocked=keeper.committer.trouble is not None or self._has_most_pending)
+            keeper.time.note_blocked(is_blocked=self._is_blocked)
             keeper.time.pass_time(keeper.aggregation)
             now = clock.monotonic()
             checkpoint_at = checkpoints.next_at(now)
             if checkpoint_at is not None and checkpoint_at <= now:
                 await self._checkpoint()
-            elif inlet and checkpoints.messages < self.options.max_demand and self._may_add:
+            elif inlet and self._room > 0 and self._may_add:
                 await self._take_in()
             elif inlet.finished and not checkpoints.has_ended:
                 self._end()
@@ -183,6 +201,10 @@ class AggregatorStage(PipelineStage):
         if self.checkpoints.is_running or self.checkpoints.is_due:
             return False
         self.emitter.finish()
+        if self.late is not None:
+            self.late.finish()
+            if not self.late.has_ended:
+                return False
         # What the emitter hands out leaves the file with one more checkpoint.
         return self.emitter.has_ended and not self.checkpoints.is_due
 
@@ -202,7 +224,7 @@ class AggregatorStage(PipelineStage):
 
     def _take(self) -> list[Message[Any]]:
         """Take what waits, up to what may be held, as one list: each list has its price."""
-        room = self.options.max_demand - self.checkpoints.messages
+        room = self._room
         taken: list[Message[Any]] = []
         asks: list[tuple[Edge[Message[Any]], int]] = []
         while self.inlet and len(taken) < room:
