@@ -14,6 +14,7 @@ added up under the name ``other``. A histogram has its buckets for each series.
 from __future__ import annotations
 
 import platform
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from itertools import accumulate
@@ -166,7 +167,12 @@ def pipeline_metrics(stats: Iterable[PipelineStats]) -> Iterator[Metric]:
     yield broken.gauge()
     aggregators = [(one.name, each) for one in snapshots for each in one.aggregators]
     if aggregators:
-        yield from _aggregator_metrics(aggregators, {one.name: one.state_bytes for one in snapshots if one.aggregators})
+        state_bytes: Counter[str] = Counter()
+        for one in snapshots:
+            if one.aggregators:
+                # Workers with partitions have files of their own.
+                state_bytes[one.name] += one.state_bytes
+        yield from _aggregator_metrics(aggregators, state_bytes)
     counted = {(one.name, each.name): each.requests for one in snapshots for each in one.producers if each.requests}
     if counted:
         yield from _request_metrics(counted)
@@ -190,7 +196,9 @@ def _aggregator_metrics(
     repeats = _Series("broadway_duplicate_messages", "Messages that were recognised as repeats.", labels)
     nameless = _Series("broadway_messages_without_identity", "Messages that cannot be recognised.", labels)
     uncertain = _Series("broadway_uncertain_messages", "Messages that may have been counted twice.", labels)
+    torn = _Series("broadway_keys_in_several_partitions", "Keys that came from two partitions of the source.", labels)
     for pipeline, one in aggregators:
+        # The partitions of one aggregator add up, or the worst of them counts.
         key = (pipeline, one.name)
         opened.add(key, one.windows_open)
         pending.add(key, one.results_pending)
@@ -210,9 +218,10 @@ def _aggregator_metrics(
         repeats.add(key, one.duplicates)
         nameless.add(key, one.without_identity)
         uncertain.add(key, one.uncertain)
+        torn.add(key, one.keys_of_others)
     for gauge in (opened, pending, lag, held, age, horizon, size):
         yield gauge.gauge()
-    for counter in (results, failures, late, repeats, nameless, uncertain):
+    for counter in (results, failures, late, repeats, nameless, uncertain, torn):
         yield counter.counter()
     yield took.histogram()
 

@@ -500,3 +500,6 @@ class PlainOptions(Options):
     max_in_flight_bytes: PositiveInt | None = None
     #: The first connect of each producer must succeed.
     fail_fast: Annotated[bool, Field(strict=True)] = False
+    #: Which partitions of the sources this daemon owns: ``"0-3"`` or ``"0,2,5-7"``; ``"ordinal"``: the one with the
+    #: number at the end of the host's name; ``"ordinal of 4"``: every fourth from that number on. None: all of them.
+    own: str | None = None

@@ -62,6 +62,7 @@ FLOORS: Final[Mapping[str, Mapping[str, float]]] = {
     "broadway_py.pipeline": {
         "contexts": -1,
         "stats": -1,
+        "sources": -1,
         "settlement": 0,
         "aggregation": 2.5,
         "intake": 1,

@@ -147,9 +147,9 @@ def test_no_pipeline_gives_metrics_without_series() -> None:
     assert all(not family.samples for family in pipeline_metrics([]))
 
 
-def test_the_metrics_of_aggregators_are_there_only_where_there_are_some() -> None:
-    none = Distribution((1.0,), (2, 1), 4.5)
-    one = AggregatorStats(
+def sums() -> AggregatorStats:
+    """The figures of one aggregator."""
+    return AggregatorStats(
         name="sums",
         windows_open=7,
         results_pending=3,
@@ -160,7 +160,7 @@ def test_the_metrics_of_aggregators_are_there_only_where_there_are_some() -> Non
         held=5,
         checkpoints=3,
         checkpoint_failures=0,
-        checkpoint_duration=none,
+        checkpoint_duration=Distribution((1.0,), (2, 1), 4.5),
         checkpoint_age_seconds=0.5,
         results={"watermark": 9},
         emit_failures=4,
@@ -170,7 +170,10 @@ def test_the_metrics_of_aggregators_are_there_only_where_there_are_some() -> Non
         uncertain=10,
         dedup_horizon_seconds=600.0,
     )
-    found = scrape(replace(pipeline(), aggregators=(one,), state_bytes=4096))
+
+
+def test_the_metrics_of_aggregators_are_there_only_where_there_are_some() -> None:
+    found = scrape(replace(pipeline(), aggregators=(sums(),), state_bytes=4096))
     key = (("aggregator", "sums"), ("pipeline", "orders"))
     assert {name: series[key] for name, series in found.items() if key in series and not name.endswith("_created")} == {
         "broadway_windows_open": 7.0,
@@ -183,6 +186,7 @@ def test_the_metrics_of_aggregators_are_there_only_where_there_are_some() -> Non
         "broadway_duplicate_messages_total": 6.0,
         "broadway_messages_without_identity_total": 8.0,
         "broadway_uncertain_messages_total": 10.0,
+        "broadway_keys_in_several_partitions_total": 0.0,
     }
     assert found["broadway_watermark_held_seconds"] == {
         (key[0], ("by", "in_work"), key[1]): 2.0,
@@ -195,3 +199,43 @@ def test_the_metrics_of_aggregators_are_there_only_where_there_are_some() -> Non
     }
     assert found["broadway_checkpoint_duration_seconds_sum"] == {(("pipeline", "orders"),): 4.5}
     assert "broadway_windows_open" not in scrape(pipeline())
+
+
+def test_the_partitions_of_an_aggregator_add_up_or_the_worst_of_them_counts() -> None:
+    parts = (
+        replace(sums(), partition=0),
+        replace(
+            sums(),
+            partition=3,
+            windows_open=1,
+            watermark_lag_seconds=100.0,
+            checkpoint_age_seconds=0.1,
+            dedup_horizon_seconds=30.0,
+            keys_of_others=2,
+        ),
+        replace(sums(), partition=5, watermark_lag_seconds=None, watermark_held_seconds={"in_work": 9.0}),
+    )
+    found = scrape(replace(pipeline(), aggregators=parts, state_bytes=4096, partitions=8, owned=(0, 3, 5)))
+    key = (("aggregator", "sums"), ("pipeline", "orders"))
+    assert {
+        name: found[f"broadway_{name}"][key]
+        for name in (
+            "windows_open",
+            "watermark_lag_seconds",
+            "checkpoint_age_seconds",
+            "dedup_horizon_seconds",
+            "state_bytes",
+            "duplicate_messages_total",
+            "keys_in_several_partitions_total",
+        )
+    } == {
+        "windows_open": 15.0,
+        "watermark_lag_seconds": 100.0,
+        "checkpoint_age_seconds": 0.5,
+        "dedup_horizon_seconds": 30.0,
+        "state_bytes": 4096.0,
+        "duplicate_messages_total": 18.0,
+        "keys_in_several_partitions_total": 2.0,
+    }
+    assert found["broadway_watermark_held_seconds"][key[0], ("by", "in_work"), key[1]] == 9.0
+    assert found["broadway_checkpoint_duration_seconds_sum"] == {(("pipeline", "orders"),): 13.5}

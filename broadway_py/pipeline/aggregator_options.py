@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +14,7 @@ from broadway_py.foreign import article
 from broadway_py.log import logger
 from broadway_py.options import FailurePolicy, load
 from broadway_py.pipeline.callbacks.aggregators import AggregatorDefinition, define
+from broadway_py.pipeline.sources import is_parted
 from broadway_py.producer_description import ProducerDescription
 from broadway_py.storage.places import network_file_system
 from broadway_py.written import opened
@@ -151,7 +152,21 @@ def _check_state(state: State | None, producers: Mapping[str, ProducerDescriptio
                 "process, and its windows would not; choose a file such as var/shop.db",
             )
         return
-    directory = Path(state.path).parent
+    place = Path(state.path)
+    if any(is_parted(producer) for producer in producers.values()):
+        if place.is_file():
+            raise OptionsError(
+                ("state",),
+                f"expected a directory, with a file for each partition, got the file {state.path!r}; choose another "
+                "path. The windows in the file stay there",
+            )
+    elif place.is_dir():
+        raise OptionsError(
+            ("state",),
+            f"expected the path of a file, got the directory {state.path!r}; choose a file such as "
+            f"{str(place / 'state.db')!r}, or part the source (partitions), which needs a directory",
+        )
+    directory = place.parent
     if directory.is_dir() and (kind := network_file_system(str(directory))) is not None:
         raise OptionsError(
             ("state",),
@@ -160,17 +175,18 @@ def _check_state(state: State | None, producers: Mapping[str, ProducerDescriptio
         )
 
 
-def refuse_several_workers(workers: int, path: tuple[str, ...]) -> None:
-    """Refuse aggregators in a daemon of several workers.
+def refuse_several_workers(producers: Any, workers: int, path: Sequence[str]) -> None:
+    """Refuse aggregators in a daemon of several workers, unless each source has partitions.
 
     Raises:
-        OptionsError: at *path*; there is more than one worker.
+        OptionsError: at *path*; several workers would read one source.
     """
-    if workers > 1:
+    given = producers if isinstance(producers, list | tuple) else [producers]
+    if workers > 1 and not all(is_parted(each) for each in given):
         raise OptionsError(
             path,
-            f"a key must have one owner, but {workers} workers read the same source; set workers: 1, or leave the "
-            "aggregators out",
+            f"a key must have one owner, but {workers} workers read the same source; set workers: 1, leave the "
+            "aggregators out, or part the source (partitions), so that each worker owns some of the partitions",
         )
 
 

@@ -19,6 +19,7 @@ from broadway_py.pipeline.aggregator_options import (
 from broadway_py.pipeline.callbacks.aggregators import AggregatorDefinition
 from broadway_py.pipeline.processes.callback_process import layers_in_processes
 from broadway_py.pipeline.settlement.failure_plans import check_sources
+from broadway_py.pipeline.sources import Sources, is_parted
 from broadway_py.pipeline.stages.services import SUBMITTED
 from broadway_py.producer_description import AnyProducer, ProducerDescription, described
 from broadway_py.written import looked_at, opened, read_as
@@ -46,6 +47,7 @@ OPTION_NAMES: Final = frozenset(
         "max_seconds",
         "name",
         "ordered",
+        "own",
         "partition_by",
         "processors",
         "producer",
@@ -114,17 +116,18 @@ def resolve_options(pipeline: Any, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_together(
     pipeline: Any, producers: AnyProducer | Sequence[AnyProducer], *, failure_is_given: bool
-) -> tuple[dict[str, ProducerDescription], frozenset[str], dict[str, AggregatorDefinition]]:
+) -> tuple[Sources, frozenset[str], dict[str, AggregatorDefinition]]:
     """Check that the options of *pipeline* fit together. Each option was already checked by itself.
 
     Returns:
-        The descriptions of the producers by name, the names of the layers whose callbacks run in worker processes, and
-        the definitions of the aggregators by name.
+        What the pipeline reads, the names of the layers whose callbacks run in worker processes, and the definitions of
+        the aggregators by name.
 
     Raises:
         OptionsError: names the options that do not fit together.
     """
     named: dict[str, ProducerDescription] = {}
+    sources: Sources | None = None
     in_processes: frozenset[str] = frozenset()
     definitions: dict[str, AggregatorDefinition] = {}
     wrong: list[OptionsError] = []
@@ -135,15 +138,18 @@ def check_together(
         named = named_producers(producers)
         check_sources(named.values(), pipeline.failure, failure_is_given=failure_is_given)
     with gathered(wrong):
+        if named:
+            # What another reader takes would be out of order, or missing in the windows.
+            alone = bool(pipeline.ordered or pipeline.aggregators)
+            readers = {name: producer.for_order() for name, producer in named.items()} if alone else named
+            sources = Sources(readers, pipeline.own)
+    with gathered(wrong):
         in_processes = layers_in_processes(pipeline, pipeline.processors, pipeline.batchers)
     with gathered(wrong):
         definitions = define_all(pipeline.aggregators, pipeline.state, named, pipeline.context)
-    if wrong:
+    if sources is None or wrong:
         raise OptionsError.of(wrong)
-    if pipeline.ordered or definitions:
-        # What another reader takes would be out of order, or missing in the windows.
-        named = {name: producer.for_order() for name, producer in named.items()}
-    return named, in_processes, definitions
+    return sources, in_processes, definitions
 
 
 def named_producers(producers: AnyProducer | Sequence[AnyProducer]) -> dict[str, ProducerDescription]:
@@ -185,11 +191,12 @@ def refuse_shared_keys(producers: Any, workers: int, path: Sequence[str]) -> Non
         OptionsError: at *path*; a source does not give all messages with one key to one worker.
     """
     given = producers if isinstance(producers, list | tuple) else [producers]
-    if not all(isinstance(each, AnyProducer) and each.keeps_keys_apart for each in given):
+    if not all(isinstance(each, AnyProducer) and (each.keeps_keys_apart or is_parted(each)) for each in given):
         raise OptionsError(
             path,
             f"a key must have one owner, but {workers} workers read the same source; set workers: 1, leave ordered "
-            "off, or use an embedded queue with partitioned: true, whose messages are put with a key",
+            "off, part the source (partitions), or use an embedded queue with partitioned: true, whose messages are "
+            "put with a key",
         )
 
 

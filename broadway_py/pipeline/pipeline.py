@@ -71,8 +71,9 @@ class Pipeline(Generic[T]):
         batch_defaults: a :class:`Batcher` with the settings for every batcher that does not set its own.
         aggregators: name -> :class:`Aggregator`, a class or an object; none by default. Messages get there by
             ``message.batcher``, so no batcher may have the same name.
-        state: the path of the file that keeps the windows, or a :class:`State`. Needed with aggregators. ``"memory"``
-            keeps them in this process; it is refused if the messages of a source outlive the process.
+        state: the path of the file that keeps the windows, or a :class:`State`. Needed with aggregators. If the
+            producer has ``partitions``, it is the path of a directory, with a file for each. ``"memory"`` keeps the
+            windows in this process; it is refused if the messages of a source outlive the process.
         context: any object; the callbacks read it as ``self.context``.
         rate_limit: see :class:`RateLimit`; none by default.
         failure: what happens to failed messages; see :class:`FailurePolicy`. With None, the connector's own
@@ -82,6 +83,10 @@ class Pipeline(Generic[T]):
         ordered: with True, a failed message is tried again in place, and later messages with its key wait for it.
             Needs ``partition_by``. Needs a single process, unless each source gives all messages with one key to one
             worker.
+        own: which partitions of the sources this process owns, or all workers of this daemon together: ``"0-3"`` or
+            ``"0,2,5-7"``; ``"ordinal"``, the one with the number at the end of the host's name, as a StatefulSet gives
+            it; ``"ordinal of 4"``, every fourth from that number on. None: all of them. Needs a producer with
+            ``partitions``.
         transformer: ``fn(message)``, called on every message that a producer makes; it changes the message in place.
         schema: any type that pydantic's TypeAdapter takes; ``message.data`` is validated before ``prepare_messages``.
         shutdown_timeout: how many seconds a stop may take in all; default 25.
@@ -116,6 +121,7 @@ class Pipeline(Generic[T]):
     shutdown_timeout: float = 25.0
     ordered: bool = False
     batch_defaults: Batcher | None = None
+    own: str | None = None
     max_in_flight_bytes: int | None = None
     max_restarts: int = 3
     max_seconds: float = 5.0
@@ -147,7 +153,7 @@ class Pipeline(Generic[T]):
         self._limit: RateLimit | None = resolved["rate_limit"]
         # The default is a single object, so any other object was given by the user.
         failure_is_given = self.failure is not Pipeline.failure
-        self._producers, in_processes, definitions = check_together(
+        self._sources, in_processes, definitions = check_together(
             self, resolved["producer"], failure_is_given=failure_is_given
         )
         warn_of_retries_that_come_late(self.name, definitions, self.failure)
@@ -158,7 +164,7 @@ class Pipeline(Generic[T]):
         self._meters = meters_of(self.batchers, definitions)
         self._builder = Builder(
             self,
-            self._producers,
+            self._sources,
             callbacks,
             definitions=definitions,
             in_processes=in_processes,
@@ -185,7 +191,8 @@ class Pipeline(Generic[T]):
             name: the pipeline's name if the section has no name of its own.
             producer: the producer built from the section; None keeps the class attribute.
             path: the place of the section in the file, for errors.
-            share: (index, workers): says which part of a rate limit with scope ``pipeline`` this worker gets.
+            share: (index, workers): says which of the owned partitions this worker reads, and which part of a rate
+                limit with scope ``pipeline`` it gets.
 
         Raises:
             OptionsError: a setting is wrong; the error has the whole path.
@@ -203,7 +210,7 @@ class Pipeline(Generic[T]):
                 refuse_shared_keys(options.get("producer", cls.producer), share[1], (*path, "ordered"))
         if options.get("aggregators", cls.aggregators):
             with gathered(wrong):
-                refuse_several_workers(share[1], (*path, "aggregators"))
+                refuse_several_workers(options.get("producer", cls.producer), share[1], (*path, "aggregators"))
         limit = options.get("rate_limit", cls.rate_limit)
         if isinstance(limit, RateLimit) and limit.scope == "pipeline":
             options["rate_limit"] = limit.divided(*share)
@@ -215,6 +222,11 @@ class Pipeline(Generic[T]):
             if wrong:
                 raise OptionsError.of(wrong) from None
             raise
+        with gathered(wrong):
+            try:
+                made._sources.take_share(*share)
+            except OptionsError as refused:
+                raise refused.under(*path) from None
         if wrong:
             raise OptionsError.of(wrong)
         return made
@@ -333,7 +345,7 @@ class Pipeline(Generic[T]):
 
     def topology(self) -> dict[str, Any]:
         """Returns producers, processors, batchers and aggregators, with names and concurrency, as a plain dict."""
-        return topology_of(self.name, self._producers, self.processors, self.batchers, self.aggregators)
+        return topology_of(self.name, self._sources.producers, self.processors, self.batchers, self.aggregators)
 
     def stats(self) -> PipelineStats:
         """Returns all figures at this moment."""

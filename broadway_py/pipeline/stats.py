@@ -82,7 +82,10 @@ class StageStats:
 
 @dataclass(frozen=True, slots=True)
 class AggregatorStats:
-    """The figures of one aggregator. It also has a layer among the stages, and so has what hands out its results."""
+    """The figures of one aggregator, or of its part in one partition of the sources.
+
+    It also has a layer among the stages, and so has what hands out its results.
+    """
 
     name: str
     #: How many windows are open, counted for each key.
@@ -114,6 +117,10 @@ class AggregatorStats:
     uncertain: int
     #: For how many seconds after its ack a message is recognised, while its source is connected.
     dedup_horizon_seconds: float
+    #: The partition; None: the sources have none.
+    partition: int | None = None
+    #: How many keys were seen here that came from another partition before.
+    keys_of_others: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +142,9 @@ class PipelineStats:
     aggregators: tuple[AggregatorStats, ...] = ()
     #: How many bytes the state of the aggregators takes, as far as known.
     state_bytes: int = 0
+    #: Into how many partitions the sources are parted, and which of them this process owns; None: they are not parted.
+    partitions: int | None = None
+    owned: tuple[int, ...] = ()
     #: Why the state of the aggregators keeps the pipeline from taking messages in; None if it does not.
     state_trouble: str | None = None
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from broadway_py.state.checksum import checksum
 from broadway_py.state.facts import StoredFacts, complaint
+from broadway_py.state.partitions import StatePartition, claim
 from broadway_py.state.store import AggregatorFacts, Commit
 from broadway_py.state.table import Table, versions
 from broadway_py.storage.errors import StorageError
@@ -26,9 +27,12 @@ def names(connection: sqlite3.Connection) -> dict[str, int]:
 
 
 def enroll(
-    connection: sqlite3.Connection, what: str, aggregators: Mapping[str, AggregatorFacts]
+    connection: sqlite3.Connection,
+    what: str,
+    aggregators: Mapping[str, AggregatorFacts],
+    partition: StatePartition | None,
 ) -> tuple[dict[str, Table], list[str]]:
-    """Compares *aggregators* with the file, and notes what they are now. New ones get a number.
+    """Compares *partition* and *aggregators* with the file, and notes what they are now. New ones get a number.
 
     Returns:
         The aggregators, and the names of others that the file has rows or results of.
@@ -36,6 +40,7 @@ def enroll(
     Raises:
         StorageError: one of them cannot use what the file has. Nothing must be committed.
     """
+    claim(connection, what, partition)
     former = {}
     for row in connection.execute("SELECT name, id, version, window, key_type, value_type FROM aggregators"):
         former[row[0]] = (row[1], AggregatorFacts(*row[2:]))

@@ -54,4 +54,9 @@ _VERSION_1: Final = (
     ) WITHOUT ROWID""",
 )
 
-STATE_SCHEMA: Final = Schema(what="state file", application_id=0x42775331, migrations=(_VERSION_1,))
+_VERSION_2: Final = (
+    # One row: the file belongs to one partition of the sources. No row: they have none.
+    "CREATE TABLE source_partition (number INTEGER NOT NULL, partitions INTEGER NOT NULL)",
+)
+
+STATE_SCHEMA: Final = Schema(what="state file", application_id=0x42775331, migrations=(_VERSION_1, _VERSION_2))

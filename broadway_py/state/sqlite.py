@@ -11,6 +11,7 @@ from typing import TypeVar
 from broadway_py.log import logger
 from broadway_py.state import rows
 from broadway_py.state.lock import StateLock
+from broadway_py.state.partitions import StatePartition
 from broadway_py.state.schema import STATE_SCHEMA
 from broadway_py.state.store import AggregatorFacts, Commit, Loaded, StoredIdentities, StoredResult, StoredRow
 from broadway_py.state.table import AFTER_ALL, FROM_START, Table, find
@@ -30,10 +31,15 @@ class SQLiteStore:
 
     What is committed survives the end of the process and a loss of power. While the store is open, the lock file
     ``-lock`` lies beside the file, and nobody else can open it as a store.
+
+    Args:
+        path: the file.
+        partition: the partition of the sources that it belongs to; None: they have none.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], partition: StatePartition | None = None) -> None:
         self.path = os.fspath(path)
+        self._partition = partition
         self._lock: StateLock | None = None
         self._writer: Writer | None = None
         self._tables: dict[str, Table] = {}
@@ -53,7 +59,7 @@ class SQLiteStore:
             # Only now: another program's version of the file is changed by nobody who stands by.
             self._writer = await sharing.acquire(self.path, STATE_SCHEMA)
             self._tables, left = await self._writer.write(
-                partial(rows.enroll, what=f"{what} {self.path}", aggregators=aggregators)
+                partial(rows.enroll, what=f"{what} {self.path}", aggregators=aggregators, partition=self._partition)
             )
         except BaseException:
             await self.close()

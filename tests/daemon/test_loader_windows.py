@@ -121,7 +121,8 @@ def test_several_workers_are_refused(tmp_path: Path) -> None:
     assert refused(tmp_path, rest, workers=3) == [
         (
             "0.yaml:7: pipelines.orders.aggregators: a key must have one owner, but 3 workers read the same source; "
-            "set workers: 1, or leave the aggregators out"
+            "set workers: 1, leave the aggregators out, or part the source (partitions), so that each worker owns some "
+            "of the partitions"
         )
     ]
 
@@ -133,8 +134,8 @@ def test_several_workers_are_told_beside_a_wrong_setting(tmp_path: Path) -> None
         [
             "pipelines.orders.aggregators",
             (
-                "a key must have one owner, but 3 workers read the same source; set workers: 1, or leave the "
-                "aggregators out"
+                "a key must have one owner, but 3 workers read the same source; set workers: 1, leave the aggregators "
+                "out, or part the source (partitions), so that each worker owns some of the partitions"
             ),
         ],
     ]

@@ -65,6 +65,7 @@ PROMISED: Final = {
     "broadway_duplicate_messages_total": ("counter", OF_AGGREGATOR),
     "broadway_messages_without_identity_total": ("counter", OF_AGGREGATOR),
     "broadway_uncertain_messages_total": ("counter", OF_AGGREGATOR),
+    "broadway_keys_in_several_partitions_total": ("counter", OF_AGGREGATOR),
 }
 
 #: Which values a unit allows; what counts or lasts is never below zero.

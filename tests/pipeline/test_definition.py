@@ -139,7 +139,7 @@ def test_batchers_without_handle_batch_are_refused() -> None:
 def test_an_unknown_option_is_refused_with_the_known_ones() -> None:
     assert refused(lambda: Quiet(procesors=Processors())) == (
         "procesors: unknown option; known: aggregators, batch_defaults, batchers, context, fail_fast, failure, "
-        "max_in_flight_bytes, max_restarts, max_seconds, name, ordered, partition_by, processors, producer, "
+        "max_in_flight_bytes, max_restarts, max_seconds, name, ordered, own, partition_by, processors, producer, "
         "rate_limit, schema, shutdown_timeout, state, transformer; did you mean 'processors'?"
     )
 
@@ -309,7 +309,7 @@ def test_settings_of_a_file_are_merged_field_by_field_over_the_class() -> None:
             (
                 "pipelines.p.procesors: unknown setting; known here: aggregators, batch_defaults, batchers, class, "
                 "context, fail_fast, failure, max_in_flight_bytes, max_restarts, max_seconds, name, ordered, "
-                "processors, producer, rate_limit, shutdown_timeout, state; "
+                "own, processors, producer, rate_limit, shutdown_timeout, state; "
                 "did you mean 'processors'?"
             ),
         ),

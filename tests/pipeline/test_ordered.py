@@ -96,7 +96,8 @@ def test_ordered_with_two_workers_is_refused() -> None:
 
     assert refused(make) == (
         "pipelines.orders.ordered: a key must have one owner, but 2 workers read the same source; set workers: 1, "
-        "leave ordered off, or use an embedded queue with partitioned: true, whose messages are put with a key"
+        "leave ordered off, part the source (partitions), or use an embedded queue with partitioned: true, whose "
+        "messages are put with a key"
     )
 
 

@@ -62,7 +62,8 @@ def test_ordered_is_refused_with_several_workers_where_one_source_does_not(path:
         ordered_with_two_workers(QueueProducer(path, "q", partitioned=True, name="apart"), other)
     assert str(refused.value) == (
         "pipelines.orders.ordered: a key must have one owner, but 2 workers read the same source; set workers: 1, "
-        "leave ordered off, or use an embedded queue with partitioned: true, whose messages are put with a key"
+        "leave ordered off, part the source (partitions), or use an embedded queue with partitioned: true, whose "
+        "messages are put with a key"
     )
 
 

@@ -130,7 +130,7 @@ def test_an_empty_file_and_files_of_others_are_refused(path: str, tmp_path: Path
         verify(str(text))
 
     assert str(empty.value) == (
-        f"state file {path}: the file has version 0, and this program reads version 1: start the pipeline once with "
+        f"state file {path}: the file has version 0, and this program reads version 2: start the pipeline once with "
         "this program"
     )
     assert str(foreign.value) == (

@@ -67,7 +67,7 @@ async def test_a_file_of_a_newer_program_is_refused(path: str) -> None:
     connection.close()
 
     assert await refusal(path) == (
-        f"state file {path}: the file has version 99, this program knows versions up to 1; nothing was changed: "
+        f"state file {path}: the file has version 99, this program knows versions up to 2; nothing was changed: "
         "use the newer broadway-py that made it, or another file"
     )
 

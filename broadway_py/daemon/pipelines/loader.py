@@ -122,7 +122,10 @@ def _build(key: str, name: str, section: Mapping[str, Any], share: tuple[int, in
     if made is not None and wrong:
         told = {one.path[len(path)] for each in wrong for one in each.all() if len(one.path) > len(path)}
         rest = {option: value for option, value in options.items() if option not in told}
-        stand_in = _Unknown() if "producer" in told else producer
+        stand_in = producer
+        if "producer" in told:
+            # It has no partitions, so what depends on them is not checked.
+            stand_in, rest["own"], share = _Unknown(), None, (0, 1)
         more: list[OptionsError] = []
         # The user's own constructor may fail because of the options that are left out.
         with contextlib.suppress(Exception), gathered(more):

@@ -8,16 +8,19 @@ import math
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
 from typing import Any, Final, Literal
 
 from broadway_py._core.aggregation.aggregation import Aggregation
 from broadway_py._core.aggregation.identities import Identities
+from broadway_py._core.aggregation.key_owners import KeyOwners
 from broadway_py._core.aggregation.outcome import Added, Result
 from broadway_py._core.aggregation.pending import DueResult
 from broadway_py._core.aggregation.progress import Progress
 from broadway_py._core.aggregation.values import Functions
 from broadway_py._core.window.times import EventTime
 from broadway_py.clock import Clock
+from broadway_py.log import logger
 from broadway_py.message import Message
 from broadway_py.pipeline.aggregation.committer import Committer
 from broadway_py.pipeline.aggregation.loader import Loader
@@ -29,6 +32,8 @@ from broadway_py.state.store import Commit, StateStore
 from broadway_py.storage.errors import StorageError
 
 __all__ = ["Keeper"]
+
+log = logger("broadway_py.pipeline")
 
 #: How many results are written before others can run.
 _AT_ONCE: Final = 200
@@ -52,6 +57,8 @@ class Keeper:
         progresses: what the producers have delivered.
         identities: which messages were there before.
         is_durable: False: the store ends with the process, so windows need not be written.
+        partition: the partition of the sources whose messages these are; None: the sources have none.
+        key_owners: the keys of the aggregator in all partitions of this process; None: it has not several of them.
     """
 
     def __init__(
@@ -64,6 +71,8 @@ class Keeper:
         progresses: Sequence[Progress],
         identities: Identities,
         is_durable: bool = True,
+        partition: int | None = None,
+        key_owners: KeyOwners | None = None,
     ) -> None:
         #: The aggregator's name.
         self.name = definition.name
@@ -80,7 +89,7 @@ class Keeper:
         aggregator, codec = definition.aggregator, definition.codec
         self._types = Types(definition.acc_type, codec, aggregator.initial)
         #: Writes and reads what is stored.
-        self.records = Records(definition.name, codec, aggregator.upgrade, definition.version)
+        self.records = Records(definition.name, codec, aggregator.upgrade, definition.version, partition)
         #: Reads what is stored at the start.
         self.loader = Loader(pipeline, definition.name, store, self.records)
         self.aggregation = self._new()
@@ -89,6 +98,12 @@ class Keeper:
         #: How many bytes the state of all aggregators of the pipeline takes, as far as known.
         self.state_bytes = 0
         self._measured_at = -math.inf
+        #: How many keys were seen here that had been seen in another partition of this process.
+        self.keys_of_others = 0
+        self._partition = partition
+        self._key_owners = key_owners
+        self._told_of: set[int] = set()
+        self._log = log.bind(pipeline=pipeline, aggregator=definition.name)
         #: When the last checkpoint was stored, by the monotonic clock.
         self.stored_at = clock.monotonic()
 
@@ -132,6 +147,9 @@ class Keeper:
             CodecError: a value cannot be stored. Only :meth:`go_back` helps.
         """
         made = self.aggregation.checkpoint(self.time.now)
+        if self._key_owners is not None and self._partition is not None:
+            keys = chain((entry[0] for part in made.parts for entry in part.entries), (one.key for one in made.results))
+            self._note_others(self._key_owners.note(self._partition, keys))
         parts = [(part.bucket, self.records.part(part), len(part.entries)) for part in made.parts]
         identities = self.identities.begin(made.number)
         forget_before = self.identities.forget(self.time.connected_s)
@@ -151,6 +169,19 @@ class Keeper:
             forget_before,
         )
         return commit, made.results
+
+    def _note_others(self, others: Sequence[int]) -> None:
+        """Note that keys of this checkpoint lie in *others*, too, one for each key."""
+        self.keys_of_others += len(others)
+        for other in set(others) - self._told_of:
+            # Once for each pair: there may be very many such keys.
+            self._told_of.add(other)
+            self._log.error(
+                "a key comes from two partitions of the source, so each of them counts a part of it, and their results "
+                "have the same ids: see that the publishers give a key to one partition for ever",
+                partition=self._partition,
+                other=other,
+            )
 
     async def with_results(
         self, commit: Commit, results: Sequence[Result], emitted: Sequence[int]

@@ -56,15 +56,22 @@ class Records:
         codec: writes and reads keys and values.
         upgrade: makes a value of an older version new, given the version and the value.
         version: the version of the values that are written.
+        partition: the partition of the sources, which results bear; None: they have none.
     """
 
     def __init__(
-        self, aggregator: str, codec: Codec[Any, Any], upgrade: Callable[[int, Any], Any], version: int
+        self,
+        aggregator: str,
+        codec: Codec[Any, Any],
+        upgrade: Callable[[int, Any], Any],
+        version: int,
+        partition: int | None = None,
     ) -> None:
         self._aggregator = aggregator
         self._codec = codec
         self._upgrade = upgrade
         self._version = version
+        self._partition = partition
 
     # --- parts of windows
 
@@ -137,7 +144,7 @@ class Records:
                 trigger=cast("ResultTrigger", head["trigger"]),
                 is_last=head["is_last"],
                 replaces=tuple(head["replaces"]),
-                partition=None,
+                partition=self._partition,
             )
             for head, (key, count, firing, value) in zip(heads, entries, strict=True)
         ]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from broadway_py._core.aggregation.identities import Identities
+from broadway_py._core.aggregation.key_owners import KeyOwners
 from broadway_py._core.aggregation.progress import Progress
 from broadway_py._core.aggregation.tracked_ledger import TrackedLedger
 from broadway_py._core.identity import identity_of
@@ -16,26 +18,29 @@ from broadway_py.pipeline.aggregation.keeper import Keeper
 from broadway_py.pipeline.aggregation.output import Output
 from broadway_py.pipeline.callbacks.aggregators import AggregatorDefinition
 from broadway_py.pipeline.intake.returning import returns_within_s
-from broadway_py.pipeline.runtime.window_state import WindowState
+from broadway_py.pipeline.runtime.window_state import PartitionState, WindowState
+from broadway_py.pipeline.sources import Sources
 from broadway_py.pipeline.stages.aggregator import AggregatorStage
 from broadway_py.pipeline.stages.emitter import Emitter
 from broadway_py.pipeline.stages.services import Meter, Services
-from broadway_py.producer_description import ProducerDescription
 from broadway_py.state.memory import MemoryStore
+from broadway_py.state.partitions import StatePartition, file_of, prepare
 from broadway_py.state.sqlite import SQLiteStore
 from broadway_py.state.store import StateStore
 
 __all__ = ["Aggregators"]
 
+log = logger("broadway_py.pipeline")
+
 
 class Aggregators:
-    """The aggregators of one pipeline, being built.
+    """The aggregators of one pipeline, being built. If the sources have partitions, each of them has stages for each.
 
     Args:
         services: the services of the pipeline.
         definitions: the aggregators by their names.
         state: where their windows are stored.
-        producers: all producers by their names.
+        sources: what the pipeline reads.
     """
 
     def __init__(
@@ -43,18 +48,26 @@ class Aggregators:
         services: Services,
         definitions: Mapping[str, AggregatorDefinition],
         state: State,
-        producers: Mapping[str, ProducerDescription],
+        sources: Sources,
     ) -> None:
         self._services = services
         self._definitions = definitions
         self._state = state
-        self._producers = producers
+        self._sources = sources
         #: What each producer has delivered.
-        self.progresses = {name: Progress(description.concurrency) for name, description in producers.items()}
+        self.progresses = {name: Progress(description.concurrency) for name, description in sources.producers.items()}
+        # What the partitions of an aggregator share.
+        self._emit_turns: dict[str, asyncio.Lock] = {}
+        self._late_turns: dict[str, asyncio.Lock] = {}
+        self._key_owners: dict[str, KeyOwners] = {}
+        if len(sources.owned) > 1:
+            self._emit_turns = {name: asyncio.Lock() for name in definitions}
+            self._late_turns = {name: asyncio.Lock() for name in definitions}
+            self._key_owners = {name: KeyOwners() for name in definitions}
 
     @property
     def demands(self) -> dict[str, int]:
-        """How many messages each aggregator holds."""
+        """How many messages each aggregator holds, in each partition."""
         return {name: definition.options.max_demand for name, definition in self._definitions.items()}
 
     def ledger(self, producer: str) -> Ledger:
@@ -69,56 +82,86 @@ class Aggregators:
 
     def build(self, meters: Mapping[str, Meter]) -> tuple[list[AggregatorStage], WindowState]:
         """Returns the stages, and the state that is opened before they run."""
-        store: StateStore = MemoryStore() if self._state.is_memory else SQLiteStore(self._state.path)
-        stages: list[AggregatorStage] = []
-        for name, definition in self._definitions.items():
-            keeper = Keeper(
-                self._services.name,
-                definition,
-                store,
-                clock=self._services.clock,
-                progresses=list(self.progresses.values()),
-                identities=self._identities(definition),
-                is_durable=not self._state.is_memory,
-            )
-            output = Output(self._services.name, definition, keeper.records, keeper.shown, clock=self._services.clock)
-            emitter = Emitter(
-                self._services,
-                name,
-                meters[f"emitter:{name}"],
-                output,
-                most=definition.options.emit_batch,
-                timeout_s=definition.options.emit_timeout,
-            )
-            stages.append(
-                AggregatorStage(
-                    self._services,
-                    definition,
-                    meters[f"aggregator:{name}"],
-                    keeper,
-                    emitter,
-                    checkpoint_interval_s=self._state.checkpoint_interval,
-                )
-            )
-        log = logger("broadway_py.pipeline").bind(pipeline=self._services.name)
+        sources, state = self._sources, self._state
+        parts = [self._part(partition, meters) for partition in sources.owned or (None,)]
+        stages = [stage for part in parts for stage in part.stages]
+        directory = None
+        if sources.partitions is not None and not state.is_memory:
+            directory = partial(prepare, state.path, sources.partitions)
+        window_state = WindowState(self._services, list(self._definitions.values()), parts, prepare=directory)
+        return stages, window_state
+
+    def _part(self, partition: int | None, meters: Mapping[str, Meter]) -> PartitionState:
+        """Returns the stages of *partition* and their state; None: the sources have no partitions."""
+        names = self._sources.names_of(partition)
+        store = self._store(partition)
+        stages = [self._stage(definition, store, partition, meters) for definition in self._definitions.values()]
         returning = [
             (
                 self.progresses[name],
-                returns_within_s(description, process_died=True, complain=log.bind(producer=name).error),
+                returns_within_s(
+                    self._sources.producers[name],
+                    process_died=True,
+                    complain=log.bind(pipeline=self._services.name, producer=name).error,
+                ),
             )
-            for name, description in self._producers.items()
+            for name in names
         ]
-        state = WindowState(self._services, store, list(self._definitions.values()), stages, returning=returning)
-        return stages, state
+        return PartitionState(store, stages, returning)
 
-    def _identities(self, definition: AggregatorDefinition) -> Identities:
+    def _store(self, partition: int | None) -> StateStore:
+        if self._state.is_memory:
+            return MemoryStore()
+        path, count = self._state.path, self._sources.partitions
+        if partition is None or count is None:
+            return SQLiteStore(path)
+        return SQLiteStore(file_of(path, partition), StatePartition(partition, count))
+
+    def _stage(
+        self, definition: AggregatorDefinition, store: StateStore, partition: int | None, meters: Mapping[str, Meter]
+    ) -> AggregatorStage:
+        services, name = self._services, definition.name
+        producers = self._sources.names_of(partition)
+        keeper = Keeper(
+            services.name,
+            definition,
+            store,
+            clock=services.clock,
+            progresses=[self.progresses[producer] for producer in producers],
+            identities=self._identities(definition, producers),
+            is_durable=not self._state.is_memory,
+            partition=partition,
+            key_owners=self._key_owners.get(name),
+        )
+        emitter = Emitter(
+            services,
+            name,
+            meters[f"emitter:{name}"],
+            Output(services.name, definition, keeper.records, keeper.shown, clock=services.clock),
+            most=definition.options.emit_batch,
+            timeout_s=definition.options.emit_timeout,
+            partition=partition,
+            turn=self._emit_turns.get(name),
+        )
+        return AggregatorStage(
+            services,
+            definition,
+            meters[f"aggregator:{name}"],
+            keeper,
+            emitter,
+            checkpoint_interval_s=self._state.checkpoint_interval,
+            partition=partition,
+            late_turn=self._late_turns.get(name),
+        )
+
+    def _identities(self, definition: AggregatorDefinition, producers: Sequence[str]) -> Identities:
         # A state in memory is refused for sources that deliver again what was not acked.
-        lasting = {} if self._state.is_memory else self._producers
-        marking = {name for name, one in lasting.items() if one.marks_repeats}
+        lasting = () if self._state.is_memory else producers
+        marking = {name for name in lasting if self._sources.producers[name].marks_repeats}
         aggregator = definition.aggregator
         return Identities(
             definition.name,
-            looked_up=lasting.keys() - marking,
+            looked_up=set(lasting) - marking,
             marking=marking,
             identity=aggregator.identity if definition.has("identity") else None,
             required=definition.options.require_identity,

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from broadway_py.log import logger
 from broadway_py.options import Batcher
+from broadway_py.pipeline.runtime.capacity import Capacity
 from broadway_py.producer_description import ProducerDescription
 
 __all__ = ["never_full", "warn_of_batches_that_never_fill"]
@@ -38,7 +39,7 @@ def never_full(batchers: Mapping[str, Batcher], most_in_flight: int) -> list[str
 
 
 def warn_of_batches_that_never_fill(
-    pipeline: str, producers: Sequence[ProducerDescription], batchers: Mapping[str, Batcher], capacity: int
+    pipeline: str, producers: Sequence[ProducerDescription], batchers: Mapping[str, Batcher], capacity: Capacity
 ) -> None:
     """Log a warning for each batcher whose batches never fill.
 
@@ -46,12 +47,11 @@ def warn_of_batches_that_never_fill(
         pipeline: the pipeline's name.
         producers: all producers of the pipeline. If one has no limit, no batcher is checked.
         batchers: all batchers.
-        capacity: how many messages processors and batchers hold when they are full.
+        capacity: how many messages the pipeline can hold.
     """
     total = 0
     for producer in producers:
-        share = -(-capacity // producer.concurrency)
-        most = producer.most_in_flight(share)
+        most = producer.most_in_flight(capacity.of_copy(producer.concurrency))
         if most is None:
             return
         total += most * producer.concurrency

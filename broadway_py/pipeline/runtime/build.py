@@ -24,8 +24,10 @@ from broadway_py.pipeline.processes.callback_process import CallbackProcesses
 from broadway_py.pipeline.runtime.aggregators import Aggregators
 from broadway_py.pipeline.runtime.batch_fill_check import warn_of_batches_that_never_fill
 from broadway_py.pipeline.runtime.breaker import BreakerGuard
+from broadway_py.pipeline.runtime.capacity import Capacity
 from broadway_py.pipeline.runtime.dispatchers import (
     KeyOf,
+    destination,
     in_room,
     partition_of,
     to_batch_processors,
@@ -38,13 +40,14 @@ from broadway_py.pipeline.runtime.topology import topology_of
 from broadway_py.pipeline.runtime.window_state import WindowState
 from broadway_py.pipeline.settlement.failure_plans import log_which_policy_counts
 from broadway_py.pipeline.settlement.failure_router import FailureRouter
+from broadway_py.pipeline.sources import Sources
 from broadway_py.pipeline.stages.batch_processor import BatchProcessor
 from broadway_py.pipeline.stages.batcher import BatcherStage
 from broadway_py.pipeline.stages.processor import Processor
 from broadway_py.pipeline.stages.services import SUBMITTED, Meter, Services
 from broadway_py.pipeline.stages.source import Source
 from broadway_py.producer import Producer
-from broadway_py.producer_description import ProducerDescription, described
+from broadway_py.producer_description import described
 
 __all__ = ["Builder", "Described", "Submissions", "batcher_names", "meters_of", "resize", "share_capacity"]
 
@@ -81,7 +84,7 @@ class Builder:
 
     Args:
         pipeline: the pipeline with the options.
-        producers: the descriptions of the producers, by name.
+        sources: what the pipeline reads.
         callbacks: the callbacks of the pipeline.
         definitions: the aggregators, by name.
         in_processes: names of the layers whose callbacks run in worker processes.
@@ -93,7 +96,7 @@ class Builder:
     def __init__(
         self,
         pipeline: Described,
-        producers: Mapping[str, ProducerDescription],
+        sources: Sources,
         callbacks: Callbacks,
         *,
         definitions: Mapping[str, AggregatorDefinition],
@@ -103,7 +106,7 @@ class Builder:
         request_stop: Callable[[], None],
     ) -> None:
         self._pipeline = pipeline
-        self._producers = producers
+        self._sources = sources
         self._callbacks = callbacks
         self._definitions = definitions
         self._in_processes = in_processes
@@ -131,7 +134,7 @@ class Builder:
         pipeline = self._pipeline
         if pipeline.failure is None:
             return None
-        log_which_policy_counts(pipeline.name, self._producers, failure_is_given=self._failure_is_given)
+        log_which_policy_counts(pipeline.name, self._sources.producers, failure_is_given=self._failure_is_given)
         return FailureRouter(
             pipeline.failure,
             pipeline.clock,
@@ -152,7 +155,7 @@ class Builder:
         services = self._services(threads, isolation)
         stages, gate, window_state = _build(
             services,
-            self._producers,
+            self._sources,
             pipeline.processors,
             pipeline.batchers,
             aggregators=self._aggregators(services),
@@ -171,7 +174,7 @@ class Builder:
             _guard(services, stages, gate),
             gate=gate,
             topology=topology_of(
-                pipeline.name, self._producers, pipeline.processors, pipeline.batchers, self._definitions
+                pipeline.name, self._sources.producers, pipeline.processors, pipeline.batchers, self._definitions
             ),
             window_state=window_state,
         )
@@ -180,7 +183,7 @@ class Builder:
         state: State | None = self._pipeline.state
         if not self._definitions or state is None:
             return None
-        return Aggregators(services, self._definitions, state, self._producers)
+        return Aggregators(services, self._definitions, state, self._sources)
 
 
 def meters_of(batchers: Iterable[str], aggregators: Iterable[str] = ()) -> dict[str, Meter]:
@@ -204,7 +207,7 @@ def _guard(services: Services, stages: Stages, gate: Gate) -> BreakerGuard | Non
 
 def _build(
     services: Services,
-    producers: Mapping[str, ProducerDescription],
+    reads: Sources,
     processors: Processors,
     batchers: Mapping[str, Batcher],
     *,
@@ -220,7 +223,8 @@ def _build(
     demands = {} if aggregators is None else aggregators.demands
     if aggregators is not None:
         services.children = ChildrenLedger("", services.settler)
-    capacity = _capacity(processors, batchers, demands)
+    producers = reads.producers
+    capacity = Capacity(processors, batchers, demands.values(), len(reads.owned))
     warn_of_batches_that_never_fill(services.name, list(producers.values()), batchers, capacity)
     names = batcher_names([*batchers, *demands])
     key_of = partition_by if processors.partition_by is INHERIT else processors.partition_by
@@ -231,7 +235,7 @@ def _build(
     for name, description in producers.items():
         ledger = Ledger(name, services.settler) if aggregators is None else aggregators.ledger(name)
         ledgers.append(ledger)
-        copies, share = Copies(description), _share(capacity, description.concurrency)
+        copies, share = Copies(description), capacity.of_copy(description.concurrency)
         for index in range(description.concurrency):
             source = Source(
                 services,
@@ -255,12 +259,13 @@ def _build(
         meters["processors"],
         dispatcher=dispatcher(),
         index=0,
-        capacity=capacity,
+        capacity=capacity.of_submissions,
         fail_fast=False,
         transformer=None,
         internal=True,
     )
     stages = Stages(sources, submissions, [], [], [], ledgers)
+    stages.partitions, stages.owned, stages.partition_of = reads.partitions, reads.owned, reads.partition_of
     stages.processors = [
         Processor(
             services,
@@ -268,8 +273,9 @@ def _build(
             meters["processors"],
             names,
             processors.timeout,
-            dispatcher=to_batchers([*batchers, *demands]),
+            dispatcher=to_batchers(batchers, demands, reads.partition_of),
             aggregators=demands,
+            partition_of=reads.partition_of,
             keyed=key_of is not None,
         )
         for index in range(processors.concurrency)
@@ -309,27 +315,13 @@ def batcher_names(batchers: Iterable[str]) -> dict[str, str]:
     return names
 
 
-def _share(capacity: int, copies: int) -> int:
-    return -(-capacity // copies)
-
-
 def share_capacity(stages: Stages, processors: Processors, batchers: Mapping[str, Batcher]) -> None:
     """Tell every source how many of its messages the pipeline can hold now."""
     demands = {stage.key: stage.options.max_demand for stage in stages.aggregators}
-    capacity = _capacity(processors, batchers, demands)
+    capacity = Capacity(processors, batchers, demands.values(), len(stages.owned))
     copies = Counter(source.ledger.producer for source in stages.sources)
     for source in stages.sources:
-        source.live.resize(_share(capacity, copies[source.ledger.producer]))
-
-
-def _capacity(processors: Processors, batchers: Mapping[str, Batcher], aggregators: Mapping[str, int]) -> int:
-    """Returns how many messages a pipeline holds when every processor, batch and aggregator is full.
-
-    *aggregators* are how many each of them holds.
-    """
-    gathered = sum(options.demand * (options.concurrency + 1) for options in batchers.values())
-    # As many wait in front of an aggregator as it holds.
-    return processors.concurrency * processors.max_demand + gathered + 2 * sum(aggregators.values())
+        source.live.resize(capacity.of_copy(copies[source.ledger.producer]))
 
 
 def _connect_processors(source: Source, processors: Sequence[Processor], options: Processors) -> None:
@@ -384,4 +376,5 @@ def _connect_to_batchers(stages: Stages, processors: Sequence[Processor]) -> Non
                 processor.outlet.subscribe(batcher.inlet, demand, demand // 2, batcher.key)
             for aggregator in stages.aggregators:
                 demand = aggregator.options.max_demand
-                processor.outlet.subscribe(aggregator.inlet, demand, demand // 2, aggregator.key)
+                name = destination(aggregator.key, aggregator.partition)
+                processor.outlet.subscribe(aggregator.inlet, demand, demand // 2, name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Hashable, Mapping
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,7 @@ from broadway_py.pipeline.settlement.failures import failure_from
 from broadway_py.pipeline.stages.services import Services
 from broadway_py.stage import Edge
 
-__all__ = ["KeyOf", "in_room", "partition_of", "to_batch_processors", "to_batchers", "to_processors"]
+__all__ = ["KeyOf", "destination", "in_room", "partition_of", "to_batch_processors", "to_batchers", "to_processors"]
 
 KeyOf = Callable[[Message[Any]], Any]
 _MessageDispatcher = Dispatcher[Edge[Message[Any]], Message[Any]]
@@ -30,13 +30,41 @@ def to_processors(concurrency: int, key_of: KeyOf | None) -> _MessageDispatcher:
     return PartitionDispatcher(range(concurrency), _guarded(key_of, concurrency))
 
 
-def to_batchers(batchers: Collection[str]) -> _MessageDispatcher | None:
-    """Returns the dispatcher of a processor; None if there are no *batchers*."""
-    if not batchers:
+def to_batchers(
+    batchers: Collection[str], aggregators: Collection[str] = (), partition_of: Mapping[str, int] | None = None
+) -> _MessageDispatcher | None:
+    """Returns the dispatcher of a processor; None if there are neither *batchers* nor *aggregators*.
+
+    Args:
+        batchers: the names of the batchers.
+        aggregators: the names of the aggregators.
+        partition_of: the partition that each producer reads; empty or None if the sources are not parted. If they are,
+            there is a stage for each aggregator and partition: see :func:`destination`.
+    """
+    if partition_of and aggregators:
+        names = [*batchers, *(destination(name, part) for name in aggregators for part in set(partition_of.values()))]
+        return PartitionDispatcher(names, _to_own_partition(frozenset(aggregators), partition_of))
+    if not batchers and not aggregators:
         return None
-    if len(batchers) == 1:
+    if len(batchers) + len(aggregators) == 1:
         return DemandDispatcher()
-    return PartitionDispatcher(list(batchers), lambda message: message.batcher)
+    return PartitionDispatcher([*batchers, *aggregators], lambda message: message.batcher)
+
+
+def destination(name: str, partition: int | None) -> Hashable:
+    """Returns what the dispatcher of a processor calls the aggregator *name* of *partition*; None: it has none."""
+    return name if partition is None else (name, partition)
+
+
+def _to_own_partition(
+    aggregators: Collection[str], partition_of: Mapping[str, int]
+) -> Callable[[Message[Any]], Hashable]:
+    def own(message: Message[Any]) -> Hashable:
+        name = message.batcher
+        # A spawned message has the producer of its parent.
+        return (name, partition_of[message._ledger_entry.producer]) if name in aggregators else name
+
+    return own
 
 
 def to_batch_processors(concurrency: int, *, is_partitioned: bool) -> Dispatcher[Edge[Batch], Batch]:

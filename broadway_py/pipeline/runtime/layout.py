@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +30,11 @@ class Stages:
     batch_processors: list[BatchProcessor]
     ledgers: list[Ledger]
     aggregators: list[AggregatorStage] = field(default_factory=list)
+    #: The partition that each producer reads. Empty if the sources are not parted.
+    partition_of: Mapping[str, int] = field(default_factory=dict)
+    #: Into how many partitions the sources are parted, and which of them run here; None: they are not parted.
+    partitions: int | None = None
+    owned: tuple[int, ...] = ()
     #: Processors that set_concurrency took out and that finish the messages they have.
     retired: list[Processor] = field(default_factory=list)
 

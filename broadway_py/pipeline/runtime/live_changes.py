@@ -44,9 +44,10 @@ def resized(processors: Processors, concurrency: int, partition_by: KeyOf | None
 
 def resize_pool(run: PipelineRun, options: Processors, batchers: Mapping[str, Batcher], meter: Meter) -> None:
     """Start new processors, or retire the last ones, until there are as many as *options* say."""
-    aggregators = [stage.key for stage in run.stages.aggregators]
-    destinations = [*batchers, *aggregators]
-    names = batcher_names(destinations)
+    # An aggregator has a stage for each partition.
+    aggregators = list(dict.fromkeys(stage.key for stage in run.stages.aggregators))
+    names = batcher_names([*batchers, *aggregators])
+    partition_of = run.stages.partition_of
     fresh = resize(
         run.stages,
         lambda index: Processor(
@@ -55,8 +56,9 @@ def resize_pool(run: PipelineRun, options: Processors, batchers: Mapping[str, Ba
             meter,
             names,
             options.timeout,
-            dispatcher=to_batchers(destinations),
+            dispatcher=to_batchers(batchers, aggregators, partition_of),
             aggregators=aggregators,
+            partition_of=partition_of,
         ),
         options,
     )

@@ -55,9 +55,11 @@ def take_snapshot(name: str, state: PipelineState, run: PipelineRun, meters: Map
         stuck_handlers=run.services.threads.stuck,
         breaker_open=gate.broken,
         breaker_opened_by=gate.broken_by,
-        aggregators=tuple(_aggregator(stage, meters, now, run.clock.wall()) for stage in stages.aggregators),
-        state_bytes=max((stage.keeper.state_bytes for stage in stages.aggregators), default=0),
+        aggregators=tuple(_aggregator(stage, now, run.clock.wall()) for stage in stages.aggregators),
+        state_bytes=_state_bytes(stages.aggregators),
         state_trouble=_state_trouble(run),
+        partitions=stages.partitions,
+        owned=stages.owned,
     )
 
 
@@ -106,15 +108,35 @@ def _state_trouble(run: PipelineRun) -> str | None:
     opening = run.window_state.trouble
     if opening is not None:
         return opening
-    return next((f"degraded: {full}" for stage in run.stages.aggregators if (full := stage.full_of) is not None), None)
+    stages = run.stages.aggregators
+    full = next((full for stage in stages if (full := stage.full_of) is not None), None)
+    if full is not None:
+        return f"degraded: {full}"
+    torn = next((stage.key for stage in stages if stage.keeper.keys_of_others), None)
+    if torn is None:
+        return None
+    keys = sum(stage.keeper.keys_of_others for stage in stages if stage.key == torn)
+    return (
+        f"degraded: {keys} {'key' if keys == 1 else 'keys'} of aggregator {torn!r} came from two partitions of the "
+        "source, so their results are wrong: correct the publishers, then start again"
+    )
 
 
-def _aggregator(stage: AggregatorStage, meters: Mapping[str, Meter], now: float, wall: float) -> AggregatorStats:
+def _state_bytes(stages: Sequence[AggregatorStage]) -> int:
+    """Returns the size of the files. The aggregators of a partition share one, and ask for its size now and then."""
+    sizes: dict[int | None, int] = {}
+    for stage in stages:
+        sizes[stage.partition] = max(stage.keeper.state_bytes, sizes.get(stage.partition, 0))
+    return sum(sizes.values())
+
+
+def _aggregator(stage: AggregatorStage, now: float, wall: float) -> AggregatorStats:
     keeper, pending = stage.keeper, stage.emitter.pending
     aggregation, identities = keeper.aggregation, keeper.identities
     watermark = None if aggregation.watermark is None else aggregation.watermark / 1_000_000
     return AggregatorStats(
         name=stage.key,
+        partition=stage.partition,
         windows_open=aggregation.open,
         results_pending=len(pending) + aggregation.due,
         results_failing=pending.failing,
@@ -124,7 +146,7 @@ def _aggregator(stage: AggregatorStage, meters: Mapping[str, Meter], now: float,
         held=stage.checkpoints.messages,
         checkpoints=keeper.committer.stored,
         checkpoint_failures=keeper.committer.failures,
-        checkpoint_duration=_distribution(meters[stage.layer].duration),
+        checkpoint_duration=_distribution(stage.checkpoints.duration),
         checkpoint_age_seconds=max(0.0, now - keeper.stored_at),
         results=dict(aggregation.results_by_trigger),
         emit_failures=pending.failed_calls,
@@ -133,6 +155,7 @@ def _aggregator(stage: AggregatorStage, meters: Mapping[str, Meter], now: float,
         without_identity=identities.without_identity,
         uncertain=identities.uncertain,
         dedup_horizon_seconds=identities.horizon_s(keeper.time.connected_s),
+        keys_of_others=keeper.keys_of_others,
     )
 
 

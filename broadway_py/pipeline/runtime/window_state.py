@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from broadway_py._core.aggregation.progress import Progress
@@ -18,37 +20,55 @@ from broadway_py.state.facts import window_text
 from broadway_py.state.json_kinds import name_of as type_name_of
 from broadway_py.state.store import AggregatorFacts, StateStore
 
-__all__ = ["WindowState", "facts_of"]
+__all__ = ["PartitionState", "WindowState", "facts_of"]
 
 log = logger("broadway_py.pipeline")
 
 
+@dataclass(frozen=True, slots=True)
+class PartitionState:
+    """The state of one partition; of the whole pipeline, if its sources have none."""
+
+    #: Where its windows are stored.
+    store: StateStore
+    #: The stages of the aggregators. None of them runs before the state is open.
+    stages: Sequence[AggregatorStage]
+    #: Of each producer, what it has delivered, and the seconds after which what a process that died has held is
+    #: delivered again.
+    returning: Sequence[tuple[Progress, float]]
+
+    @property
+    def was_clean(self) -> bool:
+        """True if all that was delivered before this start is stored or settled."""
+        return all(stage.keeper.was_clean for stage in self.stages)
+
+
 class WindowState:
-    """Opens the store of a pipeline, and loads the windows of each aggregator.
+    """Opens the stores of a pipeline, and loads the windows of each aggregator.
+
+    The stores are opened one after the other, in the order of their partitions. If another process has one, the
+    pipeline waits for it, and reads none of its sources meanwhile.
 
     Args:
         services: the services of the pipeline.
-        store: where the windows are stored.
         definitions: the aggregators.
-        stages: their stages, in the same order. None of them runs before :meth:`open` has returned.
-        returning: of each producer, what it has delivered, and the seconds after which what a process that died has
-            held is delivered again.
+        parts: the state of each partition. Its stages are in the order of *definitions*.
+        prepare: called first, in a thread; None: nothing is to be done before.
     """
 
     def __init__(
         self,
         services: Services,
-        store: StateStore,
         definitions: Sequence[AggregatorDefinition],
-        stages: Sequence[AggregatorStage],
+        parts: Sequence[PartitionState],
         *,
-        returning: Sequence[tuple[Progress, float]],
+        prepare: Callable[[], None] | None = None,
     ) -> None:
-        self.store = store
         self._services = services
         self._definitions = definitions
-        self._stages = stages
-        self._returning = returning
+        self._parts = parts
+        self._prepare = prepare
+        self._stages = [stage for part in parts for stage in part.stages]
         self._waits_for: str | None = None
         self._is_ready = False
         self._set_up: list[AggregatorDefinition] = []
@@ -69,23 +89,22 @@ class WindowState:
         return f"the windows are being loaded: {loaded} of {all_of_them}"
 
     async def open(self) -> None:
-        """Lock the store, load all windows, and run ``setup`` of each aggregator. A cancellation ends it at any point.
+        """Lock the stores, load all windows, and run ``setup`` of each aggregator. A cancellation ends it at any point.
 
         Raises:
-            StorageError: the store cannot be used.
+            StorageError: a store cannot be used.
             OptionsError: what ``initial`` of an aggregator returns cannot be stored.
             Exception: what ``setup`` or ``upgrade`` of an aggregator raised.
         """
         facts = {definition.name: facts_of(definition) for definition in self._definitions}
-        await self.store.open(facts, waiting=self._wait)
-        self._waits_for = None
-        for stage in self._stages:
-            stage.emitter.add(await stage.keeper.load())
-        if not all(stage.keeper.was_clean for stage in self._stages):
-            self._stand()
-        elif any(returns_within_s > 0 for _, returns_within_s in self._returning):
-            await self._note_start(self._stages[0])
-        for definition, stage in zip(self._definitions, self._stages, strict=True):
+        if self._prepare is not None:
+            await asyncio.to_thread(self._prepare)
+        for part in self._parts:
+            await part.store.open(facts, waiting=self._wait)
+            self._waits_for = None
+        for part in self._parts:
+            await self._load(part)
+        for definition, stage in zip(self._definitions, self._parts[0].stages, strict=True):
             self._set_up.append(definition)
             await self._call(definition.aggregator.setup)
             try:
@@ -94,8 +113,16 @@ class WindowState:
                 raise wrong.under("aggregators", definition.name) from None
         self._is_ready = True
 
+    async def _load(self, part: PartitionState) -> None:
+        for stage in part.stages:
+            stage.emitter.add(await stage.keeper.load())
+        if not part.was_clean:
+            self._stand(part)
+        elif any(returns_within_s > 0 for _, returns_within_s in part.returning):
+            await self._note_start(part.stages[0])
+
     async def close(self) -> None:
-        """Wait for what is being stored, run ``teardown`` of each aggregator, and close the store."""
+        """Wait for what is being stored, run ``teardown`` of each aggregator, and close the stores."""
         try:
             for stage in self._stages:
                 await stage.close()
@@ -108,7 +135,11 @@ class WindowState:
                         "teardown of an aggregator raised", aggregator=definition.name, exception=type(error).__name__
                     )
         finally:
-            await self.store.close()
+            # All of them, also if one cannot be closed: another process may wait for the others.
+            closed = await asyncio.gather(*(part.store.close() for part in self._parts), return_exceptions=True)
+        errors = [one for one in closed if isinstance(one, BaseException)]
+        if errors:
+            raise errors[0]
 
     async def _close_output(self, stage: AggregatorStage) -> None:
         try:
@@ -117,10 +148,10 @@ class WindowState:
             # The state must be free for the next process all the same.
             self._log.warning("a sink could not be closed", aggregator=stage.key, exception=name_of(error))
 
-    def _stand(self) -> None:
+    def _stand(self, part: PartitionState) -> None:
         """Let the watermarks wait for what a process that died may have held."""
         now = self._services.clock.monotonic()
-        for progress, returns_within_s in self._returning:
+        for progress, returns_within_s in part.returning:
             progress.stand(now, returns_within_s)
 
     async def _note_start(self, stage: AggregatorStage) -> None:

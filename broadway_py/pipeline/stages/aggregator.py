@@ -41,6 +41,9 @@ class AggregatorStage(PipelineStage):
         keeper: the windows, and where they are stored; they are loaded before the stage runs.
         emitter: hands out the results.
         checkpoint_interval_s: seconds from the first change to the checkpoint.
+        partition: the partition of the sources whose messages come here; None: the sources have none.
+        late_turn: what the stages of all partitions share, so that one of them calls ``late`` at a time; None: there is
+            only one.
     """
 
     def __init__(
@@ -52,9 +55,12 @@ class AggregatorStage(PipelineStage):
         emitter: Emitter,
         *,
         checkpoint_interval_s: float,
+        partition: int | None = None,
+        late_turn: asyncio.Lock | None = None,
     ) -> None:
-        super().__init__(services, f"aggregator:{definition.name}", 0, meter)
+        super().__init__(services, f"aggregator:{definition.name}", partition or 0, meter)
         self.key = definition.name
+        self.partition = partition
         self.options = definition.options
         self.inlet: Inlet[Message[Any]] = Inlet(self.wake)
         self.keeper = keeper
@@ -67,14 +73,15 @@ class AggregatorStage(PipelineStage):
             keeper,
             emitter,
             events,
-            meter,
             wake=self.wake,
             task_name=f"{self.name}.checkpoint",
             interval_s=checkpoint_interval_s,
             most_held=self.options.max_demand,
         )
         #: Hands out late messages; None: they fail.
-        self.late = LateStage(services, definition, meter, self.wake) if definition.has("late") else None
+        self.late: LateStage | None = None
+        if definition.has("late"):
+            self.late = LateStage(services, definition, meter, self.wake, index=self.index, turn=late_turn)
         refusals = Refusals(definition, self.conclusion, self.late)
         self.adder = Adder(
             services,
@@ -87,21 +94,26 @@ class AggregatorStage(PipelineStage):
             wake=self.wake,
         )
         self._log = log.bind(pipeline=services.name, aggregator=self.key)
+        # What sentences call it.
+        self._called = f"aggregator {self.key!r}"
+        if partition is not None:
+            self._log = self._log.bind(partition=partition)
+            self._called += f", partition {partition},"
 
     @property
     def full_of(self) -> str | None:
         """Why nothing is added now, in one sentence; None if nothing is wrong."""
         keeper, options = self.keeper, self.options
         if keeper.committer.trouble is not None:
-            return f"aggregator {self.key!r} cannot store its checkpoints: {keeper.committer.trouble}"
+            return f"{self._called} cannot store its checkpoints: {keeper.committer.trouble}"
         if keeper.aggregation.open >= options.max_open:
             return (
-                f"aggregator {self.key!r} has {options.max_open} open windows (max_open), counted for each key; "
+                f"{self._called} has {options.max_open} open windows (max_open), counted for each key; "
                 "intake goes on when some of them have closed: raise max_open if that takes long"
             )
         if self._has_most_pending:
             return (
-                f"aggregator {self.key!r} has {options.max_pending} results that emit has not taken (max_pending); "
+                f"{self._called} has {options.max_pending} results that emit has not taken (max_pending); "
                 "intake goes on when it takes them"
             )
         return None

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from broadway_py._core.aggregation.pending import DueResult
+from broadway_py._core.histogram import SECONDS_BOUNDS, Histogram
 from broadway_py.foreign import foreign_errors
 from broadway_py.message import Message
 from broadway_py.pipeline.aggregation.committer import Committed
@@ -14,7 +15,7 @@ from broadway_py.pipeline.aggregation.held import Held
 from broadway_py.pipeline.aggregation.keeper import Keeper
 from broadway_py.pipeline.stages.aggregator_events import AggregatorEvents
 from broadway_py.pipeline.stages.emitter import Emitter
-from broadway_py.pipeline.stages.services import Meter, Services
+from broadway_py.pipeline.stages.services import Services
 from broadway_py.stage import Wake
 from broadway_py.state.codec import CodecError
 from broadway_py.state.store import Commit
@@ -33,7 +34,6 @@ class Checkpoints:
         keeper: the windows, and where they are stored.
         emitter: gets the results once they are stored.
         events: hears of each checkpoint.
-        meter: the aggregator's figures.
         wake: set when a checkpoint has ended.
         task_name: the name of the task that stores one.
         interval_s: seconds from the first change to the checkpoint.
@@ -46,7 +46,6 @@ class Checkpoints:
         keeper: Keeper,
         emitter: Emitter,
         events: AggregatorEvents,
-        meter: Meter,
         *,
         wake: Wake,
         task_name: str,
@@ -57,11 +56,12 @@ class Checkpoints:
         self._keeper = keeper
         self._emitter = emitter
         self._events = events
-        self._meter = meter
         self._wake = wake
         self._task_name = task_name
         self._interval_s = interval_s
         self._most_held = most_held
+        #: How many seconds each took that was stored.
+        self.duration = Histogram(SECONDS_BOUNDS)
         #: What was added and is in no checkpoint yet.
         self.held = Held()
         #: What the checkpoint contains that is being stored.
@@ -171,7 +171,7 @@ class Checkpoints:
             raise
         if outcome == "stored":
             self._keeper.note_stored()
-            self._meter.duration.observe(clock.monotonic() - started)
+            self.duration.observe(clock.monotonic() - started)
             if span is not None:
                 span.stop()
         elif span is not None and committer.error is not None:

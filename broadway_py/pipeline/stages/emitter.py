@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from broadway_py._core.aggregation.pending import DueResult, PendingResults
@@ -33,6 +34,8 @@ class Emitter(PipelineStage):
         output: where the results go.
         most: how many results one call gets at most.
         timeout_s: seconds that one call may take.
+        partition: the partition of the sources whose results these are; None: the sources have none.
+        turn: what the emitters of one aggregator share, so that one of them calls at a time; None: it has one emitter.
     """
 
     def __init__(
@@ -44,8 +47,10 @@ class Emitter(PipelineStage):
         *,
         most: int,
         timeout_s: float,
+        partition: int | None = None,
+        turn: asyncio.Lock | None = None,
     ) -> None:
-        super().__init__(services, f"emitter:{key}", 0, meter)
+        super().__init__(services, f"emitter:{key}", partition or 0, meter)
         #: The results that are stored and not handed out.
         self.pending = PendingResults(most)
         #: Set when results were taken, and when the emitter has ended.
@@ -54,6 +59,7 @@ class Emitter(PipelineStage):
         self.has_ended = False
         self.output = output
         self._emit_timeout_s = timeout_s
+        self._turn: asyncio.Lock | nullcontext[None] = nullcontext() if turn is None else turn
         self._is_last = False
         self._log = log.bind(pipeline=services.name, aggregator=key)
 
@@ -97,7 +103,7 @@ class Emitter(PipelineStage):
         started = self.busy_since = clock.monotonic()
         try:
             with call.in_callback:
-                async with clock.timeout(self._emit_timeout_s):
+                async with self._turn, clock.timeout(self._emit_timeout_s):
                     untaken = await drive(self.output.emit(taken), call.clean_context().copy())
         except foreign_errors() as error:
             self._note_failure(taken, error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from broadway_py.foreign import foreign_errors
@@ -29,10 +30,22 @@ class LateStage(PipelineStage):
         definition: the aggregator. It has a method ``late``.
         meter: the aggregator's figures.
         progress: set when messages were settled, and when the stage has ended.
+        index: the index of the aggregator's stage.
+        turn: what the stages of all partitions share, so that one of them calls at a time; None: there is only one.
     """
 
-    def __init__(self, services: Services, definition: AggregatorDefinition, meter: Meter, progress: Wake) -> None:
-        super().__init__(services, f"aggregator:{definition.name}", 1, meter)
+    def __init__(
+        self,
+        services: Services,
+        definition: AggregatorDefinition,
+        meter: Meter,
+        progress: Wake,
+        *,
+        index: int,
+        turn: asyncio.Lock | None,
+    ) -> None:
+        super().__init__(services, f"aggregator:{definition.name}", index, meter)
+        self._turn: asyncio.Lock | nullcontext[None] = nullcontext() if turn is None else turn
         self._late: Any = definition.aggregator.late
         self._timeout_s = definition.options.emit_timeout
         self._progress = progress
@@ -40,6 +53,11 @@ class LateStage(PipelineStage):
         self._is_last = False
         #: True once no task hands out messages any more.
         self.has_ended = False
+
+    @property
+    def name(self) -> str:
+        """The name of the aggregator's stage, and ``late``."""
+        return f"{super().name}.late"
 
     @property
     def queued(self) -> int:
@@ -87,7 +105,7 @@ class LateStage(PipelineStage):
         call = self.call
         try:
             with call.in_callback:
-                async with self.services.clock.timeout(self._timeout_s):
+                async with self._turn, self.services.clock.timeout(self._timeout_s):
                     await drive(self._late(list(messages)), call.clean_context().copy())
         except foreign_errors() as error:
             fail(messages, failure_from(error))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from broadway_py._core.aggregation.tracked_ledger import arrive
 from broadway_py._core.dispatch import Dispatcher
@@ -26,12 +26,14 @@ from broadway_py.pipeline.settlement.spawned import adopt_children
 from broadway_py.pipeline.stages.conclusion import Conclusion
 from broadway_py.pipeline.stages.handling import HandlingStage
 from broadway_py.pipeline.stages.ordered_retry import called_off, wait_and_retry_in_order
-from broadway_py.pipeline.stages.routing import route, settle_all
+from broadway_py.pipeline.stages.routing import route, route_in_partitions, settle_all
 from broadway_py.pipeline.stages.services import SUBMITTED, Meter, Services
 from broadway_py.stage import Edge, Outlet, Wake
 from broadway_py.telemetry import Span
 
 __all__ = ["Processor"]
+
+_NOT_PARTED: Final[Mapping[str, int]] = {}
 
 
 class Processor(HandlingStage[Message[Any], Chunk]):
@@ -46,6 +48,7 @@ class Processor(HandlingStage[Message[Any], Chunk]):
         dispatcher: decides which batcher gets which messages; None if there are no batchers.
         keyed: True if all messages with a key come to this processor and no other.
         aggregators: those of *batchers* that are aggregators. Their watermarks wait for no message that goes elsewhere.
+        partition_of: the partition that each producer reads. Empty if the sources are not parted.
     """
 
     # Messages may have failed before, in the transformer or in ``partition_by``.
@@ -62,12 +65,17 @@ class Processor(HandlingStage[Message[Any], Chunk]):
         dispatcher: Dispatcher[Edge[Message[Any]], Message[Any]] | None,
         keyed: bool = False,
         aggregators: Collection[str] = (),
+        partition_of: Mapping[str, int] = _NOT_PARTED,
     ) -> None:
         super().__init__(services, "processors", index, meter, timeout_s, keyed=keyed)
         #: The outlet to the batchers; None if there are none.
         self.outlet: Outlet[Message[Any]] | None = None if dispatcher is None else Outlet(dispatcher, self.wake)
-        self._batchers = batchers
         self._aggregators = frozenset(aggregators)
+        self._route: Callable[[Chunk], tuple[Chunk, Chunk, Chunk]] = partial(route, batchers=batchers)
+        if partition_of and aggregators:
+            self._route = partial(
+                route_in_partitions, batchers=batchers, aggregators=self._aggregators, partition_of=partition_of
+            )
         self._ordered = services.router is not None and services.router.ordered
         self._context = StageContext(services.base)
         self._room = CleanRoom(services.base)
@@ -175,7 +183,7 @@ class Processor(HandlingStage[Message[Any], Chunk]):
         self.held = chunk
         chunk = await (self._call_back_until_done(chunk) if self._ordered else self._call_back(chunk))
         if is_plain(chunk):
-            settle, forward, failed = (chunk, (), ()) if self.outlet is None else route(chunk, self._batchers)
+            settle, forward, failed = (chunk, (), ()) if self.outlet is None else self._route(chunk)
         else:
             chunk = await self._send_children(chunk)
             settle, forward, failed = self._sort(chunk)
@@ -320,4 +328,4 @@ class Processor(HandlingStage[Message[Any], Chunk]):
 
     def _sort(self, chunk: Chunk) -> tuple[Chunk, Chunk, Chunk]:
         """Returns (messages to settle as successful, messages for batchers, failed messages)."""
-        return settle_all(chunk) if self.outlet is None else route(chunk, self._batchers)
+        return settle_all(chunk) if self.outlet is None else self._route(chunk)

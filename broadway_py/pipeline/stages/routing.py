@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from broadway_py.error_text import clipped
@@ -13,7 +13,7 @@ from broadway_py.message import Failed, Message, Plain, gaps_in
 if TYPE_CHECKING:
     from broadway_py.pipeline.callbacks.chunk import Chunk
 
-__all__ = ["route", "settle_all"]
+__all__ = ["route", "route_in_partitions", "settle_all"]
 
 
 def settle_all(chunk: Chunk) -> tuple[Chunk, Chunk, Chunk]:
@@ -65,6 +65,29 @@ def _route(chunk: Chunk, batchers: Mapping[str, str]) -> tuple[Chunk, Chunk, Chu
             message._status = Failed("unknown_batcher", _sentence(message.batcher, batchers))
             failed.append(message)
     return settle, forward, failed
+
+
+def route_in_partitions(
+    chunk: Chunk, batchers: Mapping[str, str], *, aggregators: Collection[str], partition_of: Mapping[str, int]
+) -> tuple[Chunk, Chunk, Chunk]:
+    """Does the same as :func:`route`, in a pipeline whose sources have partitions.
+
+    A message of no partition, such as a submitted one, fails if it is for one of *aggregators*: nobody knows who owns
+    its key.
+    """
+    settle, forward, failed = route(chunk, batchers)
+    lost = [message for message in forward if message.batcher in aggregators and message.producer not in partition_of]
+    if not lost:
+        return settle, forward, failed
+    for message in lost:
+        message._status = Failed(
+            "unknown_batcher",
+            Plain(
+                f"aggregator {message.batcher!r} takes messages of the sources only, because their partition says who "
+                "owns a key, and this message was submitted to the pipeline: publish it to the source"
+            ),
+        )
+    return settle, [message for message in forward if message._status is None], [*failed, *lost]
 
 
 def _look_up(batchers: Mapping[str, str], name: object) -> str | None:

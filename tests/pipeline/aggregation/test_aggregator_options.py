@@ -299,7 +299,7 @@ def test_several_workers_are_refused() -> None:
 
     assert refused(make) == (
         "pipelines.shop.aggregators: a key must have one owner, but 2 workers read the same source; set workers: 1, "
-        "or leave the aggregators out"
+        "leave the aggregators out, or part the source (partitions), so that each worker owns some of the partitions"
     )
 
 

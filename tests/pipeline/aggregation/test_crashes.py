@@ -89,11 +89,11 @@ class Broker(Producer):
     redelivers = True
     marks_repeats = True
     outlives_process = True
-    name = "broker"
 
-    def __init__(self, life: Life) -> None:
+    def __init__(self, life: Life, name: str = "broker") -> None:
         self.life = life
-        self.settles = Settles(life)
+        self.name = name
+        self.settles = Settles(life, name)
 
     async def handle_demand(self, demand: int) -> list[Message[Any]] | None:
         world = self.life.world
@@ -121,8 +121,9 @@ class Broker(Producer):
 class Settles(Acknowledger):
     """Tells the broker."""
 
-    def __init__(self, life: Life) -> None:
+    def __init__(self, life: Life, producer: str) -> None:
         self.life = life
+        self.producer = producer
 
     def is_repeat(self, data: Any) -> bool:
         return bool(data)
@@ -132,7 +133,7 @@ class Settles(Acknowledger):
         world = self.life.world
         world.check(f"failed: {[message.status for message in failed]}", holds=not failed)
         for message in successful:
-            world.check("acked before it was stored", holds=identity_by_id(message, "broker") in world.durable)
+            world.check("acked before it was stored", holds=identity_by_id(message, self.producer) in world.durable)
             world.unacked.pop(str(message.metadata["message_id"]))
         await self.life.step()
 
@@ -142,7 +143,8 @@ class Settles(Acknowledger):
         for message in messages:
             is_repeat = bool(message._acknowledgement[2])
             world.check(
-                "given back although stored", holds=is_repeat or identity_by_id(message, "broker") not in world.durable
+                "given back although stored",
+                holds=is_repeat or identity_by_id(message, self.producer) not in world.durable,
             )
         world.bring_back([str(message.metadata["message_id"]) for message in messages])
 
