@@ -8,13 +8,8 @@ except ImportError as missing:
     raise ImportError("the rabbitmq producer needs aio-pika: pip install 'broadway-py[rabbitmq]'") from missing
 
 from broadway_py.producers.rabbitmq.producer import RabbitMQProducer
-from broadway_py.producers.rabbitmq.settings.options import (
-    Binding,
-    ConsumeOptions,
-    DeclareOptions,
-    RabbitMQOptions,
-    TlsOptions,
-)
+from broadway_py.producers.rabbitmq.settings.options import RabbitMQOptions, TlsOptions
+from broadway_py.producers.rabbitmq.settings.queue_options import Binding, ConsumeOptions, DeclareOptions
 from broadway_py.producers.rabbitmq.settings.sink_options import RabbitMQSinkOptions
 from broadway_py.producers.rabbitmq.sink import RabbitMQSink
 
