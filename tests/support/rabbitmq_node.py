@@ -117,7 +117,7 @@ class Node(ABC):
         cookie = home / ".erlang.cookie"
         cookie.write_text(uuid.uuid4().hex)
         cookie.chmod(0o400)
-        (self.directory / "plugins").write_text("[rabbitmq_consistent_hash_exchange].")
+        (self.directory / "plugins").write_text("[rabbitmq_consistent_hash_exchange, rabbitmq_sharding].")
         (self.directory / "rabbitmq.conf").write_text(
             f"listeners.tcp.1 = 127.0.0.1:{self.port}\n"
             f"default_user = {USER}\n"

@@ -119,9 +119,13 @@ def of_settings(
     if queue is None and len(queues) == 1:
         queue = queues[0]
     kept_in = dead or _kept_in(section, pipeline, queue, queues)
+    # All partitions share one place for their dead letters, and each letter goes back to its own.
+    is_divided = fields.get("partitions") is not None
+    is_sure = bool(queue) and not is_divided and kept_in == f"{queue}{_DEAD}"
     try:
-        is_sure = bool(queue) and kept_in == f"{queue}{_DEAD}"
-        return _of_rabbitmq(fields, kept_in, to, queue or None, [one for one in queues if one], is_sure=is_sure)
+        return _of_rabbitmq(
+            fields, kept_in, to, None if is_divided else queue or None, is_sure=is_sure, may_return_to_all=True
+        )
     except OptionsError as wrong:
         raise wrong.under(*path) from None
 
@@ -183,9 +187,9 @@ def _of_rabbitmq(
     kept_in: str,
     to: str | None,
     usual: str | None,
-    others: Sequence[str] = (),
     *,
     is_sure: bool,
+    may_return_to_all: bool = False,
 ) -> Place:
     with _extra_needed():
         from broadway_py.daemon.dead_letters import rabbitmq  # noqa: PLC0415  # needs an extra
@@ -193,5 +197,6 @@ def _of_rabbitmq(
     if to is not None and (to == kept_in or not to):
         raise OptionsError((), f"--to {to}: expected a queue other than the one that holds the dead letters")
     options = RabbitMQOptions(**fields)
+    others = [one for one in options.all_queues if one] if may_return_to_all else []
     home = rabbitmq.Home(usual, others, is_sure) if to is None else rabbitmq.Home(to, is_sure=True)
     return lambda: rabbitmq.opened(options, kept_in, home)

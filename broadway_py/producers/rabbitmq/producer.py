@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -36,6 +37,9 @@ class RabbitMQProducer(ProducerDescription):
     pipeline, which opens a new copy with back-off. Messages of the old copy can then no longer be settled, and the
     broker delivers them again.
 
+    With ``partitions=4`` it reads the queues ``<queue>.0`` to ``<queue>.3``, each with a reader of its own. See
+    :attr:`RabbitMQOptions.partitions`.
+
     Args:
         queue: name of the queue, or a list of names.
         url: the address of the broker, or a list of addresses; default ``amqp://guest:guest@127.0.0.1/``.
@@ -61,6 +65,8 @@ class RabbitMQProducer(ProducerDescription):
         self._of_copies = [self._merged(index) for index in range(self.concurrency)]
         refuse_copies_that_shut_each_other_out(self._of_copies)
         self.on_failure_is_given = self.options.on_failure_is_given
+        self.partitions = self.options.partitions
+        self.keeps_keys_apart = self.partitions is not None
         self._learned = Learned()
 
     def _merged(self, index: int) -> RabbitMQOptions:
@@ -88,6 +94,14 @@ class RabbitMQProducer(ProducerDescription):
         except OptionsError as wrong:
             raise wrong.under("merge_options") from None
 
+    def describe_partition(self, index: int) -> ProducerDescription:
+        """Returns a producer that consumes the queue of the partition."""
+        made = copy.copy(self)
+        made.options = self.options.of_partition(index)
+        made._of_copies = [made.options]
+        made._learned = Learned()
+        return made
+
     def check_failure(self, plan: FailurePlan | None) -> None:
         """Refuses a *plan* that would lose failed messages, or that some copy cannot carry out.
 
@@ -100,7 +114,7 @@ class RabbitMQProducer(ProducerDescription):
                 "reject_and_requeue does not requeue for ever: when a message has come back as often as the "
                 "x-delivery-limit of its quorum queue allows, the queue dead-letters it, or deletes it if there is no "
                 "dead-letter exchange",
-                queue=self.options.queue,
+                queue=self.options.shown_queue,
                 limit=limit,
             )
         if plan is not None:
@@ -117,20 +131,20 @@ class RabbitMQProducer(ProducerDescription):
                     "a retry that returns while the queue is full is lost, because a full queue refuses it: let "
                     "retries wait in quorum queues (a durable queue, and no x-queue-type in retry_arguments), or "
                     "remove the limit of the queue",
-                    queue=self.options.queue,
+                    queue=self.options.shown_queue,
                 )
             elif retries and any(waits_in_classic_queues(options) for options in self._of_copies):
                 log.warning(
                     "retries wait in classic queues, as retry_arguments say, and the broker can lose those that are "
                     "due while it restarts: leave x-queue-type out, so that they wait in quorum queues, which lose "
                     "none",
-                    queue=self.options.queue,
+                    queue=self.options.shown_queue,
                 )
         elif any(rejects_unasked(options) for options in self._of_copies):
             log.warning(
                 "failed messages are rejected, which deletes them unless the queue has a dead-letter exchange: "
                 "set on_failure= to choose this, or use a failure policy",
-                queue=self.options.queue,
+                queue=self.options.shown_queue,
             )
 
     def check_windows(self) -> None:

@@ -161,7 +161,7 @@ class RabbitMQReader(Producer):
         if count is None or self._session is None:
             return
         self._learned.mean_bytes = 0.0 if self._gauge is None else self._gauge.mean_bytes
-        log.info("the prefetch has changed", queue=self._options.queue, prefetch=count)
+        log.info("the prefetch has changed", queue=self._options.shown_queue, prefetch=count)
         self._session.change_prefetch(count)
 
     async def close(self) -> None:

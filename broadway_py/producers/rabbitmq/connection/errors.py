@@ -126,7 +126,7 @@ def _refusal(error: BaseException) -> str | None:
 def _of_channel(error: ChannelClosed, options: RabbitMQOptions, where: str) -> ProducerError:
     said = words_of(error)
     # With several queues, the broker's words name the queue that failed.
-    named = next((one for one in options.queues if f"queue '{one}'" in said), options.queues[0])
+    named = next((one for one in options.all_queues if f"queue '{one}'" in said), options.queues[0])
     queue = f"queue {named!r} on {where}"
     match error:
         case ChannelAccessRefused() if "in exclusive use" in said:

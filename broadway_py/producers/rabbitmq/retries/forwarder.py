@@ -114,7 +114,7 @@ class Forwarder:
         """Returns the queue for dead letters of *queue*."""
         if self._plan is not None and self._plan.dead_letter is not None:
             return self._plan.dead_letter
-        return dead_letters_of(queue, self._failed_in.pipeline)
+        return dead_letters_of(self._options.named_after(queue), self._failed_in.pipeline)
 
     async def prepare(self, queues: Sequence[str], declare: Declare, look: Callable[[str], Awaitable[object]]) -> None:
         """Checks or declares the queues for failed messages, before anything is consumed from *queues*.

@@ -15,6 +15,7 @@ from pamqp.constants import DOMAIN_REGEX
 from pydantic import AfterValidator
 
 __all__ = [
+    "LONGEST_EXCHANGE",
     "Arguments",
     "ConsumerArguments",
     "ExchangeToBind",
@@ -30,7 +31,7 @@ _LONGEST_NAME: Final = 255
 #: The most bytes in the name of a queue that we consume. It is less, because the names of its retry queues are longer.
 _LONGEST_QUEUE: Final = 230
 #: The most characters in the name of an exchange for the client library, which is stricter than the broker.
-_LONGEST_EXCHANGE: Final = 127
+LONGEST_EXCHANGE: Final = 127
 #: The most bytes in the name of an argument. The client library cuts longer ones.
 _LONGEST_ARGUMENT_NAME: Final = 128
 _CARRIED: Final = (
@@ -128,8 +129,8 @@ def _exchange_to_publish_to(value: str) -> str:
 
 
 def _exchange(value: str) -> str:
-    if len(value) > _LONGEST_EXCHANGE:
-        raise ValueError(f"expected {_LONGEST_EXCHANGE} characters at most, but these are {len(value)}")
+    if len(value) > LONGEST_EXCHANGE:
+        raise ValueError(f"expected {LONGEST_EXCHANGE} characters at most, but these are {len(value)}")
     return _spelling(value)
 
 

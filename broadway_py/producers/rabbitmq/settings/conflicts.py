@@ -93,7 +93,7 @@ def refuse_losing(options: RabbitMQOptions, plan: FailurePlan, pipeline: str | N
         _refuse_too_late(plan)
         return
     wrong: list[OptionsError] = []
-    if plan.dead_letter in options.queues:
+    if plan.dead_letter in options.all_queues:
         wrong.append(
             OptionsError(
                 ("failure", "dead_letter"),

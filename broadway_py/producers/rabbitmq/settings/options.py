@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Annotated, Any, Final, Literal, Self, get_args
 
 from aio_pika.abc import AbstractChannel
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, PrivateAttr
 
 from broadway_py._core.backoff import Backoff, BackoffKind
 from broadway_py.errors import did_you_mean
@@ -19,6 +19,12 @@ from broadway_py.producers.rabbitmq.settings.arguments import (
     RetryArguments,
 )
 from broadway_py.producers.rabbitmq.settings.broker import BrokerOptions, text_or_texts
+from broadway_py.producers.rabbitmq.settings.partitions import (
+    MOST_PARTITIONS,
+    SINGLE_ACTIVE,
+    conflicts_of_partitions,
+    queues_of,
+)
 from broadway_py.producers.rabbitmq.settings.queue_options import Binding, ConsumeOptions, DeclareOptions
 
 __all__ = [
@@ -126,6 +132,10 @@ class RabbitMQOptions(BrokerOptions):
 
     #: The queue's name, or a list of names. "" lets the broker choose one, and needs ``declare: active``.
     queue: Annotated[QueueNames, BeforeValidator(_queues)]
+    #: Into how many partitions the source is divided: the queues ``<queue>.0``, ``<queue>.1`` and so on. An exchange
+    #: with the name of the queue puts messages with equal routing keys into one of them. Each has one reader at a time,
+    #: and its own windows. None: it is not divided.
+    partitions: Annotated[int, Field(ge=1, le=MOST_PARTITIONS, strict=True)] | None = None
     #: The producer's name in metrics, logs and ``message.producer``. None: the pipeline gives it one.
     name: str | None = None
     #: How many connections consume side by side. Each has its own prefetch.
@@ -172,11 +182,23 @@ class RabbitMQOptions(BrokerOptions):
     #: ``auto``: fast, unless a test at the first connect shows that it cannot work here; then plain, with one warning.
     delivery_path: Literal["auto", "fast", "plain"] = "auto"
 
+    #: The only partition that is consumed. None: all of them.
+    _partition: int | None = PrivateAttr(default=None)
+
     def conflicts(self) -> Iterator[Conflict]:
         """Yields the settings that conflict."""
         yield from super().conflicts()
         yield from self._conflicts_of_declaration()
         yield from self._conflicts_of_consumers()
+        if self.partitions is not None:
+            yield from conflicts_of_partitions(
+                self.queue,
+                concurrency=self.concurrency,
+                merges=self.merge_options is not None,
+                declare=self.declare_options if self.declare == "active" else None,
+                bindings=len(self.bindings),
+                consume=self.consume_options,
+            )
         low, most = self.backoff_min, self.backoff_max
         if low is not None and most is not None and low > most:
             yield Conflict(
@@ -225,8 +247,41 @@ class RabbitMQOptions(BrokerOptions):
 
     @property
     def queues(self) -> tuple[str, ...]:
-        """Returns the names of all queues."""
+        """Returns the names of the queues that are consumed."""
+        return self.all_queues if self._partition is None else (self.all_queues[self._partition],)
+
+    @property
+    def all_queues(self) -> tuple[str, ...]:
+        """Returns the names of all queues of the source, also those of other partitions."""
+        if self.partitions is not None:
+            return queues_of(self.source, self.partitions)
         return (self.queue,) if isinstance(self.queue, str) else self.queue
+
+    @property
+    def shown_queue(self) -> str | tuple[str, ...]:
+        """Returns what is consumed, for the log: the name of the queue, or several names."""
+        return self.queue if self._partition is None else self.all_queues[self._partition]
+
+    @property
+    def source(self) -> str:
+        """Returns the name of the source, if it is divided: that of its exchange, and the first part of its queues'."""
+        return self.queue if isinstance(self.queue, str) else self.queue[0]
+
+    def of_partition(self, number: int) -> Self:
+        """Returns the same options, but the partition *number* alone is consumed."""
+        made = self.model_copy()
+        made._partition = number
+        return made
+
+    def named_after(self, queue: str) -> str:
+        """Returns the name after which the dead-letter queue of *queue* is named: all partitions share one."""
+        return queue if self.partitions is None else self.source
+
+    @property
+    def declare_arguments(self) -> dict[str, Any]:
+        """Returns the arguments with which ``declare: active`` declares a queue."""
+        wanted = self.declare_options.arguments
+        return wanted if self.partitions is None else {**wanted, SINGLE_ACTIVE: True}
 
     @property
     def on_failure_is_given(self) -> bool:
@@ -250,8 +305,8 @@ class RabbitMQOptions(BrokerOptions):
     def allows_another_consumer(self) -> bool:
         """Returns whether another consumer may replace one: an exclusive or single active one would lose its place."""
         wanted = self.consume_options
-        is_single = self.declare == "active" and bool(self.declare_options.arguments.get("x-single-active-consumer"))
-        return not wanted.exclusive and wanted.consumer_tag is None and not is_single
+        is_single = self.declare == "active" and bool(self.declare_options.arguments.get(SINGLE_ACTIVE))
+        return not wanted.exclusive and wanted.consumer_tag is None and not is_single and self.partitions is None
 
     @property
     def declares_quorum(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, cast
 
 from aiormq import Channel
@@ -13,6 +13,7 @@ from broadway_py.producers.rabbitmq.connection import publish_errors
 from broadway_py.producers.rabbitmq.connection.connection import Connection
 from broadway_py.producers.rabbitmq.settings.options import RabbitMQOptions
 from broadway_py.producers.rabbitmq.topology.delivery_limits import LIMIT, declare_lifted, default_limit, may_be_lifted
+from broadway_py.producers.rabbitmq.topology.partition_exchange import make_partitions
 
 __all__ = ["Topology", "make_way_back"]
 
@@ -39,9 +40,12 @@ class Topology:
         """
         channel, options = self._channel, self._options
         names = list(options.queues)
+        if options.partitions is not None and options.declare == "active":
+            await self._declare_partitions(names)
+            return names
         for position, queue in enumerate(options.queues):
             if options.declare == "active":
-                names[position] = await self._declare(queue)
+                names[position] = await self._declare_and_note(queue)
             elif options.declare == "passive":
                 await channel.queue_declare(queue, passive=True)
             if options.declare != "active":
@@ -53,13 +57,45 @@ class Topology:
                     )
         return names
 
-    async def _declare(self, queue: str) -> str:
-        """Declares *queue* as the settings say. Returns its name."""
+    async def _declare_partitions(self, consumed: Collection[str]) -> None:
+        """Declares the queues of all partitions and the exchange that chooses one of them, and binds them.
+
+        Each reader does this for all of them, not only for those *consumed* here: a key whose partition is not bound
+        yet would go to another one.
+        """
+        options = self._options
+        for queue in options.all_queues:
+            if queue in consumed:
+                await self._declare_and_note(queue)
+            else:
+                await self._declare(queue)
+        await make_partitions(
+            self._another_channel, options.source, options.all_queues, self._connection.version, self._where
+        )
+
+    async def _declare_and_note(self, queue: str) -> str:
+        """Declares *queue* as the settings say, and notes its limit. Returns its name."""
+        name, limit = await self._declare(queue)
+        arguments = self._options.declare_arguments
+        self._note_limit(name, limit, is_said=LIMIT in arguments)
+        if limit is not None and may_be_lifted(queue, arguments, self._connection.version):
+            log.warning(
+                "the queue was declared with a delivery limit: messages that come back almost that often go to the "
+                "dead letters; to remove the limit, delete the queue when it is empty, and the producer declares it",
+                queue=name,
+                limit=limit,
+                broker=self._where,
+            )
+        return name
+
+    async def _declare(self, queue: str) -> tuple[str, int | None]:
+        """Declares *queue* as the settings say. Returns its name and its delivery limit."""
         wanted, name = self._options.declare_options, queue
+        wanted_arguments = self._options.declare_arguments
 
         async def declare(arguments: Mapping[str, Any]) -> None:
             nonlocal name
-            lifts = may_be_lifted(queue, wanted.arguments, self._connection.version)
+            lifts = may_be_lifted(queue, wanted_arguments, self._connection.version)
             # The broker may refuse this, which closes the channel, but another try may follow.
             channel = await self._another_channel() if lifts else self._channel
             answer = await channel.queue_declare(
@@ -73,17 +109,8 @@ class Topology:
             if lifts:
                 await channel.close()
 
-        limit = await declare_lifted(queue, wanted.arguments, self._connection.version, declare)
-        self._note_limit(name, limit, is_said=LIMIT in wanted.arguments)
-        if limit is not None and may_be_lifted(queue, wanted.arguments, self._connection.version):
-            log.warning(
-                "the queue was declared with a delivery limit: messages that come back almost that often go to the "
-                "dead letters; to remove the limit, delete the queue when it is empty, and the producer declares it",
-                queue=name,
-                limit=limit,
-                broker=self._where,
-            )
-        return name
+        limit = await declare_lifted(queue, wanted_arguments, self._connection.version, declare)
+        return name, limit
 
     def _note_limit(self, queue: str, limit: int | None, *, is_said: bool = False) -> None:
         given = self._options.delivery_limit
