@@ -93,6 +93,7 @@ FLOORS: Final[Mapping[str, Mapping[str, float]]] = {
         "": 7,
     },
     "broadway_py.producers.rabbitmq": {
+        "routing_key": 0,
         "settings": 0,
         "wire": 0,
         "connection": 1,

@@ -220,6 +220,10 @@ def send(
     pipeline: Annotated[
         str | None, typer.Option(metavar="NAME", help="Send to the queue that this pipeline reads.")
     ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(metavar="FIELD", help="The field of each line, a JSON object, that is the key of the message."),
+    ] = None,
     assignments: Assignments = None,
 ) -> None:
     """Put the lines of a file, or of standard input, on a queue, one message per line. Empty lines are left out.
@@ -235,6 +239,8 @@ def send(
       generate-orders | broadway send --queue var/queue.db:orders -
 
       broadway send orders.yaml --pipeline orders lines.txt
+
+      broadway send orders.yaml --key customer orders.jsonl
     """
     from broadway_py.daemon.send import queue_file, target_of  # noqa: PLC0415  # keeps --help fast
 
@@ -245,7 +251,7 @@ def send(
         elif given:
             settings = read_settings([Path(given.pop(0))], assignments=assignments or [])
             try:
-                target = target_of(settings, pipeline)
+                target = target_of(settings, pipeline, has_keys=key is not None)
             except OptionsError as wrong:
                 raise settings.located(wrong) from None
         else:
@@ -253,10 +259,10 @@ def send(
     if len(given) > 1:
         fail(f"send: expected one input, got {', '.join(given)}", ExitCode.USAGE)
     with _input(given[0] if given else "-") as stream:
-        _send(stream, target)
+        _send(stream, target, key)
 
 
-def _send(stream: BinaryIO, target: Any) -> None:
+def _send(stream: BinaryIO, target: Any, key: str | None) -> None:
     from broadway_py.daemon.send import lines_of, send_lines  # noqa: PLC0415  # keeps --help fast
 
     sent = 0
@@ -268,7 +274,7 @@ def _send(stream: BinaryIO, target: Any) -> None:
             typer.echo(f"\r{count:,} lines", nl=False, err=True)
 
     try:
-        asyncio.run(send_lines(lines_of(stream), target, progress))
+        asyncio.run(send_lines(lines_of(stream, key), target, progress))
     except (BroadwayError, KeyboardInterrupt) as ended:
         _end_line()
         reason = "interrupted" if isinstance(ended, KeyboardInterrupt) else ended

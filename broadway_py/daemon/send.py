@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import islice
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, Protocol
 
 from broadway_py.daemon.settings.settings import Settings
-from broadway_py.errors import OptionsError
+from broadway_py.errors import OptionsError, ProducerError
 from broadway_py.producers.kinds import arguments
+from broadway_py.publisher import Outgoing
 from broadway_py.written import opened
 
 __all__ = ["Target", "lines_of", "queue_file", "send_lines", "target_of"]
@@ -17,20 +19,42 @@ __all__ = ["Target", "lines_of", "queue_file", "send_lines", "target_of"]
 # How many lines are sent to the broker at once.
 _CHUNK: Final = 500
 
-Put = Callable[[Sequence[bytes]], Awaitable[None]]
+Put = Callable[[Sequence[Outgoing]], Awaitable[None]]
 #: Opens a queue and gives a function: ``await put(lines)`` returns when the queue has stored the lines.
 Target = Callable[[], AbstractAsyncContextManager[Put]]
 
 
-def lines_of(stream: BinaryIO) -> Iterator[bytes]:
-    """Yields the lines of *stream* without their line ends. Empty lines are left out."""
-    for line in stream:
+def lines_of(stream: BinaryIO, key: str | None = None) -> Iterator[Outgoing]:
+    """Yields the lines of *stream* without their line ends. Empty lines are left out.
+
+    Args:
+        stream: what to read.
+        key: the field of each line, a JSON object, that is its key. None: the lines have no keys.
+
+    Raises:
+        ProducerError: a line has no such field, or its value is neither text nor a whole number.
+    """
+    for number, line in enumerate(stream, 1):
         text = line.rstrip(b"\r\n")
         if text:
-            yield text
+            yield Outgoing(data=text, key=None if key is None else _key_in(text, key, number))
 
 
-async def send_lines(lines: Iterable[bytes], target: Target, progress: Callable[[int], object]) -> int:
+def _key_in(line: bytes, field: str, number: int) -> str:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        found = None
+    value = found.get(field) if isinstance(found, dict) else None
+    if (isinstance(value, str) and value) or (isinstance(value, int) and not isinstance(value, bool)):
+        return str(value)
+    # The line is not shown, because it may hold secrets.
+    raise ProducerError(
+        f"line {number}: expected a JSON object whose field {field!r}, the key, is text or a whole number"
+    )
+
+
+async def send_lines(lines: Iterable[Outgoing], target: Target, progress: Callable[[int], object]) -> int:
     """Puts *lines* on *target* and calls *progress* with the count so far. Returns how many lines were put.
 
     Raises:
@@ -47,7 +71,7 @@ async def send_lines(lines: Iterable[bytes], target: Target, progress: Callable[
 
 
 def queue_file(reference: str) -> Target:
-    """Returns the target for the embedded queue that ``FILE.db:NAME`` names.
+    """Returns the target for the embedded queue that ``FILE.db:NAME`` names. Keys are stored with the lines.
 
     Raises:
         OptionsError: *reference* does not have this form.
@@ -58,13 +82,16 @@ def queue_file(reference: str) -> Target:
     return _embedded(path, name)
 
 
-def target_of(settings: Settings, pipeline: str | None) -> Target:
+def target_of(settings: Settings, pipeline: str | None, *, has_keys: bool = False) -> Target:
     """Returns the target for the queue that *pipeline* of *settings* reads.
 
-    *pipeline* may be None if there is only one.
+    Args:
+        settings: all settings.
+        pipeline: the pipeline. It may be None if there is only one.
+        has_keys: True if the lines have keys.
 
     Raises:
-        OptionsError: there is no such pipeline, or lines cannot be put on its source.
+        OptionsError: there is no such pipeline, or lines cannot be put on its source, or they need keys.
     """
     pipeline = settings.choose_pipeline(pipeline)
     path = ("pipelines", pipeline, "producer")
@@ -76,12 +103,12 @@ def target_of(settings: Settings, pipeline: str | None) -> Target:
     if make is None:
         raise OptionsError((*path, "kind"), f"cannot send to the kind {kind!r}; send works for {', '.join(_TARGETS)}")
     try:
-        return make(fields)
+        return make(fields, has_keys=has_keys)
     except OptionsError as wrong:
         raise wrong.under(*path) from None
 
 
-def _file(fields: Mapping[str, Any]) -> Target:
+def _file(fields: Mapping[str, Any], *, has_keys: bool) -> Target:  # noqa: ARG001  # it takes lines of both kinds
     for field in ("path", "queue"):
         if not isinstance(fields.get(field), str):
             raise OptionsError((field,), "required, but missing")
@@ -91,19 +118,19 @@ def _file(fields: Mapping[str, Any]) -> Target:
 def _embedded(path: str, name: str) -> Target:
     @asynccontextmanager
     async def opened() -> AsyncIterator[Put]:
-        from broadway_py.queue import Queue  # noqa: PLC0415  # opened only when sent to
+        from broadway_py.queue import NewMessage, Queue  # noqa: PLC0415  # opened only when sent to
 
         async with Queue(path, name) as queue:
 
-            async def put(lines: Sequence[bytes]) -> None:
-                await queue.put_many(lines)
+            async def put(lines: Sequence[Outgoing]) -> None:
+                await queue.put_many([NewMessage(data=line.data, key=line.key) for line in lines])
 
             yield put
 
     return opened
 
 
-def _rabbitmq(fields: Mapping[str, Any]) -> Target:
+def _rabbitmq(fields: Mapping[str, Any], *, has_keys: bool) -> Target:
     from broadway_py.producers.rabbitmq.sending import sending  # noqa: PLC0415  # an extra
     from broadway_py.producers.rabbitmq.settings.options import RabbitMQOptions  # noqa: PLC0415  # an extra
 
@@ -112,10 +139,15 @@ def _rabbitmq(fields: Mapping[str, Any]) -> Target:
         raise OptionsError(
             ("queue",), "the broker gives this queue a new name for each consumer; name the queue to send to"
         )
+    if options.partitions is not None and not has_keys:
+        raise OptionsError(
+            ("partitions",),
+            "a line needs a key, which chooses its partition: name the field of each line that is its key with --key",
+        )
     return lambda: sending(options)
 
 
-def _sqs(fields: Mapping[str, Any]) -> Target:
+def _sqs(fields: Mapping[str, Any], *, has_keys: bool) -> Target:  # noqa: ARG001  # it takes lines of both kinds
     from broadway_py.producers.sqs.sending import sending  # noqa: PLC0415  # an extra
     from broadway_py.producers.sqs.settings.options import SQSOptions  # noqa: PLC0415  # an extra
 
@@ -123,7 +155,11 @@ def _sqs(fields: Mapping[str, Any]) -> Target:
     return lambda: sending(options)
 
 
-_TARGETS: Final[Mapping[str, Callable[[Mapping[str, Any]], Target]]] = {
+class _Make(Protocol):
+    def __call__(self, fields: Mapping[str, Any], /, *, has_keys: bool) -> Target: ...
+
+
+_TARGETS: Final[Mapping[str, _Make]] = {
     "queue": _file,
     "rabbitmq": _rabbitmq,
     "sqs": _sqs,

@@ -34,8 +34,9 @@ class NewMessage:
     delay: float | timedelta | None = None
     #: From -100 to 100. A message with a larger priority is taken first. Equal ones are taken in the order of puts.
     priority: int = 0
-    #: Messages of one key stay in order. With ``partitioned: true`` one reader at a time has all of them. The key is in
-    #: ``message.metadata["key"]`` later. It cannot be given together with a priority, which would break the order.
+    #: Messages of one key stay in order. With ``partitioned: true`` one reader at a time has all of them, and with
+    #: ``partitions`` they lie in one partition. The key is in ``message.metadata["key"]`` later. It cannot be given
+    #: together with a priority, which would break the order.
     key: str | None = field(default=None, repr=False)
     #: The name of the message, in ``message.id`` and for :class:`Queue`'s ``dedup_window``. Default: its number. It is
     #: in ``message.metadata["message_id"]`` later.

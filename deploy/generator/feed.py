@@ -12,6 +12,7 @@ from broadway_py.daemon.send import Put, target_of
 from broadway_py.daemon.settings.settings import read_settings
 from broadway_py.examples.shipments import lines
 from broadway_py.producers import MemoryProducer
+from broadway_py.publisher import Outgoing
 
 
 class Feed(Pipeline[str]):
@@ -40,7 +41,7 @@ class Feed(Pipeline[str]):
         try:
             if self._put is None:
                 self._put = await self._open.enter_async_context(self._target())
-            await self._put([message.data.encode() for message in messages])
+            await self._put([Outgoing(data=message.data.encode()) for message in messages])
         except BaseException:
             await self.teardown()
             raise

@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 from broadway_py.cli import app
 from broadway_py.daemon.reference import reference_text
 from broadway_py.daemon.settings.settings import read_settings
+from broadway_py.storage.queue_slots import slot_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -146,6 +147,43 @@ def test_send_reads_standard_input_and_finds_the_queue_of_a_pipeline(tmp_path: P
     shown = broadway("send", path, "--pipeline", "a", stdin=b"one\n")
     assert (shown.exit_code, shown.stdout) == (0, "1 line was put on the queue\n")
     assert waiting(tmp_path / "q.db") == [b"one"]
+
+
+def test_send_puts_lines_with_the_key_that_a_field_of_theirs_has(tmp_path: Path) -> None:
+    lines = b'{"id": 1, "customer": "ann"}\n\n{"id": 2, "customer": 7}\n'
+    shown = broadway("send", "--queue", f"{tmp_path}/q.db:orders", "--key", "customer", "-", stdin=lines)
+    assert (shown.exit_code, shown.stdout) == (0, "2 lines were put on the queue\n")
+    with closing(sqlite3.connect(tmp_path / "q.db")) as database:
+        found = database.execute("SELECT slot, metadata FROM messages ORDER BY id").fetchall()
+    assert found == [(slot_of("ann"), '{"key": "ann"}'), (slot_of("7"), '{"key": "7"}')]
+
+
+@pytest.mark.parametrize("line", [b"ann", b'["customer"]', b"{}", b'{"customer": ""}', b'{"customer": true}'])
+def test_send_names_the_line_that_has_no_key(tmp_path: Path, line: bytes) -> None:
+    lines = b'{"customer": "ann"}\n' + line + b"\n"
+    shown = broadway("send", "--queue", f"{tmp_path}/q.db:orders", "--key", "customer", "-", stdin=lines)
+    assert (shown.exit_code, shown.stderr) == (
+        1,
+        (
+            "broadway: line 2: expected a JSON object whose field 'customer', the key, is text or a whole number; "
+            "0 lines were put on the queue before that\n"
+        ),
+    )
+
+
+def test_send_to_partitions_of_a_broker_needs_keys(tmp_path: Path) -> None:
+    path = settings_file(
+        tmp_path,
+        "pipelines:\n  a: {class: 'x:Y', producer: {kind: rabbitmq, queue: a, partitions: 4}}\n",
+    )
+    shown = broadway("send", path, stdin=b"one\n")
+    assert (shown.exit_code, shown.stderr) == (
+        2,
+        (
+            f"broadway: {path}:2: pipelines.a.producer.partitions: a line needs a key, which chooses its partition: "
+            "name the field of each line that is its key with --key\n"
+        ),
+    )
 
 
 @pytest.mark.parametrize(

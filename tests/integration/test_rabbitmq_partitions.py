@@ -95,6 +95,42 @@ async def test_the_sink_for_the_exchange_keeps_the_results_of_a_key_together(rab
     assert set().union(*seen.values()) == {0, 1, 2}
 
 
+async def test_lines_that_are_sent_lie_where_the_sink_puts_their_keys(rabbitmq: RabbitMQ, tmp_path: Path) -> None:
+    """Also keys that are too long for a routing key."""
+    keys = [*KEYS[:30], *(key + "x" * 250 for key in KEYS[30:40])]
+    file = settings_file(tmp_path, rabbitmq, declare="active")
+    lines = tmp_path / "lines"
+    lines.write_text("".join(f'{{"key": "{key}"}}\n' for key in keys))
+    words = ["send", str(file), "--key", "key", str(lines)]
+    sent = await asyncio.to_thread(CliRunner().invoke, app, words)
+    assert (sent.exit_code, sent.stdout) == (0, "40 lines were put on the queue\n"), sent.output
+    by_line = {queue: [json.loads(line)["key"] for line in found] for queue, found in await _all(rabbitmq)}
+
+    publisher = RabbitMQSink(rabbitmq.url, exchange="work").create("test")
+    await publisher.publish([Outgoing(data=key.encode(), key=key) for key in keys], timeout=10.0)
+    await publisher.close()
+
+    by_sink = dict(await _all(rabbitmq))
+    assert sorted(by_line) == ["work.0", "work.1", "work.2"]
+    assert {queue: sorted(found) for queue, found in by_line.items()} == {
+        queue: sorted(found) for queue, found in by_sink.items()
+    }
+
+
+async def _all(broker: RabbitMQ) -> list[tuple[str, list[str]]]:
+    return list((await taken_from(broker, 3)).items())
+
+
+def settings_file(folder: Path, broker: RabbitMQ, **producer: object) -> Path:
+    section = {
+        "class": "tests.integration.failing_pipelines:Failing",
+        "producer": {"kind": "rabbitmq", "queue": "work", "url": broker.url, "partitions": 3, **producer},
+    }
+    file = folder / "settings.json"
+    file.write_text(json.dumps({"pipelines": {"shop": section}}))
+    return file
+
+
 async def _each(copy: Any, index: int, seen: dict[bytes, set[int]]) -> None:
     while True:
         messages = await take(copy, 1)
@@ -161,12 +197,7 @@ async def test_dead_letters_are_listed_together_and_go_back_to_their_partitions(
     async with failing(rabbitmq, failure=FailurePolicy(attempts=1, breaker=None)):
         await rabbitmq.publish([b"bad"], queue="work.2")
         await rabbitmq.until_ready(1, "work.dead", timeout=20)
-    section = {
-        "class": "tests.integration.failing_pipelines:Failing",
-        "producer": {"kind": "rabbitmq", "queue": "work", "url": rabbitmq.url, "partitions": 3},
-    }
-    file = tmp_path / "settings.json"
-    file.write_text(json.dumps({"pipelines": {"shop": section}}))
+    file = settings_file(tmp_path, rabbitmq)
 
     listed = await dlq("ls", "--config", str(file))
     assert (listed.exit_code, len(listed.stdout.splitlines())) == (0, 2), listed.output

@@ -16,8 +16,10 @@ from broadway_py.producers.rabbitmq.connection import errors
 from broadway_py.producers.rabbitmq.connection.connection import connect
 from broadway_py.producers.rabbitmq.retries.letters import Letter
 from broadway_py.producers.rabbitmq.retries.publisher import Publisher
+from broadway_py.producers.rabbitmq.routing_key import routing_key_of
 from broadway_py.producers.rabbitmq.settings.options import RabbitMQOptions
 from broadway_py.producers.rabbitmq.topology.declare import Topology
+from broadway_py.publisher import Outgoing
 
 __all__ = ["sending"]
 
@@ -25,11 +27,11 @@ _NAME: Final = "broadway send"
 
 
 @asynccontextmanager
-async def sending(options: RabbitMQOptions) -> AsyncIterator[Callable[[Sequence[bytes]], Awaitable[None]]]:
-    """Yields a function: ``await put(bodies)`` returns after the broker has confirmed all bodies.
+async def sending(options: RabbitMQOptions) -> AsyncIterator[Callable[[Sequence[Outgoing]], Awaitable[None]]]:
+    """Yields a function: ``await put(messages)`` returns after the broker has confirmed all messages.
 
-    The bodies go to the first of the queues. With ``declare: active`` the queues and their bindings are declared first,
-    as a pipeline does.
+    The messages go to the first of the queues; with ``partitions`` to the exchange, by their keys. With ``declare:
+    active`` the queues and their bindings are declared first, as a pipeline does.
 
     Args:
         options: where the broker is; the queue has a name.
@@ -37,14 +39,17 @@ async def sending(options: RabbitMQOptions) -> AsyncIterator[Callable[[Sequence[
     Raises:
         ProducerError: the broker is not available, refuses, or has no such queue.
     """
-    queue = options.queues[0]
+    exchange, queue = (options.source, None) if options.partitions is not None else ("", options.queues[0])
     # An exclusive queue belongs to the connection that declares it, and would be deleted with ours.
     if options.declare == "active" and not options.declare_options.exclusive:
         await _declare(options)
     publisher = Publisher(options, _NAME, SYSTEM_CLOCK)
 
-    async def put(bodies: Sequence[bytes]) -> None:
-        letters = [Letter(queue, body, Basic.Properties(delivery_mode=2)) for body in bodies]
+    async def put(messages: Sequence[Outgoing]) -> None:
+        letters = [
+            Letter(queue or routing_key_of(one.key), one.data, Basic.Properties(delivery_mode=2), exchange)
+            for one in messages
+        ]
         for reason in await publisher.publish(letters):
             if reason is not None:
                 raise reason

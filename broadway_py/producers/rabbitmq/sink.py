@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from aiormq.exceptions import ChannelClosed
 from pamqp.commands import Basic
@@ -19,14 +18,12 @@ from broadway_py.producers.rabbitmq.connection.connection import Connection, con
 from broadway_py.producers.rabbitmq.connection.log_filter import hush
 from broadway_py.producers.rabbitmq.retries.letters import Letter, Unfit
 from broadway_py.producers.rabbitmq.retries.publisher import NoQueue, Publisher
+from broadway_py.producers.rabbitmq.routing_key import routing_key_of
 from broadway_py.producers.rabbitmq.settings.sink_options import RabbitMQSinkOptions
 from broadway_py.producers.rabbitmq.topology.delivery_limits import declare_lifted
 from broadway_py.publisher import Outgoing
 
 __all__ = ["RabbitMQSink"]
-
-#: The most bytes of a routing key.
-_LONGEST_KEY: Final = 255
 
 
 class RabbitMQSink(ConnectingSink):
@@ -126,7 +123,7 @@ class _RabbitMQConnection(SinkConnection):
         )
         if options.exchange is None:
             return Letter(options.queue or "", message.data, properties)
-        key = _fitting(message.key or "") if options.routing_key is None else options.routing_key
+        key = routing_key_of(message.key) if options.routing_key is None else options.routing_key
         return Letter(key, message.data, properties, options.exchange)
 
     async def _prepare(self) -> None:
@@ -169,11 +166,3 @@ async def _declare(connection: Connection, queue: str, arguments: Mapping[str, A
     # A channel of its own: a refusal closes it.
     channel = await connection.channel()
     await channel.declare_queue(queue, durable=True, arguments=dict(arguments))
-
-
-def _fitting(key: str) -> str:
-    """Returns *key* as a routing key: as it is, or a digest of it if it is too long."""
-    encoded = key.encode()
-    if len(encoded) <= _LONGEST_KEY:
-        return key
-    return hashlib.blake2b(encoded, digest_size=16).hexdigest()

@@ -14,26 +14,27 @@ from broadway_py.producers.sqs.dead_letters.letters import portions
 from broadway_py.producers.sqs.requests.client import Client
 from broadway_py.producers.sqs.requests.errors import Kind
 from broadway_py.producers.sqs.settings.options import SQSOptions
+from broadway_py.publisher import Outgoing
 from broadway_py.request_counts import RequestCounts
 
 __all__ = ["sending"]
 
 
 @asynccontextmanager
-async def sending(options: SQSOptions) -> AsyncIterator[Callable[[Sequence[bytes]], Awaitable[None]]]:
-    """Yields a function: ``await put(bodies)`` returns after SQS has confirmed all bodies.
+async def sending(options: SQSOptions) -> AsyncIterator[Callable[[Sequence[Outgoing]], Awaitable[None]]]:
+    """Yields a function: ``await put(messages)`` returns after SQS has confirmed all messages.
 
-    On a FIFO queue each body is a message group of its own.
+    On a FIFO queue the key of a message is its group. One without a key is a group of its own.
 
     Raises:
-        ProducerError: SQS or the queue is not available, or did not accept a body.
+        ProducerError: SQS or the queue is not available, or did not accept a message.
     """
     client = Client(options, RequestCounts(), SYSTEM_CLOCK)
     try:
         url = await client.connect()
 
-        async def put(bodies: Sequence[bytes]) -> None:
-            entries = [_entry(body, options) for body in bodies]
+        async def put(messages: Sequence[Outgoing]) -> None:
+            entries = [_entry(message, options) for message in messages]
             try:
                 # With a TaskGroup, no request runs on after an error is reported.
                 async with asyncio.TaskGroup() as tasks:
@@ -57,8 +58,9 @@ async def _send(client: Client, url: str, entries: Sequence[dict[str, Any]], opt
         )
 
 
-def _entry(body: bytes, options: SQSOptions) -> dict[str, Any]:
-    entry: dict[str, Any] = {"MessageBody": body.decode(), "MessageAttributes": {}}
+def _entry(message: Outgoing, options: SQSOptions) -> dict[str, Any]:
+    entry: dict[str, Any] = {"MessageBody": message.data.decode(), "MessageAttributes": {}}
     if options.is_fifo:
-        entry["MessageGroupId"] = entry["MessageDeduplicationId"] = uuid.uuid4().hex
+        entry["MessageDeduplicationId"] = uuid.uuid4().hex
+        entry["MessageGroupId"] = message.key or entry["MessageDeduplicationId"]
     return entry
