@@ -59,8 +59,9 @@ def test_an_unknown_setting_is_refused_with_the_known_ones() -> None:
         "prefetch_coutn: unknown setting; known here: after_connect, auth, backoff_max, backoff_min, backoff_type, "
         "bindings, concurrency, connect_timeout, connection_name, consume_options, dead_letter_arguments, "
         "dead_letter_declare, declare, declare_options, delivery_limit, delivery_path, heartbeat, host, merge_options, "
-        "metadata, name, on_failure, on_success, password, password_file, port, prefetch_count, publish_timeout, "
-        "queue, retry_arguments, tls, url, username, username_file, virtual_host; did you mean 'prefetch_count'?"
+        "metadata, name, on_failure, on_success, partitions, password, password_file, port, prefetch_count, "
+        "publish_timeout, queue, retry_arguments, tls, url, username, username_file, virtual_host; did you mean "
+        "'prefetch_count'?"
     )
 
 
