@@ -315,7 +315,9 @@ class Message(Generic[T]):
     def _named(self) -> object:
         # A handler may have replaced or deleted the metadata.
         metadata: Any = getattr(self, "metadata", None)
-        return dict.get(metadata, "message_id") if is_a(metadata, dict) else None
+        if type(metadata) is dict or is_a(metadata, dict):
+            return dict.get(metadata, "message_id")
+        return None
 
     def spawn(self, data: Any, metadata: dict[str, Any] | None = None, batcher: str | None = None) -> Message[Any]:
         """Makes a child of this message and returns it. Call it in ``prepare_messages`` or ``handle_message``.

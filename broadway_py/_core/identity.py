@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Final
@@ -10,13 +11,24 @@ from broadway_py.error_text import clipped
 from broadway_py.foreign import foreign_errors
 from broadway_py.message import Message
 
-__all__ = ["IDENTITY_BYTES", "child_identity", "given_identity", "id_of", "identity_by_id", "identity_of"]
+__all__ = [
+    "IDENTITY_BYTES",
+    "child_identity",
+    "given_identity",
+    "id_of",
+    "identities_by_id",
+    "identity_by_id",
+    "identity_of",
+]
 
 #: The length of an identity in bytes.
 IDENTITY_BYTES: Final = 16
 
 #: How many bytes of the payload count for a message with an id. An id is not always unique, and a payload can be large.
 _HEAD_BYTES: Final = 1024
+
+#: Common types of payloads that are neither bytes nor text.
+_WITHOUT_HEAD: Final[frozenset[type]] = frozenset({dict, list, tuple, int, float, type(None)})
 
 #: The most characters of an id in a log line.
 _MOST_SHOWN: Final = 200
@@ -66,19 +78,36 @@ def identity_by_id(message: Message[Any], producer: str | None) -> bytes | None:
     The bytes are made from the name of the producer, the source's id (``metadata["message_id"]``), the size and the
     beginning of the payload. They are never made from a payload alone: two orders can look the same. It never raises.
     """
-    name = message._named()
-    if type(name) is not str:
-        name = _text_of_id(name)
-    if not name:
-        return None
-    raw = getattr(message, "raw", None)  # a transformer may have deleted it
-    head = raw[:_HEAD_BYTES] if type(raw) is bytes else _head_of(raw)
-    text = f"{producer}\0{message._size}\0{name}\0"
-    try:
-        known = text.encode()
-    except UnicodeEncodeError:
-        known = text.encode(errors="surrogatepass")
-    return blake2b(known + head, digest_size=IDENTITY_BYTES).digest()
+    return identities_by_id((message,), producer)[0]
+
+
+def identities_by_id(messages: Iterable[Message[Any]], producer: str | None) -> list[bytes | None]:
+    """Returns :func:`identity_by_id` of each of *messages*, which all came from *producer*."""
+    # This runs for each message. A copy of a digest that was begun takes two thirds of the time of a new one.
+    begun = _begun(producer).copy
+    identities: list[bytes | None] = []
+    for message in messages:
+        name = message._named()
+        if type(name) is not str:
+            name = _text_of_id(name)
+        if not name:
+            identities.append(None)
+            continue
+        text = f"{message._size}\0{name}\0"
+        try:
+            known = text.encode()
+        except UnicodeEncodeError:
+            known = text.encode(errors="surrogatepass")
+        raw = getattr(message, "raw", None)  # a transformer may have deleted it
+        digest = begun()
+        if type(raw) is bytes:
+            digest.update(known + raw[:_HEAD_BYTES])
+        elif type(raw) in _WITHOUT_HEAD:
+            digest.update(known)
+        else:
+            digest.update(known + _head_of(raw))
+        identities.append(digest.digest())
+    return identities
 
 
 def child_identity(parent: bytes, number: int) -> bytes:
@@ -111,6 +140,12 @@ def _head_of(raw: object) -> bytes:
         return bytes(raw)[:_HEAD_BYTES] if isinstance(raw, bytes | bytearray | memoryview) else b""
     except foreign_errors():
         return b""  # such as a view that was released
+
+
+@lru_cache(maxsize=256)
+def _begun(producer: str | None) -> blake2b:
+    """Returns a digest of the name of *producer*, to be copied. Nobody may update it."""
+    return blake2b(f"{producer}\0".encode(errors="surrogatepass"), digest_size=IDENTITY_BYTES)
 
 
 # Remembered for speed: this runs for each message. The result depends on nothing but the two names.

@@ -12,6 +12,7 @@ from broadway_py._core.identity import (
     child_identity,
     given_identity,
     id_of,
+    identities_by_id,
     identity_by_id,
     identity_of,
 )
@@ -162,6 +163,18 @@ def test_another_id_producer_size_or_payload_is_another_message() -> None:
     ]
 
     assert len({identity_by_id(*other) for other in others} - {None}) == len(others)
+
+
+def test_it_is_the_same_in_the_next_version_of_the_library() -> None:
+    # State files keep identities over an upgrade.
+    assert identity_by_id(message(b"payload", "m1"), "orders") == bytes.fromhex("acbd3584e5d822bb7c7b3e5786b9df6f")
+
+
+def test_of_many_messages_each_has_the_identity_that_it_has_alone() -> None:
+    messages = [message(b"payload", "7"), message("text", "8"), message({"a": 1}, "9"), message(b"payload")]
+
+    assert identities_by_id(messages, "orders") == [identity_by_id(one, "orders") for one in messages]
+    assert identities_by_id(messages[:1], "invoices") == [identity_by_id(messages[0], "invoices")]
 
 
 @pytest.mark.parametrize("name", [None, "", b"", 1.5, object(), ["7"]])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from itertools import groupby
+from operator import attrgetter
+from typing import Any, Final, Literal
 
-from broadway_py._core.identity import child_identity, given_identity, identity_by_id
+from broadway_py._core.identity import child_identity, given_identity, identities_by_id, identity_by_id
 from broadway_py.errors import DefinitionError
 from broadway_py.foreign import article, foreign_errors
 from broadway_py.message import Failed, Message, Plain, Spawned, raised
@@ -15,6 +17,8 @@ __all__ = ["Identified", "Identifier"]
 
 #: Why a message is looked up: every one of its source is; the source has marked it. Or it is not looked up.
 Lookup = Literal["every", "marked", "none"]
+
+_entry_of: Final = attrgetter("_ledger_entry")
 
 
 @dataclass(slots=True, eq=False)
@@ -64,46 +68,66 @@ class Identifier:
         A message fails if the user's ``identity`` raises for it, or if it has no identity and one is required.
         """
         result = Identified()
-        of, given = self.of, self._given
-        lookup: Lookup
-        usual: Lookup = "none"
-        producer: str | None = None
-        entry: object = self  # the entry of no message
-        for message in messages:
-            # Messages that came in together have one entry.
-            if message._ledger_entry is not entry:
-                entry, producer = message._ledger_entry, message.producer
-                usual = self._usual_lookup(producer)
-            acknowledger, _, detail = message._acknowledgement
-            if given is None and type(detail) is not Spawned:
-                identity = identity_by_id(message, producer)
-            else:
-                try:
-                    identity = of(message)
-                except foreign_errors(cancellations=True) as error:
-                    message._status = raised(error)
-                    result.failed.append(message)
-                    continue
-            if identity is None:
-                # What is never delivered again need not be recognised.
-                self.without_identity += usual != "none"
-                if self._required:
-                    message._status = self._nameless()
-                    result.failed.append(message)
-                    continue
-                self.uncertain += usual != "none" and self._may_repeat(message)
-                lookup = "none"
-            elif usual != "marked":
-                lookup = usual
-            elif _is_marked(acknowledger, detail):
-                lookup = "marked"
-                result.marked.add(identity)
-            else:
-                lookup = "none"
-            result.messages.append(message)
-            result.identities.append(identity)
-            result.lookups.append(lookup)
+        for run in _runs(messages):
+            self._identify(run, result)
         return result
+
+    def _identify(self, messages: Sequence[Message[Any]], result: Identified) -> None:
+        """Adds *messages*, which have one entry, to *result*."""
+        producer = messages[0].producer
+        usual = self._usual_lookup(producer)
+        identities: list[bytes | None]
+        has_spawned = Spawned in {type(message._acknowledgement[2]) for message in messages}
+        if self._given is None and not has_spawned:
+            identities = identities_by_id(messages, producer)
+        else:
+            messages, identities = self._name_each(messages, result)
+        if None in identities:
+            messages, identities = self._judge_nameless(messages, identities, usual, result)
+        result.messages += messages
+        result.identities += identities
+        if usual == "marked":
+            marks = _marks_of(messages, has_spawned=has_spawned)
+            result.lookups += _lookups_of_marked(identities, marks, result)
+        else:
+            result.lookups += ["none" if identity is None else usual for identity in identities]
+
+    def _name_each(
+        self, messages: Sequence[Message[Any]], result: Identified
+    ) -> tuple[list[Message[Any]], list[bytes | None]]:
+        """Returns *messages* and their identities, without those for which the user's ``identity`` raises."""
+        named: list[Message[Any]] = []
+        identities: list[bytes | None] = []
+        for message in messages:
+            try:
+                identity = self.of(message)
+            except foreign_errors(cancellations=True) as error:
+                message._status = raised(error)
+                result.failed.append(message)
+            else:
+                named.append(message)
+                identities.append(identity)
+        return named, identities
+
+    def _judge_nameless(
+        self,
+        messages: Sequence[Message[Any]],
+        identities: Sequence[bytes | None],
+        usual: Lookup,
+        result: Identified,
+    ) -> tuple[Sequence[Message[Any]], list[bytes | None]]:
+        """Counts those without an identity. Returns *messages* and *identities*, without them if one is required."""
+        nameless = [message for message, identity in zip(messages, identities, strict=True) if identity is None]
+        # What is never delivered again need not be recognised.
+        self.without_identity += len(nameless) if usual != "none" else 0
+        if not self._required:
+            self.uncertain += sum(map(self._may_repeat, nameless)) if usual != "none" else 0
+            return messages, list(identities)
+        for message in nameless:
+            message._status = self._nameless()
+        result.failed += nameless
+        named = [message for message, identity in zip(messages, identities, strict=True) if identity is not None]
+        return named, [identity for identity in identities if identity is not None]
 
     def of(self, message: Message[Any]) -> bytes | None:
         """Returns the 16 bytes that name *message*, the same for each delivery of it. None: nothing names it.
@@ -137,8 +161,7 @@ class Identifier:
 
     def _may_repeat(self, message: Message[Any]) -> bool:
         if message.producer in self._marking:
-            acknowledger, _, detail = message._acknowledgement
-            return _is_marked(acknowledger, detail)
+            return _is_marked(message)
         # A handler may have deleted the attribute.
         attempt = getattr(message, "attempt", None)
         return type(attempt) is int and attempt > 1
@@ -153,8 +176,42 @@ class Identifier:
         )
 
 
-def _is_marked(acknowledger: Any, detail: object) -> bool:
-    """Returns whether the source says that it may have delivered a message, or the parent of a spawned one, before."""
+def _runs(messages: Sequence[Message[Any]]) -> Iterable[Sequence[Message[Any]]]:
+    """Returns *messages* in parts with one entry each. Messages that came in together have one."""
+    if len(set(map(_entry_of, messages))) == 1:
+        return (messages,)
+    return (list(run) for _, run in groupby(messages, _entry_of))
+
+
+def _lookups_of_marked(
+    identities: Sequence[bytes | None], marks: Sequence[bool], result: Identified
+) -> Sequence[Lookup]:
+    """Returns whether each message is looked up, where only marked ones are."""
+    lookups: list[Lookup] = ["none"] * len(identities)
+    if True in marks:
+        for place, (identity, is_marked) in enumerate(zip(identities, marks, strict=True)):
+            if is_marked and identity is not None:
+                lookups[place] = "marked"
+                result.marked.add(identity)
+    return lookups
+
+
+def _marks_of(messages: Sequence[Message[Any]], *, has_spawned: bool) -> list[bool]:
+    """Returns :func:`_is_marked` of each of *messages*."""
+    if not has_spawned:
+        try:
+            return [
+                bool(acknowledger.is_repeat(detail))
+                for acknowledger, _, detail in [message._acknowledgement for message in messages]
+            ]
+        except foreign_errors(cancellations=True):
+            pass  # one by one, it turns out what is marked
+    return [_is_marked(message) for message in messages]
+
+
+def _is_marked(message: Message[Any]) -> bool:
+    """Returns whether the source says that it may have delivered *message*, or the parent of a spawned one, before."""
+    acknowledger, _, detail = message._acknowledgement
     while type(detail) is Spawned:
         acknowledger, _, detail = detail.parent._acknowledgement
     try:

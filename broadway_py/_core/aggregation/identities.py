@@ -193,16 +193,17 @@ class Identities:
 
         The next checkpoint makes them durable.
         """
-        identities = {identity for identity in result.identities if identity is not None}
+        identities = result.identities
         if left_out:
             without = set(map(id, left_out))
-            identities = {
+            identities = [
                 identity
                 for message, identity in zip(result.new, result.identities, strict=True)
-                if identity is not None and id(message) not in without
-            }
-        self._held |= identities
-        self._held_marked |= result.marked & identities
+                if id(message) not in without
+            ]
+        self._held.update(filter(None, identities))
+        if result.marked:
+            self._held_marked |= result.marked.intersection(identities)
 
     def let_go(self, messages: Messages) -> None:
         """Forgets that *messages* are held for the next checkpoint, because they have failed."""
