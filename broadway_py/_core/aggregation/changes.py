@@ -139,12 +139,19 @@ class Changes:
             part.entries.append((window.key, window.count, window.number, window.state))
             part.facts.append(self._engine.saved(window).facts)
             return
-        state = window.state or {}
-        saved = self._engine.saved(window, [key for key in keys if key in state])
-        if not saved.keys:
+        state: Mapping[Hashable, Any] = window.state or {}
+        counts, numbers = window.shared.counts, window.shared.numbers
+        # This runs for each key of a checkpoint. Most windows fire once, when they close: then no key has a number.
+        if numbers:
+            entries = [(key, counts[key], numbers.get(key, 0), state[key]) for key in keys if key in state]
+        else:
+            entries = [(key, counts[key], 0, state[key]) for key in keys if key in state]
+        if not entries:
             return
-        part = Part(bucket, [(key, count, firing, state[key]) for key, count, firing, _ in saved.keys], [saved.facts])
-        part.news = [place for place, each in enumerate(saved.keys) if each[3]]
+        part = Part(bucket, entries, [self._engine.saved(window).facts])
+        changed = window.shared.changed
+        if changed:
+            part.news = [place for place, entry in enumerate(entries) if entry[0] in changed]
         parts.setdefault(bucket, []).append(part)
 
     def _keyed_part(self, parts: dict[int, list[Part]], bucket: int) -> Part:
