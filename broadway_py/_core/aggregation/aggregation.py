@@ -204,15 +204,16 @@ class Aggregation:
             out.added = stamped.events if isinstance(stamped.events, list) else list(stamped.events)
             if has_times:
                 out.high = stamped.high
-                out.times = stamped.times()
+                out.times = stamped.times
             return
         gone = {id(event) for event, _ in [*out.failed, *out.ahead]} | {id(event) for event in out.late}
         kept = [place for place, event in enumerate(stamped.events) if id(event) not in gone]
         out.added = [stamped.events[place] for place in kept]
         if has_times:
             times = stamped.times()
-            out.times = [times[place] for place in kept]
-            out.high = max(out.times, default=None)
+            times_of_added = [times[place] for place in kept]
+            out.times = times_of_added.copy
+            out.high = max(times_of_added, default=None)
 
     # --- time
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from broadway_py._core.aggregation.ack_times import AckTimes
+from broadway_py._core.aggregation.held_identities import HeldIdentities
 from broadway_py._core.aggregation.identifier import Identified, Identifier
 from broadway_py._core.aggregation.remembered import Remembered
 from broadway_py.foreign import foreign_errors
@@ -96,8 +97,8 @@ class Identities:
         self._of_marked = Remembered(most)
         self._number = 0
         # What the next checkpoint will make durable, and what the one that runs does; those of them that were marked.
-        self._held: set[bytes] = set()
-        self._running: set[bytes] = set()
+        self._held = HeldIdentities()
+        self._running = HeldIdentities()
         self._held_marked: set[bytes] = set()
         self._running_marked: set[bytes] = set()
         #: How many messages were recognised as repeats.
@@ -201,16 +202,15 @@ class Identities:
                 for message, identity in zip(result.new, result.identities, strict=True)
                 if id(message) not in without
             ]
-        self._held.update(filter(None, identities))
+        self._held.add(filter(None, identities))
         if result.marked:
             self._held_marked |= result.marked.intersection(identities)
 
     def let_go(self, messages: Messages) -> None:
         """Forgets that *messages* are held for the next checkpoint, because they have failed."""
-        for identity in map(self._identity_or_none, messages):
-            if identity is not None:
-                self._held.discard(identity)
-                self._held_marked.discard(identity)
+        gone = set(filter(None, map(self._identity_or_none, messages)))
+        self._held.remove(gone)
+        self._held_marked -= gone
 
     def _identity_or_none(self, message: Message[Any]) -> bytes | None:
         try:
@@ -223,25 +223,25 @@ class Identities:
     def begin(self, number: int) -> bytes:
         """Begins checkpoint *number* with all that is held. Returns the identities, one after the other."""
         self._number = number
-        self._running, self._held = self._held, set()
+        self._running, self._held = self._held, HeldIdentities()
         self._running_marked, self._held_marked = self._held_marked, set()
-        return b"".join(self._running)
+        return self._running.joined()
 
     def committed(self) -> None:
         """Notes that the checkpoint is durable."""
         if self.in_memory:
-            self._remembered.add(self._number, b"".join(self._running))
+            self._remembered.add(self._number, self._running.joined())
         self._of_marked.add(self._number, b"".join(self._running_marked))
         self._end()
 
     def not_committed(self) -> None:
         """Notes that nothing of the checkpoint is durable. Its identities are held for the next one."""
-        self._held |= self._running
+        self._held.add(self._running)
         self._held_marked |= self._running_marked
         self._end()
 
     def _end(self) -> None:
-        self._running = set()
+        self._running = HeldIdentities()
         self._running_marked = set()
 
     def acked(self, number: int, connected_s: float) -> None:

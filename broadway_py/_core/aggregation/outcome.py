@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,8 +47,9 @@ class Added:
     late: list[Any] = field(default_factory=list)
     #: Those that lie too far ahead of the clock, with their times.
     ahead: list[tuple[Any, EventTime]] = field(default_factory=list)
-    #: The times of those that are in windows, in microseconds; None if windows have no event time.
-    times: list[int] | None = None
+    #: Returns the times of those that are in windows, in microseconds; None if windows have no event time. It takes
+    #: some time, and :attr:`high` is mostly enough.
+    times: Callable[[], list[int]] | None = None
     #: The highest of them; None if there is none.
     high: int | None = None
 

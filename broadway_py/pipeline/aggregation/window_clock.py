@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any, Final
 
 from broadway_py._core.aggregation.aggregation import Aggregation
@@ -20,6 +21,8 @@ __all__ = ["WindowClock"]
 
 #: More than the rounding of seconds since 1970.
 _ROUNDING_S: Final = 1e-6
+
+_entry_of: Final = attrgetter("_ledger_entry")
 
 
 class WindowClock:
@@ -117,16 +120,15 @@ class WindowClock:
 
     def note_times(self, out: Added) -> None:
         """Note which times were added. This must be known before the messages count as arrived."""
-        event_clock, times = self._event_clock, out.times
-        if event_clock is None or times is None or out.high is None:
+        event_clock = self._event_clock
+        if event_clock is None or out.times is None or out.high is None:
             return
-        first = out.added[0]._ledger_entry
-        if first is out.added[-1]._ledger_entry and all(one._ledger_entry is first for one in out.added):
-            event_clock.note(first, out.high)
+        entries = list(map(_entry_of, out.added))
+        if len(set(entries)) == 1:
+            event_clock.note(entries[0], out.high)
             return
         highest: dict[Any, int] = {}
-        for message, time in zip(out.added, times, strict=True):
-            entry = message._ledger_entry
+        for entry, time in zip(entries, out.times(), strict=True):
             if time > highest.get(entry, -math.inf):
                 highest[entry] = time
         for entry, time in highest.items():
