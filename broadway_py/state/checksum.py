@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, Literal
 from zlib import crc32
 
@@ -17,9 +18,18 @@ _PLACES: Final = {
 }
 
 
+#: What comes before the content of a row: its kind, and its place as Python writes a tuple.
+_BEFORE: Final[Mapping[RowKind, bytes]] = {
+    "memory": b"memory(%d,)",
+    "accumulators": b"accumulators(%d, %d, %d, %d)",
+    "identities": b"identities(%d,)",
+    "result": b"result(%d, %d)",
+}
+
+
 def checksum(kind: RowKind, place: tuple[int, ...], content: bytes) -> int:
     """Returns the CRC-32 of a row. *place* is its bucket, number, version and so on: what else must not change."""
-    return crc32(content, crc32(f"{kind}{place}".encode()))
+    return crc32(content, crc32(_BEFORE[kind] % place))
 
 
 def damaged(aggregator: str, kind: RowKind, place: tuple[int, ...]) -> str:

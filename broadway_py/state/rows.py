@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any, Final
 
 from broadway_py.state.checksum import checksum
@@ -86,41 +87,37 @@ def store(connection: sqlite3.Connection, table: Table, commit: Commit) -> None:
     version = table.version
     _insert(
         connection,
-        "accumulators (aggregator, bucket, number, version, entries, crc, content)",
+        "accumulators (aggregator, version, number, bucket, entries, crc, content)",
+        (table.id, version),
         [
-            (
-                *(table.id, bucket, number, version, entries),
-                checksum("accumulators", (bucket, number, version, entries), content),
-                content,
-            )
+            (number, bucket, entries, checksum("accumulators", (bucket, number, version, entries), content), content)
             for bucket, content, entries in commit.appended
         ],
     )
     _insert(
         connection,
-        "results (aggregator, sequence, version, crc, content)",
-        [
-            (table.id, sequence, version, checksum("result", (sequence, version), content), content)
-            for sequence, content in commit.results
-        ],
+        "results (aggregator, version, sequence, crc, content)",
+        (table.id, version),
+        [(sequence, checksum("result", (sequence, version), content), content) for sequence, content in commit.results],
     )
     if commit.identities:
-        crc = checksum("identities", (number,), commit.identities)
-        _insert(
-            connection,
-            "identities (aggregator, number, crc, content)",
-            [(table.id, number, crc, commit.identities)],
+        connection.execute(
+            "INSERT INTO identities (aggregator, number, crc, content) VALUES (?, ?, ?, ?)",
+            (table.id, number, checksum("identities", (number,), commit.identities), commit.identities),
         )
     _remove(connection, table.id, commit)
 
 
-def _insert(connection: sqlite3.Connection, into: str, rows: Sequence[tuple[Any, ...]]) -> None:
+def _insert(
+    connection: sqlite3.Connection, into: str, shared: tuple[int, ...], rows: Sequence[tuple[Any, ...]]
+) -> None:
+    """Inserts *rows*, each after the numbers that all of them have: *shared*."""
     for start in range(0, len(rows), _ROWS_PER_INSERT):
         part = rows[start : start + _ROWS_PER_INSERT]
-        one = f"({', '.join('?' * len(part[0]))})"
+        one = f"({', '.join([*map(str, shared), *'?' * len(part[0])])})"
         connection.execute(
-            f"INSERT INTO {into} VALUES {', '.join([one] * len(part))}",  # noqa: S608  # only question marks
-            [value for row in part for value in row],
+            f"INSERT INTO {into} VALUES {', '.join([one] * len(part))}",  # noqa: S608  # numbers and question marks
+            list(chain.from_iterable(part)),
         )
 
 
@@ -134,10 +131,17 @@ def _remove(connection: sqlite3.Connection, aggregator: int, commit: Commit) -> 
             "AND rows.number < json_extract(dropped.value, '$[1]'))",
             (json.dumps(list(commit.dropped)), aggregator),
         )
-    if commit.emitted:
+    emitted = set(commit.emitted)
+    if emitted and max(emitted) - min(emitted) + 1 == len(emitted):
+        # Mostly they follow each other. Then SQLite need not look for each of them.
+        connection.execute(
+            "DELETE FROM results WHERE aggregator = ? AND sequence BETWEEN ? AND ?",
+            (aggregator, min(emitted), max(emitted)),
+        )
+    elif emitted:
         connection.execute(
             "DELETE FROM results WHERE aggregator = ? AND sequence IN (SELECT value FROM json_each(?))",
-            (aggregator, json.dumps(list(commit.emitted))),
+            (aggregator, json.dumps(list(emitted))),
         )
     if commit.forget_before:
         connection.execute(
