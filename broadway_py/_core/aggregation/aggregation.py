@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -195,7 +195,7 @@ class Aggregation:
             is_new = window not in known
             value = next(fresh) if is_new else known[window]
             self._values.put(window, key, value, is_new=is_new or is_merged)
-            self._note(window, (key,))
+            self._note(window, key)
 
     def _note_added(self, stamped: Stamped, out: Added) -> None:
         """Sets those of *stamped* that are in windows now, and their times."""
@@ -256,9 +256,9 @@ class Aggregation:
     def _add_shared(self, effect: Add, out: Added | None) -> None:
         keys = effect.keys or ()
         failed: list[Failure] = []
-        self._values.add_list(effect.windows, effect.events, keys, failed)
-        for window in effect.windows:
-            self._note(window, keys)
+        changes = self._changes
+        touched = () if changes is None else [changes.touched(window) for window in effect.windows]
+        self._values.add_list(effect.windows, effect.events, keys, failed, touched)
         for event, key, error in failed:
             self._engine.take_back(effect.windows, key)
             if out is not None:
@@ -284,11 +284,14 @@ class Aggregation:
             )
         )
         if not fire.final:
-            self._note(window, (key,))
+            self._note(window, key)
 
-    def _note(self, window: OpenWindow, keys: Iterable[Hashable]) -> None:
+    def _note(self, window: OpenWindow, key: Hashable) -> None:
+        """Notes that the accumulator of *key* in *window* changes, or what is stored with it."""
         if self._changes is not None:
-            self._changes.note_all(window, keys)
+            touched = self._changes.touched(window)
+            if window.shared is not None:
+                touched[key] = window.state[key]
 
     def _forget(self, window: OpenWindow, *, is_merged: bool = False) -> None:
         self._values.close(window)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 from zlib import crc32
@@ -64,7 +64,8 @@ class Changes:
         self._engine = engine
         self._key_json = key_json
         self._is_shared = is_shared
-        self._touched: dict[OpenWindow, set[Hashable]] = {}
+        # The accumulators of windows that keys share, by key. Of a window of one key, only that it has changed.
+        self._touched: dict[OpenWindow, dict[Hashable, Any]] = {}
         self._closed: dict[int, list[int]] = {}
         self._newly_ended: dict[int, dict[Hashable, int]] = {}
         # All open windows of a bucket, and, of sessions, the keys whose last closed session is remembered.
@@ -84,14 +85,18 @@ class Changes:
         """True if something changed since the last checkpoint."""
         return bool(self._touched or self._closed or self._newly_ended or self._left)
 
-    def note_all(self, window: OpenWindow, keys: Iterable[Hashable]) -> None:
-        """Notes that the accumulators of *keys* in *window* change."""
+    def touched(self, window: OpenWindow) -> dict[Hashable, Any]:
+        """Returns the accumulators of *window* that the next checkpoint stores, by key: enter what has changed.
+
+        They are kept here too, because another look into a dictionary of a million keys takes longer than all else. Of
+        a window of one key nothing need be entered.
+        """
         touched = self._touched.get(window)
         if touched is None:
-            touched = self._touched[window] = set()
+            touched = self._touched[window] = {}
             if window not in self._buckets:
                 self._open(window)
-        touched.update(keys)
+        return touched
 
     def close(self, window: OpenWindow, *, is_merged: bool = False) -> None:
         """Notes that *window* is open no more. With *is_merged* it goes on as a part of another one."""
@@ -117,8 +122,8 @@ class Changes:
         The latter are buckets, each with the number of the checkpoint before which its parts are to be removed.
         """
         parts: dict[int, list[Part]] = {}
-        for window, keys in self._touched.items():
-            self._add_to(parts, window, keys)
+        for window, values in self._touched.items():
+            self._add_to(parts, window, values)
         for bucket, serials in self._closed.items():
             self._keyed_part(parts, bucket).closed += serials
         for bucket, ended in self._newly_ended.items():
@@ -132,20 +137,19 @@ class Changes:
             self._count(part)
         return made, dropped
 
-    def _add_to(self, parts: dict[int, list[Part]], window: OpenWindow, keys: Iterable[Hashable]) -> None:
+    def _add_to(self, parts: dict[int, list[Part]], window: OpenWindow, values: Mapping[Hashable, Any]) -> None:
         bucket = self._buckets[window]
         if window.shared is None:
             part = self._keyed_part(parts, bucket)
             part.entries.append((window.key, window.count, window.number, window.state))
             part.facts.append(self._engine.saved(window).facts)
             return
-        state: Mapping[Hashable, Any] = window.state or {}
         counts, numbers = window.shared.counts, window.shared.numbers
         # This runs for each key of a checkpoint. Most windows fire once, when they close: then no key has a number.
         if numbers:
-            entries = [(key, counts[key], numbers.get(key, 0), state[key]) for key in keys if key in state]
+            entries = [(key, counts[key], numbers.get(key, 0), value) for key, value in values.items()]
         else:
-            entries = [(key, counts[key], 0, state[key]) for key in keys if key in state]
+            entries = [(key, counts[key], 0, value) for key, value in values.items()]
         if not entries:
             return
         part = Part(bucket, entries, [self._engine.saved(window).facts])
@@ -223,16 +227,18 @@ class Changes:
         cycle = self._cycle
         if cycle is None:
             return
-        again: dict[OpenWindow, list[Hashable]] = {}
+        again: dict[OpenWindow, dict[Hashable, Any]] = {}
         room = _MOST_REWRITTEN
         for window, key in cycle.left:
             if not window.closed and key not in touched.get(window, ()):
-                again.setdefault(window, []).append(key)
+                values = again.setdefault(window, {})
+                if window.shared is not None and key in window.state:
+                    values[key] = window.state[key]
             room -= 1
             if not room:
                 break
-        for window, keys in again.items():
-            self._add_to(parts, window, keys)
+        for window, values in again.items():
+            self._add_to(parts, window, values)
         if room:
             dropped.append((cycle.bucket, cycle.begin))
             self._stored[cycle.bucket] -= cycle.rows_before

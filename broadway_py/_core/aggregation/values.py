@@ -83,8 +83,12 @@ class Values:
         events: Sequence[Any],
         keys: Sequence[Hashable],
         failed: list[Failure],
+        touched: Sequence[dict[Hashable, Any]] = (),
     ) -> None:
-        """Adds each of *events* to its key in each of *windows*. Those for which a function raises go to *failed*."""
+        """Adds each of *events* to its key in each of *windows*. Those for which a function raises go to *failed*.
+
+        The new values go into *touched* too: a dictionary for each window, or none at all.
+        """
         for window in windows:
             if window.state is None:
                 window.state = {}
@@ -93,10 +97,13 @@ class Values:
                 error = self._add_to_each(windows, event, key)
                 if error is not None:
                     failed.append((event, key, error))
+            for window, news in zip(windows, touched, strict=False):
+                news.update((key, window.state[key]) for key in keys if key in window.state)
             return
         state = windows[0].state
         get, add, missing = state.get, self._functions.add, _MISSING
         good = frozenset[type]() if self.checks_each else self._good_types
+        changed = touched[0] if touched else None
         before = len(state)
         for event, key in zip(events, keys, strict=True):
             value = get(key, missing)
@@ -108,6 +115,8 @@ class Values:
                 failed.append((event, key, error))
             else:
                 state[key] = value
+                if changed is not None:
+                    changed[key] = value
         self.open += len(state) - before
 
     def _add_to_each(self, windows: tuple[OpenWindow, ...], event: Any, key: Hashable) -> BaseException | None:
