@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, get_args
+from itertools import compress, count, islice, pairwise
+from operator import attrgetter, is_not
+from typing import Any, Final, NamedTuple, get_args
 
 from broadway_py._core.histogram import SECONDS_BOUNDS, Histogram
 from broadway_py.message import Message, Outcome
 from broadway_py.request_counts import RequestCounts
 
-__all__ = ["OUTCOMES", "Ledger", "LedgerEntry"]
+__all__ = ["OUTCOMES", "Ledger", "LedgerEntry", "Run", "runs_of"]
+
+_entry_of: Final = attrgetter("_ledger_entry")
 
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
@@ -108,3 +112,22 @@ class LedgerEntry:
     def of_arrived(self) -> LedgerEntry:
         """The entry that its messages have once they have arrived."""
         return self
+
+
+class Run(NamedTuple):
+    """Neighbours in a list that have one entry, as messages that came in together have."""
+
+    entry: Any
+    #: The places of the first one, and of the one after the last.
+    first: int
+    until: int
+
+
+def runs_of(messages: Sequence[Message[Any]]) -> list[Run]:
+    """Returns the runs of *messages*, in their order."""
+    if not messages:
+        return []
+    entries = list(map(_entry_of, messages))
+    changes = compress(count(1), map(is_not, entries, islice(entries, 1, None)))
+    places = (0, *changes, len(entries))
+    return [Run(entries[first], first, until) for first, until in pairwise(places)]

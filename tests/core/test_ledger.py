@@ -7,7 +7,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from broadway_py._core.aggregation.progress import Progress
 from broadway_py._core.aggregation.tracked_ledger import TrackedLedger, arrive
-from broadway_py._core.ledger import OUTCOMES, Ledger, LedgerEntry
+from broadway_py._core.ledger import OUTCOMES, Ledger, LedgerEntry, runs_of
 from broadway_py._core.settlement import record
 from broadway_py.message import Message, Outcome
 
@@ -36,6 +36,18 @@ def received(ledger: Ledger, count: int, now: float) -> LedgerEntry:
 
 def test_a_receipt_names_its_producer() -> None:
     assert LedgerEntry(Ledger("orders"), 0.0).producer == "orders"
+
+
+def test_neighbours_with_one_entry_are_a_run() -> None:
+    one, other = LedgerEntry(Ledger("orders"), 0.0), LedgerEntry(Ledger("orders"), 0.0)
+    messages = []
+    for entry in (one, one, other, one):
+        messages.append(Message(b""))
+        messages[-1]._ledger_entry = entry
+
+    assert runs_of(messages) == [(one, 0, 2), (other, 2, 3), (one, 3, 4)]
+    assert runs_of(messages[:2]) == [(one, 0, 2)]
+    assert runs_of([]) == []
 
 
 def test_deliveries_of_before_are_counted_besides() -> None:

@@ -198,22 +198,13 @@ class Aggregation:
             self._note(window, key)
 
     def _note_added(self, stamped: Stamped, out: Added) -> None:
-        """Sets those of *stamped* that are in windows now, and their times."""
-        has_times = bool(stamped.raw)
-        if not (out.failed or out.late or out.ahead):
-            out.added = stamped.events if isinstance(stamped.events, list) else list(stamped.events)
-            if has_times:
-                out.high = stamped.high
-                out.times = stamped.times
-            return
-        gone = {id(event) for event, _ in [*out.failed, *out.ahead]} | {id(event) for event in out.late}
-        kept = [place for place, event in enumerate(stamped.events) if id(event) not in gone]
-        out.added = [stamped.events[place] for place in kept]
-        if has_times:
-            times = stamped.times()
-            times_of_added = [times[place] for place in kept]
-            out.times = times_of_added.copy
-            out.high = max(times_of_added, default=None)
+        """Sets those of *stamped* that are in windows now, with their times."""
+        if out.failed or out.late or out.ahead:
+            gone = {id(event) for event, _ in [*out.failed, *out.ahead]} | {id(event) for event in out.late}
+            stamped = _part(stamped, [place for place, event in enumerate(stamped.events) if id(event) not in gone], [])
+        out.added = stamped.events if isinstance(stamped.events, list) else list(stamped.events)
+        if stamped.raw:
+            out.stamped = stamped
 
     # --- time
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
-from operator import attrgetter
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from broadway_py._core.identity import child_identity, given_identity, identities_by_id, identity_by_id
+from broadway_py._core.ledger import runs_of
 from broadway_py.errors import DefinitionError
 from broadway_py.foreign import article, foreign_errors
 from broadway_py.message import Failed, Message, Plain, Spawned, raised
@@ -17,8 +16,6 @@ __all__ = ["Identified", "Identifier"]
 
 #: Why a message is looked up: every one of its source is; the source has marked it. Or it is not looked up.
 Lookup = Literal["every", "marked", "none"]
-
-_entry_of: Final = attrgetter("_ledger_entry")
 
 
 @dataclass(slots=True, eq=False)
@@ -68,8 +65,8 @@ class Identifier:
         A message fails if the user's ``identity`` raises for it, or if it has no identity and one is required.
         """
         result = Identified()
-        for run in _runs(messages):
-            self._identify(run, result)
+        for _, first, until in runs_of(messages):
+            self._identify(messages[first:until], result)
         return result
 
     def _identify(self, messages: Sequence[Message[Any]], result: Identified) -> None:
@@ -174,13 +171,6 @@ class Identifier:
                 "have its publisher set a message id, or write identity(message)"
             ),
         )
-
-
-def _runs(messages: Sequence[Message[Any]]) -> Iterable[Sequence[Message[Any]]]:
-    """Returns *messages* in parts with one entry each. Messages that came in together have one."""
-    if len(set(map(_entry_of, messages))) == 1:
-        return (messages,)
-    return (list(run) for _, run in groupby(messages, _entry_of))
 
 
 def _lookups_of_marked(

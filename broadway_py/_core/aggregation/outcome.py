@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
 from broadway_py._core.aggregation.changes import Part
-from broadway_py._core.window.times import EventTime
+from broadway_py._core.window.times import EventTime, Stamped
 
 __all__ = ["Added", "Checkpoint", "Result"]
 
@@ -47,11 +47,8 @@ class Added:
     late: list[Any] = field(default_factory=list)
     #: Those that lie too far ahead of the clock, with their times.
     ahead: list[tuple[Any, EventTime]] = field(default_factory=list)
-    #: Returns the times of those that are in windows, in microseconds; None if windows have no event time. It takes
-    #: some time, and :attr:`high` is mostly enough.
-    times: Callable[[], list[int]] | None = None
-    #: The highest of them; None if there is none.
-    high: int | None = None
+    #: Those that are in windows now, with their times; None if windows have no event time.
+    stamped: Stamped | None = None
 
 
 @dataclass(slots=True, eq=False)

@@ -56,6 +56,11 @@ class Stamped:
         """Returns the time of each event in microseconds. Most lists are placed by *low* and *high* alone."""
         return self.raw if self.in_microseconds else [round(each * 1_000_000) for each in self.raw]
 
+    def high_of(self, first: int, until: int) -> int:
+        """Returns the highest time of the events at the places from *first* to before *until*, in microseconds."""
+        high: float = max(self.raw[first:until])
+        return int(high) if self.in_microseconds else round(high * 1_000_000)
+
 
 class EventTimes:
     """Reads the times of events. All of them must be of one kind: the kind of the first one.

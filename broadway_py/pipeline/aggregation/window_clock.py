@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from operator import attrgetter
 from typing import Any, Final
 
 from broadway_py._core.aggregation.aggregation import Aggregation
@@ -13,6 +11,7 @@ from broadway_py._core.aggregation.event_clock import EventClock
 from broadway_py._core.aggregation.outcome import Added
 from broadway_py._core.aggregation.progress import Progress
 from broadway_py._core.aggregation.tracked_ledger import arrive
+from broadway_py._core.ledger import runs_of
 from broadway_py._core.window.spec import Window
 from broadway_py.clock import Clock
 from broadway_py.message import Message
@@ -21,8 +20,6 @@ __all__ = ["WindowClock"]
 
 #: More than the rounding of seconds since 1970.
 _ROUNDING_S: Final = 1e-6
-
-_entry_of: Final = attrgetter("_ledger_entry")
 
 
 class WindowClock:
@@ -120,19 +117,10 @@ class WindowClock:
 
     def note_times(self, out: Added) -> None:
         """Note which times were added. This must be known before the messages count as arrived."""
-        event_clock = self._event_clock
-        if event_clock is None or out.times is None or out.high is None:
-            return
-        entries = list(map(_entry_of, out.added))
-        if len(set(entries)) == 1:
-            event_clock.note(entries[0], out.high)
-            return
-        highest: dict[Any, int] = {}
-        for entry, time in zip(entries, out.times(), strict=True):
-            if time > highest.get(entry, -math.inf):
-                highest[entry] = time
-        for entry, time in highest.items():
-            event_clock.note(entry, time)
+        event_clock, stamped = self._event_clock, out.stamped
+        if event_clock is not None and stamped is not None:
+            for entry, first, until in runs_of(out.added):
+                event_clock.note(entry, stamped.high_of(first, until))
 
     def arrive(self, messages: Sequence[Message[Any]]) -> None:
         """Note that no watermark waits for *messages* any more."""

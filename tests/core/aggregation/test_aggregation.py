@@ -265,8 +265,8 @@ def test_late_and_future_events_are_told_and_added_nowhere() -> None:
     assert out.late == [late]
     assert [event for event, _ in out.ahead] == [ahead]
     assert out.added == [good]
-    assert out.times is not None
-    assert (out.times(), out.high) == ([25_000_000], 25_000_000)
+    assert out.stamped is not None
+    assert (out.stamped.events, out.stamped.times(), out.stamped.high) == ([good], [25_000_000], 25_000_000)
     assert aggregation.open == 1
 
 

@@ -237,3 +237,11 @@ def test_the_first_and_the_last_second_of_the_calendar_are_times() -> None:
     seconds = [-62_135_596_800, 0.5, 253_402_300_799]
 
     assert EventTimes(itself).read(seconds).times() == [-62_135_596_800_000_000, 500_000, 253_402_300_799_000_000]
+
+
+def test_a_part_of_the_events_has_its_own_highest_time() -> None:
+    seconds = EventTimes(lambda time: time).read([1.5, 2.25, 0.5])
+    instants = EventTimes(lambda time: time).read([datetime(1970, 1, 1, 0, 0, time, tzinfo=UTC) for time in (3, 1, 2)])
+
+    assert [seconds.high_of(0, 3), seconds.high_of(0, 1), seconds.high_of(2, 3)] == [2_250_000, 1_500_000, 500_000]
+    assert [instants.high_of(0, 3), instants.high_of(1, 3)] == [3_000_000, 2_000_000]
