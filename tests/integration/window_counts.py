@@ -98,7 +98,7 @@ async def killed_while_they_flow(
     """
     chance = random.Random(seed)
     marks = sorted((chance.randrange(count // 50, count) for _ in range(kills)), reverse=True)
-    patience = 60 + count / 1_000
+    patience = 40 + count / 500
     for mark in marks:
         with _child(folder, source) as process:
             await eventually(
@@ -135,7 +135,7 @@ def _newest(rows: list[list[Any]]) -> dict[str, list[Any]]:
     return {row[0]: row for row in sorted(rows, key=lambda row: row[1])}
 
 
-async def all_are_in(folder: Path, count: int, *, timeout: float = 90.0) -> None:
+async def all_are_in(folder: Path, count: int, *, timeout: float = 40.0) -> None:
     """Wait until the results have *count* messages in them."""
     await eventually(
         lambda: sum(row[5] for row in _newest(emitted(folder)).values()) >= count,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from broadway_py.queue import Counts, Queue, StorageError
 from broadway_py.testing import FakeClock
 from tests.contract.producer_contract import data, opened, refusal, settle, take
 from tests.pipeline.support import soon
+from tests.support.disk import Disk, mounted
 from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.faults
@@ -34,46 +34,12 @@ READ_ONLY = (
 DAMAGED = "the file is damaged: stop everything that uses it and restore it from a backup"
 
 
-class Disk:
-    """A small disk that can be filled and made read-only."""
-
-    def __init__(self, place: Path) -> None:
-        self.place = place
-
-    def fill(self) -> None:
-        """Leave no room at all."""
-        with (self.place / "filler").open("ab", buffering=0) as filler, contextlib.suppress(OSError):
-            while True:
-                filler.write(b"\0" * 4096)
-
-    def clear(self) -> None:
-        """Make room again."""
-        (self.place / "filler").unlink()
-
-    def give_back(self, size: int) -> None:
-        """Make so many bytes of room."""
-        filler = self.place / "filler"
-        os.truncate(filler, filler.stat().st_size - size)
-
-    def set_writable(self, *, writable: bool) -> None:
-        """Mount it again, to be read only or not."""
-        mode = "rw" if writable else "ro"
-        subprocess.run(["mount", "-o", f"remount,{mode}", str(self.place)], check=True)
-
-
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    place = tmp_path / "disk"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(place)]
-    try:
-        mounted = subprocess.run(command, capture_output=True, check=False).returncode == 0
-    except OSError:
-        mounted = False
-    if not mounted:
-        pytest.skip("a disk of its own can be mounted by root only")
-    yield Disk(place)
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
+    with mounted(tmp_path / "disk", "3m") as disk:
+        if disk is None:
+            pytest.skip("a disk of its own can be mounted by root only")
+        yield disk
 
 
 async def use_up_the_log(queue: Queue) -> int:

@@ -25,17 +25,27 @@ class _Link:
 
     def __init__(self, client: asyncio.StreamWriter, broker: asyncio.StreamWriter) -> None:
         self.writers = (client, broker)
+        #: The client's side is gone, and the broker does not know.
+        self.is_stranded = False
 
     def end(self, *, reset: bool) -> None:
         for writer in self.writers:
             if writer.transport.is_closing():
                 continue
             if reset:
-                sock: socket.socket = writer.get_extra_info("socket")
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-                writer.transport.abort()
+                _reset(writer)
             else:
                 writer.close()
+
+    def strand(self) -> None:
+        self.is_stranded = True
+        _reset(self.writers[0])
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    sock: socket.socket = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    writer.transport.abort()
 
 
 class FaultProxy:
@@ -89,6 +99,16 @@ class FaultProxy:
     def black_hole(self) -> None:
         """Forward nothing any more, either way; every connection stays open, and new ones hear nothing."""
         self._flowing.clear()
+
+    def strand(self) -> None:
+        """Reset the client's side of every connection. The broker's side stays open and hears nothing more.
+
+        So the client knows at once, and the broker only when it misses heartbeats. New connections work.
+        """
+        for link in list(self._links):
+            link.strand()
+            # Its task holds the broker's side open until the end of the proxy.
+            self._links.discard(link)
 
     def delay(self, seconds: float) -> None:
         """Hold back every piece that passes by *seconds*."""
@@ -152,15 +172,15 @@ class FaultProxy:
         await self._tell()
         try:
             async with asyncio.TaskGroup() as pumps:
-                pumps.create_task(self._pump(client_in, broker_out, listening=True))
-                pumps.create_task(self._pump(broker_in, client_out))
+                pumps.create_task(self._pump(link, client_in, broker_out, listening=True))
+                pumps.create_task(self._pump(link, broker_in, client_out))
         finally:
             link.end(reset=False)
             self._links.discard(link)
             await self._tell()
 
     async def _pump(
-        self, source: asyncio.StreamReader, target: asyncio.StreamWriter, *, listening: bool = False
+        self, link: _Link, source: asyncio.StreamReader, target: asyncio.StreamWriter, *, listening: bool = False
     ) -> None:
         # A connection that ends under the pump is what this proxy is for.
         with contextlib.suppress(ConnectionError):
@@ -170,9 +190,13 @@ class FaultProxy:
                 await self._flowing.wait()
                 if self._delay:
                     await asyncio.sleep(self._delay)
+                if link.is_stranded:
+                    break
                 target.write(piece)
                 await target.drain()
         await self._flowing.wait()
+        if link.is_stranded:
+            await asyncio.Event().wait()  # until the proxy ends
         target.close()
 
     async def _tell(self) -> None:
