@@ -177,6 +177,12 @@ def test_the_generator_feeds_the_queues_of_these_pipelines() -> None:
         assert place["pipeline"] in settings.pipelines
 
 
+def test_the_broker_has_the_exchange_that_partitions_need() -> None:
+    assert "./deploy/rabbitmq/enabled_plugins:/etc/rabbitmq/enabled_plugins:ro" in SERVICES["rabbitmq"]["volumes"]
+    plugins = (DEPLOY / "rabbitmq" / "enabled_plugins").read_text().strip().removeprefix("[").removesuffix("].")
+    assert "rabbitmq_sharding" in plugins.split(",")
+
+
 def test_prometheus_scrapes_services_that_exist() -> None:
     config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
     for job in config["scrape_configs"]:
