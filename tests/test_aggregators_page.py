@@ -49,10 +49,10 @@ def test_the_examples_print_what_the_page_says() -> None:
 
 
 def test_the_settings_are_valid() -> None:
-    (text,) = blocks("yaml")
-    shop = yaml.safe_load(text)["pipelines"]["shop"]
-    assert load(State, shop["state"]).dedup == 600.0
-    revenue = {name: value for name, value in shop["aggregators"]["revenue"].items() if name != "emit_to"}
+    plain, parted = (yaml.safe_load(text)["pipelines"]["shop"] for text in blocks("yaml"))
+    assert load(State, plain["state"]).dedup == 600.0
+    assert load(State, parted["state"]).path == "var/shop"
+    revenue = {name: value for name, value in plain["aggregators"]["revenue"].items() if name != "emit_to"}
     assert load(AggregatorSettings, revenue).lateness == 300.0
 
 
@@ -68,5 +68,5 @@ def test_the_page_names_every_trigger() -> None:
 
 
 def test_every_file_that_the_page_links_to_is_there() -> None:
-    shown = re.findall(r"\]\(([\w./]+)\)", TEXT)
+    shown = re.findall(r"\]\(([\w./-]+)(?:#[\w-]+)?\)", TEXT)
     assert [name for name in shown if not (PAGE.parent / name).exists()] == []
