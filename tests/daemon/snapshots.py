@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from broadway_py.pipeline.stats import Distribution, PipelineStats, ProducerStats, StageStats
+from broadway_py.pipeline.stats import AggregatorStats, Distribution, PipelineStats, ProducerStats, StageStats
 
 EMPTY = Distribution((0.1, 1.0), (0, 0, 0), 0.0)
 
@@ -39,6 +39,31 @@ def stage(name: str = "processors", **changes: Any) -> StageStats:
         "duration": Distribution((0.1, 1.0), (5, 0, 0), 0.2),
     }
     return StageStats(**{**fields, **changes})
+
+
+def aggregator(name: str = "revenue", **changes: Any) -> AggregatorStats:
+    fields: dict[str, Any] = {
+        "name": name,
+        "windows_open": 20,
+        "results_pending": 5,
+        "results_failing": 1,
+        "watermark": 1000.0,
+        "watermark_lag_seconds": 12.0,
+        "watermark_held_seconds": {"in_work": 3.0, "retry": 0.0},
+        "held": 7,
+        "checkpoints": 40,
+        "checkpoint_failures": 2,
+        "checkpoint_duration": Distribution((0.1, 1.0), (38, 2, 0), 1.5),
+        "checkpoint_age_seconds": 0.5,
+        "results": {"watermark": 60},
+        "emit_failures": 3,
+        "late": {"event_time": 4},
+        "duplicates": 8,
+        "without_identity": 9,
+        "uncertain": 6,
+        "dedup_horizon_seconds": 600.0,
+    }
+    return AggregatorStats(**{**fields, **changes})
 
 
 def pipeline(name: str = "orders", **changes: Any) -> PipelineStats:

@@ -6,9 +6,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import Metric
 
 from broadway_py.daemon.workers.merge_reports import depart_metrics, label_worker, merge_metrics, merge_stats, retire
-from broadway_py.pipeline.stats import PipelineStats
+from broadway_py.pipeline.stats import Distribution, PipelineStats
 from broadway_py.request_counts import RequestCounts
-from tests.daemon.snapshots import pipeline, producer
+from tests.daemon.snapshots import aggregator, pipeline, producer
 
 
 def adds_up(stats: PipelineStats) -> bool:
@@ -81,6 +81,74 @@ def test_a_breaker_that_is_open_in_any_living_worker_is_open() -> None:
     broken = pipeline(breaker_open=True)
     assert merge_stats([pipeline(), broken], []).breaker_open
     assert not merge_stats([pipeline()], [retire(broken, state="starting")]).breaker_open
+
+
+def test_aggregators_of_workers_are_added_and_the_worst_counts() -> None:
+    second = aggregator(
+        watermark=900.0,
+        watermark_lag_seconds=112.0,
+        watermark_held_seconds={"in_work": 1.0, "retry": 9.0},
+        checkpoint_age_seconds=2.5,
+        results={"watermark": 1, "end": 2},
+        late={"held": 5},
+        dedup_horizon_seconds=30.0,
+    )
+    both = merge_stats(
+        [pipeline(aggregators=(aggregator(),), state_bytes=100), pipeline(aggregators=(second,), state_bytes=11)], []
+    )
+    assert both.aggregators == (
+        aggregator(
+            windows_open=40,
+            results_pending=10,
+            results_failing=2,
+            watermark=900.0,
+            watermark_lag_seconds=112.0,
+            watermark_held_seconds={"in_work": 3.0, "retry": 9.0},
+            held=14,
+            checkpoints=80,
+            checkpoint_failures=4,
+            checkpoint_duration=Distribution((0.1, 1.0), (76, 4, 0), 3.0),
+            checkpoint_age_seconds=2.5,
+            results={"watermark": 61, "end": 2},
+            emit_failures=6,
+            late={"event_time": 4, "held": 5},
+            duplicates=16,
+            without_identity=18,
+            uncertain=12,
+            dedup_horizon_seconds=30.0,
+        ),
+    )
+    assert both.state_bytes == 111
+
+
+def test_a_watermark_that_is_not_known_hides_no_other() -> None:
+    unknown = pipeline(aggregators=(aggregator(watermark=None, watermark_lag_seconds=None),))
+    (one,) = merge_stats([unknown, pipeline(aggregators=(aggregator(),))], []).aggregators
+    assert (one.watermark, one.watermark_lag_seconds) == (1000.0, 12.0)
+    (neither,) = merge_stats([unknown, unknown], []).aggregators
+    assert (neither.watermark, neither.watermark_lag_seconds) == (None, None)
+
+
+def test_of_the_aggregators_of_a_dead_worker_only_what_grows_is_kept() -> None:
+    dead = retire(
+        pipeline(
+            aggregators=(aggregator(checkpoint_age_seconds=50.0, dedup_horizon_seconds=1.0),),
+            state_bytes=100,
+            state_trouble="degraded: the disk is full",
+        ),
+        state="starting",
+    )
+    both = merge_stats([pipeline(aggregators=(aggregator(),), state_bytes=11)], [dead])
+    (one,) = both.aggregators
+    assert (one.checkpoints, one.results, one.emit_failures, one.duplicates) == (80, {"watermark": 120}, 6, 16)
+    assert (one.windows_open, one.results_pending, one.results_failing, one.held) == (20, 5, 1, 7)
+    assert (one.watermark, one.checkpoint_age_seconds, one.dedup_horizon_seconds) == (1000.0, 0.5, 600.0)
+    assert (both.state_bytes, both.state_trouble) == (11, None)
+
+
+def test_trouble_with_the_state_of_any_living_worker_is_told() -> None:
+    full = pipeline(state_trouble="degraded: the disk is full")
+    assert merge_stats([pipeline(), full], []).state_trouble == "degraded: the disk is full"
 
 
 def registry(amount: float) -> list[Metric]:

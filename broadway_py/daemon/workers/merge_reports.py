@@ -13,7 +13,14 @@ from prometheus_client.samples import Sample
 
 from broadway_py.message import Outcome
 from broadway_py.metrics import add_distributions
-from broadway_py.pipeline.stats import Distribution, PipelineState, PipelineStats, ProducerStats, StageStats
+from broadway_py.pipeline.stats import (
+    AggregatorStats,
+    Distribution,
+    PipelineState,
+    PipelineStats,
+    ProducerStats,
+    StageStats,
+)
 from broadway_py.request_counts import RequestCounts
 
 __all__ = ["depart_metrics", "label_worker", "merge_metrics", "merge_stats", "retire", "speaks_of_process"]
@@ -45,6 +52,9 @@ def merge_stats(live: Sequence[PipelineStats], gone: Sequence[PipelineStats]) ->
         stuck_handlers=sum(one.stuck_handlers for one in every),
         breaker_open=any(one.breaker_open for one in live),
         breaker_opened_by=next((one.breaker_opened_by for one in live if one.breaker_open), ""),
+        aggregators=_aggregators(live, gone),
+        state_bytes=sum(one.state_bytes for one in live),
+        state_trouble=next((one.state_trouble for one in live if one.state_trouble is not None), None),
     )
 
 
@@ -58,6 +68,9 @@ def retire(last: PipelineStats, *, state: PipelineState) -> PipelineStats:
         stuck_handlers=0,
         breaker_open=False,
         breaker_opened_by="",
+        aggregators=tuple(_depart_aggregator(one) for one in last.aggregators),
+        state_bytes=0,
+        state_trouble=None,
     )
 
 
@@ -75,7 +88,31 @@ def _depart_producer(last: ProducerStats) -> ProducerStats:
     )
 
 
-Named = TypeVar("Named", ProducerStats, StageStats)
+def _depart_aggregator(last: AggregatorStats) -> AggregatorStats:
+    # Its windows and results are in the file. They are counted again when the worker has loaded them.
+    return replace(
+        last,
+        windows_open=0,
+        results_pending=0,
+        results_failing=0,
+        watermark=None,
+        watermark_lag_seconds=None,
+        watermark_held_seconds={},
+        held=0,
+        checkpoint_age_seconds=0.0,
+    )
+
+
+def _aggregators(live: Sequence[PipelineStats], gone: Sequence[PipelineStats]) -> tuple[AggregatorStats, ...]:
+    horizons: dict[str, float] = {}
+    for one in (each for pipeline in live for each in pipeline.aggregators):
+        horizons[one.name] = min(one.dedup_horizon_seconds, horizons.get(one.name, one.dedup_horizon_seconds))
+    every = _by_name([one.aggregators for one in [*live, *gone]], _add_aggregators)
+    # The horizon of a worker that is gone says nothing about those that run.
+    return tuple(replace(one, dedup_horizon_seconds=horizons.get(one.name, one.dedup_horizon_seconds)) for one in every)
+
+
+Named = TypeVar("Named", ProducerStats, StageStats, AggregatorStats)
 
 
 def _by_name(groups: Iterable[Sequence[Named]], add: Callable[[Named, Named], Named]) -> tuple[Named, ...]:
@@ -117,6 +154,33 @@ def _add_stages(a: StageStats, b: StageStats) -> StageStats:
         batcher=a.batcher,
         batches=_add_counts(a.batches, b.batches),
         batch_sizes=_add_optional(a.batch_sizes, b.batch_sizes),
+    )
+
+
+def _add_aggregators(a: AggregatorStats, b: AggregatorStats) -> AggregatorStats:
+    held = {by: max(a.watermark_held_seconds.get(by, 0.0), seconds) for by, seconds in b.watermark_held_seconds.items()}
+    return AggregatorStats(
+        name=a.name,
+        windows_open=a.windows_open + b.windows_open,
+        results_pending=a.results_pending + b.results_pending,
+        results_failing=a.results_failing + b.results_failing,
+        watermark=min((one.watermark for one in (a, b) if one.watermark is not None), default=None),
+        watermark_lag_seconds=max(
+            (one.watermark_lag_seconds for one in (a, b) if one.watermark_lag_seconds is not None), default=None
+        ),
+        watermark_held_seconds={**a.watermark_held_seconds, **held},
+        held=a.held + b.held,
+        checkpoints=a.checkpoints + b.checkpoints,
+        checkpoint_failures=a.checkpoint_failures + b.checkpoint_failures,
+        checkpoint_duration=add_distributions(a.checkpoint_duration, b.checkpoint_duration),
+        checkpoint_age_seconds=max(a.checkpoint_age_seconds, b.checkpoint_age_seconds),
+        results=_add_counts(a.results, b.results),
+        emit_failures=a.emit_failures + b.emit_failures,
+        late=_add_counts(a.late, b.late),
+        duplicates=a.duplicates + b.duplicates,
+        without_identity=a.without_identity + b.without_identity,
+        uncertain=a.uncertain + b.uncertain,
+        dedup_horizon_seconds=min(a.dedup_horizon_seconds, b.dedup_horizon_seconds),
     )
 
 
