@@ -19,6 +19,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from broadway_py import Aggregator, Message, Pipeline, RateLimit, Window, WindowResult
 from broadway_py.examples.shipments import Harbour, Ships
+from broadway_py.queue import NewMessage
 
 __all__ = ["Order", "Orders", "Revenue", "Sales", "Tills", "orders"]
 
@@ -112,3 +113,7 @@ class Tills(Harbour):
 
     rate_limit = RateLimit(allowed_messages=100, interval=1.0)
     ships = Orders
+
+    def to_put(self, line: str) -> NewMessage:
+        """Returns the order with its country as the key, which decides about the partition of the queue."""
+        return NewMessage(data=line, key=json.loads(line)["country"])

@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from broadway_py import Batcher, BatchInfo, Message, Pipeline, ProducerError, RateLimit
 from broadway_py.producers import Producer
-from broadway_py.queue import Queue, StorageError
+from broadway_py.queue import NewMessage, Queue, StorageError
 
 __all__ = ["CUSTOMERS", "Harbour", "Shipment", "Shipments", "Ships", "lines"]
 
@@ -231,4 +231,8 @@ class Harbour(Pipeline[str]):
 
     async def handle_batch(self, messages: Sequence[Message[str]], info: BatchInfo) -> None:  # a callback
         """Puts the lines on the queue in one transaction. They are on the disk when it returns."""
-        await self._target.put_many([message.data for message in messages])
+        await self._target.put_many([self.to_put(message.data) for message in messages])
+
+    def to_put(self, line: str) -> NewMessage:
+        """Returns what is put on the queue for a line."""
+        return NewMessage(data=line)

@@ -40,6 +40,13 @@ def test_tills_make_up_orders(tmp_path: Path) -> None:
     assert isinstance(tills.producer, Orders)
 
 
+def test_all_orders_of_a_country_have_its_name_as_their_key(tmp_path: Path) -> None:
+    tills = Tills(context={"path": str(tmp_path / "orders.db"), "queue": "orders"})
+    (line,) = islice(orders(3, now=NOW), 1)
+    put = tills.to_put(line)
+    assert (put.data, put.key) == (line, Order.model_validate_json(line).country)
+
+
 class Kept(Revenue):
     """Keeps the last result of each window, and what was late."""
 
