@@ -17,6 +17,9 @@ __all__ = ["Membership", "Partition", "Sharing", "beat", "enter", "leave", "reac
 Sharing = Literal["shared", "partitioned", "alone"]
 
 _EVERYTHING: Final = Reach(range(SLOTS), None)
+# A reader that is alone may keep windows. With slots in turns, the keys with few messages would run ahead of the others
+# in time, and close the windows of all.
+_EVERYTHING_BY_AGE: Final = _EVERYTHING._replace(by_age=True)
 
 
 class Partition(NamedTuple):
@@ -32,7 +35,7 @@ class Partition(NamedTuple):
     @property
     def reach(self) -> Reach:
         """Returns which messages its reader may take."""
-        return Reach(range(self.number, SLOTS, self.partitions), None, self.number == 0)
+        return Reach(range(self.number, SLOTS, self.partitions), None, self.number == 0, by_age=True)
 
 
 class Membership(NamedTuple):
@@ -144,6 +147,8 @@ def reach(connection: sqlite3.Connection, queue: int, consumer: int, membership:
     """Returns which messages *consumer* may take now."""
     if membership.partition is not None:
         return membership.partition.reach
+    if membership.sharing == "alone":
+        return _EVERYTHING_BY_AGE
     if membership.sharing != "partitioned":
         return _EVERYTHING
     (found,) = connection.execute(

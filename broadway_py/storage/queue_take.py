@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 __all__ = ["MOST_BYTES", "Found", "Reach", "Row", "find", "take", "wake_due"]
@@ -45,6 +45,9 @@ class Reach(NamedTuple):
     unless_held_beyond: tuple[int, int] | None
     #: Whether it may take messages without a key.
     has_those_without_key: bool = True
+    #: True: it takes the oldest messages first, whatever their slots. False: about the same number from each slot, so
+    #: that a slot with a long backlog holds up no other.
+    by_age: bool = False
 
 
 class Found(NamedTuple):
@@ -86,15 +89,18 @@ _LOOK: Final = (
     "(SELECT min(due) FROM messages WHERE queue = :queue AND due IS NOT NULL) "
     f"FROM (SELECT {_ROW} {_WITHOUT_KEY})"
 )
-# Takes the oldest of each slot, about the same number from each. Slots and messages without a key are then ordered by
-# age.
-_LOOK_AT_SLOTS: Final = f"""
+_MINE: Final = f"""
 WITH mine (slot) AS MATERIALIZED (
     SELECT value FROM json_each(:slots)
     WHERE EXISTS (SELECT 1 FROM messages WHERE {_READY} AND slot = value)
     AND NOT EXISTS (SELECT 1 FROM messages WHERE {_HELD} AND lease < :first)
     AND NOT EXISTS (SELECT 1 FROM messages WHERE {_HELD} AND lease > :last)
 )
+"""  # noqa: S608  # constants
+# Takes the oldest of each slot, about the same number from each. Slots and messages without a key are then ordered by
+# age.
+_LOOK_AT_SLOTS: Final = f"""
+{_MINE}
 SELECT {_AS_ONE_ROW} FROM (
     SELECT {_ROW} FROM messages WHERE id IN (
         SELECT * FROM (SELECT id {_WITHOUT_KEY})
@@ -104,6 +110,28 @@ SELECT {_AS_ONE_ROW} FROM (
             ORDER BY id LIMIT :limit / (SELECT count(*) FROM mine) + 1
         )
     ) ORDER BY priority DESC, id LIMIT :limit
+)
+"""  # noqa: S608  # constants
+# Takes the oldest of all slots. :most says how far it looks into each slot, by default twice the even part. Where a
+# slot has more, the age of its next message is not known. So nothing is taken that is younger than the last one that
+# was looked at there. The last column says whether this made it few: then a few slots have most of the messages.
+_LOOK_BY_AGE: Final = f"""
+{_MINE},
+part (most) AS MATERIALIZED (SELECT coalesce(:most, min(:limit, 2 * :limit / max(1, count(*)) + 8)) FROM mine),
+known (last) AS MATERIALIZED (
+    SELECT min((
+        SELECT id FROM messages WHERE {_READY} AND slot = mine.slot ORDER BY id
+        LIMIT 1 OFFSET (SELECT most FROM part) - 1
+    )) FROM mine
+)
+SELECT {_AS_ONE_ROW}, count(*) < :limit / 2 AND (SELECT last FROM known) IS NOT NULL FROM (
+    SELECT {_ROW} FROM messages WHERE id IN (
+        SELECT id FROM (
+            SELECT id FROM (SELECT id {_WITHOUT_KEY})
+            UNION ALL
+            SELECT id FROM mine CROSS JOIN messages WHERE {_READY} AND messages.slot = mine.slot
+        ) WHERE id <= (SELECT coalesce(last, {(1 << 63) - 1}) FROM known) ORDER BY id LIMIT :limit
+    ) ORDER BY priority DESC, id
 )
 """  # noqa: S608  # constants
 #: Every lease lies between these two.
@@ -117,8 +145,18 @@ def find(connection: sqlite3.Connection, queue: int, reach: Reach, limit: int, l
     if has_keys and reach.slots:
         first, last = reach.unless_held_beyond or _ALL_LEASES
         more = {**asked, "slots": json.dumps(list(reach.slots)), "first": first, "last": last}
-        heads, payloads = connection.execute(_LOOK_AT_SLOTS, more).fetchone()
+        if reach.by_age:
+            heads, payloads = _oldest(connection, more)
+        else:
+            heads, payloads = connection.execute(_LOOK_AT_SLOTS, more).fetchone()
     return Found(_rows(connection, json.loads(heads), payloads, lease), due)
+
+
+def _oldest(connection: sqlite3.Connection, asked: Mapping[str, object]) -> tuple[str, bytes]:
+    heads, payloads, is_short = connection.execute(_LOOK_BY_AGE, {**asked, "most": None}).fetchone()
+    if is_short:
+        heads, payloads, _ = connection.execute(_LOOK_BY_AGE, {**asked, "most": asked["limit"]}).fetchone()
+    return heads, payloads
 
 
 def _rows(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -190,6 +191,39 @@ async def test_a_slot_with_a_long_backlog_holds_up_no_other(file: QueueFile) -> 
     one = await reader(file)
     taken = slots((await one.take(50)).rows)
     assert taken == {7, *range(10, 20)}
+    await one.close()
+
+
+@pytest.mark.parametrize("partition", [None, Partition(1, 3)])
+@pytest.mark.parametrize("most", [1, 7, 50])
+async def test_a_reader_that_is_alone_takes_the_oldest_first_whatever_the_backlogs(
+    file: QueueFile, partition: Partition | None, most: int
+) -> None:
+    """Otherwise the keys with few messages would run ahead of the others in time."""
+    chance = random.Random(most)
+    # Of the slots of this partition, one has most of the messages, and some have few.
+    put_there = [chance.choice([7, 7, 7, 7, 7, 10, 10, 13, *range(16, 40, 3)]) for _ in range(300)]
+    await put(file, *put_there)
+    one = await QueueConsumer.open(file, 30.0, sharing="alone", holder="me", partition=partition)
+    taken: list[int] = []
+    while rows := (await one.take(most)).rows:
+        assert len(rows) <= most
+        taken += [row.id for row in rows]
+        await one.settle(held(rows))
+    assert taken == sorted(taken)
+    assert len(taken) == len(put_there)
+    await one.close()
+
+
+async def test_a_reader_that_is_alone_takes_those_without_a_key_in_their_turn(file: QueueFile) -> None:
+    await put(file, *([7] * 60 + [None] * 60 + [8]) * 2)
+    one = await QueueConsumer.open(file, 30.0, sharing="alone", holder="me")
+    taken: list[int] = []
+    while rows := (await one.take(20)).rows:
+        taken += [row.id for row in rows]
+        await one.settle(held(rows))
+    assert taken == sorted(taken)
+    assert len(taken) == 242
     await one.close()
 
 
