@@ -48,7 +48,7 @@ def test_the_version_is_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["arrivals.yaml", "quickstart.yaml", "rabbitmq.yaml", "reference.yaml", "windows.yaml"]
+    "name", ["arrivals.yaml", "partitions.yaml", "quickstart.yaml", "rabbitmq.yaml", "reference.yaml", "windows.yaml"]
 )
 def test_the_settings_that_ship_are_right(name: str) -> None:
     shown = broadway("check", ROOT / "config" / name)

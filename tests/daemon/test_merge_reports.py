@@ -121,6 +121,30 @@ def test_aggregators_of_workers_are_added_and_the_worst_counts() -> None:
     assert both.state_bytes == 111
 
 
+def test_each_partition_of_an_aggregator_keeps_its_figures() -> None:
+    first, second = (
+        pipeline(
+            aggregators=(aggregator(partition=0, windows_open=1), aggregator(partition=2)), partitions=4, owned=(0, 2)
+        ),
+        pipeline(
+            aggregators=(aggregator(partition=1), aggregator(partition=3, keys_of_others=5)), partitions=4, owned=(1, 3)
+        ),
+    )
+    both = merge_stats([first], [retire(second, state="starting")])
+    assert (both.partitions, both.owned) == (4, (0, 1, 2, 3))
+    assert [(one.partition, one.windows_open, one.checkpoints, one.keys_of_others) for one in both.aggregators] == [
+        (0, 1, 40, 0),
+        (2, 20, 40, 0),
+        (1, 0, 40, 0),
+        (3, 0, 40, 5),
+    ]
+    again = merge_stats([first, second], [retire(second, state="starting")])
+    assert [(one.partition, one.windows_open, one.checkpoints) for one in again.aggregators[2:]] == [
+        (1, 20, 80),
+        (3, 20, 80),
+    ]
+
+
 def test_a_watermark_that_is_not_known_hides_no_other() -> None:
     unknown = pipeline(aggregators=(aggregator(watermark=None, watermark_lag_seconds=None),))
     (one,) = merge_stats([unknown, pipeline(aggregators=(aggregator(),))], []).aggregators

@@ -226,7 +226,12 @@ class _Handlers:
                 return _no_pipeline(wanted, reasons)
             reasons = {wanted: reasons[wanted]}
         ready = not any(reasons.values())
-        pipelines = {name: {"ready": not why, "reasons": why} for name, why in reasons.items()}
+        pipelines: dict[str, dict[str, Any]] = {
+            name: {"ready": not why, "reasons": why} for name, why in reasons.items()
+        }
+        for name, owners in self._view.owners().items():
+            if name in pipelines:
+                pipelines[name]["owners"] = owners
         return _json({"ready": ready, "pipelines": pipelines}, status=200 if ready else 503)
 
     async def pipelines(self, _request: web.Request) -> web.Response:
@@ -257,9 +262,14 @@ class _Handlers:
         return _json({"pipeline": name, "error": error, "heard": heard, "not_heard": not_heard}, status=503)
 
     def _described(self) -> list[dict[str, Any]]:
-        topologies, reasons = self._view.topologies(), self._view.not_ready()
+        topologies, reasons, owners = self._view.topologies(), self._view.not_ready(), self._view.owners()
         return [
-            {**_told(one), "reasons": list(reasons.get(one.name, ())), "topology": topologies.get(one.name)}
+            {
+                **_told(one),
+                "reasons": list(reasons.get(one.name, ())),
+                "owners": owners.get(one.name),
+                "topology": topologies.get(one.name),
+            }
             for one in self._view.stats()
         ]
 

@@ -10,6 +10,7 @@ from prometheus_client import REGISTRY
 from prometheus_client.core import Metric
 
 from broadway_py.daemon.logs.logs import dropped_lines
+from broadway_py.daemon.pipelines.owners import Owners, owners_of
 from broadway_py.daemon.process.loop_lag import LagMeter
 from broadway_py.errors import PipelineNotRunning
 from broadway_py.metrics import log_metrics, pipeline_metrics, process_metrics
@@ -39,6 +40,9 @@ class View(Protocol):
 
     def topologies(self) -> Mapping[str, Mapping[str, Any]]:
         """Returns the stages of each pipeline."""
+
+    def owners(self) -> Owners:
+        """Returns which worker owns which partitions, of each pipeline whose sources are parted."""
 
     def metrics(self) -> Iterator[Metric]:
         """Yields all metrics for a scrape, including the users' own."""
@@ -71,6 +75,7 @@ class LocalView:
     ) -> None:
         self._paused = set() if paused is None else paused
         self._pipelines = {pipeline.name: pipeline for pipeline in pipelines}
+        self._owners = owners_of(self._pipelines.values(), 1)
         self._lag = lag
 
     @property
@@ -88,6 +93,10 @@ class LocalView:
     def topologies(self) -> Mapping[str, Mapping[str, Any]]:
         """Returns the stages of each pipeline."""
         return {name: pipeline.topology() for name, pipeline in self._pipelines.items()}
+
+    def owners(self) -> Owners:
+        """Returns the partitions that this process owns, as those of worker 0."""
+        return self._owners
 
     def metrics(self) -> Iterator[Metric]:
         """Yields our metrics, then everything in the default registry."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 from typing import Final, TypeVar
@@ -54,6 +54,8 @@ def merge_stats(live: Sequence[PipelineStats], gone: Sequence[PipelineStats]) ->
         breaker_opened_by=next((one.breaker_opened_by for one in live if one.breaker_open), ""),
         aggregators=_aggregators(live, gone),
         state_bytes=sum(one.state_bytes for one in live),
+        partitions=next((one.partitions for one in every if one.partitions is not None), None),
+        owned=tuple(sorted({partition for one in every for partition in one.owned})),
         state_trouble=next((one.state_trouble for one in live if one.state_trouble is not None), None),
     )
 
@@ -104,22 +106,34 @@ def _depart_aggregator(last: AggregatorStats) -> AggregatorStats:
 
 
 def _aggregators(live: Sequence[PipelineStats], gone: Sequence[PipelineStats]) -> tuple[AggregatorStats, ...]:
-    horizons: dict[str, float] = {}
-    for one in (each for pipeline in live for each in pipeline.aggregators):
-        horizons[one.name] = min(one.dedup_horizon_seconds, horizons.get(one.name, one.dedup_horizon_seconds))
-    every = _by_name([one.aggregators for one in [*live, *gone]], _add_aggregators)
+    running = {
+        _of_partition(one): one for one in _by(_of_partition, [each.aggregators for each in live], _add_aggregators)
+    }
+    every = _by(_of_partition, [each.aggregators for each in [*live, *gone]], _add_aggregators)
     # The horizon of a worker that is gone says nothing about those that run.
-    return tuple(replace(one, dedup_horizon_seconds=horizons.get(one.name, one.dedup_horizon_seconds)) for one in every)
+    return tuple(
+        replace(one, dedup_horizon_seconds=running.get(_of_partition(one), one).dedup_horizon_seconds) for one in every
+    )
+
+
+def _of_partition(one: AggregatorStats) -> tuple[str, int | None]:
+    return one.name, one.partition
 
 
 Named = TypeVar("Named", ProducerStats, StageStats, AggregatorStats)
 
 
 def _by_name(groups: Iterable[Sequence[Named]], add: Callable[[Named, Named], Named]) -> tuple[Named, ...]:
-    found: dict[str, list[Named]] = defaultdict(list)
+    return _by(lambda one: one.name, groups, add)
+
+
+def _by(
+    key: Callable[[Named], Hashable], groups: Iterable[Sequence[Named]], add: Callable[[Named, Named], Named]
+) -> tuple[Named, ...]:
+    found: dict[Hashable, list[Named]] = defaultdict(list)
     for group in groups:
         for one in group:
-            found[one.name].append(one)
+            found[key(one)].append(one)
     return tuple(reduce(add, same) for same in found.values())
 
 
@@ -181,6 +195,8 @@ def _add_aggregators(a: AggregatorStats, b: AggregatorStats) -> AggregatorStats:
         without_identity=a.without_identity + b.without_identity,
         uncertain=a.uncertain + b.uncertain,
         dedup_horizon_seconds=min(a.dedup_horizon_seconds, b.dedup_horizon_seconds),
+        partition=a.partition,
+        keys_of_others=a.keys_of_others + b.keys_of_others,
     )
 
 

@@ -17,6 +17,7 @@ from broadway_py._core.exits import exit_text
 from broadway_py.daemon.http.server import serve
 from broadway_py.daemon.http.view import Told
 from broadway_py.daemon.logs.logs import dropped_lines
+from broadway_py.daemon.pipelines.owners import Owners, owners_of, partitions_text
 from broadway_py.daemon.process.loop_lag import LagMeter
 from broadway_py.daemon.process.main_thread import ExitCode
 from broadway_py.daemon.settings.settings import Settings
@@ -67,6 +68,7 @@ class Supervisor:
     def __init__(self, settings: Settings, pipelines: Sequence[Pipeline[Any]]) -> None:
         self._settings = settings
         self._pipelines = {pipeline.name: pipeline for pipeline in pipelines}
+        self._owners = owners_of(pipelines, settings.workers)
         self._handles: dict[int, WorkerHandle] = {}
         # When each worker that does not run now was last heard of.
         self._last_words: dict[int, float] = {}
@@ -285,6 +287,10 @@ class Supervisor:
         """Returns the stages of each pipeline, as each worker has them."""
         return {name: pipeline.topology() for name, pipeline in self._pipelines.items()}
 
+    def owners(self) -> Owners:
+        """Returns which worker owns which partitions, of each pipeline whose sources are parted."""
+        return self._owners
+
     def metrics(self) -> Iterator[Metric]:
         """Yields our metrics, then the workers' default registries added up, with a label on metrics of one process."""
         reports = {str(index): handle.report for index, handle in self._handles.items() if handle.report is not None}
@@ -323,15 +329,19 @@ class Supervisor:
     def _reasons(self, name: str) -> Iterator[str]:
         for index in range(self._settings.workers):
             handle = self._handles.get(index)
+            worker = f"worker {index}"
+            if name in self._owners:
+                # Nobody else takes them over.
+                worker += f" ({partitions_text(self._owners[name][index])})"
             if handle is None and index in self._absent:
-                yield f"worker {index}: {self._absent[index]}"
+                yield f"{worker}: {self._absent[index]}"
             elif handle is not None and self._is_silent(handle):
-                yield f"worker {index}: it has not answered for {self._silence(handle):.0f} s"
+                yield f"{worker}: it has not answered for {self._silence(handle):.0f} s"
             elif handle is None or handle.report is None:
                 state = self._gone[name].state
-                yield f"worker {index}: {state}"
+                yield f"{worker}: {state}"
             elif (trouble := handle.report.pipelines[name].trouble) is not None:
-                yield f"worker {index}: {trouble}"
+                yield f"{worker}: {trouble}"
 
     async def pause(self, pipeline: str) -> Told:
         """Pauses *pipeline* in every worker, also in those that start later."""

@@ -44,6 +44,14 @@ function seconds(value) {
   return `${(value / 60).toFixed(0)} min`;
 }
 
+// Returns which worker owns which partitions, or null if the sources of the pipeline are not parted.
+function owners(byWorker) {
+  if (!byWorker) return null;
+  const workers = Object.entries(byWorker);
+  const told = workers.map(([worker, owned]) => fact(workers.length > 1 ? `worker ${worker}` : "owned", owned.join(", ")));
+  return node("div", { class: "owners" }, node("span", {}, "partitions"), ...told);
+}
+
 // Returns the mean of the values observed between two snapshots of a distribution.
 function meanSince(now, then) {
   if (!now) return null;
@@ -231,6 +239,7 @@ function card(pipeline, then, elapsed) {
   return node("section", { class: "pipeline", "data-pipeline": pipeline.name },
     node("div", { class: "title" }, node("h2", {}, pipeline.name),
       node("span", { class: `badge ${state === trouble ? "bad" : TONE[state] || ""}` }, state), button),
+    owners(pipeline.owners),
     ready || paused ? "" : node("ul", { class: "troubles" }, ...pipeline.reasons.map((why) => node("li", {}, why))),
     node("dl", { class: "numbers" },
       bigNumber("settled", rate(settledRate), "msg/s"),
