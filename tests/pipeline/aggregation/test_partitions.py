@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+from pydantic import TypeAdapter
 
 from broadway_py import (
     Batcher,
@@ -21,9 +23,12 @@ from broadway_py import (
     Processors,
     RateLimit,
     Window,
+    WindowResult,
 )
 from broadway_py.message import BatchMode, Failed
 from broadway_py.pipeline.stats import AggregatorStats
+from broadway_py.producers import QueueProducer
+from broadway_py.queue import NewMessage, Queue
 from broadway_py.state.memory import MemoryStore
 from broadway_py.testing import FakeClock
 from tests.pipeline.aggregation.support import START, Order, Shop, Sums, when
@@ -357,29 +362,39 @@ async def test_setup_and_teardown_of_an_aggregator_run_once_in_a_process() -> No
 
 
 @pytest.mark.usefixtures("stores")
-async def test_emit_has_one_call_at_a_time_for_all_partitions() -> None:
-    running_calls = 0
+async def test_emit_and_late_have_one_call_at_a_time_for_all_partitions() -> None:
+    calls: Counter[str] = Counter()
+    most: Counter[str] = Counter()
+    gate = asyncio.Event()
+
+    async def take_time(method: str) -> None:
+        calls[method] += 1
+        most[method] = max(most[method], calls[method])
+        await gate.wait()
+        calls[method] -= 1
 
     class Careful(Minutes):
-        most = 0
-
-        async def emit(self, results: Any) -> None:
-            nonlocal running_calls
-            running_calls += 1
-            Careful.most = max(Careful.most, running_calls)
-            for _ in range(5):
-                await asyncio.sleep(0)
-            running_calls -= 1
+        async def emit(self, results: list[WindowResult[str, int]]) -> None:
+            await take_time("emit")
             await super().emit(results)
 
+        async def late(self, messages: list[Message[Order]]) -> None:
+            await take_time("late")
+
     broker = PartitionedBroker(4)
-    for partition in range(4):
-        broker.put(partition, Order(f"key {partition}", 1), Order(f"key {partition}", 70))
-    broker.end()
     made = parted(broker, aggregators={"sums": Careful})
-    await finish(made)
-    assert Careful.most == 1
-    assert len(sums_of(made).rows) == 8
+    async with ready(made) as clock:
+        for seconds in ((1, 70), (2,)):
+            for partition in range(4):
+                broker.put(partition, *(Order(f"key {partition}", second) for second in seconds))
+            gate.clear()
+            await clock.advance(1.0)
+            gate.set()
+            await clock.advance(1.0)
+        assert most == {"emit": 1, "late": 1}
+        assert len(sums_of(made).rows) == 4
+        assert [one.late["event_time"] for one in made.stats().aggregators] == [1, 1, 1, 1]
+        assert len(broker.acked) == 12
 
 
 @pytest.mark.usefixtures("stores")
@@ -490,3 +505,60 @@ async def test_a_partition_that_another_process_has_lets_all_wait(tmp_path: Path
     await soon(second.ready())
     assert broker.readers == [1, 1, 1]
     await soon(second.stop())
+
+
+# --- the embedded queue
+
+
+class Tens(Minutes):
+    """Sums of ten orders of a key."""
+
+    window = Window.count(10)
+    #: Set when all keys have their sum, in whatever process.
+    found: ClassVar[dict[str, Row]]
+    is_complete: ClassVar[asyncio.Event]
+
+    async def emit(self, results: list[WindowResult[str, int]]) -> None:
+        for one in results:
+            assert one.key not in self.found
+            self.found[one.key] = (one.partition, one.key, one.value)
+        if len(self.found) == 13:
+            self.is_complete.set()
+
+
+async def test_two_processes_share_an_embedded_queue(tmp_path: Path) -> None:
+    orders = [Order(f"key {number % 13}", 0, number) for number in range(130)]
+    async with Queue(tmp_path / "queue.db", "orders") as queue:
+        await queue.put_many([NewMessage(data=TypeAdapter(Order).dump_json(one), key=one.key) for one in orders])
+    expected: Counter[str] = Counter()
+    for order in orders:
+        expected[order.key] += order.amount
+    Tens.found, Tens.is_complete = {}, asyncio.Event()
+    for round_number in range(3):
+        pair = [
+            Parted(
+                producer=QueueProducer(tmp_path / "queue.db", "orders", name="orders", partitions=4),
+                own=own,
+                state=tmp_path / "shop",
+                schema=Order,
+                transformer=_read,
+                aggregators={"sums": Tens},
+            )
+            for own in ("0,2", "1,3")
+        ]
+        for one in pair:
+            await soon(one.start())
+        for one in pair:
+            await soon(one.ready())
+        if round_number == 2:
+            await soon(Tens.is_complete.wait())
+        for one in pair:
+            await soon(one.stop())
+    assert {row[1]: row[2] for row in Tens.found.values()} == expected
+    partitions = {row[0] for row in Tens.found.values()}
+    assert len(partitions) > 1
+    assert partitions <= {0, 1, 2, 3}
+
+
+def _read(message: Message[Any]) -> None:
+    message.data = json.loads(message.data)
