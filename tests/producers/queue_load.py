@@ -23,7 +23,8 @@ from typing import Any
 
 from broadway_py import Message, Pipeline, Processors
 from broadway_py.acknowledger import Acknowledger
-from broadway_py.producers.queue import QueueAcknowledger, QueueOptions, QueueProducer, QueueReader
+from broadway_py.producers.queue import QueueOptions, QueueProducer, QueueReader
+from broadway_py.producers.queue_acknowledger import QueueAcknowledger
 from broadway_py.queue import Queue
 from tests.support.counter import HandledIds
 

@@ -10,7 +10,7 @@ import pytest
 from broadway_py import Message, Processors
 from broadway_py.producer_description import ProducerDescription, described
 from broadway_py.producers import MemoryProducer, QueueProducer
-from broadway_py.producers.queue import QueueAcknowledger
+from broadway_py.producers.queue_acknowledger import QueueAcknowledger
 from broadway_py.producers.rabbitmq import RabbitMQProducer
 from broadway_py.producers.sqs import SQSProducer
 from broadway_py.queue import Counts, Queue
