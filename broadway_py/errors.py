@@ -108,6 +108,10 @@ class ProducerError(BroadwayError):
     The text is shown in ``/readyz``, so it must hold no credentials.
     """
 
+    #: True: ``open`` raises it, and the source may have delivered messages already. They come again as those of a lost
+    #: connection do, see :meth:`~broadway_py.producer.Producer.returns_within`.
+    may_have_delivered: bool = False
+
 
 class SourceRefused(ProducerError):
     """The source answered, but refused access (login, permission). The pipeline tries again after a longer wait."""

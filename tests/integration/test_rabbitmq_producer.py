@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any, cast
 
 import aio_pika
@@ -13,6 +13,8 @@ from aio_pika.abc import AbstractChannel
 from broadway_py.errors import ProducerError, SettleError, SourceRefused
 from broadway_py.message import Message
 from broadway_py.producers.rabbitmq import RabbitMQProducer
+from broadway_py.producers.rabbitmq.deliveries.consumers import Consumers
+from broadway_py.producers.rabbitmq.wire.delivery_parser import Sink
 from tests.contract.producer_contract import ask, opened, refusal, settle, take
 from tests.support.conformance import conforms
 from tests.support.eventually import eventually
@@ -324,6 +326,24 @@ async def test_a_missing_exchange_is_named(rabbitmq: RabbitMQ) -> None:
     )
 
 
+@pytest.mark.parametrize("lost", [ConnectionResetError("gone"), TimeoutError()], ids=["reset", "silent"])
+async def test_a_connection_that_is_lost_while_consuming_begins_may_have_delivered(
+    rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch, lost: Exception
+) -> None:
+    await rabbitmq.declare()
+    error = await refusal(RabbitMQProducer("nothing", rabbitmq.url, declare="passive"))
+    assert not error.may_have_delivered, "nothing was consumed yet"
+    start = Consumers.start
+
+    async def lost_after(self: Consumers, queues: Sequence[str], sink: Sink | None) -> None:
+        await start(self, queues, sink)
+        raise lost
+
+    monkeypatch.setattr(Consumers, "start", lost_after)
+    error = await refusal(RabbitMQProducer("work", rabbitmq.url))
+    assert error.may_have_delivered
+
+
 async def test_an_exclusive_consumer_is_waited_for_as_for_bad_weather(rabbitmq: RabbitMQ) -> None:
     await rabbitmq.declare()
     description = RabbitMQProducer("work", rabbitmq.url, consume_options={"exclusive": True})
@@ -331,6 +351,7 @@ async def test_an_exclusive_consumer_is_waited_for_as_for_bad_weather(rabbitmq: 
         error = await refusal(description)
         assert type(error) is ProducerError
         assert str(error) == f"queue 'work' on {rabbitmq.where} has an exclusive consumer; waiting until it has gone"
+        assert not error.may_have_delivered, "the broker has closed the channel"
     async with opened(description):
         assert await rabbitmq.consumers() == 1
 

@@ -161,12 +161,13 @@ class LiveProducer:
             self._note_lost()
             self._wake.set()
 
-    def _note_lost(self) -> None:
+    def _note_lost(self, error: ProducerError | None = None) -> None:
         """Begin a standstill of the watermarks, before the messages of the copy are let go. A second call does nothing.
 
-        The copy may be paused: it can hold messages all the same.
+        The copy may be paused, or not have been opened to the end: it can hold messages all the same.
         """
-        if self._reader is not None and self.connected and not self._is_noted_as_lost:
+        may_hold = self.connected or (error is not None and error.may_have_delivered)
+        if self._reader is not None and may_hold and not self._is_noted_as_lost:
             self._is_noted_as_lost = True
             returns_within = returns_within_s(self._copies.description, process_died=False, complain=self._log.error)
             self._reader.lost(self._clock.monotonic(), returns_within)
@@ -186,7 +187,7 @@ class LiveProducer:
             raise PipelineCrashed(
                 f"producer {self._name!r} could not connect at the start: {text_of(error)}"
             ) from error
-        self._note_lost()
+        self._note_lost(error)
         if self.connected:
             self.connections_lost += 1
         self.connected, self.trouble = False, text_of(error)

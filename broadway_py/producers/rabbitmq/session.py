@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 
 from aiormq import Channel
 from aiormq.abc import DeliveredMessage
-from aiormq.exceptions import ChannelNotFoundEntity
+from aiormq.exceptions import ChannelClosed, ChannelNotFoundEntity
 from pamqp.commands import Basic
 
 from broadway_py.clock import SYSTEM_CLOCK, Clock
@@ -124,6 +124,7 @@ class Session:
             ProducerError: as the producer's ``open`` does; call :meth:`close` then, too.
         """
         self._is_fast = is_fast(self._options.delivery_path)
+        may_have_delivered = False
         self._connection = await connect(self._options, name, cutting=self._is_fast)
         self._where = self._connection.where
         try:
@@ -131,14 +132,22 @@ class Session:
                 with self._translated(errors.of_open):
                     await self._open_channel(name)
                     await self._prepare_queues()
+                    may_have_delivered = True
                     await self._consumers.start(self._queues, self._watch(self._the_channel().number))
                     for queue in self._newly_retried:
                         self._aside(
                             take_over(self._options, name, self._forwarder, queue, self._clock), "former delays"
                         )
         except TimeoutError as error:
-            raise errors.of_open(error, self._options, self._where) from None
+            failure = errors.of_open(error, self._options, self._where)
+            failure.may_have_delivered = may_have_delivered
+            raise failure from None
+        except ProducerError as failure:
+            # When the broker closes a channel, it takes back what it has delivered there.
+            failure.may_have_delivered = may_have_delivered and not isinstance(failure.__cause__, ChannelClosed)
+            raise
         if self.trouble is not None:
+            self.trouble.may_have_delivered = True
             raise self.trouble
         self._reporting = True
 

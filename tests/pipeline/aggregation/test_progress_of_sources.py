@@ -155,6 +155,27 @@ async def test_after_a_loss_it_stands_until_what_was_held_can_be_back(followed: 
         assert followed.mark(clock) == 490.0
 
 
+@pytest.mark.parametrize("may_have_delivered", [True, False])
+async def test_it_stands_if_the_source_may_have_delivered_to_a_copy_that_could_not_be_opened(
+    followed: Followed, *, may_have_delivered: bool
+) -> None:
+    error = ProducerError("the connection is gone")
+    error.may_have_delivered = may_have_delivered
+    producer = Lossy()
+    producer.feed.opening.append(error)
+    shop = Shop(producer, followed)
+    async with following(shop) as clock:
+        await producer.feed.until("close")
+        producer.feed.put(500)
+        await clock.advance(2)  # it tries again within a second
+        assert not producer.feed.items
+        assert followed.mark(clock) == (None if may_have_delivered else 490.0)
+        assert (followed.clock(0.0).held(clock.monotonic())["reconnect"] > 0) == may_have_delivered
+
+        await clock.advance(5)
+        assert followed.mark(clock) == 490.0
+
+
 async def test_it_stands_before_the_messages_of_the_lost_copy_are_let_go(followed: Followed) -> None:
     """The copy reports the loss while one of its messages is in work."""
     producer = Lossy()
