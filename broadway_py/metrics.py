@@ -14,7 +14,6 @@ added up under the name ``other``. A histogram has its buckets for each series.
 from __future__ import annotations
 
 import platform
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from itertools import accumulate
@@ -167,20 +166,13 @@ def pipeline_metrics(stats: Iterable[PipelineStats]) -> Iterator[Metric]:
     yield broken.gauge()
     aggregators = [(one.name, each) for one in snapshots for each in one.aggregators]
     if aggregators:
-        state_bytes: Counter[str] = Counter()
-        for one in snapshots:
-            if one.aggregators:
-                # Workers with partitions have files of their own.
-                state_bytes[one.name] += one.state_bytes
-        yield from _aggregator_metrics(aggregators, state_bytes)
+        yield from _aggregator_metrics(aggregators)
     counted = {(one.name, each.name): each.requests for one in snapshots for each in one.producers if each.requests}
     if counted:
         yield from _request_metrics(counted)
 
 
-def _aggregator_metrics(
-    aggregators: list[tuple[str, AggregatorStats]], state_bytes: Mapping[str, int]
-) -> Iterator[Metric]:
+def _aggregator_metrics(aggregators: list[tuple[str, AggregatorStats]]) -> Iterator[Metric]:
     labels = ("pipeline", "aggregator")
     opened = _Series("broadway_windows_open", "Open windows, counted for each key.", labels)
     pending = _Series("broadway_window_results_pending", "Results that nobody has taken yet.", labels)
@@ -188,7 +180,10 @@ def _aggregator_metrics(
     held = _Series("broadway_watermark_held_seconds", "For how long something holds it.", (*labels, "by"), "max")
     age = _Series("broadway_checkpoint_age_seconds", "Time since the last checkpoint.", labels, "max")
     horizon = _Series("broadway_dedup_horizon_seconds", "How long a message is recognised.", labels, "min")
-    size = _Series("broadway_state_bytes", "Size of the state, which the pipeline's aggregators share.", labels, "max")
+    size = _Series("broadway_state_bytes", "Size of the stored windows, identities and results.", labels)
+    not_stored = _Series(
+        "broadway_checkpoint_failures", "Tries to store a checkpoint, or to read the state, that failed.", labels
+    )
     took = _Histograms("broadway_checkpoint_duration_seconds", "Time to store one checkpoint.", ("pipeline",))
     results = _Series("broadway_window_results", "Results of windows, by what made them.", (*labels, "trigger"))
     failures = _Series("broadway_emit_failures", "Calls of emit, or to a sink, that failed.", labels)
@@ -207,7 +202,8 @@ def _aggregator_metrics(
         for by, seconds in one.watermark_held_seconds.items():
             held.add((*key, by), seconds)
         age.add(key, one.checkpoint_age_seconds)
-        size.add(key, state_bytes[pipeline])
+        size.add(key, one.state_bytes)
+        not_stored.add(key, one.checkpoint_failures)
         horizon.add(key, one.dedup_horizon_seconds)
         took.add((pipeline,), one.checkpoint_duration)
         for trigger, count in one.results.items():
@@ -221,7 +217,7 @@ def _aggregator_metrics(
         torn.add(key, one.keys_of_others)
     for gauge in (opened, pending, lag, held, age, horizon, size):
         yield gauge.gauge()
-    for counter in (results, failures, late, repeats, nameless, uncertain, torn):
+    for counter in (not_stored, results, failures, late, repeats, nameless, uncertain, torn):
         yield counter.counter()
     yield took.histogram()
 

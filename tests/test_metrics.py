@@ -159,8 +159,9 @@ def sums() -> AggregatorStats:
         watermark_held_seconds={"in_work": 2.0, "retry": 0.0},
         held=5,
         checkpoints=3,
-        checkpoint_failures=0,
+        checkpoint_failures=11,
         checkpoint_duration=Distribution((1.0,), (2, 1), 4.5),
+        state_bytes=4096,
         checkpoint_age_seconds=0.5,
         results={"watermark": 9},
         emit_failures=4,
@@ -173,7 +174,7 @@ def sums() -> AggregatorStats:
 
 
 def test_the_metrics_of_aggregators_are_there_only_where_there_are_some() -> None:
-    found = scrape(replace(pipeline(), aggregators=(sums(),), state_bytes=4096))
+    found = scrape(replace(pipeline(), aggregators=(sums(),)))
     key = (("aggregator", "sums"), ("pipeline", "orders"))
     assert {name: series[key] for name, series in found.items() if key in series and not name.endswith("_created")} == {
         "broadway_windows_open": 7.0,
@@ -182,6 +183,7 @@ def test_the_metrics_of_aggregators_are_there_only_where_there_are_some() -> Non
         "broadway_checkpoint_age_seconds": 0.5,
         "broadway_dedup_horizon_seconds": 600.0,
         "broadway_state_bytes": 4096.0,
+        "broadway_checkpoint_failures_total": 11.0,
         "broadway_emit_failures_total": 4.0,
         "broadway_duplicate_messages_total": 6.0,
         "broadway_messages_without_identity_total": 8.0,
@@ -215,7 +217,7 @@ def test_the_partitions_of_an_aggregator_add_up_or_the_worst_of_them_counts() ->
         ),
         replace(sums(), partition=5, watermark_lag_seconds=None, watermark_held_seconds={"in_work": 9.0}),
     )
-    found = scrape(replace(pipeline(), aggregators=parts, state_bytes=4096, partitions=8, owned=(0, 3, 5)))
+    found = scrape(replace(pipeline(), aggregators=parts, partitions=8, owned=(0, 3, 5)))
     key = (("aggregator", "sums"), ("pipeline", "orders"))
     assert {
         name: found[f"broadway_{name}"][key]
@@ -233,7 +235,7 @@ def test_the_partitions_of_an_aggregator_add_up_or_the_worst_of_them_counts() ->
         "watermark_lag_seconds": 100.0,
         "checkpoint_age_seconds": 0.5,
         "dedup_horizon_seconds": 30.0,
-        "state_bytes": 4096.0,
+        "state_bytes": 12288.0,
         "duplicate_messages_total": 18.0,
         "keys_in_several_partitions_total": 2.0,
     }

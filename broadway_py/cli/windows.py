@@ -1,23 +1,24 @@
-"""``broadway windows``: looks at the file of a pipeline's open windows, removes results, and asks to close windows."""
+"""``broadway windows``: looks at the files of a pipeline's open windows, and notes in them what operators want."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import Annotated, NamedTuple, TypeVar
+from typing import Annotated, TypeVar
 
 import typer
 
+from broadway_py.cli import window_rows
 from broadway_py.cli.endings import fail, sentences
+from broadway_py.cli.state_files import StateFile, state_files
 from broadway_py.daemon.dead_letters.letters import printable, size_of
 from broadway_py.daemon.process.main_thread import ExitCode
 from broadway_py.error_text import clipped
 from broadway_py.errors import OptionsError
-from broadway_py.pipeline.aggregation.closing import with_wish
-from broadway_py.pipeline.aggregation.records import ResultFacts, facts_of
-from broadway_py.state import inspection
-from broadway_py.state.inspection import AggregatorSummary, BucketSummary, PendingResult
+from broadway_py.pipeline.aggregation.closing import refuse_close
+from broadway_py.state import inspection, wishes
 from broadway_py.storage.errors import StorageError
 
 __all__ = ["commands"]
@@ -27,39 +28,46 @@ R = TypeVar("R")
 commands = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
-    help="Look at the file of a pipeline's open windows, also while it runs. Only close and results --drop change it.",
+    help="Look at the file of a pipeline's open windows, drop results and close windows, also while it runs.",
 )
 
-File = Annotated[Path, typer.Argument(metavar="FILE", help="The file: `state` of the pipeline.")]
+File = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE", help="The file: `state` of the pipeline. With partitions: the folder with a file for each."
+    ),
+]
+AggregatorName = Annotated[str, typer.Argument(metavar="AGGREGATOR", help="Its name in the pipeline.")]
 
-#: Buckets up to this number are no starts of windows.
-_LAST_NUMBER = 63
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @commands.command("ls")
 def ls(file: File) -> None:
-    """List the aggregators, with what the file has of each. Shows no keys and no values.
+    """List the aggregators, with what the file has of each, and its size. Shows no keys and no values.
 
-    Accumulators count once for each time they were stored. They are fewer in memory.
+    Accumulators count once for each time they were stored. They are fewer in memory. An aggregator is unused if the
+    pipeline did not have it when it started last.
 
     [bold]Examples[/]
 
       broadway windows ls var/shop.db
     """
-    found = _told(lambda: inspection.summaries(str(file)))
-    if not found:
+    files = _files(file)
+    found = [(one, summary) for one in files for summary in _told(partial(inspection.summaries, one.path))]
+    if found:
+        head = ("aggregator", "windows", "checkpoint", "buckets", "accumulators", "size", "identities", "results due")
+        rows = [(*one.head, *window_rows.of_aggregator(summary)) for one, summary in found]
+        typer.echo(window_rows.table(_head(files, *head, "note"), rows))
+    else:
         typer.echo("no aggregators")
-        return
-    head = ("aggregator", "windows", "checkpoint", "buckets", "accumulators", "size", "identities", "results due")
-    typer.echo("\n".join(_table([head, *map(_row_of_aggregator, found)])))
+    for one in files:
+        size = _told(partial(inspection.size, one.path))
+        typer.echo(f"{one.prefix}the file has {size_of(size.size_bytes)}, of which {size_of(size.free_bytes)} are free")
 
 
 @commands.command("show")
-def show(
-    file: File,
-    aggregator: Annotated[str, typer.Argument(metavar="AGGREGATOR", help="Its name in the pipeline.")],
-) -> None:
+def show(file: File, aggregator: AggregatorName) -> None:
     """List the open windows of one aggregator. Shows no keys and no values.
 
     Sessions and windows that count have no common start. They are in up to 64 numbered buckets.
@@ -68,12 +76,13 @@ def show(
 
       broadway windows show var/shop.db revenue
     """
-    found = _told(lambda: inspection.buckets(str(file), aggregator))
+    files = _files(file)
+    found = [(one, bucket) for one in files for bucket in _told(partial(inspection.buckets, one.path, aggregator))]
     if not found:
         typer.echo("no open windows")
         return
-    head = ("start", "rows", "accumulators", "size", "last checkpoint")
-    typer.echo("\n".join(_table([head, *map(_row_of_bucket, found)])))
+    rows = [(*one.head, *window_rows.of_bucket(bucket)) for one, bucket in found]
+    typer.echo(window_rows.table(_head(files, "start", "rows", "accumulators", "size", "last checkpoint"), rows))
 
 
 @commands.command("results")
@@ -81,15 +90,13 @@ def results(
     file: File,
     drop: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="ID#FIRING",
-            help="Remove this result for good, as the last column shows it. No process may have the file.",
-        ),
+        typer.Option(metavar="ID#FIRING", help="Remove this result for good, as the last column shows it."),
     ] = None,
 ) -> None:
     """List the results that `emit` has not taken yet, the oldest first. The ids of results have keys in them.
 
     With --drop, results are removed instead: those that `emit` can never take. All that are named are removed, or none.
+    A running pipeline removes them before it tries them again, and otherwise the next start does.
 
     [bold]Examples[/]
 
@@ -97,20 +104,34 @@ def results(
 
       broadway windows results var/shop.db --drop 'revenue/1764460800000000_1764460860000000/"de"#1'
     """
-    found = _told(lambda: [_due(one) for one in inspection.results(str(file))])
+    files = _files(file)
+    due = {one: _told(partial(_due, one)) for one in files}
     if drop:
-        places = {one.name: (one.aggregator, one.sequence) for one in found}
-        wanted = list(dict.fromkeys(drop))
-        for name in wanted:
-            if name not in places:
-                fail(f"no result {printable(name)} is due in {file}; nothing was changed", ExitCode.CRASH)
-        _told(lambda: inspection.drop_results(str(file), [places[name] for name in wanted]))
-        typer.echo(f"{len(wanted):,} {'result' if len(wanted) == 1 else 'results'} removed")
-    elif found:
-        head = ("aggregator", "number", "window end", "trigger", "size", "result")
-        typer.echo("\n".join(_table([head, *map(_row_of_result, found)])))
+        _drop(file, due, list(dict.fromkeys(drop)))
+        return
+    rows = [(*one.head, *window_rows.of_result(result)) for one, of_file in due.items() for result in of_file]
+    if rows:
+        head = _head(files, "aggregator", "number", "window end", "trigger", "size", "note", "result")
+        typer.echo(window_rows.table(head, rows))
     else:
         typer.echo("no results are due")
+
+
+def _due(file: StateFile) -> list[window_rows.Due]:
+    return list(map(window_rows.due, inspection.results(file.path)))
+
+
+def _drop(file: Path, due: dict[StateFile, list[window_rows.Due]], wanted: list[str]) -> None:
+    known = {result.name for of_file in due.values() for result in of_file}
+    for name in wanted:
+        if name not in known:
+            fail(f"no result {printable(name)} is due in {file}; nothing was changed", ExitCode.CRASH)
+    for one, of_file in due.items():
+        places = [(result.aggregator, result.sequence) for result in of_file if result.name in wanted]
+        if places:
+            _told(partial(wishes.ask_to_drop, one.path, places))
+    what = "1 result is" if len(wanted) == 1 else f"{len(wanted):,} results are"
+    typer.echo(f"{what} removed before the next try, or when the pipeline starts next")
 
 
 @commands.command("close")
@@ -125,7 +146,7 @@ def close(
         ),
     ] = None,
 ) -> None:
-    """Ask an aggregator to close its open windows when the pipeline starts next. No process may have the file.
+    """Ask an aggregator to close its open windows when the pipeline starts next. The pipeline may run meanwhile.
 
     The windows give their results, with the trigger `closed`. Messages that come for them later are late.
 
@@ -137,9 +158,26 @@ def close(
     """
     with sentences():
         end = None if before is None else _microseconds(before)
-        _told(lambda: inspection.rewrite_memory(str(file), aggregator, lambda memory: with_wish(memory, end)))
+        for one in _files(file):
+            check = partial(refuse_close, before=end)
+            _told(partial(wishes.ask_to_close, one.path, aggregator, end, check))
     which = "all windows" if before is None else f"the windows that end by {before}"
     typer.echo(f"{which} of {printable(aggregator)} close when the pipeline starts next")
+
+
+@commands.command("remove")
+def remove(file: File, aggregator: AggregatorName) -> None:
+    """Remove all that the file has of an aggregator that its pipeline does not have any more: windows and results.
+
+    The pipeline may run meanwhile. The file does not become smaller, but its space is used again.
+
+    [bold]Examples[/]
+
+      broadway windows remove var/shop.db revenue
+    """
+    for one in _files(file):
+        _told(partial(wishes.remove_unused, one.path, aggregator))
+    typer.echo(f"{printable(aggregator)} is removed")
 
 
 @commands.command("verify")
@@ -150,7 +188,9 @@ def verify(file: File) -> None:
 
       broadway windows verify var/shop.db
     """
-    problems = _told(lambda: inspection.verify(str(file)))
+    problems = [
+        f"{one.prefix}{problem}" for one in _files(file) for problem in _told(partial(inspection.verify, one.path))
+    ]
     if problems:
         typer.echo("\n".join(printable(clipped(problem, 1000)) for problem in problems))
         fail(
@@ -163,9 +203,10 @@ def verify(file: File) -> None:
 
 @commands.command("backup")
 def backup(
-    file: File, to: Annotated[Path, typer.Argument(metavar="TO", help="The new file. It must not exist.")]
+    file: File,
+    to: Annotated[Path, typer.Argument(metavar="TO", help="The new file, or the new folder. It must not exist.")],
 ) -> None:
-    """Copy the file as it is at one moment, and verify the copy.
+    """Copy the file as it is at one moment, and verify the copy. Files of partitions are copied one after the other.
 
     The messages that were acked after this moment are not in the copy, and their sources do not deliver them again.
 
@@ -173,11 +214,34 @@ def backup(
 
       broadway windows backup var/shop.db /backup/shop-monday.db
     """
-    _told(lambda: inspection.backup(str(file), str(to)))
-    problems = _told(lambda: inspection.verify(str(to)))
-    if problems:
-        fail(f"{to} was written, but it is damaged, and so is {file}: see broadway windows verify", ExitCode.CRASH)
-    typer.echo(f"{size_of(to.stat().st_size)} written to {printable(str(to))}")
+    files = _files(file)
+    copies = {one: to if one.partition is None else to / Path(one.path).name for one in files}
+    if files[0].partition is not None:
+        _make_folder(to)
+    for one, copy in copies.items():
+        _told(partial(inspection.backup, one.path, str(copy)))
+        if _told(partial(inspection.verify, str(copy))):
+            fail(
+                f"{copy} was written, but it is damaged, and so is {one.path}: see broadway windows verify",
+                ExitCode.CRASH,
+            )
+    written = sum(copy.stat().st_size for copy in copies.values())
+    typer.echo(f"{size_of(written)} written to {printable(str(to))}")
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(mode=0o700)
+    except OSError as error:
+        fail(f"backup {path}: the folder cannot be created ({error.strerror}): choose another path", ExitCode.CRASH)
+
+
+def _files(path: Path) -> list[StateFile]:
+    return _told(partial(state_files, path))
+
+
+def _head(files: list[StateFile], *names: str) -> tuple[str, ...]:
+    return names if files[0].partition is None else ("partition", *names)
 
 
 def _told(work: Callable[[], R]) -> R:
@@ -185,55 +249,6 @@ def _told(work: Callable[[], R]) -> R:
         return work()
     except StorageError as failed:
         fail(failed, ExitCode.CRASH)
-
-
-def _row_of_aggregator(one: AggregatorSummary) -> tuple[str, ...]:
-    counts = (one.number, one.buckets, one.entries)
-    return (
-        clipped(one.name, 60),
-        clipped(one.window, 60),
-        *(f"{count:,}" for count in counts),
-        size_of(one.row_bytes),
-        f"{one.identities:,}",
-        f"{one.results:,}",
-    )
-
-
-def _row_of_bucket(one: BucketSummary) -> tuple[str, ...]:
-    return (_start(one.bucket), f"{one.rows:,}", f"{one.entries:,}", size_of(one.row_bytes), f"{one.number:,}")
-
-
-class _Due(NamedTuple):
-    """A result that is due, without its value: all values together may be too much for the memory."""
-
-    aggregator: str
-    sequence: int
-    size: int
-    facts: ResultFacts
-
-    @property
-    def name(self) -> str:
-        return f"{self.facts.id}#{self.facts.firing}"
-
-
-def _due(one: PendingResult) -> _Due:
-    return _Due(one.aggregator, one.sequence, len(one.content), facts_of(one.content))
-
-
-def _row_of_result(one: _Due) -> tuple[str, ...]:
-    end = one.facts.end
-    return (
-        clipped(one.aggregator, 60),
-        f"{one.sequence:,}",
-        "none" if end is None else _moment(end),
-        one.facts.trigger,
-        size_of(one.size),
-        one.name,
-    )
-
-
-def _start(bucket: int) -> str:
-    return str(bucket) if 0 < bucket <= _LAST_NUMBER else _moment(bucket)
 
 
 def _microseconds(time: str) -> int:
@@ -246,16 +261,3 @@ def _microseconds(time: str) -> int:
             ("--before",), f"expected a time with its zone, such as 2026-05-01T12:00:00Z, got {printable(time)}"
         )
     return (moment - _EPOCH) // timedelta(microseconds=1)
-
-
-def _moment(microseconds: int) -> str:
-    try:
-        return datetime.fromtimestamp(microseconds / 1_000_000, UTC).isoformat().replace("+00:00", "Z")
-    except (OverflowError, ValueError, OSError):
-        return str(microseconds)
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    cells = [tuple(map(printable, row)) for row in rows]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]

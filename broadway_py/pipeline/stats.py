@@ -105,6 +105,8 @@ class AggregatorStats:
     checkpoint_failures: int
     checkpoint_duration: Distribution
     checkpoint_age_seconds: float
+    #: How many bytes of windows, identities and results are stored.
+    state_bytes: int
     #: How many results there were, by what made the window give one.
     results: Mapping[str, int]
     #: How many calls of ``emit`` failed.
@@ -140,8 +142,6 @@ class PipelineStats:
     #: How many messages had failed when the breaker opened, by which error and in which layer; "" while it is closed.
     breaker_opened_by: str = ""
     aggregators: tuple[AggregatorStats, ...] = ()
-    #: How many bytes the state of the aggregators takes, as far as known.
-    state_bytes: int = 0
     #: Into how many partitions the sources are parted, and which of them this process owns; None: they are not parted.
     partitions: int | None = None
     owned: tuple[int, ...] = ()

@@ -1,35 +1,33 @@
-"""Looks at a file with window state from outside, also beside the process that has it open.
-
-Only :func:`drop_results` and :func:`rewrite_memory` change something, and only if no process has the file.
-"""
+"""Looks at a file with window state from outside, also beside the process that has it open."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, NamedTuple, cast
 
 from broadway_py.errors import did_you_mean
 from broadway_py.state.checksum import RowKind, checksum, damaged
-from broadway_py.state.lock import StateLock
 from broadway_py.state.schema import STATE_SCHEMA
 from broadway_py.state.store import IDENTITY_BYTES
-from broadway_py.storage.connection import begin, commit, connect
 from broadway_py.storage.errors import StorageError, explain, refuse_hopeless
 from broadway_py.storage.modes import make_private
 
 __all__ = [
     "AggregatorSummary",
     "BucketSummary",
+    "FileSummary",
     "PendingResult",
     "backup",
     "buckets",
-    "drop_results",
+    "reading",
+    "refuse_unknown",
     "results",
-    "rewrite_memory",
+    "size",
     "summaries",
     "verify",
 ]
@@ -69,6 +67,20 @@ class AggregatorSummary:
     identities: int
     #: How many results ``emit`` has not taken yet.
     results: int
+    #: False: the program that opened the file last does not have this aggregator.
+    is_used: bool
+    #: True: an operator has asked to close windows at the next start.
+    closes: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FileSummary:
+    """How much space a file takes."""
+
+    #: The bytes of the file and of its log.
+    size_bytes: int
+    #: How many of them later rows will use again.
+    free_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +105,8 @@ class PendingResult(NamedTuple):
     #: Its place among all results of the aggregator, from 1.
     sequence: int
     content: bytes
+    #: True: an operator wants it to be removed.
+    is_unwanted: bool
 
 
 def summaries(path: str) -> list[AggregatorSummary]:
@@ -101,9 +115,9 @@ def summaries(path: str) -> list[AggregatorSummary]:
     Raises:
         StorageError: the file cannot be read, or is none with window state.
     """
-    with _reading(path) as connection:
+    with reading(path) as connection:
         return [
-            AggregatorSummary(*row)
+            replace(AggregatorSummary(*row), is_used=bool(row[-2]), closes=bool(row[-1]))
             for row in connection.execute(
                 "SELECT name, version, window, key_type, value_type, number, "
                 "(SELECT count(DISTINCT bucket) FROM accumulators WHERE aggregator = one.id), "
@@ -111,11 +125,25 @@ def summaries(path: str) -> list[AggregatorSummary]:
                 "(SELECT coalesce(sum(length(content)), 0) FROM accumulators WHERE aggregator = one.id), "
                 "(SELECT coalesce(sum(length(content)), 0) / ? FROM identities "
                 "WHERE aggregator = one.id), "
-                "(SELECT count(*) FROM results WHERE aggregator = one.id) "
+                "(SELECT count(*) FROM results WHERE aggregator = one.id), "
+                "is_used, EXISTS (SELECT 1 FROM close_wishes WHERE aggregator = one.id) "
                 "FROM aggregators AS one ORDER BY id",
                 (IDENTITY_BYTES,),
             )
         ]
+
+
+def size(path: str) -> FileSummary:
+    """Returns how much space the file takes.
+
+    Raises:
+        StorageError: the file cannot be read, or is none with window state.
+    """
+    with reading(path) as connection:
+        (free,) = connection.execute("PRAGMA freelist_count").fetchone()
+        (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+    parts = (Path(path), Path(f"{os.path.realpath(path)}-wal"))
+    return FileSummary(sum(part.stat().st_size for part in parts if part.exists()), free * page_bytes)
 
 
 def buckets(path: str, aggregator: str) -> list[BucketSummary]:
@@ -124,8 +152,8 @@ def buckets(path: str, aggregator: str) -> list[BucketSummary]:
     Raises:
         StorageError: the file cannot be read, is none with window state, or has no such aggregator.
     """
-    with _reading(path) as connection:
-        _refuse_unknown(connection, path, aggregator)
+    with reading(path) as connection:
+        refuse_unknown(connection, path, aggregator)
         return [
             BucketSummary(*row)
             for row in connection.execute(
@@ -143,68 +171,19 @@ def results(path: str) -> Iterator[PendingResult]:
     Raises:
         StorageError: the file cannot be read, is none with window state, or has a damaged result.
     """
-    with _reading(path) as connection:
+    with reading(path) as connection:
+        unwanted = set(
+            connection.execute(
+                "SELECT name, sequence FROM results JOIN aggregators ON id = aggregator WHERE is_unwanted"
+            )
+        )
         for name, sequence, version, crc, content in connection.execute(_ALL_ROWS["result"]):
             if checksum("result", (sequence, version), content) != crc:
                 raise StorageError(
                     f"{STATE_SCHEMA.what} {path}: {damaged(name, 'result', (sequence, version))}: stop everything that "
                     "uses the file and restore it from a backup"
                 )
-            yield PendingResult(name, sequence, content)
-
-
-def drop_results(path: str, dropped: Collection[tuple[str, int]]) -> None:
-    """Removes results for good: ``emit`` never gets them. All of *dropped* are removed, or none.
-
-    Args:
-        path: the file.
-        dropped: the aggregator and the sequence number of each.
-
-    Raises:
-        StorageError: a process has the file, the file cannot be written, or it has one of them no more.
-    """
-    with _changing(path) as connection:
-        for name, sequence in dropped:
-            if not connection.execute(
-                "DELETE FROM results WHERE sequence = ? AND aggregator = (SELECT id FROM aggregators WHERE name = ?)",
-                (sequence, name),
-            ).rowcount:
-                raise StorageError(
-                    f"{STATE_SCHEMA.what} {path}: aggregator {name!r} has no result {sequence} any more; nothing was "
-                    "changed: list the results again"
-                )
-
-
-def rewrite_memory(path: str, aggregator: str, change: Callable[[bytes], bytes]) -> None:
-    """Replaces what *aggregator* needs at its start besides its windows. What *change* raises passes through.
-
-    Args:
-        path: the file.
-        aggregator: its name.
-        change: returns the new memory, given that of the last checkpoint. If it raises, nothing changes.
-
-    Raises:
-        StorageError: a process has the file, the file cannot be written, has no such aggregator or no checkpoint of it,
-            or the memory is damaged.
-    """
-    what = STATE_SCHEMA.what
-    with _changing(path) as connection:
-        _refuse_unknown(connection, path, aggregator)
-        number, crc, memory = connection.execute(
-            "SELECT number, crc, memory FROM aggregators WHERE name = ?", (aggregator,)
-        ).fetchone()
-        if memory is None:
-            raise StorageError(f"{what} {path}: aggregator {aggregator!r} has stored nothing; nothing was changed")
-        if checksum("memory", (number,), memory) != crc:
-            raise StorageError(
-                f"{what} {path}: {damaged(aggregator, 'memory', (number,))}: stop everything that uses the file and "
-                "restore it from a backup"
-            )
-        changed = change(memory)
-        connection.execute(
-            "UPDATE aggregators SET memory = ?, crc = ? WHERE name = ?",
-            (changed, checksum("memory", (number,), changed), aggregator),
-        )
+            yield PendingResult(name, sequence, content, (name, sequence) in unwanted)
 
 
 def verify(path: str) -> list[str]:
@@ -213,7 +192,7 @@ def verify(path: str) -> list[str]:
     Raises:
         StorageError: the file cannot be read at all, or is none with window state.
     """
-    with _reading(path) as connection:
+    with reading(path) as connection:
         problems = [
             f"the file: {sentence}" for (sentence,) in connection.execute("PRAGMA integrity_check") if sentence != "ok"
         ]
@@ -233,7 +212,7 @@ def backup(path: str, to: str) -> None:
             one that was there before.
     """
     what = "backup"
-    with _reading(path) as connection:
+    with reading(path) as connection:
         refuse_hopeless(what, to)
         if Path(to).exists():
             raise StorageError(f"{what} {to}: the file exists: choose another path, or remove it")
@@ -249,7 +228,12 @@ def backup(path: str, to: str) -> None:
 
 
 @contextlib.contextmanager
-def _reading(path: str) -> Iterator[sqlite3.Connection]:
+def reading(path: str) -> Iterator[sqlite3.Connection]:
+    """Yields a connection that only reads, and reads everything as it is at one moment.
+
+    Raises:
+        StorageError: the file cannot be read, or is none with window state of this version.
+    """
     what = STATE_SCHEMA.what
     if not Path(path).exists():
         raise StorageError(f"{what} {path}: there is no such file: give the path in `state` of the pipeline")
@@ -269,26 +253,12 @@ def _reading(path: str) -> Iterator[sqlite3.Connection]:
         raise explain(what, path, error) from error
 
 
-@contextlib.contextmanager
-def _changing(path: str) -> Iterator[sqlite3.Connection]:
-    """Locks the file, and makes the ``with`` block one transaction. An error in it undoes everything."""
-    what = STATE_SCHEMA.what
-    with _reading(path):
-        pass  # nothing is made or changed unless the file is one of ours, of this version
-    lock = StateLock.take_now(what, path)
-    try:
-        # Closing it without a commit rolls back.
-        with contextlib.closing(connect(path, STATE_SCHEMA)) as connection:
-            begin(connection)
-            yield connection
-            commit(connection)
-    except sqlite3.Error as error:
-        raise explain(what, path, error) from error
-    finally:
-        lock.drop()
+def refuse_unknown(connection: sqlite3.Connection, path: str, aggregator: str) -> None:
+    """Refuses an *aggregator* that the file does not have.
 
-
-def _refuse_unknown(connection: sqlite3.Connection, path: str, aggregator: str) -> None:
+    Raises:
+        StorageError: it does not have it.
+    """
     known = [name for (name,) in connection.execute("SELECT name FROM aggregators ORDER BY name")]
     if aggregator not in known:
         raise StorageError(

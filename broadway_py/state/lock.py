@@ -22,7 +22,7 @@ _SUFFIX: Final = "-lock"
 
 
 class StateLock:
-    """The lock of one file, from :meth:`take` or :meth:`take_now` to :meth:`drop` or to the end of the process."""
+    """The lock of one file, from :meth:`take` to :meth:`drop` or to the end of the process."""
 
     def __init__(self, path: str, handle: int) -> None:
         self._path = path
@@ -50,24 +50,6 @@ class StateLock:
                 handle = await _Wait(lock, path).over()
         except OSError as error:
             raise _unlockable(what, path, lock, error) from error
-        return cls._taken(lock, handle)
-
-    @classmethod
-    def take_now(cls, what: str, path: str) -> Self:
-        """Takes the lock of the file *path* without a wait. See :meth:`take`.
-
-        Raises:
-            StorageError: another store has it, or the lock file cannot be created.
-        """
-        lock = _beside(path)
-        try:
-            handle = _locked(lock, path, wait=False)
-        except OSError as error:
-            raise _unlockable(what, path, lock, error) from error
-        if handle is None:
-            raise StorageError(
-                f"{what} {path}: {_holder(lock)} has it; nothing was changed: stop what uses the file, and try again"
-            )
         return cls._taken(lock, handle)
 
     @classmethod

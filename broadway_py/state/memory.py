@@ -34,6 +34,14 @@ class _Kept:
         versions = {row.version for row, _ in self.all_rows()} | {result.version for result in self.results.values()}
         return StoredFacts(self.facts, min(versions, default=None), max(versions, default=None), bool(self.rows))
 
+    def size_bytes(self) -> int:
+        return (
+            len(self.memory or b"")
+            + sum(len(row.blob) for rows in self.rows.values() for row, _ in rows)
+            + sum(len(one.identities) for one in self.identities)
+            + sum(len(result.result) for result in self.results.values())
+        )
+
     def all_rows(self) -> list[tuple[StoredRow, int]]:
         return sorted((row for rows in self.rows.values() for row in rows), key=lambda row: row[0].number)
 
@@ -131,15 +139,14 @@ class MemoryStore:
         """Returns the number of the last checkpoint."""
         return self._of(aggregator).number
 
-    async def size_bytes(self) -> int:
-        """Returns how many bytes the contents have."""
-        return sum(
-            len(kept.memory or b"")
-            + sum(len(row.blob) for row, _ in kept.all_rows())
-            + sum(len(one.identities) for one in kept.identities)
-            + sum(len(result.result) for result in kept.results.values())
-            for kept in self._kept.values()
-        )
+    async def unwanted(self, aggregator: str) -> list[int]:
+        """Returns an empty list: no operator can reach this store."""
+        return []
+
+    def size_bytes(self, aggregator: str) -> int:
+        """Returns how many bytes the contents of *aggregator* have."""
+        kept = self._kept.get(aggregator)
+        return 0 if kept is None else kept.size_bytes()
 
     async def close(self) -> None:
         """Ends the use."""

@@ -57,6 +57,9 @@ def enroll(
         "key_type = excluded.key_type, value_type = excluded.value_type",
         [(name, facts.version, facts.window, facts.key_type, facts.value_type) for name, facts in aggregators.items()],
     )
+    connection.execute(
+        "UPDATE aggregators SET is_used = name IN (SELECT value FROM json_each(?))", (json.dumps(list(aggregators)),)
+    )
     numbers = names(connection)
     tables = {name: Table(what, name, numbers[name], facts.version) for name, facts in aggregators.items()}
     left = [
@@ -143,6 +146,8 @@ def _remove(connection: sqlite3.Connection, aggregator: int, commit: Commit) -> 
             "DELETE FROM results WHERE aggregator = ? AND sequence IN (SELECT value FROM json_each(?))",
             (aggregator, json.dumps(list(emitted))),
         )
+    if commit.closed:
+        connection.execute("DELETE FROM close_wishes WHERE aggregator = ? AND id <= ?", (aggregator, commit.closed))
     if commit.forget_before:
         connection.execute(
             "DELETE FROM identities WHERE aggregator = ? AND number < ?", (aggregator, commit.forget_before)

@@ -59,4 +59,26 @@ _VERSION_2: Final = (
     "CREATE TABLE source_partition (number INTEGER NOT NULL, partitions INTEGER NOT NULL)",
 )
 
-STATE_SCHEMA: Final = Schema(what="state file", application_id=0x42775331, migrations=(_VERSION_1, _VERSION_2))
+_VERSION_3: Final = (
+    # 0: the program that opened the file last does not have this aggregator.
+    "ALTER TABLE aggregators ADD COLUMN is_used INTEGER NOT NULL DEFAULT 1",
+    # 1: an operator wants the result to be removed. The process that has the file removes it, when nobody emits it.
+    "ALTER TABLE results ADD COLUMN is_unwanted INTEGER NOT NULL DEFAULT 0",
+    "CREATE INDEX results_unwanted ON results (aggregator, sequence) WHERE is_unwanted",
+    # Wishes of operators to close windows at the next start. NULL: all windows.
+    """CREATE TABLE close_wishes (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        aggregator INTEGER NOT NULL,
+        before INTEGER
+    )""",
+    # Before, a wish was in the memory of its aggregator. There it is not read any more.
+    """INSERT INTO close_wishes (aggregator, before)
+        SELECT id, json_extract(wish, '$.before') FROM (
+            SELECT id, CASE WHEN json_valid(CAST(memory AS TEXT))
+                THEN json_extract(CAST(memory AS TEXT), '$.close') END AS wish FROM aggregators
+        ) WHERE wish IS NOT NULL""",
+)
+
+STATE_SCHEMA: Final = Schema(
+    what="state file", application_id=0x42775331, migrations=(_VERSION_1, _VERSION_2, _VERSION_3)
+)

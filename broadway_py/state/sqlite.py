@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
 from broadway_py.log import logger
@@ -13,6 +12,7 @@ from broadway_py.state import rows
 from broadway_py.state.lock import StateLock
 from broadway_py.state.partitions import StatePartition
 from broadway_py.state.schema import STATE_SCHEMA
+from broadway_py.state.sizes import Sizes
 from broadway_py.state.store import AggregatorFacts, Commit, Loaded, StoredIdentities, StoredResult, StoredRow
 from broadway_py.state.table import AFTER_ALL, FROM_START, Table, find
 from broadway_py.storage import sharing
@@ -43,6 +43,9 @@ class SQLiteStore:
         self._lock: StateLock | None = None
         self._writer: Writer | None = None
         self._tables: dict[str, Table] = {}
+        self._sizes: dict[str, Sizes] = {}
+        # Of each aggregator the commit of which it is not known whether it is stored.
+        self._unsure: dict[str, Commit] = {}
 
     async def open(
         self, aggregators: Mapping[str, AggregatorFacts], *, waiting: Callable[[str], object] = log.warning
@@ -61,13 +64,16 @@ class SQLiteStore:
             self._tables, left = await self._writer.write(
                 partial(rows.enroll, what=f"{what} {self.path}", aggregators=aggregators, partition=self._partition)
             )
+            for name, table in self._tables.items():
+                self._sizes[name] = await self._writer.read(table.sizes)
         except BaseException:
             await self.close()
             raise
         for name in left:
             log.warning(
                 "the state file has windows or results of an aggregator that the pipeline does not have; they stay "
-                "there, and nothing is done with them: give the aggregator back to the pipeline, or ignore this",
+                "there, and nothing is done with them: give the aggregator back to the pipeline, or remove them with "
+                "broadway windows remove",
                 path=self.path,
                 aggregator=name,
             )
@@ -111,10 +117,13 @@ class SQLiteStore:
         try:
             await self._open().write(partial(rows.store, table=table, commit=commit), rows=size)
         except StorageError as error:
-            if error.is_unknown and await self._is_stored(commit, error):
-                return
+            if error.is_unknown:
+                self._unsure[commit.aggregator] = commit
+                if await self._is_stored(commit, error):
+                    return
             error.is_unknown = False
             raise
+        self._sizes[commit.aggregator].note(commit)
 
     async def _is_stored(self, commit: Commit, error: StorageError) -> bool:
         try:
@@ -129,12 +138,20 @@ class SQLiteStore:
 
     async def last_number(self, aggregator: str) -> int:
         """Returns the number of the last checkpoint in the file."""
-        return await self._open().write(partial(rows.ask_number, table=self._tables[aggregator]))
+        number = await self._open().write(partial(rows.ask_number, table=self._tables[aggregator]))
+        unsure = self._unsure.pop(aggregator, None)
+        if unsure is not None and unsure.number == number:
+            self._sizes[aggregator].note(unsure)
+        return number
 
-    async def size_bytes(self) -> int:
-        """Returns the size of the file and of its log."""
-        path = self._open().path  # where links lead to
-        return _size(path) + _size(f"{path}-wal")
+    async def unwanted(self, aggregator: str) -> list[int]:
+        """Returns the sequence numbers of those results that operators want to be removed."""
+        return await self._open().read(self._tables[aggregator].unwanted)
+
+    def size_bytes(self, aggregator: str) -> int:
+        """Returns how many bytes the contents of the rows have. The file is not asked."""
+        sizes = self._sizes.get(aggregator)
+        return 0 if sizes is None else sizes.total
 
     async def close(self) -> None:
         """Closes the file, and gives the lock back. Returns after the running calls have ended."""
@@ -159,10 +176,3 @@ class SQLiteStore:
         if self._writer is None:
             raise StorageError(f"{STATE_SCHEMA.what} {self.path}: it is closed: open it before this call")
         return self._writer
-
-
-def _size(path: str) -> int:
-    try:
-        return Path(path).stat().st_size
-    except FileNotFoundError:
-        return 0

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple, Protocol
 __all__ = [
     "IDENTITY_BYTES",
     "AggregatorFacts",
+    "CloseWish",
     "Commit",
     "Loaded",
     "StateStore",
@@ -59,8 +60,19 @@ class Commit:
     forget_before: int = 0
     #: Results that are due: their sequence number, which is never used again, and JSON.
     results: Sequence[tuple[int, bytes]] = ()
-    #: The sequence numbers of the results that ``emit`` has taken. They are removed.
+    #: The sequence numbers of the results that ``emit`` has taken, or that nobody wants. They are removed.
     emitted: Sequence[int] = ()
+    #: The :attr:`CloseWish.number` of the wish that has come true. It is removed, and newer ones stay.
+    closed: int = 0
+
+
+class CloseWish(NamedTuple):
+    """Which windows operators want to be closed at the next start: all their wishes together."""
+
+    #: Grows with each wish.
+    number: int
+    #: Only windows that end then or earlier, in microseconds since 1970; None: all of them.
+    before: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +89,8 @@ class Loaded:
     entries: int
     #: How many identities there are.
     identities: int
+    #: Which windows operators want to be closed now.
+    close_wish: CloseWish | None = None
 
 
 class StoredRow(NamedTuple):
@@ -166,8 +180,11 @@ class StateStore(Protocol):
             StorageError: this cannot be found out now: ask again later.
         """
 
-    async def size_bytes(self) -> int:
-        """Returns how much space the store takes."""
+    async def unwanted(self, aggregator: str) -> list[int]:
+        """Returns the sequence numbers of those results that operators want to be removed. Commit them as emitted."""
+
+    def size_bytes(self, aggregator: str) -> int:
+        """Returns how many bytes the contents of all rows of *aggregator* have. Before :meth:`open` it is 0."""
 
     async def close(self) -> None:
         """Gives the lock back. Returns after the running calls have ended. A second call does nothing."""

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from broadway_py.state.checksum import RowKind, checksum, damaged
-from broadway_py.state.store import IDENTITY_BYTES, Loaded, StoredIdentities, StoredResult, StoredRow
+from broadway_py.state.sizes import Sizes
+from broadway_py.state.store import IDENTITY_BYTES, CloseWish, Loaded, StoredIdentities, StoredResult, StoredRow
 from broadway_py.storage.errors import StorageError
 
 __all__ = ["AFTER_ALL", "FROM_START", "Table", "find", "versions"]
@@ -52,7 +53,43 @@ class Table:
         (identities,) = connection.execute(
             "SELECT coalesce(sum(length(content)), 0) FROM identities WHERE aggregator = ?", (self.id,)
         ).fetchone()
-        return Loaded(memory, self.version if oldest is None else oldest, number, entries, identities // IDENTITY_BYTES)
+        return Loaded(
+            memory,
+            self.version if oldest is None else oldest,
+            number,
+            entries,
+            identities // IDENTITY_BYTES,
+            self._close_wish(connection),
+        )
+
+    def _close_wish(self, connection: sqlite3.Connection) -> CloseWish | None:
+        number, before, wants_all = connection.execute(
+            "SELECT max(id), max(before), max(before IS NULL) FROM close_wishes WHERE aggregator = ?", (self.id,)
+        ).fetchone()
+        return None if number is None else CloseWish(number, None if wants_all else before)
+
+    def sizes(self, connection: sqlite3.Connection) -> Sizes:
+        """Returns how many bytes the rows have. Their contents are not read."""
+        (memory,) = connection.execute(
+            "SELECT coalesce(length(memory), 0) FROM aggregators WHERE id = ?", (self.id,)
+        ).fetchone()
+        return Sizes(
+            memory,
+            connection.execute(
+                "SELECT bucket, number, length(content) FROM accumulators WHERE aggregator = ?", (self.id,)
+            ),
+            connection.execute(
+                "SELECT number, length(content) FROM identities WHERE aggregator = ? ORDER BY number", (self.id,)
+            ),
+            connection.execute("SELECT sequence, length(content) FROM results WHERE aggregator = ?", (self.id,)),
+        )
+
+    def unwanted(self, connection: sqlite3.Connection) -> list[int]:
+        """Returns the sequence numbers of the results that operators want to be removed."""
+        found = connection.execute(
+            "SELECT sequence FROM results WHERE aggregator = ? AND is_unwanted ORDER BY sequence", (self.id,)
+        )
+        return [sequence for (sequence,) in found]
 
     def rows(self, connection: sqlite3.Connection, after: int) -> tuple[list[StoredRow], int]:
         """Returns the next rows after the place *after*, and the place of the last of them."""

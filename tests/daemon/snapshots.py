@@ -54,6 +54,7 @@ def aggregator(name: str = "revenue", **changes: Any) -> AggregatorStats:
         "checkpoints": 40,
         "checkpoint_failures": 2,
         "checkpoint_duration": Distribution((0.1, 1.0), (38, 2, 0), 1.5),
+        "state_bytes": 100,
         "checkpoint_age_seconds": 0.5,
         "results": {"watermark": 60},
         "emit_failures": 3,

@@ -12,14 +12,17 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from broadway_py.state.checksum import checksum
+from broadway_py.state.inspection import size
+from broadway_py.state.schema import STATE_SCHEMA
 from broadway_py.state.sqlite import SQLiteStore
-from broadway_py.state.store import Commit
+from broadway_py.state.store import CloseWish, Commit
 from broadway_py.storage.errors import StorageError
 from tests.state.conftest import FACTS, REVENUE, checkpoint, identities_of, identity, results_of, rows_of
 from tests.support.eventually import PATIENCE
@@ -29,6 +32,16 @@ async def opened(path: str) -> SQLiteStore:
     store = SQLiteStore(path)
     await store.open(FACTS)
     return store
+
+
+async def size_in(path: str) -> int:
+    """What a sum over the file says."""
+    with closing(sqlite3.connect(path)) as connection:
+        (size,) = connection.execute(
+            "SELECT (SELECT sum(length(memory)) FROM aggregators) + (SELECT sum(length(content)) FROM accumulators) + "
+            "(SELECT sum(length(content)) FROM identities) + (SELECT sum(length(content)) FROM results)"
+        ).fetchone()
+    return int(size)
 
 
 async def refusal(path: str | Path) -> str:
@@ -67,9 +80,62 @@ async def test_a_file_of_a_newer_program_is_refused(path: str) -> None:
     connection.close()
 
     assert await refusal(path) == (
-        f"state file {path}: the file has version 99, this program knows versions up to 2; nothing was changed: "
+        f"state file {path}: the file has version 99, this program knows versions up to 3; nothing was changed: "
         "use the newer broadway-py that made it, or another file"
     )
+
+
+def make_version_1(path: str, memory: bytes) -> None:
+    """Makes a file as the first version of its tables had it."""
+    first = replace(STATE_SCHEMA, migrations=STATE_SCHEMA.migrations[:1])
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN")
+        first.prepare(connection, path)
+        connection.execute(
+            "INSERT INTO aggregators (name, version, window, key_type, value_type, number, memory, crc) "
+            "VALUES ('revenue', 1, 'fixed windows of 60 s', 'str', 'int', 1, ?, ?)",
+            (memory, checksum("memory", (1,), memory)),
+        )
+        connection.execute("INSERT INTO results VALUES (1, 7, 1, ?, ?)", (checksum("result", (7, 1), b"due"), b"due"))
+        connection.execute("COMMIT")
+
+
+@pytest.mark.parametrize(
+    ("memory", "wish"),
+    [
+        (b'{"watermark":5}', None),
+        (b'{"watermark":5,"close":{"before":17}}', CloseWish(1, 17)),
+        (b'{"watermark":5,"close":{"before":null}}', CloseWish(1, None)),
+    ],
+)
+async def test_a_file_of_the_first_version_keeps_its_contents_and_its_wish_to_close(
+    path: str, memory: bytes, wish: CloseWish | None
+) -> None:
+    make_version_1(path, memory)
+    store = await opened(path)
+
+    loaded = await store.load("revenue")
+    assert (loaded.memory, loaded.number, loaded.close_wish) == (memory, 1, wish)
+    assert [one.sequence for one in await results_of(store)] == [7]
+    assert await store.unwanted("revenue") == []
+    await store.commit(replace(checkpoint(2), closed=1))
+    assert (await store.load("revenue")).close_wish is None
+    await store.close()
+
+
+async def test_a_damaged_memory_of_the_first_version_is_named_and_does_not_stop_the_migration(path: str) -> None:
+    make_version_1(path, b"\x00{")
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE aggregators SET crc = crc + 1")
+    store = await opened(path)
+    with pytest.raises(StorageError) as damaged:
+        await store.load("revenue")
+
+    assert str(damaged.value) == (
+        f"state file {path}: aggregator 'revenue': its counters of checkpoint 1 are damaged: stop everything that uses "
+        "the file and restore it from a backup"
+    )
+    await store.close()
 
 
 async def test_a_file_that_may_only_be_read_is_refused(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,6 +411,7 @@ async def test_while_the_disk_fails_the_outcome_is_unknown_and_then_it_can_be_as
     assert await store.last_number("revenue") == 1
     await store.commit(checkpoint(2))
     assert [row.number for row in await rows_of(store)] == [1, 1, 2, 2]
+    assert store.size_bytes("revenue") == await size_in(path)
     await store.close()
 
 
@@ -380,6 +447,33 @@ async def test_a_checkpoint_that_is_in_the_file_in_spite_of_an_error_counts_as_s
     await store.commit(checkpoint(1))
 
     assert await store.last_number("revenue") == 1
+    assert store.size_bytes("revenue") == await size_in(path)
+    await store.close()
+
+
+async def test_a_checkpoint_of_which_nobody_knew_counts_in_the_size_once_it_is_found(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await opened(path)
+    writer = store._open()
+    write = writer.write
+
+    async def stores_and_fails(*args: object, **kwargs: object) -> object:
+        monkeypatch.setattr(writer, "write", fails)
+        await write(*args, **kwargs)  # type: ignore[arg-type]  # passed on as they came
+        raise StorageError("the disk reports an error", is_unknown=True)
+
+    async def fails(*args: object, **kwargs: object) -> object:
+        raise StorageError("the disk reports an error")
+
+    monkeypatch.setattr(writer, "write", stores_and_fails)
+    with pytest.raises(StorageError) as unknown:
+        await store.commit(checkpoint(1))
+    assert unknown.value.is_unknown
+    monkeypatch.undo()
+    for _ in range(2):
+        assert await store.last_number("revenue") == 1
+        assert store.size_bytes("revenue") == await size_in(path)
     await store.close()
 
 
@@ -423,7 +517,7 @@ async def test_the_file_does_not_grow_when_windows_close(path: str) -> None:
             )
         )
         if number in {100, 400}:
-            sizes.append(await store.size_bytes())
+            sizes.append(size(path).size_bytes)
 
     assert sizes[1] < sizes[0] * 1.3
     await store.close()

@@ -181,11 +181,32 @@ async def test_many_rows_and_results_are_stored_and_come_back_in_order(store: St
     assert await results_of(store) == []
 
 
-async def test_the_size_grows_with_the_contents(store: StateStore) -> None:
-    before = await store.size_bytes()
-    await store.commit(Commit("revenue", 1, b"{}", appended=[(0, b"x" * 100_000, 1)]))
+async def test_the_size_is_that_of_the_contents_of_each_aggregator(made: Callable[[], StateStore]) -> None:
+    both = {"revenue": REVENUE, "visits": REVENUE}
+    store = made()
+    await store.open(both)
+    assert [store.size_bytes(name) for name in both] == [0, 0]
+    first = replace(checkpoint(1), appended=[(60, bytes(1_000), 1), (120, bytes(2_000), 1)])
+    await store.commit(first)
+    await store.commit(replace(checkpoint(2), dropped=[(60, 2), (120, 3)], emitted=[1], forget_before=2))
+    left = len(b'{"watermark":2}') + len(b"row 2") + 2 * 16 + len(b"result 2")
+    assert [store.size_bytes(name) for name in both] == [left, 0]
+    await store.commit(checkpoint(1, "visits"))
+    of_visits = store.size_bytes("visits")
+    assert of_visits == len(b'{"watermark":1}') + len(b"row 1") + len(b"another 1") + 2 * 16 + len(b"result 1")
+    await store.close()
 
-    assert await store.size_bytes() >= before + 100_000
+    again = made()
+    await again.open(both)
+    assert [again.size_bytes(name) for name in both] == [left, of_visits]
+    await again.close()
+
+
+async def test_no_result_is_unwanted_unless_an_operator_says_so(store: StateStore) -> None:
+    await store.commit(checkpoint(1))
+
+    assert await store.unwanted("revenue") == []
+    assert (await store.load("revenue")).close_wish is None
 
 
 async def test_a_closed_store_refuses(store: StateStore) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -68,7 +68,7 @@ class PendingResults:
 
     @property
     def has_emitted(self) -> bool:
-        """True if results were taken by ``emit`` that still lie in the state file."""
+        """True if results were taken by ``emit``, or dropped, that still lie in the state file."""
         return bool(self._emitted)
 
     def add(self, results: Iterable[DueResult]) -> None:
@@ -103,6 +103,41 @@ class PendingResults:
         if self._alone or self._ready:
             return max(now, self._not_before)
         return max(self._later[0][0], self._not_before) if self._later else None
+
+    def is_retry(self, now: float) -> bool:
+        """Returns True if :meth:`take` would return a result that has failed before."""
+        return now >= self._not_before and bool(self._alone or (self._later and self._later[0][0] <= now))
+
+    def drop(self, unwanted: Collection[int]) -> int:
+        """Takes out for good those results that have the sequence numbers *unwanted*. No call may run.
+
+        They count as emitted: the next checkpoint removes them. The later firings of their windows wait no longer.
+
+        Returns:
+            How many there were. Numbers of other results are ignored.
+        """
+        if not unwanted:
+            return 0
+        gone: list[DueResult] = []
+
+        def stays(result: DueResult) -> bool:
+            if result.sequence not in unwanted:
+                return True
+            gone.append(result)
+            return False
+
+        self._alone = deque(filter(stays, self._alone))
+        self._later = [one for one in self._later if stays(one[-1])]
+        heapq.heapify(self._later)
+        released = [self._stuck.pop(result.window_id) for result in gone]
+        self._ready += [(result.sequence, result) for waiting in released for result in waiting]
+        self._ready = [one for one in self._ready if stays(one[-1])]
+        heapq.heapify(self._ready)
+        for waiting in self._stuck.values():
+            waiting[:] = filter(stays, waiting)
+        self._count -= len(gone)
+        self._emitted += [result.sequence for result in gone]
+        return len(gone)
 
     def succeeded(self, taken: Sequence[DueResult]) -> None:
         """Notes that ``emit`` has taken these results."""
@@ -140,7 +175,10 @@ class PendingResults:
         self._emitted[:0] = emitted
 
     def pop_emitted(self) -> list[int]:
-        """Returns the sequence numbers that ``emit`` took since the last call; the next checkpoint removes them."""
+        """Returns the sequence numbers that ``emit`` took, and that were dropped, since the last call.
+
+        The next checkpoint removes them.
+        """
         emitted, self._emitted = self._emitted, []
         return emitted
 

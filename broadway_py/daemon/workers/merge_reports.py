@@ -53,7 +53,6 @@ def merge_stats(live: Sequence[PipelineStats], gone: Sequence[PipelineStats]) ->
         breaker_open=any(one.breaker_open for one in live),
         breaker_opened_by=next((one.breaker_opened_by for one in live if one.breaker_open), ""),
         aggregators=_aggregators(live, gone),
-        state_bytes=sum(one.state_bytes for one in live),
         partitions=next((one.partitions for one in every if one.partitions is not None), None),
         owned=tuple(sorted({partition for one in every for partition in one.owned})),
         state_trouble=next((one.state_trouble for one in live if one.state_trouble is not None), None),
@@ -71,7 +70,6 @@ def retire(last: PipelineStats, *, state: PipelineState) -> PipelineStats:
         breaker_open=False,
         breaker_opened_by="",
         aggregators=tuple(_depart_aggregator(one) for one in last.aggregators),
-        state_bytes=0,
         state_trouble=None,
     )
 
@@ -101,6 +99,7 @@ def _depart_aggregator(last: AggregatorStats) -> AggregatorStats:
         watermark_lag_seconds=None,
         watermark_held_seconds={},
         held=0,
+        state_bytes=0,
         checkpoint_age_seconds=0.0,
     )
 
@@ -187,6 +186,7 @@ def _add_aggregators(a: AggregatorStats, b: AggregatorStats) -> AggregatorStats:
         checkpoints=a.checkpoints + b.checkpoints,
         checkpoint_failures=a.checkpoint_failures + b.checkpoint_failures,
         checkpoint_duration=add_distributions(a.checkpoint_duration, b.checkpoint_duration),
+        state_bytes=a.state_bytes + b.state_bytes,
         checkpoint_age_seconds=max(a.checkpoint_age_seconds, b.checkpoint_age_seconds),
         results=_add_counts(a.results, b.results),
         emit_failures=a.emit_failures + b.emit_failures,

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 from typing import Any, Final, Literal
@@ -28,8 +26,7 @@ from broadway_py.pipeline.aggregation.records import Records
 from broadway_py.pipeline.aggregation.types import Types
 from broadway_py.pipeline.aggregation.window_clock import WindowClock
 from broadway_py.pipeline.callbacks.aggregators import AggregatorDefinition
-from broadway_py.state.store import Commit, StateStore
-from broadway_py.storage.errors import StorageError
+from broadway_py.state.store import CloseWish, Commit, StateStore
 
 __all__ = ["Keeper"]
 
@@ -37,9 +34,6 @@ log = logger("broadway_py.pipeline")
 
 #: How many results are written before others can run.
 _AT_ONCE: Final = 200
-
-#: The size of the state is asked for at most so often, in seconds.
-_SIZE_EACH_S: Final = 10.0
 
 
 def _nothing() -> None:
@@ -95,9 +89,8 @@ class Keeper:
         self.aggregation = self._new()
         #: True if all that was delivered before this start is stored or settled.
         self.was_clean = False
-        #: How many bytes the state of all aggregators of the pipeline takes, as far as known.
-        self.state_bytes = 0
-        self._measured_at = -math.inf
+        # What operators wanted to be closed at the start, until the results are stored.
+        self._close_wish: CloseWish | None = None
         #: How many keys were seen here that had been seen in another partition of this process.
         self.keys_of_others = 0
         self._partition = partition
@@ -123,6 +116,15 @@ class Keeper:
         return Aggregation(definition.window, functions, self.time.now, is_stored=self._is_durable)
 
     # --- messages
+
+    @property
+    def state_bytes(self) -> int:
+        """How many bytes the stored state of this aggregator has; 0 if none is stored."""
+        return self._store.size_bytes(self._definition.name) if self._is_durable else 0
+
+    async def unwanted(self) -> list[int]:
+        """Returns the sequence numbers of the stored results that operators want to be removed."""
+        return await self._store.unwanted(self._definition.name)
 
     async def find(self, wanted: Collection[bytes]) -> set[bytes]:
         """Returns those identities that are stored."""
@@ -167,6 +169,7 @@ class Keeper:
             made.dropped,
             identities,
             forget_before,
+            closed=0 if self._close_wish is None else self._close_wish.number,
         )
         return commit, made.results
 
@@ -212,16 +215,9 @@ class Keeper:
     def note_stored(self) -> None:
         """Note that the last checkpoint is stored."""
         self.stored_at = self._clock.monotonic()
+        self._close_wish = None
         self.identities.committed()
         self.aggregation.checked()
-
-    async def measure(self) -> None:
-        """Ask how many bytes the state takes, if that is not known or some time ago."""
-        now = self._clock.monotonic()
-        if self._is_durable and now >= self._measured_at + _SIZE_EACH_S:
-            self._measured_at = now
-            with suppress(StorageError):
-                self.state_bytes = await self._store.size_bytes()
 
     def note_acked(self, number: int) -> None:
         """Note that the messages of the checkpoint *number* are acked."""
@@ -231,18 +227,19 @@ class Keeper:
 
     async def load(self) -> list[DueResult]:
         """Take up what is stored. Returns the results that were not handed out."""
-        memory, number = await self.loader.memory()
+        memory, loaded = await self.loader.memory()
         results: list[DueResult] = []
         connected_s = 0.0
         watermark: int | None = None
         if memory is not None:
             self.was_clean = memory["is_clean"]
+            self._close_wish = loaded.close_wish
             self.time.not_before(memory["now"])
             self.aggregation = self._new()
-            self.aggregation.restore(memory, number)
+            self.aggregation.restore(memory, loaded.number)
             watermark = self.aggregation.watermark
-            await self.loader.windows(self.aggregation, memory, self.time.now)
-            connected_s = self.identities.restore(memory["identities"], number)
+            await self.loader.windows(self.aggregation, self._close_wish, self.time.now)
+            connected_s = self.identities.restore(memory["identities"], loaded.number)
             await self.loader.identities(self.identities)
             results = await self.loader.results()
         self.time.start(connected_s, watermark)
@@ -266,14 +263,14 @@ class Keeper:
 
     async def go_back(self) -> Literal[True]:
         """Take the windows back to what is stored, and check each value from now on. No checkpoint may run."""
-        memory, number = await self.loader.memory()
+        memory, loaded = await self.loader.memory()
         results = self.aggregation.results_by_trigger
         self.aggregation = self._new()
         self.aggregation.results_by_trigger = results
         self.aggregation.check_each()
         if memory is not None:
-            self.aggregation.restore(memory, number)
-            await self.loader.windows(self.aggregation, memory, self.time.now)
+            self.aggregation.restore(memory, loaded.number)
+            await self.loader.windows(self.aggregation, self._close_wish, self.time.now)
         return True
 
     # --- what users see

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from broadway_py._core.aggregation.aggregation import Aggregation
 from broadway_py._core.aggregation.identities import Identities
 from broadway_py._core.aggregation.pending import DueResult
 from broadway_py.log import logger
-from broadway_py.pipeline.aggregation.closing import asked_to_close
 from broadway_py.pipeline.aggregation.records import Records
-from broadway_py.state.store import StateStore
+from broadway_py.state.store import CloseWish, Loaded, StateStore
 
 __all__ = ["Loader"]
 
@@ -38,18 +36,18 @@ class Loader:
         #: How many of the stored windows were read so far, and how many there are.
         self.loaded = self.to_load = 0
 
-    async def memory(self) -> tuple[dict[str, Any] | None, int]:
-        """Returns what the last checkpoint has stored besides the windows, and its number; None: there was none."""
+    async def memory(self) -> tuple[dict[str, Any] | None, Loaded]:
+        """Returns what the last checkpoint has stored besides the windows, None if there was none, and its facts."""
         loaded = await self._store.load(self._aggregator)
         self.loaded, self.to_load = 0, loaded.entries
-        return (None if loaded.memory is None else json.loads(loaded.memory)), loaded.number
+        return (None if loaded.memory is None else json.loads(loaded.memory)), loaded
 
-    async def windows(self, aggregation: Aggregation, memory: Mapping[str, Any], now: float) -> None:
+    async def windows(self, aggregation: Aggregation, close_wish: CloseWish | None, now: float) -> None:
         """Take up the stored windows, and close those that an operator wants closed.
 
         Args:
             aggregation: it was given the memory before.
-            memory: what :meth:`memory` returned.
+            close_wish: what operators wanted to be closed when the pipeline started.
             now: the clock of the windows.
         """
         async for rows in self._store.buckets(self._aggregator):
@@ -60,9 +58,8 @@ class Loader:
             await asyncio.sleep(0)
         for _ in aggregation.restored():
             await asyncio.sleep(0)
-        is_asked, before = asked_to_close(memory)
-        if is_asked:
-            aggregation.close(before, now)
+        if close_wish is not None:
+            aggregation.close(close_wish.before, now)
             self._log.info("windows were closed because an operator asked for it", results=aggregation.due)
 
     async def identities(self, identities: Identities) -> None:

@@ -138,6 +138,7 @@ class Aggregators:
             name,
             meters[f"emitter:{name}"],
             Output(services.name, definition, keeper.records, keeper.shown, clock=services.clock),
+            keeper.unwanted,
             most=definition.options.emit_batch,
             timeout_s=definition.options.emit_timeout,
             partition=partition,

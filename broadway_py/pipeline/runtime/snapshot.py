@@ -56,7 +56,6 @@ def take_snapshot(name: str, state: PipelineState, run: PipelineRun, meters: Map
         breaker_open=gate.broken,
         breaker_opened_by=gate.broken_by,
         aggregators=tuple(_aggregator(stage, now, run.clock.wall()) for stage in stages.aggregators),
-        state_bytes=_state_bytes(stages.aggregators),
         state_trouble=_state_trouble(run),
         partitions=stages.partitions,
         owned=stages.owned,
@@ -122,14 +121,6 @@ def _state_trouble(run: PipelineRun) -> str | None:
     )
 
 
-def _state_bytes(stages: Sequence[AggregatorStage]) -> int:
-    """Returns the size of the files. The aggregators of a partition share one, and ask for its size now and then."""
-    sizes: dict[int | None, int] = {}
-    for stage in stages:
-        sizes[stage.partition] = max(stage.keeper.state_bytes, sizes.get(stage.partition, 0))
-    return sum(sizes.values())
-
-
 def _aggregator(stage: AggregatorStage, now: float, wall: float) -> AggregatorStats:
     keeper, pending = stage.keeper, stage.emitter.pending
     aggregation, identities = keeper.aggregation, keeper.identities
@@ -147,6 +138,7 @@ def _aggregator(stage: AggregatorStage, now: float, wall: float) -> AggregatorSt
         checkpoints=keeper.committer.stored,
         checkpoint_failures=keeper.committer.failures,
         checkpoint_duration=_distribution(stage.checkpoints.duration),
+        state_bytes=keeper.state_bytes,
         checkpoint_age_seconds=max(0.0, now - keeper.stored_at),
         results=dict(aggregation.results_by_trigger),
         emit_failures=pending.failed_calls,

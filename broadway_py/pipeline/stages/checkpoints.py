@@ -152,7 +152,6 @@ class Checkpoints:
             self._is_acking = False
             keeper.note_acked(commit.number)
             self._emitter.add(results)
-            await keeper.measure()
         elif outcome == "not_stored":
             # The drain gives them back.
             self._hold_again()

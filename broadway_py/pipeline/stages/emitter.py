@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -18,6 +18,7 @@ from broadway_py.pipeline.contexts import drive
 from broadway_py.pipeline.stages.services import Meter, Services
 from broadway_py.pipeline.stages.stage import PipelineStage
 from broadway_py.stage import Wake
+from broadway_py.storage.errors import StorageError
 
 __all__ = ["Emitter"]
 
@@ -32,6 +33,7 @@ class Emitter(PipelineStage):
         key: the aggregator's name.
         meter: the emitter's figures.
         output: where the results go.
+        unwanted: returns the sequence numbers of the results that operators want to be removed.
         most: how many results one call gets at most.
         timeout_s: seconds that one call may take.
         partition: the partition of the sources whose results these are; None: the sources have none.
@@ -44,6 +46,7 @@ class Emitter(PipelineStage):
         key: str,
         meter: Meter,
         output: Output,
+        unwanted: Callable[[], Awaitable[Collection[int]]],
         *,
         most: int,
         timeout_s: float,
@@ -58,6 +61,7 @@ class Emitter(PipelineStage):
         #: True once no task hands out results any more.
         self.has_ended = False
         self.output = output
+        self._unwanted = unwanted
         self._emit_timeout_s = timeout_s
         self._turn: asyncio.Lock | nullcontext[None] = nullcontext() if turn is None else turn
         self._is_last = False
@@ -78,7 +82,12 @@ class Emitter(PipelineStage):
         clock, pending = self.services.clock, self.pending
         self.has_ended = False
         try:
+            # A process that died may have left some.
+            await self._drop_unwanted()
             while not self.call.cut:
+                if pending.is_retry(clock.monotonic()):
+                    # Results that were never tried go out at once. So this is where an operator's wish matters.
+                    await self._drop_unwanted()
                 taken = pending.take(clock.monotonic())
                 if taken:
                     await self._hand_out(taken)
@@ -97,6 +106,17 @@ class Emitter(PipelineStage):
     def take_all(self) -> list[Message[Any]]:
         """Returns no message: results are no messages, and they lie in the state file."""
         return []
+
+    async def _drop_unwanted(self) -> None:
+        """Drop what operators do not want. No result is being emitted meanwhile, so none is dropped half way."""
+        try:
+            unwanted = await self._unwanted()
+        except StorageError:
+            return  # the checkpoints of the aggregator say why; before the next try, the store is asked again
+        dropped = self.pending.drop(unwanted)
+        if dropped:
+            self._log.warning("results were dropped because an operator asked for it", results=dropped)
+            self._tell()
 
     async def _hand_out(self, taken: Sequence[DueResult]) -> None:
         clock, call = self.services.clock, self.call

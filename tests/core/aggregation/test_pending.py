@@ -101,6 +101,60 @@ def test_the_second_firing_in_a_list_that_fails_waits_for_the_first() -> None:
     assert numbers(pending.take(0.0)) == [2]
 
 
+def test_only_what_has_failed_is_a_retry() -> None:
+    pending = PendingResults(10)
+    pending.add([due(1), due(2)])
+    assert not pending.is_retry(0.0)
+    pending.failed(pending.take(0.0), 0.0)
+    assert pending.is_retry(0.0)
+    pending.failed(pending.take(0.0), 0.0)  # the second failure in a row: all calls wait
+    assert not pending.is_retry(0.05)
+    assert pending.is_retry(0.1)
+    pending.succeeded(pending.take(0.1))
+    assert pending.is_retry(0.1)  # the first one is due again
+    assert numbers(pending.take(0.1)) == [1]
+
+
+def test_dropped_results_are_never_taken_and_count_as_emitted() -> None:
+    pending = PendingResults(10)
+    pending.add([due(number) for number in range(1, 6)])
+    assert pending.drop([2, 4, 77]) == 2
+    assert len(pending) == 3
+    assert pending.pop_emitted() == [2, 4]
+    assert pending.drop([2, 4]) == 0
+    assert pending.drop([]) == 0
+    assert numbers(pending.take(0.0)) == [1, 3, 5]
+    assert not pending.has_emitted
+
+
+@pytest.mark.parametrize("waits", ["alone", "later"])
+def test_what_waits_behind_a_dropped_result_goes_on(waits: str) -> None:
+    pending = PendingResults(10)
+    pending.add([due(1, "w"), due(2, "w"), due(3, "w"), due(4)])
+    pending.failed(pending.take(0.0), 0.0)  # 1 and 4 are to be tried alone; 2 and 3 wait for 1
+    if waits == "later":
+        pending.failed(pending.take(0.0), 0.0)
+    assert pending.drop([1, 3]) == 2
+    assert pending.failing == 1
+    taken = []
+    while one := pending.take(10.0):
+        taken += numbers(one)
+        pending.succeeded(one)
+    assert taken == [4, 2]
+    assert len(pending) == 0
+    assert sorted(pending.pop_emitted()) == [1, 2, 3, 4]
+
+
+def test_a_dropped_result_that_waits_behind_another_leaves_that_one_as_it_is() -> None:
+    pending = PendingResults(10)
+    pending.add([due(1, "w"), due(2, "w"), due(3, "w")])
+    pending.failed(pending.take(0.0), 0.0)
+    assert pending.drop([2]) == 1
+    assert numbers(pending.take(0.0)) == [1]
+    pending.succeeded([due(1, "w")])
+    assert numbers(pending.take(0.0)) == [3]
+
+
 def test_while_nothing_succeeds_all_calls_wait_longer_and_longer() -> None:
     pending = PendingResults(1)
     pending.add([due(number) for number in range(50)])

@@ -89,6 +89,9 @@ class ObeyingStore:
         #: What the next commits raise. With ``is_unknown`` the commit is stored before.
         self.faults: list[StorageError | None] = []
         self.waits_for_lock: asyncio.Event | None = None
+        #: The results that an operator does not want, or why the file cannot be asked; and how often it was asked.
+        self.unwanted_results: list[int] | StorageError = []
+        self.asked_for_unwanted = 0
 
     async def open(self, aggregators: Mapping[str, AggregatorFacts], *, waiting: Callable[[str], object] = str) -> None:
         if self.waits_for_lock is not None:
@@ -127,8 +130,14 @@ class ObeyingStore:
         self.steps.append("asked")
         return await self.inner.last_number(aggregator)
 
-    async def size_bytes(self) -> int:
-        return await self.inner.size_bytes()
+    async def unwanted(self, aggregator: str) -> list[int]:
+        self.asked_for_unwanted += 1
+        if isinstance(self.unwanted_results, StorageError):
+            raise self.unwanted_results
+        return self.unwanted_results
+
+    def size_bytes(self, aggregator: str) -> int:
+        return self.inner.size_bytes(aggregator)
 
     async def close(self) -> None:
         self.steps.append("close")

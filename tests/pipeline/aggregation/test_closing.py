@@ -6,16 +6,16 @@ import asyncio
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from broadway_py import Window
 from broadway_py._core.window.saved import text_of_shape
 from broadway_py.errors import OptionsError
-from broadway_py.pipeline.aggregation.closing import asked_to_close, with_wish
-from broadway_py.state.inspection import rewrite_memory
-from broadway_py.state.store import Loaded
+from broadway_py.pipeline.aggregation.closing import refuse_close
+from broadway_py.state.inspection import summaries
+from broadway_py.state.store import CloseWish, Loaded
+from broadway_py.state.wishes import ask_to_close
 from broadway_py.storage.errors import StorageError
 from tests.pipeline.aggregation.support import START, ObeyingStore, Order, Shop, Sums, use
 from tests.pipeline.aggregation.test_faults import Texts
@@ -43,6 +43,12 @@ def told(sums: Sums) -> list[tuple[str, int, int, str, bool]]:
     )
 
 
+def close(path: Path, before: float | None) -> None:
+    """What the command of an operator does."""
+    end = None if before is None else round(before * MICROSECONDS)
+    ask_to_close(str(path), "sums", end, lambda memory: refuse_close(memory, end))
+
+
 async def store_some(path: Path, *orders: Order) -> None:
     recorder = Recorder()
     made = Shop(producer=ManualProducer(*recorder.messages(orders)), aggregators={"sums": Sums()}, state=path)
@@ -58,7 +64,7 @@ async def test_windows_close_with_the_next_start_and_the_wish_is_gone(
     caplog.set_level("INFO", "broadway_py")
     path = tmp_path / "state.db"
     await store_some(path, Order("de", 1, 2), Order("fr", 2, 3))
-    rewrite_memory(str(path), "sums", lambda memory: with_wish(memory, round((START + 60) * MICROSECONDS)))
+    close(path, START + 60)
 
     recorder = Recorder()
     source = ManualProducer(*recorder.messages([Order("de", 5), Order("de", 61)]))
@@ -80,16 +86,39 @@ async def test_windows_close_with_the_next_start_and_the_wish_is_gone(
     assert caplog.text.count("windows were closed because an operator asked for it") == 1
 
 
+async def test_a_wish_beside_a_running_pipeline_waits_for_the_next_start(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    recorder = Recorder()
+    source = ManualProducer(*recorder.messages([Order("de", 1)]))
+    made = Shop(producer=source, aggregators={"sums": Sums()}, state=path)
+    await soon(made.start())
+    await recorder.until(1)
+    close(path, None)
+    source.feed.put(*recorder.messages([Order("de", 2), Order("fr", 3)]))
+    await recorder.until(3)
+    close(path, START + 60)
+    assert [one.closes for one in summaries(str(path))] == [True]
+    await soon(made.stop())
+    assert told(sums_of(made)) == []
+
+    ended = ManualProducer()
+    ended.feed.end()
+    again = Shop(producer=ended, aggregators={"sums": Sums()}, state=path)
+    await soon(again.start())
+    await soon(again.wait())
+    assert told(sums_of(again)) == [("de", 2, 1, "closed", True), ("fr", 1, 1, "closed", True)]
+    assert [one.closes for one in summaries(str(path))] == [False]
+
+
 class Wished(ObeyingStore):
-    """Its last checkpoint has a wish to close all windows, until the next one is stored."""
+    """An operator has asked to close all windows, after the checkpoint with a certain number."""
 
     wished_at: int | None = None
 
     async def load(self, aggregator: str) -> Loaded:
         loaded = await super().load(aggregator)
-        if loaded.memory is None or loaded.number != self.wished_at:
-            return loaded
-        return replace(loaded, memory=with_wish(loaded.memory, None))
+        is_open = self.wished_at is not None and not any(commit.closed for commit in self.commits)
+        return replace(loaded, close_wish=CloseWish(3, None)) if is_open else loaded
 
 
 async def test_a_wish_whose_results_were_not_stored_comes_true_with_the_start_after_that(
@@ -153,7 +182,7 @@ async def test_a_wish_is_not_lost_when_the_windows_go_back_to_what_is_stored(mon
 def test_windows_that_cannot_be_closed_so_are_refused(shape: str, before: int | None, sentence: str) -> None:
     memory = json.dumps({"engine": {"shape": shape}}).encode()
     with pytest.raises(OptionsError) as refused:
-        with_wish(memory, before)
+        refuse_close(memory, before)
 
     assert str(refused.value) == sentence
 
@@ -162,14 +191,8 @@ def test_windows_that_cannot_be_closed_so_are_refused(shape: str, before: int | 
     ("window", "before"),
     [("fixed(size=60.0, offset=0.0)", 7), ("session", None), ("count", None), ("calendar(day, tz=UTC)", -1)],
 )
-def test_a_wish_is_read_as_it_was_written_and_the_last_one_holds(window: str, before: int | None) -> None:
-    stored: dict[str, Any] = {"engine": {"shape": window}, "sequence": 3}
-    assert asked_to_close(stored) == (False, None)
-    once = with_wish(json.dumps(stored).encode(), None)
-    twice = json.loads(with_wish(once, before))
-
-    assert asked_to_close(twice) == (True, before)
-    assert {name: value for name, value in twice.items() if name in stored} == stored
+def test_windows_of_other_kinds_can_be_closed(window: str, before: int | None) -> None:
+    refuse_close(json.dumps({"engine": {"shape": window}, "sequence": 3}).encode(), before)
 
 
 def test_the_kinds_of_windows_are_those_that_are_refused() -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from broadway_py import Message, Pipeline, PipelineCrashed, Window
 from broadway_py.pipeline.aggregation.records import facts_of
-from broadway_py.state.inspection import drop_results, results
+from broadway_py.state.inspection import results
+from broadway_py.state.wishes import ask_to_drop
 from tests.pipeline.aggregation.support import ObeyingStore, Order, Shop, Sums, use, when
 from tests.pipeline.support import ManualProducer, Recorder, clock_of, running, soon
 
@@ -77,7 +78,7 @@ async def test_a_dropped_result_is_never_handed_out_and_the_next_one_of_its_wind
     await soon(shop.stop(0.1))
     assert sums.values == []
     due = {facts_of(one.content).id: (one.aggregator, one.sequence) for one in results(str(path))}
-    drop_results(str(path), [place for name, place in due.items() if name.endswith('"a"')])
+    ask_to_drop(str(path), [place for name, place in due.items() if name.endswith('"a"')])
 
     source = ManualProducer(*recorder.messages([Order("a", 4)]))
     source.feed.end()
@@ -89,6 +90,7 @@ async def test_a_dropped_result_is_never_handed_out_and_the_next_one_of_its_wind
     assert len(due) == 2
     emitted = [(one.key, one.firing, one.value) for results in sums.emitted for one in results]
     assert sorted(emitted) == [("a", 2, 4), ("b", 1, 3), ("b", 2, 3)]
+    assert list(results(str(path))) == []
 
 
 class Newer(Sums):
