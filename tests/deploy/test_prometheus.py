@@ -59,6 +59,7 @@ PROMISED: Final = {
     "broadway_checkpoint_duration_seconds": ("histogram", {"pipeline"}),
     "broadway_dedup_horizon_seconds": ("gauge", OF_AGGREGATOR),
     "broadway_state_bytes": ("gauge", OF_AGGREGATOR),
+    "broadway_checkpoint_failures_total": ("counter", OF_AGGREGATOR),
     "broadway_window_results_total": ("counter", {*OF_AGGREGATOR, "trigger"}),
     "broadway_emit_failures_total": ("counter", OF_AGGREGATOR),
     "broadway_late_messages_total": ("counter", {*OF_AGGREGATOR, "why"}),
