@@ -96,12 +96,13 @@ function fact(label, value, bad) {
   return node("span", {}, `${label} `, node("b", bad ? { class: "bad" } : {}, String(value)));
 }
 
-function stageCard({ kind, name, side, perSecond: value, unit, facts, bars, state }) {
+function stageCard({ kind, name, side, perSecond: value, unit, facts, rows, bars, state }) {
   return node("div", { class: `stage ${state || ""}` },
     node("div", { class: "kind" }, kind, side ? node("span", {}, side) : ""),
     name ? node("div", { class: "name" }, name) : "",
     value === undefined ? "" : node("div", { class: "rate" }, rate(value), node("small", {}, ` ${unit}`)),
     node("div", { class: "facts" }, ...facts),
+    rows ? table(rows) : "",
     bars && bars.length ? node("div", { class: "bars" }, ...bars.flat()) : "");
 }
 
@@ -142,6 +143,61 @@ function layerCard(stage, then, elapsed, value, extra) {
   });
 }
 
+// Each row is a label, a text, and whether it is bad.
+function table(rows) {
+  return node("dl", { class: "rows" }, ...rows.flatMap(([label, text, bad]) =>
+    [node("dt", {}, label), node("dd", bad ? { class: "bad" } : {}, String(text))]));
+}
+
+function behind(lag) {
+  if (lag === null) return "not known yet";
+  return lag < 0 ? `${seconds(-lag)} ahead` : `${seconds(lag)} behind`;
+}
+
+const HOLDERS = { in_work: "work", retry: "retries", reconnect: "a lost connection", source: "a source" };
+const LATE = { event_time: "late", held: "late, as held too long" };
+
+function holderRows(held) {
+  const active = Object.entries(held).filter(([, since]) => since > 0).sort((a, b) => b[1] - a[1]);
+  return active.length ? active.map(([by, since]) => [`held by ${HOLDERS[by] || by}`, seconds(since)]) : [["held by", "nothing"]];
+}
+
+function lateRows(late) {
+  const some = Object.entries(late).filter(([, count]) => count);
+  return some.length ? some.map(([why, count]) => [LATE[why] || why, number.format(count), true]) : [["late", "0"]];
+}
+
+function aggregatorCard(one, then, elapsed) {
+  const inTime = Object.keys(one.watermark_held_seconds).length > 0;
+  const took = meanSince(one.checkpoint_duration, then?.checkpoint_duration);
+  const rows = [];
+  if (inTime) {
+    rows.push(["watermark", behind(one.watermark_lag_seconds)], ...holderRows(one.watermark_held_seconds));
+  }
+  rows.push(["open windows", number.format(one.windows_open)],
+    ["not stored yet", `${number.format(one.held)} msg`],
+    ["checkpoints", number.format(one.checkpoints)],
+    ["last one", one.checkpoints ? `${seconds(one.checkpoint_age_seconds)} ago` : "–"]);
+  if (took !== null) rows.push(["takes", seconds(took)]);
+  if (one.checkpoint_failures) rows.push(["failed", number.format(one.checkpoint_failures), true]);
+  if (inTime) rows.push(...lateRows(one.late));
+  if (one.duplicates) rows.push(["repeats", number.format(one.duplicates)]);
+  if (one.state_bytes) rows.push(["state", bytes(one.state_bytes)]);
+  const results = sum(Object.values(one.results));
+  return stageCard({
+    kind: "aggregator", name: one.name, rows,
+    perSecond: perSecond(results, then && sum(Object.values(then.results)), elapsed), unit: "results/s", facts: [],
+  });
+}
+
+function emitterCard(one, stage, then, elapsed) {
+  const { busy } = shares(stage, then, elapsed);
+  const facts = [fact("pending", number.format(one.results_pending))];
+  if (one.results_failing) facts.push(fact("failing", number.format(one.results_failing), true));
+  if (one.emit_failures) facts.push(fact("failed calls", number.format(one.emit_failures), true));
+  return stageCard({ kind: "results", name: one.name, facts, bars: [bar("busy", busy, false)] });
+}
+
 function graph(pipeline, then, elapsed) {
   const old = (stage) => byName(then && then.stages, stage.name);
   const starts = (prefix) => pipeline.stages.filter((stage) => stage.name.startsWith(prefix));
@@ -153,21 +209,27 @@ function graph(pipeline, then, elapsed) {
     starts("processors").map((stage) => layerCard(stage, old(stage), elapsed,
       perSecond(received, oldReceived, elapsed), [fact("chunk", seconds(meanSince(stage.duration, old(stage)?.duration)))])),
   ];
-  const batchers = starts("batcher:");
-  if (batchers.length) {
-    columns.push(batchers.map((stage) => {
-      const size = meanSince(stage.batch_sizes, old(stage)?.batch_sizes);
-      return layerCard(stage, old(stage), elapsed,
-        perSecond(stage.batch_sizes?.total ?? 0, old(stage)?.batch_sizes?.total, elapsed),
-        [fact("batch of", size === null ? "–" : size.toFixed(size < 10 ? 1 : 0))]);
-    }));
-    columns.push(starts("batch_processors:").map((stage) => {
-      const handled = stage.duration ? sum(stage.duration.counts) : 0;
-      const oldHandled = old(stage)?.duration ? sum(old(stage).duration.counts) : undefined;
-      const batches = perSecond(handled, oldHandled, elapsed);
-      return layerCard(stage, old(stage), elapsed, undefined,
-        [fact("batches/s", rate(batches)), fact("takes", seconds(meanSince(stage.duration, old(stage)?.duration)))]);
-    }));
+  const batchers = starts("batcher:").map((stage) => {
+    const size = meanSince(stage.batch_sizes, old(stage)?.batch_sizes);
+    return layerCard(stage, old(stage), elapsed,
+      perSecond(stage.batch_sizes?.total ?? 0, old(stage)?.batch_sizes?.total, elapsed),
+      [fact("batch of", size === null ? "–" : size.toFixed(size < 10 ? 1 : 0))]);
+  });
+  const batchProcessors = starts("batch_processors:").map((stage) => {
+    const handled = stage.duration ? sum(stage.duration.counts) : 0;
+    const oldHandled = old(stage)?.duration ? sum(old(stage).duration.counts) : undefined;
+    const batches = perSecond(handled, oldHandled, elapsed);
+    return layerCard(stage, old(stage), elapsed, undefined,
+      [fact("batches/s", rate(batches)), fact("takes", seconds(meanSince(stage.duration, old(stage)?.duration)))]);
+  });
+  const aggregators = pipeline.aggregators
+    .map((one) => aggregatorCard(one, byName(then && then.aggregators, one.name), elapsed));
+  const emitters = pipeline.aggregators.map((one) => {
+    const stage = byName(pipeline.stages, `emitter:${one.name}`);
+    return emitterCard(one, stage, old(stage), elapsed);
+  });
+  if (batchers.length || aggregators.length) {
+    columns.push([...batchers, ...aggregators], [...batchProcessors, ...emitters]);
   }
   const grid = node("div", { class: "graph" }, ...columns.map((cards) => node("div", { class: "column" }, ...cards)));
   grid.style.setProperty("--columns", columns.length);
