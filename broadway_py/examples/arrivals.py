@@ -23,7 +23,10 @@ def _when(message: Message[Shipment]) -> datetime:
 
 
 class Containers(Aggregator[str, Shipment, int]):
-    """Adds up the containers for each country and minute. Every ten seconds it gives an early result."""
+    """Adds up the containers for each country and minute. Every ten seconds it gives an early result.
+
+    The ``context`` of the pipeline is a text that its results begin with.
+    """
 
     window = Window.fixed("1m", by=_when, delay="10s").trigger_periodically("10s")
 
@@ -48,7 +51,7 @@ class Containers(Aggregator[str, Shipment, int]):
         """Writes one line for each minute. The values are whole, so a later result replaces the earlier one."""
         for (start, trigger), of_minute in groupby(results, key=lambda result: (result.start, result.trigger)):
             told = ", ".join(f"{result.key} {result.value}" for result in of_minute)
-            log.info("the minute from %s (%s): %s", f"{start:%H:%M}", trigger, told)
+            log.info("%s, the minute from %s (%s): %s", self.context or "arrivals", f"{start:%H:%M}", trigger, told)
 
 
 class Arrivals(Pipeline[Shipment]):

@@ -22,7 +22,5 @@ def refuse_close(memory: bytes, before: int | None) -> None:
     kind = json.loads(memory)["engine"]["shape"].partition("(")[0]
     if kind == "periodic":
         raise OptionsError((), "periodic windows close by the clock; nothing was changed")
-    if kind == "global":
-        raise OptionsError((), "the global window closes only when all sources have ended; nothing was changed")
     if kind == "count" and before is not None:
         raise OptionsError(("--before",), "windows of count have no end: leave it out; nothing was changed")

@@ -175,7 +175,6 @@ async def test_a_wish_is_not_lost_when_the_windows_go_back_to_what_is_stored(mon
     ("shape", "before", "sentence"),
     [
         ("periodic(interval=60.0)", None, "periodic windows close by the clock; nothing was changed"),
-        ("global", None, "the global window closes only when all sources have ended; nothing was changed"),
         ("count", 1, "--before: windows of count have no end: leave it out; nothing was changed"),
     ],
 )
@@ -189,13 +188,18 @@ def test_windows_that_cannot_be_closed_so_are_refused(shape: str, before: int | 
 
 @pytest.mark.parametrize(
     ("window", "before"),
-    [("fixed(size=60.0, offset=0.0)", 7), ("session", None), ("count", None), ("calendar(day, tz=UTC)", -1)],
+    [
+        ("fixed(size=60.0, offset=0.0)", 7),
+        ("session", None),
+        ("count", None),
+        ("global", None),
+        ("calendar(day, tz=UTC)", -1),
+    ],
 )
 def test_windows_of_other_kinds_can_be_closed(window: str, before: int | None) -> None:
     refuse_close(json.dumps({"engine": {"shape": window}, "sequence": 3}).encode(), before)
 
 
 def test_the_kinds_of_windows_are_those_that_are_refused() -> None:
-    assert text_of_shape(Window.global_().shape) == "global"
     assert text_of_shape(Window.periodic(60).shape).startswith("periodic(")
     assert text_of_shape(Window.count(3).shape) == "count"
