@@ -154,7 +154,7 @@ function behind(lag) {
   return lag < 0 ? `${seconds(-lag)} ahead` : `${seconds(lag)} behind`;
 }
 
-const HOLDERS = { in_work: "work", retry: "retries", reconnect: "a lost connection", source: "a source" };
+const HOLDERS = { in_work: "work", retry: "retries", reconnect: "connection", source: "source" };
 const LATE = { event_time: "late", held: "late, as held too long" };
 
 function holderRows(held) {
@@ -167,6 +167,42 @@ function lateRows(late) {
   return some.length ? some.map(([why, count]) => [LATE[why] || why, number.format(count), true]) : [["late", "0"]];
 }
 
+const ADDED = ["windows_open", "results_pending", "results_failing", "held", "checkpoints", "checkpoint_failures", "emit_failures",
+  "duplicates", "state_bytes"];
+
+function addCounts(a, b) {
+  const total = { ...a };
+  for (const [name, count] of Object.entries(b)) total[name] = (total[name] || 0) + count;
+  return total;
+}
+
+function most(a, b) {
+  return a === null || b === null ? a ?? b : Math.max(a, b);
+}
+
+// Adds up the partitions of an aggregator. Of times, the worst one counts.
+function together(a, b) {
+  const one = { ...a, partitions: a.partitions + 1 };
+  for (const name of ADDED) one[name] = a[name] + b[name];
+  for (const name of ["results", "late"]) one[name] = addCounts(a[name], b[name]);
+  for (const name of ["watermark_lag_seconds", "checkpoint_age_seconds"]) one[name] = most(a[name], b[name]);
+  one.watermark_held_seconds = Object.fromEntries(Object.entries(a.watermark_held_seconds)
+    .map(([by, since]) => [by, most(since, b.watermark_held_seconds[by] ?? 0)]));
+  one.checkpoint_duration = { ...a.checkpoint_duration,
+    counts: a.checkpoint_duration.counts.map((count, i) => count + b.checkpoint_duration.counts[i]),
+    total: a.checkpoint_duration.total + b.checkpoint_duration.total };
+  return one;
+}
+
+function aggregatorsOf(pipeline) {
+  const known = new Map();
+  for (const one of pipeline?.aggregators ?? []) {
+    const before = known.get(one.name);
+    known.set(one.name, before ? together(before, one) : { ...one, partitions: 1 });
+  }
+  return [...known.values()];
+}
+
 function aggregatorCard(one, then, elapsed) {
   const inTime = Object.keys(one.watermark_held_seconds).length > 0;
   const took = meanSince(one.checkpoint_duration, then?.checkpoint_duration);
@@ -175,7 +211,7 @@ function aggregatorCard(one, then, elapsed) {
     rows.push(["watermark", behind(one.watermark_lag_seconds)], ...holderRows(one.watermark_held_seconds));
   }
   rows.push(["open windows", number.format(one.windows_open)],
-    ["not stored yet", `${number.format(one.held)} msg`],
+    ["not stored yet", number.format(one.held)],
     ["checkpoints", number.format(one.checkpoints)],
     ["last one", one.checkpoints ? `${seconds(one.checkpoint_age_seconds)} ago` : "–"]);
   if (took !== null) rows.push(["takes", seconds(took)]);
@@ -185,7 +221,7 @@ function aggregatorCard(one, then, elapsed) {
   if (one.state_bytes) rows.push(["state", bytes(one.state_bytes)]);
   const results = sum(Object.values(one.results));
   return stageCard({
-    kind: "aggregator", name: one.name, rows,
+    kind: "aggregator", name: one.name, rows, side: one.partitions > 1 ? `${one.partitions} partitions` : "",
     perSecond: perSecond(results, then && sum(Object.values(then.results)), elapsed), unit: "results/s", facts: [],
   });
 }
@@ -222,14 +258,15 @@ function graph(pipeline, then, elapsed) {
     return layerCard(stage, old(stage), elapsed, undefined,
       [fact("batches/s", rate(batches)), fact("takes", seconds(meanSince(stage.duration, old(stage)?.duration)))]);
   });
-  const aggregators = pipeline.aggregators
-    .map((one) => aggregatorCard(one, byName(then && then.aggregators, one.name), elapsed));
-  const emitters = pipeline.aggregators.map((one) => {
+  const aggregators = aggregatorsOf(pipeline);
+  const formerly = aggregatorsOf(then);
+  const emitters = aggregators.map((one) => {
     const stage = byName(pipeline.stages, `emitter:${one.name}`);
     return emitterCard(one, stage, old(stage), elapsed);
   });
   if (batchers.length || aggregators.length) {
-    columns.push([...batchers, ...aggregators], [...batchProcessors, ...emitters]);
+    const windows = aggregators.map((one) => aggregatorCard(one, byName(formerly, one.name), elapsed));
+    columns.push([...batchers, ...windows], [...batchProcessors, ...emitters]);
   }
   const grid = node("div", { class: "graph" }, ...columns.map((cards) => node("div", { class: "column" }, ...cards)));
   grid.style.setProperty("--columns", columns.length);
