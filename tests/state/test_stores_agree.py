@@ -46,6 +46,7 @@ async def contents(store: StateStore) -> list[Any]:
             await identities_of(store, name),
             await results_of(store, name),
             await store.find(name, wanted),
+            store.size_bytes(name),
         ]
     return found
 
