@@ -45,7 +45,9 @@ class Aggregation:
         self._values = Values(functions)
         self._changes: Changes | None = None
         if is_stored:
-            self._changes = Changes(self._engine, functions.key_json, is_shared=self._is_shared)
+            self._changes = Changes(
+                self._engine, functions.key_json, is_shared=self._is_shared, in_place=functions.in_place
+            )
         self._results: list[Result] = []
         self._sequence = 0
         #: How many results there were since the start, by their trigger.
@@ -148,7 +150,9 @@ class Aggregation:
             else:
                 keys.append(own)
                 kept.append(place)
-        return _part(stamped, kept, keys)
+        part = stamped.part(kept)
+        part.keys = keys
+        return part
 
     def _add_each(self, stamped: Stamped, now: float, wall: float, out: Added) -> None:
         """Adds events one by one, because one can make a window fire or join two. Functions are called first."""
@@ -201,7 +205,7 @@ class Aggregation:
         """Sets those of *stamped* that are in windows now, with their times."""
         if out.failed or out.late or out.ahead:
             gone = {id(event) for event, _ in [*out.failed, *out.ahead]} | {id(event) for event in out.late}
-            stamped = _part(stamped, [place for place, event in enumerate(stamped.events) if id(event) not in gone], [])
+            stamped = stamped.part([place for place, event in enumerate(stamped.events) if id(event) not in gone])
         out.added = stamped.events if isinstance(stamped.events, list) else list(stamped.events)
         if stamped.raw:
             out.stamped = stamped
@@ -361,13 +365,3 @@ class Aggregation:
         if self._changes is None:
             raise TypeError("nothing was stored of these windows")
         return self._changes
-
-
-def _part(stamped: Stamped, places: Sequence[int], keys: list[Hashable]) -> Stamped:
-    """Returns the events at *places* of *stamped*, with their *keys*."""
-    events = [stamped.events[place] for place in places]
-    if not stamped.raw:
-        return Stamped(events, keys=keys)
-    times = stamped.times()
-    raw = [times[place] for place in places]
-    return Stamped(events, min(raw, default=0), max(raw, default=0), raw, in_microseconds=True, keys=keys)

@@ -58,12 +58,14 @@ class Changes:
         engine: the engine of the windows.
         key_json: a key as JSON.
         is_shared: the keys share the windows.
+        in_place: accumulators may change in place. Then an event that fails replaces the one that it has changed.
     """
 
-    def __init__(self, engine: KeyedEngine, key_json: Callable[[Any], str], *, is_shared: bool) -> None:
+    def __init__(self, engine: KeyedEngine, key_json: Callable[[Any], str], *, is_shared: bool, in_place: bool) -> None:
         self._engine = engine
         self._key_json = key_json
         self._is_shared = is_shared
+        self._in_place = in_place
         # The accumulators of windows that keys share, by key. Of a window of one key, only that it has changed.
         self._touched: dict[OpenWindow, dict[Hashable, Any]] = {}
         self._closed: dict[int, list[int]] = {}
@@ -123,7 +125,7 @@ class Changes:
         """
         parts: dict[int, list[Part]] = {}
         for window, values in self._touched.items():
-            self._add_to(parts, window, values)
+            self._add_to(parts, window, _now_in(window, values) if self._in_place else values)
         for bucket, serials in self._closed.items():
             self._keyed_part(parts, bucket).closed += serials
         for bucket, ended in self._newly_ended.items():
@@ -280,3 +282,10 @@ class Changes:
 
     def _bucket_of(self, key: Hashable) -> int:
         return crc32(self._key_json(key).encode(errors="surrogatepass")) % BUCKETS
+
+
+def _now_in(window: OpenWindow, keys: Collection[Hashable]) -> Mapping[Hashable, Any]:
+    """Returns the accumulators that *keys* have in *window*, if keys share it."""
+    if window.shared is None:
+        return {}
+    return {key: window.state[key] for key in keys if key in window.state}

@@ -31,6 +31,8 @@ class AlignedWindows(TimedWindows):
         begin, end = self._assigner.span(stamped.low)
         if is_quiet and stamped.high < end:
             self._put(stamped, 0, len(stamped.events), self._windows_at(begin), out)
+        elif self._is_given and not self._assigner.has_overlaps and not self._firings.fires_at_events:
+            self._feed_by_window(stamped, out)
         else:
             self._feed_one_by_one(upstream, stamped, out, is_quiet=is_quiet)
         if is_quiet and not self._is_given:
@@ -62,6 +64,20 @@ class AlignedWindows(TimedWindows):
                 self.drain(out)
                 first, low, high = place + 1, 0, 0
         self._put(stamped, first, len(stamped.events), windows, out)
+
+    def _feed_by_window(self, stamped: Stamped, out: list[Effect]) -> None:
+        """Puts those of one window there together, in their order. Each is in one window, and none fires meanwhile."""
+        low, high = 0, 0
+        places: list[int] = []
+        by_span: dict[int, list[int]] = {}
+        for place, time in enumerate(stamped.times()):
+            if not low <= time < high:
+                low, high = self._assigner.span(time)
+                places = by_span.setdefault(low, [])
+            places.append(place)
+        for of_span in by_span.values():
+            part = stamped.part(of_span)
+            self._put(part, 0, len(of_span), self._windows_at(part.low), out)
 
     def _put(
         self, stamped: Stamped, first: int, until: int, windows: tuple[OpenWindow, ...], out: list[Effect]

@@ -21,6 +21,9 @@ _LAST: Final = 10**18
 class Assigner(Protocol):
     """Says which windows hold a time, and for which other times this is the same."""
 
+    #: True if a time may be in several windows.
+    has_overlaps: bool
+
     def span(self, time: int) -> tuple[int, int]:
         """Returns the times around *time* that are in the same windows: the first one, and the end, which is not."""
 
@@ -35,6 +38,7 @@ class Grid:
     """Windows of equal size, one beginning at each step."""
 
     def __init__(self, size: int, every: int, offset: int) -> None:
+        self.has_overlaps = every < size
         self._size = size
         self._every = every
         self._offset = offset
@@ -64,6 +68,8 @@ class Grid:
 
 class CalendarDays:
     """Windows from one local midnight to another."""
+
+    has_overlaps = False
 
     def __init__(self, unit: CalendarUnit, tz: ZoneInfo) -> None:
         self._unit = unit

@@ -158,21 +158,12 @@ class Engine:
         """Returns the events up to *limit*. The others go to the side, and have no other effect."""
         if not stamped.events or stamped.high <= limit:
             return stamped
-        times, keys = stamped.times(), stamped.keys
+        times = stamped.times()
         for event, time in zip(stamped.events, times, strict=True):
             if time > limit:
                 self.ahead += 1
                 out.append(SideOutput(event, self._times.shown(time), "future_event_time"))
-        kept = [place for place, time in enumerate(times) if time <= limit]
-        raw = [times[place] for place in kept]
-        return Stamped(
-            [stamped.events[place] for place in kept],
-            stamped.low,
-            max(raw, default=0),
-            raw,
-            in_microseconds=True,
-            keys=None if keys is None else [keys[place] for place in kept],
-        )
+        return stamped.part([place for place, time in enumerate(times) if time <= limit])
 
     def fire(self, trigger: str, now: float) -> list[Effect]:
         """Fires all open windows with a *trigger* of this name."""

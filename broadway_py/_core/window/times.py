@@ -56,10 +56,25 @@ class Stamped:
         """Returns the time of each event in microseconds. Most lists are placed by *low* and *high* alone."""
         return self.raw if self.in_microseconds else [round(each * 1_000_000) for each in self.raw]
 
+    def part(self, places: Sequence[int]) -> Stamped:
+        """Returns the events at *places*, with their times and keys. None of them is refused."""
+        events, keys = self.events, self.keys
+        raw = [self.raw[place] for place in places] if self.raw else []
+        part = Stamped(
+            [events[place] for place in places],
+            raw=raw,
+            in_microseconds=self.in_microseconds,
+            keys=None if keys is None else [keys[place] for place in places],
+        )
+        if raw:
+            low, high = min(raw), max(raw)
+            part.low, part.high = (low, high) if self.in_microseconds else (microseconds(low), microseconds(high))
+        return part
+
     def high_of(self, first: int, until: int) -> int:
         """Returns the highest time of the events at the places from *first* to before *until*, in microseconds."""
         high: float = max(self.raw[first:until])
-        return int(high) if self.in_microseconds else round(high * 1_000_000)
+        return int(high) if self.in_microseconds else microseconds(high)
 
 
 class EventTimes:

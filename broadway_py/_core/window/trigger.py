@@ -28,6 +28,8 @@ class Firings:
         self._custom = window.triggers.custom
         self._by_key = by_key
         self._is_shared = is_shared
+        #: True if events may make a window fire at once.
+        self.fires_at_events = self._every is not None or self._custom is not None
         #: The serial number of the next window.
         self.serial = 0
         #: The windows that changed since the last periodic trigger, if there is one.

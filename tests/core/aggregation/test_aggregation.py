@@ -333,3 +333,10 @@ def test_the_stored_parts_of_many_short_windows_are_bounded(kind: str) -> None:
     assert {(one.window, one.key): one.value for one in again.checkpoint(0.0).results} == {
         (one.window, one.key): one.value for one in aggregation.checkpoint(0.0).results
     }
+
+
+def test_a_checkpoint_has_the_value_that_was_given_back_after_an_event_that_failed() -> None:
+    aggregation = Aggregation(Window.fixed(10, by=by, delay=0).trigger_every(5), LISTS, 0.0)
+    aggregation.add([Event("k", 1.0), Event("k", 2.0, "add")], 0.0, WALL)
+
+    assert aggregation.checkpoint(0.0).parts[0].entries == [("k", 1, 0, [1.0])]
