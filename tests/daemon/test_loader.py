@@ -152,7 +152,7 @@ def test_an_unknown_setting_of_a_pipeline_is_refused_with_its_whole_path(tmp_pat
 def test_an_unknown_option_of_a_pipeline_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path, section("tests.daemon.pipelines:Plain", "    procesors: {}\n")) == (
         "0.yaml:5: pipelines.orders.procesors: unknown setting; known here: aggregators, batch_defaults, batchers, "
-        "class, context, fail_fast, failure, max_in_flight_bytes, max_restarts, max_seconds, name, ordered, "
+        "class, context, fail_fast, failure, max_in_flight_bytes, max_restarts, max_seconds, name, ordered, own, "
         "processors, producer, rate_limit, shutdown_timeout, state; "
         "did you mean 'processors'?"
     )
@@ -186,8 +186,8 @@ def test_one_name_in_two_files_is_one_pipeline(tmp_path: Path) -> None:
         (
             "{kind: queue, queue: x, path: y, visibilty: 3}",
             (
-                "producer.visibilty: unknown setting; known here: concurrency, name, on_failure, partitioned, path, "
-                "queue, visibility; did you mean 'visibility'?"
+                "producer.visibilty: unknown setting; known here: concurrency, name, on_failure, partitioned, "
+                "partitions, path, queue, visibility; did you mean 'visibility'?"
             ),
         ),
         (

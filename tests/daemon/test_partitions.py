@@ -16,6 +16,7 @@ from broadway_py.daemon.pipelines.loader import build_pipelines
 from broadway_py.daemon.pipelines.owners import owners_of, partitions_text
 from broadway_py.daemon.process.loop_lag import LagMeter
 from broadway_py.daemon.settings.settings import Http, read_settings
+from broadway_py.daemon.workers.supervisor import Supervisor
 from broadway_py.producers import DummyProducer, QueueProducer
 from tests.daemon.pipelines import Plain
 
@@ -157,6 +158,19 @@ async def test_readyz_and_the_api_say_who_owns_what(tmp_path: Path) -> None:
         "whole": {"ready": True, "reasons": []},
     }
     assert [one["owners"] for one in described["pipelines"]] == [{"0": [1, 2]}, None]
+
+
+async def test_a_worker_that_does_not_run_is_told_with_its_partitions(settings: Path) -> None:
+    read = read_settings([settings], environ={})
+    supervisor = Supervisor(read, build_pipelines(read, share=(0, read.workers)))
+    try:
+        assert supervisor.owners() == {"counts": {0: (0, 2), 1: (1, 3)}}
+        assert supervisor.not_ready() == {
+            "counts": ["worker 0 (partitions 0, 2): starting", "worker 1 (partitions 1, 3): starting"],
+            "plain": ["worker 0: starting", "worker 1: starting"],
+        }
+    finally:
+        supervisor._verdicts.close()
 
 
 def test_partitions_in_words() -> None:

@@ -3,52 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import random
-from collections.abc import Awaitable, Callable, Sequence
-from itertools import combinations
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
-from broadway_py.queue import NewMessage, Queue
-from tests.integration.parted_kills import PARTITIONS, gather, keys_of_partitions, kill_two, settings, until_below
+from broadway_py.queue import Queue
+from tests.integration.parted_kills import killed_two_at_a_time, left_at_rabbitmq, publish_by_key, put_by_key
 from tests.integration.window_counts import check, messages
-from tests.support.daemon import daemon
-from tests.support.eventually import eventually
+from tests.support.rabbitmq import RabbitMQ
 
 pytestmark = [pytest.mark.integration, pytest.mark.faults]
 
 MESSAGES: Final = 8_000
 #: How many messages are left each time that two workers are killed.
 MARKS: Final = (7_000, 4_500, 2_000)
-
-
-async def killed_two_at_a_time(
-    folder: Path, source: dict[str, Any], left: Callable[[], Awaitable[int]], sent: Sequence[str]
-) -> None:
-    chance = random.Random(7)
-    killed: set[int] = set()
-    with daemon(folder, settings(folder, source, per_second=4_000)) as running:
-        for mark in MARKS:
-            await until_below(left, mark, timeout=60)
-            killed |= set(await kill_two(running, chance))
-        await eventually(lambda: gather(folder) >= len(sent), timeout=60, what="all messages are in the results")
-        await until_below(left, 1, timeout=60)
-        code, _ = await asyncio.to_thread(running.terminated)
-    assert code == 0, "\n".join(running.lines)
-    assert len(killed) > 2, "other workers each time"
-    await asyncio.to_thread(check, folder, sent)
-    keys = keys_of_partitions(folder)
-    assert len(keys) == PARTITIONS
-    assert not any(one & other for one, other in combinations(keys, 2)), "a key lies in one partition"
+PER_SECOND: Final = 4_000
 
 
 async def test_every_message_of_a_parted_embedded_queue_counts_once(tmp_path: Path) -> None:
     path = str(tmp_path / "q.db")
     sent = messages(5, MESSAGES)
     async with Queue(path, "orders") as queue:
-        await queue.put_many([NewMessage(data=line, key=json.loads(line)["key"]) for line in sent])
+        await put_by_key(queue, sent)
         source = {"kind": "queue", "path": path, "queue": "orders"}
-        await killed_two_at_a_time(tmp_path, source, queue.size, sent)
+        await killed_two_at_a_time(
+            tmp_path, source, queue.size, count=MESSAGES, marks=MARKS, per_second=PER_SECOND, seed=7
+        )
+    await asyncio.to_thread(check, tmp_path, sent)
+
+
+@pytest.mark.delivery_path("fast")  # what the pipelines in the other processes choose
+async def test_every_message_of_the_partitions_at_rabbitmq_counts_once(tmp_path: Path, rabbitmq: RabbitMQ) -> None:
+    sent = messages(6, MESSAGES)
+    await publish_by_key(rabbitmq, sent)
+
+    async def left() -> int:
+        return await left_at_rabbitmq(rabbitmq)
+
+    source = {"kind": "rabbitmq", "queue": "work", "url": rabbitmq.url, "declare": "active", "prefetch_count": 500}
+    await killed_two_at_a_time(tmp_path, source, left, count=MESSAGES, marks=MARKS, per_second=PER_SECOND, seed=8)
+    await asyncio.to_thread(check, tmp_path, sent)
