@@ -16,6 +16,8 @@ from broadway_py.options import FailurePolicy, load
 from broadway_py.pipeline.callbacks.aggregators import AggregatorDefinition, define
 from broadway_py.pipeline.sources import is_parted
 from broadway_py.producer_description import ProducerDescription
+from broadway_py.state.partitions import refuse_another_number
+from broadway_py.storage.errors import StorageError
 from broadway_py.storage.places import network_file_system
 from broadway_py.written import opened
 
@@ -153,20 +155,27 @@ def _check_state(state: State | None, producers: Mapping[str, ProducerDescriptio
             )
         return
     place = Path(state.path)
-    if any(is_parted(producer) for producer in producers.values()):
+    directory = place.parent
+    parted = [producer.partitions for producer in producers.values() if producer.partitions is not None]
+    if parted:
         if place.is_file():
             raise OptionsError(
                 ("state",),
                 f"expected a directory, with a file for each partition, got the file {state.path!r}; choose another "
                 "path. The windows in the file stay there",
             )
+        if place.is_dir():
+            directory = place
+            try:
+                refuse_another_number(state.path, parted[0])
+            except StorageError as refused:
+                raise OptionsError(("state",), str(refused)) from refused
     elif place.is_dir():
         raise OptionsError(
             ("state",),
             f"expected the path of a file, got the directory {state.path!r}; choose a file such as "
             f"{str(place / 'state.db')!r}, or part the source (partitions), which needs a directory",
         )
-    directory = place.parent
     if directory.is_dir() and (kind := network_file_system(str(directory))) is not None:
         raise OptionsError(
             ("state",),

@@ -12,7 +12,7 @@ from typing import Final
 from broadway_py.state.schema import STATE_SCHEMA
 from broadway_py.storage.errors import StorageError
 
-__all__ = ["StatePartition", "claim", "file_of", "prepare"]
+__all__ = ["StatePartition", "claim", "file_of", "prepare", "refuse_another_number"]
 
 _FILE: Final = re.compile(r"(\d+)\.db", re.ASCII)
 #: Seconds to wait for a process that has a neighbouring file locked.
@@ -36,23 +36,28 @@ def file_of(directory: str, number: int) -> str:
 def prepare(directory: str, count: int) -> None:
     """Makes the directory if it is missing, and compares the number of partitions with all files in it.
 
-    The owner of a partition that is new would else begin with an empty file, beside those of another number.
-
     Raises:
         StorageError: it is no directory and cannot become one, or it has files for another number of partitions.
     """
-    place = Path(directory)
     try:
-        place.mkdir(exist_ok=True)
-        files = {int(match[1]): path for path in place.iterdir() if (match := _FILE.fullmatch(path.name))}
+        Path(directory).mkdir(exist_ok=True)
     except OSError as error:
-        if isinstance(error, FileNotFoundError):
-            problem = f"its directory {place.parent} does not exist: create it"
-        elif isinstance(error, FileExistsError):
-            problem = "this is a file, and a directory with a file for each partition is needed: move it away"
-        else:
-            problem = f"it cannot be used ({error.strerror}): give this user the permission to write there"
-        raise StorageError(f"state directory {directory}: {problem}, or choose another path") from error
+        raise _unusable(directory, error) from error
+    refuse_another_number(directory, count)
+
+
+def refuse_another_number(directory: str, count: int) -> None:
+    """Compares the number of partitions with all files in the directory, and changes nothing.
+
+    The owner of a partition that is new would else begin with an empty file, beside those of another number.
+
+    Raises:
+        StorageError: it has files for another number of partitions, or cannot be read.
+    """
+    try:
+        files = {int(match[1]): path for path in Path(directory).iterdir() if (match := _FILE.fullmatch(path.name))}
+    except OSError as error:
+        raise _unusable(directory, error) from error
     for number, path in sorted(files.items()):
         known = _partition_in(path)
         if known is not None and known.count != count:
@@ -62,6 +67,16 @@ def prepare(directory: str, count: int) -> None:
                 f"state directory {directory}: it has the file {path.name}, and the sources have only {count} "
                 "partitions: choose another directory"
             )
+
+
+def _unusable(directory: str, error: OSError) -> StorageError:
+    if isinstance(error, FileNotFoundError):
+        problem = f"its directory {Path(directory).parent} does not exist: create it"
+    elif isinstance(error, FileExistsError):
+        problem = "this is a file, and a directory with a file for each partition is needed: move it away"
+    else:
+        problem = f"it cannot be used ({error.strerror}): give this user the permission to write there"
+    return StorageError(f"state directory {directory}: {problem}, or choose another path")
 
 
 def claim(connection: sqlite3.Connection, what: str, partition: StatePartition | None) -> None:

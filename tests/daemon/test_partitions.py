@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import aiohttp
@@ -18,6 +19,8 @@ from broadway_py.daemon.process.loop_lag import LagMeter
 from broadway_py.daemon.settings.settings import Http, read_settings
 from broadway_py.daemon.workers.supervisor import Supervisor
 from broadway_py.producers import DummyProducer, QueueProducer
+from broadway_py.state.partitions import StatePartition, file_of
+from broadway_py.state.sqlite import SQLiteStore
 from tests.daemon.pipelines import Plain
 
 ROOT = Path(__file__).parents[2]
@@ -114,6 +117,27 @@ def test_what_cannot_have_one_owner_is_refused(
     shown = CliRunner().invoke(app, [command, str(settings), "--set", change, "--set", "http=null"])
     assert (shown.exit_code, shown.stdout) == (2, "")
     assert shown.stderr.replace(f"{settings.parent}/", "") == f"broadway: {place}: {sentence}\n"
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+async def test_another_number_than_the_files_have_is_refused(
+    settings: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the workers would die again and again."""
+    monkeypatch.chdir(settings.parent)
+    Path("state").mkdir()
+    store = SQLiteStore(file_of("state", 1), StatePartition(1, 3))
+    await store.open({})
+    await store.close()
+
+    shown = await asyncio.to_thread(CliRunner().invoke, app, [command, str(settings), "--set", "http=null"])
+
+    assert (shown.exit_code, shown.stdout) == (2, "")
+    assert shown.stderr.replace(f"{settings.parent}/", "") == (
+        "broadway: a.yaml:5: pipelines.counts.state: state file state/1.db: it belongs to one of 3 partitions, and the "
+        "sources have 4, so that its keys may lie in others now: let its windows close with partitions: 3, and then "
+        "choose another directory\n"
+    )
 
 
 def test_partitions_that_fit_are_no_mistake(settings: Path) -> None:

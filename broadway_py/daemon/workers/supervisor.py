@@ -284,7 +284,7 @@ class Supervisor:
         ]
 
     def topologies(self) -> Mapping[str, Mapping[str, Any]]:
-        """Returns the stages of each pipeline, as each worker has them."""
+        """Returns the stages of each pipeline, as the first worker has them. The others may read other partitions."""
         return {name: pipeline.topology() for name, pipeline in self._pipelines.items()}
 
     def owners(self) -> Owners:

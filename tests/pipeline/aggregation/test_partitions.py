@@ -25,6 +25,7 @@ from broadway_py import (
     Window,
     WindowResult,
 )
+from broadway_py.errors import OptionsError
 from broadway_py.message import BatchMode, Failed
 from broadway_py.pipeline.stats import AggregatorStats
 from broadway_py.producers import QueueProducer
@@ -463,14 +464,18 @@ async def crash_of(made: Pipeline[Any]) -> str:
 async def test_another_number_of_partitions_than_the_files_have_is_refused(tmp_path: Path) -> None:
     broker = PartitionedBroker(2)
     broker.end()
-    await finish(parted(broker, state=tmp_path / "shop"))
     bigger = PartitionedBroker(3)
     bigger.put(2, Order("a", 1))
-    assert await crash_of(parted(bigger, state=tmp_path / "shop", own="2")) == (
-        f"pipeline 'Parted': state file {tmp_path / 'shop' / '0.db'}: it belongs to one of 2 partitions, and the "
-        "sources have 3, so that its keys may lie in others now: let its windows close with partitions: 2, and then "
-        "choose another directory"
+    made_before = parted(bigger, state=tmp_path / "shop", own="2")
+    await finish(parted(broker, state=tmp_path / "shop"))
+    sentence = (
+        f"state file {tmp_path / 'shop' / '0.db'}: it belongs to one of 2 partitions, and the sources have 3, so that "
+        "its keys may lie in others now: let its windows close with partitions: 2, and then choose another directory"
     )
+    with pytest.raises(OptionsError) as refused:
+        parted(bigger, state=tmp_path / "shop", own="2")
+    assert str(refused.value) == f"state: {sentence}"
+    assert await crash_of(made_before) == f"pipeline 'Parted': {sentence}"
     assert bigger.unacked == [{}, {}, {}]
     assert bigger.readers == [0, 0, 0]
     assert not (tmp_path / "shop" / "2.db").exists()
