@@ -27,6 +27,8 @@ _CONFIG: Final = ConfigDict(
 )
 
 
+_PLAIN_VALUES: Final = (int, float, bool, str)
+
 #: Whole numbers with fewer bits than this are not long.
 _PLAIN_BITS: Final = 64
 
@@ -65,6 +67,8 @@ class Codec(Generic[K, A]):
         refuse_lossy(value_type, "value")
         # Most keys are of one of these types, which need no adapter.
         self._plain_key: type | None = key_type if key_type is int or key_type is str else None
+        # The values of many aggregators are numbers, or text, and need none either.
+        self._plain_value: type | None = value_type if value_type in _PLAIN_VALUES else None
         #: The class of the values, if it has fields of its own.
         self._fields_of = class_with_fields(value_type)
         # A list, because pydantic does not let a model alone have our config.
@@ -135,6 +139,32 @@ class Codec(Generic[K, A]):
             return _written(self._keys, [key])[1:-1].decode()
         except foreign_errors() as error:
             raise CodecError(_unstorable("key", key, self.key_name)) from error
+
+    def key_texts(self, keys: Sequence[K]) -> list[str]:
+        """Returns each of *keys* as JSON, without blanks.
+
+        Raises:
+            CodecError: one of them cannot be stored.
+        """
+        if self._plain_key is int and set(map(type, keys)) == {int}:
+            try:
+                return list(map(str, keys))
+            except ValueError:
+                pass  # Python refuses to write a number of very many digits
+        return list(map(self.key_text, keys))
+
+    def are_plain(self, values: Sequence[A]) -> bool:
+        """Returns True if :meth:`plain_text` can write all *values*, and nobody can change one of them or a key."""
+        if self._plain_key is None or self._plain_value is None or set(map(type, values)) != {self._plain_value}:
+            return False
+        if self._plain_value is str:
+            return all(isinstance(value, str) and value.isascii() for value in values)
+        return True
+
+    @staticmethod
+    def plain_text(value: A) -> str:
+        """Returns a plain *value* as JSON."""
+        return to_json(value, inf_nan_mode="constants").decode()
 
     def surely_stores(self, key: K) -> bool:
         """Returns True if *key* comes back as it is, and there is no need to try: plain text, or a plain number."""

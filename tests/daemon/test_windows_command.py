@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from broadway_py._core.aggregation.outcome import Result as Fired
+from broadway_py._core.aggregation.outcome import Results
 from broadway_py.cli import app
 from broadway_py.pipeline.aggregation.records import Records
 from broadway_py.state.codec import Codec
@@ -166,13 +166,13 @@ async def fill_results(path: Path) -> None:
     codec: Codec[str, str] = Codec(str, str)
     records = Records("revenue", codec, lambda _, value: value, 1)
     due = [
-        Fired(1, "0_60", "de", START, START + MINUTE, "canary", 5, 1, "watermark", is_last=False, replaces=()),
-        Fired(2, "0_60", "de", START, START + MINUTE, "canary", 6, 2, "late", is_last=True, replaces=()),
-        Fired(3, "c0", "\x1b[2J", None, None, "canary", 7, 1, "count", is_last=True, replaces=()),
+        Results(1, "0_60", START, START + MINUTE, "watermark", False, (), [("de", 5, 1, "canary")]),
+        Results(2, "0_60", START, START + MINUTE, "late", True, (), [("de", 6, 2, "canary")]),
+        Results(3, "c0", None, None, "count", True, (), [("\x1b[2J", 7, 1, "canary")]),
     ]
     store = SQLiteStore(path)
     await store.open(FACTS)
-    stored = [(one.sequence, records.result(one)[1]) for one in due]
+    stored = [(one.sequence, one.data) for results in due for one in records.due(results, 0, 1, is_stored=True)]
     await store.commit(Commit("revenue", 1, b"{}", [], results=stored))
     await store.close()
 

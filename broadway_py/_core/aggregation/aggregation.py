@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
 from broadway_py._core.aggregation.changes import Changes, Entry, Part
-from broadway_py._core.aggregation.outcome import Added, Checkpoint, Result
+from broadway_py._core.aggregation.outcome import Added, Checkpoint, Results
 from broadway_py._core.aggregation.values import Failure, Functions, Values
-from broadway_py._core.window.firing import Add, Close, Effect, Fire, Merge, OpenWindow, SideOutput
+from broadway_py._core.window.firing import Add, Close, Effect, Fire, FireKeys, FireLast, Merge, OpenWindow, SideOutput
 from broadway_py._core.window.keyed import KeyedEngine
 from broadway_py._core.window.saved import EngineMemory, SavedWindow, WindowFacts
 from broadway_py._core.window.shape import Count, Session
@@ -48,17 +48,27 @@ class Aggregation:
             self._changes = Changes(
                 self._engine, functions.key_json, is_shared=self._is_shared, in_place=functions.in_place
             )
-        self._results: list[Result] = []
+        # The results of windows that stay open, or that are of one key each.
+        self._results: list[Results] = []
+        self._results_left = 0
+        # The closed windows with results that are left, in the order in which they closed.
+        self._last: deque[FireLast] = deque()
+        self._last_left = 0
         self._sequence = 0
         #: How many results there were since the start, by their trigger.
         self.results_by_trigger: Counter[str] = Counter()
         #: The number of the last checkpoint that was made.
         self.number = 0
-        # While it is restored: the windows of one key each by their serial numbers, the ends of closed sessions, and
-        # the end up to which windows have closed.
+        # While it is restored: the windows of one key each by their serial numbers, the ends of closed sessions, the
+        # end up to which windows have closed, and the serial number that the next one gets.
         self._loaded: dict[int, tuple[WindowFacts, Entry]] = {}
         self._loaded_ends: dict[Hashable, int] = {}
+        # The same of closed windows with results that are left: by their serial numbers, and their keys that are done.
+        self._loaded_last: dict[int, tuple[str, bool]] = {}
+        self._loaded_closed: dict[int, OpenWindow] = {}
+        self._loaded_fired: dict[int, list[Hashable]] = {}
         self._closed_until: int | None = None
+        self._next_serial = 0
 
     @property
     def open(self) -> int:
@@ -72,13 +82,23 @@ class Aggregation:
 
     @property
     def due(self) -> int:
-        """How many results wait for the next checkpoint."""
-        return len(self._results)
+        """How many results wait for a checkpoint."""
+        return self._results_left + self._last_left
+
+    @property
+    def has_last(self) -> bool:
+        """True if closed windows have results for a checkpoint."""
+        return bool(self._last)
 
     @property
     def is_changed(self) -> bool:
-        """True if a checkpoint would store accumulators or results."""
+        """True if a checkpoint would store accumulators or results, besides the last results of closed windows."""
         return bool(self._results) or (self._changes is not None and self._changes.has_any)
+
+    @property
+    def has_due(self) -> bool:
+        """True if many windows are due, and :meth:`close_due` closes more of them."""
+        return self._engine.has_due
 
     def next_due(self) -> int | None:
         """Returns the watermark at which a window may fire or close next; None if there is none."""
@@ -224,6 +244,10 @@ class Aggregation:
         """Returns when :meth:`tick` has something to do next; None if it waits for something else."""
         return self._engine.next_timer()
 
+    def close_due(self, now: float) -> None:
+        """Closes more of the windows that are due."""
+        self._carry_out(self._engine.drain(now))
+
     def end(self, now: float) -> None:
         """Closes all windows, because the input has ended."""
         self._carry_out(self._engine.end(now))
@@ -240,6 +264,10 @@ class Aggregation:
                 self._add_shared(effect, out)
             elif isinstance(effect, Fire):
                 self._fire(effect)
+            elif isinstance(effect, FireKeys):
+                self._fire_keys(effect)
+            elif isinstance(effect, FireLast):
+                self._fire_last(effect)
             elif isinstance(effect, Close):
                 self._forget(effect.window)
             elif isinstance(effect, SideOutput) and out is not None:
@@ -260,26 +288,31 @@ class Aggregation:
                 out.failed.append((event, error))
 
     def _fire(self, fire: Fire) -> None:
-        window, key = fire.window, fire.key
-        self._sequence += 1
-        self.results_by_trigger[fire.trigger] += 1
-        self._results.append(
-            Result(
-                self._sequence,
-                window.id,
-                key,
-                fire.start,
-                fire.end,
-                self._values.value_of(window, key, is_last=fire.final),
-                fire.count,
-                fire.number,
-                fire.trigger,
-                fire.final,
-                fire.replaces,
-            )
-        )
+        window = fire.window
+        entries = self._values.entries_of(window, [(fire.key, fire.count, fire.number)], is_last=fire.final)
+        self._add_results(Results(0, window.id, fire.start, fire.end, fire.trigger, fire.final, fire.replaces, entries))
         if not fire.final:
-            self._note(window, key)
+            self._note(window, fire.key)
+
+    def _fire_keys(self, fire: FireKeys) -> None:
+        window = fire.window
+        entries = self._values.entries_of(window, fire.fired, is_last=False)
+        self._add_results(Results(0, window.id, window.start, window.end, fire.trigger, False, (), entries))
+        if self._changes is not None:
+            self._changes.touched(window).update((key, window.state[key]) for key, _, _ in fire.fired)
+
+    def _add_results(self, results: Results) -> None:
+        self.results_by_trigger[results.trigger] += len(results.entries)
+        self._results.append(results)
+        self._results_left += len(results.entries)
+
+    def _fire_last(self, fire: FireLast) -> None:
+        self.results_by_trigger[fire.trigger] += len(fire)
+        self._last_left += len(fire)
+        self._last.append(fire)
+        self._values.freeze(fire.window)
+        if self._changes is not None:
+            self._changes.fire_last(fire.window)
 
     def _note(self, window: OpenWindow, key: Hashable) -> None:
         """Notes that the accumulator of *key* in *window* changes, or what is stored with it."""
@@ -295,18 +328,47 @@ class Aggregation:
 
     # --- checkpoints
 
-    def checkpoint(self, now: float) -> Checkpoint:
+    def checkpoint(self, now: float, most_last: int) -> Checkpoint:
         """Returns what must be stored now. What changes from now on belongs to the next checkpoint.
 
         Late events give their results here: one for each key and window, however many events came.
+
+        Args:
+            now: as for :meth:`tick`.
+            most_last: so many last results of closed windows at most; others follow with the next checkpoints.
         """
         self._carry_out(self._engine.fire_late(now))
         self.number += 1
+        results, self._results, self._results_left = self._results, [], 0
+        results += self._take_last(most_last)
+        for one in results:
+            one.sequence = self._sequence + 1
+            self._sequence += len(one.entries)
         parts, dropped = ([], []) if self._changes is None else self._changes.take(self.number)
-        results, self._results = self._results, []
         self._values.stored()
-        memory = {"engine": asdict(self._engine.memory()), "sequence": self._sequence}
+        memory = {
+            "engine": asdict(self._engine.memory()),
+            "sequence": self._sequence,
+            "last": [(fire.window.serial, fire.trigger, fire.only_news) for fire in self._last],
+        }
         return Checkpoint(self.number, memory, parts, dropped, results)
+
+    def _take_last(self, most: int) -> Iterator[Results]:
+        """Yields last results of closed windows, at most so many."""
+        while self._last and most:
+            fire = self._last[0]
+            window, trigger = fire.window, fire.trigger
+            entries = self._values.take_last(window, fire.take(most))
+            most -= len(entries)
+            self._last_left -= len(entries)
+            if not fire:
+                self._last.popleft()
+                window.state = None
+            if self._changes is not None and fire:
+                self._changes.fire_last(window, [entry[0] for entry in entries])
+            elif self._changes is not None:
+                self._changes.close(window)
+            yield Results(0, window.id, window.start, window.end, trigger, True, (), entries)
 
     # --- restoring
 
@@ -317,7 +379,8 @@ class Aggregation:
         self.number = number
         self._sequence = memory["sequence"]
         stored = dict(memory["engine"])
-        self._closed_until = stored["line"]
+        self._closed_until, self._next_serial = stored["line"], stored["serial"]
+        self._loaded_last = {serial: (trigger, only_news) for serial, trigger, only_news in memory.get("last", ())}
         window_ticks = stored["window_ticks"]
         stored["window_ticks"] = None if window_ticks is None else tuple(window_ticks)
         stored["trigger_ticks"] = tuple(tuple(ticks) for ticks in stored["trigger_ticks"])
@@ -336,8 +399,13 @@ class Aggregation:
                 self._loaded[facts.serial] = (facts, entry)
             return
         facts = part.facts[0]
+        if facts.serial in self._loaded_last:
+            self._reopen_closed(part)
+            return
         if facts.end is not None and self._closed_until is not None and facts.end <= self._closed_until:
             return  # the window has closed, and its bucket was kept for another window with the same start
+        if facts.end is None and facts.serial < self._next_serial:
+            return  # the same of a global window: the open one has the next serial number
         window = self._engine.reopen(changes.saved(part))
         changes.reopened(window)
         if window.state is None:
@@ -345,6 +413,16 @@ class Aggregation:
         before = len(window.state)
         window.state.update((key, value) for key, _, _, value in part.entries)
         self._values.open += len(window.state) - before
+
+    def _reopen_closed(self, part: Part) -> None:
+        """Takes up a *part* of a closed window that has not given all of its last results."""
+        changes, serial = self._stored_changes(), part.facts[0].serial
+        window = self._engine.reopen_closed(changes.saved(part), self._loaded_closed.get(serial))
+        self._loaded_closed[serial] = window
+        if window.state is None:
+            window.state = {}
+        window.state.update((key, value) for key, _, _, value in part.entries)
+        self._loaded_fired.setdefault(serial, []).extend(part.fired)
 
     def restored(self) -> Iterator[None]:
         """Opens the windows of one key each, after the last part. It stops now and then, so that others can run."""
@@ -359,7 +437,20 @@ class Aggregation:
         self._engine.reopen_ended(self._loaded_ends)
         for key, end in self._engine.ended().items():
             changes.remembered(key, end)
+        for serial, (trigger, only_news) in self._loaded_last.items():
+            window = self._loaded_closed[serial]
+            fire = FireLast(window, trigger, only_news)
+            fired = self._loaded_fired[serial]
+            for first in range(0, len(fired), _AT_ONCE):
+                keys = fired[first : first + _AT_ONCE]
+                fire.skip(keys)
+                for key in keys:
+                    window.state.pop(key, None)
+                yield
+            self._values.open += len(window.state)
+            self._fire_last(fire)
         self._loaded, self._loaded_ends = {}, {}
+        self._loaded_last, self._loaded_closed, self._loaded_fired = {}, {}, {}
 
     def _stored_changes(self) -> Changes:
         if self._changes is None:

@@ -38,6 +38,13 @@ class Part:
     closed: list[int] = field(default_factory=list)
     #: The end of the last closed session of a key.
     ended: list[tuple[Any, int]] = field(default_factory=list)
+    #: The keys of a closed window, which they share, whose last results stand in this checkpoint. Others follow later.
+    fired: list[Any] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """How much there is to store."""
+        return len(self.entries) + len(self.closed) + len(self.ended) + len(self.fired)
 
 
 @dataclass(slots=True, eq=False)
@@ -81,6 +88,8 @@ class Changes:
         self._looked_at = 0
         self._overfull: deque[int] = deque()
         self._cycle: _Cycle | None = None
+        # The closed windows that give their last results: the keys that the next checkpoint has the results of.
+        self._firing: dict[OpenWindow, list[Hashable]] = {}
 
     @property
     def has_any(self) -> bool:
@@ -100,9 +109,24 @@ class Changes:
                 self._open(window)
         return touched
 
+    def fire_last(self, window: OpenWindow, keys: Sequence[Hashable] = ()) -> None:
+        """Notes that *window* gives its last results, and that the next checkpoint has those of *keys*.
+
+        What is stored of the window stays, with the keys that are done, until :meth:`close`.
+        """
+        if window not in self._buckets:
+            self._open(window)
+        self._firing.setdefault(window, []).extend(keys)
+        touched = self._touched.get(window, {})
+        for key in keys if touched else ():
+            touched.pop(key, None)
+        if self._cycle is not None and self._cycle.bucket == self._buckets[window]:
+            self._cycle = None  # it leaves closed windows out, and so its end would remove this one
+
     def close(self, window: OpenWindow, *, is_merged: bool = False) -> None:
         """Notes that *window* is open no more. With *is_merged* it goes on as a part of another one."""
         self._touched.pop(window, None)
+        self._firing.pop(window, None)
         bucket = self._buckets.pop(window, None)
         if bucket is None:
             return  # nothing of it was ever stored or noted
@@ -126,6 +150,11 @@ class Changes:
         parts: dict[int, list[Part]] = {}
         for window, values in self._touched.items():
             self._add_to(parts, window, _now_in(window, values) if self._in_place else values)
+        for window, fired in self._firing.items():
+            if fired:
+                bucket, facts = self._buckets[window], self._engine.saved(window).facts
+                parts.setdefault(bucket, []).append(Part(bucket, facts=[facts], fired=fired))
+                self._firing[window] = []
         for bucket, serials in self._closed.items():
             self._keyed_part(parts, bucket).closed += serials
         for bucket, ended in self._newly_ended.items():
@@ -194,8 +223,7 @@ class Changes:
 
     def _count(self, part: Part) -> None:
         bucket = part.bucket
-        size = len(part.entries) + len(part.closed) + len(part.ended)
-        stored = self._stored[bucket] = self._stored.get(bucket, 0) + size
+        stored = self._stored[bucket] = self._stored.get(bucket, 0) + part.size
         is_cycling = self._cycle is not None and self._cycle.bucket == bucket
         if not is_cycling and bucket not in self._overfull and stored > 2 * self._living(bucket) + _MOST_REWRITTEN:
             self._overfull.append(bucket)
@@ -221,7 +249,7 @@ class Changes:
         """
         while self._cycle is None and self._overfull:
             bucket = self._overfull.popleft()
-            if bucket in self._stored:
+            if bucket in self._stored and not self._is_firing(bucket):
                 self._cycle = _Cycle(bucket, number, self._stored[bucket], self._all_of(bucket))
                 if self._ended.get(bucket):
                     self._forget_ended(bucket)
@@ -246,6 +274,9 @@ class Changes:
             self._stored[cycle.bucket] -= cycle.rows_before
             self._cycle = None
 
+    def _is_firing(self, bucket: int) -> bool:
+        return any(window in self._firing for window in self._windows.get(bucket, ()))
+
     def _all_of(self, bucket: int) -> Iterator[tuple[OpenWindow, Hashable]]:
         for window in list(self._windows.get(bucket, ())):
             keys: Sequence[Hashable] = [window.key] if window.shared is None else list(window.state or ())
@@ -256,8 +287,7 @@ class Changes:
 
     def restored(self, part: Part) -> None:
         """Notes that *part* was loaded from the store."""
-        size = len(part.entries) + len(part.closed) + len(part.ended)
-        self._stored[part.bucket] = self._stored.get(part.bucket, 0) + size
+        self._stored[part.bucket] = self._stored.get(part.bucket, 0) + part.size
 
     def reopened(self, window: OpenWindow) -> None:
         """Notes that *window* is open again, as it was stored."""

@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
-from broadway_py._core.aggregation.changes import Part
+from broadway_py._core.aggregation.changes import Entry, Part
 from broadway_py._core.window.times import EventTime, Stamped
 
-__all__ = ["Added", "Checkpoint", "Result"]
+__all__ = ["Added", "Checkpoint", "Results"]
 
 
 @dataclass(slots=True, eq=False)
-class Result:
-    """What a window has to say, as it was when the window fired."""
+class Results:
+    """What a window has to say of one key or of several, as it was when the window fired."""
 
-    #: Counts the results of the aggregator from 1.
+    #: The number of the first of them among the results of the aggregator, from 1. The others follow it.
     sequence: int
-    #: Names the window among those of the key, for ever. The id of the result is made of it and the key.
+    #: Names the window among those of a key, for ever. The id of a result is made of it and the key.
     window: str
-    key: Hashable
     #: The bounds in microseconds; None for count windows.
     start: int | None
     end: int | None
-    value: Any
-    #: How many events are in the value.
-    count: int
-    #: Counts the results of the window and key from 1.
-    firing: int
     trigger: str
     is_last: bool
     #: The windows of the key that had fired before they went into this one.
     replaces: tuple[str, ...]
+    #: Each key, how many events are in its value, the number of this result among those of the window and key, from 1,
+    #: and the value.
+    entries: list[Entry]
 
 
 @dataclass(slots=True, eq=False)
@@ -61,4 +57,4 @@ class Checkpoint:
     parts: list[Part]
     #: Buckets, each with the number of the checkpoint before which its parts are needed no more.
     dropped: list[tuple[int, int]]
-    results: list[Result]
+    results: list[Results]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
+
+from broadway_py._core.aggregation.outcome import Results
 
 __all__ = ["DueResult", "PendingResults"]
 
@@ -23,10 +25,12 @@ class DueResult:
     sequence: int
     #: The window and key that it belongs to. Firings of one window are handed over one after the other.
     window_id: str
-    #: The result as it lies in the state file.
+    #: The result as it lies in the state file; empty if there is no file, and :attr:`results` has it.
     data: bytes
     #: The version of its value.
     version: int
+    #: What it is one of, if nobody can change its value. Then it need not be read from :attr:`data`.
+    results: Results | None = None
     #: How often it failed alone.
     failures: int = 0
 
@@ -45,7 +49,7 @@ class PendingResults:
     def __init__(self, most: int) -> None:
         self._most = most
         self._count = 0
-        self._ready: list[tuple[int, DueResult]] = []
+        self._ready: deque[DueResult] = deque()
         # Of a list that failed: to be tried one by one.
         self._alone: deque[DueResult] = deque()
         # Failed alone: when each may be tried again.
@@ -71,11 +75,10 @@ class PendingResults:
         """True if results were taken by ``emit``, or dropped, that still lie in the state file."""
         return bool(self._emitted)
 
-    def add(self, results: Iterable[DueResult]) -> None:
-        """Adds committed *results*."""
-        for result in results:
-            self._count += 1
-            heapq.heappush(self._ready, (result.sequence, result))
+    def add(self, results: Sequence[DueResult]) -> None:
+        """Adds committed *results*, in their order. They come after all that were added before."""
+        self._count += len(results)
+        self._ready.extend(results)
 
     def take(self, now: float) -> list[DueResult]:
         """Takes out and returns the results for the next call; none if it is not time for one.
@@ -88,9 +91,12 @@ class PendingResults:
             self._alone.append(heapq.heappop(self._later)[2])
         if self._alone:
             return [self._alone.popleft()]
+        ready = self._ready
+        if not self._stuck:
+            return [ready.popleft() for _ in range(min(self._most, len(ready)))]
         taken: list[DueResult] = []
-        while self._ready and len(taken) < self._most:
-            result = heapq.heappop(self._ready)[1]
+        while ready and len(taken) < self._most:
+            result = ready.popleft()
             waiting = self._stuck.get(result.window_id)
             if waiting is None:
                 taken.append(result)
@@ -129,10 +135,8 @@ class PendingResults:
         self._alone = deque(filter(stays, self._alone))
         self._later = [one for one in self._later if stays(one[-1])]
         heapq.heapify(self._later)
-        released = [self._stuck.pop(result.window_id) for result in gone]
-        self._ready += [(result.sequence, result) for waiting in released for result in waiting]
-        self._ready = [one for one in self._ready if stays(one[-1])]
-        heapq.heapify(self._ready)
+        self._let_go(gone)
+        self._ready = deque(filter(stays, self._ready))
         for waiting in self._stuck.values():
             waiting[:] = filter(stays, waiting)
         self._count -= len(gone)
@@ -145,9 +149,15 @@ class PendingResults:
         self._not_before = float("-inf")
         self._count -= len(taken)
         self._emitted += [result.sequence for result in taken]
-        for result in taken:
-            for waiting in self._stuck.pop(result.window_id, ()):
-                heapq.heappush(self._ready, (waiting.sequence, waiting))
+        if not self._stuck:
+            return
+        self._let_go(taken)
+
+    def _let_go(self, done: Sequence[DueResult]) -> None:
+        """Lets the later firings of the windows of *done* wait no longer."""
+        freed = [waiting for result in done for waiting in self._stuck.pop(result.window_id, ())]
+        if freed:
+            self._ready = deque(heapq.merge(sorted(freed, key=_sequence), self._ready, key=_sequence))
 
     def failed(self, taken: Sequence[DueResult], now: float) -> None:
         """Notes that ``emit`` raised for these results, or did not return in time."""
@@ -181,6 +191,10 @@ class PendingResults:
         """
         emitted, self._emitted = self._emitted, []
         return emitted
+
+
+def _sequence(result: DueResult) -> int:
+    return result.sequence
 
 
 def _wait_s(failures: int) -> float:

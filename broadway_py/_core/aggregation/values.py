@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
+from broadway_py._core.aggregation.changes import Entry
 from broadway_py._core.window.firing import OpenWindow
 from broadway_py.foreign import foreign_errors
 
@@ -233,10 +234,39 @@ class Values:
 
     # --- both
 
-    def value_of(self, window: OpenWindow, key: Hashable, *, is_last: bool) -> Any:
-        """Returns the value for a result. Unless it *is_last*, later events do not change it."""
-        value = window.state if window.shared is None else window.state[key]
-        return deepcopy(value) if self._functions.in_place and not is_last else value
+    def entries_of(
+        self, window: OpenWindow, fired: Sequence[tuple[Hashable, int, int]], *, is_last: bool
+    ) -> list[Entry]:
+        """Returns what results are made of. Unless they are the last ones, later events do not change the values.
+
+        Args:
+            window: it fires.
+            fired: each key, with its number of events and of the result.
+            is_last: nothing is added to the window any more.
+        """
+        if window.shared is None:
+            entries: list[Entry] = [(key, count, firing, window.state) for key, count, firing in fired]
+        else:
+            state = window.state
+            entries = [(key, count, firing, state[key]) for key, count, firing in fired]
+        if self._functions.in_place and not is_last:
+            return [(key, count, firing, deepcopy(value)) for key, count, firing, value in entries]
+        return entries
+
+    def take_last(self, window: OpenWindow, taken: Sequence[tuple[Hashable, int, int]]) -> list[Entry]:
+        """Takes out the values of keys of a closed *window*, for their last results.
+
+        Args:
+            window: the keys share it. :meth:`freeze` was called.
+            taken: each key, with its number of events and of the result.
+        """
+        pop = window.state.pop
+        return [(key, count, firing, pop(key)) for key, count, firing in taken]
+
+    def freeze(self, window: OpenWindow) -> None:
+        """Keeps the values of *window* for its last results only."""
+        self.open -= len(window.state)
+        self._undo.pop(window, None)
 
     def close(self, window: OpenWindow) -> None:
         """Forgets the values of *window*."""

@@ -95,6 +95,11 @@ class Engine:
         return 0 if self._timed is None else self._timed.late
 
     @property
+    def has_due(self) -> bool:
+        """True if so many windows are due that not all have closed yet. No event goes into them. See :meth:`drain`."""
+        return self._timed is not None and self._timed.has_due
+
+    @property
     def next_due(self) -> int | None:
         """The watermark at which a window may fire or close next, in microseconds; None if there is none."""
         return None if self._timed is None else self._timed.next_due()
@@ -216,8 +221,15 @@ class Engine:
             self._timed.drain(out)
         return out
 
+    def drain(self, now: float) -> list[Effect]:
+        """Closes more windows that are due, if :attr:`has_due`."""
+        out = self._pass_time(now)
+        if self._timed is not None:
+            self._timed.drain(out)
+        return out
+
     def end(self, now: float) -> list[Effect]:
-        """Closes all windows, because the input has ended."""
+        """Closes all windows, because the input has ended. If there are many, :meth:`drain` closes the others."""
         out = self._pass_time(now)
         self._end(out)
         return out

@@ -5,12 +5,26 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 from broadway_py._core.window.shape import Kind
 from broadway_py._core.window.times import EventTime
 
-__all__ = ["Add", "Close", "Effect", "Fire", "Firing", "Merge", "OpenWindow", "Peek", "SharedKeys", "SideOutput"]
+__all__ = [
+    "Add",
+    "Close",
+    "Effect",
+    "Fire",
+    "FireKeys",
+    "FireLast",
+    "Firing",
+    "Merge",
+    "OpenWindow",
+    "Peek",
+    "SharedKeys",
+    "SideOutput",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +148,7 @@ class Add:
 
 @dataclass(slots=True, eq=False)
 class Fire:
-    """The result of *window*, or of one *key* that shares it, is due. ``Engine.describe`` makes it a Firing."""
+    """The result of *window*, which keys do not share, is due. ``Engine.describe`` makes it a Firing."""
 
     window: OpenWindow
     key: Hashable
@@ -147,6 +161,65 @@ class Fire:
     end: int | None
     #: The ids of the windows of this key that have fired and then went into this one.
     replaces: tuple[str, ...] = ()
+
+
+@dataclass(slots=True, eq=False)
+class FireKeys:
+    """Results of keys that share *window* are due. It stays open."""
+
+    window: OpenWindow
+    trigger: str
+    #: Each key, with its events and the number of this firing.
+    fired: list[tuple[Hashable, int, int]]
+
+
+@dataclass(slots=True, eq=False)
+class FireLast:
+    """The last results of the keys that share *window* are due. The shell takes them with :meth:`take`, in parts.
+
+    The window is closed before the first part: nothing about it changes any more. With the last part it is forgotten,
+    with its accumulators: no :class:`Close` follows.
+    """
+
+    window: OpenWindow
+    trigger: str
+    #: Only keys with events since their last firing have a result.
+    only_news: bool
+
+    def __len__(self) -> int:
+        """Returns how many results are left."""
+        return len(self._waiting())
+
+    def take(self, most: int) -> list[tuple[Hashable, int, int]]:
+        """Takes out the next keys, at most so many. Each comes with its events and the number of this firing."""
+        shared = self._shared()
+        waiting, counts, numbers = self._waiting(), shared.counts, shared.numbers
+        keys = list(islice(waiting, most))
+        if numbers:
+            taken = [(key, counts[key], numbers.pop(key, 0) + 1) for key in keys]
+        else:
+            taken = [(key, counts[key], 1) for key in keys]
+        # What is taken out is not freed all at once at the end.
+        self.skip(keys)
+        return taken
+
+    def skip(self, keys: Sequence[Hashable]) -> None:
+        """Takes out *keys*, whose results were there before."""
+        shared = self._shared()
+        for key in keys:
+            shared.counts.pop(key, None)
+        if self.only_news:
+            for key in keys:
+                shared.changed.pop(key, None)
+
+    def _waiting(self) -> dict[Hashable, Any]:
+        shared = self._shared()
+        return shared.changed if self.only_news else shared.counts
+
+    def _shared(self) -> SharedKeys:
+        if self.window.shared is None:
+            raise TypeError("only a window that keys share gives its last results in parts")
+        return self.window.shared
 
 
 @dataclass(slots=True, eq=False)
@@ -186,4 +259,4 @@ class Peek:
     opens: int = 0
 
 
-Effect = Add | Fire | Merge | Close | SideOutput
+Effect = Add | Fire | FireKeys | FireLast | Merge | Close | SideOutput

@@ -158,13 +158,35 @@ class KeyedEngine(Engine):
         Raises:
             OptionsError: it was saved by windows of another kind or size.
         """
+        self._refuse_another_shape()
+        return (self._timed or cast("SingleWindow | CountedByKey", self._untimed)).reopen(saved)
+
+    def reopen_closed(self, saved: SavedWindow, window: OpenWindow | None = None) -> OpenWindow:
+        """Returns a shared window as it was saved, which has closed and has not given all of its last results.
+
+        It stays closed. As with :meth:`reopen` it may come in parts.
+
+        Args:
+            saved: a part of it.
+            window: what this method has returned for the first part; None: this is the first one.
+
+        Raises:
+            OptionsError: it was saved by windows of another kind or size.
+        """
+        self._refuse_another_shape()
+        if window is None:
+            window = self._firings.reopen(saved, on_time=False)
+        self._firings.restore_keys(window, saved.keys)
+        self._firings.forget(window)
+        return window
+
+    def _refuse_another_shape(self) -> None:
         if self._restored_shape != self._shape:
             raise OptionsError(
                 ("window",),
                 f"expected {self._restored_shape}, of which windows are open, got {self._shape}: "
                 "let the open windows close with the old settings first",
             )
-        return (self._timed or cast("SingleWindow | CountedByKey", self._untimed)).reopen(saved)
 
     def reopen_ended(self, ended: Mapping[Hashable, int]) -> None:
         """Remembers the ends of the last closed session of each key, as :meth:`ended` gave them.

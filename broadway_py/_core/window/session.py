@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Hashable, Mapping
-from typing import cast
+from typing import Final, cast
 
 from broadway_py._core.window.firing import Effect, Merge, OpenWindow, Peek
 from broadway_py._core.window.saved import SavedWindow
@@ -13,6 +13,9 @@ from broadway_py._core.window.timed import TimedParts, TimedWindows
 from broadway_py._core.window.times import Stamped
 
 __all__ = ["SessionWindows"]
+
+#: So many sessions close before others can run, where the watermark comes from outside.
+_MOST_AT_ONCE: Final = 1_000
 
 
 class SessionWindows(TimedWindows):
@@ -37,6 +40,9 @@ class SessionWindows(TimedWindows):
         super().__init__(parts)
         self._gap = gap
         self._longest = longest
+        # With lateness, those that are due for the last time must not fire on time before.
+        if parts.is_given and self._waiting is None:
+            self._most_at_once = _MOST_AT_ONCE
         #: By key, in the order of time.
         self._open: dict[Hashable, list[OpenWindow]] = {}
         #: The end of the last closed session by key, and the same in the order of closing.
@@ -53,8 +59,8 @@ class SessionWindows(TimedWindows):
                 self._firings.add((window,), (event,), (key,), out)
             if not self._is_given:
                 self._watermark.observe(upstream, time)
-            if self._is_due():
-                self.drain(out)
+                if self._is_due():
+                    self.drain(out)
 
     def drain(self, out: list[Effect]) -> None:
         """Fires and closes what is due at the watermark, and forgets keys that are silent for long enough."""
@@ -133,6 +139,12 @@ class SessionWindows(TimedWindows):
         if (line is not None and end <= line) or time < self._ended.get(key, time):
             return None
         sessions = self._open.get(key, ())
+        for session in sessions:
+            # Many sessions do not close at once. One that is due takes no event, as if it had closed.
+            if line is None or _end(session) > line:
+                break
+            if time < _end(session):
+                return None
         until = bisect_right(sessions, time, key=_start)
         first, start = until, time
         if until and time < _end(sessions[until - 1]):

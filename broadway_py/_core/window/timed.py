@@ -53,6 +53,10 @@ class TimedWindows:
         self._times = parts.times
         self._lateness = parts.lateness
         self._is_given = parts.is_given
+        # True from the end of the input until all windows have closed.
+        self._has_ended = False
+        # So many windows close in one call of `drain`; None: all that are due.
+        self._most_at_once: int | None = None
         # Windows by their end. An entry may be older than the window's end, which has moved on.
         self._closing: list[_Entry] = []
         # The same, of those that have not fired on time. Without lateness, a window closes when it is on time.
@@ -73,15 +77,26 @@ class TimedWindows:
         due = self._closing[0][0] + self._lateness
         return min(due, self._waiting[0][0]) if self._waiting else due
 
+    @property
+    def has_due(self) -> bool:
+        """True if :meth:`drain` has left windows open that are due, because they are many."""
+        value = self._watermark.value
+        if not self._closing or self._most_at_once is None:
+            return False
+        return self._has_ended or (value is not None and self._closing[0][0] + self._lateness <= value)
+
     def drain(self, out: list[Effect]) -> None:
         """Fires and closes what is due at the watermark. Windows that close together do so by end and by start."""
         value = self._watermark.value
-        if value is None:
+        if value is None and not self._has_ended:
             return
-        for window in _popped(self._closing, value - self._lateness):
-            self._firings.close(window, self.reason, out)
+        limit = None if value is None or self._has_ended else value - self._lateness
+        for window in _popped(self._closing, limit, self._most_at_once):
+            self._firings.close(window, "end" if self._has_ended else self.reason, out)
             self._forget(window)
-        if self._waiting is not None:
+        if not self._closing:
+            self._has_ended = False
+        if self._waiting is not None and value is not None:
             for window in _popped(self._waiting, value):
                 self._firings.fire_on_time(window, self.reason, out)
 
@@ -103,6 +118,8 @@ class TimedWindows:
 
     def close(self, before: int | None, out: list[Effect]) -> None:
         """Closes the open windows that end at *before* or earlier, because an operator wants it; None: all of them."""
+        while self.has_due:
+            self.drain(out)
         if before is None:
             before = max((entry[-1].end or 0 for entry in self._closing), default=0)
         for window in _popped(self._closing, before):
@@ -117,12 +134,10 @@ class TimedWindows:
 
     def end(self, out: list[Effect]) -> None:
         """Closes all windows, because the input has ended."""
-        for window in sorted(self.open_windows(), key=lambda window: window.order):
-            self._firings.close(window, "end", out)
-            self._forget(window)
-        self._closing.clear()
+        self._has_ended = True
         if self._waiting is not None:
             self._waiting.clear()
+        self.drain(out)
 
     def _is_due(self) -> bool:
         due, value = self.next_due(), self._watermark.value
@@ -145,7 +160,9 @@ class TimedWindows:
     def _reopened(self, saved: SavedWindow) -> OpenWindow:
         """Returns a window with the facts of *saved*. It is due when its end says so."""
         start, end, value = saved.facts.start or 0, saved.facts.end or 0, self._watermark.value
-        window = self._firings.reopen(saved, on_time=value is not None and end <= value)
+        # What was due to close when it was saved has given no result then.
+        was_due = self.closed_until is not None and end <= self.closed_until
+        window = self._firings.reopen(saved, on_time=value is not None and end <= value and not was_due)
         entry = (end, start, window.serial, window)
         heapq.heappush(self._closing, entry)
         if self._waiting is not None and not window.on_time:
@@ -163,10 +180,10 @@ class TimedWindows:
         )
 
 
-def _popped(heap: list[_Entry], limit: int) -> list[OpenWindow]:
-    """Takes the windows that end at *limit* or earlier out of *heap*, and returns them in order."""
-    due = []
-    while heap and heap[0][0] <= limit:
+def _popped(heap: list[_Entry], limit: int | None, most: int | None = None) -> list[OpenWindow]:
+    """Takes the windows that end at *limit* or earlier out of *heap*, at most so many, and returns them in order."""
+    due: list[OpenWindow] = []
+    while heap and (limit is None or heap[0][0] <= limit) and (most is None or len(due) < most):
         end, _, serial, window = heapq.heappop(heap)
         if window.closed:
             continue

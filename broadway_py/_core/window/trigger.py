@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from typing import Any
 
-from broadway_py._core.window.firing import Add, Close, Effect, Fire, OpenWindow
+from broadway_py._core.window.firing import Add, Close, Effect, Fire, FireKeys, FireLast, OpenWindow
 from broadway_py._core.window.saved import SavedKey, SavedWindow
 from broadway_py._core.window.spec import Window
 from broadway_py.foreign import article, is_a
@@ -115,7 +115,7 @@ class Firings:
             out.append(Add(windows, (event,), (key,)))
             for window in windows:
                 if window.shared is not None and window.shared.counts[key] % every == 0:
-                    self._fire_keys(window, (key,), "every", out, final=False)
+                    self._fire_keys(window, (key,), "every", out)
 
     def _add_by_function(
         self, window: OpenWindow, events: list[Any], function: Callable[[list[Any], Any], Any], out: list[Effect]
@@ -198,7 +198,7 @@ class Firings:
         if window.shared is None:
             self._fire(window, trigger, out, final=False)
         else:
-            self._fire_keys(window, window.shared.counts, trigger, out, final=False)
+            self._fire_keys(window, window.shared.counts, trigger, out)
 
     def fire_on_time(self, window: OpenWindow, reason: str, out: list[Effect]) -> None:
         """Fires *window* because the watermark has passed its end."""
@@ -209,26 +209,30 @@ class Firings:
         """Fires the windows that changed since they last fired, for a periodic trigger."""
         touched, self._touched = self._touched or {}, {}
         for window in _in_order(touched):
-            self._fire_news(window, "periodic", out, final=False)
+            self._fire_news(window, "periodic", out)
 
     def fire_late(self, out: list[Effect]) -> None:
         """Fires the windows to which events came after they had fired on time, in aggregators."""
         behind, self._behind = self._behind, {}
         for window in _in_order(behind):
             if window.on_time:  # else it is a session that goes on, and will fire on time
-                self._fire_news(window, "late", out, final=False)
+                self._fire_news(window, "late", out)
 
     def close(self, window: OpenWindow, reason: str, out: list[Effect]) -> None:
         """Closes *window*, and fires it for the last time where something is left to say."""
+        self.forget(window)
         if not self._by_key:
             self._fire(window, "done", out, final=True)
-        elif window.on_time:
-            self._fire_news(window, reason if reason in ("end", "closed") else "late", out, final=True)
-        elif window.shared is not None:
-            self._fire_keys(window, window.shared.counts, reason, out, final=True)
-        elif window.count:
-            self._fire(window, reason, out, final=True)
-        self.forget(window)
+        else:
+            is_on_time = window.on_time
+            trigger = "late" if is_on_time and reason not in ("end", "closed") else reason
+            if window.shared is not None:
+                last = FireLast(window, trigger, is_on_time)
+                if len(last):
+                    out.append(last)
+                    return
+            elif window.changed if is_on_time else window.count:
+                self._fire(window, trigger, out, final=True)
         out.append(Close(window))
 
     def forget(self, window: OpenWindow) -> None:
@@ -248,12 +252,12 @@ class Firings:
             self._touched[window] = None
         self.forget(absorbed)
 
-    def _fire_news(self, window: OpenWindow, trigger: str, out: list[Effect], *, final: bool) -> None:
+    def _fire_news(self, window: OpenWindow, trigger: str, out: list[Effect]) -> None:
         if window.shared is None:
             if window.changed:
-                self._fire(window, trigger, out, final=final)
+                self._fire(window, trigger, out, final=False)
         else:
-            self._fire_keys(window, list(window.shared.changed), trigger, out, final=final)
+            self._fire_keys(window, list(window.shared.changed), trigger, out)
 
     def _fire(self, window: OpenWindow, trigger: str, out: list[Effect], *, final: bool) -> None:
         window.number += 1
@@ -272,20 +276,19 @@ class Firings:
             )
         )
 
-    def _fire_keys(
-        self, window: OpenWindow, keys: Collection[Hashable], trigger: str, out: list[Effect], *, final: bool
-    ) -> None:
-        if window.shared is None:
+    def _fire_keys(self, window: OpenWindow, keys: Collection[Hashable], trigger: str, out: list[Effect]) -> None:
+        shared = window.shared
+        if shared is None or not keys:
             return
-        shared, start, end = window.shared, window.start, window.end
         counts, numbers, changed = shared.counts, shared.numbers, shared.changed
-        for key in keys:
-            number = numbers[key] = numbers.get(key, 0) + 1
+        number_of = numbers.get
+        fired = [(key, counts[key], number_of(key, 0) + 1) for key in keys]
+        numbers.update({key: number for key, _, number in fired})
+        # A copy of all costs much less than an entry for each.
+        shared.told.update(counts if keys is counts else {key: count for key, count, _ in fired})
+        for key in keys if changed else ():
             changed.pop(key, None)
-            out.append(Fire(window, key, trigger, number, final, counts[key], start, end))
-        if not final:
-            # A copy of all costs much less than an entry for each.
-            shared.told.update(counts if keys is counts else {key: counts[key] for key in keys})
+        out.append(FireKeys(window, trigger, fired))
 
 
 def _in_order(windows: Iterable[OpenWindow]) -> list[OpenWindow]:

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 from broadway_py._core.aggregation.aggregation import Aggregation
 from broadway_py._core.aggregation.identities import Identities
 from broadway_py._core.aggregation.key_owners import KeyOwners
-from broadway_py._core.aggregation.outcome import Added, Result
+from broadway_py._core.aggregation.outcome import Added, Results
 from broadway_py._core.aggregation.pending import DueResult
 from broadway_py._core.aggregation.progress import Progress
 from broadway_py._core.aggregation.values import Functions
@@ -140,17 +140,20 @@ class Keeper:
 
     # --- checkpoints
 
-    def checkpoint(self, *, is_last: bool) -> tuple[Commit, list[Result]]:
+    def checkpoint(self, *, is_last: bool, most_last: int) -> tuple[Commit, list[Results]]:
         """Returns what must be stored now without its results, and the results.
 
-        With *is_last* nothing more comes in: what the sources have delivered is stored or settled.
+        Args:
+            is_last: nothing more comes in: what the sources have delivered is stored or settled.
+            most_last: so many results of closed windows at most.
 
         Raises:
             CodecError: a value cannot be stored. Only :meth:`go_back` helps.
         """
-        made = self.aggregation.checkpoint(self.time.now)
+        made = self.aggregation.checkpoint(self.time.now, most_last)
         if self._key_owners is not None and self._partition is not None:
-            keys = chain((entry[0] for part in made.parts for entry in part.entries), (one.key for one in made.results))
+            stored = chain((part.entries for part in made.parts), (results.entries for results in made.results))
+            keys = (entry[0] for entries in stored for entry in entries)
             self._note_others(self._key_owners.note(self._partition, keys))
         parts = [(part.bucket, self.records.part(part), len(part.entries)) for part in made.parts]
         identities = self.identities.begin(made.number)
@@ -187,7 +190,7 @@ class Keeper:
             )
 
     async def with_results(
-        self, commit: Commit, results: Sequence[Result], emitted: Sequence[int]
+        self, commit: Commit, results: Sequence[Results], emitted: Sequence[int]
     ) -> tuple[Commit, list[DueResult]]:
         """Returns *commit* with *results*, and the results as they are stored.
 
@@ -202,11 +205,13 @@ class Keeper:
             CodecError: a value cannot be stored. Only :meth:`go_back` helps.
         """
         due: list[DueResult] = []
-        version = self._definition.version
+        written = 0
         for one in results:
-            due.append(DueResult(one.sequence, *self.records.result(one), version))
-            if len(due) % _AT_ONCE == 0:
-                await asyncio.sleep(0)
+            for first in range(0, len(one.entries), _AT_ONCE):
+                due += self.records.due(one, first, first + _AT_ONCE, is_stored=self._is_durable)
+                if len(due) >= written + _AT_ONCE:
+                    written = len(due)
+                    await asyncio.sleep(0)
         if self._is_durable:
             stored = [(one.sequence, one.data) for one in due]
             commit = replace(commit, results=stored, emitted=emitted)

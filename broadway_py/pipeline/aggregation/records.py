@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple, cast
+from collections.abc import Callable, Iterable, Sequence
+from itertools import repeat
+from typing import Any, Final, NamedTuple
 
 from pydantic_core import to_json
 
 from broadway_py._core.aggregation.changes import Entry, Part
-from broadway_py._core.aggregation.outcome import Result
+from broadway_py._core.aggregation.outcome import Results
 from broadway_py._core.aggregation.pending import DueResult
 from broadway_py._core.window.saved import WindowFacts, result_id
 from broadway_py._core.window.times import EventTime
-from broadway_py.aggregator import ResultTrigger, WindowResult
+from broadway_py.aggregator import WindowResult
 from broadway_py.foreign import foreign_errors
 from broadway_py.state.codec import Codec, CodecError
 from broadway_py.storage.errors import StorageError
@@ -21,6 +22,9 @@ from broadway_py.storage.errors import StorageError
 __all__ = ["Records", "ResultFacts", "facts_of"]
 
 _SEPARATORS: Final = (",", ":")
+
+#: An id with so many characters, all of them ASCII, is short enough.
+_SHORT: Final = 200
 
 
 class ResultFacts(NamedTuple):
@@ -82,11 +86,13 @@ class Records:
             head["news"] = part.news
         if part.closed:
             head["closed"] = part.closed
-        if part.ended:
-            # The ends stand where entries have a count. There is no value.
-            text = ",".join(f"[{self._codec.key_text(key)},{end},0,null]" for key, end in part.ended)
-            return b"\n".join((_json(head), self._codec.dump(part.entries), f"[{text}]".encode()))
-        return b"\n".join((_json(head), self._codec.dump(part.entries), b""))
+        if part.fired:
+            head["fired"] = len(part.fired)
+        # The ends of sessions stand where entries have a count. There is no value. Windows that keys share have no
+        # such ends, and so the keys that have fired stand in the same place.
+        ends = part.ended or [(key, 0) for key in part.fired]
+        text = ",".join(f"[{self._codec.key_text(key)},{end},0,null]" for key, end in ends)
+        return b"\n".join((_json(head), self._codec.dump(part.entries), f"[{text}]".encode() if text else b""))
 
     def read_part(self, bucket: int, content: bytes, version: int) -> Part:
         """Returns the part in *content*, which has values of this *version*."""
@@ -95,25 +101,78 @@ class Records:
         entries = self._entries(entries_json, version)
         ended = [(key, end) for key, end, _, _ in self._codec.load_older(ended_json)] if ended_json else []
         facts = [_facts(each) for each in head["windows"]]
+        if "fired" in head:
+            return Part(bucket, entries, facts, head.get("news", []), fired=[key for key, _ in ended])
         return Part(bucket, entries, facts, head.get("news", []), head.get("closed", []), ended)
 
     # --- results
 
-    def result(self, result: Result) -> tuple[str, bytes]:
-        """Returns the id of *result*, and its bytes."""
-        key = self._codec.key_text(result.key)
-        name = result_id(self._aggregator, key, result.window)
-        head = {
-            "id": name,
-            "start": result.start,
-            "end": result.end,
-            "trigger": result.trigger,
-            "is_last": result.is_last,
-            "replaces": [result_id(self._aggregator, key, former) for former in result.replaces],
-        }
-        entry: Entry = (result.key, result.count, result.firing, result.value)
-        # There can be very many results, and `json` takes eight times as long.
-        return name, b"\n".join((to_json(head), self._codec.dump([entry])))
+    def due(self, results: Results, first: int, until: int, *, is_stored: bool) -> list[DueResult]:
+        """Returns those of *results* from the place *first* to *until*, as they are stored and handed out.
+
+        Args:
+            results: results of one window.
+            first: the place of the first one.
+            until: the place after the last one; it may lie behind all of them.
+            is_stored: False: there is no file, so bytes are only made of values that somebody could change.
+
+        Raises:
+            CodecError: one of them cannot be stored.
+        """
+        entries = results.entries[first:until]
+        values = [entry[3] for entry in entries]
+        key_texts = self._codec.key_texts([entry[0] for entry in entries])
+        names = self._names(results.window, key_texts)
+        is_plain = self._codec.are_plain(values)
+        contents: Iterable[bytes] = repeat(b"", len(entries))
+        if is_stored or not is_plain:
+            contents = self._contents(results, entries, key_texts, names, is_plain=is_plain)
+        known, version = results if is_plain else None, self._version
+        return [
+            DueResult(sequence, name, content, version, known)
+            for sequence, (name, content) in enumerate(zip(names, contents, strict=True), results.sequence + first)
+        ]
+
+    def _names(self, window: str, key_texts: Sequence[str]) -> list[str]:
+        """Returns the ids of the results of *window* and these keys."""
+        before = f"{self._aggregator}/{window}/"
+        return [
+            # Most ids are what is easy to read.
+            name
+            if len(name := before + text) <= _SHORT and name.isascii() and name.isprintable()
+            else result_id(self._aggregator, text, window)
+            for text in key_texts
+        ]
+
+    def _contents(
+        self,
+        results: Results,
+        entries: Sequence[Entry],
+        key_texts: Sequence[str],
+        names: Sequence[str],
+        *,
+        is_plain: bool,
+    ) -> list[bytes]:
+        """Returns the bytes of *entries*, which are some of *results*."""
+        head = {"start": results.start, "end": results.end, "trigger": results.trigger, "is_last": results.is_last}
+        tail = to_json(head)[1:-1].decode()
+        if is_plain and not results.replaces:
+            # There can be very many results. This takes a third of the time.
+            tail = f'{tail},"replaces":[]}}\n[['
+            return [
+                f'{{"id":{to_json(name).decode()},{tail}{text},{count},{firing},{self._codec.plain_text(value)}]]'.encode()
+                for name, text, (_, count, firing, value) in zip(names, key_texts, entries, strict=True)
+            ]
+        contents: list[bytes] = []
+        for name, text, entry in zip(names, key_texts, entries, strict=True):
+            replaced = self._replaced(text, results)
+            line = f'{{"id":{to_json(name).decode()},{tail},"replaces":{to_json(replaced).decode()}}}\n'
+            contents.append(line.encode() + self._codec.dump([entry]))
+        return contents
+
+    def _replaced(self, key_text: str, results: Results) -> list[str]:
+        """Returns the ids of the results of this key that *results* replace."""
+        return [result_id(self._aggregator, key_text, former) for former in results.replaces]
 
     def id_of(self, content: bytes) -> str:
         """Returns the id of the result in *content*."""
@@ -123,6 +182,36 @@ class Records:
         self, taken: Sequence[DueResult], shown: Callable[[int | None], EventTime | None]
     ) -> list[WindowResult[Any, Any]]:
         """Returns *taken* as users see them, new objects each time. *shown* gives bounds as users know them."""
+        read = iter(self._read([due for due in taken if due.results is None], shown))
+        made: list[WindowResult[Any, Any]] = []
+        of: Results | None = None
+        common: dict[str, Any] = {}
+        for due in taken:
+            if due.results is None:
+                made.append(next(read))
+                continue
+            if of is not due.results:
+                of = due.results
+                common = {
+                    "aggregator": self._aggregator,
+                    "start": shown(of.start),
+                    "end": shown(of.end),
+                    "trigger": of.trigger,
+                    "is_last": of.is_last,
+                    "partition": self._partition,
+                }
+            key, count, firing, value = of.entries[due.sequence - of.sequence]
+            replaces = tuple(self._replaced(self._codec.key_text(key), of)) if of.replaces else ()
+            fields = {"key": key, "value": value, "count": count, "id": due.window_id, "firing": firing}
+            made.append(_window_result({**common, **fields, "replaces": replaces}))
+        return made
+
+    def _read(
+        self, taken: Sequence[DueResult], shown: Callable[[int | None], EventTime | None]
+    ) -> list[WindowResult[Any, Any]]:
+        """Returns *taken* as their bytes say."""
+        if not taken:
+            return []
         parts = [due.data.partition(b"\n") for due in taken]
         heads = json.loads(_together([head for head, _, _ in parts]))
         # An entry stands in a list of its own.
@@ -133,18 +222,20 @@ class Records:
             entries = [self._entries(part[2], due.version)[0] for part, due in zip(parts, taken, strict=True)]
         return [
             _window_result(
-                aggregator=self._aggregator,
-                key=key,
-                start=shown(head["start"]),
-                end=shown(head["end"]),
-                value=value,
-                count=count,
-                id=head["id"],
-                firing=firing,
-                trigger=cast("ResultTrigger", head["trigger"]),
-                is_last=head["is_last"],
-                replaces=tuple(head["replaces"]),
-                partition=self._partition,
+                {
+                    "aggregator": self._aggregator,
+                    "key": key,
+                    "start": shown(head["start"]),
+                    "end": shown(head["end"]),
+                    "value": value,
+                    "count": count,
+                    "id": head["id"],
+                    "firing": firing,
+                    "trigger": head["trigger"],
+                    "is_last": head["is_last"],
+                    "replaces": tuple(head["replaces"]),
+                    "partition": self._partition,
+                }
             )
             for head, (key, count, firing, value) in zip(heads, entries, strict=True)
         ]
@@ -176,12 +267,12 @@ class Records:
             ) from error
 
 
-def _window_result(**fields: Any) -> WindowResult[Any, Any]:
+def _window_result(fields: dict[str, Any]) -> WindowResult[Any, Any]:
     """Returns the result with all its *fields*."""
     result: WindowResult[Any, Any] = WindowResult.__new__(WindowResult)
     # The constructor of a frozen class makes a call for each field, and takes three times as long. There can be very
     # many results.
-    vars(result).update(fields)
+    object.__setattr__(result, "__dict__", fields)
     return result
 
 

@@ -21,6 +21,9 @@ __all__ = ["WindowClock"]
 #: More than the rounding of seconds since 1970.
 _ROUNDING_S: Final = 1e-6
 
+#: While so many results wait for a checkpoint, no more windows close than those that the watermark reaches.
+_MOST_DUE: Final = 10_000
+
 
 class WindowClock:
     """Says what time it is for the windows of one aggregator, and lets it pass. :meth:`start` comes first.
@@ -100,6 +103,13 @@ class WindowClock:
         due = aggregation.next_timer()
         if due is not None and due <= self.now:
             aggregation.tick(self.now)
+        if self.goes_on(aggregation):
+            aggregation.close_due(self.now)
+
+    @staticmethod
+    def goes_on(aggregation: Aggregation) -> bool:
+        """Returns True if :meth:`pass_time` is to be called again soon: it has closed some of many windows."""
+        return aggregation.has_due and aggregation.due < _MOST_DUE
 
     def next_change(self, aggregation: Aggregation) -> float | None:
         """Returns when :meth:`pass_time` has something to do next, by the monotonic clock; None: not by time alone."""
@@ -108,7 +118,8 @@ class WindowClock:
         moments = [] if due is None else [due - self._ahead_s + _ROUNDING_S]
         if self._event_clock is not None:
             now, wall = self._clock.monotonic(), self._clock.wall()
-            change = self._event_clock.next_change(now, wall, aggregation.next_due())
+            next_due = None if aggregation.has_due else aggregation.next_due()
+            change = self._event_clock.next_change(now, wall, next_due)
             if change is not None:
                 moments.append(change)
         return min(moments, default=None)

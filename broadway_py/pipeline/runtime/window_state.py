@@ -157,7 +157,7 @@ class WindowState:
     async def _note_start(self, stage: AggregatorStage) -> None:
         """Store that a process runs, before it takes messages in. If it dies, the next start must know that."""
         keeper = stage.keeper
-        commit, results = keeper.checkpoint(is_last=False)
+        commit, results = keeper.checkpoint(is_last=False, most_last=0)
         commit, due = await keeper.with_results(commit, results, ())
         # It tries again until it is stored, or until a stop cancels it. Nothing is stored after such a stop.
         await keeper.committer.commit(commit)

@@ -180,7 +180,9 @@ class AggregatorStage(PipelineStage):
                 await self._checkpoint()
             elif inlet and self._room > 0 and self._may_add:
                 await self._take_in()
-            elif inlet.finished and not checkpoints.has_ended:
+            elif keeper.time.goes_on(keeper.aggregation):
+                await asyncio.sleep(0)
+            elif inlet.finished and not (checkpoints.has_ended or keeper.aggregation.has_due):
                 self._end()
             elif inlet.finished and self._is_over():
                 break

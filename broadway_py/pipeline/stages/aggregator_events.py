@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from broadway_py import telemetry
-from broadway_py._core.aggregation.outcome import Result
+from broadway_py._core.aggregation.outcome import Results
 from broadway_py._core.aggregation.pending import DueResult
 from broadway_py.message import Message
 from broadway_py.pipeline.aggregation.held import Held
@@ -44,16 +44,19 @@ class AggregatorEvents:
             _CHECKPOINT, self._index, aggregator=self._aggregator, number=number, messages=messages
         )
 
-    def fired(self, number: int, results: Sequence[Result], due: Sequence[DueResult]) -> Callable[[], None] | None:
+    def fired(self, number: int, results: Sequence[Results], due: Sequence[DueResult]) -> Callable[[], None] | None:
         """Returns what tells that the checkpoint *number* has stored *results* as *due*; None if nobody listens.
 
         It keeps no values: there may be many, and storing them takes a while.
         """
         if not due or not telemetry.listening(_FIRED):
             return None
-        names = [f"{stored.window_id}#{one.firing}" for one, stored in zip(results, due, strict=True)]
-        triggers = dict(Counter(one.trigger for one in results))
-        return lambda: self._tell(_FIRED, number=number, results=names, triggers=triggers)
+        firings = (firing for one in results for _, _, firing, _ in one.entries)
+        names = [f"{stored.window_id}#{firing}" for stored, firing in zip(due, firings, strict=True)]
+        triggers = Counter[str]()
+        for one in results:
+            triggers[one.trigger] += len(one.entries)
+        return lambda: self._tell(_FIRED, number=number, results=names, triggers=dict(triggers))
 
     def late(self, messages: Sequence[Message[Any]], why: str) -> None:
         """Tell that *messages* are late."""

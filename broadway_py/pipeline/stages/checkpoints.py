@@ -25,6 +25,10 @@ __all__ = ["Checkpoints"]
 #: How many seconds an ack may take to end once it is cancelled.
 _CANCEL_S: Final = 0.1
 
+#: How many last results of closed windows one checkpoint has at most. While more than these are not handed out, no more
+#: are stored. So checkpoints and memory are bounded, however many keys a window has.
+_MOST_LAST: Final = 10_000
+
 
 class Checkpoints:
     """Stores what an aggregator has added. At most one checkpoint is being stored at a time.
@@ -72,6 +76,8 @@ class Checkpoints:
         # When something first changed since the last checkpoint, by the monotonic clock.
         self._changed_at: float | None = None
         self._is_flushing = self._is_marked_clean = self._is_closed = False
+        # True if the last one was not enough for the last results of closed windows. Then the next one follows at once.
+        self._has_left = False
         # True while the messages of a stored checkpoint are acked. This may be cancelled, and storing may not.
         self._is_acking = False
 
@@ -85,9 +91,18 @@ class Checkpoints:
     @property
     def is_due(self) -> bool:
         """True if something is not stored yet, and is not being stored."""
+        return self._has_news or self._keeper.aggregation.has_last
+
+    @property
+    def _has_news(self) -> bool:
         if self.has_ended and not self._is_marked_clean:
             return True  # the next start can rely on it
         return bool(self.held) or self._keeper.aggregation.is_changed or self._emitter.pending.has_emitted
+
+    @property
+    def _most_last(self) -> int:
+        """How many last results of closed windows the next one may have."""
+        return 0 if len(self._emitter.pending) > _MOST_LAST else _MOST_LAST
 
     @property
     def is_running(self) -> bool:
@@ -99,15 +114,17 @@ class Checkpoints:
         self._is_flushing = True
 
     def next_at(self, now: float) -> float | None:
-        """Returns when the next one begins; None while one is being stored, and if nothing has changed."""
-        if not self.is_due:
+        """Returns when the next one begins; None while one is being stored, and if nothing can be stored."""
+        has_last = self._keeper.aggregation.has_last and self._most_last > 0
+        if not (has_last or self._has_news):
             self._changed_at = None
             return None
         if self._changed_at is None:
             self._changed_at = now
         if self._task is not None:
             return None
-        if self._is_flushing or 2 * len(self.held) >= self._most_held:
+        goes_on = has_last and self._has_left
+        if goes_on or self._is_flushing or 2 * len(self.held) >= self._most_held:
             return now
         return self._changed_at + self._interval_s
 
@@ -119,15 +136,17 @@ class Checkpoints:
         Raises:
             CodecError: a value cannot be stored. Then all is held as before.
         """
-        commit, results = self._keeper.checkpoint(is_last=self.has_ended)
+        keeper = self._keeper
+        commit, results = keeper.checkpoint(is_last=self.has_ended, most_last=self._most_last)
         # From here on the checkpoint will be stored, also if the stage is cut off meanwhile.
         self.running, self.held = self.held, Held()
         self._changed_at = None
         self._is_flushing = self._is_marked_clean = self.has_ended
+        self._has_left = keeper.aggregation.has_last
         pending = self._emitter.pending
         emitted = pending.pop_emitted()
         try:
-            commit, due = await self._keeper.with_results(commit, results, emitted)
+            commit, due = await keeper.with_results(commit, results, emitted)
         except CodecError:
             pending.keep_emitted(emitted)
             self._is_marked_clean = False

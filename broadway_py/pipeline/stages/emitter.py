@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -67,8 +67,8 @@ class Emitter(PipelineStage):
         self._is_last = False
         self._log = log.bind(pipeline=services.name, aggregator=key)
 
-    def add(self, results: Iterable[DueResult]) -> None:
-        """Take over *results*, which are stored."""
+    def add(self, results: Sequence[DueResult]) -> None:
+        """Take over *results*, which are stored, in their order."""
         self.pending.add(results)
         self.wake.set()
 

@@ -19,6 +19,8 @@ from broadway_py._core.aggregation.values import Functions
 from broadway_py._core.window.spec import Window
 
 WALL = 1_000_000.0
+#: More last results than any window has here.
+ALL = 10_000
 
 
 @dataclass(eq=False)
@@ -68,9 +70,11 @@ KINDS: dict[str, Callable[[], Window]] = {
     "sliding every": lambda: Window.sliding(10, 4, by=by, delay=0, max_ahead=None).trigger_every(3),
     "periodically": lambda: Window.fixed(10, by=by, delay=0, max_ahead=None).trigger_periodically(3),
     "session": lambda: Window.session(5, by=by, delay=0, lateness=6, max_ahead=None),
+    "session on time": lambda: Window.session(5, by=by, delay=0, max_ahead=None),
     "session every": lambda: Window.session(5, by=by, delay=0, longest=20, max_ahead=None).trigger_every(2),
     "count": lambda: Window.count(3),
     "periodic": lambda: Window.periodic(4),
+    "global": Window.global_,
 }
 
 
@@ -87,17 +91,9 @@ class Told(NamedTuple):
 
 def told_by(checkpoint: Checkpoint) -> list[Told]:
     return [
-        Told(
-            f"{one.window} {one.key}",
-            one.firing,
-            one.key,
-            deepcopy(one.value),
-            one.count,
-            one.trigger,
-            one.is_last,
-            one.replaces,
-        )
+        Told(f"{one.window} {key}", firing, key, deepcopy(value), count, one.trigger, one.is_last, one.replaces)
         for one in checkpoint.results
+        for key, count, firing, value in one.entries
     ]
 
 
@@ -136,7 +132,21 @@ def deepcopy_of(part: Part) -> Part:
         list(part.news),
         list(part.closed),
         list(part.ended),
+        list(part.fired),
     )
+
+
+def restored_in_parts(stored: Stored, kind: str, functions: Functions, now: float, most: int) -> Aggregation:
+    """Returns an aggregation that closes so many sessions at once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("broadway_py._core.window.session._MOST_AT_ONCE", most)
+        return stored.restored(KINDS[kind](), functions, now)
+
+
+def close_all(aggregation: Aggregation, now: float) -> None:
+    """Closes what is due, part by part."""
+    while aggregation.has_due:
+        aggregation.close_due(now)
 
 
 STEPS = st.one_of(
@@ -160,22 +170,22 @@ STEPS = st.one_of(
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("functions", [SUMS, LISTS], ids=["sums", "lists"])
-@given(steps=st.lists(STEPS, max_size=30))
+@given(steps=st.lists(STEPS, max_size=30), most=st.sampled_from([1, 2, ALL]))
 @settings(deadline=None)
 def test_a_restart_and_events_that_fail_change_no_result(
-    kind: str, functions: Functions, steps: list[tuple[str, Any]]
+    kind: str, functions: Functions, steps: list[tuple[str, Any]], most: int
 ) -> None:
     now = 100.0
     window = KINDS[kind]()
     plain = Aggregation(window, functions, now)
-    tried = Aggregation(window, functions, now)
     stored = Stored()
+    tried = restored_in_parts(stored, kind, functions, now, most)
     expected: list[Told] = []
     came: list[Told] = []
 
     def checkpoint() -> None:
-        expected.extend(told_by(plain.checkpoint(now)))
-        made = tried.checkpoint(now)
+        expected.extend(told_by(plain.checkpoint(now, ALL)))
+        made = tried.checkpoint(now, most)
         stored.commit(made)
         came.extend(told_by(made))
 
@@ -203,11 +213,16 @@ def test_a_restart_and_events_that_fail_change_no_result(
         else:
             checkpoint()
             if value:
-                tried = stored.restored(KINDS[kind](), functions, now)
-        assert tried.open == plain.open
+                tried = restored_in_parts(stored, kind, functions, now, most)
+        assert tried.open == plain.open or tried.has_due
+    close_all(tried, now)
     plain.end(now)
     tried.end(now)
+    close_all(tried, now)
     checkpoint()
+    while tried.due:
+        tried = restored_in_parts(stored, kind, functions, now, most)
+        checkpoint()
     assert sorted(came, key=repr) == sorted(expected, key=repr)
     assert tried.open == 0
     last: dict[str, int] = {}
@@ -217,7 +232,7 @@ def test_a_restart_and_events_that_fail_change_no_result(
     # Nothing of a closed window stays in the store. The ends of sessions stay until the time is far enough.
     tried.advance(10**12, now)
     for _ in range(64):
-        stored.commit(tried.checkpoint(now))
+        stored.commit(tried.checkpoint(now, ALL))
     assert stored.rows == []
 
 
@@ -236,10 +251,10 @@ def test_the_values_are_those_of_brute_force(events: list[tuple[str, int, bool]]
     for cut in [*cuts, len(left)]:
         tried.add(left[:cut], 0.0, WALL)
         left = left[cut:]
-        tried.checkpoint(0.0)
+        tried.checkpoint(0.0, ALL)
     tried.end(0.0)
-    results = tried.checkpoint(0.0).results
-    found = {(result.key, (result.start or 0) // 10_000_000): result.value for result in results}
+    results = told_by(tried.checkpoint(0.0, ALL))
+    found = {(one.key, int(one.id.partition("_")[0]) // 10_000_000): one.value for one in results}
     assert found == expected
 
 
@@ -252,7 +267,7 @@ def test_a_value_that_a_result_has_does_not_change_any_more() -> None:
     add_in_lists(aggregation, [Event("k", 1.0)])
     aggregation.advance(10_000_000, 0.0)
     add_in_lists(aggregation, [Event("k", 2.0)])
-    first, second = aggregation.checkpoint(0.0).results
+    first, second = told_by(aggregation.checkpoint(0.0, ALL))
     assert (first.value, first.trigger) == ([1.0], "watermark")
     assert (second.value, second.trigger, second.firing) == ([1.0, 2.0], "late", 2)
 
@@ -273,12 +288,12 @@ def test_late_and_future_events_are_told_and_added_nowhere() -> None:
 def test_only_what_changed_is_stored_again() -> None:
     aggregation = Aggregation(Window.fixed(10, by=by, delay=0, max_ahead=None), SUMS, 0.0)
     add_in_lists(aggregation, [Event("k", 1.0), Event("l", 1.0)])
-    (first,) = aggregation.checkpoint(0.0).parts
+    (first,) = aggregation.checkpoint(0.0, ALL).parts
     assert [entry[0] for entry in first.entries] == ["k", "l"] or [entry[0] for entry in first.entries] == ["l", "k"]
     add_in_lists(aggregation, [Event("l", 2.0)])
-    (second,) = aggregation.checkpoint(0.0).parts
+    (second,) = aggregation.checkpoint(0.0, ALL).parts
     assert second.entries == [("l", 2, 0, 2)]
-    assert aggregation.checkpoint(0.0).parts == []
+    assert aggregation.checkpoint(0.0, ALL).parts == []
 
 
 def test_a_key_that_cannot_be_stored_fails_its_event_alone() -> None:
@@ -293,7 +308,7 @@ def test_a_key_that_cannot_be_stored_fails_its_event_alone() -> None:
     assert {id(event) for event, _ in out.failed} == {id(bad), id(unhashable)}
     assert out.added == [good]
     aggregation.end(0.0)
-    assert [result.key for result in aggregation.checkpoint(0.0).results] == ["k"]
+    assert [one.key for one in told_by(aggregation.checkpoint(0.0, ALL))] == ["k"]
 
 
 def test_the_stored_parts_of_a_long_window_are_bounded() -> None:
@@ -303,12 +318,12 @@ def test_the_stored_parts_of_a_long_window_are_bounded() -> None:
     most = 0
     for turn in range(60):
         add_in_lists(aggregation, [Event(key, 1.0) for key in keys[turn % 3 :: 3]])
-        stored.commit(aggregation.checkpoint(0.0))
+        stored.commit(aggregation.checkpoint(0.0, ALL))
         most = max(most, sum(len(part.entries) for _, part in stored.rows))
     assert most < 4 * 3_000 + 2_000
     again = stored.restored(Window.fixed(1_000, by=by, delay=0, max_ahead=None), SUMS, 0.0)
     again.end(0.0)
-    results = again.checkpoint(0.0).results
+    results = told_by(again.checkpoint(0.0, ALL))
     assert len(results) == 3_000
     assert {result.value for result in results} == {20}
 
@@ -323,15 +338,15 @@ def test_the_stored_parts_of_many_short_windows_are_bounded(kind: str) -> None:
         aggregation.advance(turn * 1_000_000, 0.0)
         if kind == "count":
             add_in_lists(aggregation, [Event(f"k{turn}x{number}", 0.0) for number in range(19)])
-        stored.commit(aggregation.checkpoint(0.0))
+        stored.commit(aggregation.checkpoint(0.0, ALL))
     size = sum(len(part.entries) + len(part.closed) + len(part.ended) for _, part in stored.rows)
     assert size < 64 * 2_000 + 4 * aggregation.open + 2_000
     again = stored.restored(window, SUMS, 0.0)
     assert again.open == aggregation.open
     again.end(0.0)
     aggregation.end(0.0)
-    assert {(one.window, one.key): one.value for one in again.checkpoint(0.0).results} == {
-        (one.window, one.key): one.value for one in aggregation.checkpoint(0.0).results
+    assert {one.id: one.value for one in told_by(again.checkpoint(0.0, ALL))} == {
+        one.id: one.value for one in told_by(aggregation.checkpoint(0.0, ALL))
     }
 
 
@@ -339,4 +354,72 @@ def test_a_checkpoint_has_the_value_that_was_given_back_after_an_event_that_fail
     aggregation = Aggregation(Window.fixed(10, by=by, delay=0).trigger_every(5), LISTS, 0.0)
     aggregation.add([Event("k", 1.0), Event("k", 2.0, "add")], 0.0, WALL)
 
-    assert aggregation.checkpoint(0.0).parts[0].entries == [("k", 1, 0, [1.0])]
+    assert aggregation.checkpoint(0.0, ALL).parts[0].entries == [("k", 1, 0, [1.0])]
+
+
+def test_a_window_that_closes_while_it_is_stored_again_gives_all_its_results_in_parts() -> None:
+    window = Window.fixed(1_000, by=by, delay=0, max_ahead=None)
+    aggregation = Aggregation(window, SUMS, 0.0)
+    stored = Stored()
+    keys = [f"k{number}" for number in range(5_000)]
+    # So many parts of it are stored that it is stored again, 2,000 keys with each checkpoint. It closes before the end.
+    for _ in range(5):
+        add_in_lists(aggregation, [Event(key, 1.0) for key in keys])
+        stored.commit(aggregation.checkpoint(0.0, ALL))
+    aggregation.advance(1_000_000_000, 0.0)
+    told: list[Told] = []
+    while aggregation.due:
+        made = aggregation.checkpoint(0.0, 700)
+        assert 0 < len(told_by(made)) <= 700
+        stored.commit(made)
+        told += told_by(made)
+        aggregation = stored.restored(window, SUMS, 0.0)
+        assert aggregation.due == len(keys) - len(told)
+    assert sorted(one.key for one in told) == sorted(keys)
+    assert {one.value for one in told} == {5}
+    assert stored.rows == []
+
+
+def test_a_part_of_the_last_results_removes_nothing_and_the_last_part_removes_all() -> None:
+    aggregation = Aggregation(Window.fixed(10, by=by, delay=0, max_ahead=None), SUMS, 0.0)
+    stored = Stored()
+    add_in_lists(aggregation, [Event(key, 1.0) for key in "abc"])
+    stored.commit(aggregation.checkpoint(0.0, ALL))
+    aggregation.advance(10_000_000, 0.0)
+    first = aggregation.checkpoint(0.0, 2)
+    assert [one.key for one in told_by(first)] == ["a", "b"]
+    assert [(part.entries, part.fired) for part in first.parts] == [([], ["a", "b"])]
+    assert first.dropped == []
+    assert (aggregation.has_last, aggregation.due, aggregation.open) == (True, 1, 0)
+    second = aggregation.checkpoint(0.0, 2)
+    assert [one.key for one in told_by(second)] == ["c"]
+    assert (second.parts, second.dropped) == ([], [(0, 4)])
+    assert not aggregation.has_last
+
+
+def test_results_of_windows_that_stay_open_are_in_the_next_checkpoint_however_many_there_are() -> None:
+    aggregation = Aggregation(Window.fixed(10, by=by, delay=0, lateness=5, max_ahead=None), SUMS, 0.0)
+    add_in_lists(aggregation, [Event(key, 1.0) for key in "abc"])
+    aggregation.advance(10_000_000, 0.0)
+    assert [one.key for one in told_by(aggregation.checkpoint(0.0, 0))] == ["a", "b", "c"]
+
+
+def test_many_sessions_close_in_parts_and_take_no_event_from_the_first_part_on() -> None:
+    aggregation = Aggregation(Window.session(5, by=by, delay=0, max_ahead=None), SUMS, 0.0)
+    stored = Stored()
+    add_in_lists(aggregation, [Event(number, 1.0) for number in range(2_500)])
+    aggregation.advance(6_000_000, 0.0)
+    # The last bound counts sessions: a step does not get longer with more of them.
+    assert (aggregation.due, aggregation.open, aggregation.has_due) == (1_000, 1_500, True)
+    assert len(aggregation.add([Event(number, 5.0) for number in range(2_500)], 0.0, WALL).late) == 2_500
+    aggregation.close_due(0.0)
+    assert (aggregation.due, aggregation.has_due) == (2_000, True)
+    first = aggregation.checkpoint(0.0, ALL)
+    stored.commit(first)
+    again = stored.restored(Window.session(5, by=by, delay=0, max_ahead=None), SUMS, 0.0)
+    assert (again.open, again.has_due) == (500, True)
+    again.close_due(0.0)
+    assert not again.has_due
+    told = [*told_by(first), *told_by(again.checkpoint(0.0, ALL))]
+    assert [one.key for one in told] == list(range(2_500))
+    assert {(one.value, one.trigger) for one in told} == {(1, "gap")}

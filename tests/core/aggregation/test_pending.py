@@ -21,7 +21,8 @@ def numbers(taken: list[DueResult]) -> list[int]:
 
 def test_a_call_gets_the_oldest_results_and_no_more_than_the_most() -> None:
     pending = PendingResults(2)
-    pending.add([due(3), due(1), due(2)])
+    pending.add([due(1), due(2)])
+    pending.add([due(3)])
     assert numbers(pending.take(0.0)) == [1, 2]
     assert numbers(pending.take(0.0)) == [3]
     assert pending.take(0.0) == []

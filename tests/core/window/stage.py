@@ -6,7 +6,18 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 from broadway_py._core.window.engine import Engine
-from broadway_py._core.window.firing import Add, Close, Effect, Fire, Firing, Merge, OpenWindow, SideOutput
+from broadway_py._core.window.firing import (
+    Add,
+    Close,
+    Effect,
+    Fire,
+    FireKeys,
+    FireLast,
+    Firing,
+    Merge,
+    OpenWindow,
+    SideOutput,
+)
 from broadway_py._core.window.keyed import KeyedEngine
 from broadway_py._core.window.spec import Window
 
@@ -95,6 +106,11 @@ class Stage:
                     self._add(effect)
                 case Fire():
                     self._fire(effect)
+                case FireKeys(window, trigger, fired):
+                    for key, count, number in fired:
+                        self._fire(Fire(window, key, trigger, number, False, count, window.start, window.end))
+                case FireLast():
+                    self._fire_last(effect)
                 case Merge():
                     effect.window.state = self._merge(effect.window.state, effect.absorbed.state)
                 case Close():
@@ -115,6 +131,14 @@ class Stage:
                 states = window.state = {} if window.state is None else window.state
                 key = effect.keys[place]
                 states[key] = self._reduce(states.get(key, self._init()), event)
+
+    def _fire_last(self, effect: FireLast) -> None:
+        window = effect.window
+        while effect:
+            for key, count, number in effect.take(2):
+                self._fire(Fire(window, key, effect.trigger, number, True, count, window.start, window.end))
+        self.closed.append(window)
+        window.state = None
 
     def _fire(self, effect: Fire) -> None:
         window, firing = effect.window, self.engine.describe(effect)

@@ -325,10 +325,10 @@ def _copy(store: MemoryStore) -> MemoryStore:
 
 
 @pytest.mark.parametrize(("kind", "expected"), [(Totals, minutes_of), (Visits, visits_of)], ids=["fixed", "session"])
-@given(lives=LIVES)
+@given(lives=LIVES, most=st.sampled_from([1, 10_000]))
 @settings(deadline=None, max_examples=50)
 def test_values_are_exact_whatever_ends_the_process(
-    kind: type[Totals], expected: Callable[[Sequence[Order]], Rows], lives: list[Any]
+    kind: type[Totals], expected: Callable[[Sequence[Order]], Rows], lives: list[Any], most: int
 ) -> None:
     world = World()
     base = [0]
@@ -354,6 +354,9 @@ def test_values_are_exact_whatever_ends_the_process(
         )
 
     with pytest.MonkeyPatch.context() as monkeypatch:
+        # So many last results of a window has a checkpoint, and so many sessions close at once.
+        monkeypatch.setattr("broadway_py.pipeline.stages.checkpoints._MOST_LAST", most)
+        monkeypatch.setattr("broadway_py._core.window.session._MOST_AT_ONCE", most)
         asyncio.run(all_lives(monkeypatch))
     assert world.problems == []
     newest: dict[str, WindowResult[str, int]] = {}

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
-from broadway_py._core.aggregation.outcome import Result
+from broadway_py._core.aggregation.changes import Part
+from broadway_py._core.aggregation.outcome import Results
+from broadway_py._core.aggregation.pending import DueResult
+from broadway_py._core.window.saved import WindowFacts, result_id
 from broadway_py.pipeline.aggregation.records import Records, ResultFacts, facts_of
 from broadway_py.state.codec import Codec
 
@@ -19,7 +23,58 @@ from broadway_py.state.codec import Codec
 def test_facts_are_read_whatever_the_key_and_the_value_are(key_type: Any, key: Any, value: list[str]) -> None:
     codec: Codec[Any, Any] = Codec(key_type, list[str])
     records = Records("sums", codec, lambda _, value: value, 1)
-    result = Result(4, "60_120", key, 60, 120, value, 17, 3, "late", is_last=False, replaces=("0_60",))
-    name, content = records.result(result)
+    results = Results(4, "60_120", 60, 120, "late", False, ("0_60",), [(key, 17, 3, value)])
+    (due,) = records.due(results, 0, 1, is_stored=True)
 
-    assert facts_of(content) == ResultFacts(name, 3, "late", 120)
+    assert facts_of(due.data) == ResultFacts(due.window_id, 3, "late", 120)
+
+
+@pytest.mark.parametrize(
+    ("value_type", "values"),
+    [
+        (int, [0, -7, 2**70]),
+        (float, [0.1, -0.0, 1e300, float("inf")]),
+        (bool, [True, False]),
+        (str, ["", "plain", 'a"\\\n', "é", "\x1b"]),
+        (list[int], [[], [1]]),
+    ],
+)
+@pytest.mark.parametrize(("key_type", "keys"), [(int, [0, -3, 10**5]), (str, ["de", 'a"b', "é", "k" * 300])])
+@pytest.mark.parametrize("replaces", [(), ("0_60", "1.7")])
+def test_results_are_the_same_from_memory_and_from_their_bytes(
+    key_type: Any, keys: list[Any], value_type: Any, values: list[Any], replaces: tuple[str, ...]
+) -> None:
+    codec: Codec[Any, Any] = Codec(key_type, value_type)
+    records = Records("sums", codec, lambda _, value: value, 1)
+    entries = [(key, 17, 3, value) for key in keys for value in values]
+    results = Results(4, "60_120", 60, 120, "late", False, replaces, entries)
+    stored = records.due(results, 0, 50, is_stored=True)
+    kept = records.due(results, 0, 50, is_stored=False)
+    loaded = [DueResult(one.sequence, records.id_of(one.data), one.data, one.version) for one in stored]
+
+    expected = records.read_results(loaded, shown)
+    assert [(one.key, one.value, type(one.value), one.count, one.firing) for one in expected] == [
+        (key, value, type(value), 17, 3) for key, value in ((entry[0], entry[3]) for entry in entries)
+    ]
+    assert expected[0].id == result_id("sums", json.dumps(keys[0], ensure_ascii=False), "60_120")
+    assert len(expected[0].replaces) == len(replaces)
+    assert records.read_results(stored, shown) == expected
+    assert records.read_results(kept, shown) == expected
+    mixed = [one if place % 2 else loaded[place] for place, one in enumerate(kept)]
+    assert records.read_results(mixed, shown) == expected
+    assert [one.sequence for one in stored] == list(range(4, 4 + len(entries)))
+
+
+def test_the_keys_that_have_fired_come_back() -> None:
+    codec: Codec[Any, Any] = Codec(str, int)
+    records = Records("sums", codec, lambda _, value: value, 1)
+    part = Part(60, [("a", 2, 0, 5)], [WindowFacts(60, 120, None, 7)], [0], fired=["b", 'c"'])
+
+    back = records.read_part(60, records.part(part), 1)
+
+    assert (back.entries, back.facts, back.news, back.fired) == (part.entries, part.facts, [0], ["b", 'c"'])
+    assert back.ended == []
+
+
+def shown(time: int | None) -> float | None:
+    return None if time is None else time / 1_000_000
