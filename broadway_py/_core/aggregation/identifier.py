@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import compress, count
 from typing import Any, Literal
 
 from broadway_py._core.identity import child_identity, given_identity, identities_by_id, identity_by_id
@@ -178,11 +179,11 @@ def _lookups_of_marked(
 ) -> Sequence[Lookup]:
     """Returns whether each message is looked up, where only marked ones are."""
     lookups: list[Lookup] = ["none"] * len(identities)
-    if True in marks:
-        for place, (identity, is_marked) in enumerate(zip(identities, marks, strict=True)):
-            if is_marked and identity is not None:
-                lookups[place] = "marked"
-                result.marked.add(identity)
+    for place in compress(count(), marks):
+        identity = identities[place]
+        if identity is not None:
+            lookups[place] = "marked"
+            result.marked.add(identity)
     return lookups
 
 

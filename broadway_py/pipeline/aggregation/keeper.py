@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any, Final, Literal
+
+from pydantic_core import to_json
 
 from broadway_py._core.aggregation.aggregation import Aggregation
 from broadway_py._core.aggregation.identities import Identities
@@ -167,7 +168,7 @@ class Keeper:
         commit = Commit(
             self._definition.name,
             made.number,
-            json.dumps(memory, separators=(",", ":")).encode(),
+            to_json(memory),
             parts,
             made.dropped,
             identities,
