@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import count, islice
 from typing import Any, Final
 
 from benchmarks.measure import Ids
@@ -124,13 +124,13 @@ class Marking(Producer):
     marks_repeats = True
 
     def __init__(self, items: Iterable[Event]) -> None:
-        self._items: Iterator[tuple[int, Event]] = enumerate(items)
+        # Ids are cheap to make, because a broker's client would already have them.
+        self._items: Iterator[tuple[str, Event]] = zip(map(str, count()), items, strict=False)
         self._acknowledgement = Acknowledgement(_Marks())
 
     async def handle_demand(self, demand: int) -> list[Message[Any]] | None:
         """The next *demand* events."""
         acknowledgement = self._acknowledgement
         return [
-            Message(event, {"message_id": f"{number:010d}"}, acknowledgement)
-            for number, event in islice(self._items, demand)
+            Message(event, {"message_id": name}, acknowledgement) for name, event in islice(self._items, demand)
         ] or None
