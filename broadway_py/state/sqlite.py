@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -47,6 +48,9 @@ class SQLiteStore:
         # Of each aggregator the commit of which it is not known whether it is stored.
         self._unsure: dict[str, Commit] = {}
 
+        # For each aggregator: the identities of all checkpoints before this number were removed.
+        self._forgotten: dict[str, int] = {}
+
     async def open(
         self, aggregators: Mapping[str, AggregatorFacts], *, waiting: Callable[[str], object] = log.warning
     ) -> None:
@@ -57,6 +61,7 @@ class SQLiteStore:
         """
         what = STATE_SCHEMA.what
         refuse_hopeless(what, self.path)
+        self._forgotten = {}
         self._lock = await StateLock.take(what, self.path, waiting)
         try:
             # Only now: another program's version of the file is changed by nobody who stands by.
@@ -112,7 +117,10 @@ class SQLiteStore:
         Raises:
             StorageError: nothing was stored; or, if ``is_unknown`` is true, the file cannot be asked.
         """
-        table = self._tables[commit.aggregator]
+        table, forget_before = self._tables[commit.aggregator], commit.forget_before
+        if forget_before <= self._forgotten.get(commit.aggregator, 1):
+            # It moves seldom, and a statement for nothing costs a wait for the interpreter's lock, too.
+            commit = replace(commit, forget_before=0)
         size = len(commit.appended) + len(commit.results) + len(commit.emitted) + 1
         try:
             await self._open().write(partial(rows.store, table=table, commit=commit), rows=size)
@@ -124,6 +132,9 @@ class SQLiteStore:
             error.is_unknown = False
             raise
         self._sizes[commit.aggregator].note(commit)
+
+        if commit.forget_before:
+            self._forgotten[commit.aggregator] = min(forget_before, commit.number + 1)
 
     async def _is_stored(self, commit: Commit, error: StorageError) -> bool:
         try:
