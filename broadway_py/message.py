@@ -314,7 +314,10 @@ class Message(Generic[T]):
 
     def _named(self) -> object:
         # A handler may have replaced or deleted the metadata.
-        metadata: Any = getattr(self, "metadata", None)
+        try:
+            metadata: Any = self.metadata
+        except AttributeError:
+            return None
         if type(metadata) is dict or is_a(metadata, dict):
             return dict.get(metadata, "message_id")
         return None

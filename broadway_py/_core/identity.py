@@ -102,7 +102,10 @@ def identities_by_id(messages: Iterable[Message[Any]], producer: str | None) -> 
             known = text.encode()
         except UnicodeEncodeError:
             known = text.encode(errors="surrogatepass")
-        raw = getattr(message, "raw", None)  # a transformer may have deleted it
+        try:
+            raw = message.raw
+        except AttributeError:
+            raw = None  # a transformer has deleted it
         digest = begun()
         if type(raw) is bytes:
             digest.update(known + raw[:_HEAD_BYTES])

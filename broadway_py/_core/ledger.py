@@ -128,6 +128,8 @@ def runs_of(messages: Sequence[Message[Any]]) -> list[Run]:
     if not messages:
         return []
     entries = list(map(_entry_of, messages))
+    if entries.count(entries[0]) == len(entries):
+        return [Run(entries[0], 0, len(entries))]
     changes = compress(count(1), map(is_not, entries, islice(entries, 1, None)))
     places = (0, *changes, len(entries))
     return [Run(entries[first], first, until) for first, until in pairwise(places)]

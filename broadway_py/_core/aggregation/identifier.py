@@ -193,7 +193,8 @@ def _marks_of(messages: Sequence[Message[Any]], *, has_spawned: bool) -> list[bo
         try:
             return [
                 bool(acknowledger.is_repeat(detail))
-                for acknowledger, _, detail in [message._acknowledgement for message in messages]
+                for message in messages
+                for acknowledger, _, detail in (message._acknowledgement,)
             ]
         except foreign_errors(cancellations=True):
             pass  # one by one, it turns out what is marked
