@@ -132,7 +132,6 @@ class SQLiteStore:
             error.is_unknown = False
             raise
         self._sizes[commit.aggregator].note(commit)
-
         if commit.forget_before:
             self._forgotten[commit.aggregator] = min(forget_before, commit.number + 1)
 
