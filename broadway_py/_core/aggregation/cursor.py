@@ -30,9 +30,10 @@ class Cursor:
         self.free_since: float | None = None
         #: Since when a lost reader holds it up, by the clock, as far as it has come; None: none does.
         self.stands_since: float | None = None
-        # Of what came in after a lost reader: it counts when the cursor has passed the place of this number.
-        self._until = 0
-        self._withheld: int | None = None
+        #: The highest event time of what came in after a lost reader, in microseconds. It counts when the cursor has
+        #: passed the place with the number *until*.
+        self.withheld: int | None = None
+        self.until = 0
 
     def start(self, link: Link | None, now: float) -> None:
         """Begins at *link*; None: nothing was received."""
@@ -48,13 +49,13 @@ class Cursor:
     def advance(self, active: float, now: float) -> bool:
         """Passes what lets it pass, when it is *active* in the producer's time. Returns True if it has moved."""
         link = self.next
-        if link is None or not link.lets_pass(active, self.hold_s):
+        if link is None or not self._may_pass(link, active):
             return False
-        while link is not None and link.lets_pass(active, self.hold_s):
+        while link is not None and self._may_pass(link, active):
             if isinstance(link, Standstill):
                 # What lies before it is not withheld.
                 self._release()
-                self._until = max(self._until, link.last or 0)
+                self.until = max(self.until, link.last or 0)
                 if self.stands_since is None:
                     self.stands_since = link.began
             elif isinstance(link, Receipt):
@@ -66,6 +67,9 @@ class Cursor:
         # What is withheld ends with a place that was received, so a cursor that has passed all withholds nothing.
         self.free_since = now if link is None else None
         return True
+
+    def _may_pass(self, link: Link, active: float) -> bool:
+        return (link.only_for is not None and link.only_for is not self) or link.lets_pass(active, self.hold_s)
 
     def note(self, receipt: Receipt, highest: int) -> bool:
         """Notes an event time of *receipt*, in microseconds. Returns True if it counts at once: the hold is over."""
@@ -82,12 +86,12 @@ class Cursor:
 
     def _take(self, highest: int | None) -> None:
         if highest is not None:
-            self._withheld = highest if self._withheld is None else max(self._withheld, highest)
+            self.withheld = highest if self.withheld is None else max(self.withheld, highest)
 
     def _release(self) -> None:
-        if self.passed < self._until:
+        if self.passed < self.until:
             return
         self.stands_since = None
-        if self._withheld is not None:
-            self.highest = self._withheld if self.highest is None else max(self.highest, self._withheld)
-            self._withheld = None
+        if self.withheld is not None:
+            self.highest = self.withheld if self.highest is None else max(self.highest, self.withheld)
+            self.withheld = None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal
 
 from broadway_py._core.aggregation.cursor import Cursor
 from broadway_py._core.aggregation.progress import Progress
 from broadway_py._core.aggregation.receipts import Receipt, Standstill
+from broadway_py._core.aggregation.saved_holds import SavedHold
 from broadway_py._core.ledger import LedgerEntry
 from broadway_py._core.window.shape import microseconds
 
@@ -59,6 +60,7 @@ class EventClock:
         hold_timeout: in seconds: at most so long one message holds the watermark.
         idle_timeout: in seconds; None: a producer is never idle.
         watermark: where it begins, as stored; None: it is not known.
+        saved: what :meth:`saved` has returned in the process before.
         changed: called when the watermark may have moved, or :meth:`next_change` may have changed, for another reason
             than the time; at most once for each receipt.
     """
@@ -72,6 +74,7 @@ class EventClock:
         hold_timeout: float,
         idle_timeout: float | None,
         watermark: int | None = None,
+        saved: Mapping[str, Sequence[SavedHold]] | None = None,
         changed: Callable[[], None],
     ) -> None:
         self._delay = microseconds(delay)
@@ -80,6 +83,7 @@ class EventClock:
         self._sources: dict[object, _Source] = {}
         for progress in progresses:
             cursor = Cursor(hold_timeout, changed)
+            progress.restore(cursor, (saved or {}).get(progress.name, ()), now)
             progress.add(cursor, now)
             self._sources[progress] = _Source(progress, cursor, now)
 
@@ -92,15 +96,32 @@ class EventClock:
         if isinstance(receipt, Receipt) and receipt.source in self._sources:
             self._sources[receipt.source].cursor.note(receipt, highest_us)
 
-    def was_held_too_long(self, entry: LedgerEntry) -> bool:
-        """Returns True if the watermark did not wait for the messages of *entry*, because their hold ran out.
+    def saved(self, now: float) -> dict[str, list[SavedHold]]:
+        """Returns what the watermark waits for and will be delivered again, by the producer. A checkpoint stores it."""
+        found = {one.progress.name: one.progress.saved(one.cursor, now) for one in self._sources.values()}
+        return {name: holds for name, holds in found.items() if holds}
 
-        Ask before they count as arrived.
+    def was_held_too_long(self, entry: LedgerEntry, identity: Callable[[], bytes | None]) -> bool:
+        """Returns True if the watermark did not wait for a message, because its hold ran out: now, or before a retry.
+
+        Ask before the message counts as arrived.
+
+        Args:
+            entry: the message's.
+            identity: returns what names the message for its producer. It is called only if it is needed.
         """
         receipt = entry.receipt
         if not isinstance(receipt, Receipt) or receipt.source not in self._sources:
             return False
-        return self._sources[receipt.source].cursor.has_passed(receipt)
+        cursor = self._sources[receipt.source].cursor
+        if cursor.has_passed(receipt):
+            return True
+        if not receipt.brings and not receipt.overdue:
+            return False
+        name = identity()
+        if name is None:
+            return False
+        return name in receipt.overdue or any(cursor.has_passed(one) for one, _ in receipt.brings.get(name, ()))
 
     def watermark(self, now: float, wall: float) -> int | None:
         """Returns the watermark; None while it is not known."""

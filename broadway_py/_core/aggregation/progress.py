@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from broadway_py._core.aggregation.awaited import Awaited
 from broadway_py._core.aggregation.cursor import Cursor
+from broadway_py._core.aggregation.reader import Reader
 from broadway_py._core.aggregation.receipts import Receipt, Receipts, Standstill
+from broadway_py._core.aggregation.saved_holds import SavedHold, restored, saved_holds
 
-__all__ = ["Progress", "Reader"]
+__all__ = ["Progress"]
 
 #: At most so often, in seconds, those that were held for too long are looked for.
 _SWEEP_S: Final = 1.0
@@ -25,9 +27,11 @@ class Progress:
 
     Args:
         copies: how many copies the producer has.
+        name: the producer's name.
     """
 
-    def __init__(self, copies: int = 1) -> None:
+    def __init__(self, copies: int = 1, name: str = "") -> None:
+        self.name = name
         #: The copies, by their index.
         self.readers = [Reader(self) for _ in range(copies)]
         self._receipts = Receipts()
@@ -50,6 +54,26 @@ class Progress:
         """Lets *cursor* follow from now on."""
         cursor.start(self._receipts.first, now)
         self._cursors.append(cursor)
+
+    def saved(self, cursor: Cursor, now: float) -> list[SavedHold]:
+        """Returns what *cursor* waits for and will be delivered again, for :meth:`restore` in the next process."""
+        return saved_holds(cursor, self._awaited, self.active(now))
+
+    def restore(self, cursor: Cursor, holds: Iterable[SavedHold], now: float) -> None:
+        """Lets *cursor* wait for what it has awaited in the process before. Call it before :meth:`add`."""
+        for receipt in restored(holds, self, cursor, self._awaited, self.active(now)):
+            self._held += receipt.awaited
+            self._receipts.append(receipt)
+
+    @property
+    def is_settled(self) -> bool:
+        """True if nothing is in work, and no lost reader has messages that may still be away.
+
+        What will be delivered again counts as settled: it is saved.
+        """
+        if self._standing:
+            return False
+        return not any(isinstance(one, Receipt) and one.pending > one.awaited for one in self._receipts)
 
     def refresh(self, now: float) -> None:
         """Lets the cursors pass what time alone lets them pass."""
@@ -113,7 +137,7 @@ class Progress:
         self._receipts.append(receipt)
         for cursor in self._cursors:
             cursor.see(receipt)
-        if self._held and active >= self._next_sweep:
+        if (self._held or self._awaited) and active >= self._next_sweep:
             self._sweep(active, now)
         return receipt
 
@@ -121,7 +145,11 @@ class Progress:
         too_old = self.active(now) - self._longest_hold()
         for identity in identities:
             waiting = self._awaited.recognise(identity)
-            if identity is not None and waiting:
+            if identity is None:
+                continue
+            if self._awaited.was_overdue(identity) or any(first <= too_old for _, first in waiting):
+                receipt.overdue.add(identity)
+            if waiting:
                 receipt.brings[identity] = [(one, first) for one, first in waiting if first > too_old]
                 # Those that were held for too long are waited for no longer, and do not have to arrive.
                 complete = [one for one, first in waiting if first <= too_old and self._has_come(one)]
@@ -247,6 +275,7 @@ class Progress:
     def _sweep(self, active: float, now: float) -> None:
         """Waits no longer for what every aggregator has held for too long."""
         self._next_sweep = active + _SWEEP_S
+        self._awaited.forget_overdue(active)
         longest = self._longest_hold()
         for link in self._receipts:
             if not isinstance(link, Receipt):
@@ -254,77 +283,12 @@ class Progress:
             if link.since + longest > active:
                 break
             if link.awaited:
-                self._forget(link)
+                self._forget(link, active)
                 if not link.pending:
                     self._complete([link], now)
 
-    def _forget(self, receipt: Receipt) -> None:
+    def _forget(self, receipt: Receipt, active: float) -> None:
         self._held -= receipt.awaited
         receipt.pending -= receipt.awaited
         receipt.awaited = 0
-        self._awaited.forget(receipt)
-
-
-class Reader:
-    """One copy of the producer, as its source sees it.
-
-    It *reads* while it is connected and not paused. It is *asked* while the pipeline also has room for its messages.
-    """
-
-    def __init__(self, progress: Progress) -> None:
-        #: Returns False if the copy is connected and still cannot deliver anything.
-        self.works: Callable[[], bool] = _works
-        self.has_ended = False
-        self._progress = progress
-        #: True while the pipeline has room for its messages.
-        self.is_wanted = False
-        self._is_reading = False
-        self._asked_since: float | None = None
-
-    def asked_since(self, now: float) -> float | None:
-        """Returns since when it is asked and works; None: it is not asked."""
-        if self._asked_since is not None and not self.works():
-            self._asked_since = now
-        return self._asked_since
-
-    def reads(self, now: float) -> None:
-        """Notes that it is connected, or goes on after a pause."""
-        if not self._is_reading:
-            self._is_reading = True
-            self._asked_since = now if self.is_wanted else None
-            self._progress.note_reading(1, now)
-            self._progress.tell()
-
-    def pauses(self, now: float) -> None:
-        """Notes that it is paused."""
-        self._asked_since = None
-        if self._is_reading:
-            self._is_reading = False
-            self._progress.note_reading(-1, now)
-
-    def lost(self, now: float, returns_within_s: float) -> None:
-        """Notes that it is lost, before its messages are let go. They are back within so many seconds of reading."""
-        self._progress.stand(now, returns_within_s)
-        self.pauses(now)
-
-    def asks(self, now: float) -> None:
-        """Notes that the pipeline has room for its messages."""
-        self.is_wanted = True
-        if self._asked_since is None and self._is_reading:
-            self._asked_since = now
-            self._progress.tell_the_free()
-
-    def rests(self) -> None:
-        """Notes that the pipeline has no room for its messages, or stops."""
-        self.is_wanted = False
-        self._asked_since = None
-
-    def ended(self, now: float) -> None:
-        """Notes that its source has ended: nothing more comes. The watermark waits for it no longer."""
-        self.pauses(now)
-        self.has_ended = True
-        self._progress.tell()
-
-
-def _works() -> bool:
-    return True
+        self._awaited.forget(receipt, active)

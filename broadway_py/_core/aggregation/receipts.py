@@ -11,13 +11,15 @@ __all__ = ["Link", "Receipt", "Receipts", "Standstill"]
 class Link:
     """One place in the order of receipts."""
 
-    __slots__ = ("after", "before", "number")
+    __slots__ = ("after", "before", "number", "only_for")
 
     def __init__(self) -> None:
         self.before: Link | None = None
         self.after: Link | None = None
         #: Counts the places, from 1.
         self.number = 0
+        #: The aggregator that has to wait here; None: all of them.
+        self.only_for: object = None
 
     def is_done(self) -> bool:
         """Returns True if nobody has to wait here."""
@@ -44,7 +46,7 @@ class Receipt(Link):
         since: when, in the producer's time.
     """
 
-    __slots__ = ("awaited", "awaited_since", "brings", "noted", "pending", "since", "source", "waits_for")
+    __slots__ = ("awaited", "awaited_since", "brings", "noted", "overdue", "pending", "since", "source", "waits_for")
 
     def __init__(self, source: object, count: int, since: float) -> None:
         super().__init__()
@@ -61,6 +63,8 @@ class Receipt(Link):
         self.waits_for: list[bytes] = []
         #: By identity: the receipts that wait for one of these messages, and when they came in for the first time.
         self.brings: dict[bytes, list[tuple[Receipt, float]]] = {}
+        #: The identities of those that every aggregator has awaited for too long before they came in.
+        self.overdue: set[bytes] = set()
         #: For each aggregator, the highest event time in microseconds of what it has added.
         self.noted: dict[Hashable, int] = {}
 

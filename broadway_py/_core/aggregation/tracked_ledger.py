@@ -8,9 +8,9 @@ from typing import Any
 from broadway_py._core.aggregation.progress import Progress
 from broadway_py._core.ledger import Ledger, LedgerEntry
 from broadway_py.foreign import foreign_errors
-from broadway_py.message import SETTLED, Message, Outcome
+from broadway_py.message import SETTLED, Message, Outcome, Spawned
 
-__all__ = ["ChildrenLedger", "TrackedLedger", "arrive"]
+__all__ = ["ChildrenLedger", "TrackedLedger", "arrive", "progress_identity"]
 
 
 class _Entry(LedgerEntry):
@@ -98,9 +98,10 @@ class TrackedLedger(Ledger):
             self.progress.arrived(entry.receipt, count, now)
 
     def _identities(self, messages: Sequence[Message[Any]]) -> list[bytes | None]:
-        return [self._identity(message) for message in messages]
+        return [self.identity(message) for message in messages]
 
-    def _identity(self, message: Message[Any]) -> bytes | None:
+    def identity(self, message: Message[Any]) -> bytes | None:
+        """Returns what names *message* over all its deliveries; None: nothing does, or it cannot be read."""
         try:
             return self._identity_of(message)
         except foreign_errors(cancellations=True):
@@ -141,6 +142,16 @@ class ChildrenLedger(Ledger):
             origin.parent = None
         if origin is entry:
             self.arrive(entry, count, now)
+
+
+def progress_identity(message: Message[Any]) -> bytes | None:
+    """Returns what names *message* for the progress of its producer. A spawned one comes again with its parent."""
+    detail = message._acknowledgement[2]
+    while type(detail) is Spawned:
+        message = detail.parent
+        detail = message._acknowledgement[2]
+    ledger = message._ledger_entry.ledger
+    return ledger.identity(message) if isinstance(ledger, TrackedLedger) else None
 
 
 def arrive(messages: Sequence[Message[Any]], now: float) -> None:

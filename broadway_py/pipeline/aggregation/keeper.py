@@ -145,7 +145,7 @@ class Keeper:
         """Returns what must be stored now without its results, and the results.
 
         Args:
-            is_last: nothing more comes in: what the sources have delivered is stored or settled.
+            is_last: nothing more comes in. The last of what the sources have delivered may still be given back.
             most_last: so many results of closed windows at most.
 
         Raises:
@@ -162,7 +162,8 @@ class Keeper:
         memory = {
             **made.memory,
             "now": self.time.now,
-            "is_clean": is_last,
+            "is_clean": is_last and self.time.is_settled,
+            "awaited": self.time.memory(),
             "identities": self.identities.memory(self.time.connected_s),
         }
         commit = Commit(
@@ -237,6 +238,7 @@ class Keeper:
         results: list[DueResult] = []
         connected_s = 0.0
         watermark: int | None = None
+        awaited: dict[str, Any] = {}
         if memory is not None:
             self.was_clean = memory["is_clean"]
             self._close_wish = loaded.close_wish
@@ -244,11 +246,12 @@ class Keeper:
             self.aggregation = self._new()
             self.aggregation.restore(memory, loaded.number)
             watermark = self.aggregation.watermark
+            awaited = memory.get("awaited", {})  # older files have none
             await self.loader.windows(self.aggregation, self._close_wish, self.time.now)
             connected_s = self.identities.restore(memory["identities"], loaded.number)
             await self.loader.identities(self.identities)
             results = await self.loader.results()
-        self.time.start(connected_s, watermark)
+        self.time.start(connected_s, watermark, awaited)
         self.stored_at = self._clock.monotonic()
         return results
 

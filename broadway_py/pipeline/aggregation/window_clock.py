@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from broadway_py._core.aggregation.aggregation import Aggregation
@@ -10,7 +11,8 @@ from broadway_py._core.aggregation.connected_time import ConnectedTime
 from broadway_py._core.aggregation.event_clock import EventClock
 from broadway_py._core.aggregation.outcome import Added
 from broadway_py._core.aggregation.progress import Progress
-from broadway_py._core.aggregation.tracked_ledger import arrive
+from broadway_py._core.aggregation.saved_holds import SavedHold
+from broadway_py._core.aggregation.tracked_ledger import arrive, progress_identity
 from broadway_py._core.ledger import runs_of
 from broadway_py._core.window.spec import Window
 from broadway_py.clock import Clock
@@ -58,12 +60,22 @@ class WindowClock:
         """Go on from *now*, where the clock of the windows was when the last checkpoint was stored, or from later."""
         self._ahead_s = max(self._ahead_s, now - self._clock.monotonic())
 
-    def start(self, connected_s: float, watermark: int | None) -> None:
+    def memory(self) -> dict[str, Any]:
+        """Returns what :meth:`start` needs in the next process, as JSON has it."""
+        return {} if self._event_clock is None else dict(self._event_clock.saved(self._clock.monotonic()))
+
+    @property
+    def is_settled(self) -> bool:
+        """True if nothing that the sources have delivered is in work or lost."""
+        return all(one.is_settled for one in self._progresses)
+
+    def start(self, connected_s: float, watermark: int | None, memory: Mapping[str, Any]) -> None:
         """Begin.
 
         Args:
             connected_s: for how many seconds the sources were read before this start.
             watermark: the stored watermark, in microseconds since 1970; None: there is none.
+            memory: what :meth:`memory` has returned.
         """
         self._connected = ConnectedTime(connected_s)
         _ = self.connected_s  # it counts from now on
@@ -77,6 +89,7 @@ class WindowClock:
             hold_timeout=settings.hold_timeout,
             idle_timeout=settings.idle_timeout,
             watermark=watermark,
+            saved={name: [SavedHold.of(one) for one in holds] for name, holds in memory.items()},
             changed=self._changed,
         )
 
@@ -139,7 +152,9 @@ class WindowClock:
 
     def was_held_too_long(self, message: Message[Any]) -> bool:
         """Returns True if the watermark did not wait for *message*, because its hold ran out. Ask before it arrives."""
-        return self._event_clock is not None and self._event_clock.was_held_too_long(message._ledger_entry)
+        if self._event_clock is None:
+            return False
+        return self._event_clock.was_held_too_long(message._ledger_entry, partial(progress_identity, message))
 
     def note_blocked(self, *, is_blocked: bool) -> None:
         """Note whether the store or ``emit`` lets nothing be added now. No message is late because it has waited."""

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from broadway_py import telemetry
-from broadway_py._core.aggregation.progress import Reader
+from broadway_py._core.aggregation.reader import Reader
 from broadway_py._core.backoff import Backoff
 from broadway_py.clock import Clock
 from broadway_py.error_text import name_of, text_of

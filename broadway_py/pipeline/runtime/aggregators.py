@@ -55,7 +55,9 @@ class Aggregators:
         self._state = state
         self._sources = sources
         #: What each producer has delivered.
-        self.progresses = {name: Progress(description.concurrency) for name, description in sources.producers.items()}
+        self.progresses = {
+            name: Progress(description.concurrency, name) for name, description in sources.producers.items()
+        }
         # What the partitions of an aggregator share.
         self._emit_turns: dict[str, asyncio.Lock] = {}
         self._late_turns: dict[str, asyncio.Lock] = {}

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import pytest
 
-from broadway_py._core.aggregation import awaited
+from broadway_py._core.aggregation import awaited, saved_holds
 from broadway_py._core.aggregation.event_clock import EventClock
 from broadway_py._core.aggregation.progress import Progress
 from broadway_py._core.aggregation.receipts import Receipt
+from broadway_py._core.aggregation.saved_holds import SavedHold
 from broadway_py._core.aggregation.tracked_ledger import TrackedLedger
 from broadway_py._core.ledger import Ledger, LedgerEntry
 
@@ -41,6 +46,7 @@ def clock_of(
     hold_timeout: float = 60.0,
     idle_timeout: float | None = None,
     watermark: int | None = None,
+    saved: Mapping[str, Sequence[SavedHold]] | None = None,
     changed: Told | None = None,
 ) -> EventClock:
     return EventClock(
@@ -50,6 +56,7 @@ def clock_of(
         hold_timeout=hold_timeout,
         idle_timeout=idle_timeout,
         watermark=watermark,
+        saved=saved,
         changed=Told() if changed is None else changed,
     )
 
@@ -151,7 +158,7 @@ def test_what_no_producer_delivered_moves_and_holds_nothing() -> None:
     clock.note(submitted, us(500.0))
 
     assert mark(clock, 1.0) is None
-    assert not clock.was_held_too_long(submitted)
+    assert not clock.was_held_too_long(submitted, lambda: None)
 
 
 # --- holds
@@ -171,8 +178,8 @@ def test_a_message_holds_it_for_the_time_of_each_aggregator() -> None:
     assert mark(short, 5.9) is None
     assert mark(short, 6.0) == 490.0
     assert mark(long, 6.0) is None
-    assert short.was_held_too_long(entry_of(stuck))
-    assert not long.was_held_too_long(entry_of(stuck))
+    assert short.was_held_too_long(entry_of(stuck), lambda: None)
+    assert not long.was_held_too_long(entry_of(stuck), lambda: None)
 
 
 def test_what_arrives_after_its_hold_still_counts() -> None:
@@ -426,3 +433,167 @@ def test_a_message_ends_the_quiet() -> None:
     add(clock, receipt, WALL + 75.0, 81.0)
     assert mark(clock, 81.0, WALL + 81.0) == WALL + 65.0
     assert clock.next_change(81.0, WALL + 81.0) == 141.0
+
+
+# --- over a restart
+
+
+def restarted(clock: EventClock, progress: Progress, now: float, **options: Any) -> tuple[EventClock, Progress]:
+    """A new process, with what the clock has saved as JSON."""
+    stored = json.loads(json.dumps(clock.saved(now)))
+    saved = {name: [SavedHold.of(one) for one in holds] for name, holds in stored.items()}
+    known = clock.watermark(now, WALL)
+    follower = reading()
+    follower.name = progress.name
+    return clock_of(follower, saved=saved, watermark=known, **options), follower
+
+
+def put_off(progress: Progress, identity: bytes | None, now: float) -> None:
+    """A message comes in, fails and will be delivered again."""
+    receipt = progress.received(1, now)
+    progress.came_back(receipt, [identity])
+    progress.arrived(receipt, 1, now)
+
+
+def test_what_is_awaited_holds_the_watermark_after_a_restart_until_it_has_arrived() -> None:
+    before = reading()
+    clock = clock_of(before)
+    add(clock, before.received(1, 1.0), 100.0)
+    put_off(before, b"a", 2.0)
+    add(clock, before.received(1, 3.0), 300.0)
+    assert mark(clock, 4.0) == 90.0
+
+    clock, progress = restarted(clock, before, 5.0)
+    assert progress.awaits
+    add(clock, progress.received(1, 1.0), 500.0)
+    assert mark(clock, 2.0) == 90.0
+    assert clock.held(2.0)["retry"] == 5.0  # it came in at 2.0, three seconds before the restart
+    add(clock, progress.received(1, 3.0, [b"a"]), 110.0, 4.0)
+    assert mark(clock, 4.0) == 490.0
+
+
+def test_what_counts_behind_an_awaited_message_still_counts_after_a_restart() -> None:
+    before = reading()
+    clock = clock_of(before)
+    put_off(before, b"a", 1.0)
+    add(clock, before.received(1, 2.0), 300.0)
+    put_off(before, b"b", 3.0)
+    add(clock, before.received(1, 4.0), 200.0)
+    add(clock, before.received(1, 4.0), 400.0)
+
+    clock, progress = restarted(clock, before, 5.0)
+    add(clock, progress.received(1, 1.0, [b"a"]), 110.0, 1.0)
+    assert mark(clock, 1.0) == 290.0
+    add(clock, progress.received(1, 2.0, [b"b"]), 110.0, 2.0)
+    assert mark(clock, 2.0) == 390.0
+
+
+def test_a_hold_goes_on_after_a_restart_where_it_was() -> None:
+    before = reading()
+    clock = clock_of(before, hold_timeout=10.0)
+    put_off(before, b"a", 1.0)
+    clock, progress = restarted(clock, before, 7.0, hold_timeout=10.0)
+    add(clock, progress.received(1, 1.0), 500.0)
+    assert clock.next_change(1.0, WALL) == 4.0
+    assert mark(clock, 3.9) is None
+    assert mark(clock, 4.0) == 490.0
+
+
+def test_a_message_without_an_identity_holds_by_time_after_a_restart_too() -> None:
+    before = reading()
+    clock = clock_of(before, hold_timeout=10.0)
+    put_off(before, None, 1.0)
+    clock, progress = restarted(clock, before, 2.0, hold_timeout=10.0)
+    assert not progress.awaits
+    assert clock.next_change(0.0, WALL) == 9.0
+
+
+def test_what_has_come_in_again_is_saved_until_it_has_arrived() -> None:
+    progress = reading()
+    clock = clock_of(progress)
+    put_off(progress, b"a", 1.0)
+    again = progress.received(1, 2.0, [b"a"])
+    assert clock.saved(3.0) == {"": [(2.0, 0, [("61", 2.0)], [], None)]}
+    assert not progress.is_settled
+    add(clock, again, 100.0)
+    assert clock.saved(3.0) == {}
+    assert progress.is_settled
+
+
+def test_a_lost_reader_is_not_settled_before_its_messages_can_be_back() -> None:
+    progress = reading()
+    clock_of(progress)
+    progress.stand(1.0, 30.0)
+    assert not progress.is_settled
+    progress.refresh(31.0)
+    assert progress.is_settled
+
+
+def test_beyond_the_most_that_are_saved_messages_are_held_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(saved_holds, "MOST_SAVED", 3)
+    progress = reading()
+    clock = clock_of(progress)
+    receipt = progress.received(4, 1.0)
+    progress.came_back(receipt, [b"a", b"b", b"c", b"d"])
+    progress.arrived(receipt, 4, 1.0)
+    first: tuple[Any, ...] = (1.0, 1, [("61", 1.0), ("62", 1.0), ("63", 1.0)], [], None)
+    assert clock.saved(2.0) == {"": [first]}
+    for _ in range(5):
+        put_off(progress, b"e", 2.0)
+    assert clock.saved(2.0) == {"": [first, *[(0.0, 1, [], [], None)] * 3]}
+
+
+def test_two_aggregators_wait_for_the_same_message_after_a_restart() -> None:
+    before = reading()
+    clocks = [clock_of(before), clock_of(before)]
+    put_off(before, b"a", 1.0)
+    saved = [clock.saved(2.0) for clock in clocks]
+    progress = reading()
+    one, other = (clock_of(progress, saved=each) for each in saved)
+    add(one, progress.received(1, 1.0), 500.0)
+    assert mark(one, 2.0) is None
+    again = progress.received(1, 3.0, [b"a"])
+    add(one, again, 110.0, 3.0)
+    assert (mark(one, 3.0), mark(other, 3.0)) == (490.0, None)
+    assert (one.saved(3.0), other.saved(3.0)) == ({}, {})
+
+
+# --- why a message is late
+
+
+@pytest.mark.parametrize("returns_at", [11.5, 30.0, 3000.0])
+def test_a_retried_message_is_late_because_its_hold_ran_out_before_it_came_back(returns_at: float) -> None:
+    progress = reading()
+    clock = clock_of(progress, hold_timeout=10.0)
+    put_off(progress, b"a", 1.0)
+    add(clock, progress.received(1, 2.0), 500.0)
+    assert mark(clock, 11.0) == 490.0
+    for now in (returns_at - 0.25, returns_at - 0.125):
+        progress.received(1, now, [b"c"])
+    again = entry_of(progress.received(2, returns_at, [b"a", b"b"]))
+    assert clock.was_held_too_long(again, lambda: b"a")
+    assert not clock.was_held_too_long(again, lambda: b"b")
+    assert not clock.was_held_too_long(again, lambda: None)
+    # It was delivered once more.
+    assert not clock.was_held_too_long(entry_of(progress.received(1, returns_at, [b"a"])), lambda: b"a")
+
+
+def test_a_message_that_came_back_in_time_and_was_handled_for_too_long_is_held_too_long() -> None:
+    progress = reading()
+    clock = clock_of(progress, hold_timeout=10.0)
+    put_off(progress, b"a", 1.0)
+    again = progress.received(1, 10.0, [b"a"])
+    assert not clock.was_held_too_long(entry_of(again), lambda: b"a")
+    add(clock, progress.received(1, 10.5), 500.0)
+    assert mark(clock, 11.0) is None
+    assert clock.was_held_too_long(entry_of(again), lambda: b"a")
+
+
+def test_those_that_never_come_back_are_forgotten() -> None:
+    progress = reading()
+    clock = clock_of(progress, hold_timeout=10.0)
+    put_off(progress, b"a", 1.0)
+    for now in (12.0, 14.0, 3_700.0):
+        progress.received(1, now, [b"c"])
+    assert not progress.awaits
+    assert not clock.was_held_too_long(entry_of(progress.received(1, 3_701.0, [b"a"])), lambda: b"a")

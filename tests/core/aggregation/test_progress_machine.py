@@ -7,6 +7,7 @@ history at every step.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from broadway_py._core.aggregation.event_clock import EventClock
 from broadway_py._core.aggregation.progress import Progress
+from broadway_py._core.aggregation.saved_holds import SavedHold
 from broadway_py._core.aggregation.tracked_ledger import TrackedLedger, arrive
 from broadway_py._core.identity import identity_of
 from broadway_py._core.settlement import record
@@ -130,15 +132,9 @@ class Broker(RuleBasedStateMachine):
         self.keeps_order = keeps_order
         self.now = 1_000.0
         self.base = 0.0
-        self.progress = Progress(2)
+        self.before_start = 0.0
         self.history = History(holds)
-        self.ledger = TrackedLedger("orders", progress=self.progress, identity_of=partial(identity_of, pipeline="shop"))
-        self.clocks = {
-            hold: EventClock(
-                [self.progress], self.now, delay=DELAY, hold_timeout=hold, idle_timeout=None, changed=lambda: None
-            )
-            for hold in holds
-        }
+        self.start(dict.fromkeys(holds, "{}"), dict.fromkeys(holds))
         self.times: list[int] = []
         self.ready: list[int] = []  # in the queue, never delivered, in order
         self.again: list[int] = []  # in the queue once more
@@ -151,9 +147,26 @@ class Broker(RuleBasedStateMachine):
         self.connect(0)
         self.marks: dict[float, int | None] = dict.fromkeys(holds)
 
+    def start(self, stored: dict[float, str], marks: dict[float, int | None]) -> None:
+        self.progress = Progress(2, "orders")
+        self.ledger = TrackedLedger("orders", progress=self.progress, identity_of=partial(identity_of, pipeline="shop"))
+        self.clocks = {}
+        for hold, saved in stored.items():
+            holds = {name: [SavedHold.of(one) for one in ones] for name, ones in json.loads(saved).items()}
+            self.clocks[hold] = EventClock(
+                [self.progress],
+                self.now,
+                delay=DELAY,
+                hold_timeout=hold,
+                idle_timeout=None,
+                watermark=marks[hold],
+                saved=holds,
+                changed=lambda: None,
+            )
+
     @property
     def active(self) -> float:
-        return self.progress.active(self.now)
+        return self.before_start + self.progress.active(self.now)
 
     # --- the broker
 
@@ -252,7 +265,7 @@ class Broker(RuleBasedStateMachine):
             return  # a hold may have run out
         watermark = self.clocks[math.inf].watermark(self.now, 0.0)
         assert watermark is None or time >= watermark, f"late by {watermark - time} us"
-        assert not self.clocks[math.inf].was_held_too_long(message._ledger_entry)
+        assert not self.clocks[math.inf].was_held_too_long(message._ledger_entry, lambda: None)
 
     @precondition(lambda self: self.work)
     @rule(data=st.data(), outcome=st.sampled_from(["retried", "returned", "unknown"]))
@@ -318,7 +331,29 @@ class Broker(RuleBasedStateMachine):
         if reconnects:
             self.connect(copy)
 
-    @rule(data=st.data(), seconds=st.floats(RETURNS_WITHIN, 2 * RETURNS_WITHIN))
+    @precondition(lambda self: all(item.last is not None for item in self.history.items if isinstance(item, Lost)))
+    @rule(reconnects=st.integers(0, 1))
+    def stop_and_start(self, reconnects: int) -> None:
+        """All in work is given back, all that has arrived is acked. What is awaited holds in the next process."""
+        for message, came in self.work:
+            self.history.came_back(came, int(message.metadata["message_id"]))
+            record([message], "returned", self.now)
+            self._forget(message)
+            self._put_back([int(message.metadata["message_id"])])
+        self.work = []
+        for messages in self.unsettled.values():
+            record(messages, "acked", self.now)
+            messages.clear()
+        for copy in self.connected:
+            self.pause(copy)
+        self.the_watermark_is_what_the_history_says_and_never_falls()
+        assert self.progress.is_settled
+        stored = {hold: json.dumps(clock.saved(self.now)) for hold, clock in self.clocks.items()}
+        self.before_start = self.active
+        self.start(stored, self.marks)
+        self.connect(reconnects)
+
+    @rule(data=st.data(), seconds=st.integers(16, 32).map(lambda eighths: eighths / 8))
     def lose_and_go_on(self, data: st.DataObject, seconds: float) -> None:
         """After a loss, one receipt is handled and the next one is not, when the time is over."""
         self.connect(0)
@@ -331,7 +366,7 @@ class Broker(RuleBasedStateMachine):
         self.receive(0, 4, data)
         self.time_passes(seconds)
 
-    @rule(seconds=st.floats(0.5, 3))
+    @rule(seconds=st.integers(4, 24).map(lambda eighths: eighths / 8))
     def time_passes(self, seconds: float) -> None:
         due = {event for moment, event in self.must if moment <= self.active + seconds}
         copies = [copy for copy, is_connected in self.connected.items() if is_connected]

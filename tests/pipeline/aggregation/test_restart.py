@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from broadway_py import Message, Pipeline, PipelineCrashed, Window
+from broadway_py import FailurePolicy, Message, Pipeline, PipelineCrashed, Processors, Window
 from broadway_py.pipeline.aggregation.records import facts_of
 from broadway_py.state.inspection import results
 from broadway_py.state.wishes import ask_to_drop
 from tests.pipeline.aggregation.support import ObeyingStore, Order, Shop, Sums, use, when
-from tests.pipeline.support import ManualProducer, Recorder, clock_of, running, soon
+from tests.pipeline.support import ManualProducer, Recorder, clock_of, outcomes, running, soon
 
 
 class Merging(Sums):
@@ -163,3 +165,109 @@ async def test_an_aggregator_without_upgrade_refuses_values_of_another_version(m
         "pipeline 'Shop': state in memory: the values of aggregator 'sums' have version 1, and this program has "
         "version 2: write upgrade(version, value) in the aggregator, or use another file"
     )
+
+
+class PuttingOff(Recorder):
+    """Takes retried messages back. The test delivers them again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.put_off: list[Message[Any]] = []
+
+    async def retry(self, ref: Any, messages: Any) -> None:
+        self.put_off += [message for message, _ in messages]
+
+
+class Unsteady(Shop):
+    """Its handler fails while it is told to."""
+
+    failure = FailurePolicy(attempts=5, backoff=(30.0, 30.0), breaker=None)
+    fails = True
+
+    async def handle_message(self, message: Message[Order]) -> None:
+        if message.data.key == "unsteady" and self.fails:
+            raise OSError("away")
+
+
+@pytest.mark.parametrize("comes_back_after_s", [5.0, 100.0])
+async def test_what_is_put_off_before_a_stop_is_awaited_in_the_next_process(
+    monkeypatch: pytest.MonkeyPatch, comes_back_after_s: float
+) -> None:
+    use(monkeypatch, ObeyingStore())
+    recorder = PuttingOff()
+    source = ManualProducer(recorder.message(Order("unsteady", 1), message_id="1"))
+    async with running(Unsteady(producer=source, aggregators={"sums": Sums()})) as clock:
+        await clock.advance(1.0)
+        source.feed.put(recorder.message(Order("de", 70), message_id="2"))
+        await clock.advance(1.0)
+    assert [message.data.at for message in recorder.put_off] == [1]
+
+    source = ManualProducer(recorder.message(Order("de", 80), message_id="3"))
+    made = Unsteady(producer=source, aggregators={"sums": Sums()})
+    made.fails = False
+    sums = made.aggregators["sums"]
+    assert isinstance(sums, Sums)
+    async with running(made) as clock:
+        await clock.advance(comes_back_after_s)
+        source.feed.put(recorder.message(Order("unsteady", 1), message_id="1"))
+        await clock.advance(1.0)
+        is_in_time = comes_back_after_s < 60
+        assert made.stats().aggregators[0].late == {"event_time": 0, "held": 0 if is_in_time else 1}
+        assert sums.values == ([("unsteady", 1)] if is_in_time else [])
+
+
+async def test_a_message_that_was_retried_for_too_long_is_late_because_it_was_held(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    use(monkeypatch, ObeyingStore())
+    recorder = PuttingOff()
+    source = ManualProducer(recorder.message(Order("unsteady", 1), message_id="1"))
+    made = Unsteady(producer=source, aggregators={"sums": Sums()})
+    async with running(made) as clock:
+        await clock.advance(1.0)
+        source.feed.put(recorder.message(Order("de", 70), message_id="2"))
+        await clock.advance(100.0)
+        made.fails = False
+        source.feed.put(recorder.message(Order("de", 2), message_id="3"))
+        source.feed.put(recorder.message(Order("unsteady", 1), message_id="1"))
+        await clock.advance(1.0)
+        assert made.stats().aggregators[0].late == {"event_time": 1, "held": 1}
+
+
+class Leaving(Recorder):
+    """Giving back takes so long that it is not over when the last checkpoint is made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+
+    async def release(self, ref: Any, messages: Any) -> None:
+        await self.gate.wait()
+
+
+async def test_a_stop_whose_messages_are_not_given_back_yet_is_not_clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = ObeyingStore()
+    use(monkeypatch, store)
+    leaving, recorder = Leaving(), Recorder()
+    gate = asyncio.Event()
+
+    class Waiting(Shop):
+        processors = Processors(concurrency=1, max_demand=2)
+
+        async def handle_message(self, message: Message[Order]) -> None:
+            await gate.wait()
+
+    source = ManualProducer(recorder.message(Order("de", 1)), leaving.message(Order("de", 2)))
+    made = Waiting(producer=source, aggregators={"sums": Sums()})
+    clock = clock_of(made)
+    await soon(made.start())
+    await clock.advance(1.0)
+    stopping = asyncio.ensure_future(made.stop(10.0))
+    await clock.advance(1.0)
+    gate.set()
+    await clock.advance(1.0)
+    leaving.gate.set()
+    await clock.advance(1.0)
+    await soon(stopping)
+    assert outcomes(made) == {"acked": 1, "returned": 1}
+    assert json.loads(store.commits[-1].memory)["is_clean"] is False
