@@ -15,6 +15,8 @@ MOST_AWAITED: Final = 100_000
 #: So many messages whose hold is over are remembered, and for so many seconds of the producer's time.
 _MOST_OVERDUE: Final = 10_000
 _OVERDUE_S: Final = 3600.0
+#: Stands for those without an identity.
+_NAMELESS: Final = b""
 
 
 class Waiting(NamedTuple):
@@ -59,17 +61,24 @@ class Awaited:
                 if one.receipt is receipt:
                     yield identity, one.first
 
+    @property
+    def has_overdue(self) -> bool:
+        """True if messages may still come that were waited for too long."""
+        return bool(self._overdue)
+
     def was_overdue(self, identity: bytes | None) -> bool:
         """Returns True if a message that has come in was waited for too long. It is forgotten then."""
         return identity is not None and self._overdue.pop(identity, None) is not None
 
     def forget(self, receipt: Receipt, active: float) -> None:
         """Lets *receipt* wait for nothing that has not come in. It is *active* by the producer's time."""
+        nameless = receipt.awaited
         for identity in receipt.waits_for:
             waiting = self._by_identity.get(identity)
             if waiting is None:
                 continue  # it has come in
             self._overdue[identity] = active
+            nameless -= 1
             left = [one for one in waiting if one.receipt is not receipt]
             self._count -= len(waiting) - len(left)
             if left:
@@ -77,6 +86,8 @@ class Awaited:
             else:
                 del self._by_identity[identity]
         receipt.waits_for = []
+        if nameless > 0:
+            self._overdue[_NAMELESS] = active
         self.forget_overdue(active)
 
     def forget_overdue(self, active: float) -> None:

@@ -28,6 +28,8 @@ class Cursor:
         self.highest: int | None = None
         #: Since when it has waited for nothing, by the clock; None while it waits.
         self.free_since: float | None = None
+        #: When it has last passed an event of its aggregator, by the clock; before that, when it has begun.
+        self.taken_at = 0.0
         #: Since when a lost reader holds it up, by the clock, as far as it has come; None: none does.
         self.stands_since: float | None = None
         #: The highest event time of what came in after a lost reader, in microseconds. It counts when the cursor has
@@ -39,6 +41,7 @@ class Cursor:
         """Begins at *link*; None: nothing was received."""
         self.next = link
         self.free_since = now if link is None else None
+        self.taken_at = now
 
     def see(self, link: Link) -> None:
         """Notes that *link* is new at the end."""
@@ -59,7 +62,10 @@ class Cursor:
                 if self.stands_since is None:
                     self.stands_since = link.began
             elif isinstance(link, Receipt):
-                self._take(link.noted.get(self))
+                noted = link.noted.get(self)
+                if noted is not None:
+                    self._take(noted)
+                    self.taken_at = now
             self.passed = link.number
             link = link.after
         self.next = link
@@ -84,9 +90,8 @@ class Cursor:
         """Returns True if it no longer waits for *receipt*."""
         return receipt.number <= self.passed
 
-    def _take(self, highest: int | None) -> None:
-        if highest is not None:
-            self.withheld = highest if self.withheld is None else max(self.withheld, highest)
+    def _take(self, highest: int) -> None:
+        self.withheld = highest if self.withheld is None else max(self.withheld, highest)
 
     def _release(self) -> None:
         if self.passed < self.until:

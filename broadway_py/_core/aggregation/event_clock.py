@@ -48,7 +48,8 @@ class EventClock:
     The watermark of a producer is the highest event time of what the aggregator has added, less *delay*. Only a receipt
     counts before which every delivery of that producer has arrived, or was held for *hold_timeout*. So no message is
     late because its neighbours were handled faster. A producer that is asked, has nothing on its way and delivers
-    nothing for *idle_timeout* is idle: it counts as wall clock - *idle_timeout* - *delay*.
+    nothing for *idle_timeout* is idle: it counts as wall clock - *idle_timeout* - *delay*. One that delivers, but had
+    nothing for this aggregator for so long, does so too, up to the oldest message that is still in work.
 
     ``now`` is in seconds of a clock that does not jump, ``wall`` in seconds since 1970. Watermarks and event times are
     in microseconds since 1970.
@@ -199,6 +200,27 @@ class EventClock:
         idle_at = self._idle_at(source, now)
         if idle_at is not None and idle_at <= now:
             source.reach(self._by_clock(wall), now)
+        else:
+            self._pass_by(source, now, wall)
+
+    def _pass_by(self, source: _Source, now: float, wall: float) -> None:
+        """Bring up *source* if it delivers, and had nothing for this aggregator for the idle timeout.
+
+        It counts as idle up to the moment when the oldest message came in that is still in work. While it delivers
+        events to other aggregators, their newest event time counts instead of the wall clock: it may be behind.
+        """
+        cursor, progress, idle_s = source.cursor, source.progress, self._idle_timeout
+        quiet_since = progress.quiet_since(now)
+        if idle_s is None or quiet_since is None or cursor.stands_since is not None:
+            return
+        until = progress.arrived_until(now)
+        if until is None or until < max(quiet_since, cursor.taken_at) + idle_s:
+            return
+        reached = self._by_clock(wall - (now - until))
+        newest = self._newest_of_others(source, now)
+        if newest is not None:
+            reached = min(reached, newest - microseconds(idle_s) - self._delay)
+        source.reach(reached, now)
 
     def _by_clock(self, wall: float) -> int:
         """Returns what an idle producer counts as."""
@@ -210,4 +232,15 @@ class EventClock:
         if self._idle_timeout is None or free_since is None:
             return None
         quiet_since = source.progress.quiet_since(now)
-        return None if quiet_since is None else max(quiet_since, free_since) + self._idle_timeout
+        if quiet_since is None:
+            return None
+        if source.progress.arrived_until(now) == now and self._newest_of_others(source, now) is None:
+            # What was delivered meanwhile was not for this aggregator.
+            free_since = source.cursor.taken_at
+        return max(quiet_since, free_since) + self._idle_timeout
+
+    def _newest_of_others(self, source: _Source, now: float) -> int | None:
+        """Returns the newest event time of other aggregators, if they had messages within the idle timeout."""
+        after = now - (self._idle_timeout or 0.0)
+        others = [one.highest for one in source.progress.cursors if one is not source.cursor and one.taken_at > after]
+        return max((highest for highest in others if highest is not None), default=None)

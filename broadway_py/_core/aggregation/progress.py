@@ -35,7 +35,8 @@ class Progress:
         #: The copies, by their index.
         self.readers = [Reader(self) for _ in range(copies)]
         self._receipts = Receipts()
-        self._cursors: list[Cursor] = []
+        #: The places of the aggregators.
+        self.cursors: list[Cursor] = []
         self._standing: list[Standstill] = []
         self._awaited = Awaited()
         # How many are awaited, also those without an identity.
@@ -48,12 +49,10 @@ class Progress:
         self._blocked = 0
         self._unblocked_since = -math.inf
 
-    # --- those that follow it
-
     def add(self, cursor: Cursor, now: float) -> None:
         """Lets *cursor* follow from now on."""
         cursor.start(self._receipts.first, now)
-        self._cursors.append(cursor)
+        self.cursors.append(cursor)
 
     def saved(self, cursor: Cursor, now: float) -> list[SavedHold]:
         """Returns what *cursor* waits for and will be delivered again, for :meth:`restore` in the next process."""
@@ -67,10 +66,7 @@ class Progress:
 
     @property
     def is_settled(self) -> bool:
-        """True if nothing is in work, and no lost reader has messages that may still be away.
-
-        What will be delivered again counts as settled: it is saved.
-        """
+        """True if nothing is in work or lost. What will be delivered again counts as settled: it is saved."""
         if self._standing:
             return False
         return not any(isinstance(one, Receipt) and one.pending > one.awaited for one in self._receipts)
@@ -79,9 +75,9 @@ class Progress:
         """Lets the cursors pass what time alone lets them pass."""
         self._pass_time(now)
         active = self.active(now)
-        moved = [cursor for cursor in self._cursors if cursor.advance(active, now)]
+        moved = [cursor for cursor in self.cursors if cursor.advance(active, now)]
         if moved:
-            self._receipts.drop(cursor.next for cursor in self._cursors)
+            self._receipts.drop(cursor.next for cursor in self.cursors)
 
     def active(self, now: float) -> float:
         """Returns the seconds in which a copy was reading: the producer's time."""
@@ -109,6 +105,16 @@ class Progress:
             latest = max(self._unblocked_since, since if latest is None else max(latest, since))
         return latest
 
+    def arrived_until(self, now: float) -> float | None:
+        """Returns up to when all that came in has arrived, by the clock. It holds only as long as the producer reads.
+
+        None: nobody knows, because a reader was lost, or messages were waited for too long and may still come.
+        """
+        if self._standing or self._awaited.has_overdue:
+            return None
+        oldest = next((one for one in self._receipts if isinstance(one, Receipt) and one.pending), None)
+        return now if oldest is None else now - (self.active(now) - oldest.since)
+
     @property
     def has_ended(self) -> bool:
         """True if all copies have ended: nothing more comes."""
@@ -135,7 +141,7 @@ class Progress:
         if identities:
             self._recognise(receipt, identities, now)
         self._receipts.append(receipt)
-        for cursor in self._cursors:
+        for cursor in self.cursors:
             cursor.see(receipt)
         if (self._held or self._awaited) and active >= self._next_sweep:
             self._sweep(active, now)
@@ -205,7 +211,7 @@ class Progress:
         standstill = Standstill(now, ends_at)
         self._receipts.append(standstill)
         self._standing.append(standstill)
-        for cursor in self._cursors:
+        for cursor in self.cursors:
             cursor.see(standstill)
 
     def note_blocked(self, now: float, *, is_blocked: bool) -> None:
@@ -231,12 +237,12 @@ class Progress:
 
     def tell(self) -> None:
         """Tells those that follow that something has changed that they cannot see. For :class:`Reader`."""
-        for cursor in self._cursors:
+        for cursor in self.cursors:
             cursor.moved()
 
     def tell_the_free(self) -> None:
         """Tells those that wait for nothing: for them, being asked changes when they are idle. For :class:`Reader`."""
-        for cursor in self._cursors:
+        for cursor in self.cursors:
             if cursor.free_since is not None:
                 cursor.moved()
 
@@ -261,16 +267,16 @@ class Progress:
         self._pass_on(now)
         for one in complete:
             self._receipts.close(one)
-        self._receipts.drop(cursor.next for cursor in self._cursors)
+        self._receipts.drop(cursor.next for cursor in self.cursors)
 
     def _pass_on(self, now: float) -> None:
         active = self.active(now)
-        for cursor in self._cursors:
+        for cursor in self.cursors:
             if cursor.advance(active, now):
                 cursor.moved()
 
     def _longest_hold(self) -> float:
-        return max((cursor.hold_s for cursor in self._cursors), default=0.0)
+        return max((cursor.hold_s for cursor in self.cursors), default=0.0)
 
     def _sweep(self, active: float, now: float) -> None:
         """Waits no longer for what every aggregator has held for too long."""
@@ -288,7 +294,7 @@ class Progress:
                     self._complete([link], now)
 
     def _forget(self, receipt: Receipt, active: float) -> None:
+        self._awaited.forget(receipt, active)
         self._held -= receipt.awaited
         receipt.pending -= receipt.awaited
         receipt.awaited = 0
-        self._awaited.forget(receipt, active)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from broadway_py._core.aggregation import awaited, saved_holds
 from broadway_py._core.aggregation.event_clock import EventClock
@@ -429,10 +432,94 @@ def test_a_message_ends_the_quiet() -> None:
     assert mark(clock, 70.0, WALL + 70.0) == WALL
 
     receipt = progress.received(1, 80.0)
-    assert mark(clock, 80.0, WALL + 80.0) == WALL
+    for now in (80.0, 80.5):
+        assert mark(clock, now, WALL + now) == WALL + 10.0
     add(clock, receipt, WALL + 75.0, 81.0)
     assert mark(clock, 81.0, WALL + 81.0) == WALL + 65.0
     assert clock.next_change(81.0, WALL + 81.0) == 141.0
+
+
+def test_a_producer_that_delivers_only_to_others_is_idle_for_this_aggregator() -> None:
+    progress = asked()
+    clock = clock_of(progress, idle_timeout=60.0)
+    add(clock, progress.received(1, 5.0), WALL - 20.0, 5.0)
+    for now in (30.0, 64.0, 64.5):
+        progress.arrived(progress.received(1, now), 1, now)
+    assert clock.next_change(64.5, WALL + 64.5) == 65.0
+    assert mark(clock, 64.9, WALL + 64.9) == WALL - 30.0
+    assert mark(clock, 65.0, WALL + 65.0) == WALL - 5.0
+    # A message in work may be one of ours.
+    in_work = progress.received(1, 70.0)
+    assert mark(clock, 80.0, WALL + 80.0) == WALL
+    progress.received(1, 90.0)
+    progress.arrived(in_work, 1, 95.0)
+    assert mark(clock, 95.0, WALL + 95.0) == WALL + 20.0
+
+
+def test_it_is_not_idle_while_it_may_have_a_backlog() -> None:
+    progress = asked()
+    clock = clock_of(progress, idle_timeout=60.0)
+    progress.readers[0].rests()
+    progress.readers[0].asks(50.0)
+    progress.received(1, 109.0)
+    assert mark(clock, 109.5, WALL + 109.5) is None
+
+
+def test_it_goes_no_further_than_the_events_of_others_while_they_have_some() -> None:
+    progress = asked()
+    clock, other = clock_of(progress, idle_timeout=60.0), clock_of(progress, idle_timeout=60.0)
+    for now in (30.0, 70.0, 100.0):
+        add(other, progress.received(1, now), WALL + now - 86_400.0, now)
+    assert mark(clock, 100.0, WALL + 100.0) == WALL - 86_400.0 + 30.0
+    # They are silent, too.
+    assert mark(clock, 161.0, WALL + 161.0) == WALL + 91.0
+
+
+@pytest.mark.parametrize("identity", [b"a", None])
+def test_it_is_not_idle_while_messages_may_come_that_were_awaited_for_too_long(identity: bytes | None) -> None:
+    progress = asked()
+    clock = clock_of(progress, idle_timeout=60.0, hold_timeout=10.0)
+    put_off(progress, identity, 1.0)
+    for now in (20.0, 60.0, 100.0, 140.0):
+        progress.arrived(progress.received(1, now), 1, now)
+        assert mark(clock, now, WALL + now) is None
+
+
+@given(
+    steps=st.lists(st.sampled_from(["ours", "others", "arrive", "arrive last", "rest", "ask", 2, 4, 7]), max_size=40)
+)
+def test_what_others_get_takes_it_no_further_than_the_history_says(steps: list[str | int]) -> None:
+    progress = asked()
+    clock = clock_of(progress, idle_timeout=10.0, hold_timeout=1e9)
+    now, asked_at, taken_at, passed, reached = 0.0, 0.0, 0.0, 0, -math.inf
+    came: list[tuple[float, Receipt, float | None]] = []
+    for step in steps:
+        if isinstance(step, int):
+            now += step
+        elif step in ("ours", "others"):
+            came.append((now, progress.received(1, now), WALL + now if step == "ours" else None))
+        elif step == "rest":
+            progress.readers[0].rests()
+            asked_at = math.inf
+        elif step == "ask":
+            progress.readers[0].asks(now)
+            asked_at = min(asked_at, now)
+        elif waiting := [one for one in came if one[1].pending]:
+            _, receipt, time = waiting[-1 if step == "arrive last" else 0]
+            if time is not None:
+                clock.note(entry_of(receipt), us(time))
+            progress.arrived(receipt, 1, now)
+        complete = next((place for place, one in enumerate(came) if one[1].pending), len(came))
+        for _, _, time in came[passed:complete]:
+            if time is not None:
+                taken_at = now
+                reached = max(reached, time - DELAY)
+        passed = complete
+        until = now if complete == len(came) else came[complete][0]
+        # A moment before which all has arrived, and nothing was for us for the idle timeout, while it was asked.
+        if until >= max(asked_at, taken_at) + 10.0:
+            reached = max(reached, WALL + until - 10.0 - DELAY)
+        assert mark(clock, now, WALL + now) == (None if reached == -math.inf else pytest.approx(reached, abs=1e-5))
 
 
 # --- over a restart

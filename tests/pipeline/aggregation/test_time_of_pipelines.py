@@ -185,3 +185,28 @@ async def test_a_finite_source_beside_another_holds_nothing_after_its_end(store:
         one.feed.end()
         await clock.advance(1)
         assert sums_of(shop).values == [("de", 1)]
+
+
+class Two(Shop):
+    """Sends the messages of one key to an aggregator of their own."""
+
+    async def handle_message(self, message: Message[Order]) -> None:
+        message.batcher = "rare" if message.data.key == "rare" else "sums"
+
+
+async def test_an_aggregator_that_gets_few_messages_of_a_busy_source_closes_its_windows(store: ObeyingStore) -> None:
+    source, recorder = ManualProducer(), Recorder()
+    shop = Two(producer=source, aggregators={"sums": Sums(delay=10), "rare": Sums(delay=10)}, failure=None)
+    rare = shop.aggregators["rare"]
+    assert isinstance(rare, Sums)
+    async with running(shop) as clock:
+        source.feed.put(*recorder.messages([Order("rare", 21)]))
+        for passed in range(1, 150):
+            await clock.advance(1)
+            source.feed.put(*recorder.messages([Order("de", 20.0 + passed)]))
+            # The end of the window, the idle timeout and the delay.
+            assert bool(rare.values) is (passed > 40 + 60 + 10 + 1) or 110 <= passed <= 112
+        source.feed.put(*recorder.messages([Order("rare", 20.0 + 149)]))
+        await clock.advance(1)
+        assert shop.stats().aggregators[1].late == {"event_time": 0, "held": 0}
+    assert rare.values == [("rare", 1)]
