@@ -40,6 +40,7 @@ _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 _SECRET: Final = re.compile(r"url|uri|pass|secret|token|key|user|credential|auth|header", re.IGNORECASE)
 #: The types that YAML, TOML and JSON make of unquoted words that do not look like text.
 _NO_TEXT: Final = (int, float, date, time)
+_NUMBER: Final = re.compile(r"\s*\d")
 _DURATION: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|)\s*")
 
 
@@ -47,7 +48,9 @@ def _seconds(value: object) -> float:
     """Returns text such as ``"500ms"``, ``"2s"``, ``"1m"``, ``"1h"``, a timedelta or a plain number in seconds."""
     seconds = _as_float(value)
     if seconds is None:
-        raise ValueError("expected a duration in seconds, or text such as '500ms', '2s', '1m'")
+        # Such as "1d" or "1m30s": it looks like a duration.
+        units = ": one number with the unit ms, s, m or h" if is_a(value, str) and _NUMBER.match(str(value)) else ""
+        raise ValueError(f"expected a duration in seconds, or text such as '500ms', '2s', '1m'{units}")
     if not math.isfinite(seconds):
         raise ValueError("expected a finite duration in seconds")
     return seconds

@@ -124,6 +124,15 @@ class EventClock:
             return False
         return name in receipt.overdue or any(cursor.has_passed(one) for one, _ in receipt.brings.get(name, ()))
 
+    def hold_ends_at(self, entry: LedgerEntry, now: float) -> float | None:
+        """Returns when the watermark waits no longer for the messages of *entry*; None: not by time alone, or never."""
+        receipt = entry.receipt
+        if not isinstance(receipt, Receipt) or receipt.source not in self._sources:
+            return None
+        source = self._sources[receipt.source]
+        moment = source.progress.moment_of(receipt.opens_at(source.cursor.hold_s), now)
+        return None if moment is None or moment == math.inf else moment
+
     def watermark(self, now: float, wall: float) -> int | None:
         """Returns the watermark; None while it is not known."""
         lowest: int | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -25,6 +25,9 @@ _ROUNDING_S: Final = 1e-6
 
 #: While so many results wait for a checkpoint, no more windows close than those that the watermark reaches.
 _MOST_DUE: Final = 10_000
+
+#: So many seconds before a hold is over, what waits is added. So what waits in the processors can follow.
+_SOON_S: Final = 1.0
 
 
 class WindowClock:
@@ -155,6 +158,15 @@ class WindowClock:
         if self._event_clock is None:
             return False
         return self._event_clock.was_held_too_long(message._ledger_entry, partial(progress_identity, message))
+
+    def hold_ends_at(self, messages: Iterable[Message[Any]]) -> float | None:
+        """Returns when the watermark soon waits no longer for one of *messages*; None: not by time alone."""
+        if self._event_clock is None:
+            return None
+        now = self._clock.monotonic()
+        entries = {message._ledger_entry for message in messages}
+        ends = [end for entry in entries if (end := self._event_clock.hold_ends_at(entry, now)) is not None]
+        return min(ends) - _SOON_S if ends else None
 
     def note_blocked(self, *, is_blocked: bool) -> None:
         """Note whether the store or ``emit`` lets nothing be added now. No message is late because it has waited."""

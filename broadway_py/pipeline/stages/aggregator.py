@@ -106,7 +106,7 @@ class AggregatorStage(PipelineStage):
         keeper, options = self.keeper, self.options
         if keeper.committer.trouble is not None:
             return f"{self._called} cannot store its checkpoints: {keeper.committer.trouble}"
-        if keeper.aggregation.open >= options.max_open:
+        if self._has_most_open:
             return (
                 f"{self._called} has {options.max_open} open windows (max_open), counted for each key; "
                 "intake goes on when some of them have closed: raise max_open if that takes long"
@@ -117,6 +117,10 @@ class AggregatorStage(PipelineStage):
                 "intake goes on when it takes them"
             )
         return None
+
+    @property
+    def _has_most_open(self) -> bool:
+        return self.keeper.aggregation.open >= self.options.max_open
 
     @property
     def _has_most_pending(self) -> bool:
@@ -172,6 +176,10 @@ class AggregatorStage(PipelineStage):
         clock, inlet, keeper, checkpoints = self.services.clock, self.inlet, self.keeper, self.checkpoints
         while not self.call.cut:
             checkpoints.look()
+            must_add_at = self._must_add_at()
+            if must_add_at is not None and must_add_at <= clock.monotonic():
+                await self._take_in()
+                continue
             keeper.time.note_blocked(is_blocked=self._is_blocked)
             keeper.time.pass_time(keeper.aggregation)
             now = clock.monotonic()
@@ -197,11 +205,20 @@ class AggregatorStage(PipelineStage):
                 return
         clock = self.services.clock
         next_change = self.keeper.time.next_change(self.keeper.aggregation)
-        moments = [moment for moment in (checkpoint_at, next_change) if moment is not None]
+        moments = [moment for moment in (checkpoint_at, next_change, self._must_add_at()) if moment is not None]
         is_full = bool(self.inlet)
         await self.wake.wait_until(min(moments, default=None), clock)
         if is_full:
             self.meter.backpressure_seconds += clock.monotonic() - now
+
+    def _must_add_at(self) -> float | None:
+        """Returns when messages must be added although there are too many windows, because time passes over them then.
+
+        None: nothing waits for room for its window, or it waits for something else as well.
+        """
+        if not self.inlet or not self._has_most_open or self._is_blocked or self._room <= 0:
+            return None
+        return self.keeper.time.hold_ends_at(self.inlet.waiting())
 
     def _end(self) -> None:
         """Close the windows, if the sources have ended by themselves. After a stop they go on with the next start."""

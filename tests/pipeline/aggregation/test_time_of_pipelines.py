@@ -210,3 +210,27 @@ async def test_an_aggregator_that_gets_few_messages_of_a_busy_source_closes_its_
         await clock.advance(1)
         assert shop.stats().aggregators[1].late == {"event_time": 0, "held": 0}
     assert rare.values == [("rare", 1)]
+
+
+async def test_messages_that_wait_for_room_for_windows_are_added_before_time_passes_over_them(
+    store: ObeyingStore,
+) -> None:
+    source, recorder = ManualProducer(), Recorder()
+    shop = Shop(
+        producer=source,
+        processors=Processors(concurrency=2, max_demand=1),
+        aggregators={"sums": Sums(max_open=2, max_demand=10)},
+        failure=None,
+    )
+    async with running(shop) as clock:
+        source.feed.put(*recorder.messages([Order("a", 1), Order("b", 1)]))
+        await clock.advance(1)
+        source.feed.put(*recorder.messages([Order("c", 200), Order("d", 2), Order("e", 3), Order("f", 4)]))
+        await clock.advance(50)
+        # Nothing is added before it must be.
+        assert recorder.count == 2
+        await clock.advance(150)
+        (stats,) = shop.stats().aggregators
+        assert sum(stats.late.values()) == 0
+        assert recorder.count == 6
+        assert sorted(sums_of(shop).values) == [("a", 1), ("b", 1), ("d", 1), ("e", 1), ("f", 1)]
