@@ -8,7 +8,7 @@ from benchmarks.measure import Meter, arguments
 from benchmarks.ours import PACKAGES
 from benchmarks.window_events import LATENESS_S, SIZE_S, Event, check, events
 from broadway_py._core.window.engine import Engine
-from broadway_py._core.window.firing import Add, Effect, Fire
+from broadway_py._core.window.firing import Add, Effect, Fire, FireKeys, FireLast
 from broadway_py._core.window.spec import Window
 
 #: Events in a list: the default demand of a stage.
@@ -49,13 +49,15 @@ class Shell:
                         sums = window.state = {}
                     for key, event in zip(effect.keys or (), effect.events, strict=True):
                         sums[key] = sums.get(key, 0) + event[2]
-            elif isinstance(effect, Fire):
-                if self._by_key:
-                    # A value is whole, and a window fires again for late events: only what is new is added here.
-                    self.total += effect.window.state[effect.key]
-                    effect.window.state[effect.key] = 0
-                elif effect.final:
-                    self.total += sum(effect.window.state.values())
+            elif isinstance(effect, FireKeys):
+                # A value is whole, and a window fires again for late events: only what is new is added here.
+                for key, _, _ in effect.fired:
+                    self.total += effect.window.state[key]
+                    effect.window.state[key] = 0
+            elif isinstance(effect, FireLast):
+                self.total += sum(effect.window.state[key] for key, _, _ in effect.take(len(effect)))
+            elif isinstance(effect, Fire) and effect.final:
+                self.total += sum(effect.window.state.values())
 
 
 def measure(messages: int, *, by_key: bool, gate: bool) -> None:

@@ -198,12 +198,14 @@ class Records:
                     "end": shown(of.end),
                     "trigger": of.trigger,
                     "is_last": of.is_last,
+                    "replaces": (),
                     "partition": self._partition,
                 }
             key, count, firing, value = of.entries[due.sequence - of.sequence]
-            replaces = tuple(self._replaced(self._codec.key_text(key), of)) if of.replaces else ()
-            fields = {"key": key, "value": value, "count": count, "id": due.window_id, "firing": firing}
-            made.append(_window_result({**common, **fields, "replaces": replaces}))
+            own = {**common, "key": key, "value": value, "count": count, "id": due.window_id, "firing": firing}
+            if of.replaces:
+                own["replaces"] = tuple(self._replaced(self._codec.key_text(key), of))
+            made.append(_window_result(own))
         return made
 
     def _read(
