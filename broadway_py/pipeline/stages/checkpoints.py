@@ -102,7 +102,9 @@ class Checkpoints:
     @property
     def _most_last(self) -> int:
         """How many last results of closed windows the next one may have."""
-        return 0 if len(self._emitter.pending) > _MOST_LAST else _MOST_LAST
+        pending = self._emitter.pending
+        # Those that fail alone do not hold up others.
+        return 0 if len(pending) - pending.failing > _MOST_LAST else _MOST_LAST
 
     @property
     def is_running(self) -> bool:
