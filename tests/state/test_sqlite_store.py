@@ -521,3 +521,14 @@ async def test_the_file_does_not_grow_when_windows_close(path: str) -> None:
 
     assert sizes[1] < sizes[0] * 1.3
     await store.close()
+
+
+async def test_results_between_those_that_were_taken_stay(path: str) -> None:
+    store = await opened(path)
+    await store.commit(Commit("revenue", 1, b"{}", results=[(number, b"%d" % number) for number in range(6)]))
+    await store.commit(Commit("revenue", 2, b"{}", emitted=[1, 3, 3]))
+    assert [result.sequence for result in await results_of(store)] == [0, 2, 4, 5]
+
+    await store.commit(Commit("revenue", 3, b"{}", emitted=[5, 4]))
+    assert [result.sequence for result in await results_of(store)] == [0, 2]
+    await store.close()
