@@ -259,7 +259,5 @@ async def test_the_books_are_right_at_each_scrape_and_the_windows_exact_while_th
     for one in scrapes:
         assert one.received == one.accounted
     assert {one.is_up for one in scrapes} == {False, True}, "some scrapes saw it away"
-    # No message is missing, and some came more than once.
-    assert scrapes[-1].received["rabbitmq"] > count
     assert await job.broker.counts("work.dead") == Counts(0, 0), "nothing was late"
     await asyncio.to_thread(check, tmp_path, sent)

@@ -135,9 +135,10 @@ class EventClock:
 
     def watermark(self, now: float, wall: float) -> int | None:
         """Returns the watermark; None while it is not known."""
-        lowest: int | None = None
         for source in self._sources.values():
             self._bring_up(source, now, wall)
+        lowest: int | None = None
+        for source in self._sources.values():
             if source.progress.has_ended and source.cursor.free_since is not None:
                 continue
             if source.reached is None:
@@ -157,9 +158,11 @@ class EventClock:
             due: the watermark that is waited for. While all producers are idle, the watermark goes with the wall clock,
                 and the next change is when it gets there; without *due* there is none.
         """
+        known, value = self._value, self.watermark(now, wall)
+        if due is not None and value is not None and value >= due and (known is None or known < due):
+            return now  # time has passed since the caller asked for the watermark
         moments: list[float] = []
         for source in self._sources.values():
-            self._bring_up(source, now, wall)
             link, progress = source.cursor.next, source.progress
             if link is not None:
                 moment = progress.moment_of(link.opens_at(source.cursor.hold_s), now)

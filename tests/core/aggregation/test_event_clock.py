@@ -369,6 +369,18 @@ def test_a_quiet_producer_goes_with_the_wall_clock() -> None:
     assert clock.watermark(due, WALL + due) == pytest.approx(us(WALL + 50.0), abs=2)
 
 
+def test_what_time_has_moved_since_the_last_question_changes_now() -> None:
+    """The clock goes on between the two questions of an aggregator. It would sleep on what it has not seen."""
+    progress = asked()
+    clock = clock_of(progress, idle_timeout=60.0)
+    add(clock, progress.received(1, 5.0), WALL - 20.0, 5.0)
+    due = us(WALL - 10.0)
+    assert mark(clock, 64.999, WALL + 64.999) == WALL - 30.0
+    assert clock.next_change(65.001, WALL + 65.001, due) == 65.001
+    assert mark(clock, 65.002, WALL + 65.002) == pytest.approx(WALL - 5.0, abs=0.01)
+    assert clock.next_change(65.003, WALL + 65.003, due) is None
+
+
 def test_a_producer_that_never_had_a_message_is_idle_too() -> None:
     clock = clock_of(asked(), idle_timeout=60.0)
 
