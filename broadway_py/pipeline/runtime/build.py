@@ -246,6 +246,7 @@ def _build(
                 dispatcher=dispatcher(),
                 index=index,
                 capacity=share,
+                most_in_flight=capacity.most_of_partition,
                 fail_fast=fail_fast,
                 transformer=transformer,
             )
@@ -266,6 +267,8 @@ def _build(
     )
     stages = Stages(sources, submissions, [], [], [], ledgers)
     stages.partitions, stages.owned, stages.partition_of = reads.partitions, reads.owned, reads.partition_of
+    if capacity.most_of_partition is not None:
+        stages.most_of_partition = capacity.most_of_partition * len(reads.names_of(reads.owned[0]))
     stages.processors = [
         Processor(
             services,
@@ -300,11 +303,19 @@ def _build(
     if aggregators is not None:
         stages.aggregators, window_state = aggregators.build(meters)
     _connect_to_batchers(stages, stages.processors)
+    look_for_room = [source.cap.look for source in sources if source.cap is not None]
     if max_in_flight_bytes is not None:
         # Not by constructors: the sources need the gate, and their ledgers need the settler.
         gate.cap_bytes(max_in_flight_bytes, ledgers, [source.wake for source in [*sources, submissions]])
-        services.settler.settled = gate.look_at_bytes
+        look_for_room.append(gate.look_at_bytes)
+    if look_for_room:
+        services.settler.settled = partial(_call_each, look_for_room)
     return stages, gate, window_state
+
+
+def _call_each(functions: Iterable[Callable[[], None]]) -> None:
+    for function in functions:
+        function()
 
 
 def batcher_names(batchers: Iterable[str]) -> dict[str, str]:
@@ -375,6 +386,12 @@ def _connect_to_batchers(stages: Stages, processors: Sequence[Processor]) -> Non
                 demand = batcher.options.demand
                 processor.outlet.subscribe(batcher.inlet, demand, demand // 2, batcher.key)
             for aggregator in stages.aggregators:
-                demand = aggregator.options.max_demand
+                demand, refill_at = aggregator.options.max_demand, aggregator.options.max_demand // 2
+                if stages.most_of_partition is not None:
+                    # All messages of its partition may wait in front of it. One more would wait in the processor, and
+                    # stop the other partitions. The chunks stay as small as they would be.
+                    chunk = demand - refill_at
+                    demand = max(demand, stages.most_of_partition + chunk)
+                    refill_at = demand - chunk
                 name = destination(aggregator.key, aggregator.partition)
-                processor.outlet.subscribe(aggregator.inlet, demand, demand // 2, name)
+                processor.outlet.subscribe(aggregator.inlet, demand, refill_at, name)

@@ -38,6 +38,14 @@ class Capacity:
             return self._shared + self._aggregated
         return _part(self._shared, self._partitions) + self._aggregated
 
+    @property
+    def most_of_partition(self) -> int | None:
+        """The most messages of one producer that may be in the pipeline, if it is a partition.
+
+        One of them may fill all shared stages, and its own aggregators. None: no partition has aggregators.
+        """
+        return self._shared + self._aggregated if self._partitions and self._aggregated else None
+
     def of_copy(self, copies: int) -> int:
         """Returns how many messages each of the *copies* of a producer may have here."""
         return _part(self.of_producer, copies)

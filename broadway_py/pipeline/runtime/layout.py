@@ -35,6 +35,8 @@ class Stages:
     #: Into how many partitions the sources are parted, and which of them run here; None: they are not parted.
     partitions: int | None = None
     owned: tuple[int, ...] = ()
+    #: The most messages of one partition that are in the pipeline; None: there is no such limit.
+    most_of_partition: int | None = None
     #: Processors that set_concurrency took out and that finish the messages they have.
     retired: list[Processor] = field(default_factory=list)
 

@@ -19,6 +19,7 @@ from broadway_py.message import Message
 from broadway_py.pipeline.contexts import CleanRoom
 from broadway_py.pipeline.intake.copies import Copies
 from broadway_py.pipeline.intake.gate import Gate
+from broadway_py.pipeline.intake.in_flight_cap import InFlightCap
 from broadway_py.pipeline.intake.live_producer import CANCELLED_BY_LIBRARY, CLOSE_S, LiveProducer
 from broadway_py.pipeline.intake.receive import Receiver
 from broadway_py.pipeline.stages.services import Meter, Services
@@ -43,6 +44,7 @@ class Source(PipelineStage):
         dispatcher: decides which processor gets which messages.
         index: position among the copies.
         capacity: how many messages this copy's share of the pipeline holds.
+        most_in_flight: how many messages of this producer may be in the pipeline; None: as many as the processors take.
         fail_fast: with True, raise if the very first attempt to open fails.
         transformer: called on every message that comes in, or None.
         internal: True for the pipeline's own source of submitted messages; it sends no telemetry.
@@ -59,6 +61,7 @@ class Source(PipelineStage):
         dispatcher: Dispatcher[Edge[Message[Any]], Message[Any]],
         index: int,
         capacity: int,
+        most_in_flight: int | None = None,
         fail_fast: bool,
         transformer: Callable[[Message[Any]], object] | None,
         internal: bool = False,
@@ -68,6 +71,8 @@ class Source(PipelineStage):
         self.outlet: Outlet[Message[Any]] = Outlet(dispatcher, self.wake)
         #: True once the source has said that no more messages come.
         self.ended = False
+        #: Limits how many messages of this producer are in the pipeline; None: no limit of its own.
+        self.cap = None if most_in_flight is None else InFlightCap(ledger, most_in_flight, self.wake)
         self._gate = gate
         self._receiver = Receiver(
             services.name, index, ledger, services.clock, transformer=transformer, room=CleanRoom(services.base)
@@ -140,14 +145,14 @@ class Source(PipelineStage):
                 raise live.lost
             if self._rest and self._may_start:
                 await self._wait_for_rate()
-            elif gate.paused or (gate.broken and not self._probing) or outlet.demand <= 0 or gate.full:
+            elif gate.paused or (gate.broken and not self._probing) or self._demand <= 0 or gate.full:
                 if self._reader is not None:
                     self._reader.rests()
                 await self.wake.wait()
             else:
                 if self._reader is not None and not self._reader.is_wanted and not gate.broken:
                     self._reader.asks(self.services.clock.monotonic())
-                messages = await self._fetch(copy, 1 if gate.broken else outlet.demand)
+                messages = await self._fetch(copy, 1 if gate.broken else self._demand)
                 if messages is None:
                     # A producer that was given itself may say this as late as in open().
                     if flushed or not (self._redelivers or copy.redelivers):
@@ -165,6 +170,12 @@ class Source(PipelineStage):
                 else:
                     # A producer without messages should wait. One that returns at once must not block the loop.
                     await asyncio.sleep(0)
+
+    @property
+    def _demand(self) -> int:
+        """Returns how many messages may be fetched now; 0 or less: none."""
+        demand = self.outlet.demand
+        return demand if self.cap is None else min(demand, self.cap.room)
 
     async def _fetch(self, copy: Producer, demand: int) -> Sequence[Message[Any]] | None:
         # Set by hand, not by a with block: this runs for each list.

@@ -31,8 +31,9 @@ from broadway_py.pipeline.stats import AggregatorStats
 from broadway_py.producers import QueueProducer
 from broadway_py.queue import NewMessage, Queue
 from broadway_py.state.memory import MemoryStore
+from broadway_py.storage.errors import StorageError
 from broadway_py.testing import FakeClock
-from tests.pipeline.aggregation.support import START, Order, Shop, Sums, when
+from tests.pipeline.aggregation.support import START, ObeyingStore, Order, Shop, Sums, when
 from tests.pipeline.support import check_books, logged, outcomes, running, soon, telemetry_events
 from tests.support.partitioned import PartitionedBroker, PartitionedProducer
 
@@ -156,6 +157,47 @@ async def test_a_partition_that_stands_still_holds_no_other() -> None:
         assert sums_of(made).rows == [(1, "b", 1), (0, "a", 6)]
         # Nobody was late, although the other partition was far ahead.
         assert [one.late for one in made.stats().aggregators] == [{"event_time": 0, "held": 0}] * 2
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+async def test_a_partition_that_cannot_store_stops_no_other_and_makes_nobody_late(
+    concurrency: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores: dict[str, ObeyingStore] = {}
+    place = "broadway_py.pipeline.runtime.aggregators"
+    monkeypatch.setattr(f"{place}.SQLiteStore", lambda path, _: stores.setdefault(path, ObeyingStore()))
+    monkeypatch.setattr(f"{place}.prepare", lambda *_: None)
+
+    class Impatient(Minutes):
+        # With the usual idle_timeout and hold_timeout.
+        window = Window.fixed(60, by=when, delay=5, max_ahead=3600)
+        max_demand = 10
+
+    broker = PartitionedBroker(2)
+    made = parted(broker, aggregators={"sums": Impatient})
+    async with ready(made) as clock:
+        # One that is added knows it, too.
+        made.set_concurrency(processors=concurrency)
+        stores["var/never-written/0.db"].faults = [StorageError("the disk is full")] * 10_000
+        broker.put(0, *(Order("a", 1) for _ in range(200)))
+        await clock.advance(1.0)
+        held = len(broker.unacked[0])
+        assert 0 < held < 100
+        broker.put(1, *(Order("b", 1) for _ in range(100)))
+        await clock.advance(1.0)
+        assert broker.acked == [(1, Order("b", 1))] * 100
+        assert len(broker.unacked[0]) == held
+        await clock.advance(600.0)
+        # Quiet for so long, it counts as having come further.
+        assert sums_of(made).rows == [(1, "b", 100)]
+        stores["var/never-written/0.db"].faults = []
+        await clock.advance(60.0)
+        broker.put(0, Order("a", 70))
+        await clock.advance(1.0)
+        assert sums_of(made).rows == [(1, "b", 100), (0, "a", 200)]
+        assert [one.late for one in made.stats().aggregators] == [{"event_time": 0, "held": 0}] * 2
+    assert len(broker.acked) == 301
+    assert broker.failed == []
 
 
 @pytest.mark.usefixtures("stores")
