@@ -12,7 +12,9 @@ __all__ = ["owned_partitions", "share_of"]
 
 _RANGE: Final = re.compile(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", re.ASCII)
 _ORDINAL: Final = re.compile(r"ordinal(?:\s+of\s+(\d+))?", re.ASCII)
-_NUMBER_AT_THE_END: Final = re.compile(r"\d+\Z", re.ASCII)
+# Pods of a Deployment and containers have random names, such as shop-5d4f8c7b9-xk2p4, and many end with a digit. So the
+# number must follow a hyphen, or be the only one in the name.
+_NUMBER_AT_THE_END: Final = re.compile(r"(?:.*-|[^\d-]*)(\d+)", re.ASCII)
 _EXPECTED: Final = "expected partitions such as 0-3 or 0,2,5-7, or ordinal, or ordinal of 4"
 
 
@@ -73,13 +75,13 @@ def _listed(own: str, partitions: int) -> tuple[int, ...]:
 
 
 def _ordinal_of(own: str, host: str) -> int:
-    number = _NUMBER_AT_THE_END.search(host)
+    number = _NUMBER_AT_THE_END.fullmatch(host)
     if number is None:
         raise _refused(
             f"{own!r} takes the number at the end of the host's name, such as 2 of shop-2, and this host is called "
             f"{host!r}; use it in a StatefulSet, set HOSTNAME to try it, or list the partitions, such as 0-3"
         )
-    return int(number[0])
+    return int(number[1])
 
 
 def _all_of(partitions: int) -> str:

@@ -32,6 +32,15 @@ def test_own_names_partitions(own: str | None, host: str, owned: tuple[int, ...]
     assert owned_partitions(own, 8, host) == owned
 
 
+@pytest.mark.parametrize(
+    "host", ["shop-5d4f8c7b9-xk2p4", "shop-5d4f8c7b9-bcdf4", "3f2a9c8b7d03", "shop-2.windows", "shop-"]
+)
+def test_a_random_name_has_no_number(host: str) -> None:
+    # Deployments and containers have such names: some of them would own a partition by chance, and others none.
+    with pytest.raises(OptionsError, match=f"and this host is called '{host}'"):
+        owned_partitions("ordinal", 8, host)
+
+
 @pytest.mark.parametrize("own", ["", "x", "1,", "-1", "1-", "1-2-3", "1.5", "0x1", "ordinal of", "ordinal of x", "²"])
 def test_what_names_no_partitions_is_refused(own: str) -> None:
     with pytest.raises(OptionsError) as refused:
