@@ -43,11 +43,13 @@ def lines_of(stream: BinaryIO, key: str | None = None) -> Iterator[Outgoing]:
 def _key_in(line: bytes, field: str, number: int) -> str:
     try:
         found = json.loads(line)
-    except ValueError:
-        found = None
-    value = found.get(field) if isinstance(found, dict) else None
-    if (isinstance(value, str) and value) or (isinstance(value, int) and not isinstance(value, bool)):
-        return str(value)
+        value = found.get(field) if isinstance(found, dict) else None
+        if (isinstance(value, str) and value) or (isinstance(value, int) and not isinstance(value, bool)):
+            key = str(value)
+            key.encode()  # JSON may have half of a surrogate pair, which is no text
+            return key
+    except (ValueError, RecursionError):
+        pass
     # The line is not shown, because it may hold secrets.
     raise ProducerError(
         f"line {number}: expected a JSON object whose field {field!r}, the key, is text or a whole number"

@@ -158,7 +158,18 @@ def test_send_puts_lines_with_the_key_that_a_field_of_theirs_has(tmp_path: Path)
     assert found == [(slot_of("ann"), '{"key": "ann"}'), (slot_of("7"), '{"key": "7"}')]
 
 
-@pytest.mark.parametrize("line", [b"ann", b'["customer"]', b"{}", b'{"customer": ""}', b'{"customer": true}'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"ann",
+        b'["customer"]',
+        b"{}",
+        b'{"customer": ""}',
+        b'{"customer": true}',
+        b'{"customer": "\\ud800"}',
+        pytest.param(b"[" * 100_000, id="deep"),
+    ],
+)
 def test_send_names_the_line_that_has_no_key(tmp_path: Path, line: bytes) -> None:
     lines = b'{"customer": "ann"}\n' + line + b"\n"
     shown = broadway("send", "--queue", f"{tmp_path}/q.db:orders", "--key", "customer", "-", stdin=lines)
