@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Self
 
 from pydantic import Field
 
-from broadway_py.errors import ProducerError
+from broadway_py.errors import OptionsError, ProducerError
 from broadway_py.log import logger
 from broadway_py.message import Acknowledgement, Message
 from broadway_py.options import Conflict, Duration, PositiveInt
@@ -155,6 +155,20 @@ class QueueProducer(ProducerDescription):
         made._sharing, made._holder = "alone", uuid.uuid4().hex
         made._partition = Partition(index, self.options.partitions or 1)
         return made
+
+    def check_windows(self) -> None:
+        """Refuses ``partitioned``.
+
+        Raises:
+            OptionsError: it is true.
+        """
+        if self.options.partitioned:
+            # Its readers also take about the same number from each slot, so keys with few messages run ahead in time.
+            raise OptionsError(
+                ("partitioned",),
+                "expected false with aggregators, got true: keys move when a reader comes or goes, and their windows "
+                "stay behind; leave partitioned out, or set partitions",
+            )
 
     def for_order(self) -> Self:
         """Returns a producer that reads the queue alone, or this one if each key has one reader anyway.

@@ -10,7 +10,7 @@ import pytest
 
 from broadway_py import Aggregator, Message, OptionsError, Pipeline, Processors, Window, WindowResult
 from broadway_py.producer_description import ProducerDescription
-from broadway_py.producers import MemoryProducer, Producer
+from broadway_py.producers import MemoryProducer, Producer, QueueProducer
 from tests.pipeline.support import ManualProducer, Quiet, check_books, outcomes, soon
 from tests.support.partitioned import PartitionedBroker, PartitionedProducer
 
@@ -232,6 +232,17 @@ def test_partitions_with_the_same_name_are_refused() -> None:
     assert refused(lambda: Quiet(producer=SameNames(PartitionedBroker(2)))) == [
         "producer: two producers are called 'orders', one of them as a partition; give each a name= of its own"
     ]
+
+
+def test_an_embedded_queue_whose_keys_move_between_readers_is_refused_with_aggregators(tmp_path: Path) -> None:
+    moving = QueueProducer(tmp_path / "queue.db", "orders", partitioned=True)
+    assert refused(lambda: Windowed(producer=moving, state=tmp_path / "shop.db")) == [
+        (
+            "producer.partitioned: expected false with aggregators, got true: keys move when a reader comes or goes, "
+            "and their windows stay behind; leave partitioned out, or set partitions"
+        )
+    ]
+    assert owned(InOrder(producer=moving)) == ["queue"]
 
 
 # --- where the windows are
