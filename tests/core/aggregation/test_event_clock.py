@@ -395,6 +395,15 @@ def test_a_step_back_of_the_wall_clock_does_not_take_it_back() -> None:
     assert mark(clock, 61.0, WALL - 3_600.0) == WALL - DELAY
 
 
+def test_a_producer_that_becomes_idle_between_two_looks_is_not_forgotten() -> None:
+    """The stage asks for the watermark, and then when to look again. Time goes on between the two."""
+    clock = clock_of(asked(), idle_timeout=60.0)
+    due = us(WALL - 1_000.0)
+    assert clock.watermark(59.999, WALL + 59.999) is None
+    assert clock.next_change(60.001, WALL + 60.001, due) == 60.001
+    assert clock.watermark(60.001, WALL + 60.001) == us(WALL + 60.001 - 60.0 - DELAY)
+
+
 def test_without_an_idle_timeout_no_producer_is_idle() -> None:
     clock = clock_of(asked(), idle_timeout=None)
 
