@@ -122,6 +122,7 @@ def test_workers_whose_supervisor_was_killed_drain_and_end(tmp_path: Path) -> No
         eventually_sync(lambda: not any(map(_lives, workers)), timeout=30, what="the workers have ended")
 
     assert [line["event"] for line in running.log].count("the supervisor is gone; draining") == 2
+    assert [line for line in running.log if line["level"] == "error"] == []
     rows = Rows(tmp_path / "var" / "quickstart.db")
     done = handled(tmp_path)
     assert rows.put == done.keys() | rows.waiting | rows.dead

@@ -6,6 +6,7 @@ It is started by ``python -m broadway_py.daemon``.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import os
 import queue
 import signal
@@ -73,6 +74,15 @@ class _SupervisorPipes:
         """
         with self._sending:
             self._reports.send(message)
+
+    def send_last(self, message: FromWorker) -> None:
+        """Sends *message* before the process ends, unless the supervisor is gone or does not read for a while."""
+
+        def attempt() -> None:
+            with contextlib.suppress(OSError):
+                self.send(message)
+
+        bounded(attempt)
 
     def start(self, view: LocalView, watch: Watch) -> None:
         """Starts the threads that obey and report."""
@@ -165,8 +175,7 @@ def main(commands_fd: int, reports_fd: int, journal_fd: int) -> int:
     try:
         return _run(assignment, pipes, Isolation(Journal(journal_fd, assignment.workers), assignment.index))
     except OptionsError as wrong:
-        refused = Refused(str(assignment.settings.located(wrong)))
-        bounded(lambda: pipes.send(refused))
+        pipes.send_last(Refused(str(assignment.settings.located(wrong))))
         return ExitCode.USAGE
 
 
@@ -185,5 +194,5 @@ def _run(assignment: Assignment, pipes: _SupervisorPipes, isolation: Isolation) 
     isolation.end()
     if code != ExitCode.LATE:
         last = LastReport(_snapshot(view), ended=not service.was_asked_to_stop, started=not service.could_not_start)
-        bounded(lambda: pipes.send(last))
+        pipes.send_last(last)
     return code
