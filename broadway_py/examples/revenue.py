@@ -70,7 +70,7 @@ class Revenue(Aggregator[str, Order, int]):
 
     async def late(self, messages: list[Message[Order]]) -> None:
         """Counts orders that are too late. Without this method they would be dead letters."""
-        log.info("%d orders were too late for their minute", len(messages))
+        log.info("orders that were too late for their minute: %d", len(messages))
 
 
 class Sales(Pipeline[Order]):

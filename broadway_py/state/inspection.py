@@ -220,6 +220,8 @@ def backup(path: str, to: str) -> None:
         try:
             with contextlib.closing(sqlite3.connect(to)) as copy:
                 connection.backup(copy)
+                # The copy is marked as a file with a log. Whoever reads it would leave an empty log beside it.
+                copy.execute("PRAGMA journal_mode = DELETE")
         except BaseException as error:
             Path(to).unlink(missing_ok=True)
             if isinstance(error, sqlite3.Error):

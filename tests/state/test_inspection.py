@@ -87,6 +87,7 @@ async def test_a_backup_is_a_store_of_its_moment(store: SQLiteStore, path: str, 
     await store.close()
 
     assert verify(to) == []
+    assert [one.name for one in tmp_path.glob("copy.db*")] == ["copy.db"], "the copy is one file"
     assert stat.S_IMODE(Path(to).stat().st_mode) == 0o600
     copy = SQLiteStore(to)
     await copy.open({"revenue": REVENUE})
