@@ -153,7 +153,7 @@ def test_what_a_variable_gave_is_told_by_its_line_and_its_name(tmp_path: Path) -
         "a.yaml:4, environment variable N: pipelines.a.max_restarts: expected a valid integer, got 'many'",
         (
             "a.yaml:5, environment variable B: pipelines.a.max_seconds: expected a duration in seconds, or text such "
-            "as '500ms', '2s', '1m', got '1x'"
+            "as '500ms', '2s', '1m': one number with the unit ms, s, m or h, got '1x'"
         ),
         "a.yaml:2: pipelines.a.producer: required, but missing; give producer=… or a class attribute `producer`",
     ]
