@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from broadway_py import Aggregator, OptionsError, QueueSink, State
-from broadway_py.daemon.pipelines.loader import check_pipelines
+from broadway_py.daemon.pipelines.loader import build_pipelines, check_pipelines
 from tests.daemon.test_loader import build, section, settings_of
 
 WINDOWS = "tests.daemon.pipelines:Windows"
@@ -155,3 +155,43 @@ def test_the_settings_of_a_sink_are_not_shown(tmp_path: Path) -> None:
     with pytest.raises(OptionsError) as error:
         built(tmp_path, STATE + "    aggregators: {sums: {emit_to: 'amqp://shop:secret@127.0.0.1/'}}\n")
     assert str(error.value).endswith("emit_to: expected a section of settings with a kind, got str")
+
+
+SINK = "    aggregators: {sums: {emit_to: {kind: queue, path: out.db, queue: sums}}}\n"
+
+
+def two_with_state(first: str, second: str) -> str:
+    return "pipelines:\n" + "".join(
+        f"  {name}:\n    class: {WINDOWS}\n    producer: {{kind: queue, path: q.db, queue: {name}{more}}}\n{rest}"
+        for name, more, rest in (("orders", *first.split("|")), ("returns", *second.split("|")))
+    )
+
+
+def test_two_pipelines_do_not_have_one_file(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, two_with_state(f"|    state: shop.db\n{SINK}", f"|    state: ./shop.db\n{SINK}"))
+
+    (wrong,) = check_pipelines(settings)
+    sentence = (
+        "pipelines.returns.state: the pipeline 'orders' keeps its windows in './shop.db', too, and a file belongs to "
+        "one pipeline at a time, so this one would wait until that one ends; choose another path"
+    )
+    assert str(wrong).replace(f"{tmp_path}/", "") == f"0.yaml:10: {sentence}"
+    with pytest.raises(OptionsError) as refused:
+        build_pipelines(settings)
+    assert str(refused.value) == str(wrong)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (f"|    state: shop.db\n{SINK}", f"|    state: returns.db\n{SINK}"),
+        (f"|    state: shop.db\n{SINK}", "|    state: shop.db\n    aggregators: {sums: null}\n"),
+        (
+            f", partitions: 4|    state: shop\n    own: 0-1\n{SINK}",
+            f", partitions: 4|    state: shop\n    own: 2-3\n{SINK}",
+        ),
+    ],
+    ids=["two files", "no aggregators", "other partitions"],
+)
+def test_two_pipelines_with_files_of_their_own(tmp_path: Path, first: str, second: str) -> None:
+    assert check_pipelines(settings_of(tmp_path, two_with_state(first, second))) == []

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from traceback import extract_tb
 from typing import Any
 
+from broadway_py.aggregator import State
 from broadway_py.daemon.settings.files import SettingPath
 from broadway_py.daemon.settings.settings import Settings, news
 from broadway_py.errors import DefinitionError, OptionsError, did_you_mean, gathered
@@ -31,18 +33,11 @@ def build_pipelines(settings: Settings, *, share: tuple[int, int] = (0, 1)) -> l
     Raises:
         OptionsError: a setting is wrong. The error names the file and line where they are known.
     """
-    wrong: list[OptionsError] = []
-    names = _names(settings.pipelines, wrong)
-    built: list[Pipeline[Any]] = []
-    for key, section in settings.pipelines.items():
-        try:
-            built.append(_build(key, names[key], section, share))
-        except OptionsError as refused:
-            wrong.append(refused)
+    built, wrong = _build_all(settings, share)
     if wrong:
         cause = next((one.__cause__ for one in wrong if one.__cause__ is not None), None)
         raise settings.located(OptionsError.of(wrong)) from cause
-    return built
+    return list(built.values())
 
 
 def check_pipelines(settings: Settings, told: Collection[SettingPath] = ()) -> list[OptionsError]:
@@ -50,14 +45,36 @@ def check_pipelines(settings: Settings, told: Collection[SettingPath] = ()) -> l
 
     Settings in *told* were reported before and are left out.
     """
+    _, wrong = _build_all(settings, (0, settings.workers))
+    return [settings.located(one) for one in news((one for each in wrong for one in each.all()), told)]
+
+
+def _build_all(settings: Settings, share: tuple[int, int]) -> tuple[dict[str, Pipeline[Any]], list[OptionsError]]:
+    """Returns the pipelines that can be built, by their keys, and what is wrong with the others or between them."""
     wrong: list[OptionsError] = []
     names = _names(settings.pipelines, wrong)
+    built: dict[str, Pipeline[Any]] = {}
     for key, section in settings.pipelines.items():
         try:
-            _build(key, names[key], section, (0, settings.workers))
+            built[key] = _build(key, names[key], section, share)
         except OptionsError as refused:
-            wrong += refused.all()
-    return [settings.located(one) for one in news(wrong, told)]
+            wrong.append(refused)
+    return built, [*wrong, *_shared_states(built)]
+
+
+def _shared_states(built: Mapping[str, Pipeline[Any]]) -> Iterator[OptionsError]:
+    # Two pipelines may have one directory if they own different partitions, each with a file of its own.
+    first: dict[tuple[str, str | None], str] = {}
+    for key, pipeline in built.items():
+        state = pipeline.state
+        if not isinstance(state, State) or state.is_memory or not pipeline.aggregators:
+            continue
+        if (other := first.setdefault((os.path.realpath(state.path), pipeline.own), key)) != key:
+            yield OptionsError(
+                ("pipelines", key, "state"),
+                f"the pipeline {other!r} keeps its windows in {state.path!r}, too, and a file belongs to one pipeline "
+                "at a time, so this one would wait until that one ends; choose another path",
+            )
 
 
 def _look_here() -> None:
