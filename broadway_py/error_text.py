@@ -28,6 +28,7 @@ from broadway_py.errors import (
     MessageFailed,
     OptionsError,
     ProducerError,
+    PublishError,
     SettleError,
 )
 from broadway_py.foreign import foreign_errors, type_name
@@ -43,6 +44,7 @@ __all__ = [
     "name_of",
     "place_of",
     "place_of_stack",
+    "reason_of",
     "show_error_texts",
     "shown_text",
     "text_of",
@@ -131,9 +133,15 @@ def shown_text(error: BaseException) -> str | None:
     if isinstance(error, BroadwayError) and not isinstance(error, quoting):
         # A class of the user may quote anything. The text of a connector's error is meant to be shown.
         ours = type(error).__module__.partition(".")[0] == "broadway_py"
-        if ours or isinstance(error, ProducerError | SettleError | OptionsError | DefinitionError):
+        if ours or isinstance(error, ProducerError | PublishError | SettleError | OptionsError | DefinitionError):
             return text_of(error)
     return None
+
+
+def reason_of(error: BaseException) -> str:
+    """Returns what a line says of *error* as its reason: its text if that may be shown, and else how to see it."""
+    shown = text_of(error) if error_texts_are_shown() else shown_text(error)
+    return how_to_see_texts() if shown is None else shown
 
 
 def complaints_of(invalid: ValidationError, names: Collection[str] = ()) -> str:

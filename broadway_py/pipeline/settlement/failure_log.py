@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
 from typing import Any, Final
 
+from broadway_py import error_text
 from broadway_py._core.identity import id_of
 from broadway_py.clock import Clock
 from broadway_py.error_text import (
@@ -17,7 +18,6 @@ from broadway_py.error_text import (
     name_of,
     place_of,
     shown_text,
-    text_of,
 )
 from broadway_py.foreign import foreign_errors, type_name
 from broadway_py.limit import MINUTE_S, OTHER, PerMinute
@@ -109,7 +109,7 @@ class FailureLog:
             stage=stage,
             exception=name_of(error),
             at=place_of(error),
-            **_text_of_error(error),
+            reason=error_text.reason_of(error),
         )
 
     def close(self) -> None:
@@ -155,11 +155,6 @@ def reason_of(message: Message[Any], status: Failed) -> str:
         return masked(status.reason, message)
     shown = None if status.exception is None else shown_text(status.exception)
     return how_to_see_texts() if shown is None else shown
-
-
-def _text_of_error(error: BaseException) -> Mapping[str, str]:
-    shown = text_of(error) if error_texts_are_shown() else shown_text(error)
-    return {"reason": shown if shown is not None else how_to_see_texts()}
 
 
 def masked(text: str, message: Message[Any]) -> str:

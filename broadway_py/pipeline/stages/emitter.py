@@ -8,8 +8,7 @@ from contextlib import nullcontext
 from typing import Any
 
 from broadway_py._core.aggregation.pending import DueResult, PendingResults
-from broadway_py.error_text import name_of, place_of
-from broadway_py.errors import PublishError
+from broadway_py.error_text import name_of, place_of, reason_of
 from broadway_py.foreign import foreign_errors
 from broadway_py.log import logger
 from broadway_py.message import Message
@@ -151,7 +150,7 @@ class Emitter(PipelineStage):
             "results could not be handed out; they stay stored and are handed out again",
             results=len(taken),
             exception=name_of(error),
-            reason=str(error) if isinstance(error, PublishError) else None,
+            reason=reason_of(error),
             at=place_of(error),
         )
 

@@ -12,10 +12,11 @@ import pytest
 
 from broadway_py import Aggregator, Message, Pipeline, PublishError, Window
 from broadway_py.clock import SYSTEM_CLOCK, Clock
+from broadway_py.log import show_error_texts
 from broadway_py.producers import MemoryProducer, QueueProducer
 from broadway_py.producers.queue_sink import QueueSink
 from broadway_py.publisher import Outgoing, Publisher, Sink
-from tests.pipeline.aggregation.support import START, ObeyingStore, Order, Shop, use, when
+from tests.pipeline.aggregation.support import START, ObeyingStore, Order, Shop, Sums, use, when
 from tests.pipeline.support import ManualProducer, Recorder, logged, running, soon
 
 
@@ -147,3 +148,27 @@ async def test_what_a_sink_has_confirmed_is_not_published_again(
     (line,) = logged(caplog)
     assert line["event"] == "results could not be handed out; they stay stored and are handed out again"
     assert (line["results"], line["exception"], line["reason"]) == (1, "PublishError", "no room")
+
+
+@pytest.mark.parametrize(
+    ("shown", "reason"),
+    [
+        (False, "not shown, it may quote the message; broadway_py.log.show_error_texts() shows it"),
+        (True, "no table 'revenue'"),
+    ],
+    ids=["hidden", "asked for"],
+)
+async def test_the_text_of_what_emit_raises_is_shown_as_that_of_a_handler(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, *, shown: bool, reason: str
+) -> None:
+    use(monkeypatch, ObeyingStore())
+    show_error_texts(shown)
+    sums = Sums()
+    sums.faults = [RuntimeError("no table 'revenue'")]
+    source = ManualProducer(*Recorder().messages([Order("de", 1), Order("de", 61)]))
+    made = Shop(producer=source, aggregators={"sums": sums})
+    async with running(made) as clock:
+        await clock.advance(2.0)
+        assert made.stats().aggregators[0].results_pending == 0
+    (line,) = logged(caplog)
+    assert (line["exception"], line["reason"]) == ("RuntimeError", reason)
