@@ -55,7 +55,7 @@ class Aggregation:
         self._last: deque[FireLast] = deque()
         self._last_left = 0
         self._sequence = 0
-        #: How many results there were since the start, by their trigger.
+        #: How many results went into checkpoints since the start, by their trigger.
         self.results_by_trigger: Counter[str] = Counter()
         #: The number of the last checkpoint that was made.
         self.number = 0
@@ -302,12 +302,10 @@ class Aggregation:
             self._changes.touched(window).update((key, window.state[key]) for key, _, _ in fire.fired)
 
     def _add_results(self, results: Results) -> None:
-        self.results_by_trigger[results.trigger] += len(results.entries)
         self._results.append(results)
         self._results_left += len(results.entries)
 
     def _fire_last(self, fire: FireLast) -> None:
-        self.results_by_trigger[fire.trigger] += len(fire)
         self._last_left += len(fire)
         self._last.append(fire)
         self._values.freeze(fire.window)
@@ -344,6 +342,7 @@ class Aggregation:
         for one in results:
             one.sequence = self._sequence + 1
             self._sequence += len(one.entries)
+            self.results_by_trigger[one.trigger] += len(one.entries)
         parts, dropped = ([], []) if self._changes is None else self._changes.take(self.number)
         self._values.stored()
         memory = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -92,6 +93,8 @@ class Keeper:
         self.was_clean = False
         # What operators wanted to be closed at the start, until the results are stored.
         self._close_wish: CloseWish | None = None
+        # How many results there were before the last checkpoint, by their trigger.
+        self._results_before: Counter[str] = Counter()
         #: How many keys were seen here that had been seen in another partition of this process.
         self.keys_of_others = 0
         self._partition = partition
@@ -151,6 +154,7 @@ class Keeper:
         Raises:
             CodecError: a value cannot be stored. Only :meth:`go_back` helps.
         """
+        self._results_before = self.aggregation.results_by_trigger.copy()
         made = self.aggregation.checkpoint(self.time.now, most_last)
         if self._key_owners is not None and self._partition is not None:
             stored = chain((part.entries for part in made.parts), (results.entries for results in made.results))
@@ -273,9 +277,8 @@ class Keeper:
     async def go_back(self) -> Literal[True]:
         """Take the windows back to what is stored, and check each value from now on. No checkpoint may run."""
         memory, loaded = await self.loader.memory()
-        results = self.aggregation.results_by_trigger
         self.aggregation = self._new()
-        self.aggregation.results_by_trigger = results
+        self.aggregation.results_by_trigger = self._results_before.copy()
         self.aggregation.check_each()
         if memory is not None:
             self.aggregation.restore(memory, loaded.number)

@@ -250,6 +250,8 @@ class AggregatorStage(PipelineStage):
             self.held = [*self.checkpoints.held.messages]
             if await self.adder.add_again(error):
                 self.held = ()
+                if self.checkpoints.has_ended:
+                    self._end()  # the windows are open again
 
     # --- messages
 

@@ -21,6 +21,7 @@ from tests.pipeline.support import (
     check_books,
     clock_of,
     events_logged,
+    finish,
     outcomes,
     running,
     soon,
@@ -216,6 +217,20 @@ async def test_what_is_added_again_is_added_once_and_given_back_once_if_a_stop_c
     await soon(stopping)
     assert outcomes(made) == {"returned": 2}
     assert store.commits == []
+
+
+async def test_the_windows_of_sources_that_have_ended_close_although_a_value_cannot_be_stored(
+    store: ObeyingStore,
+) -> None:
+    recorder = Recorder()
+    source = ManualProducer(*recorder.messages([Order("de", 31), Order("de", 32, -1), Order("de", 33)]))
+    source.feed.end()
+    made = Shop(producer=source, aggregators={"texts": Texts()}, failure=None)
+    texts = made.aggregators["texts"]
+    assert isinstance(texts, Texts)
+    assert await finish(made) == {"acked": 2, "rejected": 1}
+    assert texts.emitted == [("de", 0, ["31", "33"]), ("de", 30, ["31", "33"])]
+    assert made.stats().aggregators[0].results == {"end": 2}
 
 
 async def test_windows_that_cannot_be_stored_although_each_value_can_end_the_pipeline(
