@@ -39,8 +39,8 @@ class PendingResults:
     """The results that wait for ``emit``, of which one call runs at a time.
 
     A list that fails is tried one by one. A result that fails alone waits with a growing back-off, and only the later
-    firings of its window wait for it. While nothing succeeds, all calls wait with a growing back-off: then the place
-    that the results go to is away.
+    firings of its window wait for it. If others are there, each second call is for them. While nothing succeeds, all
+    calls wait with a growing back-off: then the place that the results go to is away.
 
     Args:
         most: how many results one call gets at most.
@@ -54,6 +54,8 @@ class PendingResults:
         self._alone: deque[DueResult] = deque()
         # Failed alone: when each may be tried again.
         self._later: list[tuple[float, int, DueResult]] = []
+        # True after a call with one of them. Then it is the turn of the others, and the reverse.
+        self._has_retried = False
         # The windows with a result in one of the two, and the later firings of each, which wait for it.
         self._stuck: dict[str, list[DueResult]] = {}
         self._emitted: list[int] = []
@@ -69,6 +71,11 @@ class PendingResults:
     def failing(self) -> int:
         """How many results failed and wait to be tried again, alone."""
         return len(self._alone) + len(self._later)
+
+    @property
+    def ready(self) -> int:
+        """How many results wait for nothing but their turn: neither failed ones nor later firings of their windows."""
+        return len(self._ready)
 
     @property
     def has_emitted(self) -> bool:
@@ -87,10 +94,11 @@ class PendingResults:
         """
         if now < self._not_before:
             return []
-        while self._later and self._later[0][0] <= now:
-            self._alone.append(heapq.heappop(self._later)[2])
         if self._alone:
             return [self._alone.popleft()]
+        self._has_retried = self._is_turn_of_retry(now)
+        if self._has_retried:
+            return [heapq.heappop(self._later)[2]]
         ready = self._ready
         if not self._stuck:
             return [ready.popleft() for _ in range(min(self._most, len(ready)))]
@@ -112,7 +120,13 @@ class PendingResults:
 
     def is_retry(self, now: float) -> bool:
         """Returns True if :meth:`take` would return a result that has failed before."""
-        return now >= self._not_before and bool(self._alone or (self._later and self._later[0][0] <= now))
+        return now >= self._not_before and (bool(self._alone) or self._is_turn_of_retry(now))
+
+    def _is_turn_of_retry(self, now: float) -> bool:
+        if not self._later or self._later[0][0] > now:
+            return False
+        # A call that fails alone puts off all calls until it may be tried again. So the others have a turn between.
+        return not (self._has_retried and self._ready)
 
     def drop(self, unwanted: Collection[int]) -> int:
         """Takes out for good those results that have the sequence numbers *unwanted*. No call may run.

@@ -102,9 +102,8 @@ class Checkpoints:
     @property
     def _most_last(self) -> int:
         """How many last results of closed windows the next one may have."""
-        pending = self._emitter.pending
-        # Those that fail alone do not hold up others.
-        return 0 if len(pending) - pending.failing > _MOST_LAST else _MOST_LAST
+        # Those that fail alone, and the later firings of their windows, do not hold up others.
+        return 0 if self._emitter.pending.ready > _MOST_LAST else _MOST_LAST
 
     @property
     def is_running(self) -> bool:

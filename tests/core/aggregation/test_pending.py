@@ -61,6 +61,49 @@ def test_a_bad_result_waits_and_the_others_go_on() -> None:
     assert numbers(pending.take(0.3)) == [1]
 
 
+def test_a_bad_result_that_was_the_only_one_does_not_hold_up_those_that_come_later() -> None:
+    pending = PendingResults(10)
+    # Its window has fired twice, so it fails in a list before it fails alone.
+    pending.add([due(0, "bad"), due(1, "bad")])
+    now = 0.0
+    told: list[int] = []
+    for _ in range(3):
+        pending.failed(pending.take(now), now)
+        now = pending.next_call(now) or now
+    for number in range(2, 6):
+        pending.add([due(number), due(10 * number, "bad")])
+        for _ in range(10):
+            at = pending.next_call(now)
+            assert at is not None
+            now = max(now, at)
+            is_retry = pending.is_retry(now)
+            taken = pending.take(now)
+            assert is_retry == (numbers(taken) == [0])
+            if is_retry:
+                pending.failed(taken, now)
+            elif taken:
+                told += numbers(taken)
+                pending.succeeded(taken)
+        assert told == list(range(2, number + 1))
+    assert pending.failing == 1
+
+
+def test_a_bad_result_is_tried_again_however_many_others_come() -> None:
+    pending = PendingResults(1)
+    pending.add([due(0)])
+    pending.failed(pending.take(0.0), 0.0)
+    retries = 0
+    for number in range(1, 21):
+        pending.add([due(number)])
+        taken = pending.take(10.0 * number)
+        retries += numbers(taken) == [0]
+        if numbers(taken) == [0]:
+            pending.failed(taken, 10.0 * number)
+        else:
+            pending.succeeded(taken)
+    assert retries > 3
+
+
 def test_the_wait_of_a_bad_result_doubles_up_to_the_most() -> None:
     pending = PendingResults(1)
     pending.add([due(1)])

@@ -180,6 +180,35 @@ async def test_no_more_is_stored_while_emit_takes_nothing(store: LimitedStore, m
         assert sizes(store) == [2, 2, 2, 1]
 
 
+class Picky(Sums):
+    """Fires for each message. It refuses each list with a result of the key ``bad``."""
+
+    window = Sums.window.trigger_every(1)
+    refuses = True
+
+    async def emit(self, results: list[WindowResult[str, int]]) -> None:
+        if self.refuses and any(one.key == "bad" for one in results):
+            raise OSError("refused")
+        await super().emit(results)
+
+
+async def test_firings_that_wait_for_a_result_that_fails_alone_hold_up_no_last_results(store: LimitedStore) -> None:
+    recorder = Recorder()
+    source = ManualProducer(*recorder.messages(Order("bad", 1) for _ in range(6)))
+    made, sums = shop(source, Picky())
+    assert isinstance(sums, Picky)
+    async with running(made) as clock:
+        await clock.advance(10.0)
+        assert made.stats().aggregators[0].results_pending == 6
+        source.feed.put(*recorder.messages(orders()))
+        await clock.advance(60.0)
+        last = [(one.key, one.value) for results in sums.emitted for one in results if one.is_last]
+        assert sorted(last) == OF_ALL
+        sums.refuses = False
+        await clock.advance(60.0)
+        assert [one.firing for results in sums.emitted for one in results if one.key == "bad"] == list(range(1, 8))
+
+
 async def test_only_keys_with_late_messages_fire_again_when_the_window_closes(store: LimitedStore) -> None:
     """With lateness, the last results are those of keys with news. A restart between two parts does not lose them."""
     lasting = type("Lasting", (Sums,), {"window": Window.fixed(60, by=when, delay=0, lateness=60, max_ahead=None)})
