@@ -170,8 +170,9 @@ class Drain:
         ending: asyncio.Future[None] | None = None
         try:
             await self._wait(self._tasks.pending(), now + (deadline - now) * 0.5)
-            left = [(message, stage) for stage in stages for message in [*stage.held, *stage.take_all()]]
-            ending = asyncio.ensure_future(self._give_back_and_close(left, stages))
+            # A stage that was cut off may have put aside some of those in hand already. Each counts once.
+            left = {id(one): (one, stage) for stage in stages for one in [*stage.held, *stage.take_all()]}
+            ending = asyncio.ensure_future(self._give_back_and_close([*left.values()], stages))
             await self._wait({ending, *self._tasks.pending()}, deadline)
         finally:
             # Also if this is cancelled: the ledgers must be closed and no task may be left running.

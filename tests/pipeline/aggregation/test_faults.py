@@ -196,10 +196,13 @@ async def test_a_value_that_cannot_be_stored_fails_its_message_alone(
     assert [commit.number for commit in store.commits] == list(range(1, len(store.commits) + 1))
 
 
+@pytest.mark.parametrize(
+    ("kind", "outcome", "stopped"), [(ReturningRecorder, "returned", 0), (Recorder, "rejected", 2)]
+)
 async def test_what_is_added_again_is_added_once_and_given_back_once_if_a_stop_cuts_it_off(
-    store: ObeyingStore, monkeypatch: pytest.MonkeyPatch
+    store: ObeyingStore, monkeypatch: pytest.MonkeyPatch, kind: type[Recorder], outcome: str, stopped: int
 ) -> None:
-    recorder = ReturningRecorder()
+    recorder = kind()
     source = ManualProducer(*recorder.messages([Order("fr", 31), Order("de", 31, -1)]))
     made = Shop(producer=source, aggregators={"texts": Texts()}, failure=None)
 
@@ -215,7 +218,8 @@ async def test_what_is_added_again_is_added_once_and_given_back_once_if_a_stop_c
     stopping = asyncio.ensure_future(made.stop(10.0))
     await clock.advance(11.0)
     await soon(stopping)
-    assert outcomes(made) == {"returned": 2}
+    assert outcomes(made) == {outcome: 2}
+    assert sum(layer.failed.get("stopped", 0) for layer in made.stats().stages) == stopped
     assert store.commits == []
 
 
