@@ -260,7 +260,8 @@ class Changes:
         again: dict[OpenWindow, dict[Hashable, Any]] = {}
         room = _MOST_REWRITTEN
         for window, key in cycle.left:
-            if not window.closed and key not in touched.get(window, ()):
+            is_stored_now = window in touched and (window.shared is None or key in touched[window])
+            if not (window.closed or is_stored_now):
                 values = again.setdefault(window, {})
                 if window.shared is not None and key in window.state:
                     values[key] = window.state[key]

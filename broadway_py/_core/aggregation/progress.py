@@ -22,8 +22,8 @@ class Progress:
     """The deliveries of one producer, over all its copies.
 
     All times are seconds of a clock that does not jump. Holds and standstills last for so many seconds in which a copy
-    was reading: nothing runs out while the source is away, while the pipeline is paused, or while an aggregator cannot
-    store or hand out anything.
+    was reading: nothing runs out while the source is away, while the pipeline is paused, or while an aggregator adds
+    nothing because it waits for its store, for ``emit`` or for ``late``.
 
     Args:
         copies: how many copies the producer has.
@@ -45,7 +45,7 @@ class Progress:
         self._reading = 0
         self._reading_since = 0.0
         self._active = 0.0
-        # How many aggregators wait for their store or for their emit, and since when none of them does.
+        # How many aggregators add nothing and wait for their store, emit or late, and since when none of them does.
         self._blocked = 0
         self._unblocked_since = -math.inf
 
@@ -215,7 +215,7 @@ class Progress:
             cursor.see(standstill)
 
     def note_blocked(self, now: float, *, is_blocked: bool) -> None:
-        """Notes that an aggregator can store or hand out nothing from now on, or can do so again.
+        """Notes that an aggregator adds nothing until its store, emit or late goes on, or that it adds again.
 
         What was received waits for it meanwhile, so no hold runs out, and the producer is not idle. Call it for each
         change.

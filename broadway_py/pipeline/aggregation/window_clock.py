@@ -169,7 +169,7 @@ class WindowClock:
         return min(ends) - _SOON_S if ends else None
 
     def note_blocked(self, *, is_blocked: bool) -> None:
-        """Note whether the store or ``emit`` lets nothing be added now. No message is late because it has waited."""
+        """Note whether the store, ``emit`` or ``late`` lets nothing be added now. No message is late by such a wait."""
         if is_blocked == self._is_blocked:
             return
         self._is_blocked = is_blocked

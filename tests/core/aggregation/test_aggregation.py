@@ -328,6 +328,21 @@ def test_the_stored_parts_of_a_long_window_are_bounded() -> None:
     assert {result.value for result in results} == {20}
 
 
+@pytest.mark.parametrize("kind", ["count", "session", "fixed"])
+def test_an_accumulator_is_stored_at_most_once_by_each_checkpoint(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("broadway_py._core.aggregation.changes._MOST_REWRITTEN", 2)
+    windows = {
+        "count": Window.count(1_000),
+        "session": Window.session(5, by=by, delay=0, max_ahead=None),
+        "fixed": Window.fixed(1_000, by=by, delay=0, max_ahead=None),
+    }
+    aggregation = Aggregation(windows[kind], SUMS, 0.0)
+    for _ in range(20):
+        add_in_lists(aggregation, [Event("k", 1.0)])
+        parts = aggregation.checkpoint(0.0, ALL).parts
+        assert [entry[0] for part in parts for entry in part.entries] == ["k"]
+
+
 @pytest.mark.parametrize("kind", ["count", "session"])
 def test_the_stored_parts_of_many_short_windows_are_bounded(kind: str) -> None:
     window = Window.count(2) if kind == "count" else Window.session(5, by=by, delay=0, max_ahead=None)
