@@ -71,6 +71,8 @@ class Processor(HandlingStage[Message[Any], Chunk]):
         #: The outlet to the batchers; None if there are none.
         self.outlet: Outlet[Message[Any]] | None = None if dispatcher is None else Outlet(dispatcher, self.wake)
         self._aggregators = frozenset(aggregators)
+        # False: whatever leaves through the outlet goes to aggregators.
+        self._has_others = not self._aggregators.issuperset(batchers.values())
         self._route: Callable[[Chunk], tuple[Chunk, Chunk, Chunk]] = partial(route, batchers=batchers)
         if partition_of and aggregators:
             self._route = partial(
@@ -196,7 +198,7 @@ class Processor(HandlingStage[Message[Any], Chunk]):
         return settle, forward, failed
 
     def _forward(self, outlet: Outlet[Message[Any]], messages: Sequence[Message[Any]]) -> None:
-        if self._aggregators:
+        if self._aggregators and self._has_others:
             elsewhere = [message for message in messages if message.batcher not in self._aggregators]
             arrive(elsewhere, self.services.clock.monotonic())
         outlet.dispatch(messages)
