@@ -162,21 +162,15 @@ class MemoryProducer(Producer):
         return await self._after_the_end(demand)
 
     def _wrapped(self, items: Sequence[Any]) -> list[Message[Any]]:
-        acknowledgement, fresh = self._acknowledgement, 0
-        messages: list[Message[Any]] = []
-        last: type = object
-        is_message = False
-        for item in items:
-            # The true type, because an object's own __class__ may raise. Consecutive items mostly have the same type.
-            if type(item) is not last:
-                last = type(item)
-                is_message = issubclass(last, Message)
-            if is_message:
-                messages.append(item)
-            else:
-                fresh += 1
-                messages.append(Message(item, None, acknowledgement))
-        self._position.in_flight += fresh
+        acknowledgement = self._acknowledgement
+        # The true types, because an object's own __class__ may raise.
+        ready = {kind for kind in set(map(type, items)) if issubclass(kind, Message)}
+        if not ready:
+            messages = [Message(item, None, acknowledgement) for item in items]
+            self._position.in_flight += len(messages)
+            return messages
+        messages = [item if type(item) in ready else Message(item, None, acknowledgement) for item in items]
+        self._position.in_flight += sum(type(item) not in ready for item in items)
         return messages
 
     def _due(self, most: int) -> list[Message[Any]]:
