@@ -103,15 +103,17 @@ class Values:
             return
         state = windows[0].state
         get, add, missing = state.get, self._functions.add, _MISSING
-        good = frozenset[type]() if self.checks_each else self._good_types
         changed = touched[0] if touched else None
         before = len(state)
+        # Neighbours mostly have the same type, so a comparison is enough.
+        good: type | None = None
         for event, key in zip(events, keys, strict=True):
             value = get(key, missing)
             try:
                 value = add(self._first(key) if value is missing else value, event)
-                if type(value) not in good:
+                if type(value) is not good:
                     self._check(key, value)
+                    good = None if self.checks_each else type(value)
             except foreign_errors(cancellations=True) as error:
                 failed.append((event, key, error))
             else:
