@@ -52,17 +52,19 @@ def _route(chunk: Chunk, batchers: Mapping[str, str]) -> tuple[Chunk, Chunk, Chu
     for message in chunk:
         if message._status is not None:
             failed.append(message)
-        elif message.batcher is None:
+            continue
+        batcher = message.batcher
+        if batcher is None:
             settle.append(message)
-        elif message.batcher is last:
+        elif batcher is last:
             message.batcher = last_name
             forward.append(message)
-        elif (name := _look_up(batchers, message.batcher)) is not None:
-            last, last_name = message.batcher, name
+        elif (name := _look_up(batchers, batcher)) is not None:
+            last, last_name = batcher, name
             message.batcher = name
             forward.append(message)
         else:
-            message._status = Failed("unknown_batcher", _sentence(message.batcher, batchers))
+            message._status = Failed("unknown_batcher", _sentence(batcher, batchers))
             failed.append(message)
     return settle, forward, failed
 
