@@ -154,17 +154,21 @@ class Codec(Generic[K, A]):
         return list(map(self.key_text, keys))
 
     def are_plain(self, values: Sequence[A]) -> bool:
-        """Returns True if :meth:`plain_text` can write all *values*, and nobody can change one of them or a key."""
+        """Returns True if :meth:`plain_texts` can write all *values*, and nobody can change one of them or a key."""
         if self._plain_key is None or self._plain_value is None or set(map(type, values)) != {self._plain_value}:
             return False
         if self._plain_value is str:
             return all(isinstance(value, str) and value.isascii() for value in values)
         return True
 
-    @staticmethod
-    def plain_text(value: A) -> str:
-        """Returns a plain *value* as JSON."""
-        return to_json(value, inf_nan_mode="constants").decode()
+    def plain_texts(self, values: Sequence[A]) -> list[str]:
+        """Returns each of the plain *values* as JSON."""
+        if self._plain_value is int:
+            try:
+                return list(map(str, values))
+            except ValueError:
+                pass  # Python refuses to write a number of very many digits
+        return [to_json(value, inf_nan_mode="constants").decode() for value in values]
 
     def surely_stores(self, key: K) -> bool:
         """Returns True if *key* comes back as it is, and there is no need to try: plain text, or a plain number."""

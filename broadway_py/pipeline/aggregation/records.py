@@ -136,8 +136,12 @@ class Records:
     def _names(self, window: str, key_texts: Sequence[str]) -> list[str]:
         """Returns the ids of the results of *window* and these keys."""
         before = f"{self._aggregator}/{window}/"
-        return [
+        together = "".join((before, *key_texts))
+        longest = len(before) + max(map(len, key_texts), default=0)
+        if longest <= _SHORT and together.isascii() and together.isprintable():
             # Most ids are what is easy to read.
+            return [before + text for text in key_texts]
+        return [
             name
             if len(name := before + text) <= _SHORT and name.isascii() and name.isprintable()
             else result_id(self._aggregator, text, window)
@@ -159,9 +163,12 @@ class Records:
         if is_plain and not results.replaces:
             # There can be very many results. This takes a third of the time.
             tail = f'{tail},"replaces":[]}}\n[['
+            values = self._codec.plain_texts([entry[3] for entry in entries])
             return [
-                f'{{"id":{to_json(name).decode()},{tail}{text},{count},{firing},{self._codec.plain_text(value)}]]'.encode()
-                for name, text, (_, count, firing, value) in zip(names, key_texts, entries, strict=True)
+                f'{{"id":{name},{tail}{text},{count},{firing},{value}]]'.encode()
+                for name, text, (_, count, firing, _), value in zip(
+                    _quoted(names), key_texts, entries, values, strict=True
+                )
             ]
         contents: list[bytes] = []
         for name, text, entry in zip(names, key_texts, entries, strict=True):
@@ -276,6 +283,14 @@ def _window_result(fields: dict[str, Any]) -> WindowResult[Any, Any]:
     # many results.
     object.__setattr__(result, "__dict__", fields)
     return result
+
+
+def _quoted(names: Sequence[str]) -> list[str]:
+    """Returns each of *names*, which can be printed, as JSON."""
+    together = "".join(names)
+    if '"' in together or "\\" in together:
+        return [to_json(name).decode() for name in names]
+    return [f'"{name}"' for name in names]
 
 
 def _together(texts: Sequence[bytes]) -> bytes:

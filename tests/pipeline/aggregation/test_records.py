@@ -65,6 +65,19 @@ def test_results_are_the_same_from_memory_and_from_their_bytes(
     assert [one.sequence for one in stored] == list(range(4, 4 + len(entries)))
 
 
+@pytest.mark.parametrize("key", ["k" * 183, "k" * 184, "é", 'a"b', "a\\b", "\x7f", ""])
+@pytest.mark.parametrize("others", [[], ["de", "fr"]])
+def test_the_id_of_a_result_is_the_same_whatever_keys_stand_beside_it(key: str, others: list[str]) -> None:
+    codec: Codec[Any, Any] = Codec(str, int)
+    records = Records("sums", codec, lambda _, value: value, 1)
+    results = Results(1, "1_2", 1, 2, "late", False, (), [(each, 1, 1, 5) for each in [*others, key]])
+    due = records.due(results, 0, 50, is_stored=True)
+
+    expected = [result_id("sums", codec.key_text(each), "1_2") for each in [*others, key]]
+    assert [one.window_id for one in due] == expected
+    assert [records.id_of(one.data) for one in due] == expected
+
+
 def test_the_keys_that_have_fired_come_back() -> None:
     codec: Codec[Any, Any] = Codec(str, int)
     records = Records("sums", codec, lambda _, value: value, 1)
