@@ -81,7 +81,8 @@ class Keeper:
         self._definition = definition
         self._store = store
         self._clock = clock
-        self._is_durable = is_durable
+        #: False: what is stored ends with the process.
+        self.is_durable = is_durable
         aggregator, codec = definition.aggregator, definition.codec
         self._types = Types(definition.acc_type, codec, aggregator.initial)
         #: Writes and reads what is stored.
@@ -117,14 +118,14 @@ class Keeper:
             in_place=types.may_change_in_place,
         )
         definition = self._definition
-        return Aggregation(definition.window, functions, self.time.now, is_stored=self._is_durable)
+        return Aggregation(definition.window, functions, self.time.now, is_stored=self.is_durable)
 
     # --- messages
 
     @property
     def state_bytes(self) -> int:
         """How many bytes the stored state of this aggregator has; 0 if none is stored."""
-        return self._store.size_bytes(self._definition.name) if self._is_durable else 0
+        return self._store.size_bytes(self._definition.name) if self.is_durable else 0
 
     async def unwanted(self) -> list[int]:
         """Returns the sequence numbers of the stored results that operators want to be removed."""
@@ -214,11 +215,11 @@ class Keeper:
         written = 0
         for one in results:
             for first in range(0, len(one.entries), _AT_ONCE):
-                due += self.records.due(one, first, first + _AT_ONCE, is_stored=self._is_durable)
+                due += self.records.due(one, first, first + _AT_ONCE, is_stored=self.is_durable)
                 if len(due) >= written + _AT_ONCE:
                     written = len(due)
                     await asyncio.sleep(0)
-        if self._is_durable:
+        if self.is_durable:
             stored = [(one.sequence, one.data) for one in due]
             commit = replace(commit, results=stored, emitted=emitted)
         return commit, due
@@ -272,7 +273,7 @@ class Keeper:
     @property
     def can_go_back(self) -> bool:
         """True if :meth:`go_back` can help: the windows are stored, and it was not called since the last checkpoint."""
-        return self._is_durable and not self.aggregation.checks_each
+        return self.is_durable and not self.aggregation.checks_each
 
     async def go_back(self) -> Literal[True]:
         """Take the windows back to what is stored, and check each value from now on. No checkpoint may run."""

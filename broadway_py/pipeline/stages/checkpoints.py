@@ -97,7 +97,9 @@ class Checkpoints:
     def _has_news(self) -> bool:
         if self.has_ended and not self._is_marked_clean:
             return True  # the next start can rely on it
-        return bool(self.held) or self._keeper.aggregation.is_changed or self._emitter.pending.has_emitted
+        # Without a file, what was handed out lies nowhere.
+        has_emitted = self._keeper.is_durable and self._emitter.pending.has_emitted
+        return bool(self.held) or self._keeper.aggregation.is_changed or has_emitted
 
     @property
     def _most_last(self) -> int:
