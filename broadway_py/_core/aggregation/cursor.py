@@ -36,6 +36,8 @@ class Cursor:
         #: passed the place with the number *until*.
         self.withheld: int | None = None
         self.until = 0
+        #: The number of the place of this lost reader. What came in before it counts at once.
+        self.withholds_from = 0
 
     def start(self, link: Link | None, now: float) -> None:
         """Begins at *link*; None: nothing was received."""
@@ -57,6 +59,8 @@ class Cursor:
         while link is not None and self._may_pass(link, active):
             if isinstance(link, Standstill):
                 # What lies before it is not withheld.
+                if self.passed >= self.until:
+                    self.withholds_from = link.number
                 self._release()
                 self.until = max(self.until, link.last or 0)
                 if self.stands_since is None:
@@ -82,8 +86,11 @@ class Cursor:
         if not self.has_passed(receipt):
             receipt.noted[self] = max(highest, receipt.noted.get(self, highest))
             return False
-        self._take(highest)
-        self._release()
+        if receipt.number < self.withholds_from:
+            self._count(highest)
+        else:
+            self._take(highest)
+            self._release()
         return True
 
     def has_passed(self, receipt: Receipt) -> bool:
@@ -98,5 +105,8 @@ class Cursor:
             return
         self.stands_since = None
         if self.withheld is not None:
-            self.highest = self.withheld if self.highest is None else max(self.highest, self.withheld)
+            self._count(self.withheld)
             self.withheld = None
+
+    def _count(self, highest: int) -> None:
+        self.highest = highest if self.highest is None else max(self.highest, highest)

@@ -334,6 +334,17 @@ def test_a_process_that_did_not_end_well_counts_as_a_lost_reader() -> None:
     assert mark(clock, 32.0) == 490.0
 
 
+def test_what_came_in_before_a_lost_reader_counts_at_once_although_its_hold_has_run_out() -> None:
+    progress = asked()
+    clock = clock_of(progress, hold_timeout=4.0)
+    before = progress.received(1, 1.0)
+    progress.stand(5.5, 1.5)
+    progress.received(1, 6.0)
+    assert mark(clock, 7.5, WALL + 7.5) is None
+    add(clock, before, WALL, 7.5)
+    assert mark(clock, 7.5, WALL + 7.5) == WALL - DELAY
+
+
 def test_a_source_that_delivers_again_at_once_needs_no_standstill() -> None:
     progress = reading()
     clock = clock_of(progress)
