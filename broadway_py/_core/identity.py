@@ -88,12 +88,7 @@ def identities_by_id(messages: Iterable[Message[Any]], producer: str | None) -> 
     size, size_text = 0, "0\0"
     identities: list[bytes | None] = []
     for message in messages:
-        try:
-            metadata: Any = message.metadata
-        except AttributeError:
-            metadata = None  # a handler has deleted it
-        # Most often it is a plain dictionary, and then a call is saved.
-        name = metadata.get("message_id") if type(metadata) is dict else message._named()
+        name = message._named()
         if type(name) is not str:
             name = _text_of_id(name)
         if not name:

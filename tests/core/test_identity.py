@@ -182,25 +182,6 @@ def test_without_an_id_there_is_none_whatever_the_payload(name: object) -> None:
     assert identity_by_id(Message(b"payload", {"message_id": name}), "orders") is None
 
 
-def test_without_metadata_there_is_no_id() -> None:
-    one = message(b"payload", "7")
-    del one.metadata
-
-    assert identities_by_id([one, message(b"payload", "7")], "orders") == [
-        None,
-        identity_by_id(message(b"payload", "7"), "orders"),
-    ]
-
-
-def test_metadata_of_a_subclass_of_dict_has_an_id_too() -> None:
-    class Own(dict[str, Any]):
-        pass
-
-    one = message(b"payload")
-    one.metadata = Own(message_id="7")
-    assert identity_by_id(one, "orders") == identity_by_id(message(b"payload", "7"), "orders")
-
-
 def test_a_payload_that_cannot_be_read_is_left_out() -> None:
     view = memoryview(b"payload")
     one = message(view, "7")
