@@ -153,7 +153,7 @@ def test_no_panel_is_empty_and_its_unit_and_labels_fit(system: System, query: Qu
 
 def test_every_rule_is_evaluated_without_an_error(system: System) -> None:
     rules = system.prometheus.rules()
-    assert len(rules) == 25
+    assert len(rules) == 26
     eventually_sync(
         lambda: all(rule["health"] == "ok" for rule in system.prometheus.rules()),
         timeout=60,
