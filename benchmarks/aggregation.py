@@ -28,17 +28,26 @@ KINDS: Final[tuple[Kind, ...]] = ("memory", "durable", "identified")
 
 
 def build(
-    kind: Kind, source: Iterable[Event], path: Path, *, by_day: bool = False, dedup_s: float = 1
+    kind: Kind,
+    source: Iterable[Event],
+    path: Path,
+    *,
+    by_day: bool = False,
+    dedup_s: float = 1,
+    max_demand: int | None = None,
 ) -> Pipeline[Event]:
     """The pipeline with this *source*, and its state in the file *path*, unless that is in memory.
 
-    Its windows have a minute, or a day. Identities are kept for *dedup_s* seconds.
+    Its windows have a minute, or a day. Identities are kept for *dedup_s* seconds. A checkpoint has half as many
+    messages as *max_demand*, which is in the settings file unless it is given.
     """
     name = "memory" if kind == "memory" else "durable"
     section = dict(settings_of("aggregation.yaml", {"BENCHMARK_STATE": str(path)}).pipelines[name])
     made: type[Pipeline[Any]] = pipeline_class(section.pop("class"), ("pipelines", name, "class"))
     if kind != "memory":
         section["state"] = section["state"] | {"dedup": dedup_s}
+    if max_demand is not None:
+        section["aggregators"] = {"sums": section["aggregators"]["sums"] | {"max_demand": max_demand}}
     producer = Marking(source) if kind == "identified" else MemoryProducer(source)
     return (WindowedByDay if by_day else made).from_settings(section, name=name, producer=producer)
 
@@ -47,7 +56,7 @@ async def measure(asked: argparse.Namespace) -> None:
     """Run the pipeline once, until its source has ended and everything is stored and emitted, and print it."""
     given = events(asked.messages, asked.keys)
     with directory() as place:
-        pipeline = build(asked.kind, given, place / "state.db")
+        pipeline = build(asked.kind, given, place / "state.db", max_demand=asked.max_demand)
         meter = Meter(gate=asked.gate)
         async with pipeline, scraped(pipeline):
             await pipeline.wait()
@@ -72,7 +81,7 @@ async def measure_filled(asked: argparse.Namespace) -> None:
         pipeline.request_stop()
 
     with directory() as place:
-        pipeline = build(asked.kind, source(), place / "state.db", by_day=True)
+        pipeline = build(asked.kind, source(), place / "state.db", by_day=True, max_demand=asked.max_demand)
         async with pipeline, scraped(pipeline):
             await pipeline.wait()
         assert meter is not None, "the source was read"
@@ -96,6 +105,7 @@ if __name__ == "__main__":
     parser = arguments(__doc__ or "")
     parser.add_argument("kind", choices=KINDS, help="where the state is")
     parser.add_argument("--keys", type=int, default=KEYS, help=f"how many keys ({KEYS})")
+    parser.add_argument("--max-demand", type=int, help="messages that are held at most (as in the settings file)")
     parser.add_argument("--fill", action="store_true", help="every key has a window before the clock starts")
     wanted = parser.parse_args()
     run_async(measure_filled(wanted) if wanted.fill else measure(wanted))
