@@ -57,6 +57,13 @@ class Output:
             None if sink is None else sink.create(f"{pipeline}.{definition.name}", clock)
         )
 
+    @property
+    def called(self) -> str:
+        """What hands out the results, as sentences call it."""
+        if self._publisher is None:
+            return "emit"
+        return "emit_to and emit together" if self._definition.has("emit") else "emit_to"
+
     async def emit(self, taken: Sequence[DueResult]) -> Untaken | None:
         """Hand out *taken*. Returns those that were not taken; None: all of them were.
 

@@ -60,6 +60,7 @@ class Emitter(PipelineStage):
         #: True once no task hands out results any more.
         self.has_ended = False
         self.output = output
+        self._key = key
         self._unwanted = unwanted
         self._emit_timeout_s = timeout_s
         self._turn: asyncio.Lock | nullcontext[None] = nullcontext() if turn is None else turn
@@ -120,12 +121,14 @@ class Emitter(PipelineStage):
     async def _hand_out(self, taken: Sequence[DueResult]) -> None:
         clock, call = self.services.clock, self.call
         started = self.busy_since = clock.monotonic()
+        limit: asyncio.Timeout | None = None
         try:
             with call.in_callback:
-                async with self._turn, clock.timeout(self._emit_timeout_s):
+                async with self._turn, clock.timeout(self._emit_timeout_s) as limit:
                     untaken = await drive(self.output.emit(taken), call.clean_context().copy())
         except foreign_errors() as error:
-            self._note_failure(taken, error)
+            # What emit raises in time may be a TimeoutError as well.
+            self._note_failure(taken, error, is_too_late=limit is not None and limit.expired())
         except asyncio.CancelledError as cancelled:
             if call.was_cut():
                 # What emit did with these results is not known. They lie in the file, and come again after a start.
@@ -144,14 +147,23 @@ class Emitter(PipelineStage):
         self.meter.busy_seconds += took
         self.meter.duration.observe(took)
 
-    def _note_failure(self, taken: Sequence[DueResult], error: BaseException) -> None:
+    def _note_failure(self, taken: Sequence[DueResult], error: BaseException, *, is_too_late: bool = False) -> None:
         self.pending.failed(taken, self.services.clock.monotonic())
+        reason, raised = reason_of(error), error
+        if is_too_late:
+            reason = (
+                f"aggregators.{self._key}.emit_timeout: {self.output.called} took longer than "
+                f"{self._emit_timeout_s:g} s: make it faster, give it fewer results at a time (emit_batch), or raise "
+                "emit_timeout"
+            )
+            # The cancellation shows where it waited.
+            raised = error.__cause__ or error
         self._log.error(
             "results could not be handed out; they stay stored and are handed out again",
             results=len(taken),
             exception=name_of(error),
-            reason=reason_of(error),
-            at=place_of(error),
+            reason=reason,
+            at=place_of(raised),
         )
 
     def _tell(self) -> None:

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from typing import Any
 
 from broadway_py.foreign import foreign_errors
-from broadway_py.message import Message
+from broadway_py.message import Failed, Message, Plain
 from broadway_py.pipeline.callbacks.aggregators import AggregatorDefinition
 from broadway_py.pipeline.contexts import drive
 from broadway_py.pipeline.settlement.failures import fail, failure_from
@@ -48,6 +48,10 @@ class LateStage(PipelineStage):
         self._turn: asyncio.Lock | nullcontext[None] = nullcontext() if turn is None else turn
         self._late: Any = definition.aggregator.late
         self._timeout_s = definition.options.emit_timeout
+        self._took_too_long = Plain(
+            f"aggregators.{definition.name}.emit_timeout: late took longer than {self._timeout_s:g} s: make it faster, "
+            "or raise emit_timeout"
+        )
         self._progress = progress
         self._waiting: list[Message[Any]] = []
         self._is_last = False
@@ -103,12 +107,15 @@ class LateStage(PipelineStage):
 
     async def _hand_out(self, messages: Sequence[Message[Any]]) -> None:
         call = self.call
+        limit: asyncio.Timeout | None = None
         try:
             with call.in_callback:
-                async with self._turn, self.services.clock.timeout(self._timeout_s):
+                async with self._turn, self.services.clock.timeout(self._timeout_s) as limit:
                     await drive(self._late(list(messages)), call.clean_context().copy())
         except foreign_errors() as error:
-            fail(messages, failure_from(error))
+            # What late raises in time may be a TimeoutError as well.
+            is_too_late = limit is not None and limit.expired()
+            fail(messages, Failed("timeout", self._took_too_long, error) if is_too_late else failure_from(error))
             await self.conclusion.conclude((), messages)
         except asyncio.CancelledError as cancelled:
             if call.was_cut():

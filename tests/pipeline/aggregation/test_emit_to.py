@@ -172,3 +172,49 @@ async def test_the_text_of_what_emit_raises_is_shown_as_that_of_a_handler(
         assert made.stats().aggregators[0].results_pending == 0
     (line,) = logged(caplog)
     assert (line["exception"], line["reason"]) == ("RuntimeError", reason)
+
+
+class Hanging(Publisher):
+    """Its first call does not end in time."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    async def open(self) -> None:
+        """Nothing is to be opened."""
+
+    async def publish(self, messages: Sequence[Outgoing], *, timeout: float) -> None:
+        self.calls += 1
+        if self.calls == 1:
+            await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        """Nothing is to be closed."""
+
+
+class HangingSink(Sink):
+    """Makes publishers that ignore the time they are given."""
+
+    def create(self, name: str, clock: Clock = SYSTEM_CLOCK) -> Publisher:
+        return Hanging()
+
+
+@pytest.mark.parametrize(
+    ("aggregator", "called"),
+    [(Published, "emit_to"), (Sums, "emit_to and emit together")],
+    ids=["a sink alone", "a sink and emit"],
+)
+async def test_a_sink_that_takes_longer_than_emit_timeout_is_told_with_the_setting(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, aggregator: Any, called: str
+) -> None:
+    use(monkeypatch, ObeyingStore())
+    source = ManualProducer(*Recorder().messages([Order("de", 1), Order("de", 61)]))
+    made = Shop(producer=source, aggregators={"sums": aggregator(emit_to=HangingSink(), emit_timeout=1.5)})
+    async with running(made) as clock:
+        await clock.advance(4.0)
+        assert made.stats().aggregators[0].results_pending == 0
+    (line,) = logged(caplog)
+    assert line["reason"] == (
+        f"aggregators.sums.emit_timeout: {called} took longer than 1.5 s: make it faster, give it fewer results at a "
+        "time (emit_batch), or raise emit_timeout"
+    )

@@ -169,6 +169,16 @@ async def test_late_is_cut_off_after_emit_timeout(store: ObeyingStore) -> None:
         await clock.advance(1.0)
     assert sums.taken == [[1], [2]]
     assert outcomes(made) == {"acked": 2, "rejected": 1}
+    ((cause, reason),) = [
+        (message.status.cause, message.status.reason)
+        for call in recorder.calls
+        for message in call.failed
+        if message.status is not None
+    ]
+    assert (cause, reason) == (
+        "timeout",
+        "aggregators.sums.emit_timeout: late took longer than 5 s: make it faster, or raise emit_timeout",
+    )
 
 
 async def test_a_crash_while_late_runs_fails_its_messages_and_late_goes_on(

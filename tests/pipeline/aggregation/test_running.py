@@ -21,6 +21,7 @@ from tests.pipeline.support import (
     events_logged,
     finish,
     in_flight,
+    logged,
     outcomes,
     running,
     soon,
@@ -350,7 +351,9 @@ async def test_a_list_that_emit_refuses_is_tried_one_by_one(store: ObeyingStore)
         assert made.stats().aggregators[0].results_pending == 0
 
 
-async def test_an_emit_that_takes_too_long_is_cancelled_and_called_again(store: ObeyingStore) -> None:
+async def test_an_emit_that_takes_too_long_is_cancelled_and_called_again(
+    store: ObeyingStore, caplog: pytest.LogCaptureFixture
+) -> None:
     class Slow(Sums):
         calls = 0
 
@@ -368,6 +371,29 @@ async def test_an_emit_that_takes_too_long_is_cancelled_and_called_again(store: 
         assert sums.values == []
         await clock.advance(2.0)
         assert sums.values == [("a", 1)]
+    (line,) = logged(caplog)
+    assert line["exception"] == "TimeoutError"
+    assert line["reason"] == (
+        "aggregators.sums.emit_timeout: emit took longer than 5 s: make it faster, give it fewer results at a time "
+        "(emit_batch), or raise emit_timeout"
+    )
+    assert " emit > " in line["at"]
+
+
+async def test_a_timeout_error_that_emit_raises_in_time_is_not_taken_for_its_limit(
+    store: ObeyingStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = ManualProducer(*Recorder().messages([Order("a", 1), Order("a", 61)]))
+    made, sums = shop(source, Sums(emit_timeout=5))
+    sums.faults = [TimeoutError("its own")]
+    async with running(made) as clock:
+        await clock.advance(2.0)
+        assert sums.values == [("a", 1)]
+    (line,) = logged(caplog)
+    assert (line["exception"], line["reason"]) == (
+        "TimeoutError",
+        "not shown, it may quote the message; broadway_py.log.show_error_texts() shows it",
+    )
 
 
 async def test_max_open_stops_intake_and_says_so(store: ObeyingStore) -> None:
