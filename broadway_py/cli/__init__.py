@@ -16,7 +16,7 @@ except ImportError:
     sys.exit("broadway: the command needs typer, which is not installed: pip install 'broadway-py[daemon]'")
 
 from broadway_py.cli import dlq, streams, windows
-from broadway_py.cli.endings import INTERRUPTED, fail, sentences
+from broadway_py.cli.endings import INTERRUPTED, fail, sentences, warn
 from broadway_py.daemon.logs import logs
 from broadway_py.daemon.process.main_thread import ExitCode, leave
 from broadway_py.daemon.settings.settings import examine, read_settings
@@ -150,7 +150,8 @@ def check(files: Files, assignments: Assignments = None) -> None:
     """Say what is wrong with the settings in FILE, without running anything. Exit code 0 or 2.
 
     Imports the pipeline classes and builds the pipelines, but does not
-    connect to anything.
+    connect to anything. A directory of [bold]state[/] that this machine does not
+    have is told, too, with exit code 0: FILE may be for another machine.
 
     [bold]Examples[/]
 
@@ -162,9 +163,11 @@ def check(files: Files, assignments: Assignments = None) -> None:
 
     examined = examine(files, assignments=assignments or [])
     settings = examined.settings
-    wrong = [*examined.wrong, *check_pipelines(settings, examined.told)]
+    here: list[OptionsError] = []
+    wrong = [*examined.wrong, *check_pipelines(settings, examined.told, here=here)]
     if wrong:
-        fail(OptionsError.of(wrong), ExitCode.USAGE)
+        fail(OptionsError.of([*wrong, *here]), ExitCode.USAGE)
+    warn(here)
     count = len(settings.pipelines)
     typer.echo(f"ok: {count} pipeline{'s' if count > 1 else ''}: {', '.join(settings.pipelines)}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final, NoReturn
 
@@ -14,7 +14,7 @@ from broadway_py.daemon.process.main_thread import ExitCode, bounded, leave
 from broadway_py.error_text import clipped, text_of
 from broadway_py.errors import BroadwayError, OptionsError
 
-__all__ = ["INTERRUPTED", "fail", "sentences"]
+__all__ = ["INTERRUPTED", "fail", "sentences", "warn"]
 
 #: The exit code that a shell shows for a program that Ctrl-C ended.
 INTERRUPTED: Final = 130
@@ -35,17 +35,14 @@ def sentences() -> Iterator[None]:
 def fail(error: BroadwayError | str, code: int) -> NoReturn:
     """Prints *error*, with the errors that were found at the same time, without credentials. Exits with *code*."""
     wrong = error.all() if isinstance(error, OptionsError) else [error]
-    said = [
-        logs.mask_credentials(clipped(one, _MOST_SAID) if isinstance(one, str) else text_of(one, _MOST_SAID))
-        for one in wrong
-    ]
+    said = [_sentence(one) for one in wrong]
     logs.flush()
     done = threading.Event()
 
     def say() -> None:
         with suppress(OSError):  # nobody reads the output; the exit code is enough
             for one in said:
-                typer.echo(f"broadway: {one}", err=True)
+                typer.echo(one, err=True)
         done.set()
 
     bounded(say, 1.0)
@@ -53,3 +50,15 @@ def fail(error: BroadwayError | str, code: int) -> NoReturn:
         # Nobody reads standard error. A normal exit would wait for a reader when it closes the stream.
         leave(code, at_once=True)
     raise typer.Exit(code)
+
+
+def warn(doubts: Iterable[BroadwayError]) -> None:
+    """Prints *doubts* on standard error, without credentials. The command goes on."""
+    for one in doubts:
+        with suppress(OSError):  # nobody reads standard error
+            typer.echo(_sentence(one), err=True)
+
+
+def _sentence(error: BroadwayError | str) -> str:
+    text = clipped(error, _MOST_SAID) if isinstance(error, str) else text_of(error, _MOST_SAID)
+    return f"broadway: {logs.mask_credentials(text)}"

@@ -156,21 +156,25 @@ def _check_state(state: State | None, producers: Mapping[str, ProducerDescriptio
         return
     place = Path(state.path)
     directory = place.parent
+    try:
+        is_file, is_directory = place.is_file(), place.is_dir()
+    except PermissionError:  # this user may not look into the directory: the start says so
+        return
     parted = [producer.partitions for producer in producers.values() if producer.partitions is not None]
     if parted:
-        if place.is_file():
+        if is_file:
             raise OptionsError(
                 ("state",),
                 f"expected a directory, with a file for each partition, got the file {state.path!r}; choose another "
                 "path. The windows in the file stay there",
             )
-        if place.is_dir():
+        if is_directory:
             directory = place
             try:
                 refuse_another_number(state.path, parted[0])
             except StorageError as refused:
                 raise OptionsError(("state",), str(refused)) from refused
-    elif place.is_dir():
+    elif is_directory:
         raise OptionsError(
             ("state",),
             f"expected the path of a file, got the directory {state.path!r}; choose a file such as "

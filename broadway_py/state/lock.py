@@ -15,8 +15,9 @@ from typing import Final, Self
 from broadway_py.forks import part_with, when_forked
 from broadway_py.storage.errors import StorageError
 from broadway_py.storage.modes import open_beside
+from broadway_py.storage.places import refusal_of_creating
 
-__all__ = ["StateLock"]
+__all__ = ["StateLock", "refuse_unlockable"]
 
 _SUFFIX: Final = "-lock"
 
@@ -117,6 +118,18 @@ class _Wait:
             self._taken.set_result(handle)
         elif error is not None:
             self._taken.set_exception(error)
+
+
+def refuse_unlockable(what: str, path: str) -> None:
+    """Refuses a file whose lock could not be created or opened by this user. Nothing is created.
+
+    Raises:
+        StorageError: what :meth:`StateLock.take` would say.
+    """
+    lock = _beside(path)
+    error = refusal_of_creating(lock)
+    if error is not None:
+        raise _unlockable(what, path, lock, error)
 
 
 def _beside(path: str) -> str:

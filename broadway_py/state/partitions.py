@@ -11,8 +11,9 @@ from typing import Final
 
 from broadway_py.state.schema import STATE_SCHEMA
 from broadway_py.storage.errors import StorageError
+from broadway_py.storage.places import refusal_of_creating
 
-__all__ = ["StatePartition", "claim", "file_of", "prepare", "refuse_another_number"]
+__all__ = ["StatePartition", "claim", "file_of", "prepare", "refuse_another_number", "refuse_unmakeable"]
 
 _FILE: Final = re.compile(r"(\d+)\.db", re.ASCII)
 #: Seconds to wait for a process that has a neighbouring file locked.
@@ -44,6 +45,24 @@ def prepare(directory: str, count: int) -> None:
     except OSError as error:
         raise _unusable(directory, error) from error
     refuse_another_number(directory, count)
+
+
+def refuse_unmakeable(directory: str) -> None:
+    """Refuses a directory that is missing and that :func:`prepare` could not make. Nothing is made.
+
+    Raises:
+        StorageError: what :func:`prepare` would say.
+    """
+    place = Path(directory)
+    error: OSError | None
+    try:
+        if place.is_dir():
+            return
+        error = FileExistsError() if place.exists() else refusal_of_creating(directory)
+    except PermissionError as refused:  # not even its name can be looked up
+        error = refused
+    if error is not None:
+        raise _unusable(directory, error)
 
 
 def refuse_another_number(directory: str, count: int) -> None:

@@ -97,7 +97,11 @@ def refuse_hopeless(what: str, path: str) -> None:
             f"{what} {path}: it would be on a network file system ({kind}), where one process cannot tell what another "
             "does and the file would be damaged: choose a path on a disk of this machine"
         )
-    if place.is_dir():
+    try:
+        is_directory, exists = place.is_dir(), place.exists()
+    except PermissionError as error:  # this user may not look into its directory
+        raise StorageError(f"{what} {path}: {_SENTENCES[sqlite3.SQLITE_CANTOPEN]}") from error
+    if is_directory:
         raise StorageError(f"{what} {path}: this is a directory: choose the path of a file")
-    if place.exists() and not os.access(place, os.W_OK):
+    if exists and not os.access(place, os.W_OK):
         raise StorageError(f"{what} {path}: {_SENTENCES[sqlite3.SQLITE_READONLY]}")

@@ -1,11 +1,14 @@
-"""Finds out whether a file is on a disk of this machine or on a network, where locks and shared memory fail."""
+"""Finds out what a place for a file is like: on a network, where locks and shared memory fail, or not writable."""
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 from pathlib import Path
 from typing import Final
 
-__all__ = ["network_file_system"]
+__all__ = ["network_file_system", "refusal_of_creating"]
 
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 
@@ -45,6 +48,31 @@ def network_file_system(directory: str, mounts: Path = _MOUNTS) -> str | None:
             longest = len(point.parts)
             kind = after.split(" ", 1)[0]
     return kind if kind in _NETWORK else None
+
+
+def refusal_of_creating(path: str) -> OSError | None:
+    """Returns the error that this user would get from opening *path* to write, or from creating it if it is missing.
+
+    Nothing is opened or created. None: there would be no error.
+    """
+    place = Path(path)
+    try:
+        wanted = os.W_OK
+        if not place.exists():
+            place = place.parent
+            wanted |= os.X_OK
+            if not stat.S_ISDIR(place.stat().st_mode):
+                return _error(errno.ENOTDIR)
+        if os.access(place, wanted, effective_ids=os.access in os.supports_effective_ids):
+            return None
+        is_read_only = os.statvfs(place).f_flag & os.ST_RDONLY
+    except OSError as error:
+        return error
+    return _error(errno.EROFS if is_read_only else errno.EACCES)
+
+
+def _error(code: int) -> OSError:
+    return OSError(code, os.strerror(code))
 
 
 def _unescaped(text: str) -> str:

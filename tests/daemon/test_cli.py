@@ -50,7 +50,9 @@ def test_the_version_is_shown() -> None:
 @pytest.mark.parametrize(
     "name", ["arrivals.yaml", "partitions.yaml", "quickstart.yaml", "rabbitmq.yaml", "reference.yaml", "windows.yaml"]
 )
-def test_the_settings_that_ship_are_right(name: str) -> None:
+def test_the_settings_that_ship_are_right(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("var").mkdir()
     shown = broadway("check", ROOT / "config" / name)
     assert (shown.exit_code, shown.stderr) == (0, "")
     assert shown.stdout.startswith("ok: ")

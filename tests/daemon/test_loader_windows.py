@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from broadway_py import Aggregator, OptionsError, QueueSink, State
+from broadway_py.cli import app
 from broadway_py.daemon.pipelines.loader import build_pipelines, check_pipelines
 from tests.daemon.test_loader import build, section, settings_of
 
@@ -195,3 +197,32 @@ def test_two_pipelines_do_not_have_one_file(tmp_path: Path) -> None:
 )
 def test_two_pipelines_with_files_of_their_own(tmp_path: Path, first: str, second: str) -> None:
     assert check_pipelines(settings_of(tmp_path, two_with_state(first, second))) == []
+
+
+def test_check_says_that_the_directory_of_the_state_is_missing_with_its_line(tmp_path: Path) -> None:
+    """This is no mistake in the settings, which may be for another machine."""
+    missing, memory = (
+        f"|    state: {tmp_path}/none/shop.db\n{SINK}",
+        "|    state: no/a.db\n    aggregators: {sums: null}\n",
+    )
+    here: list[OptionsError] = []
+    assert check_pipelines(settings_of(tmp_path, two_with_state(missing, memory)), here=here) == []
+    assert [str(one).replace(f"{tmp_path}/", "") for one in here] == [
+        (
+            "0.yaml:5: pipelines.orders.state: state file none/shop.db: its directory none does not exist: create it, "
+            "or choose another path"
+        )
+    ]
+
+
+def test_check_tells_mistakes_and_a_missing_directory_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(two_with_state(f"|    state: none/shop.db\n{SINK}", "|    stat: shop.db\n"))
+    shown = CliRunner().invoke(app, ["check", str(path)])
+    assert (shown.exit_code, shown.stdout) == (2, "")
+    assert [line.split(": ")[2] for line in shown.stderr.splitlines()] == [
+        "pipelines.returns.stat",
+        "pipelines.returns.aggregators.sums.emit",
+        "pipelines.returns.state",
+        "pipelines.orders.state",
+    ]

@@ -140,6 +140,33 @@ async def test_another_number_than_the_files_have_is_refused(
     )
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            "pipelines.counts.state=none/state",
+            (
+                "--set pipelines.counts.state: pipelines.counts.state: state directory none/state: its directory none "
+                "does not exist: create it, or choose another path\n"
+            ),
+        ),
+        # It is made at the start.
+        ("pipelines.counts.state=state", ""),
+        ("pipelines.counts.state=full", ""),
+    ],
+)
+def test_check_says_that_the_place_of_the_state_is_missing(
+    settings: Path, monkeypatch: pytest.MonkeyPatch, change: str, told: str
+) -> None:
+    monkeypatch.chdir(settings.parent)
+    Path("full").mkdir()
+    # Nobody owns this partition here.
+    Path("full/0.db").mkdir()
+    shown = CliRunner().invoke(app, ["check", str(settings), "--set", change, "--set", "pipelines.counts.own=1-3"])
+    assert (shown.exit_code, shown.stdout) == (0, "ok: 2 pipelines: counts, plain\n")
+    assert shown.stderr == (told and f"broadway: {told}")
+
+
 def test_partitions_that_fit_are_no_mistake(settings: Path) -> None:
     shown = CliRunner().invoke(app, ["check", str(settings)])
     assert (shown.exit_code, shown.stdout, shown.stderr) == (0, "ok: 2 pipelines: counts, plain\n", "")

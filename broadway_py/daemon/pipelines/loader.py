@@ -12,6 +12,7 @@ from traceback import extract_tb
 from typing import Any
 
 from broadway_py.aggregator import State
+from broadway_py.daemon.pipelines.owners import owners_of
 from broadway_py.daemon.settings.files import SettingPath
 from broadway_py.daemon.settings.settings import Settings, news
 from broadway_py.errors import DefinitionError, OptionsError, did_you_mean, gathered
@@ -20,6 +21,8 @@ from broadway_py.pipeline.option_sources import merged_options
 from broadway_py.producer import Producer
 from broadway_py.producers.kinds import build_all
 from broadway_py.producers.sink_kinds import build_sink
+from broadway_py.state.place import refuse_place
+from broadway_py.storage.errors import StorageError
 from broadway_py.written import opened
 
 __all__ = ["build_pipelines", "check_pipelines", "pipeline_class"]
@@ -40,12 +43,19 @@ def build_pipelines(settings: Settings, *, share: tuple[int, int] = (0, 1)) -> l
     return list(built.values())
 
 
-def check_pipelines(settings: Settings, told: Collection[SettingPath] = ()) -> list[OptionsError]:
+def check_pipelines(
+    settings: Settings, told: Collection[SettingPath] = (), *, here: list[OptionsError] | None = None
+) -> list[OptionsError]:
     """Returns everything that is wrong with the pipelines of *settings*. The list is empty if all can be built.
 
-    Settings in *told* were reported before and are left out.
+    Args:
+        settings: the settings.
+        told: settings that were reported before. They are left out.
+        here: gets what is only wrong with this machine, so that the pipelines could not start on it; None: do not look.
     """
-    _, wrong = _build_all(settings, (0, settings.workers))
+    built, wrong = _build_all(settings, (0, settings.workers))
+    if here is not None:
+        here += map(settings.located, _unusable_places(built, settings.workers))
     return [settings.located(one) for one in news((one for each in wrong for one in each.all()), told)]
 
 
@@ -75,6 +85,20 @@ def _shared_states(built: Mapping[str, Pipeline[Any]]) -> Iterator[OptionsError]
                 f"the pipeline {other!r} keeps its windows in {state.path!r}, too, and a file belongs to one pipeline "
                 "at a time, so this one would wait until that one ends; choose another path",
             )
+
+
+def _unusable_places(built: Mapping[str, Pipeline[Any]], workers: int) -> Iterator[OptionsError]:
+    owners = owners_of(built.values(), workers)
+    for key, pipeline in built.items():
+        state = pipeline.state
+        if not isinstance(state, State) or state.is_memory or not pipeline.aggregators:
+            continue
+        of_workers = owners.get(pipeline.name)
+        owned = None if of_workers is None else [number for some in of_workers.values() for number in some]
+        try:
+            refuse_place(state.path, owned)
+        except StorageError as refused:
+            yield OptionsError(("pipelines", key, "state"), str(refused))
 
 
 def _look_here() -> None:
