@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import date, time, timedelta
 from decimal import Decimal
 from numbers import Real
-from typing import Annotated, Any, Final, Literal, NamedTuple, Self, TypeVar, cast, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, Self, TypeVar, cast, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -140,6 +140,9 @@ class Options(BaseModel):
     A setting given as text (:class:`~broadway_py.written.Written`) is converted to the type of its field.
     """
 
+    #: Settings that others like it have, and this one cannot have: by their names, why, and what to do.
+    impossible: ClassVar[Mapping[str, str]] = {}
+
     model_config = ConfigDict(
         frozen=True, extra="forbid", arbitrary_types_allowed=True, validate_default=False, hide_input_in_errors=True
     )
@@ -264,6 +267,8 @@ def _sentence(model: type[BaseModel], error: ErrorDetails) -> str:
     kind, place = error["type"], _place(error)
     if kind == "extra_forbidden":
         owner = _owner(model, place[:-1])
+        if owner is not None and issubclass(owner, Options) and (why := owner.impossible.get(str(place[-1]))):
+            return why
         known = sorted(owner.model_fields) if owner is not None else []
         return f"unknown setting; known here: {', '.join(known)}{did_you_mean(str(place[-1]), known)}"
     if kind == "missing":

@@ -28,6 +28,18 @@ def test_the_queue_is_required() -> None:
     assert str(error.value) == "queue_url: required, but missing"
 
 
+def test_partitions_are_refused_with_the_reason_beside_other_mistakes() -> None:
+    """Other sources have them. Whoever sets them wants several workers with windows."""
+    with pytest.raises(OptionsError) as error:
+        build({"kind": "sqs", "queue_url": "orders", "partitions": 4, "parts": 4}, ("pipelines", "shop", "producer"))
+    reason, unknown = map(str, error.value.all())
+    assert reason == (
+        "pipelines.shop.producer.partitions: a queue of SQS has no partitions; leave this out, and with aggregators "
+        "set workers: 1, so that one process reads the queue and has all keys"
+    )
+    assert unknown.startswith("pipelines.shop.producer.parts: unknown setting; known here: attribute_names, ")
+
+
 @conforms("S-015", "S-016", "S-017")
 @pytest.mark.parametrize("queue", [None, "", 7])
 def test_the_queue_must_be_named_by_text(queue: object) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Final, Literal, NamedTuple, get_args
+from typing import Annotated, ClassVar, Final, Literal, NamedTuple, get_args
 
 from pydantic import (
     AfterValidator,
@@ -110,6 +110,13 @@ OnSettled = Annotated[Disposition, BeforeValidator(read_disposition)]
 
 class SQSOptions(SQSQueueOptions):
     """All settings of an :class:`SQSProducer`."""
+
+    impossible: ClassVar[Mapping[str, str]] = {
+        "partitions": (
+            "a queue of SQS has no partitions; leave this out, and with aggregators set workers: 1, so that one "
+            "process reads the queue and has all keys"
+        )
+    }
 
     #: The producer's name in metrics, logs and ``message.producer``. None: the pipeline gives it one.
     name: str | None = None
