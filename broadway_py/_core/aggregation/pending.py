@@ -15,6 +15,8 @@ __all__ = ["DueResult", "PendingResults"]
 #: The wait after a failure doubles from the first to the most, in seconds.
 _FIRST_S: Final = 0.1
 _MOST_S: Final = 30.0
+#: If so many calls in a row fail during the last tries, the place that the results go to is away.
+_MOST_LAST_FAILURES: Final = 100
 
 
 @dataclass(slots=True, eq=False)
@@ -61,6 +63,8 @@ class PendingResults:
         self._emitted: list[int] = []
         self._failures_in_a_row = 0
         self._not_before = float("-inf")
+        # True once there is one more try for each result.
+        self._are_last_tries = False
         #: How many calls failed.
         self.failed_calls = 0
 
@@ -87,14 +91,39 @@ class PendingResults:
         self._count += len(results)
         self._ready.extend(results)
 
+    def begin_last_tries(self) -> None:
+        """Gives each result one more try, without a pause, those first that have not failed. No call may run.
+
+        From now on, a result that fails alone is not taken again, nor are later firings of its window. After 100 calls
+        in a row that failed, none is. All these still count as pending. So it is with results that are added later.
+        """
+        if self._are_last_tries:
+            return
+        self._are_last_tries = True
+        self._not_before = float("-inf")
+        self._failures_in_a_row = 0
+        self._alone.extend(sorted((one[-1] for one in self._later), key=_sequence))
+        self._later.clear()
+
+    @property
+    def has_given_up(self) -> bool:
+        """True if there are results, and none of them will be taken any more, because all have had their last try."""
+        if not self._are_last_tries or not self._count:
+            return False
+        return self._is_away or not (self._alone or self._ready)
+
+    @property
+    def _is_away(self) -> bool:
+        return self._are_last_tries and self._failures_in_a_row >= _MOST_LAST_FAILURES
+
     def take(self, now: float) -> list[DueResult]:
         """Takes out and returns the results for the next call; none if it is not time for one.
 
         After the call, tell :meth:`succeeded` or :meth:`failed`.
         """
-        if now < self._not_before:
+        if now < self._not_before or self._is_away:
             return []
-        if self._alone:
+        if self._alone and not (self._are_last_tries and self._ready):
             return [self._alone.popleft()]
         self._has_retried = self._is_turn_of_retry(now)
         if self._has_retried:
@@ -177,14 +206,15 @@ class PendingResults:
         """Notes that ``emit`` raised for these results, or did not return in time."""
         self.failed_calls += 1
         self._failures_in_a_row += 1
-        if self._failures_in_a_row > 1:
+        if self._failures_in_a_row > 1 and not self._are_last_tries:
             # The first failure is followed at once by the first try of a single result.
             self._not_before = now + _wait_s(self._failures_in_a_row - 1)
         if len(taken) == 1:
             result = taken[0]
             result.failures += 1
             self._stuck.setdefault(result.window_id, [])
-            heapq.heappush(self._later, (now + _wait_s(result.failures), result.sequence, result))
+            wait_s = float("inf") if self._are_last_tries else _wait_s(result.failures)
+            heapq.heappush(self._later, (now + wait_s, result.sequence, result))
             return
         for result in taken:
             waiting = self._stuck.get(result.window_id)

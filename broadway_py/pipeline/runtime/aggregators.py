@@ -143,6 +143,7 @@ class Aggregators:
             keeper.unwanted,
             most=definition.options.emit_batch,
             timeout_s=definition.options.emit_timeout,
+            is_durable=not self._state.is_memory,
             partition=partition,
             turn=self._emit_turns.get(name),
         )

@@ -228,10 +228,11 @@ class AggregatorStage(PipelineStage):
             self.keeper.end()
 
     def _is_over(self) -> bool:
-        """Returns True if nothing more is to be done: all is stored and handed out."""
-        if self.checkpoints.is_running or self.checkpoints.is_due:
+        """Returns True if nothing more is to be done: all is stored, and handed out as far as a stop can do that."""
+        is_stored = not (self.checkpoints.is_running or self.checkpoints.is_due)
+        self.emitter.finish(more_come=not is_stored)
+        if not is_stored:
             return False
-        self.emitter.finish()
         if self.late is not None:
             self.late.finish()
             if not self.late.has_ended:

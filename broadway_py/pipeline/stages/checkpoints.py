@@ -91,7 +91,7 @@ class Checkpoints:
     @property
     def is_due(self) -> bool:
         """True if something is not stored yet, and is not being stored."""
-        return self._has_news or self._keeper.aggregation.has_last
+        return self._has_news or (self._keeper.aggregation.has_last and not self._is_held_up)
 
     @property
     def _has_news(self) -> bool:
@@ -106,6 +106,11 @@ class Checkpoints:
         """How many last results of closed windows the next one may have."""
         # Those that fail alone, and the later firings of their windows, do not hold up others.
         return 0 if self._emitter.pending.ready > _MOST_LAST else _MOST_LAST
+
+    @property
+    def _is_held_up(self) -> bool:
+        """True if a stop cannot store more last results: ``emit`` takes nothing. They come with the next start."""
+        return self._most_last == 0 and self._emitter.pending.has_given_up
 
     @property
     def is_running(self) -> bool:

@@ -35,6 +35,7 @@ class Emitter(PipelineStage):
         unwanted: returns the sequence numbers of the results that operators want to be removed.
         most: how many results one call gets at most.
         timeout_s: seconds that one call may take.
+        is_durable: whether results that nobody has taken outlive the process.
         partition: the partition of the sources whose results these are; None: the sources have none.
         turn: what the emitters of one aggregator share, so that one of them calls at a time; None: it has one emitter.
     """
@@ -49,6 +50,7 @@ class Emitter(PipelineStage):
         *,
         most: int,
         timeout_s: float,
+        is_durable: bool,
         partition: int | None = None,
         turn: asyncio.Lock | None = None,
     ) -> None:
@@ -63,28 +65,38 @@ class Emitter(PipelineStage):
         self._key = key
         self._unwanted = unwanted
         self._emit_timeout_s = timeout_s
+        self._is_durable = is_durable
         self._turn: asyncio.Lock | nullcontext[None] = nullcontext() if turn is None else turn
-        self._is_last = False
+        self._is_ending = self._is_last = False
         self._log = log.bind(pipeline=services.name, aggregator=key)
+        if partition is not None:
+            self._log = self._log.bind(partition=partition)
 
     def add(self, results: Sequence[DueResult]) -> None:
         """Take over *results*, which are stored, in their order."""
         self.pending.add(results)
         self.wake.set()
 
-    def finish(self) -> None:
-        """End when all results are handed out: no more of them come."""
-        self._is_last = True
+    def finish(self, *, more_come: bool) -> None:
+        """End when all results are handed out, unless *more_come*. Nothing is added to windows any more."""
+        self._is_ending = True
+        self._is_last = not more_come
         self.wake.set()
 
     async def run(self) -> None:
-        """Hand out results until :meth:`finish` was called and none is left, or until cut off."""
+        """Hand out results until :meth:`finish` was called and none is left, or until cut off.
+
+        During a stop each stored result that fails has one last try, and stays stored if that fails, too.
+        """
         clock, pending = self.services.clock, self.pending
         self.has_ended = False
         try:
             # A process that died may have left some.
             await self._drop_unwanted()
             while not self.call.cut:
+                if self._is_ending and self._is_durable and self.services.is_stopping:
+                    # They lie in the file, so the stop need not wait until they are taken.
+                    pending.begin_last_tries()
                 if pending.is_retry(clock.monotonic()):
                     # Results that were never tried go out at once. So this is where an operator's wish matters.
                     await self._drop_unwanted()
@@ -93,12 +105,17 @@ class Emitter(PipelineStage):
                     await self._hand_out(taken)
                     # A call that never waits would let nobody else run while ten thousand results are handed out.
                     await asyncio.sleep(0)
-                elif self._is_last and not pending:
+                elif self._is_last and (pending.has_given_up or not pending):
                     break
                 else:
                     await self.wake.wait_until(pending.next_call(clock.monotonic()), clock)
             # Not after a crash: then it runs again, and the aggregator must wait for it.
             self.has_ended = True
+            if pending.has_given_up:
+                self._log.warning(
+                    "some results were not taken; they stay stored and are handed out after the next start",
+                    results=len(pending),
+                )
         finally:
             self.wake.close()
             self._tell()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import pytest
 from hypothesis import given
@@ -197,6 +197,93 @@ def test_a_dropped_result_that_waits_behind_another_leaves_that_one_as_it_is() -
     assert numbers(pending.take(0.0)) == [1]
     pending.succeeded([due(1, "w")])
     assert numbers(pending.take(0.0)) == [3]
+
+
+def gave_up(pending: PendingResults) -> bool:
+    return pending.has_given_up
+
+
+def tried_once(pending: PendingResults, bad: Collection[int], now: float = 0.0) -> list[list[int]]:
+    """Calls until no result is to be taken, without letting time pass. A list with one of *bad* fails."""
+    calls: list[list[int]] = []
+    while taken := pending.take(now):
+        calls.append(numbers(taken))
+        if bad and not set(bad).isdisjoint(calls[-1]):
+            pending.failed(taken, now)
+        else:
+            pending.succeeded(taken)
+    return calls
+
+
+def test_the_last_tries_are_one_for_each_result_without_a_pause_those_first_that_have_not_failed() -> None:
+    pending = PendingResults(2)
+    pending.add([due(1), due(2)])
+    pending.failed(pending.take(0.0), 0.0)
+    for now in (0.0, 0.1, 10.0, 20.0, 30.0):
+        pending.failed(pending.take(now), now)
+    pending.add([due(3), due(4), due(5)])
+    assert pending.take(30.0) == []
+    pending.begin_last_tries()
+    assert not gave_up(pending)
+    assert tried_once(pending, {1, 2, 4}, 30.0) == [[3, 4], [5], [1], [2], [3], [4]]
+    assert gave_up(pending)
+    assert (len(pending), pending.failing, pending.next_call(30.0)) == (3, 3, float("inf"))
+    assert pending.pop_emitted() == [5, 3]
+
+
+def test_later_firings_go_out_after_a_last_try_that_succeeds_and_else_stay() -> None:
+    pending = PendingResults(10)
+    pending.add([due(1, "a"), due(2, "b"), due(3, "a"), due(4, "b")])
+    pending.failed(pending.take(0.0), 0.0)
+    pending.begin_last_tries()
+    pending.begin_last_tries()
+    assert tried_once(pending, {1}) == [[1], [2], [4]]
+    assert gave_up(pending)
+    assert len(pending) == 2
+    # What comes later is tried, too, but not behind one that was given up.
+    pending.add([due(5, "a"), due(6, "c")])
+    assert not gave_up(pending)
+    assert tried_once(pending, ()) == [[6]]
+    assert gave_up(pending)
+    assert len(pending) == 3
+
+
+def test_dropped_results_are_not_given_up() -> None:
+    pending = PendingResults(10)
+    pending.add([due(1, "a"), due(2, "a")])
+    pending.begin_last_tries()
+    assert tried_once(pending, {1}) == [[1, 2], [1]]
+    assert gave_up(pending)
+    assert pending.drop([1]) == 1
+    assert tried_once(pending, ()) == [[2]]
+    assert not gave_up(pending)
+    assert len(pending) == 0
+
+
+def test_nothing_is_tried_after_a_hundred_calls_in_a_row_that_failed() -> None:
+    everything = range(1, 1_001)
+    pending = PendingResults(10)
+    pending.add([due(number) for number in everything])
+    for _ in range(60):
+        now = pending.next_call(0.0) or 0.0
+        pending.failed(pending.take(now), now)
+    # A call that succeeds begins the count anew, and so do the last tries.
+    pending.begin_last_tries()
+    assert len(tried_once(pending, everything)) == 100
+    assert gave_up(pending)
+    assert len(pending) == 1_000
+    pending.add([due(2_000)])
+    assert pending.take(1_000.0) == []
+
+
+def test_a_call_that_succeeds_begins_the_count_of_failures_anew() -> None:
+    pending = PendingResults(1)
+    pending.add([due(number) for number in range(1, 301)])
+    pending.begin_last_tries()
+    good = {80, 160, 240}
+    calls = tried_once(pending, set(range(1, 301)) - good)
+    assert len(calls) == 300
+    assert pending.pop_emitted() == sorted(good)
 
 
 def test_while_nothing_succeeds_all_calls_wait_longer_and_longer() -> None:

@@ -180,6 +180,29 @@ async def test_no_more_is_stored_while_emit_takes_nothing(store: LimitedStore, m
         assert sizes(store) == [2, 2, 2, 1]
 
 
+async def test_a_stop_ends_while_emit_takes_nothing_and_the_parts_that_are_left_come_with_the_next_start(
+    store: LimitedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broadway_py.pipeline.stages.checkpoints._MOST_LAST", 2)
+    monkeypatch.setattr("broadway_py._core.aggregation.pending._MOST_LAST_FAILURES", 1)
+    made, sums = shop(ManualProducer(*Recorder().messages(orders())), Sums(emit_batch=1))
+    sums.faults = [OSError("away")] * 1_000
+    clock = clock_of(made)
+    await soon(made.start())
+    await clock.advance(0.2)
+    assert sizes(store) == [2, 2, 2]
+    report = await soon(made.stop())
+    assert report.in_time
+    assert sizes(store) == [2, 2, 2]
+
+    again, later = shop(ManualProducer())
+    async with running(again) as clock:
+        await clock.advance(0.2)
+        assert sorted(later.values) == OF_ALL
+    assert {(one.firing, one.is_last) for results in later.emitted for one in results} == {(1, True)}
+    assert await rows_of(store) == {"next"}
+
+
 class Picky(Sums):
     """Fires for each message. It refuses each list with a result of the key ``bad``."""
 
