@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -16,12 +17,14 @@ from benchmarks.broker import NoBrokerError, running_broker
 from benchmarks.peers import PeerAbsentError, interpreter
 from benchmarks.rows import GROWTH_STEPS, Figure, Program, Row
 
-__all__ = ["Results", "Run", "take_turns"]
+__all__ = ["ENVIRONMENT", "Results", "Run", "take_turns"]
 
 _ROOT: Final = Path(__file__).parent.parent
 _QUEUE: Final = "benchmark"
 #: A run that takes longer than this hangs.
 _RUN_S: Final = 600
+#: What every program finds in its environment, the peers' too: what the files in ``deploy/`` set for the daemon.
+ENVIRONMENT: Final = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +143,13 @@ def _measurements(program: Program, messages: int, more: Sequence[str]) -> tuple
         "--gate",
         *more,
     ]
+    environment = os.environ | ENVIRONMENT
     with ExitStack() as stack:
         processes = []
         for _ in range(program.copies):
-            process = subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            process = subprocess.Popen(
+                command, cwd=_ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
             processes.append(stack.enter_context(process))
             # Called before the wait for its end, and nothing to a process that has ended: none outlives a failed run.
             stack.callback(process.kill)
