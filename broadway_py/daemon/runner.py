@@ -7,6 +7,7 @@ from typing import Any
 
 from broadway_py.daemon.logs import logs
 from broadway_py.daemon.pipelines.defaults import tell_of_defaults
+from broadway_py.daemon.pipelines.new_files import tell_of_new_files
 from broadway_py.daemon.pipelines.service import Service
 from broadway_py.daemon.process.loop_lag import LagMeter
 from broadway_py.daemon.process.main_thread import Watch
@@ -61,6 +62,7 @@ def run_settings(settings: Settings) -> int:
     if settings.workers == 1:
         return Watch(_service(pipelines, settings.http)).run()
     tell_of_defaults(pipelines)
+    tell_of_new_files(pipelines, settings.workers)
     from broadway_py.daemon.workers import supervisor  # noqa: PLC0415  # prometheus_client and aiohttp: an extra
 
     return Watch(supervisor.Supervisor(settings, pipelines), grace=supervisor.GRACE).run()

@@ -37,6 +37,8 @@ class Sources:
         self.producers: dict[str, ProducerDescription] = dict(producers)
         #: The partition that each of :attr:`producers` reads. Empty if they are not parted.
         self.partition_of: dict[str, int] = {}
+        #: True if other workers of this daemon own some of the partitions.
+        self.are_shared = False
         # What all workers of this daemon own together.
         self._of_daemon: tuple[int, ...] = ()
         if self.partitions is not None:
@@ -56,6 +58,7 @@ class Sources:
         """
         if self.partitions is None or workers == 1:
             return
+        self.are_shared = True
         try:
             self._take(share_of(self._of_daemon, index, workers))
         except OptionsError as refused:

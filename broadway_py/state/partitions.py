@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sqlite3
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -13,7 +14,15 @@ from broadway_py.state.schema import STATE_SCHEMA
 from broadway_py.storage.errors import StorageError
 from broadway_py.storage.places import refusal_of_creating
 
-__all__ = ["StatePartition", "claim", "file_of", "prepare", "refuse_another_number", "refuse_unmakeable"]
+__all__ = [
+    "StatePartition",
+    "claim",
+    "file_of",
+    "new_beside_others",
+    "prepare",
+    "refuse_another_number",
+    "refuse_unmakeable",
+]
 
 _FILE: Final = re.compile(r"(\d+)\.db", re.ASCII)
 #: Seconds to wait for a process that has a neighbouring file locked.
@@ -74,7 +83,7 @@ def refuse_another_number(directory: str, count: int) -> None:
         StorageError: it has files for another number of partitions, or cannot be read.
     """
     try:
-        files = {int(match[1]): path for path in Path(directory).iterdir() if (match := _FILE.fullmatch(path.name))}
+        files = _files(directory)
     except OSError as error:
         raise _unusable(directory, error) from error
     for number, path in sorted(files.items()):
@@ -86,6 +95,43 @@ def refuse_another_number(directory: str, count: int) -> None:
                 f"state directory {directory}: it has the file {path.name}, and the sources have only {count} "
                 "partitions: choose another directory"
             )
+
+
+def new_beside_others(directory: str, owned: Collection[int]) -> str | None:
+    """Returns a sentence if files of *owned* partitions are missing, although others have windows here; else None.
+
+    At the first start all are missing. A file in which nothing was ever stored counts as none.
+    """
+    new = [number for number in owned if not Path(file_of(directory, number)).exists()]
+    if not new:
+        return None
+    try:
+        there = sorted(number for number, path in _files(directory).items() if number not in new and _is_used(path))
+    except OSError:  # the opening of the files says so
+        return None
+    if not there:
+        return None
+    return (
+        f"state directory {directory}: it has {_names(there)}, but not {_names(new)}, which will be new: where such a "
+        "partition was read before, its open windows lie on another machine or in a file that was moved, and results "
+        "of both have the same ids: stop the pipeline and put that file here"
+    )
+
+
+def _names(partitions: Iterable[int]) -> str:
+    return ", ".join(f"{number}.db" for number in partitions)
+
+
+def _files(directory: str) -> dict[int, Path]:
+    """Returns the files of all partitions that the directory has."""
+    return {int(match[1]): path for path in Path(directory).iterdir() if (match := _FILE.fullmatch(path.name))}
+
+
+def _is_used(path: Path) -> bool:
+    """Returns whether a checkpoint was ever stored in the file."""
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(_to_read(path)) as connection:
+        return connection.execute("SELECT 1 FROM aggregators WHERE number > 0").fetchone() is not None
+    return False
 
 
 def _unusable(directory: str, error: OSError) -> StorageError:
@@ -145,11 +191,13 @@ def _differs(former: int, count: int) -> str:
 
 def _partition_in(path: Path) -> StatePartition | None:
     """Returns what the file says of itself; None: nothing, because it is new, without partitions, or damaged."""
-    with contextlib.suppress(sqlite3.Error):
-        uri = f"{path.resolve().as_uri()}?mode=ro"
-        with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=_PATIENCE)) as connection:
-            return _noted(connection)
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(_to_read(path)) as connection:
+        return _noted(connection)
     return None  # its owner tells what is wrong with it
+
+
+def _to_read(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=_PATIENCE)
 
 
 def _noted(connection: sqlite3.Connection) -> StatePartition | None:

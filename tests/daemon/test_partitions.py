@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from unittest.mock import Mock
 
 import aiohttp
 import pytest
@@ -14,14 +15,18 @@ from broadway_py.cli import app
 from broadway_py.daemon.http.server import serve
 from broadway_py.daemon.http.view import LocalView
 from broadway_py.daemon.pipelines.loader import build_pipelines
+from broadway_py.daemon.pipelines.new_files import tell_of_new_files
 from broadway_py.daemon.pipelines.owners import owners_of, partitions_text
 from broadway_py.daemon.process.loop_lag import LagMeter
+from broadway_py.daemon.runner import run_settings
 from broadway_py.daemon.settings.settings import Http, read_settings
 from broadway_py.daemon.workers.supervisor import Supervisor
 from broadway_py.producers import DummyProducer, QueueProducer
 from broadway_py.state.partitions import StatePartition, file_of
 from broadway_py.state.sqlite import SQLiteStore
 from tests.daemon.pipelines import Plain
+from tests.pipeline.support import logged
+from tests.state.conftest import FACTS, checkpoint
 
 ROOT = Path(__file__).parents[2]
 
@@ -165,6 +170,43 @@ def test_check_says_that_the_place_of_the_state_is_missing(
     shown = CliRunner().invoke(app, ["check", str(settings), "--set", change, "--set", "pipelines.counts.own=1-3"])
     assert (shown.exit_code, shown.stdout) == (0, "ok: 2 pipelines: counts, plain\n")
     assert shown.stderr == (told and f"broadway: {told}")
+
+
+async def stored(path: str, partition: StatePartition, *, checkpoints: int = 1) -> None:
+    """Makes the file of a partition, with so many checkpoints."""
+    store = SQLiteStore(path, partition)
+    await store.open(FACTS)
+    for number in range(1, checkpoints + 1):
+        await store.commit(checkpoint(number))
+    await store.close()
+
+
+async def test_the_daemon_warns_of_new_files_beside_those_of_others_before_its_workers_start(
+    settings: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(settings.parent)
+    read = read_settings([settings], environ={})
+    pipelines = build_pipelines(read, share=(0, read.workers))
+    tell_of_new_files(pipelines, read.workers)
+    Path("state").mkdir()
+    tell_of_new_files(pipelines, read.workers)
+    assert logged(caplog) == []
+
+    await stored("state/2.db", StatePartition(2, 4))
+    monkeypatch.setattr("broadway_py.daemon.runner.Watch", Mock())
+    monkeypatch.setattr("broadway_py.daemon.workers.supervisor.Supervisor", Mock())
+    run_settings(read)
+    (line,) = logged(caplog)
+    assert line == {
+        "event": (
+            "state directory state: it has 2.db, but not 0.db, 1.db, 3.db, which will be new: where such a partition "
+            "was read before, its open windows lie on another machine or in a file that was moved, and results of both "
+            "have the same ids: stop the pipeline and put that file here"
+        ),
+        "pipeline": "counts",
+    }
+    # A worker says nothing: another one may have made the files of its partitions just before.
+    assert all(pipeline._sources.are_shared for pipeline in pipelines if pipeline.name == "counts")
 
 
 def test_partitions_that_fit_are_no_mistake(settings: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from broadway_py.state.partitions import StatePartition, file_of, prepare
+from broadway_py.state.partitions import StatePartition, file_of, new_beside_others, prepare
 from broadway_py.state.sqlite import SQLiteStore
 from broadway_py.storage.errors import StorageError
 from tests.state.conftest import FACTS, checkpoint
@@ -125,6 +125,33 @@ async def test_a_file_beyond_the_partitions_is_refused(tmp_path: Path) -> None:
         f"state directory {tmp_path}: it has the file 4.db, and the sources have only 4 partitions: choose another "
         "directory"
     )
+
+
+async def test_a_new_file_beside_others_is_told_and_nothing_is_made(tmp_path: Path) -> None:
+    directory = str(tmp_path)
+    await made(tmp_path, 1, 4)
+    await made(tmp_path, 0, 4)
+    assert new_beside_others(directory, (0, 1)) is None
+    assert new_beside_others(directory, (1, 2)) == (
+        f"state directory {directory}: it has 0.db, 1.db, but not 2.db, which will be new: where such a partition was "
+        "read before, its open windows lie on another machine or in a file that was moved, and results of both have "
+        "the same ids: stop the pipeline and put that file here"
+    )
+    assert sorted(one.name for one in tmp_path.iterdir() if one.suffix == ".db") == ["0.db", "1.db"]
+
+
+async def test_at_a_first_start_no_new_file_is_told(tmp_path: Path) -> None:
+    """Also if it was interrupted after some of the files were made."""
+    directory = str(tmp_path / "shop")
+    assert new_beside_others(directory, (0, 1)) is None
+    prepare(directory, 4)
+    assert new_beside_others(directory, (0, 1)) is None
+    store = SQLiteStore(file_of(directory, 0), StatePartition(0, 4))
+    await store.open(FACTS)
+    await store.close()
+    (tmp_path / "shop" / "2.db").touch()
+    (tmp_path / "shop" / "3.db").write_bytes(b"damaged: its owner tells")
+    assert new_beside_others(directory, (0, 1)) is None
 
 
 def test_a_file_in_the_place_of_the_directory_is_refused(tmp_path: Path) -> None:

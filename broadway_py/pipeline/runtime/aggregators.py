@@ -24,7 +24,7 @@ from broadway_py.pipeline.stages.aggregator import AggregatorStage
 from broadway_py.pipeline.stages.emitter import Emitter
 from broadway_py.pipeline.stages.services import Meter, Services
 from broadway_py.state.memory import MemoryStore
-from broadway_py.state.partitions import StatePartition, file_of, prepare
+from broadway_py.state.partitions import StatePartition, file_of, new_beside_others, prepare
 from broadway_py.state.sqlite import SQLiteStore
 from broadway_py.state.store import StateStore
 
@@ -87,11 +87,22 @@ class Aggregators:
         sources, state = self._sources, self._state
         parts = [self._part(partition, meters) for partition in sources.owned or (None,)]
         stages = [stage for part in parts for stage in part.stages]
-        directory = None
-        if sources.partitions is not None and not state.is_memory:
-            directory = partial(prepare, state.path, sources.partitions)
-        window_state = WindowState(self._services, list(self._definitions.values()), parts, prepare=directory)
+        has_directory = sources.partitions is not None and not state.is_memory
+        window_state = WindowState(
+            self._services,
+            list(self._definitions.values()),
+            parts,
+            prepare=self._prepare if has_directory else None,
+        )
         return stages, window_state
+
+    def _prepare(self) -> str | None:
+        """Make the directory of the state. Returns a doubt that is logged; None: there is none."""
+        sources, directory = self._sources, self._state.path
+        assert sources.partitions is not None  # noqa: S101  # only then there is a directory
+        prepare(directory, sources.partitions)
+        # Other workers may just have made theirs. The daemon looks before it starts them.
+        return None if sources.are_shared else new_beside_others(directory, sources.owned)
 
     def _part(self, partition: int | None, meters: Mapping[str, Meter]) -> PartitionState:
         """Returns the stages of *partition* and their state; None: the sources have no partitions."""

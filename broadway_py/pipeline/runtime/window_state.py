@@ -53,7 +53,7 @@ class WindowState:
         services: the services of the pipeline.
         definitions: the aggregators.
         parts: the state of each partition. Its stages are in the order of *definitions*.
-        prepare: called first, in a thread; None: nothing is to be done before.
+        prepare: called first, in a thread. It may return a warning. None: nothing is to be done before.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class WindowState:
         definitions: Sequence[AggregatorDefinition],
         parts: Sequence[PartitionState],
         *,
-        prepare: Callable[[], None] | None = None,
+        prepare: Callable[[], str | None] | None = None,
     ) -> None:
         self._services = services
         self._definitions = definitions
@@ -98,7 +98,9 @@ class WindowState:
         """
         facts = {definition.name: facts_of(definition) for definition in self._definitions}
         if self._prepare is not None:
-            await asyncio.to_thread(self._prepare)
+            doubt = await asyncio.to_thread(self._prepare)
+            if doubt is not None:
+                self._log.warning(doubt)
         for part in self._parts:
             await part.store.open(facts, waiting=self._wait)
             self._waits_for = None

@@ -523,6 +523,27 @@ async def test_another_number_of_partitions_than_the_files_have_is_refused(tmp_p
     assert not (tmp_path / "shop" / "2.db").exists()
 
 
+async def test_a_new_file_beside_those_of_other_partitions_is_warned_of_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run(own: str) -> None:
+        broker = PartitionedBroker(3)
+        broker.end()
+        await finish(parted(broker, state=tmp_path / "shop", own=own))
+
+    await run("0-1")
+    assert logged(caplog) == []
+    await run("0-2")
+    await run("0-2")
+    (line,) = logged(caplog)
+    sentence = (
+        f"state directory {tmp_path / 'shop'}: it has 0.db, 1.db, but not 2.db, which will be new: where such a "
+        "partition was read before, its open windows lie on another machine or in a file that was moved, and results "
+        "of both have the same ids: stop the pipeline and put that file here"
+    )
+    assert (line["event"], line["pipeline"]) == (sentence, "Parted")
+
+
 async def test_a_partition_that_another_process_has_lets_all_wait(tmp_path: Path) -> None:
     path = tmp_path / "shop"
     broker = PartitionedBroker(3)
