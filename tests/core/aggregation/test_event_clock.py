@@ -310,6 +310,59 @@ def test_after_a_loss_it_stands_until_all_that_came_in_that_time_has_arrived() -
     assert clock.held(9.0)["reconnect"] == 0.0
 
 
+@pytest.mark.parametrize("something_comes_between", [False, True])
+def test_after_a_second_loss_within_the_time_of_the_first_it_stands_until_both_are_over(
+    something_comes_between: bool,
+) -> None:
+    progress = reading(2)
+    clock = clock_of(progress)
+    add(clock, progress.received(1, 1.0), 500.0)
+    progress.readers[0].lost(2.0, 5.0)
+    if something_comes_between:
+        add(clock, progress.received(1, 3.0), 900.0, 3.0)
+    progress.readers[0].reads(3.5)
+    progress.readers[0].lost(4.0, 5.0)
+    add(clock, progress.received(1, 5.0), 950.0, 5.0)
+    assert mark(clock, 7.0) == 490.0
+
+    returned = progress.received(1, 8.0)
+    assert mark(clock, 9.0) == 490.0
+    assert clock.held(9.0)["reconnect"] == 7.0
+    add(clock, returned, 495.0, 10.0)
+    assert mark(clock, 10.0) == 940.0
+
+
+def test_a_second_loss_that_is_over_sooner_does_not_end_the_first() -> None:
+    progress = reading(2)
+    clock = clock_of(progress)
+    add(clock, progress.received(1, 1.0), 500.0)
+    progress.readers[0].lost(2.0, 8.0)
+    add(clock, progress.received(1, 3.0), 900.0, 3.0)
+    progress.stand(4.0, 2.0)
+    add(clock, progress.received(1, 8.0), 950.0, 8.0)
+    returned = progress.received(1, 9.0)
+    assert mark(clock, 10.0) == 490.0
+
+    add(clock, returned, 495.0, 11.0)
+    assert mark(clock, 11.0) == 940.0
+
+
+def test_what_came_in_before_a_second_loss_and_arrives_after_its_hold_waits_for_the_first() -> None:
+    progress = reading(2)
+    clock = clock_of(progress, hold_timeout=4.0)
+    add(clock, progress.received(1, 1.0), 500.0)
+    progress.readers[0].lost(2.0, 8.0)
+    held_too_long = progress.received(1, 3.0)
+    progress.stand(4.0, 2.0)
+    returned = progress.received(1, 9.0)
+    assert mark(clock, 10.0) == 490.0
+
+    add(clock, held_too_long, 900.0, 11.0)
+    assert mark(clock, 11.0) == 490.0
+    add(clock, returned, 495.0, 12.0)
+    assert mark(clock, 12.0) == 890.0
+
+
 def test_the_time_after_a_loss_runs_only_while_a_copy_reads() -> None:
     progress = reading()
     clock = clock_of(progress)

@@ -136,7 +136,8 @@ class Broker(RuleBasedStateMachine):
         self.history = History(holds)
         self.start(dict.fromkeys(holds, "{}"), dict.fromkeys(holds))
         self.times: list[int] = []
-        self.ready: list[int] = []  # in the queue, never delivered, in order
+        self.ready: list[int] = []  # in the queue, never handed over and never lost, in order
+        self.unseen: set[int] = set()  # these, and those of them that a copy has in its buffer
         self.again: list[int] = []  # in the queue once more
         self.must: list[tuple[float, int]] = []  # lost: comes in before this moment
         self.buffers: dict[int, list[int]] = {0: [], 1: []}
@@ -177,6 +178,7 @@ class Broker(RuleBasedStateMachine):
         for step, behind in steps:
             self.base += step
             self.ready.append(len(self.times))
+            self.unseen.add(len(self.times))
             self.times.append(us(self.base - behind))
 
     @rule(copy=st.integers(0, 1), count=st.integers(1, 4))
@@ -189,8 +191,13 @@ class Broker(RuleBasedStateMachine):
         taken: list[int] = []
         while len(taken) < count and (self.ready or self.again):
             # What is delivered again stands at its old place, or anywhere.
-            use_again = bool(self.again) and (self.keeps_order or data is None or data.draw(st.booleans()))
-            pile = self.again if use_again or not self.ready else self.ready
+            if not self.ready or not self.again:
+                use_again = bool(self.again)
+            elif self.keeps_order:
+                use_again = self.again[0] < self.ready[0]
+            else:
+                use_again = data is None or data.draw(st.booleans())
+            pile = self.again if use_again else self.ready
             at = 0
             if pile is self.again and not self.keeps_order and data is not None:
                 at = data.draw(st.integers(0, len(pile) - 1))
@@ -201,20 +208,32 @@ class Broker(RuleBasedStateMachine):
     def receive(self, copy: int, count: int, data: st.DataObject) -> None:
         if not self.connected[copy]:
             return
-        # Copies that are there hand over what they have before another one gets what lies behind it.
-        for other, waiting in self.buffers.items():
-            if other != copy and self.connected[other]:
-                self._come(other, waiting[:])
-                waiting.clear()
         buffer = self.buffers[copy]
         events, self.buffers[copy] = buffer[:count], buffer[count:]
-        self._come(copy, events or self._take(count, data))
+        self._hand_over(copy, events or self._take(count, data))
+
+    def _hand_over(self, copy: int, events: list[int]) -> None:
+        """Hands over *events*, and before them what lies before them in the queue and is not handed over yet.
+
+        No watermark can wait for a message that the pipeline never had and no lost reader held: nobody has told of it.
+        It may be in the queue, or in the buffer of a copy. So these come in the order of the queue, whichever copy has
+        them, also after a pause, which makes them available again at once. What brokers and copies change in that
+        order is a part of the delay, as with publishers. What was handed over or lost before comes in any order.
+        """
+        earlier = {event for event in self.unseen if event < max(events, default=0)} - {*events}
+        for other, buffer in self.buffers.items():
+            self._come(other, [event for event in buffer if event in earlier])
+            buffer[:] = [event for event in buffer if event not in earlier]
+        self._come(copy, [event for event in self.ready if event in earlier])
+        self.ready = [event for event in self.ready if event not in earlier]
+        self._come(copy, events)
 
     def _come(self, copy: int, events: list[int]) -> None:
         events = list(dict.fromkeys(events))
         if not events:
             return
         self.must = [(moment, event) for moment, event in self.must if event not in events]
+        self.unseen -= {*events}
         messages = [Message(b"", {"message_id": str(event)}) for event in events]
         entry = self.ledger.begin(self.now)
         for message in messages:
@@ -306,8 +325,9 @@ class Broker(RuleBasedStateMachine):
         if self.connected[copy]:
             self.connected[copy] = False
             self.progress.readers[copy].pauses(self.now)
-            self._put_back(self.buffers[copy])
-            self.buffers[copy] = []
+            buffer, self.buffers[copy] = self.buffers[copy], []
+            self.ready = sorted([*self.ready, *(event for event in buffer if event in self.unseen)])
+            self._put_back(event for event in buffer if event not in self.unseen)
 
     @rule(copy=st.integers(0, 1), reconnects=st.booleans())
     def lose(self, copy: int, reconnects: bool) -> None:
@@ -327,6 +347,9 @@ class Broker(RuleBasedStateMachine):
                 record([message], "unknown", self.now)
         self.unsettled[copy] = []
         self._put_back(lost)
+        self.unseen -= {*lost}
+        # What had come back to this copy, and was not handed over, is away once more: its time begins anew.
+        self.must = [(moment, event) for moment, event in self.must if event not in lost]
         self.must += [(ends_at, event) for event in dict.fromkeys(lost)]
         if reconnects:
             self.connect(copy)
@@ -366,6 +389,27 @@ class Broker(RuleBasedStateMachine):
         self.receive(0, 4, data)
         self.time_passes(seconds)
 
+    @rule(
+        data=st.data(),
+        something_comes_between=st.booleans(),
+        seconds=st.integers(4, 15).map(lambda eighths: eighths / 8),
+    )
+    def lose_twice_and_go_on(self, data: st.DataObject, something_comes_between: bool, seconds: float) -> None:
+        """The second loss is within the time of the first. Something is handled before its own time is over."""
+        self.connect(0)
+        self.publish([(5.0, 0.0)] * 4)
+        self.prefetch(0, 2)
+        self.lose(0, reconnects=True)
+        if something_comes_between:
+            self.receive(0, 1, data)
+        self.time_passes(seconds)
+        self.prefetch(0, 1)
+        self.lose(0, reconnects=True)
+        self.receive(0, 2, data)
+        picked, self.work = self.work, []
+        self._handled(picked)
+        self.time_passes(seconds)
+
     @rule(seconds=st.integers(4, 24).map(lambda eighths: eighths / 8))
     def time_passes(self, seconds: float) -> None:
         due = {event for moment, event in self.must if moment <= self.active + seconds}
@@ -374,7 +418,7 @@ class Broker(RuleBasedStateMachine):
             self.again = [event for event in self.again if event not in due]
             for buffer in self.buffers.values():
                 buffer[:] = [event for event in buffer if event not in due]
-            self._come(copies[0], sorted(due))
+            self._hand_over(copies[0], sorted(due))
         self.now += seconds
 
     # --- what holds
@@ -390,7 +434,7 @@ class Broker(RuleBasedStateMachine):
             expected = None if highest is None else highest - us(DELAY)
             before = self.marks[hold]
             assert before is None or (watermark is not None and watermark >= before)
-            assert watermark == (expected if before is None or (expected or before) > before else before)
+            assert watermark == max((one for one in (expected, before) if one is not None), default=None)
             self.marks[hold] = watermark
 
     @invariant()
@@ -417,10 +461,10 @@ class Broker(RuleBasedStateMachine):
             self.connect(copy)
         for _ in range(3):
             for copy, buffer in self.buffers.items():
-                self._come(copy, buffer[:])
-                buffer.clear()
-            self._come(0, [*self.again, *self.ready])
-            self.again, self.ready = [], []
+                events, self.buffers[copy] = buffer, []
+                self._hand_over(copy, events)
+            events, self.again, self.ready = [*self.again, *self.ready], [], []
+            self._hand_over(0, events)
             picked, self.work = self.work, []
             self._handled([one for one in picked if one[0]._settlement != SETTLED])
             self.time_passes(RETURNS_WITHIN)
