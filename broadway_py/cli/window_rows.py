@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from broadway_py.daemon.dead_letters.letters import printable, size_of
 from broadway_py.error_text import clipped
-from broadway_py.pipeline.aggregation.records import ResultFacts, facts_of
+from broadway_py.pipeline.aggregation.result_facts import ResultFacts, facts_of
 from broadway_py.state.inspection import AggregatorSummary, BucketSummary, PendingResult
 
 __all__ = ["Due", "due", "of_aggregator", "of_bucket", "of_result", "table"]

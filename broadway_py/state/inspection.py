@@ -12,6 +12,7 @@ from typing import Final, NamedTuple, cast
 
 from broadway_py.errors import did_you_mean
 from broadway_py.state.checksum import RowKind, checksum, damaged
+from broadway_py.state.results import split
 from broadway_py.state.schema import STATE_SCHEMA
 from broadway_py.state.store import IDENTITY_BYTES
 from broadway_py.storage.errors import StorageError, explain, refuse_hopeless
@@ -41,7 +42,7 @@ _ALL_ROWS: Final = {
     "FROM accumulators AS rows JOIN aggregators ON aggregators.id = aggregator ORDER BY rows.id",
     "identities": "SELECT name, rows.number, rows.crc, content "
     "FROM identities AS rows JOIN aggregators ON aggregators.id = aggregator ORDER BY rows.id",
-    "result": "SELECT name, sequence, rows.version, rows.crc, content "
+    "results": "SELECT name, sequence, rows.version, count, rows.crc, content "
     "FROM results AS rows JOIN aggregators ON aggregators.id = aggregator ORDER BY aggregator, sequence",
 }
 
@@ -125,7 +126,7 @@ def summaries(path: str) -> list[AggregatorSummary]:
                 "(SELECT coalesce(sum(length(content)), 0) FROM accumulators WHERE aggregator = one.id), "
                 "(SELECT coalesce(sum(length(content)), 0) / ? FROM identities "
                 "WHERE aggregator = one.id), "
-                "(SELECT count(*) FROM results WHERE aggregator = one.id), "
+                "(SELECT coalesce(sum(count), 0) FROM results WHERE aggregator = one.id), "
                 "is_used, EXISTS (SELECT 1 FROM close_wishes WHERE aggregator = one.id) "
                 "FROM aggregators AS one ORDER BY id",
                 (IDENTITY_BYTES,),
@@ -173,17 +174,17 @@ def results(path: str) -> Iterator[PendingResult]:
     """
     with reading(path) as connection:
         unwanted = set(
-            connection.execute(
-                "SELECT name, sequence FROM results JOIN aggregators ON id = aggregator WHERE is_unwanted"
-            )
+            connection.execute("SELECT name, sequence FROM unwanted_results JOIN aggregators ON id = aggregator")
         )
-        for name, sequence, version, crc, content in connection.execute(_ALL_ROWS["result"]):
-            if checksum("result", (sequence, version), content) != crc:
+        for name, *place, crc, content in connection.execute(_ALL_ROWS["results"]):
+            if checksum("results", tuple(place), content) != crc:
                 raise StorageError(
-                    f"{STATE_SCHEMA.what} {path}: {damaged(name, 'result', (sequence, version))}: stop everything that "
-                    "uses the file and restore it from a backup"
+                    f"{STATE_SCHEMA.what} {path}: {damaged(name, 'results', tuple(place))}: stop everything that uses "
+                    "the file and restore it from a backup"
                 )
-            yield PendingResult(name, sequence, content, (name, sequence) in unwanted)
+            first, _, count = place
+            for sequence, one in enumerate(split(content, count), first):
+                yield PendingResult(name, sequence, one, (name, sequence) in unwanted)
 
 
 def verify(path: str) -> list[str]:

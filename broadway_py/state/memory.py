@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from broadway_py.state.facts import StoredFacts, complaint
+from broadway_py.state.results import remaining, split
 from broadway_py.state.store import (
     IDENTITY_BYTES,
     AggregatorFacts,
@@ -28,10 +29,11 @@ class _Kept:
     #: For each bucket its rows, each with the number of its accumulators.
     rows: dict[int, list[tuple[StoredRow, int]]] = field(default_factory=dict)
     identities: list[StoredIdentities] = field(default_factory=list)
-    results: dict[int, StoredResult] = field(default_factory=dict)
+    #: Of each row of results the number of the first, the bytes, how many there are, and their version.
+    results: list[tuple[int, bytes, int, int]] = field(default_factory=list)
 
     def stored_facts(self) -> StoredFacts:
-        versions = {row.version for row, _ in self.all_rows()} | {result.version for result in self.results.values()}
+        versions = {row.version for row, _ in self.all_rows()} | {version for *_, version in self.results}
         return StoredFacts(self.facts, min(versions, default=None), max(versions, default=None), bool(self.rows))
 
     def size_bytes(self) -> int:
@@ -39,7 +41,7 @@ class _Kept:
             len(self.memory or b"")
             + sum(len(row.blob) for rows in self.rows.values() for row, _ in rows)
             + sum(len(one.identities) for one in self.identities)
-            + sum(len(result.result) for result in self.results.values())
+            + sum(len(content) for _, content, _, _ in self.results)
         )
 
     def all_rows(self) -> list[tuple[StoredRow, int]]:
@@ -95,8 +97,8 @@ class MemoryStore:
 
     async def results(self, aggregator: str) -> AsyncIterator[list[StoredResult]]:
         """Returns the results by their sequence numbers."""
-        for _, result in sorted(self._of(aggregator).results.items()):
-            yield [result]
+        for first, content, count, version in sorted(self._of(aggregator).results):
+            yield [StoredResult(number, one, version) for number, one in enumerate(split(content, count), first)]
 
     async def find(self, aggregator: str, wanted: Collection[bytes]) -> set[bytes]:
         """Returns those of *wanted* that were committed."""
@@ -131,9 +133,10 @@ class MemoryStore:
         if commit.identities:
             kept.identities.append(StoredIdentities(commit.number, commit.identities))
         kept.identities = [one for one in kept.identities if one.number >= commit.forget_before]
-        kept.results |= {sequence: StoredResult(sequence, content, version) for sequence, content in commit.results}
-        for sequence in commit.emitted:
-            kept.results.pop(sequence, None)
+        kept.results += [(*row, version) for row in commit.results]
+        if commit.emitted:
+            gone = set(commit.emitted)
+            kept.results = [(*left, row[-1]) for row in kept.results for left in remaining(*row[:-1], gone)]
 
     async def last_number(self, aggregator: str) -> int:
         """Returns the number of the last checkpoint."""

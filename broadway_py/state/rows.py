@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any, Final
@@ -11,6 +12,7 @@ from typing import Any, Final
 from broadway_py.state.checksum import checksum
 from broadway_py.state.facts import StoredFacts, complaint
 from broadway_py.state.partitions import StatePartition, claim
+from broadway_py.state.results import remaining
 from broadway_py.state.store import AggregatorFacts, Commit
 from broadway_py.state.table import Table, versions
 from broadway_py.storage.errors import StorageError
@@ -70,11 +72,14 @@ def enroll(
     return tables, left
 
 
-def store(connection: sqlite3.Connection, table: Table, commit: Commit) -> None:
+def store(connection: sqlite3.Connection, table: Table, commit: Commit) -> int:
     """Stores a checkpoint.
 
+    Returns:
+        How many bytes more the rows of results have than before.
+
     Raises:
-        StorageError: it is not the one that follows the last one in the file.
+        StorageError: it is not the one that follows the last one in the file, or results in the file are damaged.
     """
     number = commit.number
     written = connection.execute(
@@ -97,11 +102,8 @@ def store(connection: sqlite3.Connection, table: Table, commit: Commit) -> None:
             for bucket, content, entries in commit.appended
         ],
     )
-    _insert(
-        connection,
-        "results (aggregator, version, sequence, crc, content)",
-        (table.id, version),
-        [(sequence, checksum("result", (sequence, version), content), content) for sequence, content in commit.results],
+    growth = _insert_results(
+        connection, table.id, [(first, version, count, content) for first, content, count in commit.results]
     )
     if commit.identities:
         connection.execute(
@@ -109,6 +111,20 @@ def store(connection: sqlite3.Connection, table: Table, commit: Commit) -> None:
             (table.id, number, checksum("identities", (number,), commit.identities), commit.identities),
         )
     _remove(connection, table.id, commit)
+    return growth + _remove_results(connection, table, commit.emitted)
+
+
+def _insert_results(
+    connection: sqlite3.Connection, aggregator: int, rows: Sequence[tuple[int, int, int, bytes]]
+) -> int:
+    """Inserts *rows* of results: the number of the first, the version, how many, and the bytes. Returns all bytes."""
+    _insert(
+        connection,
+        "results (aggregator, sequence, version, count, crc, content)",
+        (aggregator,),
+        [(*row[:-1], checksum("results", row[:-1], row[-1]), row[-1]) for row in rows],
+    )
+    return sum(len(row[-1]) for row in rows)
 
 
 def _insert(
@@ -134,24 +150,66 @@ def _remove(connection: sqlite3.Connection, aggregator: int, commit: Commit) -> 
             "AND rows.number < json_extract(dropped.value, '$[1]'))",
             (json.dumps(list(commit.dropped)), aggregator),
         )
-    emitted = set(commit.emitted)
-    if emitted and max(emitted) - min(emitted) + 1 == len(emitted):
-        # Mostly they follow each other. Then SQLite need not look for each of them.
-        connection.execute(
-            "DELETE FROM results WHERE aggregator = ? AND sequence BETWEEN ? AND ?",
-            (aggregator, min(emitted), max(emitted)),
-        )
-    elif emitted:
-        connection.execute(
-            "DELETE FROM results WHERE aggregator = ? AND sequence IN (SELECT value FROM json_each(?))",
-            (aggregator, json.dumps(list(emitted))),
-        )
     if commit.closed:
         connection.execute("DELETE FROM close_wishes WHERE aggregator = ? AND id <= ?", (aggregator, commit.closed))
     if commit.forget_before:
         connection.execute(
             "DELETE FROM identities WHERE aggregator = ? AND number < ?", (aggregator, commit.forget_before)
         )
+
+
+def _remove_results(connection: sqlite3.Connection, table: Table, emitted: Sequence[int]) -> int:
+    """Removes results. A row of which some stay is written anew. Returns by how many bytes the rows grow, below 0."""
+    if not emitted:
+        return 0
+    gone = sorted(set(emitted))
+    # All numbers in one row of the answer: each row that is fetched costs a wait for the interpreter's lock.
+    places, has_unwanted = connection.execute(
+        "SELECT json_group_array(json_array(sequence, count, length(content))), "
+        "EXISTS (SELECT 1 FROM unwanted_results WHERE aggregator = ?) FROM results "
+        "WHERE aggregator = ? AND sequence <= ? AND sequence >= coalesce("
+        "(SELECT max(sequence) FROM results WHERE aggregator = ? AND sequence <= ?), ?)",
+        (table.id, table.id, gone[-1], table.id, gone[0], gone[0]),
+    ).fetchone()
+    growth = 0
+    touched: list[int] = []
+    in_part: list[int] = []
+    for first, count, size in json.loads(places):
+        leaving = bisect_left(gone, first + count) - bisect_left(gone, first)
+        if leaving:
+            touched.append(first)
+            growth -= size
+            if leaving < count:
+                in_part.append(first)
+    left = _left_of(connection, table, in_part, gone) if in_part else []
+    if touched:
+        connection.execute(
+            "DELETE FROM results WHERE aggregator = ? AND sequence IN (SELECT value FROM json_each(?))",
+            (table.id, json.dumps(touched)),
+        )
+    if has_unwanted:
+        connection.execute(
+            "DELETE FROM unwanted_results WHERE aggregator = ? AND sequence IN (SELECT value FROM json_each(?))",
+            (table.id, json.dumps(gone)),
+        )
+    return growth + _insert_results(connection, table.id, left)
+
+
+def _left_of(
+    connection: sqlite3.Connection, table: Table, rows: Sequence[int], gone: Sequence[int]
+) -> list[tuple[int, int, int, bytes]]:
+    """Returns what is left of these *rows*, without the results *gone*, as other rows."""
+    leaving = set(gone)
+    left: list[tuple[int, int, int, bytes]] = []
+    for first, version, count, crc, content in connection.execute(
+        "SELECT sequence, version, count, crc, content FROM results "
+        "WHERE aggregator = ? AND sequence IN (SELECT value FROM json_each(?))",
+        (table.id, json.dumps(rows)),
+    ):
+        # The rows that are left get checksums of their own, which would hide the damage.
+        table.check("results", (first, version, count), content, crc)
+        left += [(start, version, few, part) for start, part, few in remaining(first, content, count, leaving)]
+    return left
 
 
 def ask_number(connection: sqlite3.Connection, table: Table) -> int:

@@ -79,6 +79,36 @@ _VERSION_3: Final = (
         ) WHERE wish IS NOT NULL""",
 )
 
+_VERSION_4: Final = (
+    # The order leaves no free page in a new file.
+    "DROP INDEX results_unwanted",
+    # An operator wants the result to be removed. The process that has the file removes it, when nobody emits it.
+    """CREATE TABLE unwanted_results (
+        aggregator INTEGER NOT NULL,
+        sequence INTEGER NOT NULL,
+        PRIMARY KEY (aggregator, sequence)
+    ) WITHOUT ROWID""",
+    "INSERT INTO unwanted_results SELECT aggregator, sequence FROM results WHERE is_unwanted",
+    # Results that emit() has not taken yet. `sequence` is the number of the first, and the others follow it.
+    """CREATE TABLE result_rows (
+        id INTEGER PRIMARY KEY,
+        aggregator INTEGER NOT NULL,
+        sequence INTEGER NOT NULL,
+        version INTEGER NOT NULL,
+        count INTEGER NOT NULL,
+        crc INTEGER NOT NULL,
+        content BLOB NOT NULL
+    )""",
+    # Before, each result was a row.
+    """INSERT INTO result_rows (aggregator, sequence, version, count, crc, content)
+        SELECT aggregator, sequence, version, 1, crc, content FROM results ORDER BY aggregator, sequence""",
+    "DROP TABLE results",
+    "ALTER TABLE result_rows RENAME TO results",
+    "CREATE UNIQUE INDEX results_sequence ON results (aggregator, sequence)",
+)
+
 STATE_SCHEMA: Final = Schema(
-    what="state file", application_id=0x42775331, migrations=(_VERSION_1, _VERSION_2, _VERSION_3)
+    what="state file",
+    application_id=0x42775331,
+    migrations=(_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4),
 )

@@ -17,7 +17,7 @@ class Sizes:
         memory: how many bytes the memory has.
         rows: of each row of accumulators the bucket, the number of its checkpoint, and its bytes.
         identities: of each row of identities the number of its checkpoint, and its bytes; the oldest first.
-        results: of each result the sequence number, and its bytes.
+        results: how many bytes the rows of results have.
     """
 
     def __init__(
@@ -25,12 +25,11 @@ class Sizes:
         memory: int = 0,
         rows: Iterable[tuple[int, int, int]] = (),
         identities: Iterable[tuple[int, int]] = (),
-        results: Iterable[tuple[int, int]] = (),
+        results: int = 0,
     ) -> None:
         self._memory = memory
         self._rows: dict[int, list[tuple[int, int]]] = {}
         self._identities = deque(identities)
-        self._results = dict(results)
         for bucket, number, size in rows:
             self._rows.setdefault(bucket, []).append((number, size))
         #: The sum in bytes.
@@ -38,23 +37,18 @@ class Sizes:
             memory
             + sum(size for of_bucket in self._rows.values() for _, size in of_bucket)
             + sum(size for _, size in self._identities)
-            + sum(self._results.values())
+            + results
         )
 
-    def note(self, commit: Commit) -> None:
-        """Notes that *commit* is stored."""
-        self.total += len(commit.memory) - self._memory
+    def note(self, commit: Commit, growth: int) -> None:
+        """Notes that *commit* is stored. Rows of results have *growth* bytes more than before."""
+        self.total += len(commit.memory) - self._memory + growth
         self._memory = len(commit.memory)
         for bucket, content, _ in commit.appended:
             self._rows.setdefault(bucket, []).append((commit.number, len(content)))
             self.total += len(content)
         for bucket, before in commit.dropped:
             self._drop(bucket, before)
-        for sequence, content in commit.results:
-            self._results[sequence] = len(content)
-            self.total += len(content)
-        for sequence in commit.emitted:
-            self.total -= self._results.pop(sequence, 0)
         if commit.identities:
             self._identities.append((commit.number, len(commit.identities)))
             self.total += len(commit.identities)

@@ -45,8 +45,8 @@ class SQLiteStore:
         self._writer: Writer | None = None
         self._tables: dict[str, Table] = {}
         self._sizes: dict[str, Sizes] = {}
-        # Of each aggregator the commit of which it is not known whether it is stored.
-        self._unsure: dict[str, Commit] = {}
+        # Of each aggregator the number of the commit of which it is not known whether it is stored.
+        self._unsure: dict[str, int] = {}
 
         # For each aggregator: the identities of all checkpoints before this number were removed.
         self._forgotten: dict[str, int] = {}
@@ -123,15 +123,15 @@ class SQLiteStore:
             commit = replace(commit, forget_before=0)
         size = len(commit.appended) + len(commit.results) + len(commit.emitted) + 1
         try:
-            await self._open().write(partial(rows.store, table=table, commit=commit), rows=size)
+            growth = await self._open().write(partial(rows.store, table=table, commit=commit), rows=size)
         except StorageError as error:
             if error.is_unknown:
-                self._unsure[commit.aggregator] = commit
+                self._unsure[commit.aggregator] = commit.number
                 if await self._is_stored(commit, error):
                     return
             error.is_unknown = False
             raise
-        self._sizes[commit.aggregator].note(commit)
+        self._sizes[commit.aggregator].note(commit, growth)
         if commit.forget_before:
             self._forgotten[commit.aggregator] = min(forget_before, commit.number + 1)
 
@@ -149,9 +149,9 @@ class SQLiteStore:
     async def last_number(self, aggregator: str) -> int:
         """Returns the number of the last checkpoint in the file."""
         number = await self._open().write(partial(rows.ask_number, table=self._tables[aggregator]))
-        unsure = self._unsure.pop(aggregator, None)
-        if unsure is not None and unsure.number == number:
-            self._sizes[aggregator].note(unsure)
+        if self._unsure.get(aggregator) == number:
+            self._sizes[aggregator] = await self._open().read(self._tables[aggregator].sizes)
+        self._unsure.pop(aggregator, None)
         return number
 
     async def unwanted(self, aggregator: str) -> list[int]:

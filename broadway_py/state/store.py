@@ -58,8 +58,9 @@ class Commit:
     identities: bytes = b""
     #: The identities of checkpoints before this number are removed.
     forget_before: int = 0
-    #: Results that are due: their sequence number, which is never used again, and JSON.
-    results: Sequence[tuple[int, bytes]] = ()
+    #: Rows of results that are due: the sequence number of the first, the bytes, and how many results are in them. The
+    #: others follow the first, and no number is used again. :func:`~broadway_py.state.results.join` makes the bytes.
+    results: Sequence[tuple[int, bytes, int]] = ()
     #: The sequence numbers of the results that ``emit`` has taken, or that nobody wants. They are removed.
     emitted: Sequence[int] = ()
     #: The :attr:`CloseWish.number` of the wish that has come true. It is removed, and newer ones stay.

@@ -7,16 +7,18 @@ import sys
 from array import array
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final, TypeVar
 
 from broadway_py.state.checksum import RowKind, checksum, damaged
+from broadway_py.state.results import split
 from broadway_py.state.sizes import Sizes
 from broadway_py.state.store import IDENTITY_BYTES, CloseWish, Loaded, StoredIdentities, StoredResult, StoredRow
 from broadway_py.storage.errors import StorageError
 
 __all__ = ["AFTER_ALL", "FROM_START", "Table", "find", "versions"]
 
-R = TypeVar("R", StoredRow, StoredIdentities, StoredResult)
+R = TypeVar("R", StoredRow, StoredIdentities, list[StoredResult])
 
 #: A place before all rows, and the number of a checkpoint after all others.
 FROM_START: Final = -1
@@ -73,6 +75,9 @@ class Table:
         (memory,) = connection.execute(
             "SELECT coalesce(length(memory), 0) FROM aggregators WHERE id = ?", (self.id,)
         ).fetchone()
+        (results,) = connection.execute(
+            "SELECT coalesce(sum(length(content)), 0) FROM results WHERE aggregator = ?", (self.id,)
+        ).fetchone()
         return Sizes(
             memory,
             connection.execute(
@@ -81,13 +86,13 @@ class Table:
             connection.execute(
                 "SELECT number, length(content) FROM identities WHERE aggregator = ? ORDER BY number", (self.id,)
             ),
-            connection.execute("SELECT sequence, length(content) FROM results WHERE aggregator = ?", (self.id,)),
+            results,
         )
 
     def unwanted(self, connection: sqlite3.Connection) -> list[int]:
         """Returns the sequence numbers of the results that operators want to be removed."""
         found = connection.execute(
-            "SELECT sequence FROM results WHERE aggregator = ? AND is_unwanted ORDER BY sequence", (self.id,)
+            "SELECT sequence FROM unwanted_results WHERE aggregator = ? ORDER BY sequence", (self.id,)
         )
         return [sequence for (sequence,) in found]
 
@@ -122,19 +127,23 @@ class Table:
         return _part(found, read, after)
 
     def results(self, connection: sqlite3.Connection, after: int) -> tuple[list[StoredResult], int]:
-        """Returns the next results after the sequence number *after*, and the sequence number of the last one."""
+        """Returns the results of the next rows after the place *after*, and the place of the last of these rows.
+
+        The place of a row is the sequence number of its first result.
+        """
         found = connection.execute(
-            "SELECT sequence, version, crc, content FROM results WHERE aggregator = ? AND sequence > ? "
+            "SELECT sequence, version, count, crc, content FROM results WHERE aggregator = ? AND sequence > ? "
             "ORDER BY sequence",
             (self.id, after),
         )
 
-        def read(row: tuple[Any, ...]) -> StoredResult:
-            sequence, version, crc, content = row
-            self.check("result", (sequence, version), content, crc)
-            return StoredResult(sequence, content, version)
+        def read(row: tuple[Any, ...]) -> list[StoredResult]:
+            first, version, count, crc, content = row
+            self.check("results", (first, version, count), content, crc)
+            return [StoredResult(number, one, version) for number, one in enumerate(split(content, count), first)]
 
-        return _part(found, read, after)
+        part, after = _part(found, read, after)
+        return list(chain.from_iterable(part)), after
 
     def check(self, kind: RowKind, place: tuple[int, ...], content: bytes, crc: int) -> None:
         """Compares a row that was read with its checksum.

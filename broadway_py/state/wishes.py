@@ -34,9 +34,11 @@ def ask_to_drop(path: str, dropped: Collection[tuple[str, int]]) -> None:
     with _changing(path) as connection:
         for name, sequence in dropped:
             if not connection.execute(
-                "UPDATE results SET is_unwanted = 1 "
-                "WHERE sequence = ? AND aggregator = (SELECT id FROM aggregators WHERE name = ?)",
-                (sequence, name),
+                "INSERT INTO unwanted_results (aggregator, sequence) SELECT aggregator, ? FROM results "
+                "WHERE aggregator = (SELECT id FROM aggregators WHERE name = ?) "
+                "AND sequence <= ? AND sequence + count > ? "
+                "ON CONFLICT DO UPDATE SET sequence = excluded.sequence",
+                (sequence, name, sequence, sequence),
             ).rowcount:
                 raise StorageError(
                     f"{STATE_SCHEMA.what} {path}: aggregator {name!r} has no result {sequence} any more; nothing was "
@@ -90,7 +92,7 @@ def remove_unused(path: str, aggregator: str) -> None:
                 f"{STATE_SCHEMA.what} {path}: the pipeline had the aggregator {aggregator!r} when it started last; "
                 "nothing was changed: start the pipeline without it first"
             )
-        for rows in ("accumulators", "identities", "results", "close_wishes"):
+        for rows in ("accumulators", "identities", "results", "unwanted_results", "close_wishes"):
             connection.execute(f"DELETE FROM {rows} WHERE aggregator = ?", (place,))  # noqa: S608  # only names from here
         connection.execute("DELETE FROM aggregators WHERE id = ?", (place,))
 

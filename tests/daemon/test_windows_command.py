@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 from broadway_py._core.aggregation.outcome import Results
 from broadway_py.cli import app
 from broadway_py.pipeline.aggregation.records import Records
+from broadway_py.pipeline.aggregation.result_rows import rows_of
 from broadway_py.state.codec import Codec
 from broadway_py.state.sqlite import SQLiteStore
 from broadway_py.state.store import AggregatorFacts, Commit
@@ -35,7 +36,7 @@ async def fill(path: Path) -> None:
     for number in (1, 2):
         appended = [(START, b"canary" * 100, 20), (START + number * MINUTE, b"x" * 10, 1)]
         await store.commit(
-            Commit("revenue", number, b"{}", appended, identities=bytes(32), results=[(number, b"canary")])
+            Commit("revenue", number, b"{}", appended, identities=bytes(32), results=[(number, b"canary", 1)])
         )
     await store.commit(Commit("visits", 1, b"{}", [(17, b"canary", 1_200)]))
     await store.close()
@@ -172,7 +173,7 @@ async def fill_results(path: Path) -> None:
     ]
     store = SQLiteStore(path)
     await store.open(FACTS)
-    stored = [(one.sequence, one.data) for results in due for one in records.due(results, 0, 1, is_stored=True)]
+    _, stored = await rows_of(records, due, is_stored=True)
     await store.commit(Commit("revenue", 1, b"{}", [], results=stored))
     await store.close()
 
@@ -366,9 +367,9 @@ def test_close_and_remove_take_each_file_of_a_folder(tmp_path: Path) -> None:
 def test_verify_of_a_folder_says_which_partition_is_damaged(folder: Path) -> None:
     assert windows("verify", folder).stdout == "nothing is damaged\n"
     with closing(sqlite3.connect(folder / "10.db")) as connection, connection:
-        connection.execute("UPDATE results SET content = x'00' WHERE sequence = 3")
+        connection.execute("UPDATE results SET content = x'00' WHERE sequence = 1")
 
-    assert windows("verify", folder).stdout == "partition 10: aggregator 'revenue': its result 3 is damaged\n"
+    assert windows("verify", folder).stdout == "partition 10: aggregator 'revenue': its results 1 to 3 are damaged\n"
 
 
 def test_a_folder_is_backed_up_into_a_new_folder(folder: Path, tmp_path: Path) -> None:

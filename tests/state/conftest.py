@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from broadway_py.state.memory import MemoryStore
+from broadway_py.state.results import join
 from broadway_py.state.sqlite import SQLiteStore
 from broadway_py.state.store import AggregatorFacts, Commit, StateStore, StoredIdentities, StoredResult, StoredRow
 
@@ -48,8 +49,18 @@ def checkpoint(number: int, aggregator: str = "revenue") -> Commit:
         b'{"watermark":%d}' % number,
         appended=[(60, b"row %d" % number, 2), (120, b"another %d" % number, 3)],
         identities=identity(2 * number) + identity(2 * number + 1),
-        results=[(number, b"result %d" % number)],
+        results=[(number, b"result %d" % number, 1)],
     )
+
+
+def row_of(first: int, count: int, *, word: bytes = b"due") -> tuple[int, bytes, int]:
+    """A row with so many results, from this number on."""
+    return first, join(result(number, word=word) for number in range(first, first + count)), count
+
+
+def result(number: int, *, word: bytes = b"due") -> bytes:
+    """The bytes of a result. They do not all have the same length."""
+    return b'{"id":"%d"}\n[["%b",%d]]' % (number, word, number)
 
 
 async def rows_of(store: StateStore, aggregator: str = "revenue") -> list[StoredRow]:

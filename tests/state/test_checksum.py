@@ -15,7 +15,8 @@ from broadway_py.state.checksum import RowKind, checksum
         ("memory", (7,), b"memory(7,)"),
         ("accumulators", (-60_000_000, 7, 1, 20), b"accumulators(-60000000, 7, 1, 20)"),
         ("identities", (7,), b"identities(7,)"),
-        ("result", (12, 1), b"result(12, 1)"),
+        ("results", (12, 1, 1), b"result(12, 1)"),
+        ("results", (12, 1, 200), b"results(12, 1, 200)"),
     ],
 )
 def test_it_is_the_crc_of_the_kind_the_place_and_the_content(

@@ -131,7 +131,7 @@ def test_an_empty_file_and_files_of_others_are_refused(path: str, tmp_path: Path
         verify(str(text))
 
     assert str(empty.value) == (
-        f"state file {path}: the file has version 0, and this program reads version 3: start the pipeline once with "
+        f"state file {path}: the file has version 0, and this program reads version 4: start the pipeline once with "
         "this program"
     )
     assert str(foreign.value) == (

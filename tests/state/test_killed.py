@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from broadway_py.state.sqlite import SQLiteStore
-from tests.state.conftest import FACTS, identities_of, identity, results_of, rows_of
+from tests.state.conftest import FACTS, identities_of, identity, result, results_of, rows_of
 
 #: Commits checkpoints, and says the number of each after it was confirmed. Each closes the window of five before it.
 COMMIT = """
 import asyncio, sys
 from broadway_py.state.sqlite import SQLiteStore
 from broadway_py.state.store import Commit
-from tests.state.conftest import FACTS, identity
+from tests.state.conftest import FACTS, identity, row_of
 
 async def main():
     store = SQLiteStore(sys.argv[1])
@@ -32,8 +32,8 @@ async def main():
             dropped=[(number - 5, number + 1)],
             identities=identity(number) * 50,
             forget_before=number - 9,
-            results=[(number, b"result %d" % number)],
-            emitted=[number - 3],
+            results=[row_of(3 * number, 3)],
+            emitted=[3 * number - 9, 3 * number - 8, 3 * number - 10],
         ))
         print(number, flush=True)
 
@@ -77,6 +77,9 @@ async def stored_whole(path: str) -> int:
     assert [tuple(one) for one in await identities_of(store)] == [
         (n, identity(n) * 50) for n in range(max(1, number - 9), number + 1)
     ]
-    assert [result.sequence for result in await results_of(store)] == list(range(max(1, number - 2), number + 1))
+    # Of the row before these three, the last result has not been taken.
+    assert [(one.sequence, one.result) for one in await results_of(store)] == [
+        (n, result(n)) for n in range(max(3, 3 * number - 7), 3 * number + 3)
+    ]
     await store.close()
     return number

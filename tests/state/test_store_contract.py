@@ -18,7 +18,17 @@ from broadway_py.state.store import (
     StoredRow,
 )
 from broadway_py.storage.errors import StorageError
-from tests.state.conftest import FACTS, REVENUE, checkpoint, identities_of, identity, results_of, rows_of
+from tests.state.conftest import (
+    FACTS,
+    REVENUE,
+    checkpoint,
+    identities_of,
+    identity,
+    result,
+    results_of,
+    row_of,
+    rows_of,
+)
 
 Made = Callable[[], StateStore]
 
@@ -85,10 +95,10 @@ async def test_buckets_may_be_before_1970(store: StateStore) -> None:
 
 
 async def test_emitted_results_leave_and_may_do_so_in_their_own_checkpoint(store: StateStore) -> None:
-    await store.commit(Commit("revenue", 1, b"{}", results=[(n, b"%d" % n) for n in range(5)]))
-    await store.commit(Commit("revenue", 2, b"{}", results=[(5, b"5"), (6, b"6")], emitted=[0, 2, 5, 99]))
+    await store.commit(Commit("revenue", 1, b"{}", results=[row_of(0, 5)]))
+    await store.commit(Commit("revenue", 2, b"{}", results=[row_of(5, 2)], emitted=[0, 2, 5, 99]))
 
-    assert [result.sequence for result in await results_of(store)] == [1, 3, 4, 6]
+    assert await results_of(store) == [StoredResult(n, result(n), 1) for n in (1, 3, 4, 6)]
 
 
 async def test_identities_of_old_checkpoints_are_forgotten(store: StateStore) -> None:
@@ -171,11 +181,11 @@ async def test_aggregators_commit_at_the_same_time(made: Made) -> None:
 
 async def test_many_rows_and_results_are_stored_and_come_back_in_order(store: StateStore) -> None:
     appended = [(n, b"x" * 1_000, 1) for n in range(2_000)]
-    results = [(n, b"y" * 100) for n in range(10_000)]
+    results = [row_of(n, 200, word=b"y" * 100) for n in range(0, 10_000, 200)]
     await store.commit(Commit("revenue", 1, b"{}", appended=appended, results=results))
 
     assert [row.bucket for row in await rows_of(store)] == list(range(2_000))
-    assert [result.sequence for result in await results_of(store)] == list(range(10_000))
+    assert [one.sequence for one in await results_of(store)] == list(range(10_000))
     await store.commit(Commit("revenue", 2, b"{}", emitted=range(10_000), dropped=[(n, 3) for n in range(2_000)]))
     assert await rows_of(store) == []
     assert await results_of(store) == []
@@ -228,7 +238,7 @@ async def test_rows_keep_the_version_that_they_were_stored_with(made: Made, stor
     assert (await newer.load("revenue")).version == 1
     await newer.commit(checkpoint(2))
     assert [row.version for row in await rows_of(newer)] == [1, 1, 2, 2]
-    assert [result.version for result in await results_of(newer)] == [1, 2]
+    assert [one.version for one in await results_of(newer)] == [1, 2]
     await newer.commit(Commit("revenue", 3, b"{}", dropped=[(60, 2), (120, 2)], emitted=[1]))
     assert (await newer.load("revenue")).version == 2
     await newer.close()
@@ -292,7 +302,7 @@ async def test_values_that_the_aggregator_cannot_use_are_refused_and_stay(
 
 
 async def test_without_open_windows_their_size_may_change(made: Made, store: StateStore) -> None:
-    await store.commit(Commit("revenue", 1, b"{}", results=[(1, b"due")]))
+    await store.commit(Commit("revenue", 1, b"{}", results=[row_of(1, 1)]))
     await store.close()
     changed = made()
     await changed.open({"revenue": replace(REVENUE, window="calendar days")})

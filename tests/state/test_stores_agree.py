@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from broadway_py.state.memory import MemoryStore
 from broadway_py.state.sqlite import SQLiteStore
 from broadway_py.state.store import Commit, StateStore
-from tests.state.conftest import REVENUE, identities_of, identity, results_of, rows_of
+from tests.state.conftest import REVENUE, identities_of, identity, results_of, row_of, rows_of
 
 NAMES = ("revenue", "orders")
 FACTS = dict.fromkeys(NAMES, REVENUE)
@@ -28,8 +28,8 @@ steps = st.tuples(
     st.lists(st.tuples(buckets, numbers), max_size=3),
     st.lists(st.integers(0, 40), max_size=3),
     numbers,
-    st.integers(0, 3),
-    st.lists(st.integers(0, 30), max_size=4),
+    st.lists(st.integers(1, 4), max_size=3),
+    st.lists(st.integers(0, 30), max_size=9),
     st.booleans(),
 )
 
@@ -59,8 +59,10 @@ async def play(path: Path, played: Sequence[tuple[Any, ...]]) -> None:
     sequence = 0
     for name, appended, dropped, identities, forget_before, results, emitted, is_reopened in played:
         last[name] += 1
-        due = [(sequence + n, b"%d" % n) for n in range(results)]
-        sequence += results
+        due = []
+        for count in results:
+            due.append(row_of(sequence, count))
+            sequence += count
         commit = Commit(
             name,
             last[name],

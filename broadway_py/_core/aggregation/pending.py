@@ -27,7 +27,7 @@ class DueResult:
     sequence: int
     #: The window and key that it belongs to. Firings of one window are handed over one after the other.
     window_id: str
-    #: The result as it lies in the state file; empty if there is no file, and :attr:`results` has it.
+    #: The result as it lies in the state file; empty if :attr:`results` has it.
     data: bytes
     #: The version of its value.
     version: int

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from itertools import chain
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from pydantic_core import to_json
 
@@ -25,6 +24,7 @@ from broadway_py.message import Message
 from broadway_py.pipeline.aggregation.committer import Committer
 from broadway_py.pipeline.aggregation.loader import Loader
 from broadway_py.pipeline.aggregation.records import Records
+from broadway_py.pipeline.aggregation.result_rows import rows_of
 from broadway_py.pipeline.aggregation.types import Types
 from broadway_py.pipeline.aggregation.window_clock import WindowClock
 from broadway_py.pipeline.callbacks.aggregators import AggregatorDefinition
@@ -33,9 +33,6 @@ from broadway_py.state.store import CloseWish, Commit, StateStore
 __all__ = ["Keeper"]
 
 log = logger("broadway_py.pipeline")
-
-#: How many results are written before others can run.
-_AT_ONCE: Final = 200
 
 
 def _nothing() -> None:
@@ -211,17 +208,9 @@ class Keeper:
         Raises:
             CodecError: a value cannot be stored. Only :meth:`go_back` helps.
         """
-        due: list[DueResult] = []
-        written = 0
-        for one in results:
-            for first in range(0, len(one.entries), _AT_ONCE):
-                due += self.records.due(one, first, first + _AT_ONCE, is_stored=self.is_durable)
-                if len(due) >= written + _AT_ONCE:
-                    written = len(due)
-                    await asyncio.sleep(0)
+        due, rows = await rows_of(self.records, results, is_stored=self.is_durable)
         if self.is_durable:
-            stored = [(one.sequence, one.data) for one in due]
-            commit = replace(commit, results=stored, emitted=emitted)
+            commit = replace(commit, results=rows, emitted=emitted)
         return commit, due
 
     def note_stored(self) -> None:

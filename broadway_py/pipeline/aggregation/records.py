@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
-from itertools import repeat
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 from pydantic_core import to_json
 
@@ -17,36 +16,15 @@ from broadway_py._core.window.times import EventTime
 from broadway_py.aggregator import WindowResult
 from broadway_py.foreign import foreign_errors
 from broadway_py.state.codec import Codec, CodecError
+from broadway_py.state.results import join
 from broadway_py.storage.errors import StorageError
 
-__all__ = ["Records", "ResultFacts", "facts_of"]
+__all__ = ["Records"]
 
 _SEPARATORS: Final = (",", ":")
 
 #: An id with so many characters, all of them ASCII, is short enough.
 _SHORT: Final = 200
-
-
-class ResultFacts(NamedTuple):
-    """What is known of a stored result without the types of its aggregator."""
-
-    #: Names the window and key.
-    id: str
-    #: Counts the results of the window from 1.
-    firing: int
-    trigger: str
-    #: The end of the window in microseconds; None for count windows.
-    end: int | None
-
-
-def facts_of(content: bytes) -> ResultFacts:
-    """Returns what the stored result *content* says about itself. Its value is not read."""
-    head_json, _, entry_json = content.partition(b"\n")
-    head = json.loads(head_json)
-    entry = entry_json.decode()
-    _, after_key = json.JSONDecoder().raw_decode(entry, len("[["))
-    _, _, firing, _ = entry[after_key:].split(",", 3)
-    return ResultFacts(head["id"], int(firing), head["trigger"], head["end"])
 
 
 class Records:
@@ -107,14 +85,14 @@ class Records:
 
     # --- results
 
-    def due(self, results: Results, first: int, until: int, *, is_stored: bool) -> list[DueResult]:
-        """Returns those of *results* from the place *first* to *until*, as they are stored and handed out.
+    def due(self, results: Results, first: int, until: int, *, is_stored: bool) -> tuple[list[DueResult], bytes]:
+        """Returns those of *results* from the place *first* to *until*: as they are handed out, and their bytes.
 
         Args:
             results: results of one window.
             first: the place of the first one.
             until: the place after the last one; it may lie behind all of them.
-            is_stored: False: there is no file, so bytes are only made of values that somebody could change.
+            is_stored: False: there is no file, and the bytes are empty.
 
         Raises:
             CodecError: one of them cannot be stored.
@@ -123,15 +101,27 @@ class Records:
         values = [entry[3] for entry in entries]
         key_texts = self._codec.key_texts([entry[0] for entry in entries])
         names = self._names(results.window, key_texts)
-        is_plain = self._codec.are_plain(values)
-        contents: Iterable[bytes] = repeat(b"", len(entries))
-        if is_stored or not is_plain:
-            contents = self._contents(results, entries, key_texts, names, is_plain=is_plain)
-        known, version = results if is_plain else None, self._version
-        return [
-            DueResult(sequence, name, content, version, known)
-            for sequence, (name, content) in enumerate(zip(names, contents, strict=True), results.sequence + first)
+        start, version = results.sequence + first, self._version
+        if not self._codec.are_plain(values):
+            contents = self._contents(results, entries, key_texts, names)
+            return [
+                DueResult(sequence, name, content, version)
+                for sequence, (name, content) in enumerate(zip(names, contents, strict=True), start)
+            ], join(contents) if is_stored else b""
+        due = [DueResult(sequence, name, b"", version, results) for sequence, name in enumerate(names, start)]
+        if not is_stored:
+            return due, b""
+        if results.replaces:
+            return due, join(self._contents(results, entries, key_texts, names))
+        # There can be very many results. This takes a quarter of the time.
+        tail = f'{_tail(results)},"replaces":[]}}\n[['
+        texts = [
+            f'{{"id":{name},{tail}{text},{count},{firing},{value}]]'
+            for name, text, (_, count, firing, _), value in zip(
+                _quoted(names), key_texts, entries, self._codec.plain_texts(values), strict=True
+            )
         ]
+        return due, "\n".join(texts).encode()
 
     def _names(self, window: str, key_texts: Sequence[str]) -> list[str]:
         """Returns the ids of the results of *window* and these keys."""
@@ -154,22 +144,9 @@ class Records:
         entries: Sequence[Entry],
         key_texts: Sequence[str],
         names: Sequence[str],
-        *,
-        is_plain: bool,
     ) -> list[bytes]:
         """Returns the bytes of *entries*, which are some of *results*."""
-        head = {"start": results.start, "end": results.end, "trigger": results.trigger, "is_last": results.is_last}
-        tail = to_json(head)[1:-1].decode()
-        if is_plain and not results.replaces:
-            # There can be very many results. This takes a third of the time.
-            tail = f'{tail},"replaces":[]}}\n[['
-            values = self._codec.plain_texts([entry[3] for entry in entries])
-            return [
-                f'{{"id":{name},{tail}{text},{count},{firing},{value}]]'.encode()
-                for name, text, (_, count, firing, _), value in zip(
-                    _quoted(names), key_texts, entries, values, strict=True
-                )
-            ]
+        tail = _tail(results)
         contents: list[bytes] = []
         for name, text, entry in zip(names, key_texts, entries, strict=True):
             replaced = self._replaced(text, results)
@@ -283,6 +260,12 @@ def _window_result(fields: dict[str, Any]) -> WindowResult[Any, Any]:
     # many results.
     object.__setattr__(result, "__dict__", fields)
     return result
+
+
+def _tail(results: Results) -> str:
+    """Returns what all *results* say about themselves."""
+    head = {"start": results.start, "end": results.end, "trigger": results.trigger, "is_last": results.is_last}
+    return to_json(head)[1:-1].decode()
 
 
 def _quoted(names: Sequence[str]) -> list[str]:

@@ -171,7 +171,7 @@ class Store:
         await self._inner.commit(commit)
         size = 16
         self._life.world.durable |= {commit.identities[at : at + size] for at in range(0, len(commit.identities), size)}
-        self._life.world.stored_results += len(commit.results)
+        self._life.world.stored_results += sum(count for *_, count in commit.results)
         if fault == "unknown":
             raise StorageError("nobody knows", is_unknown=True)
         await self._life.step()
@@ -371,6 +371,6 @@ def test_values_are_exact_whatever_ends_the_process(
     assert world.unacked == {}
     assert not world.ready
     kept = world.store._kept["totals"]
-    assert kept.results == {}
+    assert kept.results == []
     # The ends of sessions are remembered for some time.
     assert kind is Visits or kept.all_rows() == []

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from broadway_py import Window, WindowResult
-from broadway_py.pipeline.aggregation.records import facts_of
+from broadway_py.pipeline.aggregation.result_facts import facts_of
 from broadway_py.state.inspection import results, verify
 from broadway_py.state.wishes import ask_to_drop
 from broadway_py.storage.errors import StorageError
@@ -135,4 +135,25 @@ async def test_an_operator_drops_a_result_beside_the_process_that_has_the_file(t
     source.feed.put(*Recorder().messages([Order("good", 1)]))
     await eventually(lambda: each.values == [("good", 1)], what="others go on")
     await soon(made.stop())
+    assert verify(str(path)) == []
+
+
+async def test_those_of_many_results_that_were_refused_come_again_in_the_next_process(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    made, each, _ = shop(Each("key 3", "key 7"), *(f"key {number}" for number in range(10)), state=path)
+    await soon(made.start())
+    await eventually(lambda: made.stats().aggregators[0].results_failing == 2, what="these failed")
+    await eventually(lambda: len(list(results(str(path)))) == 2, what="the others are removed")
+    left = [facts_of(one.content) for one in results(str(path))]
+    await soon(made.stop(0.1))
+    assert sorted(key for key, _ in each.values) == [f"key {number}" for number in range(10) if number not in {3, 7}]
+
+    again, later, _ = shop(Each(), state=path)
+    await soon(again.start())
+    await eventually(lambda: len(later.values) == 2, what="they are taken")
+    await eventually(lambda: list(results(str(path))) == [], what="they are removed")
+    await soon(again.stop())
+    emitted = [one for results in later.emitted for one in results]
+    assert [(one.id, one.firing) for one in emitted] == [(one.id, one.firing) for one in left]
+    assert later.values == [("key 3", 1), ("key 7", 1)]
     assert verify(str(path)) == []

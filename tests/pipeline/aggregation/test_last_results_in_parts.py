@@ -64,7 +64,7 @@ def shop(source: ManualProducer, sums: Sums | None = None) -> tuple[Shop, Sums]:
 
 def sizes(store: ObeyingStore) -> list[int]:
     """How many results each checkpoint has, of those with results."""
-    return [len(commit.results) for commit in store.commits if commit.results]
+    return [sum(count for *_, count in commit.results) for commit in store.commits if commit.results]
 
 
 async def test_the_keys_come_in_the_order_of_their_first_messages(store: LimitedStore) -> None:
@@ -265,10 +265,10 @@ async def test_others_run_after_so_many_results_however_many_there_are(monkeypat
     written: dict[int, int] = {}
     due = Records.due
 
-    def counted(self: Records, results: Results, *args: Any, **options: Any) -> list[DueResult]:
-        made = due(self, results, *args, **options)
+    def counted(self: Records, results: Results, *args: Any, **options: Any) -> tuple[list[DueResult], bytes]:
+        made, content = due(self, results, *args, **options)
         written[turns[0]] = written.get(turns[0], 0) + len(made)
-        return made
+        return made, content
 
     class Many(Sums):
         taken = 0

@@ -196,5 +196,5 @@ def test_values_are_exact_in_each_partition_whatever_ends_the_processes(lives: l
         assert world.unacked == {}
         assert not world.ready
         kept = world.store._kept["totals"]
-        assert kept.results == {}
+        assert kept.results == []
         assert kept.all_rows() == []

@@ -11,8 +11,10 @@ from broadway_py._core.aggregation.changes import Part
 from broadway_py._core.aggregation.outcome import Results
 from broadway_py._core.aggregation.pending import DueResult
 from broadway_py._core.window.saved import WindowFacts, result_id
-from broadway_py.pipeline.aggregation.records import Records, ResultFacts, facts_of
+from broadway_py.pipeline.aggregation.records import Records
+from broadway_py.pipeline.aggregation.result_facts import ResultFacts, facts_of
 from broadway_py.state.codec import Codec
+from broadway_py.state.results import split
 
 
 @pytest.mark.parametrize(
@@ -24,9 +26,9 @@ def test_facts_are_read_whatever_the_key_and_the_value_are(key_type: Any, key: A
     codec: Codec[Any, Any] = Codec(key_type, list[str])
     records = Records("sums", codec, lambda _, value: value, 1)
     results = Results(4, "60_120", 60, 120, "late", False, ("0_60",), [(key, 17, 3, value)])
-    (due,) = records.due(results, 0, 1, is_stored=True)
+    (due,), content = records.due(results, 0, 1, is_stored=True)
 
-    assert facts_of(due.data) == ResultFacts(due.window_id, 3, "late", 120)
+    assert facts_of(content) == ResultFacts(due.window_id, 3, "late", 120)
 
 
 @pytest.mark.parametrize(
@@ -48,9 +50,18 @@ def test_results_are_the_same_from_memory_and_from_their_bytes(
     records = Records("sums", codec, lambda _, value: value, 1)
     entries = [(key, 17, 3, value) for key in keys for value in values]
     results = Results(4, "60_120", 60, 120, "late", False, replaces, entries)
-    stored = records.due(results, 0, 50, is_stored=True)
-    kept = records.due(results, 0, 50, is_stored=False)
-    loaded = [DueResult(one.sequence, records.id_of(one.data), one.data, one.version) for one in stored]
+    stored, content = records.due(results, 0, 50, is_stored=True)
+    kept, nothing = records.due(results, 0, 50, is_stored=False)
+    contents = split(content, len(stored))
+    loaded = [
+        DueResult(one.sequence, records.id_of(data), data, one.version)
+        for one, data in zip(stored, contents, strict=True)
+    ]
+
+    assert nothing == b""
+    # Bytes are only kept of what somebody could change.
+    is_plain = codec.are_plain([entry[3] for entry in entries])
+    assert [one.data for one in stored] == ([b""] * len(stored) if is_plain else contents)
 
     expected = records.read_results(loaded, shown)
     assert [(one.key, one.value, type(one.value), one.count, one.firing) for one in expected] == [
@@ -71,11 +82,11 @@ def test_the_id_of_a_result_is_the_same_whatever_keys_stand_beside_it(key: str, 
     codec: Codec[Any, Any] = Codec(str, int)
     records = Records("sums", codec, lambda _, value: value, 1)
     results = Results(1, "1_2", 1, 2, "late", False, (), [(each, 1, 1, 5) for each in [*others, key]])
-    due = records.due(results, 0, 50, is_stored=True)
+    due, content = records.due(results, 0, 50, is_stored=True)
 
     expected = [result_id("sums", codec.key_text(each), "1_2") for each in [*others, key]]
     assert [one.window_id for one in due] == expected
-    assert [records.id_of(one.data) for one in due] == expected
+    assert [records.id_of(one) for one in split(content, len(due))] == expected
 
 
 def test_the_keys_that_have_fired_come_back() -> None:

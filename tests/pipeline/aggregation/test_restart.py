@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from broadway_py import FailurePolicy, Message, Pipeline, PipelineCrashed, Processors, Window
-from broadway_py.pipeline.aggregation.records import facts_of
+from broadway_py.pipeline.aggregation.result_facts import facts_of
 from broadway_py.state.inspection import results
 from broadway_py.state.wishes import ask_to_drop
 from tests.pipeline.aggregation.support import ObeyingStore, Order, Shop, Sums, use, when

@@ -1,0 +1,42 @@
+"""The bytes of several results that lie in one row: one after the other, with a line break between them."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable
+from itertools import groupby
+
+__all__ = ["join", "remaining", "split"]
+
+
+def join(contents: Iterable[bytes]) -> bytes:
+    """Returns the bytes of a row with the results *contents*. Each of them has two lines."""
+    return b"\n".join(contents)
+
+
+def split(content: bytes, count: int) -> list[bytes]:
+    """Returns each of the *count* results in the bytes of a row."""
+    if count == 1:
+        return [content]
+    lines = content.split(b"\n")
+    return list(map(b"\n".join, zip(lines[::2], lines[1::2], strict=True)))
+
+
+def remaining(first: int, content: bytes, count: int, gone: Container[int]) -> list[tuple[int, bytes, int]]:
+    """Returns the rows that are left of a row when results leave it. In each of them the numbers follow each other.
+
+    Args:
+        first: the sequence number of the first result of the row.
+        content: the bytes of the row.
+        count: how many results it has.
+        gone: the sequence numbers of those that leave.
+
+    Returns:
+        Of each row the number of the first, the bytes, and how many there are.
+    """
+    rows: list[tuple[int, bytes, int]] = []
+    numbered = list(enumerate(split(content, count), first))
+    for is_gone, run in groupby(numbered, lambda one: one[0] in gone):
+        if not is_gone:
+            numbers, contents = zip(*run, strict=True)
+            rows.append((numbers[0], join(contents), len(contents)))
+    return rows
