@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Sequence
 from typing import Any, Final, Generic, TypeVar
 
@@ -31,6 +33,11 @@ _PLAIN_VALUES: Final = (int, float, bool, str)
 
 #: Whole numbers with fewer bits than this are not long.
 _PLAIN_BITS: Final = 64
+
+#: A whole number with more digits than this is written as JSON, but no reader takes it back.
+_MOST_DIGITS: Final = 4_300
+_TOO_MANY_DIGITS: Final = re.compile(rb"\d{%d}" % (_MOST_DIGITS + 1))
+_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
 
 
 class CodecError(BroadwayError):
@@ -83,8 +90,12 @@ class Codec(Generic[K, A]):
             "key",
         )
 
-    def dump(self, entries: Sequence[tuple[K, int, int, A]]) -> bytes:
+    def dump(self, entries: Sequence[tuple[K, int, int, A]], *, to_be_read: bool = True) -> bytes:
         """Returns *entries* as JSON.
+
+        Args:
+            entries: key, two whole numbers, and value of each.
+            to_be_read: whether a value is refused that :meth:`load` could not read: it has a number of too many digits.
 
         Raises:
             CodecError: one of them cannot be stored. Its ``index`` says which, the first one if there are several.
@@ -92,11 +103,14 @@ class Codec(Generic[K, A]):
         if self._fields_of is not None:
             self._refuse_subclasses(entries)
         try:
-            return _written(self._entries, list(entries))
+            written = _written(self._entries, list(entries))
         except foreign_errors() as error:
             for index, entry in enumerate(entries):
                 self._try(index, entry)
             raise CodecError("accumulators cannot be stored together, but each of them can alone") from error
+        if len(written) > _MOST_DIGITS and to_be_read and _may_be_unreadable(written):
+            self._refuse_long_numbers(entries)
+        return written
 
     def load(self, blob: bytes) -> list[tuple[K, int, int, A]]:
         """Returns the entries in *blob*.
@@ -162,12 +176,23 @@ class Codec(Generic[K, A]):
         return True
 
     def plain_texts(self, values: Sequence[A]) -> list[str]:
-        """Returns each of the plain *values* as JSON."""
+        """Returns each of the plain *values* as JSON.
+
+        Raises:
+            CodecError: one of them cannot be stored. Its ``index`` says which.
+        """
         if self._plain_value is int:
-            try:
-                return list(map(str, values))
-            except ValueError:
-                pass  # Python refuses to write a number of very many digits
+            # Python itself refuses to write a number of very many digits, unless the program has changed this limit.
+            if 0 < sys.get_int_max_str_digits() <= _MOST_DIGITS:
+                try:
+                    return list(map(str, values))
+                except ValueError:
+                    pass  # one of them is long
+            texts = list(map(to_json, values))
+            for index, text in enumerate(texts):
+                if _is_unreadable(text):
+                    raise CodecError(_too_long("value", self.value_name), index)
+            return [text.decode() for text in texts]
         return [to_json(value, inf_nan_mode="constants").decode() for value in values]
 
     def surely_stores(self, key: K) -> bool:
@@ -200,6 +225,13 @@ class Codec(Generic[K, A]):
             if type(entry[3]) is not self._fields_of:
                 raise CodecError(_unstorable("value", entry[3], self.value_name), index)
 
+    def _refuse_long_numbers(self, entries: Sequence[tuple[K, int, int, A]]) -> None:
+        for index, entry in enumerate(entries):
+            if _is_unreadable(_written(self._entries, [entry])):
+                is_key = _is_unreadable(_written(self._keys, [entry[0]]))
+                part, name = ("key", self.key_name) if is_key else ("value", self.value_name)
+                raise CodecError(_too_long(part, name), index)
+
     def _try(self, index: int, entry: tuple[K, int, int, A]) -> None:
         try:
             _written(self._entries, [entry])
@@ -230,6 +262,31 @@ def _unstorable(part: str, value: object, name: str) -> str:
         f"a {part} cannot be stored as {name}: {article(value)} came, or something in it has another type than "
         "declared, or is text that UTF-8 cannot say"
     )
+
+
+def _too_long(part: str, name: str) -> str:
+    return (
+        f"a {part} cannot be stored as {name}: it has a whole number of more than {_MOST_DIGITS:,} digits, which could "
+        "not be read again"
+    )
+
+
+def _may_be_unreadable(written: bytes) -> bool:
+    """Returns False if commas are so near to each other that no number between them has too many digits.
+
+    This takes a hundredth of the time that writing takes.
+    """
+    at, last = 0, len(written) - _MOST_DIGITS
+    while at < last:
+        at = written.rfind(b",", at + 1, at + 1 + _MOST_DIGITS)
+        if at < 0:
+            return True
+    return False
+
+
+def _is_unreadable(written: bytes) -> bool:
+    """Returns whether *written* has a number of too many digits. Digits in a text do not count."""
+    return len(written) > _MOST_DIGITS and _TOO_MANY_DIGITS.search(_STRING.sub(b"", written)) is not None
 
 
 def _where(error: BaseException) -> str:

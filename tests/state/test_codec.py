@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import enum
 import math
+import sys
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta, timezone
@@ -478,6 +479,72 @@ def test_a_key_that_cannot_be_stored_is_named() -> None:
     with pytest.raises(CodecError) as refused:
         codec.key_text("\udfff")
     assert str(refused.value) == sentence
+
+
+@pytest.mark.parametrize("negative", [1, -1])
+@pytest.mark.parametrize(
+    ("annotation", "wrap"),
+    [(int, lambda number: number), (list[int], lambda number: [1, number]), (Stats, Stats)],
+)
+def test_a_number_of_more_digits_than_can_be_read_again_is_refused(
+    annotation: Any, wrap: Callable[[int], Any], negative: int
+) -> None:
+    codec = known(annotation)
+    most = wrap(negative * (10**4300 - 1))
+    good = ("good", 0, 0, most)
+    assert codec.load(codec.dump([good])) == [good]
+    # Wherever it stands in the blob.
+    for before in (0, 1, 149, 2150):
+        entries = [("x" * before, 0, 0, most), ("bad", 0, 0, wrap(negative * 10**4300)), good]
+        with pytest.raises(CodecError) as refused:
+            codec.dump(entries)
+        assert refused.value.index == 1
+        assert str(refused.value) == (
+            f"a value cannot be stored as {codec.value_name}: it has a whole number of more than 4,300 digits, which "
+            "could not be read again"
+        )
+        assert codec.dump(entries, to_be_read=False).count(b"0" * 4300) == 1
+
+
+def test_a_key_of_too_many_digits_is_named() -> None:
+    codec: Codec[int, int] = Codec(int, int)
+    with pytest.raises(CodecError) as refused:
+        codec.dump([(10**4300, 0, 0, 10**4300)])
+    assert (refused.value.index, str(refused.value)) == (
+        0,
+        "a key cannot be stored as int: it has a whole number of more than 4,300 digits, which could not be read again",
+    )
+
+
+def test_digits_in_a_text_are_no_number() -> None:
+    codec: Codec[str, list[str]] = Codec(str, list[str])
+    entries: Any = [("9" * 5_000, 0, 0, ["7" * 9_000, '"' + "8" * 5_000 + "\\", ""])]
+    assert codec.load(codec.dump(entries)) == entries
+    numbers: Any = Codec(str, Decimal)
+    entries = [("a", 0, 0, Decimal("7" * 9_000))]
+    assert numbers.load(numbers.dump(entries)) == entries
+
+
+@pytest.mark.parametrize("limit", [640, 4300, 10_000, 0], ids=lambda limit: f"limit of Python {limit}")
+def test_plain_numbers_of_too_many_digits_are_refused_whatever_the_limit_of_python_is(limit: int) -> None:
+    codec = known(int)
+    shorter = "9" * 4300
+    values = [int(shorter), 7, 10**4300]
+    before = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(limit)
+    try:
+        assert codec.plain_texts(values[:2]) == [shorter, "7"]
+        with pytest.raises(CodecError) as refused:
+            codec.plain_texts(values)
+    finally:
+        sys.set_int_max_str_digits(before)
+    assert (refused.value.index, str(refused.value)) == (
+        2,
+        (
+            "a value cannot be stored as int: it has a whole number of more than 4,300 digits, which could not be read "
+            "again"
+        ),
+    )
 
 
 def test_stored_bytes_of_another_type_are_refused_without_their_data() -> None:

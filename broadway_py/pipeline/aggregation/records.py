@@ -231,7 +231,7 @@ class Records:
         entry: Entry = (result.key, result.count, result.firing, result.value)
         key = self._codec.key_text(result.key)
         before = f"[[{key},{result.count},{result.firing},"
-        return key, self._codec.dump([entry]).decode()[len(before) : -2]
+        return key, self._codec.dump([entry], to_be_read=False).decode()[len(before) : -2]
 
     def _entries(self, content: bytes, version: int) -> list[Entry]:
         if version == self._version:

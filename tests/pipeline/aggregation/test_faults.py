@@ -196,6 +196,57 @@ async def test_a_value_that_cannot_be_stored_fails_its_message_alone(
     assert [commit.number for commit in store.commits] == list(range(1, len(store.commits) + 1))
 
 
+class Products(Sums):
+    """Multiplies, so numbers can become very long."""
+
+    def initial(self) -> int:
+        return 1
+
+    def add(self, acc: int, message: Message[Order]) -> int:
+        return acc * message.data.amount
+
+
+LONG = 10**4_000
+
+
+@pytest.mark.parametrize("is_open", [True, False], ids=["the window is open", "the window closes at once"])
+async def test_a_number_too_long_to_be_read_again_fails_its_message_alone(
+    store: ObeyingStore, *, is_open: bool
+) -> None:
+    recorder = Recorder()
+    source = ManualProducer()
+    made = Shop(producer=source, aggregators={"sums": Products()}, failure=None)
+    own = made.aggregators["sums"]
+    assert isinstance(own, Products)
+    async with running(made) as clock:
+        orders = [Order("de", 1, LONG), Order("de", 2, LONG), Order("de", 3, 7), Order("fr", 4, 5)]
+        source.feed.put(*recorder.messages(orders if is_open else [*orders, Order("next", 61)]))
+        await clock.advance(1.0)
+        await recorder.until(4 if is_open else 5)
+        source.feed.put(*recorder.messages([Order("next", 62)]))
+        await clock.advance(1.0)
+        assert own.values == [("de", 7 * LONG), ("fr", 5)]
+    ((message,),) = [call.failed for call in recorder.calls if call.failed]
+    assert message.data.at == 2
+    assert message.status is not None
+    assert message.status.cause == "raised"
+    assert message.status.reason == (
+        "CodecError: a value cannot be stored as int: it has a whole number of more than 4,300 digits, which could not "
+        "be read again"
+    )
+
+
+async def test_with_state_in_memory_a_number_may_have_any_length() -> None:
+    recorder = Recorder()
+    source = ManualProducer(*recorder.messages([*(Order("de", at, LONG) for at in (1, 2, 3)), Order("de", 61)]))
+    made = Shop(producer=source, aggregators={"sums": Products()}, state="memory")
+    own = made.aggregators["sums"]
+    assert isinstance(own, Products)
+    async with running(made) as clock:
+        await clock.advance(1.0)
+        assert own.values == [("de", LONG**3)]
+
+
 @pytest.mark.parametrize(
     ("kind", "outcome", "stopped"), [(ReturningRecorder, "returned", 0), (Recorder, "rejected", 2)]
 )
