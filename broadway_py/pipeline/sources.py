@@ -49,6 +49,8 @@ class Sources:
                 ("own",),
                 f"{own!r} names partitions, but the sources have none; set partitions on the source, or leave own out",
             )
+        #: What all workers of this daemon read together, by name. :meth:`take_share` does not change it.
+        self.producers_of_daemon: Mapping[str, ProducerDescription] = self.producers
 
     def take_share(self, index: int, workers: int) -> None:
         """Keep only what the worker *index* of *workers* owns. Call it once, before the start.

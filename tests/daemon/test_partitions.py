@@ -266,6 +266,22 @@ async def test_a_worker_that_does_not_run_is_told_with_its_partitions(settings: 
         supervisor._verdicts.close()
 
 
+async def test_the_topology_of_the_daemon_has_the_readers_of_all_workers(settings: Path) -> None:
+    read = read_settings([settings], assignments=["pipelines.counts.own=1-3"], environ={})
+    pipelines = build_pipelines(read, share=(0, read.workers))
+    supervisor = Supervisor(read, pipelines)
+    try:
+        told = supervisor.topologies()
+    finally:
+        supervisor._verdicts.close()
+    assert [one["producer"] for one in told["counts"]["producers"]] == ["queue.1", "queue.2", "queue.3"]
+    # All else is as a worker says it.
+    for pipeline in pipelines:
+        of_worker = pipeline.topology()
+        assert {**told[pipeline.name], "producers": []} == {**of_worker, "producers": []}
+    assert told["plain"] == pipelines[1].topology()
+
+
 def test_partitions_in_words() -> None:
     assert partitions_text((2,)) == "partition 2"
     assert partitions_text((0, 4)) == "partitions 0, 4"

@@ -36,6 +36,7 @@ from broadway_py.errors import OptionsError
 from broadway_py.log import ALL, logger
 from broadway_py.metrics import log_metrics, pipeline_metrics, process_metrics
 from broadway_py.pipeline import Pipeline
+from broadway_py.pipeline.runtime.topology import topology_of
 from broadway_py.pipeline.stats import PipelineStats
 
 __all__ = ["GRACE", "Supervisor"]
@@ -284,8 +285,17 @@ class Supervisor:
         ]
 
     def topologies(self) -> Mapping[str, Mapping[str, Any]]:
-        """Returns the stages of each pipeline, as the first worker has them. The others may read other partitions."""
-        return {name: pipeline.topology() for name, pipeline in self._pipelines.items()}
+        """Returns the stages of each pipeline as a worker has them, with the readers of all workers."""
+        return {
+            name: topology_of(
+                name,
+                pipeline._sources.producers_of_daemon,
+                pipeline.processors,
+                pipeline.batchers,
+                pipeline.aggregators,
+            )
+            for name, pipeline in self._pipelines.items()
+        }
 
     def owners(self) -> Owners:
         """Returns which worker owns which partitions, of each pipeline whose sources are parted."""
