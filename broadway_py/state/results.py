@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Collection, Container, Iterable
 from itertools import groupby
 
-__all__ = ["join", "remaining", "split"]
+__all__ = ["join", "remaining", "runs", "split"]
 
 
 def join(contents: Iterable[bytes]) -> bytes:
@@ -40,3 +40,21 @@ def remaining(first: int, content: bytes, count: int, gone: Container[int]) -> l
             numbers, contents = zip(*run, strict=True)
             rows.append((numbers[0], join(contents), len(contents)))
     return rows
+
+
+def runs(numbers: Collection[int]) -> list[tuple[int, int]]:
+    """Returns where *numbers*, of which there is at least one, follow each other: each time the first and the end.
+
+    The end is the last one plus one. No number may be there twice.
+    """
+    first, last = min(numbers), max(numbers)
+    if last - first + 1 == len(numbers):
+        return [(first, last + 1)]  # mostly, and faster
+    found: list[tuple[int, int]] = []
+    start = end = first
+    for number in sorted(numbers):
+        if number != end:
+            found.append((start, end))
+            start = number
+        end = number + 1
+    return [*found, (start, end)]

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final
 
 from broadway_py.state.checksum import checksum
 from broadway_py.state.facts import StoredFacts, complaint
 from broadway_py.state.partitions import StatePartition, claim
-from broadway_py.state.results import remaining
+from broadway_py.state.results import remaining, runs
 from broadway_py.state.store import AggregatorFacts, Commit
 from broadway_py.state.table import Table, versions
 from broadway_py.storage.errors import StorageError
@@ -22,6 +21,19 @@ __all__ = ["ask_number", "enroll", "names", "store"]
 #: SQLite takes at most 32,766 values in a statement. Each statement releases the interpreter's lock, and beside a busy
 #: event loop it takes up to 5 ms to get it back. So there are few statements.
 _ROWS_PER_INSERT: Final = 500
+#: Finds the rows of results in which a list of runs has results: of each row the number of the first result, the bytes,
+#: and how many results stay. All of them are one row of the answer, because each one that is fetched costs a wait for
+#: the lock, too. CROSS JOIN: the list is the outer loop, and the index finds the rows. The bytes are counted outside,
+#: because otherwise SQLite would sort the contents, too.
+_TOUCHED: Final = (
+    "SELECT json_group_array(json_array(sequence, length(content), stays)), "
+    "EXISTS (SELECT 1 FROM unwanted_results WHERE aggregator = ?) FROM ("
+    "SELECT id AS touched, count - sum(min(until, sequence + count) - max(since, sequence)) AS stays FROM ("
+    "SELECT json_extract(value, '$[0]') AS since, json_extract(value, '$[1]') AS until FROM json_each(?)) "
+    "CROSS JOIN results WHERE aggregator = ? AND sequence < until AND sequence + count > since "
+    "AND sequence >= coalesce((SELECT max(sequence) FROM results WHERE aggregator = ? AND sequence <= since), since) "
+    "GROUP BY id) CROSS JOIN results ON id = touched"
+)
 
 
 def names(connection: sqlite3.Connection) -> dict[str, int]:
@@ -162,25 +174,18 @@ def _remove_results(connection: sqlite3.Connection, table: Table, emitted: Seque
     """Removes results. A row of which some stay is written anew. Returns by how many bytes the rows grow, below 0."""
     if not emitted:
         return 0
-    gone = sorted(set(emitted))
-    # All numbers in one row of the answer: each row that is fetched costs a wait for the interpreter's lock.
-    places, has_unwanted = connection.execute(
-        "SELECT json_group_array(json_array(sequence, count, length(content))), "
-        "EXISTS (SELECT 1 FROM unwanted_results WHERE aggregator = ?) FROM results "
-        "WHERE aggregator = ? AND sequence <= ? AND sequence >= coalesce("
-        "(SELECT max(sequence) FROM results WHERE aggregator = ? AND sequence <= ?), ?)",
-        (table.id, table.id, gone[-1], table.id, gone[0], gone[0]),
+    gone = set(emitted)
+    found, has_unwanted = connection.execute(
+        _TOUCHED, (table.id, json.dumps(runs(gone)), table.id, table.id)
     ).fetchone()
     growth = 0
     touched: list[int] = []
     in_part: list[int] = []
-    for first, count, size in json.loads(places):
-        leaving = bisect_left(gone, first + count) - bisect_left(gone, first)
-        if leaving:
-            touched.append(first)
-            growth -= size
-            if leaving < count:
-                in_part.append(first)
+    for first, size, stays in json.loads(found):
+        touched.append(first)
+        growth -= size
+        if stays:
+            in_part.append(first)
     left = _left_of(connection, table, in_part, gone) if in_part else []
     if touched:
         connection.execute(
@@ -190,16 +195,15 @@ def _remove_results(connection: sqlite3.Connection, table: Table, emitted: Seque
     if has_unwanted:
         connection.execute(
             "DELETE FROM unwanted_results WHERE aggregator = ? AND sequence IN (SELECT value FROM json_each(?))",
-            (table.id, json.dumps(gone)),
+            (table.id, json.dumps(list(gone))),
         )
     return growth + _insert_results(connection, table.id, left)
 
 
 def _left_of(
-    connection: sqlite3.Connection, table: Table, rows: Sequence[int], gone: Sequence[int]
+    connection: sqlite3.Connection, table: Table, rows: Sequence[int], gone: Container[int]
 ) -> list[tuple[int, int, int, bytes]]:
     """Returns what is left of these *rows*, without the results *gone*, as other rows."""
-    leaving = set(gone)
     left: list[tuple[int, int, int, bytes]] = []
     for first, version, count, crc, content in connection.execute(
         "SELECT sequence, version, count, crc, content FROM results "
@@ -208,7 +212,7 @@ def _left_of(
     ):
         # The rows that are left get checksums of their own, which would hide the damage.
         table.check("results", (first, version, count), content, crc)
-        left += [(start, version, few, part) for start, part, few in remaining(first, content, count, leaving)]
+        left += [(start, version, few, part) for start, part, few in remaining(first, content, count, gone)]
     return left
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from broadway_py.state.checksum import checksum
 from broadway_py.state.inspection import PendingResult, results, summaries, verify
-from broadway_py.state.results import join, remaining, split
+from broadway_py.state.results import join, remaining, runs, split
 from broadway_py.state.schema import STATE_SCHEMA
 from broadway_py.state.sqlite import SQLiteStore
 from broadway_py.state.store import Commit, StoredResult
@@ -60,6 +60,14 @@ def test_what_remains_of_a_row_are_its_other_results(count: int, first: int, gon
     assert left == [(n, result(n)) for n in range(first, first + count) if n not in gone]
     # As few rows as there can be.
     assert all(before[0] + before[2] < after[0] for before, after in pairwise(rows))
+
+
+@given(st.sets(st.integers(0, 40), min_size=1))
+def test_runs_have_all_numbers_and_do_not_touch_each_other(numbers: set[int]) -> None:
+    found = runs(numbers)
+
+    assert [one for first, end in found for one in range(first, end)] == sorted(numbers)
+    assert all(end < first for (_, end), (first, _) in pairwise(found))
 
 
 def test_a_row_that_has_lost_a_line_is_not_split() -> None:
