@@ -206,7 +206,10 @@ def gave_up(pending: PendingResults) -> bool:
 def tried_once(pending: PendingResults, bad: Collection[int], now: float = 0.0) -> list[list[int]]:
     """Calls until no result is to be taken, without letting time pass. A list with one of *bad* fails."""
     calls: list[list[int]] = []
-    while taken := pending.take(now):
+    while pending.next_call(now) == now and not gave_up(pending):
+        taken = pending.take(now)
+        if not taken:
+            continue  # all that were ready wait behind others
         calls.append(numbers(taken))
         if bad and not set(bad).isdisjoint(calls[-1]):
             pending.failed(taken, now)
@@ -333,3 +336,43 @@ def test_each_result_is_taken_once_and_each_window_in_order(
         assert own == sorted(own)
     assert len(pending) == 0
     assert pending.failing == 0
+
+
+@given(
+    windows=st.lists(st.integers(0, 4), min_size=1, max_size=30),
+    before=st.lists(st.booleans(), max_size=40),
+    bad=st.sets(st.integers(0, 29)),
+    most=st.integers(1, 7),
+)
+def test_the_last_tries_take_all_that_can_be_taken_and_try_each_result_alone_at_most_once(
+    windows: list[int], before: list[bool], bad: set[int], most: int
+) -> None:
+    pending = PendingResults(most)
+    pending.add([due(number, str(window)) for number, window in enumerate(windows)])
+    told: list[int] = []
+    now = 0.0
+    for outcome in before:
+        taken = pending.take(now)
+        if not taken:
+            now = max(now, pending.next_call(now) or now)
+        elif outcome and bad.isdisjoint(numbers(taken)):
+            told += numbers(taken)
+            pending.succeeded(taken)
+        else:
+            pending.failed(taken, now)
+    pending.begin_last_tries()
+    calls = tried_once(pending, bad, now)
+    told += [number for call in calls if bad.isdisjoint(call) for number in call]
+    # All but the bad ones and what comes after them in their windows.
+    first_bad = {
+        window: min(n for n in bad if n < len(windows) and windows[n] == window)
+        for window in {windows[n] for n in bad if n < len(windows)}
+    }
+    assert sorted(told) == [n for n, window in enumerate(windows) if n < first_bad.get(window, len(windows))]
+    for window in set(windows):
+        own = [number for number in told if windows[number] == window]
+        assert own == sorted(own)
+    alone = [call[0] for call in calls if len(call) == 1]
+    assert most == 1 or len(alone) == len(set(alone))
+    assert gave_up(pending) is (len(told) < len(windows))
+    assert len(pending) == len(windows) - len(told)
