@@ -143,6 +143,8 @@ class PendingResults:
 
     def next_call(self, now: float) -> float | None:
         """Returns when :meth:`take` may have results again; None if only new results change that."""
+        if self.has_given_up:
+            return None
         if self._alone or self._ready:
             return max(now, self._not_before)
         return max(self._later[0][0], self._not_before) if self._later else None

@@ -230,7 +230,7 @@ def test_the_last_tries_are_one_for_each_result_without_a_pause_those_first_that
     assert not gave_up(pending)
     assert tried_once(pending, {1, 2, 4}, 30.0) == [[3, 4], [5], [1], [2], [3], [4]]
     assert gave_up(pending)
-    assert (len(pending), pending.failing, pending.next_call(30.0)) == (3, 3, float("inf"))
+    assert (len(pending), pending.failing, pending.next_call(30.0)) == (3, 3, None)
     assert pending.pop_emitted() == [5, 3]
 
 
@@ -276,6 +276,7 @@ def test_nothing_is_tried_after_a_hundred_calls_in_a_row_that_failed() -> None:
     assert gave_up(pending)
     assert len(pending) == 1_000
     pending.add([due(2_000)])
+    assert pending.next_call(1_000.0) is None
     assert pending.take(1_000.0) == []
 
 
