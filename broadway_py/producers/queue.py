@@ -224,6 +224,8 @@ class QueueReader(Producer):
         options = self.options
         self._clock = self.context.clock
         self._wake = Wake()
+        # Set when the file may have changed. An idle upkeep waits for it.
+        self._upkeep_wake = Wake()
         self._is_paused = False
         self._gone: ProducerError | None = None
         try:
@@ -249,6 +251,7 @@ class QueueReader(Producer):
             raise ProducerError(f"queue file {self.options.path}: it is closed; call open() before handle_demand()")
         with consumer.listening(self._wake.set):
             while not self.context.draining.is_set():
+                self._upkeep_wake.set()
                 self._check()
                 if self._is_paused:
                     await self._wake.wait()
@@ -311,6 +314,8 @@ class QueueReader(Producer):
                     log.warning("renewing the leases of a queue failed; trying again", reason=trouble)
             else:
                 trouble = ""
+            if (longest := consumer.idle_round) > consumer.round:
+                await self._upkeep_wake.wait_until(self._clock.monotonic() + longest, self._clock)
 
     async def pause(self) -> None:
         """Stops taking messages. There is nothing to give back, because nothing is fetched in advance."""
@@ -331,6 +336,7 @@ class QueueReader(Producer):
         file, self._file = self._file, None
         if consumer is not None:
             self._upkeep.cancel()
+            self._upkeep_wake.close()
             await asyncio.wait([self._upkeep])
             if not self._upkeep.cancelled() and (error := self._upkeep.exception()) is not None:
                 log.error("renewing the leases of a queue has crashed", exc_info=error)

@@ -14,7 +14,7 @@ from broadway_py.storage.errors import explain, refuse_hopeless
 from broadway_py.storage.modes import make_private
 from broadway_py.storage.schema import Schema
 
-__all__ = ["begin", "commit", "connect", "empty_log", "patiently", "undo"]
+__all__ = ["begin", "commit", "connect", "empty_log", "is_writable_now", "patiently", "undo"]
 
 R = TypeVar("R")
 
@@ -98,6 +98,16 @@ def empty_log(connection: sqlite3.Connection) -> bool:
     except sqlite3.Error:
         return False  # there is no space to move it to, or the disk is broken
     return not is_busy
+
+
+def is_writable_now(connection: sqlite3.Connection) -> bool:
+    """Returns whether no other connection has begun to write. Call this outside of a transaction only."""
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+    except sqlite3.Error:
+        return False
+    undo(connection)
+    return True
 
 
 def undo(connection: sqlite3.Connection) -> None:

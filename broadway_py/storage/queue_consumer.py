@@ -12,9 +12,9 @@ How long a message stays held does not depend on any wall clock:
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
@@ -64,7 +64,8 @@ class _Peer(NamedTuple):
 class QueueConsumer:
     """One consumer, made by :meth:`open`.
 
-    The caller must call :meth:`upkeep` every :attr:`round` seconds until the consumer is closed.
+    The caller must call :meth:`upkeep` every :attr:`round` seconds until the consumer is closed. While nobody has
+    anything to give back, :attr:`idle_round` is enough.
     """
 
     def __init__(self, file: QueueFile, membership: Membership) -> None:
@@ -83,6 +84,9 @@ class QueueConsumer:
         # The beats of other consumers, and since when this consumer has seen each one unchanged.
         self._watched: dict[int, tuple[int, float]] = {}
         self._looked = self._beaten
+        # At this number of changes of the file, no other consumer had anything to give back. None: not known.
+        self._idle_at: int | None = None
+        self._listens = 0
 
     @classmethod
     async def open(
@@ -138,9 +142,28 @@ class QueueConsumer:
         """Seconds between two calls of :meth:`upkeep`."""
         return min(_ROUND, self._visibility / 3)
 
-    def listening(self, callback: Callable[[], object]) -> AbstractContextManager[None]:
+    @property
+    def idle_round(self) -> float:
+        """Seconds until the next call of :meth:`upkeep`, if nothing comes before: more than :attr:`round` while idle.
+
+        An idle consumer holds nothing and listens, and nobody else in the file held anything at the last look. So
+        nothing can be due before the file changes. Call :meth:`upkeep` a round after a call of a listener.
+        """
+        changes = self._file.writer.changes
+        is_idle = self._listens > 0 and changes is not None and changes == self._idle_at
+        if not is_idle or self._held or self._forsaken or self._is_partitioned:
+            return self.round
+        return self._visibility / 3
+
+    @contextlib.contextmanager
+    def listening(self, callback: Callable[[], object]) -> Iterator[None]:
         """Calls *callback* when there may be something new to take, while the block runs."""
-        return self._file.writer.listening(callback)
+        self._listens += 1
+        try:
+            with self._file.writer.listening(callback):
+                yield
+        finally:
+            self._listens -= 1
 
     async def take(self, limit: int) -> Taken:
         """Takes at most *limit* ready messages, the oldest first. Does not wait for one.
@@ -265,9 +288,11 @@ class QueueConsumer:
     # --- other consumers --------------------------------------------------------------------------------------------
 
     async def _free_others(self) -> None:
+        changes = self._file.writer.changes
         peers = await self._file.writer.read(self._look_around)
         stalled = self._stalled(peers, self._clock.monotonic())
         dead = [peer.id for peer in peers if not peer.is_alive]
+        self._idle_at = None if any(peer.must_move for peer in peers) else changes
         if not dead and not stalled:
             return
         freed = await self._file.writer.write(lambda at: self._give_back(at, dead, stalled), wakes=True)

@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 from broadway_py.log import logger
 from broadway_py.storage.connection import connect
 from broadway_py.storage.errors import StorageError
+from broadway_py.storage.foreign_commits import ForeignCommits
 from broadway_py.storage.group import WriterRequest, execute, gather
 from broadway_py.storage.room import LogLimit
 from broadway_py.storage.schema import Schema
@@ -29,11 +30,6 @@ log = logger("broadway_py.storage")
 
 #: How many requests may wait for the thread. Further callers wait until there is room.
 MAX_WAITING: Final = 4_096
-#: While somebody listens, the thread looks for commits of other processes this often, in seconds: soon after something
-#: has happened, and less and less often while nothing happens (docs/decisions/0013-queue-wakeup.md).
-LOOK_FIRST: Final = 0.005
-LOOK_LAST: Final = 0.100
-_LOOK_GROWTH: Final = 1.5
 
 _Call = tuple[asyncio.AbstractEventLoop, Callable[[], object]]
 
@@ -64,7 +60,10 @@ class Writer:
         self._parked: deque[_Call] = deque()
         self._listeners: set[_Call] = set()
         self._is_stopping = False
-        self._last_seen: int | None = None
+        # True while the thread waits for the kernel, and not for the inbox.
+        self._is_asleep = False
+        self._foreign: ForeignCommits | None = None
+        self._changes = 0
         self._log_limit = LogLimit(path)
 
     def start(self) -> None:
@@ -79,7 +78,12 @@ class Writer:
         with self._lock:
             if not self._is_stopping:
                 self._is_stopping = True
-                self._inbox.put(None)
+                self._put(None)
+
+    @property
+    def changes(self) -> int | None:
+        """How many changes of the file were noticed. None: nobody listens, so those of others are not looked for."""
+        return self._changes if self._listeners else None
 
     async def write(
         self,
@@ -153,8 +157,13 @@ class Writer:
                 self._parked.append((request.loop, room.set))
                 return False
             self._waiting += 1
-            self._inbox.put(request)
+            self._put(request)
             return True
+
+    def _put(self, request: WriterRequest[Any] | None) -> None:
+        self._inbox.put(request)
+        if self._is_asleep and self._foreign is not None:
+            self._foreign.wake()
 
     # --- from here on: in the thread --------------------------------------------------------------------------------
 
@@ -167,12 +176,14 @@ class Writer:
             self.ended.set_result(None)
             return
         self.opened.set_result(None)
+        self._foreign = foreign = ForeignCommits(self.path, connection)
         try:
-            self._serve(connection, writer_queue)
+            self._serve(connection, writer_queue, foreign)
         except BaseException as error:
             log.exception("the storage thread has crashed", path=self.path)
             self._refuse_all(error)
         finally:
+            foreign.close()
             with contextlib.suppress(sqlite3.Error):  # what was confirmed is already in the file's log
                 connection.close()
             writer_queue.close()
@@ -188,15 +199,15 @@ class Writer:
                 "give this user write permission to it and to the directory, or choose another path"
             ) from error
 
-    def _serve(self, connection: sqlite3.Connection, writer_queue: WriterQueue) -> None:
+    def _serve(self, connection: sqlite3.Connection, writer_queue: WriterQueue, foreign: ForeignCommits) -> None:
         is_open = True
         while is_open or self._todo:
             if not self._todo:
-                is_open = self._receive(self._wait(connection))
+                is_open = self._receive(self._wait(foreign))
             while not self._inbox.empty():
                 is_open = self._receive(self._inbox.get()) and is_open
             if self._todo:
-                self._run_group(connection, writer_queue)
+                self._run_group(connection, writer_queue, foreign)
 
     def _receive(self, request: WriterRequest[Any] | None) -> bool:
         if request is None:
@@ -204,27 +215,29 @@ class Writer:
         self._todo.append(request)
         return True
 
-    def _wait(self, connection: sqlite3.Connection) -> WriterRequest[Any] | None:
-        pause = LOOK_FIRST
-        while True:
-            try:
-                return self._inbox.get(timeout=pause if self._listeners else None)
-            except queue.Empty:
-                if self._others_committed(connection):
-                    self._call_listeners()
-                    pause = LOOK_FIRST
-                else:
-                    pause = min(LOOK_LAST, pause * _LOOK_GROWTH)
+    def _wait(self, foreign: ForeignCommits) -> WriterRequest[Any] | None:
+        while self._listeners:
+            if foreign.is_watched:
+                self._sleep(foreign)
+                if not self._inbox.empty():
+                    break
+            else:
+                with contextlib.suppress(queue.Empty):
+                    return self._inbox.get(timeout=foreign.until_look())
+            if foreign.look():
+                self._changes += 1
+                self._call_listeners()
+        return self._inbox.get()
 
-    def _others_committed(self, connection: sqlite3.Connection) -> bool:
-        try:
-            (seen,) = connection.execute("PRAGMA data_version").fetchone()
-        except sqlite3.Error:
-            return True  # the listeners will get the same error, and can report it
-        before, self._last_seen = self._last_seen, int(seen)
-        return before != self._last_seen
+    def _sleep(self, foreign: ForeignCommits) -> None:
+        with self._lock:
+            self._is_asleep = self._inbox.empty()
+        if self._is_asleep:
+            foreign.wait()
+            with self._lock:
+                self._is_asleep = False
 
-    def _run_group(self, connection: sqlite3.Connection, writer_queue: WriterQueue) -> None:
+    def _run_group(self, connection: sqlite3.Connection, writer_queue: WriterQueue, foreign: ForeignCommits) -> None:
         group = gather(self._todo)
         self._log_limit.adapt(connection)
         try:
@@ -235,6 +248,9 @@ class Writer:
         self._todo.extendleft(reversed(left))
         with self._lock:
             self._waiting -= len(group) - len(left)
+        if any(request.kind == "write" for request in finished):
+            self._changes += 1
+            foreign.restart()
         self._call_parked()
         self._deliver(finished)
         if any(request.wakes and request.error is None for request in finished):

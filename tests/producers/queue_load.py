@@ -6,7 +6,8 @@ of the lines says what was acked when. At the end it prints how long each take h
 
 ``… put FILE IDS FIRST`` puts numbers from FIRST on, and appends each to IDS once it is confirmed, until it is killed.
 
-``… idle FILE SECONDS`` waits at an empty queue for so long and prints the processor time that this took.
+``… idle FILE SECONDS`` waits at an empty queue for so long and prints the processor time that this took, and how often
+the process woke up.
 """
 
 from __future__ import annotations
@@ -108,14 +109,16 @@ async def idle(path: str, seconds: float) -> None:
     pipeline = Load(producer=QueueProducer(path, NAME))
     async with pipeline:
         await pipeline.ready(10)
-        before = _used()
+        seconds_before, waits_before = _used()
         await asyncio.sleep(seconds)
-        print(_used() - before, flush=True)
+        seconds_after, waits_after = _used()
+        print(seconds_after - seconds_before, waits_after - waits_before, flush=True)
 
 
-def _used() -> float:
+def _used() -> tuple[float, int]:
+    """The processor time of this process, and how often one of its threads has waited."""
     used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
+    return used.ru_utime + used.ru_stime, used.ru_nvcsw
 
 
 if __name__ == "__main__":

@@ -171,8 +171,10 @@ async def test_an_empty_queue_costs_less_than_a_hundredth_of_a_processor(path: P
     async with AsyncExitStack() as stack:
         # Two processes, so that each also has the other to look after.
         idlers = [await start(stack, "idle", path, 8) for _ in range(2)]
-        used = [float(await line(idler)) for idler in idlers]
-    assert max(used) < 0.01 * 8
+        told = [(await line(idler)).split() for idler in idlers]
+    assert max(float(used) for used, _ in told) < 0.01 * 8
+    # What a wake-up costs depends on the machine, and their number does not. Looking ten times a second needs 80.
+    assert max(int(waits) for _, waits in told) < 60, told
 
 
 @pytest.mark.faults

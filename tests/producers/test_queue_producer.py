@@ -7,13 +7,13 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from broadway_py.errors import OptionsError, ProducerError, SettleError
 from broadway_py.message import Failed
-from broadway_py.producers.queue import QueueProducer
+from broadway_py.producers.queue import QueueProducer, QueueReader
 from broadway_py.queue import Counts, NewMessage, Queue
 from broadway_py.storage.queue_slots import slot_of
 from broadway_py.testing import FakeClock
@@ -198,6 +198,61 @@ async def test_a_message_put_by_another_program_wakes_a_waiting_demand(path: Pat
         assert data(messages) == [b"A"]
         await settle(messages)
     other.close()
+
+
+async def test_an_idle_reader_looks_after_others_once_the_file_has_changed(
+    path: Path, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = FakeClock()
+    async with opened(QueueProducer(path, "q"), clock=clock) as copy:
+        reader = cast("QueueReader", copy)
+        consumer = reader._consumer
+        assert consumer is not None
+        upkeep = consumer.upkeep
+        rounds = 0
+
+        async def counted() -> None:
+            nonlocal rounds
+            await upkeep()
+            rounds += 1
+
+        monkeypatch.setattr(consumer, "upkeep", counted)
+        waiting = await ask(copy, 1)
+
+        async def idle() -> bool:
+            await clock.advance(1)
+            return reader._upkeep_wake.future is not None
+
+        await eventually(idle, what="the upkeep has nothing to do")
+        assert consumer.idle_round == 10
+        await clock.advance(10)  # the timer of the first wait, which ended early
+        await eventually(idle, what="the upkeep has nothing to do again")
+        before = rounds
+        await clock.advance(8)
+        assert rounds == before
+        await clock.advance(2)
+        await eventually(idle, what="it has looked all the same")
+        assert rounds > before
+
+        with closing(sqlite3.connect(path)) as other, other:
+            # A consumer whose lock file is missing: it took a message and died.
+            (dead,) = other.execute(
+                "INSERT INTO consumers (visibility, queue, sharing, holder) VALUES (30, 1, 'shared', '') RETURNING id"
+            ).fetchone()
+            other.execute(
+                "INSERT INTO messages (queue, enqueued_at, payload, lease) VALUES (1, 0, x'41', ?)", (dead << 32,)
+            )
+        await eventually(lambda: reader._upkeep_wake.future is None, what="the upkeep knows of the change")
+
+        async def given_back() -> bool:
+            await clock.advance(1)
+            return waiting.done()
+
+        await eventually(given_back, what="the message was given back, and taken")
+        messages = await waiting
+        assert messages is not None
+        assert data(messages) == [b"A"]
+        await settle(messages)
 
 
 async def test_what_was_taken_while_the_pause_came_goes_back(path: Path, queue: Queue) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -85,3 +86,12 @@ async def handed_in(writer: Writer, count: int) -> None:
     """Let tasks that were just made run until each has handed in its request (they do not wait before)."""
     await asyncio.sleep(0)
     assert writer._inbox.qsize() == count
+
+
+def inotifies() -> int:
+    """How many watches of the kernel this process has open."""
+    targets = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # it is closed by now
+            targets.append(str(descriptor.readlink()))
+    return sum("inotify" in target for target in targets)

@@ -154,6 +154,44 @@ async def test_a_consumer_that_was_idle_for_long_is_not_thought_to_stand_still(
         assert await idle.settle(taken) == set()
 
 
+async def test_a_consumer_is_idle_while_it_listens_and_nobody_has_anything_to_give_back(file: QueueFile) -> None:
+    await put(file, 1)
+    async with consumers(file, 2) as (idle, other):
+        with other.listening(lambda: None):
+            await idle.upkeep()
+            assert idle.idle_round == 1  # the other one listens, and this one does not
+        with idle.listening(lambda: None):
+            assert await idle.take(0) == ([], None)
+            assert idle.idle_round == 1
+            await idle.upkeep()
+            assert idle.idle_round == 10
+
+            taken = held((await other.take(1)).rows)
+            assert idle.idle_round == 1
+            await idle.upkeep()
+            assert idle.idle_round == 1  # the other one may stop to run
+            await other.settle(taken)
+            await idle.upkeep()
+            assert idle.idle_round == 10
+
+            await put(file, 1)
+            taken = held((await idle.take(1)).rows)
+            await idle.upkeep()
+            assert idle.idle_round == 1  # it must show that it runs
+            await idle.settle(taken)
+            await idle.upkeep()
+            assert idle.idle_round == 10
+        assert idle.idle_round == 1
+
+
+async def test_a_consumer_with_keys_is_never_idle(file: QueueFile) -> None:
+    consumer = await QueueConsumer.open(file, 30.0, sharing="partitioned")
+    with consumer.listening(lambda: None):
+        await consumer.upkeep()
+        assert consumer.idle_round == 1
+    await consumer.close()
+
+
 async def test_a_watcher_that_slept_itself_takes_nothing_away(file: QueueFile, clock: FakeClock) -> None:
     await put(file, 1)
     async with consumers(file, 2) as (holder, watcher):
