@@ -92,6 +92,17 @@ async def test_results_between_those_that_were_taken_stay(path: str) -> None:
     await store.close()
 
 
+async def test_a_row_next_to_results_that_are_gone_is_not_written_anew(path: str) -> None:
+    store = await opened(path)
+    await store.commit(Commit("revenue", 1, b"{}", results=[row_of(1, 3), row_of(4, 1), row_of(5, 3)]))
+    with closing(sqlite3.connect(path)) as connection:
+        ids = connection.execute("SELECT id FROM results WHERE sequence IN (1, 5) ORDER BY id").fetchall()
+        for number, emitted in ((2, [4]), (3, [0, 4, 8, 99])):
+            await store.commit(Commit("revenue", number, b"{}", emitted=emitted))
+            assert connection.execute("SELECT id FROM results ORDER BY id").fetchall() == ids
+    await store.close()
+
+
 async def test_results_that_stay_keep_the_version_of_their_values(path: str) -> None:
     store = await opened(path)
     await store.commit(Commit("revenue", 1, b"{}", results=[row_of(1, 3)]))
@@ -220,7 +231,7 @@ numbers = st.lists(st.integers(1, 30), max_size=8)
 steps = st.one_of(
     st.tuples(st.just("commit"), st.lists(st.integers(1, 7), max_size=3), numbers),
     st.tuples(st.just("commit in order"), st.lists(st.integers(1, 7), max_size=3), st.integers(0, 12)),
-    st.tuples(st.just("drop"), numbers, st.none()),
+    st.tuples(st.just("drop"), st.lists(st.integers(0, 30), max_size=4), st.integers(0, 1)),
     st.tuples(st.just("open again"), st.none(), st.none()),
 )
 
@@ -235,12 +246,13 @@ async def play(path: Path, played: Sequence[tuple[str, Any, Any]]) -> None:
             await store.close()
             store = await opened(path)
         elif kind == "drop":
-            if set(added) <= set(here):
-                ask_to_drop(str(path), [("revenue", one) for one in added])
-                unwanted |= set(added)
+            named = [here[place % len(here)] for place in added if here]
+            if taken:
+                with pytest.raises(StorageError, match=f"has no result {following} any more"):
+                    ask_to_drop(str(path), [("revenue", one) for one in (*named, following)])
             else:
-                with pytest.raises(StorageError, match="has no result"):
-                    ask_to_drop(str(path), [("revenue", one) for one in added])
+                ask_to_drop(str(path), [("revenue", one) for one in named])
+                unwanted |= set(named)
         else:
             number += 1
             rows = []

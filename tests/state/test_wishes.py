@@ -164,6 +164,7 @@ async def test_an_aggregator_that_the_pipeline_has_not_is_unused_and_can_be_remo
     store: SQLiteStore, path: str
 ) -> None:
     ask_to_close(path, "revenue", None, allows)
+    ask_to_drop(path, [("revenue", 1)])
     await store.close()
     pipeline = SQLiteStore(path)
     await pipeline.open({"visits": REVENUE})
@@ -176,7 +177,7 @@ async def test_an_aggregator_that_the_pipeline_has_not_is_unused_and_can_be_remo
     assert len(await rows_of(pipeline, "visits")) == 4
     await pipeline.close()
     with reading(path) as connection:
-        for rows in ("accumulators", "identities", "results", "close_wishes"):
+        for rows in ("accumulators", "identities", "results", "unwanted_results", "close_wishes"):
             numbers = connection.execute(f"SELECT DISTINCT aggregator FROM {rows}").fetchall()  # noqa: S608  # our tables
             assert numbers in ([(2,)], [])
     again = SQLiteStore(path)

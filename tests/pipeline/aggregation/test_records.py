@@ -76,6 +76,20 @@ def test_results_are_the_same_from_memory_and_from_their_bytes(
     assert [one.sequence for one in stored] == list(range(4, 4 + len(entries)))
 
 
+@pytest.mark.parametrize("is_stored", [True, False])
+def test_a_result_does_not_change_with_its_accumulator(*, is_stored: bool) -> None:
+    codec: Codec[Any, Any] = Codec(str, list[int])
+    records = Records("sums", codec, lambda _, value: value, 1)
+    value = [1, 2]
+    due, _ = records.due(Results(1, "1_2", 1, 2, "late", False, (), [("a", 2, 1, value)]), 0, 1, is_stored=is_stored)
+    value.append(3)
+
+    for _ in range(2):
+        (shown_as,) = records.read_results(due, shown)
+        assert shown_as.value == [1, 2]
+        shown_as.value.append(4)
+
+
 @pytest.mark.parametrize("key", ["k" * 183, "k" * 184, "é", 'a"b', "a\\b", "\x7f", ""])
 @pytest.mark.parametrize("others", [[], ["de", "fr"]])
 def test_the_id_of_a_result_is_the_same_whatever_keys_stand_beside_it(key: str, others: list[str]) -> None:
