@@ -8,7 +8,7 @@ from benchmarks.measure import Meter, arguments
 from benchmarks.ours import PACKAGES
 from benchmarks.window_events import LATENESS_S, SIZE_S, Event, check, events
 from broadway_py._core.window.engine import Engine
-from broadway_py._core.window.firing import Add, Effect, Fire, FireKeys, FireLast
+from broadway_py._core.window.firing import MISSING, Add, Effect, Fire, FireKeys, FireLast
 from broadway_py._core.window.spec import Window
 
 #: Events in a list: the default demand of a stage.
@@ -43,21 +43,29 @@ class Shell:
         """Adds, and collects the last firing of each window."""
         for effect in effects:
             if isinstance(effect, Add):
-                for window in effect.windows:
-                    sums: dict[Any, int] | None = window.state
-                    if sums is None:
-                        sums = window.state = {}
-                    for key, event in zip(effect.keys or (), effect.events, strict=True):
-                        sums[key] = sums.get(key, 0) + event[2]
+                self._add(effect)
             elif isinstance(effect, FireKeys):
                 # A value is whole, and a window fires again for late events: only what is new is added here.
-                for key, _, _ in effect.fired:
-                    self.total += effect.window.state[key]
-                    effect.window.state[key] = 0
+                for record, _, _ in effect.fired:
+                    self.total += record.state
+                    record.state = 0
             elif isinstance(effect, FireLast):
-                self.total += sum(effect.window.state[key] for key, _, _ in effect.take(len(effect)))
+                self.total += sum(record.state for record in effect.take(len(effect)))
             elif isinstance(effect, Fire) and effect.final:
                 self.total += sum(effect.window.state.values())
+
+    def _add(self, effect: Add) -> None:
+        if self._by_key:
+            for records in effect.records:
+                for record, event in zip(records, effect.events, strict=True):
+                    record.state = event[2] if record.state is MISSING else record.state + event[2]
+            return
+        for window in effect.windows:
+            sums: dict[Any, int] | None = window.state
+            if sums is None:
+                sums = window.state = {}
+            for key, event in zip(effect.keys or (), effect.events, strict=True):
+                sums[key] = sums.get(key, 0) + event[2]
 
 
 def measure(messages: int, *, by_key: bool, gate: bool) -> None:

@@ -9,8 +9,20 @@ from typing import Any, Final
 
 from broadway_py._core.aggregation.changes import Changes, Entry, Part
 from broadway_py._core.aggregation.outcome import Added, Checkpoint, Results
-from broadway_py._core.aggregation.values import Failure, Functions, Values
-from broadway_py._core.window.firing import Add, Close, Effect, Fire, FireKeys, FireLast, Merge, OpenWindow, SideOutput
+from broadway_py._core.aggregation.values import Failure, Functions, Holder, Values
+from broadway_py._core.window.firing import (
+    MISSING,
+    Add,
+    Close,
+    Effect,
+    Fire,
+    FireKeys,
+    FireLast,
+    KeyRecord,
+    Merge,
+    OpenWindow,
+    SideOutput,
+)
 from broadway_py._core.window.keyed import KeyedEngine
 from broadway_py._core.window.saved import EngineMemory, SavedWindow, WindowFacts
 from broadway_py._core.window.shape import Count, Session
@@ -45,9 +57,7 @@ class Aggregation:
         self._values = Values(functions)
         self._changes: Changes | None = None
         if is_stored:
-            self._changes = Changes(
-                self._engine, functions.key_json, is_shared=self._is_shared, in_place=functions.in_place
-            )
+            self._changes = Changes(self._engine, functions.key_json, is_shared=self._is_shared)
         # The results of windows that stay open, or that are of one key each.
         self._results: list[Results] = []
         self._results_left = 0
@@ -181,14 +191,16 @@ class Aggregation:
         times: Sequence[int | None] = stamped.times() if stamped.raw else [None] * len(stamped.events)
         for event, time, key in zip(stamped.events, times, stamped.keys or (), strict=True):
             seen = engine.peek(key, time, wall=wall)
+            holders = self._holders(seen.joins, key)
             values: list[Any] = []
-            merges = not self._is_shared and len(seen.joins) > 1
+            merges = not self._is_shared and len(holders) > 1
             if seen.cause is None:
                 try:
                     if merges:
-                        values = [self._values.merged_with_event(seen.joins, event, key)]
+                        values = [self._values.merged_with_event(holders, event, key)]
                     else:
-                        values = self._values.with_event(seen.joins, seen.opens, event, key)
+                        begins = seen.opens + len(seen.joins) - len(holders)
+                        values = self._values.with_event(holders, begins, event, key)
                 except foreign_errors(cancellations=True) as error:
                     out.failed.append((event, error))
                     continue
@@ -197,29 +209,32 @@ class Aggregation:
                 one = Stamped([event], time, time, [time], in_microseconds=True, keys=[key])
             for effect in engine.feed(one, now, wall=wall):
                 if isinstance(effect, Add):
-                    self._put(effect.windows, seen.joins, values, key, is_merged=merges)
+                    self._put(effect, holders, values, is_merged=merges)
                 elif isinstance(effect, Merge):
                     self._forget(effect.absorbed, is_merged=True)
                 else:
                     self._carry_out([effect], out)
 
-    def _put(
-        self,
-        windows: Sequence[OpenWindow],
-        joined: Sequence[OpenWindow],
-        values: Sequence[Any],
-        key: Hashable,
-        *,
-        is_merged: bool,
-    ) -> None:
-        """Gives *windows* the *values* that were computed for those *joined*, then for those that were opened."""
-        known = {window: values[0 if is_merged else place] for place, window in enumerate(joined)}
+    def _holders(self, windows: Sequence[OpenWindow], key: Hashable) -> Sequence[Holder]:
+        """Returns what has the accumulators of *key* in *windows*, where it has one."""
+        if not self._is_shared:
+            return windows
+        found = [window.shared.records.get(key) for window in windows if window.shared is not None]
+        return [record for record in found if record is not None]
+
+    def _put(self, add: Add, joined: Sequence[Holder], values: Sequence[Any], *, is_merged: bool) -> None:
+        """Puts the *values* where *add* says: those that were computed for *joined*, then those of new accumulators."""
+        known = {holder: values[0 if is_merged else place] for place, holder in enumerate(joined)}
         fresh = iter(values[len(joined) :])
-        for window in windows:
-            is_new = window not in known
-            value = next(fresh) if is_new else known[window]
-            self._values.put(window, key, value, is_new=is_new or is_merged)
-            self._note(window, key)
+        for place, window in enumerate(add.windows):
+            holder: Holder = add.records[place][0] if add.records else window
+            is_new = holder not in known
+            value = next(fresh) if is_new else known[holder]
+            self._values.put(holder, value, is_new=is_new, is_merged=is_merged)
+            if self._changes is not None:
+                touched = self._changes.touched(window)
+                if isinstance(holder, KeyRecord):
+                    touched[holder] = None
 
     def _note_added(self, stamped: Stamped, out: Added) -> None:
         """Sets those of *stamped* that are in windows now, with their times."""
@@ -276,30 +291,37 @@ class Aggregation:
                 else:
                     out.ahead.append((effect.event, effect.time))
 
-    def _add_shared(self, effect: Add, out: Added | None) -> None:
-        keys = effect.keys or ()
+    def _add_shared(self, add: Add, out: Added | None) -> None:
         failed: list[Failure] = []
-        changes = self._changes
-        touched = () if changes is None else [changes.touched(window) for window in effect.windows]
-        self._values.add_list(effect.windows, effect.events, keys, failed, touched)
+        self._values.add_list(add.records, add.events, failed)
         for event, key, error in failed:
-            self._engine.take_back(effect.windows, key)
+            self._engine.take_back(add.windows, key)
             if out is not None:
                 out.failed.append((event, error))
+        if self._changes is None:
+            return
+        for window, records in zip(add.windows, add.records, strict=True):
+            # What has no accumulator was taken back, with its only event.
+            kept = [record for record in records if record.state is not MISSING] if failed else records
+            self._changes.touched(window).update(dict.fromkeys(kept))
 
     def _fire(self, fire: Fire) -> None:
         window = fire.window
-        entries = self._values.entries_of(window, [(fire.key, fire.count, fire.number)], is_last=fire.final)
-        self._add_results(Results(0, window.id, fire.start, fire.end, fire.trigger, fire.final, fire.replaces, entries))
+        entries: list[Entry] = [(fire.key, fire.count, fire.number, window.state)]
         if not fire.final:
-            self._note(window, fire.key)
+            entries = self._values.frozen(entries)
+            if self._changes is not None:
+                self._changes.touched(window)
+        self._add_results(Results(0, window.id, fire.start, fire.end, fire.trigger, fire.final, fire.replaces, entries))
 
     def _fire_keys(self, fire: FireKeys) -> None:
         window = fire.window
-        entries = self._values.entries_of(window, fire.fired, is_last=False)
+        entries = self._values.frozen(
+            [(record.key, count, number, record.state) for record, count, number in fire.fired]
+        )
         self._add_results(Results(0, window.id, window.start, window.end, fire.trigger, False, (), entries))
         if self._changes is not None:
-            self._changes.touched(window).update((key, window.state[key]) for key, _, _ in fire.fired)
+            self._changes.touched(window).update((record, None) for record, _, _ in fire.fired)
 
     def _add_results(self, results: Results) -> None:
         self._results.append(results)
@@ -308,19 +330,13 @@ class Aggregation:
     def _fire_last(self, fire: FireLast) -> None:
         self._last_left += len(fire)
         self._last.append(fire)
-        self._values.freeze(fire.window)
+        # They are kept for these results only.
+        self._values.open -= _accumulators_of(fire.window)
         if self._changes is not None:
             self._changes.fire_last(fire.window)
 
-    def _note(self, window: OpenWindow, key: Hashable) -> None:
-        """Notes that the accumulator of *key* in *window* changes, or what is stored with it."""
-        if self._changes is not None:
-            touched = self._changes.touched(window)
-            if window.shared is not None:
-                touched[key] = window.state[key]
-
     def _forget(self, window: OpenWindow, *, is_merged: bool = False) -> None:
-        self._values.close(window)
+        self._values.open -= _accumulators_of(window)
         if self._changes is not None:
             self._changes.close(window, is_merged=is_merged)
 
@@ -357,14 +373,14 @@ class Aggregation:
         while self._last and most:
             fire = self._last[0]
             window, trigger = fire.window, fire.trigger
-            entries = self._values.take_last(window, fire.take(most))
+            records = fire.take(most)
+            entries: list[Entry] = [(record.key, record.count, record.number, record.state) for record in records]
             most -= len(entries)
             self._last_left -= len(entries)
             if not fire:
                 self._last.popleft()
-                window.state = None
             if self._changes is not None and fire:
-                self._changes.fire_last(window, [entry[0] for entry in entries])
+                self._changes.fire_last(window, records)
             elif self._changes is not None:
                 self._changes.close(window)
             yield Results(0, window.id, window.start, window.end, trigger, True, (), entries)
@@ -407,20 +423,14 @@ class Aggregation:
             return  # the same of a global window: the open one has the next serial number
         window = self._engine.reopen(changes.saved(part))
         changes.reopened(window)
-        if window.state is None:
-            window.state = {}
-        before = len(window.state)
-        window.state.update((key, value) for key, _, _, value in part.entries)
-        self._values.open += len(window.state) - before
+        self._values.open += _set_values(window, part)
 
     def _reopen_closed(self, part: Part) -> None:
         """Takes up a *part* of a closed window that has not given all of its last results."""
         changes, serial = self._stored_changes(), part.facts[0].serial
         window = self._engine.reopen_closed(changes.saved(part), self._loaded_closed.get(serial))
         self._loaded_closed[serial] = window
-        if window.state is None:
-            window.state = {}
-        window.state.update((key, value) for key, _, _, value in part.entries)
+        _set_values(window, part)
         self._loaded_fired.setdefault(serial, []).extend(part.fired)
 
     def restored(self) -> Iterator[None]:
@@ -441,12 +451,9 @@ class Aggregation:
             fire = FireLast(window, trigger, only_news)
             fired = self._loaded_fired[serial]
             for first in range(0, len(fired), _AT_ONCE):
-                keys = fired[first : first + _AT_ONCE]
-                fire.skip(keys)
-                for key in keys:
-                    window.state.pop(key, None)
+                fire.skip(fired[first : first + _AT_ONCE])
                 yield
-            self._values.open += len(window.state)
+            self._values.open += _accumulators_of(window)
             self._fire_last(fire)
         self._loaded, self._loaded_ends = {}, {}
         self._loaded_last, self._loaded_closed, self._loaded_fired = {}, {}, {}
@@ -455,3 +462,19 @@ class Aggregation:
         if self._changes is None:
             raise TypeError("nothing was stored of these windows")
         return self._changes
+
+
+def _accumulators_of(window: OpenWindow) -> int:
+    return 1 if window.shared is None else len(window.shared.records)
+
+
+def _set_values(window: OpenWindow, part: Part) -> int:
+    """Gives the keys of *part* their stored values in *window*, which has these keys. Returns how many had none."""
+    if window.shared is None:
+        raise TypeError("a window of one key has no records of keys")
+    records, begun = window.shared.records, 0
+    for key, _, _, value in part.entries:
+        record = records[key]
+        begun += record.state is MISSING
+        record.state = value
+    return begun

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from zlib import crc32
 
-from broadway_py._core.window.firing import OpenWindow
+from broadway_py._core.window.firing import MISSING, KeyRecord, OpenWindow
 from broadway_py._core.window.keyed import KeyedEngine
 from broadway_py._core.window.saved import SavedWindow, WindowFacts
 
@@ -55,7 +55,8 @@ class _Cycle:
     #: The number of the checkpoint with which it began. What earlier ones stored is not needed at its end.
     begin: int
     rows_before: int
-    left: Iterator[tuple[OpenWindow, Hashable]]
+    #: Windows with the records of their keys; None: the window is of one key.
+    left: Iterator[tuple[OpenWindow, KeyRecord | None]]
 
 
 class Changes:
@@ -65,16 +66,14 @@ class Changes:
         engine: the engine of the windows.
         key_json: a key as JSON.
         is_shared: the keys share the windows.
-        in_place: accumulators may change in place. Then an event that fails replaces the one that it has changed.
     """
 
-    def __init__(self, engine: KeyedEngine, key_json: Callable[[Any], str], *, is_shared: bool, in_place: bool) -> None:
+    def __init__(self, engine: KeyedEngine, key_json: Callable[[Any], str], *, is_shared: bool) -> None:
         self._engine = engine
         self._key_json = key_json
         self._is_shared = is_shared
-        self._in_place = in_place
-        # The accumulators of windows that keys share, by key. Of a window of one key, only that it has changed.
-        self._touched: dict[OpenWindow, dict[Hashable, Any]] = {}
+        # The records that have changed, of windows that keys share. Of a window of one key, only that it has changed.
+        self._touched: dict[OpenWindow, dict[KeyRecord, None]] = {}
         self._closed: dict[int, list[int]] = {}
         self._newly_ended: dict[int, dict[Hashable, int]] = {}
         # All open windows of a bucket, and, of sessions, the keys whose last closed session is remembered.
@@ -96,11 +95,10 @@ class Changes:
         """True if something changed since the last checkpoint."""
         return bool(self._touched or self._closed or self._newly_ended or self._left)
 
-    def touched(self, window: OpenWindow) -> dict[Hashable, Any]:
-        """Returns the accumulators of *window* that the next checkpoint stores, by key: enter what has changed.
+    def touched(self, window: OpenWindow) -> dict[KeyRecord, None]:
+        """Returns the records of *window* that the next checkpoint stores, as they are then: enter what has changed.
 
-        They are kept here too, because another look into a dictionary of a million keys takes longer than all else. Of
-        a window of one key nothing need be entered.
+        They must have accumulators. Of a window of one key nothing need be entered.
         """
         touched = self._touched.get(window)
         if touched is None:
@@ -109,17 +107,17 @@ class Changes:
                 self._open(window)
         return touched
 
-    def fire_last(self, window: OpenWindow, keys: Sequence[Hashable] = ()) -> None:
-        """Notes that *window* gives its last results, and that the next checkpoint has those of *keys*.
+    def fire_last(self, window: OpenWindow, records: Sequence[KeyRecord] = ()) -> None:
+        """Notes that *window* gives its last results, and that the next checkpoint has those of *records*.
 
         What is stored of the window stays, with the keys that are done, until :meth:`close`.
         """
         if window not in self._buckets:
             self._open(window)
-        self._firing.setdefault(window, []).extend(keys)
+        self._firing.setdefault(window, []).extend(record.key for record in records)
         touched = self._touched.get(window, {})
-        for key in keys if touched else ():
-            touched.pop(key, None)
+        for record in records if touched else ():
+            touched.pop(record, None)
         if self._cycle is not None and self._cycle.bucket == self._buckets[window]:
             self._cycle = None  # it leaves closed windows out, and so its end would remove this one
 
@@ -148,8 +146,8 @@ class Changes:
         The latter are buckets, each with the number of the checkpoint before which its parts are to be removed.
         """
         parts: dict[int, list[Part]] = {}
-        for window, values in self._touched.items():
-            self._add_to(parts, window, _now_in(window, values) if self._in_place else values)
+        for window, records in self._touched.items():
+            self._add_to(parts, window, records)
         for window, fired in self._firing.items():
             if fired:
                 bucket, facts = self._buckets[window], self._engine.saved(window).facts
@@ -168,25 +166,20 @@ class Changes:
             self._count(part)
         return made, dropped
 
-    def _add_to(self, parts: dict[int, list[Part]], window: OpenWindow, values: Mapping[Hashable, Any]) -> None:
+    def _add_to(self, parts: dict[int, list[Part]], window: OpenWindow, records: Collection[KeyRecord]) -> None:
         bucket = self._buckets[window]
         if window.shared is None:
             part = self._keyed_part(parts, bucket)
             part.entries.append((window.key, window.count, window.number, window.state))
             part.facts.append(self._engine.saved(window).facts)
             return
-        counts, numbers = window.shared.counts, window.shared.numbers
-        # This runs for each key of a checkpoint. Most windows fire once, when they close: then no key has a number.
-        if numbers:
-            entries = [(key, counts[key], numbers.get(key, 0), value) for key, value in values.items()]
-        else:
-            entries = [(key, counts[key], 0, value) for key, value in values.items()]
-        if not entries:
+        if not records:
             return
+        entries = [(record.key, record.count, record.number, record.state) for record in records]
         part = Part(bucket, entries, [self._engine.saved(window).facts])
         changed = window.shared.changed
         if changed:
-            part.news = [place for place, entry in enumerate(entries) if entry[0] in changed]
+            part.news = [place for place, record in enumerate(records) if record in changed]
         parts.setdefault(bucket, []).append(part)
 
     def _keyed_part(self, parts: dict[int, list[Part]], bucket: int) -> Part:
@@ -232,7 +225,7 @@ class Changes:
         windows = self._windows.get(bucket, {})
         if not self._is_shared:
             return len(windows) + len(self._ended.get(bucket, ()))
-        return sum(len(window.state or ()) for window in windows)
+        return sum(0 if window.shared is None else len(window.shared.records) for window in windows)
 
     # --- storing again
 
@@ -241,7 +234,7 @@ class Changes:
         parts: dict[int, list[Part]],
         dropped: list[tuple[int, int]],
         number: int,
-        touched: Mapping[OpenWindow, Collection[Hashable]],
+        touched: Mapping[OpenWindow, Collection[KeyRecord]],
     ) -> None:
         """Adds a bounded number of entries of a bucket with too many stored ones. At its end, the former ones go.
 
@@ -257,19 +250,20 @@ class Changes:
         cycle = self._cycle
         if cycle is None:
             return
-        again: dict[OpenWindow, dict[Hashable, Any]] = {}
+        again: dict[OpenWindow, list[KeyRecord]] = {}
         room = _MOST_REWRITTEN
-        for window, key in cycle.left:
-            is_stored_now = window in touched and (window.shared is None or key in touched[window])
+        for window, record in cycle.left:
+            is_stored_now = window in touched and (record is None or record in touched[window])
             if not (window.closed or is_stored_now):
-                values = again.setdefault(window, {})
-                if window.shared is not None and key in window.state:
-                    values[key] = window.state[key]
+                records = again.setdefault(window, [])
+                # The event that has begun it may have failed meanwhile.
+                if record is not None and record.state is not MISSING:
+                    records.append(record)
             room -= 1
             if not room:
                 break
-        for window, values in again.items():
-            self._add_to(parts, window, values)
+        for window, records in again.items():
+            self._add_to(parts, window, records)
         if room:
             dropped.append((cycle.bucket, cycle.begin))
             self._stored[cycle.bucket] -= cycle.rows_before
@@ -278,11 +272,13 @@ class Changes:
     def _is_firing(self, bucket: int) -> bool:
         return any(window in self._firing for window in self._windows.get(bucket, ()))
 
-    def _all_of(self, bucket: int) -> Iterator[tuple[OpenWindow, Hashable]]:
+    def _all_of(self, bucket: int) -> Iterator[tuple[OpenWindow, KeyRecord | None]]:
         for window in list(self._windows.get(bucket, ())):
-            keys: Sequence[Hashable] = [window.key] if window.shared is None else list(window.state or ())
-            for key in keys:
-                yield window, key
+            if window.shared is None:
+                yield window, None
+            else:
+                for record in list(window.shared.records.values()):
+                    yield window, record
 
     # --- restoring
 
@@ -313,10 +309,3 @@ class Changes:
 
     def _bucket_of(self, key: Hashable) -> int:
         return crc32(self._key_json(key).encode(errors="surrogatepass")) % BUCKETS
-
-
-def _now_in(window: OpenWindow, keys: Collection[Hashable]) -> Mapping[Hashable, Any]:
-    """Returns the accumulators that *keys* have in *window*, if keys share it."""
-    if window.shared is None:
-        return {}
-    return {key: window.state[key] for key in keys if key in window.state}

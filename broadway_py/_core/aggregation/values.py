@@ -5,23 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from enum import Enum
-from typing import Any, Final
+from typing import Any
 
 from broadway_py._core.aggregation.changes import Entry
-from broadway_py._core.window.firing import OpenWindow
+from broadway_py._core.window.firing import MISSING, KeyRecord, OpenWindow
 from broadway_py.foreign import foreign_errors
 
-__all__ = ["Failure", "Functions", "Values"]
+__all__ = ["Failure", "Functions", "Holder", "Values"]
 
-
-class _Missing(Enum):
-    """What stands for a value that is not there."""
-
-    MISSING = "MISSING"
-
-
-_MISSING: Final = _Missing.MISSING
+#: What has an accumulator in its ``state``: the record of a key, if keys share the window, else the window itself.
+Holder = KeyRecord | OpenWindow
 
 #: An event that fails, its key, and the error that a function raised.
 Failure = tuple[Any, Hashable, BaseException]
@@ -58,7 +51,7 @@ class _Undo:
 class Values:
     """The accumulators of one aggregator.
 
-    They are in ``OpenWindow.state``: a dict by key if the keys share the window, else the accumulator itself.
+    They are in ``KeyRecord.state`` if the keys share the windows, else in ``OpenWindow.state``.
 
     A value that *add* may change in place is copied before the first event after each checkpoint. If *add* raises, the
     copy and the events since then give the value back as it was. So *add* must give the same for the same events.
@@ -74,62 +67,52 @@ class Values:
         #: True: each value is checked, not only one of each type. It is slow.
         self.checks_each = False
         self._good_types: set[type] = set()
-        self._undo: dict[OpenWindow, dict[Hashable, _Undo]] = {}
+        self._undo: dict[Holder, _Undo] = {}
 
     # --- windows that keys share
 
-    def add_list(
-        self,
-        windows: tuple[OpenWindow, ...],
-        events: Sequence[Any],
-        keys: Sequence[Hashable],
-        failed: list[Failure],
-        touched: Sequence[dict[Hashable, Any]] = (),
-    ) -> None:
-        """Adds each of *events* to its key in each of *windows*. Those for which a function raises go to *failed*.
+    def add_list(self, records: tuple[Sequence[KeyRecord], ...], events: Sequence[Any], failed: list[Failure]) -> None:
+        """Adds each of *events* to its record. Those for which a function raises go to *failed*.
 
-        The new values go into *touched* too: a dictionary for each window, or none at all.
+        Args:
+            records: for each window, the record of each event's key. The events are counted there.
+            events: one or several for each key.
+            failed: gets what has failed.
         """
-        for window in windows:
-            if window.state is None:
-                window.state = {}
-        if len(windows) > 1 or self._functions.in_place:
-            for event, key in zip(events, keys, strict=True):
-                error = self._add_to_each(windows, event, key)
+        if len(records) > 1 or self._functions.in_place:
+            for event, *own in zip(events, *records, strict=True):
+                error = self._add_to_each(own, event)
                 if error is not None:
-                    failed.append((event, key, error))
-            for window, news in zip(windows, touched, strict=False):
-                news.update((key, window.state[key]) for key in keys if key in window.state)
+                    failed.append((event, own[0].key, error))
             return
-        state = windows[0].state
-        get, add, missing = state.get, self._functions.add, _MISSING
-        changed = touched[0] if touched else None
-        before = len(state)
+        add = self._functions.add
         # Neighbours mostly have the same type, so a comparison is enough.
         good: type | None = None
-        for event, key in zip(events, keys, strict=True):
-            value = get(key, missing)
+        begun: set[KeyRecord] = set()
+        for event, record in zip(events, records[0], strict=True):
+            value = record.state
             try:
-                value = add(self._first(key) if value is missing else value, event)
+                if value is MISSING:
+                    begun.add(record)
+                    value = self._first(record.key)
+                value = add(value, event)
                 if type(value) is not good:
-                    self._check(key, value)
+                    self._check(record.key, value)
                     good = None if self.checks_each else type(value)
             except foreign_errors(cancellations=True) as error:
-                failed.append((event, key, error))
+                failed.append((event, record.key, error))
             else:
-                state[key] = value
-                if changed is not None:
-                    changed[key] = value
-        self.open += len(state) - before
+                record.state = value
+        self.open += sum(record.state is not MISSING for record in begun)
 
-    def _add_to_each(self, windows: tuple[OpenWindow, ...], event: Any, key: Hashable) -> BaseException | None:
-        """Adds *event* to *key* in all of *windows*, or, if a function raises, in none. Returns the error."""
+    def _add_to_each(self, records: Sequence[KeyRecord], event: Any) -> BaseException | None:
+        """Adds *event* to all of *records*, or, if a function raises, to none. Returns the error."""
         try:
-            values = self.with_event(windows, 0, event, key)
+            values = self.with_event(records, 0, event, records[0].key)
         except foreign_errors(cancellations=True) as error:
             return error
-        for window, value in zip(windows, values, strict=True):
-            self.put(window, key, value, is_new=False)
+        for record, value in zip(records, values, strict=True):
+            self.put(record, value, is_new=record.state is MISSING)
         return None
 
     def _first(self, key: Hashable) -> Any:
@@ -142,17 +125,12 @@ class Values:
             self._functions.check_value(key, value)
             self._good_types.add(type(value))
 
-    def _keep(self, window: OpenWindow, key: Hashable, value: Any) -> None:
-        undo = self._undo.setdefault(window, {})
-        if key not in undo:
-            undo[key] = _Undo(value if value is _MISSING else deepcopy(value), [])
-
     # --- windows in which one event can make a window fire, or join two
 
-    def with_event(self, windows: Sequence[OpenWindow], opens: int, event: Any, key: Hashable) -> list[Any]:
-        """Returns the values that *key* has with *event*: in each of *windows*, then in each window that it opens.
+    def with_event(self, holders: Sequence[Holder], opens: int, event: Any, key: Hashable) -> list[Any]:
+        """Returns the values that *key* has with *event*: in each of *holders*, then in each that it opens.
 
-        The windows do not have them yet: tell :meth:`put`.
+        They do not have them yet: tell :meth:`put`.
 
         Raises:
             BaseException: what a function of the user raised. All values are as before.
@@ -160,11 +138,11 @@ class Values:
         functions = self._functions
         news: list[Any] = []
         try:
-            for window in windows:
-                value = self._own(window, key)
-                if functions.in_place:
-                    self._keep(window, key, value)
-                value = functions.add(self._first(key) if value is _MISSING else value, event)
+            for holder in holders:
+                value = holder.state
+                if functions.in_place and holder not in self._undo:
+                    self._undo[holder] = _Undo(value if value is MISSING else deepcopy(value), [])
+                value = functions.add(self._first(key) if value is MISSING else value, event)
                 self._check(key, value)
                 news.append(value)
             for _ in range(opens):
@@ -173,16 +151,16 @@ class Values:
                 news.append(value)
         except foreign_errors(cancellations=True):
             if functions.in_place:
-                for window in windows[: len(news) + 1]:
-                    self._restore(window, key)
+                for holder in holders[: len(news) + 1]:
+                    self._restore(holder)
             raise
         if functions.in_place:
-            for window in windows:
-                self._undo[window][key].events.append(event)
+            for holder in holders:
+                self._undo[holder].events.append(event)
         return news
 
-    def merged_with_event(self, windows: Sequence[OpenWindow], event: Any, key: Hashable) -> Any:
-        """Returns the value that *windows* have together, merged in their order, and with *event*. It changes none.
+    def merged_with_event(self, holders: Sequence[Holder], event: Any, key: Hashable) -> Any:
+        """Returns the value that *holders* have together, merged in their order, and with *event*. It changes none.
 
         Raises:
             BaseException: what a function of the user raised.
@@ -191,9 +169,7 @@ class Values:
         if functions.merge is None:
             raise TypeError("these windows need a function that merges two values")
         # Merges are rare. So the values are copied, and nothing need be undone.
-        values = [
-            deepcopy(self._own(window, key)) if functions.in_place else self._own(window, key) for window in windows
-        ]
+        values = [deepcopy(holder.state) if functions.in_place else holder.state for holder in holders]
         whole = values[0]
         for value in values[1:]:
             whole = functions.merge(whole, value)
@@ -201,81 +177,39 @@ class Values:
         self._check(key, whole)
         return whole
 
-    def put(self, window: OpenWindow, key: Hashable, value: Any, *, is_new: bool) -> None:
-        """Makes *value* that of *key* in *window*. With *is_new* nothing that was before can be given back."""
-        if window.shared is None:
-            self.open += window.state is None
-            window.state = value
-        else:
-            if window.state is None:
-                window.state = {}
-            self.open += key not in window.state
-            window.state[key] = value
-        if is_new:
-            self._undo.get(window, {}).pop(key, None)
+    def put(self, holder: Holder, value: Any, *, is_new: bool, is_merged: bool = False) -> None:
+        """Gives *holder* its *value*.
 
-    def _own(self, window: OpenWindow, key: Hashable) -> Any:
-        if window.shared is None:
-            return window.state
-        return _MISSING if window.state is None else window.state.get(key, _MISSING)
+        Args:
+            holder: :meth:`with_event` or :meth:`merged_with_event` had the value for it.
+            value: the new one.
+            is_new: it had none.
+            is_merged: it is of several holders. What was before cannot be given back.
+        """
+        self.open += is_new
+        holder.state = value
+        if is_merged:
+            self._undo.pop(holder, None)
 
-    def _restore(self, window: OpenWindow, key: Hashable) -> None:
-        """Gives *key* in *window* the value that it had before the event that raised."""
-        undo = self._undo.get(window, {}).get(key)
+    def _restore(self, holder: Holder) -> None:
+        """Gives *holder* the value that it had before the event that raised."""
+        undo = self._undo.get(holder)
         if undo is None:
             return  # the error came before the value was touched
-        if undo.before is _MISSING and not undo.events:
+        if undo.before is MISSING and not undo.events:
             return  # it has no value yet
-        value = self._functions.initial() if undo.before is _MISSING else deepcopy(undo.before)
+        value = self._functions.initial() if undo.before is MISSING else deepcopy(undo.before)
         for event in undo.events:
             value = self._functions.add(value, event)
-        if window.shared is None:
-            window.state = value
-        else:
-            window.state[key] = value
+        holder.state = value
 
     # --- both
 
-    def entries_of(
-        self, window: OpenWindow, fired: Sequence[tuple[Hashable, int, int]], *, is_last: bool
-    ) -> list[Entry]:
-        """Returns what results are made of. Unless they are the last ones, later events do not change the values.
-
-        Args:
-            window: it fires.
-            fired: each key, with its number of events and of the result.
-            is_last: nothing is added to the window any more.
-        """
-        if window.shared is None:
-            entries: list[Entry] = [(key, count, firing, window.state) for key, count, firing in fired]
-        else:
-            state = window.state
-            entries = [(key, count, firing, state[key]) for key, count, firing in fired]
-        if self._functions.in_place and not is_last:
+    def frozen(self, entries: list[Entry]) -> list[Entry]:
+        """Returns *entries* for results of windows that go on. Later events do not change their values."""
+        if self._functions.in_place:
             return [(key, count, firing, deepcopy(value)) for key, count, firing, value in entries]
         return entries
-
-    def take_last(self, window: OpenWindow, taken: Sequence[tuple[Hashable, int, int]]) -> list[Entry]:
-        """Takes out the values of keys of a closed *window*, for their last results.
-
-        Args:
-            window: the keys share it. :meth:`freeze` was called.
-            taken: each key, with its number of events and of the result.
-        """
-        pop = window.state.pop
-        return [(key, count, firing, pop(key)) for key, count, firing in taken]
-
-    def freeze(self, window: OpenWindow) -> None:
-        """Keeps the values of *window* for its last results only."""
-        self.open -= len(window.state)
-        self._undo.pop(window, None)
-
-    def close(self, window: OpenWindow) -> None:
-        """Forgets the values of *window*."""
-        if window.state is not None:
-            self.open -= 1 if window.shared is None else len(window.state)
-        self._undo.pop(window, None)
-        window.state = None
 
     def stored(self) -> None:
         """Notes that all values were read for a checkpoint: from now on, nothing before it need be undone."""

@@ -31,8 +31,8 @@ class Engine:
 
     In Flow, a window belongs to the stage (a session: to a key), and the events of the upstreams move the watermark.
     With *by_key*, as in aggregators, each firing is for one key, and :meth:`advance` moves the watermark. Unless each
-    key has its own windows (sessions, count), the keys share a window; ``state`` then holds an accumulator for each.
-    Aggregators use a :class:`KeyedEngine`, which can also be saved.
+    key has its own windows (sessions, count), the keys share a window; each then has its accumulator in
+    ``KeyRecord.state``. Aggregators use a :class:`KeyedEngine`, which can also be saved.
 
     Args:
         window: what the user has described.

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from broadway_py._core.window.shape import Kind
 from broadway_py._core.window.times import EventTime
 
 __all__ = [
+    "MISSING",
     "Add",
     "Close",
     "Effect",
@@ -19,12 +20,22 @@ __all__ = [
     "FireKeys",
     "FireLast",
     "Firing",
+    "KeyRecord",
     "Merge",
     "OpenWindow",
     "Peek",
     "SharedKeys",
     "SideOutput",
 ]
+
+
+class _Missing(Enum):
+    """What stands for an accumulator that is not there."""
+
+    MISSING = "MISSING"
+
+
+MISSING: Final = _Missing.MISSING
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +64,53 @@ class Firing:
     count: int
 
 
+class KeyRecord:
+    """What is kept of one key in a window that keys share. The shell keeps its accumulator in :attr:`state`.
+
+    All of it is in one object. If there are very many keys, the look that finds the object takes longer than all else.
+    """
+
+    __slots__ = ("count", "key", "number", "state", "told")
+
+    def __init__(self, key: Hashable) -> None:
+        self.key = key
+        #: How many events it has.
+        self.count = 0
+        #: Of the shell: the accumulator; MISSING: it was not set yet.
+        self.state: Any = MISSING
+        #: The number of the last firing, and how many events it had then.
+        self.number = 0
+        self.told = 0
+
+
+class _Records(dict[Hashable, KeyRecord]):
+    """The records by key. One is made for a key that is not there."""
+
+    __slots__ = ()
+
+    def __missing__(self, key: Hashable) -> KeyRecord:
+        record = self[key] = KeyRecord(key)
+        return record
+
+
 class SharedKeys:
     """What is kept of the keys that share a window, if each firing is for one of them."""
 
-    __slots__ = ("changed", "counts", "numbers", "told")
+    __slots__ = ("changed", "records")
 
     def __init__(self) -> None:
-        #: How many events each has, in the order of their first ones.
-        self.counts: Counter[Hashable] = Counter()
-        #: The number of the last firing of each.
-        self.numbers: dict[Hashable, int] = {}
-        #: How many events each had at its last firing.
-        self.told: dict[Hashable, int] = {}
+        #: The keys with events, in the order of their first ones.
+        self.records = _Records()
         #: Those with events since their last firing, in the order of these events; kept only where it is needed.
-        self.changed: dict[Hashable, None] = {}
+        self.changed: dict[KeyRecord, None] = {}
+
+    def count(self, keys: Sequence[Hashable]) -> list[KeyRecord]:
+        """Counts an event for each of *keys*. Returns the record of each."""
+        # Each record is looked up once, in a loop that the interpreter does not see.
+        records = list(map(self.records.__getitem__, keys))
+        for record in records:
+            record.count += 1
+        return records
 
 
 class OpenWindow:
@@ -103,7 +147,7 @@ class OpenWindow:
         self.first_start: int | None = None
         self.key = key
         self.index = index
-        #: Of the shell: the accumulator, or the accumulators by key.
+        #: Of the shell: the accumulator. Of a shared window, the records of the keys have it.
         self.state: Any = None
         #: How many events it has, and how many came since the last count trigger.
         self.count = 0
@@ -144,6 +188,8 @@ class Add:
     events: Sequence[Any]
     #: The key of each event; None if the engine was not given any.
     keys: Sequence[Hashable] | None
+    #: For each of the windows, the record of each event's key. Empty if keys do not share the windows.
+    records: tuple[Sequence[KeyRecord], ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -169,8 +215,8 @@ class FireKeys:
 
     window: OpenWindow
     trigger: str
-    #: Each key, with its events and the number of this firing.
-    fired: list[tuple[Hashable, int, int]]
+    #: The record of each key, with its events and the number of this firing. The record may be ahead of them.
+    fired: list[tuple[KeyRecord, int, int]]
 
 
 @dataclass(slots=True, eq=False)
@@ -188,33 +234,31 @@ class FireLast:
 
     def __len__(self) -> int:
         """Returns how many results are left."""
-        return len(self._waiting())
-
-    def take(self, most: int) -> list[tuple[Hashable, int, int]]:
-        """Takes out the next keys, at most so many. Each comes with its events and the number of this firing."""
         shared = self._shared()
-        waiting, counts, numbers = self._waiting(), shared.counts, shared.numbers
-        keys = list(islice(waiting, most))
-        if numbers:
-            taken = [(key, counts[key], numbers.pop(key, 0) + 1) for key in keys]
-        else:
-            taken = [(key, counts[key], 1) for key in keys]
+        return len(shared.changed if self.only_news else shared.records)
+
+    def take(self, most: int) -> list[KeyRecord]:
+        """Takes out the records of the next keys, at most so many. Their numbers are those of this firing."""
+        shared = self._shared()
+        taken: list[KeyRecord]
         # What is taken out is not freed all at once at the end.
-        self.skip(keys)
+        if self.only_news:
+            taken = list(islice(shared.changed, most))
+            for record in taken:
+                del shared.changed[record], shared.records[record.key]
+        else:
+            taken = list(map(shared.records.pop, list(islice(shared.records, most))))
+        for record in taken:
+            record.number += 1
         return taken
 
     def skip(self, keys: Sequence[Hashable]) -> None:
         """Takes out *keys*, whose results were there before."""
         shared = self._shared()
         for key in keys:
-            shared.counts.pop(key, None)
-        if self.only_news:
-            for key in keys:
-                shared.changed.pop(key, None)
-
-    def _waiting(self) -> dict[Hashable, Any]:
-        shared = self._shared()
-        return shared.changed if self.only_news else shared.counts
+            record = shared.records.pop(key, None)
+            if record is not None:
+                shared.changed.pop(record, None)
 
     def _shared(self) -> SharedKeys:
         if self.window.shared is None:

@@ -151,7 +151,7 @@ class KeyedEngine(Engine):
             self._untimed.restore(memory.window_ticks if memory.shape == self._shape else None)
 
     def reopen(self, saved: SavedWindow) -> OpenWindow:
-        """Opens a window as it was saved, and returns it; its ``state`` is None.
+        """Opens a window as it was saved, and returns it, without accumulators: the shell sets them.
 
         A shared window may come in parts: then each call adds keys. If a key comes twice, the last one holds.
 
@@ -213,9 +213,6 @@ def _facts_of(window: OpenWindow) -> WindowFacts:
 
 
 def _kept(shared: SharedKeys, keys: Iterable[Hashable] | None) -> list[SavedKey]:
-    counts, numbers, changed = shared.counts, shared.numbers, shared.changed
-    return [
-        (key, counts[key], numbers.get(key, 0), key in changed)
-        for key in (counts if keys is None else keys)
-        if key in counts
-    ]
+    records, changed = shared.records, shared.changed
+    wanted = records.values() if keys is None else (records[key] for key in keys if key in records)
+    return [(record.key, record.count, record.number, record in changed) for record in wanted]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from typing import Any
 
-from broadway_py._core.window.firing import Add, Close, Effect, Fire, FireKeys, FireLast, OpenWindow
+from broadway_py._core.window.firing import Add, Close, Effect, Fire, FireKeys, FireLast, KeyRecord, OpenWindow
 from broadway_py._core.window.saved import SavedKey, SavedWindow
 from broadway_py._core.window.spec import Window
 from broadway_py.foreign import article, is_a
@@ -61,23 +61,29 @@ class Firings:
             for window in windows:
                 self._add_by_function(window, list(events), self._custom[1], out)
         elif self._every is None:
-            self._count(windows, len(events), keys)
-            out.append(Add(windows, events, keys))
+            out.append(Add(windows, events, keys, self._count(windows, len(events), keys)))
         elif self._is_shared and keys is not None:
             self._add_counting_keys(windows, events, keys, self._every, out)
         else:
             self._add_counting(windows, events, keys, self._every, out)
 
-    def _count(self, windows: tuple[OpenWindow, ...], count: int, keys: Sequence[Hashable] | None) -> None:
+    def _count(
+        self, windows: tuple[OpenWindow, ...], count: int, keys: Sequence[Hashable] | None
+    ) -> tuple[list[KeyRecord], ...]:
+        """Counts events. Returns the records of their keys, for each of *windows* if keys share them."""
+        found: list[list[KeyRecord]] = []
         for window in windows:
             window.count += count
             window.changed = True
+            notes_news = window.on_time or self._touched is not None
             if window.shared is not None and keys is not None:
-                window.shared.counts.update(keys)
-                if window.on_time or self._touched is not None:
-                    window.shared.changed.update(dict.fromkeys(keys))
-            if window.on_time or self._touched is not None:
+                records = window.shared.count(keys)
+                found.append(records)
+                if notes_news:
+                    window.shared.changed.update(dict.fromkeys(records))
+            if notes_news:
                 self._note_news(window)
+        return tuple(found)
 
     def _add_counting(
         self,
@@ -94,8 +100,7 @@ class Firings:
             part = events[begin : begin + step]
             part_keys = None if keys is None else keys[begin : begin + step]
             begin += step
-            self._count(windows, len(part), part_keys)
-            out.append(Add(windows, part, part_keys))
+            out.append(Add(windows, part, part_keys, self._count(windows, len(part), part_keys)))
             for window in windows:
                 window.since_trigger += len(part)
                 if window.since_trigger >= every:
@@ -111,11 +116,11 @@ class Firings:
         out: list[Effect],
     ) -> None:
         for event, key in zip(events, keys, strict=True):
-            self._count(windows, 1, (key,))
-            out.append(Add(windows, (event,), (key,)))
-            for window in windows:
-                if window.shared is not None and window.shared.counts[key] % every == 0:
-                    self._fire_keys(window, (key,), "every", out)
+            found = self._count(windows, 1, (key,))
+            out.append(Add(windows, (event,), (key,), found))
+            for window, records in zip(windows, found, strict=True):
+                if records[0].count % every == 0:
+                    self._fire_keys(window, records, "every", out)
 
     def _add_by_function(
         self, window: OpenWindow, events: list[Any], function: Callable[[list[Any], Any], Any], out: list[Effect]
@@ -143,11 +148,12 @@ class Firings:
         if shared is None:
             raise TypeError("an event cannot be taken back from a window of one key: use peek() before feed()")
         window.count -= 1
-        shared.counts[key] -= 1
-        if shared.counts[key] <= shared.told.get(key, 0):
-            shared.changed.pop(key, None)
-        if not shared.counts[key]:
-            del shared.counts[key]
+        record = shared.records[key]
+        record.count -= 1
+        if record.count <= record.told:
+            shared.changed.pop(record, None)
+        if not record.count:
+            del shared.records[key]
 
     # --- windows that were saved
 
@@ -172,15 +178,15 @@ class Firings:
         if shared is None:
             return
         for key, count, number, has_news in keys:
-            window.count += count - shared.counts[key]
-            shared.counts[key] = count
+            record = shared.records[key]
+            window.count += count - record.count
+            record.count = count
             if number:
-                shared.numbers[key] = number
-                shared.told[key] = count - has_news
+                record.number, record.told = number, count - has_news
             if has_news:
-                shared.changed[key] = None
+                shared.changed[record] = None
             else:
-                shared.changed.pop(key, None)
+                shared.changed.pop(record, None)
         if shared.changed:
             self._note_news(window)
 
@@ -198,7 +204,7 @@ class Firings:
         if window.shared is None:
             self._fire(window, trigger, out, final=False)
         else:
-            self._fire_keys(window, window.shared.counts, trigger, out)
+            self._fire_keys(window, window.shared.records.values(), trigger, out)
 
     def fire_on_time(self, window: OpenWindow, reason: str, out: list[Effect]) -> None:
         """Fires *window* because the watermark has passed its end."""
@@ -276,18 +282,18 @@ class Firings:
             )
         )
 
-    def _fire_keys(self, window: OpenWindow, keys: Collection[Hashable], trigger: str, out: list[Effect]) -> None:
+    def _fire_keys(self, window: OpenWindow, records: Collection[KeyRecord], trigger: str, out: list[Effect]) -> None:
         shared = window.shared
-        if shared is None or not keys:
+        if shared is None or not records:
             return
-        counts, numbers, changed = shared.counts, shared.numbers, shared.changed
-        number_of = numbers.get
-        fired = [(key, counts[key], number_of(key, 0) + 1) for key in keys]
-        numbers.update({key: number for key, _, number in fired})
-        # A copy of all costs much less than an entry for each.
-        shared.told.update(counts if keys is counts else {key: count for key, count, _ in fired})
-        for key in keys if changed else ():
-            changed.pop(key, None)
+        fired: list[tuple[KeyRecord, int, int]] = []
+        for record in records:
+            record.number += 1
+            record.told = record.count
+            fired.append((record, record.count, record.number))
+        changed = shared.changed
+        for record in records if changed else ():
+            changed.pop(record, None)
         out.append(FireKeys(window, trigger, fired))
 
 

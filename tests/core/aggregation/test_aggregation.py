@@ -372,6 +372,18 @@ def test_a_checkpoint_has_the_value_that_was_given_back_after_an_event_that_fail
     assert aggregation.checkpoint(0.0, ALL).parts[0].entries == [("k", 1, 0, [1.0])]
 
 
+def test_a_key_whose_only_event_failed_is_not_stored() -> None:
+    aggregation = Aggregation(Window.fixed(10, by=by, delay=0, max_ahead=None), SUMS, 0.0)
+    aggregation.add([Event("k", 1.0), Event("failed", 2.0, "add"), Event("k", 3.0, "add")], 0.0, WALL)
+
+    assert aggregation.checkpoint(0.0, ALL).parts[0].entries == [("k", 1, 0, 1)]
+    assert aggregation.open == 1
+
+    aggregation.add([Event("failed", 4.0, "add"), Event("failed", 5.0), Event("failed", 6.0)], 0.0, WALL)
+    assert aggregation.checkpoint(0.0, ALL).parts[0].entries == [("failed", 2, 0, 2)]
+    assert aggregation.open == 2
+
+
 def test_a_window_that_closes_while_it_is_stored_again_gives_all_its_results_in_parts() -> None:
     window = Window.fixed(1_000, by=by, delay=0, max_ahead=None)
     aggregation = Aggregation(window, SUMS, 0.0)

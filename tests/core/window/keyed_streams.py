@@ -12,6 +12,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from broadway_py._core.window.firing import KeyRecord, OpenWindow
 from broadway_py._core.window.keyed import KeyedEngine
 from broadway_py._core.window.saved import EngineMemory, SavedWindow, WindowFacts
 from broadway_py._core.window.spec import Window
@@ -177,11 +178,18 @@ def stored(engine: KeyedEngine) -> list[Any]:
     return found
 
 
+def holders(window: OpenWindow) -> list[tuple[object, KeyRecord | OpenWindow]]:
+    """What has the accumulators of *window*, each with a name that no other one has."""
+    if window.shared is None:
+        return [((window.id, window.key), window)]
+    return [((window.id, record.key), record) for record in window.shared.records.values()]
+
+
 def restart(stage: Stage, window: Window, *, parts: int = 1) -> None:
     """Gives *stage* a new engine with what the old one was, after a way through JSON. Keys come back in *parts*."""
     old = stage.engine
     assert isinstance(old, KeyedEngine)
-    states = {(each.key, each.id): copy.deepcopy(each.state) for each in old.open_windows()}
+    states = {name: copy.deepcopy(holder.state) for each in old.open_windows() for name, holder in holders(each)}
     memory, saved, ended = stored(old)
     stage.engine = new = KeyedEngine(window, stage.now)
     new.restore(EngineMemory(**memory))
@@ -189,4 +197,5 @@ def restart(stage: Stage, window: Window, *, parts: int = 1) -> None:
     for facts, key, keys in saved:
         for part in range(parts if keys else 1):
             back = new.reopen(SavedWindow(WindowFacts(*facts), key, keys[part::parts]))
-        back.state = states[back.key, back.id]
+        for name, holder in holders(back):
+            holder.state = states[name]

@@ -7,6 +7,7 @@ from typing import Any
 
 from broadway_py._core.window.engine import Engine
 from broadway_py._core.window.firing import (
+    MISSING,
     Add,
     Close,
     Effect,
@@ -14,6 +15,7 @@ from broadway_py._core.window.firing import (
     FireKeys,
     FireLast,
     Firing,
+    KeyRecord,
     Merge,
     OpenWindow,
     SideOutput,
@@ -107,8 +109,9 @@ class Stage:
                 case Fire():
                     self._fire(effect)
                 case FireKeys(window, trigger, fired):
-                    for key, count, number in fired:
-                        self._fire(Fire(window, key, trigger, number, False, count, window.start, window.end))
+                    for record, count, number in fired:
+                        fire = Fire(window, record.key, trigger, number, False, count, window.start, window.end)
+                        self._fire(fire, record)
                 case FireLast():
                     self._fire_last(effect)
                 case Merge():
@@ -122,28 +125,30 @@ class Stage:
 
     def _add(self, effect: Add) -> None:
         for place, event in enumerate(effect.events):
-            for window in effect.windows:
+            for number, window in enumerate(effect.windows):
                 self.story.append(("add", event))
                 if not self._is_shared:
                     window.state = self._reduce(self._init() if window.state is None else window.state, event)
                     continue
                 assert effect.keys is not None
-                states = window.state = {} if window.state is None else window.state
-                key = effect.keys[place]
-                states[key] = self._reduce(states.get(key, self._init()), event)
+                record = effect.records[number][place]
+                assert record.key == effect.keys[place]
+                record.state = self._reduce(self._init() if record.state is MISSING else record.state, event)
 
     def _fire_last(self, effect: FireLast) -> None:
         window = effect.window
         while effect:
-            for key, count, number in effect.take(2):
-                self._fire(Fire(window, key, effect.trigger, number, True, count, window.start, window.end))
+            for record in effect.take(2):
+                fire = Fire(
+                    window, record.key, effect.trigger, record.number, True, record.count, window.start, window.end
+                )
+                self._fire(fire, record)
         self.closed.append(window)
-        window.state = None
 
-    def _fire(self, effect: Fire) -> None:
+    def _fire(self, effect: Fire, record: KeyRecord | None = None) -> None:
         window, firing = effect.window, self.engine.describe(effect)
-        if self._is_shared:
-            events, window.state[effect.key] = self._on_trigger(window.state[effect.key], firing)
+        if record is not None:
+            events, record.state = self._on_trigger(record.state, firing)
         else:
             events, window.state = self._on_trigger(self._init() if window.state is None else window.state, firing)
         self.firings.append(firing)

@@ -108,11 +108,13 @@ def give_some_raising(stream: Stream, events: list[Event], place: int, raising: 
         if not isinstance(effect, Add):
             effects.append(effect)
             continue
-        added = [event for event in effect.events if event not in raising]
+        kept = [place for place, event in enumerate(effect.events) if event not in raising]
         for event in effect.events:
             if event in raising:
                 stream.engine.take_back(effect.windows, event[1])
-        effects.append(Add(effect.windows, added, [event[1] for event in added]))
+        added = [effect.events[place] for place in kept]
+        records = tuple([of_window[place] for place in kept] for of_window in effect.records)
+        effects.append(Add(effect.windows, added, [event[1] for event in added], records))
     stage.carry_out(effects)
 
 
