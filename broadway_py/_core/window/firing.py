@@ -215,7 +215,7 @@ class FireKeys:
 
     window: OpenWindow
     trigger: str
-    #: The record of each key, with its events and the number of this firing. The record may be ahead of them.
+    #: The record of each key, with its events and the number of this firing. By now the record may have more of both.
     fired: list[tuple[KeyRecord, int, int]]
 
 
