@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Container, Iterable
 from itertools import groupby
 
-__all__ = ["join", "remaining", "runs", "split"]
+__all__ = ["join", "parted", "remaining", "runs", "split"]
 
 
 def join(contents: Iterable[bytes]) -> bytes:
@@ -19,6 +19,33 @@ def split(content: bytes, count: int) -> list[bytes]:
         return [content]
     lines = content.split(b"\n")
     return list(map(b"\n".join, zip(lines[::2], lines[1::2], strict=True)))
+
+
+def parted(first: int, content: bytes, count: int, most_bytes: int) -> list[tuple[int, bytes, int]]:
+    """Returns a row as several rows, none of which has more than *most_bytes*, unless it has only one result.
+
+    Args:
+        first: the sequence number of the first result of the row.
+        content: the bytes of the row.
+        count: how many results it has.
+        most_bytes: how long a row may be.
+
+    Returns:
+        Of each row the number of the first, the bytes, and how many there are.
+    """
+    if len(content) <= most_bytes:
+        return [(first, content, count)]
+    rows: list[tuple[int, bytes, int]] = []
+    together: list[bytes] = []
+    size = 0
+    for one in split(content, count):
+        if together and size + len(one) > most_bytes:
+            rows.append((first, join(together), len(together)))
+            first += len(together)
+            together, size = [], 0
+        together.append(one)
+        size += len(one) + 1  # the line break
+    return [*rows, (first, join(together), len(together))]
 
 
 def remaining(first: int, content: bytes, count: int, gone: Container[int]) -> list[tuple[int, bytes, int]]:

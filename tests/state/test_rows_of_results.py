@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from broadway_py.state.checksum import checksum
 from broadway_py.state.inspection import PendingResult, results, summaries, verify
-from broadway_py.state.results import join, remaining, runs, split
+from broadway_py.state.results import join, parted, remaining, runs, split
 from broadway_py.state.schema import STATE_SCHEMA
 from broadway_py.state.sqlite import SQLiteStore
 from broadway_py.state.store import Commit, StoredResult
@@ -68,6 +68,19 @@ def test_runs_have_all_numbers_and_do_not_touch_each_other(numbers: set[int]) ->
 
     assert [one for first, end in found for one in range(first, end)] == sorted(numbers)
     assert all(end < first for (_, end), (first, _) in pairwise(found))
+
+
+@given(st.integers(1, 8), st.integers(0, 100), st.integers(0, 200))
+def test_a_row_that_is_too_long_becomes_rows_that_are_not(count: int, first: int, most: int) -> None:
+    _, content, _ = row_of(first, count)
+    rows = parted(first, content, count, most)
+
+    assert [(n + place, one) for n, part, few in rows for place, one in enumerate(split(part, few))] == [
+        (n, result(n)) for n in range(first, first + count)
+    ]
+    assert all(len(part) <= most or few == 1 for _, part, few in rows)
+    # As few rows as there can be: none has room for the first result of the next one.
+    assert all(len(part) + 1 + len(result(n)) > most for (_, part, _), (n, _, _) in pairwise(rows))
 
 
 def test_a_row_that_has_lost_a_line_is_not_split() -> None:

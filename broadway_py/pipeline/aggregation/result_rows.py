@@ -9,12 +9,15 @@ from typing import Final
 from broadway_py._core.aggregation.outcome import Results
 from broadway_py._core.aggregation.pending import DueResult
 from broadway_py.pipeline.aggregation.records import Records
-from broadway_py.state.results import join
+from broadway_py.state.results import join, parted
 
 __all__ = ["rows_of"]
 
 #: A row ends with the results of a window that make it as long as this. Of one window it has no more.
 _AT_ONCE: Final = 200
+#: A row with more bytes becomes several. Whenever a result leaves a row, the others are written anew, and SQLite takes
+#: no row of more than 1 GB.
+_MOST_BYTES: Final = 256 * 1024
 
 
 async def rows_of(
@@ -41,7 +44,7 @@ async def rows_of(
             made, content = records.due(one, first, until, is_stored=is_stored)
             due += made
             contents.append(content)
-        rows.append((due[start].sequence, join(contents), len(due) - start))
+        rows += parted(due[start].sequence, join(contents), len(due) - start, _MOST_BYTES)
         if len(due) - start >= _AT_ONCE:
             await asyncio.sleep(0)
     return due, rows

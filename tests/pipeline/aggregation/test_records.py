@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from broadway_py._core.aggregation.changes import Part
+from broadway_py._core.aggregation.changes import Entry, Part
 from broadway_py._core.aggregation.outcome import Results
 from broadway_py._core.aggregation.pending import DueResult
 from broadway_py._core.window.saved import WindowFacts, result_id
 from broadway_py.pipeline.aggregation.records import Records
 from broadway_py.pipeline.aggregation.result_facts import ResultFacts, facts_of
+from broadway_py.pipeline.aggregation.result_rows import rows_of
 from broadway_py.state.codec import Codec
 from broadway_py.state.results import split
 
@@ -101,6 +102,20 @@ def test_the_id_of_a_result_is_the_same_whatever_keys_stand_beside_it(key: str, 
     expected = [result_id("sums", codec.key_text(each), "1_2") for each in [*others, key]]
     assert [one.window_id for one in due] == expected
     assert [records.id_of(one) for one in split(content, len(due))] == expected
+
+
+async def test_results_with_much_in_them_lie_in_rows_of_their_own() -> None:
+    """SQLite takes no row of more than 1 GB, and a row of which a result is taken is written anew."""
+    codec: Codec[str, str] = Codec(str, str)
+    records = Records("sums", codec, lambda _, value: value, 1)
+    entries: list[Entry] = [(str(number), 1, 1, "v" * 100_000) for number in range(200)]
+    due, rows = await rows_of(records, [Results(4, "0_60", 0, 60, "watermark", True, (), entries)], is_stored=True)
+
+    assert [one.sequence for one in due] == list(range(4, 204))
+    assert [(first, count) for first, _, count in rows] == [(first, 2) for first in range(4, 204, 2)]
+    assert [facts_of(one).id for _, content, count in rows for one in split(content, count)] == [
+        one.window_id for one in due
+    ]
 
 
 def test_the_keys_that_have_fired_come_back() -> None:
