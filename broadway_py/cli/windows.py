@@ -126,8 +126,9 @@ def _drop(file: Path, due: dict[StateFile, list[window_rows.Due]], wanted: list[
     for name in wanted:
         if name not in known:
             fail(f"no result {printable(name)} is due in {file}; nothing was changed", ExitCode.CRASH)
+    unwanted = set(wanted)
     for one, of_file in due.items():
-        places = [(result.aggregator, result.sequence) for result in of_file if result.name in wanted]
+        places = [(result.aggregator, result.sequence) for result in of_file if result.name in unwanted]
         if places:
             _told(partial(wishes.ask_to_drop, one.path, places))
     what = "1 result is" if len(wanted) == 1 else f"{len(wanted):,} results are"

@@ -34,9 +34,11 @@ def ask_to_drop(path: str, dropped: Collection[tuple[str, int]]) -> None:
     with _changing(path) as connection:
         for name, sequence in dropped:
             if not connection.execute(
-                "INSERT INTO unwanted_results (aggregator, sequence) SELECT aggregator, ? FROM results "
-                "WHERE aggregator = (SELECT id FROM aggregators WHERE name = ?) "
-                "AND sequence <= ? AND sequence + count > ? "
+                # The index finds the only row that can have it.
+                "INSERT INTO unwanted_results (aggregator, sequence) SELECT aggregator, ? FROM ("
+                "SELECT aggregator, sequence, count FROM results "
+                "WHERE aggregator = (SELECT id FROM aggregators WHERE name = ?) AND sequence <= ? "
+                "ORDER BY sequence DESC LIMIT 1) WHERE sequence + count > ? "
                 "ON CONFLICT DO UPDATE SET sequence = excluded.sequence",
                 (sequence, name, sequence, sequence),
             ).rowcount:

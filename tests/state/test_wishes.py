@@ -8,15 +8,17 @@ from collections.abc import AsyncIterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from broadway_py.state.inspection import reading, results, summaries, verify
 from broadway_py.state.sqlite import SQLiteStore
-from broadway_py.state.store import CloseWish
+from broadway_py.state.store import CloseWish, Commit
 from broadway_py.state.wishes import ask_to_close, ask_to_drop, remove_unused
+from broadway_py.storage.connection import connect
 from broadway_py.storage.errors import StorageError
-from tests.state.conftest import FACTS, REVENUE, checkpoint, identities_of, results_of, rows_of
+from tests.state.conftest import FACTS, REVENUE, checkpoint, identities_of, results_of, row_of, rows_of
 
 BOTH = {"revenue": REVENUE, "visits": REVENUE}
 
@@ -66,6 +68,30 @@ async def test_all_results_are_unwanted_or_none(store: SQLiteStore, path: str) -
         f"state file {path}: aggregator 'revenue' has no result 9 any more; nothing was changed: list the results again"
     )
     assert await store.unwanted("revenue") == []
+
+
+async def test_a_drop_costs_as_much_however_many_results_are_due(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has the file locked, and the checkpoints of the pipeline wait."""
+    steps: list[int] = []
+
+    def counted(*args: Any) -> sqlite3.Connection:
+        connection = connect(*args)
+        connection.set_progress_handler(lambda: steps.append(1), 10)
+        return connection
+
+    monkeypatch.setattr("broadway_py.state.wishes.connect", counted)
+    store = SQLiteStore(path)
+    await store.open(FACTS)
+    taken = []
+    for number, rows in enumerate((2, 500), 1):
+        first = 10_000 * number
+        await store.commit(Commit("revenue", number, b"{}", results=[row_of(first + n, 1) for n in range(rows)]))
+        steps.clear()
+        ask_to_drop(path, [("revenue", first + rows - 1)])
+        taken.append(len(steps))
+    await store.close()
+
+    assert taken[1] <= taken[0] + 1
 
 
 def test_a_missing_file_is_not_made_to_note_something(path: str) -> None:
