@@ -57,7 +57,7 @@ class Emitter(PipelineStage):
         super().__init__(services, f"emitter:{key}", partition or 0, meter)
         #: The results that are stored and not handed out.
         self.pending = PendingResults(most)
-        #: Set when results were taken, and when the emitter has ended.
+        #: Set when results were taken or refused, and when the emitter has ended.
         self.progress: Wake | None = None
         #: True once no task hands out results any more.
         self.has_ended = False
@@ -158,7 +158,8 @@ class Emitter(PipelineStage):
                 if len(untaken.results) < len(taken):
                     self.pending.succeeded([one for one in taken if one not in untaken.results])
                 self._note_failure(untaken.results, untaken.error)
-            self._tell()
+        # Also after a failure: it may be the last one, or leave room for more results.
+        self._tell()
         self.busy_since = None
         took = clock.monotonic() - started
         self.meter.busy_seconds += took

@@ -203,6 +203,39 @@ async def test_a_stop_ends_while_emit_takes_nothing_and_the_parts_that_are_left_
     assert await rows_of(store) == {"next"}
 
 
+class Slow(Sums):
+    """Raises, but only when the test lets it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def emit(self, results: list[WindowResult[str, int]]) -> None:
+        await self.gate.wait()
+        raise OSError("away")
+
+
+async def test_a_stop_ends_with_the_last_failure_however_long_that_takes(
+    store: LimitedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else happens meanwhile that would make the aggregator look: the last checkpoint is stored long before."""
+    monkeypatch.setattr("broadway_py.pipeline.stages.checkpoints._MOST_LAST", 2)
+    monkeypatch.setattr("broadway_py._core.aggregation.pending._MOST_LAST_FAILURES", 1)
+    made, sums = shop(ManualProducer(*Recorder().messages(orders())), Slow(emit_batch=1))
+    assert isinstance(sums, Slow)
+    clock = clock_of(made)
+    await soon(made.start())
+    await clock.advance(0.2)
+    assert sizes(store) == [2, 2, 2]
+    sums.gate.clear()
+    stopping = asyncio.ensure_future(made.stop())
+    await clock.advance(2.0)
+    sums.gate.set()
+
+    assert (await soon(stopping)).in_time
+
+
 class Picky(Sums):
     """Fires for each message. It refuses each list with a result of the key ``bad``."""
 
