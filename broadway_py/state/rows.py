@@ -15,12 +15,10 @@ from broadway_py.state.results import remaining, runs
 from broadway_py.state.store import AggregatorFacts, Commit
 from broadway_py.state.table import Table, versions
 from broadway_py.storage.errors import StorageError
+from broadway_py.storage.row_parts import row_parts
 
 __all__ = ["ask_number", "enroll", "names", "store"]
 
-#: SQLite takes at most 32,766 values in a statement. Each statement releases the interpreter's lock, and beside a busy
-#: event loop it takes up to 5 ms to get it back. So there are few statements.
-_ROWS_PER_INSERT: Final = 500
 #: Finds the rows of results in which a list of runs has results: of each row the number of the first result, the bytes,
 #: and how many results stay. All of them are one row of the answer, because each one that is fetched costs a wait for
 #: the lock, too. CROSS JOIN: the list is the outer loop, and the index finds the rows. The bytes are counted outside,
@@ -108,9 +106,16 @@ def store(connection: sqlite3.Connection, table: Table, commit: Commit) -> int:
     _insert(
         connection,
         "accumulators (aggregator, version, number, bucket, entries, crc, content)",
-        (table.id, version),
         [
-            (number, bucket, entries, checksum("accumulators", (bucket, number, version, entries), content), content)
+            (
+                table.id,
+                version,
+                number,
+                bucket,
+                entries,
+                checksum("accumulators", (bucket, number, version, entries), content),
+                content,
+            )
             for bucket, content, entries in commit.appended
         ],
     )
@@ -133,21 +138,16 @@ def _insert_results(
     _insert(
         connection,
         "results (aggregator, sequence, version, count, crc, content)",
-        (aggregator,),
-        [(*row[:-1], checksum("results", row[:-1], row[-1]), row[-1]) for row in rows],
+        [(aggregator, *row[:-1], checksum("results", row[:-1], row[-1]), row[-1]) for row in rows],
     )
     return sum(len(row[-1]) for row in rows)
 
 
-def _insert(
-    connection: sqlite3.Connection, into: str, shared: tuple[int, ...], rows: Sequence[tuple[Any, ...]]
-) -> None:
-    """Inserts *rows*, each after the numbers that all of them have: *shared*."""
-    for start in range(0, len(rows), _ROWS_PER_INSERT):
-        part = rows[start : start + _ROWS_PER_INSERT]
-        one = f"({', '.join([*map(str, shared), *'?' * len(part[0])])})"
+def _insert(connection: sqlite3.Connection, into: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    for part in row_parts(rows):
+        one = f"({', '.join('?' * len(part[0]))})"
         connection.execute(
-            f"INSERT INTO {into} VALUES {', '.join([one] * len(part))}",  # noqa: S608  # numbers and question marks
+            f"INSERT INTO {into} VALUES {', '.join([one] * len(part))}",  # noqa: S608  # only question marks
             list(chain.from_iterable(part)),
         )
 

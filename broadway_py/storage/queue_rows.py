@@ -7,6 +7,8 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
+from broadway_py.storage.row_parts import row_parts
+
 __all__ = [
     "Counts",
     "Held",
@@ -21,9 +23,6 @@ __all__ = [
     "queue_names",
     "release",
 ]
-
-#: SQLite takes at most 32,766 values in a statement. Each statement releases the interpreter's lock once.
-_ROWS_PER_INSERT: Final = 500
 
 
 class NewRow(NamedTuple):
@@ -73,8 +72,7 @@ def queue_names(connection: sqlite3.Connection) -> list[str]:
 def insert(connection: sqlite3.Connection, queue: int, rows: Sequence[NewRow], now: float) -> list[int]:
     """Stores *rows* in order. Returns their ids. *now* is wall time."""
     ids: list[int] = []
-    for start in range(0, len(rows), _ROWS_PER_INSERT):
-        part = rows[start : start + _ROWS_PER_INSERT]
+    for part in row_parts(rows):
         values = ", ".join(["(?, ?, ?, ?, ?, ?, ?, 0)"] * len(part))
         columns = "queue, due, enqueued_at, metadata, payload, priority, slot, taken"
         statement = f"INSERT INTO messages ({columns}) VALUES {values}"  # noqa: S608  # only question marks
