@@ -100,11 +100,15 @@ class Emitter(PipelineStage):
                 if pending.is_retry(clock.monotonic()):
                     # Results that were never tried go out at once. So this is where an operator's wish matters.
                     await self._drop_unwanted()
+                ready = pending.ready
                 taken = pending.take(clock.monotonic())
                 if taken:
                     await self._hand_out(taken)
                     # A call that never waits would let nobody else run while ten thousand results are handed out.
                     await asyncio.sleep(0)
+                elif pending.ready < ready:
+                    # They wait behind results that failed now. This leaves room for more.
+                    self._tell()
                 elif self._is_last and (pending.has_given_up or not pending):
                     break
                 else:

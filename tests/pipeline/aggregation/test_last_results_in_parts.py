@@ -236,6 +236,56 @@ async def test_a_stop_ends_with_the_last_failure_however_long_that_takes(
     assert (await soon(stopping)).in_time
 
 
+class Gated(Sums):
+    """Fires for every second message. Refuses results of the key ``bad``, and waits for a gate before it says so."""
+
+    window = Sums.window.trigger_every(2)
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.gates = {"bad": asyncio.Event(), "good": asyncio.Event()}
+
+    async def emit(self, results: list[WindowResult[str, int]]) -> None:
+        key = "bad" if results[0].key == "bad" else "good"
+        await self.gates[key].wait()
+        if key == "bad":
+            raise OSError("refused")
+        await super().emit(results)
+
+
+async def test_a_stop_stores_the_parts_that_are_left_once_all_else_waits_for_results_that_failed(
+    store: LimitedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits behind a failed result holds up no last results, also if nothing is handed out after it was found."""
+    monkeypatch.setattr("broadway_py.pipeline.stages.checkpoints._MOST_LAST", 2)
+    recorder, source = Recorder(), ManualProducer()
+    made, sums = shop(source, Gated(emit_batch=1))
+    assert isinstance(sums, Gated)
+    clock = clock_of(made)
+    await soon(made.start())
+    sums.gates["bad"].set()
+    source.feed.put(*recorder.messages([Order("bad", 1)] * 2))
+    await clock.advance(1.5)
+    # One of these is being handed out and three wait, so no last results are stored with what comes next.
+    source.feed.put(*recorder.messages(Order(key, 1) for key in KEYS[:4] for _ in range(2)))
+    await clock.advance(1.5)
+    sums.gates["bad"].clear()
+    store.gate.clear()
+    source.feed.put(*recorder.messages([*[Order("bad", 1)] * 6, Order("next", 61)]))
+    await clock.advance(1.5)
+    stopping = asyncio.ensure_future(made.stop())
+    await clock.advance(0.1)
+    sums.gates["good"].set()
+    await clock.advance(0.5)
+    store.gate.set()
+    await clock.advance(0.5)
+    sums.gates["bad"].set()
+
+    assert (await soon(stopping)).in_time
+    assert sizes(store)[:3] == [1, 4, 3]
+    assert sum(sizes(store)[3:]) == 5  # the last result of each key
+
+
 class Picky(Sums):
     """Fires for each message. It refuses each list with a result of the key ``bad``."""
 
