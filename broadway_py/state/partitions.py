@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import sqlite3
 from collections.abc import Collection, Iterable
@@ -67,8 +68,9 @@ def refuse_unmakeable(directory: str) -> None:
     try:
         if place.is_dir():
             return
-        error = FileExistsError() if place.exists() else refusal_of_creating(directory)
-    except PermissionError as refused:  # not even its name can be looked up
+        # A link that leads nowhere is there, too.
+        error = FileExistsError() if os.path.lexists(place) else refusal_of_creating(directory)
+    except OSError as refused:  # not even its name can be looked up
         error = refused
     if error is not None:
         raise _unusable(directory, error)

@@ -101,6 +101,10 @@ def refuse_hopeless(what: str, path: str) -> None:
         is_directory, exists = place.is_dir(), place.exists()
     except PermissionError as error:  # this user may not look into its directory
         raise StorageError(f"{what} {path}: {_SENTENCES[sqlite3.SQLITE_CANTOPEN]}") from error
+    except OSError as error:  # its name is too long
+        raise StorageError(
+            f"{what} {path}: there can be no such file ({error.strerror}): choose another path"
+        ) from error
     if is_directory:
         raise StorageError(f"{what} {path}: this is a directory: choose the path of a file")
     if exists and not os.access(place, os.W_OK):

@@ -18,6 +18,8 @@ from broadway_py.storage.errors import StorageError, refuse_hopeless
 from tests.pipeline.aggregation.support import Shop, Sums
 
 NOBODY = 65_534
+#: A name with more bytes than any file system takes.
+LONG = "x" * 300
 
 
 @contextmanager
@@ -94,9 +96,33 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                 "write there, or choose another path"
             ),
         ),
+        (
+            "link",
+            [1, 3],
+            (
+                "state directory link: this is a file, and a directory with a file for each partition is needed: move "
+                "it away, or choose another path"
+            ),
+        ),
+        (
+            LONG,
+            None,
+            f"state file {LONG}: there can be no such file (File name too long): choose another path",
+        ),
+        (
+            LONG,
+            [1, 3],
+            (
+                f"state directory {LONG}: it cannot be used (File name too long): give this user the permission to "
+                "write there, or choose another path"
+            ),
+        ),
     ],
 )
-def test_a_missing_directory_is_refused_as_by_the_start(path: str, partitions: list[int] | None, sentence: str) -> None:
+def test_a_place_that_cannot_be_is_refused_as_by_the_start(
+    path: str, partitions: list[int] | None, sentence: str
+) -> None:
+    Path("link").symlink_to("nowhere")
     assert sentence_of(lambda: refuse_place(path, partitions)) == sentence
     assert sentence_of(lambda: start(path, partitions)) == sentence
 
