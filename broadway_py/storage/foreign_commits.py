@@ -78,6 +78,7 @@ class ForeignCommits:
             self._watch.arm()
         except OSError as error:
             self._may_watch = False
+            self.close()  # a user has few of them
             log.debug("writes to this file cannot be watched; looking for them", path=self._path, reason=str(error))
             return False
         # A transaction that has written before the watch began may write nothing more. It holds the lock to its end.

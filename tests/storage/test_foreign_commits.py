@@ -161,6 +161,20 @@ def test_without_inotify_it_goes_on_looking(
     assert foreign.look()
 
 
+@needs_inotify
+def test_a_watch_that_cannot_begin_leaves_no_descriptor(
+    foreign: ForeignCommits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: LogWatch) -> None:
+        raise OSError("this user watches too many files")
+
+    monkeypatch.setattr(LogWatch, "arm", refuse)
+    before = inotifies()
+
+    assert [foreign.look() for _ in range(20)] == [False] * 20
+    assert inotifies() == before
+
+
 class Listening:
     """A listener of a writer whose thread waits for the kernel alone."""
 
