@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -176,3 +179,33 @@ class TrackedLedgerMachine(LedgerMachine):
 
 
 TestTrackedLedgerMachine = TrackedLedgerMachine.TestCase
+
+
+def entries_left() -> int:
+    return sum(type(one).__module__ == TrackedLedger.__module__ for one in gc.get_objects())
+
+
+@pytest.mark.parametrize("arrives", ["before", "between", "after", "never"])
+def test_the_entries_of_settled_messages_need_no_garbage_collector(arrives: str) -> None:
+    ledger = TrackedLedger("orders", progress=Progress(), identity_of=lambda _: None)
+    gc.collect()
+    gc.disable()
+    try:
+        before = entries_left()
+        for _ in range(10):
+            entry = ledger.begin(0.0)
+            messages = [Message(None), Message(None)]
+            for one in messages:
+                one._ledger_entry = entry
+            ledger.receive(entry, messages, 2)
+            for place, one in enumerate(messages):
+                if arrives == "before" or (arrives == "between" and place == 1):
+                    arrive(messages, 0.0)
+                record([one], "acked", 0.0)
+            if arrives == "after":
+                arrive(messages, 0.0)
+        assert ledger.in_flight == 0
+        del entry, messages, one
+        assert entries_left() == before
+    finally:
+        gc.enable()

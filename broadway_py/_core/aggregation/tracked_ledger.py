@@ -30,9 +30,20 @@ class _Entry(LedgerEntry):
     @property
     def of_arrived(self) -> LedgerEntry:
         """The entry that its messages have once they have arrived."""
-        if self._of_arrived is None:
-            self._of_arrived = _ArrivedEntry(self)
-        return self._of_arrived
+        arrived = self._of_arrived
+        if arrived is None:
+            arrived = _ArrivedEntry(self)
+            if self.open:
+                self._of_arrived = arrived
+        return arrived
+
+    def note_settled(self) -> None:
+        """Forgets the entry of those that have arrived once all messages have an outcome.
+
+        The two refer to each other. Without this, each receipt would be left to the garbage collector.
+        """
+        if not self.open:
+            self._of_arrived = None
 
 
 class _ArrivedEntry(LedgerEntry):
@@ -91,11 +102,12 @@ class TrackedLedger(Ledger):
 
     def settle(self, entry: LedgerEntry, outcome: Outcome, count: int, size: int, now: float) -> None:
         """Notes that *count* messages of *entry*, of *size* bytes in total, ended in *outcome*."""
-        if isinstance(entry, _ArrivedEntry):
-            super().settle(entry.origin, outcome, count, size, now)
-        else:
-            super().settle(entry, outcome, count, size, now)
+        origin = _origin_of(entry)
+        super().settle(origin, outcome, count, size, now)
+        if origin is entry:
             self.progress.arrived(entry.receipt, count, now)
+        if isinstance(origin, _Entry):
+            origin.note_settled()
 
     def _identities(self, messages: Sequence[Message[Any]]) -> list[bytes | None]:
         return [self.identity(message) for message in messages]
@@ -136,12 +148,19 @@ class ChildrenLedger(Ledger):
 
     def settle(self, entry: LedgerEntry, outcome: Outcome, count: int, size: int, now: float) -> None:
         """Notes that *count* messages of *entry*, of *size* bytes in total, ended in *outcome*."""
-        origin = entry.origin if isinstance(entry, _ArrivedEntry) else entry
+        origin = _origin_of(entry)
         super().settle(origin, outcome, count, size, now)
         if isinstance(origin, _Entry) and outcome != "acked":
             origin.parent = None
         if origin is entry:
             self.arrive(entry, count, now)
+        if isinstance(origin, _Entry):
+            origin.note_settled()
+
+
+def _origin_of(entry: LedgerEntry) -> LedgerEntry:
+    """Returns the entry that counts the messages of *entry*."""
+    return entry.origin if isinstance(entry, _ArrivedEntry) else entry
 
 
 def progress_identity(message: Message[Any]) -> bytes | None:
