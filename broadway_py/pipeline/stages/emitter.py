@@ -180,8 +180,9 @@ class Emitter(PipelineStage):
             )
             # The cancellation shows where it waited.
             raised = error.__cause__ or error
+        kept = "stored" if self._is_durable else "in memory"
         self._log.error(
-            "results could not be handed out; they stay stored and are handed out again",
+            f"results could not be handed out; they stay {kept} and are handed out again",
             results=len(taken),
             exception=name_of(error),
             reason=reason,
