@@ -15,7 +15,7 @@ from typing import Final
 try:
     import ctypes
 except ImportError:  # some builds of Python have none
-    ctypes = None  # type: ignore[assignment]
+    ctypes = None  # type: ignore[assignment]  # a module, or nothing
 
 __all__ = ["LogWatch"]
 

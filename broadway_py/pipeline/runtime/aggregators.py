@@ -87,20 +87,16 @@ class Aggregators:
         sources, state = self._sources, self._state
         parts = [self._part(partition, meters) for partition in sources.owned or (None,)]
         stages = [stage for part in parts for stage in part.stages]
-        has_directory = sources.partitions is not None and not state.is_memory
-        window_state = WindowState(
-            self._services,
-            list(self._definitions.values()),
-            parts,
-            prepare=self._prepare if has_directory else None,
-        )
+        directory = None
+        if sources.partitions is not None and not state.is_memory:
+            directory = partial(self._prepare, sources.partitions)
+        window_state = WindowState(self._services, list(self._definitions.values()), parts, prepare=directory)
         return stages, window_state
 
-    def _prepare(self) -> str | None:
+    def _prepare(self, partitions: int) -> str | None:
         """Make the directory of the state. Returns a doubt that is logged; None: there is none."""
         sources, directory = self._sources, self._state.path
-        assert sources.partitions is not None  # noqa: S101  # only then there is a directory
-        prepare(directory, sources.partitions)
+        prepare(directory, partitions)
         # Other workers may just have made theirs. The daemon looks before it starts them.
         return None if sources.are_shared else new_beside_others(directory, sources.owned)
 
