@@ -35,7 +35,7 @@ endif
 bench bars: export BROADWAY_TEST_BROKERS := local
 
 .DEFAULT_GOAL := help
-.PHONY: help run test sabotage mutation lint types format conformance bench bars soak flake broker localstack clean
+.PHONY: help run test sabotage mutation lint types format conformance bench bars soak flake broker localstack chromium clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,10 +47,10 @@ help:  ## show this list
 run: $(RUNS)  ## run an example on the embedded queue (FILE=config/windows.yaml: windows); page on http://127.0.0.1:8080
 	@exec $(BIN)/broadway run $(FILE) $(ARGS)
 
-test: $(STAMP) broker localstack  ## run the whole suite against a real RabbitMQ and LocalStack's SQS
+test: $(STAMP) broker localstack chromium  ## run the whole suite against a real RabbitMQ and LocalStack's SQS
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
-sabotage: $(STAMP) broker  ## break a copy of the code in known ways, one at a time; the tests must notice (ARGS=part of a name)
+sabotage: $(STAMP) broker localstack chromium  ## break a copy of the code in known ways, one at a time; the tests must notice (ARGS=part of a name)
 	@$(BIN)/python -m tests.sabotage.run $(ARGS)
 
 mutation: $(STAMP)  ## change the core in hundreds of small ways with mutmut; prints what no test notices (ARGS=part of a name)
@@ -62,6 +62,7 @@ lint: $(STAMP)  ## check style and formatting; changes nothing
 
 types: $(STAMP)  ## check all types with mypy --strict, and what users write with pyright too
 	@$(BIN)/mypy
+	@$(BIN)/python -m tests.typing.pages
 	@$(BIN)/pyright --pythonpath $(BIN)/python
 
 format: $(STAMP)  ## format, and repair what ruff can repair safely
@@ -95,6 +96,10 @@ broker: $(STAMP)
 	@from=$$($(BIN)/python -m tests.support.containers) || exit 1; \
 	[ "$$from" = containers ] || sh tests/support/get_rabbitmq.sh $(RABBITMQ)
 	@sh tests/support/get_prometheus.sh
+	@sh tests/support/get_kubernetes.sh $(BIN)/python
+
+chromium:
+	@sh tests/support/get_chromium.sh
 
 localstack: $(STAMP)
 	@from=$$($(BIN)/python -m tests.support.containers) || exit 1; \

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import broadway_py
 
-#: What needs an extra: the daemon and its metrics, the command, the connectors of brokers, an example with its metric,
-#: and the examples that use a part of it.
+#: What needs an extra: the daemon and its metrics, the command, the connectors of brokers, traces, an example with its
+#: metric, and the examples that use a part of it.
 OF_EXTRAS = (
     "broadway_py.__main__",
     "broadway_py.cli",
@@ -21,19 +21,24 @@ OF_EXTRAS = (
     "broadway_py.examples.revenue",
     "broadway_py.examples.shipments",
     "broadway_py.metrics",
+    "broadway_py.otel",
     "broadway_py.producers.hosts",  # by yarl, which all three of its users have
     "broadway_py.producers.rabbitmq",
     "broadway_py.producers.sqs",
+    "broadway_py.testing.contract",  # by pytest, which whoever uses them has
+    "broadway_py.testing.plugin",  # the same
 )
 
 package = files("broadway_py")
 if Path(broadway_py.__file__).is_relative_to(Path(sys.argv[1])):
     sys.exit(f"this is the checkout's broadway_py, not the wheel's: {broadway_py.__file__}")
-for data in ("py.typed", "daemon/http/page/index.html"):
+checkout = Path(sys.argv[1]) / "broadway_py"
+templates = [str(file.relative_to(checkout)) for file in checkout.glob("cli/new_project/templates/**/*.in")]
+for data in ("py.typed", "daemon/http/page/index.html", *templates):
     if not package.joinpath(data).is_file():
         sys.exit(f"the wheel lacks broadway_py/{data}")
-# run is the daemon's, and two of the sinks import the client library of a broker.
-for name in set(broadway_py.__all__) - {"run", "RabbitMQSink", "SQSSink"}:
+# run is the daemon's, and what publishes to a broker imports its client library.
+for name in set(broadway_py.__all__) - {"run", "RabbitMQPublisher", "RabbitMQSink", "SQSPublisher", "SQSSink"}:
     getattr(broadway_py, name)
 
 

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Coroutine
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 __all__ = ["Ids", "Meter", "arguments", "run_async"]
@@ -66,19 +67,30 @@ class Ids:
 
 
 class Meter:
-    """Wall and CPU time of the measured part, and the line of JSON that tells them."""
+    """Wall and CPU time of the measured part, and the line of JSON that tells them.
+
+    Processor time is that of the program and of the processes that it has started and waited for. So is memory.
+    """
 
     def __init__(self, *, gate: bool = False) -> None:
         """*gate* waits for a line on standard input first, so that several processes can begin together."""
         if gate:
             print("ready", flush=True)
             sys.stdin.readline()
+        self._seconds: float | None = None
         self._cpu = _cpu_seconds()
         self._start = time.perf_counter()
 
+    def stop(self) -> None:
+        """Stop the clock. The processor time goes on until the report: until the processes have been waited for."""
+        self._seconds = time.perf_counter() - self._start
+
     def report(self, program: str, messages: int, *packages: str, **figures: float) -> None:
-        """Stop, and print the measurement with the versions of *packages*; *figures* are the row's own."""
-        seconds = time.perf_counter() - self._start
+        """Print the measurement with the versions of *packages*; *figures* are the row's own.
+
+        Unless the clock was stopped before, it stops now.
+        """
+        seconds = time.perf_counter() - self._start if self._seconds is None else self._seconds
         used = _cpu_seconds() - self._cpu
         print(
             json.dumps(
@@ -88,7 +100,9 @@ class Meter:
                     "seconds": round(seconds, 6),
                     "cpu_seconds": round(used, 6),
                     **{name: round(figure, 6) for name, figure in figures.items()},
-                    "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+                    "peak_rss_bytes": _peak_bytes(),
+                    # Of the largest of them; not less than this process had when it started them. 0: there were none.
+                    "children_peak_rss_bytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024,
                     "versions": {
                         "python": platform.python_version(),
                         "uvloop": _version("uvloop"),
@@ -101,8 +115,14 @@ class Meter:
 
 
 def _cpu_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
+    both = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(used.ru_utime + used.ru_stime for used in both)
+
+
+def _peak_bytes() -> int:
+    # Linux has two figures. ``ru_maxrss`` has the memory of whoever started this program, if that was larger.
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")) * 1024
 
 
 def _version(package: str) -> str | None:

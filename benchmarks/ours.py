@@ -11,7 +11,7 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry, generate_latest
 
 from broadway_py import Pipeline
-from broadway_py.daemon.pipelines.service import quieten_collector
+from broadway_py.daemon.process.collector import quieten_collector
 from broadway_py.daemon.settings.settings import Settings, read_settings
 from broadway_py.metrics import PipelineCollector
 

@@ -17,6 +17,7 @@ _NEEDS: Final = {
     "persist-queue": ("persist-queue==1.1.0",),
     "litequeue": ("litequeue==0.9",),
     "bytewax": ("bytewax==0.21.1",),
+    "dask": ("dask==2026.8.0", "cytoolz==1.2.0"),
 }
 
 

@@ -34,6 +34,10 @@ class Row:
     programs: tuple[Program, ...]
     #: Whose work is done once, four times and sixteen times as long, to see that a message's cost does not grow.
     growth: Program | None = None
+    #: The smallest of the three: times the row's number of messages.
+    growth_from: float = 0.25
+    #: Its memory must not grow either, by more than a tenth.
+    is_flat: bool = False
     needs_broker: bool = False
     #: Which broker that is.
     broker: Literal["rabbitmq", "sqs"] = "rabbitmq"
@@ -42,10 +46,20 @@ class Row:
     body_bytes: int = 256
     #: The programs have the messages published while they run: the queue is empty before, too.
     is_offered: bool = False
+    #: The programs publish: the queue is empty before, and has all messages afterwards.
+    is_filled: bool = False
 
 
 #: What a bar speaks of; each is better when it is more.
-Figure = Literal["rate", "messages_per_cpu_second", "messages_per_request", "messages_per_delete", "per_second_of_p99"]
+Figure = Literal[
+    "rate",
+    "messages_per_cpu_second",
+    "messages_per_request",
+    "messages_per_delete",
+    "per_second_of_p99",
+    "runs_per_minute",
+    "processes_per_gib",
+]
 
 
 @dataclass(frozen=True, slots=True)

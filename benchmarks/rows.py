@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from benchmarks.aggregation_rows import AGGREGATION_BARS, AGGREGATION_ROWS
+from benchmarks.deduplication_rows import DEDUPLICATION_ROWS
+from benchmarks.flow_rows import FLOW_BARS, FLOW_ROWS
+from benchmarks.publish_rows import PUBLISH_BARS, PUBLISH_ROWS
 from benchmarks.rabbitmq_rows import RABBITMQ_BARS, RABBITMQ_ROWS
 from benchmarks.row import Bar, Figure, Program, Row
 
@@ -86,7 +89,10 @@ ROWS: Final = (
         ),
         growth=_WINDOWS,
     ),
+    *PUBLISH_ROWS,
     *AGGREGATION_ROWS,
+    *DEDUPLICATION_ROWS,
+    *FLOW_ROWS,
 )
 
 # Elixir's Broadway 1.3 did 0.9-1.2 M (with a batcher 0.98-1.09 M) messages a second on both cores of the machine where
@@ -118,11 +124,15 @@ BARS: Final = (
     Bar("windows", 0.5, over="limit"),
     Bar("windows", 1.0, over="limit", when="aim"),
     Bar("windows", 0.8 * _MILLION, ours="ours, by key"),
+    *PUBLISH_BARS,
     *AGGREGATION_BARS,
+    *FLOW_BARS,
 )
 
 #: The rate at sixteen times the work over the rate at the smallest: 1 but for noise when a message's cost stays.
 GROWTH_AT_LEAST: Final = 0.85
+#: The same of the memory, inverted, in rows where it must not grow by more than a tenth.
+GROWTH_MEMORY_AT_LEAST: Final = 1 / 1.1
 #: So many times the work.
 GROWTH_STEPS: Final = (1, 4, 16)
 

@@ -7,14 +7,14 @@ from statistics import median
 
 from benchmarks.rows import Bar
 from benchmarks.spread import of_median, of_ratio
-from benchmarks.turns import Results
+from benchmarks.turns import Results, Run
 from benchmarks.verdict import Verdict
 
 __all__ = ["bars_table", "growth_table", "rates_table"]
 
 
 def rates_table(results: Sequence[Results]) -> str:
-    """Rate, processor time, and share of the limit of every program."""
+    """Rate, wall and processor time, share of the limit, and memory of every program."""
     lines = []
     for one in results:
         limit = one.runs.get("limit")
@@ -22,7 +22,7 @@ def rates_table(results: Sequence[Results]) -> str:
             cells = [one.row.title, program.name]
             runs = one.runs.get(program.name)
             if runs is None:
-                lines.append([*cells, "absent", "", ""])
+                lines.append([*cells, "absent", "", "", "", ""])
                 continue
             rate = of_median([run.rate for run in runs])
             share = of_ratio([run.rate for run in runs], [run.rate for run in limit]) if limit else None
@@ -30,11 +30,14 @@ def rates_table(results: Sequence[Results]) -> str:
                 [
                     *cells,
                     f"{_short(rate.median)} ({_short(rate.low)}-{_short(rate.high)})",
+                    f"{median(run.seconds for run in runs):.2f}",
                     f"{median(run.cpu_us for run in runs):.2f}",
                     "" if share is None else f"{share.median:.2f} ({share.low:.2f}-{share.high:.2f})",
+                    _mib(runs),
                 ]
             )
-    return _table(["work", "who", "messages/s", "CPU us/message", "share of the limit"], lines)
+    head = ["work", "who", "messages/s", "seconds", "CPU us/message", "share of the limit", "peak memory"]
+    return _table(head, lines)
 
 
 def growth_table(results: Sequence[Results]) -> str:
@@ -43,12 +46,9 @@ def growth_table(results: Sequence[Results]) -> str:
     for one in results:
         for step, runs in one.growth.items():
             messages = runs[0].measurements[0]["messages"]
-            memory = median(run.measurements[0]["peak_rss_bytes"] for run in runs) / 2**20
             rate = of_median([run.rate for run in runs])
             cpu = median(run.cpu_us for run in runs)
-            lines.append(
-                [one.row.title, f"{step} x", f"{messages:,}", _short(rate.median), f"{cpu:.2f}", f"{memory:.0f} MiB"]
-            )
+            lines.append([one.row.title, f"{step} x", f"{messages:,}", _short(rate.median), f"{cpu:.2f}", _mib(runs)])
     return _table(["work", "size", "messages", "messages/s", "CPU us/message", "peak memory"], lines)
 
 
@@ -82,7 +82,13 @@ def _figure(bar: Bar, number: float) -> str:
     return f"{_short(number)}" if bar.over is None and bar.figure == "rate" else f"{number:.2f}"
 
 
+def _mib(runs: Sequence[Run]) -> str:
+    return f"{median(run.peak_bytes for run in runs) / 2**20:.0f} MiB"
+
+
 def _short(rate: float) -> str:
+    if rate < 100:
+        return f"{rate:.1f}"
     return f"{rate / 1e6:.2f} M" if rate >= 1e6 else f"{rate / 1e3:.1f} k"
 
 

@@ -44,12 +44,28 @@ class Run:
         messages = sum(int(one["messages"]) for one in self.measurements)
         return sum(float(one["cpu_seconds"]) for one in self.measurements) * 1e6 / messages
 
+    @property
+    def seconds(self) -> float:
+        """How long it took; of several processes, the slowest."""
+        return max(float(one["seconds"]) for one in self.measurements)
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most memory of one of its processes, or of one that they started."""
+        return max(
+            max(int(one["peak_rss_bytes"]), int(one.get("children_peak_rss_bytes", 0))) for one in self.measurements
+        )
+
     def figure(self, name: Figure) -> float:
         """What a bar speaks of."""
         if name == "rate":
             return self.rate
         if name == "messages_per_cpu_second":
             return 1e6 / self.cpu_us
+        if name == "runs_per_minute":
+            return 60.0 / self.seconds
+        if name == "processes_per_gib":
+            return 2**30 / self.peak_bytes
         if name == "per_second_of_p99":
             return 1.0 / float(self.measurements[0]["p99_seconds"])
         return float(self.measurements[0][name])
@@ -93,7 +109,7 @@ def take_turns(row: Row, *, rounds: int, scale: float, growth: bool) -> Results:
                     results.runs.setdefault(program.name, []).append(run)
                 _say(f"{row.name} {number + 1}/{rounds} {program.name}: {run.rate:,.0f}/s")
     if growth and row.growth is not None:
-        _grow(row, row.growth, results, rounds, max(1, messages // GROWTH_STEPS[1]))
+        _grow(row, row.growth, results, rounds, max(1, int(messages * row.growth_from)))
     return results
 
 
@@ -121,15 +137,16 @@ def _present(programs: Iterable[Program], results: Results) -> list[Program]:
 def _run(program: Program, messages: int, url: str, row: Row) -> Run:
     if not url:
         return Run(_measurements(program, messages, ()))
+    before = 0 if row.is_offered or row.is_filled else messages
     if row.broker == "sqs":
-        sqs_queue.fill(url, _QUEUE, messages)
+        sqs_queue.fill(url, _QUEUE, before)
     else:
-        before = 0 if row.is_offered else messages
         rabbitmq_queue.fill(url, _QUEUE, before, body_bytes=row.body_bytes, queue_type=row.queue_type)
     measured = _measurements(program, messages, ("--url", url, "--queue", _QUEUE))
     remaining = (sqs_queue if row.broker == "sqs" else rabbitmq_queue).left(url, _QUEUE)
-    if remaining:
-        raise RuntimeError(f"{program.name}: expected an empty queue on the broker, {remaining} messages are left")
+    expected = messages if row.is_filled else 0
+    if remaining != expected:
+        raise RuntimeError(f"{program.name}: expected {expected} messages on the broker, {remaining} are left")
     return Run(measured)
 
 

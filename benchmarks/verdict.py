@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks.rows import GROWTH_AT_LEAST, GROWTH_STEPS, Bar
+from benchmarks.rows import GROWTH_AT_LEAST, GROWTH_MEMORY_AT_LEAST, GROWTH_STEPS, Bar
 from benchmarks.spread import Spread, of_median, of_ratio
-from benchmarks.turns import Results
+from benchmarks.turns import Results, Run
 
 __all__ = ["Verdict", "judge"]
 
@@ -40,27 +40,29 @@ class Verdict:
 def judge(results: Sequence[Results], bars: Sequence[Bar]) -> list[Verdict]:
     """The verdict on each of *bars* whose row was measured, and on the growth of each row that was grown."""
     rows = {one.row.name: one for one in results}
-    verdicts = [Verdict(bar, _spread(rows[bar.row], bar)) for bar in bars if bar.row in rows]
+    verdicts = [Verdict(bar, _spread(rows[bar.row].runs, bar)) for bar in bars if bar.row in rows]
     for one in results:
         if one.growth:
-            first, last = f"{GROWTH_STEPS[0]} x the work", f"{GROWTH_STEPS[-1]} x the work"
-            grown = {f"{step} x the work": [run.rate for run in runs] for step, runs in one.growth.items()}
-            bar = Bar(one.row.name, GROWTH_AT_LEAST, over=first, ours=last)
-            verdicts.append(Verdict(bar, _of(grown, bar)))
+            grown = {f"{step} x the work": runs for step, runs in one.growth.items()}
+            verdicts += [Verdict(bar, _spread(grown, bar)) for bar in _growth_bars(one)]
     return verdicts
 
 
-def _spread(one: Results, bar: Bar) -> Spread | None:
-    if bar.ours not in one.runs or (bar.over is not None and bar.over not in one.runs):
-        return None
-    return _of({name: [run.figure(bar.figure) for run in runs] for name, runs in one.runs.items()}, bar)
+def _growth_bars(one: Results) -> list[Bar]:
+    first, *more = (f"{step} x the work" for step in GROWTH_STEPS)
+    bars = [Bar(one.row.name, GROWTH_AT_LEAST, over=first, ours=more[-1])]
+    if one.row.is_flat:
+        bars += [
+            Bar(one.row.name, GROWTH_MEMORY_AT_LEAST, over=first, ours=step, figure="processes_per_gib")
+            for step in more
+        ]
+    return bars
 
 
-def _of(rates: Mapping[str, Sequence[float]], bar: Bar) -> Spread | None:
-    ours = rates.get(bar.ours)
-    if ours is None:
+def _spread(runs: Mapping[str, Sequence[Run]], bar: Bar) -> Spread | None:
+    if bar.ours not in runs or (bar.over is not None and bar.over not in runs):
         return None
+    ours = [run.figure(bar.figure) for run in runs[bar.ours]]
     if bar.over is None:
         return of_median(ours)
-    theirs = rates.get(bar.over)
-    return None if theirs is None else of_ratio(ours, theirs)
+    return of_ratio(ours, [run.figure(bar.figure) for run in runs[bar.over]])

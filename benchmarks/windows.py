@@ -7,8 +7,9 @@ from typing import Any, Final
 from benchmarks.measure import Meter, arguments
 from benchmarks.ours import PACKAGES
 from benchmarks.window_events import LATENESS_S, SIZE_S, Event, check, events
+from broadway_py._core.window.effects import Add, Effect, Fire, FireKeys, FireLast, FireOnTime
 from broadway_py._core.window.engine import Engine
-from broadway_py._core.window.firing import MISSING, Add, Effect, Fire, FireKeys, FireLast
+from broadway_py._core.window.firing import MISSING
 from broadway_py._core.window.spec import Window
 
 #: Events in a list: the default demand of a stage.
@@ -47,6 +48,10 @@ class Shell:
             elif isinstance(effect, FireKeys):
                 # A value is whole, and a window fires again for late events: only what is new is added here.
                 for record, _, _ in effect.fired:
+                    self.total += record.state
+                    record.state = 0
+            elif isinstance(effect, FireOnTime):
+                for record in effect.take(len(effect)):
                     self.total += record.state
                     record.state = 0
             elif isinstance(effect, FireLast):

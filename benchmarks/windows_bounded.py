@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from benchmarks.bounded import resident_mib
+from broadway_py._core.window.effects import Fire
 from broadway_py._core.window.engine import Engine
-from broadway_py._core.window.firing import Fire
 from broadway_py._core.window.spec import Window
 
 _MOST_GROWTH_MIB: Final = 3.0

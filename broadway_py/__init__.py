@@ -9,8 +9,7 @@ from importlib import import_module
 # [daemon], which a program that only embeds a pipeline does not need.
 TYPE_CHECKING = False  # type checkers know this name; the module typing takes a while to load
 if TYPE_CHECKING:
-    from typing import Any
-
+    from broadway_py import aggregates as aggregates
     from broadway_py._core.window.spec import Window
     from broadway_py.acknowledger import Acknowledger, CallerAcknowledger, NoopAcknowledger
     from broadway_py.aggregator import Aggregator, State, WindowResult
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
         CalledInsideCallback,
         DefinitionError,
         EventTimeError,
+        FlowFailed,
         HandlerVerdict,
         MalformedMessage,
         MessageFailed,
@@ -36,12 +36,14 @@ if TYPE_CHECKING:
         StageDown,
         Unavailable,
     )
+    from broadway_py.flow import Flow
     from broadway_py.message import Acknowledgement, BatchInfo, Failed, Message
     from broadway_py.options import Batcher, Breaker, FailurePolicy, Processors, RateLimit
     from broadway_py.pipeline import DrainReport, Pipeline, PipelineStats, Settled, ack_immediately, all_running
-    from broadway_py.producers.queue_sink import QueueSink
-    from broadway_py.producers.rabbitmq import RabbitMQSink
-    from broadway_py.producers.sqs import SQSSink
+    from broadway_py.producers.memory_sink import MemoryPublisher
+    from broadway_py.producers.queue_sink import QueuePublisher, QueueSink
+    from broadway_py.producers.rabbitmq import RabbitMQPublisher, RabbitMQSink
+    from broadway_py.producers.sqs import SQSPublisher, SQSSink
 
 __all__ = [
     "Acknowledgement",
@@ -59,8 +61,11 @@ __all__ = [
     "EventTimeError",
     "Failed",
     "FailurePolicy",
+    "Flow",
+    "FlowFailed",
     "HandlerVerdict",
     "MalformedMessage",
+    "MemoryPublisher",
     "Message",
     "MessageFailed",
     "NoopAcknowledger",
@@ -72,11 +77,14 @@ __all__ = [
     "Processors",
     "ProducerError",
     "PublishError",
+    "QueuePublisher",
     "QueueSink",
+    "RabbitMQPublisher",
     "RabbitMQSink",
     "RateLimit",
     "Reject",
     "RetryLater",
+    "SQSPublisher",
     "SQSSink",
     "SettleError",
     "Settled",
@@ -103,6 +111,7 @@ _HOMES = {
         "CalledInsideCallback",
         "DefinitionError",
         "EventTimeError",
+        "FlowFailed",
         "HandlerVerdict",
         "MalformedMessage",
         "MessageFailed",
@@ -118,26 +127,30 @@ _HOMES = {
         "StageDown",
         "Unavailable",
     ),
+    "flow": ("Flow",),
     "message": ("Acknowledgement", "BatchInfo", "Failed", "Message"),
     "options": ("Batcher", "Breaker", "FailurePolicy", "Processors", "RateLimit"),
     "pipeline": ("DrainReport", "Pipeline", "PipelineStats", "Settled", "ack_immediately", "all_running"),
-    "producers.queue_sink": ("QueueSink",),
-    "producers.rabbitmq": ("RabbitMQSink",),
-    "producers.sqs": ("SQSSink",),
+    "producers.memory_sink": ("MemoryPublisher",),
+    "producers.queue_sink": ("QueuePublisher", "QueueSink"),
+    "producers.rabbitmq": ("RabbitMQPublisher", "RabbitMQSink"),
+    "producers.sqs": ("SQSPublisher", "SQSSink"),
     "daemon.runner": ("run",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 
-def __getattr__(name: str) -> Any:
-    if name in _HOME_OF:
-        value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
-    elif name in _HOMES:  # so that ``broadway_py.errors`` and the others work without an import of their own
-        value = import_module(f"{__name__}.{name}")
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # a type checker that saw it would believe that this module has any name
+
+    def __getattr__(name: str) -> object:
+        if name in _HOME_OF:
+            value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+        elif name in _HOMES:  # so that ``broadway_py.errors`` and the others work without an import of their own
+            value = import_module(f"{__name__}.{name}")
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

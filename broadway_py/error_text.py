@@ -9,15 +9,13 @@ cut before they are processed.
 
 from __future__ import annotations
 
-import sysconfig
+import os
+import sys
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from functools import lru_cache
-from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Final
-
-from pydantic_core import ValidationError
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from broadway_py.errors import (
     BatchFailed,
@@ -32,6 +30,9 @@ from broadway_py.errors import (
     SettleError,
 )
 from broadway_py.foreign import foreign_errors, type_name
+
+if TYPE_CHECKING:
+    from pydantic_core import ValidationError
 
 __all__ = [
     "MOST_TEXT",
@@ -65,8 +66,12 @@ _INNERMOST: Final = 4
 #: The most frames that are visited. With a raised recursion limit, a stack may have any number of them.
 _MOST_WALKED: Final = 20_000
 
-_OUR_ROOT: Final = str(Path(__file__).parent)
-_LIBRARY_ROOTS: Final = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), _OUR_ROOT})
+# Without pathlib and sysconfig, which would make each worker process start later. They are not loaded when an error is
+# told either: the error may be that no file can be opened.
+_OUR_ROOT: Final = os.path.dirname(__file__)  # noqa: PTH120
+_STDLIB: Final = os.path.dirname(os.__file__)  # noqa: PTH120
+#: A virtual environment has a folder like that of the standard library, for what is installed there.
+_LIBRARY_ROOTS: Final = tuple({_STDLIB, _STDLIB.replace(sys.base_prefix, sys.prefix, 1), _OUR_ROOT})
 
 
 class _Show:
@@ -111,10 +116,16 @@ def name_of(error: BaseException) -> str:
     return clipped(type_name(error), _MOST_NAME)
 
 
+def _is_of_pydantic(error: BaseException) -> TypeGuard[ValidationError]:
+    """Returns True if pydantic found *error* in data. Nothing is loaded for that: pydantic is, if it has raised."""
+    kind = getattr(sys.modules.get("pydantic_core"), "ValidationError", None)
+    return kind is not None and isinstance(error, kind)
+
+
 def text_of(error: BaseException, most: int = MOST_TEXT) -> str:
     """Returns the text of *error*, at most *most* characters. It never raises."""
     try:
-        if isinstance(error, ValidationError) and error.error_count() > _MOST_COMPLAINTS:
+        if _is_of_pydantic(error) and error.error_count() > _MOST_COMPLAINTS:
             # The text would be made from all of them.
             return f"{error.error_count():,} validation errors of {clipped(error.title, _MOST_NAME)}"
         return clipped(str(error), most)
@@ -126,11 +137,12 @@ def text_of(error: BaseException, most: int = MOST_TEXT) -> str:
 
 def shown_text(error: BaseException) -> str | None:
     """Returns the text of *error* that is always shown: the words of the library or of a connector; None: nothing."""
-    if isinstance(error, ValidationError):
+    if _is_of_pydantic(error):
         return complaints_of(error)
     # These quote the handler of a message, or the properties of the message.
     quoting = HandlerVerdict | MalformedMessage | MessageFailed | BatchFailed
-    if isinstance(error, BroadwayError) and not isinstance(error, quoting):
+    # What handlers publish with `self.publishers` may fail with an error that is a verdict, too. The words are ours.
+    if isinstance(error, BroadwayError) and (isinstance(error, PublishError) or not isinstance(error, quoting)):
         # A class of the user may quote anything. The text of a connector's error is meant to be shown.
         ours = type(error).__module__.partition(".")[0] == "broadway_py"
         if ours or isinstance(error, ProducerError | PublishError | SettleError | OptionsError | DefinitionError):

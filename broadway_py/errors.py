@@ -19,19 +19,19 @@
     ├── BatchFailed               submit_batch(), then raise_for_failed(): some messages failed
     ├── PipelineCrashed           a stage crashed more often than max_restarts allows
     ├── StageDown                 a stage that this one depends on has ended, or died
+    ├── FlowFailed                a function of a flow, or its source, has raised: the flow has ended
     ├── PipelineNotRunning        the pipeline has not started, or is stopping
     └── CalledInsideCallback      a call that would wait for its own caller
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-from broadway_py.foreign import text_of
+from broadway_py.foreign import text_of, type_name
 
 __all__ = [
     "BatchFailed",
@@ -39,6 +39,7 @@ __all__ = [
     "CalledInsideCallback",
     "DefinitionError",
     "EventTimeError",
+    "FlowFailed",
     "HandlerVerdict",
     "MalformedMessage",
     "MessageFailed",
@@ -237,6 +238,35 @@ class StageDown(BroadwayError):
     """
 
 
+class FlowFailed(BroadwayError):
+    """A flow has ended, because a function that it calls, or one of its sources, has raised. The cause is chained.
+
+    It is also raised if a worker process has died. The text names the operator and the place, never the element.
+
+    Attributes:
+        operator: what has failed, such as ``"map 2: parse"``.
+        stage: the index of the stage in which it failed.
+        place: where the element comes from, such as ``"element 17 of source 0"`` (elements and sources are counted
+            from 0) or ``"words.txt, line 3"``; None: this is not known.
+        element: what the function was called with; None if it was called for no element.
+    """
+
+    def __init__(
+        self, operator: str, cause: BaseException, *, stage: int = 0, place: str | None = None, element: Any = None
+    ) -> None:
+        self.operator = operator
+        self.stage = stage
+        self.place = place
+        self.element = element
+        at = "" if place is None else f" at {place}"
+        super().__init__(f"{operator} failed with {type_name(cause)} in stage {stage}{at}")
+        self.__cause__ = cause
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Python's own way calls the class with the text alone, and loses the cause.
+        return FlowFailed, (self.operator, self.__cause__), {**vars(self), "args": self.args}
+
+
 class PipelineNotRunning(BroadwayError):
     """The call needs a running pipeline, but this one has not started, is stopping, or has stopped."""
 
@@ -257,5 +287,7 @@ class CalledInsideCallback(BroadwayError):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Returns ``"; did you mean 'x'?"`` if one of *known* is close to *name*, else an empty string."""
+    import difflib  # noqa: PLC0415  # few processes need it, and worker processes start faster without it
+
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
     return f"; did you mean {close[0]!r}?" if close else ""

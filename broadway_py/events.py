@@ -2,7 +2,8 @@
 
 ``start`` events measure ``system_time`` (wall clock, seconds) and ``monotonic_time`` (seconds). ``stop`` and
 ``exception`` events measure ``duration`` and ``monotonic_time`` (seconds). The metadata always names the
-``pipeline``; an ``exception`` event adds ``exception``.
+``pipeline``; an ``exception`` event adds ``exception``. Events of flows have no pipeline: they have the ``flow``, which
+counts the runs of flows in this process from 1, and the ``runner``.
 """
 
 from __future__ import annotations
@@ -50,9 +51,24 @@ EVENTS: Final[frozenset[str]] = frozenset(
         # A producer's connection: producer, index; lost adds reason. The measurements are those of a start event.
         "broadway.producer.connected",
         "broadway.producer.lost",
+        # Messages that were handled before, and are acked without being handled (deduplicate_by): producer, index,
+        # messages. Measured as a start event.
+        "broadway.deduplication.repeats",
         # One receive of an SQS producer: producer, demand; stop adds messages.
         "broadway.sqs.receive_messages.start",
         "broadway.sqs.receive_messages.stop",
         "broadway.sqs.receive_messages.exception",
+        # One call of publish or publish_many: publisher, messages (how many). "exception": not all were confirmed.
+        "broadway.publisher.publish.start",
+        "broadway.publisher.publish.stop",
+        "broadway.publisher.publish.exception",
+        # One run of a flow: layers (the label of each, and how many stages it has); stop adds, in the place of that,
+        # report (a FlowReport) and exception: the FlowFailed, the CancelledError of a run that was stopped or broken
+        # out of, or None.
+        "broadway.flow.start",
+        "broadway.flow.stop",
+        # One stage of a layer has ended, or was ended: layer, index, report (a StageReport). The duration is that of
+        # the run so far. Those in a worker process are told when the process has told what it has done.
+        "broadway.flow.stage.stop",
     }
 )

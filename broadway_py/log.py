@@ -13,20 +13,24 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping
 from itertools import islice
-from typing import Any, Final, cast
-
-import structlog
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from broadway_py.error_text import clipped, described, error_texts_are_shown, show_error_texts
 from broadway_py.limit import OTHER, PerMinute
+
+if TYPE_CHECKING:
+    from structlog.stdlib import BoundLogger
 
 __all__ = [
     "ALL",
     "MOST_LINE",
     "Fields",
     "LineLimit",
+    "Logger",
+    "add_carried_fields",
     "bounded",
     "carried_setup",
+    "carry_fields",
     "carry_setup",
     "error_texts_are_shown",
     "line_limit",
@@ -60,6 +64,7 @@ _KIND_FIELDS: Final = (
 
 class _Carried:
     setup: Callable[[], None] | None = None
+    fields: Callable[[MutableMapping[str, Any]], None] | None = None
 
 
 def carry_setup(setup: Callable[[], None]) -> None:
@@ -72,22 +77,93 @@ def carried_setup() -> Callable[[], None] | None:
     return _Carried.setup
 
 
+def carry_fields(add: Callable[[MutableMapping[str, Any]], None]) -> None:
+    """Lets *add* put fields into each line of this process, such as the ids of the current span."""
+    _Carried.fields = add
+
+
+def add_carried_fields(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Adds the fields of :func:`carry_fields` to *event*. A processor of structlog."""
+    if _Carried.fields is not None:
+        _Carried.fields(event)
+    return event
+
+
 _EventDict = MutableMapping[str, Any]
 _Kind = tuple[str, str, tuple[str, ...]]
 
 
-def logger(name: str) -> structlog.stdlib.BoundLogger:
-    """Returns a logger for the standard library's logger *name*.
+class Logger:
+    """A logger with fields that are in each of its lines. It loads structlog when it writes its first line.
 
-    Level and handlers are those of the standard library. A ``structlog.stdlib.ProcessorFormatter`` on a handler renders
-    the fields (``broadway run`` installs one); any other formatter shows them after the sentence.
+    Level and handlers are those of the standard library's logger of this name. A
+    ``structlog.stdlib.ProcessorFormatter`` on a handler renders the fields (``broadway run`` installs one); any other
+    formatter shows them after the sentence.
     """
+
+    __slots__ = ("_fields", "_target", "_writer")
+
+    def __init__(self, target: logging.Logger, fields: Mapping[str, Any]) -> None:
+        self._target = target
+        self._fields = fields
+        self._writer: BoundLogger | None = None
+
+    def bind(self, **fields: Any) -> Logger:
+        """Returns a logger whose lines have *fields* too."""
+        return Logger(self._target, {**self._fields, **fields})
+
+    def debug(self, event: str, **fields: Any) -> None:
+        """Writes a line about what a search for an error needs."""
+        if (writer := self._writer_for(logging.DEBUG)) is not None:
+            writer.debug(event, **fields)
+
+    def info(self, event: str, **fields: Any) -> None:
+        """Writes a line about what happens as it should."""
+        if (writer := self._writer_for(logging.INFO)) is not None:
+            writer.info(event, **fields)
+
+    def warning(self, event: str, **fields: Any) -> None:
+        """Writes a line about what should not happen, and what the program can deal with."""
+        if (writer := self._writer_for(logging.WARNING)) is not None:
+            writer.warning(event, **fields)
+
+    def error(self, event: str, **fields: Any) -> None:
+        """Writes a line about what somebody must look at."""
+        if (writer := self._writer_for(logging.ERROR)) is not None:
+            writer.error(event, **fields)
+
+    def critical(self, event: str, **fields: Any) -> None:
+        """Writes a line about what ends the program."""
+        if (writer := self._writer_for(logging.CRITICAL)) is not None:
+            writer.critical(event, **fields)
+
+    def exception(self, event: str, **fields: Any) -> None:
+        """Writes a line as :meth:`error`, with the exception that is being handled."""
+        if (writer := self._writer_for(logging.ERROR)) is not None:
+            writer.exception(event, **fields)
+
+    def _writer_for(self, level: int) -> BoundLogger | None:
+        if not self._target.isEnabledFor(level):
+            return None
+        if self._writer is None:
+            self._writer = _writer(self._target, self._fields)
+        return self._writer
+
+
+def logger(name: str) -> Logger:
+    """Returns a logger for the standard library's logger *name*."""
+    return Logger(logging.getLogger(name), {})
+
+
+def _writer(target: logging.Logger, fields: Mapping[str, Any]) -> BoundLogger:
+    import structlog  # noqa: PLC0415  # it takes 0.1 s to load, and most processes that run stages write no line
+
     wrapped = structlog.wrap_logger(
-        logging.getLogger(name),
+        target,
         wrapper_class=structlog.stdlib.BoundLogger,
         processors=[
-            structlog.stdlib.filter_by_level,
             structlog.contextvars.merge_contextvars,
+            add_carried_fields,
             structlog.stdlib.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _describe_error,
@@ -96,7 +172,7 @@ def logger(name: str) -> structlog.stdlib.BoundLogger:
             _hand_over,
         ],
     )
-    return cast("structlog.stdlib.BoundLogger", wrapped)
+    return cast("BoundLogger", wrapped.bind(**fields))
 
 
 class Fields(dict[str, Any]):
@@ -219,7 +295,9 @@ def _limit(target: Any, _name: str, event: _EventDict) -> _EventDict:
     place = tuple(clipped(str(event[key]), 300) for key in _KIND_FIELDS if event.get(key) is not None)
     sentence = clipped(str(event.get("event")), 200)
     if event.get("level") != "debug" and not line_limit.lets_through(target.name, sentence, place):
-        raise structlog.DropEvent
+        from structlog import DropEvent  # noqa: PLC0415  # it is loaded: this is called for a line
+
+        raise DropEvent
     return event
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Generic, Literal, NamedTuple, TypeVar, get_args
 
@@ -26,6 +26,7 @@ __all__ = [
     "Spawned",
     "fill_gaps",
     "gaps_in",
+    "messages_of",
     "place_of_reason",
     "plain_reason",
     "raised",
@@ -173,9 +174,14 @@ _WITHOUT_SIZE: Final[frozenset[type]] = frozenset({int, float, bool, type(None),
 
 
 def _size_of(payload: Any) -> int:
-    if isinstance(payload, str):
-        return len(payload.encode(errors="surrogatepass"))
-    return payload.nbytes if isinstance(payload, memoryview) else len(payload)
+    try:
+        if isinstance(payload, str):
+            return len(payload.encode(errors="surrogatepass"))
+        if isinstance(payload, memoryview):
+            return payload.nbytes
+        return len(payload) if isinstance(payload, _SIZED) else 0
+    except foreign_errors():
+        return 0  # an object that only claims to be text, or that raises when it is examined
 
 
 class Message(Generic[T]):
@@ -191,6 +197,7 @@ class Message(Generic[T]):
 
     __slots__ = (
         "_acknowledgement",
+        "_at_work",
         "_batch_mode",
         "_children",
         "_identity",
@@ -198,6 +205,7 @@ class Message(Generic[T]):
         "_settlement",
         "_size",
         "_status",
+        "_trace",
         "attempt",
         "batch_key",
         "batcher",
@@ -217,6 +225,10 @@ class Message(Generic[T]):
     batch_key: Hashable
     # Set only when a journal asks for it, see broadway_py._core.identity.
     _identity: bytes | None
+    # Set only with deduplicate_by, see broadway_py.pipeline.deduplication.
+    _at_work: Any
+    # Set only in a pipeline with tracing, by its tracer.
+    _trace: Any
 
     #: Attributes that a subclass computes when they are read. They are never missing.
     _read_when_asked: ClassVar[frozenset[str]] = frozenset()
@@ -239,14 +251,7 @@ class Message(Generic[T]):
         self._settlement = OPEN
         self._ledger_entry: Any = None
         self._children: list[Message[Any]] | None = None
-        self._size: int
-        if type(data) in _WITHOUT_SIZE:
-            self._size = 0
-            return
-        try:
-            self._size = _size_of(data) if isinstance(data, _SIZED) else 0
-        except foreign_errors():
-            self._size = 0  # an object that only claims to be text, or that raises when it is examined
+        self._size: int = 0 if type(data) in _WITHOUT_SIZE else _size_of(data)
 
     @property
     def size(self) -> int:
@@ -357,6 +362,10 @@ class Message(Generic[T]):
         other.batcher, other.batch_key, other._batch_mode = self.batcher, self.batch_key, self._batch_mode
         other._status, other._ledger_entry = self._status, self._ledger_entry
         other._settlement, self._settlement = self._settlement, SETTLED
+        if (at_work := getattr(self, "_at_work", None)) is not None:
+            other._at_work = at_work
+        if (trace := getattr(self, "_trace", None)) is not None:
+            other._trace = trace
         for name in gaps:
             delattr(other, name)  # the code that settles the message decides what a missing attribute means
         return other
@@ -390,6 +399,30 @@ class Message(Generic[T]):
         name = self.id
         name = name if name is None else clipped(name, 200)
         return f"<Message id={name!r} producer={self.producer!r} size={self._size} {state}>"
+
+
+def messages_of(items: Iterable[T], acknowledgement: Acknowledgement) -> list[Message[T]]:
+    """Makes a message without metadata of each of *items*.
+
+    It sets what the constructor sets. Without a call for each message this takes three quarters of the time.
+    """
+    messages: list[Message[T]] = []
+    new, append, sizeless = Message.__new__, messages.append, _WITHOUT_SIZE
+    for item in items:
+        message: Message[T] = new(Message)
+        message.data = message.raw = item
+        message.metadata = {}
+        message.attempt = None
+        message.batcher = message.batch_key = "default"
+        message._batch_mode = "bulk"
+        message._status = None
+        message._acknowledgement = acknowledgement
+        message._settlement = OPEN
+        message._ledger_entry = None
+        message._children = None
+        message._size = 0 if type(item) in sizeless else _size_of(item)
+        append(message)
+    return messages
 
 
 #: The attributes that a callback may change, and so can delete, each with a function that makes its default.

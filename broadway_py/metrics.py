@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from itertools import accumulate
 from typing import Final, Literal, get_args
 
@@ -27,25 +26,47 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from broadway_py.installed import package_version
 from broadway_py.message import BatchTrigger, Cause, Outcome
-from broadway_py.pipeline.stats import AggregatorStats, Distribution, PipelineStats, ProducerStats, StageStats
+from broadway_py.pipeline.stats import (
+    AggregatorStats,
+    DeduplicationStats,
+    Distribution,
+    PipelineStats,
+    ProducerStats,
+    PublisherStats,
+    PublishOutcome,
+    StageStats,
+    add_distributions,
+)
 from broadway_py.request_counts import RequestCounts
 
-__all__ = ["SERIES_LIMIT", "PipelineCollector", "log_metrics", "pipeline_metrics", "process_metrics"]
+__all__ = [
+    "SERIES_LIMIT",
+    "PipelineCollector",
+    "log_metrics",
+    "pipeline_metrics",
+    "process_metrics",
+    "reload_metrics",
+]
 
 #: The most series of one metric.
 SERIES_LIMIT: Final = 1000
 
 # Labels whose values come from closed sets. They keep their values when the others become "other".
-_CLOSED: Final = frozenset({"outcome", "cause", "trigger", "kind", "result", "by", "why"})
+_CLOSED: Final = frozenset({"outcome", "cause", "trigger", "kind", "result", "by", "why", "state"})
 _OTHER: Final = "other"
 
 _OUTCOMES: Final[tuple[Outcome, ...]] = get_args(Outcome)
+_PUBLISH_OUTCOMES: Final[tuple[PublishOutcome, ...]] = get_args(PublishOutcome)
 _TRIGGERS: Final[tuple[BatchTrigger, ...]] = get_args(BatchTrigger)
 # The causes of windows are shown only once they happen.
 _CAUSES: Final[tuple[Cause, ...]] = tuple(
     cause for cause in get_args(Cause) if cause not in ("late", "future_event_time")
 )
+
+_Reload = Literal["done", "refused", "failed"]
+_RELOADS: Final[tuple[_Reload, ...]] = get_args(_Reload)
 
 _Fold = Literal["sum", "max", "min"]
 
@@ -120,12 +141,6 @@ def _bound(bound: float) -> str:
     return str(float(bound))
 
 
-def add_distributions(a: Distribution, b: Distribution) -> Distribution:
-    """Returns the sum of *a* and *b*. They have the same bounds, as all distributions of one metric have."""
-    counts = tuple(x + y for x, y in zip(a.counts, b.counts, strict=True))
-    return Distribution(a.bounds, counts, a.total + b.total)
-
-
 class PipelineCollector(Collector):
     """The metrics of pipelines, for a registry of ``prometheus_client``.
 
@@ -165,14 +180,20 @@ def pipeline_metrics(stats: Iterable[PipelineStats]) -> Iterator[Metric]:
     yield stuck.gauge()
     yield broken.gauge()
     aggregators = [(one.name, each) for one in snapshots for each in one.aggregators]
-    if aggregators:
-        yield from _aggregator_metrics(aggregators)
+    ids = [(one.name, each) for one in snapshots for each in one.deduplication]
+    if aggregators or ids:
+        yield from _aggregator_metrics(aggregators, ids)
+    publishers = [(one.name, each) for one in snapshots for each in one.publishers]
+    if publishers:
+        yield from _publisher_metrics(publishers)
     counted = {(one.name, each.name): each.requests for one in snapshots for each in one.producers if each.requests}
     if counted:
         yield from _request_metrics(counted)
 
 
-def _aggregator_metrics(aggregators: list[tuple[str, AggregatorStats]]) -> Iterator[Metric]:
+def _aggregator_metrics(
+    aggregators: list[tuple[str, AggregatorStats]], ids: list[tuple[str, DeduplicationStats]]
+) -> Iterator[Metric]:
     labels = ("pipeline", "aggregator")
     opened = _Series("broadway_windows_open", "Open windows, counted for each key.", labels)
     pending = _Series("broadway_window_results_pending", "Results that nobody has taken yet.", labels)
@@ -215,10 +236,44 @@ def _aggregator_metrics(aggregators: list[tuple[str, AggregatorStats]]) -> Itera
         nameless.add(key, one.without_identity)
         uncertain.add(key, one.uncertain)
         torn.add(key, one.keys_of_others)
-    for gauge in (opened, pending, lag, held, age, horizon, size):
+    for pipeline, recognised in ids:
+        # No aggregator: these are the messages of the whole pipeline.
+        key = (pipeline, "")
+        size.add(key, recognised.state_bytes)
+        not_stored.add(key, recognised.checkpoint_failures)
+        horizon.add(key, recognised.dedup_horizon_seconds)
+        repeats.add(key, recognised.duplicates)
+        nameless.add(key, recognised.without_identity)
+    for gauge in (horizon, size):
         yield gauge.gauge()
-    for counter in (not_stored, results, failures, late, repeats, nameless, uncertain, torn):
+    for counter in (not_stored, repeats, nameless):
         yield counter.counter()
+    if aggregators:
+        for gauge in (opened, pending, lag, held, age):
+            yield gauge.gauge()
+        for counter in (results, failures, late, uncertain, torn):
+            yield counter.counter()
+        yield took.histogram()
+
+
+def _publisher_metrics(publishers: list[tuple[str, PublisherStats]]) -> Iterator[Metric]:
+    labels = ("pipeline", "publisher")
+    published = _Series("broadway_published_messages", "Messages that handlers published.", (*labels, "outcome"))
+    waiting = _Series("broadway_publisher_waiting_messages", "Messages that wait to be sent.", labels)
+    in_flight = _Series("broadway_publisher_in_flight_messages", "Messages sent and not confirmed yet.", labels)
+    up = _Series("broadway_publisher_up", "1 while the place was reached, and the last try succeeded.", labels, "min")
+    took = _Histograms("broadway_publish_duration_seconds", "From a handler's call to its end.", labels)
+    for pipeline, one in publishers:
+        key = (pipeline, one.name)
+        for outcome in _PUBLISH_OUTCOMES:
+            published.add((*key, outcome), one.published.get(outcome, 0))
+        waiting.add(key, one.waiting)
+        in_flight.add(key, one.in_flight)
+        up.add(key, float(one.connected >= one.copies))
+        took.add(key, one.duration)
+    yield published.counter()
+    for gauge in (waiting, in_flight, up):
+        yield gauge.gauge()
     yield took.histogram()
 
 
@@ -253,6 +308,7 @@ def _producer_metrics(producers: list[tuple[str, ProducerStats]]) -> Iterator[Me
     oldest = _Series("broadway_oldest_in_flight_seconds", "Age of the oldest delivery in flight.", labels, "max")
     up = _Series("broadway_connection_up", "1 while every connection of the producer is up.", labels, "min")
     lost = _Series("broadway_connections_lost", "Connections that were lost.", labels)
+    source = _Series("broadway_source_messages", "Messages that the source holds.", (*labels, "state"))
     latency = _Histograms(
         "broadway_end_to_end_latency_seconds", "From receiving a message to settling it.", ("pipeline",)
     )
@@ -268,9 +324,14 @@ def _producer_metrics(producers: list[tuple[str, ProducerStats]]) -> Iterator[Me
         up.add(key, float(one.ended or one.connected >= one.copies))
         lost.add(key, one.connections_lost)
         latency.add((pipeline,), one.latency)
+        for state in ("ready", "delayed", "dead"):
+            count = None if one.source is None else getattr(one.source, state)
+            # A number that is not known is left out: 0 would say that nothing waits.
+            if count is not None:
+                source.add((*key, state), count)
     for counter in (received, redelivered, settled, lost):
         yield counter.counter()
-    for gauge in (in_flight, in_bytes, oldest, up):
+    for gauge in (in_flight, in_bytes, oldest, up, source):
         yield gauge.gauge()
     yield latency.histogram()
 
@@ -336,6 +397,17 @@ def process_metrics(
     yield built
 
 
+def reload_metrics(counts: Mapping[_Reload, int], *, is_running: bool) -> Iterator[Metric]:
+    """Yields the metrics of the reloads of a daemon: how many had each outcome, and whether one runs."""
+    reloads = CounterMetricFamily("broadway_reloads", "Reloads of the settings that have ended.", labels=("outcome",))
+    for outcome in _RELOADS:
+        reloads.add_metric((outcome,), counts.get(outcome, 0))
+    yield reloads
+    running = GaugeMetricFamily("broadway_reload_running", "1 while a reload of the settings runs.")
+    running.add_metric((), int(is_running))
+    yield running
+
+
 def log_metrics(dropped: int) -> Iterator[Metric]:
     """Yields the metric of the log: how many lines were dropped."""
     lines = CounterMetricFamily(
@@ -344,11 +416,3 @@ def log_metrics(dropped: int) -> Iterator[Metric]:
     )
     lines.add_metric((), dropped)
     yield lines
-
-
-def package_version() -> str:
-    """Returns the installed version of broadway-py; "unknown" if it was never installed."""
-    try:
-        return version("broadway-py")
-    except PackageNotFoundError:
-        return "unknown"

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from datetime import date, time, timedelta
-from decimal import Decimal
-from numbers import Real
-from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, Self, TypeVar, cast, get_args, get_origin
+from datetime import date, time
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
 from pydantic_core import ErrorDetails
 
+from broadway_py.conflict import Conflict
+from broadway_py.durations import AS_TEXT, parse_seconds
 from broadway_py.errors import OptionsError, did_you_mean
-from broadway_py.foreign import article, foreign_errors, is_a, shown
+from broadway_py.foreign import article, is_a, shown
 from broadway_py.machine import usable_processors
 from broadway_py.written import has_written, kinds_of, opened, read_as
 
 __all__ = [
     "INHERIT",
+    "SECRET",
     "Batcher",
     "Breaker",
-    "Conflict",
     "Duration",
     "FailurePolicy",
     "Options",
@@ -32,73 +31,16 @@ __all__ = [
     "Processors",
     "RateLimit",
     "load",
-    "seconds_of",
-    "timeout_of",
 ]
 
-_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
-_SECRET: Final = re.compile(r"url|uri|pass|secret|token|key|user|credential|auth|header", re.IGNORECASE)
+#: The names of settings that may hold credentials.
+SECRET: Final = re.compile(r"url|uri|pass|secret|token|key|user|credential|auth|header", re.IGNORECASE)
 #: The types that YAML, TOML and JSON make of unquoted words that do not look like text.
 _NO_TEXT: Final = (int, float, date, time)
-_NUMBER: Final = re.compile(r"\s*\d")
-_DURATION: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|)\s*")
 
-
-def _seconds(value: object) -> float:
-    """Returns text such as ``"500ms"``, ``"2s"``, ``"1m"``, ``"1h"``, a timedelta or a plain number in seconds."""
-    seconds = _as_float(value)
-    if seconds is None:
-        # Such as "1d" or "1m30s": it looks like a duration.
-        units = ": one number with the unit ms, s, m or h" if is_a(value, str) and _NUMBER.match(str(value)) else ""
-        raise ValueError(f"expected a duration in seconds, or text such as '500ms', '2s', '1m'{units}")
-    if not math.isfinite(seconds):
-        raise ValueError("expected a finite duration in seconds")
-    return seconds
-
-
-def _as_float(value: object) -> float | None:
-    if is_a(value, timedelta):
-        return timedelta.total_seconds(cast("timedelta", value))
-    if is_a(value, (str,)):
-        found = _DURATION.fullmatch(str.__str__(cast("str", value)))
-        return None if found is None else float(found[1]) * _UNITS[found[2]]
-    if is_a(value, bool) or not is_a(value, (Real, Decimal)):
-        return None
-    try:
-        return float(cast("float", value))
-    except foreign_errors():
-        return None  # too large, or a number type of the user that does not convert
-
-
-def seconds_of(value: object, what: str) -> float:
-    """Returns *value*, given in code, in seconds. It may be a number, a timedelta, or text as in config files.
-
-    Raises:
-        ValueError: it is none of these, or it is not finite. The text begins with *what*, the place of the value.
-    """
-    seconds = _as_float(value)
-    if seconds is None or not math.isfinite(seconds):
-        came = shown(value) if seconds is not None or is_a(value, (str, Real, Decimal)) else article(value)
-        raise ValueError(f"{what}: expected seconds as a finite number, a timedelta, or text such as '2s', got {came}")
-    return seconds
-
-
-def timeout_of(value: object, what: str) -> float | None:
-    """Returns the seconds of a time-out, as :func:`seconds_of`. None and infinity give None: no time-out.
-
-    Raises:
-        OptionsError: the value is not a duration. The text begins with *what*.
-    """
-    if value is None or _as_float(value) == math.inf:
-        return None
-    try:
-        return seconds_of(value, what)
-    except ValueError as wrong:
-        raise OptionsError((), str(wrong)) from None
-
-
+_WrittenDuration = Annotated[float | str, WithJsonSchema({"type": ["number", "string"], "pattern": AS_TEXT})]
 #: Seconds, as a float. A timedelta is accepted too, and config files may also say "500ms", "2s", "1m", "1h".
-Duration = Annotated[float, BeforeValidator(_seconds)]
+Duration = Annotated[float, BeforeValidator(parse_seconds, json_schema_input_type=_WrittenDuration)]
 PositiveDuration = Annotated[Duration, Field(gt=0)]
 PositiveInt = Annotated[int, Field(ge=1, strict=True)]
 
@@ -114,16 +56,6 @@ INHERIT: Final = _Inherit()
 
 #: ``fn(message) -> key``. A message with key None may go to any partition.
 PartitionBy = Callable[[Any], Any]
-
-
-class Conflict(NamedTuple):
-    """Settings that are each valid, but cannot be used together."""
-
-    #: The setting that the user should change first.
-    path: tuple[str, ...]
-    problem: str
-    #: The fields in conflict. If one of them is invalid by itself, the conflict is not reported.
-    among: frozenset[str]
 
 
 class _Clash(ValueError):
@@ -283,7 +215,7 @@ def _sentence(model: type[BaseModel], error: ErrorDetails) -> str:
                 text = f"expected {text}"
     quotes = _quotes(model, error) if place and ("text" in text or "path" in text) else ""
     # A value is shown only if its setting is clearly not a secret; settings with these names may hold credentials.
-    if not place or any(_SECRET.search(str(part)) for part in place):
+    if not place or any(SECRET.search(str(part)) for part in place):
         return f"{text}, got {article(error['input'])}{quotes}" if quotes else text
     return f"{text}, got {shown(error['input'])}{quotes}"
 
@@ -341,7 +273,7 @@ class Processors(Options):
     #: A processor asks for more when it holds this many or fewer. None: half of max_demand.
     min_demand: Annotated[int, Field(ge=0, strict=True)] | None = None
     #: Messages with the same key go to the same processor, in order. Default: what the pipeline says.
-    partition_by: Annotated[Any, BeforeValidator(_callable_or_none)] = INHERIT
+    partition_by: Annotated[Any, BeforeValidator(_callable_or_none, json_schema_input_type=None)] = INHERIT
     #: Seconds that ``handle_message`` may take for one message. None: no limit.
     timeout: PositiveDuration | None = None
     #: Where a plain ``def handle_message`` runs: ``auto`` and ``thread`` in a thread, ``process`` in a worker process.
@@ -391,7 +323,7 @@ class Batcher(Options):
     """How messages are gathered for ``handle_batch``."""
 
     #: The number of messages in a full batch; or ``(initial, fn)``, where fn decides after each message.
-    batch_size: Annotated[Any, BeforeValidator(_batch_size)] = 100
+    batch_size: Annotated[Any, BeforeValidator(_batch_size, json_schema_input_type=PositiveInt)] = 100
     #: Seconds after its first message at which a batch leaves, full or not.
     batch_timeout: PositiveDuration = 1.0
     #: A batch closes before it would have more payload bytes than this. None: no limit.
@@ -401,7 +333,7 @@ class Batcher(Options):
     #: The most messages that are asked of each processor in advance. None: batch_size.
     max_demand: PositiveInt | None = None
     #: Messages with the same key go to the same batch processor, in order. Default: what the pipeline says.
-    partition_by: Annotated[Any, BeforeValidator(_callable_or_none)] = INHERIT
+    partition_by: Annotated[Any, BeforeValidator(_callable_or_none, json_schema_input_type=None)] = INHERIT
     #: Seconds that ``handle_batch`` may take for one batch. None: no limit.
     timeout: PositiveDuration | None = None
     #: Where a plain ``def handle_batch`` runs: ``auto`` and ``thread`` in a thread, ``process`` in a worker process.
@@ -508,6 +440,8 @@ class PlainOptions(Options):
     max_in_flight_bytes: PositiveInt | None = None
     #: The first connect of each producer must succeed.
     fail_fast: Annotated[bool, Field(strict=True)] = False
+    #: Messages, batches and lists have spans of OpenTelemetry. Needs the extra ``otel``.
+    tracing: Annotated[bool, Field(strict=True)] = False
     #: Which partitions of the sources this daemon owns: ``"0-3"`` or ``"0,2,5-7"``; ``"ordinal"``: the one with the
     #: number at the end of the host's name; ``"ordinal of 4"``: every fourth from that number on. None: all of them.
     own: str | None = None

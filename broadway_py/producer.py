@@ -14,7 +14,7 @@ from broadway_py.hand_over import HandOver
 from broadway_py.message import Message
 from broadway_py.request_counts import RequestCounts
 
-__all__ = ["Deliveries", "FailurePlan", "Producer", "ProducerContext"]
+__all__ = ["Deliveries", "FailurePlan", "Producer", "ProducerContext", "SourceMessages"]
 
 
 class Deliveries(list[Message[Any]]):
@@ -32,6 +32,19 @@ class Deliveries(list[Message[Any]]):
         self.redelivered = 0
 
 
+class SourceMessages(NamedTuple):
+    """How many messages a source holds at one moment. None: it is not known. See :meth:`Producer.source_messages`."""
+
+    #: Those that wait and may be handed out now.
+    ready: int | None = None
+    #: Those that wait for the end of a delay.
+    delayed: int | None = None
+    #: Those among the dead letters of the source.
+    dead: int | None = None
+    #: Why a number is not known, in one sentence without credentials. None: the source has no such number.
+    trouble: str | None = None
+
+
 class FailurePlan(NamedTuple):
     """What a pipeline does with failed messages, as far as its sources need to know."""
 
@@ -41,6 +54,8 @@ class FailurePlan(NamedTuple):
     dead_letter: str | None
     #: Who decides about the failed messages of this source.
     authority: FailureAuthority
+    #: The shortest and the longest delay before another attempt, in seconds. None: there is no other attempt.
+    delays: tuple[float, float] | None = None
 
     def for_settings(self, *, on_failure_is_given: bool) -> FailurePlan:
         """Returns the plan for a copy of the source whose settings give ``on_failure=``, or do not."""
@@ -69,6 +84,9 @@ class ProducerContext:
     failure: FailurePlan | None
     #: Counts the requests, if the source charges for them. The metrics show the counts.
     requests: RequestCounts
+    #: The names of the headers that tell the trace of a message, if the pipeline makes traces. A source that hands out
+    #: only the headers that it is asked for must ask for these, too.
+    trace_fields: frozenset[str] = frozenset()
     #: What :meth:`lost` tells the pipeline.
     on_lost: Callable[[ProducerError], None]
     #: Set when the pipeline stops. Then return soon from ``handle_demand`` and start nothing new. The call is not
@@ -215,6 +233,19 @@ class Producer:
         """Why a connected producer does not work at present, in one sentence without credentials; None if it works.
 
         The pipeline shows it when it is not ready. It may be read at any time.
+        """
+        return None
+
+    async def source_messages(self) -> SourceMessages | None:
+        """Returns how many messages the source holds now, for all its readers together; None: it cannot tell.
+
+        The live page and the metrics show it. It is called every 10 s at most, one call at a time, and of one copy only
+        if there are several. It may come at any time between the end of ``open`` and ``close``, also while a
+        ``handle_demand`` waits. It may wait; after 5 s it is cancelled. A partition tells only of itself, so that the
+        numbers of all partitions can be added up.
+
+        Raises:
+            ProducerError: none of the numbers can be known at present. The text says why.
         """
         return None
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from typing import Any, Final, Protocol, Self
 
 from broadway_py.errors import OptionsError
+from broadway_py.examination import Finding, not_examined
 from broadway_py.producer import FailurePlan, Producer
+from broadway_py.trace_place import TraceSource
 
 __all__ = ["AnyProducer", "Delays", "ProducerDescription", "described", "one_reader_each"]
 
@@ -130,6 +132,15 @@ class ProducerDescription(ABC):
             "or an embedded queue",
         )
 
+    def trace_source(self) -> TraceSource:
+        """Returns where its messages come from, and where they have the headers that tell their trace.
+
+        It is called when a pipeline with tracing starts. By default the system is named after the class, without
+        ``Producer``, the place is the producer's name, and the headers are in ``metadata["headers"]``, or else in the
+        metadata.
+        """
+        return TraceSource(self._class_name.removesuffix("Producer").lower(), self.called)
+
     def backoff(self) -> Delays | None:
         """Returns the delays between two connects, a new object for each call. None: the pipeline's own."""
         return None
@@ -173,6 +184,20 @@ class ProducerDescription(ABC):
             OptionsError: they cannot, because the source does not wait until a message is acked, for example. The path
                 begins with a setting of this producer.
         """
+
+    def examine(self, pipeline: str, plan: FailurePlan | None, *, timeout: float) -> AsyncGenerator[Finding, None]:
+        """Yields what ``broadway check --connect`` finds out about the source, each finding as soon as it is known.
+
+        It connects, and looks whether everything is there that a pipeline needs. It changes nothing: no message is
+        taken or sent, nothing is declared. It may be cancelled at any time, and then closes its connections. By default
+        it notes that the source was not examined.
+
+        Args:
+            pipeline: the name of the pipeline.
+            plan: what the pipeline does with failed messages. None: it leaves them to the acknowledger's ``ack``.
+            timeout: the most seconds that each step may take.
+        """
+        return not_examined(self)
 
     async def end_lost_copies(self) -> None:  # noqa: B027  # most sources have nothing to end
         """Ends what lost producers still do, such as settling the messages that they had handed over.
@@ -244,6 +269,7 @@ _OF_A_DESCRIPTION: Final = (
     "for_order",
     "most_in_flight",
     "on_failure_is_given",
+    "trace_source",
 )
 #: What only a running producer can do. A description may have other methods with common names, such as ``close``.
 _OF_A_PRODUCER: Final = ("open", "handle_demand")

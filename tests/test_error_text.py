@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pydantic
 import pytest
 
-from broadway_py import Failed, Message, ProducerError, Reject, SettleError
+from broadway_py import Failed, Message, ProducerError, Reject, SettleError, Unavailable
 from broadway_py.error_text import (
     MOST_TEXT,
     clipped,
@@ -23,6 +25,7 @@ from broadway_py.error_text import (
     text_of,
 )
 from broadway_py.message import Plain, plain_reason, raised
+from broadway_py.pipeline.publishing.calls import PublishUnavailable
 
 CANARY = "canary-4711"
 
@@ -153,6 +156,9 @@ def test_our_own_errors_are_told_but_not_what_handlers_say_with_them() -> None:
     assert shown_text(ProducerError("the broker is away")) == "the broker is away"
     assert shown_text(Mine("the source is away")) == "the source is away"
     assert shown_text(SettleError("no room", unsettled=[])) == "no room"
+    away = PublishUnavailable("the queue is full", unpublished=[CANARY])
+    assert shown_text(away) == "the queue is full"
+    assert shown_text(Unavailable(CANARY)) is None
     assert shown_text(Reject(CANARY)) is None
     assert shown_text(ValueError(CANARY)) is None
     assert CANARY not in described(caught(Reject(CANARY)), with_text=False)
@@ -209,6 +215,23 @@ def test_the_place_names_the_users_own_code_also_where_a_library_raised_deep_ins
     assert places[0].startswith("test_error_text.py:")
     assert places[1] == "…"
     assert places[-1].startswith("_parser.py:")
+
+
+def test_the_place_is_told_also_where_no_file_can_be_opened(tmp_path: Path) -> None:
+    program = (
+        "import resource\n"
+        "from broadway_py.error_text import place_of\n"
+        "def fail(): raise ValueError\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))\n"
+        "try: fail()\n"
+        "except ValueError as error: print(place_of(error))\n"
+    )
+    file = tmp_path / "program.py"
+    file.write_text(program)
+
+    ran = subprocess.run([sys.executable, file], capture_output=True, text=True, check=False, timeout=60)
+
+    assert (ran.stdout, ran.stderr) == ("program.py:5 <module> > program.py:3 fail\n", "")
 
 
 def test_a_name_without_end_is_cut() -> None:

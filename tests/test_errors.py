@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 from broadway_py.error_text import shown_text
@@ -10,6 +12,7 @@ from broadway_py.errors import (
     BroadwayError,
     CalledInsideCallback,
     DefinitionError,
+    FlowFailed,
     MessageFailed,
     OptionsError,
     ProducerError,
@@ -102,6 +105,34 @@ def test_a_call_from_inside_a_callback_is_told_what_to_use_instead() -> None:
         "stop() was awaited inside a callback of the same pipeline, which would wait for itself; "
         "use pipeline.request_stop() to end the pipeline, or hand the work to a task of your own"
     )
+
+
+@pytest.mark.parametrize(
+    ("place", "text"),
+    [
+        (None, "map 2: parse failed with ValueError in stage 3"),
+        ("words.txt, line 3", "map 2: parse failed with ValueError in stage 3 at words.txt, line 3"),
+    ],
+)
+def test_a_failed_flow_names_operator_and_place_and_not_the_element(place: str | None, text: str) -> None:
+    cause = ValueError("secret")
+
+    error = FlowFailed("map 2: parse", cause, stage=3, place=place, element="secret")
+
+    assert str(error) == text
+    assert (error.operator, error.stage, error.place, error.element) == ("map 2: parse", 3, place, "secret")
+    assert error.__cause__ is cause
+
+
+def test_a_failed_flow_is_pickled_with_its_cause() -> None:
+    error = FlowFailed("map 2: parse", ValueError("it is 3"), stage=3, place="words.txt, line 3", element=7)
+    error.args = ("another text",)
+
+    back = pickle.loads(pickle.dumps(error))  # noqa: S301  # it was made here
+
+    assert str(back) == "another text"
+    assert (back.operator, back.stage, back.place, back.element) == ("map 2: parse", 3, "words.txt, line 3", 7)
+    assert repr(back.__cause__) == "ValueError('it is 3')"
 
 
 @pytest.mark.parametrize(

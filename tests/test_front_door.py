@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,8 +30,11 @@ NAMES = [
     "EventTimeError",
     "Failed",
     "FailurePolicy",
+    "Flow",
+    "FlowFailed",
     "HandlerVerdict",
     "MalformedMessage",
+    "MemoryPublisher",
     "Message",
     "MessageFailed",
     "NoopAcknowledger",
@@ -40,11 +46,14 @@ NAMES = [
     "Processors",
     "ProducerError",
     "PublishError",
+    "QueuePublisher",
     "QueueSink",
+    "RabbitMQPublisher",
     "RabbitMQSink",
     "RateLimit",
     "Reject",
     "RetryLater",
+    "SQSPublisher",
     "SQSSink",
     "SettleError",
     "Settled",
@@ -78,9 +87,28 @@ def test_every_error_is_exported_and_has_the_one_root() -> None:
 
 def test_a_name_that_is_not_there_is_refused_as_python_does() -> None:
     with pytest.raises(AttributeError) as refused:
-        broadway_py.Pipelines  # noqa: B018  # the access is what is tested
+        broadway_py.Pipelines  # type: ignore[attr-defined]  # noqa: B018  # the access is what is tested
 
     assert str(refused.value) == "module 'broadway_py' has no attribute 'Pipelines'"
+
+
+#: What worker processes import. They must start fast, and some of them only compute.
+LIGHT = ["foreign", "errors", "clock", "log", "_core.dispatch", "_core.window.engine", "stage"]
+#: What takes longer to load than all of the above. (asyncio itself loads ssl.)
+HEAVY = {"pydantic", "pydantic_core", "pydantic_settings", "structlog", "yaml", "rich", "importlib.metadata"}
+
+
+def test_stages_and_windows_load_nothing_heavy() -> None:
+    program = (
+        "import asyncio, json, sys; of_asyncio = set(sys.modules)\n"
+        f"import {', '.join(f'broadway_py.{name}' for name in LIGHT)}\n"
+        "print(json.dumps(sorted(set(sys.modules) - of_asyncio)))"
+    )
+    loaded = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+    modules = set(json.loads(loaded))
+
+    assert modules & (HEAVY | {"ssl", "_ssl"}) == set()
+    assert {f"broadway_py.{name}" for name in LIGHT} <= modules
 
 
 def test_the_changelog_begins_with_what_is_unreleased_or_with_the_version_that_is_installed() -> None:

@@ -24,6 +24,25 @@ def test_a_line_reads_well_where_no_formatter_of_ours_is_installed(caplog: pytes
     assert caplog.records[0].getMessage() == "it began pipeline=orders reason='no room' count=5"
 
 
+def test_the_fields_of_a_logger_are_in_each_of_its_lines_and_only_there(caplog: pytest.LogCaptureFixture) -> None:
+    log = logger("broadway_py.x").bind(pipeline="orders")
+    log.bind(stage="source").error("it failed", count=1)
+    log.warning("it began", count=2)
+    log.debug("nobody reads this")
+    try:
+        raise ValueError(CANARY)
+    except ValueError:
+        log.exception("it raised")
+
+    assert [record.getMessage().split(" exception=")[0] for record in caplog.records] == [
+        "it failed pipeline=orders stage=source count=1",
+        "it began pipeline=orders count=2",
+        "it raised pipeline=orders",
+    ]
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING", "ERROR"]
+    assert caplog.records[2].exc_info is not None
+
+
 def test_control_characters_of_others_do_not_reach_a_terminal() -> None:
     assert str(Fields(event="failed", message_id="\x1b[2J\n2026 ERROR")) == r"failed message_id='\x1b[2J\n2026 ERROR'"
 

@@ -9,7 +9,20 @@ import pytest
 
 from broadway_py._core.ledger import Ledger, LedgerEntry
 from broadway_py.acknowledger import Acknowledger, NoopAcknowledger
-from broadway_py.message import CLAIMED, NOOP, OPEN, SETTLED, Acknowledgement, BatchInfo, Failed, Message
+from broadway_py.message import (
+    CLAIMED,
+    NOOP,
+    OPEN,
+    SETTLED,
+    Acknowledgement,
+    BatchInfo,
+    Failed,
+    Message,
+    messages_of,
+)
+
+#: What a new message does not have: whoever needs it sets it.
+UNSET = ["_at_work", "_identity", "_trace"]
 
 
 def test_a_new_message_is_ok_unsettled_and_goes_to_the_default_batcher_in_bulk() -> None:
@@ -45,6 +58,23 @@ def test_each_message_has_metadata_of_its_own() -> None:
 )
 def test_the_size_is_that_of_the_payload_in_bytes(data: Any, size: int) -> None:
     assert Message(data).size == size
+
+
+@pytest.mark.parametrize("data", [b"bytes", "täxt", memoryview(b"view"), 7, None, {"a": 1}, (1.0, 2), object()])
+def test_messages_of_a_list_are_as_the_constructor_makes_them(data: Any) -> None:
+    acknowledgement = Acknowledgement(NoopAcknowledger(), "ref", None)
+    made = Message(data, None, acknowledgement)
+
+    several = messages_of([data, data], acknowledgement)
+
+    assert len(several) == 2
+    assert several[0].metadata is not several[1].metadata
+    for message in several:
+        assert type(message) is Message
+        unset = [name for name in Message.__slots__ if not hasattr(message, name)]
+        assert unset == [name for name in Message.__slots__ if not hasattr(made, name)] == UNSET
+        for name in set(Message.__slots__) - set(UNSET):
+            assert getattr(message, name) == getattr(made, name), name
 
 
 def test_replacing_the_data_keeps_what_was_received() -> None:

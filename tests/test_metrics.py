@@ -6,10 +6,17 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from broadway_py.metrics import SERIES_LIMIT, PipelineCollector, log_metrics, pipeline_metrics, process_metrics
-from broadway_py.pipeline.stats import AggregatorStats, Distribution, PipelineStats
+from broadway_py.metrics import (
+    SERIES_LIMIT,
+    PipelineCollector,
+    log_metrics,
+    pipeline_metrics,
+    process_metrics,
+    reload_metrics,
+)
+from broadway_py.pipeline.stats import AggregatorStats, Distribution, PipelineStats, SourceStats
 from broadway_py.request_counts import RequestCounts
-from tests.daemon.snapshots import pipeline, producer
+from tests.daemon.snapshots import handled, pipeline, producer, publisher
 
 
 def scrape(*stats: PipelineStats) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
@@ -82,6 +89,22 @@ def test_a_connection_that_is_not_up_reads_0_and_a_source_that_has_ended_is_not_
     assert up == {"queue": 0.0, "done": 1.0}
 
 
+def test_what_a_source_holds_is_shown_as_far_as_it_is_known() -> None:
+    producers = (
+        producer("all", source=SourceStats(5, 0, 2, 3.0, None)),
+        producer("some", source=SourceStats(0, None, None, 3.0, "no permission")),
+        producer("none", source=SourceStats(None, None, None, 3.0, "away")),
+        producer("silent"),
+    )
+    found = scrape(pipeline(producers=producers))["broadway_source_messages"]
+    assert {(dict(labels)["producer"], dict(labels)["state"]): number for labels, number in found.items()} == {
+        ("all", "ready"): 5,
+        ("all", "delayed"): 0,
+        ("all", "dead"): 2,
+        ("some", "ready"): 0,
+    }
+
+
 def test_series_past_the_limit_are_added_up_under_other() -> None:
     many = pipeline(producers=tuple(producer(f"p{index}") for index in range(SERIES_LIMIT + 500)))
     found = scrape(many)
@@ -136,6 +159,33 @@ def test_requests_are_shown_only_for_producers_that_count_them() -> None:
         {of_sqs: 4.0},
     )
     assert not any(name.startswith("broadway_sqs") for name in scrape(pipeline()))
+
+
+def test_publishers_are_shown_only_where_there_are_some() -> None:
+    found = scrape(pipeline(publishers=(publisher(), publisher("audit", connected=0, published={}))))
+
+    out, audit = ((("pipeline", "orders"), ("publisher", name)) for name in ("out", "audit"))
+    published = found["broadway_published_messages_total"]
+    assert {labels: count for labels, count in published.items() if count} == {
+        (("outcome", "confirmed"), *out): 5.0,
+        (("outcome", "refused"), *out): 1.0,
+    }
+    assert len(published) == 6
+    assert found["broadway_publisher_waiting_messages"] == {out: 2.0, audit: 2.0}
+    assert found["broadway_publisher_in_flight_messages"] == {out: 3.0, audit: 3.0}
+    assert found["broadway_publisher_up"] == {out: 1.0, audit: 0.0}
+    assert found["broadway_publish_duration_seconds_count"] == {out: 6.0, audit: 6.0}
+    assert not any(name.startswith("broadway_publish") for name in scrape(pipeline()))
+
+
+def test_reloads_are_counted_by_their_outcome_from_the_start() -> None:
+    reloads, running = reload_metrics({"done": 2}, is_running=True)
+    assert [(one.name, one.value) for one in running.samples] == [("broadway_reload_running", 1)]
+    assert [(one.name, one.labels, one.value) for one in reloads.samples] == [
+        ("broadway_reloads_total", {"outcome": "done"}, 2),
+        ("broadway_reloads_total", {"outcome": "refused"}, 0),
+        ("broadway_reloads_total", {"outcome": "failed"}, 0),
+    ]
 
 
 def test_dropped_lines_of_the_log_are_counted() -> None:
@@ -241,3 +291,26 @@ def test_the_partitions_of_an_aggregator_add_up_or_the_worst_of_them_counts() ->
     }
     assert found["broadway_watermark_held_seconds"][key[0], ("by", "in_work"), key[1]] == 9.0
     assert found["broadway_checkpoint_duration_seconds_sum"] == {(("pipeline", "orders"),): 13.5}
+
+
+def test_deduplication_has_those_metrics_of_aggregators_that_fit_and_no_aggregator() -> None:
+    found = scrape(
+        replace(pipeline(), deduplication=(handled(partition=0), handled(partition=1, dedup_horizon_seconds=30.0)))
+    )
+    key = (("aggregator", ""), ("pipeline", "orders"))
+    assert {name: series[key] for name, series in found.items() if key in series and not name.endswith("_created")} == {
+        "broadway_dedup_horizon_seconds": 30.0,
+        "broadway_state_bytes": 1280.0,
+        "broadway_checkpoint_failures_total": 2.0,
+        "broadway_duplicate_messages_total": 12.0,
+        "broadway_messages_without_identity_total": 16.0,
+    }
+    assert "broadway_windows_open" not in found
+
+
+def test_deduplication_stands_beside_an_aggregator() -> None:
+    found = scrape(replace(pipeline(), aggregators=(sums(),), deduplication=(handled(duplicates=1),)))
+    assert found["broadway_duplicate_messages_total"] == {
+        (("aggregator", "sums"), ("pipeline", "orders")): 6.0,
+        (("aggregator", ""), ("pipeline", "orders")): 1.0,
+    }

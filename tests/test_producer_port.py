@@ -18,8 +18,8 @@ from broadway_py.producer import Producer
 from broadway_py.producer_description import AnyProducer, ProducerDescription, described
 from broadway_py.producers import MemoryProducer
 from broadway_py.testing import FakeClock
+from broadway_py.testing.driving import copy_of
 from tests.support.eventually import eventually
-from tests.support.producers import copy_of
 
 
 class Fetching(Producer):

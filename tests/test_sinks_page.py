@@ -32,7 +32,7 @@ def shown() -> Any:
 
 
 def test_the_sinks_of_the_package_are_made_as_shown(shown: Any) -> None:
-    assert repr(shown.emit_to) == "<SQSSink SQS queue 'revenue.fifo'>"
+    assert repr(shown.emit_to) == "<SQSPublisher SQS queue 'revenue.fifo'>"
 
 
 def test_a_second_aggregator_has_the_id_of_the_message(shown: Any) -> None:

@@ -48,15 +48,14 @@ def test_a_test_that_hangs_ends_a_run_with_workers_as_a_failure_and_with_its_sta
     ran.stderr.fnmatch_lines(["Timeout *", "* in test_hangs_in_here"])
 
 
-def test_the_tests_of_a_file_run_on_one_worker_and_files_that_need_a_broker_come_first(
-    suite: pytest.Pytester,
-) -> None:
+def test_the_tests_of_a_file_run_on_one_worker_and_long_files_begin_beside_short_ones(suite: pytest.Pytester) -> None:
     for name in ("test_a.py", "test_b.py", "test_c.py"):
         suite.path.joinpath("checks", name).write_text(TWO_TESTS)
     marked = f"import pytest\npytestmark = pytest.mark.integration\n{TWO_TESTS}"
-    suite.path.joinpath("checks", "test_d.py").write_text(marked)
+    for name in ("test_d.py", "test_e.py", "test_f.py"):
+        suite.path.joinpath("checks", name).write_text(marked)
 
-    ran = suite.runpytest_subprocess("-n", "2", "-v")
+    ran = suite.runpytest_subprocess("-n", "3", "-v")
 
     files: dict[str, list[str]] = {}
     for line in ran.outlines:
@@ -64,5 +63,5 @@ def test_the_tests_of_a_file_run_on_one_worker_and_files_that_need_a_broker_come
             worker, test = line.split()[0], line.split()[-1]
             files.setdefault(worker, []).append(test.partition("::")[0])
     together = [file for ran_by in files.values() for file in dict.fromkeys(ran_by)]
-    assert sorted(together) == [f"checks/test_{name}.py" for name in "abcd"]
-    assert "checks/test_d.py" in [ran_by[0] for ran_by in files.values()]
+    assert sorted(together) == [f"checks/test_{name}.py" for name in "abcdef"]
+    assert sorted(ran_by[0] for ran_by in files.values()) == [f"checks/test_{name}.py" for name in "ade"]

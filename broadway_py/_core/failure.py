@@ -6,10 +6,10 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Final, Literal, NamedTuple
 
+from broadway_py.durations import seconds_of
 from broadway_py.errors import Reject, RetryLater, Unavailable
 from broadway_py.foreign import article, foreign_errors, is_a, text_of, type_name
 from broadway_py.message import Failed
-from broadway_py.options import seconds_of
 
 __all__ = ["Action", "FailureRules", "Verdict", "asked_delay"]
 

@@ -8,6 +8,7 @@ from itertools import compress, count, islice, pairwise
 from operator import attrgetter, is_not
 from typing import Any, Final, NamedTuple, get_args
 
+from broadway_py._core.aggregation.reader import Reader
 from broadway_py._core.histogram import SECONDS_BOUNDS, Histogram
 from broadway_py.message import Message, Outcome
 from broadway_py.request_counts import RequestCounts
@@ -25,6 +26,9 @@ class Ledger:
     ``received == sum(outcomes) + in_flight`` is true at every moment, because *in_flight* is the sum of what its
     entries hold open.
     """
+
+    #: The copies of the producer, for those that ask whether they read. Empty: nobody does.
+    readers: Sequence[Reader] = ()
 
     def __init__(self, producer: str, settler: Any = None) -> None:
         self.producer = producer

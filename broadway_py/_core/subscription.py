@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 __all__ = ["CancelMode", "Cancellation", "End", "lives_on"]
@@ -23,8 +22,7 @@ class Cancellation(NamedTuple):
     reason: object = None
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(NamedTuple):
     """The end of a subscription, as its consumer learns of it.
 
     Attributes:

@@ -2,54 +2,51 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, NoReturn
+from typing import Annotated, Any, NoReturn
 
 try:
     import typer
 except ImportError:
     sys.exit("broadway: the command needs typer, which is not installed: pip install 'broadway-py[daemon]'")
 
-from broadway_py.cli import dlq, streams, windows
+from broadway_py.cli import config, dlq, streams, windows
+from broadway_py.cli.arguments import Assignments, Files
+from broadway_py.cli.connect_check import connect_and_tell
 from broadway_py.cli.endings import INTERRUPTED, fail, sentences, warn
+from broadway_py.cli.new import new
+from broadway_py.cli.reload import reload
+from broadway_py.cli.schema import schema
+from broadway_py.cli.send import send
+from broadway_py.cli.top import command as top_command
+from broadway_py.cli.version import version_lines
 from broadway_py.daemon.logs import logs
 from broadway_py.daemon.process.main_thread import ExitCode, leave
-from broadway_py.daemon.settings.settings import examine, read_settings
-from broadway_py.errors import BroadwayError, OptionsError
+from broadway_py.daemon.settings.settings import Settings, examine, read_settings
+from broadway_py.daemon.settings.token_file import read_token
+from broadway_py.errors import OptionsError
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="broadway",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,  # a traceback with local variables would show payloads and passwords
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Files = Annotated[
-    list[Path],
-    typer.Argument(
-        metavar="FILE...", help="A settings file: YAML, TOML or JSON. A later file overrides an earlier one."
-    ),
-]
-Assignments = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="PATH=VALUE",
-        help="Override one setting. The option may be repeated. The value is read as YAML.",
-    ),
-]
-
 app.add_typer(dlq.commands, name="dlq")
 app.add_typer(windows.commands, name="windows")
+app.add_typer(config.commands, name="config")
+app.command()(new)
+app.command()(schema)
+app.command()(reload)
+app.command()(top_command.top)
+app.command()(send)
 
 
 def main() -> NoReturn:
@@ -69,27 +66,36 @@ def main() -> NoReturn:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from broadway_py.metrics import package_version  # noqa: PLC0415  # prometheus_client is slow to import
-
-        typer.echo(f"broadway {package_version()}, Python {sys.version.split()[0]}")
+        for line in version_lines():
+            typer.echo(line)
         raise typer.Exit
 
 
 @app.callback()
 def _broadway(
     _version_wanted: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+        bool,
+        typer.Option(
+            "--version",
+            callback=_version,
+            is_eager=True,
+            help="Show the versions of this program and of what it uses, and exit.",
+        ),
     ] = False,
 ) -> None:
-    """Run pipelines that take messages from a queue and settle each of them once.
+    """Run pipelines: they take messages from a queue, handle them, and tell the queue what became of each.
 
     [bold]Examples[/]
 
-      # run the quick start; its page is on http://127.0.0.1:8080
+      # make a project that runs and tests itself
 
-      broadway run config/quickstart.yaml
+      broadway new shop
 
-      # check these settings
+      # run the pipelines; their page is on http://127.0.0.1:8080
+
+      broadway run orders.yaml
+
+      # say what is wrong with these settings
 
       broadway check orders.yaml
 
@@ -101,8 +107,10 @@ def _broadway(
 
       broadway dlq ls --queue var/queue.db:orders
 
-    Exit codes: 0 clean, 1 crash, 2 usage or settings,
-    75 the drain ran out of time.
+    Each command has a help with examples: broadway run --help.
+
+    Exit codes: 0 it worked, 1 something failed, 2 the command line or the
+    settings are wrong, 75 a stop took too long; what was left is on the queue.
     """
 
 
@@ -111,15 +119,21 @@ def run(
     files: Files,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, max=1024, help="How many processes run the pipelines; overrides the setting `workers`."),
+        typer.Option(
+            min=1, max=1024, metavar="N", help="How many processes run the pipelines; overrides the setting `workers`."
+        ),
     ] = None,
+    has_reload: Annotated[
+        bool, typer.Option("--reload", help="Start anew when FILE, or a Python file below this directory, has changed.")
+    ] = False,
     assignments: Assignments = None,
 ) -> None:
     """Run the pipelines of FILE until they have ended or a signal stops them.
 
     SIGTERM or Ctrl-C starts a drain: no new messages are fetched; those that
-    were started are finished and settled. A second signal cuts the drain
-    short. SIGUSR1 writes the state and all stacks to the log.
+    were started are finished, and the queue is told. A second signal cuts the
+    drain short. SIGHUP reads the settings again. SIGUSR1 writes to the log
+    what each pipeline and thread is doing.
 
     [bold]Examples[/]
 
@@ -130,44 +144,95 @@ def run(
       broadway run orders.yaml --set pipelines.orders.processors.concurrency=50
 
       BROADWAY_HTTP__PORT=9090 broadway run orders.yaml
+
+      # while you write code: each change is checked, then used
+
+      broadway run --reload orders.yaml
     """
     from broadway_py.daemon.runner import log_hidden_variables, run_settings  # noqa: PLC0415  # keeps --help fast
 
     more = [] if workers is None else [f"workers={workers}"]
+    if has_reload:
+        leave(_reload(files, [*(assignments or []), *more]))
+        return
+    # The code of the user may change the working directory.
+    places = [file.absolute() for file in files]
+
+    def read(sources: list[Path] = places) -> Settings:
+        return read_settings(sources, assignments=[*(assignments or []), *more])
+
     with sentences():
-        settings = read_settings(files, assignments=[*(assignments or []), *more])
+        settings = read(files)
         logs.configure(settings.log)
         log_hidden_variables()
         try:
-            code = run_settings(settings)
+            code = run_settings(settings, read)
         except OptionsError as wrong:
             raise settings.located(wrong) from None
     leave(code)
 
 
+def _reload(files: list[Path], assignments: list[str]) -> int:
+    from broadway_py.cli.reloading import FileWatch, Reloading  # noqa: PLC0415  # for development only
+
+    options = [*map(str, files), *(word for one in assignments for word in ("--set", one))]
+    with sentences():
+        watch = FileWatch(Path.cwd(), files)
+    return Reloading(options, watch, lambda sentence: typer.echo(f"broadway: {sentence}", err=True)).run()
+
+
 @app.command()
-def check(files: Files, assignments: Assignments = None) -> None:
+def check(
+    files: Files,
+    connect: Annotated[
+        bool,
+        typer.Option("--connect", help="Also connect to each place that the pipelines use, and look whether it works."),
+    ] = False,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, max=3600, help="The most seconds that each step of --connect may take.")
+    ] = 10.0,
+    as_json: Annotated[bool, typer.Option("--json", help="With --connect: print JSON instead of text.")] = False,
+    assignments: Assignments = None,
+) -> None:
     """Say what is wrong with the settings in FILE, without running anything. Exit code 0 or 2.
 
     Imports the pipeline classes and builds the pipelines, but does not
-    connect to anything. A directory of [bold]state[/] that this machine does not
-    have is told, too, with exit code 0: FILE may be for another machine.
+    connect to anything. A directory of [bold]state[/] or a [bold]token_file[/] that this
+    machine does not have is told, too, with exit code 0: FILE may be for
+    another machine.
+
+    With --connect it then looks at each source, each place for dead letters,
+    each publisher and each state file, from this machine: whether it is there,
+    fits the settings and may be used. It changes nothing. Exit code 1: a
+    place is not available now.
 
     [bold]Examples[/]
 
       broadway check orders.yaml
 
       broadway check base.yaml production.yaml
+
+      broadway check --connect orders.yaml
     """
-    from broadway_py.daemon.pipelines.loader import check_pipelines  # noqa: PLC0415  # keeps --help fast
+    from broadway_py.daemon.pipelines.loader import checked_pipelines  # noqa: PLC0415  # keeps --help fast
 
     examined = examine(files, assignments=assignments or [])
     settings = examined.settings
     here: list[OptionsError] = []
-    wrong = [*examined.wrong, *check_pipelines(settings, examined.told, here=here)]
+    built, found = checked_pipelines(settings, examined.told, here=None if connect else here)
+    wrong = [*examined.wrong, *found]
+    if settings.http is not None and settings.http.token_file is not None:
+        try:
+            read_token(settings.http.token_file)
+        except OptionsError as missing:
+            here.append(settings.located(missing.under("http", "token_file")))
     if wrong:
         fail(OptionsError.of([*wrong, *here]), ExitCode.USAGE)
     warn(here)
+    if connect:
+        connect_and_tell(settings, built, timeout, as_json=as_json)
+        if as_json:
+            return
     count = len(settings.pipelines)
     typer.echo(f"ok: {count} pipeline{'s' if count > 1 else ''}: {', '.join(settings.pipelines)}")
 
@@ -178,7 +243,7 @@ def topology(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
     assignments: Assignments = None,
 ) -> None:
-    """Show the stages of the pipelines in FILE: which one feeds which, and how many run at the same time.
+    """Show the parts of the pipelines in FILE: which one feeds which, and how many of each run at the same time.
 
     [bold]Examples[/]
 
@@ -206,102 +271,5 @@ def _drawn(shape: dict[str, Any]) -> Iterator[str]:
         yield f"  └─ processors  x{processors['concurrency']}"
     for batcher in shape["batchers"]:
         yield f"       └─ batcher {batcher['batcher']}  →  batch processors  x{batcher['concurrency']}"
-
-
-@app.command()
-def send(
-    arguments: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[FILE.yaml] [INPUT]",
-            help="The settings file (none with --queue), then the file whose lines are sent. - is standard input.",
-        ),
-    ] = None,
-    queue: Annotated[
-        str | None, typer.Option(metavar="FILE:NAME", help="Send to this embedded queue. It needs no settings file.")
-    ] = None,
-    pipeline: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Send to the queue that this pipeline reads.")
-    ] = None,
-    key: Annotated[
-        str | None,
-        typer.Option(metavar="FIELD", help="The field of each line, a JSON object, that is the key of the message."),
-    ] = None,
-    assignments: Assignments = None,
-) -> None:
-    """Put the lines of a file, or of standard input, on a queue, one message per line. Empty lines are left out.
-
-    Works for the embedded queue and for RabbitMQ (messages are persistent,
-    and the broker confirms each one). Exit code 1 if the queue is not
-    available; the output then says how many messages are certainly on it.
-
-    [bold]Examples[/]
-
-      broadway send --queue var/queue.db:orders lines.txt
-
-      generate-orders | broadway send --queue var/queue.db:orders -
-
-      broadway send orders.yaml --pipeline orders lines.txt
-
-      broadway send orders.yaml --key customer orders.jsonl
-    """
-    from broadway_py.daemon.send import queue_file, target_of  # noqa: PLC0415  # keeps --help fast
-
-    given = list(arguments or [])
-    with sentences():
-        if queue is not None:
-            target = queue_file(queue)
-        elif given:
-            settings = read_settings([Path(given.pop(0))], assignments=assignments or [])
-            try:
-                target = target_of(settings, pipeline, has_keys=key is not None)
-            except OptionsError as wrong:
-                raise settings.located(wrong) from None
-        else:
-            raise OptionsError((), "send: name a settings file, or a queue with --queue FILE:NAME")
-    if len(given) > 1:
-        fail(f"send: expected one input, got {', '.join(given)}", ExitCode.USAGE)
-    with _input(given[0] if given else "-") as stream:
-        _send(stream, target, key)
-
-
-def _send(stream: BinaryIO, target: Any, key: str | None) -> None:
-    from broadway_py.daemon.send import lines_of, send_lines  # noqa: PLC0415  # keeps --help fast
-
-    sent = 0
-
-    def progress(count: int) -> None:
-        nonlocal sent
-        sent = count
-        if sys.stderr.isatty():
-            typer.echo(f"\r{count:,} lines", nl=False, err=True)
-
-    try:
-        asyncio.run(send_lines(lines_of(stream, key), target, progress))
-    except (BroadwayError, KeyboardInterrupt) as ended:
-        _end_line()
-        reason = "interrupted" if isinstance(ended, KeyboardInterrupt) else ended
-        code = INTERRUPTED if isinstance(ended, KeyboardInterrupt) else ExitCode.CRASH
-        fail(f"{reason}; {sent:,} {'line was' if sent == 1 else 'lines were'} put on the queue before that", code)
-    _end_line()
-    typer.echo(f"{sent:,} {'line was' if sent == 1 else 'lines were'} put on the queue")
-
-
-def _end_line() -> None:
-    if sys.stderr.isatty():
-        typer.echo("\r\033[K", nl=False, err=True)
-
-
-@contextmanager
-def _input(name: str) -> Iterator[BinaryIO]:
-    if name == "-":
-        if streams.is_input_closed():
-            fail("send: standard input is closed; name a file whose lines are to be sent", ExitCode.USAGE)
-        yield sys.stdin.buffer
-        return
-    try:
-        stream = Path(name).open("rb")  # noqa: SIM115  # closed below, outside the except
-    except OSError as failed:
-        fail(f"{name}: cannot be read: {failed.strerror}", ExitCode.USAGE)
-    with stream:
-        yield stream
+    for publisher in shape.get("publishers", ()):
+        yield f"  publisher {publisher['publisher']}"

@@ -6,15 +6,18 @@ import asyncio
 import inspect
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 
+from broadway_py.cli.completion import pipeline_names
 from broadway_py.cli.endings import INTERRUPTED, fail, sentences
+from broadway_py.cli.progress import Progress
 from broadway_py.daemon.dead_letters import letters
-from broadway_py.daemon.dead_letters.letters import Head, Letters
+from broadway_py.daemon.dead_letters.letters import Choice, Head, Letters
 from broadway_py.daemon.dead_letters.places import Place, of_queue, of_settings, of_url
 from broadway_py.daemon.process.main_thread import ExitCode
 from broadway_py.daemon.settings.settings import read_settings
@@ -29,7 +32,17 @@ FindPlace = Callable[[str | None], Place]
 commands = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
-    help="Show the dead letters of a queue, put them back, or remove them.",
+    help="""Show the dead letters of a queue, put them back, or remove them.
+
+    Dead letters are messages that have failed for good. They are kept, with
+    the reason, until somebody decides.
+
+    [bold]Examples[/]
+
+      broadway dlq ls --queue var/queue.db:orders
+
+      broadway dlq replay --config orders.yaml --cause timeout
+    """,
 )
 
 Queue = Annotated[
@@ -42,7 +55,12 @@ Queue = Annotated[
 ]
 Url = Annotated[
     str | None,
-    typer.Option("--url", metavar="amqp://…", help="The RabbitMQ of the queue. Its dead letters are in NAME.dead."),
+    typer.Option(
+        "--url",
+        metavar="URL",
+        help="amqp://…: the RabbitMQ of the queue, whose dead letters are in NAME.dead. https://…: the SQS queue; its "
+        "redrive policy says where its dead letters are.",
+    ),
 ]
 Config = Annotated[
     Path | None,
@@ -50,24 +68,31 @@ Config = Annotated[
 ]
 PipelineName = Annotated[
     str | None,
-    typer.Option("--pipeline", metavar="NAME", help="The pipeline to take from the settings, if there are several."),
+    typer.Option(
+        "--pipeline",
+        metavar="NAME",
+        help="The pipeline to take from the settings, if there are several.",
+        autocompletion=pipeline_names,
+    ),
 ]
 Dead = Annotated[
     str | None,
     typer.Option(
-        "--dead", metavar="NAME", help="The RabbitMQ queue that holds the dead letters, if it is not QUEUE.dead."
+        "--dead", metavar="NAME", help="The queue of RabbitMQ or SQS that holds the dead letters, if it is another one."
     ),
 ]
 To = Annotated[
     str | None,
     typer.Option(
-        "--to", metavar="NAME", help="The RabbitMQ queue to put them into, instead of the one they failed in."
+        "--to", metavar="NAME", help="The queue of RabbitMQ or SQS to put them into, if not the one they failed in."
     ),
 ]
 Ids = Annotated[
     list[str] | None, typer.Argument(metavar="[ID]...", help="The dead letters, as `broadway dlq ls` shows them.")
 ]
 Cause = Annotated[str | None, typer.Option(metavar="CAUSE", help="Take only the dead letters with this cause.")]
+Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="Take at most so many.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, with one object in a line for each dead letter.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and change nothing.")]
 
 
@@ -117,27 +142,36 @@ def _on_dead_letters(command: Callable[..., None]) -> Callable[..., None]:
 
 @commands.command("ls")
 @_on_dead_letters
-def ls(*, find: FindPlace, cause: Cause = None) -> None:
+def ls(*, find: FindPlace, cause: Cause = None, limit: Limit = None, as_json: AsJson = False) -> None:
     """List the dead letters, and when and why each one failed. Shows no payloads.
 
     [bold]Examples[/]
 
       broadway dlq ls --queue var/queue.db:orders
 
-      broadway dlq ls --queue var/queue.db:orders --cause timeout
+      broadway dlq ls --queue var/queue.db:orders --cause timeout --limit 20
 
-      broadway dlq ls --config orders.yaml --pipeline orders
+      broadway dlq ls --config orders.yaml --pipeline orders --json
 
       broadway dlq ls --url amqp://user@broker/ --queue orders
 
       broadway dlq ls --url amqp://user@broker/ --dead graveyard
+
+      broadway dlq ls --url https://sqs.eu-central-1.amazonaws.com/123456789012/orders
     """
+
+    async def listed(file: Letters) -> tuple[list[Head], str | None]:
+        return await letters.select(file, Choice((), cause, limit)), await file.note()
+
     with sentences():
-        heads = _with_queue(find(None), lambda file: letters.select(file, (), cause))
-    if not heads:
-        typer.echo("no dead letters")
-        return
-    typer.echo("\n".join(letters.drawn(heads)))
+        heads, note = _with_queue(find(None), listed)
+    if as_json:
+        for head in heads:
+            typer.echo(letters.as_json(head))
+    else:
+        typer.echo("\n".join(letters.drawn(heads)) if heads else "no dead letters")
+    if note is not None:
+        typer.echo(note, err=True)
 
 
 @commands.command("show")
@@ -145,28 +179,47 @@ def ls(*, find: FindPlace, cause: Cause = None) -> None:
 def show(
     *,
     find: FindPlace,
-    letter: Annotated[str, typer.Argument(metavar="ID", help="The dead letter, as `broadway dlq ls` shows it.")],
+    letter: Annotated[
+        str | None,
+        typer.Argument(metavar="[ID]", help="The dead letter, as `broadway dlq ls` shows it. Not needed with --limit."),
+    ] = None,
     payload: Annotated[bool, typer.Option("--payload", help="Print the payload as it is, and nothing else.")] = False,
+    cause: Cause = None,
+    limit: Limit = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Show all that is known about one dead letter. Shows its payload only with --payload.
+    """Show all that is known about one dead letter, or about several with --limit. Shows payloads only with --payload.
 
     [bold]Examples[/]
 
       broadway dlq show 17 --queue var/queue.db:orders
 
       broadway dlq show 17 --queue var/queue.db:orders --payload > letter.json
+
+      broadway dlq show --queue var/queue.db:orders --limit 3
     """
 
-    async def found(file: Letters) -> tuple[Head, bytes]:
-        (head,) = await letters.select(file, (letter,), None)
-        return head, await file.payload(letter) if payload else b""
+    async def found(file: Letters) -> list[tuple[Head, bytes]]:
+        heads = await letters.select(file, Choice(() if letter is None else (letter,), cause, limit))
+        return [(head, await file.payload(head.id) if payload else b"") for head in heads]
 
     with sentences():
-        head, raw = _with_queue(find(None), found)
-    if payload:
-        typer.echo(raw, nl=False)
-        return
-    typer.echo("\n".join(letters.shown(head)))
+        if letter is None and limit is None:
+            raise OptionsError((), "dlq show: name the dead letter with ID, or say with --limit how many are shown")
+        if payload and as_json:
+            raise OptionsError((), "dlq show: give --payload or --json, not both: a payload may be no text")
+        if payload and letter is None and limit != 1:
+            raise OptionsError((), "dlq show: --payload shows one payload; name the dead letter with ID")
+        several = _with_queue(find(None), found)
+    for number, (head, raw) in enumerate(several):
+        if payload:
+            typer.echo(raw, nl=False)
+        elif as_json:
+            typer.echo(letters.as_json(head))
+        else:
+            typer.echo(("\n" if number else "") + "\n".join(letters.shown(head)))
+    if not several and not as_json and not payload:
+        typer.echo("no dead letters")
 
 
 @commands.command("replay")
@@ -176,6 +229,7 @@ def replay(
     find: FindPlace,
     ids: Ids = None,
     cause: Cause = None,
+    limit: Limit = None,
     rate: Annotated[
         str | None,
         typer.Option(metavar="N/s", help="Put back at most this many per second (/s), minute (/m) or hour (/h)."),
@@ -191,27 +245,24 @@ def replay(
 
       broadway dlq replay --queue var/queue.db:orders --cause timeout --rate 50/s
 
+      broadway dlq replay --queue var/queue.db:orders --limit 10
+
       broadway dlq replay --queue var/queue.db:orders --dry-run
 
       broadway dlq replay --url amqp://user@broker/ --dead graveyard --to orders
     """
-    moved = 0
-
-    def progress(count: int) -> None:
-        nonlocal moved
-        moved = count
+    choice = Choice(ids or (), cause, limit)
+    progress = Progress("dead letters put back")
 
     async def back(file: Letters) -> int:
-        chosen = [head.id for head in await letters.select(file, ids or (), cause)]
-        return len(chosen) if dry_run else await letters.replay(file, chosen, per_second, progress)
+        if dry_run:
+            return len(await letters.select(file, choice))
+        return await letters.replay(file, choice, per_second, progress.reached)
 
     with sentences():
         per_second = None if rate is None else letters.rate_of(rate)
-        count = _with_queue(
-            find(to),
-            back,
-            lambda: f"; {letters.counted(moved)} {'was' if moved == 1 else 'were'} put back before that",
-        )
+        with nullcontext() if dry_run else progress:
+            count = _with_queue(find(to), back, lambda: _so_far(progress, "put back"), progress.clear)
     typer.echo(f"{letters.counted(count)} {'would be ' if dry_run else ''}put back into the queue")
 
 
@@ -233,20 +284,34 @@ def purge(
 
       broadway dlq purge --queue var/queue.db:orders --cause invalid --yes
     """
+    choice = Choice(ids or (), cause)
+    progress = Progress("dead letters removed")
+    are_all = not ids and cause is None
 
-    async def gone(file: Letters) -> int:
-        if yes and not dry_run and not ids and cause is None:
-            return await file.discard_all()
-        chosen = [head.id for head in await letters.select(file, ids or (), cause)]
-        if dry_run or not chosen:
-            return len(chosen)
-        if not yes and not _agreed(f"Remove {letters.counted(len(chosen))} for good?"):
-            return 0
-        return await file.discard(chosen)
+    async def gone(file: Letters) -> str:
+        about = "about " if file.is_approximate and are_all else ""
+        if are_all and yes and not dry_run:
+            return f"{about}{letters.counted(await file.discard_all())} removed"
+        chosen = [] if about else [head.id for head in await letters.select(file, choice)]
+        count = await file.count() if about else len(chosen)
+        if dry_run or not count:
+            return f"{about}{letters.counted(count)} {'would be ' if dry_run else ''}removed"
+        if not yes and not _agreed(f"Remove {about}{letters.counted(count)} for good?"):
+            return f"{letters.counted(0)} removed"
+        if about:
+            return f"{about}{letters.counted(await file.discard_all())} removed"
+        with progress:
+            return f"{letters.counted(await letters.discard(file, chosen, progress.reached))} removed"
 
     with sentences():
-        count = _with_queue(find(None), gone)
-    typer.echo(f"{letters.counted(count)} {'would be ' if dry_run else ''}removed")
+        said = _with_queue(
+            find(None), gone, lambda: _so_far(progress, "removed") if progress.count else "", progress.clear
+        )
+    typer.echo(said)
+
+
+def _so_far(progress: Progress, what: str) -> str:
+    return f"; {letters.counted(progress.count)} {'was' if progress.count == 1 else 'were'} {what} before that"
 
 
 def _agreed(question: str) -> bool:
@@ -261,10 +326,15 @@ def _is_terminal() -> bool:
     return sys.stdin.isatty()
 
 
-def _with_queue(place: Place, work: Callable[[Letters], Awaitable[R]], so_far: Callable[[], str] = str) -> R:
+def _with_queue(
+    place: Place,
+    work: Callable[[Letters], Awaitable[R]],
+    so_far: Callable[[], str] = str,
+    clear: Callable[[], object] = bool,
+) -> R:
     """Runs *work* with the queue open and returns its result.
 
-    An error ends the command; the text of *so_far* is added to the error text.
+    An error ends the command; *clear* is called first, and the text of *so_far* is added to the error text.
     """
 
     async def run() -> R:
@@ -276,6 +346,8 @@ def _with_queue(place: Place, work: Callable[[Letters], Awaitable[R]], so_far: C
     except OptionsError:
         raise
     except BroadwayError as failed:
+        clear()
         fail(f"{failed}{so_far()}", ExitCode.CRASH)
     except KeyboardInterrupt:
+        clear()
         fail(f"interrupted{so_far()}", INTERRUPTED)

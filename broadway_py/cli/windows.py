@@ -28,7 +28,17 @@ R = TypeVar("R")
 commands = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
-    help="Look at the file of a pipeline's open windows, drop results and close windows, also while it runs.",
+    help="""Look at the file of a pipeline's open windows, drop results and close windows, also while it runs.
+
+    An aggregator of a pipeline adds messages up in windows of time. They are
+    in the file that the setting [bold]state[/] names.
+
+    [bold]Examples[/]
+
+      broadway windows ls var/shop.db
+
+      broadway windows show var/shop.db revenue
+    """,
 )
 
 File = Annotated[

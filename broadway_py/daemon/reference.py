@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import inspect
-import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -20,11 +18,15 @@ from pydantic_core import PydanticUndefined
 
 from broadway_py._core.window.spec import UNSET
 from broadway_py.aggregator import AggregatorSettings, State
+from broadway_py.daemon.settings.descriptions import section_text, setting_texts
 from broadway_py.daemon.settings.settings import Http, Log, Top
 from broadway_py.options import Batcher, FailurePolicy, PlainOptions, Processors, RateLimit
 from broadway_py.producers.queue import QueueOptions
+from broadway_py.producers.queue_sink import QueueSinkOptions
 from broadway_py.producers.rabbitmq.settings.options import RabbitMQOptions
+from broadway_py.producers.rabbitmq.settings.sink_options import RabbitMQSinkOptions
 from broadway_py.producers.sqs.settings.options import SQSOptions
+from broadway_py.producers.sqs.settings.queue_options import SQSQueueOptions
 
 __all__ = ["reference_text"]
 
@@ -50,8 +52,11 @@ _SHOWN: Final[Mapping[str, Any]] = {
     "interval": 1.0,
 }
 
-_COMMENT: Final = re.compile(r"\s*#: ?(.*)")
-_FIELD: Final = re.compile(r"    (\w+):")
+_DEDUPLICATE_BY: Final = (
+    "    # id: a message whose id was handled before is acked, and not handled again. Needs state. Default: null,",
+    "    # or the function of the class.",
+    "    # deduplicate_by: id",
+)
 
 
 def reference_text() -> str:
@@ -83,12 +88,28 @@ def _pipelines() -> Iterator[str]:
     yield "    # By name; default: what the class says. null removes one of the class's."
     yield "    batchers:"
     yield from _section("default", Batcher, 6)
+    yield "    # Where callbacks publish to, by name; default: what the class says. null removes one of the class's."
+    yield "    publishers:"
+    yield "      # A queue in a file; needs no broker."
+    yield "      to_file:"
+    yield "        kind: queue"
+    yield from _model(QueueSinkOptions, 8, {"path": "var/invoices.db", "queue": "invoices"})
+    yield "      # A queue or an exchange of RabbitMQ; needs the extra broadway-py[rabbitmq]."
+    yield "      to_rabbitmq:"
+    yield "        kind: rabbitmq"
+    yield from _model(RabbitMQSinkOptions, 8, {"queue": "invoices", "declare": "active"})
+    yield "      # A queue of SQS; needs the extra broadway-py[sqs]."
+    yield "      to_sqs:"
+    yield "        kind: sqs"
+    yield from _model(SQSQueueOptions, 8, {"queue_url": "invoices"})
     yield "    # By name; they are in the class, and a file changes their settings. null removes one. Needs state."
     yield "    # aggregators:"
     yield from _commented(_section("revenue", AggregatorSettings, 7), 4)
-    yield "    # Where the aggregators keep their windows. Text instead of the section is its path. Default: null."
+    yield "    # Where aggregators keep their windows, and deduplicate_by the ids of handled messages. Text instead of"
+    yield "    # the section is its path. Default: null."
     yield "    # state:"
     yield from _commented(_model(State, 7, {"path": "var/shipments.db"}), 4)
+    yield from _DEDUPLICATE_BY
     yield "    # Default: null, no limit."
     yield from _section("rate_limit", RateLimit, 4)
     yield from _section("failure", FailurePolicy, 4)
@@ -106,24 +127,20 @@ def _commented(lines: Iterable[str], indent: int) -> Iterator[str]:
 
 def _section(name: str, model: type[BaseModel], indent: int) -> Iterator[str]:
     pad = " " * indent
-    yield f"{pad}# {_first_line(model)}"
+    yield f"{pad}# {section_text(model)}"
     yield f"{pad}{name}:"
     yield from _model(model, indent + 2)
 
 
-def _first_line(model: type[BaseModel]) -> str:
-    return (model.__doc__ or "").strip().splitlines()[0].replace("``", "").replace("None:", "null:")
-
-
 def _model(model: type[BaseModel], indent: int, shown: Mapping[str, Any] = _SHOWN) -> Iterator[str]:
     """Yields the settings of *model*. For those in *shown*, the value there is written instead of the default."""
-    comments = _comments(model)
+    texts = setting_texts(model)
     pad = " " * indent
     # Required fields come first: a model that extends another one has its own fields behind those of the other.
     for name, field in sorted(model.model_fields.items(), key=lambda found: not found[1].is_required()):
         if name in _CODE:
             continue
-        for line in _described(field, comments.get(name, []), is_shown=name in shown):
+        for line in _described(field, texts.get(name, []), is_shown=name in shown):
             yield f"{pad}# {line}"
         nested = _section_of(field)
         if nested is not None and _default(field) is None:
@@ -147,8 +164,8 @@ def _section_of(field: FieldInfo) -> type[BaseModel] | None:
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
-def _described(field: FieldInfo, comment: list[str], *, is_shown: bool) -> Iterator[str]:
-    yield from (line.replace("``", "").replace("None:", "null:") for line in comment)
+def _described(field: FieldInfo, text: list[str], *, is_shown: bool) -> Iterator[str]:
+    yield from text
     if field.is_required():
         yield "Required."
     elif is_shown:
@@ -168,24 +185,6 @@ def _value(value: object) -> str:
         value = list(value)
     text = yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("...\n")
     return text.strip()
-
-
-def _comments(model: type[BaseModel]) -> dict[str, list[str]]:
-    """Returns the ``#:`` lines above each field, by field name. Fields of base classes are included."""
-    found: dict[str, list[str]] = {}
-    for base in reversed(model.__mro__):
-        if not issubclass(base, BaseModel) or base is BaseModel:
-            continue
-        pending: list[str] = []
-        for line in inspect.getsource(base).splitlines():
-            if comment := _COMMENT.fullmatch(line):
-                pending.append(comment[1])
-            elif field := _FIELD.match(line):
-                found.setdefault(field[1], pending)
-                pending = []
-            else:
-                pending = []
-    return found
 
 
 if __name__ == "__main__":

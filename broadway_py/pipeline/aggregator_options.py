@@ -22,6 +22,7 @@ from broadway_py.storage.places import network_file_system
 from broadway_py.written import opened
 
 __all__ = [
+    "check_state",
     "checked_aggregators",
     "checked_state",
     "define_all",
@@ -129,7 +130,12 @@ def define_all(
         except OptionsError as refused:
             wrong += refused.under("aggregators", name).all()
     with gathered(wrong):
-        _check_state(state, producers)
+        check_state(
+            state,
+            producers,
+            missing="required with aggregators, but missing: the file that keeps their windows, such as var/shop.db",
+            kept="its windows",
+        )
     for producer in producers.values():
         try:
             producer.check_windows()
@@ -140,18 +146,27 @@ def define_all(
     return made
 
 
-def _check_state(state: State | None, producers: Mapping[str, ProducerDescription]) -> None:
+def check_state(state: State | None, producers: Mapping[str, ProducerDescription], *, missing: str, kept: str) -> None:
+    """Check that there is a state, and that it suits the sources.
+
+    Args:
+        state: the option.
+        producers: the sources, by name.
+        missing: what is said if there is none.
+        kept: what the state keeps of a source.
+
+    Raises:
+        OptionsError: there is none, or it does not suit them.
+    """
     if state is None:
-        raise OptionsError(
-            ("state",), "required with aggregators, but missing: the file that keeps their windows, such as var/shop.db"
-        )
+        raise OptionsError(("state",), missing)
     if state.is_memory:
         lasting = [name for name, producer in producers.items() if producer.outlives_process]
         if lasting:
             raise OptionsError(
                 ("state",),
                 f"expected the path of a file, got {MEMORY!r}: the messages of the source {lasting[0]!r} outlive this "
-                "process, and its windows would not; choose a file such as var/shop.db",
+                f"process, and {kept} would not; choose a file such as var/shop.db",
             )
         return
     place = Path(state.path)
@@ -188,8 +203,10 @@ def _check_state(state: State | None, producers: Mapping[str, ProducerDescriptio
         )
 
 
-def refuse_several_workers(producers: Any, workers: int, path: Sequence[str]) -> None:
+def refuse_several_workers(producers: Any, workers: int, path: Sequence[str], what: str = "the aggregators") -> None:
     """Refuse aggregators in a daemon of several workers, unless each source has partitions.
+
+    *what* is what the user can leave out instead.
 
     Raises:
         OptionsError: at *path*; several workers would read one source.
@@ -198,8 +215,8 @@ def refuse_several_workers(producers: Any, workers: int, path: Sequence[str]) ->
     if workers > 1 and not all(is_parted(each) for each in given):
         raise OptionsError(
             path,
-            f"a key must have one owner, but {workers} workers read the same source; set workers: 1, leave the "
-            "aggregators out, or part the source (partitions), so that each worker owns some of the partitions",
+            f"a key must have one owner, but {workers} workers read the same source; set workers: 1, leave {what} out, "
+            "or part the source (partitions), so that each worker owns some of the partitions",
         )
 
 

@@ -7,6 +7,7 @@ import contextlib
 import weakref
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from broadway_py.errors import CalledInsideCallback, PipelineNotRunning
@@ -14,6 +15,7 @@ from broadway_py.foreign import foreign_errors
 from broadway_py.pipeline.callbacks.definition import Callbacks
 from broadway_py.pipeline.callbacks.threads import CallbackThreads
 from broadway_py.pipeline.contexts import take_over
+from broadway_py.pipeline.publishing.publishers import Publishers
 from broadway_py.pipeline.runtime.drain import DrainReport
 from broadway_py.pipeline.runtime.run import PipelineRun
 from broadway_py.pipeline.stats import PipelineState
@@ -40,9 +42,19 @@ class LifeCycle:
         name: the pipeline's name.
         callbacks: the pipeline's callbacks; ``setup`` and ``teardown`` are called here.
         build: makes the stages after ``setup`` has run, with the threads in which plain callbacks run.
+        publishers: what callbacks publish with. They live from before ``setup`` until after ``teardown``.
+        let_publish: starts the publishers.
     """
 
-    def __init__(self, name: str, callbacks: Callbacks, build: Callable[[CallbackThreads], PipelineRun]) -> None:
+    def __init__(
+        self,
+        name: str,
+        callbacks: Callbacks,
+        build: Callable[[CallbackThreads], PipelineRun],
+        *,
+        publishers: Publishers,
+        let_publish: Callable[[], None],
+    ) -> None:
         self.name = name
         #: The running stages; None before ``setup`` has ended.
         self.run: PipelineRun | None = None
@@ -50,6 +62,8 @@ class LifeCycle:
         self._phase: PipelineState = "new"
         self._callbacks = callbacks
         self._build = build
+        self._publishers = publishers
+        self._let_publish = let_publish
         self._root: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -67,6 +81,16 @@ class LifeCycle:
     def is_running(self) -> bool:
         """Returns True from the start of the stages to their end, also while they drain."""
         return self._phase == "running"
+
+    @property
+    def task(self) -> asyncio.Task[None] | None:
+        """The task in which ``setup``, the stages and ``teardown`` run; None before the start."""
+        return self._root
+
+    @property
+    def is_over(self) -> bool:
+        """Returns True once everything has ended, ``teardown`` included."""
+        return self._root is not None and self._root.done()
 
     async def start(self) -> None:
         """Run ``setup``, then start the stages."""
@@ -98,11 +122,15 @@ class LifeCycle:
                 self._phase = "stopped" if run.crash is None else "crashed"
                 await self._own_callback(threads, "teardown")
         finally:
-            threads.close()
+            try:
+                await self._publishers.close()
+            finally:
+                threads.close()
 
     async def _set_up(self, threads: CallbackThreads, is_set_up: asyncio.Future[None]) -> PipelineRun | None:
         """Run ``setup`` and build the stages. Returns None if that failed; the caller of ``start`` gets the error."""
         try:
+            self._let_publish()
             await self._own_callback(threads, "setup")
             self.run = self._build(threads)
         except BaseException as error:
@@ -186,6 +214,15 @@ class LifeCycle:
         if self.run is not None:
             self.run.drain.give_up()
         elif self._root is not None:
+            self._root.cancel()
+
+    def kill(self) -> None:
+        """Cancel everything, and run no ``teardown``, as if the process had died. For test kits.
+
+        What the tasks still tell their sources must be ignored there.
+        """
+        self._callbacks = replace(self._callbacks, teardown=None)
+        if self._root is not None:
             self._root.cancel()
 
     async def wait(self) -> None:

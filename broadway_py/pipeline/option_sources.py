@@ -17,10 +17,17 @@ from broadway_py.pipeline.aggregator_options import (
     merged_state,
 )
 from broadway_py.pipeline.callbacks.aggregators import AggregatorDefinition
+from broadway_py.pipeline.deduplication_options import (
+    check_deduplication,
+    checked_deduplicate_by,
+    merged_deduplicate_by,
+)
 from broadway_py.pipeline.processes.callback_process import layers_in_processes
+from broadway_py.pipeline.publisher_options import checked_publishers, merged_publishers
 from broadway_py.pipeline.settlement.failure_plans import check_sources
 from broadway_py.pipeline.sources import Sources, is_parted
 from broadway_py.pipeline.stages.services import SUBMITTED
+from broadway_py.pipeline.tracers import check_tracing
 from broadway_py.producer_description import AnyProducer, ProducerDescription, described
 from broadway_py.written import looked_at, opened, read_as
 
@@ -40,6 +47,7 @@ OPTION_NAMES: Final = frozenset(
         "batch_defaults",
         "batchers",
         "context",
+        "deduplicate_by",
         "fail_fast",
         "failure",
         "max_in_flight_bytes",
@@ -51,10 +59,12 @@ OPTION_NAMES: Final = frozenset(
         "partition_by",
         "processors",
         "producer",
+        "publishers",
         "rate_limit",
         "schema",
         "shutdown_timeout",
         "state",
+        "tracing",
         "transformer",
     }
 )
@@ -68,6 +78,13 @@ _REMOVABLE: Final[Mapping[str, type[Options]]] = {
 }
 _SECTIONS: Final[Mapping[str, type[Options]]] = {"processors": Processors, **_REMOVABLE}
 _PLAIN: Final = frozenset(PlainOptions.model_fields)
+#: Merges the option of this name, as the class has it, and what a file says.
+_MERGED_BY: Final[Mapping[str, Callable[[object, object], object]]] = {
+    "aggregators": merged_aggregators,
+    "deduplicate_by": merged_deduplicate_by,
+    "publishers": merged_publishers,
+    "state": merged_state,
+}
 
 
 def resolve_options(pipeline: Any, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,8 +116,12 @@ def resolve_options(pipeline: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     with gathered(wrong):
         options["state"] = checked_state(options["state"])
     with gathered(wrong):
+        options["deduplicate_by"] = checked_deduplicate_by(options["deduplicate_by"])
+    with gathered(wrong):
         batchers = options["batchers"] if isinstance(options["batchers"], Mapping) else ()
         options["aggregators"] = checked_aggregators(options["aggregators"], batchers)
+    with gathered(wrong):
+        options["publishers"] = checked_publishers(options["publishers"])
     for name in ("partition_by", "transformer"):
         with gathered(wrong):
             _check_function(name, options[name])
@@ -134,19 +155,24 @@ def check_together(
     if pipeline.ordered and pipeline.partition_by is None:
         needs = "needs partition_by, which says what must stay in order; got none"
         wrong.append(OptionsError(("ordered",), needs))
+    if pipeline.tracing:
+        with gathered(wrong):
+            check_tracing()
     with gathered(wrong):
         named = named_producers(producers)
         check_sources(named.values(), pipeline.failure, failure_is_given=failure_is_given)
     with gathered(wrong):
         if named:
-            # What another reader takes would be out of order, or missing in the windows.
-            alone = bool(pipeline.ordered or pipeline.aggregators)
+            # What another reader takes would be out of order, missing in the windows, or not known as handled.
+            alone = bool(pipeline.ordered or pipeline.aggregators or pipeline.deduplicate_by)
             readers = {name: producer.for_order() for name, producer in named.items()} if alone else named
             sources = Sources(readers, pipeline.own)
     with gathered(wrong):
         in_processes = layers_in_processes(pipeline, pipeline.processors, pipeline.batchers)
     with gathered(wrong):
         definitions = define_all(pipeline.aggregators, pipeline.state, named, pipeline.context)
+    with gathered(wrong):
+        check_deduplication(pipeline.deduplicate_by, pipeline.state, named, pipeline.aggregators)
     if sources is None or wrong:
         raise OptionsError.of(wrong)
     return sources, in_processes, definitions
@@ -237,10 +263,8 @@ def _merged(cls: type, name: str, value: object) -> object:
         return None if value is None else _over(base, _REMOVABLE[name], value, (name,))
     if name == "batchers":
         return _over_batchers(base, opened(value))
-    if name == "aggregators":
-        return merged_aggregators(base, value)
-    if name == "state":
-        return merged_state(base, value)
+    if name in _MERGED_BY:
+        return _MERGED_BY[name](base, value)
     if name == "name":
         return read_as(str, value)
     return value if name in _PLAIN else looked_at(value)

@@ -10,6 +10,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from broadway_py.aggregator import Aggregator, State
 from broadway_py.clock import SYSTEM_CLOCK, Clock
+from broadway_py.durations import timeout_of
 from broadway_py.errors import (
     MessageFailed,
     OptionsError,
@@ -17,7 +18,7 @@ from broadway_py.errors import (
     gathered,
 )
 from broadway_py.message import BatchMode, Message
-from broadway_py.options import Batcher, FailurePolicy, Processors, RateLimit, timeout_of
+from broadway_py.options import Batcher, FailurePolicy, Processors, RateLimit
 from broadway_py.pipeline.aggregator_options import (
     refuse_several_workers,
     warn_of_retries_that_come_late,
@@ -31,6 +32,7 @@ from broadway_py.pipeline.option_sources import (
     refuse_shared_keys,
     resolve_options,
 )
+from broadway_py.pipeline.publishing.publishers import Publishers
 from broadway_py.pipeline.runtime.build import Builder, meters_of
 from broadway_py.pipeline.runtime.drain import DrainReport
 from broadway_py.pipeline.runtime.live_changes import changed_limit, resize_pool, resized, set_paused
@@ -39,6 +41,7 @@ from broadway_py.pipeline.runtime.topology import topology_of
 from broadway_py.pipeline.stats import PipelineState, PipelineStats
 from broadway_py.pipeline.submit import Settled, Submitter
 from broadway_py.producer_description import AnyProducer
+from broadway_py.publisher import Sink
 
 __all__ = ["DrainReport", "Pipeline", "Settled", "all_running"]
 
@@ -74,6 +77,11 @@ class Pipeline(Generic[T]):
         state: the path of the file that keeps the windows, or a :class:`State`. Needed with aggregators. If the
             producer has ``partitions``, it is the path of a directory, with a file for each. ``"memory"`` keeps the
             windows in this process; it is refused if the messages of a source outlive the process.
+        publishers: name -> a publisher, such as :class:`~broadway_py.producers.RabbitMQPublisher`; none by default.
+            Callbacks publish with ``await self.publishers["out"].publish(…)``, which returns when it is confirmed.
+        deduplicate_by: ``"id"``: a message whose id was handled before is acked, and not handled again. Or a plain
+            function ``fn(message) -> text`` that names a message; in a class body it is a method. Needs *state*, which
+            keeps the ids. With None, each delivery is handled.
         context: any object; the callbacks read it as ``self.context``.
         rate_limit: see :class:`RateLimit`; none by default.
         failure: what happens to failed messages; see :class:`FailurePolicy`. With None, the connector's own
@@ -96,6 +104,8 @@ class Pipeline(Generic[T]):
             messages that a source has prefetched, and one more list, may exceed it.
         fail_fast: with True, the first attempt of each producer to connect must succeed. The default False tries
             again.
+        tracing: with True, messages, batches and received lists have spans of OpenTelemetry, and traces go on through
+            the pipeline. Needs the extra ``otel``. Off by default.
 
     Raises:
         OptionsError: an option is wrong; the text begins with its path.
@@ -112,6 +122,8 @@ class Pipeline(Generic[T]):
     batchers: Mapping[str, Batcher] = {}  # never changed in place; a subclass replaces it
     aggregators: Mapping[str, Aggregator[Any, Any, Any] | type[Aggregator[Any, Any, Any]]] = {}  # the same
     state: State | str | PathLike[str] | None = None
+    publishers: Mapping[str, Sink] = {}  # the same
+    deduplicate_by: Any = None
     context: Any = None
     rate_limit: Any = None
     failure: FailurePolicy | None = FailurePolicy()
@@ -126,6 +138,7 @@ class Pipeline(Generic[T]):
     max_restarts: int = 3
     max_seconds: float = 5.0
     fail_fast: bool = False
+    tracing: bool = False
 
     # Subclasses define these callbacks.
     setup: Any = None
@@ -138,9 +151,15 @@ class Pipeline(Generic[T]):
 
     #: The source of time. Tests put a ``broadway_py.testing.FakeClock`` here before the start.
     clock: Clock = SYSTEM_CLOCK
+    # The rate limit of all workers together, of which this pipeline has a part; None: it has all of its own.
+    _whole_limit: RateLimit | None = None
     # Knows which messages have ended processes. A daemon's worker sets it before the start: it cannot be an argument,
     # because users write constructors of their own.
     _isolation: Any = None
+    #: True: the sources are asked how many messages they hold. The daemon sets it.
+    _counts_sources: bool = False
+    # Chooses each delay of a retry between two bounds, as random.uniform does; None: that. A test kit sets it.
+    _uniform: Any = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -150,16 +169,25 @@ class Pipeline(Generic[T]):
         resolved = resolve_options(self, options)
         for option, value in resolved.items():
             setattr(self, option, value)
+        self.publishers = own_publishers = Publishers(resolved["publishers"])
         self._limit: RateLimit | None = resolved["rate_limit"]
         # The default is a single object, so any other object was given by the user.
         failure_is_given = self.failure is not Pipeline.failure
         self._sources, in_processes, definitions = check_together(
             self, resolved["producer"], failure_is_given=failure_is_given
         )
+        # The sinks of aggregators, by the aggregator's name.
+        self._emits_to = {
+            name: one.options.emit_to for name, one in definitions.items() if one.options.emit_to is not None
+        }
         warn_of_retries_that_come_late(self.name, definitions, self.failure)
         callbacks = resolve_callbacks(self, self.schema, self.transformer, has_batchers=bool(self.batchers))
         self._life_cycle = LifeCycle(
-            self.name, callbacks, lambda threads: self._builder.run(threads, self._limit, self._isolation)
+            self.name,
+            callbacks,
+            lambda threads: self._builder.run(threads, self._limit, self._isolation),
+            publishers=own_publishers,
+            let_publish=lambda: own_publishers.start(self.name, self.clock, self.context),
         )
         self._meters = meters_of(self.batchers, definitions)
         self._builder = Builder(
@@ -169,6 +197,7 @@ class Pipeline(Generic[T]):
             definitions=definitions,
             in_processes=in_processes,
             meters=self._meters,
+            publishers=own_publishers,
             failure_is_given=failure_is_given,
             request_stop=self._life_cycle.stop_wanted,
         )
@@ -211,8 +240,13 @@ class Pipeline(Generic[T]):
         if options.get("aggregators", cls.aggregators):
             with gathered(wrong):
                 refuse_several_workers(options.get("producer", cls.producer), share[1], (*path, "aggregators"))
+        if options.get("deduplicate_by", cls.deduplicate_by) is not None:
+            with gathered(wrong):
+                path_of_ids = (*path, "deduplicate_by")
+                refuse_several_workers(options.get("producer", cls.producer), share[1], path_of_ids, "deduplicate_by")
         limit = options.get("rate_limit", cls.rate_limit)
-        if isinstance(limit, RateLimit) and limit.scope == "pipeline":
+        is_divided = isinstance(limit, RateLimit) and limit.scope == "pipeline"
+        if is_divided:
             options["rate_limit"] = limit.divided(*share)
         try:
             made = cls(**options)
@@ -229,6 +263,7 @@ class Pipeline(Generic[T]):
                 raise refused.under(*path) from None
         if wrong:
             raise OptionsError.of(wrong)
+        made._whole_limit = limit if is_divided else None
         return made
 
     # --- driving
@@ -300,6 +335,10 @@ class Pipeline(Generic[T]):
     ) -> Message[T]:
         """Send one message through the pipeline and wait until it is settled.
 
+        It comes from no source, so no source delivers it again: a message that fails is not retried, whatever the
+        failure policy says, and there are no dead letters. ``broadway_py.testing.harness`` runs a pipeline on a broker
+        in memory, with retries as in production.
+
         Returns:
             The message, as the callbacks left it.
 
@@ -317,7 +356,7 @@ class Pipeline(Generic[T]):
     async def submit_batch(
         self, items: Sequence[Any], metadata: dict[str, Any] | None = None, batch_mode: BatchMode = "bulk"
     ) -> Settled:
-        """Send *items* through the pipeline together, and wait until all are settled."""
+        """Send *items* through the pipeline together, and wait until all are settled. None is retried, as in submit."""
         return await self._submitter.submit("submit_batch", items, metadata, batch_mode)
 
     async def push_messages(self, messages: Sequence[Message[Any]]) -> None:
@@ -344,8 +383,15 @@ class Pipeline(Generic[T]):
         return self._life_cycle.is_running
 
     def topology(self) -> dict[str, Any]:
-        """Returns producers, processors, batchers and aggregators, with names and concurrency, as a plain dict."""
-        return topology_of(self.name, self._sources.producers, self.processors, self.batchers, self.aggregators)
+        """Returns producers, processors, batchers, aggregators and publishers, with their names, as a plain dict."""
+        return topology_of(
+            self.name,
+            self._sources.producers,
+            self.processors,
+            self.batchers,
+            aggregators=self.aggregators,
+            publishers=self.publishers,
+        )
 
     def stats(self) -> PipelineStats:
         """Returns all figures at this moment."""
@@ -401,5 +447,13 @@ class Pipeline(Generic[T]):
         """Read the sources again."""
         await set_paused(self._life_cycle.needs_running("resume"), paused=False)
 
+    @property
+    def _keeps_state(self) -> bool:
+        """Returns True if it uses its ``state``."""
+        return bool(self.aggregators) or self.deduplicate_by is not None
+
     def __repr__(self) -> str:
+        if "_life_cycle" not in vars(self):
+            # Its options were refused. Whoever prints the traceback with its variables prints this one, too.
+            return f"<{type(self).__name__} not built>"
         return f"<{type(self).__name__} name={self.name!r} {self.phase}>"

@@ -27,7 +27,8 @@ class Sources:
     """
 
     def __init__(self, producers: Mapping[str, ProducerDescription], own: str | None) -> None:
-        self._whole = dict(producers)
+        #: The producers by name, also those that are parted.
+        self.whole: Mapping[str, ProducerDescription] = dict(producers)
         self._own = own
         #: Into how many partitions each producer is parted; None: they are not.
         self.partitions = _common_number(producers)
@@ -77,7 +78,7 @@ class Sources:
     def _take(self, owned: tuple[int, ...]) -> None:
         self.owned = owned
         self.producers, self.partition_of = {}, {}
-        for description in self._whole.values():
+        for description in self.whole.values():
             for index in owned:
                 try:
                     part = description.partition(index)

@@ -9,9 +9,28 @@ from typing import Literal
 from broadway_py.message import BatchTrigger, Cause, Outcome
 from broadway_py.request_counts import RequestCounts
 
-__all__ = ["AggregatorStats", "Distribution", "PipelineState", "PipelineStats", "ProducerStats", "StageStats"]
+__all__ = [
+    "AggregatorStats",
+    "DeduplicationStats",
+    "Distribution",
+    "FailureStats",
+    "PipelineState",
+    "PipelineStats",
+    "ProducerStats",
+    "PublishOutcome",
+    "PublisherStats",
+    "RateLimitStats",
+    "SourceStats",
+    "StageStats",
+    "add_distributions",
+]
 
 PipelineState = Literal["new", "starting", "running", "paused", "draining", "stopped", "crashed"]
+
+
+#: What became of a message that a handler has published: its place keeps it; its place never takes it; or its place has
+#: not confirmed it.
+PublishOutcome = Literal["confirmed", "refused", "unconfirmed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +48,33 @@ class Distribution:
     def count(self) -> int:
         """Returns how many values were observed."""
         return sum(self.counts)
+
+
+def add_distributions(a: Distribution, b: Distribution) -> Distribution:
+    """Returns the sum of *a* and *b*. They have the same bounds, as all distributions of one metric have."""
+    counts = tuple(x + y for x, y in zip(a.counts, b.counts, strict=True))
+    return Distribution(a.bounds, counts, a.total + b.total)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceStats:
+    """How many messages a source holds, as it said last. None: it is not known, or the source has no such number."""
+
+    #: Those that wait and may be handed out.
+    ready: int | None
+    #: Those that wait for the end of a delay.
+    delayed: int | None
+    #: Those among its dead letters.
+    dead: int | None
+    #: How old the numbers are.
+    age_seconds: float
+    #: Why a number is not known, in one sentence without credentials.
+    trouble: str | None
+
+    @property
+    def is_known(self) -> bool:
+        """Returns whether any of the numbers is known."""
+        return (self.ready, self.delayed, self.dead) != (None, None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +104,8 @@ class ProducerStats:
     ended: bool
     #: The requests to a source that charges for each; None if the producer counts none.
     requests: RequestCounts | None = None
+    #: How many messages the source holds; None: nobody asks it, or it cannot tell.
+    source: SourceStats | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +174,74 @@ class AggregatorStats:
 
 
 @dataclass(frozen=True, slots=True)
+class PublisherStats:
+    """The figures of one publisher."""
+
+    name: str
+    #: How many messages ended in each outcome.
+    published: Mapping[PublishOutcome, int]
+    #: How many messages wait, and how many are being sent and not confirmed yet.
+    waiting: int
+    in_flight: int
+    #: How long the calls of the handlers took.
+    duration: Distribution
+    #: In how many of the processes it is connected, and in how many it runs.
+    connected: int
+    copies: int
+    #: Why the place cannot be used, in one sentence without credentials; None if it can.
+    trouble: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeduplicationStats:
+    """The figures of ``deduplicate_by``, or of its part in one partition of the sources."""
+
+    #: How many ids of handled messages are kept in memory.
+    ids: int
+    #: How many messages wait for one of the same id that is being handled.
+    waiting: int
+    #: How many messages were recognised as repeats, and how many had no id.
+    duplicates: int
+    without_identity: int
+    #: For how many seconds a message is recognised, while its source is connected.
+    dedup_horizon_seconds: float
+    #: How many bytes of ids are stored, and how many tries to store some failed.
+    state_bytes: int
+    checkpoint_failures: int
+    #: The partition; None: the sources have none.
+    partition: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FailureStats:
+    """One kind of failure that messages had lately. It has no payload and no text of an error."""
+
+    #: The name of the exception's type; "" if there was none.
+    type: str
+    #: The layer in which the messages failed.
+    stage: str
+    #: Where in the code the last error was raised; "" if that is not known.
+    place: str
+    cause: str
+    #: How many messages failed like this.
+    count: int
+    #: When the last of them failed, in seconds since 1970.
+    last: float
+    #: What becomes of the last of them, such as "retry in 12 s" or "dead-lettered to orders.dead".
+    next: str | None
+    #: The same as one word, such as "retry".
+    becomes: str
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimitStats:
+    """The rate limit that holds now, of all workers together."""
+
+    allowed_messages: int
+    interval_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class PipelineStats:
     """All figures of one pipeline at one moment."""
 
@@ -141,12 +257,25 @@ class PipelineStats:
     breaker_open: bool = False
     #: How many messages had failed when the breaker opened, by which error and in which layer; "" while it is closed.
     breaker_opened_by: str = ""
+    #: Where in the code the error that opened the breaker was raised; "" if that is not known.
+    breaker_opened_at: str = ""
+    #: The seconds until the next probe; None while the breaker is closed.
+    breaker_next_try_seconds: float | None = None
     aggregators: tuple[AggregatorStats, ...] = ()
+    #: One for each partition; empty without ``deduplicate_by``.
+    deduplication: tuple[DeduplicationStats, ...] = ()
     #: Into how many partitions the sources are parted, and which of them this process owns; None: they are not parted.
     partitions: int | None = None
     owned: tuple[int, ...] = ()
-    #: Why the state of the aggregators keeps the pipeline from taking messages in; None if it does not.
+    #: Why the state keeps the pipeline from taking messages in; None if it does not.
     state_trouble: str | None = None
+    publishers: tuple[PublisherStats, ...] = ()
+    #: The share of the last seconds for which each processor was busy, from 0 to 1.
+    processors_busy: tuple[float, ...] = ()
+    #: The kinds of failures that messages had lately, the latest first.
+    failures: tuple[FailureStats, ...] = ()
+    #: None: there is no limit.
+    rate_limit: RateLimitStats | None = None
 
     @property
     def trouble(self) -> str | None:
@@ -158,10 +287,18 @@ class PipelineStats:
             return self.state
         if self.breaker_open:
             by = f" ({self.breaker_opened_by})" if self.breaker_opened_by else ""
-            return f"degraded: too many messages failed{by}; fetching has stopped until a probe succeeds"
+            text = f"degraded: too many messages failed{by}; fetching has stopped until a probe succeeds"
+            # A place that is away is often why they fail.
+            return "; ".join([text, *self._publisher_troubles])
         if self.state_trouble is not None:
             return self.state_trouble
         for producer in self.producers:
             if producer.trouble is not None:
                 return f"{producer.name}: {producer.trouble}"
+        for trouble in self._publisher_troubles:
+            return f"degraded: {trouble}"
         return None
+
+    @property
+    def _publisher_troubles(self) -> list[str]:
+        return [f"publisher {one.name!r}: {one.trouble}" for one in self.publishers if one.trouble is not None]

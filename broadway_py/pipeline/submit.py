@@ -75,4 +75,6 @@ class Submitter:
         await source.live.opened.wait()
         if run.is_draining or source.live.copy is None:
             raise PipelineNotRunning(f"{call}(): {self._life_cycle.shown} and takes no messages")
+        if run.services.tracer is not None:
+            run.services.tracer.submit(messages)
         await source.live.copy.push(messages)

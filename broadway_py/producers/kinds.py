@@ -12,15 +12,15 @@ from broadway_py.producer_description import AnyProducer, ProducerDescription, d
 from broadway_py.producers.sections import KindSection, class_in, read_section
 from broadway_py.written import opened
 
-__all__ = ["ENTRY_POINT_GROUP", "arguments", "build", "build_all", "kinds", "producer_class"]
+__all__ = ["BUILT_IN", "ENTRY_POINT_GROUP", "arguments", "build", "build_all", "kinds", "producer_class"]
 
 log = logger("broadway_py.producers")
 
 #: Plug-ins register their producer classes here; the entry point's name is the ``kind``.
 ENTRY_POINT_GROUP: Final = "broadway_py.producers"
 
-# kind -> module, class, the extra that installs what it needs
-_BUILT_IN: Final[Mapping[str, tuple[str, str, str]]] = {
+#: kind -> module, class, the extra that installs what it needs
+BUILT_IN: Final[Mapping[str, tuple[str, str, str]]] = {
     "queue": ("broadway_py.producers.queue", "QueueProducer", ""),
     "rabbitmq": ("broadway_py.producers.rabbitmq", "RabbitMQProducer", "rabbitmq"),
     "sqs": ("broadway_py.producers.sqs", "SQSProducer", "sqs"),
@@ -29,7 +29,7 @@ _BUILT_IN: Final[Mapping[str, tuple[str, str, str]]] = {
 
 def kinds() -> list[str]:
     """Returns every kind that a settings file may name, plug-ins included. Imports nothing."""
-    return sorted({*_BUILT_IN, *_plug_ins()})
+    return sorted({*BUILT_IN, *_plug_ins()})
 
 
 def producer_class(kind: str) -> type[AnyProducer]:
@@ -38,8 +38,8 @@ def producer_class(kind: str) -> type[AnyProducer]:
     Raises:
         OptionsError: there is no such kind, or what it needs is not installed. The error has no path.
     """
-    if kind in _BUILT_IN:
-        return _checked(kind, class_in(kind, *_BUILT_IN[kind]))
+    if kind in BUILT_IN:
+        return _checked(kind, class_in(kind, *BUILT_IN[kind]))
     plug_in = _plug_ins().get(kind)
     if plug_in is None:
         known = kinds()

@@ -13,8 +13,8 @@ from typing import Any
 from broadway_py.acknowledger import Acknowledger
 from broadway_py.clock import Clock
 from broadway_py.foreign import foreign_errors, is_a
-from broadway_py.message import Acknowledgement, Message
-from broadway_py.producer import Producer
+from broadway_py.message import Acknowledgement, Message, messages_of
+from broadway_py.producer import Producer, SourceMessages
 from broadway_py.stage import Wake, first_completed
 
 __all__ = ["DummyProducer", "MemoryProducer"]
@@ -166,9 +166,8 @@ class MemoryProducer(Producer):
         # The true types, because an object's own __class__ may raise.
         ready = {kind for kind in set(map(type, items)) if issubclass(kind, Message)}
         if not ready:
-            messages = [Message(item, None, acknowledgement) for item in items]
-            self._position.in_flight += len(messages)
-            return messages
+            self._position.in_flight += len(items)
+            return messages_of(items, acknowledgement)
         messages = [item if type(item) in ready else Message(item, None, acknowledgement) for item in items]
         self._position.in_flight += sum(type(item) not in ready for item in items)
         return messages
@@ -242,6 +241,16 @@ class MemoryProducer(Producer):
             except StopAsyncIteration:
                 position.exhausted = True
                 return None
+
+    async def source_messages(self) -> SourceMessages:
+        """Returns how many wait to be delivered again, and how many dead letters are kept.
+
+        Nobody knows how many items an iterable still has. After its end there are none.
+        """
+        position, now = self._position, self._clock.monotonic()
+        due = sum(one[0] <= now for one in position.again)
+        ready = due if position.exhausted else None
+        return SourceMessages(ready, len(position.again) - due, len(position.dead_letters))
 
     async def prepare_for_draining(self) -> None:
         """Cancels a read that still waits. Hands over what it has read."""

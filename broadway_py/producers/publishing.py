@@ -9,9 +9,9 @@ from typing import Final, Self
 
 from broadway_py._core.backoff import Backoff
 from broadway_py.clock import SYSTEM_CLOCK, Clock
-from broadway_py.errors import ProducerError, PublishError, SourceRefused
+from broadway_py.errors import ProducerError, SourceRefused
 from broadway_py.log import logger
-from broadway_py.publisher import Outgoing, Publisher, Sink
+from broadway_py.publisher import Outgoing, Publisher, Sink, Unconfirmed
 
 __all__ = ["ConnectingPublisher", "ConnectingSink", "SinkConnection", "Unconfirmed"]
 
@@ -20,59 +20,6 @@ log = logger("broadway_py.publisher")
 #: The first and the largest ceiling of the wait before another try, in seconds.
 _FIRST_WAIT_S: Final = 0.1
 _MOST_WAIT_S: Final = 5.0
-
-
-class Unconfirmed:
-    """The messages of one call of ``publish`` that are not confirmed yet.
-
-    Args:
-        messages: all messages of the call.
-    """
-
-    def __init__(self, messages: Sequence[Outgoing]) -> None:
-        self._messages = messages
-        #: The messages to send, by their position in the call.
-        self.waiting: dict[int, Outgoing] = dict(enumerate(messages))
-        self._refused: dict[int, str] = {}
-        #: Why the last try did not confirm all that waits. None: there was no such try.
-        self.reason: str | None = None
-        self._is_lasting = False
-
-    @property
-    def is_over(self) -> bool:
-        """Returns whether another try is of no use: nothing waits, or somebody must first mend something."""
-        return not self.waiting or self._is_lasting
-
-    def confirm(self, position: int) -> None:
-        """Notes that the place has confirmed a message."""
-        self.waiting.pop(position, None)
-
-    def refuse(self, position: int, reason: str) -> None:
-        """Notes that the place will not take a message as it is, however often it is sent."""
-        if self.waiting.pop(position, None) is not None:
-            self._refused[position] = reason
-
-    def fail(self, reason: str, *, lasting: bool = False) -> None:
-        """Notes why messages wait after a try. *lasting*: until somebody has mended something."""
-        if lasting or not self._is_lasting:
-            self.reason = reason
-        self._is_lasting = self._is_lasting or lasting
-
-    def error(self, otherwise: str) -> PublishError | None:
-        """Returns the error of the whole call; None: all messages are confirmed.
-
-        Args:
-            otherwise: the reason, if no try has told one.
-        """
-        if not self.waiting and not self._refused:
-            return None
-        reason = (self.reason or otherwise) if self.waiting else next(iter(self._refused.values()))
-        positions = sorted([*self.waiting, *self._refused])
-        return PublishError(
-            f"{len(positions)} of {len(self._messages)} messages were not confirmed: {reason}",
-            unpublished=[self._messages[position] for position in positions],
-            refused=[self._messages[position] for position in sorted(self._refused)],
-        )
 
 
 class SinkConnection(abc.ABC):
@@ -140,6 +87,8 @@ class ConnectingSink(Sink):
 class ConnectingPublisher(Publisher):
     """Publishes to the place of a :class:`ConnectingSink`.
 
+    Lists are sent side by side. While the place is not available, they share one back-off, and one of them tries.
+
     Args:
         sink: describes the place.
         name: who publishes.
@@ -153,6 +102,11 @@ class ConnectingPublisher(Publisher):
         self._connection = sink.connection(name, clock)
         self._has_failed = False
         self._closed = asyncio.Event()
+        # While the place is away: when the next try is due, how the waits grow, and who tries.
+        self._is_away = False
+        self._next_try = 0.0
+        self._backoff = _backoff()
+        self._trying = asyncio.Lock()
 
     async def open(self) -> None:
         """Connects, and checks that the place exists.
@@ -175,9 +129,17 @@ class ConnectingPublisher(Publisher):
         Raises:
             PublishError: some messages are not confirmed; it says which.
         """
-        if not messages:
-            return
         unconfirmed = Unconfirmed(messages)
+        await self.deliver(unconfirmed, timeout=timeout)
+        otherwise = f"{self._sink.place}: the publisher is closed" if self._closed.is_set() else self.trouble
+        error = unconfirmed.error(otherwise or f"{self._sink.place}: no confirmation within {timeout:g} s")
+        if error is not None:
+            raise error
+
+    async def deliver(self, unconfirmed: Unconfirmed, *, timeout: float) -> None:
+        """Publishes what waits in *unconfirmed*, and tries again until all is over or *timeout* seconds have passed."""
+        if not unconfirmed.waiting:
+            return
         limit = self._clock.timeout(timeout)
         try:
             async with limit:
@@ -185,16 +147,23 @@ class ConnectingPublisher(Publisher):
         except TimeoutError:
             if not limit.expired():
                 raise
-        otherwise = "the publisher is closed" if self._closed.is_set() else f"no confirmation within {timeout:g} s"
-        error = unconfirmed.error(f"{self._sink.place}: {otherwise}")
-        if error is not None:
-            raise error
+            # While the place is away, a list may have waited for its turn, and have no reason of its own.
+            self.trouble = (
+                unconfirmed.reason or self.trouble or f"{self._sink.place}: no confirmation within {timeout:g} s"
+            )
 
     async def _try_until_over(self, unconfirmed: Unconfirmed) -> None:
-        backoff = Backoff(_FIRST_WAIT_S, _MOST_WAIT_S)
+        backoff = _backoff()
         logged: str | None = None
         while not self._closed.is_set():
-            await self._try(unconfirmed)
+            if self._is_away:
+                async with self._trying:
+                    await self._wait(self._next_try - self._clock.monotonic())
+                    if self._closed.is_set():
+                        return
+                    await self._try(unconfirmed)
+            else:
+                await self._try(unconfirmed)
             if unconfirmed.is_over:
                 return
             if unconfirmed.reason != logged:
@@ -205,21 +174,34 @@ class ConnectingPublisher(Publisher):
                     messages=len(unconfirmed.waiting),
                     reason=logged,
                 )
-            await self._wait(backoff.failed())
+            if not self._is_away:
+                await self._wait(backoff.failed())
 
     async def _try(self, unconfirmed: Unconfirmed) -> None:
         connection = await self._current()
         try:
             await connection.send(unconfirmed)
         except SourceRefused as refused:
-            unconfirmed.fail(str(refused), lasting=True)
+            # The list is over, and the next one tries at once: somebody may have mended it.
+            self.trouble = str(refused)
+            unconfirmed.fail(self.trouble, lasting=True)
         except ProducerError as away:
-            unconfirmed.fail(str(away))
+            self.trouble = str(away)
+            unconfirmed.fail(self.trouble)
+            self._is_away = True
+            self._next_try = self._clock.monotonic() + self._backoff.failed()
+        else:
+            if self._is_away:
+                self._is_away = False
+                self._backoff = _backoff()
+            self.trouble = unconfirmed.reason if unconfirmed.waiting else None
         finally:
             self._has_failed = bool(unconfirmed.waiting)
 
     async def _wait(self, seconds: float) -> None:
         """Waits for *seconds*, or until :meth:`close`."""
+        if seconds <= 0:
+            return
         limit = self._clock.timeout(seconds)
         try:
             async with limit:
@@ -242,3 +224,7 @@ class ConnectingPublisher(Publisher):
         """Gives up what is still being published, and ends the connection."""
         self._closed.set()
         await self._connection.close()
+
+
+def _backoff() -> Backoff:
+    return Backoff(_FIRST_WAIT_S, _MOST_WAIT_S)

@@ -7,20 +7,23 @@ import copy
 import json
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import Annotated, Any, Final, Self
 
 from pydantic import Field
 
+from broadway_py.conflict import Conflict
 from broadway_py.errors import OptionsError, ProducerError
+from broadway_py.examination import Finding
 from broadway_py.log import logger
 from broadway_py.message import Acknowledgement, Message
-from broadway_py.options import Conflict, Duration, PositiveInt
-from broadway_py.producer import Producer
+from broadway_py.options import Duration, PositiveInt
+from broadway_py.producer import FailurePlan, Producer, SourceMessages
 from broadway_py.producer_description import ProducerDescription, one_reader_each
 from broadway_py.producers.queue_acknowledger import OnFailure, QueueAcknowledger, QueueReceipt
 from broadway_py.stage.wake import Wake
 from broadway_py.storage.errors import StorageError
+from broadway_py.storage.examination import examine_queue
 from broadway_py.storage.queue_consumer import ConsumerLost, QueueConsumer, Taken
 from broadway_py.storage.queue_file import QueueFile
 from broadway_py.storage.queue_members import Partition, Sharing
@@ -28,6 +31,7 @@ from broadway_py.storage.queue_options import QueuePlace
 from broadway_py.storage.queue_rows import Held
 from broadway_py.storage.queue_slots import SLOTS
 from broadway_py.storage.queue_take import Row
+from broadway_py.trace_place import TraceSource
 
 __all__ = ["QueueOptions", "QueueProducer", "QueueReader"]
 
@@ -139,6 +143,10 @@ class QueueProducer(ProducerDescription):
         self._holder = ""
         self._partition: Partition | None = None
 
+    def trace_source(self) -> TraceSource:
+        """Returns what reads the headers of a trace from the metadata."""
+        return TraceSource("broadway_queue", self.options.queue)
+
     def create(self) -> Producer:
         """Returns a reader of the queue, or of the partition."""
         return QueueReader(
@@ -184,6 +192,15 @@ class QueueProducer(ProducerDescription):
         made._sharing = "alone"
         made._holder = uuid.uuid4().hex
         return made
+
+    async def examine(
+        self, pipeline: str, plan: FailurePlan | None, *, timeout: float
+    ) -> AsyncGenerator[Finding, None]:
+        """Yields what the file, its disk and the queue in it are like."""
+        async with asyncio.timeout(timeout):
+            found = await asyncio.to_thread(examine_queue, self.options.path, self.options.queue)
+        for finding in found:
+            yield finding
 
     def succeed(self, former: Self) -> None:
         """Reads the queue alone if *former* did."""
@@ -316,6 +333,23 @@ class QueueReader(Producer):
                 trouble = ""
             if (longest := consumer.idle_round) > consumer.round:
                 await self._upkeep_wake.wait_until(self._clock.monotonic() + longest, self._clock)
+
+    async def source_messages(self) -> SourceMessages:
+        """Returns the counts of the queue, or of its partition.
+
+        Partition 0 has the delayed messages and the dead letters of all partitions.
+        """
+        if self._file is None:
+            raise ProducerError(f"queue file {self.options.path}: it is closed")
+        reach = None if self._partition is None else self._partition.reach
+        try:
+            if reach is None:
+                found = await self._file.count_waiting()
+            else:
+                found = await self._file.count_waiting(reach.slots, rest=reach.has_those_without_key)
+        except StorageError as error:
+            raise ProducerError(str(error)) from error
+        return SourceMessages(*found)
 
     async def pause(self) -> None:
         """Stops taking messages. There is nothing to give back, because nothing is fetched in advance."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Final
 
@@ -12,35 +12,40 @@ from pydantic import Field
 
 from broadway_py.clock import Clock
 from broadway_py.errors import ProducerError
+from broadway_py.examination import Finding
 from broadway_py.options import PositiveDuration
 from broadway_py.producers.publishing import ConnectingSink, SinkConnection, Unconfirmed
 from broadway_py.publisher import Outgoing
 from broadway_py.storage.errors import StorageError
+from broadway_py.storage.examination import examine_queue
 from broadway_py.storage.queue_file import QueueFile
 from broadway_py.storage.queue_message import LONGEST, NewMessage, row
 from broadway_py.storage.queue_options import QueuePlace
 from broadway_py.storage.queue_rows import NewRow
+from broadway_py.trace_place import TracePlace
 
-__all__ = ["QueueSink", "QueueSinkOptions"]
+__all__ = ["QueuePublisher", "QueueSink", "QueueSinkOptions"]
 
 #: The most messages that one transaction stores. More would delay other writers of the file.
 _MOST_AT_ONCE: Final = 500
 
 
 class QueueSinkOptions(QueuePlace):
-    """The settings of a :class:`QueueSink`."""
+    """The settings of a :class:`QueuePublisher`."""
 
     #: Seconds, counted from when a message was stored. A second message with the same id within this time is a
     #: repetition, and is not stored.
     dedup_window: Annotated[PositiveDuration, Field(le=LONGEST)] = 86_400.0
 
 
-class QueueSink(ConnectingSink):
+class QueuePublisher(ConnectingSink):
     """Publishes to an embedded queue (see :class:`broadway_py.queue.Queue`).
 
     ::
 
-        emit_to = QueueSink("var/revenue.db", "revenue")
+        publishers = {"out": QueuePublisher("var/invoices.db", "invoices")}
+
+    ``emit_to`` of an aggregator takes one, too.
 
     What is published at the same time is stored in one transaction. The id of a message becomes its ``message_id``, and
     an id is stored once within *dedup_window*. The key of a message becomes its key, and its headers become metadata.
@@ -69,9 +74,25 @@ class QueueSink(ConnectingSink):
         """Returns the queue and its file."""
         return f"queue {self.options.queue!r} in {self.options.path}"
 
+    @property
+    def trace_place(self) -> TracePlace:
+        """Returns the queue."""
+        return TracePlace("broadway_queue", self.options.queue)
+
     def connection(self, name: str, clock: Clock) -> SinkConnection:
         """Returns what stores messages in the file. A file does not need the *name*."""
         return _QueueConnection(self.options, clock)
+
+    async def examine(self, *, timeout: float) -> AsyncGenerator[Finding, None]:
+        """Yields what the file, its disk and the queue in it are like."""
+        async with asyncio.timeout(timeout):
+            found = await asyncio.to_thread(examine_queue, self.options.path, self.options.queue)
+        for finding in found:
+            yield finding
+
+
+#: The name of it as a sink of an aggregator.
+QueueSink = QueuePublisher
 
 
 class _QueueConnection(SinkConnection):
@@ -131,7 +152,7 @@ def _rows(unconfirmed: Unconfirmed, now: float) -> Iterator[tuple[int, tuple[New
     """Yields each message that can be stored as a row with its id. *now* is the file's time."""
     for position, message in list(unconfirmed.waiting.items()):
         try:
-            yield position, (row(_new(message), now), message.message_id)
+            yield position, (row(_new(message), now), message.dedup_id or message.message_id)
         except (TypeError, ValueError) as wrong:
             unconfirmed.refuse(position, f"a message cannot be stored: {wrong}")
 
@@ -139,7 +160,7 @@ def _rows(unconfirmed: Unconfirmed, now: float) -> Iterator[tuple[int, tuple[New
 def _new(message: Outgoing) -> NewMessage:
     return NewMessage(
         data=message.data,
-        metadata=dict(message.headers),
+        metadata=dict(message.all_headers),
         key=message.key or None,  # the queue takes no empty key
         message_id=message.message_id,
     )

@@ -12,7 +12,7 @@ from broadway_py.errors import OptionsError, did_you_mean, gathered
 from broadway_py.text_files import NotText, content_of, decoded, without_end
 from broadway_py.written import Written, has_written, opened, read_as
 
-__all__ = ["KindSection", "class_in", "read_section"]
+__all__ = ["KindSection", "class_in", "parameters_of", "read_section", "takes_any_argument"]
 
 T = TypeVar("T")
 
@@ -137,7 +137,7 @@ def _typed(made: type, settings: Mapping[str, Any]) -> dict[str, Any]:
         hints = get_type_hints(vars(_owner(made))["__init__"])
     except Exception:  # noqa: BLE001  # code of the user: names that exist only for a type checker
         hints = {}
-    known = _known(made)
+    known = parameters_of(made)
     # An argument without a name of its own is most likely passed on to our class.
     passed_on = any(map(_is_ours, made.__mro__))
     return {
@@ -160,14 +160,13 @@ def _is_ours(made: type) -> bool:
 
 
 def _explain_arguments(made: Callable[..., object], settings: Mapping[str, Any], path: Sequence[str]) -> None:
-    known = _known(made)
-    open_ended = any(one.kind is one.VAR_KEYWORD for one in inspect.signature(made).parameters.values())
+    known = parameters_of(made)
     wrong = [
         OptionsError(
             (*path, name), f"unknown setting; known here: {', '.join(sorted(known))}{did_you_mean(name, known)}"
         )
         for name in settings
-        if name not in known and not open_ended
+        if name not in known and not takes_any_argument(made)
     ]
     wrong += [
         OptionsError((*path, name), "required, but missing")
@@ -178,17 +177,23 @@ def _explain_arguments(made: Callable[..., object], settings: Mapping[str, Any],
         raise OptionsError.of(wrong)
 
 
-def _known(made: Callable[..., object]) -> dict[str, inspect.Parameter]:
+def parameters_of(made: Callable[..., object]) -> dict[str, inspect.Parameter]:
+    """Returns the arguments that *made* takes by name."""
     kinds_of_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     parameters = inspect.signature(made).parameters
     return {name: parameter for name, parameter in parameters.items() if parameter.kind in kinds_of_name}
+
+
+def takes_any_argument(made: Callable[..., object]) -> bool:
+    """Returns whether *made* takes arguments of any name."""
+    return any(one.kind is one.VAR_KEYWORD for one in inspect.signature(made).parameters.values())
 
 
 def _files(
     made: Callable[..., object], settings: dict[str, Any], path: Sequence[str], wrong: list[OptionsError]
 ) -> dict[str, str]:
     """Takes the names of files out of *settings* and returns them by argument."""
-    known = _known(made)
+    known = parameters_of(made)
     found: dict[str, str] = {}
     for name in list(settings):
         field = name.removesuffix("_file")

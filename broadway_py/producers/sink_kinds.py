@@ -11,19 +11,19 @@ from broadway_py.producers.publishing import ConnectingSink
 from broadway_py.producers.sections import KindSection, class_in, read_section
 from broadway_py.publisher import Sink
 
-__all__ = ["SINK_KINDS", "build_sink"]
+__all__ = ["BUILT_IN", "SINK_KINDS", "build_sink", "sink_class"]
 
 log = logger("broadway_py.publisher")
 
-# kind -> module, class, the extra that installs what it needs
-_BUILT_IN: Final[Mapping[str, tuple[str, str, str]]] = {
-    "queue": ("broadway_py.producers.queue_sink", "QueueSink", ""),
-    "rabbitmq": ("broadway_py.producers.rabbitmq", "RabbitMQSink", "rabbitmq"),
-    "sqs": ("broadway_py.producers.sqs", "SQSSink", "sqs"),
+#: kind -> module, class, the extra that installs what it needs
+BUILT_IN: Final[Mapping[str, tuple[str, str, str]]] = {
+    "queue": ("broadway_py.producers.queue_sink", "QueuePublisher", ""),
+    "rabbitmq": ("broadway_py.producers.rabbitmq", "RabbitMQPublisher", "rabbitmq"),
+    "sqs": ("broadway_py.producers.sqs", "SQSPublisher", "sqs"),
 }
 
 #: Every kind that a settings file may name.
-SINK_KINDS: Final[tuple[str, ...]] = tuple(_BUILT_IN)
+SINK_KINDS: Final[tuple[str, ...]] = tuple(BUILT_IN)
 
 
 def build_sink(section: object, path: Sequence[str]) -> Sink:
@@ -35,15 +35,20 @@ def build_sink(section: object, path: Sequence[str]) -> Sink:
     Raises:
         OptionsError: a setting is wrong, or a library is not installed; the error has its whole path.
     """
-    written = read_section(section, path, _sink_class, _missing)
+    written = read_section(section, path, sink_class, _missing)
     return _made(written, written.checked_contents())
 
 
-def _sink_class(kind: str) -> type[ConnectingSink]:
-    if kind not in _BUILT_IN:
+def sink_class(kind: str) -> type[ConnectingSink]:
+    """Returns the class of *kind*. Its connector library is imported here.
+
+    Raises:
+        OptionsError: there is no such kind, or what it needs is not installed. The error has no path.
+    """
+    if kind not in BUILT_IN:
         known = ", ".join(SINK_KINDS)
         raise OptionsError((), f"unknown kind {kind!r}; known here: {known}{did_you_mean(kind, SINK_KINDS)}")
-    return cast("type[ConnectingSink]", class_in(kind, *_BUILT_IN[kind]))
+    return cast("type[ConnectingSink]", class_in(kind, *BUILT_IN[kind]))
 
 
 def _missing() -> str:

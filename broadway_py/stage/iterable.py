@@ -8,15 +8,15 @@ import queue
 import threading
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sized
+from dataclasses import dataclass, field
 from itertools import islice
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from broadway_py._core.subscription import Cancellation
+from broadway_py.arguments import Arguments, checked_by, one_of
 from broadway_py.errors import OptionsError
 from broadway_py.foreign import article, foreign_errors, is_a
-from broadway_py.options import Options
 from broadway_py.stage.producer import ProducerStage
-from broadway_py.stage.settings import one_of
 from broadway_py.stage.waits import BegunAwait
 
 __all__ = ["from_iterable"]
@@ -27,8 +27,9 @@ T = TypeVar("T")
 OnCancel = Literal["continue", "stop"]
 
 
-class _IterableOptions(Options):
-    on_cancel: Annotated[OnCancel, one_of("continue", "stop")] = "continue"
+@dataclass(frozen=True, init=False)
+class _IterableOptions(Arguments):
+    on_cancel: OnCancel = field(default="continue", metadata=checked_by(one_of("continue", "stop")))
 
 
 def from_iterable(

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
-
-from pydantic import BeforeValidator, Field
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from broadway_py._core.buffer import Keep
 from broadway_py._core.subscription import CancelMode
-from broadway_py.errors import OptionsError, did_you_mean
-from broadway_py.foreign import is_a, shown
-from broadway_py.options import Conflict, Options, PositiveInt
+from broadway_py.arguments import Arguments, checked_by, one_of, optional, whole_number
+from broadway_py.conflict import Conflict
+from broadway_py.durations import is_number
 
-__all__ = ["UNSET", "BufferOptions", "DemandMode", "DemandOption", "Mode", "SubscriptionOptions", "Unset", "one_of"]
+__all__ = ["UNSET", "BufferOptions", "DemandMode", "DemandOption", "Mode", "SubscriptionOptions", "Unset"]
 
 #: Who asks for events: the stage by itself, or its own code by ``subscription.ask``.
 Mode = Literal["automatic", "manual"]
@@ -31,41 +31,30 @@ class Unset:
 UNSET = Unset()
 
 
-def one_of(*known: str) -> BeforeValidator:
-    """Returns a validator for text that is one of *known*. Its sentence names the closest one."""
-
-    def check(value: object) -> object:
-        if is_a(value, str) and value in known:
-            return value
-        expected = ", ".join(map(repr, known[:-1])) + f" or {known[-1]!r}"
-        hint = did_you_mean(value, known) if isinstance(value, str) else ""
-        raise OptionsError((), f"expected {expected}, got {shown(value)}{hint}")
-
-    return BeforeValidator(check)
+def _buffer_size(value: object) -> int | None:
+    is_without_limit = value is None or (is_number(value) and value == math.inf)
+    return None if is_without_limit else whole_number(at_least=0)(value)
 
 
-def _no_limit(value: object) -> object:
-    return None if value == float("inf") else value
-
-
-class SubscriptionOptions(Options):
+@dataclass(frozen=True, init=False, eq=False, repr=False)
+class SubscriptionOptions(Arguments):
     """The options of one subscription."""
 
     #: The most events that the consumer has asked for and not handled.
-    max_demand: PositiveInt = 1000
+    max_demand: int = field(default=1000, metadata=checked_by(whole_number(at_least=1)))
     #: The consumer asks again when so many or fewer are outstanding. None: half of max_demand.
-    min_demand: Annotated[int, Field(ge=0, strict=True)] | None = None
+    min_demand: int | None = field(default=None, metadata=checked_by(optional(whole_number(at_least=0))))
     #: What the end of the subscription means for the consumer.
-    cancel: Annotated[CancelMode, one_of("permanent", "transient", "temporary")] = "permanent"
+    cancel: CancelMode = field(default="permanent", metadata=checked_by(one_of("permanent", "transient", "temporary")))
     #: Who asks for events.
-    mode: Annotated[Mode, one_of("automatic", "manual")] = "automatic"
+    mode: Mode = field(default="automatic", metadata=checked_by(one_of("automatic", "manual")))
     #: The partition, where the producer has a PartitionDispatcher.
     partition: Any = None
     #: Event -> whether this consumer gets it, where the producer has a BroadcastDispatcher.
     selector: Any = None
 
     def conflicts(self) -> Iterator[Conflict]:
-        """Yields each conflict among the settings."""
+        """Yields each conflict among the options."""
         if self.min_demand is not None and self.min_demand >= self.max_demand:
             yield Conflict(
                 ("min_demand",),
@@ -80,16 +69,18 @@ class SubscriptionOptions(Options):
         return self.max_demand // 2 if self.min_demand is None else self.min_demand
 
 
-class BufferOptions(Options):
+@dataclass(frozen=True, init=False, eq=False, repr=False)
+class BufferOptions(Arguments):
     """How many events a stage keeps that nobody has asked for."""
 
     #: The most events that are kept; 0 keeps none, None is no limit.
-    buffer_size: Annotated[Annotated[int, Field(ge=0, strict=True)] | None, BeforeValidator(_no_limit)] = None
+    buffer_size: int | None = field(default=None, metadata=checked_by(_buffer_size))
     #: Which events stay when there are too many: the oldest, or the newest.
-    buffer_keep: Annotated[Keep, one_of("first", "last")] = "last"
+    buffer_keep: Keep = field(default="last", metadata=checked_by(one_of("first", "last")))
 
 
-class DemandOption(Options):
+@dataclass(frozen=True, init=False, eq=False, repr=False)
+class DemandOption(Arguments):
     """The mode of a producer's demand."""
 
-    demand: Annotated[DemandMode, one_of("forward", "accumulate")] = "forward"
+    demand: DemandMode = field(default="forward", metadata=checked_by(one_of("forward", "accumulate")))

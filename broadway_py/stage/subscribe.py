@@ -83,7 +83,7 @@ class Subscription(Generic[T]):
             OptionsError: an option is wrong or unknown. This subscription has not ended then.
             StageDown: the consumer has ended.
         """
-        chosen = SubscriptionOptions(**{**dict(self.options), **options})
+        chosen = self.options.changed(**options)
         if (chosen.partition, chosen.selector) != (self.options.partition, self.options.selector):
             self.producer.outlet.check_options(chosen.partition, chosen.selector)
         self._end(End(Cancellation("cancel", reason), spares=True))

@@ -5,23 +5,22 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Coroutine
-from typing import Annotated, Any, Literal, TypeVar
-
-from pydantic import Field
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
 
 from broadway_py._core.children import Places
 from broadway_py._core.demand import WholeLists
 from broadway_py._core.restarts import Restarts
 from broadway_py._core.subscription import End
+from broadway_py.arguments import Arguments, checked_by, one_of, seconds, whole_number
 from broadway_py.clock import SYSTEM_CLOCK, Clock
 from broadway_py.error_text import name_of, place_of
 from broadway_py.errors import OptionsError, StageDown
 from broadway_py.foreign import article, foreign_errors
 from broadway_py.log import logger
-from broadway_py.options import Duration, Options, PositiveDuration
 from broadway_py.stage.consuming import ConsumingStage
 from broadway_py.stage.edge import Edge
-from broadway_py.stage.settings import SubscriptionOptions, one_of
+from broadway_py.stage.settings import SubscriptionOptions
 
 __all__ = ["ConsumerSupervisor"]
 
@@ -33,11 +32,12 @@ T = TypeVar("T")
 Restart = Literal["temporary", "transient"]
 
 
-class _SupervisorOptions(Options):
-    restart: Annotated[Restart, one_of("temporary", "transient")] = "temporary"
-    max_restarts: Annotated[int, Field(ge=0, strict=True)] = 3
-    max_seconds: PositiveDuration = 5.0
-    shutdown: Annotated[Duration, Field(ge=0)] = 5.0
+@dataclass(frozen=True, init=False)
+class _SupervisorOptions(Arguments):
+    restart: Restart = field(default="temporary", metadata=checked_by(one_of("temporary", "transient")))
+    max_restarts: int = field(default=3, metadata=checked_by(whole_number(at_least=0)))
+    max_seconds: float = field(default=5.0, metadata=checked_by(seconds(above=0)))
+    shutdown: float = field(default=5.0, metadata=checked_by(seconds(at_least=0)))
 
 
 class ConsumerSupervisor(ConsumingStage[T]):

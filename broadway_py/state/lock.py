@@ -17,7 +17,7 @@ from broadway_py.storage.errors import StorageError
 from broadway_py.storage.modes import open_beside
 from broadway_py.storage.places import refusal_of_creating
 
-__all__ = ["StateLock", "refuse_unlockable"]
+__all__ = ["StateLock", "holder", "refuse_unlockable"]
 
 _SUFFIX: Final = "-lock"
 
@@ -130,6 +130,25 @@ def refuse_unlockable(what: str, path: str) -> None:
     error = refusal_of_creating(lock)
     if error is not None:
         raise _unlockable(what, path, lock, error)
+
+
+def holder(path: str) -> str | None:
+    """Returns who has the lock of the file *path*, such as ``process 12``; None: nobody has it.
+
+    Nothing is created. A store that asks for the lock in this very moment waits until this has looked.
+    """
+    lock = _beside(path)
+    try:
+        handle = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None  # there is none; or it is not ours, which refuse_unlockable tells
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _holder(lock)
+    finally:
+        os.close(handle)
+    return None
 
 
 def _beside(path: str) -> str:

@@ -8,10 +8,18 @@ from pathlib import Path
 from typing import Final
 
 from broadway_py.errors import BroadwayError
-from broadway_py.storage.places import network_file_system
+from broadway_py.storage.places import network_file_system, refusal_of_creating
 from broadway_py.storage.room import free_bytes
 
-__all__ = ["StorageError", "explain", "is_for_want_of_room", "refuse_hopeless", "told"]
+__all__ = [
+    "StorageError",
+    "explain",
+    "is_for_want_of_room",
+    "is_full",
+    "refuse_hopeless",
+    "refuse_uncreatable",
+    "told",
+]
 
 # The low byte is the primary result code. The rest is more detail than anybody can act on.
 _PRIMARY: Final = 0xFF
@@ -62,9 +70,14 @@ def explain(what: str, path: str, error: sqlite3.Error) -> StorageError:
 
 def _has_room(path: str) -> bool:
     try:
-        return free_bytes(str(Path(path).parent)) >= _LEAST_ROOM
+        return not is_full(free_bytes(str(Path(path).parent)))
     except OSError:
         return True
+
+
+def is_full(free: int) -> bool:
+    """Returns whether a disk with so many *free* bytes is too full to store anything."""
+    return free < _LEAST_ROOM
 
 
 def told(what: str, path: str, error: sqlite3.Error) -> StorageError:
@@ -109,3 +122,18 @@ def refuse_hopeless(what: str, path: str) -> None:
         raise StorageError(f"{what} {path}: this is a directory: choose the path of a file")
     if exists and not os.access(place, os.W_OK):
         raise StorageError(f"{what} {path}: {_SENTENCES[sqlite3.SQLITE_READONLY]}")
+
+
+def refuse_uncreatable(what: str, path: str, file: str) -> None:
+    """Refuses *path* if SQLite could not write *file*, or create it if it is missing. Nothing is created.
+
+    Args:
+        what: what the error text calls *path*: "queue file", for example.
+        path: the file.
+        file: the same, or one of those that SQLite makes beside it.
+
+    Raises:
+        StorageError: this user may not, or the disk is read-only.
+    """
+    if refusal_of_creating(file) is not None:
+        raise StorageError(f"{what} {path}: {_SENTENCES[sqlite3.SQLITE_CANTOPEN]}")

@@ -101,12 +101,12 @@ def dead_rows(connection: sqlite3.Connection, queue: int, limit: int | None) -> 
     return [DeadRow._make(row) for row in rows]
 
 
-def dead_heads(connection: sqlite3.Connection, queue: int) -> list[DeadHead]:
-    """Returns the dead letters of a queue without their payloads, the oldest message first."""
+def dead_heads(connection: sqlite3.Connection, queue: int, most: int | None = None) -> list[DeadHead]:
+    """Returns the oldest *most* dead letters (None: all) of a queue without their payloads, the oldest first."""
     rows = connection.execute(
         "SELECT id, attempts, enqueued_at, dead_at, cause, exception, pipeline, metadata, length(payload) "
-        "FROM dead_letters WHERE queue = ? ORDER BY id",
-        (queue,),
+        "FROM dead_letters WHERE queue = ? ORDER BY id LIMIT ?",
+        (queue, -1 if most is None else most),
     )
     return [DeadHead._make(row) for row in rows]
 

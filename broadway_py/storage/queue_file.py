@@ -98,13 +98,19 @@ class QueueFile:
         """Returns how many messages are in each state."""
         return await self._read(rows.count)
 
+    async def count_waiting(self, slots: Sequence[int] | None = None, *, rest: bool = True) -> rows.Waiting:
+        """Returns how many messages of *slots* wait; None: of the whole queue. See :func:`rows.count_waiting_in`."""
+        if slots is None:
+            return await self._read(partial(rows.count_waiting, now=self.time()))
+        return await self._read(partial(rows.count_waiting_in, slots=slots, rest=rest))
+
     async def dead_rows(self, limit: int | None) -> list[dead.DeadRow]:
         """Returns at most *limit* dead letters, the oldest message first. None: all."""
         return await self._read(partial(dead.dead_rows, limit=limit))
 
-    async def dead_heads(self) -> list[dead.DeadHead]:
-        """Returns the dead letters without their payloads, the oldest message first."""
-        return await self._read(dead.dead_heads)
+    async def dead_heads(self, most: int | None = None) -> list[dead.DeadHead]:
+        """Returns the oldest *most* dead letters (None: all) without their payloads, the oldest message first."""
+        return await self._read(partial(dead.dead_heads, most=most))
 
     async def dead_payload(self, letter: int) -> bytes | None:
         """Returns the payload of one dead letter, or None if there is none of this number."""

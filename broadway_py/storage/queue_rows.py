@@ -13,7 +13,10 @@ __all__ = [
     "Counts",
     "Held",
     "NewRow",
+    "Waiting",
     "count",
+    "count_waiting",
+    "count_waiting_in",
     "delete",
     "free",
     "free_consumer",
@@ -23,6 +26,10 @@ __all__ = [
     "queue_names",
     "release",
 ]
+
+# With the slot, because a ready message is in one of two indexes. Without it, SQLite would read the whole table.
+_READY_WITHOUT_KEY: Final = "messages WHERE queue = :queue AND lease IS NULL AND due IS NULL AND slot IS NULL"
+_READY_WITH_KEY: Final = "messages WHERE queue = :queue AND lease IS NULL AND due IS NULL AND slot IS NOT NULL"
 
 
 class NewRow(NamedTuple):
@@ -55,6 +62,17 @@ class Counts(NamedTuple):
     held: int
     #: Among the dead letters.
     dead: int
+
+
+class Waiting(NamedTuple):
+    """How many messages of a queue, or of some of its slots, wait."""
+
+    #: Those that can be taken now, also those whose delay has ended and that no take has looked at yet.
+    ready: int
+    #: Those whose delay has not ended. None: it is not counted.
+    delayed: int | None
+    #: Those among the dead letters. None: it is not counted.
+    dead: int | None
 
 
 def queue_id(connection: sqlite3.Connection, name: str) -> int:
@@ -147,16 +165,53 @@ def free_consumer(connection: sqlite3.Connection, consumer: int) -> int:
     ).rowcount
 
 
+_DEAD: Final = "dead_letters WHERE queue = :queue"
+_COUNT: Final = f"""
+SELECT (SELECT count(*) FROM {_READY_WITHOUT_KEY}), (SELECT count(*) FROM {_READY_WITH_KEY}),
+    (SELECT count(*) FROM messages WHERE queue = :queue AND due IS NOT NULL),
+    (SELECT count(*) FROM messages WHERE queue = :queue AND lease IS NOT NULL),
+    (SELECT count(*) FROM {_DEAD})
+"""  # noqa: S608  # constants
+_DUE: Final = "messages WHERE queue = :queue AND due <= :now"
+_DELAYED: Final = "messages WHERE queue = :queue AND due > :now"
+_COUNT_WAITING: Final = f"""
+SELECT (SELECT count(*) FROM {_READY_WITHOUT_KEY}) + (SELECT count(*) FROM {_READY_WITH_KEY})
+    + (SELECT count(*) FROM {_DUE}),
+    (SELECT count(*) FROM {_DELAYED}),
+    (SELECT count(*) FROM {_DEAD})
+"""  # noqa: S608  # constants
+_COUNT_SLOTS: Final = """
+SELECT count(*) FROM json_each(:slots) CROSS JOIN messages
+WHERE queue = :queue AND slot = value AND lease IS NULL AND due IS NULL
+"""
+
+
 def count(connection: sqlite3.Connection, queue: int) -> Counts:
     """Returns how many messages are in each state."""
-    return Counts(
-        *(
-            connection.execute(f"SELECT count(*) FROM {place}", (queue,)).fetchone()[0]  # noqa: S608  # constants
-            for place in (
-                "messages WHERE queue = ? AND lease IS NULL AND due IS NULL",
-                "messages WHERE queue = ? AND due IS NOT NULL",
-                "messages WHERE queue = ? AND lease IS NOT NULL",
-                "dead_letters WHERE queue = ?",
-            )
-        )
-    )
+    without_key, with_key, delayed, held, dead = _counts(connection, queue)
+    return Counts(without_key + with_key, delayed, held, dead)
+
+
+def _counts(connection: sqlite3.Connection, queue: int) -> tuple[int, int, int, int, int]:
+    """Returns how many messages are ready without a key and with one, delayed, held, and dead."""
+    found: tuple[int, int, int, int, int] = connection.execute(_COUNT, {"queue": queue}).fetchone()
+    return found
+
+
+def count_waiting(connection: sqlite3.Connection, queue: int, now: float) -> Waiting:
+    """Returns how many messages of *queue* wait. *now* is the file's time. It reads indexes only."""
+    return Waiting(*connection.execute(_COUNT_WAITING, {"queue": queue, "now": now}).fetchone())
+
+
+def count_waiting_in(connection: sqlite3.Connection, queue: int, slots: Sequence[int], *, rest: bool) -> Waiting:
+    """Returns how many messages of *slots* wait.
+
+    With *rest*, those without a key are counted, too, and the delayed ones and dead letters of the whole queue: their
+    indexes do not know the slots.
+    """
+    asked = {"queue": queue, "slots": json.dumps(list(slots))}
+    (ready,) = connection.execute(_COUNT_SLOTS, asked).fetchone()
+    if not rest:
+        return Waiting(ready, None, None)
+    without_key, _, delayed, _, dead = _counts(connection, queue)
+    return Waiting(ready + without_key, delayed, dead)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from broadway_py import Batcher, BatchInfo, Message, Pipeline, Processors
-from broadway_py.daemon.send import Put, target_of
+from broadway_py.daemon.sending.targets import Put, target_of
 from broadway_py.daemon.settings.settings import read_settings
 from broadway_py.examples.shipments import lines
 from broadway_py.producers import MemoryProducer

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,8 +15,18 @@ from benchmarks.turns import Results, Run
 from benchmarks.verdict import judge
 
 
-def run(rate: float) -> Run:
-    return Run(({"messages": 1000, "seconds": 1000 / rate, "cpu_seconds": 0.5, "peak_rss_bytes": 2**20},))
+def run(rate: float, *, peak_mib: int = 1, children_peak_mib: int = 0) -> Run:
+    return Run(
+        (
+            {
+                "messages": 1000,
+                "seconds": 1000 / rate,
+                "cpu_seconds": 0.5,
+                "peak_rss_bytes": peak_mib * 2**20,
+                "children_peak_rss_bytes": children_peak_mib * 2**20,
+            },
+        )
+    )
 
 
 def results(**rates: list[float]) -> Results:
@@ -81,6 +92,43 @@ def test_a_cost_that_grows_with_the_work_is_missed() -> None:
     growing.growth = {1: [run(100.0)] * 5, 4: [run(80.0)] * 5, 16: [run(40.0)] * 5}
 
     assert [verdict.is_missed for verdict in judge([flat, growing], [])] == [False, True]
+
+
+@pytest.mark.parametrize(("largest", "missed"), [(110, [False, False]), (112, [False, True])])
+def test_where_memory_must_be_flat_the_largest_process_may_grow_by_a_tenth(largest: int, missed: list[bool]) -> None:
+    found = Results(replace(row_named("memory"), is_flat=True))
+    peaks = {1: 100, 4: 109, 16: largest}
+    found.growth = {step: [run(100.0, peak_mib=50, children_peak_mib=peak)] * 5 for step, peak in peaks.items()}
+
+    speed, *memory = judge([found], [])
+
+    assert not speed.is_missed
+    assert [(verdict.bar.ours, verdict.bar.over) for verdict in memory] == [
+        ("4 x the work", "1 x the work"),
+        ("16 x the work", "1 x the work"),
+    ]
+    assert [verdict.is_missed for verdict in memory] == missed
+
+
+def test_a_bar_of_time_and_one_of_memory_are_met_by_less() -> None:
+    found = results()
+    found.runs = {"ours": [run(2000.0, peak_mib=64, children_peak_mib=32)] * 5}
+    bars = [Bar("memory", 120, figure="runs_per_minute"), Bar("memory", 16, figure="processes_per_gib")]
+
+    assert [verdict.word for verdict in judge([found], bars)] == ["met", "met"]
+    for text in ("ours at least 120 runs per minute ", "120.00 (120.00-120.00)", "ours at least 16 processes per gib "):
+        assert text in bars_table(judge([found], bars))
+
+
+def test_the_table_says_how_long_it_took_and_how_large_the_largest_process_was() -> None:
+    found = results(ours=[50.0] * 5)
+    found.runs["ours, 2 workers"] = [run(2e5, peak_mib=30, children_peak_mib=40)] * 5
+    cells = [[cell.strip() for cell in line.split("|")] for line in rates_table([found]).splitlines()]
+    by_name = {line[2]: line for line in cells}
+
+    assert by_name["ours"][3:5] == ["50.0 (50.0-50.0)", "20.00"]
+    assert by_name["ours, 2 workers"][3:5] == ["200.0 k (200.0 k-200.0 k)", "0.01"]
+    assert by_name["ours, 2 workers"][7] == "40 MiB"
 
 
 def test_the_rates_of_two_processes_are_added() -> None:

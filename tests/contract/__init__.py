@@ -1,6 +1,6 @@
-"""Suites that every implementation of a port must pass."""
+"""Suites that every implementation of a port must pass. That of producers ships: ``broadway_py.testing.contract``."""
 
 import pytest
 
-# The suites' asserts should explain themselves as those of a test module do.
-pytest.register_assert_rewrite("tests.contract.producer_contract", "tests.contract.sink_contract")
+# The suite's asserts should explain themselves as those of a test module do.
+pytest.register_assert_rewrite("tests.contract.sink_contract")

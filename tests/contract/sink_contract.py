@@ -36,6 +36,10 @@ class SinkHarness(abc.ABC):
     secret: str
     #: How many messages of one call are enough that it can be broken in its middle.
     many: int = 1_000
+    #: Whether messages of one key are taken out in the order in which they were published.
+    keeps_order: bool = True
+    #: What a handler may give, and the place never takes. None: it takes everything.
+    unfit: object = None
 
     @abc.abstractmethod
     def sink(self) -> Sink:

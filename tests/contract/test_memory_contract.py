@@ -15,7 +15,7 @@ import pytest
 from broadway_py import Acknowledgement, Acknowledger, Message
 from broadway_py.producer_description import AnyProducer
 from broadway_py.producers import MemoryProducer
-from tests.contract.producer_contract import Harness, ProducerContract
+from broadway_py.testing.contract import ProducerContract, SourceUnderTest
 
 
 class Items:
@@ -55,7 +55,7 @@ class _Counts(Acknowledger):
         self._items.rejected += len(failed)
 
 
-class MemoryHarness(Harness):
+class MemorySource(SourceUnderTest):
     """An iterable of its own."""
 
     can_release = False
@@ -84,5 +84,5 @@ class TestMemoryProducer(ProducerContract):
     """Every sentence that a source without memory of its own can keep."""
 
     @pytest.fixture
-    async def harness(self) -> Harness:
-        return MemoryHarness()
+    async def source(self) -> SourceUnderTest:
+        return MemorySource()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,10 @@ import pytest
 from broadway_py.producer_description import AnyProducer
 from broadway_py.producers.queue import QueueProducer
 from broadway_py.queue import Queue
-from tests.contract.failure_contract import FailureContract, FailureHarness
-from tests.contract.producer_contract import ProducerContract
+from broadway_py.testing.contract import FailureContract, FailureSource, ProducerContract
 
 
-class QueueHarness(FailureHarness):
+class QueueSource(FailureSource):
     """A queue file, filled and counted through the public ``Queue``."""
 
     forget = "drop"
@@ -31,6 +31,9 @@ class QueueHarness(FailureHarness):
     def told(self, on_failure: Any) -> AnyProducer:
         return QueueProducer(self._path, "contract", on_failure=on_failure)
 
+    def elsewhere(self) -> Callable[[], AnyProducer]:
+        return partial(QueueProducer, str(self._path), "contract")
+
     async def ready_count(self) -> int:
         return (await self._queue.counts()).ready
 
@@ -43,6 +46,6 @@ class QueueHarness(FailureHarness):
 
 class TestQueueProducer(ProducerContract, FailureContract):
     @pytest.fixture
-    async def harness(self, tmp_path: Path) -> AsyncIterator[QueueHarness]:
+    async def source(self, tmp_path: Path) -> AsyncIterator[QueueSource]:
         async with Queue(tmp_path / "contract.db", "contract") as queue:
-            yield QueueHarness(tmp_path / "contract.db", queue)
+            yield QueueSource(tmp_path / "contract.db", queue)

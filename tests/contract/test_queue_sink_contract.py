@@ -13,7 +13,8 @@ from broadway_py import QueueSink
 from broadway_py.producers.queue import QueueProducer
 from broadway_py.publisher import Sink
 from broadway_py.queue import Queue
-from tests.contract.producer_contract import opened, settle, take
+from broadway_py.testing.driving import opened, settle, take
+from tests.contract.publisher_contract import PublisherContract
 from tests.contract.sink_contract import Arrived, SinkContract, SinkHarness
 
 
@@ -25,6 +26,7 @@ class QueueSinkHarness(SinkHarness):
     """
 
     secret = "canary"  # a file has none
+    unfit = ""  # with an empty id, see PublisherContract
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -58,10 +60,15 @@ class QueueSinkHarness(SinkHarness):
         self._other.close()
 
 
+@pytest.fixture
+def harness(tmp_path: Path) -> Iterator[SinkHarness]:
+    with closing(QueueSinkHarness(tmp_path / "out.db")) as harness:
+        yield harness
+
+
 class TestQueueSink(SinkContract):
     """Every sentence of the contract."""
 
-    @pytest.fixture
-    def harness(self, tmp_path: Path) -> Iterator[SinkHarness]:
-        with closing(QueueSinkHarness(tmp_path / "out.db")) as harness:
-            yield harness
+
+class TestQueuePublisher(PublisherContract):
+    """Every sentence of the contract, for handlers."""

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from broadway_py.producer_description import AnyProducer
 from broadway_py.producers.rabbitmq import RabbitMQProducer
-from tests.contract.failure_contract import FailureContract, FailureHarness
-from tests.contract.producer_contract import ProducerContract
+from broadway_py.testing.contract import FailureContract, FailureSource, ProducerContract
 from tests.support.certificates import Authority
 from tests.support.rabbitmq import RabbitMQ
 
 
-class RabbitMQHarness(FailureHarness):
+class RabbitMQSource(FailureSource):
     """One queue in a virtual host of the test's own; what is rejected goes to ``work.dead``.
 
     Args:
@@ -40,6 +40,9 @@ class RabbitMQHarness(FailureHarness):
         said = {} if on_failure is None else {"on_failure": on_failure}
         return RabbitMQProducer("work", self.url, **said)
 
+    def elsewhere(self) -> Callable[[], AnyProducer]:
+        return partial(RabbitMQProducer, "work", self.url)
+
     async def ready_count(self) -> int:
         return (await self.broker.counts()).ready
 
@@ -55,9 +58,9 @@ class TestRabbitMQProducer(ProducerContract, FailureContract):
     """Every sentence of the contract."""
 
     @pytest.fixture
-    async def harness(self, rabbitmq: RabbitMQ) -> FailureHarness:
+    async def source(self, rabbitmq: RabbitMQ) -> FailureSource:
         await rabbitmq.declare_with_dead_letters()
-        return RabbitMQHarness(rabbitmq)
+        return RabbitMQSource(rabbitmq)
 
 
 @pytest.mark.integration
@@ -65,7 +68,7 @@ class TestRabbitMQProducerOverTLS(ProducerContract, FailureContract):
     """The same, over a connection that nobody can listen to."""
 
     @pytest.fixture
-    async def harness(self, rabbitmq: RabbitMQ, tmp_path: Path) -> AsyncIterator[FailureHarness]:
+    async def source(self, rabbitmq: RabbitMQ, tmp_path: Path) -> AsyncIterator[FailureSource]:
         if rabbitmq.node is None:
             pytest.skip("this test makes a port for TLS: unset BROADWAY_TEST_AMQP_URL, so that we start our own broker")
         await rabbitmq.declare_with_dead_letters()
@@ -73,4 +76,4 @@ class TestRabbitMQProducerOverTLS(ProducerContract, FailureContract):
         broker = authority.issue("broker")
         with rabbitmq.node.tls_listener(broker.certificate, broker.key) as port:
             url = rabbitmq.through(port).replace("amqp:", "amqps:")
-            yield RabbitMQHarness(rabbitmq, f"{url}?cafile={authority.file}")
+            yield RabbitMQSource(rabbitmq, f"{url}?cafile={authority.file}")

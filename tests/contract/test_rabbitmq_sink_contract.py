@@ -10,6 +10,7 @@ import pytest
 
 from broadway_py import RabbitMQSink
 from broadway_py.publisher import Sink
+from tests.contract.publisher_contract import PublisherContract
 from tests.contract.sink_contract import Arrived, SinkContract, SinkHarness
 from tests.support.proxy import FaultProxy
 from tests.support.rabbitmq import RabbitMQ
@@ -96,3 +97,14 @@ class TestRabbitMQSinkToAnExchange(SinkContract):
         queue = await rabbitmq.channel.declare_queue("out", durable=True)
         await queue.bind(exchange, routing_key="*")
         return RabbitMQSinkHarness(rabbitmq, proxy, "out", exchange="results")
+
+
+@pytest.mark.integration
+@pytest.mark.delivery_path("plain")
+class TestRabbitMQPublisher(PublisherContract):
+    """The contract for handlers."""
+
+    @pytest.fixture
+    async def harness(self, rabbitmq: RabbitMQ, proxy: FaultProxy) -> SinkHarness:
+        await rabbitmq.declare("out")
+        return RabbitMQSinkHarness(rabbitmq, proxy, "out", queue="out")

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import pytest
 
 from broadway_py.producer_description import AnyProducer
 from broadway_py.producers.sqs import SQSProducer
-from tests.contract.failure_contract import FailureContract, FailureHarness
-from tests.contract.producer_contract import ProducerContract
+from broadway_py.testing.contract import FailureContract, FailureSource, ProducerContract
 from tests.support.localstack import CREDENTIALS, REGION, SQS, Queue
 
 
-class SQSHarness(FailureHarness):
+class SQSSource(FailureSource):
     """A queue and its dead letter queue, filled and counted by a client of the test's own.
 
     A standard queue promises no order, but LocalStack keeps it as long as one receive runs at a time.
@@ -21,6 +21,7 @@ class SQSHarness(FailureHarness):
 
     secret = CREDENTIALS["AWS_SECRET_ACCESS_KEY"]
     forget = "ack"
+    returns_within = 2.0
 
     def __init__(self, work: Queue, dead: Queue) -> None:
         self.work = work
@@ -38,6 +39,9 @@ class SQSHarness(FailureHarness):
             self.work.url, REGION, wait_time_seconds=1, max_polls=1, dead_letter_queue=self.dead.url, **said
         )
 
+    def elsewhere(self) -> Callable[[], AnyProducer]:
+        return partial(SQSProducer, self.work.url, REGION, wait_time_seconds=1, max_polls=1, visibility_timeout=2)
+
     async def ready_count(self) -> int:
         return (await self.work.counts()).ready
 
@@ -53,5 +57,5 @@ class TestSQSProducer(ProducerContract, FailureContract):
     """Every sentence of the contract."""
 
     @pytest.fixture
-    async def harness(self, sqs: SQS) -> FailureHarness:
-        return SQSHarness(await sqs.queue("work"), await sqs.queue("dead"))
+    async def source(self, sqs: SQS) -> FailureSource:
+        return SQSSource(await sqs.queue("work"), await sqs.queue("dead"))

@@ -8,6 +8,7 @@ import pytest
 
 from broadway_py import SQSSink
 from broadway_py.publisher import Sink
+from tests.contract.publisher_contract import PublisherContract
 from tests.contract.sink_contract import Arrived, SinkContract, SinkHarness, messages
 from tests.support.localstack import CREDENTIALS, REGION, SQS, Queue
 from tests.support.sqs_proxy import SQSProxy
@@ -23,10 +24,12 @@ class SQSSinkHarness(SinkHarness):
 
     secret = CREDENTIALS["AWS_SECRET_ACCESS_KEY"]
     many = 300
+    unfit = b"\xff"
 
     def __init__(self, queue: Queue, proxy: SQSProxy) -> None:
         self.queue = queue
         self.proxy = proxy
+        self.keeps_order = queue.url.endswith(".fifo")
 
     def sink(self) -> Sink:
         return SQSSink(self.queue.url, REGION, self.proxy.endpoint)
@@ -87,3 +90,21 @@ class TestSQSSinkToAFIFOQueue(SinkContract):
 
         assert len(harness.proxy.requests("SendMessage")) == 2
         assert [name for _, name in await harness.take()] == [message.message_id for message in sent]
+
+
+@pytest.mark.integration
+class TestSQSPublisher(PublisherContract):
+    """The contract for handlers."""
+
+    @pytest.fixture
+    async def harness(self, sqs: SQS, proxy: SQSProxy) -> SinkHarness:
+        return SQSSinkHarness(await sqs.queue("out"), proxy)
+
+
+@pytest.mark.integration
+class TestSQSPublisherToAFIFOQueue(PublisherContract):
+    """The same, on a queue that keeps the order of each key."""
+
+    @pytest.fixture
+    async def harness(self, sqs: SQS, proxy: SQSProxy) -> SinkHarness:
+        return SQSSinkHarness(await sqs.queue("out", fifo=True), proxy)

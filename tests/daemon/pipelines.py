@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from broadway_py import Aggregator, Batcher, BatchInfo, Message, OptionsError, Pipeline, Window
+from broadway_py import Aggregator, Batcher, BatchInfo, Message, OptionsError, Pipeline, QueuePublisher, Window
 from broadway_py.examples.shipments import Shipment, Shipments
 from broadway_py.producers import MemoryProducer
 
@@ -42,6 +42,15 @@ class Recorder(Pipeline[bytes]):
     async def handle_message(self, message: Message[bytes]) -> None:
         with Path(self.context["file"]).open("ab") as file:
             file.write(message.data + b"\n")
+
+
+class TellsItsLimits(Pipeline[bytes]):
+    """Writes its rate limit and concurrency to a file of this process, in the folder ``context["folder"]``."""
+
+    async def handle_message(self, message: Message[bytes]) -> None:
+        limit = self.rate_limit
+        with (Path(self.context["folder"]) / f"limits-{os.getpid()}").open("a") as file:
+            file.write(f"{limit.allowed_messages} {limit.interval} {self.processors.concurrency}\n")
 
 
 class LeavesOrphans(Recorder):
@@ -134,6 +143,18 @@ class Windows(Pipeline[int]):
     """Has an aggregator; its settings come from files."""
 
     aggregators = {"sums": Sums}  # noqa: RUF012  # an option
+
+    async def handle_message(self, message: Message[int]) -> None:
+        pass
+
+
+class Publishing(Pipeline[int]):
+    """Has two publishers; a file may change them."""
+
+    publishers = {  # noqa: RUF012  # an option
+        "out": QueuePublisher("class.db", "out"),
+        "audit": QueuePublisher("class.db", "audit"),
+    }
 
     async def handle_message(self, message: Message[int]) -> None:
         pass

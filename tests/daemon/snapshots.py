@@ -4,9 +4,31 @@ from __future__ import annotations
 
 from typing import Any
 
-from broadway_py.pipeline.stats import AggregatorStats, Distribution, PipelineStats, ProducerStats, StageStats
+from broadway_py.pipeline.stats import (
+    AggregatorStats,
+    DeduplicationStats,
+    Distribution,
+    PipelineStats,
+    ProducerStats,
+    PublisherStats,
+    StageStats,
+)
 
 EMPTY = Distribution((0.1, 1.0), (0, 0, 0), 0.0)
+
+
+def publisher(name: str = "out", **changes: Any) -> PublisherStats:
+    fields: dict[str, Any] = {
+        "name": name,
+        "published": {"confirmed": 5, "refused": 1},
+        "waiting": 2,
+        "in_flight": 3,
+        "duration": Distribution((0.1, 1.0), (4, 2, 0), 1.5),
+        "connected": 1,
+        "copies": 1,
+        "trouble": None,
+    }
+    return PublisherStats(**{**fields, **changes})
 
 
 def producer(name: str = "queue", **changes: Any) -> ProducerStats:
@@ -65,6 +87,19 @@ def aggregator(name: str = "revenue", **changes: Any) -> AggregatorStats:
         "dedup_horizon_seconds": 600.0,
     }
     return AggregatorStats(**{**fields, **changes})
+
+
+def handled(**changes: Any) -> DeduplicationStats:
+    fields: dict[str, Any] = {
+        "ids": 40,
+        "waiting": 2,
+        "duplicates": 6,
+        "without_identity": 8,
+        "dedup_horizon_seconds": 600.0,
+        "state_bytes": 640,
+        "checkpoint_failures": 1,
+    }
+    return DeduplicationStats(**{**fields, **changes})
 
 
 def pipeline(name: str = "orders", **changes: Any) -> PipelineStats:

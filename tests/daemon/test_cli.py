@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import socket
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from broadway_py.cli import app
@@ -32,19 +35,20 @@ def waiting(path: Path) -> list[bytes]:
         return [payload for (payload,) in database.execute("SELECT payload FROM messages ORDER BY id")]
 
 
-def test_every_command_teaches_with_examples() -> None:
-    assert broadway("--help").exit_code == 0
-    for command in ("run", "check", "send", "topology"):
-        shown = broadway(command, "--help")
-        assert shown.exit_code == 0
-        assert f"broadway {command} " in shown.stdout
-        assert "Examples" in shown.stdout
+def commands(command: Any, *names: str) -> Iterator[tuple[str, ...]]:
+    """The words of each command, and of each group of commands."""
+    yield names
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from commands(inner, *names, name)
 
 
-def test_the_version_is_shown() -> None:
-    shown = broadway("--version")
+@pytest.mark.parametrize("words", list(commands(get_command(app))), ids=" ".join)
+def test_every_command_teaches_with_examples(words: tuple[str, ...]) -> None:
+    shown = broadway(*words, "--help")
     assert shown.exit_code == 0
-    assert shown.stdout.startswith("broadway ")
+    _, found, examples = shown.stdout.partition("Examples")
+    assert found
+    assert " ".join(("broadway", *words)) in examples
 
 
 @pytest.mark.parametrize(
@@ -120,7 +124,8 @@ def test_topology_draws_the_stages(tmp_path: Path) -> None:
     path = settings_file(
         tmp_path,
         "pipelines:\n  orders:\n    class: tests.daemon.pipelines:Plain\n    processors: {concurrency: 3}\n"
-        "    producer: {kind: queue, path: q.db, queue: orders}\n",
+        "    producer: {kind: queue, path: q.db, queue: orders}\n"
+        "    publishers: {out: {kind: queue, path: q.db, queue: invoices}}\n",
     )
     assert broadway("topology", path).stdout.splitlines() == [
         "orders",
@@ -128,6 +133,7 @@ def test_topology_draws_the_stages(tmp_path: Path) -> None:
         "  └─ processors  x3",
         "       └─ batcher default  →  batch processors  x1",
         "       └─ batcher slow  →  batch processors  x1",
+        "  publisher out",
     ]
     assert '"concurrency": 3' in broadway("topology", "--json", path).stdout
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from broadway_py.cli import app
 from broadway_py.clock import SYSTEM_CLOCK
 from broadway_py.daemon.dead_letters.embedded_queue import EmbeddedLetters
-from broadway_py.daemon.dead_letters.letters import Head, drawn, rate_of, replay, shown
+from broadway_py.daemon.dead_letters.letters import Choice, Head, drawn, rate_of, replay, shown
 from broadway_py.errors import OptionsError
 from broadway_py.queue import Queue
 from broadway_py.storage.queue_consumer import QueueConsumer
@@ -24,12 +24,9 @@ from broadway_py.storage.queue_dead import NewDeadLetter
 from broadway_py.storage.queue_file import QueueFile
 from broadway_py.storage.queue_rows import Held
 from broadway_py.testing import FakeClock
+from tests.support.terminal import on_terminal
 
 #: What each of the letters says: cause, exception.
-NOT_FOR_SQS = (
-    "broadway dlq does not work with SQS; use AWS's own tools to read the dead letter queue, and its redrive to put "
-    "messages back: in the console, or aws sqs start-message-move-task with --destination-arn"
-)
 LETTERS = [("raised", "ValueError"), ("invalid", None), ("raised", "OSError")]
 
 
@@ -136,6 +133,64 @@ def test_show_prints_the_bare_payload_when_asked_to(path: Path) -> None:
     assert (shown.exit_code, shown.stdout_bytes) == (0, b"canary-2")
 
 
+def test_limit_takes_the_oldest_ones(path: Path) -> None:
+    shown = dlq("ls", "--queue", f"{path}:orders", "--cause", "raised", "--limit", 1)
+    assert [line.split()[0] for line in shown.stdout.splitlines()] == ["id", "1"]
+    shown = dlq("show", "--queue", f"{path}:orders", "--limit", 2)
+    assert [line for line in shown.stdout.splitlines() if line.startswith("id:")] == ["id:        1", "id:        2"]
+    shown = dlq("replay", "--queue", f"{path}:orders", "--limit", 2)
+    assert (shown.exit_code, shown.stdout) == (0, "2 dead letters put back into the queue\n")
+    assert left(path) == ([1, 2], [3])
+
+
+@pytest.mark.parametrize("words", [("ls", "--cause", "invalid"), ("show", "2")])
+def test_json_is_one_object_in_a_line_for_each(path: Path, words: tuple[str, ...]) -> None:
+    shown = dlq(*words, "--queue", f"{path}:orders", "--json")
+    (line,) = shown.stdout.splitlines()
+    found = json.loads(line)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", found.pop("died"))
+    assert found.pop("facts").keys() >= {"put", "metadata", "pipeline"}
+    assert found == {"id": "2", "attempts": 1, "cause": "invalid", "exception": None, "size": 8}
+    assert "canary" not in shown.output
+
+
+def test_json_of_nothing_is_nothing(path: Path) -> None:
+    shown = dlq("ls", "--queue", f"{path}:orders", "--cause", "timeout", "--json")
+    assert (shown.exit_code, shown.output) == (0, "")
+
+
+def test_on_a_terminal_a_replay_shows_how_far_it_is(path: Path) -> None:
+    with on_terminal("dlq", "replay", "--queue", f"{path}:orders") as shown:
+        assert shown.exit_code() == 0
+        assert "0 dead letters put back" in shown.written
+        assert shown.written.endswith("3 dead letters put back into the queue\r\n")
+    assert left(path) == ([1, 2, 3], [])
+
+
+async def test_an_interrupted_replay_ends_its_portion_and_counts_it(tmp_path: Path) -> None:
+    await put_dead_letters(tmp_path / "q.db", [("raised", None)] * 3)
+    file = await QueueFile.open(tmp_path / "q.db", "orders", SYSTEM_CLOCK)
+    began, may_end = asyncio.Event(), asyncio.Event()
+
+    class Slow(EmbeddedLetters):
+        async def replay(self, letters: Sequence[str]) -> int:
+            began.set()
+            await may_end.wait()
+            return await super().replay(letters)
+
+    counts: list[int] = []
+    replaying = asyncio.ensure_future(replay(Slow(file), Choice(), None, counts.append))
+    await began.wait()
+    replaying.cancel()
+    await asyncio.sleep(0)
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await replaying
+    await file.close()
+    assert counts == [3]
+    assert left(tmp_path / "q.db") == ([1, 2, 3], [])
+
+
 @pytest.mark.parametrize(
     ("chosen", "count", "waiting"),
     [
@@ -170,9 +225,7 @@ async def test_replay_keeps_to_its_rate(tmp_path: Path) -> None:
         counts.append(count)
         moved.set()
 
-    replaying = asyncio.ensure_future(
-        replay(EmbeddedLetters(file), [str(one) for one in range(1, 51)], 100.0, progress, clock)
-    )
+    replaying = asyncio.ensure_future(replay(EmbeddedLetters(file), Choice(), 100.0, progress, clock))
     for _ in range(5):
         async with asyncio.timeout(10):
             await moved.wait()
@@ -231,11 +284,60 @@ def test_purge_asks_first_when_there_is_somebody_to_ask(path: Path, monkeypatch:
         (
             ("ls", "--queue", "amqp://guest:canary@host/orders"),
             2,
-            "--queue: expected the name of a queue, got a URL; give the URL of the broker with --url",
+            (
+                "--queue: expected the name of a queue, got a URL; give the URL of the broker, or of the SQS queue, "
+                "with --url"
+            ),
         ),
-        (("ls", "--queue", "https://sqs.eu-west-1.amazonaws.com/123456789012/orders-dead"), 2, NOT_FOR_SQS),
-        (("ls", "--queue", "https://eu-west-1.queue.amazonaws.com/123456789012/orders-dead"), 2, NOT_FOR_SQS),
-        (("ls", "--url", "https://sqs.eu-west-1.amazonaws.com/123456789012", "--queue", "orders"), 2, NOT_FOR_SQS),
+        (
+            ("ls", "--queue", "https://sqs.eu-west-1.amazonaws.com/123456789012/orders-dead"),
+            2,
+            (
+                "--queue: expected the name of a queue, got a URL; give the URL of the broker, or of the SQS queue, "
+                "with --url"
+            ),
+        ),
+        (
+            ("ls", "--url", "https://sqs.eu-west-1.amazonaws.com/123456789012/orders", "--queue", "orders"),
+            2,
+            ("--queue is for RabbitMQ and embedded queues: the URL of an SQS queue names it; leave --queue out"),
+        ),
+        (
+            ("ls", "--url", "https://me:canary@sqs.eu-west-1.amazonaws.com/123456789012/orders"),
+            2,
+            (
+                "--url: expected the URL of a queue, such as "
+                "https://sqs.eu-central-1.amazonaws.com/123456789012/orders, or its name"
+            ),
+        ),
+        (
+            ("ls", "--url", "https://sqs.eu-west-1.amazonaws.com/1/orders", "--dead", "a b"),
+            2,
+            (
+                "--dead: expected the URL of a queue, such as "
+                "https://sqs.eu-central-1.amazonaws.com/123456789012/orders, or its name"
+            ),
+        ),
+        (
+            ("replay", "--url", "https://sqs.eu-west-1.amazonaws.com/1/orders", "--dead", "dead", "--to", "dead"),
+            2,
+            "--to dead: expected a queue other than the one that holds the dead letters",
+        ),
+        (
+            ("show", "--queue", "{path}:orders"),
+            2,
+            "dlq show: name the dead letter with ID, or say with --limit how many are shown",
+        ),
+        (
+            ("show", "1", "--queue", "{path}:orders", "--json", "--payload"),
+            2,
+            "dlq show: give --payload or --json, not both: a payload may be no text",
+        ),
+        (
+            ("show", "--queue", "{path}:orders", "--limit", "2", "--payload"),
+            2,
+            "dlq show: --payload shows one payload; name the dead letter with ID",
+        ),
         (
             ("show", "9", "--queue", "{path}:orders"),
             1,
@@ -272,20 +374,6 @@ def test_what_is_wrong_is_said_in_one_sentence_and_nothing_is_changed(
     assert (shown.exit_code, shown.stderr) == (code, f"broadway: {sentence.format(path=path)}\n")
     assert left(path) == ([], [1, 2, 3])
     assert not Path(f"{path}-not").exists()
-
-
-@pytest.mark.parametrize("command", [("ls",), ("show", "1"), ("replay",), ("purge", "--yes")])
-def test_for_sqs_it_says_what_to_use_instead(tmp_path: Path, command: tuple[str, ...]) -> None:
-    file = tmp_path / "a.yaml"
-    file.write_text(
-        "pipelines:\n"
-        "  orders:\n"
-        "    class: tests.daemon.pipelines:Recorder\n"
-        "    producer: {kind: sqs, queue_url: orders, dead_letter_queue: orders-dead}\n"
-    )
-    shown = dlq(*command, "--config", str(file))
-    assert (shown.exit_code, shown.stdout) == (2, "")
-    assert shown.stderr == f"broadway: {file}:4: pipelines.orders.producer.kind: {NOT_FOR_SQS}\n"
 
 
 @pytest.mark.parametrize(

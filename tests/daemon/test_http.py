@@ -5,6 +5,7 @@ import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -12,12 +13,14 @@ import pytest
 from prometheus_client import Counter
 
 from broadway_py import Message, Pipeline, Processors, ProducerError
+from broadway_py.daemon.http.page_files import PAGE_FILES
 from broadway_py.daemon.http.server import serve
 from broadway_py.daemon.http.view import LocalView
 from broadway_py.daemon.process.loop_lag import LagMeter
 from broadway_py.daemon.settings.settings import Http
 from broadway_py.errors import OptionsError
-from broadway_py.producers import DummyProducer, Producer
+from broadway_py.producers import DummyProducer, Producer, QueueProducer
+from broadway_py.queue import NewMessage, Queue
 from tests.support.eventually import eventually
 
 CANARY = "canary-51d0"
@@ -93,9 +96,7 @@ async def test_metrics_come_as_text_or_as_openmetrics_with_the_users_own() -> No
         assert (await answer.text()).endswith("# EOF\n")
 
 
-@pytest.mark.parametrize(
-    ("path", "kind"), [("/", "text/html"), ("/page.css", "text/css"), ("/page.js", "text/javascript")]
-)
+@pytest.mark.parametrize(("path", "kind"), [(path, kind) for path, (_, kind) in PAGE_FILES.items()])
 async def test_the_page_is_served_with_nothing_from_elsewhere(path: str, kind: str) -> None:
     async with served() as (client, _):
         answer = await client.get(path)
@@ -130,6 +131,26 @@ async def test_the_api_tells_the_same_of_a_producer_that_counts_its_requests() -
         assert charged == {**other, "name": "charged"}
 
 
+async def test_the_api_tells_how_many_messages_a_source_holds(tmp_path: Path) -> None:
+    class Counted(Orders):
+        _counts_sources = True
+
+    async with Queue(tmp_path / "q.db", "orders") as queue:
+        await queue.put_many([NewMessage(data=b"later", delay=3600)] * 2)
+        reads = [QueueProducer(tmp_path / "q.db", "orders"), DummyProducer()]
+        async with (
+            Counted(producer=reads, name="orders") as pipeline,
+            serve(Http(port=0), LocalView([pipeline], LagMeter())) as port,
+            aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client,
+        ):
+            await eventually(lambda: pipeline.stats().producers[0].source is not None, what="the queue has answered")
+            (one,) = (await (await client.get("/api/pipelines")).json())["pipelines"]
+            told, other = [producer["source"] for producer in one["producers"][:2]]
+            assert 0.0 <= told.pop("age_seconds") < 60.0
+            assert told == {"ready": 0, "delayed": 2, "dead": 0, "trouble": None}
+            assert other is None
+
+
 async def test_pause_and_resume() -> None:
     async with served() as (client, pipeline):
         await pipeline.ready(10)
@@ -161,7 +182,9 @@ async def test_a_page_of_another_site_cannot_pause(headers: dict[str, str], stat
         assert pipeline.is_paused is (status == 200)
 
 
-@pytest.mark.parametrize("path", ["/", "/metrics", "/livez", "/readyz", "/api/pipelines", "/page.js", "/none"])
+@pytest.mark.parametrize(
+    "path", ["/", "/metrics", "/livez", "/readyz", "/api/pipelines", "/api/settings", "/page/main.js", "/none"]
+)
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:80", "", "192.0.2.1", "[2001:db8::1]:8080"])
 async def test_a_site_that_points_its_name_at_this_machine_cannot_read(path: str, host: str) -> None:
     async with served() as (client, _):
@@ -199,8 +222,8 @@ async def test_an_address_for_all_is_served_under_any_name_and_warned_of(caplog:
     (line,) = caplog.records
     assert isinstance(line.msg, dict)
     assert line.msg["event"] == (
-        "the HTTP port has no password: everybody who can reach it can see and pause the pipelines; "
-        "allow only a trusted network, or set http.host to 127.0.0.1"
+        "everybody who can reach the HTTP port can see the pipelines, and nobody can control them, because "
+        "http.token_file is not set; allow only a trusted network, or set http.host to 127.0.0.1"
     )
     assert (line.msg["host"], line.msg["port"] > 0) == ("0.0.0.0", True)  # what is tested
 

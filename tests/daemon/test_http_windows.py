@@ -78,10 +78,10 @@ async def test_the_api_tells_of_each_aggregator_without_keys_and_values() -> Non
 
 
 def test_the_page_shows_what_the_api_tells() -> None:
-    script = files("broadway_py.daemon.http").joinpath("page", "page.js").read_text(encoding="utf-8")
-    start, end = script.index("function aggregatorCard"), script.index("function graph")
+    script = files("broadway_py.daemon.http").joinpath("page", "aggregators.js").read_text(encoding="utf-8")
+    start, end = script.index("function aggregatorCard"), len(script)
     used = set(re.findall(r"\bone\.(\w+)", script[start:end])) - {"partitions"}
-    added = script[script.index("const ADDED") : script.index("function addCounts")]
+    added = script[script.index("const ADDED") : script.index("function behind")]
 
     assert used | set(re.findall(r'"(\w+)"', added)) <= {field.name for field in fields(AggregatorStats)}
     assert used >= {

@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 
+from broadway_py import Message, Pipeline
 from broadway_py.daemon.http import listener, server
 from broadway_py.daemon.http.server import serve
 from broadway_py.daemon.http.view import LocalView
 from broadway_py.daemon.process.loop_lag import LagMeter
 from broadway_py.daemon.settings.settings import Http
+from broadway_py.producers import DummyProducer
 from tests.support.eventually import eventually
 
 HEAD = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n"
@@ -101,6 +103,95 @@ async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.M
         client.close()
 
 
+class _Orders(Pipeline[Any]):
+    async def handle_message(self, message: Message[Any]) -> None:
+        pass
+
+
+#: A command whose body is announced, and never sent as a whole.
+PART_OF_BODY = (
+    b"POST /api/pipelines/orders/pause HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    b"Content-Length: 20\r\n\r\n{"
+)
+
+
+@asynccontextmanager
+async def orders() -> AsyncIterator[LocalView]:
+    async with _Orders(producer=DummyProducer(), name="orders") as pipeline:
+        yield LocalView([pipeline], LagMeter())
+
+
+async def test_a_body_that_a_handler_waits_for_in_vain_is_cut_off_and_nothing_is_carried_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(listener, "BODY_S", 0.05)
+    async with orders() as view, listening(view) as number:
+        client = await Client.to(number, PART_OF_BODY)
+        assert await client.is_cut()
+        client.close()
+        assert not any(one.state == "paused" for one in view.stats())
+    assert not caplog.records
+
+
+async def test_clients_that_owe_a_body_make_room_for_a_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "most_connections", lambda: 8)
+    monkeypatch.setattr(listener, "BODY_S", 1000.0)
+    begun: list[listener.Visit] = []
+    begin = listener.Visit.begin
+
+    def note(self: listener.Visit) -> None:
+        begin(self)
+        begun.append(self)
+
+    monkeypatch.setattr(listener.Visit, "begin", note)
+    async with orders() as view, listening(view) as number:
+        slow = [await Client.to(number, PART_OF_BODY) for _ in range(8)]
+        await eventually(lambda: len(begun) == 8, what="a handler waits for each body")
+        for _ in range(4):
+            probe = await Client.to(number, HEAD + b"\r\n")
+            assert await probe.status() == 200
+            probe.close()
+        for client in slow:
+            client.close()
+
+
+async def test_a_body_in_time_is_carried_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with orders() as view, listening(view) as number:
+        client = await Client.to(number, PART_OF_BODY)
+        client.say(b" " * 18 + b"}")
+        assert await client.status() == 200
+        assert [one.state for one in view.stats()] == ["paused"]
+        client.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        (b"GET /" + b"a" * 8000 + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", 404),
+        (b"GET /" + b"a" * 8200 + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", 400),
+        (HEAD + b"X: " + b"y" * 8000 + b"\r\n\r\n", 200),
+        (HEAD + b"X: " + b"y" * 8200 + b"\r\n\r\n", 400),
+        (HEAD + b"x" * 8200 + b": y\r\n\r\n", 400),
+        (HEAD + b"X: y\r\n" * 60 + b"\r\n", 200),
+        (HEAD + b"X: y\r\n" * 70 + b"\r\n", 400),
+    ],
+)
+async def test_the_headers_of_a_request_have_a_limit(said: bytes, status: int) -> None:
+    async with listening() as number:
+        client = await Client.to(number, said)
+        assert await client.status() == status
+        client.close()
+
+
+async def test_headers_without_an_end_are_refused_at_the_limit() -> None:
+    async with listening() as number:
+        client = await Client.to(number, HEAD + b"X: ")
+        for _ in range(10):
+            client.say(b"y" * 1000)
+        assert await client.status() == 400
+        client.close()
+
+
 class _Endless(LocalView):
     """Describes itself at length."""
 
@@ -156,13 +247,38 @@ async def test_those_that_are_at_work_are_not_cut_and_the_next_wait(monkeypatch:
     view = _Slow()
     async with listening(view) as number:
         at_work = [await Client.to(number, b"GET /api/pipelines HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n") for _ in range(8)]
-        await eventually(lambda: view.refreshing == 8, what="all are at work")
+        # The history of the page is one more.
+        await eventually(lambda: view.refreshing == 9, what="all are at work")
         late = await Client.to(number, HEAD + b"\r\n")
         view.go_on.set()
         assert [await client.status() for client in at_work] == [200] * 8
         assert await late.status() == 200
         for client in (*at_work, late):
             client.close()
+
+
+async def test_requests_that_come_faster_than_they_are_answered_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    visits: list[listener.Visit] = []
+    made = listener.Visit.connection_made
+
+    def note(self: listener.Visit, transport: asyncio.BaseTransport) -> None:
+        made(self, transport)
+        visits.append(self)
+
+    def is_reading() -> bool:
+        transport = visits[0].transport
+        assert isinstance(transport, asyncio.Transport)
+        return transport.is_reading()
+
+    monkeypatch.setattr(listener.Visit, "connection_made", note)
+    view = _Slow()
+    async with listening(view) as number:
+        client = await Client.to(number, b"GET /api/pipelines HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 20_000)
+        await eventually(lambda: view.refreshing == 1, what="the first one is at work")
+        await eventually(lambda: not is_reading(), what="the others wait")
+        view.go_on.set()
+        assert {await client.status() for _ in range(500)} == {200}
+        client.close()
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts descriptors as Linux shows them")
@@ -210,3 +326,27 @@ async def test_a_name_of_several_addresses_is_served_on_all_of_them_with_one_por
     finally:
         for each in sockets:
             each.close()
+
+
+async def test_others_run_between_requests_that_come_without_waiting_for_the_answers() -> None:
+    turn = 0
+    turns: list[int] = []
+
+    class Noting(LocalView):
+        def not_alive(self) -> list[str]:
+            turns.append(turn)
+            return []
+
+    async def other() -> None:
+        nonlocal turn
+        while True:
+            await asyncio.sleep(0)
+            turn += 1
+
+    async with listening(Noting([], LagMeter())) as number:
+        others = asyncio.create_task(other())
+        client = await Client.to(number, (HEAD + b"\r\n") * 50)
+        assert [await client.status() for _ in range(50)] == [200] * 50
+        client.close()
+        others.cancel()
+    assert len(set(turns)) == len(turns) == 50

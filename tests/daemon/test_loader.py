@@ -54,6 +54,20 @@ def test_a_rate_limit_is_divided_among_workers(tmp_path: Path) -> None:
     assert limits == [RateLimit(allowed_messages=3, interval=1.0), RateLimit(allowed_messages=2, interval=1.0)]
 
 
+@pytest.mark.parametrize(
+    ("http", "asked"),
+    [
+        ("", True),
+        ("http: {source_messages: true}\n", True),
+        ("http: {source_messages: false}\n", False),
+        ("http: null\n", False),
+    ],
+)
+def test_sources_are_asked_how_many_messages_they_hold_if_it_is_shown(tmp_path: Path, http: str, asked: bool) -> None:
+    (pipeline,) = build(tmp_path, section("tests.daemon.pipelines:Plain") + http)
+    assert pipeline._counts_sources is asked
+
+
 def test_a_class_is_found_in_the_current_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "here_only.py").write_text("from tests.daemon.pipelines import Plain\n")
     monkeypatch.chdir(tmp_path)
@@ -152,8 +166,8 @@ def test_an_unknown_setting_of_a_pipeline_is_refused_with_its_whole_path(tmp_pat
 def test_an_unknown_option_of_a_pipeline_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path, section("tests.daemon.pipelines:Plain", "    procesors: {}\n")) == (
         "0.yaml:5: pipelines.orders.procesors: unknown setting; known here: aggregators, batch_defaults, batchers, "
-        "class, context, fail_fast, failure, max_in_flight_bytes, max_restarts, max_seconds, name, ordered, own, "
-        "processors, producer, rate_limit, shutdown_timeout, state; "
+        "class, context, deduplicate_by, fail_fast, failure, max_in_flight_bytes, max_restarts, max_seconds, name, "
+        "ordered, own, processors, producer, publishers, rate_limit, shutdown_timeout, state, tracing; "
         "did you mean 'processors'?"
     )
 

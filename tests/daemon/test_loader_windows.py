@@ -50,7 +50,7 @@ def test_a_later_file_changes_one_field(tmp_path: Path) -> None:
     )
     assert (aggregator.emit_batch, aggregator.max_demand) == (7, 5)
     assert aggregator.emit_to is not None
-    assert repr(aggregator.emit_to) == "<QueueSink queue 'others' in out.db>"
+    assert repr(aggregator.emit_to) == "<QueuePublisher queue 'others' in out.db>"
     assert pipeline.state == State("shop.db", checkpoint_interval=0.5, dedup=60)
 
 

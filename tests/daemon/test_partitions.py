@@ -18,6 +18,7 @@ from broadway_py.daemon.pipelines.loader import build_pipelines
 from broadway_py.daemon.pipelines.new_files import tell_of_new_files
 from broadway_py.daemon.pipelines.owners import owners_of, partitions_text
 from broadway_py.daemon.process.loop_lag import LagMeter
+from broadway_py.daemon.reload.resolved import resolved
 from broadway_py.daemon.runner import run_settings
 from broadway_py.daemon.settings.settings import Http, read_settings
 from broadway_py.daemon.workers.supervisor import Supervisor
@@ -195,7 +196,7 @@ async def test_the_daemon_warns_of_new_files_beside_those_of_others_before_its_w
     await stored("state/2.db", StatePartition(2, 4))
     monkeypatch.setattr("broadway_py.daemon.runner.Watch", Mock())
     monkeypatch.setattr("broadway_py.daemon.workers.supervisor.Supervisor", Mock())
-    run_settings(read)
+    run_settings(read, lambda: read)
     (line,) = logged(caplog)
     assert line == {
         "event": (
@@ -255,7 +256,7 @@ async def test_readyz_and_the_api_say_who_owns_what(tmp_path: Path) -> None:
 
 async def test_a_worker_that_does_not_run_is_told_with_its_partitions(settings: Path) -> None:
     read = read_settings([settings], environ={})
-    supervisor = Supervisor(read, build_pipelines(read, share=(0, read.workers)))
+    supervisor = Supervisor(resolved(read), build_pipelines(read, share=(0, read.workers)), Mock())
     try:
         assert supervisor.owners() == {"counts": {0: (0, 2), 1: (1, 3)}}
         assert supervisor.not_ready() == {
@@ -269,7 +270,7 @@ async def test_a_worker_that_does_not_run_is_told_with_its_partitions(settings: 
 async def test_the_topology_of_the_daemon_has_the_readers_of_all_workers(settings: Path) -> None:
     read = read_settings([settings], assignments=["pipelines.counts.own=1-3"], environ={})
     pipelines = build_pipelines(read, share=(0, read.workers))
-    supervisor = Supervisor(read, pipelines)
+    supervisor = Supervisor(resolved(read), pipelines, Mock())
     try:
         told = supervisor.topologies()
     finally:

@@ -67,6 +67,14 @@ def test_a_pipeline_that_is_not_known_is_refused(tmp_path: Path, name: str | Non
     assert str(refused.value) == sentence
 
 
+def test_sources_are_asked_how_many_messages_they_hold_unless_the_settings_say_no(tmp_path: Path) -> None:
+    said = {text: read(tmp_path, ONE + text).http for text in ("", "http: {source_messages: false}\n")}
+    assert [None if http is None else http.source_messages for http in said.values()] == [True, False]
+    assert refusal(tmp_path, ONE + "http: {source_messages: often}\n") == (
+        "a.yaml:7: http.source_messages: expected true or false, got 'often'"
+    )
+
+
 def test_http_null_serves_nothing(tmp_path: Path) -> None:
     assert read(tmp_path, ONE + "http: null\n").http is None
 
@@ -133,7 +141,8 @@ def test_an_unknown_top_level_setting_is_refused(tmp_path: Path) -> None:
 
 def test_an_unknown_setting_of_a_section_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path, ONE + "http:\n  prot: 1\n") == (
-        "a.yaml:8: http.prot: unknown setting; known here: host, port; did you mean 'port'?"
+        "a.yaml:8: http.prot: unknown setting; known here: host, port, source_messages, token_file; "
+        "did you mean 'port'?"
     )
 
 
@@ -182,8 +191,8 @@ def test_settings_without_a_pipeline_are_refused(tmp_path: Path, text: str, sent
         (
             {"BROADWAY_HTTP__PROT": "1"},
             (
-                "environment variable BROADWAY_HTTP__PROT: http.prot: unknown setting; known here: host, port; "
-                "did you mean 'port'?"
+                "environment variable BROADWAY_HTTP__PROT: http.prot: unknown setting; known here: host, port, "
+                "source_messages, token_file; did you mean 'port'?"
             ),
         ),
         (
@@ -371,3 +380,12 @@ def test_a_variable_in_another_locale_is_read_as_utf8(tmp_path: Path) -> None:
         "a.yaml:4: pipelines.orders.producer.queue: expected UTF-8 text, but the environment variable Q has "
         "bytes that are not UTF-8"
     )
+
+
+@pytest.mark.parametrize(("log", "came"), [("false", "bool"), ("0", "int"), ("[]", "list"), ("''", "str")])
+def test_a_log_that_is_no_section_is_refused(tmp_path: Path, log: str, came: str) -> None:
+    assert refusal(tmp_path, f"{ONE}log: {log}\n") == f"a.yaml:7: log: expected a section of settings, got {came}"
+
+
+def test_a_log_of_null_has_the_defaults(tmp_path: Path) -> None:
+    assert read(tmp_path, f"{ONE}log: null\n").log.level == "info"

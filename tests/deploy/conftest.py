@@ -22,8 +22,9 @@ from broadway_py.examples.shipments import lines
 from tests.deploy.dashboards import DEPLOY
 from tests.support.daemon import ROOT, Daemon, daemon
 from tests.support.localstack import CREDENTIALS, REGION
+from tests.support.ports import free_port
 from tests.support.prometheus import Prometheus, program, prometheus
-from tests.support.rabbitmq_node import PASSWORD, USER, Node, free_port
+from tests.support.rabbitmq_node import PASSWORD, USER, Node
 
 __all__ = ["System"]
 
@@ -35,6 +36,7 @@ pipelines:
     producer: {{kind: rabbitmq, queue: orders, declare: active, url: "{url}"}}
     processors: {{concurrency: 2}}
     batchers: {{default: {{batch_size: 10, batch_timeout: 200ms}}}}
+    publishers: {{out: {{kind: queue, path: out.db, queue: out}}}}
   harbour:
     class: broadway_py.examples.shipments:Harbour
     context: {{path: queue.db, queue: shipments}}
@@ -118,10 +120,15 @@ def fed(settings: Path, pipeline: str) -> Iterator[None]:
         feeder.wait(30)
 
 
-def scraping(targets: dict[str, list[str]]) -> dict[str, Any]:
-    """The configuration of deploy/, as it is but for the addresses, and looking each second."""
+def scraping(targets: dict[str, list[str]], alertmanager: str | None = None) -> dict[str, Any]:
+    """The configuration of deploy/, as it is but for the addresses, and looking each second.
+
+    Without the address of an *alertmanager* it sends its alerts nowhere.
+    """
     config: dict[str, Any] = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    (receiver,) = config["alerting"]["alertmanagers"]
+    receiver["static_configs"] = [{"targets": [] if alertmanager is None else [alertmanager]}]
     config["scrape_configs"] = [job for job in config["scrape_configs"] if job["job_name"] in targets]
     for job in config["scrape_configs"]:
         job["static_configs"] = [{"targets": targets[job["job_name"]]}]

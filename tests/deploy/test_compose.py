@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 import tomllib
 from importlib.metadata import requires
 from pathlib import Path
@@ -87,7 +85,8 @@ def manifests() -> list[dict[str, Any]]:
 
 
 def test_the_system_is_complete() -> None:
-    assert set(SERVICES) == {"broadway", "windows", "generator", "rabbitmq", "localstack", "prometheus", "grafana"}
+    daemons, brokers = {"broadway", "windows", "generator"}, {"rabbitmq", "localstack"}
+    assert set(SERVICES) == daemons | brokers | {"prometheus", "alertmanager", "grafana"}
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -109,6 +108,7 @@ def test_nobody_starts_before_what_it_needs_is_well() -> None:
     assert set(needs["windows"]) == {"broadway", "rabbitmq", "localstack"}
     assert set(needs["generator"]) == {"broadway", "windows"}
     assert set(needs["grafana"]) == {"prometheus"}
+    assert set(needs["prometheus"]) == {"alertmanager"}
 
 
 @pytest.mark.parametrize("name", ["broadway", "windows", "generator"])
@@ -188,6 +188,17 @@ def test_prometheus_scrapes_services_that_exist() -> None:
     for job in config["scrape_configs"]:
         for target in job["static_configs"][0]["targets"]:
             assert target.partition(":")[0] in SERVICES
+
+
+def test_prometheus_sends_its_alerts_to_the_alertmanager() -> None:
+    config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+    (receiver,) = config["alerting"]["alertmanagers"]
+    assert receiver == {"static_configs": [{"targets": ["alertmanager:9093"]}]}
+    service = SERVICES["alertmanager"]
+    assert service["ports"] == ["127.0.0.1:9093:9093"]
+    assert "--config.file=/etc/alertmanager/alertmanager.yml" in service["command"]
+    assert "./deploy/alertmanager:/etc/alertmanager:ro" in service["volumes"]
+    assert service["read_only"] is True
 
 
 def test_grafana_finds_its_data_source_and_the_dashboards() -> None:
@@ -294,18 +305,3 @@ def test_the_manifests_speak_of_one_deployment() -> None:
     assert scaled["triggers"][0]["metadata"]["queueName"] == section["producer"]["queue"]
     files = [DEPLOY / "kubernetes" / name for name in by_kind["Kustomization"]["resources"]]
     assert all(file.exists() for file in files)
-
-
-def test_the_unit_has_time_to_drain_and_is_one_that_systemd_understands(tmp_path: Path) -> None:
-    unit = (DEPLOY / "systemd" / "broadway@.service").read_text()
-    settings = dict(line.split("=", 1) for line in unit.splitlines() if re.match(r"[A-Z]\w+=", line))
-    assert int(settings["TimeoutStopSec"]) > DRAIN + LEAVES
-    assert (settings["Type"], settings["KillMode"]) == ("exec", "mixed")
-    if shutil.which("systemd-analyze") is None:
-        pytest.skip("no systemd here that could read it")
-    here = tmp_path / "broadway@.service"
-    here.write_text(unit.replace("/opt/broadway/bin/broadway", shutil.which("true") or "/bin/true"))
-    checked = subprocess.run(
-        ["systemd-analyze", "verify", str(here)], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert (checked.returncode, checked.stderr) == (0, "")

@@ -19,6 +19,10 @@ from tests.deploy.dashboards import DASHBOARDS, DEPLOY, dashboard, panels, queri
 ROOT = DEPLOY.parent
 UNITS = {value for name, value in vars(units).items() if name[0] != "_" and isinstance(value, str)}
 
+#: The fields of an annotation that belong to Grafana's data source for Prometheus. The schema has those of all data
+#: sources only.
+_OF_PROMETHEUS = {"useValueForTime": bool, "titleFormat": str, "textFormat": str}
+
 of_each_dashboard = pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
 
 
@@ -55,15 +59,24 @@ def test_the_four_dashboards_are_there_and_their_uids_stay() -> None:
     }
 
 
+def in_the_schema(path: Path) -> dict[str, Any]:
+    """The dashboard in a file, without what only the data source for Prometheus knows."""
+    board = dashboard(path)
+    for annotation in board["annotations"]["list"]:
+        for name, kind in _OF_PROMETHEUS.items():
+            assert isinstance(annotation.pop(name, kind()), kind)
+    return board
+
+
 @of_each_dashboard
 def test_grafanas_schema_knows_everything_in_a_dashboard(path: Path) -> None:
-    board = dashboard(path)
+    board = in_the_schema(path)
 
     assert list(unlike(board, through_the_schema(board), path.stem)) == []
 
 
 def test_what_the_schema_does_not_know_is_found() -> None:
-    board = dashboard(DASHBOARDS[0])
+    board = in_the_schema(DASHBOARDS[0])
     shown = next(panel for panel in board["panels"] if panel["type"] == "timeseries")
     shown["options"]["legend"]["colour"] = "red"
     index = board["panels"].index(shown)
@@ -95,6 +108,16 @@ def test_panels_lie_beside_each_other_and_inside_the_page(path: Path) -> None:
             for y in range(place["y"], place["y"] + place["h"]):
                 assert (x, y) not in taken, f"{panel['title']} lies on {taken[x, y]}"
                 taken[x, y] = panel["title"]
+
+
+@of_each_dashboard
+def test_starts_new_versions_and_reloads_are_marked(path: Path) -> None:
+    board = dashboard(path)
+    assert [one["name"] for one in board["annotations"]["list"]] == ["Starts", "New version", "Reloads"]
+    for annotation in board["annotations"]["list"]:
+        assert annotation["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+        # The text names labels that the query has; test_prometheus.py asks for them.
+        assert re.fullmatch(r"(\{\{\w+\}\} ?)+", annotation["textFormat"])
 
 
 @of_each_dashboard

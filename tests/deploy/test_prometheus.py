@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import Final
 
 import pytest
 
 from tests.deploy.conftest import System
-from tests.deploy.dashboards import DASHBOARDS, Query, queries
+from tests.deploy.dashboards import DASHBOARDS, Query, dashboard, queries
 from tests.support.eventually import eventually_sync
 from tests.support.prometheus import promtool
 
@@ -17,6 +18,7 @@ pytestmark = pytest.mark.integration
 OF_PRODUCER = {"pipeline", "producer"}
 OF_STAGE = {"pipeline", "stage"}
 OF_BATCHER = {"pipeline", "batcher"}
+OF_PUBLISHER = {"pipeline", "publisher"}
 OF_AGGREGATOR = {"pipeline", "aggregator"}
 
 #: What the daemon promises: type and labels of each metric.
@@ -37,6 +39,7 @@ PROMISED: Final = {
     "broadway_backpressure_seconds_total": ("counter", OF_STAGE),
     "broadway_stage_queue_messages": ("gauge", OF_STAGE),
     "broadway_stage_concurrency": ("gauge", OF_STAGE),
+    "broadway_source_messages": ("gauge", {*OF_PRODUCER, "state"}),
     "broadway_connection_up": ("gauge", OF_PRODUCER),
     "broadway_connections_lost_total": ("counter", OF_PRODUCER),
     "broadway_rate_limit_wait_seconds_total": ("counter", {"pipeline"}),
@@ -45,12 +48,19 @@ PROMISED: Final = {
     "broadway_stuck_handlers": ("gauge", {"pipeline"}),
     "broadway_worker_restarts_total": ("counter", set()),
     "broadway_worker_silent_seconds": ("gauge", {"worker"}),
+    "broadway_reloads_total": ("counter", {"outcome"}),
+    "broadway_reload_running": ("gauge", set()),
     "broadway_log_lines_dropped_total": ("counter", set()),
     "broadway_build_info": ("gauge", {"version", "python"}),
     "broadway_sqs_requests_total": ("counter", {*OF_PRODUCER, "kind", "result"}),
     "broadway_sqs_batch_entries_total": ("counter", {*OF_PRODUCER, "kind"}),
     "broadway_sqs_empty_receives_total": ("counter", OF_PRODUCER),
     "broadway_sqs_receive_messages": ("histogram", OF_PRODUCER),
+    "broadway_published_messages_total": ("counter", {*OF_PUBLISHER, "outcome"}),
+    "broadway_publish_duration_seconds": ("histogram", OF_PUBLISHER),
+    "broadway_publisher_waiting_messages": ("gauge", OF_PUBLISHER),
+    "broadway_publisher_in_flight_messages": ("gauge", OF_PUBLISHER),
+    "broadway_publisher_up": ("gauge", OF_PUBLISHER),
     "broadway_windows_open": ("gauge", OF_AGGREGATOR),
     "broadway_window_results_pending": ("gauge", OF_AGGREGATOR),
     "broadway_watermark_lag_seconds": ("gauge", OF_AGGREGATOR),
@@ -151,9 +161,29 @@ def test_no_panel_is_empty_and_its_unit_and_labels_fit(system: System, query: Qu
     assert not query.legend or len(lines) == len(series), "two lines of the panel have one name"
 
 
+def test_the_marks_of_starts_and_versions_have_their_labels_and_times(system: System) -> None:
+    """A version is new if no process had it in the hour before."""
+    starts, versions, reloads = dashboard(DASHBOARDS[0])["annotations"]["list"]
+    found = system.prometheus.query(starts["expr"])
+    now = time.time()
+    # Three processes of the first daemon, one of the other.
+    assert len(found) == 4
+    assert all(now - 3600 < value / 1000 <= now for _, value in found)
+    assert all("instance" in labels for labels, _ in found)
+    told = system.prometheus.query(versions["expr"].replace("offset 1m", "offset 1h"))
+    assert [set(labels) for labels, _ in told] == [{"version"}]
+    assert system.prometheus.query(versions["expr"].replace(" offset 1m", "")) == []
+    # Nothing was reloaded here.
+    assert system.prometheus.query(reloads["expr"]) == []
+    assert [set(labels) for labels, _ in system.prometheus.query(reloads["expr"].replace("> 0", "== 0"))] == [
+        {"instance"},
+        {"instance"},
+    ]
+
+
 def test_every_rule_is_evaluated_without_an_error(system: System) -> None:
     rules = system.prometheus.rules()
-    assert len(rules) == 26
+    assert len(rules) == 29
     eventually_sync(
         lambda: all(rule["health"] == "ok" for rule in system.prometheus.rules()),
         timeout=60,
@@ -170,4 +200,4 @@ def test_the_queue_of_a_pipeline_is_found_by_its_name(system: System) -> None:
 
 def test_nothing_that_is_well_raises_an_alarm(system: System) -> None:
     firing = {labels["alertname"] for labels, _ in system.prometheus.query('ALERTS{alertstate="firing"}')}
-    assert firing <= {"BroadwayDeadLettering"}, "one line in twenty is broken here"
+    assert firing <= {"BroadwayDeadLettering", "BroadwayDeadLetters"}, "one line in twenty is broken here"

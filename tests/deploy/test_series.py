@@ -16,6 +16,7 @@ from broadway_py.metrics import (
     pipeline_metrics,
     process_metrics,
 )
+from broadway_py.pipeline.stats import SourceStats
 from broadway_py.producers import MemoryProducer, RabbitMQProducer
 from broadway_py.request_counts import RequestCounts
 from tests.daemon.snapshots import EMPTY, pipeline, producer, stage
@@ -88,7 +89,7 @@ def test_each_metric_has_a_thousand_series_at_most_and_the_rest_is_added_up_unde
     many = [
         pipeline(
             f"p{index}",
-            producers=(producer(requests=counts),),
+            producers=(producer(requests=counts, source=SourceStats(3, 0, 1, 0.0, None)),),
             stages=(stage(), batcher, stage("batch_processors:b", batcher="b")),
         )
         for index in range(count)

@@ -12,7 +12,7 @@ from broadway_py import BatchInfo, Message
 from broadway_py.examples.shipments import CUSTOMERS, Harbour, Shipment, Shipments, Ships, lines
 from broadway_py.producers import MemoryProducer
 from broadway_py.queue import Queue
-from tests.support.producers import copy_of
+from broadway_py.testing.driving import copy_of
 
 LINE = "Kenya, Denmark, dry, 40, 213, qwerty, 1582284844"
 

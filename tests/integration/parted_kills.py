@@ -16,7 +16,7 @@ import aio_pika
 
 from broadway_py.producers import RabbitMQProducer
 from broadway_py.queue import NewMessage, Queue
-from tests.contract.producer_contract import opened
+from broadway_py.testing.driving import opened
 from tests.integration.window_counts import emitted
 from tests.support.daemon import Daemon, daemon
 from tests.support.eventually import eventually

@@ -13,7 +13,7 @@ from aio_pika.abc import AbstractChannel
 from broadway_py import Message, Pipeline
 from broadway_py.errors import SettleError
 from broadway_py.producers.rabbitmq import RabbitMQProducer
-from tests.contract.producer_contract import opened, settle, take
+from broadway_py.testing.driving import opened, settle, take
 from tests.support.conformance import conforms
 from tests.support.rabbitmq import RabbitMQ
 

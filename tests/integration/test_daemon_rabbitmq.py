@@ -71,6 +71,16 @@ async def test_sending_to_a_queue_that_is_not_there_says_so(tmp_path: Path, rabb
     assert sent.stderr.endswith("; 0 lines were put on the queue before that\n")
 
 
+async def test_lines_that_a_full_queue_refuses_are_named(tmp_path: Path, rabbitmq: RabbitMQ) -> None:
+    await rabbitmq.declare("work", **{"x-max-length": 5, "x-overflow": "reject-publish"})
+    sent = await send(settings(tmp_path, rabbitmq, "Recorder"), [f"line {index}" for index in range(12)])
+    count = await rabbitmq.ready("work")
+    assert count is not None
+    assert (sent.returncode, sent.stdout) == (1, "")
+    assert sent.stderr.startswith(f"broadway: lines {', '.join(map(str, range(count + 1, 11)))}")
+    assert sent.stderr.endswith(f"; {count} lines were put on the queue before that; go on with --skip {count}\n")
+
+
 async def test_sending_makes_what_declare_active_would_make(tmp_path: Path, rabbitmq: RabbitMQ) -> None:
     file = settings(tmp_path, rabbitmq, "Recorder")
     file.write_text(

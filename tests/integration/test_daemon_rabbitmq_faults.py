@@ -282,7 +282,9 @@ async def test_sigterm_while_failed_messages_cannot_be_put_away_ends_it_at_the_d
     count, timeout = 50, 2.0
     node = own_node(job.broker)
     await job.publish(count)
-    settings = job.settings(RaisesOnEveryTenth, shutdown_timeout=timeout, failure={"attempts": 1})
+    # While the alarm lasts, the broker does not read from who publishes: it notices by the heartbeat that one is gone.
+    producer = {"heartbeat": "1s"}
+    settings = job.settings(RaisesOnEveryTenth, producer=producer, shutdown_timeout=timeout, failure={"attempts": 1})
     with node.memory_alarm(), daemon(tmp_path, settings) as running:
         await job.until_noted(count // 3)
         code, seconds = await aside(running.terminated)

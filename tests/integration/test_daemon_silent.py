@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
 from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,6 +43,12 @@ def is_gone(pid: int) -> bool:
     return False
 
 
+def workers(running: Daemon) -> list[dict[str, Any]]:
+    """What ``/api/workers`` tells."""
+    told: list[dict[str, Any]] = json.loads(running.get("/api/workers")[1])["workers"]
+    return told
+
+
 def silent_worker(running: Daemon) -> int:
     """Worker 1, stopped."""
     running.until_ready()
@@ -64,6 +72,10 @@ def test_a_stopped_worker_stops_neither_scrapes_nor_the_drain(tmp_path: Path) ->
         assert "worker 1: it has not answered for " in running.get("/readyz")[1]
         assert "worker 1: it has not answered for " in running.get("/api/pipelines")[1]
         assert "worker 0" not in running.get("/livez")[1]
+        answers, silent = workers(running)
+        assert (answers["state"], answers["reason"], answers["restarts"]) == ("running", None, 0)
+        assert (silent["state"], silent["pid"]) == ("silent", stopped)
+        assert silent["reason"].startswith("it has not answered for ")
 
         code, seconds = running.terminated()
 
@@ -74,16 +86,18 @@ def test_a_stopped_worker_stops_neither_scrapes_nor_the_drain(tmp_path: Path) ->
     assert drained == [0]
 
 
-def test_a_pause_says_which_worker_has_not_heard_it_and_reaches_it_later(tmp_path: Path) -> None:
+def test_a_pause_says_which_worker_has_not_heard_it_and_the_last_wish_reaches_it_later(tmp_path: Path) -> None:
     with daemon(tmp_path, settings(tmp_path)) as running:
         stopped = silent_worker(running)
-        for _ in range(2):  # the second does not wait: by then it is known to be silent
-            status, told = running.posted("/api/pipelines/orders/pause")
-            assert (status, told["pipeline"], told["heard"], list(told["not_heard"])) == (503, "orders", [0], ["1"])
-            assert told["error"].startswith(
-                "not every worker has carried out pause of 'orders': worker 1: it has not answered for "
-            )
-            assert told["error"].endswith(" s; it will do so once it answers")
+        # Only the first wish waits: then the worker is known to be silent. The last one is another one than the first.
+        for wish in ("resume", *("pause", "resume") * 30):
+            assert running.post(f"/api/pipelines/orders/{wish}") == 503
+        status, told = running.posted("/api/pipelines/orders/pause")
+        assert (status, told["pipeline"], told["heard"], list(told["not_heard"])) == (503, "orders", [0], ["1"])
+        assert told["error"].startswith(
+            "not every worker has carried out pause of 'orders': worker 1: it has not answered for "
+        )
+        assert told["error"].endswith(" s; it will do so once it answers")
         os.kill(stopped, signal.SIGCONT)
         eventually_sync(
             lambda: running.get("/readyz")[1].count(": paused") == 2, timeout=30, what="both workers are paused"
@@ -92,18 +106,6 @@ def test_a_pause_says_which_worker_has_not_heard_it_and_reaches_it_later(tmp_pat
             200,
             {"pipeline": "orders", "done": "resume", "heard": [0, 1], "not_heard": {}},
         )
-        running.until_ready()
-        assert running.terminated()[0] == 0
-
-
-def test_the_last_wish_is_the_one_that_a_silent_worker_hears(tmp_path: Path) -> None:
-    with daemon(tmp_path, settings(tmp_path)) as running:
-        stopped = silent_worker(running)
-        eventually_sync(lambda: running.get("/livez")[0] == 503, timeout=30, what="/livez complains")
-        for _ in range(30):
-            running.post("/api/pipelines/orders/pause")
-            running.post("/api/pipelines/orders/resume")
-        os.kill(stopped, signal.SIGCONT)
         running.until_ready()
         assert running.terminated()[0] == 0
 
@@ -123,6 +125,10 @@ def test_a_worker_that_does_not_run_is_named_and_starts_paused(tmp_path: Path) -
         eventually_sync(
             lambda: running.get("/readyz")[1].count(": paused") == 2, timeout=60, what="both workers are paused"
         )
+        assert [(one["state"], one["restarts"], one["reason"]) for one in workers(running)] == [
+            ("running", 0, None),
+            ("running", 1, None),
+        ]
         assert running.terminated()[0] == 0
 
 

@@ -57,7 +57,7 @@ async def send(file: Path, lines: list[str]) -> subprocess.CompletedProcess[str]
     )
 
 
-@pytest.mark.parametrize(("workers", "count"), [(1, 4_000), (2, 1_200)])
+@pytest.mark.parametrize(("workers", "count"), [(1, 2_000), (2, 1_200)])
 async def test_lines_that_were_sent_are_each_handled_once(tmp_path: Path, sqs: SQS, workers: int, count: int) -> None:
     queue = await sqs.queue()
     file = settings(tmp_path, queue)

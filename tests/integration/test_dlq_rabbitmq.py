@@ -148,7 +148,7 @@ async def test_wrong_places_are_told_in_a_sentence(rabbitmq: RabbitMQ) -> None:
             f"broadway: there is no queue 'alive.dead' on {rabbitmq.where}: either no message has become a dead letter "
             "yet, or the dead letters are in another queue; name that queue with --dead NAME\n"
         )
-    wrong = await dlq("ls", "--url", "http://h/", "--queue", "q")
+    wrong = await dlq("ls", "--url", "ftp://h/", "--queue", "q")
     assert (wrong.exit_code, wrong.stderr) == (
         2,
         "broadway: --url: expected amqp://user:password@host:port/vhost, or the same with amqps://\n",

@@ -30,7 +30,10 @@ LOGIN: Final = "canary-login"
 PASSWORD: Final = "canary-pass:w@rd/é%?#"
 #: Every word of a payload that must not be shown begins like this.
 WORD: Final = "canary-word"
-PAGES: Final = ("/", "/page.js", "/metrics", "/livez", "/readyz", "/api/pipelines", "/api/pipelines/main")
+PAGES: Final = (
+    *("/", "/page/main.js", "/metrics", "/livez", "/readyz", "/api/pipelines", "/api/pipelines/main"),
+    *("/api/settings", "/api/workers", "/api/history"),
+)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from tests.integration.gated_pipelines import (
 )
 from tests.pipeline.support import check_books, in_flight, logged, outcomes, telemetry_events
 from tests.support.conformance import conforms
+from tests.support.counter import message_id
 from tests.support.erlang import binary
 from tests.support.eventually import eventually
 from tests.support.main_job import Job
@@ -142,6 +144,28 @@ async def test_what_a_lost_connection_left_unsettled_is_logged_and_comes_again(
         "an acknowledger failed; the outcome of its messages is unknown and left to the source"
     )
     assert (complaint["messages"], complaint["reason"]) == (1, f"cannot settle 1 message: {cut}")
+
+
+async def test_what_comes_again_while_it_is_at_work_is_handled_once_with_deduplicate_by(
+    job: Job, hands: Hands, proxy: FaultProxy, tmp_path: Path
+) -> None:
+    await job.publish(1)
+    hands.gate.clear()
+    pipeline = Work(
+        producer=source(job, proxy),
+        context=hands,
+        deduplicate_by=lambda message: str(message_id(message.data)),
+        state=tmp_path / "ids.db",
+    )
+    async with at_work(pipeline, job.broker):
+        await eventually(lambda: hands.begun == 1, what="the message is in hand")
+        proxy.cut()
+        await until_lost(pipeline)
+        await eventually(lambda: pipeline.stats().deduplication[0].waiting == 1, what="the message waits for itself")
+        hands.gate.set()
+        await job.until_empty()
+    assert outcomes(pipeline) == {"unknown": 1, "acked": 1}
+    assert (hands.begun, job.notes) == (1, 1)
 
 
 async def test_what_the_rate_limit_holds_is_handled_while_the_source_is_away(

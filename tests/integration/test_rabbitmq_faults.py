@@ -11,10 +11,9 @@ import pytest
 
 from broadway_py.errors import ProducerError, SettleError
 from broadway_py.producers.rabbitmq import RabbitMQProducer
-from tests.contract.producer_contract import ask, bodies, data, opened, refusal, settle, take
+from broadway_py.testing.driving import ask, bodies, copy_of, data, opened, refusal, settle, take
 from tests.support.conformance import conforms
 from tests.support.eventually import eventually
-from tests.support.producers import copy_of
 from tests.support.proxy import FaultProxy
 from tests.support.rabbitmq import Counts, RabbitMQ
 from tests.support.rabbitmq_node import Node

@@ -14,7 +14,7 @@ from broadway_py.producers import RabbitMQProducer
 from broadway_py.producers.rabbitmq.reader import RabbitMQReader
 from broadway_py.producers.rabbitmq.retries.publisher import Publisher
 from broadway_py.producers.rabbitmq.session import Session
-from tests.contract.producer_contract import opened, settle, take
+from broadway_py.testing.driving import opened, settle, take
 from tests.integration.failing_pipelines import Failing, dead_letters, raising, source
 from tests.integration.gated_pipelines import at_work
 from tests.integration.test_dlq_rabbitmq import dlq, settings_file

@@ -14,15 +14,15 @@ from broadway_py import FailurePolicy, Message, Pipeline, PipelineCrashed, Proce
 from broadway_py.message import NOOP
 from broadway_py.producers import RabbitMQProducer
 from broadway_py.producers.rabbitmq.settings.options import AUTO_BYTES
-from tests.contract.producer_contract import data, opened, refusal, settle, take
+from broadway_py.testing.driving import data, opened, refusal, settle, take
 from tests.integration.failing_pipelines import Failing, queues, until_there
 from tests.integration.gated_pipelines import at_work
 from tests.pipeline.support import events_logged, logged, outcomes
 from tests.support.conformance import conforms
 from tests.support.eventually import eventually
+from tests.support.ports import free_port
 from tests.support.proxy import FaultProxy
 from tests.support.rabbitmq import Counts, RabbitMQ
-from tests.support.rabbitmq_node import free_port
 
 pytestmark = [pytest.mark.integration, pytest.mark.faults]
 

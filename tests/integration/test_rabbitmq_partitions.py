@@ -19,7 +19,7 @@ from broadway_py.cli import app
 from broadway_py.producers import RabbitMQProducer
 from broadway_py.producers.rabbitmq.topology import partition_exchange
 from broadway_py.publisher import Outgoing
-from tests.contract.producer_contract import data, opened, refusal, settle, take
+from broadway_py.testing.driving import data, opened, refusal, settle, take
 from tests.integration.failing_pipelines import Failing, dead_letters, queues, raising
 from tests.pipeline.support import logged
 from tests.support.erlang import binary

@@ -15,11 +15,12 @@ from broadway_py.message import Message
 from broadway_py.producers.rabbitmq import RabbitMQProducer
 from broadway_py.producers.rabbitmq.deliveries.consumers import Consumers
 from broadway_py.producers.rabbitmq.wire.delivery_parser import Sink
-from tests.contract.producer_contract import ask, opened, refusal, settle, take
+from broadway_py.testing.driving import ask, opened, refusal, settle, take
 from tests.support.conformance import conforms
 from tests.support.eventually import eventually
+from tests.support.ports import free_port
 from tests.support.rabbitmq import Counts, RabbitMQ
-from tests.support.rabbitmq_node import PASSWORD, free_port
+from tests.support.rabbitmq_node import PASSWORD
 
 pytestmark = pytest.mark.integration
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from broadway_py.producers.rabbitmq import RabbitMQProducer
-from tests.contract.producer_contract import give_back, marks, opened, settle, take
+from broadway_py.testing.driving import give_back, marks, opened, settle, take
 from tests.support.rabbitmq import RabbitMQ
 
 pytestmark = pytest.mark.integration

@@ -66,7 +66,7 @@ async def test_a_restart_of_the_broker_loses_no_retry(
 async def test_what_waits_while_its_queue_is_deleted_comes_when_there_is_one_again(rabbitmq: RabbitMQ) -> None:
     await rabbitmq.declare()
     await rabbitmq.publish([b"one"])
-    pipeline = Failing(producer=source(rabbitmq), context=first_fails, failure=waiting(12.0))
+    pipeline = Failing(producer=source(rabbitmq), context=first_fails, failure=waiting(6.0))
     async with at_work(pipeline, rabbitmq):
 
         async def waits() -> bool:
@@ -100,17 +100,17 @@ async def test_what_waits_in_queues_of_the_former_version_goes_on_waiting_in_tho
     rabbitmq: RabbitMQ, caplog: pytest.LogCaptureFixture, kind: Literal["classic", "quorum"]
 ) -> None:
     await rabbitmq.declare()
-    former = "work.retry.12000" + (".quorum" if kind == "quorum" else "")
+    former = "work.retry.6000" + (".quorum" if kind == "quorum" else "")
     back = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "work", "x-queue-type": kind}
-    await rabbitmq.declare(former, **{"x-message-ttl": 12_000, **back})
-    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 9.0))
+    await rabbitmq.declare(former, **{"x-message-ttl": 6_000, **back})
+    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 4.0))
     noted = {"x-broadway-first-failed-at": since, "x-broadway-exchange": "events", "x-broadway-routing-key": "new"}
     await rabbitmq.publish([b"first"], queue=former, headers={"x-broadway-attempt": 2, **noted}, message_id="m1")
     await rabbitmq.publish([b"later"], queue=former, headers={"x-broadway-attempt": 4, **noted})
     pipeline = Failing(producer=source(rabbitmq, metadata=["exchange", "routing_key"]), failure=waiting(0.2))
     async with at_work(pipeline, rabbitmq):
         # All of its delay again where nobody knows how long it has waited, and the rest of it where somebody does.
-        await until_there(rabbitmq, "work.retry.12000.q2")
+        await until_there(rabbitmq, "work.retry.6000.q2")
         assert await rabbitmq.ready(former) == 0
         await eventually(lambda: pipeline.attempts[b"first"] == [2], timeout=10, what="the first came")
         assert b"later" not in pipeline.attempts

@@ -9,7 +9,7 @@ import pytest
 
 from broadway_py.errors import ProducerError
 from broadway_py.producers.rabbitmq import RabbitMQProducer
-from tests.contract.producer_contract import bodies, data, opened, refusal, settle, take
+from broadway_py.testing.driving import bodies, data, opened, refusal, settle, take
 from tests.integration.aftermath import unharmed, until_lost
 from tests.integration.gated_pipelines import PREFETCH, Hands, Work
 from tests.integration.storms import FAULTS, own_node, weather

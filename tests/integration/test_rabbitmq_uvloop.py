@@ -11,7 +11,7 @@ import pytest
 import uvloop
 
 from broadway_py.producers.rabbitmq import RabbitMQProducer
-from tests.contract.producer_contract import bodies, data, opened, settle, take
+from broadway_py.testing.driving import bodies, data, opened, settle, take
 from tests.integration.storms import own_node
 from tests.support.certificates import Authority
 from tests.support.rabbitmq import RabbitMQ

@@ -12,13 +12,12 @@ from broadway_py import FailurePolicy, Message, Processors
 from broadway_py.errors import ProducerError, SettleError, SourceRefused
 from broadway_py.producers import SQSProducer
 from broadway_py.producers.sqs import session
-from tests.contract.producer_contract import ask, bodies, data, give_back, opened, settle, take
+from broadway_py.testing.driving import ask, bodies, copy_of, data, give_back, opened, settle, take
 from tests.integration.sqs_support import Handled, Losses, faults, through, work
 from tests.pipeline.support import check_books, logged, outcomes
 from tests.support.conformance import conforms
 from tests.support.eventually import eventually
 from tests.support.localstack import REGION, SQS, Queue
-from tests.support.producers import copy_of
 from tests.support.sqs_proxy import DENIED, EXPIRED, INTERNAL, OVER_LIMIT, THROTTLED, Answer, SQSProxy
 
 __all__ = ["faults", "work"]

@@ -11,11 +11,10 @@ import pytest
 from broadway_py import FailurePolicy, Message, Pipeline, Processors
 from broadway_py.errors import ProducerError, SettleError
 from broadway_py.producer import Producer
-from tests.contract.producer_contract import ask, data, give_back, opened, settle, take
+from broadway_py.testing.driving import ask, copy_of, data, give_back, opened, settle, take
 from tests.integration.sqs_support import Handled, faults, through
 from tests.pipeline.support import outcomes
 from tests.support.localstack import SQS, Queue
-from tests.support.producers import copy_of
 from tests.support.sqs_proxy import Answer, SQSProxy
 
 __all__ = ["faults"]

@@ -15,7 +15,7 @@ from broadway_py.errors import ProducerError, SettleError, SourceRefused
 from broadway_py.producers import SQSProducer
 from broadway_py.producers.sqs.dead_letters.letters import DEATH
 from broadway_py.producers.sqs.deliveries.message import SQSReceipt
-from tests.contract.producer_contract import ask, bodies, data, give_back, opened, refusal, settle, take
+from broadway_py.testing.driving import ask, bodies, data, give_back, opened, refusal, settle, take
 from tests.integration.sqs_support import Handled, faults, through, work
 from tests.pipeline.support import logged
 from tests.support.conformance import conforms

@@ -132,7 +132,7 @@ async def test_a_stop_that_runs_out_of_time_gives_back_nothing_that_may_be_store
 
     sent = numbered(range(60), at=0)
     with monkeypatch.context() as patched:
-        patched.setattr("broadway_py.pipeline.runtime.aggregators.SQLiteStore", hanging)
+        patched.setattr("broadway_py.pipeline.runtime.stores.SQLiteStore", hanging)
         pipeline = gated(tmp_path, broker, proxy)
         pipeline.context["gate"].set()
         await pipeline.start()

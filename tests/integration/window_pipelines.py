@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -48,4 +49,6 @@ class Counting(Pipeline[dict[str, Any]]):
 
     async def handle_message(self, message: Message[dict[str, Any]]) -> None:
         if self.context.get("tells"):
-            print("handled", message.data["number"], flush=True)
+            # One piece, because the log goes to the same pipe from a thread of its own.
+            sys.stdout.write(f"handled {message.data['number']}\n")
+            sys.stdout.flush()

@@ -255,3 +255,12 @@ HiddenClass = Hidden
 
 class Hidden(Far):  # type: ignore[no-redef]  # that is the point
     """The other class."""
+
+
+class PublishesInProcess(Pipeline[Any]):
+    """Publishes in a worker process, where it cannot."""
+
+    processors = Processors(concurrency=1, executor="process")
+
+    def handle_message(self, message: Message[Any]) -> Any:
+        return self.publishers["out"].publish(message)

@@ -138,9 +138,10 @@ def test_batchers_without_handle_batch_are_refused() -> None:
 
 def test_an_unknown_option_is_refused_with_the_known_ones() -> None:
     assert refused(lambda: Quiet(procesors=Processors())) == (
-        "procesors: unknown option; known: aggregators, batch_defaults, batchers, context, fail_fast, failure, "
-        "max_in_flight_bytes, max_restarts, max_seconds, name, ordered, own, partition_by, processors, producer, "
-        "rate_limit, schema, shutdown_timeout, state, transformer; did you mean 'processors'?"
+        "procesors: unknown option; known: aggregators, batch_defaults, batchers, context, deduplicate_by, "
+        "fail_fast, failure, max_in_flight_bytes, max_restarts, max_seconds, name, ordered, own, partition_by, "
+        "processors, producer, publishers, rate_limit, schema, shutdown_timeout, state, tracing, transformer; "
+        "did you mean 'processors'?"
     )
 
 
@@ -308,8 +309,8 @@ def test_settings_of_a_file_are_merged_field_by_field_over_the_class() -> None:
             {"procesors": {}},
             (
                 "pipelines.p.procesors: unknown setting; known here: aggregators, batch_defaults, batchers, class, "
-                "context, fail_fast, failure, max_in_flight_bytes, max_restarts, max_seconds, name, ordered, "
-                "own, processors, producer, rate_limit, shutdown_timeout, state; "
+                "context, deduplicate_by, fail_fast, failure, max_in_flight_bytes, max_restarts, max_seconds, name, "
+                "ordered, own, processors, producer, publishers, rate_limit, shutdown_timeout, state, tracing; "
                 "did you mean 'processors'?"
             ),
         ),

@@ -196,6 +196,7 @@ async def test_a_pipeline_tells_the_station_of_its_life() -> None:
     pipeline = Slow(producer=ManualProducer(1))
     states.append(pipeline.phase)
     assert repr(pipeline) == "<Slow name='Slow' new>"
+    assert repr(Slow.__new__(Slow)) == "<Slow not built>"  # what a traceback shows of one whose options were refused
     async with running(pipeline) as clock:
         states.append(pipeline.phase)
         await soon(pipeline.pause())

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from broadway_py.pipeline.poison.isolation import Isolation
 from broadway_py.pipeline.poison.journal import (
     CLEARED,
     CONVICTED,
@@ -127,6 +128,27 @@ def test_the_regions_of_workers_are_their_own(journal: Journal) -> None:
     assert journal.region(1).read().at_work == {B}
     assert journal.is_at_work_elsewhere(A, 1)
     assert not journal.is_at_work_elsewhere(A, 0)
+
+
+def test_a_journal_grows_under_the_workers_that_have_mapped_it(journal: Journal) -> None:
+    worker = Journal(os.dup(journal.descriptor), 2)
+    page = worker.region(0).page()
+    journal.put(A, SUSPECTED, 1, -9)
+    journal.grow(1)
+    assert journal.workers == 2
+    journal.grow(4)
+    assert journal.workers == 4
+    later = Journal(os.dup(journal.descriptor), 4)
+    try:
+        page.set([B])
+        later.region(3).page().set([C])
+        assert journal.region(0).read().at_work == {B}
+        assert journal.region(3).read().at_work == {C}
+        journal.put(B, SUSPECTED, 1, -9)
+        assert {*worker.entries()} == {*later.entries()} == {*journal.entries()} == {A, B}
+    finally:
+        worker.close()
+        later.close()
 
 
 def test_who_is_alone_is_named_with_the_memory_before(region: Region) -> None:
@@ -308,3 +330,20 @@ def test_the_table_can_be_filled_to_the_last_place(journal: Journal) -> None:
 
     assert len(journal.entries()) == MOST_ENTRIES
     assert journal.region(0).read().at_work == frozenset(), "and reaches into no region"
+
+
+def test_a_worker_sees_what_a_later_one_handles_once_it_knows_of_it(journal: Journal) -> None:
+    isolation = Isolation(Journal(os.dup(journal.descriptor), 2), 0)
+    first = isolation.journal
+    journal.grow(3)
+    journal.region(2).page().set([A])
+    assert not isolation.journal.is_at_work_elsewhere(A, 0)
+    isolation.see(2)
+    assert isolation.journal is first
+    isolation.see(3)
+    assert isolation.journal.is_at_work_elsewhere(A, 0)
+    # What it handles itself is still seen.
+    isolation.region.page().set([B])
+    assert journal.region(0).read().at_work == {B}
+    first.close()
+    isolation.journal.close()

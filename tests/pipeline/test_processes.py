@@ -18,8 +18,9 @@ import pytest
 
 from broadway_py import Failed, Message, OptionsError, Pipeline, Processors, Unavailable
 from broadway_py.error_text import place_of
-from broadway_py.pipeline.processes.pickling import WorkerError
-from broadway_py.pipeline.processes.protocol import Frame, FrameReader, Kind, frame
+from broadway_py.pipeline.processes.protocol import Kind
+from broadway_py.process.frames import Frame, FrameReader, frame
+from broadway_py.process.packed_errors import WorkerError
 from broadway_py.producers import MemoryProducer
 from tests.pipeline.process_pipelines import (
     Broken,

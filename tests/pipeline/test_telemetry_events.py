@@ -242,8 +242,15 @@ async def test_each_event_comes_with_what_its_page_says() -> None:
             producer.feed.fail(ProducerError("gone"))
             await clock.advance(60.0)
 
-    # Those of a connector are tested with it, and those of aggregators with them.
-    of_every_pipeline = {event for event in EVENTS if not event.startswith(("broadway.sqs.", "broadway.aggregator."))}
+    # Those of a connector, of aggregators, of deduplicate_by, of publishers and of flows are tested with them.
+    others = (
+        "broadway.sqs.",
+        "broadway.aggregator.",
+        "broadway.deduplication.",
+        "broadway.publisher.",
+        "broadway.flow.",
+    )
+    of_every_pipeline = {event for event in EVENTS if not event.startswith(others)}
     assert {event for event, _, _ in seen} == of_every_pipeline == {f"broadway.{event}" for event in CARRIES}
     for event, measured, metadata in seen:
         carries = {"pipeline", *CARRIES[event.removeprefix("broadway.")]}

@@ -30,6 +30,8 @@ class Peer:
         self.name = ""
         #: Messages that came.
         self.published = 0
+        #: The properties of the latest of them.
+        self.properties = commands.Basic.Properties()
 
     def say(self, *frames: bytes) -> None:
         """Write *frames* at once."""
@@ -47,8 +49,10 @@ class Peer:
         while True:
             head = await self._reader.readexactly(7)
             kind, channel, size = struct.unpack(">BHI", head)
-            word = frame.unmarshal(head + await self._reader.readexactly(size + 1))[2]
-            if kind == 3:
+            word: Any = frame.unmarshal(head + await self._reader.readexactly(size + 1))[2]
+            if kind == 2:
+                self.properties = word.properties
+            elif kind == 3:
                 self.published += 1
                 if not await self._broker.answer(self, "published", channel, word):
                     self.say(method(commands.Basic.Ack(self.published), channel))

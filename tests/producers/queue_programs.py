@@ -20,8 +20,7 @@ from broadway_py.producer import Producer
 from broadway_py.producer_description import ProducerDescription
 from broadway_py.producers.queue import QueueProducer
 from broadway_py.queue import Queue
-from tests.contract.producer_contract import settle
-from tests.support.producers import copy_of
+from broadway_py.testing.driving import copy_of, settle
 
 NAME = "q"
 

@@ -306,6 +306,46 @@ async def test_while_all_goes_well_no_file_is_read() -> None:
     await publisher.close()
 
 
+async def test_a_list_that_waits_for_its_turn_is_told_why_the_place_is_away() -> None:
+    sink, clock = Place(*[away] * 100_000), FakeClock()
+    publisher = sink.create("shop.out", clock)
+    first = asyncio.ensure_future(publisher.publish(messages(1), timeout=600.0))
+    await clock.advance(60.0)
+    waiting = [asyncio.ensure_future(publisher.publish(messages(1), timeout=0.001)) for _ in range(3)]
+    await clock.advance(0.001)
+
+    for each in waiting:
+        with pytest.raises(PublishError, match=r"^1 of 1 messages were not confirmed: the broker is away$"):
+            await each
+    assert publisher.trouble == "the broker is away"
+    await publisher.close()
+    with pytest.raises(PublishError, match=r"^1 of 1 messages were not confirmed: the broker is away$"):
+        await first
+
+
+def test_a_message_without_an_id_has_the_same_name_at_each_try() -> None:
+    first, second = Unconfirmed([Outgoing(data=b"1"), Outgoing(data=b"2", message_id="mine")]), Unconfirmed(messages(1))
+
+    assert first.name(0) == first.name(0)
+    assert first.name(1) == "mine"
+    assert second.name(0) == "0"
+    assert Unconfirmed([Outgoing(data=b"1")]).name(0) != first.name(0)
+
+
+async def test_while_the_place_is_away_one_list_tries_and_all_share_its_waits() -> None:
+    sink, clock = Place(*[away] * 1_000), FakeClock()
+    publisher = sink.create("shop.out", clock)
+    publishing = [asyncio.ensure_future(publisher.publish(messages(1), timeout=3_600.0)) for _ in range(20)]
+
+    await clock.advance(600.0)
+    assert len(sink.line.tries) < 20 + 600, "20 lists try as often as one does, after their first tries"
+    sink.line.script.clear()
+    await clock.advance(6.0)
+
+    await asyncio.gather(*publishing)
+    await publisher.close()
+
+
 def test_the_payload_the_key_and_the_headers_are_not_shown() -> None:
     message = Outgoing(data=b"canary", message_id="a#1", key="canary", headers={"x": "canary"})
 

@@ -16,7 +16,7 @@ from broadway_py.errors import OptionsError
 from broadway_py.producers.queue import QueueProducer
 from broadway_py.queue import Counts, NewMessage, Queue, StorageError
 from broadway_py.testing import FakeClock
-from tests.contract.producer_contract import data, opened, settle, take
+from broadway_py.testing.driving import data, opened, settle, take
 
 
 @pytest.fixture

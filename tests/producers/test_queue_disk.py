@@ -20,7 +20,7 @@ from broadway_py.errors import SettleError
 from broadway_py.producers.queue import QueueProducer
 from broadway_py.queue import Counts, Queue, StorageError
 from broadway_py.testing import FakeClock
-from tests.contract.producer_contract import data, opened, refusal, settle, take
+from broadway_py.testing.driving import data, opened, refusal, settle, take
 from tests.pipeline.support import soon
 from tests.support.disk import Disk, mounted
 from tests.support.eventually import eventually

@@ -16,7 +16,7 @@ import pytest
 from broadway_py.producers.queue import QueueProducer
 from broadway_py.queue import Counts, NewMessage, Queue
 from broadway_py.storage.queue_slots import slot_of
-from tests.contract.producer_contract import data, opened, settle, take
+from broadway_py.testing.driving import data, opened, settle, take
 from tests.support.eventually import eventually
 
 DEADLINE = 60.0

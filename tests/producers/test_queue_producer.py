@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, closing
 from pathlib import Path
@@ -13,13 +14,14 @@ import pytest
 
 from broadway_py.errors import OptionsError, ProducerError, SettleError
 from broadway_py.message import Failed
+from broadway_py.producer import SourceMessages
 from broadway_py.producers.queue import QueueProducer, QueueReader
 from broadway_py.queue import Counts, NewMessage, Queue
+from broadway_py.storage import queue_rows
 from broadway_py.storage.queue_slots import slot_of
 from broadway_py.testing import FakeClock
-from tests.contract.producer_contract import ask, data, give_back, marks, opened, refusal, settle, take
+from broadway_py.testing.driving import ask, copy_of, data, give_back, marks, opened, refusal, settle, take
 from tests.support.eventually import eventually
-from tests.support.producers import copy_of
 
 
 @pytest.fixture
@@ -506,3 +508,78 @@ def test_settings_that_do_not_fit_partitions_are_refused(path: Path, settings: d
     with pytest.raises(OptionsError) as refused:
         QueueProducer(path, "q", **{"partitions": 4, **settings})
     assert str(refused.value) == sentence
+
+
+# --- how many messages the source holds -------------------------------------------------------------------------------
+
+
+async def test_it_counts_what_waits_also_messages_whose_delay_has_ended(path: Path) -> None:
+    clock = FakeClock()
+    async with with_clock(path, clock) as queue:
+        await queue.put_many([b"0", b"1", NewMessage(data=b"2", key="a"), NewMessage(data=b"3", key="b")])
+        await queue.put_many([NewMessage(data=b"soon", delay=10), NewMessage(data=b"later", delay=60)])
+        async with opened(QueueProducer(path, "q"), clock=clock) as copy:
+            messages = await take(copy, 3)
+            assert await copy.source_messages() == SourceMessages(ready=1, delayed=2, dead=0)
+            await settle(messages[:1], messages[1:])
+            # Nothing looks at the queue meanwhile.
+            await copy.pause()
+            await clock.advance(11)
+            assert await copy.source_messages() == SourceMessages(ready=2, delayed=1, dead=2)
+
+
+async def test_other_queues_of_the_file_do_not_count(path: Path, queue: Queue) -> None:
+    async with Queue(path, "other") as other:
+        await other.put_many([b"x", NewMessage(data=b"y", delay=60)])
+    async with opened(QueueProducer(path, "q")) as copy:
+        assert await copy.source_messages() == SourceMessages(0, 0, 0)
+
+
+async def test_partitions_add_up_to_the_queue(path: Path, queue: Queue) -> None:
+    keyed = [NewMessage(data=b"%d" % number, key=f"k{number}") for number in range(20)]
+    await queue.put_many([*keyed, b"without a key", NewMessage(data=b"later", key="k1", delay=60)])
+    whole = QueueProducer(path, "q", partitions=3)
+    found = []
+    async with AsyncExitStack() as stack:
+        for index in range(3):
+            copy = await stack.enter_async_context(opened(whole.partition(index)))
+            found.append(await copy.source_messages())
+    of_slots = Counter(slot_of(f"k{number}") % 3 for number in range(20))
+    assert found == [
+        SourceMessages(of_slots[0] + 1, 1, 0),
+        SourceMessages(of_slots[1], None, None),
+        SourceMessages(of_slots[2], None, None),
+    ]
+
+
+async def test_a_file_that_cannot_be_read_says_why(path: Path, queue: Queue) -> None:
+    async with opened(QueueProducer(path, "q")) as copy:
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("DROP TABLE dead_letters")
+        with pytest.raises(ProducerError) as refused:
+            await copy.source_messages()
+        assert str(refused.value).startswith(f"queue file {path}: ")
+
+
+async def test_after_its_end_it_says_so(path: Path) -> None:
+    async with opened(QueueProducer(path, "q")) as copy:
+        pass
+    with pytest.raises(ProducerError) as refused:
+        await copy.source_messages()
+    assert str(refused.value) == f"queue file {path}: it is closed"
+
+
+async def test_counting_reads_indexes_only(path: Path, queue: Queue) -> None:
+    """A scan of the table would read all payloads."""
+    with closing(sqlite3.connect(path)) as connection:
+        for statement in (queue_rows._COUNT, queue_rows._COUNT_WAITING, queue_rows._COUNT_SLOTS):
+            plan = connection.execute(
+                f"EXPLAIN QUERY PLAN {statement}", {"queue": 1, "now": 0.0, "slots": "[1]"}
+            ).fetchall()
+            steps = [str(step[3]) for step in plan]
+            assert [step for step in steps if "messages" in step or "dead_letters" in step]
+            assert not [
+                step
+                for step in steps
+                if step.startswith("SCAN") and "VIRTUAL TABLE" not in step and "CONSTANT" not in step
+            ]

@@ -17,7 +17,7 @@ from broadway_py.producers.queue_sink import QueueSink
 from broadway_py.publisher import Outgoing, Publisher
 from broadway_py.queue import Queue
 from broadway_py.testing import FakeClock
-from tests.contract.producer_contract import opened, take
+from broadway_py.testing.driving import opened, take
 
 
 @pytest.fixture
@@ -174,4 +174,4 @@ def test_a_window_may_be_text_or_a_timedelta() -> None:
 
 
 def test_the_place_is_shown() -> None:
-    assert repr(QueueSink("out.db", "revenue")) == "<QueueSink queue 'revenue' in out.db>"
+    assert repr(QueueSink("out.db", "revenue")) == "<QueuePublisher queue 'revenue' in out.db>"

@@ -16,9 +16,9 @@ from broadway_py.producers.rabbitmq import RabbitMQProducer
 from broadway_py.producers.rabbitmq.connection.connection import connect
 from broadway_py.producers.rabbitmq.settings.options import RabbitMQOptions
 from broadway_py.testing import settle
+from broadway_py.testing.driving import copy_of
 from tests.producers.fake_broker import FakeBroker, Peer
 from tests.support.eventually import eventually
-from tests.support.producers import copy_of
 
 pytestmark = pytest.mark.faults
 

@@ -15,8 +15,8 @@ from broadway_py.producer import FailurePlan
 from broadway_py.producers.rabbitmq import RabbitMQOptions, RabbitMQProducer
 from broadway_py.producers.rabbitmq.retries.forwarder import Forwarder, Troubled
 from broadway_py.producers.rabbitmq.retries.publisher import Publisher
+from broadway_py.testing.driving import copy_of
 from tests.pipeline.support import events_logged, logged
-from tests.support.producers import copy_of
 
 GIVEN = FailurePlan(frozenset({"retry", "dead_letter"}), None, FailureAuthority(True, False))
 DEFAULT = GIVEN._replace(authority=FailureAuthority(False, False))

@@ -11,10 +11,10 @@ import pytest
 from pamqp import commands
 
 from broadway_py.producers.rabbitmq import RabbitMQProducer
+from broadway_py.testing.driving import copy_of
 from tests.producers.amqp_bytes import delivery, method
 from tests.producers.fake_broker import FakeBroker, Peer
 from tests.support.eventually import eventually
-from tests.support.producers import copy_of
 
 pytestmark = pytest.mark.faults
 

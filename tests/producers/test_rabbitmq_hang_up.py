@@ -14,7 +14,7 @@ from broadway_py.producers.rabbitmq import RabbitMQProducer
 from broadway_py.producers.rabbitmq.retries.letters import Letter
 from broadway_py.producers.rabbitmq.retries.publisher import Publisher
 from broadway_py.producers.rabbitmq.settings.options import RabbitMQOptions
-from tests.contract.producer_contract import refusal
+from broadway_py.testing.driving import refusal
 from tests.producers.amqp_bytes import delivery, method
 from tests.producers.fake_broker import FakeBroker, Peer
 

@@ -14,8 +14,8 @@ from pamqp.header import ContentHeader
 
 from broadway_py.producers.rabbitmq import RabbitMQProducer
 from broadway_py.producers.rabbitmq.connection.log_filter import hush
+from broadway_py.testing.driving import copy_of
 from tests.producers.fake_broker import FakeBroker
-from tests.support.producers import copy_of
 
 
 @pytest.fixture(autouse=True)

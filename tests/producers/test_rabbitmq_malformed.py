@@ -26,9 +26,9 @@ from broadway_py.producers.rabbitmq.settlements.ack_writer import DirectSettleme
 from broadway_py.producers.rabbitmq.settlements.acknowledger import RabbitMQAcknowledger
 from broadway_py.producers.rabbitmq.settlements.ledger import Settlement, TagLedger
 from broadway_py.producers.rabbitmq.wire.delivery_parser import Delivery, Ended
+from broadway_py.testing.driving import copy_of
 from tests.pipeline.support import finish
 from tests.producers.amqp_bytes import OPENED, TUNED, delivery, with_properties
-from tests.support.producers import copy_of
 
 SENTENCE = "the properties of delivery 2 cannot be decoded (UnicodeDecodeError); correct its publisher"
 

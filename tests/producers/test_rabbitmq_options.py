@@ -8,9 +8,9 @@ import pytest
 
 from broadway_py.errors import OptionsError
 from broadway_py.producers.rabbitmq import RabbitMQOptions, RabbitMQProducer
+from broadway_py.testing.driving import copy_of
 from tests.pipeline.support import events_logged
 from tests.support.conformance import conforms
-from tests.support.producers import copy_of
 
 KNOWN_METADATA = (
     "app_id, cluster_id, consumer_tag, content_encoding, content_type, correlation_id, delivery_tag, exchange, "

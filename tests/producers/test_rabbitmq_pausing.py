@@ -11,9 +11,9 @@ import pytest
 from pamqp import commands
 
 from broadway_py.producers.rabbitmq import RabbitMQProducer
+from broadway_py.testing.driving import copy_of
 from tests.producers.fake_broker import FakeBroker, Peer
 from tests.support.eventually import eventually
-from tests.support.producers import copy_of
 
 pytestmark = pytest.mark.faults
 

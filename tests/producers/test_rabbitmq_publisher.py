@@ -3,100 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from aiormq.exceptions import ChannelAccessRefused
 from pamqp.commands import Basic
-from pamqp.header import ContentHeader
 
 from broadway_py.errors import ProducerError, SourceRefused
-from broadway_py.producers.rabbitmq.retries import publisher as module
 from broadway_py.producers.rabbitmq.retries.letters import Letter
 from broadway_py.producers.rabbitmq.retries.publisher import Away, Publisher
-from broadway_py.producers.rabbitmq.settings.options import RabbitMQOptions
 from broadway_py.testing import FakeClock, settle
+from tests.producers.scripted_connections import WHERE, Broker, Line, letters, publisher, publishing, told
 
-URL = "amqp://guest:guest@broker/"
-WHERE = "amqp://***@broker:5672/"
 CLOSED = f"the connection to {WHERE} was closed"
-
-
-class Line:
-    """A connection and its channels, in one: it confirms what is published, unless that or opening has an *error*."""
-
-    where = WHERE
-    max_content_size = 131_064
-
-    def __init__(self, *, error: Exception | None = None, unopened: Exception | None = None) -> None:
-        self._error, self._unopened = error, unopened
-        self.published: list[bytes] = []
-        #: How large the header of each was.
-        self.sizes: list[int] = []
-        self.confirmations: dict[int, object] = {}
-        self.is_closed = False
-        self.version = (3, 10)
-        self.blocked = False
-        #: Rises each time that somebody looks whether it is blocked.
-        self.looks = asyncio.Semaphore(0)
-        #: Each declaration of a queue takes until its future is done.
-        self.declarations: list[asyncio.Future[None]] = []
-        #: How it ended: with "abort", "end", or one after the other.
-        self.ends: list[str] = []
-
-    async def channel(self, **_: Any) -> Line:
-        if self._unopened is not None:
-            raise self._unopened
-        return self
-
-    async def get_underlay_channel(self) -> Line:
-        return self
-
-    async def basic_publish(self, body: bytes, *, properties: Basic.Properties, **_: Any) -> None:
-        if self._error is not None:
-            raise self._error
-        self.published.append(body)
-        self.sizes.append(len(ContentHeader(0, 0, properties).marshal()))
-
-    async def declare_queue(self, *_: object, **__: object) -> None:
-        self.declarations.append(asyncio.get_running_loop().create_future())
-        await self.declarations[-1]
-
-    async def close(self) -> None:
-        pass
-
-    async def is_blocked(self) -> bool:
-        self.looks.release()
-        return self.blocked
-
-    def abort(self) -> None:
-        self.ends.append("abort")
-
-    async def end(self) -> None:
-        self.is_closed = True
-        self.ends.append("end")
-
-
-class Broker:
-    """What is connected to: each connect takes until it is let, and has the outcome that it is given then."""
-
-    def __init__(self) -> None:
-        self.connects: list[asyncio.Future[Line]] = []
-
-    async def connect(self, *_: object, **__: object) -> Line:
-        self.connects.append(asyncio.get_running_loop().create_future())
-        return await self.connects[-1]
 
 
 @pytest.fixture
 def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
-    made = Broker()
-    monkeypatch.setattr(module, "connect", made.connect)
-    return made
-
-
-def publisher(clock: FakeClock | None = None, **settings: Any) -> Publisher:
-    return Publisher(RabbitMQOptions(queue="work", url=URL, **settings), "test.publisher", clock or FakeClock())
+    return Broker.replacing(monkeypatch)
 
 
 async def declaring(post: Publisher, broker: Broker, line: Line) -> asyncio.Task[float]:
@@ -109,14 +33,6 @@ async def declaring(post: Publisher, broker: Broker, line: Line) -> asyncio.Task
     return task
 
 
-def letters(count: int) -> list[Letter]:
-    return [Letter("work.dead", b"%d" % n, Basic.Properties(message_id=str(n))) for n in range(count)]
-
-
-def told(reasons: list[ProducerError | None]) -> list[str | None]:
-    return [None if reason is None else str(reason) for reason in reasons]
-
-
 async def look(line: Line, task: asyncio.Task[float]) -> None:
     """Wait until somebody looks whether *line* is blocked; *task* is not to end before."""
     looking = asyncio.ensure_future(line.looks.acquire())
@@ -124,56 +40,43 @@ async def look(line: Line, task: asyncio.Task[float]) -> None:
     assert not task.done()
 
 
-class Choosy(Line):
-    """Cannot send the second one: so does the client library with what it cannot write."""
-
-    async def basic_publish(self, body: bytes, **rest: Any) -> None:
-        if body == b"1":
-            raise TypeError("name error: Unknown type: <class 'bytes'> (b'canary')")
-        await super().basic_publish(body, **rest)
-
-
 async def test_a_letter_that_cannot_be_sent_leaves_the_others_their_own_outcome(broker: Broker) -> None:
-    post, line = publisher(), Choosy()
-    publishing = asyncio.ensure_future(post.publish(letters(3)))
-    await settle()
-    broker.connects[0].set_result(line)
-    assert told(await publishing) == [None, "a message for queue 'work.dead' cannot be sent (TypeError)", None]
-    assert line.published == [b"0", b"2"]
+    post, line, given = publisher(), Line(), letters(3)
+    headers = cast("Any", {"canary": object()})
+    given[1] = Letter("work.dead", b"1", Basic.Properties(message_id="1", headers=headers))
+    reasons = await (await publishing(post, broker, line, given))
+    assert told(reasons) == [None, "a message for queue 'work.dead' cannot be sent (TypeError)", None]
+    assert line.bodies == [b"0", b"2"]
     await post.close()
 
 
 async def test_letters_are_published_on_one_connection(broker: Broker) -> None:
     post, line = publisher(), Line()
-    publishing = asyncio.ensure_future(post.publish(letters(3)))
-    await settle()
-    (connect,) = broker.connects
-    connect.set_result(line)
-    assert await publishing == [None] * 3
-    assert line.published == [b"0", b"1", b"2"]
+    assert await (await publishing(post, broker, line, letters(3))) == [None] * 3
+    assert line.bodies == [b"0", b"1", b"2"]
+    assert line.writer.writes == [3]
+    assert len(broker.connects) == 1
     await post.close()
     assert line.ends == ["end"]
 
 
 async def test_a_header_that_is_larger_than_a_frame_is_not_sent(broker: Broker) -> None:
     post, line = publisher(), Line()
-    line.max_content_size = 8184
+    line.writer.max_content_size = 8184
     large = Letter("work.dead", b"large", Basic.Properties(message_id="m", headers={"a": "x" * 8000, "b": 1}))
-    publishing = asyncio.ensure_future(post.publish([large]))
-    await settle()
-    broker.connects[0].set_result(line)
-    assert await publishing == [None]
-    assert line.sizes[0] < 100
+    assert await (await publishing(post, broker, line, [large])) == [None]
+    (message,) = line.writer.published
+    assert message.properties.headers == {"b": 1, "x-broadway-left-out": "a"}
     await post.close()
 
 
 async def test_a_refused_permission_is_a_refusal_and_not_tried_again_at_once(broker: Broker) -> None:
     said = "ACCESS_REFUSED - write access to exchange '(amq.default)' in vhost '/' refused for user 'tester'"
     post, line = publisher(), Line(error=ChannelAccessRefused(said))
-    publishing = asyncio.ensure_future(post.publish(letters(2)))
+    waiting = asyncio.ensure_future(post.publish(letters(2)))
     await settle()
     broker.connects[0].set_result(line)
-    reasons = await publishing
+    reasons = await waiting
     assert {type(reason) for reason in reasons} == {SourceRefused}
     sentence = f"this user may not publish to queue 'work.dead' on {WHERE}: {said}; "
     assert told(reasons) == [sentence + "give the user the permission to write to the default exchange"] * 2
@@ -182,61 +85,61 @@ async def test_a_refused_permission_is_a_refusal_and_not_tried_again_at_once(bro
 
 async def test_a_connect_that_succeeds_after_the_close_is_ended_and_publishes_nothing(broker: Broker) -> None:
     post, line = publisher(), Line()
-    publishing = asyncio.ensure_future(post.publish(letters(2)))
+    waiting = asyncio.ensure_future(post.publish(letters(2)))
     await settle()
     await post.close()
     broker.connects[0].set_result(line)
-    assert told(await publishing) == [CLOSED] * 2
+    assert told(await waiting) == [CLOSED] * 2
     assert line.ends == ["abort", "end"]
-    assert line.published == []
+    assert line.bodies == []
     assert len(broker.connects) == 1
 
 
 async def test_letters_of_one_round_share_a_connect_that_fails(broker: Broker) -> None:
     post = publisher()
-    publishing = asyncio.ensure_future(post.publish(letters(20)))
+    waiting = asyncio.ensure_future(post.publish(letters(20)))
     await settle()
     broker.connects[0].set_exception(SourceRefused("the login was refused"))
     await settle()
     assert len(broker.connects) == 1
-    assert told(await publishing) == ["the login was refused"] * 20
+    assert told(await waiting) == ["the login was refused"] * 20
 
 
 async def test_letters_that_lose_their_connection_share_the_next_one(broker: Broker) -> None:
     post, lost = publisher(), Line(error=ConnectionResetError())
-    publishing = asyncio.ensure_future(post.publish(letters(20)))
+    waiting = asyncio.ensure_future(post.publish(letters(20)))
     await settle()
     broker.connects[0].set_result(lost)
     await settle()
     broker.connects[1].set_exception(ProducerError("nobody is there"))
     await settle()
     assert len(broker.connects) == 2
-    assert told(await publishing) == ["nobody is there"] * 20
+    assert told(await waiting) == ["nobody is there"] * 20
 
 
 async def test_a_channel_that_does_not_open_is_tried_once_more_for_all_letters(broker: Broker) -> None:
     post = publisher()
-    publishing = asyncio.ensure_future(post.publish(letters(20)))
+    waiting = asyncio.ensure_future(post.publish(letters(20)))
     for attempt in range(2):
         await settle()
         broker.connects[attempt].set_result(Line(unopened=ConnectionResetError()))
     await settle()
     assert len(broker.connects) == 2
     sentence = f"the connection to {WHERE} broke while it was set up (ConnectionResetError)"
-    assert told(await publishing) == [sentence] * 20
+    assert told(await waiting) == [sentence] * 20
 
 
 async def test_the_next_round_connects_again(broker: Broker) -> None:
     post = publisher()
     for attempt in range(2):
-        publishing = asyncio.ensure_future(post.publish(letters(1)))
+        waiting = asyncio.ensure_future(post.publish(letters(1)))
         await settle()
         broker.connects[attempt].set_exception(ProducerError("nobody is there"))
-        assert told(await publishing) == ["nobody is there"]
-    publishing = asyncio.ensure_future(post.publish(letters(1)))
+        assert told(await waiting) == ["nobody is there"]
+    waiting = asyncio.ensure_future(post.publish(letters(1)))
     await settle()
     broker.connects[2].set_result(Line())
-    assert await publishing == [None]
+    assert await waiting == [None]
     await post.close()
 
 
@@ -284,7 +187,7 @@ async def test_a_declaration_does_not_wait_on_a_connection_that_died_while_it_wa
     line.blocked = True
     task = await declaring(post, broker, line)
     await look(line, task)
-    line.is_closed = True
+    line.writer.end()
     with pytest.raises(Away) as away:
         await task
     assert str(away.value) == f"RabbitMQ at {WHERE} did not answer when queue 'work.retry.125' was declared"

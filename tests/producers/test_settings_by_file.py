@@ -18,8 +18,8 @@ from broadway_py.producer_description import ProducerDescription, described
 from broadway_py.producers import kinds
 from broadway_py.storage.queue_members import Partition
 from broadway_py.testing import settle
+from broadway_py.testing.driving import context_of
 from tests.pipeline.support import logged
-from tests.support.producers import context_of
 
 PATH: Final = ("producer",)
 PLAN: Final = FailurePlan(
@@ -87,7 +87,9 @@ ASKED: Final[dict[str, Callable[[ProducerDescription], object]]] = {
     "check_failure": lambda producer: producer.check_failure(PLAN),
     "check_windows": windows_refused,
     "create": lambda producer: type(producer.create()),
+    "examine": lambda producer: type(producer).examine,
     "for_order": lambda producer: vars(producer.for_order().renewed().create()).keys(),
+    "trace_source": lambda producer: (type(producer.trace_source()), vars(producer.trace_source())),
     "renewed": lambda producer: producer.renewed() is producer,
 }
 
@@ -165,8 +167,9 @@ class Retiring:
     async def retire(self) -> None:
         try:
             await asyncio.Event().wait()
-        finally:
+        except asyncio.CancelledError:  # not when the task is lost, and the garbage collector closes the coroutine
             self._ended.append(self._name)
+            raise
 
 
 @pytest.mark.parametrize(

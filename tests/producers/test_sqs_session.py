@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, ClassVar
 
 import pytest
@@ -40,7 +40,7 @@ class Answers:
         self.is_open = False
         self.poll_ends = asyncio.Event()
 
-    async def open(self) -> QueueInfo:
+    async def open(self, trace_fields: Collection[str]) -> QueueInfo:
         if self.away is not None:
             raise self.away
         self.is_open = True
@@ -91,6 +91,7 @@ async def test_groups_that_fail_make_room_for_others(answers: type[Answers]) -> 
         capacity=100,
         attempts=Attempts(is_fifo=True),
         requests=RequestCounts(),
+        trace_fields=(),
         lost=lambda _: None,
     )
     await session.open()

@@ -318,4 +318,4 @@ def test_wrong_settings_are_refused_with_whole_sentences() -> None:
 
 
 def test_the_place_is_shown() -> None:
-    assert repr(SQSSink(URL)) == "<SQSSink SQS queue 'out'>"
+    assert repr(SQSSink(URL)) == "<SQSPublisher SQS queue 'out'>"

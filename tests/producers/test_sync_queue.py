@@ -14,7 +14,7 @@ import pytest
 
 from broadway_py.producers.queue import QueueProducer
 from broadway_py.queue import Counts, NewMessage, Queue, StorageError, SyncQueue
-from tests.contract.producer_contract import opened, settle, take
+from broadway_py.testing.driving import opened, settle, take
 from tests.support.eventually import eventually_sync
 
 

@@ -32,7 +32,7 @@ async def soon(awaitable: Awaitable[T]) -> T:
 
 async def run_until_idle() -> None:
     """Let every task run until it waits."""
-    await settle(300)
+    await settle()
 
 
 class Listener:

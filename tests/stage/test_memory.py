@@ -99,7 +99,6 @@ def peak(run: Callable[[int], Coroutine[Any, Any, None]], most: int) -> int:
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-        gc.unfreeze()
 
 
 @pytest.mark.parametrize(

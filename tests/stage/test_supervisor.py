@@ -324,17 +324,19 @@ async def test_children_that_ignore_their_cancellation_are_left_behind(
 @conforms("G-198")
 async def test_a_child_between_two_starts_can_be_terminated() -> None:
     starts = 0
+    has_started_again = asyncio.Event()
 
     async def start(event: int) -> None:
         nonlocal starts
         starts += 1
+        if starts > 2:
+            has_started_again.set()
         await asyncio.sleep(0)
         raise ValueError
 
     async with ConsumerSupervisor(start, restart="transient", max_restarts=10**6) as supervisor:
         child = supervisor.start_child(1)
-        await run_until_idle()
-        assert starts > 2
+        await soon(has_started_again.wait())
         assert await soon(supervisor.terminate_child(child))
 
         assert supervisor.count_children() == 0

@@ -9,7 +9,7 @@ import pytest
 
 from broadway_py.producers.queue import QueueProducer
 from broadway_py.queue import Queue
-from tests.contract.producer_contract import opened, settle, take
+from broadway_py.testing.driving import opened, settle, take
 
 
 @pytest.fixture(params=[0o000, 0o022, 0o277], ids=oct)

@@ -12,7 +12,7 @@ from broadway_py.producers.queue import QueueProducer
 from broadway_py.queue import Counts, Queue, StorageError
 from broadway_py.storage.connection import connect
 from broadway_py.storage.queue_schema import QUEUE_SCHEMA
-from tests.contract.producer_contract import data, marks, opened, settle, take
+from broadway_py.testing.driving import data, marks, opened, settle, take
 
 
 @pytest.fixture

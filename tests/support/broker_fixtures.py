@@ -88,6 +88,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "rabbitmq_node" in getattr(item, "fixturenames", ()):
             item.add_marker("rabbitmq")
+        if getattr(getattr(item, "function", None), "for_any_client", False):
+            item.add_marker("any_broker")
     version = _version()
     if version is None:
         return

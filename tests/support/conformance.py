@@ -102,7 +102,9 @@ class _Recorder:
             return
         record: dict[str, dict[str, Any]] = {}
         for nodeid, numbers in sorted(self._numbers.items()):
-            entry = record.setdefault(nodeid.partition("[")[0], {"numbers": numbers, "outcomes": []})
+            # The parameters of a test may carry different numbers.
+            entry = record.setdefault(nodeid.partition("[")[0], {"numbers": [], "outcomes": []})
+            entry["numbers"] = sorted({*entry["numbers"], *numbers})
             entry["outcomes"] = sorted({*entry["outcomes"], self._outcomes[nodeid]})
         path = self._config.rootpath / _RECORD
         path.parent.mkdir(exist_ok=True)

@@ -13,6 +13,7 @@ import os
 import socket
 import struct
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ _WIDTH: Final = 12
 _END: Final = ";"
 #: Messages on the way without a confirm.
 _WINDOW: Final = 5000
+#: Seconds between two looks at what is due, with a rate.
+_TICK: Final = 0.01
 
 
 def message_id(body: bytes) -> str:
@@ -101,11 +104,14 @@ class Counted:
         return sorted(self.handled.keys() - self.published)
 
 
-async def publish_confirmed(url: str, queue: str, count: int, ids: Path, *, size: int = 256, start: int = 0) -> None:
-    """Run the publisher as a process of its own and wait for its end."""
+async def publish_confirmed(
+    url: str, queue: str, count: int, ids: Path, *, size: int = 256, start: int = 0, rate: int | None = None
+) -> None:
+    """Run the publisher as a process of its own and wait for its end. *rate*: messages a second; None: all at once."""
     publisher = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.support.counter", "--url", url, "--queue", queue),
         *("--count", str(count), "--size", str(size), "--start", str(start), "--ids", str(ids)),
+        *(() if rate is None else ("--rate", str(rate))),
         stderr=asyncio.subprocess.PIPE,
     )
     _, errors = await publisher.communicate()
@@ -131,19 +137,27 @@ class _Publisher:
         self._call(commands.Channel.Open(), 1)
         self._call(commands.Confirm.Select(), 1)
 
-    def publish(self, queue: str, count: int, size: int, start: int, ids: HandledIds) -> None:
-        """Publish persistent messages to *queue*; an id goes to *ids* once the broker has confirmed it."""
+    def publish(self, queue: str, count: int, size: int, start: int, ids: HandledIds, *, rate: int | None) -> None:
+        """Publish persistent messages to *queue*; an id goes to *ids* once the broker has confirmed it.
+
+        With a *rate*, at most so many a second are sent.
+        """
         method = pamqp.frame.marshal(commands.Basic.Publish(exchange="", routing_key=queue), 1)
         confirmed, sent = 0, 0
         waiting = set()
+        began = time.monotonic()
         while confirmed < count:
             pieces: list[bytes] = []
-            while sent < count and sent - confirmed < _WINDOW and len(pieces) < 500:
+            due = count if rate is None else min(count, 1 + int((time.monotonic() - began) * rate))
+            while sent < due and sent - confirmed < _WINDOW and len(pieces) < 500:
                 pieces.append(method + self._content(start + sent, size))
                 sent += 1
                 waiting.add(sent)
             if pieces:
                 self._socket.sendall(b"".join(pieces))
+            if not waiting:
+                time.sleep(_TICK)  # the next ones are not due yet
+                continue
             tags = self._confirmations(waiting)
             waiting.difference_update(tags)
             confirmed += len(tags)
@@ -209,10 +223,11 @@ def main() -> None:
     parser.add_argument("--count", type=int, required=True)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--start", type=int, default=0)
+    parser.add_argument("--rate", type=int)
     parser.add_argument("--ids", type=Path, required=True)
     wanted = parser.parse_args()
     ids = HandledIds(wanted.ids)
-    _Publisher(wanted.url).publish(wanted.queue, wanted.count, wanted.size, wanted.start, ids)
+    _Publisher(wanted.url).publish(wanted.queue, wanted.count, wanted.size, wanted.start, ids, rate=wanted.rate)
     ids.close()
 
 

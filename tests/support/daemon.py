@@ -38,7 +38,8 @@ class Daemon:
             cwd=folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **(environ or {})},
+            # Nobody here shows a certificate of a public authority, and reading those of the system takes its time.
+            env={**os.environ, "PYTHONPATH": str(ROOT), "SSL_CERT_FILE": os.devnull, **(environ or {})},
             start_new_session=True,
         )
         #: All that it has printed, to standard output and standard error.
@@ -89,10 +90,15 @@ class Daemon:
         """Send ``{}``; the status."""
         return self.posted(path)[0]
 
-    def posted(self, path: str) -> tuple[int, dict[str, Any]]:
-        """Send ``{}``; the status and the body of the answer."""
+    def posted(
+        self, path: str, body: dict[str, Any] | None = None, *, token: str | None = None
+    ) -> tuple[int, dict[str, Any]]:
+        """Send *body*, with *token* if it is given; the status and the body of the answer."""
+        headers = {"Content-Type": "application/json"}
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
         request = urllib.request.Request(  # noqa: S310  # our own http URL
-            self.url + path, data=b"{}", headers={"Content-Type": "application/json"}, method="POST"
+            self.url + path, data=json.dumps(body or {}).encode(), headers=headers, method="POST"
         )
         try:
             with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310  # our own http URL

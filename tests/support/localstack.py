@@ -24,7 +24,7 @@ from aiobotocore.session import get_session
 
 from tests.support.containers import Container
 from tests.support.eventually import PATIENCE, eventually, eventually_sync
-from tests.support.rabbitmq_node import free_port
+from tests.support.ports import free_port
 
 __all__ = [
     "CREDENTIALS",

@@ -64,10 +64,10 @@ class Job:
         file.write_text(json.dumps({"pipelines": {"main": main}}))
         return file
 
-    async def publish(self, count: int) -> None:
+    async def publish(self, count: int, *, rate: int | None = None) -> None:
         """Have *count* further messages put on the queue, by a process of its own; returns when all are confirmed."""
         start, self._count = self._count, self._count + count
-        await publish_confirmed(self.broker.url, self.queue, count, self.published, start=start)
+        await publish_confirmed(self.broker.url, self.queue, count, self.published, start=start, rate=rate)
 
     @property
     def counted(self) -> Counted:
@@ -78,6 +78,11 @@ class Job:
     def notes(self) -> int:
         """How many ids the handlers have written, repetitions included."""
         return number_in(self.handled)
+
+    async def until_published(self, count: int, *, more: bool = False) -> None:
+        """Wait until the broker has confirmed *count* messages; with *more*, so many since this was called."""
+        wanted = count + (number_in(self.published) if more else 0)
+        await eventually(lambda: number_in(self.published) >= wanted, timeout=60, what=f"{wanted} are published")
 
     async def until_noted(self, count: int, *, timeout: float = 60.0) -> None:
         """Wait until handlers have written *count* ids."""

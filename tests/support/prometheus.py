@@ -1,4 +1,4 @@
-"""A Prometheus of our own, as a process, and its ``promtool``."""
+"""A Prometheus and an Alertmanager of our own, as processes, and their tools."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ import pytest
 import yaml
 
 from tests.support.eventually import eventually_sync
-from tests.support.rabbitmq_node import free_port
+from tests.support.ports import free_port
 
-__all__ = ["Prometheus", "program", "prometheus", "promtool"]
+__all__ = ["Alertmanager", "Prometheus", "alertmanager", "amtool", "program", "prometheus", "promtool"]
 
 
 def program(name: str) -> str:
-    """Where *name* (``prometheus`` or ``promtool``) is; without it the test is skipped."""
+    """Where *name* (such as ``prometheus`` or ``promtool``) is; without it the test is skipped."""
     found = shutil.which(name)
     if found is None:
         pytest.skip(f"{name} is not installed: tests/support/get_prometheus.sh does that where it may")
@@ -36,6 +36,11 @@ def promtool(*arguments: str, given: str = "") -> subprocess.CompletedProcess[st
     return subprocess.run(
         [program("promtool"), *arguments], input=given, capture_output=True, text=True, timeout=60, check=False
     )
+
+
+def amtool(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run amtool; it has said all in ``stdout`` and ``stderr``."""
+    return subprocess.run([program("amtool"), *arguments], capture_output=True, text=True, timeout=60, check=False)
 
 
 class RefusedError(Exception):
@@ -99,28 +104,56 @@ class Prometheus:
 @contextmanager
 def prometheus(folder: Path, config: Mapping[str, Any], rules: Sequence[Path]) -> Iterator[Prometheus]:
     """A Prometheus with *config* and *rules* that does not outlive the block; its files are in *folder*."""
-    file, log, port = folder / "prometheus.yml", folder / "prometheus.log", free_port()
+    file, port = folder / "prometheus.yml", free_port()
     file.write_text(yaml.safe_dump({**config, "rule_files": [str(rule) for rule in rules]}))
+    url = f"http://127.0.0.1:{port}"
+    arguments = [
+        f"--config.file={file}",
+        f"--storage.tsdb.path={folder / 'data'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+    ]
+    with _running("prometheus", arguments, url, folder / "prometheus.log"):
+        yield Prometheus(url, folder / "prometheus.log")
+
+
+class Alertmanager:
+    """A running Alertmanager."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def alerts(self) -> list[dict[str, str]]:
+        """The labels of each alert that fires."""
+        return [one["labels"] for one in json.loads(_answer(f"{self.url}/api/v2/alerts"))]
+
+
+@contextmanager
+def alertmanager(folder: Path, config: Path) -> Iterator[Alertmanager]:
+    """An Alertmanager with *config* that does not outlive the block; its files are in *folder*."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    arguments = [
+        f"--config.file={config}",
+        f"--storage.path={folder / 'alerts'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--cluster.listen-address=",
+    ]
+    with _running("prometheus-alertmanager", arguments, url, folder / "alertmanager.log"):
+        yield Alertmanager(url)
+
+
+@contextmanager
+def _running(name: str, arguments: Sequence[str], url: str, log: Path) -> Iterator[None]:
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            [
-                program("prometheus"),
-                f"--config.file={file}",
-                f"--storage.tsdb.path={folder / 'data'}",
-                f"--web.listen-address=127.0.0.1:{port}",
-            ],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    running = Prometheus(f"http://127.0.0.1:{port}", log)
+        process = subprocess.Popen([program(name), *arguments], stdout=output, stderr=subprocess.STDOUT)
 
     def up() -> bool:
-        assert process.poll() is None, f"prometheus ended: {running.log[-2000:]}"
-        return _answer(f"{running.url}/-/ready") != b""
+        assert process.poll() is None, f"{name} ended: {log.read_text()[-2000:]}"
+        return _answer(f"{url}/-/ready") != b""
 
     try:
-        eventually_sync(up, timeout=60, what="Prometheus is ready", ignoring=(OSError, RefusedError))
-        yield running
+        eventually_sync(up, timeout=60, what=f"{name} is ready", ignoring=(OSError, RefusedError))
+        yield
     finally:
         process.terminate()
         try:

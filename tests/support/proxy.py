@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from tests.support.eventually import PATIENCE
+from tests.support.ports import free_port
 
 __all__ = ["FaultProxy"]
 
@@ -128,8 +129,9 @@ class FaultProxy:
     async def accept(self) -> None:
         """Take connections, on the same port as before."""
         if self._server is None:
+            # The system gives this port to nobody while it is shut.
+            self.port = self.port or free_port()
             self._server = await asyncio.start_server(self._accepted, "127.0.0.1", self.port)
-            self.port = self._server.sockets[0].getsockname()[1]
 
     async def flap(self, *, up: float, down: float, times: int) -> None:
         """Reset everything and shut the port for *down* seconds, then work for *up* seconds; *times* over."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import re
 import shutil
 import signal
@@ -13,13 +12,14 @@ import subprocess
 import tempfile
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from tests.support.containers import Container
 from tests.support.erlang import DISTRIBUTION, ErlangShell, NodeRefusedError
 from tests.support.eventually import eventually_sync
+from tests.support.ports import free_port
 
 __all__ = [
     "PASSWORD",
@@ -27,7 +27,6 @@ __all__ = [
     "ContainerNode",
     "LocalNode",
     "Node",
-    "free_port",
     "given_program",
     "parsed_version",
     "server_program",
@@ -38,8 +37,6 @@ __all__ = [
 _PROGRAMS: Final = ("/usr/lib/rabbitmq/bin/rabbitmq-server", "/usr/local/lib/rabbitmq/bin/rabbitmq-server")
 #: Milliseconds of the time-out of consumers, and between two looks at it.
 _TIMEOUTS: Final = ("consumer_timeout", "channel_tick_interval")
-#: Among how many workers the ports are divided.
-_SHARES: Final = 16
 USER: Final = "tester"
 #: The password of every connection in the tests: it must show up nowhere.
 PASSWORD: Final = "canary-password"
@@ -78,26 +75,6 @@ def _tool(name: str, program: str) -> str:
 def _path(program: str) -> str:
     # An Erlang that was unpacked with the server lies beside it; another one may be too old for it.
     return f"{Path(program).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-
-
-def free_port(*, but: Collection[int] = ()) -> int:
-    """A port of 127.0.0.1 that nobody uses at this moment, and none of *but*, which are going to be used.
-
-    Of those that the system gives to nobody unasked (to a connection it would, between this call and the server's
-    start), and of this worker's share of them, where the suite runs on several.
-    """
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    share = range(10_000 + worker % _SHARES, 32_000, _SHARES)
-    for port in random.sample(share, len(share)):
-        if port in but:
-            continue
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                continue  # somebody listens there with leave to share it
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("no port of 127.0.0.1 is free between 10000 and 32000")
 
 
 class Node(ABC):
@@ -173,8 +150,11 @@ class Node(ABC):
         """Have what was declared written to the disk.
 
         The node has it in memory for up to two seconds, confirmed or not: :meth:`kill` would lose it (seen on 3.10.8).
+        So it has the names of new quorum queues. One whose name is lost has no leader any more, and its messages are
+        lost.
         """
         self.ask("mnesia:dump_log()")
+        self.ask("[dets:sync(Table) || Table <- dets:all()]")
 
     @abstractmethod
     def _launch(self) -> None:
@@ -232,6 +212,24 @@ class Node(ABC):
             yield
         finally:
             self.ask(f"vm_memory_monitor:set_vm_memory_high_watermark({before})")
+
+    @contextlib.contextmanager
+    def largest_message(self, size: int) -> Iterator[None]:
+        """Channels opened from now on take messages of at most *size* bytes."""
+        before = self.ask("element(2, application:get_env(rabbit, max_message_size))")
+        # 4.3 reads the setting once, at its start, and keeps it in a term of its own.
+        kept = self.ask("persistent_term:get(max_message_size, none)")
+
+        def change(largest: str) -> None:
+            self.ask(f"application:set_env(rabbit, max_message_size, {largest})")
+            if kept != "none":
+                self.ask(f"persistent_term:put(max_message_size, {largest})")
+
+        change(str(size))
+        try:
+            yield
+        finally:
+            change(before)
 
     @contextlib.contextmanager
     def consumer_timeout(self, seconds: float) -> Iterator[None]:

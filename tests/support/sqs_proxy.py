@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from email.utils import formatdate
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -15,7 +17,18 @@ from aiohttp import web
 
 from tests.support.eventually import eventually
 
-__all__ = ["DENIED", "EXPIRED", "INTERNAL", "OVER_LIMIT", "THROTTLED", "Answer", "Asked", "SQSProxy"]
+__all__ = [
+    "DENIED",
+    "EXPIRED",
+    "INTERNAL",
+    "OVER_LIMIT",
+    "THROTTLED",
+    "TOO_OLD",
+    "UNKNOWN_KEY",
+    "Answer",
+    "Asked",
+    "SQSProxy",
+]
 
 _JSON: Final = "application/x-amz-json-1.0"
 
@@ -34,6 +47,8 @@ OVER_LIMIT: Final = Answer("com.amazonaws.sqs#OverLimit", 403, "OverLimit;Sender
 INTERNAL: Final = Answer("com.amazon.coral.service#InternalFailure", 500)
 EXPIRED: Final = Answer("com.amazon.coral.service#ExpiredTokenException", 403)
 DENIED: Final = Answer("com.amazon.coral.service#AccessDeniedException", 400)
+UNKNOWN_KEY: Final = Answer("com.amazon.coral.service#UnrecognizedClientException", 403)
+TOO_OLD: Final = Answer("com.amazon.coral.service#InvalidSignatureException", 403)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +104,7 @@ class SQSProxy:
         self._shape = _Shape()
         self._redirects: dict[str, str] = {}
         self._lost: dict[str, bytes] = {}
+        self._clock_off_s = 0.0
         self._runner: web.AppRunner | None = None
         self._site: web.TCPSite | None = None
         self._session: aiohttp.ClientSession | None = None
@@ -207,8 +223,13 @@ class SQSProxy:
         """Whoever names the queue at *url* means the one at *to*."""
         self._redirects[url] = to
 
+    def set_clock(self, *, off_s: float) -> None:
+        """The time in every answer is so many seconds later than that of this machine, or earlier."""
+        self._clock_off_s = off_s
+
     def heal(self) -> None:
         """Let everything pass again."""
+        self._clock_off_s = 0.0
         self._rules.clear()
         self._shape = _Shape()
 
@@ -266,6 +287,8 @@ class SQSProxy:
             if request.transport is not None:
                 request.transport.abort()
             raise web.HTTPServiceUnavailable
+        if self._clock_off_s:
+            answer.headers["Date"] = formatdate(time.time() + self._clock_off_s, usegmt=True)
         return answer
 
     async def _answered(self, asked: Asked) -> web.StreamResponse:

@@ -1,1 +1,4 @@
-"""Nothing here runs: ``make types`` reads it as mypy reads a user's modules, so that the public types stay usable."""
+"""``make types`` reads what is here as mypy reads a user's modules, so that the public types stay usable.
+
+Only ``pages`` runs: it checks what the documentation shows.
+"""

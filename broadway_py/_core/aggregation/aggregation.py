@@ -10,19 +10,20 @@ from typing import Any, Final
 from broadway_py._core.aggregation.changes import Changes, Entry, Part
 from broadway_py._core.aggregation.outcome import Added, Checkpoint, Results
 from broadway_py._core.aggregation.values import Failure, Functions, Holder, Values
-from broadway_py._core.window.firing import (
-    MISSING,
+from broadway_py._core.window.effects import (
     Add,
     Close,
     Effect,
     Fire,
     FireKeys,
     FireLast,
+    FireOnTime,
     KeyRecord,
     Merge,
     OpenWindow,
     SideOutput,
 )
+from broadway_py._core.window.firing import MISSING
 from broadway_py._core.window.keyed import KeyedEngine
 from broadway_py._core.window.saved import EngineMemory, SavedWindow, WindowFacts
 from broadway_py._core.window.shape import Count, Session
@@ -61,9 +62,11 @@ class Aggregation:
         # The results of windows that stay open, or that are of one key each.
         self._results: list[Results] = []
         self._results_left = 0
-        # The closed windows with results that are left, in the order in which they closed.
-        self._last: deque[FireLast] = deque()
-        self._last_left = 0
+        # What checkpoints take in parts, in this order: last results of closed windows, and results on time.
+        self._in_parts: deque[FireLast | FireOnTime] = deque()
+        self._in_parts_left = 0
+        # The windows whose results on time are among them.
+        self._on_time: dict[OpenWindow, FireOnTime] = {}
         self._sequence = 0
         #: How many results went into checkpoints since the start, by their trigger.
         self.results_by_trigger: Counter[str] = Counter()
@@ -93,16 +96,16 @@ class Aggregation:
     @property
     def due(self) -> int:
         """How many results wait for a checkpoint."""
-        return self._results_left + self._last_left
+        return self._results_left + self._in_parts_left
 
     @property
-    def has_last(self) -> bool:
-        """True if closed windows have results for a checkpoint."""
-        return bool(self._last)
+    def has_parts(self) -> bool:
+        """True if windows have results that checkpoints take in parts."""
+        return bool(self._in_parts)
 
     @property
     def is_changed(self) -> bool:
-        """True if a checkpoint would store accumulators or results, besides the last results of closed windows."""
+        """True if a checkpoint would store accumulators or results, besides those that it takes in parts."""
         return bool(self._results) or (self._changes is not None and self._changes.has_any)
 
     @property
@@ -164,7 +167,7 @@ class Aggregation:
         key = self._functions.key
         try:
             keys = list(map(key, stamped.events))
-            set(keys)  # raises if one of them cannot be a key
+            hash(tuple(keys))  # raises if one of them cannot be a key
         except foreign_errors(cancellations=True):
             pass  # one by one, it turns out whose key it is
         else:
@@ -281,6 +284,8 @@ class Aggregation:
                 self._fire(effect)
             elif isinstance(effect, FireKeys):
                 self._fire_keys(effect)
+            elif isinstance(effect, FireOnTime):
+                self._fire_on_time(effect)
             elif isinstance(effect, FireLast):
                 self._fire_last(effect)
             elif isinstance(effect, Close):
@@ -303,7 +308,9 @@ class Aggregation:
         for window, records in zip(add.windows, add.records, strict=True):
             # What has no accumulator was taken back, with its only event.
             kept = [record for record in records if record.state is not MISSING] if failed else records
-            self._changes.touched(window).update(dict.fromkeys(kept))
+            touched = self._changes.touched(window)
+            for record in kept:  # this is faster than to update it with another dict
+                touched[record] = None
 
     def _fire(self, fire: Fire) -> None:
         window = fire.window
@@ -327,34 +334,49 @@ class Aggregation:
         self._results.append(results)
         self._results_left += len(results.entries)
 
+    def _fire_on_time(self, fire: FireOnTime) -> None:
+        self._in_parts_left += len(fire)
+        self._in_parts.append(fire)
+        self._on_time[fire.window] = fire
+
+    def _end_on_time(self, window: OpenWindow) -> None:
+        """Forgets the results on time of *window*, which has closed. Those that were left have been given."""
+        fire = self._on_time.pop(window, None)
+        if fire is not None:
+            self._in_parts_left -= len(fire)
+            self._in_parts.remove(fire)
+
     def _fire_last(self, fire: FireLast) -> None:
-        self._last_left += len(fire)
-        self._last.append(fire)
+        self._end_on_time(fire.window)
+        self._in_parts_left += len(fire)
+        self._in_parts.append(fire)
         # They are kept for these results only.
         self._values.open -= _accumulators_of(fire.window)
         if self._changes is not None:
             self._changes.fire_last(fire.window)
 
     def _forget(self, window: OpenWindow, *, is_merged: bool = False) -> None:
+        self._end_on_time(window)
         self._values.open -= _accumulators_of(window)
         if self._changes is not None:
             self._changes.close(window, is_merged=is_merged)
 
     # --- checkpoints
 
-    def checkpoint(self, now: float, most_last: int) -> Checkpoint:
+    def checkpoint(self, now: float, most_in_parts: int) -> Checkpoint:
         """Returns what must be stored now. What changes from now on belongs to the next checkpoint.
 
         Late events give their results here: one for each key and window, however many events came.
 
         Args:
             now: as for :meth:`tick`.
-            most_last: so many last results of closed windows at most; others follow with the next checkpoints.
+            most_in_parts: so many last results of closed windows, and results on time, at most; others follow with the
+                next checkpoints.
         """
         self._carry_out(self._engine.fire_late(now))
         self.number += 1
         results, self._results, self._results_left = self._results, [], 0
-        results += self._take_last(most_last)
+        results += self._take_in_parts(most_in_parts)
         for one in results:
             one.sequence = self._sequence + 1
             self._sequence += len(one.entries)
@@ -364,26 +386,47 @@ class Aggregation:
         memory = {
             "engine": asdict(self._engine.memory()),
             "sequence": self._sequence,
-            "last": [(fire.window.serial, fire.trigger, fire.only_news) for fire in self._last],
+            # Of results on time, the numbers of the keys' firings say which are left.
+            "last": [
+                (fire.window.serial, fire.trigger, fire.only_news)
+                for fire in self._in_parts
+                if isinstance(fire, FireLast)
+            ],
         }
         return Checkpoint(self.number, memory, parts, dropped, results)
 
-    def _take_last(self, most: int) -> Iterator[Results]:
-        """Yields last results of closed windows, at most so many."""
-        while self._last and most:
-            fire = self._last[0]
-            window, trigger = fire.window, fire.trigger
+    def _take_in_parts(self, most: int) -> Iterator[Results]:
+        """Yields last results of closed windows, and results on time, at most so many."""
+        while self._in_parts and most:
+            fire = self._in_parts[0]
+            window = fire.window
+            left = len(fire)
             records = fire.take(most)
             entries: list[Entry] = [(record.key, record.count, record.number, record.state) for record in records]
             most -= len(entries)
-            self._last_left -= len(entries)
+            self._in_parts_left -= left - len(fire)
             if not fire:
-                self._last.popleft()
-            if self._changes is not None and fire:
-                self._changes.fire_last(window, records)
-            elif self._changes is not None:
-                self._changes.close(window)
-            yield Results(0, window.id, window.start, window.end, trigger, True, (), entries)
+                self._in_parts.popleft()
+            is_last = isinstance(fire, FireLast)
+            if isinstance(fire, FireLast):
+                self._note_last(fire, records)
+            else:
+                entries = self._values.frozen(entries)
+                self._note_on_time(fire, records)
+            if entries:
+                yield Results(0, window.id, window.start, window.end, fire.trigger, is_last, (), entries)
+
+    def _note_last(self, fire: FireLast, records: Sequence[KeyRecord]) -> None:
+        if self._changes is not None and fire:
+            self._changes.fire_last(fire.window, records)
+        elif self._changes is not None:
+            self._changes.close(fire.window)
+
+    def _note_on_time(self, fire: FireOnTime, records: Sequence[KeyRecord]) -> None:
+        if not fire:
+            del self._on_time[fire.window]
+        if self._changes is not None:
+            self._changes.touched(fire.window).update(dict.fromkeys(records))
 
     # --- restoring
 
@@ -455,6 +498,7 @@ class Aggregation:
                 yield
             self._values.open += _accumulators_of(window)
             self._fire_last(fire)
+        self._carry_out(self._engine.resume_firings())
         self._loaded, self._loaded_ends = {}, {}
         self._loaded_last, self._loaded_closed, self._loaded_fired = {}, {}, {}
 

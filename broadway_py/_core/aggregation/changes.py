@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, groupby, islice, repeat
+from operator import itemgetter
 from typing import Any, Final
 from zlib import crc32
 
-from broadway_py._core.window.firing import MISSING, KeyRecord, OpenWindow
+from broadway_py._core.window.effects import KeyRecord, OpenWindow
+from broadway_py._core.window.firing import MISSING
 from broadway_py._core.window.keyed import KeyedEngine
 from broadway_py._core.window.saved import SavedWindow, WindowFacts
 
@@ -250,21 +253,22 @@ class Changes:
         cycle = self._cycle
         if cycle is None:
             return
-        again: dict[OpenWindow, list[KeyRecord]] = {}
-        room = _MOST_REWRITTEN
-        for window, record in cycle.left:
-            is_stored_now = window in touched and (record is None or record in touched[window])
-            if not (window.closed or is_stored_now):
-                records = again.setdefault(window, [])
-                # The event that has begun it may have failed meanwhile.
-                if record is not None and record.state is not MISSING:
-                    records.append(record)
-            room -= 1
-            if not room:
-                break
-        for window, records in again.items():
-            self._add_to(parts, window, records)
-        if room:
+        taken = list(islice(cycle.left, _MOST_REWRITTEN))
+        for window, of_window in groupby(taken, itemgetter(0)):
+            done = touched.get(window)
+            if window.closed or (done is not None and window.shared is None):
+                continue
+            # The event that has begun a record may have failed meanwhile.
+            self._add_to(
+                parts,
+                window,
+                [
+                    record
+                    for _, record in of_window
+                    if record is not None and record.state is not MISSING and (done is None or record not in done)
+                ],
+            )
+        if len(taken) < _MOST_REWRITTEN:
             dropped.append((cycle.bucket, cycle.begin))
             self._stored[cycle.bucket] -= cycle.rows_before
             self._cycle = None
@@ -273,12 +277,7 @@ class Changes:
         return any(window in self._firing for window in self._windows.get(bucket, ()))
 
     def _all_of(self, bucket: int) -> Iterator[tuple[OpenWindow, KeyRecord | None]]:
-        for window in list(self._windows.get(bucket, ())):
-            if window.shared is None:
-                yield window, None
-            else:
-                for record in list(window.shared.records.values()):
-                    yield window, record
+        return chain.from_iterable(map(_with_records, list(self._windows.get(bucket, ()))))
 
     # --- restoring
 
@@ -309,3 +308,10 @@ class Changes:
 
     def _bucket_of(self, key: Hashable) -> int:
         return crc32(self._key_json(key).encode(errors="surrogatepass")) % BUCKETS
+
+
+def _with_records(window: OpenWindow) -> Iterable[tuple[OpenWindow, KeyRecord | None]]:
+    """Returns *window* with each of its records; with None if it is of one key."""
+    if window.shared is None:
+        return [(window, None)]
+    return zip(repeat(window), list(window.shared.records.values()), strict=False)  # repeat() does not end

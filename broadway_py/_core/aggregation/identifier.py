@@ -8,7 +8,7 @@ from itertools import compress, count
 from typing import Any, Literal
 
 from broadway_py._core.identity import child_identity, given_identity, identities_by_id, identity_by_id
-from broadway_py._core.ledger import runs_of
+from broadway_py._core.ledger import Run, runs_of
 from broadway_py.errors import DefinitionError
 from broadway_py.foreign import article, foreign_errors
 from broadway_py.message import Failed, Message, Plain, Spawned, raised
@@ -36,6 +36,8 @@ class Identified:
     known: set[bytes] = field(default_factory=set)
     #: Messages that have failed. Their status says why.
     failed: list[Message[Any]] = field(default_factory=list)
+    #: The runs of :attr:`messages`; None: not known.
+    runs: list[Run] | None = None
 
 
 class Identifier:
@@ -66,8 +68,11 @@ class Identifier:
         A message fails if the user's ``identity`` raises for it, or if it has no identity and one is required.
         """
         result = Identified()
-        for _, first, until in runs_of(messages):
+        runs = runs_of(messages)
+        for _, first, until in runs:
             self._identify(messages[first:until], result)
+        if not result.failed:
+            result.runs = runs
         return result
 
     def _identify(self, messages: Sequence[Message[Any]], result: Identified) -> None:
@@ -75,7 +80,8 @@ class Identifier:
         producer = messages[0].producer
         usual = self._usual_lookup(producer)
         identities: list[bytes | None]
-        has_spawned = Spawned in {type(message._acknowledgement[2]) for message in messages}
+        # Messages with one entry were all spawned from the same message, or none of them was spawned.
+        has_spawned = type(messages[0]._acknowledgement[2]) is Spawned
         if self._given is None and not has_spawned:
             identities = identities_by_id(messages, producer)
         else:
@@ -177,7 +183,7 @@ class Identifier:
 def _lookups_of_marked(
     identities: Sequence[bytes | None], marks: Sequence[bool], result: Identified
 ) -> Sequence[Lookup]:
-    """Returns whether each message is looked up, where only marked ones are."""
+    """Returns whether each message is looked up, where only those with one of *marks* are."""
     lookups: list[Lookup] = ["none"] * len(identities)
     for place in compress(count(), marks):
         identity = identities[place]
@@ -188,14 +194,12 @@ def _lookups_of_marked(
 
 
 def _marks_of(messages: Sequence[Message[Any]], *, has_spawned: bool) -> list[bool]:
-    """Returns :func:`_is_marked` of each of *messages*."""
+    """Returns :func:`_is_marked` of each of *messages*; an empty list if it is False for all of them."""
     if not has_spawned:
         try:
-            return [
-                bool(acknowledger.is_repeat(detail))
-                for message in messages
-                for acknowledger, _, detail in (message._acknowledgement,)
-            ]
+            marks = [message._acknowledgement[0].is_repeat(message._acknowledgement[2]) for message in messages]
+            # An acknowledger of a user may return any object, which may raise here.
+            return list(map(bool, marks)) if any(marks) else []
         except foreign_errors(cancellations=True):
             pass  # one by one, it turns out what is marked
     return [_is_marked(message) for message in messages]

@@ -10,6 +10,7 @@ from broadway_py._core.aggregation.ack_times import AckTimes
 from broadway_py._core.aggregation.held_identities import HeldIdentities
 from broadway_py._core.aggregation.identifier import Identified, Identifier
 from broadway_py._core.aggregation.remembered import Remembered
+from broadway_py._core.ledger import Run
 from broadway_py.foreign import foreign_errors
 from broadway_py.message import Message
 
@@ -39,6 +40,8 @@ class Sorted:
     later: Identified | None = None
     #: The identities of the marked messages in :attr:`new`.
     marked: set[bytes] = field(default_factory=set)
+    #: The runs of :attr:`new`; None: not known.
+    runs: list[Run] | None = None
 
 
 class Identities:
@@ -139,7 +142,7 @@ class Identities:
         """
         may_repeat = self._held_marked or self._running_marked or self._of_marked
         if not may_repeat and identified.lookups.count("none") == len(identified.lookups):
-            return Sorted(identified.messages, identified.identities)
+            return Sorted(identified.messages, identified.identities, runs=identified.runs)
         result, later = Sorted(), Identified(known=identified.known)
         met: set[bytes] = set()
         for message, identity, lookup in zip(

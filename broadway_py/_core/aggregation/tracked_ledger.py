@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from broadway_py._core.aggregation.progress import Progress
-from broadway_py._core.ledger import Ledger, LedgerEntry
+from broadway_py._core.ledger import Ledger, LedgerEntry, Run, runs_of
 from broadway_py.foreign import foreign_errors
 from broadway_py.message import SETTLED, Message, Outcome, Spawned
 
@@ -16,20 +16,24 @@ __all__ = ["ChildrenLedger", "TrackedLedger", "arrive", "progress_identity"]
 class _Entry(LedgerEntry):
     """The entry of messages that have not arrived."""
 
-    __slots__ = ("_of_arrived", "parent", "pending", "receipt")
+    __slots__ = ("_of_arrived", "has_arrived", "parent", "pending", "receipt")
 
     def __init__(self, ledger: Ledger, received_at: float, parent: Message[Any] | None = None) -> None:
         super().__init__(ledger, received_at)
-        self._of_arrived: _ArrivedEntry | None = None
+        self._of_arrived: LedgerEntry | None = None
+        #: True if all its messages arrived at the same time. Then they keep this entry.
+        self.has_arrived = False
         #: The message that its messages were spawned from, while that waits for them to arrive.
         self.parent = parent
-        #: How many spawned messages have not arrived.
+        #: How many spawned messages have not arrived; of others, how many came in.
         self.pending = 0
         self.receipt = None if parent is None else parent._ledger_entry.receipt
 
     @property
     def of_arrived(self) -> LedgerEntry:
         """The entry that its messages have once they have arrived."""
+        if self.has_arrived:
+            return self
         arrived = self._of_arrived
         if arrived is None:
             arrived = _ArrivedEntry(self)
@@ -44,6 +48,16 @@ class _Entry(LedgerEntry):
         """
         if not self.open:
             self._of_arrived = None
+
+    def arrive_together(self, count: int) -> bool:
+        """Notes that *count* of its messages have arrived. Returns False if these are not all, or some have an outcome.
+
+        Then nothing was noted.
+        """
+        if self.has_arrived or self._of_arrived is not None or not count == self.open == self.pending:
+            return False
+        self.has_arrived = True
+        return True
 
 
 class _ArrivedEntry(LedgerEntry):
@@ -78,6 +92,7 @@ class TrackedLedger(Ledger):
     ) -> None:
         super().__init__(producer, settler)
         self.progress = progress
+        self.readers = progress.readers
         self._identity_of = identity_of
 
     def begin(self, now: float, parent: Message[Any] | None = None) -> LedgerEntry:
@@ -88,12 +103,14 @@ class TrackedLedger(Ledger):
         """Notes that *messages*, of *size* bytes in total, came in together under *entry*."""
         super().receive(entry, messages, size, redelivered)
         if messages:
+            if isinstance(entry, _Entry):
+                entry.pending += len(messages)
             known = self._identities(messages) if self.progress.awaits else ()
             entry.receipt = self.progress.received(len(messages), entry.received_at, known)
 
     def expect(self, entry: LedgerEntry, messages: Sequence[Message[Any]]) -> None:
         """Notes that the source may deliver *messages* of *entry* again; those that have arrived are not awaited."""
-        if not isinstance(entry, _ArrivedEntry):
+        if not _has_arrived(entry):
             self.progress.came_back(entry.receipt, self._identities(messages))
 
     def arrive(self, entry: LedgerEntry, count: int, now: float) -> None:
@@ -104,7 +121,7 @@ class TrackedLedger(Ledger):
         """Notes that *count* messages of *entry*, of *size* bytes in total, ended in *outcome*."""
         origin = _origin_of(entry)
         super().settle(origin, outcome, count, size, now)
-        if origin is entry:
+        if not _has_arrived(entry):
             self.progress.arrived(entry.receipt, count, now)
         if isinstance(origin, _Entry):
             origin.note_settled()
@@ -173,24 +190,36 @@ def progress_identity(message: Message[Any]) -> bytes | None:
     return ledger.identity(message) if isinstance(ledger, TrackedLedger) else None
 
 
-def arrive(messages: Sequence[Message[Any]], now: float) -> None:
+def _has_arrived(entry: LedgerEntry) -> bool:
+    """Returns True if messages with this *entry* have arrived."""
+    return isinstance(entry, _ArrivedEntry) or (isinstance(entry, _Entry) and entry.has_arrived)
+
+
+def arrive(messages: Sequence[Message[Any]], now: float, runs: Sequence[Run] | None = None) -> None:
     """Notes in the ledgers that *messages* have arrived: an aggregator has them, or they go to a batcher.
 
     It may be called more than once for a message. Event times must be noted before.
+
+    Args:
+        messages: in any order.
+        now: the time.
+        runs: those of *messages*; None: not known yet.
     """
-    entry: Any = None
-    later: Any = None
+    for entry, first, until in runs_of(messages) if runs is None else runs:
+        count = until - first
+        # Mostly all messages that came in together arrive together. Then none of them need be touched.
+        if not (isinstance(entry, _Entry) and entry.parent is None and entry.arrive_together(count)):
+            count = _arrive_each(messages[first:until], entry.of_arrived)
+        if count:
+            entry.ledger.arrive(entry, count, now)
+
+
+def _arrive_each(messages: Sequence[Message[Any]], later: LedgerEntry) -> int:
+    """Gives those of *messages* that have not arrived the entry *later*. Returns how many these are."""
     count = 0
     for message in messages:
-        if message._ledger_entry is not entry:
-            if count:
-                entry.ledger.arrive(entry, count, now)
-            entry = message._ledger_entry
-            later = entry.of_arrived
-            count = 0
         # A message that was settled on its way has arrived by that.
-        if later is not entry and message._settlement != SETTLED:
+        if message._ledger_entry is not later and message._settlement != SETTLED:
             message._ledger_entry = later
             count += 1
-    if count:
-        entry.ledger.arrive(entry, count, now)
+    return count

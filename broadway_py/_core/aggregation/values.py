@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from broadway_py._core.aggregation.changes import Entry
-from broadway_py._core.window.firing import MISSING, KeyRecord, OpenWindow
+from broadway_py._core.window.effects import KeyRecord, OpenWindow
+from broadway_py._core.window.firing import MISSING
 from broadway_py.foreign import foreign_errors
 
 __all__ = ["Failure", "Functions", "Holder", "Values"]

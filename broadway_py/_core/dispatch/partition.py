@@ -59,7 +59,7 @@ class PartitionDispatcher(Generic[C, E]):
             raise OptionsError(("dispatcher", "hash"), f"expected a function event -> partition, got {article(hash)}")
         self._hash = hash
         self._spare: dict[Any, int] = dict.fromkeys(names, 0)
-        self._queues: dict[Any, list[E]] = {partition: [] for partition in names}
+        self._queues: dict[Any, deque[E]] = {partition: deque() for partition in names}
         # The number of events that have left the queue of each partition, and the infos that wait until they have.
         self._passed: dict[Any, int] = dict.fromkeys(names, 0)
         self._infos: deque[tuple[Any, dict[Any, int]]] = deque()
@@ -192,9 +192,10 @@ class PartitionDispatcher(Generic[C, E]):
         """Adds a delivery of what is queued for *partition*, whose consumer has demand."""
         spare, queue = self._spare[partition], self._queues[partition]
         if len(queue) <= spare:
-            served, self._queues[partition] = queue, []
+            served = list(queue)
+            queue.clear()
         else:
-            served, self._queues[partition] = queue[:spare], queue[spare:]
+            served = [queue.popleft() for _ in range(spare)]
         self._spare[partition] = spare - len(served)
         self._left(partition, len(served))
         deliveries.append((self._consumers[partition], served))
@@ -224,11 +225,12 @@ class PartitionDispatcher(Generic[C, E]):
             others = max((len(other) for name, other in self._queues.items() if name != longest), default=0)
             part = min(count - removed, max(1, len(queue) - others))
             removed += part
+            remove = queue.popleft if keep == "last" else queue.pop
+            for _ in range(part):
+                remove()
             if keep == "last":
-                del queue[:part]
                 self._left(longest, part)
             else:
-                del queue[-part:]
                 self.queued -= part
                 self._bring_forward(longest)
         return removed

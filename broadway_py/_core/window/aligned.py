@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from math import inf
 from typing import cast
 
 from broadway_py._core.window.assign import Assigner
-from broadway_py._core.window.firing import Effect, OpenWindow, Peek
+from broadway_py._core.window.effects import Effect, OpenWindow, Peek
 from broadway_py._core.window.saved import SavedWindow
 from broadway_py._core.window.timed import TimedParts, TimedWindows
 from broadway_py._core.window.times import Stamped
@@ -53,17 +54,37 @@ class AlignedWindows(TimedWindows):
         """Puts neighbours with the same windows there together. Unless *is_quiet*, an event may move the watermark."""
         first, low, high = 0, 0, 0
         windows: tuple[OpenWindow, ...] = ()
+        # The highest time that the watermark was not told, and the time of an event that may make a window due. Events
+        # of the same windows before that time need no look at the watermark.
+        newest: int | None = None
+        due: float = inf if is_quiet else -inf
         for place, time in enumerate(stamped.times()):
             if not low <= time < high:
                 self._put(stamped, first, place, windows, out)
                 first = place
+                if newest is not None:
+                    self._watermark.observe(upstream, newest)
+                    newest = None
                 low, high = self._assigner.span(time)
                 windows = self._windows_at(time)
-            if not is_quiet and self._watermark.observe(upstream, time) and self._is_due():
+                if not is_quiet:
+                    due = self._time_of_next_due()
+            if time < due:
+                if not is_quiet and (newest is None or time > newest):
+                    newest = time
+            elif self._watermark.observe(upstream, time) and self._is_due():
                 self._put(stamped, first, place + 1, windows, out)
                 self.drain(out)
                 first, low, high = place + 1, 0, 0
+                newest = None
         self._put(stamped, first, len(stamped.events), windows, out)
+        if newest is not None:
+            self._watermark.observe(upstream, newest)
+
+    def _time_of_next_due(self) -> float:
+        """Returns the time that an event has at least if a window fires or closes with it."""
+        due = self.next_due()
+        return inf if due is None else due + self._watermark.delay
 
     def _feed_by_window(self, stamped: Stamped, out: list[Effect]) -> None:
         """Puts those of one window there together, in their order. Each is in one window, and none fires meanwhile."""
@@ -124,6 +145,14 @@ class AlignedWindows(TimedWindows):
             window = self._open[bounds] = self._reopened(saved)
         self._firings.restore_keys(window, saved.keys)
         return window
+
+    def resume(self, out: list[Effect]) -> None:
+        """Goes on with the results on time of windows that were restored. They are few, however many keys they have."""
+        line = self.line()
+        for window in sorted(self._open.values(), key=lambda window: window.order):
+            # If lateness is shorter now, a window may be due to close. After the next checkpoint it counts as closed.
+            in_parts = line is None or cast("int", window.end) > line
+            self._firings.resume_on_time(window, self.reason, out, in_parts=in_parts)
 
     def end(self, out: list[Effect]) -> None:
         """Closes all windows, because the input has ended. They do not open again."""

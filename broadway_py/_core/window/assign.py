@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Final, Protocol
-from zoneinfo import ZoneInfo
+from typing import TYPE_CHECKING, Final, Protocol
 
 from broadway_py._core.window.shape import Calendar, CalendarUnit, Fixed, microseconds
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
 
 __all__ = ["Assigner", "CalendarDays", "Grid", "assigner_of"]
 

@@ -8,7 +8,8 @@ from typing import Any, cast
 
 from broadway_py._core.window.aligned import AlignedWindows
 from broadway_py._core.window.assign import assigner_of
-from broadway_py._core.window.firing import Effect, Fire, Firing, OpenWindow, SideOutput
+from broadway_py._core.window.effects import Effect, Fire, OpenWindow, SideOutput
+from broadway_py._core.window.firing import Firing
 from broadway_py._core.window.session import SessionWindows
 from broadway_py._core.window.shape import Calendar, Count, Fixed, Session, microseconds
 from broadway_py._core.window.spec import Window
@@ -104,6 +105,11 @@ class Engine:
         """The watermark at which a window may fire or close next, in microseconds; None if there is none."""
         return None if self._timed is None else self._timed.next_due()
 
+    @property
+    def line(self) -> int | None:
+        """Windows of event time that end here or earlier have closed, in microseconds; None: none has."""
+        return None if self._timed is None else self._timed.line()
+
     def open_windows(self) -> Iterator[OpenWindow]:
         """Yields the open windows, in no order."""
         return (self._timed or cast("SingleWindow", self._untimed)).open_windows()
@@ -133,7 +139,7 @@ class Engine:
         """Puts events into their windows.
 
         Args:
-            stamped: what :meth:`read` returned.
+            stamped: what :meth:`read` returned, or that of another engine with the same window.
             now: what is due by the clock happens before the events.
             upstream: where they come from; it has joined. Not used if the watermark comes from :meth:`advance`.
             wall: seconds since 1970; needed if ``max_ahead`` is set.
@@ -141,6 +147,8 @@ class Engine:
         if self._needs_keys and (stamped.keys is None or len(stamped.keys) != len(stamped.events)):
             raise TypeError(f"these windows need a key for each of the {len(stamped.events)} events: set stamped.keys")
         out = self._pass_time(now)
+        if self._times.kind is None:
+            self._times.kind = stamped.kind
         if self._timed is not None and not self._by_key and (stamped.events or stamped.refused):
             self._watermark.hear(upstream, now)
         if self._max_ahead is not None:
@@ -198,6 +206,14 @@ class Engine:
         if not self._watermark.has_upstreams:
             self._end(out)
         elif self._timed is not None:
+            self._timed.drain(out)
+        return out
+
+    def observe(self, upstream: Hashable, time: int, now: float) -> list[Effect]:
+        """Notes that *upstream* has had an event at *time*, in microseconds since 1970, which went to another stage."""
+        out = self._pass_time(now)
+        self._watermark.hear(upstream, now)
+        if self._watermark.observe(upstream, time) and self._timed is not None:
             self._timed.drain(out)
         return out
 

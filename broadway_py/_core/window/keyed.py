@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import cast
 
+from broadway_py._core.window.aligned import AlignedWindows
+from broadway_py._core.window.effects import Effect, OpenWindow, Peek, SharedKeys
 from broadway_py._core.window.engine import Engine
-from broadway_py._core.window.firing import Effect, OpenWindow, Peek, SharedKeys
 from broadway_py._core.window.saved import EngineMemory, SavedKey, SavedWindow, WindowFacts, text_of_shape
 from broadway_py._core.window.session import SessionWindows
 from broadway_py._core.window.spec import Window
@@ -179,6 +180,13 @@ class KeyedEngine(Engine):
         self._firings.restore_keys(window, saved.keys)
         self._firings.forget(window)
         return window
+
+    def resume_firings(self) -> list[Effect]:
+        """Goes on with the results on time of windows that were restored. Call it after the last of them."""
+        out: list[Effect] = []
+        if isinstance(self._timed, AlignedWindows):
+            self._timed.resume(out)
+        return out
 
     def _refuse_another_shape(self) -> None:
         if self._restored_shape != self._shape:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Hashable, Mapping
 from typing import Final, cast
 
-from broadway_py._core.window.firing import Effect, Merge, OpenWindow, Peek
+from broadway_py._core.window.effects import Effect, Merge, OpenWindow, Peek
 from broadway_py._core.window.saved import SavedWindow
 from broadway_py._core.window.timed import TimedParts, TimedWindows
 from broadway_py._core.window.times import Stamped

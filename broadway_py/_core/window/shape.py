@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final, Literal, cast
-from zoneinfo import ZoneInfo
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, cast
 
+from broadway_py.durations import seconds_of
 from broadway_py.errors import OptionsError
 from broadway_py.foreign import article, is_a, shown
-from broadway_py.options import seconds_of
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
 
 __all__ = [
     "Calendar",
@@ -38,8 +39,7 @@ Kind = Literal["fixed", "sliding", "session", "calendar", "count", "global", "pe
 _MICROSECONDS: Final = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Fixed:
+class Fixed(NamedTuple):
     """Windows of *size* seconds that begin every *every* seconds. They overlap if *every* is less than *size*."""
 
     kind: Literal["fixed", "sliding"]
@@ -48,8 +48,7 @@ class Fixed:
     offset: float
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(NamedTuple):
     """Windows of one key that end when the key is silent for *gap* seconds, or after *longest* seconds."""
 
     gap: float
@@ -57,8 +56,7 @@ class Session:
     kind: Literal["session"] = "session"
 
 
-@dataclass(frozen=True, slots=True)
-class Calendar:
+class Calendar(NamedTuple):
     """Windows from one local midnight to another, by days, weeks (from Monday) or months of the time zone *tz*."""
 
     unit: CalendarUnit
@@ -66,23 +64,20 @@ class Calendar:
     kind: Literal["calendar"] = "calendar"
 
 
-@dataclass(frozen=True, slots=True)
-class Count:
+class Count(NamedTuple):
     """Windows of *n* events each."""
 
     n: int
     kind: Literal["count"] = "count"
 
 
-@dataclass(frozen=True, slots=True)
-class Global:
+class Global(NamedTuple):
     """One window that lasts until the end of the input."""
 
     kind: Literal["global"] = "global"
 
 
-@dataclass(frozen=True, slots=True)
-class Periodic:
+class Periodic(NamedTuple):
     """Windows of *interval* seconds by the clock, from the start of the stage."""
 
     interval: float
@@ -152,6 +147,8 @@ def time_zone(name: str, value: object) -> ZoneInfo:
     Raises:
         OptionsError: the machine knows no zone of this name.
     """
+    from zoneinfo import ZoneInfo  # noqa: PLC0415  # few windows need it, and it takes a while to load
+
     if is_a(value, ZoneInfo):
         return cast("ZoneInfo", value)
     if not is_a(value, str):

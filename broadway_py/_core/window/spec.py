@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any, Final, Never, Self, TypedDict, Unpack, get_args
-from zoneinfo import ZoneInfo
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Never, Self, TypedDict, Unpack, get_args
 
 from broadway_py._core.window.shape import (
     Calendar,
@@ -27,6 +26,9 @@ from broadway_py._core.window.shape import (
 )
 from broadway_py.errors import OptionsError, did_you_mean
 from broadway_py.foreign import article, shown
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
 
 __all__ = ["UNSET", "EventTimeSettings", "Triggers", "Unset", "Window"]
 
@@ -61,8 +63,7 @@ class EventTimeSettings(TypedDict, total=False):
     hold_timeout: Duration | Unset
 
 
-@dataclass(frozen=True, slots=True)
-class Triggers:
+class Triggers(NamedTuple):
     """What makes a window fire before it closes."""
 
     #: After each *every* events of the window.
@@ -73,6 +74,9 @@ class Triggers:
     periodically: tuple[float, ...] = ()
     #: When the watermark passes the end of the window.
     on_time: bool = False
+
+
+_NO_TRIGGERS: Final = Triggers(every=None, on_time=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +98,7 @@ class Window:
     max_ahead: float | Unset | None = UNSET
     idle_timeout: float | Unset | None = UNSET
     hold_timeout: float | Unset = UNSET
-    triggers: Triggers = Triggers()
+    triggers: Triggers = _NO_TRIGGERS
 
     @property
     def kind(self) -> Kind:
@@ -206,19 +210,19 @@ class Window:
     def trigger_every(self, n: int) -> Self:
         """Returns a copy that also fires after each *n* events of a window."""
         self._refuse_a_second("trigger_every")
-        return replace(self, triggers=replace(self.triggers, every=positive_int("trigger_every", n)))
+        return replace(self, triggers=self.triggers._replace(every=positive_int("trigger_every", n)))
 
     def trigger_periodically(self, interval: Duration) -> Self:
         """Returns a copy that also fires each *interval*, for the windows that changed since they last fired."""
         seconds = positive("trigger_periodically", interval)
-        return replace(self, triggers=replace(self.triggers, periodically=(*self.triggers.periodically, seconds)))
+        return replace(self, triggers=self.triggers._replace(periodically=(*self.triggers.periodically, seconds)))
 
     def trigger_on_time(self) -> Self:
         """Returns a copy that also fires when the watermark passes the end of a window kept for ``lateness``."""
         if self.by is None:
             problem = f"a {self.kind} window has no event time, so no watermark passes its end"
             raise OptionsError(("trigger_on_time",), problem)
-        return replace(self, triggers=replace(self.triggers, on_time=True))
+        return replace(self, triggers=self.triggers._replace(on_time=True))
 
     def trigger(self, init: Callable[[], Any], fn: Callable[[list[Any], Any], Any]) -> Self:
         """Returns a copy in which *fn* decides when a window fires.
@@ -236,7 +240,7 @@ class Window:
         for name, given in (("init", init), ("fn", fn)):
             if not callable(given):
                 raise OptionsError(("trigger", name), f"expected a function, got {article(given)}")
-        return replace(self, triggers=replace(self.triggers, custom=(init, fn)))
+        return replace(self, triggers=self.triggers._replace(custom=(init, fn)))
 
     def _refuse_a_second(self, name: str) -> None:
         if self.triggers.every is not None or self.triggers.custom is not None:
@@ -279,7 +283,7 @@ class Window:
             max_ahead=_given(self.max_ahead, _AGGREGATOR_DEFAULT_S),
             idle_timeout=_given(self.idle_timeout, _AGGREGATOR_DEFAULT_S),
             hold_timeout=_given(self.hold_timeout, _AGGREGATOR_DEFAULT_S),
-            triggers=replace(self.triggers, on_time=True),
+            triggers=self.triggers._replace(on_time=True),
         )
 
 

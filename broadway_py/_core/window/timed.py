@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from broadway_py._core.window.firing import Effect, OpenWindow, Peek, SideOutput
+from broadway_py._core.window.effects import Effect, OpenWindow, Peek, SideOutput
 from broadway_py._core.window.saved import SavedWindow
 from broadway_py._core.window.times import EventTimes, Stamped
 from broadway_py._core.window.trigger import Firings

@@ -36,7 +36,7 @@ class Refusal(NamedTuple):
     error: BaseException
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Stamped:
     """Events with their times, and with their keys where windows need them."""
 
@@ -47,6 +47,8 @@ class Stamped:
     #: The times in seconds, or, if *in_microseconds*, in microseconds.
     raw: list[Any] = field(default_factory=list)
     in_microseconds: bool = False
+    #: The kind in which the times came; None if there are none.
+    kind: TimeKind | None = None
     #: The key of each event, set by the shell where windows need it; else None.
     keys: Sequence[Hashable] | None = None
     #: The events that are not among *events*, because they have no usable time.
@@ -64,6 +66,7 @@ class Stamped:
             [events[place] for place in places],
             raw=raw,
             in_microseconds=self.in_microseconds,
+            kind=self.kind,
             keys=None if keys is None else [keys[place] for place in places],
         )
         if raw:
@@ -73,6 +76,8 @@ class Stamped:
 
     def high_of(self, first: int, until: int) -> int:
         """Returns the highest time of the events at the places from *first* to before *until*, in microseconds."""
+        if until - first == len(self.raw):
+            return self.high
         high: float = max(self.raw[first:until])
         return int(high) if self.in_microseconds else microseconds(high)
 
@@ -98,11 +103,12 @@ class EventTimes:
         if self.kind != "datetime":
             try:
                 raw = list(map(self._by, events))
-                if _are_plain_numbers(raw):
+                # A StopIteration of the function ends map() in silence.
+                if len(raw) == len(events) and _are_plain_numbers(raw):
                     low, high = microseconds(min(raw)), microseconds(max(raw))
                     if low >= _FIRST and high <= _LAST:
                         self.kind = "seconds"
-                        return Stamped(events, low, high, raw)
+                        return Stamped(events, low, high, raw, kind="seconds")
             except foreign_errors(cancellations=True):
                 pass  # one by one, it turns out whose time it is
         return self._one_by_one(events, self._by)
@@ -126,6 +132,7 @@ class EventTimes:
                 stamped.raw.append(time)
         if usable:
             stamped.low, stamped.high = min(stamped.raw), max(stamped.raw)
+            stamped.kind = self.kind
         return stamped
 
     def _time(self, value: Any) -> int:

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from typing import Any
 
-from broadway_py._core.window.firing import Add, Close, Effect, Fire, FireKeys, FireLast, KeyRecord, OpenWindow
+from broadway_py._core.window.effects import (
+    Add,
+    Close,
+    Effect,
+    Fire,
+    FireKeys,
+    FireLast,
+    FireOnTime,
+    KeyRecord,
+    OpenWindow,
+    SharedKeys,
+)
 from broadway_py._core.window.saved import SavedKey, SavedWindow
 from broadway_py._core.window.spec import Window
 from broadway_py.foreign import article, is_a
@@ -28,6 +39,8 @@ class Firings:
         self._custom = window.triggers.custom
         self._by_key = by_key
         self._is_shared = is_shared
+        # Then a key may have fired before, and this does not say whether it has fired on time.
+        self._fires_early = bool(window.triggers.every or window.triggers.custom or window.triggers.periodically)
         #: True if events may make a window fire at once.
         self.fires_at_events = self._every is not None or self._custom is not None
         #: The serial number of the next window.
@@ -61,6 +74,9 @@ class Firings:
             for window in windows:
                 self._add_by_function(window, list(events), self._custom[1], out)
         elif self._every is None:
+            for window in windows:
+                if window.shared is not None and window.shared.firing is not None:
+                    self._fire_before(window, window.shared, keys or (), out)
             out.append(Add(windows, events, keys, self._count(windows, len(events), keys)))
         elif self._is_shared and keys is not None:
             self._add_counting_keys(windows, events, keys, self._every, out)
@@ -187,6 +203,8 @@ class Firings:
                 shared.changed[record] = None
             else:
                 shared.changed.pop(record, None)
+            if (number or has_news) and not window.on_time:
+                shared.is_early = True
         if shared.changed:
             self._note_news(window)
 
@@ -209,7 +227,37 @@ class Firings:
     def fire_on_time(self, window: OpenWindow, reason: str, out: list[Effect]) -> None:
         """Fires *window* because the watermark has passed its end."""
         window.on_time = True
-        self.fire(window, reason if self._by_key else "watermark", out)
+        # The process before may have had a trigger that this one does not have.
+        if window.shared is None or self._fires_early or window.shared.is_early:
+            self.fire(window, reason if self._by_key else "watermark", out)
+        else:
+            self._fire_on_time_in_parts(window, reason, window.shared.records.values(), out)
+
+    def resume_on_time(self, window: OpenWindow, reason: str, out: list[Effect], *, in_parts: bool) -> None:
+        """Fires those keys of *window*, which was restored, that had no result on time."""
+        if window.shared is None or not window.on_time:
+            return
+        # The process before had no trigger if some are left. This one may have one.
+        unfired = list(_unfired(window.shared))
+        if self._fires_early or not in_parts:
+            self._fire_keys(window, unfired, reason, out)
+        else:
+            self._fire_on_time_in_parts(window, reason, unfired, out)
+
+    def _fire_before(self, window: OpenWindow, shared: SharedKeys, keys: Sequence[Hashable], out: list[Effect]) -> None:
+        """Fires those of *keys* that have results on time, because events come now that these must not have."""
+        found = dict.fromkeys(record for key in keys if (record := shared.records.get(key)) is not None)
+        unfired = [record for record in found if not (record.number or record in shared.changed)]
+        if shared.firing is not None:
+            self._fire_keys(window, unfired, shared.firing, out)
+
+    def _fire_on_time_in_parts(
+        self, window: OpenWindow, reason: str, records: Iterable[KeyRecord], out: list[Effect]
+    ) -> None:
+        fire = FireOnTime(window, reason, list(records))
+        if window.shared is not None and fire:
+            window.shared.firing = reason
+            out.append(fire)
 
     def fire_changed(self, out: list[Effect]) -> None:
         """Fires the windows that changed since they last fired, for a periodic trigger."""
@@ -233,6 +281,8 @@ class Firings:
             is_on_time = window.on_time
             trigger = "late" if is_on_time and reason not in ("end", "closed") else reason
             if window.shared is not None:
+                if window.shared.firing is not None:
+                    self._fire_keys(window, list(_unfired(window.shared)), window.shared.firing, out)
                 last = FireLast(window, trigger, is_on_time)
                 if len(last):
                     out.append(last)
@@ -286,6 +336,8 @@ class Firings:
         shared = window.shared
         if shared is None or not records:
             return
+        if not window.on_time:
+            shared.is_early = True
         fired: list[tuple[KeyRecord, int, int]] = []
         for record in records:
             record.number += 1
@@ -295,6 +347,11 @@ class Firings:
         for record in records if changed else ():
             changed.pop(record, None)
         out.append(FireKeys(window, trigger, fired))
+
+
+def _unfired(shared: SharedKeys) -> Iterable[KeyRecord]:
+    """Yields the keys that have never fired. Those with news came later, and fire as late."""
+    return (record for record in shared.records.values() if not (record.number or record in shared.changed))
 
 
 def _in_order(windows: Iterable[OpenWindow]) -> list[OpenWindow]:

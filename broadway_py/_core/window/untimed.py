@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
 
-from broadway_py._core.window.firing import Effect, OpenWindow, Peek
+from broadway_py._core.window.effects import Effect, OpenWindow, Peek
 from broadway_py._core.window.saved import SavedTicks, SavedWindow
 from broadway_py._core.window.shape import Count, Global, Periodic, microseconds
 from broadway_py._core.window.ticks import Ticks

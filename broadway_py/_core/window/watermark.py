@@ -39,7 +39,8 @@ class Watermark:
     def __init__(self, delay: int, idle_timeout: float | None) -> None:
         #: In microseconds; None before every upstream has had an event.
         self.value: int | None = None
-        self._delay = delay
+        #: Subtracted from event times, in microseconds.
+        self.delay = delay
         self._idle_timeout = idle_timeout
         self._upstreams: dict[Hashable, _Upstream] = {}
         self._newest: int | None = None
@@ -107,9 +108,9 @@ class Watermark:
         one.highest = time
         if self._newest is None or time > self._newest:
             self._newest = time
-        if before is not None and self.value is not None and before - self._delay > self.value:
+        if before is not None and self.value is not None and before - self.delay > self.value:
             return False  # another upstream is the lowest
-        value = time - self._delay if len(self._upstreams) == 1 else self._lowest()
+        value = time - self.delay if len(self._upstreams) == 1 else self._lowest()
         if value is None or (self.value is not None and value <= self.value):
             return False
         self.value = value
@@ -163,14 +164,14 @@ class Watermark:
                 return None
             if lowest is None or one.highest < lowest:
                 lowest = one.highest
-        return None if lowest is None else lowest - self._delay
+        return None if lowest is None else lowest - self.delay
 
     def _renew(self, now: float) -> None:
         """Decides the watermark anew, after a change of what the upstreams are."""
         active = [one for one in self._upstreams.values() if not one.is_idle]
         value = self._lowest()
         if self._upstreams and not active and self._newest is not None:
-            value = self._newest - self._delay
+            value = self._newest - self.delay
             if all(one.since is not None for one in self._upstreams.values()) and self._runs_since is None:
                 self._runs_since = now
                 self._runs_from = value if self.value is None else max(self.value, value)

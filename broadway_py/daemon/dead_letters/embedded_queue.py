@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Final
 
 from broadway_py.clock import SYSTEM_CLOCK
 from broadway_py.daemon.dead_letters.letters import Head, size_of, time_of
@@ -19,13 +20,22 @@ __all__ = ["EmbeddedLetters", "opened"]
 class EmbeddedLetters:
     """The dead letters of one queue in a file."""
 
+    is_approximate: Final = False
+
     def __init__(self, file: QueueFile) -> None:
         self._file = file
         self.name = file.name
 
-    async def heads(self) -> list[Head]:
-        """Returns all of them, the oldest first."""
-        return [_head(one) for one in await self._file.dead_heads()]
+    async def count(self) -> int:
+        """Returns how many there are."""
+        return len(await self._file.dead_heads())
+
+    async def note(self) -> None:
+        """Returns nothing: the list is complete."""
+
+    async def portions(self, most: int | None = None) -> AsyncGenerator[Sequence[Head], None]:
+        """Yields the oldest *most* of them (None: all) at once, the oldest first."""
+        yield [_head(one) for one in await self._file.dead_heads(most)]
 
     async def payload(self, letter: str) -> bytes:
         """Returns the payload of *letter*."""
@@ -41,7 +51,7 @@ class EmbeddedLetters:
 
     async def discard_all(self) -> int:
         """Removes all of them for good. Returns how many."""
-        return await self.discard([head.id for head in await self.heads()])
+        return await self._file.discard_dead([one.id for one in await self._file.dead_heads()])
 
 
 @asynccontextmanager

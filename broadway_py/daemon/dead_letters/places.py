@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any, Final, cast
@@ -16,11 +15,6 @@ from broadway_py.options import FailurePolicy
 from broadway_py.producers.kinds import arguments
 
 __all__ = ["Place", "of_queue", "of_settings", "of_url"]
-
-_NOT_FOR_SQS = (
-    "broadway dlq does not work with SQS; use AWS's own tools to read the dead letter queue, and its redrive to put "
-    "messages back: in the console, or aws sqs start-message-move-task with --destination-arn"
-)
 
 #: The suffix of a queue's dead letter queue, unless a policy names another one.
 _DEAD: Final = ".dead"
@@ -36,11 +30,11 @@ def of_queue(reference: str, dead: str | None = None, to: str | None = None) -> 
     Raises:
         OptionsError: *reference* is the URL of a broker, or *dead* or *to* is given.
     """
-    if _is_of_sqs(reference):
-        raise OptionsError((), _NOT_FOR_SQS)
     if "://" in reference:
         raise OptionsError(
-            (), "--queue: expected the name of a queue, got a URL; give the URL of the broker with --url"
+            (),
+            "--queue: expected the name of a queue, got a URL; give the URL of the broker, or of the SQS queue, with "
+            "--url",
         )
     if dead is not None:
         raise OptionsError(
@@ -56,16 +50,26 @@ def of_queue(reference: str, dead: str | None = None, to: str | None = None) -> 
 
 
 def of_url(url: str, queue: str | None, dead: str | None = None, to: str | None = None) -> Place:
-    """Returns the place of the dead letters in the RabbitMQ queue *dead*, or else ``<queue>.dead``.
+    """Returns the place of the dead letters that *url* names: of a RabbitMQ, or of a queue of SQS.
+
+    At RabbitMQ they are in the queue *dead*, or else in ``<queue>.dead``. At SQS, *url* names the queue itself, and its
+    dead letters are in the queue *dead*, or else where its redrive policy says.
 
     *queue* is the queue in which they failed. They may go back to *to*. Without it they go back to *queue*, or to the
     queue that *dead* is named after.
 
     Raises:
-        OptionsError: no queue is named, *url* is not valid, or the extra for RabbitMQ is not installed.
+        OptionsError: no queue is named, *url* is not valid, or the extra that it needs is not installed.
     """
-    if _is_of_sqs(url):
-        raise OptionsError((), _NOT_FOR_SQS)
+    if url.startswith(("http://", "https://")):
+        if queue is not None:
+            raise OptionsError(
+                (), "--queue is for RabbitMQ and embedded queues: the URL of an SQS queue names it; leave --queue out"
+            )
+        try:
+            return _of_sqs({"queue_url": url}, dead, to)
+        except OptionsError as wrong:
+            raise OptionsError(("--url",), wrong.problem) if wrong.path == ("queue_url",) else wrong from None
     if dead is None and queue is not None and queue.startswith("amq."):
         raise OptionsError(
             (),
@@ -107,11 +111,15 @@ def of_settings(
         _refuse_strange(queue, pipeline, [str(fields.get("queue"))])
         return of_queue(f"{fields.get('path')}:{fields.get('queue')}", dead, to)
     if kind == "sqs":
-        raise OptionsError((*path, "kind"), _NOT_FOR_SQS)
+        _refuse_strange(queue, pipeline, [str(fields.get("queue_url"))])
+        try:
+            return _of_sqs(fields, dead, to)
+        except OptionsError as wrong:
+            raise wrong if wrong.path[:1] in {("--dead",), ("--to",)} else wrong.under(*path) from None
     if kind != "rabbitmq":
         raise OptionsError(
             (*path, "kind"),
-            f"broadway dlq cannot read the dead letters of the kind {kind!r}; it works for queue and rabbitmq",
+            f"broadway dlq cannot read the dead letters of the kind {kind!r}; it works for queue, rabbitmq and sqs",
         )
     read = fields.get("queue")
     queues = [str(one) for one in (read if isinstance(read, list) else [read])]
@@ -159,11 +167,6 @@ def _kept_in(section: Mapping[str, Any], pipeline: str, queue: str | None, queue
     return dead_letters_of(queue, pipeline)
 
 
-def _is_of_sqs(reference: str) -> bool:
-    """Returns whether *reference* is the URL of an SQS queue, in today's form or in that of its first years."""
-    return re.match(r"https?://(sqs\.|[^/]+\.queue\.amazonaws\.)", reference) is not None
-
-
 def _place_of_policy(section: Mapping[str, Any], path: tuple[str, ...]) -> str | None:
     policy = section.get("failure")
     if isinstance(policy, Mapping) and "dead_letter" in policy:
@@ -173,13 +176,33 @@ def _place_of_policy(section: Mapping[str, Any], path: tuple[str, ...]) -> str |
 
 
 @contextmanager
-def _extra_needed() -> Iterator[None]:
+def _extra_needed(library: str = "aio-pika", broker: str = "RabbitMQ") -> Iterator[None]:
     try:
         yield
     except ImportError:
-        raise OptionsError(
-            (), "broadway dlq needs aio-pika for RabbitMQ, which is not installed: pip install 'broadway-py[rabbitmq]'"
-        ) from None
+        extra = f"pip install 'broadway-py[{broker.lower()}]'"
+        raise OptionsError((), f"broadway dlq needs {library} for {broker}, which is not installed: {extra}") from None
+
+
+def _of_sqs(fields: Mapping[str, Any], dead: str | None, to: str | None) -> Place:
+    with _extra_needed("aiobotocore", "SQS"):
+        from broadway_py.daemon.dead_letters import sqs  # noqa: PLC0415  # needs an extra
+        from broadway_py.producers.sqs.settings.options import SQSOptions  # noqa: PLC0415  # an extra
+    options = SQSOptions(**fields)
+    kept_in, home = dead or options.dead_letter_queue, None
+    try:
+        looked = None if kept_in is None else sqs.to_look(options, kept_in)
+    except OptionsError as wrong:
+        raise OptionsError(("--dead",), wrong.problem) from None
+    if to is not None:
+        try:
+            home = sqs.at_same_place(options, to)
+        except OptionsError as wrong:
+            raise OptionsError(("--to",), wrong.problem) from None
+    names = [None if one is None else one.queue_name for one in (looked, home)]
+    if to is not None and names[0] == names[1]:
+        raise OptionsError((), f"--to {to}: expected a queue other than the one that holds the dead letters")
+    return lambda: sqs.opened(options, looked, home)
 
 
 def _of_rabbitmq(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, Final, NamedTuple, cast
@@ -76,6 +76,8 @@ class RabbitMQLetters:
         limit: how often the queue takes a letter back before it drops it. None: there is no limit.
     """
 
+    is_approximate: Final = False
+
     def __init__(self, name: str, home: Home, channel: Channel, publisher: Publisher, limit: int | None = None) -> None:
         self.name = name
         self._home = home
@@ -84,9 +86,19 @@ class RabbitMQLetters:
         self._limit = limit
         self._taken: dict[str, _Taken] | None = None
 
-    async def heads(self) -> list[Head]:
-        """Returns all that are in the queue now, the oldest first."""
-        return [taken.head for taken in (await self._all()).values()]
+    async def count(self) -> int:
+        """Returns how many are in the queue now."""
+        return len(await self._all())
+
+    async def note(self) -> None:
+        """Returns nothing: the list is complete."""
+
+    async def portions(self, most: int | None = None) -> AsyncGenerator[Sequence[Head], None]:
+        """Yields the oldest *most* that are in the queue now (None: all) at once, the oldest first.
+
+        Only the first call fetches letters. It leaves those beyond *most* in the queue.
+        """
+        yield [taken.head for taken in (await self._all(most)).values()]
 
     async def payload(self, letter: str) -> bytes:
         """Returns the payload of *letter*."""
@@ -155,13 +167,13 @@ class RabbitMQLetters:
         await self._ack([taken for taken, reason in zip(worn, reasons, strict=True) if reason is None])
         return [reason for reason in reasons if reason is not None]
 
-    async def _all(self) -> dict[str, _Taken]:
+    async def _all(self, most: int | None = None) -> dict[str, _Taken]:
         if self._taken is None:
             self._taken = {}
             numbers: dict[str, int] = {}
             count = cast("int", (await self._channel.queue_declare(self.name, passive=True)).message_count)
             # Only as many as were there: letters that come meanwhile are left for the next call.
-            for _ in range(count):
+            for _ in range(count if most is None else min(most, count)):
                 delivery = await self._fetched(count)
                 if isinstance(delivery.delivery, Basic.GetEmpty):
                     break

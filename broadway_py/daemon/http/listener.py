@@ -14,7 +14,7 @@ import errno
 import os
 import resource
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from aiohttp import web
@@ -28,10 +28,17 @@ log = logger("broadway_py.daemon")
 
 #: Seconds from connecting to the end of the first request's headers.
 HEAD_S: Final = 10.0
-#: Seconds from there to the answer, including the request's body.
+#: Seconds for the body of a request whose handler reads it.
+BODY_S: Final = 10.0
+#: Seconds from the end of the headers, or of the body, to the answer.
 ANSWER_S: Final = 30.0
 #: Seconds from there to the end of the next request's headers. The client must also have read the answer by then.
 IDLE_S: Final = 30.0
+
+# The sizes of a request, in bytes and in number. A connection holds at most half a MiB of headers.
+_LINE_BYTES: Final = 8190
+_HEADER_BYTES: Final = 8190
+_HEADERS: Final = 64
 
 # The most connections that are accepted in one turn of the event loop.
 _AT_ONCE: Final = 16
@@ -86,9 +93,9 @@ async def bind(host: str, port: int) -> list[socket.socket]:
 
 
 class Visit(web.RequestHandler):
-    """One connection. It either waits for a request's headers or works on an answer.
+    """One connection. It either waits for a request's headers or body, or works on an answer.
 
-    It is closed when that takes too long.
+    It is closed when that takes too long. While it waits, it may be closed to make room for another one.
 
     Args:
         port: the port, which is told when an answer is ready and when the connection is lost.
@@ -97,11 +104,21 @@ class Visit(web.RequestHandler):
     """
 
     def __init__(self, port: Port, server: web.Server, headers: Mapping[str, str]) -> None:
-        super().__init__(server, loop=asyncio.get_running_loop(), access_log=None, keepalive_timeout=IDLE_S)  # type: ignore[arg-type]  # None turns the access log off
+        super().__init__(
+            server,
+            loop=asyncio.get_running_loop(),
+            access_log=None,  # type: ignore[arg-type]  # None turns the access log off
+            keepalive_timeout=IDLE_S,
+            max_line_size=_LINE_BYTES,
+            max_field_size=_HEADER_BYTES,
+            max_headers=_HEADERS,
+            # Small compressed bodies could become large ones.
+            auto_decompress=False,
+        )
         self._port = port
         self._headers = headers
         self._timer: asyncio.TimerHandle | None = None
-        #: True between the end of a request's headers and the end of its handler.
+        #: True while a handler works on a request that has come as far as it needs it.
         self.is_handling = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -117,9 +134,18 @@ class Visit(web.RequestHandler):
         super().connection_lost(exc)
 
     def begin(self) -> None:
-        """Starts the time limit for the answer, when the headers of a request have come."""
+        """Starts the time limit for the answer, when the headers or the body of a request have come."""
         self.is_handling = True
         self._cut_in(ANSWER_S)
+
+    @contextlib.contextmanager
+    def waiting_for_body(self) -> Iterator[None]:
+        """Lets the client take its time to send the body, but not longer than it may, and not if room is needed."""
+        self.is_handling = False
+        self._port.waits_again(self)
+        self._cut_in(BODY_S)
+        yield
+        self.begin()
 
     def end(self) -> None:
         """Starts the time limit for the next request, when the answer is ready to be sent."""
@@ -284,7 +310,7 @@ class Port:
             self.open()
 
     def _make_room(self) -> bool:
-        """Closes the connection that has waited longest for a request. Returns False if all are handling one."""
+        """Closes the connection that has waited longest for its client. Returns False if none waits."""
         oldest = next((visit for visit in self._visits if not visit.is_handling), None)
         if oldest is None:
             return False

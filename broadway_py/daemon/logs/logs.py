@@ -20,7 +20,15 @@ import structlog
 from broadway_py.daemon.logs.log_writer import LogWriter, keep_standard_streams
 from broadway_py.daemon.settings.settings import Log
 from broadway_py.error_text import clipped, described, error_texts_are_shown, how_to_see_texts, text_of
-from broadway_py.log import MOST_LINE, bounded, carry_setup, line_limit, logger, show_error_texts
+from broadway_py.log import (
+    MOST_LINE,
+    add_carried_fields,
+    bounded,
+    carry_setup,
+    line_limit,
+    logger,
+    show_error_texts,
+)
 
 __all__ = ["configure", "dropped_lines", "flush", "mask_credentials"]
 
@@ -29,7 +37,7 @@ __all__ = ["configure", "dropped_lines", "flush", "mask_credentials"]
 _LIBRARIES: Final = frozenset(
     {
         "aio_pika", "aiobotocore", "aiohttp", "aiormq", "asyncio", "boto3", "botocore", "broadway_py", "concurrent",
-        "multiprocessing", "pamqp", "prometheus_client", "py", "urllib3", "uvloop",
+        "multiprocessing", "opentelemetry", "pamqp", "prometheus_client", "py", "urllib3", "uvloop",
     }
 )  # fmt: skip
 
@@ -77,6 +85,7 @@ def configure(settings: Log, *, stream: TextIO | None = None, worker: int | None
         _Formatter(
             foreign_pre_chain=[
                 structlog.contextvars.merge_contextvars,
+                add_carried_fields,
                 structlog.stdlib.add_log_level,
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
             ],

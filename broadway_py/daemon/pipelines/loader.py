@@ -25,7 +25,7 @@ from broadway_py.state.place import refuse_place
 from broadway_py.storage.errors import StorageError
 from broadway_py.written import opened
 
-__all__ = ["build_pipelines", "check_pipelines", "pipeline_class"]
+__all__ = ["build_pipelines", "check_pipelines", "checked_pipelines", "pipeline_class", "pipeline_parts"]
 
 
 def build_pipelines(settings: Settings, *, share: tuple[int, int] = (0, 1)) -> list[Pipeline[Any]]:
@@ -40,6 +40,8 @@ def build_pipelines(settings: Settings, *, share: tuple[int, int] = (0, 1)) -> l
     if wrong:
         cause = next((one.__cause__ for one in wrong if one.__cause__ is not None), None)
         raise settings.located(OptionsError.of(wrong)) from cause
+    for pipeline in built.values():
+        pipeline._counts_sources = settings.http is not None and settings.http.source_messages
     return list(built.values())
 
 
@@ -53,10 +55,37 @@ def check_pipelines(
         told: settings that were reported before. They are left out.
         here: gets what is only wrong with this machine, so that the pipelines could not start on it; None: do not look.
     """
+    return checked_pipelines(settings, told, here=here)[1]
+
+
+def checked_pipelines(
+    settings: Settings, told: Collection[SettingPath] = (), *, here: list[OptionsError] | None = None
+) -> tuple[Mapping[str, Pipeline[Any]], list[OptionsError]]:
+    """Does the same as :func:`check_pipelines`. Returns also the pipelines that could be built, by their keys."""
     built, wrong = _build_all(settings, (0, settings.workers))
     if here is not None:
         here += map(settings.located, _unusable_places(built, settings.workers))
-    return [settings.located(one) for one in news((one for each in wrong for one in each.all()), told)]
+    return built, [settings.located(one) for one in news((one for each in wrong for one in each.all()), told)]
+
+
+def pipeline_parts(settings: Settings, key: str) -> tuple[type[Pipeline[Any]], dict[str, Any]]:
+    """Returns the class of the pipeline *key*, and the arguments that its constructor gets in a daemon of one worker.
+
+    All pipelines of *settings* are built first, so the settings are checked as a daemon does.
+
+    Raises:
+        OptionsError: as :func:`build_pipelines`.
+    """
+    build_pipelines(settings, share=(0, settings.workers))
+    section, path = settings.pipelines[key], ("pipelines", key)
+    made = pipeline_class(section.get("class"), (*path, "class"))
+    options = {field: value for field, value in section.items() if field not in ("class", "producer", "name")}
+    options |= _with_sinks(options, path, [])
+    options |= _with_publishers(options, path, [])
+    arguments = merged_options(made, options)
+    if section.get("producer") is not None:
+        arguments["producer"] = build_all(section["producer"], (*path, "producer"))
+    return made, {"name": str(section.get("name", key)), **arguments}
 
 
 def _build_all(settings: Settings, share: tuple[int, int]) -> tuple[dict[str, Pipeline[Any]], list[OptionsError]]:
@@ -77,12 +106,13 @@ def _shared_states(built: Mapping[str, Pipeline[Any]]) -> Iterator[OptionsError]
     first: dict[tuple[str, str | None], str] = {}
     for key, pipeline in built.items():
         state = pipeline.state
-        if not isinstance(state, State) or state.is_memory or not pipeline.aggregators:
+        if not isinstance(state, State) or state.is_memory or not pipeline._keeps_state:
             continue
         if (other := first.setdefault((os.path.realpath(state.path), pipeline.own), key)) != key:
+            what = "its windows" if built[other].aggregators else "the ids of handled messages"
             yield OptionsError(
                 ("pipelines", key, "state"),
-                f"the pipeline {other!r} keeps its windows in {state.path!r}, too, and a file belongs to one pipeline "
+                f"the pipeline {other!r} keeps {what} in {state.path!r}, too, and a file belongs to one pipeline "
                 "at a time, so this one would wait until that one ends; choose another path",
             )
 
@@ -91,7 +121,7 @@ def _unusable_places(built: Mapping[str, Pipeline[Any]], workers: int) -> Iterat
     owners = owners_of(built.values(), workers)
     for key, pipeline in built.items():
         state = pipeline.state
-        if not isinstance(state, State) or state.is_memory or not pipeline.aggregators:
+        if not isinstance(state, State) or state.is_memory or not pipeline._keeps_state:
             continue
         of_workers = owners.get(pipeline.name)
         owned = None if of_workers is None else [number for some in of_workers.values() for number in some]
@@ -153,6 +183,7 @@ def _build(key: str, name: str, section: Mapping[str, Any], share: tuple[int, in
     except OptionsError as refused:
         wrong.append(refused)
     options |= _with_sinks(options, path, wrong)
+    options |= _with_publishers(options, path, wrong)
     try:
         # The options are checked here too, so that all errors are reported at once. Without the class only errors that
         # do not depend on it count.
@@ -200,6 +231,26 @@ def _with_sinks(
                 sink = build_sink(settings["emit_to"], (*path, "aggregators", str(name), "emit_to"))
                 made[name]["emit_to"] = sink
     return {"aggregators": made}
+
+
+def _with_publishers(
+    options: Mapping[str, Any], path: tuple[str, ...], wrong: list[OptionsError]
+) -> dict[str, Mapping[str, Any]]:
+    """Returns the section ``publishers`` of *options*, with a sink in the place of each entry.
+
+    If the settings of one are wrong, the error is added to *wrong*, and it is left out.
+    """
+    section = opened(options.get("publishers"))
+    if not isinstance(section, Mapping):
+        return {}
+    made: dict[str, Any] = {}
+    for name, said in section.items():
+        if opened(said) is None:
+            made[name] = None
+            continue
+        with gathered(wrong):
+            made[name] = build_sink(said, (*path, "publishers", str(name)))
+    return {"publishers": made}
 
 
 class _Unknown(Producer):

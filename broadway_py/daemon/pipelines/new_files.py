@@ -21,7 +21,7 @@ def tell_of_new_files(pipelines: Sequence[Pipeline[Any]], workers: int) -> None:
     owners = owners_of(pipelines, workers)
     for pipeline in pipelines:
         state = pipeline.state
-        if pipeline.name not in owners or not isinstance(state, State) or state.is_memory or not pipeline.aggregators:
+        if pipeline.name not in owners or not isinstance(state, State) or state.is_memory or not pipeline._keeps_state:
             continue
         owned = sorted(number for of_worker in owners[pipeline.name].values() for number in of_worker)
         doubt = new_beside_others(state.path, owned)

@@ -53,6 +53,9 @@ class Body(Protocol):
     def give_up(self) -> None:
         """Cuts the drain short: cancels, gives back and closes."""
 
+    def reload(self) -> None:
+        """Reads the settings again and applies what has changed. It returns at once."""
+
     def log_state(self) -> None:
         """Writes the current state to the log."""
 

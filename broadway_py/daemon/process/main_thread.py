@@ -57,6 +57,7 @@ class Request(Enum):
     #: Do the last steps at once.
     NOW = "now"
     DUMP = "dump"
+    #: Read the settings again, and apply what has changed.
     RELOAD = "reload"
 
 
@@ -149,7 +150,7 @@ class Watch:
                 log.warning("state: thread", thread=name, stack=stack, **{ALL: True})
             self._thread.call(self._body.log_state)
         elif event is Request.RELOAD:
-            log.warning("SIGHUP: the settings cannot be reloaded in place; restart the process")
+            self._thread.call(self._body.reload)
         elif self._stopping_since is None:
             self._begin(self._body.shutdown_timeout)
             if event is Request.NOW:

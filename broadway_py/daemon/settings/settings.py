@@ -28,6 +28,11 @@ class Http(Options):
     host: str = "127.0.0.1"
     #: The port to listen on. 0 takes a free port and logs its number.
     port: Annotated[int, Field(ge=0, le=65535, strict=True)] = 8080
+    #: The file that holds the token for control: one line of at least 16 characters. It is read at each request that
+    #: changes something. null: control needs no token at a loopback host, and is refused at any other.
+    token_file: str | None = None
+    #: Whether the sources are asked every ten seconds how many messages they hold, for the page and the metrics.
+    source_messages: Annotated[bool, Field(strict=True)] = True
 
 
 class Log(Options):
@@ -45,7 +50,8 @@ class Log(Options):
 class Top(Options):
     """The settings outside of every section."""
 
-    #: How many processes run the pipelines. Rate limits are divided among them.
+    #: How many processes run the pipelines. Rate limits are divided among them. A reload may change it, but not from 1
+    #: or to 1.
     workers: Annotated[int, Field(ge=1, le=1024, strict=True)] = 1
 
 
@@ -164,12 +170,12 @@ def _checked(document: Document, wrong: list[OptionsError], told: Collection[Set
             wrong.extend(news(refused.all(), told))
             return model()
 
-    http = opened(data.get("http", {}))
+    http, log = opened(data.get("http", {})), opened(data.get("log"))
     return Settings(
         pipelines=_pipelines(opened(data.get("pipelines")), wrong, told),
         workers=loaded(Top, {"workers": data["workers"]} if "workers" in data else {}).workers,
         http=None if http is None else loaded(Http, http, ("http",)),
-        log=loaded(Log, opened(data.get("log")) or {}, ("log",)),
+        log=loaded(Log, {} if log is None else log, ("log",)),
         origins=document.origins,
     )
 

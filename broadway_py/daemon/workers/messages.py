@@ -8,26 +8,42 @@ from typing import Literal
 
 from prometheus_client.core import Metric
 
-from broadway_py.daemon.settings.settings import Settings
+from broadway_py.daemon.pipelines.changes import Change
+from broadway_py.daemon.reload.outcome import Reloaded
+from broadway_py.daemon.reload.resolved import Resolved
 from broadway_py.pipeline.stats import PipelineStats
 
-__all__ = ["Act", "Answer", "Assignment", "Command", "FromWorker", "LastReport", "Refused", "Report"]
+__all__ = [
+    "Act",
+    "Answer",
+    "Applied",
+    "Assignment",
+    "Command",
+    "Control",
+    "FromWorker",
+    "LastReport",
+    "Refused",
+    "Report",
+]
 
-#: The commands to a worker. The last two are answered.
-Act = Literal["stop", "now", "dump", "report", "pause", "resume"]
+#: The commands to a worker that it answers.
+Control = Literal["pause", "resume", "rate_limit", "concurrency"]
+#: All commands to a worker. The result of a reload has a message of its own.
+Act = Literal["stop", "now", "dump", "report", "reload"] | Control
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
     """The first message to a worker."""
 
-    settings: Settings
+    settings: Resolved
     index: int
-    workers: int
     #: Pipelines that are paused.
     paused: frozenset[str]
     #: The supervisor's module search path.
     search_path: tuple[str, ...]
+    #: What was changed before this worker started, and the pipelines that it is for.
+    changes: tuple[tuple[str, Change], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +53,10 @@ class Command:
     act: Act
     number: int = 0
     pipeline: str = ""
+    #: With ``rate_limit`` and ``concurrency``.
+    change: Change | None = None
+    #: The settings to reload.
+    settings: Resolved | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +76,18 @@ class Answer:
     """Worker to supervisor: the command of this number is done, or cannot be done."""
 
     number: int
+    act: Act
     pipeline: str
     #: Why it cannot be done.
     refused: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """Worker to supervisor: the reload of this number has ended."""
+
+    number: int
+    result: Reloaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,4 +111,4 @@ class Refused:
 
 
 #: Every message that a worker sends.
-FromWorker = Report | Answer | LastReport | Refused
+FromWorker = Report | Answer | Applied | LastReport | Refused

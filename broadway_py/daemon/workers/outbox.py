@@ -33,7 +33,7 @@ class Outbox:
         os.set_blocking(descriptor, False)
         self._loop = asyncio.get_running_loop()
         self._unsent = bytearray()
-        # By kind and pipeline: at most one control for each pipeline, and one of each other kind.
+        # By kind and pipeline: at most one control of each kind for each pipeline, and one of each other kind.
         self._waiting: dict[tuple[str, str], Command] = {}
         self._is_watching = False
 

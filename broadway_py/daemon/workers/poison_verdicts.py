@@ -37,6 +37,14 @@ class PoisonVerdicts:
         """The descriptor of the journal, for workers to inherit."""
         return self.journal.descriptor
 
+    def grow(self, workers: int) -> None:
+        """Makes room for *workers*. Workers that run keep their regions."""
+        self.journal.grow(workers)
+
+    def left(self, index: int) -> None:
+        """Handles the end of worker *index* that was asked for while the others run on."""
+        self.journal.region(index).reset()
+
     def died(self, index: int, code: int, peak_kib: int) -> int:
         """Handles the death of worker *index* that nobody asked for. Returns how many messages are suspected.
 

@@ -4,37 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
-from itertools import count
-from typing import Any, Final, Literal
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Any, Final
 
 from prometheus_client import REGISTRY
 from prometheus_client.core import Metric
 
-from broadway_py._core.backoff import Backoff
-from broadway_py._core.exits import exit_text
+from broadway_py.daemon.dead_letters.replays import Replays
 from broadway_py.daemon.http.server import serve
-from broadway_py.daemon.http.view import Told
+from broadway_py.daemon.http.view import Told, WorkerPhase, WorkerState
 from broadway_py.daemon.logs.logs import dropped_lines
+from broadway_py.daemon.pipelines.changes import Change, RateChange
+from broadway_py.daemon.pipelines.merged_stats import merge_stats
 from broadway_py.daemon.pipelines.owners import Owners, owners_of, partitions_text
+from broadway_py.daemon.pipelines.shown_settings import shown_settings
 from broadway_py.daemon.process.loop_lag import LagMeter
-from broadway_py.daemon.process.main_thread import ExitCode
-from broadway_py.daemon.settings.settings import Settings
-from broadway_py.daemon.workers.merge_reports import (
-    depart_metrics,
-    label_worker,
-    merge_metrics,
-    merge_stats,
-    retire,
-    speaks_of_process,
-)
-from broadway_py.daemon.workers.messages import Act, Assignment, Command
-from broadway_py.daemon.workers.poison_verdicts import PoisonVerdicts
+from broadway_py.daemon.process.service_manager import service_manager, status_of
+from broadway_py.daemon.reload.outcome import Reloaded, ReloadStatus
+from broadway_py.daemon.reload.resolved import Resolved
+from broadway_py.daemon.workers.departed import Departed
+from broadway_py.daemon.workers.fleet import Fleet
+from broadway_py.daemon.workers.merge_metrics import label_worker, merge_metrics, speaks_of_process
+from broadway_py.daemon.workers.messages import Assignment, Command, Control
+from broadway_py.daemon.workers.rollout import Workers
+from broadway_py.daemon.workers.shared_changes import SharedChanges
 from broadway_py.daemon.workers.worker_handle import WorkerHandle
-from broadway_py.errors import OptionsError
 from broadway_py.log import ALL, logger
-from broadway_py.metrics import log_metrics, pipeline_metrics, process_metrics
+from broadway_py.metrics import log_metrics, pipeline_metrics, process_metrics, reload_metrics
 from broadway_py.pipeline import Pipeline
 from broadway_py.pipeline.runtime.topology import topology_of
 from broadway_py.pipeline.stats import PipelineStats
@@ -45,55 +43,44 @@ log = logger("broadway_py.daemon")
 
 #: Seconds after the deadline at which the supervisor itself ends. Workers end or are killed before that.
 GRACE: Final = 1.8
-_KILL_AFTER: Final = 1.4
 
-# In seconds: how long a scrape waits for new numbers, how long a command may take, and the silence of a worker at which
-# /livez fails.
+# In seconds: how long a scrape waits for new numbers, and how long a command may take.
 _FRESH: Final = 0.3
 _CARRIED_OUT: Final = 10.0
-_SILENT: Final = 10.0
 # Seconds of silence after which a scrape does not wait for a worker any more. Each worker reports every second.
 _LATE: Final = 2.5
-# Seconds that a worker may take to import and build its pipelines before /livez fails.
-_STARTING: Final = 60.0
+# How a worker starts after a control.
+_STARTS: Final[Mapping[Control, str]] = {"pause": "paused", "resume": "running"}
 
 
-class Supervisor:
+class Supervisor(Fleet):
     """The body of a process whose pipelines run in workers. It is also the view for the HTTP port.
 
     Args:
         settings: the checked settings.
         pipelines: built from *settings* and never started. Only their names, stages and timeouts are used.
+        rollout: carries out a reload.
     """
 
-    def __init__(self, settings: Settings, pipelines: Sequence[Pipeline[Any]]) -> None:
-        self._settings = settings
+    def __init__(
+        self, settings: Resolved, pipelines: Sequence[Pipeline[Any]], rollout: Callable[[Workers], Awaitable[Reloaded]]
+    ) -> None:
+        self._settings = settings.settings
+        super().__init__(settings)
+        self._rollout = rollout
         self._pipelines = {pipeline.name: pipeline for pipeline in pipelines}
-        self._owners = owners_of(pipelines, settings.workers)
-        self._handles: dict[int, WorkerHandle] = {}
-        # When each worker that does not run now was last heard of.
-        self._last_words: dict[int, float] = {}
-        # Why workers that should run do not run.
-        self._absent: dict[int, str] = {}
-        # Workers whose sources have ended and that will not run again.
-        self._ended: set[int] = set()
-        self._restarts = 0
+        self._owners = owners_of(pipelines, self._count)
+        # The pipelines that a reload changes.
+        self._reloading: set[str] = set()
         self._paused: set[str] = set()
-        self._stopping = asyncio.Event()
-        self._changed = asyncio.Event()
-        self._numbers = count(1)
-        self._code: int = ExitCode.CLEAN
-        self._wrong: OptionsError | None = None
+        self._changes = SharedChanges(pipelines, self._count)
         self._lag = LagMeter()
-        self._verdicts = PoisonVerdicts(settings.workers)
-        # What is kept of workers that are gone. It begins with zeros, so that every series exists from the start.
-        self._gone = {name: retire(one.stats(), state="starting") for name, one in self._pipelines.items()}
-        self._gone_metrics: list[Metric] = []
+        self._gone = Departed(pipelines)
 
     @property
     def shutdown_timeout(self) -> float:
         """The longest timeout of the pipelines."""
-        return max(pipeline.shutdown_timeout for pipeline in self._pipelines.values())
+        return max(pipeline.shutdown_timeout for pipeline in list(self._pipelines.values()))
 
     async def run(self) -> int:
         """Keeps the workers running until all have ended by themselves or on request. Returns the worst exit code.
@@ -104,12 +91,18 @@ class Supervisor:
         self._lag.start()
         try:
             async with AsyncExitStack() as stack:
+                # A worker that does not answer is restarted together with the others, as /livez asks for.
+                stack.enter_context(
+                    service_manager().watchdog(lambda: status_of(self.stats()), lambda: not self.not_alive())
+                )
                 if self._settings.http is not None:
-                    await stack.enter_async_context(serve(self._settings.http, self))
-                async with asyncio.TaskGroup() as tasks:
-                    for index in range(self._settings.workers):
-                        tasks.create_task(self._keep(index), name=f"worker {index}")
+                    await stack.enter_async_context(serve(self._settings.http, self, Replays(lambda: self._settings)))
+                async with asyncio.TaskGroup() as self._tasks:
+                    for index in range(self._count):
+                        self._spawn(index)
+                    self._reloads.begin(lambda: self._rollout(self), self._tasks.create_task)
         finally:
+            self._reloads.end()
             self._lag.stop()
             for handle in self._handles.values():
                 handle.kill()
@@ -118,22 +111,13 @@ class Supervisor:
             raise self._wrong
         return self._code
 
-    def stop(self) -> None:
-        """Drains all workers at once. Kills those that are left after the deadline."""
-        if self._stopping.is_set():
-            return
-        self._stopping.set()
-        self._ask_all("stop")
-        for handle in self._handles.values():
-            if handle.report is None:
-                handle.terminate()
-        self._kill_in(self.shutdown_timeout + _KILL_AFTER)
+    def reload(self) -> None:
+        """Reads the settings again, and applies what has changed."""
+        self._reloads.ask()
 
-    def give_up(self) -> None:
-        """Tells all workers to do their last steps at once."""
-        self.stop()
-        self._ask_all("now")
-        self._kill_in(_KILL_AFTER)
+    def reload_status(self) -> ReloadStatus:
+        """Returns what is known of the reloads so far."""
+        return self._reloads.status
 
     def log_state(self) -> None:
         """Logs one line per worker and per pipeline. The workers add their own lines."""
@@ -143,124 +127,39 @@ class Supervisor:
             log.warning("state: pipeline", pipeline=one.name, stats=repr(one), **{ALL: True})
         self._ask_all("dump")
 
-    def abandon(self) -> None:
-        """Kills the workers, because no supervisor will be left to command them."""
-        for handle in list(self._handles.values()):
-            handle.kill()
-
-    # --- keeping workers alive
-
-    async def _keep(self, index: int) -> None:
-        deaths = Backoff(first_s=1.0, most_s=30.0, healthy_s=60.0)
-        refusals = Backoff(first_s=1.0, most_s=15.0)
-        while not self._stopping.is_set():
-            try:
-                handle = self._handles[index] = WorkerHandle(
-                    self._assignment(index), self._note_change, self._verdicts.descriptor
-                )
-            except (OSError, MemoryError) as failed:
-                # Most likely there are no free descriptors, memory or processes. There may be some later.
-                delay = refusals.failed()
-                self._note_refusal(index, failed, delay)
-                await self._sleep(delay)
-                continue
-            refusals = Backoff(first_s=1.0, most_s=15.0)
-            self._absent.pop(index, None)
-            log.info("worker started", index=index, pid=handle.pid)
-            code = await handle.exited()
-            del self._handles[index]
-            self._last_words[index] = handle.heard_at
-            ended = handle.final is not None and handle.final.ended and code == ExitCode.CLEAN
-            self._keep_numbers(handle, restarts=not ended)
-            if handle.refused is not None:
-                self._wrong = self._wrong or OptionsError((), handle.refused)
-                self.stop()
-                return
-            if ended:
-                self._ended.add(index)
-                return
-            if handle.final is not None and not handle.final.started and not self._stopping.is_set():
-                # The process ends as it does with one worker. The program that started the daemon sees the exit code
-                # and starts it again.
-                log.error("a worker could not start its pipelines; stopping the others", index=index)
-                self._code = ExitCode.CRASH
-                self.stop()
-                return
-            if self._stopping.is_set():
-                self._note_exit(handle, code)
-                return
-            suspects = self._verdicts.died(index, code, handle.peak_kib)
-            delay = deaths.failed(asyncio.get_running_loop().time() - handle.started_at)
-            self._absent[index] = f"it has died ({exit_text(code)}) and is started again"
-            log.error(
-                "worker died; starting it again",
-                index=index,
-                exit=exit_text(code),
-                suspects=suspects,
-                seconds=round(delay, 3),
-            )
-            await self._sleep(delay)
-            self._restarts += not self._stopping.is_set()
-
-    async def _sleep(self, seconds: float) -> None:
-        """Waits for *seconds*, or until the stop."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
-
-    def _note_refusal(self, index: int, failed: OSError | MemoryError, delay: float) -> None:
-        reason = "out of memory" if isinstance(failed, MemoryError) else failed.strerror or str(failed)
-        self._absent[index] = f"it cannot be started for now: {reason}"
-        log.error("a worker cannot be started; trying again", index=index, reason=reason, seconds=round(delay, 3))
+    # --- what workers get and leave
 
     def _assignment(self, index: int) -> Assignment:
         return Assignment(
-            settings=self._settings,
+            settings=self._settings_of[index],
             index=index,
-            workers=self._settings.workers,
             paused=frozenset(self._paused),
             search_path=tuple(sys.path),
+            changes=self._changes.of(index),
         )
-
-    def _note_exit(self, handle: WorkerHandle, code: int) -> None:
-        if code == ExitCode.CLEAN:
-            return
-        log.error("worker did not end cleanly", index=handle.index, exit=exit_text(code))
-        late = code == ExitCode.LATE or handle.was_killed
-        self._code = ExitCode.LATE if late or self._code == ExitCode.LATE else ExitCode.CRASH
 
     def _keep_numbers(self, handle: WorkerHandle, *, restarts: bool) -> None:
         if handle.report is None:
             return
-        state: Any = "starting" if restarts and not self._stopping.is_set() else "stopped"
-        for name, last in handle.report.pipelines.items():
-            self._gone[name] = merge_stats([], [retire(last, state=state), self._gone[name]])
-        self._gone_metrics = merge_metrics([self._gone_metrics, depart_metrics(handle.report.metrics)])
+        self._gone.add(handle.report, state="starting" if restarts and not self.stopping.is_set() else "stopped")
 
-    def _ask_all(self, act: Act) -> None:
-        for handle in self._handles.values():
-            handle.ask(act)
+    # --- for reloads
 
-    def _kill_in(self, seconds: float) -> None:
-        def kill() -> None:
-            self.abandon()
-            for index, handle in self._handles.items():
-                log.error("worker did not end in time; killing it", index=index, pid=handle.pid)
+    def expect(self, pipelines: Sequence[Pipeline[Any]], changed: Sequence[str], workers: int) -> None:
+        """From now on, workers may run these *pipelines*, besides those of before."""
+        self._pipelines.update({pipeline.name: pipeline for pipeline in pipelines})
+        self._gone.expect(pipelines)
+        self._changes.reload(pipelines, changed, workers)
+        self._verdicts.grow(workers)
+        self._reloading.update(changed)
 
-        asyncio.get_running_loop().call_later(seconds, kill)
-
-    def _note_change(self) -> None:
-        self._verdicts.forget_cleared()
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
-
-    async def _until(self, is_done: Callable[[WorkerHandle], bool], seconds: float) -> None:
-        """Waits until *is_done* is true for every running worker, but at most *seconds*."""
-        handles = list(self._handles.values())
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while not all(is_done(handle) for handle in handles):
-                    await self._changed.wait()
+    def settle(self, pipelines: Sequence[Pipeline[Any]], workers: int) -> None:
+        """From now on, there are these pipelines, and no others, and so many workers."""
+        self._reloading.clear()
+        self._settings = self._settings_of[0].settings
+        self._pipelines = {pipeline.name: pipeline for pipeline in pipelines}
+        self._owners = owners_of(pipelines, workers)
+        self._paused.intersection_update(self._pipelines)
 
     # --- what the HTTP port shows and does
 
@@ -278,8 +177,12 @@ class Supervisor:
         """Returns one merged snapshot per pipeline."""
         return [
             merge_stats(
-                [handle.report.pipelines[name] for handle in self._handles.values() if handle.report],
-                [self._gone[name]],
+                [
+                    handle.report.pipelines[name]
+                    for handle in self._handles.values()
+                    if handle.report and name in handle.report.pipelines
+                ],
+                [self._gone.of(name)],
             )
             for name in self._pipelines
         ]
@@ -292,7 +195,8 @@ class Supervisor:
                 pipeline._sources.producers_of_daemon,
                 pipeline.processors,
                 pipeline.batchers,
-                pipeline.aggregators,
+                aggregators=pipeline.aggregators,
+                publishers=pipeline.publishers,
             )
             for name, pipeline in self._pipelines.items()
         }
@@ -301,28 +205,57 @@ class Supervisor:
         """Returns which worker owns which partitions, of each pipeline whose sources are parted."""
         return self._owners
 
+    def workers(self) -> Sequence[WorkerState]:
+        """Returns the state of each worker, also of those that do not run."""
+        return [self._state_of(index) for index in range(self._count)]
+
+    def _state_of(self, index: int) -> WorkerState:
+        loop_time, handle, reason = asyncio.get_running_loop().time(), self._handles.get(index), None
+        state: WorkerPhase = "starting"
+        since = self._last_words.get(index, loop_time)
+        if handle is not None:
+            since = handle.started_at
+            if self._is_silent(handle):
+                state, reason = "silent", f"it has not answered for {self._silence(handle):.0f} s"
+            elif handle.report is not None:
+                state = "running"
+        elif index in self._ended:
+            state = "ended"
+        elif index in self._absent:
+            state, reason = "away", self._absent[index]
+        pipelines = {} if handle is None or handle.report is None else handle.report.pipelines
+        return WorkerState(
+            index=index,
+            pid=None if handle is None else handle.pid,
+            state=state,
+            since=time.time() - (loop_time - since),
+            restarts=self._restarts[index],
+            reason=reason,
+            processors_busy={name: one.processors_busy for name, one in pipelines.items()},
+        )
+
+    def settings(self) -> Mapping[str, Any]:
+        """Returns the settings of the process and of the pipelines."""
+        return shown_settings(self._pipelines.values(), self._settings)
+
     def metrics(self) -> Iterator[Metric]:
         """Yields our metrics, then the workers' default registries added up, with a label on metrics of one process."""
         reports = {str(index): handle.report for index, handle in self._handles.items() if handle.report is not None}
         yield from pipeline_metrics(self.stats())
         lags = {"supervisor": self._lag.seconds, **{index: one.lag_seconds for index, one in reports.items()}}
-        yield from process_metrics(lags, self._restarts, self._silences())
+        yield from process_metrics(lags, self._restarts.total(), self._silences())
+        reloads = self.reload_status()
+        yield from reload_metrics(reloads.counts, is_running=reloads.is_running)
         own = [label_worker(family, "supervisor") for family in REGISTRY.collect() if speaks_of_process(family)]
         own += log_metrics(dropped_lines())
         theirs = [[label_worker(family, index) for family in one.metrics] for index, one in reports.items()]
-        yield from merge_metrics([own, self._gone_metrics, *theirs])
-
-    def _silence(self, handle: WorkerHandle) -> float:
-        return asyncio.get_running_loop().time() - handle.heard_at
+        yield from merge_metrics([own, self._gone.metrics, *theirs])
 
     def _silences(self) -> dict[str, float]:
         """Returns the seconds since each worker was heard of, without workers whose sources have ended."""
         now = asyncio.get_running_loop().time()
         heard = {**self._last_words, **{index: handle.heard_at for index, handle in self._handles.items()}}
         return {str(index): now - heard[index] for index in sorted(heard) if index not in self._ended}
-
-    def _is_silent(self, handle: WorkerHandle) -> bool:
-        return self._silence(handle) > (_SILENT if handle.report is not None else _STARTING)
 
     def not_alive(self) -> Sequence[str]:
         """Returns the workers that are silent for ten seconds, or for sixty if they have sent no report yet."""
@@ -337,7 +270,7 @@ class Supervisor:
         return {name: [*self._reasons(name)] for name in self._pipelines}
 
     def _reasons(self, name: str) -> Iterator[str]:
-        for index in range(self._settings.workers):
+        for index in range(self._count):
             handle = self._handles.get(index)
             worker = f"worker {index}"
             if name in self._owners:
@@ -348,10 +281,11 @@ class Supervisor:
             elif handle is not None and self._is_silent(handle):
                 yield f"{worker}: it has not answered for {self._silence(handle):.0f} s"
             elif handle is None or handle.report is None:
-                state = self._gone[name].state
-                yield f"{worker}: {state}"
-            elif (trouble := handle.report.pipelines[name].trouble) is not None:
-                yield f"{worker}: {trouble}"
+                yield f"{worker}: {self._gone.of(name).state}"
+            elif (stats := handle.report.pipelines.get(name)) is None:
+                yield f"{worker}: {'reloading' if name in self._reloading else 'it does not have this pipeline'}"
+            elif stats.trouble is not None:
+                yield f"{worker}: {'reloading: ' if name in self._reloading else ''}{stats.trouble}"
 
     async def pause(self, pipeline: str) -> Told:
         """Pauses *pipeline* in every worker, also in those that start later."""
@@ -363,23 +297,38 @@ class Supervisor:
         self._paused.discard(pipeline)
         return await self._carry_out("resume", pipeline)
 
-    async def _carry_out(self, act: Literal["pause", "resume"], pipeline: str) -> Told:
+    async def reload_and_wait(self) -> Reloaded:
+        """Reads the settings again, and applies what has changed. Returns when that is done."""
+        return await asyncio.shield(self._reloads.ask())
+
+    async def change(self, pipeline: str, change: Change) -> Told:
+        """Changes *pipeline* in every worker, also in those that start later.
+
+        Raises:
+            OptionsError: it cannot be changed in this way. Nothing is changed.
+        """
+        share = self._changes.note(pipeline, change)
+        return await self._carry_out("rate_limit" if isinstance(change, RateChange) else "concurrency", pipeline, share)
+
+    async def _carry_out(
+        self, act: Control, pipeline: str, share: Callable[[int], Change | None] = lambda _index: None
+    ) -> Told:
         number = next(self._numbers)
         handles = dict(self._handles)
-        for handle in handles.values():
-            handle.control(Command(act, number, pipeline))
+        for index, handle in handles.items():
+            handle.control(Command(act, number, pipeline, share(index)))
         await self._until(lambda handle: handle.has_answered(number) or self._is_silent(handle), _CARRIED_OUT)
         not_heard: dict[int, str] = {}
-        for index in range(self._settings.workers):
+        for index in range(self._count):
             reason = None if index in self._ended else self._why_not(handles.get(index), number, act)
             if reason is not None:
                 not_heard[index] = reason
         await self.refresh()
-        return Told([index for index in range(self._settings.workers) if index not in not_heard], not_heard)
+        return Told([index for index in range(self._count) if index not in not_heard], not_heard)
 
-    def _why_not(self, handle: WorkerHandle | None, number: int, act: Literal["pause", "resume"]) -> str | None:
+    def _why_not(self, handle: WorkerHandle | None, number: int, act: Control) -> str | None:
         """Returns why *handle* has not carried out the control of *number*, or None if it has."""
-        will_start = f"it will start {'paused' if act == 'pause' else 'running'}"
+        will_start = f"it will start {_STARTS.get(act, 'with it')}"
         if handle is None:
             return f"it does not run now; {will_start}"
         if handle.has_answered(number):

@@ -5,6 +5,7 @@ It is started by ``python -m broadway_py.daemon``.
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import contextlib
 import os
@@ -21,14 +22,29 @@ from prometheus_client import REGISTRY
 from broadway_py import forks
 from broadway_py.daemon.http.view import LocalView
 from broadway_py.daemon.logs import logs
+from broadway_py.daemon.pipelines.changes import apply
 from broadway_py.daemon.pipelines.loader import build_pipelines
+from broadway_py.daemon.pipelines.reloading import Reloading
+from broadway_py.daemon.pipelines.roster import Roster
 from broadway_py.daemon.pipelines.service import Service
 from broadway_py.daemon.process.loop_lag import LagMeter
 from broadway_py.daemon.process.main_thread import ExitCode, Request, Watch, bounded
-from broadway_py.daemon.workers.messages import Answer, Assignment, Command, FromWorker, LastReport, Refused, Report
+from broadway_py.daemon.reload.resolved import Resolved
+from broadway_py.daemon.reload.turns import ReloadTurns
+from broadway_py.daemon.workers.messages import (
+    Answer,
+    Applied,
+    Assignment,
+    Command,
+    FromWorker,
+    LastReport,
+    Refused,
+    Report,
+)
 from broadway_py.errors import OptionsError
 from broadway_py.log import logger
 from broadway_py.metrics import log_metrics
+from broadway_py.pipeline import Pipeline
 from broadway_py.pipeline.poison.isolation import Isolation
 from broadway_py.pipeline.poison.journal import Journal
 
@@ -58,6 +74,9 @@ class _SupervisorPipes:
     def __init__(self, commands: Connection, reports: Connection) -> None:
         self._commands = commands
         self._reports = reports
+        #: The reloads of this worker, and the settings that the next one applies.
+        self.reloads = ReloadTurns(is_worker=True)
+        self.settings: Resolved | None = None
         self._sending = threading.Lock()
         # The supervisor waits for at most one report, and for at most one control of each pipeline.
         self._asked: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -104,10 +123,20 @@ class _SupervisorPipes:
             request = _REQUESTS.get(command.act)
             if request is not None:
                 watch.request(request)
+            elif command.act == "reload":
+                # It takes as long as a drain, and the other commands must not wait for it.
+                threading.Thread(
+                    target=self._tell, args=(watch, self._reload(command)), name="broadway-reload-answer", daemon=True
+                ).start()
             elif command.act == "report":
                 self._asked.put(command.number)
             else:
                 self._controls.put(command)
+
+    async def _reload(self, command: Command) -> Applied:
+        assert command.settings is not None  # noqa: S101  # a reload has some
+        self.settings = command.settings
+        return Applied(command.number, await asyncio.shield(self.reloads.ask()))
 
     def _control(self, view: LocalView, watch: Watch) -> None:
         while True:
@@ -138,12 +167,18 @@ _REQUESTS: Final = {"stop": Request.DRAIN, "now": Request.NOW, "dump": Request.D
 
 
 async def _carry_out(view: LocalView, command: Command) -> Answer:
-    act = view.pause if command.act == "pause" else view.resume
-    told = await act(command.pipeline)
-    for refused in told.not_heard.values():
+    refused: str | None = None
+    try:
+        if command.change is not None:
+            told = await view.change(command.pipeline, command.change)
+        else:
+            told = await (view.pause if command.act == "pause" else view.resume)(command.pipeline)
+        refused = next(iter(told.not_heard.values()), None)
+    except OptionsError as impossible:
+        refused = str(impossible)
+    if refused is not None:
         log.warning("the worker could not carry out a command", command=command.act, reason=refused)
-        return Answer(command.number, command.pipeline, refused)
-    return Answer(command.number, command.pipeline)
+    return Answer(command.number, command.act, command.pipeline, refused)
 
 
 async def _snapshot_in_loop(view: LocalView, number: int) -> Report:
@@ -152,7 +187,7 @@ async def _snapshot_in_loop(view: LocalView, number: int) -> Report:
 
 def _snapshot(view: LocalView, number: int = 0) -> Report:
     return Report(
-        pipelines={one.name: one for one in view.stats()},
+        pipelines={one.name: one for one in view.roster.stats_of_all()},
         metrics=(*log_metrics(logs.dropped_lines()), *REGISTRY.collect()),
         lag_seconds=view.lag_seconds,
         number=number,
@@ -171,22 +206,37 @@ def main(commands_fd: int, reports_fd: int, journal_fd: int) -> int:
     except EOFError:
         return ExitCode.CLEAN  # the supervisor has ended meanwhile
     sys.path[:] = assignment.search_path
-    logs.configure(assignment.settings.log, worker=assignment.index)
+    settings = assignment.settings.settings
+    logs.configure(settings.log, worker=assignment.index)
     try:
-        return _run(assignment, pipes, Isolation(Journal(journal_fd, assignment.workers), assignment.index))
+        return _run(assignment, pipes, Isolation(Journal(journal_fd, settings.workers), assignment.index))
     except OptionsError as wrong:
-        pipes.send_last(Refused(str(assignment.settings.located(wrong))))
+        pipes.send_last(Refused(str(settings.located(wrong))))
         return ExitCode.USAGE
 
 
 def _run(assignment: Assignment, pipes: _SupervisorPipes, isolation: Isolation) -> int:
-    pipelines = build_pipelines(assignment.settings, share=(assignment.index, assignment.workers))
-    for pipeline in pipelines:
+    def prepare(pipeline: Pipeline[Any]) -> None:
         pipeline._isolation = isolation
+
+    def read() -> Resolved:
+        assert pipes.settings is not None  # noqa: S101  # they come with the command
+        isolation.see(pipes.settings.settings.workers)
+        return pipes.settings
+
+    settings = assignment.settings.settings
+    pipelines = build_pipelines(settings, share=(assignment.index, settings.workers))
+    for pipeline in pipelines:
+        prepare(pipeline)
+        for name, change in assignment.changes:
+            if name == pipeline.name:
+                apply(pipeline, change)
     lag = LagMeter()
-    paused = set(assignment.paused)
-    service = Service(pipelines, lag, paused=paused)
-    view = LocalView(pipelines, lag, paused)
+    roster = Roster(pipelines)
+    roster.paused |= assignment.paused
+    reloading = Reloading(assignment.settings, read, worker=assignment.index, prepare=prepare)
+    service = Service(roster, lag, reload=reloading, reloads=pipes.reloads)
+    view = LocalView(roster, lag, pipes.reloads)
     watch = Watch(service, grace=GRACE, signals=_SIGNALS)
     pipes.start(view, watch)
     code = watch.run()

@@ -16,9 +16,11 @@ from multiprocessing.connection import Connection
 from typing import Final
 
 from broadway_py.daemon.process.startup import SIGNALS
+from broadway_py.daemon.reload.outcome import Reloaded
 from broadway_py.daemon.workers.messages import (
     Act,
     Answer,
+    Applied,
     Assignment,
     Command,
     FromWorker,
@@ -67,8 +69,10 @@ class WorkerHandle:
         self._wanted = self._asked = self._reported = 0
         # The number of the last control that was answered. Controls are carried out in order.
         self._answered = 0
-        # Why the last control of a pipeline could not be carried out, by its number.
-        self._refusals: dict[str, tuple[int, str]] = {}
+        # The number and the result of the last reload that has ended.
+        self._applied: Applied | None = None
+        # The number of the last control of each kind and pipeline that could not be carried out, and why.
+        self._refusals: dict[tuple[Act, str], tuple[int, str]] = {}
         self._exit: asyncio.Future[int] = self._loop.create_future()
         #: The most memory that the worker has used, in KiB. It is known after the exit.
         self.peak_kib = 0
@@ -104,8 +108,12 @@ class WorkerHandle:
             self._outbox.put(Command("report", self._asked))
 
     def control(self, command: Command) -> None:
-        """Asks to pause or to resume a pipeline. The worker answers. A newer control replaces one that is unsent."""
+        """Asks to change a pipeline. The worker answers. A newer control of its kind replaces one that is unsent."""
         self._outbox.put(command)
+
+    def applied(self, number: int) -> Reloaded | None:
+        """Returns the result of the reload of *number*, or None if it has not ended."""
+        return self._applied.result if self._applied is not None and self._applied.number == number else None
 
     def terminate(self) -> None:
         """Sends SIGTERM. A worker that does not read its commands yet ends at once."""
@@ -199,6 +207,8 @@ class WorkerHandle:
             self.report = message.report
         elif isinstance(message, Refused):
             self.refused = message.sentence
+        elif isinstance(message, Applied):
+            self._applied = message
         else:
             self._note_answer(message)
         self._changed()
@@ -212,7 +222,7 @@ class WorkerHandle:
     def _note_answer(self, answer: Answer) -> None:
         self._answered = max(self._answered, answer.number)
         if answer.refused is not None:
-            self._refusals[answer.pipeline] = (answer.number, answer.refused)
+            self._refusals[answer.act, answer.pipeline] = (answer.number, answer.refused)
 
     def _end(self, code: int) -> None:
         self._outbox.close()

@@ -33,15 +33,24 @@ class Committer:
         changed: called when :attr:`trouble` has changed.
         pipeline: the pipeline's name, for the log.
         aggregator: the aggregator's name, for the log.
+        complaint: what the log says if the store does not work.
     """
 
     def __init__(
-        self, store: StateStore, clock: Clock, changed: Callable[[], object], *, pipeline: str, aggregator: str
+        self,
+        store: StateStore,
+        clock: Clock,
+        changed: Callable[[], object],
+        *,
+        pipeline: str,
+        aggregator: str,
+        complaint: str = "the state cannot be stored or read; nothing more is added until it can",
     ) -> None:
         self._store = store
         self._clock = clock
         self._changed = changed
         self._give_up = asyncio.Event()
+        self._complaint = complaint
         self._log = log.bind(pipeline=pipeline, aggregator=aggregator)
         #: Why the last try failed; None if it did not.
         self.error: StorageError | None = None
@@ -93,6 +102,6 @@ class Committer:
         """Note that the store does not work."""
         self.failures += 1
         if self.error is None:
-            self._log.error("the state cannot be stored or read; nothing more is added until it can", reason=str(error))
+            self._log.error(self._complaint, reason=str(error))
         self.error = error
         self._changed()

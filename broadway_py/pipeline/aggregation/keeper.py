@@ -142,18 +142,18 @@ class Keeper:
 
     # --- checkpoints
 
-    def checkpoint(self, *, is_last: bool, most_last: int) -> tuple[Commit, list[Results]]:
+    def checkpoint(self, *, is_last: bool, most_in_parts: int) -> tuple[Commit, list[Results]]:
         """Returns what must be stored now without its results, and the results.
 
         Args:
             is_last: nothing more comes in. The last of what the sources have delivered may still be given back.
-            most_last: so many results of closed windows at most.
+            most_in_parts: so many results that are taken in parts at most.
 
         Raises:
             CodecError: a value cannot be stored. Only :meth:`go_back` helps.
         """
         self._results_before = self.aggregation.results_by_trigger.copy()
-        made = self.aggregation.checkpoint(self.time.now, most_last)
+        made = self.aggregation.checkpoint(self.time.now, most_in_parts)
         if self._key_owners is not None and self._partition is not None:
             stored = chain((part.entries for part in made.parts), (results.entries for results in made.results))
             keys = (entry[0] for entries in stored for entry in entries)

@@ -14,6 +14,7 @@ from broadway_py.pipeline.aggregation.records import Records
 from broadway_py.pipeline.callbacks.aggregators import AggregatorDefinition
 from broadway_py.publisher import Outgoing, Publisher
 from broadway_py.result_message import result_message
+from broadway_py.tracing import Sending, Tracer
 
 __all__ = ["Output", "Untaken"]
 
@@ -38,6 +39,7 @@ class Output:
         records: reads stored results.
         shown: gives bounds of windows as users know them.
         clock: the clock of a sink.
+        tracer: makes a span of each call of a sink; None without tracing.
     """
 
     def __init__(
@@ -48,11 +50,13 @@ class Output:
         shown: Callable[[int | None], EventTime | None],
         *,
         clock: Clock,
+        tracer: Tracer | None = None,
     ) -> None:
         self._definition = definition
         self._records = records
         self._shown = shown
-        sink = definition.options.emit_to
+        self._tracer = tracer
+        self._sink = sink = definition.options.emit_to
         self._publisher: Publisher | None = (
             None if sink is None else sink.create(f"{pipeline}.{definition.name}", clock)
         )
@@ -73,8 +77,11 @@ class Output:
         results = self._records.read_results(taken, self._shown)
         if self._publisher is not None:
             messages = [result_message(result, *self._records.texts(result)) for result in results]
+            sending = self._begin_span(len(messages))
+            if sending is not None:
+                messages = list(map(sending.carry, messages))
             try:
-                await self._publisher.publish(messages, timeout=self._definition.options.emit_timeout * _SHARE_OF_TIME)
+                await self._publish(self._publisher, messages, sending)
             except PublishError as error:
                 if self._definition.has("emit"):
                     raise
@@ -83,6 +90,23 @@ class Output:
             user: Any = self._definition.aggregator
             await user.emit(results)
         return None
+
+    def _begin_span(self, count: int) -> Sending | None:
+        if self._tracer is None or self._sink is None:
+            return None
+        # Results are made of many messages, so they go on in the trace of none.
+        return self._tracer.send(self._sink.trace_place, count, begins_trace=True)
+
+    async def _publish(self, publisher: Publisher, messages: Sequence[Outgoing], sending: Sending | None) -> None:
+        error: BaseException | None = None
+        try:
+            await publisher.publish(messages, timeout=self._definition.options.emit_timeout * _SHARE_OF_TIME)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            if sending is not None:
+                sending.end(error)
 
     async def close(self) -> None:
         """Close the sink. Nothing is handed out any more."""

@@ -167,35 +167,42 @@ class Records:
     ) -> list[WindowResult[Any, Any]]:
         """Returns *taken* as users see them, new objects each time. *shown* gives bounds as users know them."""
         read = iter(self._read([due for due in taken if due.results is None], shown))
-        made: list[WindowResult[Any, Any]] = []
+        fields: list[dict[str, Any]] = []
         of: Results | None = None
         common: dict[str, Any] = {}
         for due in taken:
             if due.results is None:
-                made.append(next(read))
+                fields.append(next(read))
                 continue
             if of is not due.results:
                 of = due.results
+                # Python copies a dict in one piece. To put others into it would take longer.
                 common = {
                     "aggregator": self._aggregator,
+                    "key": None,
                     "start": shown(of.start),
                     "end": shown(of.end),
+                    "value": None,
+                    "count": 0,
+                    "id": "",
+                    "firing": 0,
                     "trigger": of.trigger,
                     "is_last": of.is_last,
                     "replaces": (),
                     "partition": self._partition,
                 }
-            key, count, firing, value = of.entries[due.sequence - of.sequence]
-            own = {**common, "key": key, "value": value, "count": count, "id": due.window_id, "firing": firing}
+            own = common.copy()
+            own["key"], own["count"], own["firing"], own["value"] = of.entries[due.sequence - of.sequence]
+            own["id"] = due.window_id
             if of.replaces:
-                own["replaces"] = tuple(self._replaced(self._codec.key_text(key), of))
-            made.append(_window_result(own))
-        return made
+                own["replaces"] = tuple(self._replaced(self._codec.key_text(own["key"]), of))
+            fields.append(own)
+        return _window_results(fields)
 
     def _read(
         self, taken: Sequence[DueResult], shown: Callable[[int | None], EventTime | None]
-    ) -> list[WindowResult[Any, Any]]:
-        """Returns *taken* as their bytes say."""
+    ) -> list[dict[str, Any]]:
+        """Returns the fields of *taken* as their bytes say."""
         if not taken:
             return []
         parts = [due.data.partition(b"\n") for due in taken]
@@ -207,22 +214,20 @@ class Records:
         else:
             entries = [self._entries(part[2], due.version)[0] for part, due in zip(parts, taken, strict=True)]
         return [
-            _window_result(
-                {
-                    "aggregator": self._aggregator,
-                    "key": key,
-                    "start": shown(head["start"]),
-                    "end": shown(head["end"]),
-                    "value": value,
-                    "count": count,
-                    "id": head["id"],
-                    "firing": firing,
-                    "trigger": head["trigger"],
-                    "is_last": head["is_last"],
-                    "replaces": tuple(head["replaces"]),
-                    "partition": self._partition,
-                }
-            )
+            {
+                "aggregator": self._aggregator,
+                "key": key,
+                "start": shown(head["start"]),
+                "end": shown(head["end"]),
+                "value": value,
+                "count": count,
+                "id": head["id"],
+                "firing": firing,
+                "trigger": head["trigger"],
+                "is_last": head["is_last"],
+                "replaces": tuple(head["replaces"]),
+                "partition": self._partition,
+            }
             for head, (key, count, firing, value) in zip(heads, entries, strict=True)
         ]
 
@@ -253,13 +258,17 @@ class Records:
             ) from error
 
 
-def _window_result(fields: dict[str, Any]) -> WindowResult[Any, Any]:
-    """Returns the result with all its *fields*."""
-    result: WindowResult[Any, Any] = WindowResult.__new__(WindowResult)
+def _window_results(fields: Sequence[dict[str, Any]]) -> list[WindowResult[Any, Any]]:
+    """Returns the results with these *fields*: all of each."""
+    made: list[WindowResult[Any, Any]] = []
     # The constructor of a frozen class makes a call for each field, and takes three times as long. There can be very
     # many results.
-    object.__setattr__(result, "__dict__", fields)
-    return result
+    new, set_attribute = WindowResult.__new__, object.__setattr__
+    for own in fields:
+        result: WindowResult[Any, Any] = new(WindowResult)
+        set_attribute(result, "__dict__", own)
+        made.append(result)
+    return made
 
 
 def _tail(results: Results) -> str:

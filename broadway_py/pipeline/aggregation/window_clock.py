@@ -13,7 +13,7 @@ from broadway_py._core.aggregation.outcome import Added
 from broadway_py._core.aggregation.progress import Progress
 from broadway_py._core.aggregation.saved_holds import SavedHold
 from broadway_py._core.aggregation.tracked_ledger import arrive, progress_identity
-from broadway_py._core.ledger import runs_of
+from broadway_py._core.ledger import Run, runs_of
 from broadway_py._core.window.spec import Window
 from broadway_py.clock import Clock
 from broadway_py.message import Message
@@ -142,12 +142,21 @@ class WindowClock:
 
     # --- what moves and holds the watermark
 
-    def note_times(self, out: Added) -> None:
-        """Note which times were added. This must be known before the messages count as arrived."""
+    def note_added(self, out: Added, runs: Sequence[Run] | None) -> None:
+        """Note which times were added, and that no watermark waits for these messages any more.
+
+        Args:
+            out: what was added.
+            runs: those of the added messages; None: not known yet.
+        """
+        if runs is None:
+            runs = runs_of(out.added)
         event_clock, stamped = self._event_clock, out.stamped
         if event_clock is not None and stamped is not None:
-            for entry, first, until in runs_of(out.added):
+            # This must be known before the messages count as arrived.
+            for entry, first, until in runs:
                 event_clock.note(entry, stamped.high_of(first, until))
+        arrive(out.added, self._clock.monotonic(), runs)
 
     def arrive(self, messages: Sequence[Message[Any]]) -> None:
         """Note that no watermark waits for *messages* any more."""

@@ -98,11 +98,12 @@ class Call:
         # The context of the last call, if that call has set a variable.
         self._called_in: Context | None = None
 
-    async def run(self, name: str, *arguments: Any) -> Any:
+    async def run(self, name: str, *arguments: Any, enter: Callable[[], None] | None = None) -> Any:
         """Run the user's callback *name* on a list of messages. Returns its result.
 
         It runs in a clean context: in this task, or in a thread if it is a plain function. ``handle_failed`` for a
-        single message runs in a copy of the context in which that message failed, if there is one.
+        single message runs in a copy of the context in which that message failed, if there is one. *enter* is called
+        first in that context.
         """
         callbacks = self.callbacks
         callback: Callable[..., Any] = getattr(callbacks, name)
@@ -110,6 +111,8 @@ class Call:
         if name == "handle_failed" and len(arguments[0]) == 1:
             base = self.own_contexts.get(id(arguments[0][0]), base)
         context = base.copy()
+        if enter is not None:
+            context.run(enter)
         self._called_in = None
         # Set by hand, not by a with block: this runs for each batch.
         self.in_callback.is_on = True

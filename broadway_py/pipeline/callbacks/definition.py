@@ -24,6 +24,7 @@ CALLBACKS: Final[Mapping[str, tuple[str, ...]]] = {
     "handle_batch": ("messages", "info"),
     "handle_failed": ("messages",),
     "partition_by": ("message",),
+    "deduplicate_by": ("message",),
 }
 
 
@@ -69,8 +70,8 @@ def check_class(cls: type, base: type, options: frozenset[str]) -> None:
 
 def _check_signature(cls: type, name: str, parameters: tuple[str, ...]) -> None:
     callback = inspect.getattr_static(cls, name)
-    if callback is None:
-        return
+    if callback is None or (name == "deduplicate_by" and isinstance(callback, str)):
+        return  # the value of a text is checked with the other options
     if not callable(callback) and not isinstance(callback, staticmethod | classmethod):
         raise DefinitionError(
             f"{cls.__module__}.{cls.__qualname__}.{name} must be a method, got {type(callback).__name__}"

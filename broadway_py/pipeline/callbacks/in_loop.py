@@ -7,16 +7,15 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context, copy_context
 from typing import Any
 
-from broadway_py import telemetry
 from broadway_py._core.settlement import can_give_back
 from broadway_py.foreign import foreign_errors
 from broadway_py.message import Message
 from broadway_py.pipeline.callbacks.call import Call
 from broadway_py.pipeline.callbacks.chunk import Chunk, contains
-from broadway_py.pipeline.callbacks.runner import BeginSpan, ChunkRunner, GiveBack
+from broadway_py.pipeline.callbacks.message_spans import MessageSpans
+from broadway_py.pipeline.callbacks.runner import ChunkRunner, GiveBack
 from broadway_py.pipeline.contexts import StageContext, is_changed
 from broadway_py.pipeline.settlement.failures import failure_from, refused_return
-from broadway_py.telemetry import Span, end_message_span, message_listeners
 
 __all__ = ["LoopRunner"]
 
@@ -29,7 +28,7 @@ class LoopRunner(ChunkRunner):
         context: the context in which the processor's work runs.
         handle_message: the callback.
         give_back: gives messages back to their sources.
-        begin_span: tells telemetry that the handling of a message begins.
+        spans: told when the handling of a message begins and ends.
     """
 
     def __init__(
@@ -39,9 +38,10 @@ class LoopRunner(ChunkRunner):
         handle_message: Callable[[Message[Any]], Awaitable[Any]],
         *,
         give_back: GiveBack,
-        begin_span: BeginSpan,
+        spans: MessageSpans,
     ) -> None:
-        super().__init__(call, give_back=give_back, begin_span=begin_span)
+        super().__init__(call, give_back=give_back, spans=spans)
+        self._needs_contexts = spans.needs_contexts
         self._context = context
         self._handle_message = handle_message
         self._chunk: Chunk = ()
@@ -49,7 +49,7 @@ class LoopRunner(ChunkRunner):
 
     def run(self, chunk: Chunk) -> Coroutine[Any, Any, Chunk]:
         """Handle every message of *chunk* that is ok. Returns the whole chunk."""
-        if telemetry.active():
+        if self._needs_contexts():
             return self._run_watched(chunk)
         base = self.call.base
         if is_changed(self._context.current, base):
@@ -60,7 +60,7 @@ class LoopRunner(ChunkRunner):
         # Context variables that telemetry handlers have set for this chunk are visible for each message and its end.
         outer, base = self._context.current, copy_context()
         await self._fresh(base)
-        await self._run(chunk, base, spans=message_listeners())
+        await self._run(chunk, base, spans=self.spans.are_wanted())
         await self._context.switch(outer)
         return chunk
 
@@ -81,7 +81,7 @@ class LoopRunner(ChunkRunner):
                 self._leave_out(message)
                 continue
             self._current = message
-            span = self.begin_span(message) if spans else None
+            span = self.spans.begin(message) if spans else None
             if limited:
                 call.begin()
             try:
@@ -118,13 +118,14 @@ class LoopRunner(ChunkRunner):
         if not contains(self.unfinished, message):
             self.unfinished.append(message)
 
-    def _note_end(self, message: Message[Any], span: Span | None) -> None:
+    def _note_end(self, message: Message[Any], span: Any) -> None:
         call = self.call
         if call.timeout_s is not None and call.end() and not call.cut:
             # Whatever the result was, it came too late.
             message._status = call.timeout_failure()
         if span is not None:
-            end_message_span(span, message, message._status)
+            is_cut = call.cut and contains(self.unfinished, message)
+            self.spans.end(span, message, message._status, is_cut=is_cut)
 
     def reset_after_crash(self) -> None:
         """Forget the chunk in hand. Called after a crash of the processor."""

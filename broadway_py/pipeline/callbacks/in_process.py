@@ -10,11 +10,11 @@ from broadway_py._core.settlement import can_give_back
 from broadway_py.message import Message
 from broadway_py.pipeline.callbacks.call import Call
 from broadway_py.pipeline.callbacks.chunk import Chunk
-from broadway_py.pipeline.callbacks.runner import BeginSpan, ChunkRunner, GiveBack
+from broadway_py.pipeline.callbacks.message_spans import MessageSpans
+from broadway_py.pipeline.callbacks.runner import ChunkRunner, GiveBack
 from broadway_py.pipeline.processes.callback_process import CallbackProcess
 from broadway_py.pipeline.processes.jobs import ChunkJob
 from broadway_py.pipeline.settlement.failures import fail, failure_from
-from broadway_py.telemetry import Span, end_message_span, message_listeners
 
 __all__ = ["ProcessRunner"]
 
@@ -27,7 +27,7 @@ class ProcessRunner(ChunkRunner):
         process: the worker process.
         give_back: gives messages back to their sources.
         give_back_soon: does the same without waiting for it.
-        begin_span: tells telemetry that the handling of a message begins.
+        spans: told when the handling of a message begins and ends.
     """
 
     def __init__(
@@ -37,9 +37,9 @@ class ProcessRunner(ChunkRunner):
         *,
         give_back: GiveBack,
         give_back_soon: Callable[[Chunk], None],
-        begin_span: BeginSpan,
+        spans: MessageSpans,
     ) -> None:
-        super().__init__(call, give_back=give_back, begin_span=begin_span)
+        super().__init__(call, give_back=give_back, spans=spans)
         self._process = process
         self._give_back_soon = give_back_soon
 
@@ -49,15 +49,20 @@ class ProcessRunner(ChunkRunner):
         if not given:
             return chunk
         call = self.call
-        job = ChunkJob(given, self._taken_by_process, *self._begin_and_end())
+        begin, end = self._begin_and_end()
+        headers = self.spans.send_away(given)
         try:
-            with call.in_callback:
-                await self._process.run(job)
-        except asyncio.CancelledError as cancelled:
-            if call.was_cut():
-                self.unfinished.extend(job.unfinished())
-            else:
-                fail(job.unfinished(), failure_from(cancelled))
+            job = ChunkJob(given, self._taken_by_process, begin, end, headers=headers)
+            try:
+                with call.in_callback:
+                    await self._process.run(job)
+            except asyncio.CancelledError as cancelled:
+                if call.was_cut():
+                    self.unfinished.extend(job.unfinished())
+                else:
+                    fail(job.unfinished(), failure_from(cancelled))
+        finally:
+            self.spans.finish_away(given)
         return chunk
 
     def _taken_by_process(self, messages: Chunk) -> None:
@@ -73,15 +78,13 @@ class ProcessRunner(ChunkRunner):
 
     def _begin_and_end(self) -> tuple[Callable[[Message[Any]], None], Callable[[Message[Any]], None]]:
         """Returns two functions that tell telemetry when a message begins and ends in the worker process."""
-        spans: dict[int, Span | None] = {}
+        spans: dict[int, Any] = {}
 
         def begin(message: Message[Any]) -> None:
-            if id(message) not in spans and message_listeners():
-                spans[id(message)] = self.begin_span(message)
+            if id(message) not in spans and (span := self.spans.begin_away(message)) is not None:
+                spans[id(message)] = span
 
         def end(message: Message[Any]) -> None:
-            span = spans.pop(id(message), None)
-            if span is not None:
-                end_message_span(span, message, message._status)
+            self.spans.end_away(spans.pop(id(message), None), message)
 
         return begin, end

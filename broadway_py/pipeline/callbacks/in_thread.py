@@ -12,11 +12,11 @@ from broadway_py._core.settlement import can_give_back
 from broadway_py.foreign import foreign_errors
 from broadway_py.message import Failed, Message
 from broadway_py.pipeline.callbacks.call import Call
-from broadway_py.pipeline.callbacks.chunk import Chunk
-from broadway_py.pipeline.callbacks.runner import BeginSpan, ChunkRunner, GiveBack
+from broadway_py.pipeline.callbacks.chunk import Chunk, contains
+from broadway_py.pipeline.callbacks.message_spans import MessageSpans
+from broadway_py.pipeline.callbacks.runner import ChunkRunner, GiveBack
 from broadway_py.pipeline.contexts import awaited, drive, is_changed
 from broadway_py.pipeline.settlement.failures import fail, failure_from, refused_return
-from broadway_py.telemetry import end_message_span, message_listeners
 
 __all__ = ["ThreadRunner"]
 
@@ -29,7 +29,7 @@ class ThreadRunner(ChunkRunner):
         handle_message: the callback.
         give_back: gives messages back to their sources.
         postpone: called with the messages of the current chunk to handle later, and with those that are left of it.
-        begin_span: tells telemetry that the handling of a message begins.
+        spans: told when the handling of a message begins and ends.
     """
 
     def __init__(
@@ -39,9 +39,9 @@ class ThreadRunner(ChunkRunner):
         *,
         give_back: GiveBack,
         postpone: Callable[[Chunk, Chunk], None],
-        begin_span: BeginSpan,
+        spans: MessageSpans,
     ) -> None:
-        super().__init__(call, give_back=give_back, begin_span=begin_span)
+        super().__init__(call, give_back=give_back, spans=spans)
         self.handle_message = handle_message
         self._postpone = postpone
         self._running: _ThreadedChunk | None = None
@@ -65,9 +65,13 @@ class ThreadRunner(ChunkRunner):
                     # Read only once: the thread may finish more messages meanwhile, but they are late.
                     finished = run.finished
                     given, unfinished = given[:finished], given[finished:]
-                    chunk = await self._leave_behind(chunk, unfinished)
-                elif not cut:
-                    fail(given[run.finished :], failure_from(cancelled))
+                    chunk = await self._leave_behind(chunk, unfinished, run)
+                elif cut:
+                    self.spans.leave(run.span, None)
+                else:
+                    failure = failure_from(cancelled)
+                    self.spans.leave(run.span, failure)
+                    fail(given[run.finished :], failure)
                     given = given[: run.finished]
             finally:
                 call.end()
@@ -77,12 +81,12 @@ class ThreadRunner(ChunkRunner):
             if isinstance(result, Failed):
                 message._status = result
             elif result is not None and context is not None:
-                await self._await_result(message, result, context)
+                await self._await_result(message, result, context, run.awaiting.get(id(message)))
             if message._status is not None and context is not None:
                 call.own_contexts[id(message)] = context
         return chunk
 
-    async def _leave_behind(self, chunk: Chunk, unfinished: Chunk) -> list[Message[Any]]:
+    async def _leave_behind(self, chunk: Chunk, unfinished: Chunk, run: _ThreadedChunk) -> list[Message[Any]]:
         """Fail the first of *unfinished*, whose thread is past its deadline. Returns what is left of *chunk*.
 
         The thread cannot be stopped, so the message fails as a copy that the thread cannot change. The other messages
@@ -96,14 +100,18 @@ class ThreadRunner(ChunkRunner):
         overdue, *rest = unfinished
         mine = overdue.detached()
         mine._status = call.timeout_failure()
+        self.spans.leave(run.span, mine._status)
         await self.give_back([message for message in rest if can_give_back(message)])
         gone = {id(message) for message in rest}
         kept = [mine if message is overdue else message for message in chunk if id(message) not in gone]
         self._postpone([message for message in rest if not can_give_back(message)], kept)
         return kept
 
-    async def _await_result(self, message: Message[Any], awaitable: Any, context: Context) -> None:
-        """Await *awaitable*, which a plain function returned. Often that function is a decorator's wrapper."""
+    async def _await_result(self, message: Message[Any], awaitable: Any, context: Context, span: Any) -> None:
+        """Await *awaitable*, which a plain function returned. Often that function is a decorator's wrapper.
+
+        *span* is what was told of its begin.
+        """
         call = self.call
         with call.in_callback:
             call.begin()
@@ -120,6 +128,9 @@ class ThreadRunner(ChunkRunner):
             finally:
                 if call.end() and not call.cut:
                     message._status = call.timeout_failure()
+                if span is not None:
+                    is_cut = call.cut and contains(self.unfinished, message)
+                    self.spans.end(span, message, message._status, is_cut=is_cut)
 
     def reset_after_crash(self) -> None:
         """Forget the chunk in hand and its thread. Called after a crash of the processor."""
@@ -157,6 +168,10 @@ class _ThreadedChunk:
         #: For each finished message: None, its failure, or an awaitable to wait for; and its context, if it has set
         #: variables or has an awaitable.
         self.results: list[tuple[Any, Context | None]] = []
+        #: What was told of the message that the thread is at.
+        self.span: Any = None
+        #: The same of each message whose callback has returned an awaitable, by ``id()``.
+        self.awaiting: dict[int, Any] = {}
         self._base = runner.call.clean_context()
         self._clock = runner.call.clock
         self.began_at = self._clock.monotonic()
@@ -169,7 +184,7 @@ class _ThreadedChunk:
         return self._messages[self._at + 1 :]
 
     def __call__(self) -> None:
-        taken, spans = self._runner.taken, message_listeners()
+        taken, spans = self._runner.taken, self._runner.spans.are_wanted()
         monotonic = self._clock.monotonic
         context = self._base.copy()
         for place, message in enumerate(self._messages):
@@ -190,7 +205,7 @@ class _ThreadedChunk:
 
     def _handle(self, message: Message[Any], spans: bool) -> Any:  # noqa: FBT001  # Context.run passes it on
         result: Any = None
-        span = self._runner.begin_span(message) if spans else None
+        span = self.span = self._runner.spans.begin(message) if spans else None
         try:
             returned = self._runner.handle_message(message)
             if inspect.isawaitable(returned):
@@ -199,6 +214,11 @@ class _ThreadedChunk:
                 result = refused_return("handle_message", returned)
         except BaseException as error:  # noqa: BLE001  # user code in a thread: any error fails this message
             result = failure_from(error)
-        if span is not None and not self.abandoned:
-            end_message_span(span, message, result if isinstance(result, Failed) else message._status)
+        if span is None or self.abandoned:
+            return result
+        if result is not None and not isinstance(result, Failed):
+            # It ends when the awaitable does.
+            self.awaiting[id(message)] = span
+        else:
+            self._runner.spans.end(span, message, result if isinstance(result, Failed) else message._status)
         return result

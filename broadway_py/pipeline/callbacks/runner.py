@@ -9,13 +9,12 @@ from typing import Any
 from broadway_py.message import Message
 from broadway_py.pipeline.callbacks.call import Call
 from broadway_py.pipeline.callbacks.chunk import Chunk, contains
+from broadway_py.pipeline.callbacks.message_spans import MessageSpans
 from broadway_py.pipeline.settlement.failures import failure_from
-from broadway_py.telemetry import Span
 
-__all__ = ["BeginSpan", "ChunkRunner", "GiveBack"]
+__all__ = ["ChunkRunner", "GiveBack"]
 
 GiveBack = Callable[[Chunk], Awaitable[None]]
-BeginSpan = Callable[[Message[Any]], Span | None]
 
 
 class ChunkRunner:
@@ -26,13 +25,13 @@ class ChunkRunner:
     Args:
         call: the call of the processor.
         give_back: gives messages back to their sources.
-        begin_span: tells telemetry that the handling of a message begins.
+        spans: told when the handling of a message begins and ends.
     """
 
-    def __init__(self, call: Call, *, give_back: GiveBack, begin_span: BeginSpan) -> None:
+    def __init__(self, call: Call, *, give_back: GiveBack, spans: MessageSpans) -> None:
         self.call = call
         self.give_back = give_back
-        self.begin_span = begin_span
+        self.spans = spans
         #: The ``id()`` of each message that a drain or a pause took back before it was started.
         self.taken: set[int] = set()
         #: The messages that the end of the drain cut off.

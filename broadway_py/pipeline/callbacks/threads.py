@@ -33,8 +33,15 @@ class CallbackThreads:
         self._idle = 0
         #: How many threads run although their caller has stopped waiting for them.
         self.stuck = 0
+        #: Called whenever a thread returns, if it is set. A test kit waits for threads.
+        self.returned: Callable[[], object] | None = None
         # What to call when a thread returns whose caller has stopped waiting.
         self._awaited: dict[asyncio.Future[Any], Callable[[], None]] = {}
+
+    @property
+    def running(self) -> int:
+        """Returns how many threads have a job, whether or not its caller still waits."""
+        return self._started - self._idle
 
     async def run(
         self,
@@ -94,6 +101,8 @@ class CallbackThreads:
                 came_back()
         else:
             future.set_result(outcome)
+        if self.returned is not None:
+            self.returned()
 
     def is_out(self, came_back: Callable[[], None]) -> bool:
         """Returns True while a thread runs whose caller has stopped waiting, and *came_back* will be called for it."""

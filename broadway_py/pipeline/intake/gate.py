@@ -21,6 +21,8 @@ class Gate:
         self.broken = False
         #: Text that says why the breaker opened; "" while it is closed.
         self.broken_by = ""
+        #: Where in the code the error that opened it was raised; "" while it is closed, or if that is not known.
+        self.broken_at = ""
         self._most_bytes: int | None = None
         self._ledgers: Sequence[Ledger] = ()
         self._wakes: Sequence[Wake] = ()

@@ -14,12 +14,12 @@ from broadway_py import telemetry
 from broadway_py._core.aggregation.reader import Reader
 from broadway_py._core.backoff import Backoff
 from broadway_py.clock import Clock
+from broadway_py.durations import seconds_of
 from broadway_py.error_text import name_of, text_of
 from broadway_py.errors import PipelineCrashed, ProducerError, SourceRefused
 from broadway_py.foreign import foreign_errors, type_name
 from broadway_py.log import logger
 from broadway_py.message import Message
-from broadway_py.options import seconds_of
 from broadway_py.pipeline.intake.copies import Copies
 from broadway_py.pipeline.intake.gate import Gate
 from broadway_py.pipeline.intake.returning import returns_within_s
@@ -58,6 +58,7 @@ class LiveProducer:
         fail_fast: with True, raise if the very first attempt to open fails.
         internal: True for the pipeline's own source of submitted messages; it sends no telemetry.
         reader: learns whether the copy is there and may deliver, for the watermarks; None: nobody asks.
+        trace_fields: the names of the headers that tell a trace.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class LiveProducer:
         fail_fast: bool,
         internal: bool,
         reader: Reader | None = None,
+        trace_fields: frozenset[str] = frozenset(),
     ) -> None:
         #: Set once the first copy is open.
         self.opened = asyncio.Event()
@@ -106,6 +108,7 @@ class LiveProducer:
         self._fail_fast = fail_fast
         self._internal = internal
         self._reader = reader
+        self._trace_fields = trace_fields
         if reader is not None:
             reader.works = self._works
         self._preparing: asyncio.Task[None] | None = None
@@ -135,6 +138,7 @@ class LiveProducer:
             clock=self._clock,
             failure=self._failure,
             requests=self._requests,
+            trace_fields=self._trace_fields,
             on_lost=lambda error: self._report_lost(copy, error),
         )
         copy = self.copy = self._copies.create(context)

@@ -16,8 +16,10 @@ from broadway_py.message import Failed, Message
 from broadway_py.pipeline.contexts import CleanRoom
 from broadway_py.pipeline.settlement.failures import failure_from, transform
 from broadway_py.producer import Deliveries
+from broadway_py.trace_place import TraceSource
+from broadway_py.tracing import Tracer
 
-__all__ = ["Receiver"]
+__all__ = ["Receiver", "TracedReceiver"]
 
 log = logger("broadway_py.pipeline")
 
@@ -100,6 +102,30 @@ class Receiver:
                 expected="broadway_py.Message",
                 got=type_name(thing),
             )
+
+
+class TracedReceiver(Receiver):
+    """Works as :class:`Receiver`, and tells the tracer.
+
+    Args:
+        arguments: as for :class:`Receiver`.
+        tracer: reads the traces of the messages.
+        source: says where the messages come from.
+        spanned: True: each list gets a span.
+        more: as for :class:`Receiver`.
+    """
+
+    def __init__(self, *arguments: Any, tracer: Tracer, source: TraceSource, spanned: bool, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._tracer = tracer
+        self._source = source
+        self._spanned = spanned
+
+    def enter(self, messages: Sequence[Any]) -> list[Message[Any]]:
+        """Receive *messages* together, as :meth:`Receiver.enter`."""
+        fresh = super().enter(messages)
+        self._tracer.receive(fresh, self._source, spanned=self._spanned)
+        return fresh
 
 
 def _no_metadata(metadata: object) -> Failed:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from broadway_py.durations import seconds_of
 from broadway_py.error_text import name_of, text_of
 from broadway_py.foreign import foreign_errors
-from broadway_py.options import seconds_of
 from broadway_py.producer_description import ProducerDescription
 
 __all__ = ["returns_within_s"]

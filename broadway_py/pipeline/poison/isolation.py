@@ -6,6 +6,7 @@ supervisor outlives them, reads the journal and decides which messages are suspe
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -42,6 +43,12 @@ class Isolation:
         self._index = index
         self._changes = -1
         self._entries: dict[bytes, Entry] = {}
+
+    def see(self, workers: int) -> None:
+        """Look at the regions of all *workers*, if there are more than before. The journal has been made larger."""
+        if workers > self.journal.workers:
+            # The region of this worker stays where it is mapped.
+            self.journal = Journal(os.dup(self.journal.descriptor), workers)
 
     def end(self) -> None:
         """Note that the process ends in order.

@@ -126,6 +126,20 @@ class Journal:
         os.ftruncate(descriptor, _size(workers))
         return cls(descriptor, workers)
 
+    def grow(self, workers: int) -> None:
+        """Make the file larger, if it has regions for fewer than *workers*. Processes that have mapped it go on."""
+        if workers <= self.workers:
+            return
+        os.ftruncate(self.descriptor, _size(workers))
+        larger = mmap.mmap(self.descriptor, _size(workers))
+        self._words.release()
+        self._bytes.release()
+        self._map.close()
+        self._map = larger
+        self._bytes = memoryview(larger)
+        self._words = self._bytes.cast("Q")
+        self.workers = workers
+
     def close(self) -> None:
         """Unmap and close the file. The table is empty from now on."""
         self._slots.clear()

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import pickle
 import sys
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -14,13 +15,15 @@ from broadway_py._core.exits import exit_text
 from broadway_py.clock import Clock
 from broadway_py.error_text import name_of, place_of, text_of
 from broadway_py.errors import OptionsError, Unavailable, gathered
-from broadway_py.log import carried_setup, logger
+from broadway_py.log import logger
 from broadway_py.message import Failed, Message
 from broadway_py.options import Batcher, Processors
-from broadway_py.pipeline.processes.child_handle import ChildHandle
+from broadway_py.pipeline.processes.child import serve
 from broadway_py.pipeline.processes.jobs import ChunkJob, Job
-from broadway_py.pipeline.processes.pickling import PackedError, dumps, unpack_error
 from broadway_py.pipeline.processes.protocol import Kind, Recipe
+from broadway_py.process.frames import Frame, dumps
+from broadway_py.process.packed_errors import PackedError, unpack_error
+from broadway_py.process.worker_process import WorkerProcess
 from broadway_py.stage import Wake
 
 __all__ = ["CallbackProcess", "CallbackProcesses", "layers_in_processes"]
@@ -104,9 +107,7 @@ class CallbackProcesses:
                 f"expected something that can be pickled, for executor='process', got {type(context).__name__}: "
                 f"{name_of(error)}: {text_of(error)}; make in setup_worker() what cannot be sent to a worker process",
             ) from error
-        setup = carried_setup()
-        log_setup = None if setup is None else dumps(setup)
-        self._recipe = Recipe(cls.__module__, cls.__qualname__, pipeline.name, packed, log_setup)
+        self._recipe = Recipe(cls.__module__, cls.__qualname__, pipeline.name, packed, tracing=pipeline.tracing)
         self._clock: Clock = pipeline.clock
         self._layers = layers
         self._request_stop = request_stop
@@ -141,9 +142,11 @@ class CallbackProcess:
         self._timeout_s = timeout_s
         self._log = log.bind(pipeline=recipe.name, stage=stage)
         self._wake = Wake()
-        self._child: ChildHandle | None = None
+        self._child: WorkerProcess | None = None
+        # What it has sent, and was not processed yet.
+        self._frames: deque[Frame] = deque()
         # Worker processes that were killed and may not have exited yet.
-        self._killed: list[ChildHandle] = []
+        self._killed: list[WorkerProcess] = []
         self._job: Job | None = None
         self._number = 0
         # True if the current worker process has finished at least one message.
@@ -169,7 +172,7 @@ class CallbackProcess:
         except asyncio.CancelledError:
             if self._child is not None:
                 self._child.read()
-                self._take_frames(self._child, job)
+                self._take_frames(job)
             raise
         finally:
             self._job = None
@@ -210,7 +213,7 @@ class CallbackProcess:
 
     # --- one job
 
-    async def _run_group(self, child: ChildHandle, job: Job) -> None:
+    async def _run_group(self, child: WorkerProcess, job: Job) -> None:
         if job.first() is None:
             return  # all messages were taken back while the worker process started
         self._number += 1
@@ -218,7 +221,7 @@ class CallbackProcess:
         child.send(kind, body, job=self._number)
         deadline = self._deadline()
         while True:
-            if self._take_frames(child, job):
+            if self._take_frames(job):
                 deadline = self._deadline()
             if job.first() is None:
                 return
@@ -228,7 +231,7 @@ class CallbackProcess:
             if deadline is not None and self._clock.monotonic() >= deadline:
                 # It may have finished in time, and the event loop was late to read the result.
                 child.read()
-                if not child.frames:
+                if not self._frames:
                     await self._kill_overdue(child, job)
                     return
             else:
@@ -237,10 +240,10 @@ class CallbackProcess:
     def _deadline(self) -> float | None:
         return None if self._timeout_s is None else self._clock.monotonic() + self._timeout_s
 
-    def _take_frames(self, child: ChildHandle, job: Job) -> bool:
+    def _take_frames(self, job: Job) -> bool:
         progress = False
-        while child.frames:
-            frame = child.frames.popleft()
+        while self._frames:
+            frame = self._frames.popleft()
             if frame.job == self._number and job.take(frame):
                 progress = True
         if progress:
@@ -249,7 +252,7 @@ class CallbackProcess:
                 self._fruitless, self._pause_s, self._backoff = 0, 0.0, _new_backoff()
         return progress
 
-    async def _kill_overdue(self, child: ChildHandle, job: Job) -> None:
+    async def _kill_overdue(self, child: WorkerProcess, job: Job) -> None:
         running = job.what_runs()
         child.kill()
         self._log.warning(
@@ -257,11 +260,11 @@ class CallbackProcess:
         )
         await child.exited()
         self._child = None
-        self._take_frames(child, job)
+        self._take_frames(job)
         job.worker_is_gone()
         job.overdue(running, self._timeout_s or 0.0)
 
-    def _note_death(self, child: ChildHandle, job: Job) -> None:
+    def _note_death(self, child: WorkerProcess, job: Job) -> None:
         how = exit_text(child.exit or 0)
         self._log.warning(
             "a worker process died", callback=job.callback, pid=child.pid, exit=how, messages=len(job.in_hand)
@@ -274,7 +277,7 @@ class CallbackProcess:
 
     # --- start and end of the worker process
 
-    async def _ready_child(self, job: Job) -> ChildHandle | None:
+    async def _ready_child(self, job: Job) -> WorkerProcess | None:
         """Returns the worker process, ready for a job; None if it cannot start, and then all open messages failed."""
         if self._child is not None:
             if self._child.exit is None:
@@ -285,24 +288,36 @@ class CallbackProcess:
         if self._pause_s:
             await self._clock.sleep(self._pause_s)
         try:
-            child = self._child = ChildHandle(self._recipe, self._wake.set, self._request_stop)
+            child = self._child = self._start()
         except OSError as error:
             self._note_refusal(job, "starting a process", error)
             return None
         self._proven = False
-        while child.exit is None or child.frames:
-            while child.frames:
-                frame = child.frames.popleft()
-                if frame.kind is Kind.READY:
+        while child.exit is None or self._frames:
+            while self._frames:
+                frame = self._frames.popleft()
+                if frame.kind == Kind.READY:
                     return child
-                if frame.kind is Kind.REFUSED:
+                if frame.kind == Kind.REFUSED:
                     await self._discard(child, job, frame.body)
                     return None
             await self._wake.wait()
         self._note_refusal(job, "starting", RuntimeError(f"it died: {exit_text(child.exit)}"))
         return None
 
-    async def _discard(self, child: ChildHandle, job: Job, refused: bytes) -> None:
+    def _start(self) -> WorkerProcess:
+        frames = self._frames = deque[Frame]()
+
+        def take(frame: Frame) -> None:
+            if frame.kind == Kind.STOP:
+                self._request_stop()
+            else:
+                frames.append(frame)
+                self._wake.set()
+
+        return WorkerProcess(serve, (self._recipe,), take, self._wake.set)
+
+    async def _discard(self, child: WorkerProcess, job: Job, refused: bytes) -> None:
         step: str
         error: PackedError
         step, error = pickle.loads(refused)  # noqa: S301  # from our own worker process
@@ -338,7 +353,7 @@ def _new_backoff() -> Backoff:
     return Backoff(first_s=0.2, most_s=5.0)
 
 
-async def _gone(children: Sequence[ChildHandle]) -> None:
+async def _gone(children: Sequence[WorkerProcess]) -> None:
     """Wait until *children* have exited, at most :data:`_END_S` seconds."""
     exits = [asyncio.ensure_future(child.exited()) for child in children]
     if exits:

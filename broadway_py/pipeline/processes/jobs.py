@@ -10,8 +10,9 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from broadway_py.errors import MalformedMessage
 from broadway_py.message import BatchInfo, Failed, Message, Plain
-from broadway_py.pipeline.processes.pickling import NotPicklable, apply_result, dumps, pack_message
-from broadway_py.pipeline.processes.protocol import BatchBody, ChunkBody, Frame, Kind
+from broadway_py.pipeline.processes.pickling import NotPicklable, apply_result, pack_message
+from broadway_py.pipeline.processes.protocol import BatchBody, ChunkBody, Headers, Kind
+from broadway_py.process.frames import Frame, dumps
 
 __all__ = ["BatchJob", "ChunkJob", "Group", "Job"]
 
@@ -39,12 +40,14 @@ class Job:
     Args:
         messages: the messages, all still ok. A message that does not pickle, or whose metadata does not decode, fails
             here.
+        headers: for each of *messages* the headers of its trace, if it has one. Empty: none has.
     """
 
     callback: ClassVar[Literal["handle_message", "handle_batch"]]
 
-    def __init__(self, messages: Sequence[Message[Any]]) -> None:
+    def __init__(self, messages: Sequence[Message[Any]], headers: Sequence[Headers] = ()) -> None:
         self.messages = messages
+        self._headers = headers
         self._open: dict[int, None] = {}
         self._packed: dict[int, bytes] = {}
         self._left: dict[int, tuple[Any, ...]] = {}
@@ -165,6 +168,7 @@ class ChunkJob(Job):
         begins: called with each message when ``handle_message`` begins with it, as far as is known here. It is called
             again if the message is handled again.
         ends: called with each message once it has a result or has failed.
+        headers: as in :class:`Job`.
     """
 
     callback = "handle_message"
@@ -175,8 +179,10 @@ class ChunkJob(Job):
         taken: Callable[[list[Message[Any]]], None],
         begins: _Told = _tell_nobody,
         ends: _Told = _tell_nobody,
+        *,
+        headers: Sequence[Headers] = (),
     ) -> None:
-        super().__init__(messages)
+        super().__init__(messages, headers)
         self._taken = taken
         self._begins = begins
         self._ends = ends
@@ -188,11 +194,13 @@ class ChunkJob(Job):
         """Returns the frame that asks for ``handle_message`` for each message of the group, in order."""
         self._sent = True
         self._begins(self.messages[self.group.positions[0]])
-        return Kind.CHUNK, dumps(tuple(ChunkBody([self._packed[position] for position in self.group.positions])))
+        packed = [self._packed[position] for position in self.group.positions]
+        headers = [self._headers[position] for position in self.group.positions] if self._headers else []
+        return Kind.CHUNK, dumps(tuple(ChunkBody(packed, headers)))
 
     def take(self, frame: Frame) -> bool:
         """Process the result of one message, or the list of messages that the worker process leaves out."""
-        if frame.kind is Kind.TAKEN:
+        if frame.kind == Kind.TAKEN:
             self._give_back([self.group.positions[each] for each in pickle.loads(frame.body)])  # noqa: S301  # from our own worker process
             return False
         self._finish(self.group.positions[frame.position], frame.body)
@@ -252,14 +260,18 @@ class BatchJob(Job):
 
     callback = "handle_batch"
 
-    def __init__(self, messages: Sequence[Message[Any]], info: BatchInfo) -> None:
+    def __init__(self, messages: Sequence[Message[Any]], info: BatchInfo, headers: Headers | None = None) -> None:
         super().__init__(messages)
         self._info = info
+        # The headers of the trace of the whole batch.
+        self._batch_headers = headers
 
     def to_send(self) -> tuple[Kind, bytes]:
         """Returns the frame that asks for ``handle_batch`` for the group."""
         packed = [self._packed[position] for position in self.group.positions]
-        return Kind.BATCH, dumps(tuple(BatchBody(packed, dataclasses.replace(self._info, size=len(packed)))))
+        return Kind.BATCH, dumps(
+            tuple(BatchBody(packed, dataclasses.replace(self._info, size=len(packed)), self._batch_headers))
+        )
 
     def take(self, frame: Frame) -> bool:
         """Process the results of the whole group."""

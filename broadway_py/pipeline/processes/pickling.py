@@ -1,4 +1,4 @@
-"""Converts messages, results and exceptions to bytes and back, for the way to a worker process and back.
+"""Converts messages and results to bytes and back, for the way to a worker process and back.
 
 Each message is pickled separately, so that an object that does not pickle affects only its own message.
 """
@@ -10,43 +10,28 @@ from collections.abc import Hashable, Mapping
 from typing import Any, ClassVar, Final, NamedTuple, NoReturn
 
 from broadway_py.abilities import Ability
-from broadway_py.error_text import PLACE, name_of, place_of, text_of
-from broadway_py.foreign import article, foreign_errors, type_name
+from broadway_py.error_text import name_of, text_of
+from broadway_py.foreign import article, foreign_errors
 from broadway_py.message import NOOP, Acknowledgement, BatchMode, Failed, Message, Plain, gaps_in
 from broadway_py.pipeline.settlement.failures import failure_from
+from broadway_py.process.frames import dumps
+from broadway_py.process.packed_errors import pack_error, unpack_error
 
 __all__ = [
     "NotPicklable",
-    "PackedError",
-    "WorkerError",
     "apply_result",
-    "dumps",
     "failed_result",
-    "pack_error",
     "pack_message",
     "pack_result",
-    "unpack_error",
     "unpack_message",
 ]
 
 #: Objects of these types cannot be changed in place. If the object is still the same, it is not sent back.
 _UNCHANGING: Final = (bytes, str, int, float, bool, type(None))
 
-#: Limits the classes made for exceptions that cannot be rebuilt: user code could create types without end.
-_MOST_STAND_INS: Final = 200
-
-
-def dumps(value: object) -> bytes:
-    """Returns *value*, pickled in the newest protocol that every supported Python reads."""
-    return pickle.dumps(value, 5)
-
 
 class NotPicklable(Exception):
     """A message cannot be sent, or its result cannot come back. The text says what the problem is, and why."""
-
-
-class WorkerError(RuntimeError):
-    """Replaces an exception of a worker process that cannot be rebuilt here. A subclass has the exception's name."""
 
 
 # --- messages, to the worker process
@@ -270,95 +255,6 @@ def _apply(message: Message[Any], content: _Content, left: tuple[Any, ...]) -> N
     except foreign_errors() as error:
         # The acknowledger refuses the options, so this message fails.
         message._status = failure_from(error)
-
-
-# --- exceptions
-
-
-class PackedError(NamedTuple):
-    """An exception in several pickled forms. The parent uses the first form that it can read."""
-
-    whole: bytes | None
-    #: The class, the arguments and the attributes, separately: many exceptions can be pickled but not unpickled.
-    kind: bytes | None
-    args: bytes | None
-    attributes: bytes | None
-    name: str
-    text: str
-    place: str
-
-
-def pack_error(error: BaseException) -> PackedError:
-    """Returns *error* packed, with the place where it was raised instead of its traceback. Never raises."""
-    return PackedError(
-        _dumped(error),
-        _dumped(type(error)),
-        _dumped(error.args),
-        _dumped(_attributes(error)),
-        name_of(error),
-        text_of(error),
-        place_of(error),
-    )
-
-
-def _attributes(error: BaseException) -> object:
-    try:
-        return vars(error)
-    except foreign_errors(cancellations=True):
-        return {}
-
-
-def unpack_error(packed: PackedError) -> BaseException:
-    """Returns an exception of the same type if possible, else a :class:`WorkerError` of the same name. Never raises."""
-    error = _rebuilt(packed) or _stand_in(packed.name)(packed.text)
-    setattr(error, PLACE, packed.place)
-    error.add_note(f"raised in a worker process, at {packed.place or 'an unknown place'}")
-    return error
-
-
-def _rebuilt(packed: PackedError) -> BaseException | None:
-    whole = _loaded(packed.whole)
-    if isinstance(whole, BaseException) and type_name(whole) == packed.name:
-        return whole
-    kind = _loaded(packed.kind)
-    if not (isinstance(kind, type) and issubclass(kind, BaseException)):
-        return None
-    try:
-        # __init__ is not called: it may need other arguments than `args`, which is why the whole could not be read.
-        error = kind.__new__(kind)
-        args = _loaded(packed.args)
-        error.args = args if isinstance(args, tuple) else (packed.text,)
-        attributes = _loaded(packed.attributes)
-        vars(error).update(attributes if isinstance(attributes, dict) else {})
-        str(error)
-    except foreign_errors(cancellations=True):
-        return None
-    return error
-
-
-_stand_ins: dict[str, type[WorkerError]] = {}
-
-
-def _stand_in(name: str) -> type[WorkerError]:
-    if name not in _stand_ins:
-        if len(_stand_ins) >= _MOST_STAND_INS:
-            return WorkerError
-        _stand_ins[name] = type(name, (WorkerError,), {"__doc__": WorkerError.__doc__, "__module__": __name__})
-    return _stand_ins[name]
-
-
-def _dumped(value: object) -> bytes | None:
-    try:
-        return dumps(value)
-    except foreign_errors(cancellations=True):
-        return None
-
-
-def _loaded(packed: bytes | None) -> object:
-    try:
-        return None if packed is None else pickle.loads(packed)  # noqa: S301  # from our own worker process
-    except foreign_errors(cancellations=True):
-        return None
 
 
 def _told(error: BaseException) -> str:

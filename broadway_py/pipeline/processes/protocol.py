@@ -1,74 +1,35 @@
-"""The frames that go over the socket between a stage and its worker process. Each has a kind, a job and a body."""
+"""What a stage and its worker process send each other: the kinds of frames, and their bodies."""
 
 from __future__ import annotations
 
 import enum
-import struct
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from broadway_py.message import BatchInfo
 
-__all__ = ["HEADER", "BatchBody", "ChunkBody", "Frame", "FrameReader", "Kind", "Recipe", "frame"]
+__all__ = ["BatchBody", "ChunkBody", "Headers", "Kind", "Recipe"]
+
+#: The headers that tell the trace of a message or batch, so that the worker process goes on with it.
+Headers = Mapping[str, str]
 
 
 class Kind(enum.IntEnum):
     """The kinds of frames. The unpickled body is given in square brackets."""
 
     # To the worker process.
-    RECIPE = 1  # how to make the pipeline object [Recipe]
-    CHUNK = 2  # messages for handle_message; each is answered by a RESULT [ChunkBody]
-    BATCH = 3  # messages for handle_batch; answered by one BATCH_RESULT [BatchBody]
-    TAKE_BACK = 4  # do not start these messages; answered by TAKEN [list of positions]
-    CLOSE = 5  # end when all work is done
+    CHUNK = 1  # messages for handle_message; each is answered by a RESULT [ChunkBody]
+    BATCH = 2  # messages for handle_batch; answered by one BATCH_RESULT [BatchBody]
+    TAKE_BACK = 3  # do not start these messages; answered by TAKEN [list of positions]
+    CLOSE = 4  # end when all work is done
     # From the worker process.
-    READY = 6  # the pipeline object is made and set up
-    REFUSED = 7  # the pipeline object could not be made: the step and the error [(str, PackedError)]
-    RESULT = 8  # the result of the message at this position [see pickling]
-    BATCH_RESULT = 9  # the results of all messages of a batch [list of results]
-    TAKEN = 10  # these messages will not be started [list of positions]
-    STOP = 11  # the callback called request_stop()
-
-
-#: Kind, number of the job, position of the message in it, bytes of the body.
-HEADER: Final = struct.Struct("<BIIQ")
-
-_JOB_NUMBERS: Final = 2**32
-
-
-class Frame(NamedTuple):
-    """One received frame."""
-
-    kind: Kind
-    job: int
-    position: int
-    body: bytes
-
-
-def frame(kind: Kind, body: bytes = b"", *, job: int = 0, position: int = 0) -> bytes:
-    """Returns the bytes to send for a frame."""
-    return HEADER.pack(kind, job % _JOB_NUMBERS, position, len(body)) + body
-
-
-class FrameReader:
-    """Divides the bytes from a socket into frames. It holds at most one incomplete frame."""
-
-    def __init__(self) -> None:
-        self._bytes = bytearray()
-
-    def feed(self, data: bytes) -> Iterator[Frame]:
-        """Yields the frames that *data* completes."""
-        self._bytes += data
-        start = 0
-        while len(self._bytes) - start >= HEADER.size:
-            kind, job, position, size = HEADER.unpack_from(self._bytes, start)
-            end = start + HEADER.size + size
-            if len(self._bytes) < end:
-                break
-            yield Frame(Kind(kind), job, position, bytes(self._bytes[start + HEADER.size : end]))
-            start = end
-        del self._bytes[:start]
+    READY = 5  # the pipeline object is made and set up
+    REFUSED = 6  # the pipeline object could not be made: the step and the error [(str, PackedError)]
+    RESULT = 7  # the result of the message at this position [see pickling]
+    BATCH_RESULT = 8  # the results of all messages of a batch [list of results]
+    TAKEN = 9  # these messages will not be started [list of positions]
+    STOP = 10  # the callback called request_stop()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +42,16 @@ class Recipe:
     name: str
     #: The context, pickled separately: to unpickle it, the module may have to be imported first.
     context: bytes
-    #: A pickled function that sets up the log and is called first; None if there is none.
-    log_setup: bytes | None = None
+    #: True: the callbacks run in the spans of their messages.
+    tracing: bool = False
 
 
 class ChunkBody(NamedTuple):
     """A chunk's messages, each pickled separately, so that one that cannot be unpickled does not affect the others."""
 
     messages: list[bytes]
+    #: For each message the headers of its trace. Empty: there are none.
+    headers: list[Headers]
 
 
 class BatchBody(NamedTuple):
@@ -96,3 +59,5 @@ class BatchBody(NamedTuple):
 
     messages: list[bytes]
     info: BatchInfo
+    #: The headers of the trace of the batch; None: it has none.
+    headers: Headers | None

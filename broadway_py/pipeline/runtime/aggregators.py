@@ -12,20 +12,17 @@ from broadway_py._core.aggregation.progress import Progress
 from broadway_py._core.aggregation.tracked_ledger import TrackedLedger
 from broadway_py._core.identity import identity_of
 from broadway_py._core.ledger import Ledger
-from broadway_py.aggregator import State
 from broadway_py.log import logger
 from broadway_py.pipeline.aggregation.keeper import Keeper
 from broadway_py.pipeline.aggregation.output import Output
 from broadway_py.pipeline.callbacks.aggregators import AggregatorDefinition
 from broadway_py.pipeline.intake.returning import returns_within_s
-from broadway_py.pipeline.runtime.window_state import PartitionState, WindowState
+from broadway_py.pipeline.runtime.stores import Stores
+from broadway_py.pipeline.runtime.window_state import PartitionState
 from broadway_py.pipeline.sources import Sources
 from broadway_py.pipeline.stages.aggregator import AggregatorStage
 from broadway_py.pipeline.stages.emitter import Emitter
 from broadway_py.pipeline.stages.services import Meter, Services
-from broadway_py.state.memory import MemoryStore
-from broadway_py.state.partitions import StatePartition, file_of, new_beside_others, prepare
-from broadway_py.state.sqlite import SQLiteStore
 from broadway_py.state.store import StateStore
 
 __all__ = ["Aggregators"]
@@ -39,7 +36,7 @@ class Aggregators:
     Args:
         services: the services of the pipeline.
         definitions: the aggregators by their names.
-        state: where their windows are stored.
+        stores: where their windows are stored.
         sources: what the pipeline reads.
     """
 
@@ -47,12 +44,13 @@ class Aggregators:
         self,
         services: Services,
         definitions: Mapping[str, AggregatorDefinition],
-        state: State,
+        stores: Stores,
         sources: Sources,
     ) -> None:
         self._services = services
         self._definitions = definitions
-        self._state = state
+        self._stores = stores
+        self._state = stores.state
         self._sources = sources
         #: What each producer has delivered.
         self.progresses = {
@@ -82,28 +80,13 @@ class Aggregators:
             identity_of=partial(identity_of, pipeline=services.name),
         )
 
-    def build(self, meters: Mapping[str, Meter]) -> tuple[list[AggregatorStage], WindowState]:
-        """Returns the stages, and the state that is opened before they run."""
-        sources, state = self._sources, self._state
-        parts = [self._part(partition, meters) for partition in sources.owned or (None,)]
-        stages = [stage for part in parts for stage in part.stages]
-        directory = None
-        if sources.partitions is not None and not state.is_memory:
-            directory = partial(self._prepare, sources.partitions)
-        window_state = WindowState(self._services, list(self._definitions.values()), parts, prepare=directory)
-        return stages, window_state
+    def build(self, meters: Mapping[str, Meter]) -> dict[int | None, PartitionState]:
+        """Returns the stages of each partition, and their state; that of None if the sources have no partitions."""
+        stores = self._stores.by_partition
+        return {partition: self._part(partition, store, meters) for partition, store in stores.items()}
 
-    def _prepare(self, partitions: int) -> str | None:
-        """Make the directory of the state. Returns a doubt that is logged; None: there is none."""
-        sources, directory = self._sources, self._state.path
-        prepare(directory, partitions)
-        # Other workers may just have made theirs. The daemon looks before it starts them.
-        return None if sources.are_shared else new_beside_others(directory, sources.owned)
-
-    def _part(self, partition: int | None, meters: Mapping[str, Meter]) -> PartitionState:
-        """Returns the stages of *partition* and their state; None: the sources have no partitions."""
+    def _part(self, partition: int | None, store: StateStore, meters: Mapping[str, Meter]) -> PartitionState:
         names = self._sources.names_of(partition)
-        store = self._store(partition)
         stages = [self._stage(definition, store, partition, meters) for definition in self._definitions.values()]
         returning = [
             (
@@ -117,14 +100,6 @@ class Aggregators:
             for name in names
         ]
         return PartitionState(store, stages, returning)
-
-    def _store(self, partition: int | None) -> StateStore:
-        if self._state.is_memory:
-            return MemoryStore()
-        path, count = self._state.path, self._sources.partitions
-        if partition is None or count is None:
-            return SQLiteStore(path)
-        return SQLiteStore(file_of(path, partition), StatePartition(partition, count))
 
     def _stage(
         self, definition: AggregatorDefinition, store: StateStore, partition: int | None, meters: Mapping[str, Meter]
@@ -146,7 +121,14 @@ class Aggregators:
             services,
             name,
             meters[f"emitter:{name}"],
-            Output(services.name, definition, keeper.records, keeper.shown, clock=services.clock),
+            Output(
+                services.name,
+                definition,
+                keeper.records,
+                keeper.shown,
+                clock=services.clock,
+                tracer=services.tracer,
+            ),
             keeper.unwanted,
             most=definition.options.emit_batch,
             timeout_s=definition.options.emit_timeout,

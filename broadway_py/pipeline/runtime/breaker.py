@@ -65,7 +65,9 @@ class BreakerGuard:
         """Note that the breaker has changed its state. If it is not closed, nothing is fetched from now on."""
         if self._breaker.state != "closed" and not self._gate.broken:
             self._gate.broken = True
-            self._gate.broken_by = "" if self._router.opened_by is None else str(self._router.opened_by)
+            by = self._router.opened_by
+            self._gate.broken_by = "" if by is None else str(by)
+            self._gate.broken_at = "" if by is None else by.said.get("at", "")
             # Not later in the guard's own task: until then a processor might start all its messages.
             self._unstarted = self._stages.take_unstarted()
             for source in self._sources:
@@ -124,7 +126,7 @@ class BreakerGuard:
     async def _go_on(self) -> None:
         self._log.warning("the breaker closed: a probe succeeded; fetching goes on")
         self._gate.broken = self._has_stopped = self._is_probing = False
-        self._gate.broken_by = ""
+        self._gate.broken_by = self._gate.broken_at = ""
         await self._tell_sources()
 
     async def _tell_sources(self) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -17,14 +19,18 @@ from broadway_py.options import INHERIT, Batcher, FailurePolicy, Processors, Rat
 from broadway_py.pipeline.callbacks.aggregators import AggregatorDefinition
 from broadway_py.pipeline.callbacks.definition import Callbacks
 from broadway_py.pipeline.callbacks.threads import CallbackThreads
+from broadway_py.pipeline.deduplication.deduplication import Deduplication
+from broadway_py.pipeline.deduplication.naming import BY_ID
 from broadway_py.pipeline.intake.copies import Copies
 from broadway_py.pipeline.intake.gate import Gate
 from broadway_py.pipeline.poison.isolation import Isolation
 from broadway_py.pipeline.processes.callback_process import CallbackProcesses
+from broadway_py.pipeline.publishing.publishers import Publishers
 from broadway_py.pipeline.runtime.aggregators import Aggregators
 from broadway_py.pipeline.runtime.batch_fill_check import warn_of_batches_that_never_fill
 from broadway_py.pipeline.runtime.breaker import BreakerGuard
 from broadway_py.pipeline.runtime.capacity import Capacity
+from broadway_py.pipeline.runtime.deduplication import build_deduplication
 from broadway_py.pipeline.runtime.dispatchers import (
     KeyOf,
     destination,
@@ -36,16 +42,19 @@ from broadway_py.pipeline.runtime.dispatchers import (
 )
 from broadway_py.pipeline.runtime.layout import Stages
 from broadway_py.pipeline.runtime.run import PipelineRun
+from broadway_py.pipeline.runtime.source_counts import SourceCounts
+from broadway_py.pipeline.runtime.stores import Stores
 from broadway_py.pipeline.runtime.topology import topology_of
-from broadway_py.pipeline.runtime.window_state import WindowState
+from broadway_py.pipeline.runtime.window_state import PartitionState, WindowState
 from broadway_py.pipeline.settlement.failure_plans import log_which_policy_counts
 from broadway_py.pipeline.settlement.failure_router import FailureRouter
 from broadway_py.pipeline.sources import Sources
-from broadway_py.pipeline.stages.batch_processor import BatchProcessor
+from broadway_py.pipeline.stages.batch_processor import BatchProcessor, TracedBatchProcessor
 from broadway_py.pipeline.stages.batcher import BatcherStage
 from broadway_py.pipeline.stages.processor import Processor
 from broadway_py.pipeline.stages.services import SUBMITTED, Meter, Services
 from broadway_py.pipeline.stages.source import Source
+from broadway_py.pipeline.tracers import new_tracer
 from broadway_py.producer import Producer
 from broadway_py.producer_description import described
 
@@ -75,6 +84,10 @@ class Described(Protocol):
     fail_fast: bool
     clock: Clock
     state: Any
+    deduplicate_by: Any
+    _uniform: Callable[[float, float], float] | None
+    tracing: bool
+    _counts_sources: bool
 
 
 class Builder:
@@ -89,6 +102,7 @@ class Builder:
         definitions: the aggregators, by name.
         in_processes: names of the layers whose callbacks run in worker processes.
         meters: the figures of each layer.
+        publishers: what callbacks publish with.
         failure_is_given: True if the user has chosen the failure policy.
         request_stop: begins the drain.
     """
@@ -102,6 +116,7 @@ class Builder:
         definitions: Mapping[str, AggregatorDefinition],
         in_processes: frozenset[str],
         meters: Mapping[str, Meter],
+        publishers: Publishers,
         failure_is_given: bool,
         request_stop: Callable[[], None],
     ) -> None:
@@ -111,6 +126,7 @@ class Builder:
         self._definitions = definitions
         self._in_processes = in_processes
         self._meters = meters
+        self._publishers = publishers
         self._failure_is_given = failure_is_given
         self._request_stop = request_stop
 
@@ -128,6 +144,7 @@ class Builder:
             threads=threads,
             processes=processes,
             isolation=isolation,
+            tracer=new_tracer(pipeline.name) if pipeline.tracing else None,
         )
 
     def _failure_router(self) -> FailureRouter | None:
@@ -141,6 +158,7 @@ class Builder:
             request_stop=self._request_stop,
             ordered=pipeline.ordered,
             failure_is_given=self._failure_is_given,
+            uniform=random.uniform if pipeline._uniform is None else pipeline._uniform,
         )
 
     def run(self, threads: CallbackThreads, rate_limit: RateLimit | None, isolation: Isolation | None) -> PipelineRun:
@@ -153,18 +171,38 @@ class Builder:
         """
         pipeline = self._pipeline
         services = self._services(threads, isolation)
-        stages, gate, window_state = _build(
+        if services.tracer is not None:
+            self._publishers.trace_by(services.tracer)
+        stores = self._stores()
+        aggregators = self._aggregators(services, stores)
+        deduplication = self._deduplication(services, stores, aggregators)
+        stages, gate, parts = _build(
             services,
             self._sources,
             pipeline.processors,
             pipeline.batchers,
-            aggregators=self._aggregators(services),
+            aggregators=aggregators,
+            deduplication=deduplication,
             rate_limit=rate_limit,
             partition_by=pipeline.partition_by,
             fail_fast=pipeline.fail_fast,
             meters=self._meters,
             max_in_flight_bytes=pipeline.max_in_flight_bytes,
         )
+        window_state: WindowState | None = None
+        if stores is not None:
+            window_state = WindowState(
+                services,
+                list(self._definitions.values()),
+                [
+                    replace(
+                        parts.get(partition) or PartitionState(store, (), ()),
+                        ids=None if deduplication is None else deduplication.parts[partition],
+                    )
+                    for partition, store in stores.by_partition.items()
+                ],
+                prepare=stores.prepare,
+            )
         restarts = Restarts(pipeline.max_restarts, pipeline.max_seconds)
         return PipelineRun(
             services,
@@ -174,16 +212,52 @@ class Builder:
             _guard(services, stages, gate),
             gate=gate,
             topology=topology_of(
-                pipeline.name, self._sources.producers, pipeline.processors, pipeline.batchers, self._definitions
+                pipeline.name,
+                self._sources.producers,
+                pipeline.processors,
+                pipeline.batchers,
+                aggregators=self._definitions,
+                publishers=self._publishers,
             ),
+            publishers=self._publishers,
+            fail_fast=pipeline.fail_fast,
             window_state=window_state,
+            source_counts=SourceCounts(services, stages.sources) if pipeline._counts_sources else None,
         )
 
-    def _aggregators(self, services: Services) -> Aggregators | None:
+    def _stores(self) -> Stores | None:
+        """Returns the stores of the state; None if the pipeline keeps none."""
         state: State | None = self._pipeline.state
-        if not self._definitions or state is None:
+        if state is None or not (self._definitions or self._pipeline.deduplicate_by is not None):
             return None
-        return Aggregators(services, self._definitions, state, self._sources)
+        return Stores(state, self._sources)
+
+    def _aggregators(self, services: Services, stores: Stores | None) -> Aggregators | None:
+        if not self._definitions or stores is None:
+            return None
+        return Aggregators(services, self._definitions, stores, self._sources)
+
+    def _deduplication(
+        self, services: Services, stores: Stores | None, aggregators: Aggregators | None
+    ) -> Deduplication | None:
+        by = self._pipeline.deduplicate_by
+        if by is None or stores is None:
+            return None
+        return build_deduplication(
+            services,
+            stores,
+            self._sources,
+            None if by == BY_ID else by,
+            key_of=in_room(services, _key_of(self._pipeline)) if self._pipeline.ordered else None,
+            progresses=None if aggregators is None else aggregators.progresses,
+        )
+
+
+def _key_of(pipeline: Described) -> KeyOf | None:
+    """Returns the function by which messages are given to processors."""
+    own = pipeline.processors.partition_by
+    key_of: KeyOf | None = pipeline.partition_by if own is INHERIT else own
+    return key_of
 
 
 def meters_of(batchers: Iterable[str], aggregators: Iterable[str] = ()) -> dict[str, Meter]:
@@ -212,13 +286,14 @@ def _build(
     batchers: Mapping[str, Batcher],
     *,
     aggregators: Aggregators | None,
+    deduplication: Deduplication | None,
     rate_limit: RateLimit | None,
     partition_by: KeyOf | None,
     fail_fast: bool,
     meters: Mapping[str, Meter],
     max_in_flight_bytes: int | None,
-) -> tuple[Stages, Gate, WindowState | None]:
-    """Make every stage and subscribe it to the layer before it."""
+) -> tuple[Stages, Gate, Mapping[int | None, PartitionState]]:
+    """Make every stage and subscribe it to the layer before it. Returns also the aggregators of each partition."""
     gate = Gate(None if rate_limit is None else Rate(rate_limit.allowed_messages, rate_limit.interval))
     demands = {} if aggregators is None else aggregators.demands
     if aggregators is not None:
@@ -235,6 +310,8 @@ def _build(
     for name, description in producers.items():
         ledger = Ledger(name, services.settler) if aggregators is None else aggregators.ledger(name)
         ledgers.append(ledger)
+        if deduplication is not None:
+            ledger.readers = deduplication.readers[name]
         copies, share = Copies(description), capacity.of_copy(description.concurrency)
         for index in range(description.concurrency):
             source = Source(
@@ -249,6 +326,7 @@ def _build(
                 most_in_flight=capacity.most_of_partition,
                 fail_fast=fail_fast,
                 transformer=transformer,
+                ids=None if deduplication is None else deduplication.ids_of(name),
             )
             sources.append(source)
     ledgers.append(Ledger(Submissions.name, services.settler))
@@ -299,9 +377,10 @@ def _build(
             ),
             meters,
         )
-    window_state: WindowState | None = None
+    parts: Mapping[int | None, PartitionState] = {}
     if aggregators is not None:
-        stages.aggregators, window_state = aggregators.build(meters)
+        parts = aggregators.build(meters)
+        stages.aggregators = [stage for part in parts.values() for stage in part.stages]
     _connect_to_batchers(stages, stages.processors)
     look_for_room = [source.cap.look for source in sources if source.cap is not None]
     if max_in_flight_bytes is not None:
@@ -310,7 +389,7 @@ def _build(
         look_for_room.append(gate.look_at_bytes)
     if look_for_room:
         services.settler.settled = partial(_call_each, look_for_room)
-    return stages, gate, window_state
+    return stages, gate, parts
 
 
 def _call_each(functions: Iterable[Callable[[], None]]) -> None:
@@ -343,7 +422,7 @@ def _connect_processors(source: Source, processors: Sequence[Processor], options
 def _add_batcher(stages: Stages, batcher: BatcherStage, meters: Mapping[str, Meter]) -> None:
     layer = f"batch_processors:{batcher.key}"
     for index in range(batcher.options.concurrency):
-        processor = BatchProcessor(
+        processor = (BatchProcessor if batcher.services.tracer is None else TracedBatchProcessor)(
             batcher.services,
             batcher.key,
             index,

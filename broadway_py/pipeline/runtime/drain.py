@@ -11,6 +11,7 @@ from typing import Any, Final
 from broadway_py._core.settlement import will_be_stopped
 from broadway_py.log import logger
 from broadway_py.message import Message, Outcome
+from broadway_py.pipeline.publishing.publishers import Publishers
 from broadway_py.pipeline.runtime.layout import Stages
 from broadway_py.pipeline.runtime.stage_tasks import StageTasks
 from broadway_py.pipeline.stages.services import Services
@@ -49,6 +50,7 @@ class Drain:
         stages: all stages.
         tasks: the tasks of the stages.
         shutdown_timeout_s: seconds for a stop that gives no time of its own.
+        publishers: what callbacks publish with. What is on its way is confirmed before the sources close.
         stop_wanted: set here when a stop is asked for.
         give_up: set when the last steps are to be done now.
     """
@@ -60,6 +62,7 @@ class Drain:
         tasks: StageTasks,
         shutdown_timeout_s: float,
         *,
+        publishers: Publishers,
         stop_wanted: asyncio.Event,
         give_up: asyncio.Event,
     ) -> None:
@@ -67,6 +70,7 @@ class Drain:
         self._stages = stages
         self._tasks = tasks
         self._shutdown_timeout_s = shutdown_timeout_s
+        self._publishers = publishers
         self._stop_wanted = stop_wanted
         self._give_up = give_up
         self._have_sources_ended = False
@@ -153,6 +157,8 @@ class Drain:
     def _cut_off(self, stages: Sequence[PipelineStage]) -> None:
         """Cut off the callbacks that still run."""
         self._services.is_stopping = True
+        if self._services.deduplication is not None:
+            self._services.deduplication.give_up()
         pending = self._tasks.pending()
         if pending:
             self._in_time = self._in_time and self._tasks.crash is not None
@@ -168,15 +174,19 @@ class Drain:
         now = self._services.clock.monotonic()
         deadline = max(now + self._reserve_s if self._deadline is None else self._deadline, now + _LEAST_S)
         ending: asyncio.Future[None] | None = None
+        flushing = {asyncio.ensure_future(self._publishers.flush())} if self._publishers else set()
+        self._publishers.end_by(deadline)
         try:
             await self._wait(self._tasks.pending(), now + (deadline - now) * 0.5)
+            # What callbacks have awaited is confirmed. This is what tasks of the user publish.
+            await self._wait(flushing, now + (deadline - now) * 0.7)
             # A stage that was cut off may have put aside some of those in hand already. Each counts once.
             left = {id(one): (one, stage) for stage in stages for one in [*stage.held, *stage.take_all()]}
             ending = asyncio.ensure_future(self._give_back_and_close([*left.values()], stages))
             await self._wait({ending, *self._tasks.pending()}, deadline)
         finally:
             # Also if this is cancelled: the ledgers must be closed and no task may be left running.
-            last: set[asyncio.Future[Any]] = {*self._tasks.pending(), *self._services.settler.aside}
+            last: set[asyncio.Future[Any]] = {*flushing, *self._tasks.pending(), *self._services.settler.aside}
             if ending is not None:
                 last.add(ending)
             for task in last:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
+import structlog  # noqa: F401  # here, because the first line of the log would load it in the event loop
+
+from broadway_py._core.recent_load import RecentLoad
 from broadway_py._core.restarts import Restarts
 from broadway_py.clock import Clock
 from broadway_py.error_text import name_of
 from broadway_py.errors import BroadwayError, PipelineCrashed
 from broadway_py.log import logger
 from broadway_py.pipeline.intake.gate import Gate
+from broadway_py.pipeline.publishing.publishers import Publishers
 from broadway_py.pipeline.runtime.breaker import BreakerGuard
 from broadway_py.pipeline.runtime.drain import Drain
 from broadway_py.pipeline.runtime.layout import Stages
+from broadway_py.pipeline.runtime.source_counts import SourceCounts
 from broadway_py.pipeline.runtime.stage_tasks import StageTasks
 from broadway_py.pipeline.runtime.window_state import WindowState
 from broadway_py.pipeline.stages.services import Services
@@ -36,7 +41,10 @@ class PipelineRun:
         guard: carries out what the breaker decides; None without a breaker.
         gate: the gate of the sources.
         topology: the topology of the pipeline, as plain data.
-        window_state: the state of the aggregators; None without aggregators.
+        publishers: what callbacks publish with.
+        fail_fast: whether the first try of each publisher to connect must succeed.
+        window_state: the state of the aggregators and of ``deduplicate_by``; None without them.
+        source_counts: asks the sources how many messages they hold; None: nobody wants to know.
     """
 
     def __init__(
@@ -49,15 +57,23 @@ class PipelineRun:
         *,
         gate: Gate,
         topology: Mapping[str, Any],
+        publishers: Publishers,
+        fail_fast: bool,
         window_state: WindowState | None = None,
+        source_counts: SourceCounts | None = None,
     ) -> None:
         self.services = services
         self.stages = stages
         self.restarts = restarts
         self.gate = gate
         self.topology = topology
+        self.publishers = publishers
+        #: How busy the processors were lately.
+        self.load = RecentLoad(services.clock.monotonic())
+        self._fail_fast = fail_fast
         self.window_state = window_state
-        #: True once the stages run. Until then the state of the aggregators is opened, which may take long.
+        self.source_counts = source_counts
+        #: True once the stages run. Until then the state is opened, which may take long.
         self.have_stages_begun = False
         self._guard = guard
         self._log = log.bind(pipeline=services.name)
@@ -65,7 +81,13 @@ class PipelineRun:
         give_up = asyncio.Event()
         self.tasks = StageTasks(services, restarts, stop_wanted=self._stop_wanted, give_up=give_up)
         self.drain = Drain(
-            services, stages, self.tasks, shutdown_timeout_s, stop_wanted=self._stop_wanted, give_up=give_up
+            services,
+            stages,
+            self.tasks,
+            shutdown_timeout_s,
+            publishers=publishers,
+            stop_wanted=self._stop_wanted,
+            give_up=give_up,
         )
 
     @property
@@ -90,16 +112,21 @@ class PipelineRun:
     async def run(self) -> None:
         """Run the stages, then drain. Returns when every stage has ended and every message has an outcome."""
         guarding: asyncio.Future[None] | None = None
+        counting: asyncio.Future[None] | None = None
         has_stopped = False
         try:
-            if await self._open_state():
+            if await self._open_state() and await self._open_publishers():
                 for stage in self.stages.all():
                     self.tasks.start(stage)
                 self.have_stages_begun = True
                 guarding = None if self._guard is None else asyncio.ensure_future(self._guard.run())
+                counting = None if self.source_counts is None else asyncio.ensure_future(self.source_counts.run())
                 await self._until_stop()
                 has_stopped = True
         finally:
+            if counting is not None:
+                # A drain does not wait for the answer of a source.
+                counting.cancel()
             try:
                 await self.drain.run(lets_finish=has_stopped, guarding=guarding)
             finally:
@@ -108,10 +135,21 @@ class PipelineRun:
                     await self.window_state.close()
 
     async def _open_state(self) -> bool:
-        """Open the state of the aggregators. Returns False if a stop was wanted first, or if it cannot be opened."""
+        """Open the state. Returns False if a stop was wanted first, or if it cannot be opened."""
         if self.window_state is None:
             return True
-        opening = asyncio.ensure_future(self.window_state.open())
+        return await self._opened(self.window_state.open(), "the state could not be opened")
+
+    async def _open_publishers(self) -> bool:
+        """Begin to connect the publishers. Returns False if a stop was wanted first, or if they must and cannot."""
+        if not self.publishers:
+            return True
+        opening = self.publishers.open(fail_fast=self._fail_fast)
+        return await self._opened(opening, "a publisher could not be opened")
+
+    async def _opened(self, work: Coroutine[Any, Any, None], otherwise: str) -> bool:
+        """Do *work*, which the stages need. Returns False if a stop was wanted first, or after a crash, logged so."""
+        opening = asyncio.ensure_future(work)
         is_stopped = False
         try:
             await first_completed(opening, self._stop_wanted.wait())
@@ -129,7 +167,7 @@ class PipelineRun:
         text = str(error) if isinstance(error, BroadwayError) else name_of(error)
         self.tasks.crash = PipelineCrashed(f"pipeline {self.services.name!r}: {text}")
         self.tasks.crash.__cause__ = error
-        self._log.error("the state of the aggregators could not be opened", reason=text)
+        self._log.error(otherwise, reason=text)
         return False
 
     async def _until_stop(self) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 from broadway_py._core.histogram import Histogram
 from broadway_py._core.ledger import Ledger
+from broadway_py.pipeline.deduplication.deduplication import Deduplication
+from broadway_py.pipeline.publishing.outbox import Outbox
 from broadway_py.pipeline.runtime.run import PipelineRun
 from broadway_py.pipeline.stages.aggregator import AggregatorStage
 from broadway_py.pipeline.stages.emitter import Emitter
@@ -16,10 +18,13 @@ from broadway_py.pipeline.stages.source import Source
 from broadway_py.pipeline.stages.stage import PipelineStage
 from broadway_py.pipeline.stats import (
     AggregatorStats,
+    DeduplicationStats,
     Distribution,
     PipelineState,
     PipelineStats,
     ProducerStats,
+    PublisherStats,
+    RateLimitStats,
     StageStats,
 )
 from broadway_py.request_counts import RequestCounts
@@ -33,7 +38,7 @@ def take_snapshot(name: str, state: PipelineState, run: PipelineRun, meters: Map
     stages, gate = run.stages, run.gate
     sources = [*stages.sources, stages.submissions]
     producers = [
-        _producer(ledger, [source for source in sources if source.ledger is ledger], now)
+        _producer(run, ledger, [source for source in sources if source.ledger is ledger], now)
         for ledger in stages.ledgers
         if ledger is not stages.submissions.ledger or ledger.received
     ]
@@ -56,13 +61,31 @@ def take_snapshot(name: str, state: PipelineState, run: PipelineRun, meters: Map
         breaker_open=gate.broken,
         breaker_opened_by=gate.broken_by,
         aggregators=tuple(_aggregator(stage, now, run.clock.wall()) for stage in stages.aggregators),
+        deduplication=_deduplication(run.services.deduplication),
         state_trouble=_state_trouble(run),
         partitions=stages.partitions,
         owned=stages.owned,
+        publishers=tuple(map(_publisher, run.publishers.outboxes.values())),
+        breaker_opened_at=gate.broken_at,
+        breaker_next_try_seconds=_until_probe(run, now),
+        processors_busy=run.load.shares([_busy_seconds(one, now) for one in stages.processors], now),
+        failures=run.services.failures.recent.snapshot(),
+        rate_limit=None if gate.rate is None else RateLimitStats(gate.rate.allowed, gate.rate.interval_s),
     )
 
 
-def _producer(ledger: Ledger, copies: Sequence[Source], now: float) -> ProducerStats:
+def _busy_seconds(stage: PipelineStage, now: float) -> float:
+    return stage.busy_seconds + (0.0 if stage.busy_since is None else now - stage.busy_since)
+
+
+def _until_probe(run: PipelineRun, now: float) -> float | None:
+    router = run.services.router
+    if router is None or router.breaker is None or router.breaker.state == "closed":
+        return None
+    return max(0.0, router.breaker.probe_at - now)
+
+
+def _producer(run: PipelineRun, ledger: Ledger, copies: Sequence[Source], now: float) -> ProducerStats:
     troubles = [trouble for source in copies if (trouble := source.live.why_not_ready) is not None]
     return ProducerStats(
         name=ledger.producer,
@@ -80,6 +103,20 @@ def _producer(ledger: Ledger, copies: Sequence[Source], now: float) -> ProducerS
         ended=all(source.ended for source in copies),
         # A sum is a copy, which the producer does not change any more.
         requests=ledger.requests + RequestCounts() if ledger.requests.requests else None,
+        source=None if run.source_counts is None else run.source_counts.of(ledger.producer),
+    )
+
+
+def _publisher(outbox: Outbox) -> PublisherStats:
+    return PublisherStats(
+        name=outbox.name,
+        published=dict(outbox.outcomes),
+        waiting=outbox.waiting,
+        in_flight=outbox.in_flight,
+        duration=_distribution(outbox.duration),
+        connected=int(outbox.is_up),
+        copies=1,
+        trouble=outbox.trouble,
     )
 
 
@@ -107,6 +144,10 @@ def _state_trouble(run: PipelineRun) -> str | None:
     opening = run.window_state.trouble
     if opening is not None:
         return opening
+    ids = () if run.services.deduplication is None else run.services.deduplication.parts.values()
+    unstored = next((trouble for one in ids if (trouble := one.trouble) is not None), None)
+    if unstored is not None:
+        return f"degraded: the ids of handled messages cannot be stored: {unstored}"
     stages = run.stages.aggregators
     full = next((full for stage in stages if (full := stage.full_of) is not None), None)
     if full is not None:
@@ -148,6 +189,24 @@ def _aggregator(stage: AggregatorStage, now: float, wall: float) -> AggregatorSt
         uncertain=identities.uncertain,
         dedup_horizon_seconds=identities.horizon_s(keeper.time.connected_s),
         keys_of_others=keeper.keys_of_others,
+    )
+
+
+def _deduplication(deduplication: Deduplication | None) -> tuple[DeduplicationStats, ...]:
+    if deduplication is None:
+        return ()
+    return tuple(
+        DeduplicationStats(
+            ids=len(one.register),
+            waiting=one.register.waiting,
+            duplicates=one.register.duplicates,
+            without_identity=one.without_identity,
+            dedup_horizon_seconds=one.register.horizon_s(one.connected_s),
+            state_bytes=one.state_bytes,
+            checkpoint_failures=one.failures,
+            partition=partition,
+        )
+        for partition, one in deduplication.parts.items()
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 from broadway_py._core.backoff import Backoff
@@ -106,7 +107,9 @@ class StageTasks:
                 for message in lost:
                     message.status = Failed("crashed", Plain(f"{stage.layer} crashed: {name_of(error)}"), error)
                 stage.meter.failed["crashed"] += len(lost)
-                await self._services.settler.settle((), lost)
+                await self._services.settler.settle(
+                    (), lost, decided=partial(self._services.failures.note_crash, stage.layer, lost)
+                )
                 stage.reset_after_crash()
                 if not self._restarts.crashed(self._services.clock.monotonic()):
                     if stage.journal is not None:

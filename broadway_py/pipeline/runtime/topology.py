@@ -16,9 +16,11 @@ def topology_of(
     producers: Mapping[str, ProducerDescription],
     processors: Processors,
     batchers: Mapping[str, Batcher],
+    *,
     aggregators: Iterable[str] = (),
+    publishers: Iterable[str] = (),
 ) -> dict[str, Any]:
-    """Returns producers, processors, batchers and aggregators in order. Each task is called ``<name>.<index>``."""
+    """Returns producers, processors, batchers, aggregators and publishers. Each task is called ``<name>.<index>``."""
     return {
         "name": name,
         "producers": [
@@ -36,6 +38,7 @@ def topology_of(
             for key, options in batchers.items()
         ],
         **_of_aggregators(name, aggregators),
+        **_of_publishers(name, publishers),
     }
 
 
@@ -46,3 +49,9 @@ def _of_aggregators(name: str, aggregators: Iterable[str]) -> dict[str, Any]:
         for key in aggregators
     ]
     return {"aggregators": listed} if listed else {}
+
+
+def _of_publishers(name: str, publishers: Iterable[str]) -> dict[str, Any]:
+    """Returns the entry of the publishers, if there are any."""
+    listed = [{"publisher": key, "name": f"{name}.publisher:{key}"} for key in publishers]
+    return {"publishers": listed} if listed else {}

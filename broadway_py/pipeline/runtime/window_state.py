@@ -14,6 +14,7 @@ from broadway_py.foreign import foreign_errors
 from broadway_py.log import logger
 from broadway_py.pipeline.callbacks.aggregators import AggregatorDefinition
 from broadway_py.pipeline.contexts import drive
+from broadway_py.pipeline.deduplication.handled_ids import FACTS, NAME, HandledIds
 from broadway_py.pipeline.stages.aggregator import AggregatorStage
 from broadway_py.pipeline.stages.services import Services
 from broadway_py.state.facts import window_text
@@ -23,6 +24,9 @@ from broadway_py.state.store import AggregatorFacts, StateStore
 __all__ = ["PartitionState", "WindowState", "facts_of"]
 
 log = logger("broadway_py.pipeline")
+
+#: Why a pipeline is not ready while it is not known yet how much there is to load.
+_OPENING = "the state is being opened"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,8 @@ class PartitionState:
     #: Of each producer, what it has delivered, and the seconds after which what a process that died has held is
     #: delivered again.
     returning: Sequence[tuple[Progress, float]]
+    #: The ids of handled messages; None without ``deduplicate_by``.
+    ids: HandledIds | None = None
 
     @property
     def was_clean(self) -> bool:
@@ -84,8 +90,16 @@ class WindowState:
         trouble = next((one for stage in self._stages if (one := stage.keeper.committer.trouble) is not None), None)
         if trouble is not None:
             return trouble
+        ids = [part.ids for part in self._parts if part.ids is not None]
+        if ids and all(stage.keeper.loader.loaded == stage.keeper.loader.to_load for stage in self._stages):
+            loaded, all_of_them = sum(one.loaded for one in ids), sum(one.to_load for one in ids)
+            if all_of_them == 0:
+                return _OPENING
+            return f"the ids of handled messages are being loaded: {loaded} of {all_of_them}"
         loaded = sum(stage.keeper.loader.loaded for stage in self._stages)
         all_of_them = sum(stage.keeper.loader.to_load for stage in self._stages)
+        if all_of_them == 0:
+            return _OPENING
         return f"the windows are being loaded: {loaded} of {all_of_them}"
 
     async def open(self) -> None:
@@ -97,6 +111,8 @@ class WindowState:
             Exception: what ``setup`` or ``upgrade`` of an aggregator raised.
         """
         facts = {definition.name: facts_of(definition) for definition in self._definitions}
+        if any(part.ids is not None for part in self._parts):
+            facts[NAME] = FACTS
         if self._prepare is not None:
             doubt = await asyncio.to_thread(self._prepare)
             if doubt is not None:
@@ -118,6 +134,8 @@ class WindowState:
     async def _load(self, part: PartitionState) -> None:
         for stage in part.stages:
             stage.emitter.add(await stage.keeper.load())
+        if part.ids is not None:
+            await part.ids.load()
         if not part.was_clean:
             self._stand(part)
         elif any(returns_within_s > 0 for _, returns_within_s in part.returning):
@@ -129,6 +147,9 @@ class WindowState:
             for stage in self._stages:
                 await stage.close()
                 await self._close_output(stage)
+            for part in self._parts:
+                if part.ids is not None:
+                    await part.ids.close()
             for definition in self._set_up:
                 try:
                     await self._call(definition.aggregator.teardown)
@@ -159,7 +180,7 @@ class WindowState:
     async def _note_start(self, stage: AggregatorStage) -> None:
         """Store that a process runs, before it takes messages in. If it dies, the next start must know that."""
         keeper = stage.keeper
-        commit, results = keeper.checkpoint(is_last=False, most_last=0)
+        commit, results = keeper.checkpoint(is_last=False, most_in_parts=0)
         commit, due = await keeper.with_results(commit, results, ())
         # It tries again until it is stored, or until a stop cancels it. Nothing is stored after such a stop.
         await keeper.committer.commit(commit)

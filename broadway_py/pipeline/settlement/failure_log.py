@@ -23,6 +23,7 @@ from broadway_py.foreign import foreign_errors, type_name
 from broadway_py.limit import MINUTE_S, OTHER, PerMinute
 from broadway_py.log import ALL, logger
 from broadway_py.message import Failed, Message, place_of_reason, plain_reason
+from broadway_py.pipeline.settlement.recent_failures import RecentFailures
 
 __all__ = ["FailureLog", "Fate", "masked", "reason_of"]
 
@@ -59,6 +60,8 @@ class FailureLog:
         self._log = log.bind(pipeline=pipeline)
         self._clock = clock
         self._minutes: PerMinute[_Kind] = PerMinute(SHOWN_PER_MINUTE, _MOST_KINDS, ("", "", OTHER, ""))
+        #: The kinds of failures that came last.
+        self.recent = RecentFailures()
 
     def note(
         self,
@@ -79,7 +82,7 @@ class FailureLog:
             contexts: maps the ``id()`` of a message to its context, if its handler has set context variables; its line
                 is written in that context.
         """
-        now = self._clock.monotonic()
+        now, wall = self._clock.monotonic(), self._clock.wall()
         self._sum_up(now)
         for number, message in enumerate(messages):
             status = message.status if statuses is None else statuses[number]
@@ -87,12 +90,16 @@ class FailureLog:
                 continue
             becomes, words = ("", "") if fate is None else fate(message)
             exception = name_of(status.exception) if status.exception is not None else ""
-            verdict = self._minutes.note((stage, str(status.cause), exception, becomes), now)
+            kind = (stage, str(status.cause), exception, becomes)
+            verdict = self._minutes.note(kind, now)
+            # To find the place takes long, so it is looked up for the messages that are shown.
+            place = _place_of(status) if verdict == "show" else None
+            self.recent.note(kind, words, place, wall)
             own = None if contexts is None else contexts.get(id(message))
-            if verdict == "show" and own is not None:
-                own.run(self._show, stage, message, status, words)
-            elif verdict == "show":
-                self._show(stage, message, status, words)
+            if place is not None and own is not None:
+                own.run(self._show, stage, message, status, place, words)
+            elif place is not None:
+                self._show(stage, message, status, place, words)
             elif verdict == "begin_hiding":
                 self._clock.call_at(now + MINUTE_S, lambda: self._sum_up(self._clock.monotonic()))
 
@@ -131,20 +138,34 @@ class FailureLog:
             **{ALL: True},
         )
 
-    def _show(self, stage: str, message: Message[Any], status: Failed, becomes: str) -> None:
+    def note_crash(self, stage: str, messages: Sequence[Message[Any]], fate: Fate) -> None:
+        """Note that a crash of *stage* made *messages* fail. The log has a line about the crash itself."""
+        wall = self._clock.wall()
+        for message in messages:
+            if (status := message.status) is not None and status.exception is not None:
+                becomes, words = fate(message)
+                kind = (stage, str(status.cause), name_of(status.exception), becomes)
+                self.recent.note(kind, words, place_of(status.exception), wall)
+
+    def _show(self, stage: str, message: Message[Any], status: Failed, place: str, becomes: str) -> None:
         fields: dict[str, Any] = {"stage": stage, "message_id": id_of(message), "cause": status.cause}
         fields["reason"] = reason_of(message, status)
         if status.exception is not None:
             fields["exception"] = name_of(status.exception)
-            if place := place_of(status.exception):
-                fields["at"] = place
-        elif status.cause == "failed" and (said_at := place_of_reason(status)) is not None:
-            fields["at"] = said_at
+        if place:
+            fields["at"] = place
         if message.attempt is not None:
             fields["attempt"] = message.attempt
         if becomes:
             fields["becomes"] = becomes
         self._log.warning("a message failed", **fields, **{ALL: True})
+
+
+def _place_of(status: Failed) -> str:
+    """Returns where in the code the failure arose; "" if that is not known."""
+    if status.exception is not None:
+        return place_of(status.exception)
+    return (place_of_reason(status) or "") if status.cause == "failed" else ""
 
 
 def reason_of(message: Message[Any], status: Failed) -> str:

@@ -46,8 +46,15 @@ def log_which_policy_counts(
 def plan_of(policy: FailurePolicy, source: ProducerDescription, *, failure_is_given: bool) -> FailurePlan:
     """Returns what *source* needs to know about *policy*."""
     actions: set[str] = {policy.final, *policy.classify.values()}
+    delays: tuple[float, float] | None = None
     if policy.attempts > 1:
         actions.add("retry")
+        # The bounds of what FailureRules draws.
+        first, most = policy.backoff
+        delays = (first / 2.0, min(most, first * 2.0 ** min(policy.attempts - 2, 60)))
     return FailurePlan(
-        frozenset(actions), policy.dead_letter, FailureAuthority(failure_is_given, source.on_failure_is_given)
+        frozenset(actions),
+        policy.dead_letter,
+        FailureAuthority(failure_is_given, source.on_failure_is_given),
+        delays,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -78,6 +79,7 @@ class FailureRouter:
         request_stop: called if the policy says to stop the pipeline.
         ordered: True if retries happen in place, see :meth:`in_place`.
         failure_is_given: True if the user has chosen the policy. If not, a source's own settings come first.
+        uniform: chooses each delay between its bounds.
     """
 
     def __init__(
@@ -88,8 +90,9 @@ class FailureRouter:
         request_stop: Callable[[], None],
         ordered: bool = False,
         failure_is_given: bool = True,
+        uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        self._rules = FailureRules(policy.attempts, policy.backoff, policy.final, policy.classify)
+        self._rules = FailureRules(policy.attempts, policy.backoff, policy.final, policy.classify, uniform)
         self.breaker = None if policy.breaker is None else CircuitBreaker(policy.breaker.ratio, policy.breaker.over)
         self.ordered = ordered
         self._policy = policy

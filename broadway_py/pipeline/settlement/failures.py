@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from broadway_py import forks
 from broadway_py._core.failure import asked_delay
 from broadway_py._core.settlement import drop, not_returned, returned_list_problem, returned_one_problem
 from broadway_py.error_text import text_of
-from broadway_py.errors import MalformedMessage, RetryLater
+from broadway_py.errors import MalformedMessage, RetryLater, Unavailable
 from broadway_py.foreign import article, foreign_errors, is_a
 from broadway_py.message import Failed, Message, Plain, gaps_in, raised
 from broadway_py.pipeline.contexts import CleanRoom
 
 __all__ = ["fail", "fail_together", "failure_from", "reconcile", "refused", "refused_return", "transform"]
+
+#: Reads the errors of a group also if its class has another attribute of this name.
+_ERRORS_OF: Final[Any] = vars(BaseExceptionGroup)["exceptions"]
 
 
 def failure_from(error: BaseException) -> Failed:
@@ -25,11 +28,28 @@ def failure_from(error: BaseException) -> Failed:
         return Failed("cancelled", Plain("the callback was cancelled, but not by the pipeline"), error)
     if is_a(error, MalformedMessage):
         return Failed("invalid", text_of(error), error)
+    if is_a(error, BaseExceptionGroup) and (away := _unavailable_in(error)) is not None:
+        return raised(away)
     try:
         asked_delay(error)
     except ValueError as wrong:
         return Failed("raised", str(wrong), error)
     return raised(error)
+
+
+def _unavailable_in(group: BaseException) -> Unavailable | None:
+    """Returns the first error of *group*, if all of them are ``Unavailable``, as those of an ``asyncio.TaskGroup``."""
+    first: Unavailable | None = None
+    errors = [group]
+    while errors:
+        error = errors.pop()
+        if isinstance(error, BaseExceptionGroup):
+            errors += reversed(_ERRORS_OF.__get__(error))
+        elif isinstance(error, Unavailable):
+            first = first or error
+        else:
+            return None
+    return first
 
 
 def fail(messages: Sequence[Message[Any]], status: Failed) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from broadway_py import forks
 from broadway_py._core.ledger import OUTCOMES
@@ -21,9 +21,22 @@ from broadway_py.pipeline.settlement.failure_log import Fate
 from broadway_py.pipeline.settlement.failure_router import Decided, FailureRouter
 from broadway_py.pipeline.settlement.fates import fate_of
 
-__all__ = ["Settler", "ack_immediately"]
+__all__ = ["Settler", "ack_immediately", "by_outcome"]
 
 log = logger("broadway_py.pipeline")
+
+
+class Ids(Protocol):
+    """What stores the ids of messages with ``deduplicate_by``."""
+
+    async def store(self, messages: Sequence[Message[Any]]) -> Sequence[Message[Any]]:
+        """Store the ids of *messages*, which were handled. Returns those whose ids are not on the disk afterwards."""
+
+    def note_stored_by_aggregator(self, messages: Sequence[Message[Any]]) -> None:
+        """Note that the ids of *messages* need not be stored."""
+
+    def ended(self, messages: Sequence[Message[Any]], outcome: Outcome) -> None:
+        """Note that *messages* have an outcome."""
 
 
 class Settler:
@@ -41,6 +54,8 @@ class Settler:
         self._failures = failures
         #: Called after each outcome is recorded, to wake sources that wait for room; None if none do.
         self.settled: Callable[[], None] | None = None
+        #: Stores the ids of messages before they are acked; None without ``deduplicate_by``.
+        self.ids: Ids | None = None
         #: Settlements that run in their own tasks. The code that ends the pipeline cancels them.
         self.aside: set[asyncio.Task[list[BaseException]]] = set()
 
@@ -63,13 +78,19 @@ class Settler:
             rounds, delays = self._claim(successful, failed, of_children=of_children, decided=decided, stage=stage)
         else:
             rounds = self._claim_successful(successful, of_children=of_children)
-        if len(rounds) == 1 and rounds[0].acknowledger is None and rounds[0].kind == "ack":
+        if len(rounds) == 1 and rounds[0].acknowledger is None and rounds[0].kind == "ack" and self.ids is None:
             self._record(rounds[0].successful, "acked")
             self._record(rounds[0].failed, "rejected")
         elif len(rounds) == 1:
             await self._attempt(rounds[0], delays)
         elif rounds:
             await self._carry_out(rounds, delays)
+
+    async def settle_stored(self, messages: Sequence[Message[Any]]) -> None:
+        """Settle *messages*, whose effect an aggregator has stored with its own identities, as successful."""
+        if self.ids is not None:
+            self.ids.note_stored_by_aggregator(messages)
+        await self.settle(messages)
 
     def _claim_successful(self, messages: Sequence[Message[Any]], *, of_children: bool = False) -> list[Round]:
         if self._failures is not None and not of_children:
@@ -129,6 +150,14 @@ class Settler:
         rounds, delays = self._claim(successful, failed) if failed else (self._claim_successful(successful), {})
         return self._aside(self._carry_out(rounds, delays), "ack_immediately")
 
+    async def ack_repeats(self, messages: Sequence[Message[Any]]) -> None:
+        """Ack *messages*, which repeat what was handled. They count as no success: no callback has seen them."""
+        await self._carry_out(claim(messages), {})
+
+    def ack_repeats_soon(self, messages: Sequence[Message[Any]]) -> None:
+        """Do :meth:`ack_repeats` without waiting. :meth:`finish` waits for it."""
+        self._aside(self._carry_out(claim(messages), {}), "ack_repeats")
+
     async def finish(self) -> None:
         """Wait for the settlements that run in their own tasks. Cancel them if this wait is cancelled."""
         if not self.aside:
@@ -152,6 +181,11 @@ class Settler:
         forks.leave_if_forked()
         settled = False
         try:
+            if self.ids is not None and each.kind == "ack" and each.successful:
+                await self._store_ids(self.ids, each)
+                if not (each.successful or each.failed):
+                    settled = True
+                    return None
             if each.kind == "ack" and each.acknowledger is not None:
                 # Called directly for speed: almost every round is of this kind.
                 await each.acknowledger.ack(each.ref, each.successful, each.failed)
@@ -182,6 +216,14 @@ class Settler:
                 self._record(each.failed, "unknown")
         return None
 
+    async def _store_ids(self, ids: Ids, each: Round) -> None:
+        """Store the ids of a round. Messages whose ids are not stored are not acked: they are left to the source."""
+        unstored = await ids.store(each.successful)
+        if unstored:
+            gone = set(map(id, unstored))
+            each.successful = [message for message in each.successful if id(message) not in gone]
+            self._record(unstored, "unknown")
+
     async def _tell(self, each: Round, delays_s: Mapping[int, float]) -> None:
         to = each.acknowledger
         if each.kind == "release" and "release" not in abilities_of(to):
@@ -199,7 +241,7 @@ class Settler:
                 await to.ack(each.ref, each.successful, [])
 
     def _record_round(self, each: Round) -> None:
-        failed = _by_outcome(each, each.failed) if each.failed else {}
+        failed = by_outcome(each, each.failed) if each.failed else {}
         self._record(each.successful, each.given)
         if failed:
             self._record_all(failed)
@@ -207,6 +249,8 @@ class Settler:
     def _record(self, messages: Sequence[Message[Any]], outcome: Outcome) -> None:
         if messages:
             record(messages, outcome, self._clock.monotonic())
+            if self.ids is not None:
+                self.ids.ended(messages, outcome)
             if self.settled is not None:
                 self.settled()
 
@@ -215,7 +259,7 @@ class Settler:
             self._record(messages, outcome)
 
     def _record_partial(self, each: Round, unsettled: set[int]) -> None:
-        failed = _by_outcome(each, [m for m in each.failed if id(m) not in unsettled])
+        failed = by_outcome(each, [m for m in each.failed if id(m) not in unsettled])
         self._record([m for m in [*each.successful, *each.failed] if id(m) in unsettled], "unknown")
         self._record([m for m in each.successful if id(m) not in unsettled], each.given)
         self._record_all(failed)
@@ -240,7 +284,7 @@ def _fates(verdicts: Decided) -> Fate:
     return fate
 
 
-def _by_outcome(each: Round, failed: Sequence[Message[Any]]) -> dict[Outcome, list[Message[Any]]]:
+def by_outcome(each: Round, failed: Sequence[Message[Any]]) -> dict[Outcome, list[Message[Any]]]:
     """Returns the failed messages by outcome, as the acknowledger says: rejected, retried, dead-lettered, dropped."""
     if not isinstance(each.acknowledger, Acknowledger):
         return {"rejected": list(failed)}

@@ -123,15 +123,15 @@ class Adder:
         if keeper.identities.is_needed:
             keeper.identities.hold(one, [*out.late, *(message for message, _ in [*out.failed, *out.ahead])])
         self._note_late(out.late)
-        if out.added:
-            keeper.time.note_times(out)
+        # Those that were added are in the order of the new ones.
+        keeper.time.note_added(out, one.runs if len(out.added) == len(one.new) else None)
         checkpoints.held.messages += out.added
         checkpoints.held.repeats += one.of_held
         checkpoints.running.repeats += one.of_running
         # Late ones, too: their windows have closed, so no watermark need wait until they are settled.
-        keeper.time.arrive([*out.added, *one.of_held, *one.of_running, *out.late])
+        keeper.time.arrive([*one.of_held, *one.of_running, *out.late])
         if one.of_committed:
-            await self._services.settler.settle(one.of_committed)
+            await self._services.settler.settle_stored(one.of_committed)
         await self._refusals.settle(out)
 
     def _note_late(self, late: Sequence[Message[Any]]) -> None:

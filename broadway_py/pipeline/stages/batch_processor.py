@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from broadway_py._core.batching import Batch
 from broadway_py.foreign import foreign_errors
-from broadway_py.message import BatchInfo, Message
+from broadway_py.message import BatchInfo, Message, raised
 from broadway_py.pipeline.callbacks.chunk import is_plain
 from broadway_py.pipeline.poison.stage_journal import Part, StageJournal
 from broadway_py.pipeline.processes.jobs import BatchJob
@@ -19,7 +19,7 @@ from broadway_py.pipeline.stages.ordered_retry import called_off, wait_and_retry
 from broadway_py.pipeline.stages.services import Meter, Services
 from broadway_py.telemetry import Span
 
-__all__ = ["BatchProcessor"]
+__all__ = ["BatchProcessor", "TracedBatchProcessor"]
 
 
 class BatchProcessor(HandlingStage[Batch, Batch]):
@@ -47,6 +47,9 @@ class BatchProcessor(HandlingStage[Batch, Batch]):
         keyed: bool = False,
     ) -> None:
         super().__init__(services, f"batch_processors:{key}", index, meter, timeout_s, keyed=keyed)
+        # What enters the span of the batch in hand, and its headers for a worker process; None without tracing.
+        self._enter: Callable[[], None] | None = None
+        self._headers: Mapping[str, str] | None = None
 
     async def run(self) -> None:
         """Work until the batcher has ended, or until cut off."""
@@ -147,9 +150,9 @@ class BatchProcessor(HandlingStage[Batch, Batch]):
     async def _call(self, messages: list[Message[Any]], info: BatchInfo) -> object:
         if self.process is None:
             self.call.begin()
-            return await self.call.run("handle_batch", list(messages), info)
+            return await self.call.run("handle_batch", list(messages), info, enter=self._enter)
         with self.call.in_callback:
-            await self.process.run(BatchJob(messages, info))
+            await self.process.run(BatchJob(messages, info, self._headers))
         return None
 
     def _fail_late(self, batch: Batch, late: list[Message[Any]]) -> None:
@@ -172,6 +175,27 @@ class BatchProcessor(HandlingStage[Batch, Batch]):
             await self.conclusion.conclude([m for m in rest if m._status is None], failed)
         elif rest:
             await self.services.settler.settle(rest)
+
+
+class TracedBatchProcessor(BatchProcessor):
+    """Works as :class:`BatchProcessor`. Each call of ``handle_batch`` has a span."""
+
+    async def _call_back(self, batch: Batch, messages: list[Message[Any]]) -> list[Message[Any]]:
+        assert self.services.tracer is not None  # noqa: S101  # this class is for pipelines with a tracer
+        given = {id(message) for message in messages}
+        places = [place for place, message in enumerate(batch.messages) if id(message) in given]
+        span = self.services.tracer.handle_batch(messages, batch.info)
+        self._enter = span.enter
+        self._headers = None if self.process is None else span.headers()
+        try:
+            unfinished = await super()._call_back(batch, messages)
+        except BaseException as error:
+            span.end([raised(error)] * len(places))
+            raise
+        # A message whose thread does not return is replaced by a copy in the batch.
+        failed = [status for place in places if (status := batch.messages[place]._status) is not None]
+        span.end(failed, is_cut=bool(unfinished))
+        return unfinished
 
 
 def _failed_of(batch: Batch) -> list[Message[Any]]:

@@ -25,9 +25,9 @@ __all__ = ["Checkpoints"]
 #: How many seconds an ack may take to end once it is cancelled.
 _CANCEL_S: Final = 0.1
 
-#: How many last results of closed windows one checkpoint has at most. While more than these are not handed out, no more
-#: are stored. So checkpoints and memory are bounded, however many keys a window has.
-_MOST_LAST: Final = 10_000
+#: How many results of windows with many keys one checkpoint has at most: last ones, and those on time. While more than
+#: these are not handed out, no more are stored. So checkpoints and memory are bounded, however many keys a window has.
+_MOST_IN_PARTS: Final = 10_000
 
 
 class Checkpoints:
@@ -91,7 +91,7 @@ class Checkpoints:
     @property
     def is_due(self) -> bool:
         """True if something is not stored yet, and is not being stored."""
-        return self._has_news or (self._keeper.aggregation.has_last and not self._is_held_up)
+        return self._has_news or (self._keeper.aggregation.has_parts and not self._is_held_up)
 
     @property
     def _has_news(self) -> bool:
@@ -102,15 +102,15 @@ class Checkpoints:
         return bool(self.held) or self._keeper.aggregation.is_changed or has_emitted
 
     @property
-    def _most_last(self) -> int:
-        """How many last results of closed windows the next one may have."""
+    def _most_in_parts(self) -> int:
+        """How many results that are taken in parts the next one may have."""
         # Those that fail alone, and the later firings of their windows, do not hold up others.
-        return 0 if self._emitter.pending.ready > _MOST_LAST else _MOST_LAST
+        return 0 if self._emitter.pending.ready > _MOST_IN_PARTS else _MOST_IN_PARTS
 
     @property
     def _is_held_up(self) -> bool:
-        """True if a stop cannot store more last results: ``emit`` takes nothing. They come with the next start."""
-        return self._most_last == 0 and self._emitter.pending.has_given_up
+        """True if a stop cannot store more results: ``emit`` takes nothing. They come with the next start."""
+        return self._most_in_parts == 0 and self._emitter.pending.has_given_up
 
     @property
     def is_running(self) -> bool:
@@ -123,15 +123,15 @@ class Checkpoints:
 
     def next_at(self, now: float) -> float | None:
         """Returns when the next one begins; None while one is being stored, and if nothing can be stored."""
-        has_last = self._keeper.aggregation.has_last and self._most_last > 0
-        if not (has_last or self._has_news):
+        has_parts = self._keeper.aggregation.has_parts and self._most_in_parts > 0
+        if not (has_parts or self._has_news):
             self._changed_at = None
             return None
         if self._changed_at is None:
             self._changed_at = now
         if self._task is not None:
             return None
-        goes_on = has_last and self._has_left
+        goes_on = has_parts and self._has_left
         if goes_on or self._is_flushing or 2 * len(self.held) >= self._most_held:
             return now
         return self._changed_at + self._interval_s
@@ -145,12 +145,12 @@ class Checkpoints:
             CodecError: a value cannot be stored. Then all is held as before.
         """
         keeper = self._keeper
-        commit, results = keeper.checkpoint(is_last=self.has_ended, most_last=self._most_last)
+        commit, results = keeper.checkpoint(is_last=self.has_ended, most_in_parts=self._most_in_parts)
         # From here on the checkpoint will be stored, also if the stage is cut off meanwhile.
         self.running, self.held = self.held, Held()
         self._changed_at = None
         self._is_flushing = self._is_marked_clean = self.has_ended
-        self._has_left = keeper.aggregation.has_last
+        self._has_left = keeper.aggregation.has_parts
         pending = self._emitter.pending
         emitted = pending.pop_emitted()
         try:
@@ -175,7 +175,7 @@ class Checkpoints:
             if self._is_closed:
                 return
             self._is_acking = True
-            await self._services.settler.settle([*stored.messages, *stored.repeats])
+            await self._services.settler.settle_stored([*stored.messages, *stored.repeats])
             self._is_acking = False
             keeper.note_acked(commit.number)
             self._emitter.add(results)

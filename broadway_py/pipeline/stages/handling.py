@@ -103,6 +103,7 @@ class HandlingStage(PipelineStage, Generic[Item, Work]):
             self.call.own_contexts.clear()
         self.busy_since = None
         took = monotonic() - started
+        self.busy_seconds += took
         self.meter.busy_seconds += took
         self.meter.duration.observe(took)
         if span is not None:

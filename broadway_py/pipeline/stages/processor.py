@@ -16,6 +16,7 @@ from broadway_py.pipeline.callbacks.chunk import Chunk, contains, is_plain
 from broadway_py.pipeline.callbacks.in_loop import LoopRunner
 from broadway_py.pipeline.callbacks.in_process import ProcessRunner
 from broadway_py.pipeline.callbacks.in_thread import ThreadRunner
+from broadway_py.pipeline.callbacks.message_spans import MessageSpans, TracedMessageSpans
 from broadway_py.pipeline.callbacks.runner import ChunkRunner
 from broadway_py.pipeline.callbacks.schema import validate
 from broadway_py.pipeline.contexts import CleanRoom, StageContext
@@ -90,6 +91,9 @@ class Processor(HandlingStage[Message[Any], Chunk]):
 
     def _choose_runner(self) -> ChunkRunner:
         handle_message = self.services.callbacks.handle_message
+        spans = MessageSpans(self._begin_span)
+        if self.services.tracer is not None:
+            spans = TracedMessageSpans(self._begin_span, self.services.tracer)
         if self.journal is not None:
             handle_message = self.journal.noting(handle_message)
         if self.services.callbacks.is_async["handle_message"]:
@@ -98,7 +102,7 @@ class Processor(HandlingStage[Message[Any], Chunk]):
                 self._context,
                 handle_message,
                 give_back=self.conclusion.give_back,
-                begin_span=self._begin_span,
+                spans=spans,
             )
         if self.process is None:
             return ThreadRunner(
@@ -106,14 +110,14 @@ class Processor(HandlingStage[Message[Any], Chunk]):
                 handle_message,
                 give_back=self.conclusion.give_back,
                 postpone=self._postpone,
-                begin_span=self._begin_span,
+                spans=spans,
             )
         return ProcessRunner(
             self.call,
             self.process,
             give_back=self.conclusion.give_back,
             give_back_soon=self.services.settler.give_back_soon,
-            begin_span=self._begin_span,
+            spans=spans,
         )
 
     def _begin_span(self, message: Message[Any]) -> Span | None:

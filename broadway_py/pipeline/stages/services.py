@@ -14,14 +14,17 @@ from broadway_py.message import BatchTrigger, Cause
 from broadway_py.pipeline.callbacks.call import Call
 from broadway_py.pipeline.callbacks.definition import Callbacks
 from broadway_py.pipeline.callbacks.threads import CallbackThreads
+from broadway_py.pipeline.deduplication.deduplication import Deduplication
 from broadway_py.pipeline.poison.isolation import Isolation
 from broadway_py.pipeline.poison.stage_journal import StageJournal
 from broadway_py.pipeline.processes.callback_process import CallbackProcesses
 from broadway_py.pipeline.settlement.failure_log import FailureLog
 from broadway_py.pipeline.settlement.failure_router import FailureRouter
 from broadway_py.pipeline.settlement.settler import Settler
+from broadway_py.pipeline.settlement.traced_settler import TracedSettler
 from broadway_py.stage import Wake
 from broadway_py.telemetry import Span
+from broadway_py.tracing import Tracer
 
 __all__ = ["SUBMITTED", "Meter", "Services"]
 
@@ -41,6 +44,7 @@ class Services:
         threads: the threads in which plain callbacks run.
         processes: makes the worker processes of the stages; None if no callback runs in a worker process.
         isolation: the isolation of the daemon's worker; None in a process that no daemon watches.
+        tracer: makes the spans of the pipeline; None without tracing.
     """
 
     def __init__(
@@ -54,13 +58,15 @@ class Services:
         threads: CallbackThreads,
         processes: CallbackProcesses | None,
         isolation: Isolation | None,
+        tracer: Tracer | None = None,
     ) -> None:
         self.name = name
         self.callbacks = callbacks
         self.clock = clock
         self.context = context
         self.router = router
-        self.settler = Settler(name, clock, router)
+        self.tracer = tracer
+        self.settler = Settler(name, clock, router) if tracer is None else TracedSettler(name, clock, router, tracer)
         #: The ledger of spawned messages, which are not deliveries of a producer.
         self.children = Ledger("", self.settler)
         self.failures = FailureLog(name, clock)
@@ -72,6 +78,8 @@ class Services:
         #: and can be given back are not started then. The drain sets it.
         self.is_stopping = False
         self.isolation = isolation
+        #: Recognises messages that were handled before; None without ``deduplicate_by``.
+        self.deduplication: Deduplication | None = None
 
     def make_call(self, wake: Wake, timeout_s: float | None = None) -> Call:
         """Returns the object that calls the callbacks of one stage and keeps its journal, if there is one.

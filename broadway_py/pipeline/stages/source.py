@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
-from broadway_py._core.aggregation.tracked_ledger import TrackedLedger
 from broadway_py._core.dispatch import Dispatcher
 from broadway_py._core.ledger import Ledger
 from broadway_py._core.settlement import can_give_back
@@ -17,11 +17,13 @@ from broadway_py.foreign import foreign_errors
 from broadway_py.log import logger
 from broadway_py.message import Message
 from broadway_py.pipeline.contexts import CleanRoom
+from broadway_py.pipeline.deduplication.handled_ids import HandledIds
 from broadway_py.pipeline.intake.copies import Copies
 from broadway_py.pipeline.intake.gate import Gate
 from broadway_py.pipeline.intake.in_flight_cap import InFlightCap
 from broadway_py.pipeline.intake.live_producer import CANCELLED_BY_LIBRARY, CLOSE_S, LiveProducer
-from broadway_py.pipeline.intake.receive import Receiver
+from broadway_py.pipeline.intake.receive import Receiver, TracedReceiver
+from broadway_py.pipeline.stages.repeats import Repeats
 from broadway_py.pipeline.stages.services import Meter, Services
 from broadway_py.pipeline.stages.stage import PipelineStage
 from broadway_py.producer import Producer
@@ -47,6 +49,7 @@ class Source(PipelineStage):
         most_in_flight: how many messages of this producer may be in the pipeline; None: as many as the processors take.
         fail_fast: with True, raise if the very first attempt to open fails.
         transformer: called on every message that comes in, or None.
+        ids: recognises messages that were handled before; None: nobody asks for that.
         internal: True for the pipeline's own source of submitted messages; it sends no telemetry.
     """
 
@@ -64,6 +67,7 @@ class Source(PipelineStage):
         most_in_flight: int | None = None,
         fail_fast: bool,
         transformer: Callable[[Message[Any]], object] | None,
+        ids: HandledIds | None = None,
         internal: bool = False,
     ) -> None:
         super().__init__(services, f"producer:{ledger.producer}", index, meter)
@@ -74,11 +78,20 @@ class Source(PipelineStage):
         #: Limits how many messages of this producer are in the pipeline; None: no limit of its own.
         self.cap = None if most_in_flight is None else InFlightCap(ledger, most_in_flight, self.wake)
         self._gate = gate
-        self._receiver = Receiver(
+        make_receiver: Callable[..., Receiver] = Receiver
+        if services.tracer is not None:
+            source = copies.description.trace_source()
+            make_receiver = partial(TracedReceiver, tracer=services.tracer, source=source, spanned=not internal)
+        self._receiver = make_receiver(
             services.name, index, ledger, services.clock, transformer=transformer, room=CleanRoom(services.base)
         )
-        # Tells the watermarks whether this copy may deliver; None in a pipeline without aggregators.
-        self._reader = ledger.progress.readers[index] if isinstance(ledger, TrackedLedger) else None
+        # Tells the watermarks and the ids whether this copy may deliver; None: nobody asks.
+        self._reader = ledger.readers[index] if ledger.readers else None
+        self._repeats: Repeats | None = None
+        if ids is not None:
+            self._repeats = Repeats(services, ids, ledger.producer, index, send_on=self._send_on, wake=self.wake)
+        # True while a timer will send on messages that waited, because the rate limit does not allow it yet.
+        self._is_timed = False
         self._redelivers = copies.description.redelivers
         self._stop = asyncio.Event()
         self._probing = False
@@ -104,6 +117,7 @@ class Source(PipelineStage):
             fail_fast=fail_fast,
             internal=internal,
             reader=self._reader,
+            trace_fields=frozenset() if services.tracer is None else services.tracer.fields,
         )
 
     async def run(self) -> None:
@@ -146,9 +160,7 @@ class Source(PipelineStage):
             if self._rest and self._may_start:
                 await self._wait_for_rate()
             elif gate.paused or (gate.broken and not self._probing) or self._demand <= 0 or gate.full:
-                if self._reader is not None:
-                    self._reader.rests()
-                await self.wake.wait()
+                await self._wait_for_demand()
             else:
                 if self._reader is not None and not self._reader.is_wanted and not gate.broken:
                     self._reader.asks(self.services.clock.monotonic())
@@ -171,10 +183,24 @@ class Source(PipelineStage):
                     # A producer without messages should wait. One that returns at once must not block the loop.
                     await asyncio.sleep(0)
 
+    async def _wait_for_demand(self) -> None:
+        """Wait until something has changed, because nothing may be fetched now."""
+        if self._reader is not None:
+            self._reader.rests()
+        if self._waiting and self.outlet.demand > 0:
+            # The processors want messages, but those that wait here take their places. So nothing fills open batches.
+            self.outlet.flush()
+        await self.wake.wait()
+
+    @property
+    def _waiting(self) -> int:
+        """Returns how many messages wait for another of their id."""
+        return 0 if self._repeats is None else len(self._repeats.waiting)
+
     @property
     def _demand(self) -> int:
         """Returns how many messages may be fetched now; 0 or less: none."""
-        demand = self.outlet.demand
+        demand = self.outlet.demand - self._waiting
         return demand if self.cap is None else min(demand, self.cap.room)
 
     async def _fetch(self, copy: Producer, demand: int) -> Sequence[Message[Any]] | None:
@@ -198,6 +224,13 @@ class Source(PipelineStage):
     async def _take_in(self, messages: Sequence[Message[Any]]) -> None:
         """Enter *messages* into the ledger and send them on, as far as stop, pause and rate limit allow."""
         fresh = self._receiver.enter(messages)
+        if self._repeats is not None:
+            fresh, again = self._repeats.sort(fresh)
+            if again:
+                # All messages are held, so that a cut-off in here also finds those that are to be sent on.
+                self.held = [*fresh, *again]
+                await self._repeats.ack(again)
+                self.held = ()
         if (self._stop.is_set() and self.services.is_stopping) or self._gate.closed:
             fresh = await self._keep_back(fresh)
         rate = self._gate.rate
@@ -208,6 +241,33 @@ class Source(PipelineStage):
             granted = rate.take(len(fresh), self.services.clock.monotonic())
             fresh, self._rest = fresh[:granted], fresh[granted:]
         self._dispatch(fresh)
+
+    def _send_on(self, messages: Sequence[Message[Any]]) -> None:
+        """Send on messages that have waited for another of their id, as far as gate and rate limit allow."""
+        if self.services.is_stopping or self._gate.closed:
+            back = [message for message in messages if can_give_back(message)]
+            messages = [message for message in messages if not can_give_back(message)]
+            if back:
+                self.services.settler.give_back_soon(back)
+        self._rest += messages
+        if not self._is_timed:
+            self._send_rest()
+
+    def _send_rest(self) -> None:
+        """Send on what waits here and may start now. The rest follows when the rate limit allows it."""
+        self._is_timed = False
+        if not self._rest or self._gate.broken or self.call.cut:
+            return
+        rate, clock = self._gate.rate, self.services.clock
+        now = clock.monotonic()
+        granted = len(self._rest) if rate is None else rate.take(len(self._rest), now)
+        ready, self._rest = self._rest[:granted], self._rest[granted:]
+        if ready:
+            self.outlet.dispatch(ready)
+        if self._rest and rate is not None:
+            # Not in the source's own task: that one may be inside of its producer for long.
+            self._is_timed = True
+            clock.call_at(rate.opens_at(now), self._send_rest)
 
     async def _keep_back(self, fresh: list[Message[Any]]) -> list[Message[Any]]:
         """Give back the messages that must not start now. Returns those to send on at once.
@@ -314,6 +374,10 @@ class Source(PipelineStage):
                 await self._wait_for_rate()
             elif self.outlet.backlog:
                 await self.wake.wait()
+            elif self._waiting:
+                # What they wait for may be in an open batch.
+                self.outlet.flush()
+                await self.wake.wait()
             else:
                 break
         self.wake.close()
@@ -346,10 +410,11 @@ class Source(PipelineStage):
             self.outlet.dispatch(stay)
         unstarted = [message for message in [*waiting, *self._rest] if can_give_back(message)]
         self._rest = [message for message in self._rest if not can_give_back(message)]
-        return unstarted
+        return unstarted if self._repeats is None else [*unstarted, *self._repeats.take(can_give_back)]
 
     def take_all(self) -> list[Message[Any]]:
         """Take out and return all messages that wait in this stage."""
         self.wake.close()
         rest, self._rest = self._rest, []
-        return [*rest, *self.outlet.take_backlog()]
+        waiting = [] if self._repeats is None else self._repeats.take(lambda _: True)
+        return [*rest, *self.outlet.take_backlog(), *waiting]

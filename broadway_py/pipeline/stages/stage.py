@@ -35,6 +35,8 @@ class PipelineStage:
         #: The messages that the stage is working on.
         self.held: Sequence[Message[Any]] = ()
         self.busy_since: float | None = None
+        #: For how long this stage was busy, without the work in hand. Only stages that handle messages count it.
+        self.busy_seconds = 0.0
         #: The worker process for the layer's callback with ``executor="process"``; None if it runs in this process.
         self.process = None if services.processes is None else services.processes.make(layer, self.name, timeout_s)
         #: Calls the layer's callback.

@@ -1,4 +1,4 @@
-"""The producer and the sink of RabbitMQ. They need aio-pika: ``pip install 'broadway-py[rabbitmq]'``."""
+"""The producer and the publisher of RabbitMQ. They need aio-pika: ``pip install 'broadway-py[rabbitmq]'``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from broadway_py.producers.rabbitmq.producer import RabbitMQProducer
 from broadway_py.producers.rabbitmq.settings.options import RabbitMQOptions, TlsOptions
 from broadway_py.producers.rabbitmq.settings.queue_options import Binding, ConsumeOptions, DeclareOptions
 from broadway_py.producers.rabbitmq.settings.sink_options import RabbitMQSinkOptions
-from broadway_py.producers.rabbitmq.sink import RabbitMQSink
+from broadway_py.producers.rabbitmq.sink import RabbitMQPublisher, RabbitMQSink
 
 __all__ = [
     "Binding",
@@ -19,6 +19,7 @@ __all__ = [
     "DeclareOptions",
     "RabbitMQOptions",
     "RabbitMQProducer",
+    "RabbitMQPublisher",
     "RabbitMQSink",
     "RabbitMQSinkOptions",
     "TlsOptions",

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, Self
 
 from broadway_py.errors import OptionsError, gathered
+from broadway_py.examination import Finding
 from broadway_py.log import logger
 from broadway_py.producer import FailurePlan, Producer
 from broadway_py.producer_description import Delays, ProducerDescription
+from broadway_py.producers.rabbitmq.deliveries.trace_source import RabbitMQTraceSource
+from broadway_py.producers.rabbitmq.examination.source import examine_source
 from broadway_py.producers.rabbitmq.reader import Learned, RabbitMQReader
 from broadway_py.producers.rabbitmq.settings.conflicts import (
     loses_late_retries,
@@ -20,6 +24,7 @@ from broadway_py.producers.rabbitmq.settings.conflicts import (
     waits_in_classic_queues,
 )
 from broadway_py.producers.rabbitmq.settings.options import RabbitMQOptions
+from broadway_py.trace_place import TraceSource
 
 __all__ = ["RabbitMQProducer"]
 
@@ -93,6 +98,10 @@ class RabbitMQProducer(ProducerDescription):
             return RabbitMQOptions(**{**self._settings, **changes})
         except OptionsError as wrong:
             raise wrong.under("merge_options") from None
+
+    def trace_source(self) -> TraceSource:
+        """Returns what reads the headers of a trace from the deliveries."""
+        return RabbitMQTraceSource(self.options.queues[0])
 
     def describe_partition(self, index: int) -> ProducerDescription:
         """Returns a producer that consumes the queue of the partition."""
@@ -182,6 +191,18 @@ class RabbitMQProducer(ProducerDescription):
     def create(self) -> Producer:
         """Returns what consumes the queues."""
         return RabbitMQReader(self._merged, self._learned)
+
+    async def examine(
+        self, pipeline: str, plan: FailurePlan | None, *, timeout: float
+    ) -> AsyncGenerator[Finding, None]:
+        """Yields what the brokers, the queues and the permissions of this user are like."""
+        # Only merge_options makes copies differ.
+        copies = self._of_copies
+        for options in [one for index, one in enumerate(copies) if one not in copies[:index]]:
+            limited = options.model_copy(update={"connect_timeout": timeout})
+            async with aclosing(examine_source(limited, pipeline, plan)) as findings:
+                async for finding in findings:
+                    yield finding
 
     def succeed(self, former: Self) -> None:
         """Takes over what the copies of *former* have learned."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from broadway_py.errors import OptionsError, ProducerError
 from broadway_py.log import logger
 from broadway_py.message import Message
-from broadway_py.producer import Producer
+from broadway_py.producer import Producer, SourceMessages
 from broadway_py.producers.rabbitmq.connection.log_filter import hush
 from broadway_py.producers.rabbitmq.deliveries.prefetch import PrefetchGauge
 from broadway_py.producers.rabbitmq.retries.forwarder import Forwarder, Troubled
@@ -16,6 +16,7 @@ from broadway_py.producers.rabbitmq.retries.publisher import Publisher
 from broadway_py.producers.rabbitmq.session import Session
 from broadway_py.producers.rabbitmq.settings.conflicts import refuse_losing
 from broadway_py.producers.rabbitmq.settings.options import RabbitMQOptions
+from broadway_py.producers.rabbitmq.topology.message_counts import DelaysInUse
 
 __all__ = ["Learned", "RabbitMQReader"]
 
@@ -30,6 +31,8 @@ class Learned:
     mean_bytes: float = 0.0
     #: Queues of ours that the broker refused.
     troubled: Troubled = field(default_factory=Troubled)
+    #: The delay queues that are known to exist.
+    delays: DelaysInUse = field(default_factory=DelaysInUse)
 
 
 class RabbitMQReader(Producer):
@@ -84,6 +87,7 @@ class RabbitMQReader(Producer):
                 pipeline=context.pipeline,
                 clock=context.clock,
                 troubled=self._learned.troubled,
+                delays=self._learned.delays,
             ),
             clock=context.clock,
         )
@@ -108,6 +112,14 @@ class RabbitMQReader(Producer):
                 return messages
             session.changed.clear()
             await session.changed.wait()
+
+    async def source_messages(self) -> SourceMessages:
+        """Returns the broker's counts of the queues, of the delay queues in use, and of the queues for dead letters.
+
+        Messages that were handed out ahead, as the prefetch allows, are not counted. Partition 0 has the dead letters
+        of all partitions.
+        """
+        return await self._opened().source_messages()
 
     async def pause(self) -> None:
         """Cancels the consumer, and requeues the messages that were not handed over."""

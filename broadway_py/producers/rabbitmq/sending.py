@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from aiormq import Channel
 from pamqp.commands import Basic
 
 from broadway_py.clock import SYSTEM_CLOCK
-from broadway_py.errors import ProducerError
+from broadway_py.errors import ProducerError, PublishError
 from broadway_py.producers.rabbitmq.connection import errors
 from broadway_py.producers.rabbitmq.connection.connection import connect
 from broadway_py.producers.rabbitmq.retries.letters import Letter
@@ -27,7 +27,7 @@ _NAME: Final = "broadway send"
 
 
 @asynccontextmanager
-async def sending(options: RabbitMQOptions) -> AsyncIterator[Callable[[Sequence[Outgoing]], Awaitable[None]]]:
+async def sending(options: RabbitMQOptions) -> AsyncIterator[Callable[[Sequence[Outgoing]], Coroutine[Any, Any, None]]]:
     """Yields a function: ``await put(messages)`` returns after the broker has confirmed all messages.
 
     The messages go to the first of the queues; with ``partitions`` to the exchange, by their keys. With ``declare:
@@ -38,6 +38,7 @@ async def sending(options: RabbitMQOptions) -> AsyncIterator[Callable[[Sequence[
 
     Raises:
         ProducerError: the broker is not available, refuses, or has no such queue.
+        PublishError: it has not confirmed some of the messages. All others are confirmed.
     """
     exchange, queue = (options.source, None) if options.partitions is not None else ("", options.queues[0])
     # An exclusive queue belongs to the connection that declares it, and would be deleted with ours.
@@ -50,9 +51,14 @@ async def sending(options: RabbitMQOptions) -> AsyncIterator[Callable[[Sequence[
             Letter(queue or routing_key_of(one.key), one.data, Basic.Properties(delivery_mode=2), exchange)
             for one in messages
         ]
-        for reason in await publisher.publish(letters):
-            if reason is not None:
-                raise reason
+        reasons = await publisher.publish(letters)
+        failed = {at: reason for at, reason in enumerate(reasons) if reason is not None}
+        if not failed:
+            return
+        first = next(iter(failed.values()))
+        if len(failed) == len(messages) and len(set(map(str, failed.values()))) == 1:
+            raise first  # it is no matter of single messages
+        raise PublishError(str(first), unpublished=[messages[at] for at in failed])
 
     try:
         yield put

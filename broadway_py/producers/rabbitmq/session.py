@@ -19,6 +19,7 @@ from broadway_py.clock import SYSTEM_CLOCK, Clock
 from broadway_py.errors import ProducerError, SettleError
 from broadway_py.log import logger
 from broadway_py.message import Message
+from broadway_py.producer import SourceMessages
 from broadway_py.producers.rabbitmq.connection import errors
 from broadway_py.producers.rabbitmq.connection.connection import Connection, connect
 from broadway_py.producers.rabbitmq.deliveries.choose_path import is_fast
@@ -33,6 +34,7 @@ from broadway_py.producers.rabbitmq.settlements.ack_writer import AckWriter, Dir
 from broadway_py.producers.rabbitmq.settlements.acknowledger import RabbitMQAcknowledger
 from broadway_py.producers.rabbitmq.settlements.ledger import TagLedger
 from broadway_py.producers.rabbitmq.topology.declare import Topology, make_way_back
+from broadway_py.producers.rabbitmq.topology.message_counts import MessageCounts
 from broadway_py.producers.rabbitmq.wire.delivery_parser import Ended, Sink
 
 __all__ = ["Session"]
@@ -368,6 +370,20 @@ class Session:
                 broker=self._where,
             )
         self.changed.set()
+
+    async def source_messages(self) -> SourceMessages:
+        """Returns how many messages the queues of the source hold. See :class:`MessageCounts`.
+
+        Raises:
+            ProducerError: the connection is gone.
+        """
+        former = self._forwarder.former_delays(self._queues, self._newly_retried)
+        # All partitions share one place for their dead letters, so one partition tells.
+        tells_dead = self._options.queues[0] == self._options.all_queues[0]
+        dead = self._forwarder.places_of_dead_letters(self._queues) if tells_dead else None
+        with self._translated(errors.of_loss):
+            counts = MessageCounts(self._another_channel)
+            return await counts.of_source(self._queues, self._forwarder.delays, former, dead)
 
     def begin_draining(self) -> None:
         """Gives back failed messages that cannot be moved now, and ends a wait for :attr:`changed`."""

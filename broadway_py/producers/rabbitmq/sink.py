@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,26 +12,31 @@ from pamqp.commands import Basic
 
 from broadway_py.clock import Clock
 from broadway_py.errors import ProducerError, SourceRefused
+from broadway_py.examination import Finding
 from broadway_py.producers.publishing import ConnectingSink, SinkConnection, Unconfirmed
 from broadway_py.producers.rabbitmq.connection import errors, publish_errors
 from broadway_py.producers.rabbitmq.connection.connection import Connection, connect
 from broadway_py.producers.rabbitmq.connection.log_filter import hush
+from broadway_py.producers.rabbitmq.examination.target import examine_target
 from broadway_py.producers.rabbitmq.retries.letters import Letter, Unfit
-from broadway_py.producers.rabbitmq.retries.publisher import NoQueue, Publisher
+from broadway_py.producers.rabbitmq.retries.publisher import NoQueue, NotTaken, Publisher
 from broadway_py.producers.rabbitmq.routing_key import routing_key_of
 from broadway_py.producers.rabbitmq.settings.sink_options import RabbitMQSinkOptions
 from broadway_py.producers.rabbitmq.topology.delivery_limits import declare_lifted
 from broadway_py.publisher import Outgoing
+from broadway_py.trace_place import TracePlace
 
-__all__ = ["RabbitMQSink"]
+__all__ = ["RabbitMQPublisher", "RabbitMQSink"]
 
 
-class RabbitMQSink(ConnectingSink):
+class RabbitMQPublisher(ConnectingSink):
     """Publishes to one queue, or to one exchange.
 
     ::
 
-        emit_to = RabbitMQSink("amqp://guest:guest@127.0.0.1/", queue="revenue", declare="active")
+        publishers = {"out": RabbitMQPublisher("amqp://guest:guest@127.0.0.1/", queue="invoices")}
+
+    ``emit_to`` of an aggregator takes one, too.
 
     A message is confirmed when the broker has it safe in every queue that it leads to. One that leads to no queue, or
     that a full queue refuses, is not confirmed, and the error says so. Messages survive a restart of the broker, if the
@@ -65,9 +70,22 @@ class RabbitMQSink(ConnectingSink):
         named = f"queue {options.queue!r}" if options.exchange is None else f"exchange {options.exchange!r}"
         return f"{named} on {options.where}"
 
+    @property
+    def trace_place(self) -> TracePlace:
+        """Returns the queue or exchange."""
+        return TracePlace("rabbitmq", self.options.queue if self.options.exchange is None else self.options.exchange)
+
     def connection(self, name: str, clock: Clock) -> SinkConnection:
         """Returns a connection that only publishes. *name* is its name at the broker, unless the settings have one."""
         return _RabbitMQConnection(self.options, self.options.connection_name or name, clock)
+
+    def examine(self, *, timeout: float) -> AsyncGenerator[Finding, None]:
+        """Yields what the brokers, the queue or exchange and the permissions of this user are like."""
+        return examine_target(self.options.model_copy(update={"connect_timeout": timeout}))
+
+
+#: The name of it as a sink of an aggregator.
+RabbitMQSink = RabbitMQPublisher
 
 
 class _RabbitMQConnection(SinkConnection):
@@ -91,13 +109,18 @@ class _RabbitMQConnection(SinkConnection):
         """Publishes what waits, all at the same time.
 
         Raises:
-            ProducerError: the queue cannot be declared.
+            ProducerError: the broker is not available, or refuses us; or the queue cannot be declared.
         """
         if not self._is_declared:
             await self._prepare()
         positions = list(unconfirmed.waiting)
-        letters = [self._letter(message) for message in unconfirmed.waiting.values()]
-        await self._publisher.publish(letters, lambda at, reason: self._note(unconfirmed, positions[at], reason))
+        letters = [self._letter(message, unconfirmed.name(at)) for at, message in unconfirmed.waiting.items()]
+        reasons = await self._publisher.publish(
+            letters, lambda at, reason: self._note(unconfirmed, positions[at], reason)
+        )
+        away = next((reason for reason in reasons if reason is not None and _is_of_place(reason)), None)
+        if away is not None:
+            raise away
 
     def _note(self, unconfirmed: Unconfirmed, position: int, reason: ProducerError | None) -> None:
         match reason:
@@ -109,17 +132,24 @@ class _RabbitMQConnection(SinkConnection):
                 # Somebody has deleted it. It is declared again before the next try.
                 self._is_declared = False
                 unconfirmed.fail(str(reason))
+            case NoQueue() if self._options.queue is None and self._options.routing_key is None:
+                # The next message may have another routing key.
+                unconfirmed.refuse(position, str(reason))
+            case NoQueue():
+                unconfirmed.fail(str(reason), lasting=True)
+            case NotTaken():
+                unconfirmed.fail(str(reason), position=position)
             case _:
-                unconfirmed.fail(str(reason), lasting=isinstance(reason, NoQueue | SourceRefused))
+                unconfirmed.fail(str(reason), lasting=isinstance(reason, SourceRefused))
 
-    def _letter(self, message: Outgoing) -> Letter:
+    def _letter(self, message: Outgoing, name: str) -> Letter:
         options = self._options
         # A mode of 2: the broker keeps it on the disk.
         properties = Basic.Properties(
             content_type=message.content_type,
-            headers=dict(message.headers),
+            headers=dict(message.all_headers),
             delivery_mode=2,
-            message_id=message.message_id,
+            message_id=name,
         )
         if options.exchange is None:
             return Letter(options.queue or "", message.data, properties)
@@ -160,6 +190,11 @@ class _RabbitMQConnection(SinkConnection):
     async def close(self) -> None:
         """Closes the connection, and gives up what is being sent."""
         await self._publisher.close()
+
+
+def _is_of_place(reason: ProducerError) -> bool:
+    """Returns whether *reason* is about the broker, and not about one message."""
+    return not isinstance(reason, NoQueue | NotTaken | Unfit)
 
 
 async def _declare(connection: Connection, queue: str, arguments: Mapping[str, Any]) -> None:

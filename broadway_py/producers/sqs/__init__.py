@@ -1,4 +1,4 @@
-"""The producer and the sink of SQS queues. They need aiobotocore: ``pip install 'broadway-py[sqs]'``."""
+"""The producer and the publisher of SQS queues. They need aiobotocore: ``pip install 'broadway-py[sqs]'``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ except ImportError as missing:
 from broadway_py.producers.sqs.producer import SQSProducer
 from broadway_py.producers.sqs.settings.options import SQSOptions
 from broadway_py.producers.sqs.settings.queue_options import SQSQueueOptions
-from broadway_py.producers.sqs.sink import SQSSink
+from broadway_py.producers.sqs.sink import SQSPublisher, SQSSink
 
-__all__ = ["SQSOptions", "SQSProducer", "SQSQueueOptions", "SQSSink"]
+__all__ = ["SQSOptions", "SQSProducer", "SQSPublisher", "SQSQueueOptions", "SQSSink"]

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from collections.abc import AsyncGenerator
+from typing import Any, Final, Self
 
 from broadway_py.errors import OptionsError
+from broadway_py.examination import Finding
 from broadway_py.producer import FailurePlan, Producer
 from broadway_py.producer_description import ProducerDescription
 from broadway_py.producers.sqs.deliveries.receive_attempts import Attempts
+from broadway_py.producers.sqs.deliveries.trace_source import SQSTraceSource
+from broadway_py.producers.sqs.examination import examine_source
 from broadway_py.producers.sqs.lost_copies import LostCopies
 from broadway_py.producers.sqs.reader import Learned, SQSReader
 from broadway_py.producers.sqs.settings.options import SQSOptions
+from broadway_py.trace_place import TraceSource
 
 __all__ = ["SQSProducer"]
+
+#: So much later than a visibility timeout ends, at most, a receive gets the message. LocalStack looks once a second.
+_SHOWN_AFTER_S: Final = 2.0
 
 
 class SQSProducer(ProducerDescription):
@@ -92,14 +100,26 @@ class SQSProducer(ProducerDescription):
         if wrong:
             raise OptionsError.of(wrong)
 
+    def trace_source(self) -> TraceSource:
+        """Returns what reads the headers of a trace from the message attributes."""
+        return SQSTraceSource(self.options.queue_name)
+
     def create(self) -> Producer:
         """Returns what receives from the queue."""
         return SQSReader(self.options, self._attempts, self._lost_copies, self._learned)
 
     def returns_within(self, *, process_died: bool) -> float:
-        """Returns the visibility timeout: the setting, or what the queue said at the last connect, before it 30 s."""
+        """Returns how long SQS may hide what a lost receive took: it may wait for messages, and then hides them.
+
+        The visibility timeout is the setting, or what the queue said at the last connect, before it 30 s.
+        """
         given = self.options.visibility_timeout
-        return self._learned.visibility_s if given is None else given
+        visibility_s = self._learned.visibility_s if given is None else given
+        return self.options.wait_time_seconds + visibility_s + _SHOWN_AFTER_S
+
+    def examine(self, pipeline: str, plan: FailurePlan | None, *, timeout: float) -> AsyncGenerator[Finding, None]:
+        """Yields what the queue, the permissions and the places of dead letters are like, and this machine's clock."""
+        return examine_source(self.options, plan, timeout=timeout)
 
     def succeed(self, former: Self) -> None:
         """Takes over the lost copies of *former*, and what it knows of the queue if it was the same."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from broadway_py.message import Message
-from broadway_py.producer import Producer
+from broadway_py.producer import Producer, SourceMessages
 from broadway_py.producers.sqs.deliveries.receive_attempts import Attempts
 from broadway_py.producers.sqs.lost_copies import LostCopies
 from broadway_py.producers.sqs.requests.log_filter import hush
@@ -58,6 +58,7 @@ class SQSReader(Producer):
             capacity=context.capacity,
             attempts=self._attempts,
             requests=context.requests,
+            trace_fields=context.trace_fields,
             lost=context.lost,
         )
         await self._session.open()
@@ -70,6 +71,10 @@ class SQSReader(Producer):
             ProducerError: SQS or the queue is not available.
         """
         return await self._opened().take(demand)
+
+    async def source_messages(self) -> SourceMessages:
+        """Returns SQS's approximate counts of the queue and of its dead letter queue: two requests."""
+        return await self._opened().source_messages()
 
     async def pause(self) -> None:
         """Stops receiving, and gives back messages that were not handed over."""

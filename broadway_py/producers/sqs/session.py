@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
@@ -14,11 +14,13 @@ from broadway_py.clock import Clock
 from broadway_py.errors import ProducerError
 from broadway_py.log import logger
 from broadway_py.message import Message
+from broadway_py.producer import SourceMessages
 from broadway_py.producers.sqs.deliveries.message import SQSReceipt, is_intact, to_message
 from broadway_py.producers.sqs.deliveries.poll_plan import PollPlan
 from broadway_py.producers.sqs.deliveries.receive_attempts import Attempt, Attempts
 from broadway_py.producers.sqs.requests.client import Client, QueueInfo
 from broadway_py.producers.sqs.requests.errors import Trouble
+from broadway_py.producers.sqs.requests.message_counts import MessageCounts
 from broadway_py.producers.sqs.settings.options import SQSOptions
 from broadway_py.producers.sqs.settlements.acknowledger import SQSAcknowledger, SQSAcknowledgerWithDeadLetters
 from broadway_py.request_counts import RequestCounts
@@ -48,6 +50,7 @@ class Session:
         capacity: how many messages the pipeline can hold.
         attempts: names the receives of FIFO queues.
         requests: counts the requests.
+        trace_fields: the message attributes that tell a trace.
         lost: called once, when the source is not available any more.
     """
 
@@ -61,6 +64,7 @@ class Session:
         capacity: int,
         attempts: Attempts,
         requests: RequestCounts,
+        trace_fields: Collection[str],
         lost: Callable[[ProducerError], None],
     ) -> None:
         self._options = options
@@ -69,6 +73,7 @@ class Session:
         self._attempts = attempts
         self._lost = lost
         self._client = Client(options, requests, clock)
+        self._trace_fields = trace_fields
         self._plan = PollPlan(
             batch=options.max_number_of_messages,
             most=options.max_polls,
@@ -77,6 +82,7 @@ class Session:
         )
         self._acknowledger: SQSAcknowledger | None = None
         self._queue_info: QueueInfo | None = None
+        self._counts: MessageCounts | None = None
         # Receives that run, each with the time at which it is answered if no message comes.
         self._polls: dict[asyncio.Task[None], float] = {}
         self._ready: deque[Message[bytes]] = deque()
@@ -90,9 +96,10 @@ class Session:
     async def open(self) -> None:
         """Connects and reads the settings of the queue. Raises ProducerError."""
         try:
-            self._queue_info = await self._client.open()
+            self._queue_info = await self._client.open(self._trace_fields)
         except Trouble as trouble:
             raise trouble.as_loss() from None
+        self._counts = MessageCounts(self._client, self._queue_info)
         has_no_place = self._queue_info.has_redrive is False and self._queue_info.dead_letter_url is None
         if has_no_place and self._options.on_failure.action != "ack":
             log.info(
@@ -117,6 +124,12 @@ class Session:
         if self._acknowledger is None:
             raise ProducerError(f"SQS queue {self._options.queue_name!r}: it is closed; call open() first")
         return self._acknowledger
+
+    async def source_messages(self) -> SourceMessages:
+        """Returns how many messages the queue and its dead letter queue hold. Raises ProducerError."""
+        if self._counts is None:
+            raise ProducerError(f"SQS queue {self._options.queue_name!r}: it is closed; call open() first")
+        return await self._counts.take()
 
     # --- handing over ---------------------------------------------------------------------------------------------
 

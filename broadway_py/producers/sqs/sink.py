@@ -5,28 +5,31 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any, Final
 
 from broadway_py.clock import Clock
+from broadway_py.examination import Finding
 from broadway_py.producers.publishing import ConnectingSink, SinkConnection, Unconfirmed
 from broadway_py.producers.sqs.dead_letters.letters import portions, weight_of
+from broadway_py.producers.sqs.examination import examine_target
 from broadway_py.producers.sqs.requests.client import Client
 from broadway_py.producers.sqs.requests.errors import Kind, Trouble
 from broadway_py.producers.sqs.requests.log_filter import hush
 from broadway_py.producers.sqs.settings.options import SQSOptions
 from broadway_py.producers.sqs.settings.queue_options import SQSQueueOptions
+from broadway_py.producers.sqs.trace_attributes import MOST_ATTRIBUTES, LeftOut, attribute, fitting
 from broadway_py.publisher import Outgoing
 from broadway_py.request_counts import RequestCounts
+from broadway_py.trace_place import TracePlace
 
-__all__ = ["MESSAGE_ID", "SQSSink"]
+__all__ = ["MESSAGE_ID", "SQSPublisher", "SQSSink"]
 
 #: The message attribute with the id of a message. SQS gives each message an id of its own, also a repetition.
 MESSAGE_ID: Final = "message_id"
 #: The most bytes of a message. The queue may take less.
 _LONGEST: Final = 1024 * 1024
-_MOST_ATTRIBUTES: Final = 10
 #: The requests that run at the same time. Those to a FIFO queue run one after the other.
 _REQUESTS: Final = 10
 #: What SQS takes as a message group and as a deduplication id.
@@ -35,12 +38,14 @@ _NAME: Final = re.compile(r"[!-~]{1,128}")
 _PASSING: Final[frozenset[Kind]] = frozenset({"away", "busy"})
 
 
-class SQSSink(ConnectingSink):
+class SQSPublisher(ConnectingSink):
     """Publishes to a queue of SQS, standard or FIFO.
 
     ::
 
-        emit_to = SQSSink("revenue", region="eu-central-1")
+        publishers = {"out": SQSPublisher("invoices", region="eu-central-1")}
+
+    ``emit_to`` of an aggregator takes one, too.
 
     Messages are sent ten at a time, and fewer when they are large. The payload must be UTF-8 text. The headers of a
     message and its id become message attributes; there may be ten. On a FIFO queue the key of a message becomes its
@@ -73,10 +78,23 @@ class SQSSink(ConnectingSink):
         """Returns the name of the queue."""
         return f"SQS queue {self.options.queue_name!r}"
 
+    @property
+    def trace_place(self) -> TracePlace:
+        """Returns the queue."""
+        return TracePlace("aws_sqs", self.options.queue_name)
+
     def connection(self, name: str, clock: Clock) -> SinkConnection:
         """Returns what sends to the queue. SQS does not need the *name*."""
         # The client asks for the settings of a producer. It only sends, so the others do not matter.
         return _SQSConnection(SQSOptions(**self._given), clock)
+
+    def examine(self, *, timeout: float) -> AsyncGenerator[Finding, None]:
+        """Yields what the queue, the permission to send and this machine's clock are like."""
+        return examine_target(SQSOptions(**self._given), timeout=timeout)
+
+
+#: The name of it as a sink of an aggregator.
+SQSSink = SQSPublisher
 
 
 class _SQSConnection(SinkConnection):
@@ -84,9 +102,12 @@ class _SQSConnection(SinkConnection):
         self._options = options
         self._clock = clock
         self._place = f"SQS queue {options.queue_name!r}"
+        self._traces = LeftOut(options.queue_name, clock)
         self._client: Client | None = None
         self._url = ""
         self._connecting = asyncio.Lock()
+        # Lists to a FIFO queue are sent one after the other, in their order.
+        self._turn: asyncio.Lock | nullcontext[None] = asyncio.Lock() if options.is_fifo else nullcontext()
         self._is_closed = False
 
     async def open(self) -> None:
@@ -118,7 +139,7 @@ class _SQSConnection(SinkConnection):
         batches = (
             {positions[at]: entries[positions[at]] for at in portion} for portion in portions(list(entries.values()))
         )
-        async with asyncio.TaskGroup() as tasks:
+        async with self._turn, asyncio.TaskGroup() as tasks:
             for _ in range(1 if self._options.is_fifo else _REQUESTS):
                 tasks.create_task(self._send_each(client, batches, unconfirmed))
 
@@ -153,6 +174,12 @@ class _SQSConnection(SinkConnection):
             if at not in failed:
                 unconfirmed.confirm(position)
             elif failed[at] == "wrong" and len(positions) == 1:
+                waiting = unconfirmed.waiting.get(position)
+                bare = None if waiting is None else _without_trace(batch[position], waiting)
+                if bare is not None:
+                    # The queue may take less than SQS does.
+                    self._traces.note(1)
+                    return await self._sent(client, {position: bare}, unconfirmed)
                 unconfirmed.refuse(
                     position,
                     f"{self._place} does not accept a message of {weight_of(batch[position])} bytes: it is longer than "
@@ -172,22 +199,35 @@ class _SQSConnection(SinkConnection):
         """Yields each message as SQS takes it, and refuses those that it never takes."""
         for position, message in list(unconfirmed.waiting.items()):
             try:
-                entry = _entry(message, is_fifo=self._options.is_fifo)
+                entry = _entry(message, unconfirmed.name(position) if self._options.is_fifo else None)
             except UnicodeError:
                 unconfirmed.refuse(position, f"{self._place} takes UTF-8 text only, but a message has other bytes")
                 continue
-            if len(entry["MessageAttributes"]) > _MOST_ATTRIBUTES:
+            attributes = entry["MessageAttributes"]
+            if not message.data:
+                unconfirmed.refuse(position, f"{self._place} takes no message without a payload")
+            elif len(attributes) > MOST_ATTRIBUTES:
                 unconfirmed.refuse(
                     position,
-                    f"{self._place} takes {_MOST_ATTRIBUTES} attributes at most, but a message has "
-                    f"{len(entry['MessageAttributes'])}, its id included",
+                    f"{self._place} takes {MOST_ATTRIBUTES} attributes at most, but a message has "
+                    f"{len(attributes)}, its id included",
                 )
             elif (weight := weight_of(entry)) > _LONGEST:
                 unconfirmed.refuse(
                     position, f"{self._place} takes {_LONGEST} bytes at most, but a message has {weight}"
                 )
             else:
+                if message.trace_headers:
+                    self._add_trace(message, attributes, _LONGEST - weight)
                 yield position, entry
+
+    def _add_trace(self, message: Outgoing, attributes: dict[str, Any], room_bytes: int) -> None:
+        """Adds the trace of *message*, as far as there is room. The message goes out all the same."""
+        wanted = {name: value for name, value in message.trace_headers.items() if name not in attributes}
+        found = fitting(wanted, len(attributes), room_bytes)
+        attributes.update((name, attribute(value)) for name, value in found.items())
+        if len(found) < len(wanted):
+            self._traces.note(1)
 
     async def _connected(self) -> Client:
         async with self._connecting:
@@ -213,24 +253,33 @@ class _SQSConnection(SinkConnection):
             await client.close()
 
 
-def _entry(message: Outgoing, *, is_fifo: bool) -> dict[str, Any]:
+def _entry(message: Outgoing, name: str | None) -> dict[str, Any]:
+    """Returns *message* as SQS takes it. *name*: its id, or one made up for it; None: the queue is no FIFO queue."""
     headers = dict(message.headers)
     if message.message_id is not None:
         headers[MESSAGE_ID] = message.message_id
     entry: dict[str, Any] = {
         "MessageBody": message.data.decode(),
-        "MessageAttributes": {name: {"DataType": "String", "StringValue": value} for name, value in headers.items()},
+        "MessageAttributes": {name: attribute(value) for name, value in headers.items()},
     }
-    if is_fifo:
-        entry["MessageDeduplicationId"] = _name(message.message_id)
-        entry["MessageGroupId"] = _name(message.key)
+    if name is not None:
+        entry["MessageDeduplicationId"] = _name(message.dedup_id or name)
+        # Without a key, it is a group of its own.
+        entry["MessageGroupId"] = _name(message.key or name)
     return entry
 
 
-def _name(text: str | None) -> str:
-    """Returns *text* as SQS takes it: as it is, or a digest of it. None gives a name that no other message has."""
-    if text is None:
-        return uuid.uuid4().hex
+def _without_trace(entry: Mapping[str, Any], message: Outgoing) -> dict[str, Any] | None:
+    """Returns *entry* without what was added of the trace of *message*; None: nothing was."""
+    attributes: Mapping[str, Any] = entry["MessageAttributes"]
+    added = {name for name in message.trace_headers if name in attributes and name not in message.headers}
+    if not added:
+        return None
+    return {**entry, "MessageAttributes": {name: one for name, one in attributes.items() if name not in added}}
+
+
+def _name(text: str) -> str:
+    """Returns *text* as SQS takes it: as it is, or a digest of it."""
     if _NAME.fullmatch(text):
         return text
     return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).hexdigest()

@@ -417,18 +417,83 @@ def test_a_part_of_the_last_results_removes_nothing_and_the_last_part_removes_al
     assert [one.key for one in told_by(first)] == ["a", "b"]
     assert [(part.entries, part.fired) for part in first.parts] == [([], ["a", "b"])]
     assert first.dropped == []
-    assert (aggregation.has_last, aggregation.due, aggregation.open) == (True, 1, 0)
+    assert (aggregation.has_parts, aggregation.due, aggregation.open) == (True, 1, 0)
     second = aggregation.checkpoint(0.0, 2)
     assert [one.key for one in told_by(second)] == ["c"]
     assert (second.parts, second.dropped) == ([], [(0, 4)])
-    assert not aggregation.has_last
+    assert not aggregation.has_parts
 
 
-def test_results_of_windows_that_stay_open_are_in_the_next_checkpoint_however_many_there_are() -> None:
-    aggregation = Aggregation(Window.fixed(10, by=by, delay=0, lateness=5, max_ahead=None), SUMS, 0.0)
-    add_in_lists(aggregation, [Event(key, 1.0) for key in "abc"])
+LATER = Window.fixed(10, by=by, delay=0, lateness=5, max_ahead=None)
+
+
+def on_time(keys: str) -> Aggregation:
+    """A window with one event of each of *keys*, which has passed its end and stays open."""
+    aggregation = Aggregation(LATER, SUMS, 0.0)
+    add_in_lists(aggregation, [Event(key, 1.0) for key in keys])
     aggregation.advance(10_000_000, 0.0)
-    assert [one.key for one in told_by(aggregation.checkpoint(0.0, 0))] == ["a", "b", "c"]
+    return aggregation
+
+
+def facts(checkpoint: Checkpoint) -> list[tuple[Any, int, int, str]]:
+    return [(one.key, one.firing, one.value, one.trigger) for one in told_by(checkpoint)]
+
+
+def test_results_on_time_come_in_parts() -> None:
+    aggregation = on_time("abc")
+    assert (aggregation.has_parts, aggregation.due, aggregation.open) == (True, 3, 3)
+    assert facts(aggregation.checkpoint(0.0, 0)) == []
+    assert facts(aggregation.checkpoint(0.0, 2)) == [("a", 1, 1, "watermark"), ("b", 1, 1, "watermark")]
+    assert (aggregation.has_parts, aggregation.due) == (True, 1)
+    assert facts(aggregation.checkpoint(0.0, 2)) == [("c", 1, 1, "watermark")]
+    assert (aggregation.has_parts, aggregation.due, aggregation.open) == (False, 0, 3)
+
+
+@pytest.mark.parametrize("parts", [0, 1, 2])
+def test_a_restart_between_two_parts_of_results_on_time_gives_each_once(parts: int) -> None:
+    aggregation, stored = on_time("abcde"), Stored()
+    told: list[tuple[Any, int, int, str]] = []
+    for most in [0, *[2] * parts]:
+        made = aggregation.checkpoint(0.0, most)
+        stored.commit(made)
+        told += facts(made)
+    aggregation = stored.restored(LATER, SUMS, 0.0)
+    assert aggregation.due == 5 - len(told)
+    told += facts(aggregation.checkpoint(0.0, ALL))
+    assert told == [(key, 1, 1, "watermark") for key in "abcde"]
+    assert aggregation.due == 0
+
+
+def test_a_key_whose_turn_has_not_come_gives_its_result_on_time_without_the_events_that_come_now() -> None:
+    aggregation = on_time("abcd")
+    assert facts(aggregation.checkpoint(0.0, 1)) == [("a", 1, 1, "watermark")]
+    # One whose turn was, one whose turn comes, and one that was not there on time.
+    add_in_lists(aggregation, [Event(key, 2.0) for key in "acx"])
+    assert facts(aggregation.checkpoint(0.0, 0)) == [
+        ("c", 1, 1, "watermark"),
+        ("a", 2, 2, "late"),
+        ("c", 2, 2, "late"),
+        ("x", 1, 1, "late"),
+    ]
+    add_in_lists(aggregation, [Event("x", 3.0)])
+    assert facts(aggregation.checkpoint(0.0, ALL)) == [
+        ("x", 2, 2, "late"),
+        ("b", 1, 1, "watermark"),
+        ("d", 1, 1, "watermark"),
+    ]
+
+
+def test_a_window_that_closes_before_the_last_part_has_given_all_results_on_time() -> None:
+    aggregation = on_time("abc")
+    assert facts(aggregation.checkpoint(0.0, 1)) == [("a", 1, 1, "watermark")]
+    add_in_lists(aggregation, [Event("a", 2.0)])
+    aggregation.advance(15_000_000, 0.0)
+    assert facts(aggregation.checkpoint(0.0, ALL)) == [
+        ("b", 1, 1, "watermark"),
+        ("c", 1, 1, "watermark"),
+        ("a", 2, 2, "late"),
+    ]
+    assert (aggregation.has_parts, aggregation.due, aggregation.open) == (False, 0, 0)
 
 
 def test_many_sessions_close_in_parts_and_take_no_event_from_the_first_part_on() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from broadway_py import Message
 from broadway_py._core.aggregation.identities import Identities, Sorted
-from broadway_py._core.ledger import Ledger, LedgerEntry
+from broadway_py._core.ledger import Ledger, LedgerEntry, runs_of
 from broadway_py.acknowledger import NoopAcknowledger
 from broadway_py.message import Acknowledgement, Spawned
 
@@ -36,7 +36,8 @@ def message(name: object = "m1", *, of: str = "rabbitmq", marked: bool = False, 
 def child(parent: Message[Any], number: int) -> Message[Any]:
     made: Message[Any] = Message("part")
     made._acknowledgement = Acknowledgement(NoopAcknowledger(), None, Spawned(parent, number))
-    made._ledger_entry = parent._ledger_entry
+    # The children of a message have an entry of their own.
+    made._ledger_entry = LedgerEntry(Ledger(parent.producer or ""), 0.0)
     return made
 
 
@@ -403,3 +404,11 @@ def test_the_memory_stays_small() -> None:
         known.forget(1e6 + number / 10)
 
     assert len(json.dumps(known.memory(1e6))) < 3_000
+
+
+def test_the_runs_of_new_messages_are_known_if_none_was_sorted_out() -> None:
+    messages = [message("m1"), message("m2"), message("m3", of="submitted")]
+
+    assert came(only_marked(), *messages).runs == runs_of(messages)
+    assert came(only_marked(required=True), *messages, message(None, of="submitted")).runs is None
+    assert came(only_marked(), *messages, message("m1", marked=True)).runs is None

@@ -12,7 +12,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from broadway_py._core.window.firing import KeyRecord, OpenWindow
+from broadway_py._core.window.effects import KeyRecord, OpenWindow
 from broadway_py._core.window.keyed import KeyedEngine
 from broadway_py._core.window.saved import EngineMemory, SavedWindow, WindowFacts
 from broadway_py._core.window.spec import Window

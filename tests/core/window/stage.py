@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
-from broadway_py._core.window.engine import Engine
-from broadway_py._core.window.firing import (
-    MISSING,
+from broadway_py._core.window.effects import (
     Add,
     Close,
     Effect,
     Fire,
     FireKeys,
     FireLast,
-    Firing,
+    FireOnTime,
     KeyRecord,
     Merge,
     OpenWindow,
     SideOutput,
 )
+from broadway_py._core.window.engine import Engine
+from broadway_py._core.window.firing import MISSING, Firing
 from broadway_py._core.window.keyed import KeyedEngine
 from broadway_py._core.window.spec import Window
 
@@ -112,8 +112,11 @@ class Stage:
                     for record, count, number in fired:
                         fire = Fire(window, record.key, trigger, number, False, count, window.start, window.end)
                         self._fire(fire, record)
+                case FireOnTime():
+                    self._fire_in_parts(effect)
                 case FireLast():
-                    self._fire_last(effect)
+                    self._fire_in_parts(effect)
+                    self.closed.append(effect.window)
                 case Merge():
                     effect.window.state = self._merge(effect.window.state, effect.absorbed.state)
                 case Close():
@@ -135,15 +138,14 @@ class Stage:
                 assert record.key == effect.keys[place]
                 record.state = self._reduce(self._init() if record.state is MISSING else record.state, event)
 
-    def _fire_last(self, effect: FireLast) -> None:
-        window = effect.window
+    def _fire_in_parts(self, effect: FireLast | FireOnTime) -> None:
+        window, is_last = effect.window, isinstance(effect, FireLast)
         while effect:
             for record in effect.take(2):
                 fire = Fire(
-                    window, record.key, effect.trigger, record.number, True, record.count, window.start, window.end
+                    window, record.key, effect.trigger, record.number, is_last, record.count, window.start, window.end
                 )
                 self._fire(fire, record)
-        self.closed.append(window)
 
     def _fire(self, effect: Fire, record: KeyRecord | None = None) -> None:
         window, firing = effect.window, self.engine.describe(effect)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import settings as settings_of_tests
 from hypothesis import strategies as st
 
-from broadway_py._core.window.firing import Add, Effect, Merge, OpenWindow, Peek, SideOutput
+from broadway_py._core.window.effects import Add, Effect, Merge, OpenWindow, Peek, SideOutput
 from tests.core.window.keyed_streams import (
     GIVE,
     OTHER_STEPS,

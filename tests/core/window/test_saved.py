@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from broadway_py._core.window.firing import OpenWindow
+from broadway_py._core.window.effects import OpenWindow
 from broadway_py._core.window.keyed import KeyedEngine
 from broadway_py._core.window.saved import SavedWindow, WindowFacts, result_id, text_of_shape
 from broadway_py._core.window.spec import Window

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from broadway_py._core.window.firing import Merge
+from broadway_py._core.window.effects import Merge
 from broadway_py._core.window.session import SessionWindows
 from broadway_py._core.window.spec import Window
 from tests.core.window.stage import Stage

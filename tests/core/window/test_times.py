@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broadway_py._core.window.effects import SideOutput
 from broadway_py._core.window.engine import Engine
 from broadway_py._core.window.spec import Window
 from broadway_py._core.window.times import EventTimes
@@ -175,6 +176,33 @@ def test_times_come_back_in_the_kind_that_came_in() -> None:
 
     assert seconds.shown(1_500_000) == 1.5
     assert dates.shown(1_500_000) == datetime(1970, 1, 1, 0, 0, 1, 500_000, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("times", "kind"),
+    [([1, 2], "seconds"), ([1, 2.5], "seconds"), ([datetime(2024, 1, 1, tzinfo=UTC)], "datetime"), (["no time"], None)],
+)
+def test_a_list_of_events_knows_the_kind_of_its_times(times: list[Any], kind: str | None) -> None:
+    stamped = EventTimes(itself).read(times)
+
+    assert (stamped.kind, stamped.part(range(len(stamped.events))).kind) == (kind, kind)
+
+
+@pytest.mark.parametrize("max_ahead", [None, 0])
+def test_an_engine_shows_times_in_the_kind_in_which_another_one_has_read_them(max_ahead: float | None) -> None:
+    window = Window.fixed(10, by=itself, max_ahead=max_ahead)
+    events = [1, 25, 3] if max_ahead is None else [3]
+    engine = Engine(window, 0.0)
+    engine.join("a", 0.0)
+
+    (late,) = (
+        effect
+        for effect in engine.feed(Engine(window, 0.0).read(events), 0.0, upstream="a", wall=2.0)
+        if isinstance(effect, SideOutput)
+    )
+
+    assert late.time == 3.0
+    assert engine.shown(10_000_000) == 10.0
 
 
 def test_datetimes_are_shown_in_the_zone_of_the_window() -> None:

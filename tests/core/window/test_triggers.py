@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from broadway_py._core.window.effects import Add
 from broadway_py._core.window.engine import Engine
-from broadway_py._core.window.firing import Add
 from broadway_py._core.window.spec import Window
 from tests.core.window.stage import Stage
 

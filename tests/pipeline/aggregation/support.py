@@ -146,4 +146,4 @@ class ObeyingStore:
 
 def use(monkeypatch: pytest.MonkeyPatch, store: ObeyingStore) -> None:
     """Let pipelines have *store*, whatever their path is."""
-    monkeypatch.setattr("broadway_py.pipeline.runtime.aggregators.SQLiteStore", lambda _: store)
+    monkeypatch.setattr("broadway_py.pipeline.runtime.stores.SQLiteStore", lambda _: store)

@@ -273,7 +273,7 @@ async def live(
 ) -> None:
     """One process from its start to its end, by a stop, by the end of the source, or in the middle of something."""
     life = Life(world, last)
-    monkeypatch.setattr("broadway_py.pipeline.runtime.aggregators.SQLiteStore", lambda _: Store(life, faults))
+    monkeypatch.setattr("broadway_py.pipeline.runtime.stores.SQLiteStore", lambda _: Store(life, faults))
     totals = kind(max_demand=8)
     made = Shop(producer=Broker(life), aggregators={"totals": totals})
     own = made.aggregators["totals"]
@@ -355,7 +355,7 @@ def test_values_are_exact_whatever_ends_the_process(
 
     with pytest.MonkeyPatch.context() as monkeypatch:
         # So many last results of a window has a checkpoint, and so many sessions close at once.
-        monkeypatch.setattr("broadway_py.pipeline.stages.checkpoints._MOST_LAST", most)
+        monkeypatch.setattr("broadway_py.pipeline.stages.checkpoints._MOST_IN_PARTS", most)
         monkeypatch.setattr("broadway_py._core.window.session._MOST_AT_ONCE", most)
         asyncio.run(all_lives(monkeypatch))
     assert world.problems == []

@@ -46,7 +46,7 @@ class LimitedStore(ObeyingStore):
 def _store(monkeypatch: pytest.MonkeyPatch) -> LimitedStore:
     store = LimitedStore()
     use(monkeypatch, store)
-    monkeypatch.setattr("broadway_py.pipeline.stages.checkpoints._MOST_LAST", MOST)
+    monkeypatch.setattr("broadway_py.pipeline.stages.checkpoints._MOST_IN_PARTS", MOST)
     return store
 
 
@@ -167,7 +167,7 @@ async def test_the_end_of_the_sources_waits_for_all_parts(store: LimitedStore) -
 
 
 async def test_no_more_is_stored_while_emit_takes_nothing(store: LimitedStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("broadway_py.pipeline.stages.checkpoints._MOST_LAST", 2)
+    monkeypatch.setattr("broadway_py.pipeline.stages.checkpoints._MOST_IN_PARTS", 2)
     recorder = Recorder()
     made, sums = shop(ManualProducer(*recorder.messages(orders())))
     sums.faults = [OSError("away")] * 5
@@ -183,7 +183,7 @@ async def test_no_more_is_stored_while_emit_takes_nothing(store: LimitedStore, m
 async def test_a_stop_ends_while_emit_takes_nothing_and_the_parts_that_are_left_come_with_the_next_start(
     store: LimitedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("broadway_py.pipeline.stages.checkpoints._MOST_LAST", 2)
+    monkeypatch.setattr("broadway_py.pipeline.stages.checkpoints._MOST_IN_PARTS", 2)
     monkeypatch.setattr("broadway_py._core.aggregation.pending._MOST_LAST_FAILURES", 1)
     made, sums = shop(ManualProducer(*Recorder().messages(orders())), Sums(emit_batch=1))
     sums.faults = [OSError("away")] * 1_000
@@ -220,7 +220,7 @@ async def test_a_stop_ends_with_the_last_failure_however_long_that_takes(
     store: LimitedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing else happens meanwhile that would make the aggregator look: the last checkpoint is stored long before."""
-    monkeypatch.setattr("broadway_py.pipeline.stages.checkpoints._MOST_LAST", 2)
+    monkeypatch.setattr("broadway_py.pipeline.stages.checkpoints._MOST_IN_PARTS", 2)
     monkeypatch.setattr("broadway_py._core.aggregation.pending._MOST_LAST_FAILURES", 1)
     made, sums = shop(ManualProducer(*Recorder().messages(orders())), Slow(emit_batch=1))
     assert isinstance(sums, Slow)
@@ -257,7 +257,7 @@ async def test_a_stop_stores_the_parts_that_are_left_once_all_else_waits_for_res
     store: LimitedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What waits behind a failed result holds up no last results, also if nothing is handed out after it was found."""
-    monkeypatch.setattr("broadway_py.pipeline.stages.checkpoints._MOST_LAST", 2)
+    monkeypatch.setattr("broadway_py.pipeline.stages.checkpoints._MOST_IN_PARTS", 2)
     recorder, source = Recorder(), ManualProducer()
     made, sums = shop(source, Gated(emit_batch=1))
     assert isinstance(sums, Gated)

@@ -119,7 +119,7 @@ async def live(
     life = Life(worlds.each[0], last)
     parts = [Part(world, last, changed=life.changed, whole=life) for world in worlds.each]
     Totals.parts = parts
-    place = "broadway_py.pipeline.runtime.aggregators"
+    place = "broadway_py.pipeline.runtime.stores"
     monkeypatch.setattr(f"{place}.prepare", lambda *_: None)
     monkeypatch.setattr(f"{place}.SQLiteStore", lambda _, partition: Store(parts[partition.number], faults))
     made = Shop(producer=Sharded(parts), own=own, aggregators={"totals": Totals(max_demand=8)})

@@ -85,7 +85,7 @@ async def finish(pipeline: Pipeline[Any]) -> None:
 def _stores(monkeypatch: pytest.MonkeyPatch) -> dict[str, MemoryStore]:
     """The stores of all paths, in memory. So no thread is needed, and a fake clock moves everything."""
     made: dict[str, MemoryStore] = {}
-    place = "broadway_py.pipeline.runtime.aggregators"
+    place = "broadway_py.pipeline.runtime.stores"
     monkeypatch.setattr(f"{place}.SQLiteStore", lambda path, _: made.setdefault(path, MemoryStore()))
     monkeypatch.setattr(f"{place}.prepare", lambda *_: None)
     return made
@@ -164,7 +164,7 @@ async def test_a_partition_that_cannot_store_stops_no_other_and_makes_nobody_lat
     concurrency: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stores: dict[str, ObeyingStore] = {}
-    place = "broadway_py.pipeline.runtime.aggregators"
+    place = "broadway_py.pipeline.runtime.stores"
     monkeypatch.setattr(f"{place}.SQLiteStore", lambda path, _: stores.setdefault(path, ObeyingStore()))
     monkeypatch.setattr(f"{place}.prepare", lambda *_: None)
 

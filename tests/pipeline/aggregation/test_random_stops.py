@@ -9,22 +9,27 @@ from typing import Any
 
 import pytest
 
-from broadway_py import WindowResult
+from broadway_py import Window, WindowResult
 from broadway_py.producers import MemoryProducer
 from broadway_py.storage.errors import StorageError
 from broadway_py.testing import FakeClock
-from tests.pipeline.aggregation.support import ObeyingStore, Order, Shop, Sums, use
+from tests.pipeline.aggregation.support import ObeyingStore, Order, Shop, Sums, use, when
 from tests.pipeline.support import ManualProducer, Recorder, check_books, clock_of, soon
 
 #: The first of a thousand, each of which takes some 0.2 s. The others are only run by ``make soak``.
-_ALWAYS = 10
+_ALWAYS = 16
 _KEYS = [f"key {number}" for number in range(9)]
+
+
+#: Results that come early, and results on time of windows that stay open.
+_WINDOWS = {
+    "early": Sums.window.trigger_every(2),
+    "lasting": Window.fixed(60, by=when, delay=0, lateness=60, max_ahead=None),
+}
 
 
 class Moody(Sums):
     """Takes results, refuses them, and takes its time, as *dice* say. None: it takes them."""
-
-    window = Sums.window.trigger_every(2)
 
     #: The clock of its pipeline.
     clock: FakeClock
@@ -72,14 +77,16 @@ async def run(
     return [one for results in sums.emitted for one in results]
 
 
+@pytest.mark.parametrize("window", _WINDOWS)
 @pytest.mark.parametrize(
     "seed", [*range(_ALWAYS), *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(_ALWAYS, 1_000))]
 )
 async def test_each_stop_ends_and_each_result_comes_with_the_same_value(
-    seed: int, monkeypatch: pytest.MonkeyPatch
+    seed: int, window: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dice = random.Random(seed)
-    monkeypatch.setattr("broadway_py.pipeline.stages.checkpoints._MOST_LAST", dice.choice([1, 2, 3, 10_000]))
+    monkeypatch.setattr(Moody, "window", _WINDOWS[window])
+    monkeypatch.setattr("broadway_py.pipeline.stages.checkpoints._MOST_IN_PARTS", dice.choice([1, 2, 3, 10_000]))
     monkeypatch.setattr("broadway_py._core.aggregation.pending._MOST_LAST_FAILURES", dice.choice([1, 3, 100]))
     orders = [Order(dice.choice(_KEYS), dice.randrange(1, 4), dice.randrange(1, 5)) for _ in range(dice.randrange(40))]
     more = [Order(dice.choice(_KEYS), 62, 3) for _ in range(dice.randrange(8))]

@@ -20,7 +20,7 @@ from broadway_py.producers.rabbitmq.connection.transport import CuttingReader, T
 from broadway_py.producers.rabbitmq.settings.address import Login, Target
 from broadway_py.producers.rabbitmq.settings.broker import BrokerOptions
 
-__all__ = ["Connection", "connect"]
+__all__ = ["Connection", "connect", "connect_to"]
 
 log = logger("broadway_py.producers.rabbitmq")
 
@@ -120,10 +120,18 @@ class Connection(aio_pika.Connection):
         )
 
     @property
+    def product(self) -> str:
+        """Returns what the broker calls itself, such as ``RabbitMQ 4.3.6``."""
+        told = (self._told("product"), self._told("version"))
+        return " ".join(one for one in told if isinstance(one, str)) or "a broker"
+
+    def _told(self, name: str) -> object:
+        return None if self.transport is None else self.transport.connection.server_properties.get(name)
+
+    @property
     def version(self) -> tuple[int, ...]:
         """Returns the broker's version, such as (4, 3); empty if it does not tell."""
-        properties = {} if self.transport is None else self.transport.connection.server_properties
-        found = properties.get("version")
+        found = self._told("version")
         numbers = re.match(r"(\d+)\.(\d+)", found) if isinstance(found, str) else None
         return () if numbers is None else tuple(map(int, numbers.groups()))
 
@@ -187,7 +195,7 @@ async def connect(options: BrokerOptions, name: str, *, cutting: bool = False, p
     absences: list[ProducerError] = []
     for target in options.targets():
         try:
-            return await _connect_to(target, options, name, cutting=cutting, publishing=publishing)
+            return await connect_to(target, options, name, cutting=cutting, publishing=publishing)
         except SourceRefused:
             raise
         except ProducerError as away:
@@ -197,9 +205,15 @@ async def connect(options: BrokerOptions, name: str, *, cutting: bool = False, p
     raise ProducerError("; ".join(map(str, absences))) from absences[-1]
 
 
-async def _connect_to(
-    target: Target, options: BrokerOptions, name: str, *, cutting: bool, publishing: bool
+async def connect_to(
+    target: Target, options: BrokerOptions, name: str, *, cutting: bool = False, publishing: bool = False
 ) -> Connection:
+    """Connects as :func:`connect` does, but to *target* only.
+
+    Raises:
+        SourceRefused: it refused the login or the virtual host.
+        ProducerError: it is not available.
+    """
     context = await asyncio.to_thread(target.tls.context) if target.is_tls else None
     if context is not None and not target.tls.verify:
         log.warning("the broker's certificate is NOT checked: tls.verify is false", broker=target.where)

@@ -30,14 +30,18 @@ from broadway_py.producers.rabbitmq.settings.broker import BrokerOptions
 from broadway_py.producers.rabbitmq.settings.options import RabbitMQOptions
 
 __all__ = [
+    "innermost",
     "is_of_library",
     "of_after_connect",
+    "of_alarm",
     "of_cancelled_consumer",
     "of_connect",
     "of_first_words",
     "of_loss",
+    "of_missing_queue",
     "of_no_awaitable",
     "of_open",
+    "of_other_protocol",
     "translated",
     "words_of",
 ]
@@ -59,10 +63,15 @@ def is_of_library(error: BaseException) -> bool:
     return isinstance(error, _LIBRARY_ERRORS) or type(error) is Exception
 
 
-def of_open(error: BaseException, options: RabbitMQOptions, where: str | None = None) -> ProducerError:
-    """Returns why a producer could not connect, or not set up its channel. See :func:`of_connect`."""
+def of_open(
+    error: BaseException, options: RabbitMQOptions, where: str | None = None, *, act: str | None = None
+) -> ProducerError:
+    """Returns why a producer could not connect, or not set up its channel. See :func:`of_connect`.
+
+    *act* is what this user was to be allowed to do, such as "to read it", if that is known.
+    """
     if isinstance(error, ChannelClosed):
-        return _of_channel(error, options, where or options.where)
+        return _of_channel(error, options, where or options.where, act)
     return of_connect(error, options, where)
 
 
@@ -75,9 +84,9 @@ def of_connect(error: BaseException, options: BrokerOptions, where: str | None =
         )
     if (refusal := _refusal(error)) is not None:
         return SourceRefused(f"RabbitMQ at {where} {refusal}")
-    if (distrust := _tls_trouble(_innermost(error), where)) is not None:
+    if (distrust := _tls_trouble(innermost(error), where)) is not None:
         return ProducerError(distrust)
-    if (reason := _os_reason(_innermost(error))) is not None:
+    if (reason := _os_reason(innermost(error))) is not None:
         return ProducerError(f"cannot reach {where}: {reason}; check host and port, and whether the broker runs")
     if isinstance(error, ConnectionClosed):
         return ProducerError(f"RabbitMQ at {where} ended the connection while it was set up: {words_of(error)}")
@@ -88,13 +97,34 @@ def of_connect(error: BaseException, options: BrokerOptions, where: str | None =
 
 def of_first_words(error: BaseException, options: BrokerOptions, where: str) -> ProducerError:
     """Works like :func:`of_connect`, for a connection that failed during the login."""
-    if where.startswith("amqp:") and isinstance(_innermost(error), ConnectionResetError | asyncio.IncompleteReadError):
+    if where.startswith("amqp:") and isinstance(innermost(error), ConnectionResetError | asyncio.IncompleteReadError):
         # A TLS port hangs up in this way when it gets AMQP. So does a proxy without a broker behind it.
         return ProducerError(
             f"{where} closed the connection as soon as the login began; check the port, and whether the broker runs; "
             "if it is the port for TLS, use amqps:// (with host: tls)"
         )
     return of_connect(error, options, where)
+
+
+def of_alarm(where: str) -> str:
+    """Returns what to do while the broker accepts no messages."""
+    return (
+        f"RabbitMQ at {where} accepts no messages for now, because it is out of memory or of disk space; free some "
+        "there, or raise its limit"
+    )
+
+
+def of_missing_queue(queue: str, where: str) -> str:
+    """Returns what to do if the *queue* to read does not exist."""
+    return f"queue {queue!r} does not exist on {where}; create it or set declare: active"
+
+
+def of_other_protocol(protocol: str, where: str) -> str:
+    """Returns what to do if *protocol* is spoken at *where* instead of AMQP 0-9-1."""
+    return (
+        f"what answers at {where} speaks {protocol}, and not AMQP 0-9-1; name the port of AMQP, mostly 5672, or "
+        "5671 with amqps:// (with host: tls); 15672 is the port of RabbitMQ's management page"
+    )
 
 
 def of_after_connect(error: Exception, where: str) -> ProducerError:
@@ -123,7 +153,7 @@ def _refusal(error: BaseException) -> str | None:
     return None
 
 
-def _of_channel(error: ChannelClosed, options: RabbitMQOptions, where: str) -> ProducerError:
+def _of_channel(error: ChannelClosed, options: RabbitMQOptions, where: str, act: str | None) -> ProducerError:
     said = words_of(error)
     # With several queues, the broker's words name the queue that failed.
     named = next((one for one in options.all_queues if f"queue '{one}'" in said), options.queues[0])
@@ -132,13 +162,15 @@ def _of_channel(error: ChannelClosed, options: RabbitMQOptions, where: str) -> P
         case ChannelAccessRefused() if "in exclusive use" in said:
             return ProducerError(f"{queue} has an exclusive consumer; waiting until it has gone")
         case ChannelAccessRefused():
+            wanted = "" if act is None else f" {act}"
             return SourceRefused(
-                f"this user has no permission for {queue}: {said}; give the user the permission, or change the url"
+                f"this user has no permission for {queue}: {said}; give the user the permission{wanted}, or change the "
+                "url"
             )
         case ChannelNotFoundEntity() if "no exchange" in said:
             return ProducerError(f"a binding of {queue} cannot be made: {said}; create the exchange")
         case ChannelNotFoundEntity():
-            return ProducerError(f"queue {named!r} does not exist on {where}; create it or set declare: active")
+            return ProducerError(of_missing_queue(named, where))
         case ChannelLockedResource():
             return ProducerError(f"{queue} belongs to another connection: {said}")
         case ChannelPreconditionFailed():
@@ -220,8 +252,11 @@ def _answers_connection_open(error: BaseException) -> bool:
     return "Connection.OpenOk" in str(error) or (isinstance(error, ConnectionClosed) and 530 in error.args)
 
 
-def _innermost(error: BaseException) -> BaseException:
-    """Returns the operating system's error. The library wraps it with the same arguments, but loses its class."""
+def innermost(error: BaseException) -> BaseException:
+    """Returns the error of the operating system or of TLS that caused *error*, or else the first cause.
+
+    The library wraps it with the same arguments, but loses its class.
+    """
     while error.__cause__ is not None:
         error = error.__cause__
     return error

@@ -20,6 +20,7 @@ __all__ = [
     "ATTEMPT_HEADER",
     "EXCHANGE_HEADER",
     "ROUTING_KEY_HEADER",
+    "PlainMessage",
     "RabbitMQReceipt",
     "Waiting",
     "attempt_of",
@@ -61,6 +62,14 @@ class RabbitMQReceipt(NamedTuple):
     def __repr__(self) -> str:
         # The delivery is not shown, because it holds the payload.
         return f"<RabbitMQReceipt tag={self.tag} queue={self.queue!r} redelivered={self.redelivered}>"
+
+
+class PlainMessage(Message[bytes]):
+    """A message of the plain path. It keeps its delivery, which has all headers."""
+
+    __slots__ = ("delivery",)
+
+    delivery: DeliveredMessage
 
 
 def _property(name: str) -> Callable[[Basic.Deliver, Basic.Properties], object]:
@@ -134,7 +143,8 @@ def to_message(
         acknowledgement = Acknowledgement(acknowledger, None, receipt)
     retried = was_retried(deliver, properties, queue, back)
     metadata = metadata_of(deliver, properties, options.metadata, queue, retried=retried)
-    message = Message(delivery.body, metadata, acknowledgement)
+    message = PlainMessage(delivery.body, metadata, acknowledgement)
+    message.delivery = delivery
     message.attempt = attempt_of(properties.headers or {}, redelivered=redelivered, retried=retried)
     return message
 

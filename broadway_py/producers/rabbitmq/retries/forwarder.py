@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
@@ -25,7 +25,8 @@ from broadway_py.producers.rabbitmq.deliveries.returned import BY_DEFAULT
 from broadway_py.producers.rabbitmq.retries.letters import FailurePlace, Letter, dead_letter, moved, retry
 from broadway_py.producers.rabbitmq.retries.publisher import Away, NoQueue, Publisher
 from broadway_py.producers.rabbitmq.settings.options import BY_THE_BROKER, RabbitMQOptions
-from broadway_py.producers.rabbitmq.topology.delay_queues import DelayQueue, delay_queue, way_back
+from broadway_py.producers.rabbitmq.topology.delay_queues import DelayQueue, delay_queue, rungs_within, way_back
+from broadway_py.producers.rabbitmq.topology.message_counts import DelaysInUse
 
 __all__ = ["Forwarder", "Troubled", "dead_letters_of"]
 
@@ -67,6 +68,7 @@ class Forwarder:
         pipeline: the pipeline's name.
         clock: for the times in headers, and for how long a queue certainly exists.
         troubled: shared by all connections of the producer.
+        delays: gets the names of the delay queues that are used; shared as *troubled*.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Forwarder:
         pipeline: str,
         clock: Clock,
         troubled: Troubled,
+        delays: DelaysInUse | None = None,
     ) -> None:
         self._options = options
         self._plan = plan
@@ -85,6 +88,8 @@ class Forwarder:
         self._failed_in = FailurePlace(pipeline, f"{socket.gethostname()}:{os.getpid()}")
         self._clock = clock
         self._troubled = troubled
+        #: The delay queues that are known to exist.
+        self.delays = DelaysInUse() if delays is None else delays
         self._make_way: Callable[[str, str], Awaitable[bool]] | None = None
 
     @property
@@ -102,7 +107,8 @@ class Forwarder:
         return self._plan is not None and self._plan.dead_letter == BY_THE_BROKER
 
     @property
-    def _keeps_dead_letters(self) -> bool:
+    def keeps_dead_letters(self) -> bool:
+        """Returns whether failed messages may be moved to the queue of :meth:`dead_letters_of`."""
         plan = self._plan
         if plan is None or "dead_letter" not in plan.actions or self.leaves_dead_letters_to_the_broker:
             return False
@@ -116,13 +122,29 @@ class Forwarder:
             return self._plan.dead_letter
         return dead_letters_of(self._options.named_after(queue), self._failed_in.pipeline)
 
+    def places_of_dead_letters(self, queues: Sequence[str]) -> list[str] | None:
+        """Returns the queues for dead letters of *queues*; None: there are none, or only the broker knows them."""
+        return list(dict.fromkeys(map(self.dead_letters_of, queues))) if self.keeps_dead_letters else None
+
+    def former_delays(self, queues: Sequence[str], newly_retried: Collection[str]) -> Iterator[str]:
+        """Yields the delay queues of *queues* that earlier runs may have left. They are yielded once for each queue.
+
+        Those of queues that nobody has retried from before, *newly_retried*, are left out.
+        """
+        delays = None if self._plan is None else self._plan.delays
+        for queue in queues:
+            if queue not in self.delays.looked and queue not in newly_retried and delays is not None:
+                for wait_ms in rungs_within(*delays):
+                    yield self._delay_queue_of(queue, wait_ms / 1000.0).name
+            self.delays.looked.add(queue)
+
     async def prepare(self, queues: Sequence[str], declare: Declare, look: Callable[[str], Awaitable[object]]) -> None:
         """Checks or declares the queues for failed messages, before anything is consumed from *queues*.
 
         Raises:
             ProducerError: what *declare* and *look* raise.
         """
-        if self._keeps_dead_letters:
+        if self.keeps_dead_letters:
             for queue in dict.fromkeys(map(self.dead_letters_of, queues)):
                 if self._options.dead_letter_declare == "passive":
                     await look(queue)
@@ -176,6 +198,11 @@ class Forwarder:
         return BY_DEFAULT if queue in self._troubled.by_default else way_back(queue)
 
     def _delay_queue(self, queue: str, delay_s: float) -> DelayQueue:
+        made = self._delay_queue_of(queue, delay_s)
+        self.delays.names.add(made.name)
+        return made
+
+    def _delay_queue_of(self, queue: str, delay_s: float) -> DelayQueue:
         return delay_queue(
             queue,
             delay_s,

@@ -27,6 +27,7 @@ __all__ = [
     "dead_letter",
     "fitted",
     "moved",
+    "named",
     "renewed",
     "retry",
 ]
@@ -76,7 +77,7 @@ class Letter(NamedTuple):
 
 
 class Unfit(ProducerError):
-    """The client library or a frame cannot carry a message as it is."""
+    """The client library or a frame cannot carry a message as it is, or the broker takes none that is so large."""
 
 
 class FailurePlace(NamedTuple):
@@ -148,6 +149,15 @@ def renewed(delivery: DeliveredMessage, to: str) -> Letter:
     return Letter(
         to, delivery.body, _properties(delivery, _headers(delivery, _BROKERS_COUNTERS | _COPIES, keeps_ours=True))
     )
+
+
+def named(letter: Letter) -> Letter:
+    """Returns *letter* with a message id: its own, or a new one. The broker's answers are told apart by it."""
+    if letter.properties.message_id:
+        return letter
+    properties = copy.copy(letter.properties)
+    properties.message_id = uuid.uuid4().hex
+    return letter._replace(properties=properties)
 
 
 def fitted(letter: Letter, room: int) -> Letter:

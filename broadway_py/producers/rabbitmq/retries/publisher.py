@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 
 from aiormq import Channel
 from aiormq.exceptions import (
     ChannelAccessRefused,
     ChannelClosed,
     ChannelNotFoundEntity,
+    ChannelPreconditionFailed,
     DeliveryError,
     PublishError,
 )
@@ -21,26 +23,27 @@ from broadway_py.errors import ProducerError
 from broadway_py.log import logger
 from broadway_py.producers.rabbitmq.connection import errors, publish_errors
 from broadway_py.producers.rabbitmq.connection.connection import Connection, connect
+from broadway_py.producers.rabbitmq.retries.confirms import Answer, Confirms, Portion
 from broadway_py.producers.rabbitmq.retries.letters import Letter, Unfit, fitted
+from broadway_py.producers.rabbitmq.retries.outcomes import Away, Outcomes, Told
 from broadway_py.producers.rabbitmq.settings.broker import BrokerOptions
 from broadway_py.producers.rabbitmq.topology.delay_queues import DECLARED_AGAIN_S
 from broadway_py.producers.rabbitmq.topology.delivery_limits import declare_lifted
 
-__all__ = ["Away", "NoQueue", "Publisher"]
+__all__ = ["Away", "NoQueue", "NotTaken", "Publisher"]
 
 log = logger("broadway_py.producers.rabbitmq")
 
-
-class Away(ProducerError):
-    """The publishing connection is gone. A new one may work."""
+#: How many portions of one call are on their way at the same time. They bound what waits in memory to be sent.
+_PORTIONS: Final = 4
 
 
 class NoQueue(ProducerError):
     """The broker has returned a message: the queue does not exist, or the exchange leads to no queue."""
 
 
-#: ``told(position, outcome)``
-Told = Callable[[int, ProducerError | None], object]
+class NotTaken(ProducerError):
+    """The broker has refused a message: its queue is full, or broken. Other queues may take theirs."""
 
 
 class _OpenChannel(NamedTuple):
@@ -50,8 +53,7 @@ class _OpenChannel(NamedTuple):
     channel: Channel
     #: Queue -> when it was declared, in the clock's monotonic time.
     declared: dict[str, float]
-    #: Message id -> the task that publishes it. The library tells returned messages apart by their ids alone.
-    flying: dict[str, asyncio.Task[None]]
+    confirms: Confirms
     #: The bytes that one frame can carry.
     room: int
 
@@ -81,29 +83,24 @@ class Publisher:
         self._is_closed = False
 
     async def publish(self, letters: Sequence[Letter], told: Told | None = None) -> list[ProducerError | None]:
-        """Publishes *letters* at the same time. Returns for each why it may not have arrived, or None: it is confirmed.
+        """Publishes *letters* in their order. Returns for each why it may not have arrived, or None: it is confirmed.
 
-        While the broker accepts nothing (its memory is full) this waits, until :meth:`close`.
+        What a connection that is lost has not confirmed is published once more, on a new one. While the broker accepts
+        nothing (its memory is full) this waits, until :meth:`close`.
 
         Args:
             letters: the messages.
             told: called with the position of each letter and its outcome, as soon as that is known. A caller that may
                 be cancelled learns in this way what is confirmed.
         """
-        if not letters:
-            return []
-        tasks = [asyncio.ensure_future(self._attempt(letter)) for letter in letters]
-        if told is not None:
-            for position, task in enumerate(tasks):
-                task.add_done_callback(partial(_tell, told, position))
+        outcomes = Outcomes(letters, told)
         try:
-            await asyncio.wait(tasks)
-        except asyncio.CancelledError:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
-            raise
-        return [task.result() for task in tasks]
+            for is_last in (False, True):
+                if outcomes.open:
+                    await self._attempt(outcomes, is_last=is_last)
+        finally:
+            outcomes.end()
+        return outcomes.reasons
 
     async def declare(self, queue: str, arguments: Mapping[str, Any]) -> float:
         """Declares *queue*, unless that was done shortly before. Returns when it was done (monotonic).
@@ -175,76 +172,124 @@ class Publisher:
         if self._opened is not None:
             self._opened.declared.pop(queue, None)
 
-    async def _attempt(self, letter: Letter) -> ProducerError | None:
-        for is_last in (False, True):
-            try:
-                opened = await self._connected()
-                await self._publish(opened, letter)
-            except Away as away:
-                if is_last:
-                    return away
-                log.warning("publishing again on a new connection", reason=str(away))
-            except ProducerError as refused:
-                return refused
-            except Exception as error:  # noqa: BLE001  # an error of one letter must not hide the results of the others
-                return Unfit(f"a message for {letter.place} cannot be sent ({type(error).__name__})")
-            else:
-                return None
-        return None  # pragma: no cover  # the loop has returned
-
-    async def _publish(self, opened: _OpenChannel, letter: Letter) -> None:
-        letter = fitted(letter, opened.room)
-        own = letter.properties.message_id
-        while own and (other := opened.flying.get(own)) is not None:
-            await asyncio.wait({other})
-        publishing = opened.channel.basic_publish(
-            letter.body,
-            exchange=letter.exchange,
-            routing_key=letter.queue,
-            properties=letter.properties,
-            mandatory=True,
-        )
-        sending = cast("asyncio.Task[None]", asyncio.ensure_future(publishing))
-        if own:
-            opened.flying[own] = sending
-            sending.add_done_callback(lambda _: opened.flying.pop(own, None))
+    async def _attempt(self, outcomes: Outcomes, *, is_last: bool) -> None:
+        """Tries to publish what is open. Unless it *is_last*, what a lost connection has not confirmed stays open."""
         try:
-            await self._confirmed(opened, letter, sending)
-        finally:
-            await self._leave(sending)
+            opened = await self._connected()
+            await self._send(opened, outcomes)
+        except Away as away:
+            outcomes.miss(away)
+        except ProducerError as refused:
+            outcomes.fail(refused)
+        except Exception as error:  # noqa: BLE001  # an error of one letter must not hide the results of the others
+            for position, letter in list(outcomes.open.items()):
+                outcomes.note(position, _unfit(letter, error))
+        if not outcomes.open:
+            return
+        if is_last:
+            outcomes.give_up()
+        elif not self._is_closed:
+            reason = next(iter(outcomes.missed.values()))
+            log.warning("publishing again on a new connection", messages=len(outcomes.open), reason=str(reason))
 
-    async def _confirmed(self, opened: _OpenChannel, letter: Letter, sending: asyncio.Task[None]) -> None:
-        where, timeout = opened.connection.where, self._options.publish_timeout
-        while not sending.done():
-            if await self._overdue(opened, sending, timeout):
+    async def _send(self, opened: _OpenChannel, outcomes: Outcomes) -> None:
+        """Writes what is open, in portions, and returns when each letter has an outcome or is missed."""
+        outcomes.missed.clear()
+        confirms, noted = opened.confirms, partial(self._note, opened, outcomes)
+        written: deque[Portion] = deque()
+        portion = Portion(noted)
+        try:
+            for position, letter in list(outcomes.open.items()):
+                if outcomes.largest is not None and len(letter.body) > outcomes.largest:
+                    outcomes.note(position, _too_large(letter, outcomes.largest, opened.connection.where))
+                    continue
+                try:
+                    fitting = fitted(letter, opened.room)
+                    frames = confirms.frames(fitting)
+                except Exception as error:  # noqa: BLE001  # as above
+                    outcomes.note(position, error if isinstance(error, Unfit) else _unfit(letter, error))
+                    continue
+                name = cast("str", fitting.properties.message_id)
+                if portion.is_full or name in portion.names:
+                    await self._write(opened, portion, written)
+                    portion = Portion(noted)
+                portion.add(name, position, frames)
+            if portion.names:
+                await self._write(opened, portion, written)
+            while written:
+                await self._answered(opened, written[0])
+                written.popleft()
+        finally:
+            for one in written:
+                one.tell_early()
+        if self._opened is opened and (outcomes.missed or opened.channel.is_closed):
+            # What closes the channel ends the connection, too: a new channel would fail in the same way for now.
+            await self._drop(opened)
+
+    async def _write(self, opened: _OpenChannel, portion: Portion, written: deque[Portion]) -> None:
+        """Writes *portion* when there is room for it, and none of its ids is on its way."""
+        while len(written) >= _PORTIONS:
+            await self._answered(opened, written[0])
+            written.popleft()
+        while (other := opened.confirms.in_the_way_of(portion)) is not None:
+            await self._answered(opened, other)
+        written.append(portion)
+        opened.confirms.write(portion)
+        # Others may run between two portions of a long list.
+        await asyncio.sleep(0)
+
+    async def _answered(self, opened: _OpenChannel, portion: Portion) -> None:
+        """Returns when all of *portion* is answered. Drops the connection if that takes too long."""
+        loop = asyncio.get_running_loop()
+        while not portion.answered.done():
+            left = portion.written_at + self._options.publish_timeout - loop.time()
+            if left > 0.0:
+                await asyncio.wait({portion.answered}, timeout=left)
+            # After a connection has died, nobody reports any more that the broker accepts messages again.
+            elif opened.channel.is_closed or not await opened.connection.is_blocked():
+                portion.is_overdue = True
                 await self._drop(opened)
-                raise Away(f"RabbitMQ at {where} did not confirm a message for {letter.place} in {timeout:g} s")
-        if sending.cancelled():
-            # The library cancels what waits on a connection that dies.
-            raise Away(f"a message for {letter.place} may not have arrived: {self._loss(None, where)}")
-        error = sending.exception()
+                await asyncio.wait({portion.answered})
+            else:
+                portion.written_at = loop.time()
+
+    def _note(self, opened: _OpenChannel, outcomes: Outcomes, portion: Portion, position: int, answer: Answer) -> None:
+        letter = outcomes.open.get(position)
+        if letter is None:
+            return
+        if not answer.cancelled() and (largest := publish_errors.largest_taken(answer.exception())) is not None:
+            outcomes.largest = largest
+        outcome = self._outcome(opened.connection.where, letter, answer, is_overdue=portion.is_overdue)
+        if isinstance(outcome, Away):
+            outcomes.missed[position] = outcome
+        else:
+            outcomes.note(position, outcome)
+
+    def _outcome(self, where: str, letter: Letter, answer: Answer, *, is_overdue: bool) -> ProducerError | None:
+        # The library cancels what waits on a connection that dies.
+        error = asyncio.CancelledError() if answer.cancelled() else answer.exception()
         match error:
             case None:
-                return
+                return None
             case PublishError():
-                raise NoQueue(publish_errors.of_returned(letter.place, letter.exchange, where))
+                return NoQueue(publish_errors.of_returned(letter.place, letter.exchange, where))
             case DeliveryError():
-                raise ProducerError(
+                return NotTaken(
                     f"RabbitMQ at {where} refused a message for {letter.place}: the queue is full, or broken"
                 )
             case ChannelAccessRefused():
-                # The error has closed the channel, and a new one would fail in the same way for now.
-                await self._drop(opened)
-                raise publish_errors.of_refused_write(error, letter.place, letter.exchange, where) from error
+                return publish_errors.of_refused_write(error, letter.place, letter.exchange, where)
             case ChannelNotFoundEntity():
-                await self._drop(opened)
-                raise publish_errors.of_sink(error, letter.place, where) from error
-            case TimeoutError() | ConnectionError():
-                pass
-            case _ if not errors.is_of_library(error):
-                raise error
-        await self._drop(opened)
-        raise Away(f"a message for {letter.place} may not have arrived: {self._loss(error, where)}")
+                return publish_errors.of_sink(error, letter.place, where)
+            case ChannelPreconditionFailed():
+                # It closes the channel for all messages, and is the fault of those alone that are too large.
+                largest = publish_errors.largest_taken(error)
+                if largest is not None and len(letter.body) > largest:
+                    return _too_large(letter, largest, where)
+        if is_overdue:
+            timeout = self._options.publish_timeout
+            return Away(f"RabbitMQ at {where} did not confirm a message for {letter.place} in {timeout:g} s")
+        return Away(f"a message for {letter.place} may not have arrived: {self._loss(error, where)}")
 
     async def _connected(self) -> _OpenChannel:
         failures = self._failures
@@ -283,7 +328,8 @@ class Publisher:
             if not opened:
                 connection.abort()
                 await connection.end()
-        return _OpenChannel(connection, underlay, {}, {}, underlay.max_content_size)
+        confirms = Confirms(underlay, cast("asyncio.StreamWriter", connection.writer))
+        return _OpenChannel(connection, underlay, {}, confirms, underlay.max_content_size)
 
     def _refuse_if_closed(self) -> None:
         if self._is_closed:
@@ -293,6 +339,7 @@ class Publisher:
         """Closes *opened*. What is still being sent on it ends with an error."""
         if self._opened is opened:
             self._opened = None
+        opened.confirms.give_up()
         await opened.connection.end()
 
     async def close(self) -> None:
@@ -301,12 +348,16 @@ class Publisher:
         opened, self._opened = self._opened, None
         if opened is None:
             return
-        if opened.channel.confirmations:
+        if opened.confirms.is_waiting:
             # The connection is blocked or lost, so a proper close would only wait.
             opened.connection.abort()
+        opened.confirms.give_up()
         await opened.connection.end()
 
 
-def _tell(told: Told, position: int, task: asyncio.Task[ProducerError | None]) -> None:
-    if not task.cancelled() and task.exception() is None:
-        told(position, task.result())
+def _unfit(letter: Letter, error: Exception) -> Unfit:
+    return Unfit(f"a message for {letter.place} cannot be sent ({type(error).__name__})")
+
+
+def _too_large(letter: Letter, largest: int, where: str) -> Unfit:
+    return Unfit(publish_errors.of_too_large(len(letter.body), largest, letter.place, where))

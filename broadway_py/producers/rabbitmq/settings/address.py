@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated, Final, Literal, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
-from pydantic import AfterValidator, BeforeValidator, field_validator
+from pydantic import AfterValidator, BeforeValidator, StrictBool, field_validator
 from yarl import URL
 
 from broadway_py.errors import ProducerError, did_you_mean
@@ -74,7 +74,7 @@ VirtualHost = Annotated[str, AfterValidator(_virtual_host)]
 
 
 #: One text, or several.
-Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_texts, json_schema_input_type=str | tuple[str, ...])]
 
 
 def checked_url(value: str) -> URL:
@@ -142,7 +142,7 @@ class TlsOptions(Options):
         except ValueError as wrong:
             raise ValueError(f"{wrong}; without a port, and one name that the certificate has, not a pattern") from None
 
-    @field_validator("verify", mode="before")
+    @field_validator("verify", mode="before", json_schema_input_type=StrictBool)
     @classmethod
     def _plain_truth(cls, value: object) -> object:
         if not isinstance(value, bool):

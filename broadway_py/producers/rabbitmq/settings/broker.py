@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
+from broadway_py.conflict import Conflict
 from broadway_py.errors import OptionsError
-from broadway_py.options import Conflict, Duration, Options, PositiveDuration
+from broadway_py.options import Duration, Options, PositiveDuration
 from broadway_py.producers.rabbitmq.settings.address import (
     DEFAULT_URL,
     LEAST_HEARTBEAT,

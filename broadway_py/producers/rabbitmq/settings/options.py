@@ -10,8 +10,9 @@ from aio_pika.abc import AbstractChannel
 from pydantic import BeforeValidator, Field, PrivateAttr
 
 from broadway_py._core.backoff import Backoff, BackoffKind
+from broadway_py.conflict import Conflict
 from broadway_py.errors import did_you_mean
-from broadway_py.options import Conflict, Duration, PositiveInt
+from broadway_py.options import Duration, PositiveInt
 from broadway_py.producers.rabbitmq.settings.address import TlsOptions
 from broadway_py.producers.rabbitmq.settings.arguments import (
     Arguments,
@@ -66,6 +67,9 @@ MetadataName = Literal[
 
 #: The least and the greatest prefetch of "auto", in messages.
 _AUTO_COUNT: Final = (20, 2000)
+#: The most messages that AMQP can write as a prefetch.
+_MOST_PREFETCH: Final = 65_535
+_Prefetch = Annotated[int, Field(ge=1, le=_MOST_PREFETCH)]
 #: The most bytes that a prefetch of "auto" may hold, estimated from the bodies received so far.
 AUTO_BYTES: Final = 64 * 1024 * 1024
 #: The value of ``dead_letter`` that means the queue's own dead-letter exchange. The user must know that there is one.
@@ -88,10 +92,10 @@ def _known_name(value: object) -> object:
 
 
 def _prefetch(value: object) -> object:
-    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 65_535):
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _MOST_PREFETCH):
         return value
     # 0 means "no limit" to RabbitMQ: it would send the whole queue into our memory.
-    raise ValueError("expected 'auto' or a whole number from 1 to 65535")
+    raise ValueError(f"expected 'auto' or a whole number from 1 to {_MOST_PREFETCH}")
 
 
 def _takes_one(function: object) -> bool:
@@ -142,9 +146,11 @@ class RabbitMQOptions(BrokerOptions):
     concurrency: PositiveInt = 1
     #: How many unsettled messages the broker hands out in advance, per connection and queue. "auto": what the pipeline
     #: can hold, from 20 to 2000, and fewer when bodies are large.
-    prefetch_count: Annotated[int | Literal["auto"], BeforeValidator(_prefetch)] = "auto"
+    prefetch_count: Annotated[
+        int | Literal["auto"], BeforeValidator(_prefetch, json_schema_input_type=_Prefetch | Literal["auto"])
+    ] = "auto"
     #: Properties of the delivery to add to ``message.metadata``, besides ``message_id`` and ``redelivered``.
-    metadata: tuple[Annotated[str, BeforeValidator(_known_name)], ...] = ()
+    metadata: tuple[Annotated[str, BeforeValidator(_known_name, json_schema_input_type=MetadataName)], ...] = ()
     #: What happens to a handled message. ``message.configure_ack(on_success=…)`` changes it for one message.
     on_success: Disposition = "ack"
     #: What happens to a failed message. If it is given, it replaces the default failure policy.
@@ -155,9 +161,9 @@ class RabbitMQOptions(BrokerOptions):
     declare_options: DeclareOptions = Field(default_factory=DeclareOptions)
     bindings: tuple[Binding, ...] = ()
     #: ``await after_connect(channel)`` is called at each connect, before anything else is done on the channel.
-    after_connect: Annotated[AfterConnect | None, BeforeValidator(_after_connect)] = None
+    after_connect: Annotated[AfterConnect | None, BeforeValidator(_after_connect, json_schema_input_type=None)] = None
     #: ``merge_options(index)`` returns settings that replace those above for one copy. It is called at each connect.
-    merge_options: Annotated[MergeOptions | None, BeforeValidator(_merge_options)] = None
+    merge_options: Annotated[MergeOptions | None, BeforeValidator(_merge_options, json_schema_input_type=None)] = None
     consume_options: ConsumeOptions = Field(default_factory=ConsumeOptions)
     #: ``active`` creates the queue for dead letters if it is missing, ``passive`` checks that it exists.
     dead_letter_declare: Literal["passive", "active"] = "active"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from broadway_py.options import Conflict
+from broadway_py.conflict import Conflict
 from broadway_py.producer_description import one_reader_each
 from broadway_py.producers.rabbitmq.settings.arguments import LONGEST_EXCHANGE
 from broadway_py.producers.rabbitmq.settings.queue_options import ConsumeOptions, DeclareOptions

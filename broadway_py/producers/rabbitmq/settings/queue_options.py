@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from broadway_py.options import Conflict, Options
+from broadway_py.conflict import Conflict
+from broadway_py.options import Options
 from broadway_py.producers.rabbitmq.settings.arguments import Arguments, ConsumerArguments, ExchangeToBind, Name
 
 __all__ = ["Binding", "ConsumeOptions", "DeclareOptions"]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from broadway_py.options import Conflict
+from broadway_py.conflict import Conflict
 from broadway_py.producers.rabbitmq.settings.arguments import Arguments, ExchangeToPublishTo, Name, queue_name
 from broadway_py.producers.rabbitmq.settings.broker import BrokerOptions
 

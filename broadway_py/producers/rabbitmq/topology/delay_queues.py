@@ -25,6 +25,7 @@ __all__ = [
     "is_delay_queue",
     "rung_ms",
     "rungs_ms",
+    "rungs_within",
     "way_back",
 ]
 
@@ -76,6 +77,11 @@ def rung_ms(delay_s: float) -> int:
     """Returns the shortest delay of the ladder that is at least *delay_s*, in milliseconds."""
     wanted = delay_s * 1000.0
     return next((rung for rung in rungs_ms() if rung >= wanted), _LONGEST_MS)
+
+
+def rungs_within(shortest_s: float, longest_s: float) -> Iterator[int]:
+    """Yields the delays of the ladder for requests from *shortest_s* to *longest_s*, in milliseconds."""
+    return (rung for rung in rungs_ms() if rung_ms(shortest_s) <= rung <= rung_ms(longest_s))
 
 
 def is_delay_queue(name: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from broadway_py.error_text import name_of
@@ -11,7 +11,7 @@ from broadway_py.message import Message
 from broadway_py.producers.sqs.deliveries.message import SQSReceipt
 from broadway_py.producers.sqs.requests.batch_entries import MOST_ENTRIES
 
-__all__ = ["DEATH", "SQSDeadLetter", "portions", "weight_of"]
+__all__ = ["DEATH", "SQSDeadLetter", "portions", "sendable", "weight_of"]
 
 #: The message attribute that says why. It is one of the ten that SQS allows, so a message that has ten already has no
 #: room for it. It is also left out if it makes the message too long.
@@ -39,7 +39,7 @@ class SQSDeadLetter:
     def __init__(self, message: Message[Any], *, queue: str, pipeline: str, died_at: float, is_fifo: bool) -> None:
         self.message = message
         receipt: SQSReceipt = message.acknowledgement.data
-        attributes = {name: _sendable(parts) for name, parts in receipt.attributes.items() if name != DEATH}
+        attributes = {name: sendable(parts) for name, parts in receipt.attributes.items() if name != DEATH}
         #: The letter's entry in a batch of sends.
         self.entry: dict[str, Any] = {
             "MessageBody": receipt.body.decode(),
@@ -90,7 +90,8 @@ class SQSDeadLetter:
         return weight_of(self.entry)
 
 
-def _sendable(parts: dict[str, Any]) -> dict[str, Any]:
+def sendable(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a message attribute as it was received in the form in which it can be sent."""
     return {name: parts[name] for name in ("DataType", "StringValue", "BinaryValue") if name in parts}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 from broadway_py.producers.sqs.settings.options import SQSOptions, wire_name
@@ -22,8 +23,8 @@ def asked_attributes(options: SQSOptions) -> list[str]:
     return list(dict.fromkeys([*ours, *map(wire_name, options.attribute_names or ())]))
 
 
-def asked_message_attributes(options: SQSOptions) -> list[str]:
-    """Returns the senders' attributes that a receive asks for."""
+def asked_message_attributes(options: SQSOptions, trace_fields: Collection[str] = ()) -> list[str]:
+    """Returns the senders' attributes that a receive asks for. *trace_fields* are those that tell a trace."""
     if options.message_attribute_names == "all" or options.dead_letter_queue is not None:
         return ["All"]  # a dead letter keeps all its attributes
-    return list(options.message_attribute_names or ())
+    return list(dict.fromkeys([*(options.message_attribute_names or ()), *sorted(trace_fields)]))

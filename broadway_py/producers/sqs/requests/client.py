@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -20,7 +20,12 @@ from broadway_py.producers.sqs.settings.endpoint import is_url
 from broadway_py.producers.sqs.settings.options import SQSOptions
 from broadway_py.request_counts import RequestCounts
 
-__all__ = ["Client", "QueueInfo"]
+__all__ = ["DELAYED", "READY", "REDRIVE", "Client", "QueueInfo"]
+
+#: The names of attributes of a queue: how many messages wait, how many are delayed, and its redrive policy.
+READY: Final = "ApproximateNumberOfMessages"
+DELAYED: Final = "ApproximateNumberOfMessagesDelayed"
+REDRIVE: Final = "RedrivePolicy"
 
 T = TypeVar("T")
 
@@ -93,12 +98,26 @@ class Client:
     """Makes all requests of one copy. Each raises :class:`Trouble`, and none is tried again here.
 
     Receives have their own connection pool, because a long poll must never delay a delete.
+
+    Args:
+        options: where the queue is.
+        counts: counts the requests.
+        clock: tells when credentials may be read again.
+        answered: called with the headers of each answer. None: nobody needs them.
     """
 
-    def __init__(self, options: SQSOptions, counts: RequestCounts, clock: Clock) -> None:
+    def __init__(
+        self,
+        options: SQSOptions,
+        counts: RequestCounts,
+        clock: Clock,
+        *,
+        answered: Callable[[Mapping[str, str]], object] | None = None,
+    ) -> None:
         self._options = options
         self._counts = counts
         self._clock = clock
+        self._answered = answered
         self._generation: _Generation | None = None
         self._renewing = asyncio.Lock()
         self._renewed_at = float("-inf")
@@ -106,15 +125,18 @@ class Client:
 
     # --- opening and closing --------------------------------------------------------------------------------------
 
-    async def open(self) -> QueueInfo:
-        """Makes the clients and checks that the queue exists and that we may delete from it."""
+    async def open(self, trace_fields: Collection[str] = ()) -> QueueInfo:
+        """Makes the clients and checks that the queue exists and that we may delete from it.
+
+        Receives ask for the message attributes *trace_fields*, too.
+        """
         options = self._options
         url = await self.connect()
-        dead_letter_url = None if options.dead_letter_queue is None else await self._url_of(options.dead_letter_queue)
+        dead_letter_url = None if options.dead_letter_queue is None else await self.url_of(options.dead_letter_queue)
         queue_info = await self._queue_info(url, dead_letter_url)
         self._receive = {"QueueUrl": url, "WaitTimeSeconds": int(options.wait_time_seconds)}
         self._receive["MessageSystemAttributeNames"] = asked_attributes(options)
-        if wanted := asked_message_attributes(options):
+        if wanted := asked_message_attributes(options, trace_fields):
             self._receive["MessageAttributeNames"] = wanted
         if options.visibility_timeout is not None:
             self._receive["VisibilityTimeout"] = int(options.visibility_timeout)
@@ -126,21 +148,48 @@ class Client:
     async def connect(self) -> str:
         """Makes the clients only. Returns the queue's URL."""
         self._generation = await self._new_generation()
-        return await self._url_of(self._options.queue_url)
+        return await self.url_of(self._options.queue_url)
 
     async def look(self, url: str) -> None:
         """Checks that the queue exists. We must be allowed to read its attributes."""
         asked = {"QueueUrl": url, "AttributeNames": ["QueueArn"]}
         await self._settlement("other", "GetQueueAttributes", "get_queue_attributes", asked)
 
-    async def _url_of(self, queue: str) -> str:
+    async def counts(self, url: str) -> Mapping[str, str]:
+        """Returns SQS's approximate numbers of messages of a queue, and its redrive policy if it has one."""
+        return await self.attributes(url, (READY, DELAYED, REDRIVE))
+
+    async def url_of_arn(self, arn: str) -> str:
+        """Returns the URL of the queue that *arn* names, such as ``arn:aws:sqs:eu-central-1:000000000000:orders``."""
+        account, name = arn.split(":")[-2:]
+        return await self.url_of(name, account)
+
+    async def url_of(self, queue: str, account: str | None = None) -> str:
+        """Returns the URL of *queue*, which may be one; a name is looked up, in another *account* if it is given."""
         if is_url(queue):
             return queue
-        answer = await self._settlement("other", "GetQueueUrl", "get_queue_url", {"QueueName": queue})
+        owner = {} if account is None else {"QueueOwnerAWSAccountId": account}
+        answer = await self._settlement("other", "GetQueueUrl", "get_queue_url", {"QueueName": queue, **owner})
         return str(answer["QueueUrl"])
 
+    async def attributes(self, url: str, names: Sequence[str]) -> Mapping[str, str]:
+        """Returns these attributes of the queue, as far as it has them."""
+        asked = {"QueueUrl": url, "AttributeNames": list(names)}
+        answer = await self._settlement("other", "GetQueueAttributes", "get_queue_attributes", asked)
+        found: Mapping[str, str] = answer.get("Attributes", {})
+        return found
+
+    async def try_to_receive(self, url: str) -> None:
+        """Asks for a receive that SQS refuses: nobody may wait that long, nor ask for so many.
+
+        Raises:
+            Trouble: of the kind ``refused`` if the permission is missing, and otherwise of another kind.
+        """
+        asked = {"QueueUrl": url, "WaitTimeSeconds": 21, "MaxNumberOfMessages": 11, "VisibilityTimeout": 0}
+        await self._settlement("other", "ReceiveMessage", "receive_message", asked)
+
     async def _queue_info(self, url: str, dead_letter_url: str | None) -> QueueInfo:
-        asked = {"QueueUrl": url, "AttributeNames": ["VisibilityTimeout", "RedrivePolicy"]}
+        asked = {"QueueUrl": url, "AttributeNames": ["VisibilityTimeout", REDRIVE]}
         given = self._options.visibility_timeout
         try:
             answer = await self._settlement("other", "GetQueueAttributes", "get_queue_attributes", asked)
@@ -151,7 +200,7 @@ class Client:
             return QueueInfo(self._options.queue_name, url, given, None, dead_letter_url)
         found: Mapping[str, str] = answer.get("Attributes", {})
         visibility_s = float(found.get("VisibilityTimeout", 30)) if given is None else given
-        has_redrive = bool(found.get("RedrivePolicy"))
+        has_redrive = bool(found.get(REDRIVE))
         return QueueInfo(self._options.queue_name, url, visibility_s, has_redrive, dead_letter_url)
 
     async def close(self) -> None:
@@ -171,6 +220,7 @@ class Client:
                     self._made(session, options.max_polls, options.wait_time_seconds + _ANSWER_S)
                 )
                 settlements = await stack.enter_async_context(self._made(session, _SETTLEMENTS, _ANSWER_S))
+                self._watch(settlements)
             except Exception as error:  # noqa: BLE001  # reading credentials raises errors of no common class
                 raise of_error(error, "the first request", options) from None
             return _Generation(stack.pop_all(), polls, settlements)
@@ -195,6 +245,11 @@ class Client:
         # Machines of AWS set AWS_REGION, but this client library only knows the other name.
         region = options.region_name or session.get_config_variable("region") or os.environ.get("AWS_REGION")
         return session.create_client("sqs", region_name=region, endpoint_url=options.endpoint, config=config)
+
+    def _watch(self, client: Any) -> None:
+        told = self._answered
+        if told is not None:
+            client.meta.events.register("after-call.sqs", lambda http_response, **_: told(http_response.headers))
 
     # --- requests -------------------------------------------------------------------------------------------------
 
@@ -232,6 +287,10 @@ class Client:
         failed = await self._batch("send", "SendMessage", "send_message_batch", url, entries)
         # A send has no receipt that could be stale, so an invalid parameter means the message.
         return {number: "wrong" if kind == "stale" else kind for number, kind in failed.items()}
+
+    async def purge(self, url: str) -> None:
+        """Deletes all messages of a queue. SQS allows it once a minute."""
+        await self._settlement("other", "PurgeQueue", "purge_queue", {"QueueUrl": url})
 
     async def _batch(
         self, kind: str, action: str, method: str, url: str, entries: list[dict[str, Any]]

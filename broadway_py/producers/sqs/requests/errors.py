@@ -24,7 +24,7 @@ from broadway_py.errors import ProducerError, SourceRefused
 from broadway_py.producers.certificates import certificate_error
 from broadway_py.producers.sqs.settings.options import SQSOptions
 
-__all__ = ["Kind", "Trouble", "entry_kind", "of_error", "refused_entries"]
+__all__ = ["Kind", "Trouble", "entry_kind", "of_error", "refused_entries", "refused_request"]
 
 #: ``away``: no answer, or a broken one; ``busy``: throttled, or too many in flight; ``expired``: the credentials have
 #: expired; ``refused``: no credentials, or no permission; ``gone``: no such queue; ``stale``: the receipt handle is not
@@ -60,6 +60,7 @@ _KINDS: Final[dict[str, Kind]] = {
             "InvalidAccessKeyId",
             "InvalidClientTokenId",
             "InvalidSecurity",
+            "InvalidSignatureException",
             "KMS.AccessDeniedException",
             "KmsAccessDenied",
             "KmsDisabled",
@@ -123,6 +124,14 @@ def refused_entries(options: SQSOptions) -> Trouble:
         "refused",
         f"SQS queue {options.queue_name!r}: AWS refused to settle messages; "
         "allow sqs:DeleteMessage and sqs:ChangeMessageVisibility on the queue",
+    )
+
+
+def refused_request(options: SQSOptions, request: str) -> Trouble:
+    """Returns the trouble of a batch that AWS accepted, but of which it refused all entries for want of permission."""
+    return Trouble(
+        "refused",
+        f"SQS queue {options.queue_name!r}: AWS refused {request}; allow sqs:{request}, or check the credentials",
     )
 
 

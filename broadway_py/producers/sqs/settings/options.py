@@ -13,8 +13,9 @@ from pydantic import (
     ValidationError,
 )
 
+from broadway_py.conflict import Conflict
 from broadway_py.errors import did_you_mean
-from broadway_py.options import Conflict, Duration, PositiveInt
+from broadway_py.options import Duration, PositiveInt
 from broadway_py.producers.sqs.settings.endpoint import host_of, is_url
 from broadway_py.producers.sqs.settings.queue_options import QueueUrl, SQSQueueOptions
 
@@ -43,14 +44,16 @@ AttributeName = Literal[
 ]
 
 _ATTRIBUTES: Final[tuple[str, ...]] = get_args(AttributeName)
-_ACTIONS: Final = ("ack", "noop", "nack", "dead_letter")
-_SECONDS: Final = TypeAdapter(Annotated[Duration, Field(ge=0, le=MOST_VISIBILITY)])
+_Action = Literal["ack", "noop", "nack", "dead_letter"]
+_ACTIONS: Final[tuple[str, ...]] = get_args(_Action)
+_Delay = Annotated[Duration, Field(ge=0, le=MOST_VISIBILITY)]
+_SECONDS: Final = TypeAdapter(_Delay)
 
 
 class Disposition(NamedTuple):
     """What happens to a message at the queue. *delay* is for ``nack``, in whole seconds."""
 
-    action: Literal["ack", "noop", "nack", "dead_letter"]
+    action: _Action
     delay: int = 0
 
 
@@ -105,7 +108,10 @@ def _listed(value: object, expected: str) -> Sequence[object]:
 
 
 WholeSeconds = Annotated[Duration, AfterValidator(_whole)]
-OnSettled = Annotated[Disposition, BeforeValidator(read_disposition)]
+OnSettled = Annotated[
+    Disposition,
+    BeforeValidator(read_disposition, json_schema_input_type=_Action | tuple[Literal["nack"], _Delay]),
+]
 
 
 class SQSOptions(SQSQueueOptions):

@@ -8,7 +8,8 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field, field_validator
 
-from broadway_py.options import Conflict, Options
+from broadway_py.conflict import Conflict
+from broadway_py.options import Options
 from broadway_py.producers.sqs.settings.endpoint import endpoint_of, host_of, is_url, refuse_host, region_of, split
 
 __all__ = ["QueueUrl", "SQSQueueOptions"]

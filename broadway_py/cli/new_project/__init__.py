@@ -1,0 +1,1 @@
+"""Makes a new project: a pipeline with its settings and its tests, from templates."""

@@ -1,0 +1,1 @@
+"""``broadway top``: a page in the terminal that shows a running daemon."""

@@ -1,0 +1,1 @@
+"""``broadway check --connect``: examines the places that the pipelines of some settings use."""

@@ -1,0 +1,1 @@
+"""Puts lines on a queue, to try things out or to load the lines of a file."""

@@ -1,0 +1,1 @@
+"""What users chain, as a description: nothing here runs."""

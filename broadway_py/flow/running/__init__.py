@@ -1,0 +1,1 @@
+"""Who runs a flow, where its stages live, and who waits for it."""

@@ -1,0 +1,1 @@
+"""What handlers publish: as messages, in lists, to the places of the option ``publishers``."""

@@ -1,0 +1,1 @@
+"""Whole pipelines in one event loop, on a clock that only moves when told to."""
