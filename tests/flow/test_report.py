@@ -12,7 +12,7 @@ import pytest
 from broadway_py.errors import FlowFailed
 from broadway_py.flow import Flow, FlowReport, Window
 from broadway_py.flow.report import StageReport
-from broadway_py.flow.running.runners.processes import FlowWorkers
+from broadway_py.flow.running.runners.processes import ProcessWorkers
 from tests.flow.processes import works
 
 RUNNERS = pytest.mark.parametrize("runner", ["tasks", "threads", "processes"])
@@ -89,21 +89,21 @@ async def test_a_flow_in_worker_processes_that_is_stopped_says_what_it_has_done(
 
 
 def test_workers_tell_what_they_have_done_also_when_the_flow_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    closed: list[FlowWorkers] = []
-    close = FlowWorkers.close
+    closed: list[ProcessWorkers] = []
+    close = ProcessWorkers.close
 
-    async def close_and_note(workers: FlowWorkers) -> None:
+    async def close_and_note(workers: ProcessWorkers) -> None:
         await close(workers)
         closed.append(workers)
 
-    monkeypatch.setattr(FlowWorkers, "close", close_and_note)
+    monkeypatch.setattr(ProcessWorkers, "close", close_and_note)
     numbers = Flow.from_iterable(range(100), stages=2, max_demand=1).map(works.refuse)
 
     with pytest.raises(FlowFailed):
         numbers.using("processes", workers=2).run()
 
     (workers,) = closed
-    stages = [stage for report in workers.reports() for stage in report.stages.values()]
+    stages = [stage for report in workers.heard.reports.values() for stage in report.stages.values()]
     assert sorted(stage.index for stage in stages) == [0, 1]
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
 from importlib.util import find_spec
+from math import inf
 from typing import Any, Final, cast, get_args
 
 from broadway_py._core.window.shape import positive_int
 from broadway_py._core.window.spec import UNSET, Window
 from broadway_py.errors import DefinitionError, OptionsError, did_you_mean
 from broadway_py.flow.description.layers import DEFAULT_DEMAND, Demand
-from broadway_py.flow.description.settings import Runner
+from broadway_py.flow.description.settings import RaySettings, Runner
 from broadway_py.foreign import article, is_a, shown, type_name
 
 __all__ = [
@@ -30,11 +31,19 @@ __all__ = [
     "one_of",
     "plain_function",
     "progress",
+    "ray_settings",
     "runner",
     "stages",
     "whole_number",
     "window",
 ]
+
+
+#: What a runner needs -> the extra that installs it.
+_NEEDED: Final[Mapping[Runner, Mapping[str, str]]] = {
+    "processes": {"cloudpickle": "flow"},
+    "ray": {"ray": "ray", "cloudpickle": "ray"},
+}
 
 
 def function(where: str, fn: object, *takes: str) -> None:
@@ -164,12 +173,59 @@ def runner(value: object) -> Runner:
         OptionsError: there is none of this name, or it needs a library that is not installed.
     """
     one_of(("using", "runner"), value, get_args(Runner))
-    if value == "processes" and find_spec("cloudpickle") is None:
+    runner = cast("Runner", value)
+    for library, extra in _NEEDED.get(runner, {}).items():
+        if find_spec(library) is None:
+            raise OptionsError(
+                ("using", "runner"),
+                f"{runner!r} needs {library}, which is not installed: pip install 'broadway-py[{extra}]'",
+            )
+    return runner
+
+
+def ray_settings(address: object, resources: object, runtime_env: object, start_timeout: object) -> RaySettings:
+    """Returns where Ray is, and what a worker needs there.
+
+    Raises:
+        OptionsError: a setting has no such value.
+    """
+    if address is not None and not (isinstance(address, str) and address):
         raise OptionsError(
-            ("using", "runner"),
-            "'processes' needs cloudpickle, which is not installed: pip install 'broadway-py[flow]'",
+            ("using", "address"), f'expected "auto", or the host and port of a cluster, got {shown(address)}'
         )
-    return cast("Runner", value)
+    if isinstance(start_timeout, bool) or not isinstance(start_timeout, int | float) or not 0 < start_timeout < inf:
+        raise OptionsError(
+            ("using", "start_timeout"), f"expected a number of seconds above 0, got {shown(start_timeout)}"
+        )
+    return RaySettings(address, _resources(resources), _runtime_env(runtime_env), start_timeout)
+
+
+def _resources(value: object) -> dict[str, float]:
+    path = ("using", "resources")
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise OptionsError(path, f'expected names with numbers, such as {{"GPU": 1}}, got {shown(value)}')
+    for name, count in value.items():
+        if not isinstance(name, str):
+            raise OptionsError(path, f"expected a text as the name of a resource, got {shown(name)}")
+        if name == "CPU":
+            raise OptionsError((*path, name), "each worker has one CPU; workers= says how many there are")
+        if isinstance(count, bool) or not isinstance(count, int | float) or not 0 < count < inf:
+            raise OptionsError((*path, name), f"expected a number above 0, got {shown(count)}")
+    return dict(value)
+
+
+def _runtime_env(value: object) -> dict[str, Any]:
+    path = ("using", "runtime_env")
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise OptionsError(path, f"expected a runtime environment of Ray, as a dict, got {shown(value)}")
+    config = value.get("config")
+    if isinstance(config, Mapping) and "setup_timeout_seconds" in config:
+        raise OptionsError((*path, "config", "setup_timeout_seconds"), "leave it out; start_timeout= says it")
+    return dict(value)
 
 
 def progress(value: object) -> bool:

@@ -27,8 +27,8 @@ class PackedFailure(NamedTuple):
     told: str
 
 
-def pack_failure(failed: FlowFailed, worker: int) -> PackedFailure:
-    """Returns *failed*, which has happened in the worker process with this number, packed. Never raises."""
+def pack_failure(failed: FlowFailed, worker: str) -> PackedFailure:
+    """Returns *failed*, which has happened in the worker of this name, packed. Never raises."""
     cause = failed.__cause__ or failed
     # The text of the traceback has the notes of the user.
     told = "".join(traceback.format_exception(cause)).rstrip()
@@ -38,7 +38,7 @@ def pack_failure(failed: FlowFailed, worker: int) -> PackedFailure:
         failed.stage,
         failed.place,
         _packed(failed.element),
-        f"In worker process {worker}:\n{told}",
+        f"In {worker}:\n{told}",
     )
 
 

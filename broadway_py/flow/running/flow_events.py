@@ -35,7 +35,9 @@ class FlowEvents:
         self._plan = plan
         self._clock = clock
         self._started = clock.monotonic()
-        self._metadata = {"flow": next(_numbers), "runner": settings.runner}
+        #: The number of the run in this program, from 1.
+        self.number = next(_numbers)
+        self._metadata = {"flow": self.number, "runner": settings.runner}
 
     def start(self) -> None:
         """The run begins."""

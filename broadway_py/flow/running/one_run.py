@@ -13,14 +13,15 @@ from broadway_py.flow.counts import Counts
 from broadway_py.flow.counts import summed as counted
 from broadway_py.flow.description.layers import DEFAULT_DEMAND, DEMAND_ACROSS_PROCESSES, FromStage, Layer
 from broadway_py.flow.description.settings import RunSettings
-from broadway_py.flow.plan import plan_of
+from broadway_py.flow.plan import Plan, plan_of
 from broadway_py.flow.progress import Progress, expected_of
 from broadway_py.flow.report import FlowReport
 from broadway_py.flow.running.flow_events import FlowEvents
 from broadway_py.flow.running.placement import Placement
-from broadway_py.flow.running.runners.processes import FlowWorkers
+from broadway_py.flow.running.runners.processes import ProcessWorkers
 from broadway_py.flow.running.runners.tasks import HostedPlan, HostReport, summed
 from broadway_py.flow.running.runners.threads import StageThread
+from broadway_py.flow.running.runners.workers import Workers
 from broadway_py.flow.stages.flow_exit import FlowExit
 from broadway_py.flow.stages.giving import give
 from broadway_py.machine import usable_processors
@@ -44,7 +45,7 @@ class FlowRun:
 
     def __init__(self, layer: Layer, settings: RunSettings, clock: Clock) -> None:
         workers = settings.workers or usable_processors().times(1)
-        plan = plan_of(layer, workers, DEMAND_ACROSS_PROCESSES if settings.runner == "processes" else DEFAULT_DEMAND)
+        plan = plan_of(layer, workers, DEMAND_ACROSS_PROCESSES if settings.has_workers else DEFAULT_DEMAND)
         self._plan = plan
         self._settings = settings
         self._clock = clock
@@ -57,12 +58,25 @@ class FlowRun:
         self.result = FlowExit()
         self._exits = [self.result, *(FlowExit() for _ in self._fed)]
         self._events = FlowEvents(plan, settings, clock)
-        self._workers: FlowWorkers | None = None
-        if settings.runner == "processes":
-            stopped = self._events.stage_stopped
-            self._workers = FlowWorkers(plan, workers, on_error=settings.on_error, clock=clock, stopped=stopped)
+        self._workers = self._workers_of(plan, workers) if settings.has_workers else None
         self._hosted: HostedPlan | None = None
         self._progress: Progress | None = None
+
+    def _workers_of(self, plan: Plan, most: int) -> Workers:
+        settings, stopped = self._settings, self._events.stage_stopped
+        if settings.ray is None:
+            return ProcessWorkers(plan, most, on_error=settings.on_error, clock=self._clock, stopped=stopped)
+        from broadway_py.flow.running.runners.ray import RayWorkers  # noqa: PLC0415  # nobody else needs Ray
+
+        return RayWorkers(
+            plan,
+            most,
+            settings.ray,
+            flow=self._events.number,
+            on_error=settings.on_error,
+            clock=self._clock,
+            stopped=stopped,
+        )
 
     async def main(self, consumers: Consumers | None = None) -> FlowReport:
         """Runs to the end.
@@ -92,7 +106,7 @@ class FlowRun:
             self._progress = Progress(self._count, expected_of(self._plan), self._clock)
         has_failed = False
         try:
-            await self._run(self._host(workers), consumers)
+            await self._run(await self._host(workers), consumers)
         except FlowFailed:
             has_failed = True
             raise
@@ -119,11 +133,11 @@ class FlowRun:
         if self._workers is None:
             return counted(here)
         self._workers.ask_for_counts()
-        return counted([*here, *self._workers.counts()])
+        return counted([*here, *self._workers.heard.counts.values()])
 
-    def _host(self, workers: FlowWorkers | None) -> HostedPlan:
+    async def _host(self, workers: Workers | None) -> HostedPlan:
         make_hop = partial(StageThread, clock=self._clock) if self._settings.runner == "threads" else None
-        edges = None if workers is None else workers.start()
+        edges = None if workers is None else await workers.start()
         self._hosted = HostedPlan(
             self._plan,
             self._exits,
@@ -201,7 +215,7 @@ class FlowRun:
 
     def _summed(self) -> HostReport:
         here = () if self._hosted is None else (self._hosted.report(),)
-        return summed([*here, *(() if self._workers is None else self._workers.reports())])
+        return summed([*here, *(() if self._workers is None else self._workers.heard.reports.values())])
 
 
 def _warn_of_lost(count: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Generic, Never, Self, TypeVar, get_args
+from typing import Any, Final, Generic, Literal, Self, TypeVar, get_args, overload
 
 from broadway_py.errors import DefinitionError
 from broadway_py.flow.description import checks
@@ -25,6 +25,14 @@ from broadway_py.stage.settings import SubscriptionOptions
 __all__ = ["Runnable"]
 
 T_co = TypeVar("T_co", covariant=True)
+
+#: What the runner "ray" takes besides, with the defaults.
+_RAY_OPTIONS: Final[Mapping[str, Any]] = {
+    "address": None,
+    "resources": None,
+    "runtime_env": None,
+    "start_timeout": 60,
+}
 
 
 @dataclass(frozen=True, eq=False, repr=False)  # without slots: Python 3.11 cannot make generic classes with them
@@ -53,6 +61,30 @@ class Runnable(Generic[T_co]):
     def __repr__(self) -> str:
         return f"<{type(self).__name__}; the last stages are those of {self._layer.label!r}; see .explain()>"
 
+    @overload
+    def using(
+        self,
+        runner: Literal["tasks", "threads", "processes"] = "tasks",
+        *,
+        workers: int | None = None,
+        on_error: OnError = "raise",
+        progress: bool = False,
+    ) -> Self: ...
+
+    @overload
+    def using(
+        self,
+        runner: Runner,
+        *,
+        workers: int | None = None,
+        on_error: OnError = "raise",
+        progress: bool = False,
+        address: str | None = None,
+        resources: Mapping[str, float] | None = None,
+        runtime_env: Mapping[str, Any] | None = None,
+        start_timeout: float = 60,
+    ) -> Self: ...
+
     def using(
         self,
         runner: Runner = "tasks",
@@ -60,28 +92,37 @@ class Runnable(Generic[T_co]):
         workers: int | None = None,
         on_error: OnError = "raise",
         progress: bool = False,
-        **others: Never,
+        **others: Any,
     ) -> Self:
         """Returns the same flow, to be run in another way. It may stand anywhere in the chain; the last one counts.
 
         Args:
             runner: ``"tasks"``: all stages run in one event loop: for ``async`` functions that wait. ``"threads"``:
                 the plain functions of each stage run in a thread of its own: for functions that block.
-                ``"processes"``: the stages are dealt out to worker processes: for functions that compute. Functions
-                and elements must pickle. What the program defines goes over too.
-            workers: how many stages a layer has that does not say it itself; of ``"processes"`` also how many worker
-                processes there are. None: one for each processor that this process may use.
+                ``"processes"``: the stages are dealt out to worker processes: for functions that compute. ``"ray"``:
+                the same on the machines of a Ray cluster, where each worker is an actor with one CPU. With the last
+                two, functions and elements must pickle. What the program defines goes over too.
+            workers: how many stages a layer has that does not say it itself; of ``"processes"`` and ``"ray"`` also how
+                many workers there are. None: one for each processor that this process may use.
             on_error: what an error of a function does. ``"raise"``: it ends the flow. ``"skip"``: the element is left
                 out, and counted. ``"collect"``: it is also in the report.
             progress: whether it shows on the standard error how far it is: a bar on a terminal and in a notebook, and
                 a line every 10 seconds elsewhere. It needs tqdm.
-            others: refused.
+            others: with ``"ray"``, these; anything else is refused. ``address``: of the cluster, such as ``"auto"``;
+                None: that of ``RAY_ADDRESS``, or a Ray of its own on this machine. If this program is connected to
+                Ray already, that cluster is used. ``resources``: what each worker needs besides its CPU, such as
+                ``{"GPU": 1}``. ``runtime_env``: a runtime environment of Ray for the workers. ``start_timeout``:
+                seconds until all workers must be ready; 60.
+
+        Raises:
+            OptionsError: an option is wrong, or a library is not installed.
         """
-        checks.known("using", others, ("workers", "on_error", "progress"))
-        checks.runner(runner)
+        checks.known("using", others, ("workers", "on_error", "progress", *(_RAY_OPTIONS if runner == "ray" else ())))
+        chosen = checks.runner(runner)
         checks.one_of(("using", "on_error"), on_error, get_args(OnError))
         most = None if workers is None else checks.whole_number("using", "workers", workers)
-        return replace(self, _settings=RunSettings(runner, most, on_error, checks.progress(progress)))
+        ray = checks.ray_settings(**{**_RAY_OPTIONS, **others}) if chosen == "ray" else None
+        return replace(self, _settings=RunSettings(chosen, most, on_error, checks.progress(progress), ray))
 
     def explain(self) -> str:
         """Returns a drawing of the flow, as text of several lines.

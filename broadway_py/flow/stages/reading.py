@@ -14,7 +14,8 @@ from broadway_py.flow.failure import ElementPlace, FilePlace, LinePlace
 from broadway_py.flow.operator_errors import OperatorError, errors_of_functions, pass_cancellation_on
 from broadway_py.flow.plan import PlannedSource
 from broadway_py.flow.stages.exchange import Exchange
-from broadway_py.flow.stages.file_lines import FileRange, lists_of, ranges_of
+from broadway_py.flow.stages.file_lines import lists_of, ranges_of
+from broadway_py.flow.stages.file_turns import RangesOf
 from broadway_py.flow.stages.in_memory import InMemory, in_memory, is_in_memory
 from broadway_py.flow.stages.in_thread import ThreadReader
 from broadway_py.flow.stages.running_stage import check_running
@@ -168,20 +169,22 @@ class _FileRanges(SourceStage):
 
     operator = "from_files"
 
-    def __init__(self, source: FromFiles, ranges: Iterable[FileRange], *arguments: Any) -> None:
+    def __init__(self, source: FromFiles, ranges: RangesOf, *arguments: Any) -> None:
         super().__init__(*arguments)
-        # The file that is read.
+        self._encoding = source.encoding
+        self._ranges = ranges
+        # The file that is read, and what is left of its range.
         self._path: str | None = None
-        self._lists = self._make(source, ranges)
-
-    def _make(self, source: FromFiles, ranges: Iterable[FileRange]) -> Iterator[_Lines]:
-        for part in ranges:
-            self._path = part.path
-            yield from lists_of(part, source.encoding, self._list_size, self.read_bytes)
+        self._lists: Iterator[_Lines] = iter(())
 
     async def _read(self) -> None:
         while await self._is_wanted():
-            lists = list(islice(self._lists, self._lists_at_once()))
+            most = self._lists_at_once()
+            lists = list(islice(self._lists, most))
+            while len(lists) < most and (part := await self._ranges.next()) is not None:
+                self._path = part.path
+                self._lists = lists_of(part, self._encoding, self._list_size, self.read_bytes)
+                lists += islice(self._lists, most - len(lists))
             if not lists:
                 return
             for lines, first in lists:
@@ -247,7 +250,7 @@ def operator_of(source: Source | None) -> str:
 
 
 def source_stage(
-    planned: PlannedSource, exchange: Exchange, clock: Clock, ranges: Iterable[FileRange] | None = None
+    planned: PlannedSource, exchange: Exchange, clock: Clock, ranges: RangesOf | None = None
 ) -> SourceStage:
     """Returns the stage that reads the source *planned*.
 

@@ -13,7 +13,7 @@ from broadway_py.flow.failure import ElementPlace
 from broadway_py.flow.frames import Frame, Origin
 from broadway_py.flow.running.carried import Carrier, unpacked, variable_at_fault
 from broadway_py.flow.stages.file_lines import FileRange
-from broadway_py.flow.stages.file_turns import FileTurns
+from broadway_py.flow.stages.file_turns import FileTurns, PipedRanges
 from tests.flow.processes import works
 
 
@@ -122,11 +122,12 @@ def test_the_variable_is_found_that_does_not_pickle(function: object, name: str 
     assert variable_at_fault(function) == name
 
 
-def test_readers_take_turns_until_no_range_is_left() -> None:
+async def test_readers_take_turns_until_no_range_is_left() -> None:
     ranges = [FileRange("words.txt", start, start + 10) for start in range(0, 50, 10)]
     turns = FileTurns.new()
-    one, other = turns.taken(ranges), turns.taken(ranges)
+    one, other = PipedRanges(turns, ranges), PipedRanges(turns, ranges)
 
-    assert [next(one), next(other), next(other), next(one), *other] == ranges
-    assert list(one) == []
+    taken = [await reader.next() for reader in (one, other, other, one, other, one, other)]
+
+    assert taken == [*ranges, None, None]
     turns.close()

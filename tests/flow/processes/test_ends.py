@@ -13,8 +13,7 @@ from collections import deque
 from collections.abc import Iterator
 from itertools import count as endless
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import pytest
 
@@ -93,13 +92,13 @@ def test_the_end_of_an_event_loop_while_a_flow_is_closed_leaves_nothing(monkeypa
     """It cancels all tasks that it finds."""
     kept: list[Kept] = []
     waits = asyncio.Event()
-    wait = processes.FlowWorkers._all_have_exited
+    wait = processes.ProcessWorkers._all_have_exited
 
     def start(*arguments: Any) -> Kept:
         kept.append(Kept(*arguments))
         return kept[0]
 
-    async def wait_for_the_kept(workers: processes.FlowWorkers) -> None:
+    async def wait_for_the_kept(workers: processes.ProcessWorkers) -> None:
         for process in kept:
             process.kill_now()
         waits.set()
@@ -116,7 +115,7 @@ def test_the_end_of_an_event_loop_while_a_flow_is_closed_leaves_nothing(monkeypa
         await waits.wait()
 
     monkeypatch.setattr(processes, "WorkerProcess", start)
-    monkeypatch.setattr(processes.FlowWorkers, "_all_have_exited", wait_for_the_kept)
+    monkeypatch.setattr(processes.ProcessWorkers, "_all_have_exited", wait_for_the_kept)
     closing: list[asyncio.Task[None]] = []
     try:
         with leaves_nothing():
@@ -225,19 +224,19 @@ async def test_a_failure_that_comes_with_the_word_to_leave_is_not_complained_abo
             group.create_task(asyncio.Event().wait())
 
     class Edges:
-        def __init__(self, _: object, fail: Any) -> None:
+        def __init__(self, _: object, fail: Any, **__: object) -> None:
             fails.append(fail)
 
         def open(self) -> None:
             pass
 
     monkeypatch.setattr(worker, "RemoteEdges", Edges)
-    monkeypatch.setattr(worker._Worker, "_made", lambda *_: Endless())
-    share: Any = SimpleNamespace(descriptors=SimpleNamespace(sockets={}))
+    monkeypatch.setattr(worker.Worker, "_made", lambda *_: Endless())
+    says_nothing: Any = None
     complaints: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
 
-    hosting = asyncio.create_task(worker._Worker(cast("Any", None), share)._worked())
+    hosting = asyncio.create_task(worker.Worker(says_nothing, "worker process 0", {}, {}, says_nothing)._worked())
     await run_until_idle()
     fails[0](FlowFailed("map 1", ValueError()))
     hosting.cancel()
@@ -252,12 +251,12 @@ async def test_a_failure_that_comes_with_the_word_to_leave_is_not_complained_abo
 
 
 async def test_a_cancellation_while_workers_end_does_not_hide_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Cancelled(processes.FlowWorkers):
+    class Cancelled(processes.ProcessWorkers):
         async def close(self) -> None:
             await super().close()
             raise asyncio.CancelledError
 
-    monkeypatch.setattr(one_run, "FlowWorkers", Cancelled)
+    monkeypatch.setattr(one_run, "ProcessWorkers", Cancelled)
     flow = Flow.from_iterable(range(100), stages=1).map(works.refuse)
 
     with leaves_nothing(), pytest.raises(FlowFailed, match=r"map 1: refuse failed with Refused"):

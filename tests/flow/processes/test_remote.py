@@ -7,7 +7,7 @@ import socket
 from types import SimpleNamespace
 from typing import Any
 
-from broadway_py.flow.running.remote import RemoteEdges
+from broadway_py.flow.running.remote import RemoteEdges, over_socket
 
 
 async def test_a_stage_is_asked_for_as_many_lists_as_the_other_process_asks_for() -> None:
@@ -16,8 +16,11 @@ async def test_a_stage_is_asked_for_as_many_lists_as_the_other_process_asks_for(
     edge: Any = SimpleNamespace(outlet=outlet)
     failures: list[object] = []
     here, there = socket.socketpair()
-    sender, taker = RemoteEdges({1: here}, failures.append), RemoteEdges({0: there}, failures.append)
-    sender.add_consumer(1, 7, "map 1", lambda _: edge)
+    sender, taker = (
+        RemoteEdges({1: over_socket(here)}, failures.append),
+        RemoteEdges({0: over_socket(there)}, failures.append),
+    )
+    sender.add_consumer(1, 7, "map 1", 0, lambda _: edge)
     producer = taker.producer(0, 7, "map 1")
     sender.open()
     taker.open()

@@ -20,7 +20,7 @@ from broadway_py.flow.report import CollectedError, StageReport
 from broadway_py.flow.running.placement import PARENT, Placement
 from broadway_py.flow.running.remote import RemoteConsumer, RemoteEdges
 from broadway_py.flow.stages.exchange import Exchange
-from broadway_py.flow.stages.file_lines import FileRange
+from broadway_py.flow.stages.file_turns import RangesOf
 from broadway_py.flow.stages.in_memory import InMemory, in_memory, is_in_memory
 from broadway_py.flow.stages.intake import Consumer, FlowOutlet, Producer, subscribe
 from broadway_py.flow.stages.reading import operator_of, source_stage
@@ -40,7 +40,7 @@ _MOST_ERRORS: Final = 10_000
 #: What leaves the flow, beside the labels of layers.
 _RESULT: Final = "result"
 _ALL_HERE: Final = Placement()
-_NO_RANGES: Final[Mapping[int, Iterable[FileRange]]] = {}
+_NO_RANGES: Final[Mapping[int, RangesOf]] = {}
 
 
 class HostReport(NamedTuple):
@@ -120,7 +120,7 @@ class HostedPlan:
         make_hop: Callable[[str], Hop] | None = None,
         placement: Placement = _ALL_HERE,
         remote: RemoteEdges | None = None,
-        ranges: Mapping[int, Iterable[FileRange]] = _NO_RANGES,
+        ranges: Mapping[int, RangesOf] = _NO_RANGES,
     ) -> None:
         self._plan = plan
         self._on_error = on_error
@@ -202,7 +202,9 @@ class HostedPlan:
                 self._subscribe(end, index, self._producer(end, number))
             elif end.outlet is not None and self._remote is not None:
                 subscribe_ = partial(_connected, end.outlet, end.way, index)
-                self._consumers.append((end.stage, self._remote.add_consumer(place, number, end.label, subscribe_)))
+                own = 0 if end.stage is None else end.stage[1]
+                consumer = self._remote.add_consumer(place, number, end.label, own, subscribe_)
+                self._consumers.append((end.stage, consumer))
         for stage in self._stages.values():
             if isinstance(stage, SubscribedStage):
                 stage.ask_first()

@@ -1,0 +1,183 @@
+"""The connection of this program to Ray. It has at most one, which all its flows share."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from queue import SimpleQueue
+from typing import Any, Final, TypeVar
+
+import ray
+
+from broadway_py.clock import Clock
+from broadway_py.flow.running.runners.ray_errors import reason_of, told_failure
+
+__all__ = ["Connected", "in_thread"]
+
+T = TypeVar("T")
+
+_ADDRESS: Final = "RAY_ADDRESS"
+_REPORTS_USE: Final = "RAY_USAGE_STATS_ENABLED"
+#: Seconds from one try to reach a cluster to the next one.
+_AGAIN_S: Final = 1.0
+
+
+class _Keeper:
+    """The thread that connects and disconnects, one after the other.
+
+    It lives as long as the connection: Linux ends the processes that Ray starts with the thread that started them.
+    """
+
+    def __init__(self) -> None:
+        #: How many flows use a connection that a flow has made. Only the thread changes it.
+        self.users = 0
+        self._lock = threading.Lock()
+        self._jobs: SimpleQueue[Callable[[], object]] = SimpleQueue()
+        self._is_running = False
+
+    def do(self, job: Callable[[], object]) -> None:
+        """Has the thread call *job*, which does not raise."""
+        with self._lock:
+            self._jobs.put(job)
+            if not self._is_running:
+                self._is_running = True
+                threading.Thread(target=self._run, name="flow.ray", daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            self._jobs.get()()
+            with self._lock:
+                if not self.users and self._jobs.empty():
+                    self._is_running = False
+                    return
+
+
+_keeper: Final = _Keeper()
+
+
+class Connected:
+    """What a flow holds while it uses Ray.
+
+    Args:
+        address: of the cluster; None: that of ``RAY_ADDRESS``, or a Ray of its own on this machine.
+        processors: how many a Ray of its own has.
+    """
+
+    def __init__(self, address: str | None, processors: int) -> None:
+        self.address: Final = address or os.environ.get(_ADDRESS) or "local"
+        self._processors = processors
+        # Whether this flow counts among the users.
+        self._is_user = False
+        # Whether a call of the thread has not ended.
+        self._is_connecting = False
+        self._is_left = False
+
+    async def begin(self, timeout: float, clock: Clock) -> None:
+        """Connects, unless this program is connected.
+
+        Args:
+            timeout: seconds.
+            clock: for waits.
+
+        Raises:
+            FlowFailed: there is no such cluster.
+        """
+        failed: BaseException | None = None
+        try:
+            async with clock.timeout(timeout):
+                while not self._is_user:
+                    self._is_connecting = True
+                    failed = await in_thread(self._connect, _keeper.do)
+                    self._is_connecting = False
+                    if failed is None:
+                        return
+                    await clock.sleep(_AGAIN_S)
+        except TimeoutError as error:
+            reason = "it does not answer" if failed is None else reason_of(failed)
+            told = f"ray: expected a cluster at {self.address} within {timeout:g} s: {reason}"
+            raise told_failure("ray", told, failed or error) from failed
+
+    def end(self) -> asyncio.Future[None] | None:
+        """Ends the connection with the last flow that uses it, if a flow has made it.
+
+        Returns:
+            What is to be waited for. None: nothing, because to connect may take long. The connection ends after it.
+        """
+        self._is_left = True
+        ended = in_thread(self._release, _keeper.do)
+        return None if self._is_connecting else ended
+
+    # --- in the thread
+
+    def _connect(self) -> ConnectionError | None:
+        if self._is_left:
+            return None
+        if ray.is_initialized():
+            self._is_user = _keeper.users > 0
+        else:
+            try:
+                with _without_reports():
+                    self._init()
+            except ConnectionError as error:
+                return error
+            self._is_user = True
+        _keeper.users += self._is_user
+        return None
+
+    def _init(self) -> None:
+        if self.address == "local":
+            ray.init("local", num_cpus=self._processors, include_dashboard=False, logging_level=logging.ERROR)
+        else:
+            ray.init(self.address, logging_level=logging.ERROR)
+
+    def _release(self) -> None:
+        if self._is_user:
+            self._is_user = False
+            _keeper.users -= 1
+            if not _keeper.users:
+                ray.shutdown()
+
+
+@contextlib.contextmanager
+def _without_reports() -> Iterator[None]:
+    """Keeps a Ray that is started from reporting its use, unless the user wants it."""
+    before = os.environ.get(_REPORTS_USE)
+    os.environ.setdefault(_REPORTS_USE, "0")
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_REPORTS_USE]
+
+
+def in_thread(call: Callable[[], T], do: Callable[[Callable[[], object]], object] | None = None) -> asyncio.Future[T]:
+    """Returns the future result of *call*, which blocks. It runs on if nobody waits for it any more.
+
+    Args:
+        call: what is called.
+        do: has a thread call what it is given; None: a new thread.
+    """
+    loop = asyncio.get_running_loop()
+    outcome: asyncio.Future[T] = loop.create_future()
+
+    def run() -> None:
+        try:
+            value = call()
+        except BaseException as error:  # noqa: BLE001  # who waits raises it again
+            tell(outcome.set_exception, error)
+        else:
+            tell(outcome.set_result, value)
+
+    def tell(set_: Callable[[Any], None], value: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(lambda: None if outcome.done() else set_(value))
+
+    if do is None:
+        threading.Thread(target=run, name="flow.ray.ask", daemon=True).start()
+    else:
+        do(run)
+    return outcome
