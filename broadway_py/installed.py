@@ -15,6 +15,7 @@ EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
     "flow": ("cloudpickle", "tqdm"),
     "otel": ("opentelemetry-api",),
     "rabbitmq": ("aio-pika", "aiormq", "pamqp", "yarl", "aiohappyeyeballs"),
+    "ray": ("cloudpickle", "ray"),
     "reload": ("watchfiles",),
     "speed": ("uvloop",),
     "sqs": ("aiobotocore",),

@@ -273,6 +273,7 @@ OPTIONAL: Final = (
     "opentelemetry",
     "prometheus_client",
     "pydantic_settings",
+    "ray",
     "tqdm",
     "typer",
     "uvloop",

@@ -64,6 +64,7 @@ def test_an_extra_that_is_not_installed_says_what_installs_it(monkeypatch: pytes
             "  rabbitmq  aio-pika 10.2.1, aiormq 1.0, yarl 1.0, aiohappyeyeballs 1.0; pamqp not installed: "
             "pip install 'broadway-py[rabbitmq]'"
         ),
+        "  ray       cloudpickle 3.1.3, ray 1.0",
         "  reload    watchfiles 1.0",
         "  speed     uvloop 1.0",
         "  sqs       not installed: pip install 'broadway-py[sqs]'",
@@ -73,7 +74,15 @@ def test_an_extra_that_is_not_installed_says_what_installs_it(monkeypatch: pytes
 def test_a_platform_without_uvloop_is_not_told_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "win32")
 
-    assert [extra.name for extra in installed.extras()] == ["daemon", "flow", "otel", "rabbitmq", "reload", "sqs"]
+    assert [extra.name for extra in installed.extras()] == [
+        "daemon",
+        "flow",
+        "otel",
+        "rabbitmq",
+        "ray",
+        "reload",
+        "sqs",
+    ]
 
 
 def test_a_checkout_that_was_never_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,13 +108,19 @@ def test_the_libraries_of_each_extra_are_those_of_the_package() -> None:
     assert {extra: set(libraries) for extra, libraries in EXTRAS.items()} == names
 
 
+def test_all_leaves_out_what_is_large_and_for_few_and_what_is_for_development() -> None:
+    written = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+    assert written["all"] == [f"broadway-py[{','.join(sorted(EXTRAS.keys() - {'ray', 'reload'}))}]"]
+
+
 def test_none_of_the_libraries_is_loaded_for_it() -> None:
     program = (
         "import sys\n"
         "from typer.testing import CliRunner\n"
         "from broadway_py.cli import app\n"
         "assert CliRunner().invoke(app, ['--version']).exit_code == 0\n"
-        "slow = 'aio_pika aiormq aiobotocore botocore aiohttp prometheus_client opentelemetry tqdm uvloop'\n"
+        "slow = 'aio_pika aiormq aiobotocore botocore aiohttp prometheus_client opentelemetry ray tqdm uvloop'\n"
         "print([name for name in slow.split() if name in sys.modules])\n"
     )
     ended = subprocess.run(
