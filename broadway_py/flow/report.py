@@ -44,6 +44,8 @@ class StageReport:
     sent_bytes: int
     windows_opened: int
     windows_closed: int
+    #: The node of the Ray cluster that it was on; None: it was on this machine.
+    node: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +85,15 @@ class FlowReport:
 
 def _table(stages: Iterable[StageReport]) -> Iterator[str]:
     """Yields the lines of a table of *stages*. Text stands at the left of its column, and numbers at the right."""
-    rows = [_HEAD, *(row for _, layer in groupby(stages, lambda stage: stage.layer) for row in _rows(list(layer)))]
+    told = list(stages)
+    head = (*_HEAD, "node" if any(stage.node is not None for stage in told) else "")
+    rows = [head, *(row for _, layer in groupby(told, lambda stage: stage.layer) for row in _rows(list(layer)))]
     if len(rows) == 1:
         return
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for name, *numbers in rows:
-        cells = [each.rjust(width) for each, width in zip(numbers, widths[1:], strict=True)]
-        yield "  ".join([name.ljust(widths[0]), *cells])
+    for name, *numbers, node in rows:
+        cells = [each.rjust(width) for each, width in zip(numbers, widths[1:], strict=False)]
+        yield "  ".join([name.ljust(widths[0]), *cells, node]).rstrip()
 
 
 def _rows(layer: list[StageReport]) -> Iterator[tuple[str, ...]]:
@@ -111,4 +115,5 @@ def _row(name: str, stages: list[StageReport]) -> tuple[str, ...]:
         f"{sum(stage.sent_bytes for stage in stages):,}",
         f"{sum(stage.windows_opened for stage in stages):,}",
         f"{sum(stage.windows_closed for stage in stages):,}",
+        ", ".join(sorted({stage.node for stage in stages if stage.node is not None})),
     )

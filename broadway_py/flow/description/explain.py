@@ -27,7 +27,18 @@ from broadway_py.flow.description.layers import (
 from broadway_py.flow.description.operators import KeyedReduction, Reduction
 from broadway_py.foreign import article, is_a
 
-__all__ = ["Processes", "drawing"]
+__all__ = ["Cluster", "Processes", "drawing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Says where the workers of Ray are."""
+
+    place: str
+    #: What each worker needs, such as ``"CPU 1"``.
+    needs: str
+    #: The nodes with what they have; None: this program is not connected.
+    nodes: Collection[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +47,8 @@ class Processes:
 
     #: The sources of files that they read. All else is read by the program.
     read: Collection[Source] = ()
+    #: Where they are, if they are actors of Ray: what each needs, the cluster, and its nodes as far as they are known.
+    cluster: Cluster | None = None
 
 
 def drawing(layer: Layer, workers: int, processes: Processes | None = None) -> str:
@@ -284,17 +297,32 @@ def _of_processes(layers: list[Layer], workers: int, processes: Processes) -> It
                 yield f"from_files: {Path(packed[0]).name} is packed, so one worker reads all of it."
             else:
                 yield f"from_files: {len(packed):,} files are packed, so each is read by one worker."
-    yield f"The stages are in {_processes(layers, workers)}: what a function changes outside of them stays there."
+    cluster, kind = processes.cluster, "worker process" if processes.cluster is None else "Ray worker"
+    if cluster is not None:
+        yield from _of_cluster(cluster, processes)
+    yield f"The stages are in {_processes(layers, workers, kind)}: what a function changes outside of them stays there."
     for layer in layers:
         count = _count(layer, workers)
         if layer.has_work and layer.stages is not None and count < workers:
             verb = "is" if count == 1 else "are"
-            yield f"{layer.label}: {_stages(layer, workers)} {verb} in {count:,} of {workers:,} worker processes."
+            plural = "worker processes" if cluster is None else "Ray workers"
+            yield f"{layer.label}: {_stages(layer, workers)} {verb} in {count:,} of {workers:,} {plural}."
 
 
-def _processes(layers: list[Layer], workers: int) -> str:
+def _of_cluster(cluster: Cluster, processes: Processes) -> Iterator[str]:
+    """Yields what is different on several machines."""
+    yield f"Each worker needs {cluster.needs} of {cluster.place}, which spreads them over its nodes."
+    if cluster.nodes is not None:
+        yield f"Its nodes now: {'; '.join(cluster.nodes)}."
+    if processes.read:
+        yield "from_files: each node must see the same files under the same paths; this is checked at the start."
+
+
+def _processes(layers: list[Layer], workers: int, kind: str) -> str:
     count = min(workers, max((_count(each, workers) for each in layers if each.has_work), default=1))
-    return "1 worker process" if count == 1 else f"{count:,} worker processes"
+    if count == 1:
+        return f"1 {kind}"
+    return f"{count:,} {kind}es" if kind.endswith("s") else f"{count:,} {kind}s"
 
 
 def _of_each_stage(layer: Layer, count: int) -> Iterator[str]:

@@ -132,11 +132,17 @@ class Runnable(Generic[T_co]):
         chosen = self._chosen
         workers = usable_processors().times(1) if chosen.workers is None else chosen.workers
         layer = complete(self._layer)
-        if chosen.runner != "processes":
+        if not chosen.has_workers:
             return drawing(layer, workers)
         plan = plan_of(layer, workers)
         read = files_of_workers(plan)
-        return drawing(layer, workers, Processes([each.source for each in plan.sources if each.number in read]))
+        cluster = None
+        if chosen.ray is not None:
+            from broadway_py.flow.running.runners.ray_cluster import described  # noqa: PLC0415  # it loads Ray
+
+            cluster = described(chosen.ray)
+        sources = [each.source for each in plan.sources if each.number in read]
+        return drawing(layer, workers, Processes(sources, cluster))
 
     @property
     def _chosen(self) -> RunSettings:

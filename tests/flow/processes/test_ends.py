@@ -220,7 +220,7 @@ async def test_a_failure_that_comes_with_the_word_to_leave_is_not_complained_abo
     fails: list[Any] = []
 
     class Endless:
-        def start(self, group: asyncio.TaskGroup) -> None:
+        def start(self, group: asyncio.TaskGroup, **_: object) -> None:
             group.create_task(asyncio.Event().wait())
 
     class Edges:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
@@ -19,7 +19,14 @@ from broadway_py.flow.report import StageReport
 from broadway_py.flow.running.placement import PARENT, Placement, files_of_workers, workers_of
 from broadway_py.flow.running.remote import Connect, Connection, RemoteEdges
 from broadway_py.flow.running.runners.calls import MOST_OPEN, CallingConnection
-from broadway_py.flow.running.runners.ray_cluster import Connected, in_thread
+from broadway_py.flow.running.runners.ray_cluster import (
+    Connected,
+    address_of,
+    in_thread,
+    needs_of,
+    place_of_cluster,
+    resources_text,
+)
 from broadway_py.flow.running.runners.ray_errors import has_died, reason_of, told_failure
 from broadway_py.flow.running.runners.ray_worker import (
     MOST_BYTES,
@@ -33,7 +40,7 @@ from broadway_py.flow.running.runners.ray_worker import (
 )
 from broadway_py.flow.running.runners.worker import Said, Share
 from broadway_py.flow.running.runners.workers import Heard, file_ranges, packed_plan
-from broadway_py.log import logger
+from broadway_py.log import carried_setup, logger
 from broadway_py.machine import usable_processors
 from broadway_py.process.frames import Frame
 
@@ -88,9 +95,8 @@ class RayWorkers:
         self._packed, self._definitions = packed_plan(plan, on_error)
         #: What the workers have said.
         self.heard = Heard(self._count, stopped, self._is_awaited)
-        self._connected = Connected(settings.address, max(self._count, usable_processors().times(1)))
+        self._connected = Connected(address_of(settings), max(self._count, usable_processors().times(1)))
         self._handles: list[Any] = []
-        self._nodes: list[str] = []
         self._connections: dict[int, CallingConnection] = {}
         self._edges: RemoteEdges | None = None
         # Each is done when its worker will give nothing more.
@@ -119,13 +125,14 @@ class RayWorkers:
         self._handles = [actor.remote(self._flow, place) for place in range(self._count)]
         paths = sorted(self._paths())
         abouts = await self._answers([handle.about.remote(paths) for handle in self._handles], deadline)
-        self._nodes = [about.node for about in abouts]
+        self.heard.nodes = [about.node for about in abouts]
         _check_versions(abouts)
         _check_files(paths, abouts)
         begun = [
             handle.begin.remote(
                 Share(place, self._count, self._packed, self._definitions, ranges),
                 {other: each for other, each in enumerate(self._handles) if other != place},
+                carried_setup(),
             )
             for place, handle in enumerate(self._handles)
         ]
@@ -182,12 +189,12 @@ class RayWorkers:
         Raises:
             FlowFailed: it has waited long enough.
         """
-        needs = ", ".join(f"{name} {count:g}" for name, count in _needs(self._settings).items())
+        needs = needs_of(self._settings)
         has, free = await in_thread(_resources_of_cluster)
         told = (
-            f"{missing} of {self._count} workers have no place yet; each needs {needs}; "
-            f"the cluster at {self._connected.address} has {_resources(has, self._settings)}, "
-            f"of which {_resources(free, self._settings)} are free"
+            f"{missing} of {self._count} workers have no place yet; each needs {resources_text(needs, needs)}; "
+            f"{place_of_cluster(self._connected.address)} has {resources_text(has, needs)}, "
+            f"of which {resources_text(free, needs)} are free"
         )
         if left <= 0:
             given_up = (
@@ -238,7 +245,7 @@ class RayWorkers:
             self._ask(place)
 
     def _lost(self, place: int, reason: str) -> None:
-        self.heard.fail(has_died(place, self._nodes[place], reason))
+        self.heard.fail(has_died(place, self.heard.nodes[place], reason))
 
     async def run(self) -> None:
         """Waits until all workers have done their work.
@@ -309,18 +316,10 @@ def _note_result(call: asyncio.Future[Any]) -> None:
 # --- what a worker needs
 
 
-def _needs(settings: RaySettings) -> dict[str, float]:
-    return {"CPU": 1, **settings.resources}
-
-
 def _resources_of_cluster() -> tuple[dict[str, float], dict[str, float]]:
     """Returns the resources of all nodes, and which of them are free."""
     cluster: Any = ray  # it types these without arguments
     return cluster.cluster_resources(), cluster.available_resources()
-
-
-def _resources(found: Mapping[str, float], settings: RaySettings) -> str:
-    return ", ".join(f"{name} {found.get(name, 0):g}" for name in _needs(settings))
 
 
 def _actor(settings: RaySettings) -> Any:

@@ -7,20 +7,32 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from queue import SimpleQueue
 from typing import Any, Final, TypeVar
 
 import ray
 
 from broadway_py.clock import Clock
+from broadway_py.flow.description.explain import Cluster
+from broadway_py.flow.description.settings import RaySettings
 from broadway_py.flow.running.runners.ray_errors import reason_of, told_failure
 
-__all__ = ["Connected", "in_thread"]
+__all__ = [
+    "Connected",
+    "address_of",
+    "described",
+    "in_thread",
+    "needs_of",
+    "node_label",
+    "place_of_cluster",
+    "resources_text",
+]
 
 T = TypeVar("T")
 
 _ADDRESS: Final = "RAY_ADDRESS"
+_LOCAL: Final = "local"
 _REPORTS_USE: Final = "RAY_USAGE_STATS_ENABLED"
 #: Seconds from one try to reach a cluster to the next one.
 _AGAIN_S: Final = 1.0
@@ -59,16 +71,57 @@ class _Keeper:
 _keeper: Final = _Keeper()
 
 
+def node_label(address: str, node_id: str) -> str:
+    """Returns what a node is called: its address, with the beginning of Ray's name for it."""
+    return f"{address} ({node_id[:6]})"
+
+
+def needs_of(settings: RaySettings) -> dict[str, float]:
+    """Returns what each worker needs."""
+    return {"CPU": 1, **settings.resources}
+
+
+def resources_text(found: Mapping[str, float], needs: Iterable[str]) -> str:
+    """Returns how much there is in *found* of what workers need, as text."""
+    return ", ".join(f"{name} {found.get(name, 0):g}" for name in needs)
+
+
+def described(settings: RaySettings) -> Cluster:
+    """Returns where the workers of a flow would be, and what each needs. The nodes are told if Ray is connected."""
+    needs = needs_of(settings)
+    nodes = None
+    if ray.is_initialized():
+        cluster: Any = ray  # its types leave this one out
+        nodes = [
+            f"{node_label(each['NodeManagerAddress'], each['NodeID'])} with {resources_text(each['Resources'], needs)}"
+            for each in cluster.nodes()
+            if each["Alive"]
+        ]
+    return Cluster(place_of_cluster(address_of(settings)), resources_text(needs, needs), nodes)
+
+
+def address_of(settings: RaySettings) -> str:
+    """Returns the address of the cluster; "local" is a Ray of its own on this machine."""
+    return settings.address or os.environ.get(_ADDRESS) or _LOCAL
+
+
+def place_of_cluster(address: str) -> str:
+    """Returns where the cluster is, as text. If this program is connected, it is the cluster of the connection."""
+    if ray.is_initialized():
+        address = ray.get_runtime_context().gcs_address
+    return "the Ray of its own on this machine" if address == _LOCAL else f"the cluster at {address}"
+
+
 class Connected:
     """What a flow holds while it uses Ray.
 
     Args:
-        address: of the cluster; None: that of ``RAY_ADDRESS``, or a Ray of its own on this machine.
+        address: of the cluster; "local" is a Ray of its own on this machine.
         processors: how many a Ray of its own has.
     """
 
-    def __init__(self, address: str | None, processors: int) -> None:
-        self.address: Final = address or os.environ.get(_ADDRESS) or "local"
+    def __init__(self, address: str, processors: int) -> None:
+        self.address: Final = address
         self._processors = processors
         # Whether this flow counts among the users.
         self._is_user = False
@@ -98,7 +151,7 @@ class Connected:
                     await clock.sleep(_AGAIN_S)
         except TimeoutError as error:
             reason = "it does not answer" if failed is None else reason_of(failed)
-            told = f"ray: expected a cluster at {self.address} within {timeout:g} s: {reason}"
+            told = f"ray: expected {place_of_cluster(self.address)} within {timeout:g} s: {reason}"
             raise told_failure("ray", told, failed or error) from failed
 
     def end(self) -> asyncio.Future[None] | None:
@@ -129,8 +182,8 @@ class Connected:
         return None
 
     def _init(self) -> None:
-        if self.address == "local":
-            ray.init("local", num_cpus=self._processors, include_dashboard=False, logging_level=logging.ERROR)
+        if self.address == _LOCAL:
+            ray.init(_LOCAL, num_cpus=self._processors, include_dashboard=False, logging_level=logging.ERROR)
         else:
             ray.init(self.address, logging_level=logging.ERROR)
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import Context, copy_context
 from functools import partial
 from importlib.metadata import version
 from types import ModuleType
@@ -13,10 +14,12 @@ from typing import Any, Final, NamedTuple
 
 import ray
 from ray.exceptions import RayError
+from structlog.contextvars import bind_contextvars
 
 from broadway_py.flow.running.placement import PARENT
 from broadway_py.flow.running.remote import Connect, Connection
 from broadway_py.flow.running.runners.calls import AskedConnection, CallingConnection, Chunk
+from broadway_py.flow.running.runners.ray_cluster import node_label
 from broadway_py.flow.running.runners.ray_errors import reason_of
 from broadway_py.flow.running.runners.worker import Said, Share, Worker
 from broadway_py.flow.stages.file_lines import FileRange
@@ -87,6 +90,7 @@ class RayWorker:
 
     def __init__(self, flow: int, place: int) -> None:
         self._name = f"flow {flow}, worker {place}"
+        self._flow = flow
         self._place = place
         # What the program defines gets its name here, and must not meet what Ray's own program defines.
         self._program_of_ray, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
@@ -104,16 +108,18 @@ class RayWorker:
         """Returns what this worker is, and how it sees the files *paths*."""
         node: str = ray.get_runtime_context().get_node_id()
         address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]  # Ray's own types lack it
-        label = f"{address} ({node[:6]})"
-        return About(label, versions_here(), [file_stat(path) for path in paths])
+        return About(node_label(address, node), versions_here(), [file_stat(path) for path in paths])
 
-    async def begin(self, share: Share, handles: Mapping[int, Any]) -> None:
+    async def begin(self, share: Share, handles: Mapping[int, Any], set_log_up: Callable[[], None] | None) -> None:
         """Begins to work.
 
         Args:
             share: what is worked on here.
             handles: the other workers.
+            set_log_up: sets the log up as it is in the program; None: the program has not done so.
         """
+        if set_log_up is not None:
+            set_log_up()
         connects: dict[int, Connect] = {
             place: partial(self._connect, place, handle) for place, handle in handles.items()
         }
@@ -123,7 +129,15 @@ class RayWorker:
             source: _CalledRanges(partial(self._next_range, first, source), found)
             for source, found in share.ranges.items()
         }
-        worker = Worker(share, f"Ray worker {self._place}", connects, ranges, self._say, most_bytes=MOST_BYTES)
+        worker = Worker(
+            share,
+            f"Ray worker {self._place}",
+            connects,
+            ranges,
+            self._say,
+            most_bytes=MOST_BYTES,
+            context_of=self._context_of,
+        )
         self._worker = worker
         self._working = asyncio.create_task(self._work(worker), name="flow.worker")
         self._has_begun.set()
@@ -144,6 +158,12 @@ class RayWorker:
         number = self._taken.get(source, 0)
         self._taken[source] = number + 1
         return number
+
+    def _context_of(self, stage: str) -> Context:
+        """Returns the context in which a stage runs: what it logs has these fields."""
+        context = copy_context()
+        context.run(bind_contextvars, flow=self._flow, worker=self._place, stage=stage)
+        return context
 
     async def _next_range(self, first: Any, source: int) -> int:
         try:

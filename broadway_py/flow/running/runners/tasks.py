@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -249,18 +250,26 @@ class HostedPlan:
                 end = _End(place, outlet, planned.way, origins, _label(planned), key)
                 yield from ((end, index) for index in range(planned.way.stages))
 
-    def start(self, group: asyncio.TaskGroup, stopped: Callable[[StageReport], object] | None = None) -> None:
+    def start(
+        self,
+        group: asyncio.TaskGroup,
+        stopped: Callable[[StageReport], object] | None = None,
+        *,
+        context_of: Callable[[str], Context] | None = None,
+    ) -> None:
         """Starts the tasks of the sources and stages, in a group of the current task.
 
         Args:
             group: it ends behind them.
             stopped: called when a stage has ended; None: nobody wants to know.
+            context_of: returns the context in which a stage runs, by what it is called; None: the current one.
         """
         main = asyncio.current_task()
         for source in self._sources.values():
             group.create_task(_host(source, main), name=source.name)
         for stage in self._stages.values():
-            group.create_task(_host(stage, main, stopped), name=stage.name)
+            context = None if context_of is None else context_of(f"{stage.planned.name}, stage {stage.index}")
+            group.create_task(_host(stage, main, stopped), name=stage.name, context=context)
 
     def counts(self) -> Counts:
         """Returns what was done here so far, for a person who waits."""

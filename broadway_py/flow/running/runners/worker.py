@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import Context
 from enum import IntEnum
 from typing import Final, NamedTuple
 
@@ -79,6 +80,7 @@ class Worker:
         ranges: what this worker reads of the files of a source, by its number.
         say: called with what the parent must hear.
         most_bytes: the most bytes of an element that goes to another place; None: there is no limit.
+        context_of: returns the context in which a stage runs, by what it is called; None: that of :meth:`main`.
     """
 
     def __init__(
@@ -90,12 +92,14 @@ class Worker:
         say: Callable[[Said, bytes], object],
         *,
         most_bytes: int | None = None,
+        context_of: Callable[[str], Context] | None = None,
     ) -> None:
         is_hidden.set(True)
         self._share = share
         self._name = name
         self._ranges = ranges
         self._say = say
+        self._context_of = context_of
         self._hosted: HostedPlan | None = None
         self._is_done = False
         self._leave: Final = asyncio.Event()
@@ -143,7 +147,7 @@ class Worker:
         failure = self._failure
         self._hosted = hosted = self._made()
         self.edges.open()
-        running = asyncio.create_task(_run(hosted))
+        running = asyncio.create_task(_run(hosted, self._context_of))
         try:
             await first_completed(running, failure)
         finally:
@@ -179,9 +183,9 @@ class Worker:
         )
 
 
-async def _run(hosted: HostedPlan) -> None:
+async def _run(hosted: HostedPlan, context_of: Callable[[str], Context] | None) -> None:
     try:
         async with asyncio.TaskGroup() as group:
-            hosted.start(group)
+            hosted.start(group, context_of=context_of)
     except BaseExceptionGroup as failed:
         raise failed.exceptions[0] from failed.exceptions[0].__cause__

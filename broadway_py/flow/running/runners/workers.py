@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -69,6 +69,8 @@ class Heard:
         self.reports: dict[int, HostReport] = {}
         #: What each worker has done so far, as it has said last.
         self.counts: dict[int, Counts] = {}
+        #: The nodes of a cluster that the workers are on, by place; empty: they are on this machine.
+        self.nodes: Sequence[str] = ()
         #: Done when the flow has failed, or all workers have done their work.
         self.outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._count = count
@@ -97,9 +99,12 @@ class Heard:
 
     def _note_report(self, place: int, packed: PackedReport) -> None:
         errors = tuple(CollectedError(where, operator, unpack_error(error)) for where, operator, error in packed.errors)
-        self.reports[place] = packed.report._replace(errors=errors)
+        stages = packed.report.stages
+        if self.nodes:
+            stages = {key: replace(stage, node=self.nodes[place]) for key, stage in stages.items()}
+        self.reports[place] = packed.report._replace(errors=errors, stages=stages)
         self.counts[place] = packed.counts
-        for stage in packed.report.stages.values():
+        for stage in stages.values():
             self._stopped(stage)
         self.note_progress()
 
