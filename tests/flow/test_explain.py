@@ -10,6 +10,10 @@ from typing import Any
 import pytest
 
 from broadway_py.flow import Flow, Window
+from broadway_py.flow.description.chain import complete
+from broadway_py.flow.description.explain import Cluster, Processes
+from broadway_py.flow.description.explain import drawing as drawn
+from broadway_py.flow.plan import plan_of
 from broadway_py.flow.running import runnable
 from broadway_py.machine import UsableProcessors
 from broadway_py.stage import ProducerConsumerStage
@@ -356,6 +360,24 @@ def test_a_drawing_says_what_is_different_in_worker_processes() -> None:
     ]
     assert surprises(NUMBERS.map(double).using("processes", workers=1)) == [
         "The stages are in 1 worker process: what a function changes outside of them stays there.",
+    ]
+
+
+def test_a_drawing_says_what_is_different_on_ray() -> None:
+    flow = Flow.from_files("pyproject.toml").map(len).partition(stages=1).map(double)
+    nodes = ["10.0.0.2 (6d2c81) with CPU 4, GPU 1", "10.0.0.3 (37916a) with CPU 4, GPU 1"]
+    cluster = Cluster("the cluster at 10.0.0.1:6379", "CPU 1, GPU 1", nodes)
+    layer = complete(flow._layer)
+    *_, source = (each.source for each in plan_of(layer, 2).sources)
+
+    told = drawn(layer, 2, Processes([source], cluster))
+
+    assert [line.removeprefix("- ") for line in told.partition("What may surprise:\n")[2].splitlines()] == [
+        "Each worker needs CPU 1, GPU 1 of the cluster at 10.0.0.1:6379, which spreads them over its nodes.",
+        "Its nodes now: 10.0.0.2 (6d2c81) with CPU 4, GPU 1; 10.0.0.3 (37916a) with CPU 4, GPU 1.",
+        "from_files: each node must see the same files under the same paths; this is checked at the start.",
+        "The stages are in 2 Ray workers: what a function changes outside of them stays there.",
+        "partition 2: 1 stage is in 1 of 2 Ray workers.",
     ]
 
 

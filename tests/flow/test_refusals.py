@@ -688,13 +688,60 @@ def test_a_chain_that_cannot_work_is_refused_when_it_is_built(make: Callable[[],
         (lambda: red.take_sort(0), "take_sort.n: expected a whole number of 1 or more, got 0"),
         (
             lambda: nums.using("task"),
-            "using.runner: expected 'tasks', 'threads' or 'processes', got 'task'; did you mean 'tasks'?",
+            "using.runner: expected 'tasks', 'threads', 'processes' or 'ray', got 'task'; did you mean 'tasks'?",
         ),
         (lambda: nums.using("threads", workers=0), "using.workers: expected a whole number of 1 or more, got 0"),
         (lambda: nums.using(on_error="ignore"), "using.on_error: expected 'raise', 'skip' or 'collect', got 'ignore'"),
         (
             lambda: nums.using(worker=3),
             ("using.worker: unknown option; known here: workers, on_error, progress; did you mean 'workers'?"),
+        ),
+        (
+            lambda: nums.using("tasks", address="auto"),
+            "using.address: unknown option; known here: workers, on_error, progress",
+        ),
+        (
+            lambda: nums.using("ray", adress="auto"),
+            (
+                "using.adress: unknown option; known here: workers, on_error, progress, address, resources, "
+                "runtime_env, start_timeout; did you mean 'address'?"
+            ),
+        ),
+        (
+            lambda: nums.using("ray", address=""),
+            "using.address: expected \"auto\", or the host and port of a cluster, got ''",
+        ),
+        (
+            lambda: nums.using("ray", resources=["GPU"]),
+            "using.resources: expected names with numbers, such as {\"GPU\": 1}, got ['GPU']",
+        ),
+        (
+            lambda: nums.using("ray", resources={1: 1}),
+            "using.resources: expected a text as the name of a resource, got 1",
+        ),
+        (
+            lambda: nums.using("ray", resources={"CPU": 2}),
+            "using.resources.CPU: each worker has one CPU; workers= says how many there are",
+        ),
+        (
+            lambda: nums.using("ray", resources={"GPU": 0}),
+            "using.resources.GPU: expected a number above 0, got 0",
+        ),
+        (
+            lambda: nums.using("ray", runtime_env="here"),
+            "using.runtime_env: expected a runtime environment of Ray, as a dict, got 'here'",
+        ),
+        (
+            lambda: nums.using("ray", runtime_env={"config": {"setup_timeout_seconds": 5}}),
+            "using.runtime_env.config.setup_timeout_seconds: leave it out; start_timeout= says it",
+        ),
+        (
+            lambda: nums.using("ray", start_timeout=0),
+            "using.start_timeout: expected a number of seconds above 0, got 0",
+        ),
+        (
+            lambda: nums.using("ray", start_timeout=True),
+            "using.start_timeout: expected a number of seconds above 0, got True",
         ),
         (
             lambda: nums.partition(hsah=by),

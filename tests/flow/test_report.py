@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from itertools import count as endless
 from typing import Any
 
@@ -124,6 +125,17 @@ def test_a_report_as_text_is_a_table() -> None:
         "layer          stage     in  out  late  busy s  sent bytes  windows opened  closed",
         "from_iterable      0  1,000  900     0   0.023           0               1       1",
         "partition 2       10    900   12     3   1.200      12,345               4       3",
+    ]
+
+
+def test_a_report_of_ray_names_the_nodes() -> None:
+    first, second = "10.0.0.2 (6d2c81)", "10.0.0.3 (37916a)"
+    many = [StageReport("shuffle 2", index, 2, 1, 0, 0.5, 10, 1, 1, (first, second)[index % 2]) for index in range(18)]
+
+    assert str(report(replace(STAGE, node=first), *many)).splitlines()[1:] == [
+        "layer           stage     in  out  late  busy s  sent bytes  windows opened  closed  node",
+        "from_iterable       0  1,000  900     0   0.023           0               1       1  10.0.0.2 (6d2c81)",
+        f"shuffle 2      all 18     36   18     0   9.000         180              18      18  {first}, {second}",
     ]
 
 
