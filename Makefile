@@ -35,7 +35,7 @@ endif
 bench bars: export BROADWAY_TEST_BROKERS := local
 
 .DEFAULT_GOAL := help
-.PHONY: help run test sabotage mutation lint types format conformance bench bars soak flake broker localstack chromium clean
+.PHONY: help run test sabotage mutation lint types format conformance bench bars soak flake ray broker localstack chromium clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -81,10 +81,14 @@ bars: $(STAMP) broker localstack  ## measure and compare with the bars; writes b
 soak: $(STAMP) broker  ## make random faults for SOAK_MINUTES, then prove that nothing was lost; SOAK_LOG=docs/soak.md records it
 	@SOAK_MINUTES=$(SOAK_MINUTES) SOAK_LOG=$(SOAK_LOG) $(BIN)/python -m pytest -q -s -m soak $(ARGS)
 
+# In one process: one cluster. The first test waits until it has started.
+ray: $(STAMP)  ## run flows on a Ray cluster of three nodes on this machine
+	@$(BIN)/python -m pytest -m 'ray and not soak' --timeout=240 $(ARGS)
+
 flake: $(STAMP) broker localstack  ## run the fault suite FLAKE_RUNS times; stops at the first failure
 	@for round in $$(seq $(FLAKE_RUNS)); do \
 		echo "flake: round $$round of $(FLAKE_RUNS)"; \
-		$(BIN)/python -m pytest -q -n $(WORKERS) -m 'faults and not soak' $(ARGS) || exit 1; \
+		$(BIN)/python -m pytest -q -n $(WORKERS) -m 'faults and not soak and not ray' $(ARGS) || exit 1; \
 	done
 
 clean:  ## remove the environment and every cache; keeps queue files in var/

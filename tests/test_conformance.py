@@ -212,7 +212,7 @@ def test_carries_nothing(): pass
 def suite(pytester: pytest.Pytester) -> pytest.Pytester:
     pytester.makepyprojecttoml(
         "[tool.pytest.ini_options]\n"
-        'testpaths = ["checks"]\naddopts = ["-m", "not soak"]\nmarkers = ["conforms", "soak"]\n'
+        'testpaths = ["checks"]\naddopts = ["-m", "not soak and not ray"]\nmarkers = ["conforms", "soak"]\n'
         'asyncio_default_fixture_loop_scope = "function"\n'
     )
     pytester.makeconftest('pytest_plugins = ["tests.support.conformance"]')

@@ -8,7 +8,6 @@ import contextlib
 import gc
 import itertools
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -29,86 +28,18 @@ from broadway_py.flow.running import run as flow_run
 from broadway_py.flow.running.runners.threads import StageThread
 from broadway_py.flow.stages import in_thread
 from broadway_py.stage import ConsumerStage
-from tests.flow.support import leaves_nothing, report_of, results, results_async
+from tests.flow.each_runner import each_runner_in_program
+from tests.flow.processes import works
+from tests.flow.support import Closed, iterated, leaves_nothing, report_of, results
 from tests.stage.support import Recorder, run_until_idle, soon
-from tests.support.conformance import conforms
 from tests.support.eventually import PATIENCE
 from tests.support.turns import turns
 
 #: Turns of the loop after which an endless flow is at work. It is never quiet.
 SOME = 60
 
-RUNNERS = pytest.mark.parametrize("runner", ["tasks", "threads"])
-
-
-class Closed:
-    """Sources that note when they are closed."""
-
-    def __init__(self) -> None:
-        self.names: list[str] = []
-
-    def endless(self, name: str = "plain") -> Iterator[int]:
-        try:
-            yield from itertools.count()
-        finally:
-            self.names.append(name)
-
-    async def endless_async(self, name: str = "async") -> AsyncIterator[int]:
-        try:
-            for number in itertools.count():
-                yield number
-                await asyncio.sleep(0)
-        finally:
-            self.names.append(name)
-
-    def flow(self, runner: Any = "tasks") -> Flow[int]:
-        sources: list[Any] = [self.endless(), self.endless_async()]
-        return (
-            Flow.from_iterables(sources, stages=2, max_demand=5).map(same).partition(stages=2).map(same).using(runner)
-        )
-
-
-def same(number: int) -> int:
-    return number
-
-
-def fail_at_first(elements: Iterator[Any]) -> None:
-    for _ in elements:
-        raise LookupError
-
-
-def iterated(flow: Flow[Any]) -> Iterator[Any]:
-    return flow_run.iterate(flow._layer, flow._settings or RunSettings())
-
 
 # --- the caller waits
-
-
-@RUNNERS
-@pytest.mark.parametrize("leave", ["break", "error", "close", "garbage"])
-def test_whoever_leaves_the_iterator_ends_the_flow(runner: str, leave: str) -> None:
-    closed = Closed()
-
-    with leaves_nothing():
-        elements = iterated(closed.flow(runner))
-        if leave == "break":
-            assert len(list(itertools.islice(elements, 10))) == 10
-            del elements
-        elif leave == "error":
-            with pytest.raises(LookupError):
-                fail_at_first(elements)
-            del elements
-        elif leave == "close":
-            next(elements)
-            elements.close()  # type: ignore[attr-defined]  # it is a generator
-        else:
-            next(elements)
-            cycle: list[Any] = [elements]
-            cycle.append(cycle)
-            del elements, cycle
-            gc.collect()
-
-    assert sorted(closed.names) == ["async", "plain"]
 
 
 def test_an_iterator_that_was_never_begun_starts_nothing() -> None:
@@ -116,87 +47,11 @@ def test_an_iterator_that_was_never_begun_starts_nothing() -> None:
         iterated(Closed().flow())
 
 
-@RUNNERS
-def test_a_flow_that_ends_leaves_nothing(runner: Any) -> None:
-    with leaves_nothing():
-        flow = Flow.from_iterable(iter(range(2_000)), stages=3).map(same).partition(stages=2).map(same).using(runner)
-        assert sorted(results(flow)) == list(range(2_000))
-        assert report_of(Flow.from_iterable(range(10)).map(same).using(runner)).elements_out == 10
-
-
-def refuse(number: int) -> int:
-    if number == 700:
-        raise LookupError
-    return number
-
-
-@RUNNERS
-@pytest.mark.parametrize("run", [results, report_of])
-def test_a_flow_that_fails_leaves_nothing(runner: Any, run: Any) -> None:
-    closed = Closed()
-    with leaves_nothing():
-        with pytest.raises(FlowFailed) as raised:
-            run(closed.flow(runner).map(refuse))
-        del raised
-
-    assert sorted(closed.names) == ["async", "plain"]
-
-
-def fails_when_closed() -> Iterator[int]:
-    try:
-        yield from itertools.count()
-    finally:
-        raise LookupError("it quotes an element")
-
-
-async def fails_when_closed_async() -> AsyncIterator[int]:
-    try:
-        for number in itertools.count():
-            yield number
-    finally:
-        raise LookupError("it quotes an element")
-
-
-@RUNNERS
-@pytest.mark.parametrize("source", [fails_when_closed, fails_when_closed_async])
-def test_a_source_that_fails_when_it_is_closed_is_told_in_one_line(
-    runner: Any, source: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    with leaves_nothing():
-        elements = iterated(Flow.from_iterable(source(), stages=1, max_demand=1).map(same).using(runner))
-        next(elements)
-        elements.close()  # type: ignore[attr-defined]  # it is a generator
-
-    (said,) = [record.getMessage() for record in caplog.records]
-    assert re.fullmatch(
-        "a flow has failed while it was ended "
-        "error='from_iterable failed with LookupError in stage 0 at element [0-9]+ of source 0'",
-        said,
-    )
-
-
 def test_a_flow_that_fails_by_itself_is_not_told_by_a_log(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(FlowFailed):
-        results(Closed().flow().map(refuse))
+        results(Closed().failing())
 
     assert caplog.records == []
-
-
-@RUNNERS
-def test_ctrl_c_ends_the_flow(runner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop_thread, "PATIENCE_S", 60.0)  # the loop answers, however slow the machine is
-    closed = Closed()
-    interrupts = iter([signal.SIGINT])  # a second one would end the wait for the flow
-
-    def interrupt(number: int) -> int:
-        if number == 700 and (signal_number := next(interrupts, None)):
-            os.kill(os.getpid(), signal_number)
-        return number
-
-    with leaves_nothing(), pytest.raises(KeyboardInterrupt):
-        report_of(closed.flow(runner).map(interrupt))
-
-    assert sorted(closed.names) == ["async", "plain"]
 
 
 def test_ctrl_c_that_comes_just_before_the_wait_for_results_is_noticed() -> None:
@@ -253,7 +108,7 @@ def test_ctrl_c_that_comes_just_before_the_wait_for_the_end_is_noticed(monkeypat
     assert went_on == [True]
 
 
-@RUNNERS
+@each_runner_in_program
 def test_nobody_waits_for_code_that_does_not_return(runner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(in_thread, "PATIENCE_S", 0.0)
     go_on, is_blocked = threading.Event(), threading.Event()
@@ -269,7 +124,7 @@ def test_nobody_waits_for_code_that_does_not_return(runner: Any, monkeypatch: py
             closed.append("source")
 
     with leaves_nothing():
-        elements = iterated(Flow.from_iterable(blocking(), max_demand=1).map(same).using(runner))
+        elements = iterated(Flow.from_iterable(blocking(), max_demand=1).map(works.same).using(runner))
         next(elements)
         is_blocked.wait()
         elements.close()  # type: ignore[attr-defined]  # it is a generator
@@ -283,7 +138,7 @@ def test_nobody_waits_for_code_that_does_not_return(runner: Any, monkeypatch: py
     assert closed == ["source"]
 
 
-@RUNNERS
+@each_runner_in_program
 def test_ctrl_c_does_not_wait_for_a_function_that_does_not_return(runner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (loop_thread, in_thread):
         monkeypatch.setattr(module, "PATIENCE_S", 0.0)
@@ -351,7 +206,7 @@ def test_the_end_of_an_event_loop_while_a_flow_is_closed_waits_for_its_thread(mo
             go_on.set()
 
     async def leave() -> None:
-        flow = Flow.from_iterable(blocking(), max_demand=1).map(same)
+        flow = Flow.from_iterable(blocking(), max_demand=1).map(works.same)
         elements = flow_run.aiterate(flow._layer, RunSettings())
         await anext(elements)
         is_blocked.wait()
@@ -390,66 +245,7 @@ async def test_a_thread_is_waited_for_although_whoever_closes_it_is_cancelled() 
         assert closing.cancelled()
 
 
-@RUNNERS
-async def test_leaving_an_async_iterator_ends_the_flow(runner: Any) -> None:
-    closed = Closed()
-    flow = closed.flow(runner)
-
-    with leaves_nothing():
-        elements = flow_run.aiterate(flow._layer, flow._settings or RunSettings())
-        for _ in range(10):
-            await soon(anext(elements))
-        await soon(elements.aclose())
-
-    assert sorted(closed.names) == ["async", "plain"]
-
-
-async def test_an_async_iterator_that_is_forgotten_ends_the_flow() -> None:
-    closed = Closed()
-
-    with leaves_nothing():
-        async for _ in flow_run.aiterate(closed.flow()._layer, RunSettings()):
-            break
-        gc.collect()
-        while len(closed.names) < 2:
-            await asyncio.sleep(0)
-        await run_until_idle()
-
-    assert sorted(closed.names) == ["async", "plain"]
-
-
-@conforms("F-031")
-@RUNNERS
-@pytest.mark.parametrize("run", [flow_run.run_async, "iterate"])
-async def test_a_cancellation_ends_the_flow(runner: Any, run: Any) -> None:
-    closed = Closed()
-    flow = closed.flow(runner)
-    has_begun = asyncio.Event()
-
-    async def consume() -> None:
-        if run == "iterate":
-            async for _ in flow_run.aiterate(flow._layer, RunSettings(runner)):
-                has_begun.set()
-        else:
-            await run(flow.map(note)._layer, RunSettings(runner))
-
-    def note(number: int) -> int:
-        loop.call_soon_threadsafe(has_begun.set)
-        return number
-
-    with leaves_nothing():
-        loop = asyncio.get_running_loop()
-        task = asyncio.create_task(consume())
-        await soon(has_begun.wait())
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await soon(task)
-        await run_until_idle()
-
-    assert sorted(closed.names) == ["async", "plain"]
-
-
-@RUNNERS
+@each_runner_in_program
 @pytest.mark.parametrize("catches", ["mapper", "source"])
 async def test_a_function_that_catches_the_cancellation_does_not_keep_the_flow_alive(runner: Any, catches: str) -> None:
     waits = asyncio.Event()
@@ -475,42 +271,6 @@ async def test_a_function_that_catches_the_cancellation_does_not_keep_the_flow_a
         running = flow_run.start(flow._layer, flow._settings or RunSettings())
         await soon(waits.wait())
         await soon(running.stop())
-
-
-@RUNNERS
-async def test_a_flow_that_fails_leaves_nothing_in_the_loop(runner: Any) -> None:
-    closed = Closed()
-
-    with leaves_nothing():
-        with pytest.raises(FlowFailed):
-            await soon(results_async(closed.flow(runner).map(refuse)))
-        with pytest.raises(FlowFailed):
-            await soon(flow_run.run_async(Closed().flow().map(refuse)._layer, RunSettings(runner)))
-
-    assert sorted(closed.names) == ["async", "plain"]
-
-
-@RUNNERS
-@pytest.mark.parametrize("run", [report_of, list])
-def test_one_ctrl_c_ends_a_flow_inside_of_a_running_loop_while_the_caller_waits(
-    runner: Any, run: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(loop_thread, "PATIENCE_S", 60.0)  # the loop answers, however slow the machine is
-    closed = Closed()
-    interrupts = iter([signal.SIGINT])
-
-    def interrupt(number: int) -> int:
-        if number == 700 and (signal_number := next(interrupts, None)):
-            os.kill(os.getpid(), signal_number)
-        return number
-
-    async def main() -> None:
-        run(closed.flow(runner).map(interrupt))
-
-    with leaves_nothing(), pytest.raises(KeyboardInterrupt):
-        asyncio.run(main())
-
-    assert sorted(closed.names) == ["async", "plain"]
 
 
 async def test_a_flow_runs_inside_of_a_running_loop_while_the_caller_waits() -> None:
@@ -588,7 +348,7 @@ async def test_whoever_waits_for_a_flow_that_is_stopped_learns_what_it_has_done(
 
 async def test_a_started_flow_that_fails_says_so_to_whoever_waits() -> None:
     with leaves_nothing():
-        running = flow_run.start(Closed().flow().map(refuse)._layer, RunSettings())
+        running = flow_run.start(Closed().failing()._layer, RunSettings())
         with pytest.raises(FlowFailed):
             await soon(running.wait())
 
@@ -648,7 +408,7 @@ async def test_a_slow_consumer_holds_the_source_back() -> None:
             yield number
 
     async with Slow() as slow:
-        flow = Flow.from_iterable(noted(), stages=1, max_demand=2).map(same)
+        flow = Flow.from_iterable(noted(), stages=1, max_demand=2).map(works.same)
         async with flow_run.start(flow._layer, RunSettings(), [(slow, options(max_demand=1))]):
             await run_until_idle()
             assert slow.seen == [0]

@@ -15,11 +15,11 @@ from broadway_py.flow.description.settings import RunSettings
 from broadway_py.flow.report import StageReport
 from broadway_py.flow.running import run as flow_run
 from broadway_py.testing import FakeClock
+from tests.flow.each_runner import each_runner, each_runner_with_workers
 from tests.flow.processes import works
 from tests.flow.support import report_of
 from tests.pipeline.support import telemetry_events
 
-RUNNERS = pytest.mark.parametrize("runner", ["tasks", "threads", "processes"])
 START, STOP, STAGE_STOP = "broadway.flow.start", "broadway.flow.stop", "broadway.flow.stage.stop"
 
 Told = list[tuple[str, dict[str, Any], dict[str, Any]]]
@@ -29,7 +29,7 @@ def of(event: str, told: Told) -> list[dict[str, Any]]:
     return [metadata for each, _, metadata in told if each == event]
 
 
-@RUNNERS
+@each_runner
 def test_a_run_tells_its_start_each_stage_and_its_end(runner: Any) -> None:
     flow: Flow[Any] = Flow.from_iterable(range(10), stages=1).map(works.same).partition(stages=2).map(works.same)
 
@@ -68,7 +68,7 @@ def test_each_run_has_another_number() -> None:
     assert second == first + 1
 
 
-@RUNNERS
+@each_runner
 def test_a_run_that_fails_tells_the_error_behind_the_ends_of_its_stages(runner: Any) -> None:
     flow = Flow.from_iterable(endless(), stages=2, max_demand=1).map(works.refuse).using(runner, workers=2)
 
@@ -79,7 +79,7 @@ def test_a_run_that_fails_tells_the_error_behind_the_ends_of_its_stages(runner: 
     assert of(STOP, told)[0]["exception"] is raised.value
 
 
-@RUNNERS
+@each_runner
 def test_a_run_that_is_broken_out_of_tells_that_it_was_cancelled(runner: Any) -> None:
     flow = Flow.from_iterable(endless(), stages=1).map(works.same).using(runner, workers=1)
 
@@ -116,7 +116,7 @@ async def test_times_are_measured_by_the_clock_of_the_run() -> None:
     ]
 
 
-@RUNNERS
+@each_runner
 def test_a_handler_that_raises_does_not_disturb_the_run(runner: Any) -> None:
     def refuse(*_: object) -> None:
         raise ValueError
@@ -130,10 +130,11 @@ def test_a_handler_that_raises_does_not_disturb_the_run(runner: Any) -> None:
     assert report.elements_out == 1
 
 
-def test_a_file_that_is_gone_is_told(tmp_path: Any) -> None:
+@each_runner_with_workers
+def test_a_file_that_is_gone_is_told(runner: Any, tmp_path: Any) -> None:
     path = tmp_path / "lines.txt"
     path.touch()
-    flow = Flow.from_files(path).map(works.same).using("processes", workers=1)
+    flow = Flow.from_files(path).map(works.same).using(runner, workers=1)
     path.unlink()
 
     with telemetry_events(START, STOP) as told, pytest.raises(FlowFailed) as raised:

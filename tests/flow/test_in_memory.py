@@ -16,11 +16,11 @@ from broadway_py.flow.description.settings import RunSettings
 from broadway_py.flow.running import run as flow_run
 from broadway_py.flow.stages.in_memory import InMemory
 from broadway_py.testing import FakeClock
+from tests.flow.each_runner import each_runner_in_program
 from tests.flow.support import leaves_nothing, report_of, results
 from tests.stage.support import run_until_idle, soon
 
 ENDLESS = range(10**15)
-RUNNERS = pytest.mark.parametrize("runner", ["tasks", "threads"])
 
 
 def plus_one(number: int) -> int:
@@ -78,7 +78,7 @@ def refuse(number: int) -> int:
     return 1 // (number - 700)
 
 
-@RUNNERS
+@each_runner_in_program
 @pytest.mark.parametrize("make", [range, lambda n: list(range(n)), lambda n: tuple(range(n)), lambda n: set(range(n))])
 @pytest.mark.parametrize("run", [results, report_of])
 def test_an_error_says_at_which_element(runner: Any, make: Callable[[int], Any], run: Callable[..., Any]) -> None:
@@ -95,7 +95,7 @@ class FailingSized(list[int]):
         raise LookupError
 
 
-@RUNNERS
+@each_runner_in_program
 @pytest.mark.parametrize("demand", [1, 1_000])
 def test_an_iterable_that_raises_ends_the_flow_and_says_where(runner: Any, demand: int) -> None:
     flow = Flow.from_iterable(FailingSized(), stages=1, max_demand=demand).map(plus_one)

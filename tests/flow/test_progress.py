@@ -25,12 +25,10 @@ from broadway_py.flow.running.loop_thread import LoopThread
 from broadway_py.flow.running.one_run import FlowRun, end_task
 from broadway_py.stage import ProducerStage
 from broadway_py.testing import FakeClock
+from tests.flow.each_runner import each_runner, each_runner_in_program, each_runner_with_workers
 from tests.flow.processes import works
 from tests.stage.support import run_until_idle, soon
 from tests.support.eventually import eventually, eventually_sync
-
-RUNNERS: Final = pytest.mark.parametrize("runner", ["tasks", "threads", "processes"])
-
 
 # --- what is drawn
 
@@ -162,7 +160,7 @@ def test_the_bytes_of_a_file_are_all_counted_in_the_end(name: str, tmp_path: Pat
     assert read_bytes_of(Flow.from_files(path), "tasks") == len(FILES[name])
 
 
-@RUNNERS
+@each_runner
 def test_the_bytes_of_all_files_are_added_up(runner: Any, tmp_path: Path) -> None:
     for name, content in FILES.items():
         (tmp_path / name).write_bytes(content)
@@ -254,7 +252,7 @@ def watched(flow: Flow[Any], runner: Any, clock: FakeClock) -> tuple[FlowRun, as
     return run, asyncio.create_task(run.consume(lambda _: None))
 
 
-@pytest.mark.parametrize("runner", ["tasks", "threads"])
+@each_runner_in_program
 async def test_where_no_terminal_is_a_line_comes_every_ten_seconds_and_at_the_end(
     runner: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -283,12 +281,15 @@ async def test_where_no_terminal_is_a_line_comes_every_ten_seconds_and_at_the_en
     ]
 
 
-async def test_worker_processes_say_how_far_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@each_runner_with_workers
+async def test_worker_processes_say_how_far_they_are(
+    runner: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     clock, gate, path = FakeClock(), tmp_path / "gate", tmp_path / "gates.txt"
     os.mkfifo(gate)
     path.write_text(f"{gate}\n\n")
     flow = Flow.from_files(path, stages=1, max_demand=4, min_demand=3).map(works.pass_gate)
-    run, running = watched(flow, "processes", clock)
+    run, running = watched(flow, runner, clock)
 
     # Each second they are asked. Who is asked has been told then what they have answered before.
     async def is_counted() -> bool:
@@ -320,7 +321,7 @@ async def test_nothing_is_shown_unless_somebody_wants_it(capsys: pytest.CaptureF
     assert capsys.readouterr() == ("", "")
 
 
-@RUNNERS
+@each_runner
 def test_a_flow_that_fails_leaves_a_last_line(runner: Any, capsys: pytest.CaptureFixture[str]) -> None:
     flow = Flow.from_iterable(range(100), stages=1, max_demand=1).map(works.refuse)
 
@@ -334,8 +335,9 @@ def test_a_flow_that_fails_leaves_a_last_line(runner: Any, capsys: pytest.Captur
     assert 18 <= int(drawn[1]) < 100
 
 
-def test_a_flow_in_a_worker_process_shows_nothing(capfd: pytest.CaptureFixture[str]) -> None:
-    flow = Flow.from_iterable([5, 6], stages=1).map(works.run_a_flow).using("processes", workers=1, progress=True)
+@each_runner_with_workers
+def test_a_flow_in_a_worker_process_shows_nothing(runner: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    flow = Flow.from_iterable([5, 6], stages=1).map(works.run_a_flow).using(runner, workers=1, progress=True)
 
     assert flow.to_list() == [5, 6]
     assert len(capfd.readouterr().err.splitlines()) == 1

@@ -15,10 +15,9 @@ from typing import Any, Final
 import pytest
 
 from broadway_py.flow import Flow
+from tests.flow.each_runner import IN_PROGRAM, each_runner, each_runner_in_program
 from tests.flow.processes import works
 from tests.flow.support import leaves_nothing
-
-RUNNERS: Final = pytest.mark.parametrize("runner", ["tasks", "threads", "processes"])
 
 #: What the programs below begin with. A line that reads "ready" says that a bar is drawn and the flow is at work.
 HEAD: Final = """
@@ -110,7 +109,7 @@ def ends_with_interrupt(screen: list[str]) -> bool:
     return is_told and is_bar(bar, r"[\d.]+k?") and bars_on(screen) == 1
 
 
-@RUNNERS
+@each_runner
 def test_a_bar_is_left_as_one_line_with_all_elements(runner: str) -> None:
     code, told, drawn = Terminal(
         f"print(len(Flow.from_iterable(range(500)).map(str).using({runner!r}, workers=2, progress=True).to_list()))"
@@ -135,7 +134,7 @@ def test_a_bar_of_files_shows_bytes(tmp_path: Path) -> None:
     assert "2k elements" in bar
 
 
-@RUNNERS
+@each_runner
 def test_an_error_stands_below_the_bar(runner: str) -> None:
     _, _, drawn = Terminal(
         "numbers = Flow.from_iterable(count(), max_demand=1).map(lambda n: 1 // (n - 50))\n"
@@ -145,11 +144,11 @@ def test_an_error_stands_below_the_bar(runner: str) -> None:
     bar, traceback, *_ = screen = on_screen(drawn)
     assert is_bar(bar, r"\d\d\.\d")
     # The cause of the error has no traceback here if it comes from a worker process.
-    assert traceback.startswith("Traceback" if runner != "processes" else "ZeroDivisionError")
+    assert traceback.startswith("Traceback" if runner in IN_PROGRAM else "ZeroDivisionError")
     assert bars_on(screen) == 1
 
 
-@RUNNERS
+@each_runner
 def test_what_is_broken_out_of_leaves_its_bar(runner: str) -> None:
     code, told, drawn = Terminal(
         f"numbers = Flow.from_iterable(count()).map(str).using({runner!r}, workers=1, progress=True)\n"
@@ -163,7 +162,7 @@ def test_what_is_broken_out_of_leaves_its_bar(runner: str) -> None:
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("runner", ["tasks", "threads"])
+@each_runner_in_program
 def test_ctrl_c_leaves_the_bar_above_the_traceback(runner: str) -> None:
     terminal = Terminal(f"Flow.from_iterable(count()).map(ready).using({runner!r}, progress=True).run()")
     terminal.interrupt()
@@ -190,7 +189,7 @@ def test_ctrl_c_leaves_the_bar_of_worker_processes_above_the_traceback() -> None
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("runner", ["tasks", "threads"])
+@each_runner_in_program
 def test_ctrl_c_leaves_the_bar_also_if_a_function_does_not_return(runner: str) -> None:
     terminal = Terminal(
         "def block(number):\n"
@@ -229,7 +228,7 @@ def inner_that_blocks(number):
 """
 
 
-@pytest.mark.parametrize("runner", ["tasks", "threads"])
+@each_runner_in_program
 def test_flows_inside_of_a_flow_leave_nothing(runner: str) -> None:
     code, told, drawn = Terminal(
         f"{NESTED}\nprint(sum(Flow.from_iterable(range(3)).map(inner).using({runner!r}, progress=True)))"
@@ -243,7 +242,7 @@ def test_flows_inside_of_a_flow_leave_nothing(runner: str) -> None:
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("runner", ["tasks", "threads"])
+@each_runner_in_program
 def test_ctrl_c_removes_the_bars_of_flows_inside_of_a_flow(runner: str) -> None:
     terminal = Terminal(
         f"{NESTED}\nnumbers = Flow.from_iterable(range(3), stages=1).map(inner_that_blocks)\n"

@@ -13,10 +13,9 @@ import pytest
 from broadway_py.errors import FlowFailed
 from broadway_py.flow import Flow, FlowReport, Window
 from broadway_py.flow.report import StageReport
-from broadway_py.flow.running.runners.processes import ProcessWorkers
+from tests.flow.each_runner import IN_PROGRAM, each_runner
 from tests.flow.processes import works
-
-RUNNERS = pytest.mark.parametrize("runner", ["tasks", "threads", "processes"])
+from tests.pipeline.support import telemetry_events
 
 #: The third click is late, and the fourth one has no time.
 CLICKS: list[Any] = [("ann", 1), ("bob", 70), ("ann", 2), ("eve", None), ("bob", 130)]
@@ -28,7 +27,7 @@ def minutes() -> Flow[Any]:
     return windowed.reduce(list, works.follow).emit("state")
 
 
-@RUNNERS
+@each_runner
 def test_a_report_has_what_each_stage_has_done(runner: Any) -> None:
     report = minutes().using(runner, workers=1, on_error="skip").run()
 
@@ -42,7 +41,7 @@ def test_a_report_has_what_each_stage_has_done(runner: Any) -> None:
     assert all(stage.busy_seconds > 0 for stage in report.stages)
 
 
-@RUNNERS
+@each_runner
 def test_only_what_goes_to_another_process_counts_as_sent(runner: Any) -> None:
     elements = Flow.from_iterable([b"x" * 100] * 40).partition(stages=2, hash=to_the_first).map(works.same)
     flow: Flow[Any] = elements.partition(stages=2, hash=to_the_second).filter(works.nothing)
@@ -51,7 +50,7 @@ def test_only_what_goes_to_another_process_counts_as_sent(runner: Any) -> None:
 
     assert [stage.taken for stage in report.stages] == [40, 0, 0, 40]
     sent = [stage.sent_bytes for stage in report.stages]
-    if runner == "processes":
+    if runner not in IN_PROGRAM:
         # The first stage of each layer is in one worker process, and the second one in the other.
         assert sent[0] > 40
         assert sent[1:] == [0, 0, 0]
@@ -69,7 +68,8 @@ def to_the_second(element: bytes) -> tuple[bytes, int]:
     return element, 1
 
 
-async def test_a_flow_in_worker_processes_that_is_stopped_says_what_it_has_done() -> None:
+@each_runner
+async def test_a_flow_that_is_stopped_says_what_it_has_done(runner: Any) -> None:
     taken = 0
 
     async def numbers() -> AsyncIterator[int]:
@@ -78,7 +78,7 @@ async def test_a_flow_in_worker_processes_that_is_stopped_says_what_it_has_done(
             yield taken
 
     flow = Flow.from_iterable(numbers(), max_demand=10).map(works.same)
-    running = await flow.using("processes", workers=2).start()
+    running = await flow.using(runner, workers=2).start()
     while taken < 1_000:
         await asyncio.sleep(0)
     await running.stop()
@@ -89,23 +89,16 @@ async def test_a_flow_in_worker_processes_that_is_stopped_says_what_it_has_done(
     assert sum(stage.taken for stage in report.stages) >= 900
 
 
-def test_workers_tell_what_they_have_done_also_when_the_flow_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    closed: list[ProcessWorkers] = []
-    close = ProcessWorkers.close
-
-    async def close_and_note(workers: ProcessWorkers) -> None:
-        await close(workers)
-        closed.append(workers)
-
-    monkeypatch.setattr(ProcessWorkers, "close", close_and_note)
+@each_runner
+def test_stages_tell_what_they_have_done_also_when_the_flow_fails(runner: Any) -> None:
     numbers = Flow.from_iterable(range(100), stages=2, max_demand=1).map(works.refuse)
 
-    with pytest.raises(FlowFailed):
-        numbers.using("processes", workers=2).run()
+    with telemetry_events("broadway.flow.stop") as told, pytest.raises(FlowFailed):
+        numbers.using(runner, workers=2).run()
 
-    (workers,) = closed
-    stages = [stage for report in workers.heard.reports.values() for stage in report.stages.values()]
-    assert sorted(stage.index for stage in stages) == [0, 1]
+    ((_, _, stopped),) = told
+    assert [stage.index for stage in stopped["report"].stages] == [0, 1]
+    assert sum(stage.taken for stage in stopped["report"].stages) > 0
 
 
 STAGE = StageReport("from_iterable", 0, 1_000, 900, 0, 0.0234, 0, 1, 1)

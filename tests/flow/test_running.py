@@ -22,11 +22,9 @@ from broadway_py.flow.description.settings import RunSettings
 from broadway_py.flow.running import run as flow_run
 from broadway_py.flow.running.one_run import FlowRun, end_task
 from broadway_py.flow.stages.subscribed_stage import SubscribedStage
-from broadway_py.stage import ProducerConsumerStage
-from tests.flow.support import report_of, results, results_async
+from tests.flow.each_runner import each_runner, each_runner_in_program
+from tests.flow.support import results, results_async
 from tests.stage.support import run_until_idle, soon
-
-RUNNERS = pytest.mark.parametrize("runner", ["tasks", "threads"])
 
 
 def plus_one(number: int) -> int:
@@ -38,27 +36,6 @@ async def plus_one_later(number: int) -> int:
     return number + 1
 
 
-@RUNNERS
-@pytest.mark.parametrize("function", [plus_one, plus_one_later])
-def test_one_stage_everywhere_keeps_the_order(runner: Any, function: Callable[[int], Any]) -> None:
-    flow = Flow.from_iterable(range(2_000), stages=1).map(function).shuffle(stages=1).map(function).using(runner)
-
-    assert results(flow) == list(range(2, 2_002))
-
-
-@RUNNERS
-def test_all_stages_work_and_nothing_is_lost_or_repeated(runner: Any) -> None:
-    flow = Flow.from_iterables([range(500), range(500, 1_000)], stages=3, max_demand=10).map(plus_one)
-    flow = flow.partition(stages=4, max_demand=10).map(plus_one).shuffle(stages=2, max_demand=10).map(plus_one)
-
-    report = report_of(flow.using(runner))
-
-    assert (report.elements_in, report.elements_out) == (1_000, 1_000)
-    assert [stage.index for stage in report.stages] == [0, 1, 2, 0, 1, 2, 3, 0, 1]
-    assert all(stage.taken == stage.given > 0 for stage in report.stages)
-    assert sorted(results(flow.using(runner))) == list(range(3, 1_003))
-
-
 @pytest.mark.parametrize("sources", [([1, 2], [3]), ([1, 2, 3],)])
 def test_every_stage_gets_what_is_merged_for_all(sources: tuple[list[int], ...]) -> None:
     flow = Flow.merge(map(Flow.from_iterable, sources), to_all=True, stages=3).map(plus_one)
@@ -66,7 +43,7 @@ def test_every_stage_gets_what_is_merged_for_all(sources: tuple[list[int], ...])
     assert sorted(results(flow)) == sorted([2, 3, 4] * 3)
 
 
-@RUNNERS
+@each_runner_in_program
 def test_a_stage_learns_which_one_it_is(runner: Any) -> None:
     begun: list[tuple[int, int]] = []
     flow = Flow.from_iterable([1], stages=2, on_init=lambda index, count: begun.append((index, count))).map(plus_one)
@@ -75,7 +52,7 @@ def test_a_stage_learns_which_one_it_is(runner: Any) -> None:
     assert sorted(begun) == [(0, 2), (1, 2)]
 
 
-@RUNNERS
+@each_runner_in_program
 def test_functions_see_the_context_of_the_caller(runner: Any) -> None:
     name: contextvars.ContextVar[str] = contextvars.ContextVar("name")
     name.set("caller")
@@ -133,7 +110,7 @@ async def test_async_functions_wait_side_by_side() -> None:
     assert sorted(await soon(results_async(flow))) == list(range(stages))
 
 
-@RUNNERS
+@each_runner_in_program
 async def test_a_function_that_cancels_its_own_task_ends_the_flow_with_an_error(runner: Any) -> None:
     async def cancel_itself(number: int) -> int:
         task = asyncio.current_task()
@@ -152,7 +129,7 @@ async def test_a_function_that_cancels_its_own_task_ends_the_flow_with_an_error(
     assert isinstance(getattr(raised.value.__cause__, "__cause__", None), asyncio.CancelledError)
 
 
-@RUNNERS
+@each_runner_in_program
 async def test_a_layer_may_have_plain_and_async_functions(runner: Any) -> None:
     flow = Flow.from_iterable(range(5), stages=1).map(plus_one).map(plus_one_later).filter(bool).map(plus_one)
 
@@ -293,30 +270,11 @@ def refuse_three(number: int) -> int:
     return number
 
 
-async def refuse_three_later(number: int) -> int:
-    return refuse_three(number)
-
-
-@RUNNERS
-@pytest.mark.parametrize("function", [refuse_three, refuse_three_later])
-def test_the_first_error_ends_the_flow_and_says_where(runner: Any, function: Any) -> None:
-    flow = Flow.from_iterable(range(10), stages=1).map(str).map(int).map(function).using(runner)
-
-    with pytest.raises(FlowFailed) as raised:
-        results(flow)
-
-    error = raised.value
-    assert (error.operator, error.stage, error.element) == (f"map 3: {function.__name__}", 0, 3)
-    assert error.place == "element 3 of source 0"
-    assert isinstance(error.__cause__, ValueError)
-    assert str(error) == f"map 3: {function.__name__} failed with ValueError in stage 0 at element 3 of source 0"
-
-
 def contexts_of(error: BaseException | None) -> list[type[BaseException]]:
     return [] if error is None else [type(error), *contexts_of(error.__context__)]
 
 
-@pytest.mark.parametrize("runner", ["tasks", "threads", "processes"])
+@each_runner
 async def test_no_group_of_errors_is_behind_an_error_because_notebooks_do_not_format_groups(runner: Any) -> None:
     flow = Flow.from_iterable(range(4), stages=1).map(refuse_three).using(runner, workers=1)
 
@@ -329,7 +287,7 @@ async def test_no_group_of_errors_is_behind_an_error_because_notebooks_do_not_fo
     assert ExceptionGroup not in contexts_of(raised.value)
 
 
-@RUNNERS
+@each_runner_in_program
 def test_the_traceback_of_an_error_is_short_and_that_of_its_cause_leads_to_the_function(runner: Any) -> None:
     with pytest.raises(FlowFailed) as raised:
         Flow.from_iterable(range(4), stages=1).map(refuse_three).using(runner).to_list()
@@ -395,80 +353,6 @@ def test_take_sort_names_itself_when_elements_cannot_be_sorted() -> None:
 
     with pytest.raises(FlowFailed, match=r"^take_sort 2 failed with TypeError in stage 0$"):
         flow.take_sort(2).to_list()
-
-
-def test_a_key_that_fails_ends_the_flow() -> None:
-    flow = Flow.from_iterable(range(10)).partition(stages=2, key=refuse_three).map(str)
-
-    with pytest.raises(FlowFailed) as raised:
-        results(flow)
-
-    assert (
-        str(raised.value) == "partition 1, key: refuse_three failed with ValueError in stage 0 at element 3 of source 0"
-    )
-
-
-@RUNNERS
-@pytest.mark.parametrize("error", [StopIteration, SystemExit, GeneratorExit, asyncio.CancelledError, KeyboardInterrupt])
-def test_no_error_of_a_function_makes_the_result_shorter(runner: Any, error: type[BaseException]) -> None:
-    def refuse(number: int) -> int:
-        if number == 3:
-            raise error
-        return number
-
-    with pytest.raises(FlowFailed) as raised:
-        results(Flow.from_iterable(range(10)).map(refuse).using(runner))
-
-    assert type(raised.value.__cause__) is error
-
-
-@RUNNERS
-def test_elements_with_errors_are_left_out_and_counted(runner: Any) -> None:
-    flow = Flow.from_iterable(range(10), stages=1).map(refuse_three).partition(stages=2, key=refuse_three)
-    flow = flow.map(lambda number: 1 // (number - 5))
-
-    report = report_of(flow.using(runner, on_error="skip"))
-
-    assert (report.elements_in, report.elements_out, report.errors) == (10, 8, ())
-    assert report.skipped == {"map 1: refuse_three": 1, "map 3: <lambda>": 1}
-
-
-@RUNNERS
-def test_the_errors_of_elements_that_were_left_out_may_be_kept(runner: Any) -> None:
-    flow = Flow.from_iterable([1, 3, 2, 3]).map(refuse_three)
-
-    report = report_of(flow.using(runner, on_error="collect"))
-
-    assert report.skipped == {"map 1: refuse_three": 2}
-    assert [(place, operator, type(error)) for place, operator, error in report.errors] == [
-        ("element 1 of source 0", "map 1: refuse_three", ValueError),
-        ("element 3 of source 0", "map 1: refuse_three", ValueError),
-    ]
-
-
-# --- through running stages
-
-
-class Passing(ProducerConsumerStage[Any, Any]):
-    def __init__(self) -> None:
-        super().__init__()
-        self.batches: list[list[Any]] = []
-
-    def handle_events(self, events: list[Any]) -> list[Any]:
-        self.batches.append(events)
-        return events
-
-
-async def test_a_flow_goes_on_behind_running_stages() -> None:
-    async with Passing() as one, Passing() as other:
-        flow = Flow.from_iterable(range(100), stages=2).map(plus_one).through_stages([one, other], stages=2)
-        flow = flow.map(plus_one)
-
-        assert sorted(await soon(results_async(flow))) == list(range(2, 102))
-
-    # The two stages share the elements.
-    batches = [batch for stage in (one, other) for batch in stage.batches]
-    assert sorted(itertools.chain(*batches)) == list(range(1, 101))
 
 
 # --- the order of lists

@@ -141,7 +141,7 @@ def _run_tests(tree: Path, tests: Iterable[str], limit_s: float) -> tuple[Cases,
     # Beside the tree, which is copied: a report of an earlier run would pass for one of this.
     report = tree.parent / "report.xml"
     command = [
-        *(sys.executable, "-m", "pytest", "-q", "-m", "not soak", "-o", "cache_dir=.pytest_cache"),
+        *(sys.executable, "-m", "pytest", "-q", "-m", "not soak and not ray", "-o", "cache_dir=.pytest_cache"),
         # The thread method ends the run without a report: a test that hangs does not look like one that failed.
         *("--timeout-method=thread", f"--timeout={_TEST_S}", f"--junitxml={report}", *sorted(set(tests))),
     ]

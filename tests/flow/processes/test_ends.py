@@ -9,8 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections import deque
-from collections.abc import Iterator
 from itertools import count as endless
 from pathlib import Path
 from typing import Any, Final
@@ -127,54 +125,6 @@ def test_the_end_of_an_event_loop_while_a_flow_is_closed_leaves_nothing(monkeypa
     assert closing[0].cancelled()
 
 
-@pytest.mark.parametrize("runner", ["tasks", "threads", "processes"])
-@pytest.mark.parametrize("writer", ["mapper", "reader"])
-def test_a_full_disk_ends_the_flow_and_is_told(runner: Any, writer: str) -> None:
-    closed: list[str] = []
-
-    def numbers() -> Iterator[int]:
-        try:
-            yield from endless()
-        finally:
-            closed.append("source")
-
-    function = works.write_to_a_full_disk if writer == "mapper" else works.same
-    flow = Flow.from_iterable(numbers(), max_demand=4).map(function).using(runner, workers=2)
-    with leaves_nothing():
-        with pytest.raises((FlowFailed, OSError)) as raised:
-            # It is closed by a chain of calls: a variable would keep it.
-            deque(map(works.write_to_a_full_disk, flow), maxlen=0)
-        told, cause = str(raised.value), str(raised.value.__cause__)
-        del raised
-
-    full = "[Errno 28] No space left on device"
-    if writer == "mapper":
-        assert re.fullmatch(
-            "map 1: write_to_a_full_disk failed with OSError in stage [01] at element [0-9]+ of source 0", told
-        )
-        assert cause == full
-    else:
-        assert told == full
-    assert closed == ["source"]
-
-
-async def cancel_this_task(_: int) -> None:
-    task = asyncio.current_task()
-    assert task is not None
-    task.cancel()
-    await asyncio.Event().wait()
-
-
-def test_a_function_that_cancels_its_task_in_a_worker_ends_the_flow() -> None:
-    flow = Flow.from_iterable([1], stages=1).map(cancel_this_task)
-
-    with pytest.raises(FlowFailed) as raised:
-        flow.using("processes", workers=1).run()
-
-    assert str(raised.value) == "from_iterable failed with RuntimeError in stage 0"
-    assert str(raised.value.__cause__) == "a function has cancelled the task that it runs in"
-
-
 #: It waits for a line when the first of two workers was started.
 STARTS: Final = """
 import asyncio, os, sys
@@ -261,18 +211,3 @@ async def test_a_cancellation_while_workers_end_does_not_hide_an_error(monkeypat
 
     with leaves_nothing(), pytest.raises(FlowFailed, match=r"map 1: refuse failed with Refused"):
         await flow.using("processes", workers=1).run_async()
-
-
-def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "lines.txt"
-    path.touch()
-    flow = Flow.from_files(path).map(works.same).using("processes", workers=1)
-    path.unlink()
-
-    with leaves_nothing():
-        with pytest.raises(FlowFailed) as raised:
-            flow.run()
-        text = str(raised.value)
-        del raised
-
-    assert text == f"from_files failed with FileNotFoundError in stage 0 at {path}"

@@ -19,6 +19,7 @@ __all__ = [
     "first",
     "follow",
     "loaded_modules",
+    "long",
     "merge",
     "nothing",
     "pairs",
@@ -27,6 +28,8 @@ __all__ = [
     "run_a_flow",
     "same",
     "second",
+    "sorted_of",
+    "told_late",
     "with_pid",
     "write_to_a_full_disk",
 ]
@@ -79,6 +82,19 @@ def merge(left: dict[Any, int], right: dict[Any, int]) -> dict[Any, int]:
 
 def both(left: Any, right: Any) -> tuple[Any, Any]:
     return left, right
+
+
+def long(number: int) -> str:
+    """Returns a text of some hundred thousand characters."""
+    return str(number) * 300_000
+
+
+def sorted_of(counts: dict[Any, int]) -> list[tuple[Any, int]]:
+    return sorted(counts.items())
+
+
+def told_late(click: Click, _info: Any) -> list[tuple[str, Click]]:
+    return [("late", click)]
 
 
 def pairs(number: int) -> list[tuple[int, int]]:

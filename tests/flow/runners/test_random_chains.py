@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 
 from broadway_py.flow import Flow, Window
 from tests.flow.chains import ENDS, MAPPERS, Step, late_one, partitioned, shuffled, text, third
+from tests.flow.each_runner import each_runner
 from tests.flow.processes import works
-
-RUNNERS: Any = ("tasks", "threads", "processes")
 
 
 class Chain(NamedTuple):
@@ -83,30 +82,31 @@ def timed(draw: st.DrawFn) -> Chain:
     return Chain(kept.on_late(late_one), expected, is_ordered=False)
 
 
-def check(several: list[Chain]) -> None:
+def check(several: list[Chain], runner: Any) -> None:
     merged = Flow.merge(*(chain.flow.shuffle(stages=1).map(partial(tagged, n)) for n, chain in enumerate(several)))
-    for runner in RUNNERS:
-        found: dict[int, list[Any]] = defaultdict(list)
-        for number, element in merged.using(runner, workers=2):
-            found[number].append(element)
-        for number, chain in enumerate(several):
-            assert text(found[number]) == text(chain.expected), (runner, chain.flow.explain())
-            if chain.is_ordered:
-                assert found[number] == chain.expected, (runner, chain.flow.explain())
+    found: dict[int, list[Any]] = defaultdict(list)
+    for number, element in merged.using(runner, workers=2):
+        found[number].append(element)
+    for number, chain in enumerate(several):
+        assert text(found[number]) == text(chain.expected), (runner, chain.flow.explain())
+        if chain.is_ordered:
+            assert found[number] == chain.expected, (runner, chain.flow.explain())
 
 
 several = st.lists(chains() | counted() | timed(), min_size=8, max_size=12)
 
 
+@each_runner
 @settings(max_examples=4, deadline=None)
-@given(several)
-def test_random_chains_give_the_same_in_each_runner(several: list[Chain]) -> None:
-    check(several)
+@given(several=several)
+def test_random_chains_give_the_same_in_each_runner(several: list[Chain], runner: Any) -> None:
+    check(several, runner)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(0)
+@each_runner
 @settings(max_examples=200, deadline=None)
-@given(several)
-def test_many_random_flow_chains_give_the_same_in_each_runner(several: list[Chain]) -> None:
-    check(several)
+@given(several=several)
+def test_many_random_flow_chains_give_the_same_in_each_runner(several: list[Chain], runner: Any) -> None:
+    check(several, runner)
