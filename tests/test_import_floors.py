@@ -94,6 +94,7 @@ FLOORS: Final[Mapping[str, Mapping[str, float]]] = {
     },
     "broadway_py.process": {
         "frames": 0,
+        "parent_watch": 0,
         "packed_errors": 1,
         "connection": 1,
         "parent_socket": 1,
@@ -260,7 +261,7 @@ IMPURE: Final = {"asyncio", "broadway_py.clock", "broadway_py.log", "logging", "
 #: What reaches the terminal or ends the process, and the rooms (or modules) that may.
 PRINTS: Final = {"cli", "examples"}
 EXITS: Final = {"cli", "daemon", "examples", "__main__"}
-LEAVES: Final = {"broadway_py.forks", "broadway_py.process.parent_socket", "daemon"}
+LEAVES: Final = {"broadway_py.forks", "broadway_py.process.parent_socket", "broadway_py.process.parent_watch", "daemon"}
 
 #: Libraries of extras: only the parts that need them import them.
 OPTIONAL: Final = (
@@ -520,7 +521,10 @@ def test_a_circle_is_found() -> None:
         (
             "broadway_py.cli",
             "os._exit(1)",
-            "leaves the process: only broadway_py.forks, broadway_py.process.parent_socket, daemon may",
+            (
+                "leaves the process: only broadway_py.forks, broadway_py.process.parent_socket, "
+                "broadway_py.process.parent_watch, daemon may"
+            ),
         ),
     ],
 )

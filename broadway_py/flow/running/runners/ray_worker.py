@@ -25,6 +25,7 @@ from broadway_py.flow.running.runners.worker import Said, Share, Worker
 from broadway_py.flow.stages.file_lines import FileRange
 from broadway_py.installed import package_version
 from broadway_py.process.frames import Frame, dumps
+from broadway_py.process.parent_watch import end_with_parent
 
 __all__ = ["MOST_BYTES", "TURNS", "About", "FileStat", "Lost", "RayWorker", "Versions", "file_stat", "versions_here"]
 
@@ -99,6 +100,8 @@ class RayWorker:
         self._has_begun = asyncio.Event()
         self._connections: dict[int, AskedConnection | CallingConnection] = {}
         self._working: asyncio.Task[None] | None = None
+        # Ray does it too, but not while its process there is a zombie: some containers collect none.
+        end_with_parent()
 
     def __repr__(self) -> str:
         # Ray shows it before each line that functions of the user print.
