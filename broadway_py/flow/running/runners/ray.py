@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import pickle
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import ray
+from ray.exceptions import RayError
 
 from broadway_py.clock import Clock
 from broadway_py.flow.description.layers import FromFiles
@@ -21,13 +23,18 @@ from broadway_py.flow.running.remote import Connect, Connection, RemoteEdges
 from broadway_py.flow.running.runners.calls import MOST_OPEN, CallingConnection
 from broadway_py.flow.running.runners.ray_cluster import (
     Connected,
+    Node,
     address_of,
+    head_of_cluster,
     in_thread,
     needs_of,
+    node_of_actor,
+    nodes_of_cluster,
     place_of_cluster,
     resources_text,
 )
 from broadway_py.flow.running.runners.ray_errors import has_died, reason_of, told_failure
+from broadway_py.flow.running.runners.ray_watch import LOOK_S, Endpoint, Watch
 from broadway_py.flow.running.runners.ray_worker import (
     MOST_BYTES,
     TURNS,
@@ -43,14 +50,19 @@ from broadway_py.flow.running.runners.workers import Heard, file_ranges, packed_
 from broadway_py.log import carried_setup, logger
 from broadway_py.machine import usable_processors
 from broadway_py.process.frames import Frame
+from broadway_py.process.packed_errors import WorkerError
 
 __all__ = ["RayWorkers"]
+
+T = TypeVar("T")
 
 #: Seconds that a worker may take to end after it was asked to; then it is killed. It may wait for a function of the
 #: user.
 _END_S: Final = 2.0
 #: Seconds after which the log says what a flow waits for, and from one such line to the next one.
 _PATIENCE_S: Final = 5.0
+#: Why a process of Ray is known to have ended.
+_REFUSES: Final = "Ray's process there refuses connections"
 #: How many calls that ask for something are open to each worker: while one answer comes, the next is on its way.
 _ASKING: Final = 2
 #: Ray refuses further calls of one caller to one worker. This is never reached: there are the calls of the connection,
@@ -99,6 +111,7 @@ class RayWorkers:
         self._handles: list[Any] = []
         self._connections: dict[int, CallingConnection] = {}
         self._edges: RemoteEdges | None = None
+        self._watching: asyncio.Task[None] | None = None
         # Each is done when its worker will give nothing more.
         self._endings: list[asyncio.Future[None]] = []
         # Set if the call that closes is cancelled.
@@ -121,8 +134,13 @@ class RayWorkers:
         ranges = file_ranges(self._plan, self.placement)
         deadline = self._clock.monotonic() + self._settings.start_timeout
         await self._connected.begin(self._settings.start_timeout, self._clock)
-        actor = _actor(self._settings)
-        self._handles = [actor.remote(self._flow, place) for place in range(self._count)]
+        self._watching = asyncio.create_task(self._watch(), name="flow.ray.watch")
+        # It waits for the head, which may have died. Actors whose handles nobody takes end by themselves.
+        made = in_thread(self._made)
+        either: list[asyncio.Future[Any]] = [made, self.heard.outcome]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        self._raise_failure()
+        self._handles = made.result()
         paths = sorted(self._paths())
         abouts = await self._answers([handle.about.remote(paths) for handle in self._handles], deadline)
         self.heard.nodes = [about.node for about in abouts]
@@ -146,6 +164,14 @@ class RayWorkers:
                 self._ask(place)
         return self._edges
 
+    def _made(self) -> list[Any]:
+        actor = _actor(self._settings)
+        return [actor.remote(self._flow, place) for place in range(self._count)]
+
+    def _raise_failure(self) -> None:
+        if self.heard.outcome.done():
+            self.heard.outcome.result()
+
     def _paths(self) -> set[str]:
         return {
             path
@@ -162,6 +188,7 @@ class RayWorkers:
             while waiting:
                 left = deadline - self._clock.monotonic()
                 done = await self._some_done(waiting, min(left, _PATIENCE_S))
+                self._raise_failure()
                 for each in done:
                     place = waiting.pop(each)
                     if (error := each.exception()) is not None:
@@ -178,10 +205,10 @@ class RayWorkers:
     async def _some_done(self, waiting: Iterable[asyncio.Future[Any]], seconds: float) -> set[asyncio.Future[Any]]:
         try:
             async with self._clock.timeout(max(0.0, seconds)):
-                done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                done, _ = await asyncio.wait([*waiting, self.heard.outcome], return_when=asyncio.FIRST_COMPLETED)
         except TimeoutError:
             return set()
-        return done
+        return done - {self.heard.outcome}
 
     async def _wait_on(self, missing: int, left: float) -> None:
         """Says what the flow waits for.
@@ -247,6 +274,40 @@ class RayWorkers:
     def _lost(self, place: int, reason: str) -> None:
         self.heard.fail(has_died(place, self.heard.nodes[place], reason))
 
+    async def _watch(self) -> None:
+        """Ends the flow when the head of the cluster, or a node that it needs, has ended."""
+        watch, head = Watch(), head_of_cluster()
+        here = ray.get_runtime_context().get_node_id()
+        nodes: dict[Endpoint, Node] = {}
+        while True:
+            if not self._endings:
+                nodes = await self._asked(nodes_of_cluster) or nodes
+            gone = await watch.look([head, *nodes])
+            if head in gone:
+                self._connected.is_dead = True
+                told = f"ray: the head of {place_of_cluster(self._connected.address)} has died: {_REFUSES}"
+                self.heard.fail(told_failure("ray", told, WorkerError(_REFUSES)))
+                return
+            if gone:
+                await self._note_gone([nodes[each] for each in gone], here)
+            await self._clock.sleep(LOOK_S)
+
+    async def _note_gone(self, gone: Iterable[Node], here: str) -> None:
+        labels = {each.node_id: each.label for each in gone}
+        if here in labels:
+            told = f"ray: node {labels[here]}, which this program uses, has died: {_REFUSES}"
+            self.heard.fail(told_failure("ray", told, WorkerError(_REFUSES)))
+        for place, handle in enumerate(self._handles):
+            if (label := labels.get(await self._asked(partial(node_of_actor, handle)) or "")) is not None:
+                self.heard.fail(has_died(place, label, _REFUSES))
+
+    async def _asked(self, call: Callable[[], T]) -> T | None:
+        """Returns what the head of the cluster answers. None: nothing, or an error: perhaps it has died."""
+        with contextlib.suppress(TimeoutError, RayError):
+            async with self._clock.timeout(LOOK_S):
+                return await in_thread(call)
+        return None
+
     async def run(self) -> None:
         """Waits until all workers have done their work.
 
@@ -266,6 +327,9 @@ class RayWorkers:
     async def close(self) -> None:
         """Ends the workers, and waits until they are gone, also if this call is cancelled meanwhile."""
         self.heard.end()
+        if self._watching is not None:
+            self._watching.cancel()
+            await self._wait([self._watching], None)
         if self._endings:
             for connection in self._connections.values():
                 connection.send(Said.LEAVE)

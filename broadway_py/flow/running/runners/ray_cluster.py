@@ -6,25 +6,32 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from queue import SimpleQueue
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import ray
+from ray._private.state import actors  # without a dashboard, nothing public tells where an actor is to be
 
 from broadway_py.clock import Clock
 from broadway_py.flow.description.explain import Cluster
 from broadway_py.flow.description.settings import RaySettings
 from broadway_py.flow.running.runners.ray_errors import reason_of, told_failure
+from broadway_py.flow.running.runners.ray_watch import Endpoint
 
 __all__ = [
     "Connected",
+    "Node",
     "address_of",
     "described",
+    "head_of_cluster",
     "in_thread",
     "needs_of",
     "node_label",
+    "node_of_actor",
+    "nodes_of_cluster",
     "place_of_cluster",
     "resources_text",
 ]
@@ -34,8 +41,9 @@ T = TypeVar("T")
 _ADDRESS: Final = "RAY_ADDRESS"
 _LOCAL: Final = "local"
 _REPORTS_USE: Final = "RAY_USAGE_STATS_ENABLED"
-#: Seconds from one try to reach a cluster to the next one.
+#: Seconds from one try to reach a cluster to the next one, and the most seconds that a connection to it may take.
 _AGAIN_S: Final = 1.0
+_REACH_S: Final = 2.0
 
 
 class _Keeper:
@@ -112,6 +120,43 @@ def place_of_cluster(address: str) -> str:
     return "the Ray of its own on this machine" if address == _LOCAL else f"the cluster at {address}"
 
 
+class Node(NamedTuple):
+    """A node of the cluster that this program is connected to."""
+
+    #: Ray's name for it.
+    node_id: str
+    #: What errors call it.
+    label: str
+
+
+def nodes_of_cluster() -> dict[Endpoint, Node]:
+    """Returns the nodes that live, as far as Ray knows, by where their raylets take connections. It may block."""
+    cluster: Any = ray  # its types leave this one out
+    return {
+        Endpoint(each["NodeManagerAddress"], each["NodeManagerPort"]): Node(
+            each["NodeID"], node_label(each["NodeManagerAddress"], each["NodeID"])
+        )
+        for each in cluster.nodes()
+        if each["Alive"]
+    }
+
+
+def head_of_cluster() -> Endpoint:
+    """Returns where the head of the cluster takes connections."""
+    return _endpoint(ray.get_runtime_context().gcs_address)
+
+
+def node_of_actor(handle: Any) -> str:
+    """Returns Ray's name for the node that has an actor, or that is to start it; "": none was chosen. It may block."""
+    node: str = actors(handle._actor_id.hex()).get("Address", {}).get("NodeID", "")
+    return node
+
+
+def _endpoint(address: str) -> Endpoint:
+    host, _, port = address.rpartition(":")
+    return Endpoint(host.strip("[]"), int(port))
+
+
 class Connected:
     """What a flow holds while it uses Ray.
 
@@ -128,6 +173,8 @@ class Connected:
         # Whether a call of the thread has not ended.
         self._is_connecting = False
         self._is_left = False
+        #: Nothing that is asked of the cluster has an answer any more.
+        self.is_dead = False
 
     async def begin(self, timeout: float, clock: Clock) -> None:
         """Connects, unless this program is connected.
@@ -158,28 +205,35 @@ class Connected:
         """Ends the connection with the last flow that uses it, if a flow has made it.
 
         Returns:
-            What is to be waited for. None: nothing, because to connect may take long. The connection ends after it.
+            What is to be waited for. None: nothing, because to connect may take long, and so may to leave a cluster
+            that is dead. The connection ends after it.
         """
         self._is_left = True
         ended = in_thread(self._release, _keeper.do)
-        return None if self._is_connecting else ended
+        return None if self._is_connecting or self.is_dead else ended
 
     # --- in the thread
 
-    def _connect(self) -> ConnectionError | None:
+    def _connect(self) -> OSError | None:
         if self._is_left:
             return None
         if ray.is_initialized():
             self._is_user = _keeper.users > 0
         else:
             try:
+                self._reach()
                 with _without_reports():
                     self._init()
-            except ConnectionError as error:
+            except OSError as error:
                 return error
             self._is_user = True
         _keeper.users += self._is_user
         return None
+
+    def _reach(self) -> None:
+        # If nobody answers, Ray tries for a minute, and this thread could not serve another flow meanwhile.
+        if self.address.rpartition(":")[2].isdecimal() and "://" not in self.address:
+            socket.create_connection(_endpoint(self.address), _REACH_S).close()
 
     def _init(self) -> None:
         if self.address == _LOCAL:
