@@ -52,7 +52,7 @@ from broadway_py.machine import usable_processors
 from broadway_py.process.frames import Frame
 from broadway_py.process.packed_errors import WorkerError
 
-__all__ = ["RayWorkers"]
+__all__ = ["ASKING", "RayWorkers"]
 
 T = TypeVar("T")
 
@@ -64,10 +64,10 @@ _PATIENCE_S: Final = 5.0
 #: Why a process of Ray is known to have ended.
 _REFUSES: Final = "Ray's process there refuses connections"
 #: How many calls that ask for something are open to each worker: while one answer comes, the next is on its way.
-_ASKING: Final = 2
+ASKING: Final = 2
 #: Ray refuses further calls of one caller to one worker. This is never reached: there are the calls of the connection,
 #: those that ask, and one that begins or ends it.
-_MOST_PENDING: Final = 2 * (MOST_OPEN + _ASKING)
+_MOST_PENDING: Final = 2 * (MOST_OPEN + ASKING)
 
 
 class RayWorkers:
@@ -160,7 +160,7 @@ class RayWorkers:
         loop = asyncio.get_running_loop()
         self._endings = [loop.create_future() for _ in self._handles]
         for place in range(self._count):
-            for _ in range(_ASKING):
+            for _ in range(ASKING):
                 self._ask(place)
         return self._edges
 
