@@ -153,6 +153,16 @@ async def test_a_flow_that_is_left_ends_workers_that_do_not_answer(
     assert time.monotonic() - begin < LIMIT_S
 
 
+async def test_whoever_leaves_the_results_ends_the_workers(fault: Callable[[str, str], Fault]) -> None:
+    results = aiter(fault("tell", "never").flow(endless=True))
+    await anext(results)
+    begin = time.monotonic()
+
+    await results.aclose()
+
+    assert time.monotonic() - begin < LIMIT_S
+
+
 # --- nodes
 
 
@@ -251,3 +261,34 @@ def test_an_address_without_a_cluster_is_told_and_does_not_hold_up_the_next_flow
         f"FlowFailed: ray: expected the cluster at {nobody} within 3 s: [Errno 111] Connection refused",
         str(ELEMENTS + 2),
     ]
+
+
+TWO_FLOWS: Final = """
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import ray
+from broadway_py import Flow
+
+has_ended = threading.Event()
+
+def numbers():
+    yield 1
+    has_ended.wait()
+    yield 2
+
+def run(numbers):
+    return Flow.from_iterable(numbers).map(str).using("ray", workers=1).to_list()
+
+with ThreadPoolExecutor() as pool:
+    later = pool.submit(run, numbers())
+    print(pool.submit(run, [0]).result(), ray.is_initialized())
+    has_ended.set()
+    print(later.result(), ray.is_initialized())
+"""
+
+
+def test_the_connection_of_a_program_ends_with_the_last_of_its_flows() -> None:
+    ran = subprocess.run([sys.executable, "-c", TWO_FLOWS], capture_output=True, text=True, check=False)
+
+    assert ran.stdout == "['0'] True\n['1', '2'] False\n", ran.stderr
