@@ -26,7 +26,6 @@ from broadway_py.flow.running.runners.ray_cluster import (
     Node,
     address_of,
     head_of_cluster,
-    in_thread,
     needs_of,
     node_of_actor,
     nodes_of_cluster,
@@ -136,11 +135,14 @@ class RayWorkers:
         await self._connected.begin(self._settings.start_timeout, self._clock)
         self._watching = asyncio.create_task(self._watch(), name="flow.ray.watch")
         # It waits for the head, which may have died. Actors whose handles nobody takes end by themselves.
-        made = in_thread(self._made)
-        either: list[asyncio.Future[Any]] = [made, self.heard.outcome]
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        self._raise_failure()
-        self._handles = made.result()
+        made = self._connected.ask(self._made)
+        try:
+            either: list[asyncio.Future[Any]] = [made, self.heard.outcome]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            self._raise_failure()
+            self._handles = made.result()
+        finally:
+            made.cancel()
         paths = sorted(self._paths())
         abouts = await self._answers([handle.about.remote(paths) for handle in self._handles], deadline)
         self.heard.nodes = [about.node for about in abouts]
@@ -217,7 +219,7 @@ class RayWorkers:
             FlowFailed: it has waited long enough.
         """
         needs = needs_of(self._settings)
-        has, free = await in_thread(_resources_of_cluster)
+        has, free = await self._connected.ask(_resources_of_cluster)
         told = (
             f"{missing} of {self._count} workers have no place yet; each needs {resources_text(needs, needs)}; "
             f"{place_of_cluster(self._connected.address)} has {resources_text(has, needs)}, "
@@ -305,7 +307,7 @@ class RayWorkers:
         """Returns what the head of the cluster answers. None: nothing, or an error: perhaps it has died."""
         with contextlib.suppress(TimeoutError, RayError):
             async with self._clock.timeout(LOOK_S):
-                return await in_thread(call)
+                return await self._connected.ask(call)
         return None
 
     async def run(self) -> None:

@@ -27,7 +27,6 @@ __all__ = [
     "address_of",
     "described",
     "head_of_cluster",
-    "in_thread",
     "needs_of",
     "node_label",
     "node_of_actor",
@@ -47,7 +46,7 @@ _REACH_S: Final = 2.0
 
 
 class _Keeper:
-    """The thread that connects and disconnects, one after the other.
+    """The thread that connects, asks and disconnects, one after the other.
 
     It lives as long as the connection: Linux ends the processes that Ray starts with the thread that started them.
     """
@@ -191,7 +190,7 @@ class Connected:
             async with clock.timeout(timeout):
                 while not self._is_user:
                     self._is_connecting = True
-                    failed = await in_thread(self._connect, _keeper.do)
+                    failed = await _in_thread(self._connect)
                     self._is_connecting = False
                     if failed is None:
                         return
@@ -201,6 +200,19 @@ class Connected:
             told = f"ray: expected {place_of_cluster(self.address)} within {timeout:g} s: {reason}"
             raise told_failure("ray", told, failed or error) from failed
 
+    def ask(self, call: Callable[[], T]) -> asyncio.Future[T]:
+        """Returns the future result of *call*, which asks the cluster. It is not called after the end of the flow.
+
+        Ray would connect again, by itself. All such calls have ended when the connection does.
+        """
+
+        def unless_left() -> T:
+            if self._is_left:
+                raise ConnectionAbortedError
+            return call()
+
+        return _in_thread(unless_left)
+
     def end(self) -> asyncio.Future[None] | None:
         """Ends the connection with the last flow that uses it, if a flow has made it.
 
@@ -209,7 +221,7 @@ class Connected:
             that is dead. The connection ends after it.
         """
         self._is_left = True
-        ended = in_thread(self._release, _keeper.do)
+        ended = _in_thread(self._release)
         return None if self._is_connecting or self.is_dead else ended
 
     # --- in the thread
@@ -261,13 +273,8 @@ def _without_reports() -> Iterator[None]:
             del os.environ[_REPORTS_USE]
 
 
-def in_thread(call: Callable[[], T], do: Callable[[Callable[[], object]], object] | None = None) -> asyncio.Future[T]:
-    """Returns the future result of *call*, which blocks. It runs on if nobody waits for it any more.
-
-    Args:
-        call: what is called.
-        do: has a thread call what it is given; None: a new thread.
-    """
+def _in_thread(call: Callable[[], T]) -> asyncio.Future[T]:
+    """Returns the future result of *call*, which blocks. It runs on if nobody waits for it any more."""
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[T] = loop.create_future()
 
@@ -283,8 +290,5 @@ def in_thread(call: Callable[[], T], do: Callable[[Callable[[], object]], object
         with contextlib.suppress(RuntimeError):  # the loop has ended
             loop.call_soon_threadsafe(lambda: None if outcome.done() else set_(value))
 
-    if do is None:
-        threading.Thread(target=run, name="flow.ray.ask", daemon=True).start()
-    else:
-        do(run)
+    _keeper.do(run)
     return outcome
