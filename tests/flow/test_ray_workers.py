@@ -95,6 +95,7 @@ async def test_a_worker_that_does_not_end_when_it_is_asked_to_is_killed(monkeypa
         handle.exit.set_result(None)
 
     killed: list[Any] = []
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
     monkeypatch.setattr("ray.kill", kill)
     monkeypatch.setattr(runner, "_END_S", 0.01)
     ends: Future[None] = Future()

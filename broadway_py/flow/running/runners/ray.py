@@ -332,6 +332,19 @@ class RayWorkers:
         if self._watching is not None:
             self._watching.cancel()
             await self._wait([self._watching], None)
+        # At the end of a program, Ray may have disconnected before, which ends actors. A call would connect again.
+        if ray.is_initialized():
+            await self._end_actors()
+        if self._edges is not None:
+            self._edges.close()
+        self._handles.clear()
+        left = self._connected.end()
+        while left is not None and not left.done():
+            await self._wait([left], None)
+        if self._cancelled is not None:
+            raise self._cancelled
+
+    async def _end_actors(self) -> None:
         if self._endings:
             for connection in self._connections.values():
                 connection.send(Said.LEAVE)
@@ -346,14 +359,6 @@ class RayWorkers:
         await self._wait(exits, _END_S)
         for gone in exits:
             _note_result(gone)
-        if self._edges is not None:
-            self._edges.close()
-        self._handles.clear()
-        left = self._connected.end()
-        while left is not None and not left.done():
-            await self._wait([left], None)
-        if self._cancelled is not None:
-            raise self._cancelled
 
     async def _wait(self, futures: list[asyncio.Future[Any]], seconds: float | None) -> None:
         # Not in tasks, which others could cancel: the end of an event loop cancels all tasks that it finds.
