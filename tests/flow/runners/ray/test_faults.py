@@ -167,9 +167,13 @@ async def test_whoever_leaves_the_results_ends_the_workers(fault: Callable[[str,
 
 
 @pytest.fixture
-def victim(ray_cluster: Any) -> Iterator[Any]:
-    """A node that only the workers with this resource go to."""
-    node = ray_cluster.add_node(num_cpus=1, resources={"victim": 1}, object_store_memory=100 << 20)
+def victim(ray_cluster: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A node that only workers go to that need what has the name of the test.
+
+    Ray takes some seconds to notice that the node of another test is gone, and would use that.
+    """
+    resources = {request.node.name: 1}
+    node = ray_cluster.add_node(num_cpus=1, resources=resources, object_store_memory=100 << 20)
     yield node
     ray_cluster.remove_node(node, allow_graceful=False)
 
@@ -181,12 +185,16 @@ def kill_raylet(node: Any) -> None:
 
 @pytest.mark.parametrize("point", ["placing", "first", "block"])
 async def test_the_death_of_a_node_is_the_error_of_the_flow(
-    fault: Callable[[str, str], Fault], victim: Any, point: str, monkeypatch: pytest.MonkeyPatch
+    fault: Callable[[str, str], Fault],
+    victim: Any,
+    point: str,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     from broadway_py.flow.running.runners.ray import RayWorkers  # noqa: PLC0415  # it needs Ray
 
     reaches = fault("block" if point == "block" else "tell", "first")
-    flow = reaches.flow(endless=True, workers=1, resources={"victim": 1})
+    flow = reaches.flow(endless=True, workers=1, resources={request.node.name: 1})
     if point == "placing":
         original = RayWorkers._made
 
