@@ -13,6 +13,7 @@ from broadway_py.flow.description.checks import is_async
 from broadway_py.flow.description.layers import (
     DEFAULT_DEMAND,
     DEMAND_ACROSS_PROCESSES,
+    DEMAND_ON_RAY,
     ByKey,
     Demand,
     FromFiles,
@@ -232,7 +233,11 @@ def _name(fn: Callable[..., Any]) -> str:
 
 
 def _demand(layer: Layer, processes: Processes | None) -> Demand:
-    return layer.demand or (DEFAULT_DEMAND if processes is None else DEMAND_ACROSS_PROCESSES)
+    if layer.demand is not None:
+        return layer.demand
+    if processes is None:
+        return DEFAULT_DEMAND
+    return DEMAND_ACROSS_PROCESSES if processes.cluster is None else DEMAND_ON_RAY
 
 
 def _count(layer: Layer, workers: int) -> int:

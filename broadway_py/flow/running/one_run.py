@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from broadway_py.clock import Clock
 from broadway_py.errors import FlowFailed
 from broadway_py.flow.counts import Counts
 from broadway_py.flow.counts import summed as counted
-from broadway_py.flow.description.layers import DEFAULT_DEMAND, DEMAND_ACROSS_PROCESSES, FromStage, Layer
+from broadway_py.flow.description.layers import (
+    DEFAULT_DEMAND,
+    DEMAND_ACROSS_PROCESSES,
+    DEMAND_ON_RAY,
+    FromStage,
+    Layer,
+)
 from broadway_py.flow.description.settings import RunSettings
 from broadway_py.flow.plan import Plan, plan_of
 from broadway_py.flow.progress import Progress, expected_of
@@ -30,6 +36,9 @@ from broadway_py.stage.settings import SubscriptionOptions
 
 __all__ = ["Consumers", "FlowRun", "end_task"]
 
+#: The demand where a flow says nothing.
+_DEMANDS: Final = {"processes": DEMAND_ACROSS_PROCESSES, "ray": DEMAND_ON_RAY}
+
 #: Running stages that get the results, each with the options of its subscription.
 Consumers = Iterable[tuple[ConsumingStage[Any], SubscriptionOptions]]
 
@@ -45,7 +54,7 @@ class FlowRun:
 
     def __init__(self, layer: Layer, settings: RunSettings, clock: Clock) -> None:
         workers = settings.workers or usable_processors().times(1)
-        plan = plan_of(layer, workers, DEMAND_ACROSS_PROCESSES if settings.has_workers else DEFAULT_DEMAND)
+        plan = plan_of(layer, workers, _DEMANDS.get(settings.runner, DEFAULT_DEMAND))
         self._plan = plan
         self._settings = settings
         self._clock = clock

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import Context, copy_context
 from functools import partial
@@ -33,6 +34,8 @@ __all__ = ["MOST_BYTES", "TURNS", "About", "FileStat", "Lost", "RayWorker", "Ver
 MOST_BYTES: Final = 64 << 20
 #: Calls that a function of the user must not hold up have a thread of their own.
 TURNS: Final = "turns"
+#: A worker takes so many turns, or more, for the ranges that are left.
+_TURNS_LEFT: Final = 4
 
 
 class Versions(NamedTuple):
@@ -129,7 +132,7 @@ class RayWorker:
         connects[PARENT] = self._connect_program
         first = handles.get(0, ray.get_runtime_context().current_actor)
         ranges = {
-            source: _CalledRanges(partial(self._next_range, first, source), found)
+            source: _CalledRanges(partial(self._next_ranges, first, source, len(found), share.workers), found)
             for source, found in share.ranges.items()
         }
         worker = Worker(
@@ -156,11 +159,20 @@ class RayWorker:
         return await self._program.next()
 
     @ray.method(concurrency_group=TURNS)
-    async def next_range(self, source: int) -> int:
-        """Returns the number of the next range of files of *source*. All workers ask the first one."""
-        number = self._taken.get(source, 0)
-        self._taken[source] = number + 1
-        return number
+    async def next_ranges(self, source: int, ranges: int, workers: int) -> range:
+        """Returns the numbers of the next ranges of a worker. All workers ask the first one, perhaps before it begins.
+
+        They are fewer towards the end, so that all workers end together (guided self-scheduling, Polychronopoulos and
+        Kuck 1987).
+
+        Args:
+            source: the number of the source.
+            ranges: how many its files have.
+            workers: how many share them.
+        """
+        taken = self._taken.get(source, 0)
+        self._taken[source] = end = taken + -(-(ranges - taken) // (_TURNS_LEFT * workers))
+        return range(taken, end)
 
     def _context_of(self, stage: str) -> Context:
         """Returns the context in which a stage runs: what it logs has these fields."""
@@ -168,14 +180,14 @@ class RayWorker:
         context.run(bind_contextvars, flow=self._flow, worker=self._place, stage=stage)
         return context
 
-    async def _next_range(self, first: Any, source: int) -> int:
+    async def _next_ranges(self, first: Any, *asked: int) -> range:
         try:
-            number: int = await first.next_range.remote(source)
+            numbers: range = await first.next_ranges.remote(*asked)
         except RayError as error:
             self._note_lost(0, error)
             # The program ends the flow.
-            number = await asyncio.get_running_loop().create_future()
-        return number
+            numbers = await asyncio.get_running_loop().create_future()
+        return numbers
 
     async def _work(self, worker: Worker) -> None:
         try:
@@ -208,33 +220,35 @@ class RayWorker:
 
 
 class _CalledRanges:
-    """The ranges of a worker that asks for the next one while it reads one.
+    """The ranges of a worker that asks for the next ones while it reads some.
 
     Args:
-        take: returns the number of the next range.
+        take: returns the numbers of the next ranges; none: there are no more.
         ranges: of all workers.
     """
 
-    def __init__(self, take: Callable[[], Awaitable[int]], ranges: Sequence[FileRange]) -> None:
+    def __init__(self, take: Callable[[], Awaitable[range]], ranges: Sequence[FileRange]) -> None:
         self._take = take
         self._ranges = ranges
-        self._coming: asyncio.Future[int] | None = None
+        self._mine: deque[int] = deque()
+        self._coming: asyncio.Future[range] | None = None
 
     async def next(self) -> FileRange | None:
         """Returns the next range; None: there are no more."""
-        number = await (self._coming or self._ask())
-        if number >= len(self._ranges):
-            return None
-        self._coming = self._ask()
-        return self._ranges[number]
+        if not self._mine:
+            self._mine.extend(await (self._coming or self._ask()))
+            if not self._mine:
+                return None
+            self._coming = self._ask()
+        return self._ranges[self._mine.popleft()]
 
-    def _ask(self) -> asyncio.Future[int]:
+    def _ask(self) -> asyncio.Future[range]:
         asked = asyncio.ensure_future(self._take())
         asked.add_done_callback(_note_result)
         return asked
 
 
-def _note_result(asked: asyncio.Future[int]) -> None:
+def _note_result(asked: asyncio.Future[range]) -> None:
     """Takes the error of a call that perhaps nobody waits for any more."""
     if not asked.cancelled():
         asked.exception()
