@@ -85,12 +85,12 @@ class Meter:
         """Stop the clock. The processor time goes on until the report: until the processes have been waited for."""
         self._seconds = time.perf_counter() - self._start
 
-    def report(self, program: str, messages: int, *packages: str, **figures: float) -> None:
+    def report(self, program: str, messages: int, *packages: str, start_s: float = 0.0, **figures: float) -> None:
         """Print the measurement with the versions of *packages*; *figures* are the row's own.
 
-        Unless the clock was stopped before, it stops now.
+        Unless the clock was stopped before, it stops now. *start_s* are the seconds of a start that does not count.
         """
-        seconds = time.perf_counter() - self._start if self._seconds is None else self._seconds
+        seconds = (time.perf_counter() - self._start if self._seconds is None else self._seconds) - start_s
         used = _cpu_seconds() - self._cpu
         print(
             json.dumps(
