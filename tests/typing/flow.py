@@ -98,8 +98,8 @@ def operators() -> None:
     ORDERS.partition(stges=3)  # type: ignore[call-overload]  # no such option
     ORDERS.shuffle(stages="2")  # type: ignore[arg-type]  # no number
     assert_type(NUMBERS.using("threads", workers=2, progress=True), Flow[int])
-    NUMBERS.using(progress="yes")  # type: ignore[arg-type]  # neither True nor False
-    NUMBERS.using("thread")  # type: ignore[arg-type]  # no such runner
+    NUMBERS.using(progress="yes")  # type: ignore[call-overload]  # neither True nor False
+    NUMBERS.using("thread")  # type: ignore[call-overload]  # no such runner
 
 
 def reductions() -> None:
