@@ -58,6 +58,20 @@ FLOW_ROWS: Final = (
         ),
     ),
     Row(
+        "flow_words_ray",
+        "the same on Ray, two nodes with one processor each, without the start; the limit is plain tasks of Ray",
+        8 * _MILLION,
+        (
+            Program("limit", "benchmarks.limits.flow_words_ray"),
+            Program("plain loop", _LOOP),
+            *(
+                Program(f"{name}, {runner}", _WORDS, (way, "--without-start", *more))
+                for name, way in (("count_by", "count_by"), ("reduce, combine", "combine"), ("partition", "partition"))
+                for runner, more in (("processes", ()), ("Ray", ("--ray",)))
+            ),
+        ),
+    ),
+    Row(
         "flow_numbers",
         "integers: map, filter, map, in one process; the limit is a list comprehension",
         10 * _MILLION,
@@ -110,6 +124,11 @@ FLOW_BARS: Final = (
     Bar("flow_words_peer", 1 / 0.6, over="Bytewax", ours="count_by"),
     Bar("flow_words_peer", 1 / 0.6, over="Bytewax, one process", ours="count_by"),
     Bar("flow_words_peer", 1 / 1.1, over="multiprocessing.Pool", ours="count_by", when="aim"),
+    Bar("flow_words_ray", 1 / 1.3, over="count_by, processes", ours="count_by, Ray"),
+    Bar("flow_words_ray", 1 / 1.3, over="reduce, combine, processes", ours="reduce, combine, Ray"),
+    Bar("flow_words_ray", 1 / 1.2, over="limit", ours="count_by, Ray"),
+    Bar("flow_words_ray", 1 / 1.2, over="limit", ours="reduce, combine, Ray"),
+    Bar("flow_words_ray", 1 / 2.0, over="partition, processes", ours="partition, Ray"),
     *(Bar("flow_numbers", 0.8, over="limit", ours=ours) for ours in ("ours", "ours, 2 stages")),
     *(Bar("flow_numbers", 1.0, over="limit", ours=ours, when="aim") for ours in ("ours", "ours, 2 stages")),
     Bar("flow_numbers", 1024 / 80, ours="ours, none kept", figure="processes_per_gib"),  # at most 80 MiB

@@ -18,6 +18,8 @@ _NEEDS: Final = {
     "litequeue": ("litequeue==0.9",),
     "bytewax": ("bytewax==0.21.1",),
     "dask": ("dask==2026.8.0", "cytoolz==1.2.0"),
+    "distributed": ("distributed==2026.8.0",),
+    "ray": ("ray==2.60.0",),
 }
 
 

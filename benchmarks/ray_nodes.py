@@ -17,6 +17,8 @@ def two_nodes() -> Iterator[None]:
     import ray  # noqa: PLC0415  # only who measures Ray needs it
     from ray.cluster_utils import Cluster  # noqa: PLC0415  # the same
 
+    # It tells that it has overwritten the address of another cluster of this machine.
+    logging.getLogger("ray").setLevel(logging.ERROR)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
         for _ in range(2):

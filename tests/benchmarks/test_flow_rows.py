@@ -23,6 +23,7 @@ _WORDS: Final = 1_234
 _LITTLE: Final = {
     "flow_words": _WORDS,
     "flow_words_peer": _WORDS,
+    "flow_words_ray": _WORDS,
     "flow_numbers": 10,
     "flow_start": 1,
     "flow_threads": 4,
@@ -30,10 +31,19 @@ _LITTLE: Final = {
 }
 _QUICK: Final = {"flow_threads": ("--seconds=0.01",), "flow_tasks": ("--seconds=0.01",)}
 #: Those that start other processes.
-_WITH_CHILDREN: Final = ("flow_words", "flow_words_peer", "flow_start")
+_WITH_CHILDREN: Final = ("flow_words", "flow_words_peer", "flow_words_ray", "flow_start")
+#: The programs of one row that start a Ray cluster.
+_ON_RAY: Final = {
+    program for row in FLOW_ROWS for program in row.programs if "--ray" in program.arguments or "ray" in program.module
+}
 _PROGRAMS: Final = list(
     {
-        (program.module, program.arguments): pytest.param(row.name, program, id=f"{row.name}, {program.name}")
+        (program.module, program.arguments): pytest.param(
+            row.name,
+            program,
+            id=f"{row.name}, {program.name}",
+            marks=(pytest.mark.ray,) if program in _ON_RAY else (),
+        )
         for row in FLOW_ROWS
         for program in row.programs
         if program.environment == "ours"
@@ -59,7 +69,9 @@ def test_a_program_of_a_row_does_a_little_work(row: str, program: Program) -> No
     measured: dict[str, Any] = json.loads(told)
     assert ready == "ready"
     assert measured["messages"] == _LITTLE[row]
-    starts_processes = row in _WITH_CHILDREN and program.module != "benchmarks.limits.flow_words_loop"
+    # Ray waits for its processes after the report.
+    is_alone = program.module == "benchmarks.limits.flow_words_loop" or program in _ON_RAY
+    starts_processes = row in _WITH_CHILDREN and not is_alone
     assert (measured["children_peak_rss_bytes"] > 0) == starts_processes
 
 
