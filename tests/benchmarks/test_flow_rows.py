@@ -32,10 +32,12 @@ _LITTLE: Final = {
 _QUICK: Final = {"flow_threads": ("--seconds=0.01",), "flow_tasks": ("--seconds=0.01",)}
 #: Those that start other processes.
 _WITH_CHILDREN: Final = ("flow_words", "flow_words_peer", "flow_words_ray", "flow_start")
-#: The programs of one row that start a Ray cluster.
+#: The programs of one row that start a Ray cluster, which takes a quarter of a minute. The ways differ in no more than
+#: they do in worker processes, so one of them is enough.
 _ON_RAY: Final = {
     program for row in FLOW_ROWS for program in row.programs if "--ray" in program.arguments or "ray" in program.module
 }
+_NOT_RUN: Final = {program for program in _ON_RAY if program.arguments[:1] in {("combine",), ("partition",)}}
 _PROGRAMS: Final = list(
     {
         (program.module, program.arguments): pytest.param(
@@ -46,7 +48,7 @@ _PROGRAMS: Final = list(
         )
         for row in FLOW_ROWS
         for program in row.programs
-        if program.environment == "ours"
+        if program.environment == "ours" and program not in _NOT_RUN
     }.values()
 )
 
