@@ -22,6 +22,7 @@ OF_EXTRAS = (
     "broadway_py.examples.shipments",
     "broadway_py.metrics",
     "broadway_py.otel",
+    "broadway_py.flow.running.runners.ray",  # Ray, and what is built on it
     "broadway_py.producers.hosts",  # by yarl, which all three of its users have
     "broadway_py.producers.rabbitmq",
     "broadway_py.producers.sqs",
