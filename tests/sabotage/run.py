@@ -33,8 +33,11 @@ from tests.sabotage.tree import copy_tree
 __all__ = ["Cases", "PatchError", "Row", "Sabotage", "Verdict", "examine", "load", "main", "outcomes_of"]
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
-#: Two cores, two at a time.
-_AT_ONCE: Final = 2
+#: Two cores, and a run waits for a part of its time.
+_AT_ONCE: Final = 3
+#: Processes of the run without a patch, as of `make test`. Few sabotages have few tests, which one process runs sooner.
+_CLEAN_PROCESSES: Final = 4
+_FEW: Final = 12
 #: Seconds for one test, and for all tests of one sabotage.
 _TEST_S: Final = 120
 _RUN_S: Final = 260
@@ -136,14 +139,16 @@ def _apply(sabotage: Sabotage, tree: Path) -> None:
 # --- runs -----------------------------------------------------------------------------------------------------------
 
 
-def _run_tests(tree: Path, tests: Iterable[str], limit_s: float) -> tuple[Cases, str]:
+def _run_tests(tree: Path, tests: Iterable[str], limit_s: float, *, processes: int = 0) -> tuple[Cases, str]:
     """How *tests* ended in *tree*, and what pytest said. A run that hung or could not begin has no cases."""
     # Beside the tree, which is copied: a report of an earlier run would pass for one of this.
     report = tree.parent / "report.xml"
     command = [
         *(sys.executable, "-m", "pytest", "-q", "-m", "not soak and not ray", "-o", "cache_dir=.pytest_cache"),
         # The thread method ends the run without a report: a test that hangs does not look like one that failed.
-        *("--timeout-method=thread", f"--timeout={_TEST_S}", f"--junitxml={report}", *sorted(set(tests))),
+        *("--timeout-method=thread", f"--timeout={_TEST_S}", f"--junitxml={report}"),
+        *(("-n", str(processes)) if processes else ()),
+        *sorted(set(tests)),
     ]
     environment = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
     environment |= {"PYTHONPATH": str(tree), "TMPDIR": str(tree.parent), "HYPOTHESIS_PROFILE": "any_failure"}
@@ -277,7 +282,8 @@ def _examined(chosen: Sequence[Sabotage], root: Path, tree: Path) -> list[Row]:
     if localstack.is_dir():  # git ignores it; the tests of SQS start it
         (tree / ".cache").mkdir()
         (tree / ".cache" / "localstack").symlink_to(localstack.resolve())
-    clean, said = _run_tests(tree, [test for each in chosen for test in each.tests], _CLEAN_RUN_S)
+    tests = [test for each in chosen for test in each.tests]
+    clean, said = _run_tests(tree, tests, _CLEAN_RUN_S, processes=_CLEAN_PROCESSES if len(chosen) > _FEW else 0)
     if not any(clean.values()):
         print(f"the named tests did not run to an end without any sabotage:\n{said}")
     elif any(ends & {"failed", "error"} for ends in clean.values()):
