@@ -221,7 +221,7 @@ class RayWorkers:
         needs = needs_of(self._settings)
         has, free = await self._connected.ask(_resources_of_cluster)
         told = (
-            f"{missing} of {self._count} workers have no place yet; each needs {resources_text(needs, needs)}; "
+            f"{missing} of {self._count} workers are not ready yet; each needs {resources_text(needs, needs)}; "
             f"{place_of_cluster(self._connected.address)} has {resources_text(has, needs)}, "
             f"of which {resources_text(free, needs)} are free"
         )
