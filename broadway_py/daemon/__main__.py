@@ -7,12 +7,14 @@ The arguments are the numbers of three inherited descriptors: two pipes and the 
 import sys
 
 from broadway_py.daemon.process.collector import importing
+from broadway_py.daemon.process.load_structlog import load_structlog
 from broadway_py.daemon.process.startup import begin_worker
 
 if __name__ == "__main__":
     begin_worker()
     is_check = sys.argv[1] == "check"
     with importing():
+        load_structlog()
         from broadway_py.daemon.process.main_thread import leave
 
         if is_check:
