@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from broadway_py.errors import FlowFailed
 from broadway_py.flow import Flow
 from tests.flow.processes import works
 from tests.flow.support import leaves_nothing
-from tests.support.eventually import PATIENCE, eventually
+from tests.support.eventually import PATIENCE, eventually, eventually_sync
 
 pytestmark = pytest.mark.ray
 
@@ -58,19 +58,17 @@ def test_a_flow_without_room_says_what_it_waits_for_and_gives_up(
     assert all(re.search(told, each) for each in said(caplog))
 
 
-async def test_a_flow_goes_on_when_there_is_room(ray_cluster: Any, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.WARNING)
-    running = asyncio.create_task(flow("hammer").to_list_async())
-    await eventually(lambda: said(caplog) or running.done(), what="the flow waited")
+def test_a_flow_goes_on_when_there_is_room(ray_cluster: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(flow("hammer").to_list)
+        eventually_sync(lambda: said(caplog) or running.done(), what="the flow waited")
 
-    node = await asyncio.to_thread(
-        ray_cluster.add_node, num_cpus=2, resources={"hammer": 2}, object_store_memory=100 << 20
-    )
-    try:
-        async with asyncio.timeout(PATIENCE):
-            assert sorted(await running) == [0, 1, 2]
-    finally:
-        await asyncio.to_thread(ray_cluster.remove_node, node, allow_graceful=False)
+        # Here, because Ray sets signal handlers for it.
+        node = ray_cluster.add_node(num_cpus=2, resources={"hammer": 2}, object_store_memory=100 << 20)
+        try:
+            assert sorted(running.result(PATIENCE)) == [0, 1, 2]
+        finally:
+            ray_cluster.remove_node(node, allow_graceful=False)
 
 
 async def test_a_wait_for_room_can_be_left(ray_cluster: Any, caplog: pytest.LogCaptureFixture) -> None:
