@@ -110,6 +110,27 @@ async def test_a_call_that_fails_ends_the_connection_and_is_told_once() -> None:
     assert len(other.chunks) == 3
 
 
+async def test_a_call_that_cannot_be_made_ends_the_connection_and_nothing_follows_its_chunk() -> None:
+    other = Calls()
+    lost: list[BaseException] = []
+    error = MemoryError("no room for what the call carries")
+
+    def call(number: int, data: bytes) -> asyncio.Future[None]:
+        if number == 1:
+            raise error
+        return other.call(number, data)
+
+    connection = CallingConnection(lambda _: None, call, lost.append)
+    for _ in range(3):
+        connection.send(1)
+        await run_until_idle()
+    other.open[0].set_result(None)
+    await run_until_idle()
+
+    assert lost == [error]
+    assert len(other.chunks) == 1
+
+
 async def test_nothing_goes_over_once_it_is_closed_and_nobody_is_told() -> None:
     other = Calls()
     lost: list[BaseException] = []

@@ -18,13 +18,17 @@ from broadway_py.flow.description.layers import DEFAULT_DEMAND
 from broadway_py.flow.description.settings import RaySettings
 from broadway_py.flow.plan import plan_of
 from tests.flow.processes import works
-from tests.stage.support import soon
+from tests.stage.support import run_until_idle, soon
 
 pytest.importorskip("ray", reason="Ray is not installed")
 
+from ray.exceptions import ActorDiedError, ActorUnavailableError, ObjectStoreFullError
+
 from broadway_py.flow.running.runners import ray as runner
 from broadway_py.flow.running.runners import ray_watch
-from broadway_py.flow.running.runners.ray_cluster import Node
+from broadway_py.flow.running.runners.ray import ASKING
+from broadway_py.flow.running.runners.ray_cluster import Connected, Node
+from broadway_py.flow.running.runners.ray_errors import reason_of
 from broadway_py.flow.running.runners.ray_watch import Endpoint
 from broadway_py.flow.running.runners.ray_worker import About, Versions, file_stat, versions_here
 
@@ -104,6 +108,109 @@ async def test_a_worker_that_does_not_end_when_it_is_asked_to_is_killed(monkeypa
     await made([Actor(ends), hangs := Actor(Future())]).close()
 
     assert killed == [(hangs, True)]
+
+
+async def test_a_last_chunk_that_comes_after_the_word_that_there_are_no_more_is_taken() -> None:
+    answers: list[Future[Any]] = []
+
+    def give() -> SimpleNamespace:
+        answers.append(Future())
+        return SimpleNamespace(future=lambda: answers[-1])
+
+    workers = made([SimpleNamespace(give=SimpleNamespace(remote=give))])
+    taken: list[Any] = []
+    workers._connections[0] = SimpleNamespace(arrived=lambda *chunk: taken.append(chunk))  # type: ignore[assignment]  # a stand-in
+    workers._endings = [asyncio.get_running_loop().create_future()]
+    for _ in range(ASKING):
+        workers._ask(0)
+
+    answers[1].set_result(None)
+    await run_until_idle()
+    assert not workers._endings[0].done()
+    answers[0].set_result((7, b"the last"))
+    await run_until_idle()
+    answers[2].set_result(None)
+    await run_until_idle()
+
+    assert taken == [(7, b"the last")]
+    assert workers._endings[0].done()
+
+
+@pytest.mark.parametrize(
+    ("error", "what"),
+    [
+        (ActorDiedError(), "has died"),
+        (ActorUnavailableError("gone", None), "has died"),
+        (ObjectStoreFullError("full"), "cannot be called any more"),
+        (RuntimeError("odd"), "cannot be called any more"),
+    ],
+)
+async def test_only_what_is_dead_is_said_to_be(error: Exception, what: str) -> None:
+    failed: Future[Any] = Future()
+    failed.set_exception(error)
+    workers = made([SimpleNamespace(give=SimpleNamespace(remote=lambda: SimpleNamespace(future=lambda: failed)))])
+    workers.heard.nodes = [NODE]
+    workers._endings = [asyncio.get_running_loop().create_future()]
+    workers._ask(0)
+
+    with pytest.raises(FlowFailed) as raised:
+        await soon(workers.run())
+
+    assert str(raised.value) == f"Ray worker 0 on node {NODE} {what}: {reason_of(error)}"
+
+
+# --- a cluster that does not answer
+
+
+@pytest.fixture
+def _silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
+    monkeypatch.setattr("ray.get_runtime_context", lambda: SimpleNamespace(gcs_address="127.0.0.1:6379"))
+    monkeypatch.setattr(runner, "LOOK_S", 0.01)
+    monkeypatch.setattr(runner, "_PATIENCE_S", 0.01)
+    monkeypatch.setattr(runner, "_LEAVE_S", 0.01)
+
+
+@pytest.mark.usefixtures("_silent")
+async def test_a_wait_for_workers_ends_although_the_cluster_does_not_answer() -> None:
+    workers = made([])
+    workers._connected.ask = lambda _: asyncio.get_running_loop().create_future()  # type: ignore[assignment]  # it is dead
+    never = SimpleNamespace(future=Future)
+
+    with pytest.raises(FlowFailed) as raised:
+        await soon(workers._answers([never, never], workers._clock.monotonic() + 0.03))
+
+    assert str(raised.value) == (
+        "ray: 2 of 2 workers are not ready yet; each needs CPU 1; the cluster at 127.0.0.1:6379 does not answer; "
+        "gave up after 1 s: ask for fewer workers, add nodes, or set start_timeout"
+    )
+
+
+@pytest.mark.usefixtures("_silent")
+async def test_a_flow_ends_although_the_program_cannot_leave_the_cluster() -> None:
+    workers = made([])
+    workers._connected.end = lambda: asyncio.get_running_loop().create_future()  # type: ignore[method-assign]  # it hangs
+
+    await soon(workers.close())
+
+
+async def test_a_cluster_that_refuses_the_program_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(*_: object, **__: object) -> None:
+        raise RuntimeError("Version mismatch: the cluster was started with:\n    Ray: 2.50.0")
+
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", init)
+    connected = Connected(RaySettings("auto", {}, {}, 60), 1)
+
+    with pytest.raises(FlowFailed) as raised:
+        await soon(connected.begin(60, SYSTEM_CLOCK))
+    left = connected.end()
+    assert left is not None
+    await soon(left)
+
+    assert str(raised.value) == (
+        "ray: cannot connect to the cluster at auto: Version mismatch: the cluster was started with: Ray: 2.50.0"
+    )
 
 
 HEAD = Endpoint("127.0.0.1", 6379)

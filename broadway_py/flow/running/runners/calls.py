@@ -125,7 +125,7 @@ class CallingConnection(_Half):
     Args:
         take: called with each frame that has come.
         call: calls the other place with a chunk. The future is done when it has the chunk.
-        lost: called with the error if a call fails.
+        lost: called with the error if a call fails, or cannot be made. Nothing is sent afterwards.
     """
 
     def __init__(
@@ -141,7 +141,12 @@ class CallingConnection(_Half):
 
     def _send(self) -> None:
         while self._leaving and len(self._calls) < MOST_OPEN:
-            call = self._call(*self._leaving.take())
+            try:
+                call = self._call(*self._leaving.take())
+            except Exception as error:  # noqa: BLE001  # whatever it is, its chunk is lost, and nothing may follow it
+                self.close()
+                self._lost(error)
+                return
             self._calls.add(call)
             call.add_done_callback(self._has_called)
 

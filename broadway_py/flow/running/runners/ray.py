@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import pickle
+from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import partial
@@ -24,7 +25,7 @@ from broadway_py.flow.running.runners.calls import MOST_OPEN, CallingConnection
 from broadway_py.flow.running.runners.ray_cluster import (
     Connected,
     Node,
-    address_of,
+    environment_of,
     head_of_cluster,
     needs_of,
     node_of_actor,
@@ -32,7 +33,7 @@ from broadway_py.flow.running.runners.ray_cluster import (
     place_of_cluster,
     resources_text,
 )
-from broadway_py.flow.running.runners.ray_errors import has_died, reason_of, told_failure
+from broadway_py.flow.running.runners.ray_errors import is_death, lost_worker, reason_of, told_failure
 from broadway_py.flow.running.runners.ray_watch import LOOK_S, Endpoint, Watch
 from broadway_py.flow.running.runners.ray_worker import (
     MOST_BYTES,
@@ -60,12 +61,14 @@ T = TypeVar("T")
 _END_S: Final = 2.0
 #: Seconds after which the log says what a flow waits for, and from one such line to the next one.
 _PATIENCE_S: Final = 5.0
+#: The most seconds until the program has left the cluster. It leaves it later, if it takes longer.
+_LEAVE_S: Final = 10.0
 #: Why a process of Ray is known to have ended.
 _REFUSES: Final = "Ray's process there refuses connections"
 #: How many calls that ask for something are open to each worker: while one answer comes, the next is on its way.
 ASKING: Final = 2
 #: Ray refuses further calls of one caller to one worker. This is never reached: there are the calls of the connection,
-#: those that ask, and one that begins or ends it.
+#: those that ask, one that begins or ends it, and one for each source of files, which asks for its next ranges.
 _MOST_PENDING: Final = 2 * (MOST_OPEN + ASKING)
 
 
@@ -106,13 +109,15 @@ class RayWorkers:
         self._packed, self._definitions = packed_plan(plan, on_error)
         #: What the workers have said.
         self.heard = Heard(self._count, stopped, self._is_awaited)
-        self._connected = Connected(address_of(settings), max(self._count, usable_processors().times(1)))
+        self._connected = Connected(settings, max(self._count, usable_processors().times(1)))
         self._handles: list[Any] = []
         self._connections: dict[int, CallingConnection] = {}
         self._edges: RemoteEdges | None = None
         self._watching: asyncio.Task[None] | None = None
         # Each is done when its worker will give nothing more.
         self._endings: list[asyncio.Future[None]] = []
+        # Worker -> how many calls that ask it for something are open.
+        self._asking: Counter[int] = Counter()
         # Set if the call that closes is cancelled.
         self._cancelled: asyncio.CancelledError | None = None
 
@@ -137,10 +142,12 @@ class RayWorkers:
         # It waits for the head, which may have died. Actors whose handles nobody takes end by themselves.
         made = self._connected.ask(self._made)
         try:
-            either: list[asyncio.Future[Any]] = [made, self.heard.outcome]
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            done = await self._some_done([made], deadline - self._clock.monotonic())
             self._raise_failure()
-            self._handles = made.result()
+            if not done:
+                told = f"ray: {self._cluster()} has not answered within {self._settings.start_timeout:g} s"
+                raise told_failure("ray", told, TimeoutError(told))
+            self._handles = _result_of_start(made)
         finally:
             made.cancel()
         paths = sorted(self._paths())
@@ -167,7 +174,7 @@ class RayWorkers:
         return self._edges
 
     def _made(self) -> list[Any]:
-        actor = _actor(self._settings)
+        actor = _actor(self._settings, _MOST_PENDING + len(self.placement.files))
         return [actor.remote(self._flow, place) for place in range(self._count)]
 
     def _raise_failure(self) -> None:
@@ -219,12 +226,14 @@ class RayWorkers:
             FlowFailed: it has waited long enough.
         """
         needs = needs_of(self._settings)
-        has, free = await self._connected.ask(_resources_of_cluster)
-        told = (
-            f"{missing} of {self._count} workers are not ready yet; each needs {resources_text(needs, needs)}; "
-            f"{place_of_cluster(self._connected.address)} has {resources_text(has, needs)}, "
-            f"of which {resources_text(free, needs)} are free"
-        )
+        told = f"{missing} of {self._count} workers are not ready yet; each needs {resources_text(needs, needs)}; "
+        if (answer := await self._asked(_resources_of_cluster)) is None:
+            told += f"{self._cluster()} does not answer"
+        else:
+            has, free = answer
+            told += (
+                f"{self._cluster()} has {resources_text(has, needs)}, of which {resources_text(free, needs)} are free"
+            )
         if left <= 0:
             given_up = (
                 f"ray: {told}; gave up after {self._settings.start_timeout:g} s: "
@@ -239,7 +248,7 @@ class RayWorkers:
         def hear(said: Frame) -> None:
             if said.kind == Said.LOST:
                 lost = pickle.loads(said.body)  # noqa: S301  # from our own worker
-                self._lost(lost.place, lost.reason)
+                self._lost(lost.place, lost.reason, has_died=lost.has_died)
             elif said.kind >= Said.LEAVE:
                 self.heard.take(place, said.kind, said.body)
             else:
@@ -249,7 +258,7 @@ class RayWorkers:
             return asyncio.wrap_future(handle.take.remote(PARENT, number, data).future())
 
         def lost(error: BaseException) -> None:
-            self._lost(place, reason_of(error))
+            self._lost(place, reason_of(error), has_died=is_death(error))
 
         connection = self._connections[place] = CallingConnection(hear, call, lost)
         return connection
@@ -258,23 +267,30 @@ class RayWorkers:
 
     def _ask(self, place: int) -> None:
         """Asks a worker for what it has for the program."""
+        self._asking[place] += 1
         asked = asyncio.wrap_future(self._handles[place].give.remote().future())
         asked.add_done_callback(partial(self._given, place))
 
     def _given(self, place: int, asked: asyncio.Future[Any]) -> None:
+        self._asking[place] -= 1
         if asked.cancelled():
             return
         if (error := asked.exception()) is not None:
             self._end(place)
-            self._lost(place, reason_of(error))
-        elif (chunk := asked.result()) is None:
-            self._end(place)
-        else:
+            self._lost(place, reason_of(error), has_died=is_death(error))
+        elif (chunk := asked.result()) is not None:
             self._connections[place].arrived(*chunk)
-            self._ask(place)
+            if self._handles:
+                self._ask(place)
+        elif not self._asking[place]:
+            # The answers come in any order, so the last chunk may come after this.
+            self._end(place)
 
-    def _lost(self, place: int, reason: str) -> None:
-        self.heard.fail(has_died(place, self.heard.nodes[place], reason))
+    def _lost(self, place: int, reason: str, *, has_died: bool) -> None:
+        self.heard.fail(lost_worker(place, self.heard.nodes[place], reason, has_died=has_died))
+
+    def _cluster(self) -> str:
+        return place_of_cluster(self._connected.address)
 
     async def _watch(self) -> None:
         """Ends the flow when the head of the cluster, or a node that it needs, has ended."""
@@ -282,16 +298,18 @@ class RayWorkers:
         here = ray.get_runtime_context().get_node_id()
         nodes: dict[Endpoint, Node] = {}
         while True:
-            if not self._endings:
-                nodes = await self._asked(nodes_of_cluster) or nodes
             gone = await watch.look([head, *nodes])
+            lost = [nodes[each] for each in gone if each in nodes]
+            # A head that has died does not answer, and the question would hold up others for a minute.
+            if not self._endings and not watch.has_refused(head):
+                nodes = await self._asked(nodes_of_cluster) or nodes
             if head in gone:
                 self._connected.is_dead = True
-                told = f"ray: the head of {place_of_cluster(self._connected.address)} has died: {_REFUSES}"
+                told = f"ray: the head of {self._cluster()} has died: {_REFUSES}"
                 self.heard.fail(told_failure("ray", told, WorkerError(_REFUSES)))
                 return
-            if gone:
-                await self._note_gone([nodes[each] for each in gone], here)
+            if lost:
+                await self._note_gone(lost, here)
             await self._clock.sleep(LOOK_S)
 
     async def _note_gone(self, gone: Iterable[Node], here: str) -> None:
@@ -301,7 +319,7 @@ class RayWorkers:
             self.heard.fail(told_failure("ray", told, WorkerError(_REFUSES)))
         for place, handle in enumerate(self._handles):
             if (label := labels.get(await self._asked(partial(node_of_actor, handle)) or "")) is not None:
-                self.heard.fail(has_died(place, label, _REFUSES))
+                self.heard.fail(lost_worker(place, label, _REFUSES))
 
     async def _asked(self, call: Callable[[], T]) -> T | None:
         """Returns what the head of the cluster answers. None: nothing, or an error: perhaps it has died."""
@@ -338,9 +356,9 @@ class RayWorkers:
         if self._edges is not None:
             self._edges.close()
         self._handles.clear()
-        left = self._connected.end()
-        while left is not None and not left.done():
-            await self._wait([left], None)
+        left, until = self._connected.end(), self._clock.monotonic() + _LEAVE_S
+        while left is not None and not left.done() and (seconds := until - self._clock.monotonic()) > 0:
+            await self._wait([left], seconds)
         if self._cancelled is not None:
             raise self._cancelled
 
@@ -393,16 +411,24 @@ def _resources_of_cluster() -> tuple[dict[str, float], dict[str, float]]:
     return cluster.cluster_resources(), cluster.available_resources()
 
 
-def _actor(settings: RaySettings) -> Any:
-    """Returns the class of the workers, which makes one when it is called."""
+def _result_of_start(made: asyncio.Future[T]) -> T:
+    """Returns what was made.
+
+    Raises:
+        FlowFailed: Ray has refused it.
+    """
+    if (error := made.exception()) is not None:
+        told = f"ray: expected that workers can be made: {reason_of(error)}"
+        raise told_failure("ray", told, error) from error
+    return made.result()
+
+
+def _actor(settings: RaySettings, most_pending: int) -> Any:
+    """Returns the class of the workers, which makes one when it is called. It refuses more open calls of a caller."""
     others = dict(settings.resources)
     options: dict[str, Any] = {"num_gpus": others.pop("GPU", None), "memory": others.pop("memory", None)}
-    environment = dict(settings.runtime_env)
-    if environment:
-        # To install what it says belongs to the start.
-        given = environment.get("config", {})
-        environment["config"] = {**given, "setup_timeout_seconds": max(1, round(settings.start_timeout))}
-        options["runtime_env"] = environment
+    # What is sent from here went over with the connection, and each worker has it from there.
+    options["runtime_env"] = environment_of(settings, without_local=True) or None
     remote: Any = ray.remote  # its types leave some of the options out
     # A flow is not idempotent: what has died is neither started nor called again.
     return remote(
@@ -410,7 +436,7 @@ def _actor(settings: RaySettings) -> Any:
         resources=others,
         max_restarts=0,
         max_task_retries=0,
-        max_pending_calls=_MOST_PENDING,
+        max_pending_calls=most_pending,
         scheduling_strategy="SPREAD",
         concurrency_groups={TURNS: 1},
         **{name: value for name, value in options.items() if value is not None},

@@ -9,6 +9,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from ipaddress import ip_address
 from queue import SimpleQueue
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -26,6 +27,7 @@ __all__ = [
     "Node",
     "address_of",
     "described",
+    "environment_of",
     "head_of_cluster",
     "needs_of",
     "node_label",
@@ -40,6 +42,9 @@ T = TypeVar("T")
 _ADDRESS: Final = "RAY_ADDRESS"
 _LOCAL: Final = "local"
 _REPORTS_USE: Final = "RAY_USAGE_STATS_ENABLED"
+#: What a runtime environment may send from this machine, and what belongs to it.
+_SENT: Final = ("working_dir", "py_modules")
+_OF_SENT: Final = "excludes"
 #: Seconds from one try to reach a cluster to the next one, and the most seconds that a connection to it may take.
 _AGAIN_S: Final = 1.0
 _REACH_S: Final = 2.0
@@ -54,6 +59,8 @@ class _Keeper:
     def __init__(self) -> None:
         #: How many flows use a connection that a flow has made. Only the thread changes it.
         self.users = 0
+        #: The runtime environment that went over with that connection, if it has something of this machine.
+        self.sent: dict[str, Any] | None = None
         self._lock = threading.Lock()
         self._jobs: SimpleQueue[Callable[[], object]] = SimpleQueue()
         self._is_running = False
@@ -112,10 +119,40 @@ def address_of(settings: RaySettings) -> str:
     return settings.address or os.environ.get(_ADDRESS) or _LOCAL
 
 
+def environment_of(settings: RaySettings, *, without_local: bool = False) -> dict[str, Any]:
+    """Returns the runtime environment for Ray; *without_local*: without what is sent from this machine.
+
+    To install what it says belongs to the start of the workers.
+    """
+    environment = dict(settings.runtime_env)
+    if without_local:
+        for name in _local_parts(settings):
+            del environment[name]
+            environment.pop(_OF_SENT, None)
+    if environment:
+        given = environment.get("config", {})
+        environment["config"] = {**given, "setup_timeout_seconds": max(1, round(settings.start_timeout))}
+    return environment
+
+
+def _local_parts(settings: RaySettings) -> list[str]:
+    """Returns what of the runtime environment is sent from this machine: directories, files and modules."""
+    found = {name: settings.runtime_env[name] for name in _SENT if settings.runtime_env.get(name)}
+    return [
+        name
+        for name, value in found.items()
+        if any("://" not in str(each) for each in (value if isinstance(value, list | tuple) else [value]))
+    ]
+
+
 def place_of_cluster(address: str) -> str:
     """Returns where the cluster is, as text. If this program is connected, it is the cluster of the connection."""
     if ray.is_initialized():
         address = ray.get_runtime_context().gcs_address
+    return _place(address)
+
+
+def _place(address: str) -> str:
     return "the Ray of its own on this machine" if address == _LOCAL else f"the cluster at {address}"
 
 
@@ -151,21 +188,41 @@ def node_of_actor(handle: Any) -> str:
     return node
 
 
+def _has_port(address: str) -> bool:
+    return "://" not in address and address.rpartition(":")[2].isdecimal()
+
+
+def _are_the_same(asked: str, connected: str) -> bool:
+    """Returns whether *asked* may be the cluster at *connected*. A machine may have several names."""
+    if _endpoint(asked).port != _endpoint(connected).port:
+        return False
+    try:
+        hosts = [{each[4][0] for each in socket.getaddrinfo(*_endpoint(one))} for one in (asked, connected)]
+    except OSError:
+        return True  # Ray has its own ways to find it
+    return bool(hosts[0] & hosts[1]) or any(ip_address(each).is_loopback for found in hosts for each in found)
+
+
 def _endpoint(address: str) -> Endpoint:
     host, _, port = address.rpartition(":")
     return Endpoint(host.strip("[]"), int(port))
+
+
+class _RefusedError(Exception):
+    """The connection that this program has cannot be used for a flow."""
 
 
 class Connected:
     """What a flow holds while it uses Ray.
 
     Args:
-        address: of the cluster; "local" is a Ray of its own on this machine.
+        settings: where the cluster is, and what its workers need.
         processors: how many a Ray of its own has.
     """
 
-    def __init__(self, address: str, processors: int) -> None:
-        self.address: Final = address
+    def __init__(self, settings: RaySettings, processors: int) -> None:
+        self.address: Final = address_of(settings)
+        self._settings = settings
         self._processors = processors
         # Whether this flow counts among the users.
         self._is_user = False
@@ -183,14 +240,14 @@ class Connected:
             clock: for waits.
 
         Raises:
-            FlowFailed: there is no such cluster.
+            FlowFailed: there is no such cluster, it refuses this program, or the program is connected to another one.
         """
         failed: BaseException | None = None
         try:
             async with clock.timeout(timeout):
                 while not self._is_user:
                     self._is_connecting = True
-                    failed = await _in_thread(self._connect)
+                    failed = await self._try()
                     self._is_connecting = False
                     if failed is None:
                         return
@@ -199,6 +256,16 @@ class Connected:
             reason = "it does not answer" if failed is None else reason_of(failed)
             told = f"ray: expected {place_of_cluster(self.address)} within {timeout:g} s: {reason}"
             raise told_failure("ray", told, failed or error) from failed
+
+    async def _try(self) -> OSError | None:
+        """Connects. Returns why it may be tried again."""
+        try:
+            return await _in_thread(self._connect)
+        except Exception as error:  # Ray raises many kinds, for instance if its versions differ
+            self._is_connecting = False
+            refused = isinstance(error, _RefusedError)
+            told = str(error) if refused else f"cannot connect to {_place(self.address)}: {reason_of(error)}"
+            raise told_failure("ray", f"ray: {told}", error) from error
 
     def ask(self, call: Callable[[], T]) -> asyncio.Future[T]:
         """Returns the future result of *call*, which asks the cluster. It is not called after the end of the flow.
@@ -230,6 +297,7 @@ class Connected:
         if self._is_left:
             return None
         if ray.is_initialized():
+            self._refuse_another()
             self._is_user = _keeper.users > 0
         else:
             try:
@@ -242,16 +310,39 @@ class Connected:
         _keeper.users += self._is_user
         return None
 
+    def _refuse_another(self) -> None:
+        """Raises an error if the connection that there is leads elsewhere, or was made without what is to be sent."""
+        connected = ray.get_runtime_context().gcs_address
+        asked = self._settings.address
+        if asked is not None and _has_port(asked) and not _are_the_same(asked, connected):
+            raise _RefusedError(
+                f"expected the cluster at {asked}, but this program is connected to the one at {connected}: "
+                "end what uses that first, or leave address= out"
+            )
+        if (local := _local_parts(self._settings)) and not self._is_sent():
+            raise _RefusedError(
+                f"using.runtime_env.{local[0]} is sent from this machine when the program connects to Ray, and it is "
+                "connected already: give it to ray.init(), or use a URI"
+            )
+
+    def _is_sent(self) -> bool:
+        return _keeper.users > 0 and _keeper.sent == dict(self._settings.runtime_env)
+
     def _reach(self) -> None:
         # If nobody answers, Ray tries for a minute, and this thread could not serve another flow meanwhile.
-        if self.address.rpartition(":")[2].isdecimal() and "://" not in self.address:
+        if _has_port(self.address):
             socket.create_connection(_endpoint(self.address), _REACH_S).close()
 
     def _init(self) -> None:
+        options: dict[str, Any] = {"logging_level": logging.ERROR}
+        _keeper.sent = None
+        if _local_parts(self._settings):
+            # Ray sends nothing from this machine with an actor.
+            options["runtime_env"] = environment_of(self._settings)
+            _keeper.sent = dict(self._settings.runtime_env)
         if self.address == _LOCAL:
-            ray.init(_LOCAL, num_cpus=self._processors, include_dashboard=False, logging_level=logging.ERROR)
-        else:
-            ray.init(self.address, logging_level=logging.ERROR)
+            options |= {"num_cpus": self._processors, "include_dashboard": False}
+        ray.init(self.address, **options)
 
     def _release(self) -> None:
         if self._is_user:

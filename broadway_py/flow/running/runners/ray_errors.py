@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from ray.exceptions import LocalRayletDiedError, NodeDiedError, RayActorError, WorkerCrashedError
+
 from broadway_py.errors import FlowFailed
 from broadway_py.process.packed_errors import WorkerError
 
-__all__ = ["has_died", "reason_of", "told_failure"]
+__all__ = ["is_death", "lost_worker", "reason_of", "told_failure"]
 
 _MOST_CHARS: Final = 600
 #: Ray names the actor in lines that begin with a tab, and says why below them.
@@ -21,10 +23,16 @@ def reason_of(error: BaseException) -> str:
     return reason if len(reason) <= _MOST_CHARS else f"{reason[: _MOST_CHARS - 3]}..."
 
 
-def has_died(place: int, node: str, reason: str) -> FlowFailed:
-    """Returns the error of a flow whose worker at *place* has died, or cannot be called any more."""
+def is_death(error: BaseException) -> bool:
+    """Returns whether a call has failed because the process that was called is gone, or cannot be reached."""
+    return isinstance(error, RayActorError | NodeDiedError | WorkerCrashedError | LocalRayletDiedError)
+
+
+def lost_worker(place: int, node: str, reason: str, *, has_died: bool = True) -> FlowFailed:
+    """Returns the error of a flow whose worker at *place* has died, or lives and cannot be called any more."""
     name = f"Ray worker {place}"
-    return told_failure(name, f"{name} on node {node} has died: {reason}", WorkerError(reason))
+    what = "has died" if has_died else "cannot be called any more"
+    return told_failure(name, f"{name} on node {node} {what}: {reason}", WorkerError(reason))
 
 
 def told_failure(what: str, told: str, cause: BaseException, place: str | None = None) -> FlowFailed:

@@ -40,6 +40,10 @@ class Watch:
             self._refusals[endpoint] = self._refusals[endpoint] + 1 if refuses else 0
         return {each for each in watched if self._refusals[each] >= _LOOKS}
 
+    def has_refused(self, endpoint: Endpoint) -> bool:
+        """Returns whether *endpoint* has refused the last look at it."""
+        return self._refusals[endpoint] > 0
+
 
 async def _refuses(endpoint: Endpoint) -> bool:
     """Returns whether a process refuses connections; also False if no answer comes."""

@@ -21,7 +21,7 @@ from broadway_py.flow.running.placement import PARENT
 from broadway_py.flow.running.remote import Connect, Connection
 from broadway_py.flow.running.runners.calls import AskedConnection, CallingConnection, Chunk
 from broadway_py.flow.running.runners.ray_cluster import node_label
-from broadway_py.flow.running.runners.ray_errors import reason_of
+from broadway_py.flow.running.runners.ray_errors import is_death, reason_of
 from broadway_py.flow.running.runners.worker import Said, Share, Worker
 from broadway_py.flow.stages.file_lines import FileRange
 from broadway_py.installed import package_version
@@ -68,6 +68,7 @@ class Lost(NamedTuple):
 
     place: int
     reason: str
+    has_died: bool
 
 
 def versions_here() -> Versions:
@@ -216,7 +217,7 @@ class RayWorker:
         return connection
 
     def _note_lost(self, place: int, error: BaseException) -> None:
-        self._say(Said.LOST, dumps(Lost(place, reason_of(error))))
+        self._say(Said.LOST, dumps(Lost(place, reason_of(error), is_death(error))))
 
 
 class _CalledRanges:
