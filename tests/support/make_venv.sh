@@ -28,14 +28,10 @@ if ! "$venv/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/
         "$python" -m venv --clear --without-pip "$venv"
     fi
 fi
-# To run at once: a third of the time goes into byte code, most of which nobody will import.
-case $extras in
-*dev*) compile=--compile ;;
-*) compile=--no-compile ;;
-esac
+# Python makes the byte code of what is imported. That of all there is would take a third of the time.
 echo "installing the pinned dependencies into $venv"
 if "$venv/bin/python" -c 'import pip' 2>/dev/null; then
-    "$venv/bin/python" -m pip install --quiet $compile -c constraints.txt -e ".[$extras]"
+    "$venv/bin/python" -m pip install --quiet --no-compile -c constraints.txt -e ".[$extras]"
 else
-    python3 -m pip --python "$venv/bin/python" install --quiet $compile -c constraints.txt -e ".[$extras]"
+    python3 -m pip --python "$venv/bin/python" install --quiet --no-compile -c constraints.txt -e ".[$extras]"
 fi
