@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,8 +15,16 @@ from broadway_py.errors import FlowFailed
 from broadway_py.flow import Flow
 from tests.flow.processes import works
 from tests.flow.support import leaves_nothing
+from tests.support.eventually import eventually_sync
+from tests.support.ray_cluster import living_workers
 
 pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(autouse=True)
+def _no_process_is_left() -> Iterator[None]:
+    yield
+    eventually_sync(lambda: not living_workers(), what="all workers have ended")
 
 
 def flow(**settings: Any) -> Any:
